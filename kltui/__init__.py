@@ -1,0 +1,25 @@
+"""Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
+
+>>> import kltui
+>>> ws = kltui.open("pythia")          # doctest: +SKIP
+>>> ws.map(runs=["tiny"]).kl()         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from kltui.workspace import Workspace
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "open"]
+
+
+def open(path: str | PathLike[str]) -> Workspace:  # noqa: A001 - reads as kltui.open
+    """The workspace in folder `path`, read-only. Raises KltuiError where there is none."""
+    from kltui.workspace import Workspace
+
+    return Workspace.open(path)

@@ -1,0 +1,7 @@
+"""`python -m kltui`."""
+
+import sys
+
+from kltui.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""Maps, KL, scale, embeddings, diffusion, weights: arrays in, arrays out."""

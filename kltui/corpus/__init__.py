@@ -1,0 +1,5 @@
+"""Texts: load, chunk, draw, fingerprint."""
+
+from kltui.corpus.corpus import Corpus
+
+__all__ = ["Corpus"]

@@ -1,0 +1,40 @@
+"""A corpus: the fixed, ordered texts whose log-likelihoods are a model's coordinates."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """N texts in order, their optional domains (length N or empty), and a record of every rule applied."""
+
+    texts: tuple[str, ...]
+    domains: tuple[str, ...] = ()
+    record: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def text_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 length of every text, in bytes, shape (N,)."""
+        return np.array([len(t.encode()) for t in self.texts], dtype=np.int64)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 over the texts' UTF-8 bytes in order, each preceded by its length (8 bytes, little endian).
+
+        The length keeps ("ab", "c") and ("a", "bc") apart.
+        """
+        digest = hashlib.sha256()
+        for text in self.texts:
+            data = text.encode()
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.texts)

@@ -1,0 +1,1 @@
+"""Pretrains a small suite on this machine: the embedded main job."""

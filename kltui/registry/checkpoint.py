@@ -1,0 +1,61 @@
+"""What a checkpoint is: where its files are, in which variant, and its place in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSource:
+    """A model folder on this machine (config.json and weights), as an absolute path."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class HubSource:
+    """A hub repository at one revision; `commit` is its resolved hash, "" before that is known."""
+
+    repo: str
+    revision: str = "main"
+    commit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}"
+
+
+Source = LocalSource | HubSource
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One scoreable model: a source in one variant, and its lineage."""
+
+    run: str
+    source: Source
+    step: int | None = None
+    quantization: str = "none"
+    seed: int | None = None
+    size: str = ""
+    type: str = ""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+
+    @property
+    def base_name(self) -> str:
+        """Name without the variant: `run@step`, or `run` where there is no step."""
+        return self.run if self.step is None else f"{self.run}@{self.step}"
+
+    @property
+    def name(self) -> str:
+        """Unique name in a workspace: `base_name`, plus `+quantization` for a quantised variant."""
+        return self.base_name if self.quantization == "none" else f"{self.base_name}+{self.quantization}"
+
+
+def layer_name(name: str, layer: int | None) -> str:
+    """Name of a vector: the checkpoint's own, or `name#k` for the lens vector of layer k."""
+    return name if layer is None else f"{name}#{layer}"

@@ -1,0 +1,37 @@
+"""The one gate for strings that come from outside: names, texts, error bodies."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Bidirectional controls, zero-width joiners aside, reorder a whole terminal line.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def safe_text(text: str, limit: int = 0) -> str:
+    """Printable one-line form of `text`: nothing in it can reach the terminal as a command.
+
+    Newlines and tabs show as visible symbols, every other control, format, surrogate or
+    unassigned character as U+FFFD. With `limit` > 0 the result has at most that many
+    characters and ends in an ellipsis where something was cut.
+
+    >>> safe_text("a\\x1b[31mb\\nc")
+    'a\\ufffd[31mb\\u23cec'
+    """
+    if limit > 0 and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(c) for c in text)
+
+
+def _shown(char: str) -> str:
+    if char == "\n":
+        return "⏎"
+    if char == "\t":
+        return "→"
+    if char == "\r":
+        return "␍"
+    if unicodedata.category(char) in _INVISIBLE:
+        return "\ufffd"
+    return char

@@ -1,0 +1,65 @@
+"""How texts are scored, and what comes back: plain data, so that no reader needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stage = Literal["fetch", "load", "tokenize", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringSettings:
+    """The `[scoring]` table of a job file; every field that can change a value enters the vector's key."""
+
+    device: str = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    bos: Literal["auto", "always", "never"] = "auto"
+    overlong: Literal["error", "window", "truncate"] = "error"
+    layers: Literal["none", "all"] | tuple[int, ...] = "none"
+    tokens: bool = False
+    batch_tokens: int = 0
+    allow_bin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one checkpoint is: texts and tokens done out of all, in the stage named."""
+
+    stage: Stage
+    texts_done: int = 0
+    texts_total: int = 0
+    tokens_done: int = 0
+    tokens_total: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Log-likelihoods of one checkpoint (layer None) or of its layer k, in nats per text.
+
+    `loglik_N` is float64 with NaN for unscored texts; `n_scored_N` (int32) counts the scored tokens.
+    """
+
+    layer: int | None
+    loglik_N: NDArray[np.float64]
+    n_scored_N: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """All vectors of one checkpoint, the key that says what made them, and the run's figures.
+
+    `key` holds what changes a value: weights fingerprint, corpus hash, policies, dtype, quantisation,
+    attention implementation, library versions. `stats` holds what does not: seconds, tokens, peak bytes,
+    counts of unscored and over-long texts. `token_logprobs` (with `tokens = true`): one float32 array per text.
+    """
+
+    vectors: tuple[Vector, ...]
+    key: dict[str, str]
+    stats: dict[str, float]
+    notes: tuple[str, ...] = ()
+    token_logprobs: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""Maps to scenes, tables and plots, without textual."""
