@@ -1,0 +1,160 @@
+"""Jobs and their items: progress that a reader can follow and a restart can resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kltui.scoring.settings import Progress
+from kltui.store.rows import JobItemRow, JobRow
+from kltui.store.writer_lock import current_writer
+
+
+class Jobs:
+    """The jobs of a workspace."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def register(self, digest: str, toml: str, checkpoint_ids: Sequence[int], log: Path | None) -> int:
+        """Row id of the job with that digest, new or again, with every unfinished item queued."""
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO job (digest, toml, status, created) VALUES (?, ?, 'queued', ?)"
+            " ON CONFLICT (digest) DO UPDATE SET toml = excluded.toml",
+            (digest, toml, now),
+        )
+        (job_id,) = self._db.execute("SELECT id FROM job WHERE digest = ?", (digest,)).fetchone()
+        if log is not None:
+            self._db.execute("UPDATE job SET log = ? WHERE id = ?", (str(log), job_id))
+        self._db.execute(
+            f"DELETE FROM job_item WHERE job_id = ? AND checkpoint_id NOT IN ({','.join('?' * len(checkpoint_ids))})",
+            (job_id, *checkpoint_ids),
+        )
+        self._db.executemany(
+            "INSERT INTO job_item (job_id, checkpoint_id, ordinal, status) VALUES (?, ?, ?, 'queued')"
+            " ON CONFLICT (job_id, checkpoint_id) DO UPDATE SET ordinal = excluded.ordinal,"
+            " status = CASE WHEN status = 'done' THEN 'done' ELSE 'queued' END, stage = '', error = '', hint = ''",
+            ((job_id, cid, ordinal) for ordinal, cid in enumerate(checkpoint_ids)),
+        )
+        return int(job_id)
+
+    def start(self, job_id: int) -> None:
+        """Marks the job as running in this process."""
+        self._db.execute(
+            "UPDATE job SET status = 'running', started = ?, ended = NULL, pid = ?, host = ?, message = '' WHERE id = ?",
+            (time.time(), os.getpid(), socket.gethostname(), job_id),
+        )
+
+    def finish(self, job_id: int, status: str, message: str = "") -> None:
+        """Marks the job's end; items still running go back to the queue."""
+        self._db.execute(
+            "UPDATE job SET status = ?, ended = ?, message = ? WHERE id = ?",
+            (status, time.time(), message, job_id),
+        )
+        self._db.execute(
+            "UPDATE job_item SET status = 'queued', stage = '' WHERE job_id = ? AND status = 'running'",
+            (job_id,),
+        )
+
+    def item_started(self, job_id: int, checkpoint_id: int) -> None:
+        """Marks one checkpoint as being worked on, once more."""
+        self._db.execute(
+            "UPDATE job_item SET status = 'running', started = ?, ended = NULL, attempts = attempts + 1,"
+            " texts_done = 0, tokens_done = 0, error = '', hint = '' WHERE job_id = ? AND checkpoint_id = ?",
+            (time.time(), job_id, checkpoint_id),
+        )
+
+    def item_progress(self, job_id: int, checkpoint_id: int, progress: Progress) -> None:
+        """Records how far one checkpoint is."""
+        self._db.execute(
+            "UPDATE job_item SET stage = ?, texts_done = ?, texts_total = ?, tokens_done = ?, tokens_total = ?"
+            " WHERE job_id = ? AND checkpoint_id = ? AND status = 'running'",
+            (
+                progress.stage,
+                progress.texts_done,
+                progress.texts_total,
+                progress.tokens_done,
+                progress.tokens_total,
+                job_id,
+                checkpoint_id,
+            ),
+        )
+
+    def item_done(self, job_id: int, checkpoint_id: int, stats: dict[str, float], n_texts: int) -> None:
+        """Marks one checkpoint as finished with its figures."""
+        tokens = int(stats.get("tokens", 0))
+        self._db.execute(
+            "UPDATE job_item SET status = 'done', stage = '', ended = ?, texts_done = ?, texts_total = ?,"
+            " tokens_done = ?, tokens_total = ?, stats = ? WHERE job_id = ? AND checkpoint_id = ?",
+            (time.time(), n_texts, n_texts, tokens, tokens, json.dumps(stats), job_id, checkpoint_id),
+        )
+
+    def item_failed(self, job_id: int, checkpoint_id: int, error: str, hint: str) -> None:
+        """Marks one checkpoint as failed, with the reason and what to do."""
+        self._db.execute(
+            "UPDATE job_item SET status = 'failed', stage = '', ended = ?, error = ?, hint = ?"
+            " WHERE job_id = ? AND checkpoint_id = ?",
+            (time.time(), error, hint, job_id, checkpoint_id),
+        )
+
+    def all(self) -> list[JobRow]:
+        """Every job, newest first; a running job whose process is gone shows as "lost"."""
+        writer = current_writer(self._db)
+        rows = self._db.execute(
+            "SELECT j.id, j.status, j.created, j.started, j.ended, j.pid, j.host, j.log, j.message,"
+            " SUM(i.status = 'done'), SUM(i.status = 'failed'), COUNT(i.job_id), j.toml"
+            " FROM job j LEFT JOIN job_item i ON i.job_id = j.id GROUP BY j.id ORDER BY j.id DESC"
+        )
+        jobs = []
+        for (
+            job_id,
+            status,
+            created,
+            started,
+            ended,
+            pid,
+            host,
+            log,
+            message,
+            done,
+            failed,
+            total,
+            toml,
+        ) in rows:
+            held = writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
+            shown = "lost" if status == "running" and not held else status
+            jobs.append(
+                JobRow(
+                    job_id,
+                    shown,
+                    created,
+                    started,
+                    ended,
+                    pid,
+                    host,
+                    Path(log),
+                    message,
+                    done or 0,
+                    failed or 0,
+                    total,
+                    toml,
+                )
+            )
+        return jobs
+
+    def items(self, job_id: int) -> list[JobItemRow]:
+        """The checkpoints of one job in order."""
+        rows = self._db.execute(
+            "SELECT c.name, i.status, i.stage, i.texts_done, i.texts_total, i.tokens_done, i.tokens_total, i.started,"
+            " i.ended, i.attempts, i.error, i.hint, i.stats FROM job_item i JOIN checkpoint c ON c.id = i.checkpoint_id"
+            " WHERE i.job_id = ? ORDER BY i.ordinal",
+            (job_id,),
+        )
+        now = time.time()
+        return [JobItemRow(*row[:12], stats=json.loads(row[12]), now=now) for row in rows]

@@ -1,0 +1,125 @@
+"""Rows as the readers see them: frozen, typed, without a connection."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kltui.registry.checkpoint import Checkpoint
+
+JobStatus = Literal["queued", "running", "paused", "done", "failed", "stopped", "lost"]
+ItemStatus = Literal["queued", "running", "done", "failed"]
+CheckpointStatus = Literal["new", "queued", "running", "scored", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusRow:
+    """A stored corpus: identity, number of texts, mean bytes per text, and where it came from."""
+
+    id: int
+    sha256: str
+    n: int
+    mean_bytes: float
+    source: str
+    created: float
+    record: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A registered checkpoint and what is known of it. `mean_loglik` is nats per text, nan when unscored."""
+
+    id: int
+    checkpoint: Checkpoint
+    scored: bool
+    layers: int
+    mean_loglik: float
+    status: CheckpointStatus
+    error: str = ""
+    hint: str = ""
+    weights: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """What identifies a stored vector; `settings` groups those that may share a map."""
+
+    id: int
+    checkpoint_id: int
+    corpus_id: int
+    layer: int | None
+    settings: str
+    weights: str
+    key: str
+    mean_loglik: float
+    n_unscored: int
+    created: float
+
+    @property
+    def key_fields(self) -> dict[str, str]:
+        """The vector's full key: everything that changes its value."""
+        return dict(json.loads(self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job and its counts. Times are Unix seconds; "lost" is a running job whose process is gone."""
+
+    id: int
+    status: JobStatus
+    created: float
+    started: float | None
+    ended: float | None
+    pid: int | None
+    host: str
+    log: Path
+    message: str
+    done: int
+    failed: int
+    total: int
+    job_toml: str = field(repr=False, default="")
+
+
+@dataclass(frozen=True, slots=True)
+class JobItemRow:
+    """One checkpoint of a job: stage, texts and tokens done, rates, and why it failed if it did."""
+
+    name: str
+    status: ItemStatus
+    stage: str
+    texts_done: int
+    texts_total: int
+    tokens_done: int
+    tokens_total: int
+    started: float | None
+    ended: float | None
+    attempts: int
+    error: str
+    hint: str
+    stats: dict[str, float]
+    now: float
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds from the start of this checkpoint to its end, or to now."""
+        if self.started is None:
+            return 0.0
+        return (self.ended or self.now) - self.started
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self._rate(self.tokens_done)
+
+    @property
+    def texts_per_s(self) -> float:
+        return self._rate(self.texts_done)
+
+    def _rate(self, count: int) -> float:
+        seconds = self.stats.get("score_seconds", 0.0) if self.status == "done" else self.seconds
+        return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,162 @@
+"""The database schema as numbered migrations: `PRAGMA user_version` counts those applied."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from kltui.errors import StoreError
+
+APPLICATION_ID = 0x6B6C7475  # "kltu"
+
+_V1 = """
+CREATE TABLE corpus (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    n INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    record TEXT NOT NULL,
+    created REAL NOT NULL,
+    text_bytes BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE text (
+    corpus_id INTEGER NOT NULL REFERENCES corpus(id) ON DELETE CASCADE,
+    idx INTEGER NOT NULL,
+    domain TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (corpus_id, idx)
+) STRICT;
+
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    run TEXT NOT NULL,
+    step INTEGER,
+    kind TEXT NOT NULL CHECK (kind IN ('local', 'hub', 'import')),
+    location TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    commit_hash TEXT NOT NULL,
+    quantization TEXT NOT NULL,
+    seed INTEGER,
+    size TEXT NOT NULL,
+    type TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    weights TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    toml TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'paused', 'done', 'failed', 'stopped')),
+    created REAL NOT NULL,
+    started REAL,
+    ended REAL,
+    pid INTEGER,
+    host TEXT NOT NULL DEFAULT '',
+    log TEXT NOT NULL DEFAULT '',
+    message TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE TABLE job_item (
+    job_id INTEGER NOT NULL REFERENCES job(id) ON DELETE CASCADE,
+    checkpoint_id INTEGER NOT NULL REFERENCES checkpoint(id) ON DELETE CASCADE,
+    ordinal INTEGER NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed')),
+    stage TEXT NOT NULL DEFAULT '',
+    texts_done INTEGER NOT NULL DEFAULT 0,
+    texts_total INTEGER NOT NULL DEFAULT 0,
+    tokens_done INTEGER NOT NULL DEFAULT 0,
+    tokens_total INTEGER NOT NULL DEFAULT 0,
+    started REAL,
+    ended REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT NOT NULL DEFAULT '',
+    hint TEXT NOT NULL DEFAULT '',
+    stats TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (job_id, checkpoint_id)
+) STRICT;
+
+CREATE TABLE vector (
+    id INTEGER PRIMARY KEY,
+    checkpoint_id INTEGER NOT NULL REFERENCES checkpoint(id) ON DELETE CASCADE,
+    corpus_id INTEGER NOT NULL REFERENCES corpus(id),
+    layer INTEGER NOT NULL,
+    key_hash TEXT NOT NULL,
+    key TEXT NOT NULL,
+    weights TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    job_id INTEGER,
+    created REAL NOT NULL,
+    mean_loglik REAL,
+    n_unscored INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    loglik BLOB NOT NULL,
+    n_scored BLOB NOT NULL,
+    UNIQUE (checkpoint_id, corpus_id, layer, key_hash)
+) STRICT;
+CREATE INDEX vector_by_corpus ON vector (corpus_id, settings, layer);
+
+CREATE TABLE side_file (
+    checkpoint_id INTEGER NOT NULL REFERENCES checkpoint(id) ON DELETE CASCADE,
+    corpus_id INTEGER NOT NULL REFERENCES corpus(id),
+    kind TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (checkpoint_id, corpus_id, kind, settings)
+) STRICT;
+
+CREATE TABLE weight_distance (
+    a_weights TEXT NOT NULL,
+    b_weights TEXT NOT NULL,
+    sqdist REAL NOT NULL,
+    n_params INTEGER NOT NULL,
+    PRIMARY KEY (a_weights, b_weights)
+) STRICT;
+
+CREATE TABLE fingerprint (
+    path TEXT PRIMARY KEY,
+    signature TEXT NOT NULL,
+    sha256 TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE writer (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    started REAL NOT NULL,
+    heartbeat REAL NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Brings `db` to the newest schema, each migration in a transaction of its own."""
+    version = check_version(db)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
+            f"PRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def check_version(db: sqlite3.Connection) -> int:
+    """The number of migrations applied. Raises StoreError for a foreign or newer database."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application not in (0, APPLICATION_ID):
+        raise StoreError(
+            "this SQLite file was not made by kltui",
+            "Point kltui at another folder, or move the file kltui.sqlite away.",
+        )
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"the workspace has schema {version}, this kltui knows schemas up to {len(MIGRATIONS)}",
+            "It was written by a newer kltui: upgrade with pip install -U kltui.",
+        )
+    return int(version)

@@ -1,0 +1,319 @@
+"""Reading and writing of corpora, checkpoints and vectors, one small class per table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.corpus.corpus import Corpus
+from kltui.errors import StoreError
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
+from kltui.store.rows import CheckpointRow, CorpusRow, VectorRow
+
+FINAL_LAYER = -1
+
+
+class Corpora:
+    """The corpora of a workspace, texts included."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def add(self, corpus: Corpus, source: str) -> int:
+        """Row id of `corpus`, stored with its texts unless it is there already."""
+        found = self._db.execute("SELECT id FROM corpus WHERE sha256 = ?", (corpus.sha256,)).fetchone()
+        if found:
+            return int(found[0])
+        cursor = self._db.execute(
+            "INSERT INTO corpus (sha256, n, source, record, created, text_bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                corpus.sha256,
+                len(corpus),
+                source,
+                json.dumps(corpus.record, default=str),
+                time.time(),
+                corpus.text_bytes.astype("<i8").tobytes(),
+            ),
+        )
+        corpus_id = int(cursor.lastrowid or 0)
+        domains = corpus.domains or ("",) * len(corpus)
+        self._db.executemany(
+            "INSERT INTO text (corpus_id, idx, domain, body) VALUES (?, ?, ?, ?)",
+            (
+                (corpus_id, i, d, t.encode())
+                for i, (d, t) in enumerate(zip(domains, corpus.texts, strict=True))
+            ),
+        )
+        return corpus_id
+
+    def all(self) -> list[CorpusRow]:
+        """Every corpus, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus ORDER BY id"
+        )
+        return [
+            CorpusRow(
+                i,
+                sha,
+                n,
+                float(np.frombuffer(lengths, "<i8").mean()) if n else math.nan,
+                src,
+                at,
+                json.loads(rec),
+            )
+            for i, sha, n, lengths, src, at, rec in rows
+        ]
+
+    def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
+        """UTF-8 bytes of every text, shape (N,)."""
+        (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
+        return np.frombuffer(blob, "<i8").astype(np.int64)
+
+    def texts(self, corpus_id: int, indices: Sequence[int] | None = None) -> list[str]:
+        """The texts in order, or those at `indices`."""
+        if indices is None:
+            rows = self._db.execute("SELECT body FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,))
+            return [bytes(body).decode() for (body,) in rows]
+        query = "SELECT body FROM text WHERE corpus_id = ? AND idx = ?"
+        return [bytes(self._db.execute(query, (corpus_id, int(i))).fetchone()[0]).decode() for i in indices]
+
+    def domains(self, corpus_id: int) -> list[str]:
+        """The domain of every text, "" where the corpus has none."""
+        return [
+            d
+            for (d,) in self._db.execute(
+                "SELECT domain FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,)
+            )
+        ]
+
+
+class Checkpoints:
+    """The registry of a workspace."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def upsert(self, checkpoint: Checkpoint, kind: str = "") -> int:
+        """Row id of the checkpoint of that name, its source and lineage brought up to date."""
+        where, revision, commit = _source_columns(checkpoint.source)
+        values = (
+            checkpoint.name,
+            checkpoint.run,
+            checkpoint.step,
+            kind or ("hub" if isinstance(checkpoint.source, HubSource) else "local"),
+            where,
+            revision,
+            commit,
+            checkpoint.quantization,
+            checkpoint.seed,
+            checkpoint.size,
+            checkpoint.type,
+            checkpoint.parent,
+            json.dumps(checkpoint.tags),
+        )
+        self._db.execute(
+            "INSERT INTO checkpoint (name, run, step, kind, location, revision, commit_hash, quantization,"
+            " seed, size, type, parent, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET run = excluded.run, step = excluded.step, kind = excluded.kind,"
+            " location = excluded.location, revision = excluded.revision,"
+            " commit_hash = CASE WHEN excluded.commit_hash = '' THEN commit_hash ELSE excluded.commit_hash END,"
+            " seed = excluded.seed, size = excluded.size, type = excluded.type, parent = excluded.parent,"
+            " tags = excluded.tags",
+            values,
+        )
+        return self.id_of(checkpoint.name)
+
+    def id_of(self, name: str) -> int:
+        """Row id of the checkpoint called `name`. Raises StoreError when there is none."""
+        row = self._db.execute("SELECT id FROM checkpoint WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise StoreError(
+                f"no checkpoint {name!r} in this workspace", "See the Registry screen for the names."
+            )
+        return int(row[0])
+
+    def set_weights(self, checkpoint_id: int, weights: str, commit: str = "") -> None:
+        """Records which weights the checkpoint's name stands for now (fingerprint or commit)."""
+        self._db.execute(
+            "UPDATE checkpoint SET weights = ?, commit_hash = CASE WHEN ? = '' THEN commit_hash ELSE ? END"
+            " WHERE id = ?",
+            (weights, commit, commit, checkpoint_id),
+        )
+
+    def all(self) -> list[CheckpointRow]:
+        """Every checkpoint with its state, by run, step and variant."""
+        rows = self._db.execute(_CHECKPOINT_ROWS)
+        return [_checkpoint_row(row) for row in rows]
+
+
+# The newest item of a checkpoint tells its state; only vectors of its present weights count.
+_CHECKPOINT_ROWS = """
+WITH latest AS (
+    SELECT checkpoint_id, MAX(job_id) AS job_id FROM job_item GROUP BY checkpoint_id
+), final AS (
+    SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v
+    JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
+    WHERE v.layer = -1 GROUP BY v.checkpoint_id
+), lens AS (
+    SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v
+    JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
+    WHERE v.layer >= 0 GROUP BY v.checkpoint_id
+)
+SELECT c.id, c.run, c.step, c.kind, c.location, c.revision, c.commit_hash, c.quantization, c.seed, c.size,
+       c.type, c.parent, c.tags, c.weights, final.checkpoint_id IS NOT NULL, final.mean_loglik,
+       COALESCE(lens.layers, 0), i.status, i.error, i.hint
+FROM checkpoint c
+LEFT JOIN final ON final.checkpoint_id = c.id
+LEFT JOIN lens ON lens.checkpoint_id = c.id
+LEFT JOIN latest ON latest.checkpoint_id = c.id
+LEFT JOIN job_item i ON i.checkpoint_id = c.id AND i.job_id = latest.job_id
+ORDER BY c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantization
+"""
+
+
+def _source_columns(source: Source) -> tuple[str, str, str]:
+    if isinstance(source, HubSource):
+        return source.repo, source.revision, source.commit
+    return str(source.path), "", ""
+
+
+def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
+    (cid, run, step, kind, location, revision, commit, quant, seed, size, type_, parent, tags) = row[:13]
+    weights, scored, mean, layers, item_status, error, hint = row[13:]
+    source: Source = (
+        HubSource(str(location), str(revision), str(commit))
+        if kind == "hub"
+        else LocalSource(Path(str(location)))
+    )
+    checkpoint = Checkpoint(
+        run=str(run),
+        source=source,
+        step=_optional_int(step),
+        quantization=str(quant),
+        seed=_optional_int(seed),
+        size=str(size),
+        type=str(type_),
+        parent=str(parent),
+        tags=tuple(json.loads(str(tags))),
+    )
+    return CheckpointRow(
+        id=int(str(cid)),
+        checkpoint=checkpoint,
+        scored=bool(scored),
+        layers=int(str(layers)),
+        mean_loglik=float(mean) if isinstance(mean, float) else math.nan,
+        status=_status(bool(scored), str(item_status or "")),  # type: ignore[arg-type]
+        error=str(error or ""),
+        hint=str(hint or ""),
+        weights=str(weights),
+    )
+
+
+def _status(scored: bool, item: str) -> str:
+    if item in ("failed", "running"):
+        return item
+    if scored:
+        return "scored"
+    return "queued" if item == "queued" else "new"
+
+
+def _optional_int(value: object) -> int | None:
+    return int(value) if isinstance(value, int) else None
+
+
+class Vectors:
+    """The log-likelihood vectors."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def put(
+        self,
+        checkpoint_id: int,
+        corpus_id: int,
+        layer: int | None,
+        key: dict[str, str],
+        settings: str,
+        loglik_N: NDArray[np.float64],
+        n_scored_N: NDArray[np.int32],
+        job_id: int | None,
+    ) -> None:
+        """Stores one vector, in place of an older one with the same key."""
+        key_json = json.dumps(key, sort_keys=True)
+        loglik, n_scored = loglik_N.astype("<f8").tobytes(), n_scored_N.astype("<i4").tobytes()
+        scored = loglik_N[~np.isnan(loglik_N)]
+        self._db.execute(
+            "INSERT OR REPLACE INTO vector (checkpoint_id, corpus_id, layer, key_hash, key, weights, settings, job_id,"
+            " created, mean_loglik, n_unscored, crc, loglik, n_scored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                checkpoint_id,
+                corpus_id,
+                FINAL_LAYER if layer is None else layer,
+                hashlib.sha256(key_json.encode()).hexdigest(),
+                key_json,
+                key.get("weights", ""),
+                settings,
+                job_id,
+                time.time(),
+                float(scored.mean()) if scored.size else None,
+                int(np.isnan(loglik_N).sum()),
+                zlib.crc32(n_scored, zlib.crc32(loglik)),
+                loglik,
+                n_scored,
+            ),
+        )
+
+    def rows(self, current_only: bool = True) -> list[VectorRow]:
+        """Identity of every vector (of the checkpoints' present weights), oldest first, without the numbers."""
+        query = (
+            "SELECT v.id, v.checkpoint_id, v.corpus_id, v.layer, v.settings, v.weights, v.key, v.mean_loglik,"
+            " v.n_unscored, v.created FROM vector v JOIN checkpoint c ON c.id = v.checkpoint_id"
+            + (" WHERE v.weights = c.weights" if current_only else "")
+            + " ORDER BY v.id"
+        )
+        return [
+            VectorRow(
+                i, cp, co, None if la == FINAL_LAYER else la, se, w, k, math.nan if m is None else m, u, at
+            )
+            for i, cp, co, la, se, w, k, m, u, at in self._db.execute(query)
+        ]
+
+    def layers_stored(
+        self, checkpoint_id: int, corpus_id: int, settings: str, weights: str
+    ) -> set[int | None]:
+        """Layers (None: final) already stored for these weights under these settings."""
+        rows = self._db.execute(
+            "SELECT layer FROM vector WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
+            (checkpoint_id, corpus_id, settings, weights),
+        )
+        return {None if layer == FINAL_LAYER else layer for (layer,) in rows}
+
+    def load(self, ids: Iterable[int], n: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.
+
+        Raises StoreError when a row's checksum does not match its bytes.
+        """
+        id_list = list(ids)
+        loglik_KN = np.empty((len(id_list), n), np.float64)
+        n_scored_KN = np.empty((len(id_list), n), np.int32)
+        for row, vector_id in enumerate(id_list):
+            loglik, n_scored, crc = self._db.execute(
+                "SELECT loglik, n_scored, crc FROM vector WHERE id = ?", (vector_id,)
+            ).fetchone()
+            if zlib.crc32(n_scored, zlib.crc32(loglik)) != crc or len(loglik) != 8 * n:
+                raise StoreError(
+                    f"vector {vector_id} is damaged: its checksum does not match",
+                    "Restore the workspace from a copy, or delete that checkpoint's vectors and score it again.",
+                )
+            loglik_KN[row] = np.frombuffer(loglik, "<f8")
+            n_scored_KN[row] = np.frombuffer(n_scored, "<i4")
+        return loglik_KN, n_scored_KN
