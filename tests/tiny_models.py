@@ -1,9 +1,9 @@
-"""Small random models of many families, and a tokenizer, as ordinary safetensors folders: built offline in milliseconds.
+"""Small random models of many families, and a tokenizer, as ordinary safetensors folders: built offline.
 
     folder = write_model(tmp_path / "m", "llama", seed=3)
     run = write_run(tmp_path / "run", "gpt_neox", steps=(0, 8, 64))
 
-Weights are larger than a fresh initialisation's, biases and norms included, so that every parameter shows in the logits.
+Weights are larger than a fresh initialisation's, biases and norms included, so that every one shows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TEXTS: tuple[str, ...] = (
 
 
 def build_tokenizer(*, prepend_bos: bool = False, vocab: int = VOCAB) -> Any:
-    """Byte-level BPE tokenizer of at most `vocab` entries; `prepend_bos` adds <s> in front of a text, as Llama does."""
+    """Byte-level BPE tokenizer of at most `vocab` entries; `prepend_bos` adds <s> as Llama's does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -252,7 +252,7 @@ def build_config(family: str, **changes: Any) -> Any:
 
 
 def build_model(family: str, *, seed: int = 0, **changes: Any) -> Any:
-    """Random float32 model of `family` in evaluation mode; every parameter is drawn anew, scaled to be visible."""
+    """Random float32 model of `family` in evaluation mode, its parameters scaled to be visible."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -289,7 +289,7 @@ def write_model(
 def write_run(
     folder: Path, family: str = "gpt_neox", steps: Sequence[int] = (0, 1, 2, 4), seed: int = 0
 ) -> list[Path]:
-    """Checkpoint folders `step{n}` below `folder`: one random start that drifts a little further at every step."""
+    """Checkpoint folders `step{n}` below `folder`: one random start that drifts a little at every step."""
     import torch
 
     model = build_model(family, seed=seed)
