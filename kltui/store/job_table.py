@@ -9,10 +9,11 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kltui.scoring.settings import Progress
 from kltui.store.rows import JobItemRow, JobRow
-from kltui.store.writer_lock import current_writer
+from kltui.store.writer_lock import Writer, current_writer
 
 
 class Jobs:
@@ -108,45 +109,10 @@ class Jobs:
         writer = current_writer(self._db)
         rows = self._db.execute(
             "SELECT j.id, j.status, j.created, j.started, j.ended, j.pid, j.host, j.log, j.message,"
-            " SUM(i.status = 'done'), SUM(i.status = 'failed'), COUNT(i.job_id), j.toml"
+            " COALESCE(SUM(i.status = 'done'), 0), COALESCE(SUM(i.status = 'failed'), 0), COUNT(i.job_id), j.toml"
             " FROM job j LEFT JOIN job_item i ON i.job_id = j.id GROUP BY j.id ORDER BY j.id DESC"
         )
-        jobs = []
-        for (
-            job_id,
-            status,
-            created,
-            started,
-            ended,
-            pid,
-            host,
-            log,
-            message,
-            done,
-            failed,
-            total,
-            toml,
-        ) in rows:
-            held = writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
-            shown = "lost" if status == "running" and not held else status
-            jobs.append(
-                JobRow(
-                    job_id,
-                    shown,
-                    created,
-                    started,
-                    ended,
-                    pid,
-                    host,
-                    Path(log),
-                    message,
-                    done or 0,
-                    failed or 0,
-                    total,
-                    toml,
-                )
-            )
-        return jobs
+        return [_job_row(row, writer) for row in rows]
 
     def items(self, job_id: int) -> list[JobItemRow]:
         """The checkpoints of one job in order."""
@@ -157,4 +123,11 @@ class Jobs:
             (job_id,),
         )
         now = time.time()
-        return [JobItemRow(*row[:12], stats=json.loads(row[12]), now=now) for row in rows]
+        return [JobItemRow(*row[:12], json.loads(row[12]), now) for row in rows]
+
+
+def _job_row(row: tuple[Any, ...], writer: Writer | None) -> JobRow:
+    job_id, status, created, started, ended, pid, host, log, *rest = row
+    held = writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
+    shown = "lost" if status == "running" and not held else status
+    return JobRow(job_id, shown, created, started, ended, pid, host, Path(log), *rest)

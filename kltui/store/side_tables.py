@@ -73,7 +73,7 @@ class SideFiles:
         ).fetchone()
         if row is None or not (folder / row[0]).exists():
             return None
-        path = folder / row[0]
+        path = folder / str(row[0])
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != row[1]:
                 raise StoreError(

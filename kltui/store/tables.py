@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kltui.corpus.corpus import Corpus
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
-from kltui.store.rows import CheckpointRow, CorpusRow, VectorRow
+from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 
 FINAL_LAYER = -1
 
@@ -211,16 +211,18 @@ def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
         scored=bool(scored),
         layers=int(str(layers)),
         mean_loglik=float(mean) if isinstance(mean, float) else math.nan,
-        status=_status(bool(scored), str(item_status or "")),  # type: ignore[arg-type]
+        status=_status(bool(scored), str(item_status or "")),
         error=str(error or ""),
         hint=str(hint or ""),
         weights=str(weights),
     )
 
 
-def _status(scored: bool, item: str) -> str:
-    if item in ("failed", "running"):
-        return item
+def _status(scored: bool, item: str) -> CheckpointStatus:
+    if item == "failed":
+        return "failed"
+    if item == "running":
+        return "running"
     if scored:
         return "scored"
     return "queued" if item == "queued" else "new"
