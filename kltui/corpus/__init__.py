@@ -1,5 +1,7 @@
 """Texts: load, chunk, draw, fingerprint."""
 
+from kltui.corpus.chunk import chunk_document, cut_document
 from kltui.corpus.corpus import Corpus
+from kltui.corpus.load import load_corpus
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "chunk_document", "cut_document", "load_corpus"]
