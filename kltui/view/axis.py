@@ -1,0 +1,96 @@
+"""One axis of a text plot: scale, limits, position of a value in 0 to 1, and ticks at round numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.view.ticks import Tick, decade_ticks, linear_ticks
+
+Floats = NDArray[np.float64]
+Scale = Literal["linear", "log", "log1p"]
+
+_MOST_LINEAR = 1e12
+_MOST_DECADES = 300.0
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Limits `low` < `high` on the axis' own scale: data, log10 of data, or log10(1 + data)."""
+
+    scale: Scale
+    low: float
+    high: float
+
+    @staticmethod
+    def forward(values: Floats, scale: Scale) -> Floats:
+        """A new array of values on the scale; what has no logarithm is NaN."""
+        if scale == "linear":
+            return values.copy()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = np.log10(values) if scale == "log" else np.log1p(values) / math.log(10)
+        return np.where(np.isfinite(out), out, np.nan)
+
+    @property
+    def span(self) -> float:
+        """Length of the axis on its scale."""
+        return self.high - self.low
+
+    def unit(self, values: Floats) -> Floats:
+        """Places of already scaled values between the limits: 0 at `low`, 1 at `high`; halves avoid overflow."""
+        return np.asarray((values / 2 - self.low / 2) / (self.high / 2 - self.low / 2), dtype=np.float64)
+
+    def widened(self, span: float) -> Axis:
+        """This axis about its middle with a length of at least `span`."""
+        if not (math.isfinite(span) and span > self.span):
+            return self
+        middle = self.low / 2 + self.high / 2
+        return replace(self, low=middle - span / 2, high=middle + span / 2)
+
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """At most about `most` ticks as (place in 0 to 1, label), at least one; labels are ASCII."""
+        marks = [t for t in self._round_ticks(most) if self.low <= t.at <= self.high]
+        if not marks:
+            marks = [
+                Tick(self.low, self._plain_label(self.low)),
+                Tick(self.high, self._plain_label(self.high)),
+            ]
+        places = self.unit(np.array([t.at for t in marks], dtype=np.float64))
+        return [(min(max(float(u), 0.0), 1.0), t.label) for u, t in zip(places, marks, strict=True)]
+
+    def _round_ticks(self, most: int) -> list[Tick]:
+        """Ticks at round numbers on the axis' own scale; none where the numbers are beyond telling."""
+        largest = max(abs(self.low), abs(self.high))
+        if largest > (_MOST_LINEAR if self.scale == "linear" else _MOST_DECADES):
+            return []
+        if self.scale == "linear":
+            return linear_ticks(self.low, self.high, most)
+        if self.scale == "log":
+            return decade_ticks(self.low, self.high, most)
+        decades = [t for t in decade_ticks(0.0, max(self.high, 0.0), most - 1) if t.at > 0 or most > 2]
+        zero = [Tick(0.0, "0")] if self.low <= 0 else []
+        return zero + [Tick(math.log10(1 + 10**t.at), t.label) for t in decades]
+
+    def _plain_label(self, place: float) -> str:
+        if self.scale == "linear":
+            return f"{place:.2e}"
+        return f"1e{place:.1f}"
+
+
+def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -> Axis:
+    """The axis that holds all finite values of `scaled`, or the given limits in data units; never flat."""
+    if limits is not None:
+        ends = Axis.forward(np.array(limits, dtype=np.float64), scale)
+        if np.isfinite(ends).all():
+            scaled = ends
+    low, high = float(np.nanmin(scaled)), float(np.nanmax(scaled))
+    half = high / 2 - low / 2
+    if half <= 1e-9 * max(abs(low), abs(high)) or half < 1e-300:
+        pad = 0.5 if scale != "linear" else max(abs(low) * 0.05, abs(high) * 0.05)
+        pad = pad if pad > 1e-290 else 0.5
+        low, high = max(low - pad, -1e308), min(high + pad, 1e308)
+    return Axis(scale, low, high)

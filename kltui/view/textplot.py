@@ -1,0 +1,352 @@
+"""Text plots of headless reports: the one door to plotext, which only ever sees dots inside the unit square.
+
+plotext 5.3.2 rasterises lines before it clips them, fails on inf, NaN, flat ranges and on a second draw with
+a logarithmic axis. So limits, logarithms, clipping, rasterising and ticks happen here; plotext gets a fresh
+figure of an explicit size, and a bounded number of dots to put in cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.cells import cell_len, set_cell_size
+
+from kltui.safe import safe_text
+from kltui.view import palette
+from kltui.view.axis import Axis, Scale, fit_axis
+
+Floats = NDArray[np.float64]
+
+# the palette's eight, and more for reports, where colour may be missing
+MARKERS = palette.MARKERS + "□◇☆▽"
+ASCII_MARKERS = palette.MARKERS_ASCII + "@=svznuw"
+_FRAME_TO_ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
+_SEGMENTS_AT_ONCE = 4096
+_MARKS_PER_THREAD = 9
+_MIN_WIDTH, _MIN_HEIGHT = 24, 6
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve or cloud: x and y of equal length in data units; a non-finite value is a gap."""
+
+    label: str
+    x: ArrayLike
+    y: ArrayLike
+    line: bool = True
+    markers: bool = True
+    slot: int | None = None
+
+    def __post_init__(self) -> None:
+        assert np.shape(self.x) == np.shape(self.y), "x and y of a series have equal length"
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a plot may look: its size in cells, whether colour is allowed, whether only ASCII is."""
+
+    width: int = 80
+    height: int = 18
+    colour: bool = False
+    ascii_only: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the data: labels, the scale of each axis, limits in data units, equal units on both axes."""
+
+    title: str = ""
+    xlabel: str = ""
+    ylabel: str = ""
+    xscale: Scale = "linear"
+    yscale: Scale = "linear"
+    xlim: tuple[float, float] | None = None
+    ylim: tuple[float, float] | None = None
+    equal: bool = False
+    legend: bool = True
+
+
+def line_plot(
+    series: Sequence[Series],
+    xlabel: str = "",
+    ylabel: str = "",
+    logx: bool | Literal["log1p"] = False,
+    logy: bool = False,
+    width: int = 80,
+    height: int = 18,
+    title: str = "",
+    colour: bool = False,
+    ascii_only: bool = False,
+) -> str:
+    """Lines through each series' points in order, as `height` or more rows of at most `width` cells.
+
+    `logx="log1p"` puts x on log10(1 + x), which keeps step 0.
+    """
+    xscale: Scale = "log1p" if logx == "log1p" else "log" if logx else "linear"
+    frame = Frame(title, xlabel, ylabel, xscale, "log" if logy else "linear")
+    return draw(series, frame, Style(width, height, colour, ascii_only))
+
+
+def scatter(
+    series: Sequence[Series],
+    xlabel: str = "",
+    ylabel: str = "",
+    width: int = 80,
+    height: int = 22,
+    title: str = "",
+    colour: bool = False,
+    ascii_only: bool = False,
+    equal: bool = True,
+) -> str:
+    """Points of each series with a marker of its own, threaded by a line where the series asks for one."""
+    frame = Frame(title, xlabel, ylabel, equal=equal)
+    return draw(series, frame, Style(width, height, colour, ascii_only))
+
+
+def draw(series: Sequence[Series], frame: Frame, style: Style) -> str:
+    """The plot as lines of text without a final newline; with `style.colour` they carry SGR codes, else none.
+
+    Nothing finite to show is said in one line. Cells beyond `style.width` are never written.
+    """
+    style = Style(
+        max(style.width, _MIN_WIDTH), max(style.height, _MIN_HEIGHT), style.colour, style.ascii_only
+    )
+    xs, ys = _transformed(series, frame)
+    if not any(len(x) for x in xs):
+        return _fit(_words(frame.title or "plot", style) + ": no finite values to draw", style.width)
+    canvas = _Canvas.fitted(frame, xs, ys, style)
+    rows = [*_heading(frame, style), *canvas.rows(series, xs, ys), *_footing(series, frame, style)]
+    return "\n".join(rows)
+
+
+def _transformed(series: Sequence[Series], frame: Frame) -> tuple[list[Floats], list[Floats]]:
+    """Each series on its axes' scales; where either value is not finite both are NaN, and all-NaN is length 0."""
+    xs, ys = [], []
+    for one in series:
+        x = Axis.forward(np.asarray(one.x, dtype=np.float64).ravel(), frame.xscale)
+        y = Axis.forward(np.asarray(one.y, dtype=np.float64).ravel(), frame.yscale)
+        bad = ~(np.isfinite(x) & np.isfinite(y))
+        x[bad], y[bad] = np.nan, np.nan
+        keep = slice(None) if not bad.all() else slice(0)
+        xs.append(x[keep])
+        ys.append(y[keep])
+    return xs, ys
+
+
+@dataclass
+class _Canvas:
+    """The drawing area: its axes, its size in cells, and the plotext figure around it."""
+
+    style: Style
+    x_axis: Axis
+    y_axis: Axis
+    columns: int
+    lines: int
+    y_ticks: list[tuple[float, str]] = field(default_factory=list)
+
+    @classmethod
+    def fitted(cls, frame: Frame, xs: list[Floats], ys: list[Floats], style: Style) -> _Canvas:
+        """A canvas whose limits hold all data (or are the frame's), with room for its tick labels."""
+        x_axis = fit_axis(np.concatenate(xs), frame.xscale, frame.xlim)
+        y_axis = fit_axis(np.concatenate(ys), frame.yscale, frame.ylim)
+        lines = style.height - 2
+        y_ticks = y_axis.ticks(max(3, lines // 3))
+        columns = style.width - 1 - max(len(label) for _, label in y_ticks)
+        if frame.equal:
+            x_axis, y_axis = _equal_units(x_axis, y_axis, 2 * columns, 4 * lines)
+            y_ticks = y_axis.ticks(max(3, lines // 3))
+            columns = style.width - 1 - max(len(label) for _, label in y_ticks)
+        return cls(style, x_axis, y_axis, columns, lines, y_ticks)
+
+    def rows(self, series: Sequence[Series], xs: list[Floats], ys: list[Floats]) -> list[str]:
+        """The frame, ticks and data as rows of text."""
+        figure = self._figure()
+        threads = [(k, self._dots(xs[k], ys[k])) for k, one in enumerate(series) if one.line]
+        for k, (x, y) in threads:
+            self._put(figure, x, y, series[k], k, thread=True)
+        for k, one in enumerate(series):
+            if one.markers or not one.line:
+                x, y = self._marks(xs[k], ys[k], every=not one.line)
+                self._put(figure, x, y, one, k, thread=False)
+        text = figure.build()
+        return [row if self.style.colour else _plain(row) for row in self._readable(text).split("\n")]
+
+    def _figure(self) -> Any:
+        """A new plotext figure with limits 0 to 1 and our ticks; never the module's own global one."""
+        from plotext._figure import _figure_class  # imported late: only reports draw with it
+
+        figure = _figure_class()
+        figure._limit_size(False, False)
+        figure.plot_size(self.style.width, self.style.height)
+        figure.theme("clear")
+        figure.xaxes(True, False)
+        figure.yaxes(True, False)
+        figure.xlim(0, 1)
+        figure.ylim(0, 1)
+        x_ticks = self.x_axis.ticks(max(2, self.columns // 9))
+        figure.xticks(*zip(*x_ticks, strict=True))
+        figure.yticks(*zip(*self.y_ticks, strict=True))
+        # an unused plotext figure drops its axes: one blank dot keeps them
+        figure.scatter([0.0], [0.0], marker=" ")
+        return figure
+
+    def _grid(self, thread: bool) -> tuple[int, int]:
+        """Dots across and up: braille dots for threads, cells for markers and in plain ASCII."""
+        fine = thread and not self.style.ascii_only
+        return (2 * self.columns, 4 * self.lines) if fine else (self.columns, self.lines)
+
+    def _dots(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Every dot that the polyline through x, y touches inside the canvas, in unit coordinates, each once."""
+        across, up = self._grid(thread=True)
+        ends = np.column_stack([self.x_axis.unit(x), self.y_axis.unit(y)])
+        segments = clip_segments(np.hstack([ends[:-1], ends[1:]]))
+        alone = np.hstack([ends, ends])
+        alone = alone[((alone >= 0) & (alone <= 1)).all(axis=1)]
+        hit = rasterise(np.vstack([segments, alone]), across, up)
+        rows, cols = np.nonzero(hit)
+        return cols / max(1, across - 1), rows / max(1, up - 1)
+
+    def _marks(self, x: Floats, y: Floats, every: bool) -> tuple[Floats, Floats]:
+        """Unit coordinates of the points to mark: all visible ones, or at most nine spread along a thread."""
+        across, up = self._grid(thread=False)
+        u, v = self.x_axis.unit(x), self.y_axis.unit(y)
+        seen = (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
+        u, v = u[seen], v[seen]
+        if not every and len(u) > _MARKS_PER_THREAD:
+            u, v = _spread(u, v, _MARKS_PER_THREAD)
+        cells = np.unique(np.floor(np.column_stack([u * (across - 1), v * (up - 1)]) + 0.5), axis=0)
+        return cells[:, 0] / max(1, across - 1), cells[:, 1] / max(1, up - 1)
+
+    def _put(self, figure: Any, x: Floats, y: Floats, one: Series, k: int, thread: bool) -> None:
+        if len(x) == 0:
+            return
+        slot = k if one.slot is None else one.slot
+        marker = "braille" if thread and not self.style.ascii_only else marker_of(slot, self.style.ascii_only)
+        if thread and self.style.ascii_only and one.markers:
+            marker = "."
+        colour = colour_of(slot) if self.style.colour else None
+        figure.scatter(x.tolist(), y.tolist(), marker=marker, color=colour)
+
+    def _readable(self, text: str) -> str:
+        text = text.rstrip("\n")
+        return text.translate(_FRAME_TO_ASCII) if self.style.ascii_only else text
+
+
+def marker_of(slot: int, ascii_only: bool = False) -> str:
+    """The marker of series number `slot`, one cell wide; the same in plot and legend."""
+    markers = ASCII_MARKERS if ascii_only else MARKERS
+    return markers[slot % len(markers)]
+
+
+def colour_of(slot: int) -> int:
+    """The xterm-256 colour of series number `slot`: pairs with its marker to something unique far beyond eight."""
+    colours = palette.DARK.series
+    return colours[(slot + slot // len(colours)) % len(colours)]
+
+
+def clip_segments(segments_m4: Floats) -> Floats:
+    """The parts of segments (x0, y0, x1, y1) inside the unit square, m' x 4; those with a NaN are gone.
+
+    Liang and Barsky's parametric clipping, all segments at once.
+    """
+    segments_m4 = segments_m4[np.isfinite(segments_m4).all(axis=1)]
+    start, move = segments_m4[:, :2], segments_m4[:, 2:] - segments_m4[:, :2]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        low, high = -start / move, (1 - start) / move
+    inside = (start >= 0) & (start <= 1)
+    still = move == 0
+    enter = np.where(still, np.where(inside, -np.inf, np.inf), np.minimum(low, high))
+    leave = np.where(still, np.where(inside, np.inf, -np.inf), np.maximum(low, high))
+    t0 = np.maximum(enter.max(axis=1, initial=0.0), 0.0)
+    t1 = np.minimum(leave.min(axis=1, initial=1.0), 1.0)
+    seen = t0 <= t1
+    start, move, t0, t1 = start[seen], move[seen], t0[seen, None], t1[seen, None]
+    ends = np.hstack([start + t0 * move, start + t1 * move])
+    return np.asarray(np.clip(ends, 0.0, 1.0), dtype=np.float64)
+
+
+def rasterise(segments_m4: Floats, across: int, up: int) -> NDArray[np.bool_]:
+    """Dots touched by segments in the unit square, up x across, row 0 at the bottom; work is bounded per segment."""
+    hit = np.zeros((up, across), dtype=bool)
+    scaled = segments_m4 * np.array([across - 1, up - 1, across - 1, up - 1], dtype=np.float64)
+    scaled = np.unique(np.floor(scaled + 0.5), axis=0)
+    for first in range(0, len(scaled), _SEGMENTS_AT_ONCE):
+        part = scaled[first : first + _SEGMENTS_AT_ONCE]
+        count = np.abs(part[:, 2:] - part[:, :2]).max(axis=1).astype(np.int64) + 1
+        which = np.repeat(np.arange(len(part)), count)
+        place = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        t = (place / np.maximum(count - 1, 1)[which])[:, None]
+        dots = np.floor(part[which, :2] * (1 - t) + part[which, 2:] * t + 0.5).astype(np.int64)
+        hit[dots[:, 1], dots[:, 0]] = True
+    return hit
+
+
+def _spread(u: Floats, v: Floats, most: int) -> tuple[Floats, Floats]:
+    """At most `most` of the points, evenly along the length of the thread, first and last among them."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(u), np.diff(v)))])
+    picked = np.unique(np.searchsorted(length, np.linspace(0, length[-1], most), side="left"))
+    return u[picked], v[picked]
+
+
+def _equal_units(x_axis: Axis, y_axis: Axis, across: int, up: int) -> tuple[Axis, Axis]:
+    """Both axes widened about their middles until a dot spans the same length on each."""
+    per_dot = max(x_axis.span / max(1, across - 1), y_axis.span / max(1, up - 1))
+    return x_axis.widened(per_dot * (across - 1)), y_axis.widened(per_dot * (up - 1))
+
+
+def _heading(frame: Frame, style: Style) -> list[str]:
+    rows = [_words(frame.title, style)] if frame.title else []
+    if frame.ylabel:
+        rows.append(_words(frame.ylabel, style))
+    return [_fit(row, style.width) for row in rows]
+
+
+def _footing(series: Sequence[Series], frame: Frame, style: Style) -> list[str]:
+    rows = []
+    if frame.xlabel:
+        label = _fit(_words(frame.xlabel, style), style.width)
+        rows.append(" " * max(0, style.width - cell_len(label)) + label)
+    if frame.legend and any(one.label for one in series):
+        rows += _legend(series, style)
+    return rows
+
+
+def _legend(series: Sequence[Series], style: Style) -> list[str]:
+    """Marker and label of every named series, filled into rows of at most `style.width` cells."""
+    rows: list[str] = []
+    used = style.width
+    for k, one in enumerate(series):
+        slot = k if one.slot is None else one.slot
+        if not one.label or any(s.label == one.label for s in series[:k]):
+            continue
+        label = _fit(_words(one.label, style), style.width - 2)
+        mark = marker_of(slot, style.ascii_only)
+        coloured = f"\x1b[38;5;{colour_of(slot)}m{mark}\x1b[0m" if style.colour else mark
+        need = 2 + cell_len(label)
+        if used + 3 + need > style.width:
+            rows.append("")
+            used = 0
+        gap = "   " if used else ""
+        rows[-1] += f"{gap}{coloured} {label}"
+        used += len(gap) + need
+    return rows
+
+
+def _words(text: str, style: Style) -> str:
+    """Untrusted words made printable, and ASCII where only that is allowed."""
+    shown = safe_text(text)
+    return shown.encode("ascii", "replace").decode() if style.ascii_only else shown
+
+
+def _fit(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width).rstrip()
+
+
+def _plain(row: str) -> str:
+    """A plotext row without its SGR codes: ours hold none, so everything from ESC to m is plotext's."""
+    head, *rest = row.split("\x1b[")
+    return (head + "".join(part.partition("m")[2] for part in rest)).rstrip()
