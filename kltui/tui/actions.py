@@ -1,0 +1,184 @@
+"""The one table of actions: bindings, help, key line and palette are all read from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale")
+PLOTS = ("map", "diffusion", "layers", "scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something the user can do: its handler is `do_<name>` of the focused pane, the view or the app.
+
+    `screens` empty means everywhere. `rank` above 0 puts it on the key line, lower first; `group` heads
+    its paragraph of the help. `writes` actions are refused with `--read-only`.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    group: str
+    screens: tuple[str, ...] = ()
+    rank: int = 0
+    writes: bool = False
+
+    def on(self, screen: str) -> bool:
+        """Whether the action exists on that screen."""
+        return not self.screens or screen in self.screens
+
+
+def _screen_actions() -> list[Action]:
+    texts = (
+        "checkpoints as a tree of runs",
+        "what runs, how far it is, what failed",
+        "trajectories of all runs on one map",
+        "diffusion exponents in likelihood and weight space",
+        "KL between the chosen checkpoints",
+        "A against B, down to single tokens",
+        "lens threads and KL between neighbouring layers",
+        "this workspace beside the published medians",
+    )
+    return [
+        Action(f"screen_{name}", (str(i),), name.capitalize(), text, "screens")
+        for i, (name, text) in enumerate(zip(SCREENS, texts, strict=True), start=1)
+    ]
+
+
+_TABLE_SCREENS = ("registry", "jobs", "compare", "scale")
+
+ACTIONS: tuple[Action, ...] = (
+    *_screen_actions(),
+    Action("help", ("?",), "help", "help of the focused pane", "everywhere", rank=90),
+    Action("palette", (":",), "palette", "all actions by name", "everywhere", rank=80),
+    Action("quit", ("q",), "quit", "leave; jobs go on", "everywhere", rank=91),
+    Action("next_pane", ("tab",), "pane", "next pane", "everywhere", rank=60),
+    Action("previous_pane", ("shift+tab",), "", "previous pane", "everywhere"),
+    Action("out", ("escape",), "", "out one layer: filter, detail, selection", "everywhere"),
+    Action("refresh", ("r",), "", "read the workspace again and redraw", "everywhere"),
+    Action("theme", ("C",), "", "next palette: dark, light", "everywhere"),
+    Action("left", ("h", "left"), "", "left; on a plot: nearest point that way", "move"),
+    Action("down", ("j", "down"), "", "down; on a plot: nearest point that way", "move"),
+    Action("up", ("k", "up"), "", "up; on a plot: nearest point that way", "move"),
+    Action("right", ("l", "right"), "", "right; on a plot: nearest point that way", "move"),
+    Action("page_down", ("pagedown",), "", "one page down", "move"),
+    Action("page_up", ("pageup",), "", "one page up", "move"),
+    Action("first", ("g", "home"), "", "first", "move"),
+    Action("last", ("G", "end"), "", "last", "move"),
+    Action("previous_step", ("[",), "", "previous checkpoint of the run", "move"),
+    Action("next_step", ("]",), "walk", "next checkpoint of the run", "move", rank=22),
+    Action("enter", ("enter",), "", "drill in: fold a run, open a row, show the point's details", "move"),
+    Action("zoom_in", ("+", "="), "zoom", "zoom in", "plot", PLOTS, rank=20),
+    Action("zoom_out", ("-", "_"), "", "zoom out", "plot", PLOTS),
+    Action("zoom_reset", ("0",), "", "show everything", "plot", PLOTS),
+    Action("pan_left", ("H", "shift+left"), "", "pan left", "plot", PLOTS),
+    Action("pan_down", ("J", "shift+down"), "", "pan down", "plot", PLOTS),
+    Action("pan_up", ("K", "shift+up"), "", "pan up", "plot", PLOTS),
+    Action("pan_right", ("L", "shift+right"), "pan", "pan right (HJKL)", "plot", ("map",), rank=21),
+    Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot", ("diffusion", "layers", "scale")),
+    Action("marker", ("m",), "marker", "marker: braille, dots, half blocks, ASCII", "plot", PLOTS, rank=40),
+    Action("method", ("v",), "method", "t-SNE, PCA or MDS", "plot", ("map", "layers"), rank=23),
+    Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=30),
+    Action("show_runs", ("Z",), "", "show every run again", "plot", ("map",)),
+    Action("follow", ("t",), "", "follow live: the newest checkpoint", "plot", ("map", "jobs")),
+    Action("filter", ("/",), "filter", "filter: run:NAME step>=1000 -quant:8bit words", "choose", rank=12),
+    Action("next_match", ("n",), "", "next match of the filter; Compare: next text", "choose"),
+    Action("previous_match", ("N",), "", "previous match; Compare: previous text", "choose"),
+    Action("select", ("space",), "select", "select or unselect", "choose", rank=13),
+    Action("mark_a", ("a",), "A", "mark A", "choose", rank=14),
+    Action("mark_b", ("b",), "B", "mark B", "choose", rank=15),
+    Action("swap", ("x",), "swap", "swap A and B", "choose", rank=35),
+    Action("compare", ("c",), "compare", "compare A with B", "choose", rank=16),
+    Action("order", ("o",), "order", "order: by name, by KL to the cursor, clustered", "choose", ("matrix",), rank=10),
+    Action("order_texts", ("o",), "order", "order texts: driving B, driving A", "choose", ("compare",), rank=10),
+    Action("window", ("w",), "window", "window of the fit: 5, 10, 20 checkpoints", "plot", ("diffusion",), rank=10),
+    Action("noise", ("u",), "noise", "subtract the noise floor before the fit", "plot", ("diffusion",), rank=11),
+    Action("weights", ("W",), "weights", "compute missing weight distances", "plot", ("diffusion",), rank=30,
+           writes=True),
+    Action("tokens", ("T",), "tokens", "score the tokens of A and B by a short job", "plot", ("compare",), rank=30,
+           writes=True),
+    Action("add", ("A",), "add", "add checkpoints from a folder, a hub repo or a preset", "jobs",
+           ("registry", "jobs"), rank=10, writes=True),
+    Action("start", ("s",), "start", "start a job: the chosen file, or the selected checkpoints", "jobs",
+           ("registry", "jobs"), rank=11, writes=True),
+    Action("pause", ("p",), "pause", "pause or resume the job", "jobs", ("jobs",), rank=20, writes=True),
+    Action("stop", ("K",), "stop", "stop the job (asks)", "jobs", ("jobs",), rank=21, writes=True),
+    Action("retry", ("R",), "retry", "run the job again: what is missing or failed", "jobs", ("jobs",), rank=22,
+           writes=True),
+    Action("export", ("e",), "export", "export this view: CSV, SVG, job file", "everywhere", rank=50),
+    Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere"),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Action] = {a.name: a for a in ACTIONS}
+
+
+class Keymap:
+    """Which action a key means on a screen. `remapped` gives an action other keys."""
+
+    def __init__(self, remapped: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._keys = {a.name: a.keys for a in ACTIONS}
+        self._keys.update({n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME})
+        self._by_key: dict[str, list[Action]] = {}
+        for action in ACTIONS:
+            for key in self._keys[action.name]:
+                self._by_key.setdefault(key, []).append(action)
+        if not any(a.name == "quit" for k in self._keys["quit"] for a in self._by_key[k][:1]):
+            # A remapping must never lock the user in.
+            self._keys["quit"] = BY_NAME["quit"].keys
+            self._by_key["q"] = [BY_NAME["quit"]]
+
+    def action(self, key: str, screen: str) -> Action | None:
+        """The action of `key` (a character, or a name such as "tab") on `screen`."""
+        return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The keys of an action, as shown and as pressed."""
+        return self._keys[name]
+
+    def line(self, screen: str) -> list[tuple[str, str]]:
+        """(key, label) pairs for the key line of a screen, most useful first."""
+        shown = sorted((a for a in ACTIONS if a.rank and a.on(screen)), key=lambda a: a.rank)
+        return [(key_label(self._keys[a.name][0]), a.label) for a in shown if self._keys[a.name]]
+
+    def help(self, screen: str) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Paragraphs (group, [(keys, help)]) for the help of a screen."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for action in ACTIONS:
+            if action.on(screen) and self._keys[action.name]:
+                keys = " ".join(key_label(k) for k in self._keys[action.name])
+                groups.setdefault(action.group, []).append((keys, action.help))
+        order = ("jobs", "plot", "choose", "move", "everywhere", "screens")
+        return [(g, groups[g]) for g in order if g in groups]
+
+
+def key_label(key: str) -> str:
+    """What the key is called on screen.
+
+    >>> key_label("shift+tab"), key_label("escape"), key_label("a")
+    ('S-tab', 'esc', 'a')
+    """
+    short = {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "left": "←", "right": "→", "up": "↑",
+             "down": "↓"}  # fmt: skip
+    head, plus, tail = key.partition("+")
+    if plus and tail and head:
+        return f"S-{short.get(tail, tail)}"
+    return short.get(key, key)
+
+
+def load_keymap(path: Path) -> Keymap:
+    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; a missing or foreign file changes nothing."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Keymap()
+    if not isinstance(data, dict):
+        return Keymap()
+    remapped = {
+        name: [k for k in keys if isinstance(k, str)] for name, keys in data.items() if isinstance(keys, list)
+    }
+    return Keymap(remapped)

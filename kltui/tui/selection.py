@@ -1,0 +1,35 @@
+"""The one selection that all screens share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Selection:
+    """Names of checkpoints: under the cursor, selected (in the order chosen), and marked A and B."""
+
+    cursor: str = ""
+    selected: dict[str, None] = field(default_factory=dict)
+    a: str = ""
+    b: str = ""
+
+    def toggle(self, names: Iterable[str]) -> None:
+        """Selects `names`, or unselects them when all of them were selected."""
+        names = list(names)
+        if all(n in self.selected for n in names):
+            for name in names:
+                self.selected.pop(name, None)
+        else:
+            self.selected.update(dict.fromkeys(names))
+
+    def swap(self) -> None:
+        """Exchanges A and B."""
+        self.a, self.b = self.b, self.a
+
+    def keep(self, known: Iterable[str]) -> None:
+        """Forgets every name that is no longer in the workspace."""
+        known = set(known)
+        self.selected = {n: None for n in self.selected if n in known}
+        self.cursor, self.a, self.b = (n if n in known else "" for n in (self.cursor, self.a, self.b))

@@ -1,0 +1,185 @@
+"""What the terminal shows, cell runs at a time, and the shortest text that brings it up to date.
+
+Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
+`Frame` remembers every row as written, compares, and writes the difference with as few style codes as
+will do. It is also the last gate: no control character leaves it but its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.color import ColorSystem
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.strip import Strip
+
+from kltui.safe import safe_text
+
+Codes = tuple[str, str, str]
+
+_PLAIN: Codes = ("", "39", "49")
+
+
+class Frame:
+    """The rows last written to the terminal. `forget` after anything else may have written there."""
+
+    def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
+        self._system = system
+        self._rows: list[Strip] = []
+        self._width = 0
+
+    def forget(self) -> None:
+        """Makes the next update write everything."""
+        self._rows = []
+
+    def write(self, update: CompositorUpdate, width: int, height: int) -> str:
+        """The text that turns what is shown into what `update` says; "" where nothing changed."""
+        if width != self._width or len(self._rows) != height:
+            self._rows, self._width = [], width
+        out: list[str] = []
+        pen = _Pen(self._system)
+        blank = not self._rows
+        if blank:
+            self._rows = [Strip([], 0) for _ in range(height)]
+        for y, x, strip in _pieces(update):
+            if 0 <= y < height and strip.cell_length:
+                self._piece(out, pen, y, x, strip)
+        if out:
+            out.append(pen.reset())
+        return "".join(out)
+
+    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, strip: Strip) -> None:
+        row = self._rows[y]
+        end = x + strip.cell_length
+        new = _merged(strip)
+        if row.cell_length >= end:
+            old = _merged(row.crop(x, end))
+            if old == new:
+                return
+            self._rows[y] = Strip.join([row.crop(0, x), strip, row.crop(end)])
+            skipped, middle = _difference(old, new)
+        else:
+            self._rows[y] = Strip.join([row.crop(0, x), strip])
+            skipped, middle = 0, new
+        if middle:
+            out.append(f"\x1b[{y + 1};{x + skipped + 1}H")
+            out.extend(pen.text(segment) for segment in middle)
+
+
+def _pieces(update: CompositorUpdate) -> Iterator[tuple[int, int, Strip]]:
+    if isinstance(update, LayoutUpdate):
+        for y, strips in enumerate(update.strips, update.region.y):
+            yield y, update.region.x, Strip.join(strips)
+    elif isinstance(update, ChopsUpdate):
+        for y, x1, x2 in update.spans:
+            yield from _chops(y, x1, x2, update)
+
+
+def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[tuple[int, int, Strip]]:
+    for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
+        if strip is not None and x < x2 and end > x1:
+            left = max(x, x1)
+            yield y, left, strip.crop(left - x, min(end, x2) - x)
+
+
+def _merged(strip: Iterable[Segment]) -> list[Segment]:
+    """Segments with equal neighbours joined, empty ones and controls dropped, text made safe."""
+    merged: list[Segment] = []
+    for text, style, control in strip:
+        if control or not text:
+            continue
+        if not text.isprintable():
+            text = safe_text(text)
+        if merged and merged[-1].style == style:
+            merged[-1] = Segment(merged[-1].text + text, style)
+        else:
+            merged.append(Segment(text, style))
+    return merged
+
+
+def _difference(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment]]:
+    """Cells that `new` shares with `old` at its start, and its segments between there and the shared end."""
+    if sum(cell_len(s.text) for s in old) != sum(cell_len(s.text) for s in new):
+        return 0, new
+    skipped, old, new = _without_common_start(old, new)
+    _, old, new = _without_common_start(_reversed(old), _reversed(new))
+    return skipped, _reversed(new)
+
+
+def _reversed(segments: list[Segment]) -> list[Segment]:
+    return [Segment(s.text[::-1], s.style) for s in reversed(segments)]
+
+
+def _without_common_start(
+    old: list[Segment], new: list[Segment]
+) -> tuple[int, list[Segment], list[Segment]]:
+    same = 0
+    for one, two in zip(old, new, strict=False):
+        if one != two:
+            break
+        same += 1
+    cells = sum(cell_len(s.text) for s in new[:same])
+    old, new = old[same:], new[same:]
+    if old and new and old[0].style == new[0].style and _narrow(old[0].text) and _narrow(new[0].text):
+        shared = _shared(old[0].text, new[0].text)
+        style = new[0].style
+        old = [Segment(old[0].text[shared:], style), *old[1:]]
+        new = [Segment(new[0].text[shared:], style), *new[1:]]
+        cells += shared
+    return cells, [s for s in old if s.text], [s for s in new if s.text]
+
+
+def _narrow(text: str) -> bool:
+    """Whether every character takes exactly one cell, so that characters may be counted as cells."""
+    return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
+
+
+def _shared(one: str, two: str) -> int:
+    count = 0
+    for a, b in zip(one, two, strict=False):
+        if a != b:
+            return count
+        count += 1
+    return count
+
+
+class _Pen:
+    """Style codes as differences from the style last written."""
+
+    def __init__(self, system: ColorSystem | None) -> None:
+        self._system = system
+        self._now = _PLAIN
+
+    def text(self, segment: Segment) -> str:
+        codes = _codes(segment.style, self._system) if segment.style else _PLAIN
+        change = self._change(codes)
+        self._now = codes
+        return f"\x1b[{change}m{segment.text}" if change else segment.text
+
+    def reset(self) -> str:
+        return "" if self._now == _PLAIN else "\x1b[0m"
+
+    def _change(self, codes: Codes) -> str:
+        if codes == self._now:
+            return ""
+        if codes[0] != self._now[0]:
+            parts = ["0", codes[0], *(c for c, plain in zip(codes[1:], _PLAIN[1:], strict=True) if c != plain)]
+            return ";".join(p for p in parts if p)
+        return ";".join(new for new, old in zip(codes[1:], self._now[1:], strict=True) if new != old)
+
+
+@lru_cache(maxsize=8192)
+def _codes(style: Style, system: ColorSystem | None) -> Codes:
+    """(attributes, ink, ground) as SGR parameters; no colours without a colour system."""
+    flags = ((style.bold, "1"), (style.dim, "2"), (style.italic, "3"), (style.underline, "4"),
+             (style.reverse, "7"), (style.strike, "9"))  # fmt: skip
+    attributes = ";".join(code for on, code in flags if on)
+    if system is None:
+        return attributes, "39", "49"
+    ink = style.color.downgrade(system).get_ansi_codes() if style.color else ("39",)
+    ground = style.bgcolor.downgrade(system).get_ansi_codes(foreground=False) if style.bgcolor else ("49",)
+    return attributes, ";".join(ink), ";".join(ground)

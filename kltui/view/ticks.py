@@ -1,0 +1,92 @@
+"""Where an axis puts its marks: multiples of 1, 2 or 5, or decades."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis: where it is, in the axis' own coordinate, and what it says."""
+
+    at: float
+    label: str
+
+
+def linear_ticks(low: float, high: float, most: int = 6) -> list[Tick]:
+    """At most `most` + 1 ticks inside [low, high] at multiples of 1, 2 or 5 times a power of ten.
+
+    >>> [t.label for t in linear_ticks(0, 1, 5)]
+    ['0', '0.2', '0.4', '0.6', '0.8', '1.0']
+    """
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low or most < 1:
+        return []
+    step = _step((high - low) / most)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [Tick(k * step, tick_label(k * step, step)) for k in range(first, last + 1)]
+
+
+def _step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    for factor in (1, 2, 5, 10):
+        if factor * power >= rough * (1 - 1e-9):
+            return factor * power
+    return 10 * power
+
+
+def tick_label(value: float, step: float) -> str:
+    """The shortest decimal of `value` that tells neighbours `step` apart; thousands as k, millions as M.
+
+    >>> tick_label(143000, 1000), tick_label(0.25, 0.05)
+    ('143k', '0.25')
+    """
+    if abs(value) < step * 1e-6:
+        return "0"
+    for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return _decimal(value / unit, step / unit) + suffix
+    if step < 1e-4:
+        return f"{value:.{_significant(value, step)}e}"
+    return _decimal(value, step)
+
+
+def _significant(value: float, step: float) -> int:
+    return max(0, math.floor(math.log10(abs(value))) - math.floor(math.log10(step)))
+
+
+def _decimal(value: float, step: float) -> str:
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:.{places}f}"
+
+
+def decade_ticks(low_log10: float, high_log10: float, most: int = 6) -> list[Tick]:
+    """Ticks on a log10 axis, `at` in log10 units: decades, with 2 and 5 between where there is room.
+
+    >>> [t.label for t in decade_ticks(0, 3)]
+    ['1', '10', '100', '1k']
+    """
+    span = high_log10 - low_log10
+    if not math.isfinite(span) or span <= 0 or most < 1:
+        return []
+    if span <= 0.3:
+        return _within_decade(low_log10, high_log10, most)
+    stride = max(1, math.ceil(span / most))
+    inner = (1, 2, 5) if span * 3 <= most else (1,)
+    ticks = []
+    for decade in range(math.floor(low_log10), math.ceil(high_log10) + 1):
+        if decade % stride == 0:
+            ticks += [_decade_tick(decade, factor) for factor in inner]
+    return [t for t in ticks if low_log10 - 1e-9 <= t.at <= high_log10 + 1e-9]
+
+
+def _decade_tick(decade: int, factor: int) -> Tick:
+    value = factor * 10.0**decade
+    if -4 <= decade <= 9:
+        return Tick(math.log10(value), tick_label(value, 10.0**decade))
+    return Tick(math.log10(value), f"{factor}e{decade}")
+
+
+def _within_decade(low_log10: float, high_log10: float, most: int) -> list[Tick]:
+    ticks = linear_ticks(10**low_log10, 10**high_log10, most)
+    return [Tick(math.log10(t.at), t.label) for t in ticks if t.at > 0]
