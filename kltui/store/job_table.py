@@ -9,10 +9,10 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kltui.scoring.settings import Progress
-from kltui.store.rows import JobItemRow, JobRow
+from kltui.store.rows import JobItemRow, JobRow, JobStatus
 from kltui.store.writer_lock import Writer, current_writer
 
 
@@ -123,11 +123,16 @@ class Jobs:
             (job_id,),
         )
         now = time.time()
-        return [JobItemRow(*row[:12], json.loads(row[12]), now) for row in rows]
+        return [_item_row(row, now) for row in rows]
 
 
 def _job_row(row: tuple[Any, ...], writer: Writer | None) -> JobRow:
     job_id, status, created, started, ended, pid, host, log, *rest = row
     held = writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
-    shown = "lost" if status == "running" and not held else status
+    shown: JobStatus = "lost" if status == "running" and not held else cast(JobStatus, status)
     return JobRow(job_id, shown, created, started, ended, pid, host, Path(log), *rest)
+
+
+def _item_row(row: tuple[Any, ...], now: float) -> JobItemRow:
+    columns: list[Any] = [*row[:-1], json.loads(row[-1]), now]
+    return JobItemRow(*columns)

@@ -35,12 +35,9 @@ class Fingerprints:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def get(self, folder: Path, signature: str) -> str:
-        """The stored fingerprint, "" when unknown or when a file has changed since."""
-        row = self._db.execute(
-            "SELECT sha256 FROM fingerprint WHERE path = ? AND signature = ?", (str(folder), signature)
-        ).fetchone()
-        return str(row[0]) if row else ""
+    def all(self) -> dict[tuple[str, str], str]:
+        """Every remembered fingerprint, {(folder, signature): sha256}."""
+        return {(path, seen): sha for path, seen, sha in self._db.execute("SELECT * FROM fingerprint")}
 
     def put(self, folder: Path, signature: str, sha256: str) -> None:
         """Remembers a folder's fingerprint."""

@@ -289,15 +289,16 @@ class Vectors:
             for i, cp, co, la, se, w, k, m, u, at in self._db.execute(query)
         ]
 
-    def layers_stored(
+    def stored_layers(
         self, checkpoint_id: int, corpus_id: int, settings: str, weights: str
-    ) -> set[int | None]:
-        """Layers (None: final) already stored for these weights under these settings."""
+    ) -> dict[int | None, str]:
+        """Layers (None: final) stored for these weights under these settings, with the request that made each."""
         rows = self._db.execute(
-            "SELECT layer FROM vector WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
+            "SELECT layer, json_extract(key, '$.layers') FROM vector"
+            " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
             (checkpoint_id, corpus_id, settings, weights),
         )
-        return {None if layer == FINAL_LAYER else layer for (layer,) in rows}
+        return {None if layer == FINAL_LAYER else layer: request or "" for layer, request in rows}
 
     def load(self, ids: Iterable[int], n: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.

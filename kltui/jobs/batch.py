@@ -1,0 +1,272 @@
+"""Runs a job from the first fetch to the last vector: resumable, and the only writer of the store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from kltui.errors import UsageError
+from kltui.jobs.executor import LocalExecutor
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.keep import Keeper
+from kltui.jobs.messages import Died, Failed, Message, Moved, Scored, Setup, Task
+from kltui.jobs.narrate import Moment, Narrator, Tally, duration
+from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
+from kltui.jobs.signals import Signals
+from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
+from kltui.registry.checkpoint import Checkpoint
+from kltui.safe import safe_text
+from kltui.scoring.settings import Progress
+from kltui.store import Store
+
+POLL_S = 0.2
+NOTE_EVERY_S = 1.0
+MAX_DEATHS = 2  # a worker lost over one checkpoint is replaced once
+
+
+def run_batch(
+    job_path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, as_json: bool = False
+) -> int:
+    """Scores what the job file asks for and is not stored yet; the exit code of `kltui --batch`.
+
+    0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
+    """
+    narrator = Narrator(as_json)
+    job = load_job(job_path, overrides)
+    if job.engine.kind != "local":
+        raise UsageError(
+            f"engine.kind: {job.engine.kind!r} is not available in this release", 'Use kind = "local".'
+        )
+    plan = make_plan(job)
+    if dry_run:
+        return _dry_run(plan, narrator)
+    with ExitStack() as stack:
+        store = Store.write(plan.workspace)
+        stack.callback(store.close)
+        batch = Batch(plan, store, narrator)
+        return batch.run()
+
+
+def _dry_run(plan: Plan, narrator: Narrator) -> int:
+    """Says what would be scored, without touching the workspace."""
+    for checkpoint in plan.checkpoints:
+        narrator.event("plan", name=checkpoint.name, source=str(checkpoint.source))
+        narrator.say(f"  {safe_text(checkpoint.name)}  {safe_text(str(checkpoint.source))}")
+    narrator.say(
+        f"{len(plan.checkpoints)} checkpoints, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
+        f" into {safe_text(str(plan.workspace))}; nothing was written"
+    )
+    return 0
+
+
+class Batch:
+    """One job at work: a preparing thread before it, worker processes behind it, the store in its hands."""
+
+    def __init__(self, plan: Plan, store: Store, narrator: Narrator) -> None:
+        self._plan, self._store, self._narrator = plan, store, narrator
+        self._tally = Tally(total=len(plan.checkpoints))
+        self._progress: dict[int, Progress] = {}
+        self._started: dict[int, float] = {}
+        self._ready: dict[int, Ready] = {}
+        self._deaths: dict[int, int] = {}
+        self._retry: list[Task] = []
+        self._retryable = 0
+        self._noted = 0.0
+        self._keeper = Keeper(plan, store)
+
+    def run(self) -> int:
+        """Works through the job; see `run_batch` for what is returned."""
+        if self._store.taken_from:
+            self._narrator.say(
+                f"taking over from process {self._store.taken_from.pid}, which is gone", "yellow"
+            )
+        log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
+        self._keeper.register(log)
+        n, texts = self._tally.total, len(self._plan.corpus)
+        self._narrator.event(
+            "job", status="started", total=n, texts=texts, workspace=str(self._plan.workspace)
+        )
+        self._narrator.say(
+            f"{n} checkpoints, {texts} texts, workspace {safe_text(str(self._plan.workspace))}"
+        )
+        with Signals() as signals:
+            status = self._work(signals)
+        self._keeper.finish(status, self._summary())
+        self._narrator.event(
+            "job",
+            status=status,
+            done=self._tally.done,
+            kept=self._tally.kept,
+            failed=self._tally.failed,
+            total=n,
+        )
+        self._narrator.say(self._summary(), "red" if self._tally.failed else "green")
+        return self._exit_code(status, signals)
+
+    def _exit_code(self, status: str, signals: Signals) -> int:
+        if status == "stopped":
+            return 128 + signals.received
+        if not self._tally.failed:
+            return 0
+        return 75 if self._retryable == self._tally.failed else 1
+
+    def _work(self, signals: Signals) -> str:
+        with ExitStack() as stack:
+            preparer = self._preparer()
+            stack.callback(preparer.stop)
+            executor = self._executor()
+            stack.callback(executor.stop)
+            self._narrator.begin(self._tally)
+            stack.callback(self._narrator.end)
+            while self._tally.left:
+                if signals.stop_now:
+                    return "stopped"
+                if signals.finish_current and not self._started:
+                    return "paused" if signals.received == signal.SIGUSR1 else "stopped"
+                if not signals.finish_current:
+                    self._feed(preparer, executor)
+                elif signals.news:
+                    self._narrator.say(
+                        "finishing the checkpoint under way; once more stops at once", "yellow"
+                    )
+                for message in executor.wait(POLL_S if self._started else 0.0):
+                    self._receive(message)
+                self._note()
+        return "failed" if self._tally.failed else "done"
+
+    def _preparer(self) -> Preparer:
+        queue = [(i, c) for i, c in enumerate(self._plan.checkpoints)]
+        known = remembered(self._store.fingerprints.all())
+        return Preparer(queue, known, allow_bin=self._plan.settings.allow_bin, on_fetch=self._fetching)
+
+    def _fetching(self, index: int, message: str) -> None:
+        # Called from the preparing thread: a dict entry is all it may touch.
+        if index not in self._started:
+            self._progress[index] = Progress("fetch", message=message)
+
+    def _executor(self) -> LocalExecutor:
+        plan = self._plan
+        setup = Setup(
+            plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores()
+        )
+        workers = min(plan.job.engine.workers, len(plan.checkpoints))
+        devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
+        return LocalExecutor(setup, workers, devices)
+
+    def _feed(self, preparer: Preparer, executor: LocalExecutor) -> None:
+        """Hands prepared checkpoints to idle workers; those already stored are only counted."""
+        while executor.idle:
+            if self._retry:
+                task = self._retry.pop()
+            else:
+                prepared = preparer.take(0.0 if self._started else POLL_S)
+                if prepared is None:
+                    return
+                task_or_none = self._admit(prepared)
+                if task_or_none is None:
+                    continue
+                task = task_or_none
+            self._started[task.index] = time.monotonic()
+            self._progress[task.index] = Progress("load")
+            self._keeper.item_started(task.index)
+            executor.submit(task)
+
+    def _admit(self, prepared: Ready | NotReady) -> Task | None:
+        if isinstance(prepared, NotReady):
+            self._fail(Failed(prepared.index, prepared.error, prepared.hint, prepared.retry))
+            return None
+        self._ready[prepared.index] = prepared
+        checkpoint = self._checkpoint(prepared.index)
+        if self._keeper.keeps(prepared):
+            self._tally.kept += 1
+            self._progress.pop(prepared.index, None)
+            self._narrator.ended(checkpoint.name, "done", kept=True)
+            return None
+        return Task(prepared.index, prepared.folder, checkpoint.quantization, prepared.weights)
+
+    def _receive(self, message: Message) -> None:
+        if isinstance(message, Moved):
+            self._progress[message.index] = message.progress
+        elif isinstance(message, Scored):
+            self._keeper.store(self._ready[message.index], message.result)
+            self._leave(message.index)
+            self._tally.done += 1
+            stats = message.result.stats
+            self._narrator.ended(self._checkpoint(message.index).name, "done", stats=stats)
+            for note in message.result.notes:
+                self._narrator.say(
+                    f"note    {safe_text(self._checkpoint(message.index).name)}: {safe_text(note, 400)}"
+                )
+        elif isinstance(message, Failed):
+            self._fail(message)
+        else:
+            self._bury(message)
+
+    def _bury(self, died: Died) -> None:
+        if died.index is None:
+            return
+        deaths = self._deaths[died.index] = self._deaths.get(died.index, 0) + 1
+        how = signal.Signals(-died.status).name if died.status < 0 else f"exit status {died.status}"
+        if deaths < MAX_DEATHS:
+            ready = self._ready[died.index]
+            checkpoint = self._checkpoint(died.index)
+            self._narrator.say(
+                f"the worker on {safe_text(checkpoint.name)} ended ({how}); trying once more", "yellow"
+            )
+            self._started.pop(died.index, None)
+            self._retry.append(Task(died.index, ready.folder, checkpoint.quantization, ready.weights))
+            return
+        hint = (
+            "Out of memory, most likely: lower scoring.batch_tokens."
+            if died.status == -signal.SIGKILL
+            else ""
+        )
+        self._fail(Failed(died.index, f"the scoring process ended twice ({how})", hint))
+
+    def _fail(self, failed: Failed) -> None:
+        self._leave(failed.index)
+        self._tally.failed += 1
+        self._retryable += failed.retry
+        self._keeper.item_failed(failed.index, failed.error, failed.hint)
+        self._narrator.ended(self._checkpoint(failed.index).name, "failed", failed.error, failed.hint)
+
+    def _leave(self, index: int) -> None:
+        self._started.pop(index, None)
+        self._progress.pop(index, None)
+
+    def _checkpoint(self, index: int) -> Checkpoint:
+        return self._plan.checkpoints[index]
+
+    def _note(self) -> None:
+        """Tells the audience, and once a second the store, how far things are."""
+        progress = dict(self._progress)
+        self._narrator.moved([self._moment(i, p) for i, p in progress.items()], self._tally)
+        now = time.monotonic()
+        if now - self._noted >= NOTE_EVERY_S:
+            self._noted = now
+            self._keeper.note({i: replace(p) for i, p in progress.items()})
+
+    def _moment(self, index: int, p: Progress) -> Moment:
+        seconds = time.monotonic() - self._started.get(index, time.monotonic())
+        per_s = 1 / seconds if seconds > 0 else 0.0
+        return Moment(
+            self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total,
+            p.tokens_done * per_s, p.texts_done * per_s, memory_bytes(),
+        )  # fmt: skip
+
+    def _summary(self) -> str:
+        t = self._tally
+        parts = [f"{t.done} scored"]
+        if t.kept:
+            parts.append(f"{t.kept} already there")
+        if t.failed:
+            parts.append(f"{t.failed} failed")
+        if t.left:
+            parts.append(f"{t.left} left: run the job again to go on")
+        return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}"

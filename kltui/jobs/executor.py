@@ -1,0 +1,110 @@
+"""Local worker processes behind a small seam: submit a task, wait for messages, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, Pipe, wait
+
+from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
+from kltui.jobs.process import python_command
+
+STOP_GRACE_S = 3.0
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    device: str
+    task: Task | None = None
+
+
+class LocalExecutor:
+    """`workers` processes on this machine; each takes one task at a time and is replaced when it dies.
+
+    With several workers and device "auto" or "cuda", each gets a GPU of its own in turn, where there are any.
+    """
+
+    def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
+        self._setup = replace(setup, threads=max(1, setup.threads // workers))
+        self._devices = devices or (setup.settings.device,)
+        self._workers: list[_Worker] = []
+        self._size = workers
+
+    @property
+    def idle(self) -> int:
+        """How many more tasks could start now."""
+        return self._size - sum(w.task is not None for w in self._workers)
+
+    def submit(self, task: Task) -> None:
+        """Starts `task` on an idle worker, launching one where needed."""
+        worker = next((w for w in self._workers if w.task is None), None) or self._launch()
+        worker.task = task
+        # A worker that died idle shows up as Died at the next wait.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.pipe.send(task)
+
+    def wait(self, timeout_s: float) -> list[Message]:
+        """Messages that arrive within `timeout_s`, as soon as there is one."""
+        ready = wait([w.pipe for w in self._workers], timeout_s) if self._workers else []
+        messages = []
+        for worker in [w for w in self._workers if w.pipe in ready]:
+            try:
+                message: Message = worker.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                message = self._bury(worker)
+            if isinstance(message, Scored | Failed):
+                worker.task = None
+            messages.append(message)
+        return messages
+
+    def stop(self) -> None:
+        """Ends every worker, whatever it is doing."""
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in self._workers:
+            try:
+                worker.process.wait(STOP_GRACE_S)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers.clear()
+
+    def _launch(self) -> _Worker:
+        ours, theirs = Pipe()
+        threads = str(self._setup.threads)
+        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | os.environ
+        if self._size > 1:
+            environment["OMP_NUM_THREADS"] = threads
+        used = [w.device for w in self._workers]
+        device = min(self._devices, key=used.count)
+        with theirs:
+            process = subprocess.Popen(
+                python_command("kltui.jobs.worker", "main", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+            )
+        worker = _Worker(process, ours, device)
+        ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
+        self._workers.append(worker)
+        return worker
+
+    def _bury(self, worker: _Worker) -> Died:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        try:
+            status = worker.process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            status = worker.process.wait()
+        return Died(worker.task.index if worker.task else None, status)
+
+
+MakeExecutor = Callable[[Setup, int], LocalExecutor]

@@ -1,0 +1,238 @@
+"""A job file: what it may say, every mistake in it at once, and the same job written back."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kltui.errors import UsageError
+from kltui.scoring.settings import ScoringSettings
+
+Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusTable(_Table):
+    """`[corpus]`: where the texts come from and how many are drawn."""
+
+    source: str = Field(min_length=1)
+    chunk: bool = False
+    max_bytes: int = Field(default=1024, ge=4)
+    min_bytes: int = Field(default=256, ge=0)
+    sample: int | None = Field(default=None, ge=1)
+    seed: int = 42
+
+
+class ModelTable(_Table):
+    """One `[[models]]` entry: a folder (`path`) or a hub repository (`repo`, `revisions`)."""
+
+    path: str = ""
+    repo: str = ""
+    revisions: tuple[str, ...] = ()
+    quantization: tuple[Quantization, ...] = ("none",)
+    run: str = ""
+    seed: int | None = None
+    size: str = ""
+    type: str = ""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+
+    @field_validator("quantization", "revisions", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelTable:
+        if bool(self.path) == bool(self.repo):
+            raise ValueError("give either path (a folder) or repo (on the hub)")
+        if self.revisions and not self.repo:
+            raise ValueError("revisions go with repo, not with path")
+        if not self.quantization:
+            raise ValueError('quantization is an empty list; leave it out or say ["none"]')
+        return self
+
+
+class ScoringTable(_Table):
+    """`[scoring]`: how texts are scored."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    bos: Literal["auto", "always", "never"] = "auto"
+    overlong: Literal["error", "window", "truncate"] = "error"
+    layers: Literal["none", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "none"
+    tokens: bool = False
+    batch_tokens: int = Field(default=0, ge=0)
+    allow_bin: bool = False
+    keep_cache: bool = True
+
+    def settings(self) -> ScoringSettings:
+        """The same as the scoring room takes it."""
+        fields = self.model_dump(exclude={"keep_cache"})
+        if isinstance(self.layers, tuple):
+            fields["layers"] = tuple(sorted(set(self.layers)))
+        return ScoringSettings(**fields)
+
+
+class EngineTable(_Table):
+    """`[engine]`: where the work runs."""
+
+    kind: Literal["local", "ray"] = "local"
+    workers: int = Field(default=1, ge=1, le=64)
+
+
+class JobFile(_Table):
+    """A whole job. `models` may be empty only in a job that is being written."""
+
+    workspace: str = Field(min_length=1)
+    corpus: CorpusTable
+    models: tuple[ModelTable, ...] = Field(min_length=1)
+    scoring: ScoringTable = ScoringTable()
+    engine: EngineTable = EngineTable()
+
+    def resolved(self, base: Path) -> JobFile:
+        """The same job with every path absolute, `base` being the folder that the job file lies in."""
+
+        def absolute(path: str) -> str:
+            return str((base / Path(path).expanduser()).resolve()) if path else ""
+
+        source = self.corpus.source if self.corpus.source == "demo" else absolute(self.corpus.source)
+        return self.model_copy(
+            update={
+                "workspace": absolute(self.workspace),
+                "corpus": self.corpus.model_copy(update={"source": source}),
+                "models": tuple(m.model_copy(update={"path": absolute(m.path)}) for m in self.models),
+            }
+        )
+
+    def to_toml(self) -> str:
+        """TOML of this job, defaults left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
+
+    def digest(self) -> str:
+        """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
+        asked = self.model_dump(mode="json", exclude={"engine": True, "scoring": {"device", "batch_tokens"}})
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
+    """The job in file `path` with `key=value` overrides applied and every path absolute.
+
+    Raises UsageError that lists every mistake with its key.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(
+            f"no job file {path}", "Write one (kltui --help shows the form), or try kltui --demo."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot read the job file {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "TOML files are UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid TOML: {error}", "Strings need quotes; tables are written [like.this]."
+        ) from None
+    for override in overrides:
+        _apply(data, override)
+    return parse_job(data, str(path)).resolved(path.parent.resolve())
+
+
+def parse_job(data: dict[str, Any], where: str) -> JobFile:
+    """The job that `data` describes. Raises UsageError that lists every mistake with its key."""
+    try:
+        return JobFile.model_validate(data)
+    except ValidationError as error:
+        lines = _mistakes([dict(item) for item in error.errors()])
+        count = f"{len(lines)} mistake{'s' * (len(lines) > 1)}"
+        raise UsageError(f"{where}: {count}\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {override}: expected key=value", "For example --set scoring.dtype=float16")
+    *tables, last = key.strip().split(".")
+    node: Any = data
+    for table in tables:
+        node = _child(node, table, override)
+    if not isinstance(node, dict):
+        raise UsageError(f"--set {override}: {key} does not name a key of a table")
+    node[last] = _value(text.strip())
+
+
+def _child(node: Any, table: str, override: str) -> Any:
+    if isinstance(node, list):
+        if not table.isdigit() or int(table) >= len(node):
+            raise UsageError(f"--set {override}: there are {len(node)} models, counted from 0")
+        return node[int(table)]
+    if not isinstance(node, dict):
+        raise UsageError(f"--set {override}: {table} is not a table")
+    return node.setdefault(table, {})
+
+
+def _value(text: str) -> Any:
+    """`text` read as a TOML value where it is one, else as the string it is."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "corpus": CorpusTable,
+    "models": ModelTable,
+    "scoring": ScoringTable,
+    "engine": EngineTable,
+}
+
+
+def _mistakes(errors: list[dict[str, Any]]) -> list[str]:
+    """One line a key: alternatives of one value are joined, a list's length is told only if its items are sound."""
+    by_key: dict[str, str] = {}
+    for error in errors:
+        where = _where(error["loc"])
+        if error["type"] == "too_short" and any(
+            e["loc"][:1] == error["loc"][:1] and e is not error for e in errors
+        ):
+            continue
+        said = _said(error, where)
+        by_key[where] = f"{by_key[where]}, or: {said}" if where in by_key else said
+    return [f"{where or 'job'}: {said}" for where, said in by_key.items()]
+
+
+def _where(loc: Sequence[str | int]) -> str:
+    where = ""
+    for part in loc:
+        if isinstance(part, int):
+            where += f"[{part}]"
+        elif "[" not in part:  # pydantic's own names for alternatives look like literal['none','all']
+            where += f".{part}" if where else part
+    return where
+
+
+def _said(error: dict[str, Any], where: str) -> str:
+    """What is wrong with one value: what was seen, what was meant perhaps."""
+    if error["type"] == "extra_forbidden":
+        table = _TABLES.get(str(error["loc"][0])) if len(error["loc"]) > 1 else JobFile
+        close = difflib.get_close_matches(str(error["loc"][-1]), list((table or JobFile).model_fields), n=1)
+        return "unknown key" + (f", did you mean {close[0]!r}?" if close else "")
+    if error["type"] == "missing":
+        return "missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if where == "scoring.device":
+        message = "Input should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
+    seen = error["input"]
+    return message if isinstance(seen, dict) else f"{message} (it says {seen!r})"

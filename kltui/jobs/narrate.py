@@ -1,0 +1,157 @@
+"""What a running batch tells: events as JSON lines on stdout, or words and a bar on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from kltui.safe import safe_text
+
+LINE_EVERY_S = 30.0
+EVENT_EVERY_S = 1.0
+
+
+@dataclass
+class Tally:
+    """Counts over a whole job, and how fast it goes."""
+
+    total: int = 0
+    kept: int = 0
+    done: int = 0
+    failed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> int:
+        return self.total - self.kept - self.done - self.failed
+
+    def eta_seconds(self, fraction_of_current: float) -> float | None:
+        """Seconds to the end at the pace so far, or None before there is one."""
+        finished = self.done + self.failed + fraction_of_current
+        if finished < 0.05:
+            return None
+        return (time.monotonic() - self.started) / finished * (self.left - fraction_of_current)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A checkpoint under way, as it is told."""
+
+    name: str
+    stage: str
+    texts_done: int
+    texts_total: int
+    tokens_per_s: float
+    texts_per_s: float
+    memory_bytes: int
+
+    @property
+    def fraction(self) -> float:
+        return self.texts_done / self.texts_total if self.texts_total else 0.0
+
+
+class Narrator:
+    """Tells of a batch; `as_json` sends events to stdout, stderr always gets words unless quiet."""
+
+    def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
+        self._json, self._out = as_json, out or sys.stdout
+        self.console = Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self._live = self.console.is_terminal and not as_json
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._last_line = self._last_event = time.monotonic()
+
+    def event(self, event: str, **fields: object) -> None:
+        """Writes one JSON object to stdout, if events were asked for."""
+        if self._json:
+            print(json.dumps({"event": event, "time": time.time(), **fields}), file=self._out, flush=True)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line of narration."""
+        self.console.print(Text(text, style=style))
+
+    def begin(self, tally: Tally) -> None:
+        """Starts the bar on a terminal."""
+        if self._live and tally.left:
+            self._bar = Bar(
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("starting", total=tally.total, completed=tally.kept)
+            self._bar.start()
+
+    def moved(self, moments: list[Moment], tally: Tally) -> None:
+        """Tells how far the checkpoints under way are, as often as the audience can bear."""
+        now = time.monotonic()
+        fraction = sum(m.fraction for m in moments)
+        eta = tally.eta_seconds(fraction)
+        if self._json and now - self._last_event >= EVENT_EVERY_S:
+            self._last_event = now
+            for m in moments:
+                self.event(
+                    "progress", name=m.name, stage=m.stage, texts_done=m.texts_done, texts_total=m.texts_total,
+                    tokens_per_s=round(m.tokens_per_s, 1), texts_per_s=round(m.texts_per_s, 2),
+                    memory_bytes=m.memory_bytes, done=tally.kept + tally.done, failed=tally.failed,
+                    total=tally.total, eta_seconds=None if eta is None else round(eta, 1),
+                )  # fmt: skip
+        words = _words(moments, eta)
+        if self._bar:
+            completed = tally.kept + tally.done + tally.failed + fraction
+            self._bar.update(self._task, completed=completed, description=words)
+        elif not self._live and now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            self.say(f"{tally.kept + tally.done}/{tally.total}  {words}")
+
+    def ended(self, name: str, status: str, error: str = "", hint: str = "", **fields: object) -> None:
+        """Tells of the end of one checkpoint."""
+        self.event("checkpoint", name=name, status=status, error=error or None, hint=hint or None, **fields)
+        if status == "failed":
+            self.say(f"failed  {safe_text(name)}: {safe_text(error, 400)}", "red")
+            if hint:
+                self.say(f"        {safe_text(hint, 400)}")
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def _words(moments: list[Moment], eta: float | None) -> str:
+    if not moments:
+        return "waiting for files"
+    m = moments[0]
+    parts = [safe_text(m.name, 40), m.stage]
+    if m.stage == "score":
+        parts[1:] = [f"{m.texts_done}/{m.texts_total} texts", f"{m.tokens_per_s:,.0f} tokens/s"]
+    if len(moments) > 1:
+        parts.append(f"+{len(moments) - 1} more")
+    if eta is not None:
+        parts.append(f"{duration(eta)} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A span of time in two units at most.
+
+    >>> duration(3725)
+    '1 h 02 min'
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

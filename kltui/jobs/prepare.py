@@ -1,0 +1,120 @@
+"""Getting checkpoints ready ahead of the scorer: fetch, find, fingerprint, in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kltui.errors import KltuiError, TryAgainError
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.digest import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A checkpoint whose files are here. `signature` is "" where nothing needs remembering."""
+
+    index: int
+    folder: Path
+    weights: str
+    commit: str = ""
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """A checkpoint that could not be had."""
+
+    index: int
+    error: str
+    hint: str
+    retry: bool
+
+
+class Preparer:
+    """Prepares checkpoints in order, at most `ahead` beyond those taken."""
+
+    def __init__(
+        self,
+        checkpoints: Sequence[tuple[int, Checkpoint]],
+        known: Callable[[Path, str], str],
+        *,
+        ahead: int = 1,
+        allow_bin: bool = False,
+        on_fetch: Callable[[int, str], None] = lambda index, message: None,
+    ) -> None:
+        self._checkpoints, self._known, self._allow_bin, self._on_fetch = (
+            checkpoints,
+            known,
+            allow_bin,
+            on_fetch,
+        )
+        self._out: queue.Queue[Ready | NotReady] = queue.Queue(maxsize=ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
+        self._thread.start()
+
+    def take(self, timeout_s: float) -> Ready | NotReady | None:
+        """The next one, or None when none is ready within `timeout_s`."""
+        try:
+            return self._out.get(timeout=timeout_s) if timeout_s > 0 else self._out.get_nowait()
+        except queue.Empty:
+            return None
+
+    def stop(self) -> None:
+        """Asks the thread to end; it does so after the file it is at."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        for index, checkpoint in self._checkpoints:
+            prepared = self._prepare(index, checkpoint)
+            while not self._stopped.is_set():
+                try:
+                    self._out.put(prepared, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if self._stopped.is_set():
+                return
+
+    def _prepare(self, index: int, checkpoint: Checkpoint) -> Ready | NotReady:
+        try:
+            if isinstance(checkpoint.source, HubSource):
+                return self._fetch(index, checkpoint.source)
+            return self._local(index, checkpoint.source)
+        except KltuiError as error:
+            return NotReady(index, error.message, error.hint, isinstance(error, TryAgainError))
+        except OSError as error:
+            return NotReady(
+                index, f"cannot read {checkpoint.source}: {error.strerror or error}", "", retry=False
+            )
+
+    def _local(self, index: int, source: LocalSource) -> Ready:
+        seen = signature(source.path)
+        weights = self._known(source.path, seen) or fingerprint(source.path)
+        return Ready(index, source.path, weights, signature=seen)
+
+    def _fetch(self, index: int, source: HubSource) -> Ready:
+        from kltui.registry import hub
+
+        def report(message: str) -> None:
+            self._on_fetch(index, message)
+
+        folder, resolved = hub.fetch(source, allow_bin=self._allow_bin, progress=report)
+        return Ready(index, folder, f"{resolved.repo}@{resolved.commit}", commit=resolved.commit)
+
+
+def signature(folder: Path) -> str:
+    """Names, sizes and modification times of the files in `folder`: unchanged while nobody wrote there."""
+    return json.dumps(
+        sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
+    )
+
+
+def remembered(fingerprints: Mapping[tuple[str, str], str]) -> Callable[[Path, str], str]:
+    """A look-up of fingerprints that a thread may call: {(path, signature): sha256}."""
+    return lambda folder, seen: fingerprints.get((str(folder), seen), "")

@@ -1,0 +1,50 @@
+"""What signals mean to a batch: once, finish the checkpoint; twice or TERM, stop now."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Signals:
+    """Catches INT, TERM, HUP and USR1 while open, and only remembers them.
+
+    INT or USR1 once asks to finish the checkpoint under way (USR1: then pause); INT again, TERM or HUP ask to
+    stop at once. `received` is the last signal's number.
+    """
+
+    _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.finish_current = False
+        self.stop_now = False
+        self.received = 0
+        self._news = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def news(self) -> bool:
+        """True once after each signal."""
+        news, self._news = self._news, False
+        return news
+
+    def __enter__(self) -> Signals:
+        for number in self._CAUGHT:
+            self._before[number] = signal.signal(number, self._caught)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self._news = True
+        again = self.finish_current and self.received == signal.SIGINT
+        self.received = number
+        if number in (signal.SIGTERM, signal.SIGHUP) or (number == signal.SIGINT and again):
+            self.stop_now = True
+        else:
+            self.finish_current = True

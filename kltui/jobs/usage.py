@@ -1,0 +1,37 @@
+"""What this machine has and uses: cores, memory, GPUs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kltui import native
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, at most what OMP_NUM_THREADS allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdigit() and int(asked) > 0 else cores
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process and its children, in bytes; 0 where /proc is missing."""
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    except OSError:
+        children = []
+    return sum(_resident(pid) for pid in ["self", *children])
+
+
+def _resident(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Device names ("cuda:0", ...) of the GPUs that the native core sees, without importing torch."""
+    count = native.info().get("cuda_devices", 0)
+    return tuple(f"cuda:{i}" for i in range(int(str(count))))

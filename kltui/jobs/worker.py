@@ -1,0 +1,74 @@
+"""The process that scores: alone with torch, so that its crash costs one checkpoint and not the job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+
+from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.messages import Failed, Moved, Scored, Setup, Task
+from kltui.scoring.settings import Progress
+
+REPORT_EVERY_S = 0.2
+
+
+def main() -> int:
+    """Serves tasks from the pipe named by its file descriptor until it closes."""
+    # A terminal's ctrl-C reaches the whole process group; only the batch process decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Connection(int(sys.argv[1])) as pipe:
+        try:
+            serve(pipe)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return 0
+    return 0
+
+
+def serve(pipe: Connection) -> None:
+    """Scores what comes through the pipe. Raises EOFError when the other side has gone."""
+    setup: Setup = pipe.recv()
+    os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
+    from kltui.scoring.scorer import Scorer
+
+    scorer = Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
+    while True:
+        task: Task = pipe.recv()
+        pipe.send(_outcome(scorer, task, _Reporter(pipe, task.index)))
+
+
+def _outcome(scorer: object, task: Task, report: _Reporter) -> Scored | Failed:
+    try:
+        result = scorer.score(task.folder, task.quantization, task.weights, report)  # type: ignore[attr-defined]
+        return Scored(task.index, result)
+    except KltuiError as error:
+        return Failed(task.index, error.message, error.hint, isinstance(error, TryAgainError))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except MemoryError:
+        return Failed(
+            task.index, "out of memory", "Lower scoring.batch_tokens, or score on a machine with more."
+        )
+    except Exception as error:
+        # stderr is the job's log: the place where whoever mends this will look.
+        traceback.print_exc(file=sys.stderr)
+        kind = type(error).__name__
+        return Failed(task.index, f"{kind}: {error}", "This is unexpected: the log holds the traceback.")
+
+
+class _Reporter:
+    """Passes progress on, a few times a second; every change of stage at once."""
+
+    def __init__(self, pipe: Connection, index: int) -> None:
+        self._pipe, self._index = pipe, index
+        self._stage, self._next = "", 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage == self._stage and now < self._next:
+            return
+        self._stage, self._next = progress.stage, now + REPORT_EVERY_S
+        self._pipe.send(Moved(self._index, progress))

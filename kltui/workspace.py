@@ -1,0 +1,297 @@
+"""One folder of work, opened: what the interfaces, reports and notebooks talk to."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kltui.analysis.point import Point
+from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.registry.checkpoint import Checkpoint, layer_name
+from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
+
+if TYPE_CHECKING:
+    from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.map import Map
+
+WeightProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorGroup:
+    """Vectors that may share a map: one corpus, one BOS and length policy, one dtype."""
+
+    corpus_id: int
+    settings: str
+    n_checkpoints: int
+
+
+class Workspace:
+    """A workspace folder opened read-only; nothing here imports torch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.path = store.folder
+        self.name = store.folder.resolve().name
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Workspace:
+        """The workspace in folder `path`. Raises StoreError where there is none."""
+        return cls(Store.read(Path(path)))
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._store.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generation(self) -> int:
+        """A number that changes when another process has committed: cheap to poll."""
+        return self._store.generation()
+
+    def checkpoints(self) -> list[CheckpointRow]:
+        """Every registered checkpoint, by run, step and variant."""
+        return self._store.checkpoints.all()
+
+    def corpora(self) -> list[CorpusRow]:
+        """Every corpus scored here, oldest first."""
+        return self._store.corpora.all()
+
+    def corpus(self, sha256: str | None = None) -> CorpusRow:
+        """The corpus with that hash (a prefix will do), or the one that most checkpoints were scored on."""
+        corpora = self.corpora()
+        if sha256:
+            found = [c for c in corpora if c.sha256.startswith(sha256)]
+            if len(found) == 1:
+                return found[0]
+            raise UsageError(
+                f"{len(found)} corpora match {sha256!r}", _listing(c.sha256[:12] for c in corpora)
+            )
+        groups = self.vector_groups()
+        if groups:
+            return next(c for c in corpora if c.id == groups[0].corpus_id)
+        if corpora:
+            return corpora[-1]
+        raise _nothing_scored()
+
+    def texts(self, sha256: str | None = None) -> list[str]:
+        """The texts of a corpus in order."""
+        return self._store.corpora.texts(self.corpus(sha256).id)
+
+    def domains(self, sha256: str | None = None) -> list[str]:
+        """The domain of every text of a corpus, "" where it has none."""
+        return self._store.corpora.domains(self.corpus(sha256).id)
+
+    def jobs(self) -> list[JobRow]:
+        """Every job, newest first."""
+        return self._store.jobs.all()
+
+    def job_items(self, job_id: int) -> list[JobItemRow]:
+        """The checkpoints of one job, in order."""
+        return self._store.jobs.items(job_id)
+
+    def vector_groups(self) -> list[VectorGroup]:
+        """Groups of final vectors that may share a map, the fullest (then newest) first."""
+        rows = [v for v in self._store.vectors.rows() if v.layer is None]
+        counts = Counter((v.corpus_id, v.settings) for v in rows)
+        newest = {(v.corpus_id, v.settings): v.id for v in rows}
+        order = sorted(counts, key=lambda g: (counts[g], newest[g]), reverse=True)
+        return [
+            VectorGroup(corpus_id, settings, counts[corpus_id, settings]) for corpus_id, settings in order
+        ]
+
+    def token_logprobs(self, name: str) -> Path | None:
+        """Safetensors file with the per-token log-probabilities of a checkpoint, if they were kept."""
+        row = next((r for r in self.checkpoints() if r.name == name), None)
+        if row is None:
+            return None
+        return self._store.side_files.find(self.path, row.id, self.corpus().id, "tokens")
+
+    def map(
+        self,
+        runs: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        layers: bool = False,
+        corpus: str | None = None,
+        preprocess: str = "none",
+        settings: str | None = None,
+    ) -> Map:
+        """The vectors of the chosen checkpoints over one corpus (layers=True: their lens vectors too).
+
+        Without a choice: the fullest group of vectors that may be compared. Raises KltuiError when nothing
+        is scored, and UsageError naming the differing key when chosen vectors cannot share a map.
+        """
+        chosen = self._choose(runs, names, layers, corpus, settings)
+        result = self._assemble(chosen)
+        return result if preprocess == "none" else result.preprocessed(preprocess)
+
+    def _choose(
+        self,
+        runs: Sequence[str] | None,
+        names: Sequence[str] | None,
+        layers: bool,
+        corpus: str | None,
+        settings: str | None,
+    ) -> list[tuple[CheckpointRow, VectorRow]]:
+        by_id = {row.id: row for row in self.checkpoints()}
+        wanted = self._wanted(by_id.values(), runs, names)
+        corpus_id = self.corpus(corpus).id if self.corpora() else -1
+        rows = [
+            v
+            for v in self._store.vectors.rows()
+            if v.checkpoint_id in wanted and v.corpus_id == corpus_id and (layers or v.layer is None)
+        ]
+        if settings is not None:
+            rows = [v for v in rows if v.settings == settings]
+        if not rows:
+            raise _nothing_scored()
+        group = self._one_group(rows, strict=names is not None)
+        # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept.
+        newest = {(v.checkpoint_id, v.layer): v for v in rows if v.settings == group}
+        order = {cid: i for i, cid in enumerate(by_id)}
+        chosen = sorted(
+            newest.values(), key=lambda v: (order[v.checkpoint_id], v.layer is None, v.layer or 0)
+        )
+        return [(by_id[v.checkpoint_id], v) for v in chosen]
+
+    @staticmethod
+    def _wanted(
+        rows: Iterable[CheckpointRow], runs: Sequence[str] | None, names: Sequence[str] | None
+    ) -> set[int]:
+        rows = list(rows)
+        known_runs, known_names = {r.checkpoint.run for r in rows}, {r.name for r in rows}
+        for kind, asked, known in (("run", runs, known_runs), ("checkpoint", names, known_names)):
+            missing = [a for a in asked or () if a not in known]
+            if missing:
+                raise UsageError(
+                    f"no {kind} {', '.join(map(repr, missing))} in this workspace", _listing(sorted(known))
+                )
+        return {
+            r.id
+            for r in rows
+            if (runs is None or r.checkpoint.run in runs) and (names is None or r.name in names)
+        }
+
+    @staticmethod
+    def _one_group(rows: Sequence[VectorRow], strict: bool) -> str:
+        by_group: dict[str, set[int]] = defaultdict(set)
+        for row in rows:
+            by_group[row.settings].add(row.checkpoint_id)
+        best = max(by_group, key=lambda g: (len(by_group[g]), max(r.id for r in rows if r.settings == g)))
+        everyone = {row.checkpoint_id for row in rows}
+        if strict and by_group[best] != everyone:
+            others = [g for g in by_group if g != best]
+            raise UsageError(
+                f"these checkpoints cannot share a map: {_difference(best, others[0])}",
+                "Score them under one [scoring] setting and corpus, or choose others.",
+            )
+        return best
+
+    def _assemble(self, chosen: Sequence[tuple[CheckpointRow, VectorRow]]) -> Map:
+        from kltui.analysis.map import Map
+
+        corpus_id = chosen[0][1].corpus_id
+        text_bytes_N = self._store.corpora.text_bytes(corpus_id)
+        loglik_KN, n_scored_KN = self._store.vectors.load((v.id for _, v in chosen), len(text_bytes_N))
+        keys = [v.key_fields for _, v in chosen]
+        record: dict[str, object] = {
+            "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
+            "settings": chosen[0][1].settings,
+            "preprocess": "none",
+        }
+        for field in sorted({f for key in keys for f in key} - {"weights", "layer", "quantization"}):
+            values = sorted({key.get(field, "") for key in keys})
+            record[field] = values[0] if len(values) == 1 else values
+        return Map(
+            points=tuple(_point(row.checkpoint, v.layer) for row, v in chosen),
+            loglik_KN=loglik_KN,
+            text_bytes_N=text_bytes_N,
+            n_scored_KN=n_scored_KN,
+            record=record,
+        )
+
+    def weight_distances(
+        self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(name a, name b): sum over parameters} within runs, both ways round.
+
+        With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
+        each read once, and kept in the workspace unless another process is writing it.
+        """
+        rows = [r for r in self.checkpoints() if r.weights and r.checkpoint.quantization == "none"]
+        if compute:
+            from kltui.weight_sweep import compute_missing
+
+            compute_missing(self._store, rows, window, progress)
+        stored = self._store.weight_distances.all()
+        by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
+        for row in rows:
+            by_run[row.checkpoint.run].append(row)
+        return {
+            (a.name, b.name): stored[a.weights, b.weights]
+            for members in by_run.values()
+            for a in members
+            for b in members
+            if a is not b and (a.weights, b.weights) in stored
+        }
+
+    def diffusion(
+        self,
+        window: int = 10,
+        from_step: int | None = None,
+        compute_weights: bool = False,
+        noise_corrected: bool = False,
+        progress: WeightProgress | None = None,
+    ) -> list[Exponent]:
+        """Diffusion exponents of every run and start, in likelihood and (where known) weight space."""
+        distances = self.weight_distances(compute_weights, window, progress)
+        return self.map().diffusion(
+            distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
+        )
+
+
+def _point(checkpoint: Checkpoint, layer: int | None) -> Point:
+    return Point(
+        name=layer_name(checkpoint.name, layer),
+        run=checkpoint.run,
+        step=checkpoint.step,
+        quantization=checkpoint.quantization,
+        layer=layer,
+        seed=checkpoint.seed,
+        size=checkpoint.size,
+        type=checkpoint.type,
+        parent=checkpoint.parent,
+        tags=checkpoint.tags,
+    )
+
+
+def _difference(a: str, b: str) -> str:
+    """The settings that differ between two groups, each as `name: this or that`."""
+    left, right = (dict(part.split("=", 1) for part in s.split(" ") if "=" in part) for s in (a, b))
+    differing = [
+        f"{k} is {left.get(k, '-')} or {right.get(k, '-')}"
+        for k in sorted({*left, *right})
+        if left.get(k) != right.get(k)
+    ]
+    return "; ".join(differing)
+
+
+def _listing(names: Iterable[str], limit: int = 8) -> str:
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."
+
+
+def _nothing_scored() -> KltuiError:
+    return StoreError(
+        "nothing is scored in this workspace yet",
+        "Score something first: kltui --batch job.toml, or start a job in the Jobs screen.",
+    )
