@@ -1,0 +1,165 @@
+"""Pictures of a map: scaled coordinates, and t-SNE, PCA or classical MDS of them in 2 or 3 dimensions."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis.kl import LN2, double_centre
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+Method = Literal["tsne", "pca", "mds"]
+METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
+
+
+def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
+    """Indices of the texts that every vector has: coordinates need all of them."""
+    complete = np.isfinite(np.asarray(L_KN)).all(axis=0)
+    if complete.sum() < 2:
+        raise KltuiError(
+            f"only {int(complete.sum())} texts were scored by every checkpoint of the map",
+            "coordinates need two or more: leave out checkpoints with unscored texts",
+        )
+    return np.flatnonzero(complete)
+
+
+def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
+    """Scaled Q = double-centred L / sqrt(2 N B ln 2): squared distances are KL in bits/byte (arXiv 2502.16173).
+
+    K x N', where N' are the texts that every vector has, and B their mean bytes.
+    """
+    L = np.asarray(L_KN, dtype=np.float64)
+    used = complete_texts(L)
+    mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
+    Q = double_centre(L if len(used) == L.shape[1] else L[:, used])
+    Q /= math.sqrt(2.0 * len(used) * mean_bytes * LN2)
+    return Q
+
+
+def rotate(Q_KN: Array) -> Array:
+    """The rows of Q in their own principal axes, K x min(K, N): distances kept, axes by falling spread.
+
+    Each axis points where its largest entry is positive, so that a picture is the same on every machine.
+    """
+    K, N = Q_KN.shape
+    centred = Q_KN - Q_KN.mean(axis=0)
+    scores: Array
+    if N <= K:
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        scores = centred @ vectors[:, ::-1]
+    else:
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        scores = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
+    peak = np.abs(scores).argmax(axis=0)
+    scores *= np.where(scores[peak, np.arange(scores.shape[1])] < 0, -1.0, 1.0)
+    return scores
+
+
+def pca(Q_KN: Array, dims: int = 2) -> Array:
+    """K x dims principal component scores of Q, in sqrt(bits/byte)."""
+    return _padded(rotate(Q_KN), dims)
+
+
+def explained_variance(Q_KN: Array) -> Array:
+    """Share of the total spread along each principal axis, falling, summing to 1."""
+    spread: Array = (rotate(Q_KN) ** 2).sum(axis=0)
+    if spread.sum() > 0:
+        spread /= spread.sum()
+    return spread
+
+
+def classical_mds(sqdist_KK: ArrayLike, dims: int = 2) -> Array:
+    """K x dims Torgerson coordinates of squared distances (KL in bits/byte), in sqrt(bits/byte)."""
+    D = np.asarray(sqdist_KK, dtype=np.float64)
+    if not np.isfinite(D).all():
+        raise KltuiError(
+            "multidimensional scaling needs every pairwise KL, and some are undefined",
+            "leave out checkpoints that share fewer than two scored texts with another",
+        )
+    gram = -0.5 * double_centre(D)
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    scores = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
+    peak = np.abs(scores).argmax(axis=0)
+    scores *= np.where(scores[peak, np.arange(len(D))] < 0, -1.0, 1.0)
+    return _padded(scores, dims)
+
+
+def stress(sqdist_KK: ArrayLike, xy_Kd: Array) -> float:
+    """Kruskal's stress-1 of a picture, 0 for exact: sqrt(sum (d - d')^2 / sum d^2) over pairs, d = sqrt(KL)."""
+    d = np.sqrt(np.asarray(sqdist_KK, dtype=np.float64))
+    shown = _distances(xy_Kd)
+    pair = np.isfinite(d)
+    total = float((d[pair] ** 2).sum())
+    return math.sqrt(float(((d - shown)[pair] ** 2).sum()) / total) if total > 0 else 0.0
+
+
+def _distances(xy_Kd: Array) -> Array:
+    square: Array = np.zeros((len(xy_Kd), len(xy_Kd)))
+    for x in xy_Kd.T:
+        square += np.subtract.outer(x, x) ** 2
+    return np.sqrt(square)
+
+
+def tsne(
+    Q_KN: Array, dims: int = 2, perplexity: float = 30.0, seed: int = 42, *, reduce_perplexity: bool = False
+) -> Array:
+    """K x dims t-SNE of Q (init pca, learning rate auto), deterministic in `seed`. Source: arXiv 2505.15353.
+
+    With `reduce_perplexity`, too few points lower the perplexity instead of being refused.
+    """
+    K = len(Q_KN)
+    if perplexity >= K:
+        if not reduce_perplexity or K < 4:
+            raise KltuiError(
+                f"t-SNE with perplexity {perplexity:g} needs more than {perplexity:g} points, the map has {K}",
+                f"choose a perplexity below {K}, a PCA or MDS picture, or score more checkpoints",
+            )
+        perplexity = max(1.0, (K - 1) / 3)
+    from sklearn.manifold import TSNE
+
+    model = TSNE(
+        n_components=dims,
+        perplexity=perplexity,
+        init="pca",
+        learning_rate="auto",
+        random_state=seed,
+        n_jobs=-1,
+    )
+    rotated = rotate(Q_KN)
+    return np.asarray(model.fit_transform(rotated), dtype=np.float64)
+
+
+def coordinates(
+    L_KN: ArrayLike,
+    text_bytes_N: ArrayLike,
+    method: Method = "tsne",
+    dims: int = 2,
+    perplexity: float = 30.0,
+    seed: int = 42,
+    *,
+    reduce_perplexity: bool = False,
+) -> Array:
+    """K x dims picture of the map by `method`; PCA and MDS are in sqrt(bits/byte), t-SNE has no unit."""
+    if method not in METHODS:
+        raise KltuiError(f"unknown picture {method!r}", f"known: {', '.join(METHODS)}")
+    if dims < 1 or (method == "tsne" and dims > 3):
+        raise KltuiError(f"a {method} picture in {dims} dimensions", "give 1, 2 or 3")
+    if method == "mds":
+        from kltui.analysis.kl import kl_matrix
+
+        return classical_mds(kl_matrix(L_KN, text_bytes_N), dims)
+    Q = scaled_coordinates(L_KN, text_bytes_N)
+    if method == "pca":
+        return pca(Q, dims)
+    return tsne(Q, dims, perplexity, seed, reduce_perplexity=reduce_perplexity)
+
+
+def _padded(scores: Array, dims: int) -> Array:
+    """The first `dims` columns; zeros where the points span fewer."""
+    out = np.zeros((len(scores), dims))
+    out[:, : min(dims, scores.shape[1])] = scores[:, :dims]
+    return out

@@ -1,0 +1,258 @@
+"""A map: vectors over one corpus, and everything that is computed from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis import diffusion as _diffusion
+from kltui.analysis import embed
+from kltui.analysis.diffusion import Exponent
+from kltui.analysis.embed import Method
+from kltui.analysis.kl import KL, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.point import Point
+from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
+from kltui.analysis.trajectory import Trajectory, trajectories
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsecutiveKL:
+    """KL in bits/byte between neighbouring checkpoints of a run, with its standard error."""
+
+    run: str
+    step_from: int
+    step_to: int
+    kl: float
+    se: float
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
+
+    `record` tells the preprocessing, and under "corpus" and "keys" where the vectors came from.
+    """
+
+    points: tuple[Point, ...]
+    loglik_KN: Array
+    text_bytes_N: NDArray[np.int64]
+    n_scored_KN: NDArray[np.int32] | None = None
+    record: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.loglik_KN.shape != (len(self.points), len(self.text_bytes_N)):
+            raise KltuiError(
+                f"a map of {len(self.points)} vectors over {len(self.text_bytes_N)} texts cannot hold values of "
+                f"shape {self.loglik_KN.shape}",
+                "give one row per vector and one column per text",
+            )
+        if len(self._rows) != len(self.points):
+            seen = [n for n in self._rows if self.names.count(n) > 1]
+            raise KltuiError(
+                f"two vectors of the map are named {seen[0]!r}", "every vector needs its own name"
+            )
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def names(self) -> list[str]:
+        """The K names, in the order of the rows."""
+        return [p.name for p in self.points]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {p.name: k for k, p in enumerate(self.points)}
+
+    @property
+    def mean_bytes(self) -> float:
+        """B, the mean bytes of the texts in use."""
+        return float(self.text_bytes_N.mean()) if len(self.text_bytes_N) else math.nan
+
+    @property
+    def n_unscored(self) -> NDArray[np.intp]:
+        """How many texts each vector lacks, shape (K,)."""
+        n: NDArray[np.intp] = np.count_nonzero(~np.isfinite(self.loglik_KN), axis=1)
+        return n
+
+    @property
+    def mean_loglik(self) -> Array:
+        """Mean log-likelihood of each vector over its scored texts, (K,) in nats per text; NaN where none is."""
+        defined = np.isfinite(self.loglik_KN)
+        n = defined.sum(axis=1)
+        total = np.where(defined, self.loglik_KN, 0.0).sum(axis=1)
+        mean: Array = np.full(len(n), np.nan)
+        np.divide(total, n, out=mean, where=n > 0)
+        return mean
+
+    def row(self, name: str) -> int:
+        """Row of the vector called `name`; KltuiError with near names where there is none."""
+        if name not in self._rows:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._rows, n=3)
+            raise KltuiError(
+                f"the map has no vector named {name!r}",
+                f"did you mean {', '.join(near)}?"
+                if near
+                else f"it has {len(self)}, such as {self.names[0]!r}",
+            )
+        return self._rows[name]
+
+    # ---- KL
+
+    @cached_property
+    def _kl(self) -> Array:
+        return kl_matrix(self.loglik_KN, self.text_bytes_N)
+
+    @cached_property
+    def _kl_se(self) -> Array:
+        return kl_standard_errors(self.loglik_KN, self.text_bytes_N)
+
+    def kl(self) -> Array:
+        """K x K KL in bits/byte (kept; do not write into it)."""
+        return self._kl
+
+    def kl_se(self) -> Array:
+        """K x K standard errors of `kl`, in bits/byte."""
+        return self._kl_se
+
+    def pair(self, a: str, b: str) -> KL:
+        """KL between two vectors by name, with its standard error and the texts left out."""
+        return kl_pair(self.loglik_KN[self.row(a)], self.loglik_KN[self.row(b)], self.text_bytes_N)
+
+    def pair_rows(self, i: int, j: int) -> KL:
+        """KL between two vectors by row."""
+        return kl_pair(self.loglik_KN[i], self.loglik_KN[j], self.text_bytes_N)
+
+    def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
+        """The runs of the map, each by rising step; those of lens vectors only with `layers`."""
+        return trajectories(self.points, layers=layers)
+
+    def consecutive(self) -> list[ConsecutiveKL]:
+        """KL between neighbouring checkpoints, run by run (final layers)."""
+        found = []
+        for t in self.trajectories():
+            for a, b, s, e in zip(t.rows, t.rows[1:], t.steps, t.steps[1:], strict=False):
+                kl = self.pair_rows(a, b)
+                found.append(ConsecutiveKL(t.label, s, e, kl.value, kl.se))
+        return found
+
+    # ---- pictures
+
+    def scaled_coordinates(self) -> Array:
+        """Scaled Q, K x N: squared distances are KL in bits/byte."""
+        return embed.scaled_coordinates(self.loglik_KN, self.text_bytes_N)
+
+    def coordinates(
+        self,
+        method: Method = "tsne",
+        dims: int = 2,
+        *,
+        perplexity: float = 30.0,
+        seed: int = 42,
+        reduce_perplexity: bool = False,
+    ) -> Array:
+        """K x dims picture of the map; see `kltui.analysis.embed`."""
+        if method == "mds":
+            return embed.classical_mds(self.kl(), dims)
+        return embed.coordinates(
+            self.loglik_KN,
+            self.text_bytes_N,
+            method,
+            dims,
+            perplexity,
+            seed,
+            reduce_perplexity=reduce_perplexity,
+        )
+
+    def stress(self, xy_Kd: Array) -> float:
+        """Kruskal's stress-1 of a picture against the map's sqrt(KL): 0 keeps every distance."""
+        return embed.stress(self.kl(), xy_Kd)
+
+    # ---- parts of the map
+
+    def preprocessed(
+        self,
+        mode: str,
+        *,
+        clip_quantile: float = 0.02,
+        remove_fraction: float = 0.03,
+        exclude: Collection[str] = (),
+        outlier_from_step: int = OUTLIER_FROM_STEP,
+    ) -> Map:
+        """The map after `kltui.analysis.preprocess.preprocess`, with its record."""
+        p = preprocess(
+            self.points,
+            self.loglik_KN,
+            self.text_bytes_N,
+            mode,
+            clip_quantile,
+            remove_fraction,
+            exclude,
+            outlier_from_step,
+        )
+        scored = None if self.n_scored_KN is None else self.n_scored_KN[np.ix_(p.kept_K, p.kept_N)]
+        record = {**self.record, "preprocess": p.record}
+        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record)
+
+    def select(self, rows: Sequence[int]) -> Map:
+        """The map of some rows, in the order given; texts and record unchanged."""
+        index = np.asarray(rows, dtype=np.intp)
+        scored = None if self.n_scored_KN is None else self.n_scored_KN[index]
+        points = tuple(self.points[k] for k in index)
+        return Map(points, self.loglik_KN[index], self.text_bytes_N, scored, dict(self.record))
+
+    def final_layers(self) -> Map:
+        """The map without lens vectors."""
+        return self.select([k for k, p in enumerate(self.points) if p.layer is None])
+
+    # ---- diffusion
+
+    def diffusion(
+        self,
+        weight_sqdist: Mapping[tuple[str, str], float] | None = None,
+        window: int = _diffusion.WINDOW,
+        from_step: int | Literal["auto"] | None = _diffusion.FROM_STEP,
+        *,
+        noise_corrected: bool | float = False,
+        schedule: Mapping[str, Sequence[int]] | None = None,
+    ) -> list[Exponent]:
+        """Diffusion exponents of every run and start with a full window (`kltui.analysis.diffusion`).
+
+        `weight_sqdist` gives |theta_b - theta_a|^2 by (earlier name, later name); `schedule` every saved step
+        of a run, where some are not on the map (steps excluded by the preprocessing are known already).
+        `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly.
+        """
+        found = []
+        for t in self.trajectories():
+            name = {s: self.points[r].name for r, s in zip(t.rows, t.steps, strict=True)}
+            saved = [*self._excluded_steps(t.run), *((schedule or {}).get(t.run, ()))]
+            start = from_step if isinstance(from_step, int) else _diffusion.auto_from_step(t.steps, window)
+            found += _diffusion.diffusion(
+                t.label,
+                t.steps,
+                lambda a, b, name=name: self.pair(name[a], name[b]).value,  # type: ignore[misc]
+                None
+                if weight_sqdist is None
+                else lambda a, b, name=name: weight_sqdist.get((name[a], name[b]), math.nan),  # type: ignore[misc]
+                window=window,
+                from_step=start,
+                schedule=saved,
+                noise_corrected=noise_corrected,
+            )
+        return found
+
+    def _excluded_steps(self, run: str) -> list[int]:
+        record = self.record.get("preprocess")
+        pairs = record.get("excluded_steps", []) if isinstance(record, dict) else []
+        return [step for r, step in pairs if r == run and step is not None]

@@ -1,0 +1,157 @@
+"""Preparation of a map: exclusions, clipping, removal of pretraining outlier texts, and a record of each.
+
+Source: arXiv 2505.15353 (appendix on preprocessing) and 2502.16173.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis.point import Point
+from kltui.analysis.trajectory import trajectories
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+Mode = Literal["none", "clip", "pretraining"]
+MODES: tuple[Mode, ...] = ("none", "clip", "pretraining")
+
+# Left out in the published Pythia maps: two seed runs and one checkpoint that do not behave.
+PYTHIA_EXCLUDED = ("pythia-410m-seed3", "pythia-410m-seed4", "pythia-1b@116000")
+OUTLIER_FROM_STEP = 2000
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What is left: points, K x N values in nats, bytes per text, indices of the kept texts and points, the record."""
+
+    points: tuple[Point, ...]
+    loglik_KN: Array
+    text_bytes_N: NDArray[np.int64]
+    kept_N: NDArray[np.intp]
+    record: dict[str, object]
+    kept_K: NDArray[np.intp]
+
+
+def pooled_quantile(values: ArrayLike, q: float) -> float:
+    """The q-quantile of all values pooled, NaN left out; bit for bit `np.nanquantile`, by one partition.
+
+    NaN where nothing is defined.
+    """
+    v = np.asarray(values, dtype=np.float64).ravel()
+    missing = np.isnan(v)
+    v = v[~missing] if missing.any() else v
+    if v.size == 0:
+        return math.nan
+    position = q * (v.size - 1)
+    low = min(int(position), v.size - 1)
+    high = min(low + 1, v.size - 1)
+    part = np.partition(v, [low, high])
+    a, b, t = float(part[low]), float(part[high]), position - low
+    return b - (b - a) * (1 - t) if t >= 0.5 else a + (b - a) * t
+
+
+def clip(loglik_KN: Array, threshold: float) -> Array:
+    """Values below `threshold` raised to it, K x N in nats; NaN stays NaN."""
+    return np.maximum(loglik_KN, threshold)
+
+
+def outlier_scores(
+    points: Sequence[Point],
+    loglik_KN: Array,
+    excluded: Collection[int] = (),
+    from_step: int = OUTLIER_FROM_STEP,
+) -> Array:
+    """Largest |change| of each text between neighbouring checkpoints from `from_step` on, N in nats; NaN: undefined.
+
+    A pair that touches a row of `excluded` is skipped, not bridged.
+    """
+    score_N = np.full(loglik_KN.shape[1], -np.inf)
+    for trajectory in trajectories(points):
+        late = [r for r, s in zip(trajectory.rows, trajectory.steps, strict=True) if s >= from_step]
+        for a, b in pairwise(late):
+            if a not in excluded and b not in excluded:
+                np.fmax(score_N, np.abs(loglik_KN[b] - loglik_KN[a]), out=score_N)
+    score_N[np.isneginf(score_N)] = np.nan
+    return score_N
+
+
+def preprocess(
+    points: Sequence[Point],
+    L_KN: ArrayLike,
+    text_bytes_N: ArrayLike,
+    mode: str = "none",
+    clip_quantile: float = 0.02,
+    remove_fraction: float = 0.03,
+    exclude: Collection[str] = (),
+    outlier_from_step: int = OUTLIER_FROM_STEP,
+) -> Preprocessed:
+    """The map's rows and texts after `mode`: "clip" pools and clips, "pretraining" also removes outlier texts.
+
+    `exclude` names runs, checkpoints (`run@step`) or single vectors; they count in nothing.
+    """
+    _check(mode, clip_quantile, remove_fraction)
+    L = np.array(L_KN, dtype=np.float64)
+    size_N = np.asarray(text_bytes_N, dtype=np.int64)
+    gone = {k for k, p in enumerate(points) if not {p.name, p.base, p.run}.isdisjoint(exclude)}
+    kept_K = np.array([k for k in range(len(points)) if k not in gone], dtype=np.intp)
+    if not len(kept_K):
+        raise KltuiError("no checkpoint is left after the exclusions", "exclude fewer runs or checkpoints")
+    record: dict[str, object] = {
+        "mode": mode,
+        "excluded": [points[k].name for k in sorted(gone)],
+        "excluded_steps": [[points[k].run, points[k].step] for k in sorted(gone)],
+        "texts_before": len(size_N),
+        "mean_bytes_before": float(size_N.mean()) if len(size_N) else math.nan,
+    }
+    kept_N = np.arange(len(size_N))
+    if mode != "none":
+        threshold = pooled_quantile(L[kept_K], clip_quantile)
+        clipped = L[kept_K] < threshold
+        record |= {
+            "clip_quantile": clip_quantile,
+            "clip_threshold": threshold,
+            "n_clipped": int(clipped.sum()),
+        }
+        L = clip(L, threshold)
+    if mode == "pretraining":
+        score_N = outlier_scores(points, L, gone, outlier_from_step)
+        removed = _outliers(score_N, remove_fraction, outlier_from_step)
+        kept_N = np.setdiff1d(kept_N, removed)
+        record |= {
+            "outlier_from_step": outlier_from_step,
+            "remove_fraction": remove_fraction,
+            "removed_texts": removed.tolist(),
+            "removed_scores": score_N[removed].tolist(),
+        }
+    size_N = size_N[kept_N]
+    record |= {"texts": len(size_N), "mean_bytes": float(size_N.mean()) if len(size_N) else math.nan}
+    kept_points = tuple(points[k] for k in kept_K)
+    values = L if len(kept_K) == len(L) and len(kept_N) == L.shape[1] else L[np.ix_(kept_K, kept_N)]
+    return Preprocessed(kept_points, values, size_N, kept_N, record, kept_K)
+
+
+def _outliers(score_N: Array, fraction: float, from_step: int) -> NDArray[np.intp]:
+    """Indices of the round(fraction N) highest scores, highest first, ties by index."""
+    if np.isnan(score_N).all():
+        raise KltuiError(
+            f"outlier texts are undefined: no run has two neighbouring checkpoints from step {from_step} on",
+            'use preprocess "clip", or a lower outlier_from_step for short runs',
+        )
+    order = np.argsort(-score_N, kind="stable")  # NaN sorts last
+    n = min(round(fraction * len(score_N)), int((~np.isnan(score_N)).sum()))
+    return order[:n]
+
+
+def _check(mode: str, clip_quantile: float, remove_fraction: float) -> None:
+    if mode not in MODES:
+        raise KltuiError(f"unknown preprocessing {mode!r}", f"known: {', '.join(MODES)}")
+    for name, value in (("clip_quantile", clip_quantile), ("remove_fraction", remove_fraction)):
+        if not 0 <= value < 1:
+            raise KltuiError(f"{name} is {value}", "give a share from 0 up to, not including, 1")

@@ -1,0 +1,155 @@
+"""KL and its standard error against the formula, exact enumeration, loops over pairs, and the bootstrap."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from kltui.analysis.kl import double_centre, kl_bootstrap_se, kl_matrix, kl_pair, kl_standard_errors
+
+
+def random_vectors(K: int, N: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    L = rng.normal(-2300, 300, N) + np.cumsum(rng.normal(0, 5, (K, N)), axis=0) + rng.normal(0, 50, (K, 1))
+    return L, rng.integers(257, 1025, N)
+
+
+def test_formula_of_the_paper() -> None:
+    kl = kl_matrix([[0, 0, 0, 0], [1, -1, 1, -1]], [10, 10, 10, 10])
+    assert kl[0, 1] == pytest.approx(0.0721348, abs=1e-7)
+    assert kl[0, 1] == kl[1, 0]
+    assert kl[0, 0] == kl[1, 1] == 0.0
+
+
+def test_a_constant_added_to_a_row_changes_nothing() -> None:
+    L, size = random_vectors(5, 200)
+    moved = L + np.array([0, 1e3, -1e4, 5, 0.1])[:, None]
+    np.testing.assert_allclose(kl_matrix(moved, size), kl_matrix(L, size), rtol=1e-9)
+
+
+def test_double_centring_is_rows_columns_and_grand_mean() -> None:
+    L, _ = random_vectors(6, 50)
+    Q = L - L.mean(1, keepdims=True) - L.mean(0) + L.mean()
+    np.testing.assert_allclose(double_centre(L), Q, atol=1e-9)
+
+
+def test_weighted_centring() -> None:
+    L, _ = random_vectors(6, 50)
+    w = np.random.default_rng(1).random(50)
+    rows = L - (L * w).sum(1, keepdims=True) / w.sum()
+    np.testing.assert_allclose(double_centre(L, w), rows - rows.mean(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.002, 0.2])
+@pytest.mark.parametrize("N", [37, 2500])
+def test_matrices_equal_pairs_one_by_one(N: int, missing: float) -> None:
+    L, size = random_vectors(9, N, seed=3)
+    rng = np.random.default_rng(4)
+    L[rng.random(L.shape) < missing] = np.nan
+    kl, se = kl_matrix(L, size), kl_standard_errors(L, size)
+    for i, j in itertools.permutations(range(9), 2):
+        one = kl_pair(L[i], L[j], size)
+        assert kl[i, j] == pytest.approx(one.value, rel=1e-9, nan_ok=True)
+        assert se[i, j] == pytest.approx(one.se, rel=1e-8, nan_ok=True)
+
+
+def test_missing_texts_are_excluded_pairwise_and_counted() -> None:
+    a = np.array([1.0, 2.0, np.nan, 5.0, 0.0])
+    b = np.array([0.0, np.nan, 1.0, 1.0, 2.0])
+    kl = kl_pair(a, b, [10, 20, 30, 40, 70])
+    assert (kl.n_texts, kl.n_dropped, kl.mean_bytes) == (3, 2, 40.0)
+    assert kl.value == pytest.approx(np.var([1.0, 4.0, -2.0]) / (2 * 40 * math.log(2)))
+    assert kl.nats == pytest.approx(np.var([1.0, 4.0, -2.0]) / 2)
+
+
+def test_an_undefined_kl_is_never_zero() -> None:
+    L = np.array([[1.0, np.nan, np.nan], [np.nan, 2.0, 3.0], [1.0, 2.0, 4.0], [np.nan] * 3])
+    size = [10, 10, 10]
+    kl, se = kl_matrix(L, size), kl_standard_errors(L, size)
+    assert np.isnan([kl[0, 1], kl[0, 2], kl[3, 3], kl[0, 0], se[0, 1], se[3, 2]]).all()
+    assert kl[1, 2] > 0
+    assert kl[2, 2] == 0
+    assert math.isnan(kl_pair(L[0], L[1], size).value)
+
+
+def test_texts_that_nobody_scored_do_not_count_in_mean_bytes() -> None:
+    L, _ = random_vectors(3, 4)
+    L[:, 3] = np.nan
+    np.testing.assert_allclose(
+        kl_matrix(L, [10, 20, 30, 10**6]), kl_matrix(L[:, :3], [10, 20, 30]), rtol=1e-9
+    )
+
+
+def test_nearby_vectors_far_from_the_others_keep_their_digits() -> None:
+    rng = np.random.default_rng(5)
+    L = rng.normal(0, 1000, (4, 3000))
+    L[1] = L[0] + rng.normal(0, 1e-4, 3000)
+    L[2] = L[0]
+    size = np.full(3000, 900)
+    kl, se = kl_matrix(L, size), kl_standard_errors(L, size)
+    one = kl_pair(L[0], L[1], size)
+    assert kl[0, 1] == pytest.approx(one.value, rel=1e-8)
+    assert se[0, 1] == pytest.approx(one.se, rel=1e-8)
+    assert kl[0, 2] == se[0, 2] == 0.0
+
+
+def test_standard_error_against_the_bootstrap_and_the_normal_law() -> None:
+    rng = np.random.default_rng(6)
+    n, size = 4000, np.full(4000, 1000)
+    normal = rng.normal(0, 3, n)
+    heavy = rng.standard_t(8, n) * 3
+    for d in (normal, heavy):
+        one = kl_pair(d, np.zeros(n), size)
+        assert one.se == pytest.approx(kl_bootstrap_se(d, np.zeros(n), size, draws=2000), rel=0.06)
+    # variance of a normal sample's variance: 2 sigma^4 / n
+    one = kl_pair(normal, np.zeros(n), size)
+    assert one.se == pytest.approx(math.sqrt(2 * 81 / n) / (2000 * math.log(2)), rel=0.1)
+
+
+STRINGS = list(itertools.product(range(4), repeat=5))
+
+
+def markov_loglik(t_54: np.ndarray) -> np.ndarray:
+    """Log-probability of all 4^5 strings under transitions t[a, b] and first symbols t[4]."""
+    return np.array(
+        [np.log(t_54[4, s[0]]) + sum(np.log(t_54[a, b]) for a, b in itertools.pairwise(s)) for s in STRINGS]
+    )
+
+
+def two_models(scale: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1, (5, 4))
+    other = logits + rng.normal(0, scale, (5, 4))
+    return tuple(markov_loglik(np.exp(a) / np.exp(a).sum(1, keepdims=True)) for a in (logits, other))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("scale", "level", "error"), [(0.1, 0.0136, 0.05), (0.3, 0.12, 0.16), (1.1, 1.6, 0.8)]
+)
+def test_second_order_against_exact_enumeration(scale: float, level: float, error: float) -> None:
+    """Half the variance is the exact KL up to an error that grows with it, on 21 pairs of 4-symbol models."""
+    exact, relative = [], []
+    for seed in range(21):
+        lp, lq = two_models(scale, seed)
+        w = np.exp(lp)
+        assert w.sum() == pytest.approx(1.0)
+        kl = float(w @ (lp - lq))
+        d = lp - lq - kl
+        exact.append(kl)
+        relative.append(float(w @ d**2) / 2 / kl - 1)
+    assert np.median(exact) == pytest.approx(level, rel=0.05)
+    assert np.abs(relative).max() < error
+    assert 0 < np.median(relative) < error / 2
+
+
+def test_the_estimate_converges_to_half_the_variance_under_the_model() -> None:
+    lp, lq = two_models(0.3, 0)
+    w = np.exp(lp)
+    half_variance = float(w @ (lp - lq - w @ (lp - lq)) ** 2) / 2
+    drawn = np.repeat(np.arange(len(w)), np.random.default_rng(1).multinomial(400_000, w / w.sum()))
+    kl = kl_pair(lp[drawn], lq[drawn], np.full(400_000, 5))
+    assert kl.nats == pytest.approx(half_variance, abs=3 * kl.nats_se)
+    assert kl.nats_se < 0.01 * half_variance

@@ -1,0 +1,88 @@
+"""The map: names, parts, records, consecutive KL."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kltui.analysis.kl import kl_pair
+from kltui.analysis.map import Map
+from kltui.analysis.point import Point
+from kltui.analysis.trajectory import evenly_spaced_from, trajectories
+from kltui.errors import KltuiError
+
+
+def small_map() -> Map:
+    points = (
+        Point("a@2", "a", 2),
+        Point("a@0", "a", 0),
+        Point("b@1", "b", 1),
+        Point("a@1", "a", 1),
+        Point("a@2+bnb-8bit", "a", 2, "bnb-8bit"),
+        Point("a@2#1", "a", 2, layer=1),
+        Point("c", "c"),
+    )
+    L = np.random.default_rng(0).normal(-2000, 50, (7, 60))
+    L[2, 3] = np.nan
+    return Map(points, L, np.arange(300, 360), np.full((7, 60), 250, np.int32), {"corpus": "x"})
+
+
+def test_trajectories_are_sorted_by_step_and_kept_apart() -> None:
+    m = small_map()
+    assert [(t.label, t.steps) for t in m.trajectories()] == [
+        ("a", (0, 1, 2)),
+        ("b", (1,)),
+        ("a+bnb-8bit", (2,)),
+    ]
+    assert "a#1" in [t.label for t in trajectories(m.points, layers=True)]
+
+
+def test_consecutive_kl_follows_the_run() -> None:
+    m = small_map()
+    rows = m.consecutive()
+    assert [(r.run, r.step_from, r.step_to) for r in rows] == [("a", 0, 1), ("a", 1, 2)]
+    want = kl_pair(m.loglik_KN[1], m.loglik_KN[3], m.text_bytes_N)
+    assert (rows[0].kl, rows[0].se) == (want.value, want.se)
+
+
+def test_pairs_by_name() -> None:
+    m = small_map()
+    pair = m.pair("a@0", "b@1")
+    assert pair.n_dropped == 1
+    assert m.kl()[1, 2] == pytest.approx(pair.value)
+    assert m.kl_se()[1, 2] == pytest.approx(pair.se)
+    with pytest.raises(KltuiError, match="no vector named") as e:
+        m.pair("a@O", "b@1")
+    assert "a@0" in e.value.hint
+
+
+def test_parts_keep_rows_and_records() -> None:
+    m = small_map()
+    part = m.final_layers()
+    assert part.names == [n for n in m.names if "#" not in n]
+    clipped = m.preprocessed("clip", exclude=["c"])
+    assert clipped.record["corpus"] == "x"
+    assert clipped.record["preprocess"]["mode"] == "clip"  # type: ignore[index]
+    assert clipped.n_scored_KN is not None
+    assert clipped.n_scored_KN.shape == clipped.loglik_KN.shape == (6, 60)
+
+
+def test_means_and_missing_texts() -> None:
+    m = small_map()
+    assert m.n_unscored.tolist() == [0, 0, 1, 0, 0, 0, 0]
+    np.testing.assert_allclose(m.mean_loglik, np.nanmean(m.loglik_KN, axis=1))
+    assert m.mean_bytes == 329.5
+
+
+def test_impossible_maps_are_refused() -> None:
+    with pytest.raises(KltuiError, match="cannot hold"):
+        Map((Point("a", "a"),), np.zeros((2, 3)), np.ones(3, np.int64))
+    with pytest.raises(KltuiError, match="'a'"):
+        Map((Point("a", "a"), Point("a", "b")), np.zeros((2, 3)), np.ones(3, np.int64))
+
+
+def test_the_even_part_of_a_schedule() -> None:
+    assert evenly_spaced_from([0, 1, 2, 4, 512, 1000, 2000, 3000]) == 1000
+    assert evenly_spaced_from([5]) == 5
+    assert evenly_spaced_from([]) == 0
+    assert evenly_spaced_from([0, 10, 20]) == 0
