@@ -1,0 +1,127 @@
+"""Checkpoints found in local folders."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import LocalSource
+from kltui.registry.layout import CONFIG, is_model_folder, model_type
+from kltui.registry.revisions import parse_step
+from kltui.safe import safe_text
+
+log = logging.getLogger(__name__)
+
+EXPECTED = (
+    f"A model folder holds {CONFIG} and model.safetensors (or its index and shards); a run folder holds such folders "
+    "named by step: checkpoint-500, step500, step-500, iter_500 or 500."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFound:
+    """A model folder, the step its name states, and the `model_type` of its config ("" if unknown)."""
+
+    path: Path
+    step: int | None = None
+    type: str = ""
+
+    @property
+    def source(self) -> LocalSource:
+        return LocalSource(self.path)
+
+
+def discover(path: Path) -> list[LocalFound]:
+    """Checkpoints of a model folder (one) or a run folder (many, by step). Raises KltuiError where there are none.
+
+    A folder with checkpoints inside is a run even if it is a model folder too: trainers leave the final model there,
+    most often a copy of the last checkpoint. That model joins the run only where its trainer_state.json states a step
+    that no checkpoint has. Folders inside a run that state no step are left out.
+    """
+    _check_folder(path)
+    try:
+        inside = _stepped_models(path)
+        if not inside:
+            if not is_model_folder(path):
+                raise _nothing_found(path)
+            return [LocalFound(path, parse_step(path.name), model_type(path))]
+        final = _final_step(path)
+        if final is not None and final not in inside:
+            inside[final] = path
+    except OSError as error:
+        where = safe_text(str(error.filename or path))
+        raise KltuiError(f"{where} cannot be read: {error.strerror}", "Check its permissions.") from error
+    return [LocalFound(folder, step, model_type(folder)) for step, folder in sorted(inside.items())]
+
+
+def _check_folder(path: Path) -> None:
+    where = safe_text(str(path))
+    if path.is_file():
+        raise KltuiError(f"{where} is a file, not a folder of checkpoints", EXPECTED)
+    if not path.is_dir():
+        near = next(p for p in path.parents if p.is_dir())
+        raise KltuiError(f"There is no folder {where}", f"{safe_text(str(near))} holds {_seen(near)}.")
+
+
+def _stepped_models(run: Path) -> dict[int, Path]:
+    """Model folders directly inside `run` by the step of their name."""
+    found: dict[int, Path] = {}
+    for folder in sorted(run.iterdir()):
+        step = parse_step(folder.name)
+        if step is None or not folder.is_dir():
+            continue
+        if not is_model_folder(folder):
+            log.warning("%s has no config and weights: left out", safe_text(str(folder)))
+        elif step in found:
+            raise KltuiError(
+                f"{safe_text(folder.name)} and {safe_text(found[step].name)} in {safe_text(str(run))} are both step {step}",
+                "One run has one checkpoint per step: name each folder in a [[models]] entry with a run of its own.",
+            )
+        else:
+            found[step] = folder
+    return found
+
+
+def _final_step(run: Path) -> int | None:
+    """Step of the model that lies in the run folder itself, where a trainer has stated it."""
+    if not is_model_folder(run):
+        return None
+    try:
+        state = json.loads((run / "trainer_state.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    step = state.get("global_step") if isinstance(state, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def _nothing_found(path: Path) -> KltuiError:
+    """What was seen instead of checkpoints, and the folders one level down that would do."""
+    where = safe_text(str(path))
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir()]
+    better = [p.name for p in folders if is_model_folder(p) or _has_stepped_models(p)]
+    if better:
+        shown = ", ".join(better[:6]) + (f" and {len(better) - 6} more" if len(better) > 6 else "")
+        hint = f'Name each in a [[models]] entry of its own, for example path = "{safe_text(str(path / better[0]))}".'
+        return KltuiError(
+            f"{where} is neither a model nor a run, but holds some: {safe_text(shown, 300)}", hint
+        )
+    what = f"{where} holds no checkpoint (seen: {_seen(path)})"
+    if (path / "adapter_config.json").is_file():
+        return KltuiError(
+            f"{what}: it is an adapter", "Merge it into its base model and save that, then name it."
+        )
+    return KltuiError(what, EXPECTED)
+
+
+def _has_stepped_models(folder: Path) -> bool:
+    return any(parse_step(p.name) is not None and p.is_dir() and is_model_folder(p) for p in folder.iterdir())
+
+
+def _seen(folder: Path) -> str:
+    """First names in a folder, for a message."""
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in folder.iterdir())
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return safe_text(", ".join(names[:8]), 300) + more if names else "nothing"

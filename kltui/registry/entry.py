@@ -1,0 +1,93 @@
+"""A `[[models]]` entry of a job file, and the checkpoints it names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kltui.errors import UsageError
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.discover import discover
+from kltui.registry.names import check_repo, check_revision
+from kltui.registry.revisions import expand_revisions, is_step_name, parse_step
+from kltui.safe import safe_text
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One `[[models]]` table (SPEC section 11): an absolute `path`, or a hub `repo` with revision patterns."""
+
+    path: Path | None = None
+    repo: str = ""
+    revisions: tuple[str, ...] = ()
+    quantization: tuple[str, ...] = ("none",)
+    run: str = ""
+    seed: int | None = None
+    size: str = ""
+    type: str = ""
+    parent: str = ""
+    tags: tuple[str, ...] = ()
+
+
+def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
+    """Checkpoints of one entry, by step, the variants of one step together. Asks no network.
+
+    Absent `run`: the repository's last part or the folder's name; for a lone folder whose name is only a step
+    (`runs/tiny/step500`) the folder around it. Absent `type`: `model_type` of a local config.
+    """
+    if (entry.path is None) == (not entry.repo):
+        raise UsageError("A [[models]] entry needs either path or repo", "Give one of the two, not both.")
+    if not entry.quantization:
+        raise UsageError("quantization = [] names no variant", 'Leave it out, or write ["none"].')
+    plain = _local(entry, entry.path) if entry.path is not None else _hub(entry)
+    found = [_variant(checkpoint, q) for checkpoint in plain for q in dict.fromkeys(entry.quantization)]
+    _check_names(found)
+    return found
+
+
+def _local(entry: ModelEntry, path: Path) -> list[Checkpoint]:
+    assert path.is_absolute(), path
+    if entry.revisions:
+        raise UsageError(
+            f"revisions are given for the folder {safe_text(str(path))}",
+            "Only a hub repo has revisions: remove them.",
+        )
+    found = discover(path)
+    lone_step = len(found) == 1 and found[0].path == path and is_step_name(path.name)
+    run = entry.run or (path.parent.name if lone_step else path.name) or "model"
+    return [_checkpoint(entry, run, LocalSource(f.path), f.step, entry.type or f.type) for f in found]
+
+
+def _hub(entry: ModelEntry) -> list[Checkpoint]:
+    check_repo(entry.repo)
+    run = entry.run or entry.repo.rpartition("/")[2]
+    revisions = expand_revisions(entry.revisions or ("main",))
+    for revision in revisions:
+        check_revision(revision)
+    found = [_checkpoint(entry, run, HubSource(entry.repo, r), parse_step(r), entry.type) for r in revisions]
+    return sorted(found, key=lambda c: -1 if c.step is None else c.step)
+
+
+def _checkpoint(
+    entry: ModelEntry, run: str, source: LocalSource | HubSource, step: int | None, model_type: str
+) -> Checkpoint:
+    return Checkpoint(
+        run=run, source=source, step=step, seed=entry.seed, size=entry.size, type=model_type,
+        parent=entry.parent, tags=entry.tags,
+    )  # fmt: skip
+
+
+def _variant(checkpoint: Checkpoint, quantization: str) -> Checkpoint:
+    return replace(checkpoint, quantization=quantization)
+
+
+def _check_names(checkpoints: list[Checkpoint]) -> None:
+    twice = [name for name, count in Counter(c.name for c in checkpoints).items() if count > 1]
+    if not twice:
+        return
+    sources = [str(c.source) for c in checkpoints if c.name == twice[0]]
+    raise UsageError(
+        f"{safe_text(' and '.join(sources[:2]), 200)} would both be named {safe_text(twice[0])}",
+        "Put them in [[models]] entries with different run names.",
+    )

@@ -1,0 +1,96 @@
+"""Which files make a transformers model folder, on this machine or on the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+
+CONFIG = "config.json"
+# In the order in which transformers looks for them.
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+INDEX_SUFFIX = ".index.json"
+TOKENIZER_PATTERNS = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes",
+    "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json", "chat_template.*",
+)  # fmt: skip
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether `folder` has a config and weights that transformers can load."""
+    return (folder / CONFIG).is_file() and weight_entry(_file_names(folder)) is not None
+
+
+def weight_entry(names: Collection[str], allow_bin: bool = True) -> str | None:
+    """The weight file or weight index among `names` that is to be loaded, None where there is none."""
+    wanted = SAFETENSORS + (PICKLED if allow_bin else ())
+    return next((name for name in wanted if name in names), None)
+
+
+def tokenizer_names(names: Collection[str]) -> list[str]:
+    """Tokenizer files among `names`, sorted; files in sub-folders are none."""
+    return sorted(
+        name for name in names if "/" not in name and any(fnmatchcase(name, p) for p in TOKENIZER_PATTERNS)
+    )
+
+
+def shard_names(index: Path) -> list[str]:
+    """Files that a weight index (`*.index.json`) names, sorted. Raises KltuiError unless all are plain names."""
+    where = safe_text(str(index))
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        shards = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise KltuiError(
+            f"The weight index {where} cannot be read ({type(error).__name__})",
+            "Fetch or save the model again.",
+        ) from error
+    for shard in shards:
+        if not isinstance(shard, str) or not shard or "/" in shard or "\\" in shard or shard.startswith("."):
+            raise KltuiError(
+                f"The weight index {where} names {safe_text(repr(shard), 80)}, which is no file of its folder",
+                "Weights outside the model's own folder are never read.",
+            )
+    if not shards:
+        raise KltuiError(f"The weight index {where} names no file", "Fetch or save the model again.")
+    return shards
+
+
+def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
+    """Weight files of a model folder, sorted, its index included. Raises KltuiError where one is missing."""
+    names = _file_names(folder)
+    entry = weight_entry(names, allow_bin)
+    if entry is None:
+        raise KltuiError(
+            f"No weights in {safe_text(str(folder))}", f"Expected one of {', '.join(SAFETENSORS + PICKLED)}."
+        )
+    if not entry.endswith(INDEX_SUFFIX):
+        return [entry]
+    shards = shard_names(folder / entry)
+    missing = [shard for shard in shards if shard not in names]
+    if missing:
+        raise KltuiError(
+            f"{len(missing)} of {len(shards)} weight files are missing in {safe_text(str(folder))}: "
+            + safe_text(", ".join(missing[:3]), 200),
+            "Copy or fetch them again; the index names every file that belongs to the model.",
+        )
+    return sorted([entry, *shards])
+
+
+def model_type(folder: Path) -> str:
+    """`model_type` of the folder's config.json, "" where it cannot be read."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    found = config.get("model_type", "") if isinstance(config, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _file_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}

@@ -1,0 +1,106 @@
+"""Names of steps and revisions: read a step from a name, write out a pattern of revisions."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from kltui.errors import UsageError
+from kltui.safe import safe_text
+
+MAX_REVISIONS = 100_000
+
+# A word for the step, at the start of a word, then the number; "step" is tried before "checkpoint".
+_STEP_WORDS = ("steps?", "iteration|iter", "checkpoint|ckpt")
+_STEP_PATTERNS = [
+    re.compile(rf"(?:^|[^a-z]|global)(?:{words})[-_ =]?([0-9]{{1,18}})(?![0-9a-z]|\.[0-9])")
+    for words in _STEP_WORDS
+]
+_ONLY_STEP = re.compile(rf"(?:(?:global[-_]?)?(?:{'|'.join(_STEP_WORDS)})[-_ =]?)?[0-9]{{1,18}}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})(?:\.\.([0-9]{1,18}))?")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE_HINT = (
+    'Write lists and ranges as "step{0,1,2,4,8}" and "step{1000..143000..1000}" (first..last..stride).'
+)
+
+
+def parse_step(name: str) -> int | None:
+    """Training step that a folder or revision name states, None where it states none.
+
+    >>> [parse_step(n) for n in ("checkpoint-500", "step500", "iter_0001000", "500", "stage1-step1000-tokens5B")]
+    [500, 500, 1000, 500, 1000]
+    >>> [parse_step(n) for n in ("main", "pythia-410m", "Llama-2-7b")]
+    [None, None, None]
+    """
+    if _NUMBER.fullmatch(name):
+        return int(name)
+    for pattern in _STEP_PATTERNS:
+        found = pattern.search(name.lower())
+        if found:
+            return int(found[1])
+    return None
+
+
+def is_step_name(name: str) -> bool:
+    """Whether `name` states a step and nothing else, such as `checkpoint-500` or `500`."""
+    return _ONLY_STEP.fullmatch(name.lower()) is not None
+
+
+def expand_revisions(patterns: Sequence[str]) -> list[str]:
+    """Revisions that `patterns` name, in their order, each once.
+
+    Braces hold a list, a range with both ends included, or both: `{0,1,2}`, `{10..50..20}`, `{0,4..6}`. A leading
+    zero pads to that width. Several braces combine. Raises UsageError for a pattern that cannot be meant.
+
+    >>> expand_revisions(["step{0,1,2}", "step{1000..3000..1000}", "ckpt_{08..10}"])
+    ['step0', 'step1', 'step2', 'step1000', 'step2000', 'step3000', 'ckpt_08', 'ckpt_09', 'ckpt_10']
+    """
+    revisions: dict[str, None] = {}
+    for pattern in patterns:
+        for revision in _expand(pattern):
+            revisions[revision] = None
+            if len(revisions) > MAX_REVISIONS:
+                raise _wrong(pattern, f"the patterns give more than {MAX_REVISIONS} revisions")
+    return list(revisions)
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    pieces = _BRACES.split(pattern)  # text, inside, text, inside, ..., text
+    if not pattern.strip() or any(c.isspace() for c in "".join(pieces[::2])):
+        raise _wrong(pattern, "a revision is empty or holds a space")
+    if any("{" in text or "}" in text for text in pieces[::2]):
+        raise _wrong(pattern, "its braces are nested or unbalanced")
+    choices = [[piece] if k % 2 == 0 else _alternatives(piece, pattern) for k, piece in enumerate(pieces)]
+    return map("".join, itertools.product(*choices))
+
+
+def _alternatives(inside: str, pattern: str) -> list[str]:
+    """What one pair of braces stands for."""
+    found: list[str] = []
+    for part in (part.strip() for part in inside.split(",")):
+        if not part:
+            raise _wrong(pattern, f"{{{inside}}} has an empty entry")
+        found += _range(part, pattern) if ".." in part else [part]
+    return found
+
+
+def _range(part: str, pattern: str) -> list[str]:
+    match = _RANGE.fullmatch(part)
+    if not match:
+        raise _wrong(pattern, f"{part} is no range of whole numbers")
+    first, last, stride = int(match[1]), int(match[2]), int(match[3] or 1)
+    if stride == 0:
+        raise _wrong(pattern, f"the range {part} has stride 0")
+    if last < first:
+        raise _wrong(pattern, f"the range {part} runs backwards")
+    if (last - first) // stride >= MAX_REVISIONS:
+        raise _wrong(pattern, f"the range {part} has more than {MAX_REVISIONS} entries")
+    padded = any(len(end) > 1 and end.startswith("0") for end in (match[1], match[2]))
+    width = max(len(match[1]), len(match[2])) if padded else 0
+    return [str(number).zfill(width) for number in range(first, last + 1, stride)]
+
+
+def _wrong(pattern: str, why: str) -> UsageError:
+    return UsageError(f'Revision pattern "{safe_text(pattern, 120)}": {safe_text(why, 200)}', _RANGE_HINT)

@@ -1,0 +1,171 @@
+"""Checkpoints found in folders, and entries of a job file turned into checkpoints."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from model_folders import make_model
+
+from kltui.errors import KltuiError, UsageError
+from kltui.registry import HubSource, LocalSource, ModelEntry, checkpoints_from_entry, discover
+
+
+def test_a_run_folder_is_sorted_by_step_not_by_name(tmp_path: Path) -> None:
+    for name in ("checkpoint-1000", "step90", "step-200", "step_7", "15", "iter_0000300"):
+        make_model(tmp_path / "tiny" / name)
+    make_model(tmp_path / "tiny" / "best")
+    (tmp_path / "tiny" / "logs").mkdir()
+    found = discover(tmp_path / "tiny")
+    assert [f.step for f in found] == [7, 15, 90, 200, 300, 1000]
+    assert [f.path.name for f in found] == [
+        "step_7",
+        "15",
+        "step90",
+        "step-200",
+        "iter_0000300",
+        "checkpoint-1000",
+    ]
+    assert {f.type for f in found} == {"gpt_neox"}
+
+
+def test_a_single_model_folder(tmp_path: Path) -> None:
+    (found,) = discover(make_model(tmp_path / "pythia-14m"))
+    assert (found.step, found.type, found.source) == (None, "gpt_neox", LocalSource(tmp_path / "pythia-14m"))
+
+
+@pytest.mark.parametrize(
+    ("state", "steps"),
+    [
+        (None, [1, 2]),
+        ({"global_step": 2}, [1, 2]),
+        ({"global_step": 3}, [1, 2, 3]),
+        ({"global_step": "x"}, [1, 2]),
+        ([], [1, 2]),
+    ],
+)
+def test_the_final_model_of_a_run_joins_where_its_step_is_new(
+    tmp_path: Path, state: object, steps: list[int]
+) -> None:
+    run = make_model(tmp_path / "run")
+    for step in (1, 2):
+        make_model(run / f"checkpoint-{step}")
+    if state is not None:
+        (run / "trainer_state.json").write_text(json.dumps(state))
+    found = discover(run)
+    assert [f.step for f in found] == steps
+    assert found[-1].path == (run if 3 in steps else run / "checkpoint-2")
+
+
+def test_a_half_written_checkpoint_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_model(tmp_path / "step1")
+    make_model(tmp_path / "step2")
+    (tmp_path / "step2" / "model.safetensors").unlink()
+    assert [f.step for f in discover(tmp_path)] == [1]
+    assert "step2 has no config and weights" in caplog.text
+
+
+def test_what_was_seen_is_said_where_nothing_is_found(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    make_model(tmp_path / "suite" / "small" / "step5")
+    make_model(tmp_path / "suite" / "alone")
+    cases = [
+        (tmp_path / "none", "There is no folder", "holds adapter/, notes.txt, suite/"),
+        (tmp_path / "notes.txt", "is a file", "run folder"),
+        (tmp_path / "adapter", "it is an adapter", "Merge"),
+        (tmp_path, "seen: adapter/, notes.txt, suite/", "checkpoint-500"),
+        (tmp_path / "suite", "neither a model nor a run, but holds some: alone, small", "[[models]]"),
+    ]
+    for path, message, hint in cases:
+        with pytest.raises(KltuiError) as error:
+            discover(path)
+        assert message in error.value.message and hint in error.value.hint
+
+
+def test_two_folders_of_one_step_are_refused(tmp_path: Path) -> None:
+    make_model(tmp_path / "step5")
+    make_model(tmp_path / "checkpoint-5")
+    with pytest.raises(KltuiError, match="both step 5"):
+        discover(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser reads every folder")
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(KltuiError, match="cannot be read"):
+        discover(tmp_path / "closed")
+
+
+def test_an_entry_of_a_run_folder(tmp_path: Path) -> None:
+    for step in (10, 9):
+        make_model(tmp_path / "tiny" / f"step{step}")
+    entry = ModelEntry(
+        path=tmp_path / "tiny",
+        seed=3,
+        size="2M",
+        parent="base",
+        tags=("a",),
+        quantization=("none", "bnb-8bit"),
+    )
+    found = checkpoints_from_entry(entry)
+    assert [c.name for c in found] == ["tiny@9", "tiny@9+bnb-8bit", "tiny@10", "tiny@10+bnb-8bit"]
+    first = found[0]
+    assert (first.seed, first.size, first.type, first.parent, first.tags) == (
+        3,
+        "2M",
+        "gpt_neox",
+        "base",
+        ("a",),
+    )
+    assert first.source == LocalSource(tmp_path / "tiny" / "step9")
+    assert {c.type for c in checkpoints_from_entry(ModelEntry(path=tmp_path / "tiny", type="mine"))} == {
+        "mine"
+    }
+    assert checkpoints_from_entry(ModelEntry(path=tmp_path / "tiny"))[0].size == ""
+
+
+def test_names_of_lone_folders(tmp_path: Path) -> None:
+    for folder, name in [
+        ("pythia-14m", "pythia-14m"),
+        ("tiny/step500", "tiny@500"),
+        ("a-step5", "a-step5@5"),
+    ]:
+        (checkpoint,) = checkpoints_from_entry(ModelEntry(path=make_model(tmp_path / folder)))
+        assert checkpoint.name == name
+    (named,) = checkpoints_from_entry(ModelEntry(path=tmp_path / "tiny" / "step500", run="mine"))
+    assert named.name == "mine@500"
+
+
+def test_an_entry_of_a_hub_repository() -> None:
+    entry = ModelEntry(repo="EleutherAI/pythia-410m", revisions=("step{1000..3000..1000}", "step{0,1}"))
+    found = checkpoints_from_entry(entry)
+    assert [c.name for c in found] == [f"pythia-410m@{s}" for s in (0, 1, 1000, 2000, 3000)]
+    assert found[2].source == HubSource("EleutherAI/pythia-410m", "step1000")
+    (main,) = checkpoints_from_entry(ModelEntry(repo="gpt2"))
+    assert (main.name, main.source) == ("gpt2", HubSource("gpt2", "main"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (ModelEntry(), "either path or repo"),
+        (ModelEntry(path=Path("/x"), repo="a/b"), "either path or repo"),
+        (ModelEntry(repo="a/b", quantization=()), "names no variant"),
+        (ModelEntry(path=Path("/x"), revisions=("main",)), "revisions are given for the folder"),
+        (ModelEntry(repo="a/b", revisions=("s1-step5", "s2-step5")), "would both be named b@5"),
+        (ModelEntry(repo="a/b", revisions=("main", "dev")), "would both be named b"),
+        (ModelEntry(repo="../b"), "no hub repository"),
+        (ModelEntry(repo="a/b/c"), "no hub repository"),
+        (ModelEntry(repo="a/\x1b[2J"), "no hub repository"),
+        (ModelEntry(repo="a/b", revisions=("../../../etc",)), "no hub revision"),
+        (ModelEntry(repo="a/b", revisions=("/etc",)), "no hub revision"),
+    ],
+)
+def test_entries_that_cannot_be_meant(entry: ModelEntry, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        checkpoints_from_entry(entry)
+    assert "\x1b" not in str(error.value)
