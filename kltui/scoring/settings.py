@@ -13,7 +13,7 @@ Stage = Literal["fetch", "load", "tokenize", "score"]
 
 @dataclass(frozen=True, slots=True)
 class ScoringSettings:
-    """The `[scoring]` table of a job file; every field that can change a value enters the vector's key."""
+    """The `[scoring]` table of a job file; what can change a value enters the vector's key."""
 
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -23,6 +23,7 @@ class ScoringSettings:
     tokens: bool = False
     batch_tokens: int = 0
     allow_bin: bool = False
+    batch_texts: int = 0  # at most so many texts in a batch; 0: as many as the tokens allow
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,120 @@
+"""Texts as token ids, cut to the model's context, sorted and packed into batches: plain numpy, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One row of a batch: the ids [start, stop) of text `text`, of which [first, stop) are scored.
+
+    The model reads [start, stop - 1): the last id is only ever a target.
+    """
+
+    text: int
+    start: int
+    stop: int
+    first: int
+
+    @property
+    def n_inputs(self) -> int:
+        """Ids that the model reads."""
+        return self.stop - 1 - self.start
+
+    @property
+    def n_scored(self) -> int:
+        """Targets."""
+        return self.stop - self.first
+
+
+def cut_pieces(lengths: Sequence[int], first: int, context: int | None, overlong: str) -> list[Piece]:
+    """Pieces of all texts by the length policy (SPEC section 3); texts with nothing to score have none.
+
+    `lengths` counts ids with their prefix; `first` is the first scored position. A text is over-long when it has
+    more than `context` ids; `window` then scores every id once: inputs of `context` ids, the last window reaching
+    back as far as it can (lm-evaluation-harness `loglikelihood_rolling`).
+    """
+    too_long = [i for i, n in enumerate(lengths) if context is not None and n > context]
+    if too_long and overlong == "error":
+        worst = max(too_long, key=lambda i: lengths[i])
+        raise KltuiError(
+            f"{len(too_long)} of {len(lengths)} texts have more tokens than the model's context of {context}; "
+            f"text {worst} has {lengths[worst]}",
+            'set overlong = "window" (every token scored once) or "truncate" in [scoring], or cut the corpus: chunk = true',
+        )
+    pieces: list[Piece] = []
+    for text, length in enumerate(lengths):
+        if context is not None and length > context:
+            pieces += (
+                _windows(text, length, first, context)
+                if overlong == "window"
+                else [Piece(text, 0, context, first)]
+            )
+        elif length > first:
+            pieces.append(Piece(text, 0, length, first))
+    return pieces
+
+
+def _windows(text: int, length: int, first: int, context: int) -> list[Piece]:
+    """Rolling windows of at most `context` inputs that score the ids [first, length) once each."""
+    windows = []
+    scored = 1
+    while scored < length:
+        stop = min(scored + context, length)
+        start = max(0, stop - 1 - context)
+        if stop > first:
+            windows.append(Piece(text, start, stop, max(scored, first)))
+        scored = stop
+    return windows
+
+
+def plan_batches(pieces: Sequence[Piece], batch_tokens: int, batch_texts: int = 0) -> list[list[Piece]]:
+    """Batches of pieces, longest first, at most `batch_tokens` padded inputs each, but one piece at least."""
+    batches: list[list[Piece]] = []
+    width = 0
+    for piece in sorted(pieces, key=lambda p: (-p.n_inputs, p.text, p.start)):
+        rows = len(batches[-1]) if batches else 0
+        full = batch_texts > 0 and rows >= batch_texts
+        if not batches or full or (rows + 1) * width > batch_tokens:
+            batches.append([])
+            width = piece.n_inputs
+        batches[-1].append(piece)
+    return batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A padded batch: `ids_BT` for the model, and for its n targets: id, flat position in B*T, and text."""
+
+    ids_BT: Ids
+    targets_n: Ids
+    positions_n: Ids
+    texts_n: Ids
+
+    @property
+    def n_scored(self) -> int:
+        """Targets in the batch."""
+        return len(self.targets_n)
+
+
+def fill_batch(pieces: Sequence[Piece], ids: Sequence[Ids]) -> Batch:
+    """The batch of these pieces, padded on the right with id 0, which causal models never look back from."""
+    width = max(p.n_inputs for p in pieces)
+    ids_BT = np.zeros((len(pieces), width), dtype=np.int64)
+    targets, positions, texts = [], [], []
+    for row, piece in enumerate(pieces):
+        ids_BT[row, : piece.n_inputs] = ids[piece.text][piece.start : piece.stop - 1]
+        targets.append(ids[piece.text][piece.first : piece.stop])
+        read_from = piece.first - 1 - piece.start
+        positions.append(np.arange(read_from, piece.n_inputs, dtype=np.int64) + row * width)
+        texts.append(np.full(piece.n_scored, piece.text, dtype=np.int64))
+    return Batch(ids_BT, np.concatenate(targets), np.concatenate(positions), np.concatenate(texts))

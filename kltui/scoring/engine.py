@@ -1,0 +1,92 @@
+"""A loaded model made ready: batches in, log-probabilities of the targets out."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring import anatomy
+from kltui.scoring.batching import Batch
+from kltui.scoring.head import CHUNK_BYTES, log_softmax_gather, make_head
+from kltui.scoring.loading import Loaded, first_line
+from kltui.scoring.settings import ScoringSettings
+
+# Measured: on a CPU batches beyond a few thousand tokens fall out of the cache; a GPU wants them large.
+START_TOKENS = {"cpu": 1536, "cuda": 32_768}
+
+
+class Engine:
+    """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way."""
+
+    def __init__(
+        self, loaded: Loaded, settings: ScoringSettings, device: torch.device, quantization: str
+    ) -> None:
+        self.model = loaded.model
+        self.dtype = loaded.dtype
+        self.attention = loaded.attention
+        self.device = device
+        self.notes: tuple[str, ...] = ()
+        self.layers: tuple[int, ...] = ()
+        self.layer_rule = "none"
+        self.start_tokens = START_TOKENS.get(device.type, 4096)
+        self.shape_key = (
+            f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
+        )
+        try:
+            self._head = make_head(self.model, self.dtype)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise KltuiError(
+                f"the model fails on a small batch: {first_line(error)}", _hint(quantization)
+            ) from error
+        if self._head is None:
+            self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """Log-probabilities (1 + layers, n) of the batch's targets, in nats."""
+        ids_BT = torch.from_numpy(batch.ids_BT).to(self.device)
+        targets_n = torch.from_numpy(batch.targets_n).to(self.device)
+        positions_n = torch.from_numpy(batch.positions_n).to(self.device)
+        if self._head is None:
+            return self._by_own_logits(ids_BT, positions_n, targets_n)[None]
+        module, head = self._head
+        hidden_nD = anatomy.body(self.model, module, ids_BT).flatten(0, 1)[positions_n]
+        return head(hidden_nD, targets_n)[None]
+
+    def _by_own_logits(
+        self, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
+    ) -> NDArray[np.float32]:
+        """Log-probabilities from the model's own logits, a stretch of positions at a time where it can keep some."""
+        B, T = ids_BT.shape
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        step = max(1, 16 * CHUNK_BYTES // (4 * vocabulary * B)) if keeps else T
+        out = torch.empty(len(targets_n), device=self.device)
+        for start in range(0, T, step):
+            columns = torch.arange(start, min(start + step, T), device=self.device)
+            options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
+            logits = self.model(input_ids=ids_BT, use_cache=False, return_dict=True, **options).logits
+            column_n = positions_n % T - start
+            here = (column_n >= 0) & (column_n < len(columns))
+            rows = logits[positions_n[here] // T, column_n[here]].float()
+            out[here] = log_softmax_gather(rows, targets_n[here])
+        return out.cpu().numpy()
+
+    def free_memory(self) -> None:
+        """Give back what a failed batch left behind."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _hint(quantization: str) -> str:
+    if quantization == "none":
+        return "does it run in transformers?"
+    return (
+        f"{quantization} does not run with this model's shapes on this device; score it without quantization"
+    )

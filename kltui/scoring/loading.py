@@ -1,0 +1,249 @@
+"""A model folder to a model in memory: what is in it is checked first, and nothing is loaded half."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.scoring import quantize
+
+if TYPE_CHECKING:
+    import torch
+
+_OTHER_FORMATS = {
+    ".gguf": "GGUF (llama.cpp)",
+    ".h5": "TensorFlow",
+    ".msgpack": "Flax",
+    ".onnx": "ONNX",
+    ".pth": "raw PyTorch",
+    ".pt": "raw PyTorch",
+    ".nemo": "NeMo",
+}
+
+# The names under which configurations keep the number of positions; ALiBi and state-space models have none.
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+_UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, its configuration, attention implementation, and what was said on the way."""
+
+    model: Any
+    config: Any
+    attention: str
+    dtype: torch.dtype
+    notes: tuple[str, ...]
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device that `device` names; "auto" is CUDA where there is one, else the CPU."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise KltuiError(
+            f"unknown device {device!r}", 'device is "auto", "cpu", "cuda", "cuda:1" or "mps"'
+        ) from error
+    if picked.type == "cuda" and not torch.cuda.is_available():
+        raise KltuiError(
+            f"device {device!r} was asked for, but torch sees no CUDA device", 'use device = "auto" or "cpu"'
+        )
+    return picked
+
+
+def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[str, ...]]:
+    """The dtype to compute in, and a note where it is not the one asked for: CPUs never compute in fp16."""
+    import torch
+
+    if dtype == "float16" and device.type == "cpu":
+        return torch.float32, (
+            "float16 was asked for; on a CPU the weights are upcast and computed in float32",
+        )
+    return getattr(torch, dtype), ()
+
+
+def load_config(folder: Path) -> Any:
+    """The folder's configuration; a folder that holds no scoreable model says what it holds instead."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise KltuiError(
+                f"{folder} is an adapter (PEFT), not a model", "merge it into its base model and save that"
+            )
+        raise KltuiError(
+            f"{folder} has no config.json", "a model folder holds config.json, weights and a tokenizer"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise _config_error(folder, error) from error
+
+
+def _config_error(folder: Path, error: Exception) -> KltuiError:
+    if "trust_remote_code" in str(error):
+        return KltuiError(
+            f"the model in {folder} needs Python code of its own, which kltui never runs",
+            "use a version of the model that transformers knows by itself",
+        )
+    return KltuiError(
+        f"the configuration in {folder} cannot be read: {first_line(error)}", "is config.json whole?"
+    )
+
+
+def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
+    """The weight files and whether they are safetensors; any other format is an error that names it."""
+    safe = sorted(folder.glob("model*.safetensors"))
+    if safe:
+        return safe, True
+    pickled = sorted(folder.glob("pytorch_model*.bin"))
+    if pickled and allow_bin:
+        return pickled, False
+    if pickled:
+        raise KltuiError(
+            f"{folder} holds only pickled weights ({pickled[0].name}), which can run code when they are opened",
+            "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
+        )
+    strangers = {_OTHER_FORMATS[p.suffix] for p in folder.iterdir() if p.suffix in _OTHER_FORMATS}
+    seen = f"only {', '.join(sorted(strangers))} files" if strangers else "no weight files"
+    raise KltuiError(f"{folder} holds {seen}", "kltui reads model*.safetensors as transformers writes them")
+
+
+def context_length(config: Any) -> int | None:
+    """Positions that the model was made for, or None where it has no such limit."""
+    text = config.get_text_config()
+    if text.model_type in _UNBOUNDED or getattr(text, "alibi", False):
+        return None
+    for name in _CONTEXT_NAMES:
+        value = getattr(text, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def load_model(
+    folder: Path, config: Any, dtype: str, quantization: str, device: torch.device, allow_bin: bool
+) -> Loaded:
+    """The folder's model on `device`, complete: missing or mismatched tensors are an error, never random weights."""
+    _, use_safetensors = weight_files(folder, allow_bin)
+    picked, notes = compute_dtype(dtype, device)
+    attention = _attention(config)
+    options: dict[str, Any] = {
+        "config": config,
+        "dtype": picked,
+        "attn_implementation": attention,
+        "use_safetensors": use_safetensors,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+        **quantize.options(quantization, picked, device),
+    }
+    model, info = _from_pretrained(folder, options)
+    notes += _check_complete(folder, info)
+    if not quantize.is_quantized(quantization):
+        model.to(device)
+    model.eval()
+    model.config.use_cache = False
+    return Loaded(model, config, attention, picked, notes)
+
+
+def _attention(config: Any) -> str:
+    """sdpa where the family has it (1.25 to 1.5 times faster than eager), else eager."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        family = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    except KeyError as error:
+        raise KltuiError(
+            f"{config.model_type} is not a causal language model in transformers",
+            "kltui scores causal models only",
+        ) from error
+    return "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"
+
+
+def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (ValueError, OSError, RuntimeError, KeyError, ImportError, TypeError) as error:
+        raise _load_error(folder, error) from error
+    model, info = loaded
+    return model, info
+
+
+def _load_error(folder: Path, error: Exception) -> KltuiError:
+    text = str(error)
+    if "out of memory" in text.lower() or "alloc" in text.lower():
+        return KltuiError(
+            f"{folder} does not fit in memory: {first_line(error)}", "use a smaller dtype or another device"
+        )
+    if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
+        return KltuiError(
+            f"the weights in {folder} do not have the shapes that its config.json asks for",
+            "are both of one model?",
+        )
+    if "safetensor" in type(error).__name__.lower() or "header" in text.lower():
+        return KltuiError(
+            f"a weight file in {folder} is damaged: {first_line(error)}", "fetch or copy it again"
+        )
+    return KltuiError(f"the model in {folder} cannot be loaded: {first_line(error)}", "are its files whole?")
+
+
+def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
+    """Notes on unused tensors; an error where the model would be partly random."""
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise KltuiError(
+            f"the weights in {folder} lack {len(missing)} tensors of the model, first {missing[0]}",
+            "the folder is incomplete or of another architecture; random weights are never scored",
+        )
+    mismatched = sorted(str(key) for key in info["mismatched_keys"])
+    if mismatched:
+        raise KltuiError(
+            f"tensors in {folder} have the wrong shape: {mismatched[0]}",
+            "are config and weights of one model?",
+        )
+    if info["error_msgs"]:
+        raise KltuiError(
+            f"the weights in {folder} did not load: {info['error_msgs'][0]}", "are its files whole?"
+        )
+    unused = sorted(info["unexpected_keys"])
+    return (
+        (f"{len(unused)} tensors in the files are not used by the model, first {unused[0]}",)
+        if unused
+        else ()
+    )
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Within it transformers draws no progress bars and logs errors only."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """`Kind: first line of its message`, at most 300 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]

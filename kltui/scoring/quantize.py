@@ -1,0 +1,79 @@
+"""Quantised variants: what each name asks of transformers, and what to install where that is missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+
+if TYPE_CHECKING:
+    import torch
+
+QUANTIZATIONS = ("none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4")
+
+_NEEDS = {
+    "bnb": (("bitsandbytes", "accelerate"), "pip install 'kltui[quant]'"),
+    "torchao": (("torchao", "accelerate"), "pip install torchao accelerate"),
+}
+
+
+def is_quantized(quantization: str) -> bool:
+    """Whether the variant is anything but the weights as they are; an unknown name is an error."""
+    if quantization not in QUANTIZATIONS:
+        raise KltuiError(f"unknown quantization {quantization!r}", f"one of: {', '.join(QUANTIZATIONS)}")
+    return quantization != "none"
+
+
+def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for this variant: none, or its quantisation and where to put it."""
+    if not is_quantized(quantization):
+        return {}
+    _require(quantization)
+    config = _bitsandbytes(quantization, dtype) if quantization.startswith("bnb") else _torchao(quantization)
+    return {"quantization_config": config, "device_map": {"": str(device)}}
+
+
+def _require(quantization: str) -> None:
+    packages, command = _NEEDS[quantization.partition("-")[0]]
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise KltuiError(
+            f"quantization {quantization!r} needs {' and '.join(missing)}, not installed here", command
+        )
+
+
+def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
+    """LLM.int8, or 4-bit fp4 or nf4 with computations in `dtype` (the papers' 4-bit is fp4)."""
+    import transformers
+
+    make: Any = transformers.BitsAndBytesConfig
+    if quantization == "bnb-8bit":
+        return make(load_in_8bit=True)
+    kind = quantization.removeprefix("bnb-")
+    return make(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=dtype)
+
+
+def _torchao(quantization: str) -> Any:
+    """Weight-only int8 or int4 of torchao."""
+    from transformers import TorchAoConfig
+
+    try:
+        ao: Any = import_module("torchao.quantization")
+        kind = ao.Int8WeightOnlyConfig() if quantization == "torchao-int8" else ao.Int4WeightOnlyConfig()
+    except (ImportError, AttributeError) as error:
+        raise KltuiError(
+            f"this torchao offers no {quantization}: {error}", "install a newer torchao"
+        ) from error
+    return TorchAoConfig(kind)
+
+
+def versions(quantization: str) -> dict[str, str]:
+    """Versions of the libraries that make this variant, for the vector's key."""
+    from importlib.metadata import version
+
+    if not is_quantized(quantization):
+        return {}
+    name = _NEEDS[quantization.partition("-")[0]][0][0]
+    return {name: version(name)}

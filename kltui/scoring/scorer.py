@@ -1,0 +1,242 @@
+"""One checkpoint and a corpus in, log-likelihood vectors out (SPEC section 3)."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring import loading, quantize, tokens
+from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.engine import Engine
+from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
+
+SCORING_VERSION = "1"
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A corpus in one tokenizer's ids, cut for one context length."""
+
+    tokenizer: tokens.Tokenizer
+    ids: list[Ids]
+    pieces: list[Piece]
+    n_overlong: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Ids that are scored."""
+        return sum(piece.n_scored for piece in self.pieces)
+
+
+class Scorer:
+    """Scores checkpoints on one corpus; set-up that checkpoints of one run share is kept between calls."""
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        corpus_sha256: str,
+        settings: ScoringSettings,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self.texts = list(texts)
+        self.corpus_sha256 = corpus_sha256
+        self.settings = settings
+        self.cache_dir = cache_dir
+        self.device = loading.pick_device(settings.device)
+        self._batch_tokens: dict[str, int] = {}
+
+    def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
+        """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind."""
+        started = time.perf_counter()
+        progress(Progress("tokenize", texts_total=len(self.texts)))
+        config = loading.load_config(folder)
+        prepared = self._prepare(folder, config)
+        tokenized = time.perf_counter()
+        progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
+        loaded = loading.load_model(
+            folder, config, self.settings.dtype, quantization, self.device, self.settings.allow_bin
+        )
+        with torch.inference_mode():
+            engine = Engine(loaded, self.settings, self.device, quantization)
+            ready = time.perf_counter()
+            sums = self._run(engine, prepared, progress)
+        ended = time.perf_counter()
+        stats = {
+            "seconds_tokenize": tokenized - started,
+            "seconds_load": ready - tokenized,
+            "seconds_score": ended - ready,
+            "tokens": float(prepared.n_tokens),
+            "tokens_per_second": prepared.n_tokens / max(ended - ready, 1e-9),
+            "n_unscored": float((sums.n_scored_N == 0).sum()),
+            "n_overlong": float(prepared.n_overlong),
+            "batch_tokens": float(self._budget(engine)),
+            "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
+        }
+        if self.device.type == "cuda":
+            stats["peak_cuda_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
+        key = self._key(engine, prepared.tokenizer, quantization, weights_key)
+        notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared))
+        return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
+
+    def _prepare(self, folder: Path, config: Any) -> _Prepared:
+        """The corpus in this folder's ids, checked against the model's context before anything is run."""
+        tokenizer = tokens.load_tokenizer(folder, self.settings.bos)
+        ids = tokens.encode(tokenizer, self.texts, self.corpus_sha256, self.cache_dir)
+        context = loading.context_length(config)
+        lengths = [len(row) for row in ids]
+        pieces = cut_pieces(lengths, tokenizer.first_scored, context, self.settings.overlong)
+        n_overlong = sum(1 for n in lengths if context is not None and n > context)
+        self._check_vocabulary(ids, config)
+        return _Prepared(tokenizer, ids, pieces, n_overlong)
+
+    def _check_vocabulary(self, ids: list[Ids], config: Any) -> None:
+        size = getattr(config.get_text_config(), "vocab_size", None)
+        highest = max((int(row.max()) for row in ids if len(row)), default=0)
+        if size is not None and highest >= size:
+            raise KltuiError(
+                f"the tokenizer gives id {highest}, but the model has {size} entries",
+                "tokenizer and model are not of one kind",
+            )
+
+    def _budget(self, engine: Engine) -> int:
+        """Padded inputs per batch: asked for, found before for this model, or the device's start value."""
+        return self.settings.batch_tokens or self._batch_tokens.get(engine.shape_key, engine.start_tokens)
+
+    def _run(self, engine: Engine, prepared: _Prepared, progress: Report) -> _Sums:
+        """Sums over all batches; on out-of-memory the budget is halved and the rest planned anew."""
+        sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
+        todo = prepared.pieces
+        budget = self._budget(engine)
+        done = 0
+        while todo:
+            batches = plan_batches(todo, budget, self.settings.batch_texts)
+            try:
+                for at, pieces in enumerate(batches):
+                    batch = fill_batch(pieces, prepared.ids)
+                    sums.add(batch, engine(batch), engine.dtype)
+                    done += batch.n_scored
+                    todo = [piece for later in batches[at + 1 :] for piece in later]
+                    progress(self._progress(sums, done, prepared.n_tokens))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                budget = _halved(error, budget, max(len(batches[0]), 1))
+                engine.free_memory()
+        self._batch_tokens[engine.shape_key] = budget
+        return sums
+
+    def _progress(self, sums: _Sums, done: int, total: int) -> Progress:
+        texts_done = int((sums.n_scored_N > 0).sum())
+        return Progress("score", texts_done, len(self.texts), done, total)
+
+    def _key(
+        self, engine: Engine, tokenizer: tokens.Tokenizer, quantization: str, weights_key: str
+    ) -> dict[str, str]:
+        """Everything that changes a value."""
+        return {
+            "weights": weights_key,
+            "corpus": self.corpus_sha256,
+            "tokenizer": tokenizer.sha256,
+            "bos": self.settings.bos,
+            "prefix": ",".join(map(str, tokenizer.prefix)),
+            "overlong": self.settings.overlong,
+            "dtype": str(engine.dtype).removeprefix("torch."),
+            "quantization": quantization,
+            "attention": engine.attention,
+            "lens": engine.layer_rule,
+            "device": self.device.type,
+            **library_versions(quantization),
+        }
+
+    def _notes(self, sums: _Sums, prepared: _Prepared) -> tuple[str, ...]:
+        notes = []
+        unscored = int((sums.n_scored_N == 0).sum())
+        if unscored:
+            notes.append(f"{unscored} of {len(self.texts)} texts have no token to score and are NaN")
+        if prepared.n_overlong:
+            done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
+            notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
+        if prepared.tokenizer.dropped_suffix:
+            notes.append("the tokenizer's end-of-text token was left out")
+        return tuple(notes)
+
+
+def library_versions(quantization: str) -> dict[str, str]:
+    """Versions of what computes a value: torch, transformers, this room, and the quantising library."""
+    from importlib.metadata import version
+
+    return {
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "scoring": SCORING_VERSION,
+        **quantize.versions(quantization),
+    }
+
+
+def _halved(error: Exception, budget: int, rows: int) -> int:
+    """Half the budget where `error` is out-of-memory and there is something to halve; else the error itself."""
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
+        error
+    )
+    if not out_of_memory:
+        raise KltuiError(
+            f"the model failed: {loading.first_line(error)}", "does it run in transformers?"
+        ) from error
+    if rows == 1:
+        raise KltuiError(
+            "one text alone does not fit in memory",
+            "use a smaller dtype, another device, or a smaller corpus max_bytes",
+        ) from error
+    return budget // 2
+
+
+class _Sums:
+    """Log-likelihoods as they add up: float64 per text and vector, and single tokens where they are kept."""
+
+    def __init__(self, n_texts: int, layers: tuple[int, ...], keep_tokens: bool) -> None:
+        self.loglik_LN = np.zeros((1 + len(layers), n_texts))
+        self.n_scored_N = np.zeros(n_texts, dtype=np.int32)
+        self.kept: dict[int, list[NDArray[np.float32]]] | None = {} if keep_tokens else None
+
+    def add(self, batch: Batch, logp_Ln: NDArray[np.float32], dtype: torch.dtype) -> None:
+        """Add one batch's log-probabilities (1 + layers, n); a NaN or infinity is fatal and names its text."""
+        wrong = ~np.isfinite(logp_Ln).all(axis=0)
+        if wrong.any():
+            text = int(batch.texts_n[int(np.argmax(wrong))])
+            raise KltuiError(
+                f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
+                'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
+            )
+        n_texts = len(self.n_scored_N)
+        for row, logp_n in enumerate(logp_Ln):
+            self.loglik_LN[row] += np.bincount(
+                batch.texts_n, weights=logp_n.astype(np.float64), minlength=n_texts
+            )
+        self.n_scored_N += np.bincount(batch.texts_n, minlength=n_texts).astype(np.int32)
+        if self.kept is not None:
+            for text in np.unique(batch.texts_n):
+                self.kept.setdefault(int(text), []).append(logp_Ln[0][batch.texts_n == text])
+
+    def vectors(self, layers: tuple[int, ...]) -> tuple[Vector, ...]:
+        """The final vector and one per layer; unscored texts are NaN."""
+        unscored = self.n_scored_N == 0
+        vectors = []
+        for layer, loglik_N in zip((None, *layers), self.loglik_LN, strict=True):
+            vectors.append(Vector(layer, np.where(unscored, np.nan, loglik_N), self.n_scored_N.copy()))
+        return tuple(vectors)
+
+    def token_logprobs(self) -> tuple[NDArray[np.float32], ...] | None:
+        """Per text its tokens' log-probabilities in order, or None where they were not asked for."""
+        if self.kept is None:
+            return None
+        empty = np.zeros(0, dtype=np.float32)
+        return tuple(np.concatenate(self.kept.get(i, [empty])) for i in range(len(self.n_scored_N)))

@@ -1,0 +1,172 @@
+"""Texts to token ids: special-token policies, the tokenizer's fingerprint, and a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring.batching import Ids
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer with its fingerprint, and the ids that a policy puts in front of every text."""
+
+    backend: Any
+    sha256: str
+    prefix: tuple[int, ...]
+    dropped_suffix: tuple[int, ...] = ()
+
+    @property
+    def first_scored(self) -> int:
+        """Position of the first scored id: after the prefix, and never the first id of all."""
+        return max(1, len(self.prefix))
+
+
+def load_tokenizer(folder: Path, bos: str) -> Tokenizer:
+    """The folder's tokenizer under the BOS policy `bos` (SPEC section 3)."""
+    from transformers import AutoTokenizer
+
+    try:
+        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
+        raise KltuiError(
+            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
+            "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+        ) from error
+    return with_policy(backend, bos)
+
+
+def with_policy(backend: Any, bos: str) -> Tokenizer:
+    """Tokenizer whose prefix follows `bos`: its own default, always one BOS, or never any special token."""
+    default, suffix = _default_frame(backend)
+    prefix = default
+    if bos == "never":
+        prefix = ()
+    elif bos == "always":
+        begin = backend.bos_token_id
+        if begin is None:
+            raise KltuiError(
+                'bos = "always", but this tokenizer has no beginning-of-text token',
+                'use bos = "auto" or "never"',
+            )
+        prefix = default if begin in default else (begin, *default)
+    return Tokenizer(backend, fingerprint(backend), prefix, suffix)
+
+
+def _default_frame(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that the tokenizer itself puts before and after a text."""
+    bare = backend("a", add_special_tokens=False)["input_ids"]
+    framed = backend("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(framed) - len(bare) + 1):
+        if framed[start : start + len(bare)] == bare:
+            return tuple(framed[:start]), tuple(framed[start + len(bare) :])
+    raise KltuiError(
+        "the tokenizer changes a text's own ids when it adds special tokens",
+        'use bos = "never", which adds none',
+    )
+
+
+def fingerprint(backend: Any) -> str:
+    """Hex SHA-256 over everything that decides the ids: the tokenizer's pipeline and vocabulary."""
+    core = getattr(backend, "backend_tokenizer", None)
+    if core is not None:
+        described = core.to_str()
+    else:
+        described = repr((type(backend).__name__, sorted(backend.get_vocab().items())))
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def encode(
+    tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
+) -> list[Ids]:
+    """Ids of every text, prefix included; special-token strings in a text are text, and no EOS is added."""
+    bare = (
+        _cached(tokenizer, texts, corpus_sha256, cache_dir)
+        if cache_dir
+        else _bare_ids(tokenizer.backend, texts)
+    )
+    if not tokenizer.prefix:
+        return bare
+    prefix = np.array(tokenizer.prefix, dtype=np.int64)
+    return [np.concatenate((prefix, ids)) for ids in bare]
+
+
+def _bare_ids(backend: Any, texts: Sequence[str]) -> list[Ids]:
+    """Ids of every text without any special token."""
+    if not texts:
+        return []
+    options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False}
+    try:
+        rows = backend(list(texts), split_special_tokens=True, **options)["input_ids"]
+    except TypeError as error:
+        raise KltuiError(
+            f"this tokenizer cannot read special-token strings as text: {_first_line(error)}",
+            "convert it to a tokenizer.json, which can",
+        ) from error
+    return [np.array(row, dtype=np.int64) for row in rows]
+
+
+def _cached(tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path) -> list[Ids]:
+    """Bare ids from the cache, or made and put there; a file that does not fit is made anew."""
+    name = hashlib.sha256(f"{tokenizer.sha256} {corpus_sha256} {_library()}".encode()).hexdigest()
+    path = cache_dir / f"tokens-{name[:32]}.npz"
+    found = _read_cache(path, len(texts))
+    if found is not None:
+        return found
+    ids = _bare_ids(tokenizer.backend, texts)
+    _write_cache(path, ids)
+    return ids
+
+
+def _library() -> str:
+    from importlib.metadata import version
+
+    return f"tokenizers {version('tokenizers')} transformers {version('transformers')}"
+
+
+def _read_cache(path: Path, n_texts: int) -> list[Ids] | None:
+    """The ids in a cache file, or None where there is none or it is not whole."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            flat: NDArray[np.int32] = file["ids"]
+            ends: NDArray[np.int64] = file["ends"]
+            digest = bytes(file["sha256"])
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    if len(ends) != n_texts or digest != _digest(flat, ends):
+        return None
+    return [row.astype(np.int64) for row in np.split(flat, ends[:-1])] if n_texts else []
+
+
+def _write_cache(path: Path, ids: Sequence[Ids]) -> None:
+    """Write the ids aside, then rename: a killed process leaves no half file under the real name."""
+    ends = np.cumsum([len(row) for row in ids], dtype=np.int64)
+    flat = np.concatenate(ids).astype(np.int32) if ids else np.zeros(0, dtype=np.int32)
+    digest = np.frombuffer(_digest(flat, ends), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".tokens-", suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, ids=flat, ends=ends, sha256=digest)
+        Path(aside).replace(path)
+    except OSError:
+        Path(aside).unlink(missing_ok=True)
+
+
+def _digest(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> bytes:
+    return hashlib.sha256(flat.tobytes() + b"|" + ends.tobytes()).digest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
