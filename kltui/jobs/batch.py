@@ -32,10 +32,10 @@ MAX_DEATHS = 2  # a worker lost over one checkpoint is replaced once
 
 def run_batch(
     job_path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, as_json: bool = False
-) -> int:
-    """Scores what the job file asks for and is not stored yet; the exit code of `kltui --batch`.
+) -> tuple[int, Path | None]:
+    """Scores what the job file asks for and is not stored yet; (exit code, workspace written or None).
 
-    0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
+    The code: 0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
     """
     narrator = Narrator(as_json)
     job = load_job(job_path, overrides)
@@ -45,12 +45,11 @@ def run_batch(
         )
     plan = make_plan(job)
     if dry_run:
-        return _dry_run(plan, narrator)
+        return _dry_run(plan, narrator), None
     with ExitStack() as stack:
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        batch = Batch(plan, store, narrator)
-        return batch.run()
+        return Batch(plan, store, narrator).run(), plan.workspace
 
 
 def _dry_run(plan: Plan, narrator: Narrator) -> int:

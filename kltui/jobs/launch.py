@@ -16,6 +16,9 @@ from kltui.jobs.process import python_command
 from kltui.safe import safe_text
 from kltui.store import JobRow
 
+# Kept so that a child that ends while its starter lives is reaped and leaves no zombie.
+_started: list[subprocess.Popen[bytes]] = []
+
 
 def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
     """Starts `kltui --batch job_path` in a session of its own and returns its process id.
@@ -37,6 +40,7 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
             cwd=Path(job.workspace),
             env=os.environ | {"KLTUI_LOG": str(log)},
         )
+    _started[:] = [p for p in _started if p.poll() is None] + [process]
     return process.pid
 
 

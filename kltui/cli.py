@@ -1,0 +1,217 @@
+"""The command line: one flat set of options, one place where errors are told and exit codes set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kltui import __version__
+from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
+
+DESCRIPTION = """\
+Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
+
+A model's log-likelihoods of a fixed set of texts are its coordinates. kltui scores checkpoints on a corpus,
+keeps the vectors in a workspace (a folder), and shows how models move."""
+
+EPILOG = """\
+examples
+  kltui --demo                     pretrain, score and report a small suite here (about 3 minutes)
+  kltui kltui-demo                 open it
+  kltui --batch job.toml           score what the job file asks for; run it again to resume
+  kltui --batch job.toml --dry-run --set corpus.sample=100
+  kltui --report pythia --section diffusion
+  kltui --export out pythia        CSV and npz files
+
+a job file
+  workspace = "pythia"             # paths are relative to this file
+  [corpus]
+  source = "texts.json"            # .json list, .jsonl ("text"), .txt, folder, or "demo"
+  sample = 1000
+  [[models]]
+  path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
+  [[models]]
+  repo = "EleutherAI/pythia-410m"  # or the hub
+  revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]
+  [scoring]
+  dtype = "float32"
+  layers = "none"                  # "all": every layer through the logit lens
+
+exit codes
+  0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
+  130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="kltui",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "target",
+        nargs="?",
+        metavar="WORKSPACE",
+        help="workspace folder (with --demo: where to put the suite; with --bench: native)",
+    )
+    what = parser.add_argument_group(
+        "what to do (without one of these: the terminal interface)"
+    ).add_mutually_exclusive_group()
+    what.add_argument(
+        "--batch", metavar="JOB", type=Path, help="score a job file without the interface; resumable"
+    )
+    what.add_argument("--report", action="store_true", help="print tables and text plots of WORKSPACE")
+    what.add_argument(
+        "--export", metavar="DIR", type=Path, help="write CSV, JSON and npz files of WORKSPACE to DIR"
+    )
+    what.add_argument(
+        "--demo", action="store_true", help="pretrain, score and report a small suite of models"
+    )
+    what.add_argument(
+        "--bench",
+        action="store_true",
+        help="speed, as ratios to the reference procedure and the machine's floors",
+    )
+    what.add_argument(
+        "--doctor", action="store_true", help="check this installation, this machine and WORKSPACE"
+    )
+    what.add_argument("--version", action="version", version=f"kltui {__version__}")
+    batch = parser.add_argument_group("with --batch")
+    batch.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override one key of the job file, e.g. scoring.dtype=float16",
+    )
+    batch.add_argument("--dry-run", action="store_true", help="say what would be scored and stop")
+    reading = parser.add_argument_group("with --report and --export")
+    reading.add_argument(
+        "--section",
+        metavar="NAME",
+        action="append",
+        help="only this section (may be repeated; an unknown name lists them)",
+    )
+    reading.add_argument(
+        "--preprocess",
+        choices=("none", "clip", "pretraining"),
+        default="none",
+        help="what is done to the vectors first (default: nothing)",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
+    )
+    parser.add_argument("--device", default="auto", help="with --bench: cpu or cuda")
+    look = parser.add_argument_group("with the terminal interface")
+    look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
+    look.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    look.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs kltui and returns its exit code; every KltuiError is told here."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return _command(arguments)(arguments)
+    except KltuiError as error:
+        _tell(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone (`kltui --report | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _tell(error: KltuiError) -> None:
+    lines = error.message.splitlines() or [type(error).__name__]
+    print(f"kltui: {safe_text(lines[0])}", file=sys.stderr)  # noqa: T201
+    for line in [*lines[1:], *error.hint.splitlines()]:
+        print(f"  {safe_text(line.strip())}", file=sys.stderr)  # noqa: T201
+
+
+def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    if arguments.batch:
+        return _batch
+    for name, command in (("report", _report), ("demo", _demo), ("bench", _bench), ("doctor", _doctor)):
+        if getattr(arguments, name):
+            return command
+    return _export if arguments.export else _interface
+
+
+def _batch(arguments: argparse.Namespace) -> int:
+    from kltui.jobs.batch import run_batch
+
+    if arguments.target:
+        raise UsageError(f"unexpected {arguments.target!r}", "The workspace is named in the job file.")
+    code, workspace = run_batch(
+        arguments.batch, arguments.overrides, dry_run=arguments.dry_run, as_json=arguments.json
+    )
+    if code in (0, 1) and workspace is not None and not arguments.json:
+        _print_report(workspace, arguments)
+    return code
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    _print_report(_workspace(arguments), arguments)
+    return 0
+
+
+def _print_report(folder: Path, arguments: argparse.Namespace) -> None:
+    from kltui.view.report import print_report
+    from kltui.workspace import Workspace
+
+    with Workspace.open(folder) as workspace:
+        print_report(workspace, arguments.section, as_json=arguments.json, preprocess=arguments.preprocess)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from kltui.view.export import export
+    from kltui.workspace import Workspace
+
+    with Workspace.open(_workspace(arguments)) as workspace:
+        for path in export(workspace, arguments.export, preprocess=arguments.preprocess):
+            print(safe_text(str(path)))  # noqa: T201
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from kltui.demo.run import run_demo
+
+    return run_demo(Path(arguments.target or "kltui-demo"), as_json=arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from kltui.bench import main as bench
+
+    if arguments.target not in (None, "native"):
+        raise UsageError(f"no benchmark called {arguments.target!r}", "There are: --bench, --bench native.")
+    return bench(arguments.target, device=arguments.device, as_json=arguments.json)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from kltui.doctor import examine
+
+    return examine(Path(arguments.target) if arguments.target else None, as_json=arguments.json)
+
+
+def _interface(arguments: argparse.Namespace) -> int:
+    from kltui.tui.app import run_tui
+
+    path = Path(arguments.target) if arguments.target else None
+    return run_tui(path, read_only=arguments.read_only, ascii=arguments.ascii, no_mouse=arguments.no_mouse)
+
+
+def _workspace(arguments: argparse.Namespace) -> Path:
+    if not arguments.target:
+        raise UsageError("which workspace?", "Name its folder, e.g. kltui --report kltui-demo")
+    return Path(arguments.target)
