@@ -121,5 +121,5 @@ class JobItemRow:
         return self._rate(self.texts_done)
 
     def _rate(self, count: int) -> float:
-        seconds = self.stats.get("score_seconds", 0.0) if self.status == "done" else self.seconds
+        seconds = self.stats.get("seconds_score", 0.0) if self.status == "done" else self.seconds
         return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,35 @@
+"""Shared by all tests: the installed command in its own process, and the tiny models beside this file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def kltui_command(*arguments: str) -> list[str]:
+    """The command line of the kltui that the tests import, wherever it is installed."""
+    from kltui.jobs.process import python_command
+
+    return python_command("kltui.cli", "main", *arguments)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Runs `kltui ARGUMENTS` in an empty folder and returns the finished process."""
+
+    def run(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"} | env
+        return subprocess.run(
+            kltui_command(*arguments), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return run

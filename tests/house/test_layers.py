@@ -1,0 +1,130 @@
+"""The house's one-way road: who may import whom, and who may import torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kltui
+from kltui.jobs.process import python_command
+
+PACKAGE = Path(kltui.__file__).parent
+
+# Each room with the rooms it may use; what is not listed is out of reach.
+BASE = {"errors", "safe"}
+DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "safe": set(),
+    "reference": {"errors"},
+    "native": BASE | {"reference"},
+    "corpus": BASE | {"demo.texts"},
+    "registry": BASE,
+    "analysis": BASE | {"native", "reference"},
+    "store": DATA,
+    "scoring": DATA | {"native", "reference"},
+    "importers": DATA | {"analysis"},
+    "jobs": DATA | {"store", "native", "scoring"},
+    "weight_sweep": DATA | {"store", "analysis"},
+    "workspace": DATA | {"store", "analysis", "native", "weight_sweep"},
+    "view": DATA | {"workspace", "analysis", "native", "store", "reference"},
+    "tui": DATA | {"workspace", "view", "jobs", "analysis", "store", "native"},
+    "demo": DATA | {"jobs", "scoring", "view", "workspace"},
+    "bench": BASE | {"native", "reference", "scoring"},
+    "doctor": DATA | {"native", "store", "workspace"},
+    "cli": {"*"},
+    "__main__": {"cli"},
+    "__init__": {"workspace"},
+    "_core": set(),
+    "_cuda": set(),
+}
+TORCH = ("scoring", "bench", "demo.pretrain", "demo.reference", "registry.tensors")
+
+
+def modules() -> list[str]:
+    return sorted(
+        ".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        for p in PACKAGE.rglob("*.py")
+    )
+
+
+def imports(module: str) -> set[str]:
+    """Every module imported anywhere in `module`, function bodies included, type checking aside."""
+    path = PACKAGE.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    found: set[str] = set()
+    for node in ast.walk(_without_type_checking(ast.parse(source.read_text()))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def _without_type_checking(tree: ast.Module) -> ast.Module:
+    class Drop(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> ast.AST | None:
+            return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+    return Drop().visit(tree)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_one_way(module: str) -> None:
+    room = module.split(".")[0]
+    assert room in ROOMS, f"{room} has no place in the house: give it one in this test and in the README"
+    allowed = ROOMS[room] | {room}
+    if "*" in allowed:
+        return
+    for name in imports(module):
+        if not name.startswith("kltui."):
+            continue
+        target = name.removeprefix("kltui.")
+        if target == "__version__":
+            continue
+        assert any(target == a or target.startswith(a + ".") for a in allowed), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_torch_stays_in_its_rooms(module: str) -> None:
+    if module.startswith(TORCH):
+        return
+    heavy = {name for name in imports(module) if name.split(".")[0] in ("torch", "transformers")}
+    assert not heavy, f"{module} imports {heavy}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import kltui",
+        "from kltui.cli import build_parser; build_parser()",
+        "import kltui.tui.app",
+        "import kltui.workspace, kltui.view.report, kltui.view.export, kltui.analysis.map",
+        "import kltui.jobs.batch, kltui.jobs.launch",
+    ],
+)
+def test_starts_without_torch(statement: str) -> None:
+    code = f"{statement}; import sys; print([m for m in ('torch', 'transformers', 'sklearn', 'scipy') if m in sys.modules])"
+    root = str(PACKAGE.parent)
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_file_is_beyond_six_hundred_lines() -> None:
+    long = [p.name for p in PACKAGE.rglob("*.py") if len(p.read_text().splitlines()) > 600]
+    assert not long
+
+
+def test_command_runs_the_same_package_from_a_folder_named_kltui(tmp_path: Path) -> None:
+    (tmp_path / "kltui").mkdir()
+    (tmp_path / "kltui" / "__init__.py").write_text("raise SystemExit('the wrong kltui')")
+    done = subprocess.run(
+        python_command("kltui.cli", "main", "--version"), cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == f"kltui {kltui.__version__}"

@@ -1,0 +1,210 @@
+"""The store keeps exactly what it was given, for one writer and many readers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kltui.corpus import Corpus
+from kltui.errors import StoreError
+from kltui.registry import Checkpoint, HubSource, LocalSource
+from kltui.store import Store
+from kltui.store.filesystem import file_system, is_network
+from kltui.store.schema import MIGRATIONS
+
+CORPUS = Corpus(("one", "zwei\0", "três é", ""), domains=("a", "b", "a", ""), record={"seed": 42})
+
+
+def put(store: Store, name: str = "tiny", step: int | None = 3, layer: int | None = None, weights: str = "w1") -> int:
+    """Stores one vector for a checkpoint and returns the checkpoint's id."""
+    checkpoint = Checkpoint(name, LocalSource(Path("/models/tiny")), step, seed=1, tags=("x", "y"))
+    loglik = np.array([-1.5, np.nan, -1e-300, -7.25e10])
+    with store.atomic():
+        corpus = store.corpora.add(CORPUS, "texts.json")
+        cid = store.checkpoints.upsert(checkpoint)
+        store.checkpoints.set_weights(cid, weights)
+        store.vectors.put(
+            cid, corpus, layer, {"weights": weights, "bos": "auto"}, "bos=auto", loglik, np.arange(4, dtype=np.int32), None
+        )
+    return cid
+
+
+def test_what_goes_in_comes_out_bit_for_bit(tmp_path: Path) -> None:
+    writer = Store.write(tmp_path)
+    cid = put(writer)
+    writer.close()
+    store = Store.read(tmp_path)
+    (row,) = store.vectors.rows()
+    loglik, n_scored = store.vectors.load([row.id], 4)
+    np.testing.assert_array_equal(loglik[0], [-1.5, np.nan, -1e-300, -7.25e10])
+    np.testing.assert_array_equal(n_scored[0], [0, 1, 2, 3])
+    assert (row.checkpoint_id, row.layer, row.n_unscored) == (cid, None, 1)
+    (checkpoint,) = store.checkpoints.all()
+    assert checkpoint.checkpoint == Checkpoint("tiny", LocalSource(Path("/models/tiny")), 3, seed=1, tags=("x", "y"))
+    assert checkpoint.status == "scored"
+    assert store.corpora.texts(1) == list(CORPUS.texts)
+    assert store.corpora.texts(1, [2, 0]) == ["três é", "one"]
+    assert store.corpora.domains(1) == ["a", "b", "a", ""]
+    np.testing.assert_array_equal(store.corpora.text_bytes(1), CORPUS.text_bytes)
+    store.close()
+
+
+def test_new_weights_under_an_old_name_leave_the_old_vectors_out(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    put(store, weights="old")
+    put(store, weights="new")
+    assert [v.weights for v in store.vectors.rows()] == ["new"]
+    assert {v.weights for v in store.vectors.rows(current_only=False)} == {"old", "new"}
+    store.close()
+
+
+def test_same_key_replaces_and_layers_stand_beside(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    cid = put(store)
+    put(store)
+    put(store, layer=0)
+    assert sorted(v.layer is None for v in store.vectors.rows()) == [False, True]
+    assert set(store.vectors.stored_layers(cid, 1, "bos=auto", "w1")) == {None, 0}
+    assert store.checkpoints.all()[0].layers == 1
+    store.close()
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with pytest.raises(RuntimeError, match="half way"), store.atomic():
+        store.corpora.add(CORPUS, "x")
+        raise RuntimeError("half way")
+    assert store.corpora.all() == []
+    store.close()
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    put(store)
+    store.db.execute("UPDATE vector SET loglik = zeroblob(32)")
+    with pytest.raises(StoreError, match="damaged"):
+        store.vectors.load([1], 4)
+    store.close()
+
+
+def test_second_writer_is_told_who_writes(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from kltui.store import Store;"
+        f"s = Store.write(Path({str(tmp_path)!r})); print('ready', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline().strip() == "ready"
+    with pytest.raises(StoreError, match=rf"process {process.pid} on {socket.gethostname()}"):
+        Store.write(tmp_path)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+    survivor = Store.write(tmp_path)
+    assert survivor.taken_from is not None and survivor.taken_from.pid == process.pid
+    survivor.close()
+
+
+def test_reused_pid_does_not_look_alive(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    store.db.execute("UPDATE writer SET pid = ?, boot = 'another life'", (os.getppid(),))
+    store.db.close()
+    again = Store.write(tmp_path)
+    assert again.taken_from is not None
+    again.close()
+
+
+def test_other_host_counts_by_its_heartbeat(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    store.db.execute("UPDATE writer SET host = 'elsewhere'")
+    with pytest.raises(StoreError, match="elsewhere"):
+        Store.write(tmp_path)
+    store.db.execute("UPDATE writer SET heartbeat = heartbeat - 1000")
+    taken = Store.write(tmp_path)
+    assert taken.taken_from is not None and taken.taken_from.host == "elsewhere"
+    taken.close()
+    store.close()
+
+
+def test_reader_is_not_held_up_by_an_open_transaction(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    put(store)
+    reader = Store.read(tmp_path)
+    before = reader.generation()
+    with store.atomic():
+        store.checkpoints.set_weights(1, "w2")
+        assert reader.checkpoints.all()[0].weights == "w1"
+    assert reader.checkpoints.all()[0].weights == "w2"
+    assert reader.generation() != before
+    reader.close()
+    store.close()
+
+
+def test_reader_may_move_between_threads(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    put(store)
+    reader = Store.read(tmp_path)
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(len(reader.vectors.rows())))
+    thread.start()
+    thread.join()
+    assert seen == [1]
+    reader.close()
+    store.close()
+
+
+def test_missing_foreign_damaged_and_newer_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no kltui workspace"):
+        Store.read(tmp_path)
+    path = tmp_path / "kltui.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA application_id = 7")
+    db.execute("CREATE TABLE t (x)")
+    db.commit()
+    with pytest.raises(StoreError, match="not made by kltui"):
+        Store.write(tmp_path)
+    db.execute(f"PRAGMA application_id = {0x6B6C7475}")
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.commit()
+    db.close()
+    with pytest.raises(StoreError, match="newer kltui"):
+        Store.read(tmp_path)
+    path.write_bytes(b"not a database at all" * 1000)
+    with pytest.raises(StoreError, match="damaged"):
+        Store.read(tmp_path)
+
+
+def test_hub_source_comes_back_with_its_commit(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        cid = store.checkpoints.upsert(Checkpoint("p", HubSource("o/p", "step1"), 1))
+        store.checkpoints.set_weights(cid, "o/p@abc", "abc")
+        store.checkpoints.upsert(Checkpoint("p", HubSource("o/p", "step1"), 1))
+    assert store.checkpoints.all()[0].checkpoint.source == HubSource("o/p", "step1", "abc")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [("/home/me/x", "nfs4"), ("/home", "nfs4"), ("/scratch/a b/c", "lustre"), ("/tmp", "ext4"), ("/homework", "ext4")],
+)
+def test_mount_table_names_the_file_system(tmp_path: Path, folder: str, kind: str) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/vda / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\nx /scratch/a\\040b lustre rw 0 0\n")
+    assert file_system(Path(folder), mounts) == kind
+    assert is_network(kind) == (kind != "ext4")
