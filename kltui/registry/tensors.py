@@ -1,0 +1,298 @@
+"""Weight files opened as raw bytes: no model is built, nothing is copied, tied weights appear once.
+
+A safetensors file is 8 bytes of header length (little endian), a JSON header naming each tensor's dtype, shape and
+byte range, then the bytes. Its header is checked in full before a byte of data is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+
+Bytes = NDArray[np.uint8]
+
+MAX_HEADER = 100_000_000
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+    "C64": 64, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+# What some families store beside their parameters: rotary tables, causal masks, fixed position tables.
+_BUFFER = re.compile(
+    r"(^|\.)(inv_freq|original_inv_freq|cos_cached|sin_cached|masked_bias|causal_mask|running_mean|running_var"
+    r"|num_batches_tracked|embed_positions\.weights|position_ids)$"
+)
+_MASK = re.compile(r"(^|\.)(attn|attention|self_attention|self_attn)\.bias$")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head)\.weight$")
+_EMBEDDING = re.compile(
+    r"(^|\.)(wte|embed_in|embed_tokens|word_embeddings|word_embedding|tok_embeddings|tokens_embed|embeddings"
+    r"|embedding|embed)\.weight$"
+)
+
+
+class TensorFileError(KltuiError):
+    """A weight file that is not what it says it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """One tensor as it lies in its file: raw bytes (1-D, read-only), dtype in safetensors' names, shape."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes = field(repr=False)
+
+    @property
+    def n_elements(self) -> int:
+        """Number of elements, 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
+    """Every tensor of the model in `folder` by name, mapped from its files; a tied output head is left out.
+
+    `pytorch_model.bin` is a pickle: it is read (tensors only) where there are no safetensors and `allow_bin`.
+    """
+    found = _open_safetensors(folder)
+    if found is None:
+        found = _open_bin(folder, allow_bin)
+    return _tied_once(found, _tie_flag(folder))
+
+
+def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
+    """The trained parameters among `tensors`, by sorted name.
+
+    Left out as buffers: integer and boolean tensors, rotary tables, causal masks (`attention.bias` with three or
+    more axes), masked_bias, running statistics. Quantised weights are refused: their distance has no meaning here.
+    """
+    kept = {}
+    for name in sorted(tensors):
+        t = tensors[name]
+        if name.endswith(("weight", "qweight")) and t.dtype not in FLOATS:
+            raise TensorFileError(
+                f"{t.path.name}: {name} is stored as {t.dtype}",
+                "weight distances need checkpoints saved in float32, float16, bfloat16 or float64",
+            )
+        mask = _MASK.search(name) is not None and len(t.shape) >= 3
+        if t.dtype in FLOATS and not mask and not _BUFFER.search(name):
+            kept[name] = t
+    return kept
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The checked header of a safetensors file, {name: {dtype, shape, data_offsets}}, and where its data begin."""
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        first = f.read(8)
+        if len(first) < 8:
+            raise _bad(path, f"has {size} bytes, too few for a header")
+        length = int.from_bytes(first, "little")
+        if length > MAX_HEADER or length > size - 8:
+            raise _bad(path, f"says its header has {length} bytes; the file has {size}")
+        raw = f.read(length)
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as e:
+        raise _bad(path, f"has a header that is no JSON object ({e})") from e
+    if not isinstance(header, dict):
+        raise _bad(path, "has a header that is no JSON object")
+    header.pop("__metadata__", None)
+    _check_entries(path, header, size - 8 - length)
+    return header, 8 + length
+
+
+def _open_safetensors(folder: Path) -> dict[str, TensorFile] | None:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return _open_file(single)
+    if index.is_file():
+        return _open_shards(folder, index, _open_file)
+    return None
+
+
+def _open_file(path: Path) -> dict[str, TensorFile]:
+    header, start = read_header(path)
+    data: Bytes = np.memmap(path, dtype=np.uint8, mode="r")
+    out = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        piece = data[start + begin : start + end]
+        out[name] = TensorFile(name, path, entry["dtype"], tuple(entry["shape"]), piece)
+    return out
+
+
+def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile]:
+    """The tensors an index file promises, each from the shard it names."""
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        pairs = [(str(k), str(v)) for k, v in weight_map.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise _bad(index, "is no index with a weight_map") from e
+    shards: dict[str, dict[str, TensorFile]] = {}
+    for shard in sorted({v for _, v in pairs}):
+        if Path(shard).name != shard or shard in ("", ".", ".."):
+            raise _bad(index, f"names a shard outside its folder: {shard!r}")
+        if not (folder / shard).is_file():
+            raise TensorFileError(f"{folder}: shard {shard} is missing", "download the checkpoint again")
+        shards[shard] = opener(folder / shard)
+    for name, shard in pairs:
+        if name not in shards[shard]:
+            raise _bad(index, f"says {name} is in {shard}, which does not hold it")
+    return {name: shards[shard][name] for name, shard in pairs}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _check_entries(path: Path, header: dict[str, Any], n_bytes: int) -> None:
+    """Every entry well formed, and the byte ranges covering the data once, without hole or overlap."""
+    spans = []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            raise _bad(path, f"describes {name!r} without dtype, shape and data_offsets")
+        shape, offsets, dtype = entry["shape"], entry["data_offsets"], entry["dtype"]
+        if not isinstance(dtype, str) or dtype not in BITS:
+            raise _bad(path, f"gives {name!r} the unknown dtype {dtype!r}")
+        if not _naturals(shape):
+            raise _bad(path, f"gives {name!r} the shape {shape!r}")
+        if not _naturals(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= n_bytes:
+            raise _bad(path, f"places {name!r} at {offsets!r} of {n_bytes} bytes of data")
+        if (offsets[1] - offsets[0]) * 8 != math.prod(shape) * BITS[dtype]:
+            raise _bad(path, f"gives {name!r} {offsets[1] - offsets[0]} bytes for shape {shape} of {dtype}")
+        spans.append((offsets[0], offsets[1], name))
+    at = 0
+    for begin, end, name in sorted(spans):
+        if begin != at:
+            raise _bad(path, f"has {'overlapping' if begin < at else 'unclaimed'} bytes before {name!r}")
+        at = end
+    if at != n_bytes:
+        raise _bad(path, f"has {n_bytes - at} bytes of data that belong to no tensor")
+
+
+def _naturals(value: object) -> bool:
+    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**63 for v in value)
+
+
+def _bad(path: Path, what: str) -> TensorFileError:
+    return TensorFileError(
+        f"{path} {what}", "the file is damaged or no safetensors file: download or save it again"
+    )
+
+
+# ---- tied weights
+
+
+def _tie_flag(folder: Path) -> bool | None:
+    """`tie_word_embeddings` of config.json, None where it says nothing."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    inner = config.get("text_config")
+    flag = config.get(
+        "tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, dict) else None
+    )
+    return flag if isinstance(flag, bool) else None
+
+
+def _tied_once(tensors: dict[str, TensorFile], flag: bool | None) -> dict[str, TensorFile]:
+    """Without the output head where it is the input embedding: by the config, else by equal bytes."""
+    if flag is False:
+        return tensors
+    embeddings = [t for n, t in tensors.items() if _EMBEDDING.search(n)]
+    for name in [n for n in tensors if _HEAD.search(n)]:
+        head = tensors[name]
+        same = [e for e in embeddings if e.name != name and (e.shape, e.dtype) == (head.shape, head.dtype)]
+        if any(flag or _equal(e.data, head.data) for e in same):
+            tensors = {n: t for n, t in tensors.items() if n != name}
+    return tensors
+
+
+def _equal(a: Bytes, b: Bytes, block: int = 1 << 24) -> bool:
+    return all(np.array_equal(a[i : i + block], b[i : i + block]) for i in range(0, len(a), block))
+
+
+# ---- pickled weights
+
+
+def _open_bin(folder: Path, allow_bin: bool) -> dict[str, TensorFile]:
+    single, index = folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"
+    if not single.is_file() and not index.is_file():
+        raise TensorFileError(
+            f"{folder} holds no weights",
+            "it needs model.safetensors, or shards with model.safetensors.index.json",
+        )
+    if not allow_bin:
+        raise TensorFileError(
+            f"{folder} holds its weights only as pytorch_model.bin, a pickle",
+            "set allow_bin = true to read it (tensors only), or convert it to safetensors",
+        )
+    if single.is_file():
+        return _drop_shared(_open_pickle(single))
+    return _drop_shared(_open_shards(folder, index, _open_pickle))
+
+
+def _open_pickle(path: Path) -> dict[str, TensorFile]:
+    """The tensors of a torch file as bytes; torch's own unpickler, which admits tensors only, does the reading."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except Exception as e:  # torch raises several types for a refused or damaged pickle
+        raise TensorFileError(
+            f"{path} could not be read as tensors only: {e}", "convert it to safetensors"
+        ) from e
+    names = {
+        torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+        torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+        torch.bool: "BOOL",
+    }  # fmt: skip
+    out = {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in names:
+            continue
+        flat = tensor.detach().contiguous().reshape(-1)
+        data: Bytes = flat.view(torch.uint8).numpy() if flat.numel() else np.zeros(0, np.uint8)
+        out[str(name)] = TensorFile(str(name), path, names[tensor.dtype], tuple(tensor.shape), data)
+    return out
+
+
+def _is_zip(path: Path) -> bool:
+    with path.open("rb") as f:
+        return f.read(2) == b"PK"
+
+
+def _drop_shared(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
+    """One name per stretch of memory: the embedding's where an output head shares it, else the first."""
+    kept: dict[tuple[int, int], str] = {}
+    for name in _heads_last(tensors):
+        t = tensors[name]
+        where = (t.data.ctypes.data, t.data.nbytes)
+        if t.data.nbytes:
+            kept.setdefault(where, name)
+    names = {*kept.values(), *(n for n, t in tensors.items() if not t.data.nbytes)}
+    return {n: t for n, t in tensors.items() if n in names}
+
+
+def _heads_last(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda n: (_HEAD.search(n) is not None, n))
