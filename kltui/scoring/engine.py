@@ -14,6 +14,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import anatomy
 from kltui.scoring.batching import Batch
 from kltui.scoring.head import CHUNK_BYTES, log_softmax_gather, make_head
+from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, first_line
 from kltui.scoring.settings import ScoringSettings
 
@@ -33,7 +34,6 @@ class Engine:
         self.device = device
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
-        self.layer_rule = "none"
         self.start_tokens = START_TOKENS.get(device.type, 4096)
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
@@ -46,6 +46,19 @@ class Engine:
             ) from error
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
+        self._lens = self._make_lens(settings)
+
+    def _make_lens(self, settings: ScoringSettings) -> Lens | None:
+        """The lens over the layers asked for, or None where none are."""
+        if settings.layers in ("none", ()):
+            return None
+        if self._head is None:
+            raise KltuiError(
+                "layers cannot be scored: this model's head cannot be split off", 'set layers = "none"'
+            )
+        lens = Lens(self.model, *self._head, settings.layers, self.dtype)
+        self.layers = lens.wanted
+        return lens
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities (1 + layers, n) of the batch's targets, in nats."""
@@ -54,9 +67,32 @@ class Engine:
         positions_n = torch.from_numpy(batch.positions_n).to(self.device)
         if self._head is None:
             return self._by_own_logits(ids_BT, positions_n, targets_n)[None]
+        if self._lens is not None:
+            return self._with_layers(self._lens, ids_BT, positions_n, targets_n)
         module, head = self._head
         hidden_nD = anatomy.body(self.model, module, ids_BT).flatten(0, 1)[positions_n]
         return head(hidden_nD, targets_n)[None]
+
+    def _with_layers(
+        self, lens: Lens, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
+    ) -> NDArray[np.float32]:
+        """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
+        assert self._head is not None
+        module, head = self._head
+        out = np.empty((1 + len(lens.wanted), len(targets_n)), dtype=np.float32)
+
+        def consume(k: int, hidden_BTD: torch.Tensor) -> None:
+            if k < lens.depth:
+                out[1 + lens.wanted.index(k)] = head(
+                    lens.head_input(hidden_BTD, ids_BT, positions_n), targets_n
+                )
+
+        with lens.watching(consume):
+            hidden_nD = anatomy.body(self.model, module, ids_BT).flatten(0, 1)[positions_n]
+        out[0] = head(hidden_nD, targets_n)
+        if lens.depth in lens.wanted:
+            out[1 + lens.wanted.index(lens.depth)] = out[0]
+        return out
 
     def _by_own_logits(
         self, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor

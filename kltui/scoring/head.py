@@ -32,7 +32,8 @@ class ModuleHead:
     name = "module"
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
-        self.module = module
+        # bound now: while the body runs, the module's own forward is replaced
+        self._forward = module.forward
         self.rule = rule
         self.rows = max(1, CHUNK_BYTES // (4 * vocabulary))
 
@@ -41,7 +42,7 @@ class ModuleHead:
         logp_n = torch.empty(len(targets_n), device=targets_n.device)
         for at in range(0, len(targets_n), self.rows):
             rows = slice(at, at + self.rows)
-            logits = self.rule(self.module(hidden_nD[rows]).float())
+            logits = self.rule(self._forward(hidden_nD[rows]).float())
             logp_n[rows] = log_softmax_gather(logits, targets_n[rows])
         return logp_n.cpu().numpy()
 

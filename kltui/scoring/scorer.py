@@ -152,8 +152,7 @@ class Scorer:
             "dtype": str(engine.dtype).removeprefix("torch."),
             "quantization": quantization,
             "attention": engine.attention,
-            "lens": engine.layer_rule,
-            "device": self.device.type,
+            "lens": "model tail",
             **library_versions(quantization),
         }
 
