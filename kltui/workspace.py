@@ -37,6 +37,7 @@ class Workspace:
         self._store = store
         self.path = store.folder
         self.name = store.folder.resolve().name
+        self.weight_problems: list[str] = []
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Workspace:
@@ -224,14 +225,16 @@ class Workspace:
         """Squared weight distances {(name a, name b): sum over parameters} within runs, both ways round.
 
         With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
-        each read once, and kept in the workspace unless another process is writing it.
+        each read once, and kept in the workspace unless another process is writing it; what could not be had
+        is told in `weight_problems`.
         """
         rows = [r for r in self.checkpoints() if r.weights and r.checkpoint.quantization == "none"]
+        stored = self._store.weight_distances.all()
         if compute:
             from kltui.weight_sweep import compute_missing
 
-            compute_missing(self._store, rows, window, progress)
-        stored = self._store.weight_distances.all()
+            new, self.weight_problems = compute_missing(self.path, rows, stored, window, progress)
+            stored |= new | {(b, a): value for (a, b), value in new.items()}
         by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
         for row in rows:
             by_run[row.checkpoint.run].append(row)

@@ -29,7 +29,12 @@ def cli(tmp_path: Path) -> Cli:
     def run(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"} | env
         return subprocess.run(
-            kltui_command(*arguments), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout
+            kltui_command(*arguments),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
 
     return run

@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "native": BASE | {"reference"},
     "corpus": BASE | {"demo.texts"},
     "registry": BASE,
-    "analysis": BASE | {"native", "reference"},
+    "analysis": BASE | {"native", "reference", "registry.tensors"},
     "store": DATA,
     "scoring": DATA | {"native", "reference"},
     "importers": DATA | {"analysis"},
@@ -125,6 +125,10 @@ def test_command_runs_the_same_package_from_a_folder_named_kltui(tmp_path: Path)
     (tmp_path / "kltui").mkdir()
     (tmp_path / "kltui" / "__init__.py").write_text("raise SystemExit('the wrong kltui')")
     done = subprocess.run(
-        python_command("kltui.cli", "main", "--version"), cwd=tmp_path, capture_output=True, text=True, timeout=60
+        python_command("kltui.cli", "main", "--version"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout.strip() == f"kltui {kltui.__version__}"

@@ -23,7 +23,9 @@ from kltui.store.schema import MIGRATIONS
 CORPUS = Corpus(("one", "zwei\0", "três é", ""), domains=("a", "b", "a", ""), record={"seed": 42})
 
 
-def put(store: Store, name: str = "tiny", step: int | None = 3, layer: int | None = None, weights: str = "w1") -> int:
+def put(
+    store: Store, name: str = "tiny", step: int | None = 3, layer: int | None = None, weights: str = "w1"
+) -> int:
     """Stores one vector for a checkpoint and returns the checkpoint's id."""
     checkpoint = Checkpoint(name, LocalSource(Path("/models/tiny")), step, seed=1, tags=("x", "y"))
     loglik = np.array([-1.5, np.nan, -1e-300, -7.25e10])
@@ -32,7 +34,14 @@ def put(store: Store, name: str = "tiny", step: int | None = 3, layer: int | Non
         cid = store.checkpoints.upsert(checkpoint)
         store.checkpoints.set_weights(cid, weights)
         store.vectors.put(
-            cid, corpus, layer, {"weights": weights, "bos": "auto"}, "bos=auto", loglik, np.arange(4, dtype=np.int32), None
+            cid,
+            corpus,
+            layer,
+            {"weights": weights, "bos": "auto"},
+            "bos=auto",
+            loglik,
+            np.arange(4, dtype=np.int32),
+            None,
         )
     return cid
 
@@ -48,7 +57,9 @@ def test_what_goes_in_comes_out_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(n_scored[0], [0, 1, 2, 3])
     assert (row.checkpoint_id, row.layer, row.n_unscored) == (cid, None, 1)
     (checkpoint,) = store.checkpoints.all()
-    assert checkpoint.checkpoint == Checkpoint("tiny", LocalSource(Path("/models/tiny")), 3, seed=1, tags=("x", "y"))
+    assert checkpoint.checkpoint == Checkpoint(
+        "tiny", LocalSource(Path("/models/tiny")), 3, seed=1, tags=("x", "y")
+    )
     assert checkpoint.status == "scored"
     assert store.corpora.texts(1) == list(CORPUS.texts)
     assert store.corpora.texts(1, [2, 0]) == ["três é", "one"]
@@ -201,10 +212,18 @@ def test_hub_source_comes_back_with_its_commit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "kind"),
-    [("/home/me/x", "nfs4"), ("/home", "nfs4"), ("/scratch/a b/c", "lustre"), ("/tmp", "ext4"), ("/homework", "ext4")],
+    [
+        ("/home/me/x", "nfs4"),
+        ("/home", "nfs4"),
+        ("/scratch/a b/c", "lustre"),
+        ("/tmp", "ext4"),
+        ("/homework", "ext4"),
+    ],
 )
 def test_mount_table_names_the_file_system(tmp_path: Path, folder: str, kind: str) -> None:
     mounts = tmp_path / "mounts"
-    mounts.write_text("/dev/vda / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\nx /scratch/a\\040b lustre rw 0 0\n")
+    mounts.write_text(
+        "/dev/vda / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\nx /scratch/a\\040b lustre rw 0 0\n"
+    )
     assert file_system(Path(folder), mounts) == kind
     assert is_network(kind) == (kind != "ext4")

@@ -1,0 +1,209 @@
+"""One screen that says whether this installation, this machine and a workspace are in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kltui import __version__, native
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.store.filesystem import file_system, is_network
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "huggingface-hub",
+    "numpy",
+    "scikit-learn",
+    "safetensors",
+    "textual",
+    "plotext",
+)
+EXTRAS = ("bitsandbytes", "accelerate")
+HUB_TIMEOUT_S = 4.0
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what was found, and what to do where something is wrong."""
+
+    topic: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(workspace: Path | None, *, as_json: bool = False) -> int:
+    """Prints the findings on stdout; 0 when nothing is wrong, else 1."""
+    findings = list(look(workspace))
+    if as_json:
+        print(json.dumps({"findings": [asdict(f) for f in findings]}, indent=2))  # noqa: T201
+    else:
+        Console(highlight=False).print(_table(findings))
+    return int(any(f.state == "wrong" for f in findings))
+
+
+def look(workspace: Path | None) -> Iterator[Finding]:
+    """Every finding: versions, native core, devices, the hub, and the workspace if one is named."""
+    yield Finding("kltui", "ok", f"{__version__} on Python {platform.python_version()}, {platform.machine()}")
+    yield from _packages()
+    yield from _core()
+    yield Finding(
+        "cores",
+        "ok",
+        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
+    )
+    yield Finding("sqlite", "ok", sqlite3.sqlite_version)
+    yield _terminal()
+    yield _hub()
+    if workspace is not None:
+        yield from _workspace(workspace)
+
+
+def _packages() -> Iterator[Finding]:
+    found, missing = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    yield Finding("packages", "ok", ", ".join(found))
+    if missing:
+        yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "Install kltui again with pip.")
+    absent = [name for name in EXTRAS if not _installed(name)]
+    if absent:
+        yield Finding(
+            "extras",
+            "note",
+            f"not installed: {', '.join(absent)}",
+            "For quantised variants: pip install 'kltui[quant]'",
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _core() -> Iterator[Finding]:
+    info = native.info()
+    described = ", ".join(f"{k} {v}" for k, v in info.items())
+    if info.get("extension"):
+        yield Finding("native core", "ok", described)
+    else:
+        yield Finding(
+            "native core", "wrong", "the compiled part is missing; numpy does its work, many times slower",
+            "Install with a C++17 compiler at hand: pip install --force-reinstall kltui",
+        )  # fmt: skip
+
+
+def _terminal() -> Finding:
+    size = shutil.get_terminal_size()
+    found = f"{os.environ.get('TERM', 'no TERM')}, {size.columns}x{size.lines}, {sys.stdout.encoding}"
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        return Finding("terminal", "note", found, "Without UTF-8, use kltui --ascii.")
+    return Finding("terminal", "ok", found)
+
+
+def _hub() -> Finding:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return Finding(
+            "hub", "note", "offline mode is on (HF_HUB_OFFLINE)", "Only cached revisions can be scored."
+        )
+    try:
+        with urllib.request.urlopen(f"{endpoint}/api/models?limit=1", timeout=HUB_TIMEOUT_S):
+            return Finding("hub", "ok", safe_text(endpoint))
+    except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = getattr(error, "reason", error)
+        return Finding(
+            "hub", "note", f"{safe_text(endpoint)} cannot be reached: {safe_text(str(reason), 120)}",
+            "Local folders can be scored all the same.",
+        )  # fmt: skip
+
+
+def _workspace(folder: Path) -> Iterator[Finding]:
+    from kltui.store import Store
+
+    kind = file_system(folder)
+    note = "its journal is DELETE: readers wait while a vector is written" if is_network(kind) else ""
+    yield Finding("file system", "note" if note else "ok", safe_text(kind or "unknown"), note)
+    try:
+        store = Store.read(folder)
+    except KltuiError as error:
+        yield Finding("workspace", "wrong", safe_text(error.message), safe_text(error.hint))
+        return
+    try:
+        yield from _health(store.db)
+        writer = store.writer()
+        if writer is not None:
+            state = "alive" if writer.alive else "gone: its lock will be taken over"
+            yield Finding("writer", "ok", f"process {writer.pid} on {safe_text(writer.host)}, {state}")
+        scored = sum(row.scored for row in store.checkpoints.all())
+        yield Finding("scored", "ok", f"{scored} checkpoints, {len(store.corpora.all())} corpora")
+    finally:
+        store.close()
+    if not os.access(folder, os.W_OK):
+        yield Finding(
+            "workspace",
+            "note",
+            "read-only for you",
+            "Open it with --read-only; nothing can be scored into it.",
+        )
+    free = shutil.disk_usage(folder).free
+    yield Finding(
+        "disk",
+        "ok" if free > 1 << 30 else "wrong",
+        f"{free / (1 << 30):.1f} GiB free",
+        "" if free > 1 << 30 else "Free some space.",
+    )
+
+
+def _health(db: sqlite3.Connection) -> Iterator[Finding]:
+    try:
+        problems = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+    except sqlite3.DatabaseError as error:
+        problems = [str(error)]
+    if problems:
+        yield Finding(
+            "store", "wrong", safe_text("; ".join(problems), 300), "Restore kltui.sqlite from a copy."
+        )
+    else:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+        yield Finding("store", "ok", f"sound, schema {version}, journal {journal}")
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    styles = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+    for f in findings:
+        table.add_row(
+            Text(f.state, styles[f.state]),
+            Text(f.topic),
+            Text(f.found + (f"\n{f.advice}" if f.advice else "")),
+        )
+    return table

@@ -1,0 +1,61 @@
+"""Workers that crash cost one checkpoint at most; every worker is gone after stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from kltui.jobs.executor import LocalExecutor
+from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
+from kltui.scoring.settings import ScoringSettings
+
+
+def executor(texts: tuple[str, ...] = ("one two three", "four five")) -> LocalExecutor:
+    return LocalExecutor(Setup(texts, "sha", ScoringSettings(device="cpu"), Path("/nonexistent-cache"), 1), 1)
+
+
+def next_message(pool: LocalExecutor, kind: type[Message], seconds: float = 60) -> Message:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for message in pool.wait(0.2):
+            if isinstance(message, kind):
+                return message
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def test_a_failure_is_a_message_and_the_worker_lives_on(suite: Path, tmp_path: Path) -> None:
+    pool = executor()
+    try:
+        pool.submit(Task(0, tmp_path, "none", "w"))
+        failed = next_message(pool, Failed)
+        assert isinstance(failed, Failed) and failed.index == 0 and failed.error
+        pid = pool._workers[0].process.pid
+        pool.submit(Task(1, suite / "alpha" / "step0", "none", "w"))
+        scored = next_message(pool, Scored)
+        assert isinstance(scored, Scored) and scored.index == 1
+        assert pool._workers[0].process.pid == pid and pool.idle == 1
+    finally:
+        pool.stop()
+
+
+def test_a_killed_worker_is_told_and_replaced(suite: Path) -> None:
+    pool = executor()
+    try:
+        pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+        os.kill(pool._workers[0].process.pid, signal.SIGKILL)
+        died = next_message(pool, Died)
+        assert died == Died(0, -signal.SIGKILL)
+        pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+        assert isinstance(next_message(pool, Scored), Scored)
+    finally:
+        pool.stop()
+
+
+def test_stop_leaves_no_process(suite: Path) -> None:
+    pool = executor()
+    pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+    process = pool._workers[0].process
+    pool.stop()
+    assert process.poll() is not None

@@ -1,0 +1,158 @@
+"""A job file means what SPEC section 11 says, and all of its mistakes are told at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from kltui.errors import UsageError
+from kltui.jobs.jobfile import JobFile, load_job, parse_job
+
+# The example of the public contract, whole.
+CONTRACT = """
+workspace = "pythia"
+[corpus]
+source = "texts.json"
+chunk = false
+max_bytes = 1024
+min_bytes = 256
+sample = 10000
+seed = 42
+[[models]]
+path = "runs/tiny"
+run = "tiny"
+seed = 1
+size = "tiny"
+type = "gpt_neox"
+parent = ""
+[[models]]
+repo = "EleutherAI/pythia-410m"
+revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]
+quantization = ["none", "bnb-8bit", "bnb-fp4"]
+[scoring]
+device = "auto"
+dtype = "float32"
+bos = "auto"
+overlong = "error"
+layers = "none"
+tokens = false
+batch_tokens = 0
+allow_bin = false
+[engine]
+kind = "local"
+workers = 1
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_contract_s_example_is_read_with_absolute_paths(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, CONTRACT))
+    assert job.workspace == str(tmp_path / "pythia")
+    assert job.corpus.source == str(tmp_path / "texts.json")
+    assert job.models[0].path == str(tmp_path / "runs/tiny")
+    assert job.models[1].quantization == ("none", "bnb-8bit", "bnb-fp4")
+    assert job.scoring.settings().layers == "none"
+
+
+def test_what_is_written_back_is_the_same_job(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, CONTRACT), ["scoring.layers=[4,0]"])
+    again = JobFile.model_validate(tomllib.loads(job.to_toml()))
+    assert again == job
+    assert again.digest() == job.digest()
+    assert job.scoring.settings().layers == (0, 4)
+
+
+def test_digest_ignores_only_what_cannot_change_the_request(tmp_path: Path) -> None:
+    path = write(tmp_path, CONTRACT)
+    same = [
+        load_job(path, [o]).digest()
+        for o in ("engine.workers=2", "scoring.device=cpu", "scoring.batch_tokens=99")
+    ]
+    assert set(same) == {load_job(path).digest()}
+    for other in ("scoring.dtype=float16", "corpus.seed=1", "models.0.run=x", "scoring.bos=never"):
+        assert load_job(path, [other]).digest() != load_job(path).digest()
+
+
+def test_every_mistake_is_told_with_its_key(tmp_path: Path) -> None:
+    text = """
+workspce = "x"
+[corpus]
+source = 3
+smaple = 2
+[[models]]
+[[models]]
+path = "a"
+revisions = ["step1"]
+[scoring]
+dtype = "float15"
+layers = "some"
+device = "gpu"
+"""
+    with pytest.raises(UsageError) as caught:
+        load_job(write(tmp_path, text))
+    said = caught.value.message
+    assert "9 mistakes" in said
+    for piece in (
+        "- workspace: missing",
+        "- workspce: unknown key, did you mean 'workspace'?",
+        "- corpus.smaple: unknown key, did you mean 'sample'?",
+        "- corpus.source: ",
+        "- models[0]: give either path",
+        "- models[1]: revisions go with repo",
+        "- scoring.dtype: ",
+        "- scoring.layers: ",
+        "- scoring.device: ",
+    ):
+        assert said.count(piece) == 1, (piece, said)
+    assert "literal" not in said and "pattern" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("nonsense", "expected key=value"),
+        ("models.9.path=x", "counted from 0"),
+        ("workspace.deep=x", "not name a key"),
+        ("=x", "expected"),
+    ],
+)
+def test_bad_overrides_are_named(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_job(write(tmp_path, CONTRACT), [override])
+
+
+def test_overrides_are_toml_values_or_plain_words(tmp_path: Path) -> None:
+    job = load_job(
+        write(tmp_path, CONTRACT),
+        ["scoring.dtype=float16", "corpus.sample=7", "scoring.tokens=true", 'workspace="a b"'],
+    )
+    assert (job.scoring.dtype, job.corpus.sample, job.scoring.tokens) == ("float16", 7, True)
+    assert job.workspace == str(tmp_path / "a b")
+
+
+def test_unreadable_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no job file"):
+        load_job(tmp_path / "none.toml")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load_job(write(tmp_path, "workspace = pythia"))
+    (tmp_path / "latin.toml").write_bytes(b'workspace = "\xe9"')
+    with pytest.raises(UsageError, match="UTF-8"):
+        load_job(tmp_path / "latin.toml")
+
+
+def test_one_string_stands_for_a_list_of_one() -> None:
+    data = {
+        "workspace": "w",
+        "corpus": {"source": "demo"},
+        "models": [{"repo": "a/b", "revisions": "step1", "quantization": "bnb-fp4"}],
+    }
+    job = parse_job(data, "job")
+    assert (job.models[0].revisions, job.models[0].quantization) == (("step1",), ("bnb-fp4",))
+    assert job.resolved(Path("/x")).corpus.source == "demo"
