@@ -171,15 +171,24 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> None:
     from kltui.workspace import Workspace
 
     with Workspace.open(folder) as workspace:
-        print_report(workspace, arguments.section, as_json=arguments.json, preprocess=arguments.preprocess)
+        print_report(
+            workspace,
+            arguments.section,
+            as_json=arguments.json,
+            preprocess=arguments.preprocess,
+            ascii_only=arguments.ascii,
+        )
 
 
 def _export(arguments: argparse.Namespace) -> int:
     from kltui.view.export import export
     from kltui.workspace import Workspace
 
+    def narrate(line: str) -> None:
+        print(safe_text(line), file=sys.stderr)  # noqa: T201
+
     with Workspace.open(_workspace(arguments)) as workspace:
-        for path in export(workspace, arguments.export, preprocess=arguments.preprocess):
+        for path in export(workspace, arguments.export, arguments.preprocess, narrate):
             print(safe_text(str(path)))  # noqa: T201
     return 0
 
