@@ -1,0 +1,210 @@
+"""Export of a workspace as plain files: one .npz, six tables as CSV, the report as JSON.
+
+CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
+value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that.
+Names are printable: characters that could steer a terminal stand as U+FFFD, in the .npz as in the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.view.report import checked, report_on
+from kltui.view.sections.context import Context, silent
+from kltui.view.sections.loss import losses
+
+if TYPE_CHECKING:
+    from kltui.workspace import Workspace
+
+Row = Sequence[object]
+CHECKPOINT_COLUMNS = (
+    "name",
+    "run",
+    "step",
+    "quantization",
+    "seed",
+    "size",
+    "type",
+    "parent",
+    "tags",
+    "source",
+    "status",
+    "layers",
+    "mean_loglik_nats",
+    "bits_per_byte",
+    "bits_per_byte_se",
+    "error",
+)
+
+
+def export(
+    ws: Workspace, folder: Path, preprocess: str = "none", narrate: Callable[[str], None] = silent
+) -> list[Path]:
+    """Paths of the files written into `folder` (made when missing), all complete or none touched.
+
+    loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
+    `preprocess`; checkpoints.csv holds every registered checkpoint as scored. What is missing (weight
+    distances) is computed where files are at hand. Raises KltuiError when nothing is scored.
+    """
+    ctx = Context(ws, checked(preprocess), narrate)
+    _ = ctx.map  # nothing scored, or a preprocessing that cannot be: said before anything is written
+    writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
+    for name, (columns, rows) in _TABLES.items():
+        writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
+    writers["report.json"] = lambda path: _write_json(ctx, path)
+    return _written(folder, writers, narrate)
+
+
+def _written(
+    folder: Path, writers: dict[str, Callable[[Path], None]], narrate: Callable[[str], None]
+) -> list[Path]:
+    """Writes every file aside, then moves them all into `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".kltui-export-", dir=folder))
+    except OSError as error:
+        raise KltuiError(
+            f"cannot write to {folder}: {error.strerror}", "Choose a folder that you may write to."
+        ) from error
+    try:
+        for name, write in writers.items():
+            narrate(f"writing {name}")
+            write(aside / name)
+        for name in writers:
+            (aside / name).replace(folder / name)
+    except OSError as error:
+        raise KltuiError(
+            f"export to {folder} failed: {error.strerror}", "Free some space there, or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return [folder / name for name in writers]
+
+
+def _write_npz(ctx: Context, path: Path) -> None:
+    shown = ctx.map
+    unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            loglik=shown.loglik_KN,
+            names=np.array([safe_text(name) for name in shown.names], dtype=np.str_),
+            text_bytes=shown.text_bytes_N,
+            n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
+        )
+        _synced(file.fileno())
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_field(value) for value in row] for row in rows)
+        _flushed(file)
+
+
+def _write_json(ctx: Context, path: Path) -> None:
+    made = report_on(ctx).as_dict()
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(made, file, indent=1, allow_nan=False)
+        file.write("\n")
+        _flushed(file)
+
+
+def _flushed(file: TextIO) -> None:
+    file.flush()
+    _synced(file.fileno())
+
+
+def _synced(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _field(value: object) -> str:
+    """A CSV field: floats with all their digits, "" for what is undefined or absent."""
+    if value is None:
+        return ""
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        return repr(number) if math.isfinite(number) else ""
+    return safe_text(value) if isinstance(value, str) else str(value)
+
+
+def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
+    loss_of = {x.name: x for x in losses(ctx.raw)}
+    for row in ctx.rows:
+        c, loss = row.checkpoint, loss_of.get(row.name)
+        yield (
+            row.name,
+            c.run,
+            c.step,
+            c.quantization,
+            c.seed,
+            c.size,
+            c.type,
+            c.parent,
+            " ".join(c.tags),
+            str(c.source),
+            row.status,
+            row.layers,
+            row.mean_loglik,
+            loss.bits_per_byte if loss else None,
+            loss.se if loss else None,
+            row.error,
+        )
+
+
+def _kl_rows(ctx: Context) -> Iterator[Row]:
+    """Every pair of final vectors once, in the map's order."""
+    names, kl, se = ctx.map.names, ctx.map.kl(), ctx.map.kl_se()
+    for i, a in enumerate(names):
+        for j in range(i + 1, len(names)):
+            yield a, names[j], kl[i, j], se[i, j]
+
+
+def _consecutive_rows(ctx: Context) -> Iterator[Row]:
+    for c in ctx.map.consecutive():
+        yield c.run, c.step_from, c.step_to, c.kl, c.se
+
+
+def _diffusion_rows(ctx: Context) -> Iterator[Row]:
+    for e in ctx.exponents:
+        yield e.run, e.start, e.c_q, e.r2_q, e.c_w, e.r2_w
+
+
+def _weight_rows(ctx: Context) -> Iterator[Row]:
+    """Squared weight distances within runs, earlier step first."""
+    known = {row.name: row.checkpoint for row in ctx.rows}
+    for (a, b), sqdist in ctx.weight_sqdist.items():
+        start, end = known[a].step, known[b].step
+        if start is not None and end is not None and start < end:
+            yield known[a].run, start, end, sqdist
+
+
+def _coordinate_rows(ctx: Context) -> Iterator[Row]:
+    """Two or three coordinates of every vector by each method that the map allows; z is empty for t-SNE."""
+    for method, xyz in ctx.pictures.items():
+        for name, place in zip(ctx.map.names, xyz, strict=True):
+            yield name, method, *place, *([None] * (3 - len(place)))
+
+
+_TABLES: dict[str, tuple[Sequence[str], Callable[[Context], Iterable[Row]]]] = {
+    "checkpoints.csv": (CHECKPOINT_COLUMNS, _checkpoint_rows),
+    "kl.csv": (("a", "b", "kl_bits_per_byte", "se"), _kl_rows),
+    "consecutive.csv": (("run", "step_from", "step_to", "kl_bits_per_byte", "se"), _consecutive_rows),
+    "diffusion.csv": (("run", "start", "c_q", "r2_q", "c_w", "r2_w"), _diffusion_rows),
+    "weights.csv": (("run", "step_from", "step_to", "sqdist"), _weight_rows),
+    "coordinates.csv": (("name", "method", "x", "y", "z"), _coordinate_rows),
+}

@@ -1,0 +1,241 @@
+"""The report of a workspace: sections of tables and text plots, and the same as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.text import Text
+
+from kltui import __version__
+from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
+from kltui.view.sections import SECTIONS, Builder
+from kltui.view.sections.context import Context, silent
+from kltui.view.sections.section import MissingError, Section
+from kltui.view.tables import words
+
+if TYPE_CHECKING:
+    from kltui.workspace import Workspace
+
+log = logging.getLogger(__name__)
+_NARROWEST = 40
+PREPROCESSINGS = ("none", "clip", "pretraining")
+_TO_ASCII = str.maketrans({"±": "+-", "²": "2", "·": ".", "…": "~", "α": "alpha", "τ": "tau", "–": "-"})
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sections of one workspace under one preprocessing."""
+
+    workspace: str
+    preprocess: str
+    sections: tuple[Section, ...]
+    basis: str = ""
+    preprocessing: object = "none"
+
+    def renderables(self) -> list[RenderableType]:
+        """One rich renderable per section, in order."""
+        return [_shown(section) for section in self.sections]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON: NaN and infinities are None, names are as they are."""
+        sections = {s.name: _section_data(s) for s in self.sections}
+        made = {
+            "kltui": __version__,
+            "workspace": self.workspace,
+            "preprocess": self.preprocess,
+            "vectors": self.basis,
+            "preprocessing": self.preprocessing,
+            "sections": sections,
+        }
+        return {name: plain(value) for name, value in made.items()}
+
+
+def section_names() -> list[str]:
+    """Names that `report` takes, in the order shown."""
+    return list(SECTIONS)
+
+
+def report(
+    ws: Workspace,
+    sections: Sequence[str] | None = None,
+    preprocess: str = "none",
+    narrate: Callable[[str], None] = silent,
+) -> Report:
+    """The chosen sections (None: all) of a workspace; an error in one becomes that section's message.
+
+    Missing weight distances are computed where files are at hand, with progress said by `narrate`.
+    Raises UsageError for unknown names.
+    """
+    return report_on(Context(ws, checked(preprocess), narrate), sections)
+
+
+def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
+    """The chosen sections of a context, whose map and distances may be computed already."""
+    built = tuple(_built(name, SECTIONS[name], ctx) for name in _chosen(sections))
+    try:
+        basis, record = ctx.basis, ctx.map.record.get("preprocess", "none")
+    except KltuiError:
+        basis, record = "", "none"
+    return Report(str(ctx.ws.path), ctx.preprocess, built, basis, record)
+
+
+def checked(preprocess: str) -> str:
+    """`preprocess` itself. Raises UsageError when it is no known preprocessing."""
+    if preprocess not in PREPROCESSINGS:
+        raise UsageError(f"unknown preprocessing {preprocess!r}", f"known: {', '.join(PREPROCESSINGS)}")
+    return preprocess
+
+
+def _chosen(sections: Sequence[str] | None) -> list[str]:
+    if not sections:
+        return section_names()
+    unknown = [name for name in sections if name not in SECTIONS]
+    if unknown:
+        raise UsageError(f"no section {', '.join(map(repr, unknown))}", f"known: {', '.join(SECTIONS)}")
+    return list(dict.fromkeys(sections))
+
+
+def _built(name: str, builder: Builder, ctx: Context) -> Section:
+    """The section, or one that says what it lacks or what went wrong."""
+    title = name.capitalize()
+    try:
+        return builder(ctx)
+    except MissingError as lack:
+        return Section(name, title, status="missing", message=lack.message, hint=lack.hint)
+    except KltuiError as error:
+        return Section(name, title, status="failed", message=error.message, hint=error.hint)
+    except Exception as error:
+        # One broken section must not cost the others; the log has the traceback.
+        log.exception("section %s failed", name)
+        message = f"internal error: {type(error).__name__}: {error}"
+        return Section(name, title, status="failed", message=message, hint="please report this with the log")
+
+
+def print_report(
+    ws: Workspace,
+    sections: Sequence[str] | None = None,
+    as_json: bool = False,
+    width: int | None = None,
+    stream: TextIO | None = None,
+    *,
+    preprocess: str = "none",
+    ascii_only: bool = False,
+    narration: TextIO | None = None,
+) -> None:
+    """Writes the report to `stream` (standard output) at `width` columns (the terminal's, else 80).
+
+    Progress of long computations goes to `narration` (standard error), one line each.
+    """
+    data, said = stream or sys.stdout, narration or sys.stderr
+
+    def narrate(message: str) -> None:
+        said.write(f"{safe_text(message)}\n")
+        said.flush()
+
+    made = report(ws, sections, preprocess, narrate)
+    if as_json:
+        json.dump(made.as_dict(), data, indent=1, allow_nan=False)
+        data.write("\n")
+    else:
+        _print_sections(made, width, data, ascii_only)
+    data.flush()
+
+
+def _print_sections(made: Report, width: int | None, stream: TextIO, ascii_only: bool) -> None:
+    encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
+    buffer = _Buffer("ascii" if ascii_only or not encoding.startswith("utf") else encoding)
+    on_terminal = stream.isatty()
+    console = Console(
+        file=buffer,
+        force_terminal=on_terminal,
+        color_system="auto" if on_terminal else None,
+        width=width or _columns(stream),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    for renderable in made.renderables():
+        console.print(renderable)
+        stream.write(buffer.taken())
+
+
+def _columns(stream: TextIO) -> int:
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    try:
+        return max(_NARROWEST, os.get_terminal_size(stream.fileno()).columns)
+    except (OSError, ValueError):
+        return 80
+
+
+class _Buffer(io.StringIO):
+    """Text on its way to a stream, with the stream's encoding: what that cannot hold is replaced."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a property is what StringIO has at run time too
+        return self._encoding
+
+    def taken(self) -> str:
+        """What was written since the last call, trailing spaces cut, in characters that the encoding has."""
+        rows = (row.rstrip() for row in self.getvalue().split("\n"))
+        text = "\n".join(rows)
+        self.seek(0)
+        self.truncate()
+        if self._encoding == "ascii":
+            text = text.translate(_TO_ASCII)
+        return text.encode(self._encoding, "replace").decode(self._encoding)
+
+
+def _shown(section: Section) -> RenderableType:
+    head = Rule(words(section.title, "bold"), align="left", style="none")
+    parts: list[RenderableType] = [head]
+    if section.status != "shown":
+        lead = "not here: " if section.status == "missing" else "error: "
+        parts.append(Text.assemble((lead, "bold"), words(section.message)))
+        if section.hint:
+            parts.append(Padding(words(section.hint), (0, 0, 0, 2)))
+    for block in section.blocks:
+        parts += [block, Text("")]
+    parts += [Padding(words(note, "dim"), (0, 0, 0, 2)) for note in section.notes]
+    return Group(*parts, Text(""))
+
+
+def _section_data(section: Section) -> dict[str, object]:
+    head: dict[str, object] = {"title": section.title, "status": section.status}
+    if section.message:
+        head |= {"message": section.message, "hint": section.hint}
+    return {**head, "notes": list(section.notes), **section.data}
+
+
+def plain(value: object) -> object:
+    """`value` with only JSON's own types: arrays as lists, numbers that are not finite as None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)

@@ -1,0 +1,24 @@
+"""The sections of a report, in the order they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kltui.view.sections.context import Context
+from kltui.view.sections.diffusion import diffusion
+from kltui.view.sections.kl import consecutive, kl
+from kltui.view.sections.loss import loss
+from kltui.view.sections.overview import overview
+from kltui.view.sections.section import Section
+from kltui.view.sections.trajectories import trajectories
+
+Builder = Callable[[Context], Section]
+
+SECTIONS: dict[str, Builder] = {
+    "overview": overview,
+    "loss": loss,
+    "kl": kl,
+    "consecutive": consecutive,
+    "trajectories": trajectories,
+    "diffusion": diffusion,
+}

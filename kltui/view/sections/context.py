@@ -1,0 +1,194 @@
+"""What the sections of one report share: the workspace's map, computed once, and words about what it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.point import Point
+from kltui.errors import KltuiError
+from kltui.view.tables import count, figure
+
+if TYPE_CHECKING:
+    from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.map import Map
+    from kltui.store import CheckpointRow
+    from kltui.workspace import Workspace
+
+LN2 = math.log(2.0)
+WINDOW = 10
+PERPLEXITY = 30
+# Error of a text's log-likelihood in float32, in nats: what another batch composition may change.
+FLOAT32_NATS = 1e-4
+# KL floors in bits/byte measured at -2300 nats per text: logits of that dtype, float32 softmax, float64 sums.
+HALF_FLOORS = {"float16": 1e-6, "bfloat16": 5e-5}
+
+
+def silent(_message: str) -> None:
+    """Says nothing."""
+
+
+@dataclass
+class Context:
+    """One report's workspace and preprocessing; maps and distances are made when first asked for."""
+
+    ws: Workspace
+    preprocess: str = "none"
+    narrate: Callable[[str], None] = silent
+    warnings: list[str] = field(default_factory=list)
+
+    @cached_property
+    def rows(self) -> list[CheckpointRow]:
+        """Every registered checkpoint."""
+        return self.ws.checkpoints()
+
+    @cached_property
+    def raw(self) -> Map:
+        """The final vectors as they were scored."""
+        return self.ws.map()
+
+    @cached_property
+    def map(self) -> Map:
+        """The final vectors after the report's preprocessing."""
+        if self.preprocess == "none":
+            return self.raw
+        return self.raw.preprocessed(self.preprocess)
+
+    @cached_property
+    def layered(self) -> Map:
+        """Final and lens vectors, as they were scored: layers have no preprocessing."""
+        return self.ws.map(layers=True)
+
+    @cached_property
+    def pictures(self) -> dict[str, NDArray[np.float64]]:
+        """K x dims coordinates by method: t-SNE (2, where points exceed the perplexity), PCA and MDS (3 each).
+
+        MDS is absent where a pair of vectors has no KL.
+        """
+        found = {}
+        if len(self.map) > PERPLEXITY:
+            self.narrate(f"t-SNE of {len(self.map)} points")
+            found["tsne"] = self.map.coordinates("tsne", 2, perplexity=PERPLEXITY)
+        found["pca"] = self.map.coordinates("pca", 3)
+        if np.isfinite(self.map.kl()).all():
+            found["mds"] = self.map.coordinates("mds", 3)
+        return found
+
+    @cached_property
+    def weight_sqdist(self) -> dict[tuple[str, str], float]:
+        """Squared weight distances by names, missing ones computed where the files are at hand."""
+        try:
+            return self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
+        except KltuiError as error:
+            self.warnings.append(f"weight distances not computed: {error.message}")
+            return self.ws.weight_distances(compute=False)
+
+    def _weights_progress(self, run: str, done: int, total: int) -> None:
+        self.narrate(f"weight distances of {run}: {done} of {total}")
+
+    @cached_property
+    def exponents(self) -> list[Exponent]:
+        """Diffusion exponents of every run and full window, in both spaces."""
+        schedule: dict[str, list[int]] = {}
+        for row in self.rows:
+            if row.checkpoint.step is not None and row.checkpoint.quantization == "none":
+                schedule.setdefault(row.checkpoint.run, []).append(row.checkpoint.step)
+        return self.map.diffusion(
+            self.weight_sqdist or None, window=WINDOW, from_step="auto", schedule=schedule
+        )
+
+    @cached_property
+    def slots(self) -> dict[str, int]:
+        """Number of every curve, so that a run has one colour and marker in all plots: runs with steps come first."""
+        labels = {label_of(p): (p.step is None, p.quantization != "none") for p in self.raw.points}
+        ordered = sorted(labels, key=lambda label: labels[label])
+        return {label: slot for slot, label in enumerate(ordered)}
+
+    @cached_property
+    def dtype(self) -> str:
+        """The dtype that the map's vectors were scored in, "" when unknown."""
+        dtype = self.raw.record.get("dtype", "")
+        return dtype if isinstance(dtype, str) else ""
+
+    @cached_property
+    def floor(self) -> float:
+        """KL in bits/byte below which the dtype's rounding rules; NaN when unknown."""
+        if self.dtype == "float32":
+            return FLOAT32_NATS**2 / (self.raw.mean_bytes * LN2)
+        return HALF_FLOORS.get(self.dtype, math.nan)
+
+    @property
+    def basis(self) -> str:
+        """Which vectors, in words: raw or how preprocessed, over how many texts of what mean size."""
+        return f"{preparation(self.map)} of final layers; {corpus_words(self.map)}"
+
+    @property
+    def raw_basis(self) -> str:
+        """The same for the vectors as scored."""
+        return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}"
+
+    @property
+    def floor_words(self) -> str:
+        """The noise floor in words."""
+        if math.isnan(self.floor):
+            return "noise floor unknown: the dtype of the vectors is not on record"
+        return f"noise floor of {self.dtype}: {figure(self.floor, 2)} bits/byte"
+
+
+def preparation(shown: Map) -> str:
+    """What was done to a map, in words: "raw vectors", or clip threshold and removed texts."""
+    record = shown.record.get("preprocess", "none")
+    if not isinstance(record, dict):
+        return "raw vectors"
+    parts = (
+        [f"clipped at {figure(float(record['clip_threshold']), 5)} nats"]
+        if "clip_threshold" in record
+        else []
+    )
+    if record.get("removed_texts"):
+        parts.append(f"{count(len(record['removed_texts']), 'outlier text')} removed")
+    if record.get("excluded"):
+        parts.append(f"{count(len(record['excluded']), 'checkpoint')} excluded")
+    return f"vectors ({', '.join(parts)})" if parts else "raw vectors"
+
+
+def corpus_words(shown: Map) -> str:
+    """Texts in use and their mean size; unscored ones are counted."""
+    lacking = int(shown.n_unscored.sum())
+    unscored = f", {lacking} unscored values left out pairwise" if lacking else ""
+    return f"{count(len(shown.text_bytes_N), 'text')}, B = {figure(shown.mean_bytes, 5)} bytes{unscored}"
+
+
+def label_of(point: Point) -> str:
+    """The run, with its variant: what a curve is called."""
+    return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
+
+
+def finals(shown: Map) -> list[int]:
+    """Row of the last checkpoint of every run: unquantised where there is one, stepless models as they are."""
+    chosen: dict[str, int] = {}
+    for row, point in enumerate(shown.points):
+        if point.layer is not None:
+            continue
+        held = chosen.get(point.run)
+        if held is None or _later(point, shown.points[held]):
+            chosen[point.run] = row
+    return list(chosen.values())
+
+
+def _later(point: Point, held: Point) -> bool:
+    plain, held_plain = point.quantization == "none", held.quantization == "none"
+    if plain != held_plain:
+        return plain
+    return (point.step if point.step is not None else -1) > (held.step if held.step is not None else -1)
+
+
+def below(value: float, floor: float) -> str:
+    """A mark for values under the noise floor."""
+    return " (below the floor)" if math.isfinite(floor) and value < floor else ""

@@ -1,0 +1,141 @@
+"""Diffusion: how squared distances from a start grow with training time, in likelihood and weight space."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.console import RenderableType
+
+from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent, ExponentSummary, summarise
+from kltui.view.sections.context import WINDOW, Context
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import figure, table, words
+from kltui.view.textplot import Frame, Series
+
+
+def diffusion(ctx: Context) -> Section:
+    """Exponents c_q, c_w, alpha and 2/c of each run: median and quartiles over starts, with ln D against ln tau."""
+    exponents = ctx.exponents
+    if not exponents:
+        raise MissingError(
+            f"no run has a start followed by {WINDOW} saved checkpoints after its warm-up",
+            f"score runs with at least {WINDOW + 1} evenly spaced steps",
+        )
+    summaries = summarise(exponents)
+    weighted = any(math.isfinite(e.c_w) for e in exponents)
+    blocks: list[RenderableType] = [words("likelihood space: D_q(tau) = KL(start, start + tau) ~ tau^c_q")]
+    blocks += [_likelihood_table(summaries, exponents), _plot(ctx, exponents, weights=False)]
+    notes = [
+        f"median [quartiles] over starts; windows of {WINDOW} saved checkpoints from step 1000,"
+        " or from where saving becomes even in shorter runs",
+        "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; the plots show each run's start of median c_q",
+        ctx.basis,
+    ]
+    if weighted:
+        blocks.append(words("weight space: D_w(tau) = |theta(start + tau) - theta(start)|^2 ~ tau^c_w"))
+        blocks += [_weight_table(summaries), _plot(ctx, exponents, weights=True)]
+    else:
+        notes.append("no weight distances: c_w and alpha need the runs' weight files at hand (safetensors)")
+    notes += ctx.warnings
+    published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
+    notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")
+    return Section(
+        "diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), _data(summaries, exponents)
+    )
+
+
+def _likelihood_table(summaries: list[ExponentSummary], exponents: list[Exponent]) -> RenderableType:
+    rows = []
+    for s in summaries:
+        starts = [e.start for e in exponents if e.run == s.run]
+        rows.append([s.run, _range(starts), *_median(s.c_q), figure(s.r2_q), _dimension(s.c_q[0])])
+    return table(["run", "starts", "c_q", "quartiles", "R²", "2/c_q"], rows)
+
+
+def _weight_table(summaries: list[ExponentSummary]) -> RenderableType:
+    rows = [
+        [s.run, *_median(s.c_w), figure(s.r2_w), _dimension(s.c_w[0]), *_median(s.alpha)] for s in summaries
+    ]
+    return table(["run", "c_w", "quartiles", "R²", "2/c_w", "alpha", "quartiles"], rows)
+
+
+def _median(q: tuple[float, float, float]) -> list[str]:
+    return [figure(q[0]), "-" if math.isnan(q[1]) else f"{figure(q[1])} to {figure(q[2])}"]
+
+
+def _dimension(c: float) -> str:
+    return figure(2.0 / c) if c else figure(math.nan)
+
+
+def _range(starts: list[int]) -> str:
+    span = f"{starts[0]}" if len(starts) == 1 else f"{starts[0]} to {starts[-1]}"
+    return f"{len(starts)}: {span}"
+
+
+def _plot(ctx: Context, exponents: list[Exponent], weights: bool) -> Plot:
+    series = []
+    for run in dict.fromkeys(e.run for e in exponents):
+        e = _typical([e for e in exponents if e.run == run])
+        tau, d = _distances(ctx, e, weights)
+        c = e.c_w if weights else e.c_q
+        series.append(Series(f"{run} from {e.start}: slope {figure(c, 2)}", tau, d, slot=ctx.slots.get(run)))
+    what = "D_w, squared weight distance" if weights else "D_q, bits/byte"
+    return Plot(series, Frame("", "tau, steps from the start", what, "log", "log"), 16)
+
+
+def _typical(rows: list[Exponent]) -> Exponent:
+    """The start whose c_q is nearest the median."""
+    finite = [e for e in rows if math.isfinite(e.c_q)] or rows
+    middle = float(np.median([e.c_q for e in finite]))
+    return min(finite, key=lambda e: (abs(e.c_q - middle), e.start))
+
+
+def _distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int], list[float]]:
+    """tau and D of one start's window."""
+    t = next(t for t in ctx.map.trajectories() if t.label == e.run)
+    name = {s: ctx.map.names[r] for r, s in zip(t.rows, t.steps, strict=True)}
+    later = [s for s in t.steps if s > e.start][: e.window]
+    if weights:
+        return [s - e.start for s in later], [
+            ctx.weight_sqdist.get((name[e.start], name[s]), math.nan) for s in later
+        ]
+    return [s - e.start for s in later], [ctx.map.pair(name[e.start], name[s]).value for s in later]
+
+
+def _data(summaries: list[ExponentSummary], exponents: list[Exponent]) -> dict[str, object]:
+    def three(q: tuple[float, float, float]) -> dict[str, float]:
+        return {"median": q[0], "q25": q[1], "q75": q[2]}
+
+    return {
+        "window": WINDOW,
+        "runs": [
+            {
+                "run": s.run,
+                "starts": s.n_starts,
+                "c_q": three(s.c_q),
+                "r2_q": s.r2_q,
+                "c_w": three(s.c_w),
+                "r2_w": s.r2_w,
+                "alpha": three(s.alpha),
+                "dimension_q": 2.0 / s.c_q[0] if s.c_q[0] else math.nan,
+                "dimension_w": 2.0 / s.c_w[0] if s.c_w[0] else math.nan,
+            }
+            for s in summaries
+        ],
+        "starts": [
+            {
+                "run": e.run,
+                "start": e.start,
+                "c_q": e.c_q,
+                "r2_q": e.r2_q,
+                "se_q": e.se_q,
+                "c_w": e.c_w,
+                "r2_w": e.r2_w,
+                "se_w": e.se_w,
+                "alpha": e.alpha,
+            }
+            for e in exponents
+        ],
+        "published": {k: {"c_w": w, "c_q": q, "alpha": a} for k, (w, q, a) in PUBLISHED_EXPONENTS.items()},
+    }

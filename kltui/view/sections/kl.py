@@ -1,0 +1,143 @@
+"""KL between models and along runs: final checkpoints pairwise, and neighbours against step."""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+
+import numpy as np
+from rich.console import RenderableType
+
+from kltui.analysis.kl import KL
+from kltui.analysis.map import ConsecutiveKL, Map
+from kltui.view.sections.context import Context, below, finals
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import UNDEFINED, count, figure, table, with_error, words
+from kltui.view.textplot import Frame, Series
+
+PAIRS_SHOWN = 45
+MATRIX_MOST = 12
+
+
+def kl(ctx: Context) -> Section:
+    """Every pair of the runs' final checkpoints, with standard error over texts and the texts left out."""
+    rows = finals(ctx.map)
+    if len(rows) < 2:
+        raise MissingError(
+            f"only {count(len(rows), 'run')} on the map, and KL here is between runs",
+            "score a second run or model on the same corpus",
+        )
+    chosen = ctx.map.select(rows)
+    pairs = [
+        (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
+        for i, j in combinations(range(len(rows)), 2)
+    ]
+    blocks: list[RenderableType] = [_matrix(chosen)] if 3 <= len(rows) <= MATRIX_MOST else []
+    blocks += _pair_blocks(pairs, ctx.floor)
+    dropped = sum(p.n_dropped > 0 for _, _, p in pairs)
+    notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
+    if dropped:
+        notes.append(
+            f"{count(dropped, 'pair')} with texts that one side lacks: those texts are left out of the pair"
+        )
+    data: dict[str, object] = {
+        "unit": "bits/byte",
+        "pairs": [
+            {
+                "a": a,
+                "b": b,
+                "kl_bits_per_byte": p.value,
+                "se": p.se,
+                "kl_nats_per_text": p.nats,
+                "texts": p.n_texts,
+                "dropped": p.n_dropped,
+            }
+            for a, b, p in pairs
+        ],
+    }
+    return Section("kl", "KL between final checkpoints", tuple(blocks), tuple(notes), data)
+
+
+def _matrix(chosen: Map) -> RenderableType:
+    """KL of all pairs in three digits: rows are named, columns carry the rows' numbers."""
+    values = chosen.kl()
+    cells = [
+        [f"{i + 1} {name}"]
+        + [
+            "·" if i == j else "undef" if np.isnan(values[i, j]) else figure(values[i, j], 2)
+            for j in range(len(chosen))
+        ]
+        for i, name in enumerate(chosen.names)
+    ]
+    return table(["", *(str(j + 1) for j in range(len(chosen)))], cells)
+
+
+def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[RenderableType]:
+    order = sorted(pairs, key=lambda p: math.inf if math.isnan(p[2].value) else p[2].value)
+    shown = order
+    if len(order) > PAIRS_SHOWN:
+        half = PAIRS_SHOWN // 2
+        shown = order[:half] + order[-half:]
+    rows = [[a, b, with_error(p.value, p.se) + below(p.value, floor), str(p.n_texts)] for a, b, p in shown]
+    blocks: list[RenderableType] = [table(["a", "b", "KL ± se", "texts"], rows, left=(0, 1))]
+    if shown is not order:
+        blocks.append(
+            words(f"the {len(shown) // 2} nearest and farthest of {len(order)} pairs; --json has them all")
+        )
+    return blocks
+
+
+def consecutive(ctx: Context) -> Section:
+    """KL between neighbouring checkpoints of each run: summary and curve against step."""
+    every = ctx.map.consecutive()
+    if not every:
+        raise MissingError(
+            "no run has two scored checkpoints",
+            "score more steps of a run: revisions or a run folder with checkpoints",
+        )
+    runs: dict[str, list[ConsecutiveKL]] = {}
+    for one in every:
+        runs.setdefault(one.run, []).append(one)
+    series = [
+        Series(run, [x.step_to for x in xs], [x.kl for x in xs], slot=ctx.slots.get(run))
+        for run, xs in runs.items()
+    ]
+    plot = Plot(series, Frame("", "step", "KL from the checkpoint before, bits/byte", "log1p", "log"))
+    undefined = sum(math.isnan(x.kl) for x in every)
+    notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
+    notes.append("neighbours are the saved steps: where the gap between saves grows, so does the KL")
+    if undefined:
+        notes.append(f"{count(undefined, 'pair')} {UNDEFINED}: gaps in the curve")
+    rows = [_run_row(run, xs, ctx.floor) for run, xs in runs.items()]
+    summary = table(["run", "pairs", "largest", "median", "last", "± se"], rows)
+    data: dict[str, object] = {
+        "unit": "bits/byte",
+        "pairs": [
+            {
+                "run": x.run,
+                "step_from": x.step_from,
+                "step_to": x.step_to,
+                "kl_bits_per_byte": x.kl,
+                "se": x.se,
+            }
+            for x in every
+        ],
+    }
+    return Section("consecutive", "KL along runs", (summary, plot), tuple(notes), data)
+
+
+def _run_row(run: str, xs: list[ConsecutiveKL], floor: float) -> list[str]:
+    finite = [x for x in xs if math.isfinite(x.kl)]
+    last = xs[-1]
+    if not finite:
+        return [run, str(len(xs)), UNDEFINED, UNDEFINED, UNDEFINED, "-"]
+    top = max(finite, key=lambda x: x.kl)
+    value, _, se = with_error(last.kl, last.se).partition(" ± ")
+    return [
+        run,
+        str(len(xs)),
+        f"{figure(top.kl)} @{top.step_to}",
+        figure(float(np.median([x.kl for x in finite]))),
+        f"{value} @{last.step_to}{below(last.kl, floor)}",
+        se or "-",
+    ]

@@ -1,0 +1,133 @@
+"""Loss per run: mean negative log-likelihood of the corpus in bits per byte over training steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.map import Map
+from kltui.view.sections.context import LN2, Context, label_of
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import count, figure, table, with_error
+from kltui.view.textplot import Frame, Series
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of one checkpoint in bits/byte with its standard error over texts."""
+
+    name: str
+    run: str
+    step: int | None
+    bits_per_byte: float
+    se: float
+
+
+def bits_per_byte(loglik_N: NDArray[np.float64], text_bytes_N: NDArray[np.int64]) -> tuple[float, float]:
+    """(loss, standard error) in bits/byte: total nats over total bytes of the scored texts, a ratio estimate.
+
+    >>> bits_per_byte(np.array([-math.log(2.0) * 8, -math.log(2.0) * 16]), np.array([8, 16]))
+    (1.0, 0.0)
+    """
+    scored = np.isfinite(loglik_N)
+    nats, size = -loglik_N[scored], text_bytes_N[scored].astype(np.float64)
+    n = len(nats)
+    if n == 0 or size.sum() == 0:
+        return math.nan, math.nan
+    ratio = float(nats.sum() / size.sum())
+    residual = nats - ratio * size
+    se = math.sqrt(float(residual @ residual) * n / (n - 1)) / float(size.sum()) if n > 1 else math.nan
+    return ratio / LN2, se / LN2
+
+
+def losses(shown: Map) -> list[Loss]:
+    """Loss of every final vector of the map, by curve and step."""
+    found = []
+    for row, point in enumerate(shown.points):
+        if point.layer is None:
+            value, se = bits_per_byte(shown.loglik_KN[row], shown.text_bytes_N)
+            found.append(Loss(point.name, label_of(point), point.step, value, se))
+    return found
+
+
+def loss(ctx: Context) -> Section:
+    """Table of first, last and lowest loss of each run, and their curves."""
+    every = losses(ctx.raw)
+    runs: dict[str, list[Loss]] = {}
+    for one in every:
+        runs.setdefault(one.run, []).append(one)
+    if not every:
+        raise MissingError("no checkpoint is scored", "score some: kltui --batch job.toml")
+    rows = [_row(run, members) for run, members in runs.items()]
+    blocks = [
+        table(["run", "points", "first", "last", "± se", "lowest", "falls by"], rows),
+        _plot(runs, ctx.slots),
+    ]
+    data: dict[str, object] = {
+        "unit": "bits/byte",
+        "checkpoints": [
+            {
+                "name": x.name,
+                "run": x.run,
+                "step": x.step,
+                "bits_per_byte": x.bits_per_byte,
+                "nats_per_byte": x.bits_per_byte * LN2,
+                "se": x.se,
+            }
+            for x in every
+        ],
+        "runs": [_run_data(run, members) for run, members in runs.items()],
+    }
+    notes = ("bits/byte of the corpus (lower is better): total nats over total bytes; " + ctx.raw_basis,)
+    return Section("loss", "Loss", tuple(blocks), notes, data)
+
+
+def _ends(members: list[Loss]) -> tuple[Loss, Loss, Loss]:
+    """First, last and lowest of a run by step."""
+    ordered = sorted(members, key=lambda x: -1 if x.step is None else x.step)
+    finite = [x for x in ordered if math.isfinite(x.bits_per_byte)] or ordered
+    return ordered[0], ordered[-1], min(finite, key=lambda x: x.bits_per_byte)
+
+
+def _row(run: str, members: list[Loss]) -> list[str]:
+    first, last, low = _ends(members)
+    change = first.bits_per_byte - last.bits_per_byte
+    value, _, se = with_error(last.bits_per_byte, last.se, 4).partition(" ± ")
+    lone = len(members) == 1
+    return [
+        run,
+        str(len(members)),
+        "-" if lone else f"{figure(first.bits_per_byte, 4)} @{first.step}",
+        value if last.step is None else f"{value} @{last.step}",
+        se or "-",
+        "-" if lone else f"{figure(low.bits_per_byte, 4)} @{low.step}",
+        "-" if lone else figure(change) if not change <= 0 else f"no: rises {figure(-change)}",
+    ]
+
+
+def _run_data(run: str, members: list[Loss]) -> dict[str, object]:
+    first, last, low = _ends(members)
+    return {
+        "run": run,
+        "points": len(members),
+        "first": first.bits_per_byte,
+        "last": last.bits_per_byte,
+        "last_se": last.se,
+        "lowest": low.bits_per_byte,
+        "lowest_step": low.step,
+        "falls": len(members) > 1 and last.bits_per_byte < first.bits_per_byte,
+    }
+
+
+def _plot(runs: dict[str, list[Loss]], slots: dict[str, int]) -> Plot | str:
+    series = []
+    for run, members in runs.items():
+        curve = sorted((x.step, x.bits_per_byte) for x in members if x.step is not None)
+        if len(curve) > 1:
+            series.append(Series(run, [s for s, _ in curve], [v for _, v in curve], slot=slots[run]))
+    if not series:
+        return f"{count(len(runs), 'model')} without steps: no curve to draw"
+    return Plot(series, Frame("", "step", "bits/byte", xscale="log1p"))

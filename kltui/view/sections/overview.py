@@ -1,0 +1,135 @@
+"""What the workspace holds: corpora, checkpoints by run, the key its vectors share, failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import RenderableType
+
+from kltui.errors import KltuiError
+from kltui.store import CheckpointRow
+from kltui.view.sections.context import Context
+from kltui.view.sections.section import Section
+from kltui.view.tables import count, figure, table, words
+
+FAILURES_SHOWN = 12
+# Parts of a map's record that are not settings of the scoring.
+_NOT_KEYS = {"corpus", "settings", "preprocess"}
+
+
+def overview(ctx: Context) -> Section:
+    """Counts, runs, corpora, key and failures; never fails on a workspace where nothing is scored yet."""
+    rows = ctx.rows
+    status = Counter(r.status for r in rows)
+    key, notes = _key(ctx)
+    data: dict[str, object] = {
+        "path": str(ctx.ws.path),
+        "checkpoints": {"total": len(rows), "scored": sum(r.scored for r in rows), "status": dict(status)},
+        "corpora": [
+            {
+                "sha256": c.sha256,
+                "texts": c.n,
+                "mean_bytes": c.mean_bytes,
+                "source": c.source,
+                "record": c.record,
+            }
+            for c in ctx.ws.corpora()
+        ],
+        "runs": [_run_data(run, members) for run, members in _by_run(rows).items()],
+        "key": key,
+        "failures": [
+            {"name": r.name, "error": r.error, "hint": r.hint} for r in rows if r.status == "failed"
+        ],
+    }
+    if key:
+        data["noise_floor_bits_per_byte"] = ctx.floor
+    return Section("overview", "Workspace", tuple(_blocks(ctx, key)), tuple(notes), data)
+
+
+def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
+    """What the map's vectors were scored with, and notes on those that are not on it."""
+    try:
+        record = ctx.raw.record
+    except KltuiError as error:
+        return {}, [error.message + (f": {error.hint}" if error.hint else "")]
+    key = {k: v for k, v in record.items() if k not in _NOT_KEYS}
+    notes = [ctx.floor_words]
+    others = ctx.ws.vector_groups()[1:]
+    if others:
+        n = sum(g.n_checkpoints for g in others)
+        notes.append(
+            f"{count(n, 'vector')} of another corpus or scoring setting cannot be compared and are not on this map"
+        )
+    return key, notes
+
+
+def _by_run(rows: list[CheckpointRow]) -> dict[str, list[CheckpointRow]]:
+    runs: dict[str, list[CheckpointRow]] = {}
+    for row in rows:
+        runs.setdefault(row.checkpoint.run, []).append(row)
+    return runs
+
+
+def _run_data(run: str, members: list[CheckpointRow]) -> dict[str, object]:
+    steps = [m.checkpoint.step for m in members if m.checkpoint.step is not None]
+    first = members[0].checkpoint
+    return {
+        "run": run,
+        "checkpoints": len(members),
+        "scored": sum(m.scored for m in members),
+        "failed": sum(m.status == "failed" for m in members),
+        "first_step": min(steps, default=None),
+        "last_step": max(steps, default=None),
+        "size": first.size,
+        "type": first.type,
+        "seed": first.seed,
+        "parents": sorted({m.checkpoint.parent for m in members if m.checkpoint.parent}),
+        "variants": sorted({m.checkpoint.quantization for m in members}),
+        "layers": max(m.layers for m in members),
+    }
+
+
+def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
+    blocks: list[RenderableType] = [words(str(ctx.ws.path))]
+    for corpus in ctx.ws.corpora():
+        blocks.append(
+            words(
+                f"corpus {corpus.sha256[:12]}: {count(corpus.n, 'text')} of {figure(corpus.mean_bytes, 5)} bytes"
+                f" on average, from {corpus.source}"
+            )
+        )
+    status = Counter(r.status for r in ctx.rows)
+    states = ", ".join(f"{n} {state}" for state, n in sorted(status.items()))
+    blocks.append(words(f"{count(len(ctx.rows), 'checkpoint')}: {states or 'none yet'}"))
+    if key:
+        shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items())
+        blocks.append(words(f"scored with {shown}"))
+    if ctx.rows:
+        blocks.append(_run_table(_by_run(ctx.rows)))
+    blocks += _failures([r for r in ctx.rows if r.status == "failed"])
+    return blocks
+
+
+def _value(value: object) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
+    rows = []
+    for run, members in runs.items():
+        d = _run_data(run, members)
+        lineage = [members[0].checkpoint.size, members[0].checkpoint.type]
+        lineage += [f"seed {d['seed']}"] if d["seed"] is not None else []
+        lineage += [f"from {p}" for p in sorted({m.checkpoint.parent for m in members} - {""})]
+        lineage += [q for q in sorted({m.checkpoint.quantization for m in members}) if q != "none"]
+        lineage += [f"{d['layers']} lens layers"] if d["layers"] else []
+        steps = f"{d['first_step']} to {d['last_step']}" if d["first_step"] is not None else "-"
+        rows.append([run, f"{d['scored']}/{d['checkpoints']}", steps, ", ".join(x for x in lineage if x)])
+    return table(["run", "scored", "steps", "lineage"], rows, left=(0, 3))
+
+
+def _failures(failed: list[CheckpointRow]) -> list[RenderableType]:
+    blocks: list[RenderableType] = [words(f"failed: {r.name}: {r.error}") for r in failed[:FAILURES_SHOWN]]
+    if len(failed) > FAILURES_SHOWN:
+        blocks.append(words(f"and {len(failed) - FAILURES_SHOWN} more failed"))
+    return blocks

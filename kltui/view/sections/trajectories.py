@@ -1,0 +1,84 @@
+"""Trajectories on the map: a picture by t-SNE, or PCA where points are too few, and classical MDS beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+
+from kltui.analysis.embed import explained_variance, scaled_coordinates
+from kltui.analysis.map import Map
+from kltui.view.sections.context import PERPLEXITY, Context, label_of
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import count, figure
+from kltui.view.textplot import Frame, Series
+
+Array = NDArray[np.float64]
+HEIGHT = 24
+
+
+def trajectories(ctx: Context) -> Section:
+    """Coordinates of every final vector: t-SNE where the points allow it, PCA and MDS with what they keep."""
+    shown = ctx.map
+    if len(shown) < 2:
+        raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
+    pictures = ctx.pictures
+    data: dict[str, object] = {"vectors": len(shown), "points": _points(shown, pictures)}
+    notes = [ctx.basis, *_notes(shown, pictures, data)]
+    return Section("trajectories", "Trajectories", tuple(_plots(ctx, pictures)), tuple(notes), data)
+
+
+def _notes(shown: Map, pictures: dict[str, Array], data: dict[str, object]) -> list[str]:
+    """What each picture is and keeps; the figures also go into `data`."""
+    if "tsne" in pictures:
+        notes = [f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit"]
+    else:
+        notes = [
+            f"t-SNE with perplexity {PERPLEXITY} needs more than {PERPLEXITY} points and the map has {len(shown)}:"
+            " PCA is shown instead"
+        ]
+    share = explained_variance(scaled_coordinates(shown.loglik_KN, shown.text_bytes_N))
+    data["pca_share"] = [float(s) for s in share[:3]]
+    notes.append(f"PCA keeps {share[:2].sum():.0%} of the spread in 2 dimensions, {share[:3].sum():.0%} in 3")
+    if "mds" in pictures:
+        data["mds_stress_2d"] = stress = shown.stress(pictures["mds"][:, :2])
+        notes.append(f"MDS keeps distances (sqrt of bits/byte): stress-1 {figure(stress, 2)} in 2 dimensions")
+    else:
+        notes.append("MDS is not here: some pairs have no KL")
+    return notes
+
+
+def _plots(ctx: Context, pictures: dict[str, Array]) -> list[RenderableType]:
+    titles = {"tsne": "t-SNE", "pca": "PCA, sqrt(bits/byte)", "mds": "MDS, sqrt(bits/byte)"}
+    wanted = ("tsne", "pca") if "tsne" in pictures else ("pca",)
+    return [
+        Plot(curves(ctx.map, pictures[method], ctx.slots), Frame(titles[method], equal=True), HEIGHT)
+        for method in wanted
+    ]
+
+
+def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
+    """One thread per run and variant, by step; one marker for each model without steps."""
+    series = []
+    threaded: set[int] = set()
+    for t in shown.trajectories():
+        threaded |= set(t.rows)
+        xy = xy_Kd[list(t.rows)]
+        series.append(Series(t.label, xy[:, 0], xy[:, 1], slot=slots.get(t.label)))
+    for row, point in enumerate(shown.points):
+        if row not in threaded and point.layer is None:
+            label = label_of(point)
+            series.append(Series(label, xy_Kd[row, :1], xy_Kd[row, 1:2], line=False, slot=slots.get(label)))
+    return series
+
+
+def _points(shown: Map, pictures: dict[str, Array]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": point.name,
+            "run": point.run,
+            "step": point.step,
+            **{method: [float(v) for v in xy[row]] for method, xy in pictures.items()},
+        }
+        for row, point in enumerate(shown.points)
+    ]

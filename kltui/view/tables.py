@@ -1,0 +1,84 @@
+"""Tables of reports: numbers with their errors as text, and columns that fit the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kltui.safe import safe_text
+
+UNDEFINED = "undefined"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits, never in more characters than it needs; NaN is "undefined".
+
+    >>> figure(0.0123456), figure(1234.5), figure(float("nan")), figure(2.5e-7)
+    ('0.0123', '1234', 'undefined', '2.5e-07')
+    """
+    if math.isnan(value):
+        return UNDEFINED
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    if 1e-4 <= abs(value) < 1e6:
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{places}f}"
+    return f"{value:.{digits}g}"
+
+
+def with_error(value: float, se: float, digits: int = 3) -> str:
+    """`value ± se`, the value to the place where its error begins (two digits of error), "undefined" for NaN.
+
+    >>> with_error(0.123456, 0.00456), with_error(float("nan"), 1.0), with_error(0.5, float("nan"))
+    ('0.1235 ± 0.0046', 'undefined', '0.500')
+    """
+    if math.isnan(value):
+        return UNDEFINED
+    if not math.isfinite(se) or se <= 0:
+        return figure(value, digits)
+    if min(abs(value), se) < 1e-4 or abs(value) >= 1e6:
+        return f"{value:.{digits}g} ± {se:.2g}"
+    places = max(0, 1 - math.floor(math.log10(se)))
+    return f"{value:.{places}f} ± {se:.{places}f}"
+
+
+def spread(median: float, low: float, high: float, digits: int = 3) -> str:
+    """`median [low, high]` of a distribution, "undefined" for NaN.
+
+    >>> spread(0.5, 0.25, 0.75)
+    '0.500 [0.250, 0.750]'
+    """
+    if math.isnan(median):
+        return UNDEFINED
+    return f"{figure(median, digits)} [{figure(low, digits)}, {figure(high, digits)}]"
+
+
+def count(n: int, noun: str, plural: str = "") -> str:
+    """`n noun`, with the plural where it is due.
+
+    >>> count(1, "run"), count(2, "run"), count(0, "vertex", "vertices")
+    ('1 run', '2 runs', '0 vertices')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def words(text: str, style: str = "") -> Text:
+    """Untrusted or own words as rich Text, printable and without markup."""
+    return Text(safe_text(text), style=style)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Table:
+    """A rich table of strings: columns in `left` hold names (cut where they must be), the others numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, highlight=False)
+    for i, heading in enumerate(headings):
+        if i in left:
+            made.add_column(words(heading), justify="left", overflow="ellipsis", no_wrap=True, ratio=None)
+        else:
+            made.add_column(words(heading), justify="right", overflow="fold", no_wrap=False)
+    for row in rows:
+        made.add_row(*(words(cell) for cell in row))
+    return made

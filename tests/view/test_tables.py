@@ -1,0 +1,54 @@
+"""Numbers as words: digits, errors, undefined values."""
+
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+from rich.console import Console
+
+import kltui.view.sections.loss
+import kltui.view.tables
+from kltui.view.tables import count, figure, spread, table, with_error, words
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    for module in (kltui.view.tables, kltui.view.sections.loss):
+        result = doctest.testmod(module)
+        assert result.attempted and not result.failed
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.0, "0"),
+        (1.0, "1.00"),
+        (-0.5, "-0.500"),
+        (123456.0, "123456"),
+        (1.5e9, "1.5e+09"),
+        (9e-5, "9e-05"),
+        (math.inf, "inf"),
+        (math.nan, "undefined"),
+    ],
+)
+def test_figures(value: float, expected: str) -> None:
+    assert figure(value) == expected
+
+
+def test_errors_set_the_digits() -> None:
+    assert with_error(0.5, 0.1) == "0.50 ± 0.10"
+    assert with_error(123.456, 12.3) == "123 ± 12"
+    assert with_error(3e-7, 2.1e-8) == "3e-07 ± 2.1e-08"
+    assert with_error(0.5, 0.0) == "0.500"
+    assert spread(math.nan, 0, 1) == "undefined"
+    assert count(1, "vertex", "vertices") == "1 vertex"
+
+
+def test_nothing_in_a_table_is_markup_or_a_control() -> None:
+    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with console.file:
+        console.print(table(["[red]run", "x"], [["[bold]a\x1b[2J\n", "[/]"]]))
+        console.print(words("[link=x]b"))
+        shown = console.export_text()
+    assert "[red]run" in shown and "[bold]a" in shown and "[link=x]b" in shown and "\x1b" not in shown
