@@ -304,3 +304,59 @@ def write_run(
         tokenizer.save_pretrained(folder / f"step{step}")
         folders.append(folder / f"step{step}")
     return folders
+
+
+def true_logliks(folder: Path, texts: Sequence[str], *, prefix: Sequence[int] = ()) -> list[list[float]]:
+    """Log-likelihoods by a float64 loop, one text at a time: row 0 final, row 1 + k the model truncated to k layers.
+
+    NaN where a text has nothing to score. Plain transformers: full logits, log_softmax, gather, sum.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [
+        [*prefix, *tokenizer(t, split_special_tokens=True, add_special_tokens=False).input_ids] for t in texts
+    ]
+    first = max(1, len(prefix))
+    model = load_float64(folder)
+    rows = []
+    for depth in range(model.config.num_hidden_layers, -1, -1):
+        _truncate(model, depth)
+        with torch.no_grad():
+            rows.append([_true_loglik(model, row, first) for row in ids])
+    return [rows[0], *reversed(rows)]
+
+
+def load_float64(folder: Path) -> Any:
+    """The folder's model in float64, with the plain implementations of attention and experts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    options = {"dtype": torch.float64, "attn_implementation": "eager", "experts_implementation": "eager"}
+    return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+
+
+def _true_loglik(model: Any, ids: list[int], first: int) -> float:
+    import torch
+
+    if len(ids) <= first:
+        return float("nan")
+    row = torch.tensor(ids)
+    logp = model(input_ids=row[None], use_cache=False).logits[0].double().log_softmax(-1)
+    return float(logp[first - 1 : -1].gather(1, row[first:, None]).sum())
+
+
+def _truncate(model: Any, depth: int) -> None:
+    """Cut the model's list of layers to its first `depth`."""
+    import torch
+
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.ModuleList) and len(child) == model.config.num_hidden_layers:
+                setattr(module, name, child[:depth])
+                model.config.num_hidden_layers = depth
+                return
