@@ -18,6 +18,7 @@ from kltui.analysis.embed import Method
 from kltui.analysis.kl import KL, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
+from kltui.analysis.scale import ScaleRow, scale
 from kltui.analysis.trajectory import Trajectory, trajectories
 from kltui.errors import KltuiError
 
@@ -215,6 +216,10 @@ class Map:
     def final_layers(self) -> Map:
         """The map without lens vectors."""
         return self.select([k for k, p in enumerate(self.points) if p.layer is None])
+
+    def scale(self, *, pretraining: bool = False, exclude: Collection[str] = ()) -> list[ScaleRow]:
+        """The ten settings of the KL scale found on this map; see `kltui.analysis.scale`."""
+        return scale(self, pretraining=pretraining, exclude=exclude)
 
     # ---- diffusion
 

@@ -1,0 +1,248 @@
+"""Pairs of a map's rows that each setting of the KL scale compares, found from the points' lineage."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from kltui.analysis.point import Point
+from kltui.analysis.trajectory import Trajectory, evenly_spaced_from, trajectories
+
+Pair = tuple[int, int]
+
+PAPER_INTERVAL = 1000  # steps between neighbours
+PAPER_AFTER = 2000  # end steps beyond this
+PAPER_WINDOW = 50  # first and last neighbours of each run
+ENOUGH_PAIRS = 1000
+
+_SEED_IN_NAME = re.compile(r"[-_.]?seed[-_.]?\d+$", re.IGNORECASE)
+_EIGHT = re.compile(r"8[-_]?bit|int8|q8", re.IGNORECASE)
+_FOUR = re.compile(r"4[-_]?bit|[nf]p?4\b|int4|q4", re.IGNORECASE)
+_MERGE = re.compile(r"[,;|]")
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Rows that a setting compares, and by which rule they were found; when there are none, what would be needed."""
+
+    pairs: tuple[Pair, ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on the map (final layers, not quantised): its trajectory and what its points say of it."""
+
+    name: str
+    family: str
+    type: str
+    size: str
+    seed: int | None
+    trajectory: Trajectory
+    last: dict[int | None, int]
+
+
+def pretraining_runs(points: Sequence[Point]) -> list[Run]:
+    """Runs without a parent, in order of appearance; `last` maps each step (None too) to its row."""
+    at: dict[str, dict[int | None, int]] = {}
+    for row, p in enumerate(points):
+        if p.layer is None and p.quantization == "none" and not p.parent:
+            at.setdefault(p.run, {})[p.step] = row
+    lines = {t.run: t for t in trajectories(points) if points[t.rows[0]].quantization == "none"}
+    runs = []
+    for name, steps in at.items():
+        p = points[next(iter(steps.values()))]
+        family = p.size or _SEED_IN_NAME.sub("", name)
+        line = lines.get(name, Trajectory(name, name, (), ()))
+        runs.append(Run(name, family, p.type, p.size, p.seed, line, steps))
+    return runs
+
+
+def main_runs(points: Sequence[Point]) -> list[Run]:
+    """One run per size and type: that without a seed, else that of the lowest."""
+    best: dict[tuple[str, str], Run] = {}
+    for run in pretraining_runs(points):
+        key = (run.type, run.family)
+        rank = -1 if run.seed is None else run.seed
+        if key not in best or rank < (-1 if best[key].seed is None else best[key].seed):  # type: ignore[operator]
+            best[key] = run
+    return list(best.values())
+
+
+def seed_groups(points: Sequence[Point]) -> list[list[Run]]:
+    """Runs that differ in their seed alone: same type and size, two seeds or more."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in pretraining_runs(points):
+        if run.seed is not None:
+            groups.setdefault((run.type, run.family), []).append(run)
+    return [g for g in groups.values() if len({r.seed for r in g}) > 1]
+
+
+def pretraining_pairs(points: Sequence[Point], *, late: bool) -> Pairs:
+    """Neighbouring checkpoints of the main runs, early or late in training (arXiv 2505.15353, Figure 3)."""
+    found: list[Pair] = []
+    rules = []
+    for run in main_runs(points):
+        pairs, rule = _interval_pairs(run.trajectory)
+        half = min(PAPER_WINDOW, len(pairs) // 2)
+        if half:
+            found += pairs[-half:] if late else pairs[:half]
+            window = f"{'last' if late else 'first'} {half}"
+            rules.append(f"{rule}, {window} of {len(pairs)} per run")
+    if not found:
+        return Pairs((), "needs a run of three or more evenly saved checkpoints")
+    return Pairs(tuple(found), "; ".join(dict.fromkeys(rules)))
+
+
+def _interval_pairs(t: Trajectory) -> tuple[list[Pair], str]:
+    neighbours = list(zip(pairwise(t.steps), pairwise(t.rows), strict=True))
+    exact = [r for (a, b), r in neighbours if b - a == PAPER_INTERVAL and b > PAPER_AFTER]
+    if len(exact) > 1:
+        return exact, f"neighbours {PAPER_INTERVAL} steps apart, end step > {PAPER_AFTER}"
+    begin = evenly_spaced_from(t.steps)
+    gap = t.steps[-1] - t.steps[-2] if len(t.steps) > 1 else 0
+    even = [r for (a, b), r in neighbours if a >= begin and b - a == gap]
+    return even, f"neighbours {gap} steps apart from step {begin} (no 1000-step neighbours)"
+
+
+def seed_pairs(points: Sequence[Point]) -> Pairs:
+    """All pairs of seeds of one size at their last common step."""
+    return _at_last_common_step(
+        seed_groups(points), "needs runs of one size with two or more seeds and a step in common"
+    )
+
+
+def size_pairs(points: Sequence[Point]) -> Pairs:
+    """All pairs of sizes of one type at their last common step."""
+    groups: dict[str, list[Run]] = {}
+    for run in main_runs(points):
+        groups.setdefault(run.type, []).append(run)
+    several = [g for g in groups.values() if len({r.family for r in g}) > 1 and all(r.size for r in g)]
+    return _at_last_common_step(several, "needs runs of one type in two or more sizes with a step in common")
+
+
+def _at_last_common_step(groups: Iterable[Sequence[Run]], need: str) -> Pairs:
+    found: list[Pair] = []
+    at = []
+    for group in groups:
+        common = set.intersection(*(set(r.last) for r in group))
+        if common:
+            step = None if None in common else max(s for s in common if s is not None)
+            found += combinations([r.last[step] for r in group], 2)
+            at.append("the final models" if step is None else f"step {step}")
+    if not found:
+        return Pairs((), need)
+    return Pairs(tuple(found), f"all pairs at {', '.join(dict.fromkeys(at))}")
+
+
+def quantization_pairs(points: Sequence[Point], bits: int) -> Pairs:
+    """Each model against its own `bits`-bit variant."""
+    pattern = {8: _EIGHT, 4: _FOUR}[bits]
+    plain = {p.base: row for row, p in enumerate(points) if p.quantization == "none" and p.layer is None}
+    found = [
+        (plain[p.base], row)
+        for row, p in enumerate(points)
+        if p.layer is None and pattern.search(p.quantization) and p.base in plain
+    ]
+    if not found:
+        return Pairs((), f"needs a model scored unquantised and in {bits}-bit")
+    kinds = dict.fromkeys(points[b].quantization for _, b in found)
+    return Pairs(tuple(found), f"each model against itself in {', '.join(kinds)}")
+
+
+def parent_pairs(points: Sequence[Point]) -> Pairs:
+    """(parent, child) for every fine-tuned model, the last checkpoint of each; merges are left out."""
+    plain = [(row, p) for row, p in enumerate(points) if p.layer is None and p.quantization == "none"]
+    final: dict[str, int] = {}
+    for row, p in sorted(plain, key=lambda rp: -1 if rp[1].step is None else rp[1].step):
+        final[p.run] = row
+    by_name = {**final, **{p.base: row for row, p in plain}}
+    found, merges = [], 0
+    for row, p in plain:
+        if not p.parent or final[p.run] != row:
+            continue
+        if p.parent in by_name:
+            found.append((by_name[p.parent], row))
+        elif _MERGE.search(p.parent):
+            merges += 1
+    if not found:
+        return Pairs((), "needs a fine-tuned model and its parent, named in the job file")
+    return Pairs(tuple(found), "(parent, child)" + (f"; {merges} merges left out" if merges else ""))
+
+
+def random_pairs(points: Sequence[Point], *, within_type: bool, seed: int = 0) -> Pairs:
+    """Random pairs of models, within each type or over all: as many as there are (child, parent) pairs.
+
+    Without such pairs: of the last checkpoints of all runs, every pair or 1,000 of them.
+    """
+    related = parent_pairs(points).pairs
+    rng = random.Random(seed)
+    if related:
+        groups: dict[str, list[Pair]] = {}
+        for pair in related:
+            groups.setdefault(points[pair[1]].type, []).append(pair)
+        return _drawn(groups, within_type, rng)
+    final = sorted({_last_row(r) for r in pretraining_runs(points)})
+    kinds = {points[k].type for k in final}
+    if within_type:
+        every = [c for c in combinations(final, 2) if points[c[0]].type == points[c[1]].type != ""]
+    else:
+        every = list(combinations(final, 2)) if len(kinds) > 1 else []
+    if not every:
+        need = "two models of one type" if within_type else "models of two or more types"
+        return Pairs((), f"needs {need}")
+    chosen = every if len(every) <= ENOUGH_PAIRS else rng.sample(every, ENOUGH_PAIRS)
+    return Pairs(tuple(chosen), "pairs of the runs' last checkpoints (no fine-tuned models to draw from)")
+
+
+def _drawn(groups: dict[str, list[Pair]], within_type: bool, rng: random.Random) -> Pairs:
+    """Random pairs among the models of the (child, parent) pairs, grouped by type."""
+    models = {kind: sorted({k for pair in pairs for k in pair}) for kind, pairs in groups.items()}
+    found: list[Pair] = []
+    if within_type:
+        for kind, pairs in groups.items():
+            if len(models[kind]) > 2:
+                found += [_two(rng, models[kind]) for _ in pairs]
+        note, need = (
+            "random pairs within each type, as many as (child, parent) pairs",
+            "three related models of a type",
+        )
+    else:
+        everyone = sorted({k for ks in models.values() for k in ks})
+        if len(groups) > 1:
+            found = [_two(rng, everyone) for pairs in groups.values() for _ in pairs]
+        note, need = (
+            "random pairs over all types, as many as (child, parent) pairs",
+            "fine-tuned models of two types",
+        )
+    return Pairs(tuple(found), f"{note}, seed fixed" if found else f"needs {need}")
+
+
+def _two(rng: random.Random, rows: Sequence[int]) -> Pair:
+    a, b = rng.sample(rows, 2)
+    return a, b
+
+
+def _last_row(run: Run) -> int:
+    if None in run.last:
+        return run.last[None]
+    return run.last[max(s for s in run.last if s is not None)]
+
+
+def layer_pairs(points: Sequence[Point]) -> Pairs:
+    """Adjacent layers k, k+1 of each run's last checkpoint that has lens vectors."""
+    models: dict[str, dict[int, dict[int, int]]] = {}
+    for row, p in enumerate(points):
+        if p.layer is not None and p.quantization == "none":
+            steps = models.setdefault(p.run, {})
+            steps.setdefault(-1 if p.step is None else p.step, {})[p.layer] = row
+    found = []
+    for steps in models.values():
+        layers = steps[max(steps)]
+        found += [(layers[k], layers[k + 1]) for k in sorted(layers) if k + 1 in layers]
+    if not found:
+        return Pairs((), 'needs lens vectors: score with layers = "all"')
+    return Pairs(tuple(found), "hidden states k and k+1 of each run's last checkpoint")

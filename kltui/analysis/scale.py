@@ -1,0 +1,147 @@
+"""The scale of KL: ten settings found in a map, beside their published medians (arXiv 2505.15353, Figure 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kltui.analysis import lineage
+from kltui.analysis.lineage import Pairs
+from kltui.analysis.point import Point
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the published scale: median in bits/byte, and its range where the paper gives one."""
+
+    name: str
+    median: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+PUBLISHED: tuple[Setting, ...] = (
+    Setting("later pretraining", 0.011),
+    Setting("early pretraining", 0.067),
+    Setting("seed", 0.12),
+    Setting("size", 0.48, 0.15, 1.7),
+    Setting("8-bit", 0.44),
+    Setting("4-bit", 0.49),
+    Setting("fine-tuning", 0.40),
+    Setting("within type", 0.95),
+    Setting("random", 2.2),
+    Setting("adjacent layers", 3.0),
+)
+
+FINDERS: dict[str, Callable[[Sequence[Point]], Pairs]] = {
+    "later pretraining": lambda p: lineage.pretraining_pairs(p, late=True),
+    "early pretraining": lambda p: lineage.pretraining_pairs(p, late=False),
+    "seed": lineage.seed_pairs,
+    "size": lineage.size_pairs,
+    "8-bit": lambda p: lineage.quantization_pairs(p, 8),
+    "4-bit": lambda p: lineage.quantization_pairs(p, 4),
+    "fine-tuning": lineage.parent_pairs,
+    "within type": lambda p: lineage.random_pairs(p, within_type=True),
+    "random": lambda p: lineage.random_pairs(p, within_type=False),
+    "adjacent layers": lineage.layer_pairs,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleRow:
+    """One setting on this map, in bits/byte: median, quartiles and range over n pairs; NaN where n is 0.
+
+    `note` says which rule found the pairs or, where there are none, what would be needed.
+    """
+
+    setting: str
+    published: float
+    median: float
+    q25: float
+    q75: float
+    low: float
+    high: float
+    n: int
+    note: str
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def holds(self, kl: float) -> bool:
+        """Whether the setting's range on this map holds `kl`."""
+        return self.low <= kl <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a KL lies: settings of the map whose range holds it, and the published medians around it."""
+
+    kl: float
+    settings: tuple[str, ...]
+    nearest: str
+    above: str
+    below: str
+
+
+def scale(m: Map, *, pretraining: bool = False, exclude: Collection[str] = ()) -> list[ScaleRow]:
+    """The ten settings on map `m`, in the published order.
+
+    `pretraining` prepares the main runs and the seed runs as in the paper, each group apart and without the
+    checkpoints of `exclude`; the other settings always use the map as it is.
+    """
+    prepared = _prepared(m, exclude) if pretraining else {}
+    return [_row(prepared.get(s.name, m), s) for s in PUBLISHED]
+
+
+def _prepared(m: Map, exclude: Collection[str]) -> dict[str, Map]:
+    main = [k for r in lineage.main_runs(m.points) for k in r.last.values()]
+    seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.last.values()]
+    out: dict[str, Map] = {}
+    if main:
+        part = m.select(main).preprocessed("pretraining", exclude=exclude)
+        out = dict.fromkeys(("later pretraining", "early pretraining", "size"), part)
+    if seeds:
+        out["seed"] = m.select(seeds).preprocessed("pretraining", exclude=exclude)
+    return out
+
+
+def _row(m: Map, setting: Setting) -> ScaleRow:
+    found = FINDERS[setting.name](m.points)
+    kl = np.array([m.pair_rows(i, j).value for i, j in found.pairs])
+    defined = kl[np.isfinite(kl)]
+    note = found.note
+    if len(defined) < len(kl):
+        note += f"; {len(kl) - len(defined)} undefined"
+    if not len(defined):
+        nan = math.nan
+        return ScaleRow(setting.name, setting.median, nan, nan, nan, nan, nan, 0, note)
+    q25, median, q75 = (float(v) for v in np.quantile(defined, [0.25, 0.5, 0.75]))
+    low, high = float(defined.min()), float(defined.max())
+    names = tuple((m.points[i].name, m.points[j].name) for i, j in found.pairs)
+    return ScaleRow(setting.name, setting.median, median, q25, q75, low, high, len(defined), note, names)
+
+
+def locate(kl: float, rows: Sequence[ScaleRow] = ()) -> Location:
+    """The settings of `rows` whose range holds `kl` (bits/byte), and the published medians next to it.
+
+    Without rows, the published ranges are used; only model size has one.
+
+    >>> locate(0.05).above, locate(0.05).below
+    ('early pretraining', 'later pretraining')
+    """
+    if rows:
+        held = tuple(r.setting for r in rows if r.holds(kl))
+    else:
+        held = tuple(s.name for s in PUBLISHED if s.low <= kl <= s.high)
+    if not kl > 0:
+        return Location(kl, held, "", "", "")
+    ordered = sorted(PUBLISHED, key=lambda s: s.median)
+    nearest = min(ordered, key=lambda s: abs(math.log(s.median / kl)))
+    above = next((s.name for s in ordered if s.median >= kl), "")
+    below = next((s.name for s in reversed(ordered) if s.median <= kl), "")
+    return Location(kl, held, nearest.name, above, below)

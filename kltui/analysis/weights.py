@@ -1,0 +1,130 @@
+"""Squared distances between the weights of checkpoints of one run, in one pass over their files.
+
+D_w = sum over parameters of (theta_b - theta_a)^2: parameters only, tied weights once, every dtype upcast before
+the difference, float64 sums, not divided by the number of parameters (arXiv 2505.15353, Figure 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.registry.tensors import BITS, TensorFile, parameters
+
+Array = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+_SLICE = 1 << 21  # elements of one tensor taken from every checkpoint at a time
+_RING = 1 << 16  # elements held in float64, band + 1 checkpoints of them: this stays in cache
+
+
+def banded_distances(
+    checkpoints: Sequence[Mapping[str, TensorFile]],
+    band: int,
+    *,
+    labels: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Array:
+    """(K, band) squared distances: [k, d-1] = |theta_{k+d} - theta_k|^2, NaN where k + d >= K.
+
+    `checkpoints` are `open_tensors` of each, in order; every byte is read once. A parameter that one of them
+    lacks, or has in another shape, is an error that names both. `progress(bytes done, bytes in all)`.
+    """
+    models = [parameters(c) for c in checkpoints]
+    check_same_parameters(models, labels)
+    total = sum(t.data.nbytes for m in models for t in m.values())
+    out = _empty(len(models), band)
+    done = 0
+    for block, n_bytes in _blocks(models):
+        out += block_distances([t[0] for t in block], [t[1] for t in block], band)
+        done += n_bytes
+        if progress:
+            progress(done, total)
+    return out
+
+
+def distance_matrix(band_Kb: Array) -> Array:
+    """K x K symmetric matrix with the band filled in, zero diagonal, NaN beyond the band."""
+    K, band = band_Kb.shape
+    full = np.full((K, K), np.nan)
+    np.fill_diagonal(full, 0.0)
+    for d in range(1, min(band, K - 1) + 1):
+        k = np.arange(K - d)
+        full[k, k + d] = full[k + d, k] = band_Kb[: K - d, d - 1]
+    return full
+
+
+def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Sequence[str] = ()) -> None:
+    """Raises KltuiError where a checkpoint's parameters differ from the first one's by name or shape."""
+    if not models:
+        return
+    called = list(labels) or [f"checkpoint {k}" for k in range(len(models))]
+    first = models[0]
+    if not first:
+        raise KltuiError(f"{called[0]} has no parameters", "check that its folder holds the model's weights")
+    for label, model in zip(called[1:], models[1:], strict=True):
+        different = sorted(first.keys() ^ model.keys())
+        if different:
+            name = different[0]
+            owner, other = (called[0], label) if name in first else (label, called[0])
+            raise KltuiError(
+                f"{owner} has {name}, {other} does not ({len(different)} names differ)",
+                "weight distances compare checkpoints of one architecture: give each its own run",
+            )
+        for name, t in first.items():
+            if model[name].shape != t.shape:
+                raise KltuiError(
+                    f"{name} is {list(t.shape)} in {called[0]} and {list(model[name].shape)} in {label}",
+                    "weight distances compare checkpoints of one architecture: give each its own run",
+                )
+
+
+def _blocks(
+    models: Sequence[Mapping[str, TensorFile]],
+) -> Iterator[tuple[list[tuple[NDArray[np.uint8], str]], int]]:
+    """Same stretch of the same tensor in every checkpoint, as (bytes, dtype), and the bytes in all."""
+    for name in models[0] if models else ():
+        tensors = [m[name] for m in models]
+        n = tensors[0].n_elements
+        for start in range(0, n, _SLICE):
+            pieces = []
+            for t in tensors:
+                width = BITS[t.dtype] // 8
+                pieces.append((t.data[start * width : min(start + _SLICE, n) * width], t.dtype))
+            yield pieces, sum(p.nbytes for p, _ in pieces)
+
+
+def block_distances(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> Array:
+    """(K, band) squared distances of one stretch of raw values; float64 throughout."""
+    out = _empty(len(buffers), band)
+    n = len(buffers[0]) * 8 // BITS[dtypes[0]]
+    for start in range(0, n, _RING):
+        ring: list[Array] = []
+        for k, (raw, dtype) in enumerate(zip(buffers, dtypes, strict=True)):
+            width = BITS[dtype] // 8
+            x = as_float64(raw[start * width : (start + _RING) * width], dtype)
+            for d, earlier in enumerate(reversed(ring), start=1):
+                difference = x - earlier
+                out[k - d, d - 1] += difference @ difference
+            ring = [*ring[-(band - 1) :], x] if band > 1 else [x]
+    return out
+
+
+def as_float64(raw: NDArray[np.uint8], dtype: str) -> Array:
+    """Raw little-endian bytes of F64, F32, F16 or BF16 as float64 values, exactly."""
+    raw = np.ascontiguousarray(raw)
+    if dtype == "BF16":
+        wide = raw.view("<u2").astype(np.uint32) << np.uint32(16)
+        return wide.view(np.float32).astype(np.float64)
+    kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]
+    return raw.view(kind).astype(np.float64)
+
+
+def _empty(K: int, band: int) -> Array:
+    out = np.zeros((K, band))
+    for d in range(1, band + 1):
+        out[max(K - d, 0) :, d - 1] = np.nan
+    return out
