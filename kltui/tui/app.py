@@ -1,0 +1,89 @@
+"""The way in from the command line: everything that must happen before textual is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from kltui.errors import UsageError
+
+SSH_FPS = "10"
+HANG_SECONDS = 3.0
+
+
+def run_tui(
+    path: Path | None, *, read_only: bool = False, ascii: bool = False, no_mouse: bool = False
+) -> int:
+    """Runs the interface on workspace `path` (or the folder one is in) and returns the exit code.
+
+    Raises UsageError without a terminal. 128+n after signal n.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "the interface needs a terminal, and this is none",
+            "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
+        )
+    _set_environment()
+    color = "NO_COLOR" not in os.environ
+    from kltui.tui.actions import load_keymap
+    from kltui.tui.interface import KltuiApp
+    from kltui.tui.memory import Memory
+
+    app = KltuiApp(
+        path if path is not None else _here(),
+        read_only=read_only,
+        ascii_only=ascii or not _unicode(),
+        keymap=load_keymap(_config_folder() / "keys.json"),
+        memory=Memory(_state_folder() / "view.json"),
+        color=color,
+    )
+    code = app.run(mouse=not no_mouse)
+    _say_what_goes_on(app.left_running, app.reader.path)
+    return _ended(1 if code is None else code)
+
+
+def _set_environment() -> None:
+    """Textual reads these once, when it is imported."""
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    if os.environ.get("SSH_CONNECTION"):
+        os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)
+
+
+def _here() -> Path | None:
+    from kltui.store.store import FILE_NAME
+
+    here = Path.cwd()
+    return here if (here / FILE_NAME).is_file() else None
+
+
+def _unicode() -> bool:
+    encoding = (getattr(sys.stderr, "encoding", "") or "").lower().replace("-", "")
+    return encoding in ("utf8", "utf_8", "utf16") and os.environ.get("TERM") != "linux"
+
+
+def _config_folder() -> Path:
+    from platformdirs import user_config_path
+
+    return user_config_path("kltui")
+
+
+def _state_folder() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("kltui")
+
+
+def _say_what_goes_on(running: int, path: Path | None) -> None:
+    if running:
+        what = "job goes" if running == 1 else "jobs go"
+        sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows them again.\n")
+
+
+def _ended(code: int) -> int:
+    """`code`, with a guard: threads that hang on a lost disk may not keep the process alive."""
+    guard = threading.Timer(HANG_SECONDS, os._exit, (code,))
+    guard.daemon = True
+    guard.start()
+    return code

@@ -1,0 +1,148 @@
+"""The map behind the plots: read when vectors have changed, analysed off the interface's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.tui.data import Reader, Snapshot
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.map import Map
+
+    Array = NDArray[np.float64]
+
+
+class Atlas:
+    """The final-layer map of the workspace, its pictures, and answers kept until its vectors change.
+
+    `version` rises whenever the scored vectors have changed; a view compares it with the one it shows.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._key: tuple[tuple[str, float, int], ...] = ()
+        self.version = 0
+        self._map: Map | None = None
+        self._map_version = -1
+        self._kept: dict[str, Any] = {}
+        self._lock = asyncio.Lock()
+        self._children: set[asyncio.subprocess.Process] = set()
+
+    def scored(self, snapshot: Snapshot) -> None:
+        """Takes note of what is scored now."""
+        key = tuple((r.name, r.mean_loglik, r.layers) for r in snapshot.rows if r.scored)
+        if key != self._key:
+            self._key = key
+            self.version += 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is scored."""
+        return not self._key
+
+    async def map(self) -> Map:
+        """The map of all final vectors. Raises KltuiError when nothing is scored."""
+        async with self._lock:
+            version = self.version
+            if self._map is None or self._map_version != version:
+                self._map = await self._reader.read(lambda ws: ws.map())
+                self._map_version, self._kept = version, {}
+            return self._map
+
+    async def layers(self, names: tuple[str, ...]) -> Map:
+        """The map of the lens vectors of some checkpoints. Raises KltuiError where they have none."""
+        return await self._once(f"layers {names}", lambda: None, names=names)
+
+    async def _once(self, key: str, work: Any, names: tuple[str, ...] | None = None) -> Any:
+        version = self.version
+        if key not in self._kept or version != self._map_version:
+            if names is not None:
+                found = await self._reader.read(lambda ws: ws.map(names=list(names), layers=True))
+            else:
+                found = await self._reader.compute(work)
+            if version == self._map_version:
+                self._kept[key] = found
+            return found
+        return self._kept[key]
+
+    async def kl(self) -> tuple[Map, Array]:
+        """The map and its K x K KL matrix in bits/byte."""
+        found = await self.map()
+        return found, await self._once("kl", found.kl)
+
+    async def scores(self) -> tuple[Map, Array]:
+        """The map and its principal scores, K x min(K, N): distances kept."""
+        from kltui.analysis.embed import rotate
+
+        found = await self.map()
+        return found, await self._once("scores", lambda: rotate(found.scaled_coordinates()))
+
+    async def picture(self, method: str) -> tuple[Map, Array]:
+        """The map and its K x 2 coordinates by "tsne" (in a process of its own), "pca" or "mds"."""
+        found = await self.map()
+        if method == "mds":
+            return found, await self._once("mds", lambda: found.coordinates("mds"))
+        found, scores = await self.scores()
+        if method == "pca":
+            return found, _two(scores)
+        key = f"tsne {self._map_version}"
+        if key not in self._kept:
+            coordinates = await self.tsne(scores)
+            if self._map is found:
+                self._kept[key] = coordinates
+            return found, coordinates
+        return found, self._kept[key]
+
+    def has_picture(self, method: str) -> bool:
+        """Whether the picture of the present vectors is there already."""
+        key = f"tsne {self._map_version}" if method == "tsne" else "scores" if method == "pca" else method
+        return self._map_version == self.version and key in self._kept
+
+    async def tsne(self, scores: Array) -> Array:
+        """K x 2 t-SNE coordinates of principal scores, computed in another process."""
+        import numpy as np
+
+        data = io.BytesIO()
+        np.save(data, scores)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "kltui.tui.embed_worker",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self._children.add(child)
+        try:
+            out, complaint = await child.communicate(data.getvalue())
+        except asyncio.CancelledError:
+            if child.returncode is None:
+                child.kill()
+            raise
+        finally:
+            self._children.discard(child)
+        if child.returncode != 0:
+            raise KltuiError(complaint.decode(errors="replace") or "the t-SNE process ended early")
+        coordinates: Array = np.load(io.BytesIO(out), allow_pickle=False)
+        return coordinates
+
+    async def ask(self, key: str, work: Any) -> Any:
+        """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
+        return await self._once(key, work)
+
+    def close(self) -> None:
+        """Ends the processes that still compute."""
+        for child in self._children:
+            if child.returncode is None:
+                child.kill()
+
+
+def _two(scores: Array) -> Array:
+    import numpy as np
+
+    if scores.shape[1] >= 2:
+        return scores[:, :2]
+    return np.column_stack([scores, np.zeros((len(scores), 2 - scores.shape[1]))])

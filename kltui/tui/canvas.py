@@ -1,0 +1,232 @@
+"""A pane: a widget drawn line by line from styled spans, with a header of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from kltui.safe import safe_text
+from kltui.tui.look import Look
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+Span = tuple[str, Style]
+
+
+def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:
+    """The spans as one strip of exactly `width` cells; every character in it is printable."""
+    segments, used = [], 0
+    for text, style in spans:
+        if not text:
+            continue
+        if not text.isprintable():
+            text = safe_text(text)
+        used += len(text) if text.isascii() else cell_len(text)
+        segments.append(Segment(text, style))
+        if used > width:
+            break
+    if used > width:
+        return Strip(segments, used).crop(0, width)
+    if used < width:
+        segments.append(Segment(" " * (width - used), fill))
+    return Strip(segments, width)
+
+
+def width_of(spans: Iterable[Span]) -> int:
+    """Cells the spans take."""
+    return sum(cell_len(text) for text, _ in spans)
+
+
+def fitted(text: str, width: int, *, right: bool = False) -> str:
+    """`text` in exactly `width` cells, cut with an ellipsis or padded."""
+    if width <= 0:
+        return ""
+    text = safe_text(text, 4 * width)
+    cells = len(text) if text.isascii() else cell_len(text)
+    if cells > width:
+        while cells > width - 1:
+            text = text[:-1]
+            cells = cell_len(text)
+        text, cells = text + "…", cells + 1
+    padding = " " * (width - cells)
+    return padding + text if right else text + padding
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """`text` broken at spaces into lines of at most `width` cells; long words are cut."""
+    lines, line = [], ""
+    for word in safe_text(text).split(" "):
+        while cell_len(word) > width > 0:
+            if line:
+                lines.append(line)
+            lines.append(word[:width])
+            word, line = word[width:], ""
+        joined = f"{line} {word}" if line else word
+        if cell_len(joined) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = joined
+    return [*lines, line] if line or not lines else lines
+
+
+class Pane(Widget, can_focus=True, inherit_bindings=False):
+    """One pane of a view. Subclasses give `title`, `header_right` and `body_line`."""
+
+    ALLOW_SELECT: ClassVar[bool] = False
+    title = ""
+    #: whether a line separates it from the pane on its left
+    barred = False
+
+    @property
+    def kl(self) -> KltuiApp:
+        """The app, by its own type."""
+        return cast("KltuiApp", self.app)
+
+    @property
+    def look(self) -> Look:
+        """The styles in use."""
+        return self.kl.look
+
+    @property
+    def body_width(self) -> int:
+        """Cells of a body line."""
+        return max(0, self.size.width - (2 if self.barred else 0))
+
+    @property
+    def body_height(self) -> int:
+        """Lines below the header."""
+        return max(0, self.size.height - 1)
+
+    def header_left(self) -> list[Span]:
+        """Spans at the left of the header."""
+        return [(self.title, self.look("accent" if self.has_focus else "muted", bold=self.has_focus))]
+
+    def header_right(self) -> list[Span]:
+        """Spans at the right of the header."""
+        return []
+
+    def body_line(self, y: int) -> Sequence[Span] | Strip:
+        """Line `y` of the body, `body_width` cells or fewer."""
+        return []
+
+    def render_line(self, y: int) -> Strip:
+        """Line `y` of the widget, the header being line 0."""
+        look = self.look
+        ground = look()
+        line = self._header() if y == 0 else self.body_line(y - 1)
+        strip = line if isinstance(line, Strip) else strip_of(line, self.body_width, ground)
+        if not self.barred:
+            return strip
+        bar = Strip([Segment(look.glyph("│", "|"), look("faint")), Segment(" ", ground)], 2)
+        return Strip.join([bar, strip])
+
+    def _header(self) -> list[Span]:
+        left, right = self.header_left(), self.header_right()
+        gap = self.body_width - width_of(left) - width_of(right)
+        return [*left, (" " * gap, self.look()), *right] if gap > 0 else left
+
+    def redraw(self, *lines: int) -> None:
+        """Asks for a redraw of some body lines, or of everything."""
+        if lines:
+            self.refresh(*(Region(0, y + 1, self.size.width, 1) for y in lines if 0 <= y < self.body_height))
+        else:
+            self.refresh()
+
+    def update_data(self) -> None:
+        """Called when the snapshot, the selection or the filter has changed."""
+        self.refresh()
+
+    def on_focus(self) -> None:
+        """Shows which pane has the focus."""
+        self.refresh()
+
+    def on_blur(self) -> None:
+        """Shows which pane has the focus."""
+        self.refresh()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a text pane: spans, and how it is wrapped when too long is the maker's business."""
+
+    spans: tuple[Span, ...] = ()
+
+
+class TextPane(Pane):
+    """A scrolling pane of lines made by `lines(width)`, remade when data or size change."""
+
+    def __init__(self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], **kwargs: str) -> None:
+        super().__init__(**kwargs)
+        self.title = title
+        self._make = lines
+        self._lines: Sequence[Sequence[Span]] | None = None
+        self._made_for = -1
+        self.top = 0
+
+    def all_lines(self) -> Sequence[Sequence[Span]]:
+        """The lines at the present width."""
+        if self._lines is None or self._made_for != self.body_width:
+            self._lines, self._made_for = self._make(self.body_width), self.body_width
+        return self._lines
+
+    def body_line(self, y: int) -> Sequence[Span]:
+        """The line at `y` below the scroll position."""
+        lines = self.all_lines()
+        index = self.top + y
+        return lines[index] if index < len(lines) else []
+
+    def header_right(self) -> list[Span]:
+        """How far down the text is, when it does not fit."""
+        count = len(self.all_lines())
+        if count <= self.body_height:
+            return []
+        return [(f"{min(count, self.top + self.body_height)}/{count}", self.look("faint"))]
+
+    def update_data(self) -> None:
+        """Makes the lines again."""
+        self._lines = None
+        self.refresh()
+
+    def scroll_by(self, lines: int) -> None:
+        """Moves the text by so many lines, staying inside it."""
+        top = max(0, min(len(self.all_lines()) - self.body_height, self.top + lines))
+        if top != self.top:
+            self.top = top
+            self.refresh()
+
+    def do_down(self) -> None:
+        self.scroll_by(1)
+
+    def do_up(self) -> None:
+        self.scroll_by(-1)
+
+    def do_page_down(self) -> None:
+        self.scroll_by(self.body_height - 1)
+
+    def do_page_up(self) -> None:
+        self.scroll_by(1 - self.body_height)
+
+    def do_first(self) -> None:
+        self.scroll_by(-(10**9))
+
+    def do_last(self) -> None:
+        self.scroll_by(10**9)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Scrolls with the wheel."""
+        self.scroll_by(3)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Scrolls with the wheel."""
+        self.scroll_by(-3)

@@ -1,0 +1,132 @@
+"""What the screens show: immutable snapshots of a workspace, read on a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from kltui.errors import KltuiError, StoreError
+from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+
+if TYPE_CHECKING:
+    from kltui.workspace import Workspace
+
+Result = TypeVar("Result")
+ACTIVE = ("queued", "running", "paused")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A workspace at one moment. `problem` says why there is none."""
+
+    path: Path | None = None
+    generation: int = -1
+    rows: tuple[CheckpointRow, ...] = ()
+    jobs: tuple[JobRow, ...] = ()
+    items: dict[int, tuple[JobItemRow, ...]] = field(default_factory=dict)
+    problem: str = ""
+    hint: str = ""
+    loaded: bool = False
+
+    @cached_property
+    def by_name(self) -> dict[str, CheckpointRow]:
+        """Rows by checkpoint name."""
+        return {row.name: row for row in self.rows}
+
+    @cached_property
+    def runs(self) -> dict[str, list[CheckpointRow]]:
+        """Rows of each run, runs in order of appearance."""
+        runs: dict[str, list[CheckpointRow]] = {}
+        for row in self.rows:
+            runs.setdefault(row.checkpoint.run, []).append(row)
+        return runs
+
+    @cached_property
+    def run_number(self) -> dict[str, int]:
+        """The number of each run, which gives it its colour and marker everywhere."""
+        return {run: i for i, run in enumerate(self.runs)}
+
+    @cached_property
+    def n_scored(self) -> int:
+        """How many checkpoints have a vector."""
+        return sum(row.scored for row in self.rows)
+
+    @cached_property
+    def active_jobs(self) -> tuple[JobRow, ...]:
+        """Jobs that are queued, running or paused."""
+        return tuple(job for job in self.jobs if job.status in ACTIVE)
+
+
+class Reader:
+    """The workspace behind one thread, so that the interface never waits for a disk."""
+
+    def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
+        self.path = path
+        self._opener = opener
+        self._workspace: Workspace | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
+        self._analyst = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-analyst")
+
+    async def read(self, question: Callable[[Workspace], Result]) -> Result:
+        """The answer of `question`, asked on the reader's thread. Raises KltuiError where there is no workspace."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: question(self._opened()))
+
+    async def compute(self, work: Callable[[], Result]) -> Result:
+        """The result of array work, done on the analyst's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._analyst, work)
+
+    async def snapshot(self, job: int | None = None) -> Snapshot:
+        """The workspace now, with the items of its active jobs and of job `job`."""
+        try:
+            return await self.read(lambda ws: _snapshot(ws, self.path, job))
+        except KltuiError as error:
+            return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
+
+    async def generation(self) -> int:
+        """The workspace's change counter; -1 where there is none."""
+        try:
+            return await self.read(lambda ws: ws.generation())
+        except KltuiError:
+            return -1
+
+    def _opened(self) -> Workspace:
+        if self._workspace is None:
+            if self.path is None:
+                raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
+            self._workspace = (self._opener or _open)(self.path)
+        return self._workspace
+
+    def close(self) -> None:
+        """Closes the workspace and lets its threads go."""
+        workspace = self._workspace
+        if workspace is not None:
+            self._thread.submit(workspace.close)
+        self._thread.shutdown(wait=False, cancel_futures=False)
+        self._analyst.shutdown(wait=False, cancel_futures=True)
+
+
+def _open(path: Path) -> Workspace:
+    from kltui.workspace import Workspace
+
+    return Workspace.open(path)
+
+
+def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
+    generation = ws.generation()
+    jobs = tuple(ws.jobs())
+    wanted = {j.id for j in jobs if j.status in ACTIVE} | ({job} if job is not None else set())
+    wanted |= {jobs[0].id} if jobs else set()
+    known = {j.id for j in jobs}
+    return Snapshot(
+        path=path,
+        generation=generation,
+        rows=tuple(ws.checkpoints()),
+        jobs=jobs,
+        items={i: tuple(ws.job_items(i)) for i in wanted if i in known},
+        loaded=True,
+    )

@@ -1,0 +1,449 @@
+"""The app: one workspace, one selection, eight views; and the way in from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.color import ColorSystem
+from textual._compositor import CompositorUpdate
+from textual.app import App
+from textual.screen import Screen
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui import prompts
+from kltui.tui.actions import SCREENS, Action, Keymap
+from kltui.tui.atlas import Atlas
+from kltui.tui.data import Reader, Snapshot
+from kltui.tui.filter import Filter, parse_filter
+from kltui.tui.look import Look
+from kltui.tui.memory import Memory
+from kltui.tui.selection import Selection
+from kltui.tui.shell import MainScreen
+from kltui.tui.terminal import Frame
+from kltui.view.palette import PALETTES
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kltui.tui.views.base import View
+    from kltui.workspace import Workspace
+
+BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+
+
+class KltuiApp(App[int], inherit_bindings=False):
+    """The terminal interface of one workspace."""
+
+    ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
+    CSS = (
+        """
+    Screen { background: #1c1c1c; overflow: hidden hidden; }
+    App.-light Screen { background: #eeeeee; }
+    Input { background: #303030; color: #d0d0d0; }
+    App.-light Input { background: #d0d0d0; color: #262626; }
+    """
+        + prompts.CSS
+    )
+    BINDINGS: ClassVar[list[object]] = []  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        read_only: bool = False,
+        ascii_only: bool = False,
+        keymap: Keymap | None = None,
+        memory: Memory | None = None,
+        opener: Callable[[Path], Workspace] | None = None,
+        color: bool = True,
+    ) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.reader = Reader(path, opener)
+        self.atlas = Atlas(self.reader)
+        self.snapshot = Snapshot(path=path)
+        self.selection = Selection()
+        self.filter = Filter("", ())
+        self.read_only, self.ascii_only = read_only, ascii_only
+        self.keymap = keymap or Keymap()
+        self.memory = memory or Memory(None)
+        self.message, self.message_ink = "", "muted"
+        self.screen_name = SCREENS[0]
+        self.view: View | None = None
+        self.left_running = 0
+        self._views: dict[str, View] = {}
+        self._use_color = color and not self.no_color
+        self._palette = 0
+        self.look = self._make_look()
+        self._frame = Frame(ColorSystem.EIGHT_BIT if self._use_color else None)
+        self._closely_until = 0.0
+        self._watcher: asyncio.Task[None] | None = None
+
+    # -- the frame around everything ------------------------------------------------------------
+
+    def get_default_screen(self) -> Screen[None]:
+        """The one screen that holds all views."""
+        return MainScreen()
+
+    @property
+    def main(self) -> MainScreen:
+        """The main screen, whatever lies over it."""
+        main = self.screen_stack[0]
+        assert isinstance(main, MainScreen)
+        return main
+
+    def started(self) -> None:
+        """Called by the main screen when it is there: first view, signals, first read."""
+        self._restore()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if not self.is_headless:
+                loop.add_signal_handler(number, self._leave_on, number)
+        self.show_screen(self.screen_name)
+        self._watcher = asyncio.create_task(self._watch())
+
+    def _leave_on(self, number: signal.Signals) -> None:
+        self._remember()
+        self.exit(128 + number)
+
+    def on_unmount(self) -> None:
+        """Lets the threads and processes of this interface go; jobs are none of them."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self.atlas.close()
+        self.reader.close()
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Writes only what differs from what the terminal shows already."""
+        driver = self._driver
+        usable = self._running and not self._closed and not self.is_headless and not self._batch_count
+        if driver is None or not usable or not isinstance(renderable, CompositorUpdate):
+            super()._display(screen, renderable)
+            return
+        try:
+            text = self._frame.write(renderable, *self.size)
+        except Exception as error:
+            self._handle_exception(error)
+            return
+        if text:
+            x, y = self.screen.outer_size.clamp_offset(self.cursor_position)
+            text += f"\x1b[{y + 1};{x + 1}H"
+            if self._sync_available:
+                text = f"\x1b[?2026h{text}\x1b[?2026l"
+            driver.write(text)
+            driver.flush()
+        self.post_display_hook()
+
+    # -- keys and actions -----------------------------------------------------------------------
+
+    def press(self, key: str) -> None:
+        """Runs what `key` means on the present screen."""
+        if self.message:
+            self.say("")
+        if key in ("ctrl+c", "ctrl+q"):
+            self.do_quit()
+            return
+        action = self.keymap.action(key, self.screen_name)
+        if action is not None:
+            self.perform(action)
+
+    def perform(self, action: Action) -> None:
+        """Runs an action: by the focused pane, else the view, else the app."""
+        if action.writes and self.read_only:
+            self.say("opened with --read-only: nothing is started or written", "warning")
+            return
+        if action.name.startswith("screen_"):
+            self.show_screen(action.name.removeprefix("screen_"))
+            return
+        for target in (self.main.focused, self.view, self):
+            handler = getattr(target, f"do_{action.name}", None)
+            if handler is not None and handler() is not False:
+                return
+
+    def say(self, text: str, ink: str = "muted") -> None:
+        """Shows a message on the status line until the next key."""
+        self.message, self.message_ink = safe_text(text), ink
+        self.main.status.refresh()
+
+    def complain(self, error: KltuiError) -> None:
+        """Shows what went wrong and what to do about it."""
+        self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def show_screen(self, name: str) -> None:
+        """Brings one of the eight views to the fore, making it the first time."""
+        assert name in SCREENS
+        view = self._views.get(name)
+        if view is None:
+            module = import_module(f"kltui.tui.views.{name}")
+            view = self._views[name] = module.VIEW()
+            view.make_room(self.size.width)
+            self.main.body.mount(view)
+        for other in self._views.values():
+            other.display = other is view
+        self.screen_name, self.view = name, view
+        view.make_room(self.size.width)
+        self.call_after_refresh(self._arrive, view)
+        view.call_after_refresh(view.focus_now)
+        self.main.redraw_bars()
+
+    def _arrive(self, view: View) -> None:
+        if view is self.view:
+            view.arrived()
+
+    @property
+    def workspace_name(self) -> str:
+        """The workspace's folder name, safe to show."""
+        path = self.reader.path
+        return safe_text(path.resolve().name, 40) if path else ""
+
+    def run_number(self, name: str) -> int:
+        """The number of the run a checkpoint belongs to, for its colour and marker."""
+        row = self.snapshot.by_name.get(name)
+        return self.snapshot.run_number.get(row.checkpoint.run, 0) if row else 0
+
+    def selection_changed(self) -> None:
+        """Draws again whatever shows the selection."""
+        self.main.status.refresh()
+        if self.view is not None:
+            self.view.update_data()
+
+    def _make_look(self) -> Look:
+        return Look(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
+
+    # -- data -----------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
+        await self.reload()
+        while True:
+            await asyncio.sleep(self._pause())
+            if await self.reader.generation() != self.snapshot.generation:
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Reads the workspace and passes a changed snapshot on."""
+        old = self.snapshot
+        new = await self.reader.snapshot(getattr(self._views.get("jobs"), "job_id", None))
+        if new == old:
+            return
+        self.snapshot = new
+        if not old.loaded:
+            self._restore_selection()
+        self.selection.keep(new.by_name)
+        self.atlas.scored(new)
+        if not self.selection.cursor and new.rows:
+            self.selection.cursor = new.rows[0].name
+        if self.view is not None:
+            self.view.update_data()
+        self.main.redraw_bars()
+
+    def watch_closely(self) -> None:
+        """Looks often for a while: a job was just started and will soon appear."""
+        self._closely_until = asyncio.get_running_loop().time() + 30.0
+
+    def _pause(self) -> float:
+        busy = bool(self.snapshot.active_jobs) or asyncio.get_running_loop().time() < self._closely_until
+        return BUSY_SECONDS if busy else IDLE_SECONDS
+
+    def reload_soon(self) -> None:
+        """Reads the workspace without waiting for the next look."""
+        self.run_worker(self.reload(), group="reload", exclusive=True)
+
+    # -- what every screen can do ---------------------------------------------------------------
+
+    def do_quit(self) -> None:
+        self.left_running = sum(job.status == "running" for job in self.snapshot.jobs)
+        self._remember()
+        self.exit(0)
+
+    def do_refresh(self) -> None:
+        self._frame.forget()
+        self.main.refresh()
+        self.reload_soon()
+
+    def do_theme(self) -> None:
+        self._palette = (self._palette + 1) % len(PALETTES)
+        self.look = self._make_look()
+        self.set_class(self.look.palette.name == "light", "-light")
+        self.main.refresh()
+        for pane in self.main.query("Pane"):
+            pane.refresh()
+        self.say(f"palette: {self.look.palette.name}")
+
+    def do_out(self) -> None:
+        """Leaves one layer: filter, then selection, then A and B."""
+        if self.filter.text:
+            self.set_filter("")
+        elif self.selection.selected:
+            self.selection.selected.clear()
+        elif self.selection.a or self.selection.b:
+            self.selection.a = self.selection.b = ""
+        self.selection_changed()
+
+    def do_help(self) -> None:
+        look = self.look
+        groups = self.keymap.help(self.screen_name)
+
+        def lines(width: int) -> list[list[tuple[str, object]]]:
+            made: list[list[tuple[str, object]]] = []
+            for group, entries in groups:
+                made.append([(group.upper(), look("accent", bold=True))])
+                made += [
+                    [(f"  {keys:<12} ", look("text", bold=True)), (text, look("muted"))]
+                    for keys, text in entries
+                ]
+                made.append([])
+            return made
+
+        self.push_screen(prompts.Reader(f"Keys on the {self.screen_name.capitalize()} screen", lines))  # type: ignore[arg-type]
+
+    def do_palette(self) -> None:
+        from kltui.tui.actions import ACTIONS, key_label
+
+        actions = [a for a in ACTIONS if a.on(self.screen_name) and a.name != "palette"]
+        options = [
+            (a.name.replace("_", " "), f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}")
+            for a in actions
+        ]
+
+        def chosen(index: int | None) -> None:
+            if index is not None:
+                self.call_next(self.perform, actions[index])
+
+        self.push_screen(prompts.Choice("Do what?", options), chosen)
+
+    def do_filter(self) -> None:
+        def check(text: str) -> str:
+            try:
+                parse_filter(text)
+            except KltuiError as error:
+                return f"{error.message}  {error.hint}"
+            return ""
+
+        def changed(text: str) -> None:
+            if not check(text):
+                self.set_filter(text)
+
+        before = self.filter.text
+        prompt = prompts.Prompt(
+            "Filter",
+            before,
+            check,
+            changed,
+            hints=("run:NAME  step>=1000  quant:8bit  -status:failed  size: type: tag: parent:  words of the name",),
+        )
+        self.push_screen(prompt, lambda text: self.set_filter(before if text is None else text))
+
+    def set_filter(self, text: str) -> None:
+        """Filters every list by `text`, which must parse."""
+        if text != self.filter.text:
+            self.filter = parse_filter(text)
+            self.selection_changed()
+
+    def do_select(self) -> None:
+        if self.selection.cursor:
+            self.selection.toggle([self.selection.cursor])
+            self.selection_changed()
+
+    def do_mark_a(self) -> None:
+        self.selection.a = "" if self.selection.a == self.selection.cursor else self.selection.cursor
+        self.selection_changed()
+
+    def do_mark_b(self) -> None:
+        self.selection.b = "" if self.selection.b == self.selection.cursor else self.selection.cursor
+        self.selection_changed()
+
+    def do_swap(self) -> None:
+        self.selection.swap()
+        self.selection_changed()
+
+    def do_compare(self) -> None:
+        chosen = self.selection
+        others = [n for n in (chosen.b, chosen.cursor, *chosen.selected) if n and n != chosen.a]
+        if chosen.a and others and not chosen.b:
+            chosen.b = others[0]
+        if chosen.a and chosen.b:
+            self.show_screen("compare")
+        else:
+            self.say("mark two checkpoints first: a marks A, b marks B", "warning")
+
+    def do_next_step(self) -> None:
+        self.walk(1)
+
+    def do_previous_step(self) -> None:
+        self.walk(-1)
+
+    def walk(self, by: int) -> None:
+        """Moves the cursor along its run, `by` checkpoints of the same variant."""
+        row = self.snapshot.by_name.get(self.selection.cursor)
+        if row is None:
+            return
+        here = row.checkpoint
+        run = [r.name for r in self.snapshot.runs[here.run] if r.checkpoint.quantization == here.quantization]
+        at = run.index(row.name) + by
+        if 0 <= at < len(run):
+            self.selection.cursor = run[at]
+            self.selection_changed()
+        else:
+            self.say("the run ends here" if by > 0 else "the run begins here")
+
+    def do_copy(self) -> None:
+        copied = getattr(self.view, "copied", lambda: "")() or self.selection.cursor
+        if copied:
+            self.copy_to_clipboard(safe_text(copied))
+            self.say(f"copied: {safe_text(copied, 60)}")
+
+    def do_export(self) -> None:
+        from kltui.tui.export import export_choices, export_view
+
+        choices = export_choices(self)
+
+        def chosen(index: int | None) -> None:
+            if index is not None:
+                self.run_worker(export_view(self, choices[index][0]), group="export")
+
+        self.push_screen(prompts.Choice("Export as", choices), chosen)
+
+    # -- what is kept between sessions ----------------------------------------------------------
+
+    def _restore(self) -> None:
+        kept = self.memory.load(self.reader.path)
+        name = kept.get("screen")
+        self.screen_name = name if isinstance(name, str) and name in SCREENS else SCREENS[0]
+        if kept.get("palette") == "light":
+            self._palette = 1
+            self.look = self._make_look()
+            self.set_class(True, "-light")
+
+    def _restore_selection(self) -> None:
+        kept = self.memory.load(self.reader.path)
+        for field in ("cursor", "a", "b"):
+            value = kept.get(field)
+            if isinstance(value, str) and not getattr(self.selection, field):
+                setattr(self.selection, field, value)
+
+    def _remember(self) -> None:
+        chosen = self.selection
+        kept: dict[str, object] = {
+            "screen": self.screen_name,
+            "palette": self.look.palette.name,
+            "cursor": chosen.cursor,
+            "a": chosen.a,
+            "b": chosen.b,
+        }
+        for name, view in self._views.items():
+            kept.update({f"{name}.{k}": v for k, v in getattr(view, "kept", dict)().items()})
+        self.memory.save(self.reader.path, kept)
+
+    def kept(self, key: str) -> object:
+        """What was kept under `key` when this workspace was last left."""
+        return self.memory.load(self.reader.path).get(key)

@@ -1,0 +1,314 @@
+"""From a few answers to a running job: add models, show the job file, start it detached."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import HubSource
+from kltui.safe import safe_text
+from kltui.store.rows import CheckpointRow, JobRow
+from kltui.tui import prompts
+
+if TYPE_CHECKING:
+    from kltui.jobs.jobfile import JobFile
+    from kltui.registry.presets import Preset
+    from kltui.tui.interface import KltuiApp
+
+Entry = dict[str, Any]
+
+
+def job_of(workspace: Path, entries: Sequence[Entry], corpus: Entry, scoring: Entry | None = None) -> JobFile:
+    """The job that scores `entries` ([[models]] tables) over `corpus`. Raises UsageError naming every mistake."""
+    from kltui.jobs.jobfile import parse_job
+
+    data: Entry = {"workspace": str(workspace.resolve()), "corpus": corpus, "models": list(entries)}
+    if scoring:
+        data["scoring"] = scoring
+    return parse_job(data, "the new job")
+
+
+def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
+    """[[models]] tables that name exactly these checkpoints, one table each, hub revisions of a run joined."""
+    entries: dict[tuple[Any, ...], Entry] = {}
+    for row in rows:
+        c = row.checkpoint
+        entry: Entry = {"run": c.run, "quantization": [c.quantization]}
+        entry.update({k: v for k, v in (("size", c.size), ("type", c.type), ("parent", c.parent)) if v})
+        if c.seed is not None:
+            entry["seed"] = c.seed
+        if c.tags:
+            entry["tags"] = list(c.tags)
+        if isinstance(c.source, HubSource):
+            key = (c.source.repo, tuple(sorted((k, str(v)) for k, v in entry.items())))
+            entries.setdefault(key, entry | {"repo": c.source.repo, "revisions": []})
+            entries[key]["revisions"].append(c.source.revision)
+        else:
+            entries[(row.name,)] = entry | {"path": str(c.source.path)}
+    return list(entries.values())
+
+
+def last_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
+    """The [corpus] and [scoring] tables of the newest job, to go on as before; empty where there is none."""
+    for job in jobs:
+        try:
+            data = tomllib.loads(job.job_toml)
+        except tomllib.TOMLDecodeError:
+            continue
+        if isinstance(data.get("corpus"), dict):
+            return data["corpus"], data.get("scoring", {})
+    return {}, {}
+
+
+# -- starting -----------------------------------------------------------------------------------
+
+
+def start_file(app: KltuiApp) -> None:
+    """Asks for a job file and starts it."""
+    folder = app.reader.path / "jobs" if app.reader.path else Path.cwd()
+    known = sorted(folder.glob("*.toml"), key=lambda p: p.stat().st_mtime, reverse=True) if folder.is_dir() else []
+    suggested = str(known[0]) if known else "job.toml"
+    prompt = prompts.Prompt("Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)))
+    app.push_screen(prompt, lambda text: _start(app, Path(text).expanduser()) if text else None)
+
+
+def _job_file_complaint(path: Path) -> str:
+    from kltui.jobs.jobfile import load_job
+
+    try:
+        load_job(path.expanduser())
+    except KltuiError as error:
+        return safe_text(str(error), 400)
+    return ""
+
+
+def start_selected(app: KltuiApp) -> None:
+    """Offers a job for the selected checkpoints, or for the one under the cursor, as the last job was set up."""
+    names = list(app.selection.selected) or ([app.selection.cursor] if app.selection.cursor else [])
+    rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]
+    if not rows or app.reader.path is None:
+        start_file(app)
+        return
+    corpus, scoring = last_tables(app.snapshot.jobs)
+    _with_corpus(app, entries_of(rows), corpus, scoring)
+
+
+def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry) -> None:
+    if corpus:
+        offer(app, entries, corpus, scoring)
+        return
+
+    def answered(source: str | None) -> None:
+        if source:
+            chosen = source if source == "demo" else str(Path(source).expanduser().resolve())
+            offer(app, entries, {"source": chosen}, scoring)
+
+    hints = ("A list of strings (.json), rows with a text field (.jsonl), a .txt, a folder of texts, or: demo",)
+    app.push_screen(prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints), answered)
+
+
+def _source_complaint(source: str) -> str:
+    if source == "demo" or Path(source).expanduser().exists():
+        return ""
+    return f"there is no {safe_text(source, 60)}"
+
+
+def offer(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry) -> None:
+    """Shows the job file; s writes and starts it, w only writes it."""
+    assert app.reader.path is not None
+    try:
+        job = job_of(app.reader.path, entries, corpus, scoring)
+    except KltuiError as error:
+        app.complain(error)
+        return
+    text = job.to_toml()
+
+    def answered(key: str | None) -> None:
+        if key is None:
+            return
+        path = write_job(app.reader.path or Path(), text)
+        if key == "s":
+            _start(app, path)
+        else:
+            app.say(f"written: {path}")
+
+    reader = prompts.Reader(
+        "This job", prompts.reading(text, app.look("text")), keys=(("s", "write and start"), ("w", "write only"))
+    )
+    app.push_screen(reader, answered)
+
+
+def write_job(workspace: Path, text: str) -> Path:
+    """Writes a job file under WORKSPACE/jobs and returns its path."""
+    folder = workspace / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = next(
+        p for n in range(1, 1000) if not (p := folder / f"{stamp}{'' if n == 1 else f'-{n}'}.toml").exists()
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _start(app: KltuiApp, path: Path) -> None:
+    from kltui.jobs.launch import start_detached
+
+    async def start() -> None:
+        try:
+            pid = await asyncio.to_thread(start_detached, path)
+        except KltuiError as error:
+            app.complain(error)
+            return
+        app.show_screen("jobs")
+        app.say(f"started as process {pid}; it goes on when you leave", "good")
+        app.watch_closely()
+
+    app.run_worker(start(), group="start")
+
+
+def resume(app: KltuiApp, job: JobRow) -> None:
+    """Runs a job again: what is stored is not scored again."""
+    from kltui.jobs import launch
+
+    path = app.reader.path
+    assert path is not None
+
+    async def again() -> None:
+        try:
+            await asyncio.to_thread(launch.resume, job, path)
+        except KltuiError as error:
+            app.complain(error)
+            return
+        app.say(f"job {job.id} goes on", "good")
+        app.watch_closely()
+
+    app.run_worker(again(), group="start")
+
+
+# -- adding -------------------------------------------------------------------------------------
+
+
+def add_models(app: KltuiApp) -> None:
+    """Asks where models come from, then for the folder, repository or preset."""
+    if app.reader.path is None:
+        app.say("name a workspace first: kltui WORKSPACE", "warning")
+        return
+    options = [
+        ("folder", "a model folder, or a run folder with checkpoint-500, step1000 ... inside"),
+        ("hub repository", "any causal language model on the hub, with revision patterns"),
+        ("preset", "published training runs: Pythia sizes and seeds, OLMo 2, SmolLM, Amber ..."),
+        ("job file", "one that is written already"),
+    ]
+    asks = (_ask_folder, _ask_repo, _ask_preset, start_file)
+    app.push_screen(
+        prompts.Choice("Add checkpoints from", options), lambda i: None if i is None else asks[i](app)
+    )
+
+
+def _ask_folder(app: KltuiApp) -> None:
+    from kltui.registry.discover import discover
+
+    def check(text: str) -> str:
+        try:
+            discover(Path(text).expanduser().resolve())
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}"
+        return ""
+
+    def answered(text: str | None) -> None:
+        if text:
+            _confirm_found(app, Path(text).expanduser().resolve())
+
+    app.push_screen(prompts.Prompt("Folder", "", check, hints=("A model folder, or a run folder.",)), answered)
+
+
+def _confirm_found(app: KltuiApp, path: Path) -> None:
+    from kltui.registry.discover import discover
+
+    found = discover(path)
+    text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.path}" for f in found)
+
+    def answered(key: str | None) -> None:
+        if key == "y":
+            corpus, scoring = last_tables(app.snapshot.jobs)
+            _with_corpus(app, [{"path": str(path)}], corpus, scoring)
+
+    app.push_screen(prompts.confirm(f"Add these {len(found)} checkpoints?", text, app.look("text")), answered)
+
+
+def _ask_repo(app: KltuiApp) -> None:
+    def check(text: str) -> str:
+        from kltui.registry.names import check_repo
+
+        try:
+            check_repo(text.strip())
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}"
+        return ""
+
+    hint = ("For example EleutherAI/pythia-410m. Its revisions are looked up when the hub can be reached.",)
+    prompt = prompts.Prompt("Repository", "", check, hints=hint)
+    app.push_screen(prompt, lambda text: app.run_worker(_with_revisions(app, text.strip())) if text else None)
+
+
+async def _with_revisions(app: KltuiApp, repo: str) -> None:
+    app.say(f"looking up the revisions of {repo} …")
+    names = await asyncio.to_thread(_revisions, repo)
+    app.say("")
+    shown = f"{len(names)} revisions: {', '.join(names[:6])} …" if names else "The hub could not be asked."
+
+    def check(text: str) -> str:
+        from kltui.registry.revisions import expand_revisions
+
+        try:
+            expand_revisions(text.split())
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}"
+        return ""
+
+    def answered(text: str | None) -> None:
+        if text is not None:
+            corpus, scoring = last_tables(app.snapshot.jobs)
+            _with_corpus(app, [{"repo": repo, "revisions": text.split() or ["main"]}], corpus, scoring)
+
+    hints = (safe_text(shown, 300), "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}")
+    app.push_screen(prompts.Prompt("Revisions", "main", check, hints=hints), answered)
+
+
+def _revisions(repo: str) -> list[str]:
+    """Names of the branches of a hub repository in order of step, or [] when the hub does not answer."""
+    from huggingface_hub import HfApi
+
+    from kltui.registry.revisions import parse_step
+
+    try:
+        branches = HfApi().list_repo_refs(repo).branches
+    except Exception:  # whatever the network does, the user can still type the names
+        return []
+    names = [branch.name for branch in branches]
+    return sorted(names, key=lambda n: (step := parse_step(n)) is None and -1 or step or 0)
+
+
+def _ask_preset(app: KltuiApp) -> None:
+    from kltui.registry.presets import PRESETS
+
+    presets = list(PRESETS.values())
+    options = [(p.name, f"{p.repo}  {p.note}") for p in presets]
+
+    def chosen(index: int | None) -> None:
+        if index is not None:
+            corpus, scoring = last_tables(app.snapshot.jobs)
+            _with_corpus(app, [_preset_entry(presets[index])], corpus, scoring)
+
+    app.push_screen(prompts.Choice("Add which runs?", options), chosen)
+
+
+def _preset_entry(preset: Preset) -> Entry:
+    entry: Entry = {"repo": preset.repo, "revisions": list(preset.revisions), "run": preset.name}
+    entry |= {"size": preset.size, "type": preset.type}
+    return entry if preset.seed is None else entry | {"seed": preset.seed}

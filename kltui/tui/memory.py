@@ -1,0 +1,54 @@
+"""View state kept between sessions: one small JSON file that may be missing, damaged or foreign."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+VERSION = 1
+MOST_WORKSPACES = 50
+
+
+class Memory:
+    """Plain values by workspace in file `path`; with None nothing is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def load(self, workspace: Path | None) -> dict[str, object]:
+        """What was kept for a workspace, or nothing."""
+        found = self._all().get(_key(workspace))
+        return dict(found) if isinstance(found, dict) else {}
+
+    def save(self, workspace: Path | None, values: dict[str, object]) -> None:
+        """Keeps `values` for a workspace; a disk that cannot be written to loses them quietly."""
+        if self._path is None or workspace is None:
+            return
+        everything = self._all()
+        everything.pop(_key(workspace), None)
+        kept = dict(list(everything.items())[1 - MOST_WORKSPACES :])
+        kept[_key(workspace)] = values
+        beside = self._path.with_suffix(f".{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps({"version": VERSION, "workspaces": kept}), encoding="utf-8")
+            beside.replace(self._path)
+        except OSError:
+            return
+
+    def _all(self) -> dict[str, object]:
+        if self._path is None:
+            return {}
+        try:
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(data, dict) or data.get("version") != VERSION:
+            return {}
+        workspaces = data.get("workspaces")
+        return workspaces if isinstance(workspaces, dict) else {}
+
+
+def _key(workspace: Path | None) -> str:
+    return str(workspace.resolve()) if workspace else ""

@@ -1,0 +1,237 @@
+"""Questions over the view: a line to fill in, a choice, a yes or no, a text to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widgets import Input
+
+from kltui.tui.canvas import Pane, Span, TextPane, fitted, strip_of, wrapped
+
+CSS = """
+Prompt, Choice, Reader { background: transparent; align: center bottom; }
+Reader { align: center middle; }
+.sheet { width: 100%; height: auto; max-height: 80%; }
+.sheet Title { height: 1; width: 100%; }
+.sheet Input { height: 1; border: none; padding: 0 1; width: 100%; }
+.sheet Input:focus { border: none; }
+.sheet Hints { width: 100%; }
+Reader > .sheet { width: 90%; max-width: 110; height: 85%; }
+Reader > .sheet TextPane { height: 1fr; }
+"""
+
+
+class Title(Pane, can_focus=False):
+    """The question, on a line of its own."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.ink = text, "accent"
+
+    def render_line(self, y: int) -> Strip:
+        """The line."""
+        look = self.look
+        spans = [(" " + self.text, look(self.ink, "raised", bold=True))]
+        return strip_of(spans, self.size.width, look("text", "raised"))
+
+
+class Prompt(ModalScreen[str | None]):
+    """One line to fill in at the foot of the screen; `check` returns a complaint or ""; None when left."""
+
+    def __init__(
+        self,
+        question: str,
+        value: str = "",
+        check: Callable[[str], str] | None = None,
+        changed: Callable[[str], None] | None = None,
+        hints: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.question, self.value = question, value
+        self.check, self.changed, self.hints = check, changed, hints
+        self.heading = Title(question)
+
+    def compose(self) -> ComposeResult:
+        """Question, hints, line."""
+        with Vertical(classes="sheet"):
+            yield self.heading
+            if self.hints:
+                yield Hints(self.hints)
+            line = Input(value=self.value, select_on_focus=False)
+            line.cursor_blink = False
+            yield line
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Passes the line on while it is written."""
+        if self.heading.text != self.question:
+            self.heading.text, self.heading.ink = self.question, "accent"
+            self.heading.refresh()
+        if self.changed is not None:
+            self.changed(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Ends with the line, unless there is a complaint."""
+        complaint = self.check(event.value) if self.check else ""
+        if complaint:
+            self.heading.text, self.heading.ink = complaint, "bad"
+            self.heading.refresh()
+        else:
+            self.dismiss(event.value)
+
+    def on_key(self, event: events.Key) -> None:
+        """Leaves without an answer."""
+        if event.key in ("escape", "ctrl+c"):
+            event.stop()
+            self.dismiss(None)
+
+
+class Hints(Pane, can_focus=False):
+    """Quiet lines between question and answer."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__()
+        self.lines = lines
+        self.styles.height = len(lines)
+
+    def render_line(self, y: int) -> Strip:
+        """A line."""
+        look = self.look
+        text = self.lines[y] if y < len(self.lines) else ""
+        return strip_of([(" " + text, look("muted", "raised"))], self.size.width, look("text", "raised"))
+
+
+class ChoiceList(Pane):
+    """Options, one a line, the chosen one marked; narrowed by `needle`."""
+
+    def __init__(self, options: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.options, self.needle, self.cursor = list(options), "", 0
+
+    def matching(self) -> list[int]:
+        """Indices of the options in which every word of the needle occurs."""
+        words = self.needle.lower().split()
+        return [i for i, o in enumerate(self.options) if all(w in " ".join(o).lower() for w in words)]
+
+    def render_line(self, y: int) -> Strip:
+        """An option."""
+        look, shown = self.look, self.matching()
+        top = max(0, min(self.cursor - self.size.height // 2, len(shown) - self.size.height))
+        at = top + y
+        if at >= len(shown):
+            return strip_of([], self.size.width, look("text", "raised"))
+        ground = "cursor" if at == self.cursor else "raised"
+        head, tail = self.options[shown[at]]
+        width = min(34, max(len(o[0]) for o in self.options) + 1)
+        spans: list[Span] = [
+            (" " + fitted(head, width), look("text", ground, bold=True)),
+            (" " + tail, look("text" if ground == "cursor" else "muted", ground)),
+        ]
+        return strip_of(spans, self.size.width, look("text", ground))
+
+    def step(self, by: int) -> None:
+        """Moves the choice."""
+        count = len(self.matching())
+        self.cursor = max(0, min(count - 1, self.cursor + by)) if count else 0
+        self.refresh()
+
+
+class Choice(ModalScreen[int | None]):
+    """A list to choose from by arrows, or by typing part of a name; the index of the choice, or None."""
+
+    def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.question = question
+        self.list = ChoiceList(options)
+        self.list.styles.height = min(14, max(1, len(options)))
+
+    def compose(self) -> ComposeResult:
+        """Question, options, and a line that narrows them."""
+        with Vertical(classes="sheet"):
+            yield Title(self.question)
+            yield self.list
+            line = Input(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
+            line.cursor_blink = False
+            yield line
+
+    def on_mount(self) -> None:
+        """Puts the cursor where typing narrows."""
+        self.query_one(Input).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Narrows the options."""
+        self.list.needle, self.list.cursor = event.value, 0
+        self.list.refresh()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Ends with the marked option."""
+        shown = self.list.matching()
+        if shown:
+            self.dismiss(shown[self.list.cursor])
+
+    def on_key(self, event: events.Key) -> None:
+        """Moves, or leaves."""
+        moves = {"down": 1, "up": -1, "pagedown": 10, "pageup": -10, "tab": 1, "shift+tab": -1}
+        if event.key in ("escape", "ctrl+c"):
+            event.stop()
+            self.dismiss(None)
+        elif event.key in moves:
+            event.stop()
+            event.prevent_default()
+            self.list.step(moves[event.key])
+
+
+class Reader(ModalScreen[str | None]):
+    """A text to read; ends with one of `keys` (a key name each), or None on esc and q."""
+
+    def __init__(
+        self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], keys: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__()
+        self.text = TextPane(title, lines)
+        self.keys = dict(keys)
+
+    def compose(self) -> ComposeResult:
+        """The text and what may be pressed."""
+        hint = "   ".join([*(f"{k} {w}" for k, w in self.keys.items()), "jk scroll", "esc close"])
+        with Vertical(classes="sheet"):
+            yield self.text
+            yield Hints([hint])
+
+    def on_mount(self) -> None:
+        """Lets the text scroll at once."""
+        self.text.focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """Scrolls, ends, or leaves."""
+        event.stop()
+        event.prevent_default()
+        key = event.character if event.is_printable and event.character else event.key
+        moves = {"j": self.text.do_down, "down": self.text.do_down, "k": self.text.do_up, "up": self.text.do_up,
+                 "pagedown": self.text.do_page_down, " ": self.text.do_page_down,
+                 "pageup": self.text.do_page_up, "g": self.text.do_first, "G": self.text.do_last}  # fmt: skip
+        if key in self.keys:
+            self.dismiss(key)
+        elif key in ("escape", "q", "ctrl+c", "?"):
+            self.dismiss(None)
+        elif key in moves:
+            moves[key]()
+
+
+def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]]:
+    """A maker of lines for `Reader` from plain text, wrapped."""
+
+    def lines(width: int) -> list[list[Span]]:
+        return [[(part, style)] for line in text.split("\n") for part in wrapped(line, max(10, width))]
+
+    return lines
+
+
+def confirm(question: str, detail: str, style: Style) -> Reader:
+    """A yes-or-no question: ends with "y", or None."""
+    return Reader(question, reading(detail, style), keys=(("y", "yes"), ("n", "no")))
+

@@ -1,0 +1,213 @@
+"""What surrounds the views: tabs above, status and keys below, and a word when there is no room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.strip import Strip
+from textual.widget import Widget
+
+from kltui.safe import safe_text
+from kltui.tui.actions import SCREENS
+from kltui.tui.canvas import Pane, Span, fitted, strip_of, width_of
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+LEAST_WIDTH, LEAST_HEIGHT = 60, 15
+
+
+class Bar(Pane, can_focus=False):
+    """One line across the screen."""
+
+    DEFAULT_CSS = "Bar { height: 1; width: 100%; }"
+
+    def spans(self) -> list[Span]:
+        """What the line shows."""
+        return []
+
+    def render_line(self, y: int) -> Strip:
+        """The line."""
+        return strip_of(self.spans(), self.size.width, self.look("text", "raised"))
+
+
+class TabBar(Bar):
+    """The screens with their digits, the present one marked, and the workspace's name."""
+
+    def spans(self) -> list[Span]:
+        """Screens at the left, workspace at the right."""
+        look, current = self.look, self.kl.screen_name
+        wide = self.size.width >= 79
+        spans: list[Span] = [("" if self.size.width < 80 else " ", look("text", "raised"))]
+        for i, name in enumerate(SCREENS, start=1):
+            here = name == current
+            label = name.capitalize() if wide or here else ""
+            digit = look("accent", "raised", bold=True) if here else look("faint", "raised")
+            text = look("text", "raised", bold=True, underline=here) if here else look("muted", "raised")
+            spans += [(f"{i}", digit), (" " if label else "", digit), (label, text)]
+            spans.append(("  " if i < len(SCREENS) else "", look("text", "raised")))
+        name = self.kl.workspace_name
+        gap = self.size.width - width_of(spans) - len(name) - 1
+        if gap > 1:
+            spans += [(" " * gap, look("text", "raised")), (name, look("muted", "raised"))]
+        return spans
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Goes to the screen under the mouse."""
+        x = 0
+        for text, _ in self.spans():
+            if x <= event.x < x + len(text) and (word := text.lower()) in SCREENS:
+                self.kl.show_screen(word)
+            x += len(text)
+
+
+class StatusBar(Bar):
+    """The selection at the left, and the last message or the running job at the right."""
+
+    def spans(self) -> list[Span]:
+        """Selection, then message or job."""
+        look, kl = self.look, self.kl
+        right = self._right()
+        room = self.size.width - width_of(right) - 2
+        left = self._selection(max(12, room))
+        gap = self.size.width - width_of(left) - width_of(right) - 1
+        if gap < 1:
+            left, gap = [], max(0, self.size.width - width_of(right) - 1)
+        return [*left, (" " * gap, look("text", "raised")), *right, (" ", look("text", "raised"))] if kl else []
+
+    def _selection(self, room: int) -> list[Span]:
+        look, kl = self.look, self.kl
+        chosen = kl.selection
+        spans: list[Span] = [(" ", look("text", "raised"))]
+        if chosen.cursor:
+            number = kl.run_number(chosen.cursor)
+            spans.append((look.marker(number) + " ", look(look.series(number), "raised")))
+            spans.append((safe_text(chosen.cursor, 32), look("text", "raised")))
+        for label, name in (("A", chosen.a), ("B", chosen.b)):
+            if name:
+                spans += [(f"  {label} ", look("accent", "raised", bold=True))]
+                spans += [(safe_text(name, 24), look("text", "raised"))]
+        if chosen.selected:
+            spans.append((f"  {len(chosen.selected)} selected", look("muted", "raised")))
+        if kl.filter.text:
+            spans.append((f"  /{safe_text(kl.filter.text, 24)}", look("warning", "raised")))
+        while len(spans) > 3 and width_of(spans) > room:
+            spans.pop()
+        return spans
+
+    def _right(self) -> list[Span]:
+        look, kl = self.look, self.kl
+        if kl.message:
+            room = max(20, self.size.width - 4)
+            return [(fitted(kl.message, min(len(kl.message), room)), look(kl.message_ink, "raised"))]
+        job = next(iter(kl.snapshot.active_jobs), None)
+        if job is None:
+            return []
+        text = f"job {job.id} {job.status} {job.done + job.failed}/{job.total}"
+        return [(text, look("good" if job.status == "running" else "warning", "raised"))]
+
+
+class KeyBar(Bar):
+    """The most useful keys of the present screen, as many as fit."""
+
+    def spans(self) -> list[Span]:
+        """Keys and labels; `?` and `q` are always there."""
+        look = self.look
+        pairs = self.kl.keymap.line(self.kl.screen_name)
+        always = [p for p in pairs if p[1] in ("help", "quit")]
+        shown: list[tuple[str, str]] = []
+        room = self.size.width - 2 - sum(len(k) + len(w) + 3 for k, w in always)
+        for key, label in pairs:
+            need = len(key) + len(label) + 3
+            if (key, label) not in always and need <= room:
+                shown.append((key, label))
+                room -= need
+        spans: list[Span] = [(" ", look("text", "raised"))]
+        for key, label in [*shown, *always]:
+            spans += [(key, look("accent", "raised")), (f" {label}  ", look("muted", "raised"))]
+        return spans
+
+
+class TooSmall(Pane, can_focus=False):
+    """Says how much room is needed."""
+
+    DEFAULT_CSS = "TooSmall { width: 100%; height: 100%; display: none; }"
+
+    def render_line(self, y: int) -> Strip:
+        """Two lines in the middle."""
+        size = self.size
+        texts = (
+            f"kltui needs {LEAST_WIDTH} x {LEAST_HEIGHT} cells;",
+            f"this window has {size.width} x {size.height}.",
+            "q leaves; jobs go on.",
+        )
+        index = y - max(0, (size.height - len(texts)) // 2)
+        text = texts[index] if 0 <= index < len(texts) else ""
+        return strip_of([(text.center(size.width), self.look("muted"))], size.width, self.look())
+
+
+class MainScreen(Screen[None], inherit_bindings=False):
+    """Tabs, the present view, status and keys; every key goes through the table of actions."""
+
+    DEFAULT_CSS = """
+    MainScreen { layout: vertical; layers: base over; overflow: hidden hidden; }
+    #body { height: 1fr; width: 100%; }
+    TooSmall { layer: over; dock: top; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tabs, self.status, self.keys_line = TabBar(), StatusBar(), KeyBar()
+        self.body = Vertical(id="body")
+        self.too_small = TooSmall()
+
+    @property
+    def kl(self) -> KltuiApp:
+        """The app, by its own type."""
+        app = self.app
+        assert app.__class__.__name__ == "KltuiApp"
+        return app  # type: ignore[return-value]
+
+    def compose(self) -> ComposeResult:
+        """The frame around the views."""
+        yield self.tabs
+        yield self.body
+        yield self.status
+        yield self.keys_line
+        yield self.too_small
+
+    def on_mount(self) -> None:
+        """Shows the first view at once, before anything is read."""
+        self.kl.started()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Gives the panes their room."""
+        self.make_room(event.size.width, event.size.height)
+
+    def make_room(self, width: int, height: int) -> None:
+        """Shows what fits: the message about room, or one, two or three columns."""
+        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        self.too_small.display = small
+        parts: tuple[Widget, ...] = (self.tabs, self.body, self.status, self.keys_line)
+        for part in parts:
+            part.display = not small
+        view = self.kl.view
+        if view is not None and not small:
+            view.make_room(width)
+
+    def on_key(self, event: events.Key) -> None:
+        """Runs the action of the key."""
+        key = event.character if event.is_printable and event.character else event.key
+        key = "space" if key == " " else key
+        event.stop()
+        event.prevent_default()
+        self.kl.press(key)
+
+    def redraw_bars(self) -> None:
+        """Draws tabs, status and keys again."""
+        for bar in (self.tabs, self.status, self.keys_line):
+            bar.refresh()

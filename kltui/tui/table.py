@@ -1,0 +1,190 @@
+"""A table that draws only the rows in view: ten thousand rows cost what forty do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.style import Style
+from textual import events
+
+from kltui.tui.canvas import Pane, Span, fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: title, least width, share of spare width, side, and rank (higher ones go first when narrow)."""
+
+    title: str
+    width: int
+    share: int = 0
+    right: bool = False
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell: text, and its ink as a role or xterm-256 index."""
+
+    text: str
+    ink: str | int = "text"
+    bold: bool = False
+
+
+class Table(Pane):
+    """Rows from `row_count` and `cells(index)`; the cursor row is `cursor`."""
+
+    columns: tuple[Column, ...] = ()
+    empty: tuple[str, ...] = ("Nothing here.",)
+
+    def __init__(self, **kwargs: str) -> None:
+        super().__init__(**kwargs)
+        self.cursor = 0
+        self.top = 0
+        self._widths_for = -1
+        self._widths: list[int] = []
+
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return 0
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        """The cells of a row, one per column."""
+        return []
+
+    def flag(self, index: int) -> Span | None:
+        """A one-cell mark before the row."""
+        return None
+
+    def moved(self) -> None:
+        """Called after the cursor has come to another row."""
+
+    def widths(self) -> list[int]:
+        """Cells of each column at the present width; 0 hides a column."""
+        if self._widths_for != self.body_width:
+            self._widths, self._widths_for = column_widths(self.columns, self.body_width - 2), self.body_width
+        return self._widths
+
+    def body_line(self, y: int) -> list[Span]:
+        """Titles on the first line, then rows."""
+        if y == 0:
+            return self._titles()
+        index = self.top + y - 1
+        count = self.row_count()
+        if not count:
+            return self._empty_line(y - 1)
+        return self._row(index) if index < count else []
+
+    def _empty_line(self, y: int) -> list[Span]:
+        text = self.empty[y - 1] if 1 <= y <= len(self.empty) else ""
+        return [("  " + text, self.look("text" if y == 1 else "muted"))]
+
+    def _titles(self) -> list[Span]:
+        style = self.look("faint")
+        cells = [
+            fitted(c.title, w, right=c.right) for c, w in zip(self.columns, self.widths(), strict=True) if w
+        ]
+        return [("  " + "  ".join(cells), style)] if self.row_count() else []
+
+    def _row(self, index: int) -> list[Span]:
+        look = self.look
+        ground = "ground"
+        if index == self.cursor:
+            ground = "cursor" if self.has_focus else "raised"
+        flag = self.flag(index) or (" ", look("text", ground))
+        spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (" ", look("text", ground))]
+        first = True
+        for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=True):
+            if width:
+                gap = "" if first else "  "
+                text = gap + fitted(cell.text, width, right=column.right)
+                spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
+                first = False
+        used = sum(len(text) for text, _ in spans)
+        spans.append((" " * max(0, self.body_width - used), look("text", ground)))
+        return spans
+
+    @staticmethod
+    def _ink(ink: str | int, ground: str) -> str | int:
+        return "text" if ground == "cursor" and ink in ("faint", "muted") else ink
+
+    def _on(self, style: Style, ground: str) -> Style:
+        ground_style = self.look("text", ground)
+        return style + Style(bgcolor=ground_style.bgcolor, reverse=ground_style.reverse)
+
+    def go(self, index: int) -> None:
+        """Moves the cursor to a row, scrolling as little as needed; redraws only what changed."""
+        count = self.row_count()
+        index = max(0, min(count - 1, index)) if count else 0
+        if index == self.cursor:
+            self.keep_in_view()
+            return
+        before, self.cursor = self.cursor, index
+        if not self.keep_in_view():
+            self.redraw(1 + before - self.top, 1 + index - self.top)
+        self.moved()
+
+    def keep_in_view(self) -> bool:
+        """Scrolls the cursor row into view; whether everything has to be redrawn."""
+        rows = max(1, self.body_height - 1)
+        top = min(max(self.top, self.cursor - rows + 1), self.cursor)
+        top = max(0, min(top, self.row_count() - rows))
+        if top == self.top:
+            return False
+        self.top = top
+        self.refresh()
+        return True
+
+    def on_resize(self) -> None:
+        """Keeps the cursor row in view."""
+        self.keep_in_view()
+
+    def do_down(self) -> None:
+        self.go(self.cursor + 1)
+
+    def do_up(self) -> None:
+        self.go(self.cursor - 1)
+
+    def do_page_down(self) -> None:
+        self.go(self.cursor + max(1, self.body_height - 2))
+
+    def do_page_up(self) -> None:
+        self.go(self.cursor - max(1, self.body_height - 2))
+
+    def do_first(self) -> None:
+        self.go(0)
+
+    def do_last(self) -> None:
+        self.go(self.row_count() - 1)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Moves the cursor to the row under the mouse."""
+        if event.y >= 2:
+            self.go(self.top + event.y - 2)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Moves down with the wheel."""
+        self.go(self.cursor + 3)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Moves up with the wheel."""
+        self.go(self.cursor - 3)
+
+
+def column_widths(columns: Sequence[Column], room: int) -> list[int]:
+    """Cells of each column in `room` cells with gaps of two; high ranks vanish first, shares take what is left.
+
+    >>> column_widths([Column("a", 4, share=1), Column("b", 6, rank=1)], 20)
+    [12, 6]
+    >>> column_widths([Column("a", 4, share=1), Column("b", 6, rank=1)], 8)
+    [8, 0]
+    """
+    shown = set(range(len(columns)))
+    while len(shown) > 1 and sum(columns[i].width + 2 for i in shown) - 2 > room:
+        shown.remove(max(shown, key=lambda i: (columns[i].rank, i)))
+    spare = max(0, room - (sum(columns[i].width + 2 for i in shown) - 2))
+    shares = sum(columns[i].share for i in shown)
+    widths = [0] * len(columns)
+    for i in shown:
+        widths[i] = columns[i].width + (spare * columns[i].share // shares if shares else 0)
+    return widths

@@ -1,0 +1,1 @@
+"""The eight screens, one module each."""

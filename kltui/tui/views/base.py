@@ -1,0 +1,114 @@
+"""A view: one of the eight screens, as columns of panes that appear as the terminal gets wider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from kltui.tui.canvas import Pane
+from kltui.tui.look import Look
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+WIDE, WIDEST = 120, 160
+
+
+@dataclass(frozen=True)
+class ColumnOfPanes:
+    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `least` columns on."""
+
+    panes: Sequence[Pane]
+    width: int = 0
+    least: int = 0
+
+
+class View(Widget):
+    """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
+
+    screen_name: ClassVar[str] = ""
+    DEFAULT_CSS = """
+    View { layout: horizontal; width: 100%; height: 1fr; }
+    View > Vertical { height: 100%; width: 1fr; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(id=f"view-{self.screen_name}")
+        self.columns = list(self.make_columns())
+        self._boxes = [Vertical(*column.panes) for column in self.columns]
+        self.focus_pane: Pane = next(c.panes[0] for c in self.columns if not c.width)
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        """The columns from left to right; exactly one has width 0."""
+        raise AssertionError("a view makes its columns")
+
+    @property
+    def kl(self) -> KltuiApp:
+        """The app, by its own type."""
+        return cast("KltuiApp", self.app)
+
+    @property
+    def look(self) -> Look:
+        """The styles in use."""
+        return self.kl.look
+
+    @property
+    def panes(self) -> list[Pane]:
+        """All panes, in the order of `tab`."""
+        main = [p for c in self.columns if not c.width for p in c.panes]
+        return main + [p for c in self.columns if c.width for p in c.panes]
+
+    def compose(self) -> ComposeResult:
+        """The columns' boxes."""
+        yield from self._boxes
+
+    def make_room(self, width: int) -> None:
+        """Shows the columns that fit `width` cells, the focused one always."""
+        focused = next(i for i, c in enumerate(self.columns) if self.focus_pane in c.panes)
+        if width < WIDE:
+            shown = {focused}
+        else:
+            shown = {i for i, c in enumerate(self.columns) if width >= c.least}
+            if focused not in shown:
+                shown = {focused, next(i for i, c in enumerate(self.columns) if not c.width)}
+        first = min(shown)
+        fill = next((i for i in shown if not self.columns[i].width), focused)
+        for i, (column, box) in enumerate(zip(self.columns, self._boxes, strict=True)):
+            box.display = i in shown
+            box.styles.width = "1fr" if i == fill else column.width
+            for pane in column.panes:
+                pane.barred = i != first
+
+    def focus_now(self) -> None:
+        """Gives the focus to the view's own pane."""
+        self.focus_pane.focus(scroll_visible=False)
+
+    def do_next_pane(self) -> None:
+        self._step_focus(1)
+
+    def do_previous_pane(self) -> None:
+        self._step_focus(-1)
+
+    def _step_focus(self, by: int) -> None:
+        panes = self.panes
+        self.focus_on(panes[(panes.index(self.focus_pane) + by) % len(panes)])
+
+    def focus_on(self, pane: Pane) -> None:
+        """Brings a pane to the fore."""
+        self.focus_pane = pane
+        self.make_room(self.app.size.width)
+        self.focus_now()
+
+    def update_data(self) -> None:
+        """Called when snapshot, selection, filter or analysis have changed and the view is shown."""
+        for pane in self.panes:
+            pane.update_data()
+
+    def arrived(self) -> None:
+        """Called every time the view comes to the fore."""
+        self.update_data()

@@ -1,0 +1,337 @@
+"""Jobs: what runs, how far it is, what failed and why; start, pause, stop, resume, retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.store.rows import JobItemRow, JobRow
+from kltui.tui import jobs_start, prompts
+from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.table import Cell, Column, Table
+from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.welcome import welcome
+
+INK = {
+    "queued": "muted",
+    "running": "accent",
+    "paused": "warning",
+    "done": "good",
+    "failed": "bad",
+    "stopped": "warning",
+    "lost": "bad",
+}
+LOG_BYTES = 32_768
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a short time.
+
+    >>> duration(59), duration(3671), duration(90061)
+    ('59s', '1h01m', '1d01h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def rate(per_second: float) -> str:
+    """A rate in at most five characters.
+
+    >>> rate(0), rate(9.5), rate(812.3), rate(215000)
+    ('', '9.5', '812', '215k')
+    """
+    if per_second <= 0:
+        return ""
+    if per_second < 10:
+        return f"{per_second:.1f}"
+    return f"{per_second:.0f}" if per_second < 10_000 else f"{per_second / 1000:.0f}k"
+
+
+def bar(share: float, width: int, full: str, rest: str) -> tuple[str, str]:
+    """The full and the remaining part of a progress bar of `width` cells."""
+    done = max(0, min(width, round(share * width)))
+    return full * done, rest * (width - done)
+
+
+class JobList(Table):
+    """All jobs, newest first."""
+
+    title = "Jobs"
+    columns = (
+        Column("job", 4, right=True),
+        Column("state", 8),
+        Column("done", 11, right=True),
+        Column("started", 12),
+        Column("took", 7, right=True),
+        Column("message", 10, share=1, rank=1),
+    )
+
+    def row_count(self) -> int:
+        return len(self.kl.snapshot.jobs)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        lines = welcome(self.kl) or [("muted", "No job yet. s starts one, A adds models.")]
+        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
+        return [("  " + text, self.look(ink))]
+
+    @property
+    def job(self) -> JobRow | None:
+        """The job under the cursor."""
+        jobs = self.kl.snapshot.jobs
+        return jobs[min(self.cursor, len(jobs) - 1)] if jobs else None
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        job = self.kl.snapshot.jobs[index]
+        failed = f" {job.failed} failed" if job.failed else ""
+        started = time.strftime("%d %b %H:%M", time.localtime(job.started)) if job.started else ""
+        took = duration((job.ended or time.time()) - job.started) if job.started and job.ended else ""
+        return [
+            Cell(str(job.id), bold=True),
+            Cell(job.status, INK.get(job.status, "text")),
+            Cell(f"{job.done}/{job.total}" + failed, "bad" if job.failed else "text"),
+            Cell(started, "muted"),
+            Cell(took, "muted"),
+            Cell(job.message, "faint"),
+        ]
+
+    def moved(self) -> None:
+        """Shows the items and the log of the job."""
+        view = self.kl.view
+        if isinstance(view, JobsView):
+            view.job_id = self.job.id if self.job else None
+            self.kl.reload_soon()
+            view.items.update_data()
+            view.log_pane.update_data()
+
+    def do_enter(self) -> None:
+        self.kl.view and self.kl.view.focus_on(self.kl.view.panes[1])
+
+
+class JobItems(Table):
+    """The checkpoints of one job, with progress and rates."""
+
+    title = "Checkpoints"
+    columns = (
+        Column("checkpoint", 18, share=3),
+        Column("stage", 8),
+        Column("progress", 15, share=1),
+        Column("texts/s", 7, right=True),
+        Column("tok/s", 6, right=True),
+        Column("time", 7, right=True),
+        Column("why", 12, share=4, rank=1),
+    )
+
+    @property
+    def rows(self) -> tuple[JobItemRow, ...]:
+        """Items of the job under the cursor, in order."""
+        view = self.kl.view
+        job = view.list.job if isinstance(view, JobsView) else None
+        return self.kl.snapshot.items.get(job.id, ()) if job else ()
+
+    def row_count(self) -> int:
+        return len(self.rows)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        return []
+
+    def header_right(self) -> list[Span]:
+        """The job's bar and the time it will still take."""
+        view, look = self.kl.view, self.look
+        job = view.list.job if isinstance(view, JobsView) else None
+        if job is None or not job.total:
+            return []
+        full, rest = bar(
+            job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-")
+        )
+        left = time_left(job, self.rows)
+        text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
+        return [(full, look("good")), (rest, look("faint")), (text, look("muted"))]
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        item = self.rows[index]
+        ink = {"done": "good", "failed": "bad", "running": "accent"}.get(item.status, "muted")
+        stage = item.stage if item.status == "running" else item.status
+        return [
+            Cell(item.name, "text" if item.status in ("running", "done") else "muted"),
+            Cell(stage, ink),
+            Cell(self._bar(item), ink),
+            Cell(rate(item.texts_per_s) if item.status in ("running", "done") else ""),
+            Cell(rate(item.tokens_per_s) if item.status in ("running", "done") else ""),
+            Cell(duration(item.seconds) if item.seconds and item.status != "queued" else "", "muted"),
+            Cell(item.error, "bad"),
+        ]
+
+    def _bar(self, item: JobItemRow) -> str:
+        width = max(4, self.widths()[2])
+        share = 1.0 if item.status == "done" else item.texts_done / max(1, item.texts_total)
+        if item.status not in ("running", "done") or (item.status == "running" and not item.texts_total):
+            return ""
+        full, rest = bar(share, width - 5, self.look.glyph("━", "#"), self.look.glyph("─", "-"))
+        return f"{full}{rest} {100 * share:3.0f}%"
+
+    def update_data(self) -> None:
+        """Follows the item under way when asked to."""
+        view = self.kl.view
+        if isinstance(view, JobsView) and view.following:
+            at = next((i for i, item in enumerate(self.rows) if item.status == "running"), None)
+            if at is not None:
+                self.cursor = at
+        self.cursor = max(0, min(self.cursor, self.row_count() - 1))
+        self.keep_in_view()
+        self.refresh()
+
+    def moved(self) -> None:
+        """Takes the shared cursor along, and shows why the checkpoint failed."""
+        item = self.rows[self.cursor] if self.rows else None
+        if item is not None and item.name in self.kl.snapshot.by_name:
+            self.kl.selection.cursor = item.name
+            self.kl.main.status.refresh()
+        if isinstance(self.kl.view, JobsView):
+            self.kl.view.log_pane.update_data()
+
+
+def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
+    """How much of a job is done, 0 to 1, the checkpoint under way counted by its texts."""
+    part = sum(i.texts_done / i.texts_total for i in items if i.status == "running" and i.texts_total)
+    return min(1.0, (job.done + job.failed + part) / job.total) if job.total else 0.0
+
+
+def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
+    """Seconds that a running job will still take at the pace of its finished checkpoints; 0 when unknown."""
+    if job.status != "running" or not items:
+        return 0.0
+    spent = [i.seconds for i in items if i.status == "done" and i.seconds > 0]
+    running = [i for i in items if i.status == "running" and i.texts_done]
+    if not spent:
+        spent = [i.seconds * i.texts_total / i.texts_done for i in running]
+    if not spent:
+        return 0.0
+    waiting = sum(i.status == "queued" for i in items)
+    under_way = sum(1 - i.texts_done / max(1, i.texts_total) for i in items if i.status == "running")
+    return (waiting + under_way) * sum(spent) / len(spent)
+
+
+class JobsView(View):
+    """The list of jobs over the checkpoints of one, and its log beside them."""
+
+    screen_name = "jobs"
+    DEFAULT_CSS = """
+    JobsView JobList { height: 30%; min-height: 6; max-height: 12; }
+    JobsView JobItems { height: 1fr; }
+    """
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self.job_id: int | None = None
+        self.following = True
+        self.list, self.items = JobList(), JobItems()
+        self.log_pane = TextPane("Log", self._log_lines)
+        return [ColumnOfPanes([self.list, self.items]), ColumnOfPanes([self.log_pane], width=52, least=120)]
+
+    def _log_lines(self, width: int) -> list[list[Span]]:
+        look, job = self.look, self.list.job
+        if job is None:
+            return []
+        lines: list[list[Span]] = []
+        for item in self.kl.snapshot.items.get(job.id, ()):
+            if item.status == "failed":
+                lines += [[(safe_text(item.name), look("bad", bold=True))]]
+                lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
+                lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
+                lines.append([])
+        tail = log_tail(job)
+        if lines and tail:
+            lines.append([("log", look("faint"))])
+        return lines + [[(part, look("muted"))] for text in tail for part in wrapped(text, max(8, width))]
+
+    def update_data(self) -> None:
+        """Keeps the cursor on its job when newer ones appear, and the log at its end."""
+        ids = [job.id for job in self.kl.snapshot.jobs]
+        if self.job_id is None and ids:
+            self.job_id = ids[0]
+        if self.job_id in ids:
+            self.list.cursor = ids.index(self.job_id)
+        super().update_data()
+        if self.following:
+            self.log_pane.do_last()
+
+    def do_follow(self) -> None:
+        self.following = not self.following
+        self.kl.say("following the checkpoint under way" if self.following else "not following")
+        self.update_data()
+
+    def do_add(self) -> None:
+        jobs_start.add_models(self.kl)
+
+    def do_start(self) -> None:
+        jobs_start.start_file(self.kl)
+
+    def do_pause(self) -> None:
+        job = self.list.job
+        if job is None:
+            return
+        if job.status == "running":
+            self._ask_of(job, "pause")
+        else:
+            jobs_start.resume(self.kl, job)
+
+    def do_retry(self) -> None:
+        if self.list.job is not None:
+            jobs_start.resume(self.kl, self.list.job)
+
+    def do_stop(self) -> None:
+        job = self.list.job
+        if job is None or job.status != "running":
+            self.kl.say("this job is not running")
+            return
+        question = f"Stop job {job.id}?"
+        detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nR runs the rest later."
+
+        def answered(key: str | None) -> None:
+            if key == "y":
+                self._ask_of(job, "stop")
+
+        self.app.push_screen(prompts.confirm(question, detail, self.look("text")), answered)
+
+    def _ask_of(self, job: JobRow, what: str) -> None:
+        from kltui.jobs import launch
+
+        try:
+            getattr(launch, what)(job)
+        except KltuiError as error:
+            self.kl.complain(error)
+            return
+        self.kl.say("asked to pause after this checkpoint" if what == "pause" else "asked to stop")
+        self.kl.reload_soon()
+
+    def copied(self) -> str:
+        """The log's path, or the failed checkpoint's error."""
+        items = self.items.rows
+        if self.focus_pane is self.items and items and items[self.items.cursor].error:
+            item = items[self.items.cursor]
+            return f"{item.name}: {item.error} {item.hint}"
+        return str(self.list.job.log) if self.list.job else ""
+
+
+def log_tail(job: JobRow) -> list[str]:
+    """The last lines of a job's log; [] when it cannot be read."""
+    try:
+        with job.log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_BYTES))
+            data = file.read()
+    except OSError:
+        return []
+    text = data.decode("utf-8", errors="replace")
+    lines = text.splitlines()
+    return [line for line in (lines[1:] if size > LOG_BYTES else lines) if line.strip()]
+
+
+VIEW = JobsView

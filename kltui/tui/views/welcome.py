@@ -1,0 +1,65 @@
+"""What an empty workspace says on every screen: the next step, and the one after."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kltui.safe import safe_text
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+WANTS = {
+    "registry": "checkpoints appear here as a tree of runs",
+    "jobs": "jobs appear here, with their progress and their failures",
+    "map": "runs appear here as trajectories, one point a checkpoint",
+    "diffusion": "needs a run with eleven or more scored checkpoints",
+    "matrix": "needs two or more scored checkpoints",
+    "compare": "needs two checkpoints marked A and B",
+    "layers": 'needs a job with layers = "all" under [scoring]',
+    "scale": "needs runs, seeds, sizes or variants to hold against the published medians",
+}
+
+
+def welcome(app: KltuiApp) -> list[tuple[str, str]]:
+    """(ink, text) lines for the present screen of a workspace where nothing can be shown yet; [] otherwise."""
+    snapshot, name = app.snapshot, app.screen_name
+    if not snapshot.loaded:
+        return [("muted", "reading the workspace …")]
+    if snapshot.rows and (snapshot.n_scored or name in ("registry", "jobs")):
+        return []
+    if snapshot.rows:
+        lines = [
+            ("accent", f"{len(snapshot.rows)} checkpoints, none scored yet."),
+            ("muted", f"{name.capitalize()}: {WANTS[name]}."),
+            ("text", ""),
+        ]
+        if snapshot.active_jobs:
+            return [*lines, ("text", "2   a job is under way: watch it")]
+        return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
+    return _empty(app, name)
+
+
+def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
+    path = app.reader.path
+    where = safe_text(str(path)) if path else "no workspace was named"
+    lines = [
+        ("accent", "Nothing is in this workspace yet." if path else "No workspace yet."),
+        ("muted", where),
+        ("muted", f"{name.capitalize()}: {WANTS[name]}."),
+        ("text", ""),
+    ]
+    if path and not app.read_only:
+        lines += [
+            ("text", "A   add checkpoints: a folder, a hub repository, a preset"),
+            ("text", "s   start a job file that you have"),
+            ("text", "?   all keys"),
+            ("text", ""),
+        ]
+    lines += [
+        ("muted", "Or from a shell:"),
+        ("text", "    kltui --demo            pretrain and score a small suite, about 3 minutes"),
+        ("text", "    kltui --batch job.toml  score the models of a job file"),
+        ("text", "    kltui WORKSPACE         open what a job has made"),
+    ]
+    return lines
