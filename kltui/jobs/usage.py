@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from kltui import native
-
 
 def usable_cores() -> int:
     """Cores this process may run on, at most what OMP_NUM_THREADS allows."""
@@ -33,5 +31,7 @@ def _resident(pid: str) -> int:
 
 def gpu_names() -> tuple[str, ...]:
     """Device names ("cuda:0", ...) of the GPUs that the native core sees, without importing torch."""
+    from kltui import native
+
     count = native.info().get("cuda_devices", 0)
     return tuple(f"cuda:{i}" for i in range(int(str(count))))

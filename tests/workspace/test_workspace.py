@@ -1,0 +1,153 @@
+"""A workspace gives back maps whose vectors may be compared, and says what keeps others apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import kltui
+from kltui.corpus import Corpus
+from kltui.errors import KltuiError, UsageError
+from kltui.registry import Checkpoint, LocalSource
+from kltui.store import Store
+from kltui.workspace import Workspace
+
+CORPUS = Corpus(tuple(f"text number {i}" for i in range(20)), domains=("a", "b") * 10)
+RNG = np.random.default_rng(5)
+
+
+def add(
+    store: Store,
+    checkpoint: Checkpoint,
+    *,
+    settings: str = "bos=auto dtype=float32 overlong=error",
+    layer: int | None = None,
+    corpus: Corpus = CORPUS,
+    weights: str = "",
+) -> np.ndarray:
+    loglik = RNG.normal(-100, 5, len(corpus))
+    weights = weights or f"w-{checkpoint.name}"
+    with store.atomic():
+        corpus_id = store.corpora.add(corpus, "x")
+        cid = store.checkpoints.upsert(checkpoint)
+        store.checkpoints.set_weights(cid, weights)
+        key = {"weights": weights, "settings": settings, "layer": str(layer)}
+        store.vectors.put(
+            cid, corpus_id, layer, key, settings, loglik, np.full(len(corpus), 9, np.int32), None
+        )
+    return loglik
+
+
+def checkpoint(run: str, step: int | None, **more: object) -> Checkpoint:
+    return Checkpoint(run, LocalSource(Path("/none")), step, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.write(tmp_path / "ws")
+
+
+def opened(store: Store) -> Workspace:
+    store.close()
+    return kltui.open(store.folder)
+
+
+def test_map_rows_are_the_stored_vectors_in_order_of_run_and_step(store: Store) -> None:
+    late = add(store, checkpoint("r", 10))
+    early = add(store, checkpoint("r", 2))
+    other = add(store, checkpoint("a", None, seed=3, size="tiny", parent="r@10"))
+    with opened(store) as ws:
+        m = ws.map()
+        assert m.names == ["a", "r@2", "r@10"]
+        np.testing.assert_array_equal(m.loglik_KN, [other, early, late])
+        assert (m.points[0].seed, m.points[0].size, m.points[0].parent) == (3, "tiny", "r@10")
+        np.testing.assert_array_equal(m.text_bytes_N, CORPUS.text_bytes)
+        truth = np.var(late - early) / (2 * CORPUS.text_bytes.mean() * np.log(2))
+        assert m.pair("r@2", "r@10").value == pytest.approx(truth, rel=1e-12)
+        assert ws.map(runs=["r"]).names == ["r@2", "r@10"]
+        assert ws.texts() == list(CORPUS.texts) and ws.domains() == list(CORPUS.domains)
+
+
+def test_layers_join_only_when_asked(store: Store) -> None:
+    add(store, checkpoint("r", 1))
+    add(store, checkpoint("r", 1), layer=0)
+    add(store, checkpoint("r", 1), layer=1)
+    with opened(store) as ws:
+        assert ws.map().names == ["r@1"]
+        assert ws.map(layers=True).names == ["r@1#0", "r@1#1", "r@1"]
+        assert ws.checkpoints()[0].layers == 2
+
+
+def test_vectors_under_other_settings_are_never_mixed_and_the_refusal_names_the_key(store: Store) -> None:
+    for step in (1, 2):
+        add(store, checkpoint("r", step))
+    add(store, checkpoint("r", 3), settings="bos=never dtype=float32 overlong=error")
+    with opened(store) as ws:
+        assert ws.map().names == ["r@1", "r@2"]
+        assert ws.map(names=["r@3"]).names == ["r@3"]
+        with pytest.raises(UsageError, match="bos is (auto or never|never or auto)"):
+            ws.map(names=["r@1", "r@3"])
+
+
+def test_another_corpus_is_another_map(store: Store) -> None:
+    add(store, checkpoint("r", 1))
+    add(store, checkpoint("r", 2))
+    small = Corpus(("x", "y"))
+    add(store, checkpoint("r", 1), corpus=small)
+    with opened(store) as ws:
+        assert len(ws.map().text_bytes_N) == 20
+        assert ws.map(corpus=small.sha256[:10]).names == ["r@1"]
+        with pytest.raises(UsageError, match="0 corpora match"):
+            ws.map(corpus="ffff0000ffff")
+
+
+def test_unknown_names_and_empty_workspaces_are_told(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(KltuiError, match="no kltui workspace"):
+        kltui.open(tmp_path / "elsewhere")
+    add(store, checkpoint("r", 1))
+    with opened(store) as ws:
+        with pytest.raises(UsageError, match="no run 'q'"):
+            ws.map(runs=["q"])
+        with pytest.raises(UsageError, match="no checkpoint 'r@9'"):
+            ws.map(names=["r@9"])
+    Store.write(tmp_path / "empty").close()
+    with kltui.open(tmp_path / "empty") as ws, pytest.raises(KltuiError, match="nothing is scored"):
+        ws.map()
+
+
+def test_weight_distances_come_from_the_files_and_are_kept(store: Store, tmp_path: Path) -> None:
+    weights = RNG.normal(size=(5, 3, 4)).astype(np.float32)
+    for step, w in enumerate(weights):
+        folder = tmp_path / f"step{step}"
+        folder.mkdir()
+        save_file({"layer.weight": w}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
+        add(store, Checkpoint("r", LocalSource(folder), step))
+    with opened(store) as ws:
+        assert ws.weight_distances() == {}
+        seen: list[tuple[str, int, int]] = []
+        got = ws.weight_distances(compute=True, window=2, progress=lambda *p: seen.append(p))
+        assert seen[-1][0] == "r" and seen[-1][1] == seen[-1][2]
+        assert set(got) == {(f"r@{i}", f"r@{j}") for i in range(5) for j in range(5) if 0 < abs(i - j) <= 2}
+        truth = np.square(weights[1].astype(float) - weights[3].astype(float)).sum()
+        assert got["r@1", "r@3"] == pytest.approx(truth, rel=1e-12)
+    with kltui.open(store.folder) as ws:
+        assert ws.weight_distances() == got
+
+
+def test_weight_problems_are_told_and_cost_only_their_run(store: Store, tmp_path: Path) -> None:
+    for run, shapes in (("good", (3, 3)), ("bad", (3, 4))):
+        for step, n in enumerate(shapes):
+            folder = tmp_path / run / f"step{step}"
+            folder.mkdir(parents=True)
+            save_file({"w.weight": np.full((n, 2), step, np.float32)}, folder / "model.safetensors")
+            (folder / "config.json").write_text("{}")
+            add(store, Checkpoint(run, LocalSource(folder), step))
+    with opened(store) as ws:
+        got = ws.weight_distances(compute=True)
+        assert got["good@0", "good@1"] == 6.0
+        assert not any(a.startswith("bad") for a, _ in got)
+        assert len(ws.weight_problems) == 1 and ws.weight_problems[0].startswith("bad: ")
