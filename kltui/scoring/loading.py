@@ -175,7 +175,7 @@ def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[s
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (ValueError, OSError, RuntimeError, KeyError, ImportError, TypeError) as error:
+    except Exception as error:  # transformers and the file formats raise their own kinds
         raise _load_error(folder, error) from error
     model, info = loaded
     return model, info

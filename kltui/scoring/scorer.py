@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,23 +115,25 @@ class Scorer:
         return self.settings.batch_tokens or self._batch_tokens.get(engine.shape_key, engine.start_tokens)
 
     def _run(self, engine: Engine, prepared: _Prepared, progress: Report) -> _Sums:
-        """Sums over all batches; on out-of-memory the budget is halved and the rest planned anew."""
+        """Sums over all batches; on out-of-memory the budget is halved and what is left planned anew."""
         sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
-        todo = prepared.pieces
         budget = self._budget(engine)
+        queue = deque(plan_batches(prepared.pieces, budget, self.settings.batch_texts))
         done = 0
-        while todo:
-            batches = plan_batches(todo, budget, self.settings.batch_texts)
+        while queue:
             try:
-                for at, pieces in enumerate(batches):
-                    batch = fill_batch(pieces, prepared.ids)
-                    sums.add(batch, engine(batch), engine.dtype)
-                    done += batch.n_scored
-                    todo = [piece for later in batches[at + 1 :] for piece in later]
-                    progress(self._progress(sums, done, prepared.n_tokens))
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                budget = _halved(error, budget, max(len(batches[0]), 1))
+                batch = fill_batch(queue[0], prepared.ids)
+                logp_Ln = engine(batch)
+            except (MemoryError, RuntimeError) as error:
+                budget = _halved(error, queue[0])
                 engine.free_memory()
+                left = [piece for pieces in queue for piece in pieces]
+                queue = deque(plan_batches(left, budget, self.settings.batch_texts))
+                continue
+            queue.popleft()
+            sums.add(batch, logp_Ln, engine.dtype)
+            done += batch.n_scored
+            progress(self._progress(sums, done, prepared.n_tokens))
         self._batch_tokens[engine.shape_key] = budget
         return sums
 
@@ -181,8 +184,8 @@ def library_versions(quantization: str) -> dict[str, str]:
     }
 
 
-def _halved(error: Exception, budget: int, rows: int) -> int:
-    """Half the budget where `error` is out-of-memory and there is something to halve; else the error itself."""
+def _halved(error: Exception, pieces: Sequence[Piece]) -> int:
+    """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
         error
     )
@@ -190,12 +193,12 @@ def _halved(error: Exception, budget: int, rows: int) -> int:
         raise KltuiError(
             f"the model failed: {loading.first_line(error)}", "does it run in transformers?"
         ) from error
-    if rows == 1:
+    if len(pieces) == 1:
         raise KltuiError(
             "one text alone does not fit in memory",
             "use a smaller dtype, another device, or a smaller corpus max_bytes",
         ) from error
-    return budget // 2
+    return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
 
 
 class _Sums:

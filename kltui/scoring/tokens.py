@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,9 @@ def fingerprint(backend: Any) -> str:
     """Hex SHA-256 over everything that decides the ids: the tokenizer's pipeline and vocabulary."""
     core = getattr(backend, "backend_tokenizer", None)
     if core is not None:
-        described = core.to_str()
+        pipeline = json.loads(core.to_str())
+        # left behind by whoever used the tokenizer last; kltui neither pads nor truncates with it
+        described = json.dumps({**pipeline, "padding": None, "truncation": None}, sort_keys=True)
     else:
         described = repr((type(backend).__name__, sorted(backend.get_vocab().items())))
     return hashlib.sha256(described.encode()).hexdigest()
@@ -119,7 +122,7 @@ def _bare_ids(backend: Any, texts: Sequence[str]) -> list[Ids]:
 def _cached(tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path) -> list[Ids]:
     """Bare ids from the cache, or made and put there; a file that does not fit is made anew."""
     name = hashlib.sha256(f"{tokenizer.sha256} {corpus_sha256} {_library()}".encode()).hexdigest()
-    path = cache_dir / f"tokens-{name[:32]}.npz"
+    path = cache_dir / f"tokens-{name[:32]}.safetensors"
     found = _read_cache(path, len(texts))
     if found is not None:
         return found
@@ -136,12 +139,13 @@ def _library() -> str:
 
 def _read_cache(path: Path, n_texts: int) -> list[Ids] | None:
     """The ids in a cache file, or None where there is none or it is not whole."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            flat: NDArray[np.int32] = file["ids"]
-            ends: NDArray[np.int64] = file["ends"]
-            digest = bytes(file["sha256"])
-    except (OSError, ValueError, KeyError, EOFError):
+        file = load(path.read_bytes())
+        flat, ends, digest = file["ids"], file["ends"], file["sha256"].tobytes()
+    except (OSError, SafetensorError, KeyError):
         return None
     if len(ends) != n_texts or digest != _digest(flat, ends):
         return None
@@ -150,17 +154,20 @@ def _read_cache(path: Path, n_texts: int) -> list[Ids] | None:
 
 def _write_cache(path: Path, ids: Sequence[Ids]) -> None:
     """Write the ids aside, then rename: a killed process leaves no half file under the real name."""
+    from safetensors.numpy import save
+
     ends = np.cumsum([len(row) for row in ids], dtype=np.int64)
     flat = np.concatenate(ids).astype(np.int32) if ids else np.zeros(0, dtype=np.int32)
     digest = np.frombuffer(_digest(flat, ends), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".tokens-", suffix=".npz")
+    data = save({"ids": flat, "ends": ends, "sha256": digest})
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, ids=flat, ends=ends, sha256=digest)
-        Path(aside).replace(path)
-    except OSError:
-        Path(aside).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(data)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        logging.getLogger(__name__).warning("the token cache %s cannot be written: %s", path, error)
 
 
 def _digest(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> bytes:

@@ -1,0 +1,148 @@
+"""What a folder may be missing, or be instead of a model: each says so, and nothing is scored half."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import build_model, write_model
+
+from kltui.errors import KltuiError
+from kltui.scoring import loading
+
+CPU = torch.device("cpu")
+
+
+def load(folder, quantization="none", dtype="float32", allow_bin=False):
+    return loading.load_model(folder, loading.load_config(folder), dtype, quantization, CPU, allow_bin)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_model(tmp_path / "m", "llama")
+
+
+def change_tensors(folder, change):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_whole_folder_loads_without_notes(folder):
+    loaded = load(folder)
+    assert loaded.notes == () and loaded.attention == "sdpa" and loaded.dtype == torch.float32
+    assert not loaded.model.training
+
+
+def test_a_missing_tensor_is_fatal_and_named(folder):
+    change_tensors(folder, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
+    with pytest.raises(KltuiError, match=r"lack 1 tensors .*layers\.1\.mlp\.up_proj\.weight"):
+        load(folder)
+
+
+def test_a_tied_head_may_be_missing(tmp_path):
+    folder = write_model(tmp_path / "m", "llama_tied")
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    assert load(folder).notes == ()
+
+
+def test_a_wrong_shape_is_fatal(folder):
+    change_tensors(folder, lambda t: t.update({"model.norm.weight": torch.ones(7)}))
+    with pytest.raises(KltuiError, match="shape"):
+        load(folder)
+
+
+def test_unused_tensors_are_noted(folder):
+    change_config(folder, num_hidden_layers=2)
+    (note,) = load(folder).notes
+    assert "not used by the model, first model.layers.2" in note
+
+
+def test_damaged_weights_are_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(KltuiError, match="damaged"):
+        load(folder)
+
+
+def test_pickled_weights_need_permission(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(KltuiError, match="pickled") as caught:
+        load(folder)
+    assert "allow_bin" in caught.value.hint
+    assert load(folder, allow_bin=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("m.gguf", "GGUF"), ("tf_model.h5", "TensorFlow"), ("x.txt", "no weight")]
+)
+def test_other_formats_are_named(folder, name, said):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(b"0")
+    with pytest.raises(KltuiError, match=said):
+        load(folder)
+
+
+def test_adapters_empty_folders_and_broken_configs(tmp_path):
+    with pytest.raises(KltuiError, match=r"no config\.json"):
+        loading.load_config(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(KltuiError, match="adapter"):
+        loading.load_config(tmp_path)
+    (tmp_path / "config.json").write_text("{not json")
+    with pytest.raises(KltuiError, match="cannot be read"):
+        loading.load_config(tmp_path)
+
+
+def test_code_in_the_folder_is_never_run(folder):
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    change_config(
+        folder, model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    )
+    with pytest.raises(KltuiError, match="code of its own"):
+        loading.load_config(folder)
+
+
+def test_models_that_are_not_causal_say_so(folder):
+    change_config(folder, model_type="t5")
+    with pytest.raises(KltuiError, match="not a causal language model"):
+        load(folder)
+
+
+def test_fp16_on_a_cpu_is_upcast_and_said(folder):
+    loaded = load(folder, dtype="float16")
+    assert loaded.dtype == torch.float32 and "upcast" in loaded.notes[0]
+    assert next(loaded.model.parameters()).dtype == torch.float32
+
+
+def test_context_length_knows_families_without_one():
+    assert loading.context_length(build_model("gpt2").config) == 256
+    assert loading.context_length(build_model("opt").config) == 256
+    assert loading.context_length(build_model("bloom").config) is None
+    assert loading.context_length(build_model("mamba").config) is None
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert loading.pick_device("auto") == CPU
+    with pytest.raises(KltuiError, match="no CUDA device"):
+        loading.pick_device("cuda:1")
+    with pytest.raises(KltuiError, match="unknown device"):
+        loading.pick_device("toaster")
+
+
+def test_importing_the_room_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys, kltui.scoring, kltui.scoring.settings, kltui.bench\n"
+        "sys.exit(bool({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

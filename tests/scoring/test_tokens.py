@@ -1,0 +1,97 @@
+"""Special-token policies, fingerprints and the cache of ids."""
+
+import numpy as np
+import pytest
+from tiny_models import TEXTS, build_tokenizer
+
+from kltui.errors import KltuiError
+from kltui.scoring import tokens
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def with_bos():
+    return build_tokenizer(prepend_bos=True)
+
+
+def ids_of(backend, bos, text="Two words"):
+    return tokens.encode(tokens.with_policy(backend, bos), [text], "c", None)[0].tolist()
+
+
+def test_auto_does_what_the_tokenizer_does(plain, with_bos):
+    assert ids_of(plain, "auto") == plain("Two words").input_ids
+    assert ids_of(with_bos, "auto") == with_bos("Two words").input_ids
+    assert tokens.with_policy(plain, "auto").first_scored == 1
+    assert tokens.with_policy(with_bos, "auto").prefix == (1,)
+
+
+def test_always_adds_one_and_never_two(plain, with_bos):
+    assert ids_of(plain, "always")[0] == plain.bos_token_id
+    assert ids_of(with_bos, "always") == ids_of(with_bos, "auto")
+    assert ids_of(with_bos, "never") == ids_of(plain, "never")
+
+
+def test_special_token_strings_are_text(plain, with_bos):
+    for backend in (plain, with_bos):
+        ids = ids_of(backend, "never", "a<|endoftext|><s>b")
+        assert not {0, 1} & set(ids)
+        assert backend.decode(ids) == "a<|endoftext|><s>b"
+
+
+def test_no_end_token_is_added():
+    from tokenizers import processors
+
+    backend = build_tokenizer()
+    backend.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A <|endoftext|>", special_tokens=[("<s>", 1), ("<|endoftext|>", 0)]
+    )
+    policy = tokens.with_policy(backend, "auto")
+    assert (policy.prefix, policy.dropped_suffix) == ((1,), (0,))
+    assert ids_of(backend, "auto")[-1] != 0
+
+
+def test_always_without_a_bos_token_says_so(plain):
+    backend = build_tokenizer()
+    backend.bos_token = None
+    with pytest.raises(KltuiError, match="no beginning-of-text token"):
+        tokens.with_policy(backend, "always")
+
+
+def test_fingerprint_sees_the_pipeline_but_not_the_process(plain, with_bos):
+    assert tokens.fingerprint(plain) == tokens.fingerprint(build_tokenizer())
+    assert tokens.fingerprint(plain) != tokens.fingerprint(with_bos)
+    before = tokens.fingerprint(plain)
+    plain(["a"], truncation=True, max_length=4)
+    assert tokens.fingerprint(plain) == before
+
+
+def test_cache_gives_the_same_ids_and_a_damaged_file_is_made_anew(tmp_path, plain):
+    policy = tokens.with_policy(plain, "auto")
+    texts = ["", *TEXTS, ""]
+    fresh = tokens.encode(policy, texts, "c", None)
+    for _ in range(2):
+        cached = tokens.encode(policy, texts, "c", tmp_path)
+        assert all(np.array_equal(a, b) for a, b in zip(fresh, cached, strict=True))
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for damage in (whole[: len(whole) // 2], b"", whole[:-300] + bytes(300)):
+        file.write_bytes(damage)
+        again = tokens.encode(policy, texts, "c", tmp_path)
+        assert all(np.array_equal(a, b) for a, b in zip(fresh, again, strict=True))
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_cache_is_read_rather_than_made(tmp_path, plain, monkeypatch):
+    policy = tokens.with_policy(plain, "auto")
+    tokens.encode(policy, list(TEXTS), "c", tmp_path)
+    monkeypatch.setattr(tokens, "_bare_ids", lambda *_: pytest.fail("tokenised again"))
+    tokens.encode(policy, list(TEXTS), "c", tmp_path)
+
+
+def test_a_folder_without_tokenizer_says_so(tmp_path):
+    with pytest.raises(KltuiError, match="tokenizer in .* cannot be loaded"):
+        tokens.load_tokenizer(tmp_path, "auto")
