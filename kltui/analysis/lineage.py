@@ -49,7 +49,7 @@ def pretraining_runs(points: Sequence[Point]) -> list[Run]:
     """Runs without a parent, in order of appearance; `last` maps each step (None too) to its row."""
     at: dict[str, dict[int | None, int]] = {}
     for row, p in enumerate(points):
-        if p.layer is None and p.quantization == "none" and not p.parent:
+        if p.layer is None and p.quantization == "none" and not p.parent and "null" not in p.tags:
             at.setdefault(p.run, {})[p.step] = row
     lines = {t.run: t for t in trajectories(points) if points[t.rows[0]].quantization == "none"}
     runs = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -12,13 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis import diffusion as _diffusion
-from kltui.analysis import embed
+from kltui.analysis import embed, lineage, neighbours
 from kltui.analysis.diffusion import Exponent
+from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method
 from kltui.analysis.kl import KL, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
 from kltui.analysis.scale import ScaleRow, scale
+from kltui.analysis.shape import AgainstNull, against_null, random_walk
+from kltui.analysis.shifts import Shifts, shifts
+from kltui.analysis.stability import LEVEL, Stabilisation, stabilisation
 from kltui.analysis.trajectory import Trajectory, trajectories
 from kltui.errors import KltuiError
 
@@ -147,6 +152,66 @@ class Map:
                 kl = self.pair_rows(a, b)
                 found.append(ConsecutiveKL(t.label, s, e, kl.value, kl.se))
         return found
+
+    def kl_row(self, name: str) -> Array:
+        """KL in bits/byte of one vector to all, (K,); without computing the whole matrix."""
+        i = self.row(name)
+        return np.array([self.pair_rows(i, j).value for j in range(len(self))])
+
+    def nearest(self, name: str, n: int = 10) -> list[tuple[str, KL]]:
+        """The n vectors nearest to one, nearest first, with their KL."""
+        rows = neighbours.nearest(self.kl_row(name), self.row(name), n)
+        return [(self.points[k].name, self.pair_rows(self.row(name), int(k))) for k in rows]
+
+    def clustering(self, method: Linkage = "average") -> Clustering:
+        """Hierarchical clustering of the vectors by sqrt(KL)."""
+        return neighbours.cluster(self.kl(), method, self.names)
+
+    def drivers(self, a: str, b: str, domains: Sequence[str] = ()) -> Drivers:
+        """Which texts, and which domains (one per text of this map), drive the KL between two vectors."""
+        return drivers(self.loglik_KN[self.row(a)], self.loglik_KN[self.row(b)], self.text_bytes_N, domains)
+
+    def stabilisation(self, level: float = LEVEL) -> list[Stabilisation]:
+        """For each run, the step from which its consecutive KL stays at or below `level` bits/byte."""
+        rows = self.consecutive()
+        found = []
+        for t in self.trajectories():
+            own = [r for r in rows if r.run == t.label]
+            if own:
+                found.append(stabilisation(t.label, t.steps, [r.kl for r in own], [r.se for r in own], level))
+        return found
+
+    def quantization_shifts(self, bits: int) -> Shifts:
+        """Cosines between the shifts that `bits`-bit quantisation makes of the map's models."""
+        pairs = lineage.quantization_pairs(self.points, bits).pairs
+        return shifts(self.loglik_KN, pairs, [self.points[b].name for _, b in pairs])
+
+    def shapes(self, walks: int = 20) -> list[AgainstNull]:
+        """Length, straightness, turning and winding of each run of three points or more, beside random walks."""
+        return [
+            against_null(t.label, self.loglik_KN[list(t.rows)], self.text_bytes_N, walks)
+            for t in self.trajectories()
+            if len(t.rows) > 2
+        ]
+
+    def with_null(self, run: str, seed: int = 42) -> Map:
+        """The map with a random walk beside `run`: run `run~null`, tagged "null", same steps and step lengths."""
+        lines = [t for t in self.trajectories() if t.label == run]
+        if not lines:
+            raise KltuiError(
+                f"the map has no run {run!r} with steps", "name a run that has checkpoints with steps"
+            )
+        rows = list(lines[0].rows)
+        walk = random_walk(self.loglik_KN[rows], seed)
+        extra = tuple(
+            replace(self.points[r], name=f"{run}~null@{s}", run=f"{run}~null", tags=("null",))
+            for r, s in zip(rows, lines[0].steps, strict=True)
+        )
+        scored = (
+            None if self.n_scored_KN is None else np.concatenate([self.n_scored_KN, self.n_scored_KN[rows]])
+        )
+        loglik = np.concatenate([self.loglik_KN, walk])
+        return Map(self.points + extra, loglik, self.text_bytes_N, scored, dict(self.record))
 
     # ---- pictures
 

@@ -1,0 +1,50 @@
+"""Stabilisation: the step from which a run's consecutive KL stays below a level, with its error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEVEL = 0.067  # bits/byte: the published median of early pretraining
+CONFIDENT = 1.96  # standard errors, for a 95 % range
+
+
+@dataclass(frozen=True, slots=True)
+class Stabilisation:
+    """From `step` on, every consecutive KL of the run is at most `level`; None: the last one is not, or undefined.
+
+    `earliest` and `latest` are the same step when every KL is taken 1.96 standard errors lower or higher.
+    """
+
+    run: str
+    level: float
+    step: int | None
+    earliest: int | None
+    latest: int | None
+    last_kl: float
+    last_se: float
+    last_step: int
+
+
+def stabilisation(
+    run: str, steps: Sequence[int], kl: Sequence[float], se: Sequence[float], level: float = LEVEL
+) -> Stabilisation:
+    """Where the run settles: `kl[i]` (bits/byte) lies between `steps[i]` and `steps[i + 1]`.
+
+    >>> stabilisation("r", [0, 1, 2, 3], [9.0, 0.1, 0.01], [0, 0, 0], level=0.2).step
+    1
+    """
+    assert len(kl) == len(se) == len(steps) - 1
+
+    def settled(sign: float) -> int | None:
+        found = None
+        for i in range(len(kl) - 1, -1, -1):
+            margin = se[i] if math.isfinite(se[i]) else 0.0
+            if not kl[i] + sign * CONFIDENT * margin <= level:
+                break
+            found = steps[i]
+        return found
+
+    last = (kl[-1], se[-1]) if len(kl) else (math.nan, math.nan)
+    return Stabilisation(run, level, settled(0), settled(-1), settled(1), *last, steps[-1])
