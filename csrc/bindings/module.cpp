@@ -1,0 +1,9 @@
+#include "bindings.hpp"
+
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Compiled kernels of kltui for the CPU. Use kltui.native, which checks arguments.";
+    kltui::register_info(m);
+    kltui::register_softmax(m);
+    kltui::register_centre(m);
+    kltui::register_raster(m);
+}

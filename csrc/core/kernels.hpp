@@ -1,0 +1,72 @@
+// What every instruction set offers: plain structs in, plain buffers out, no Python and no allocation by
+// callers' hand.
+//
+// Each file of csrc/kernels is compiled once per instruction set into its own namespace; `Kernels` is the
+// table of one of them, and `active_kernels()` (isa.hpp) the one chosen when the library is loaded.
+#pragma once
+
+#include <cstdint>
+
+namespace kltui {
+
+enum class Float : int { f32 = 0, f16 = 1, bf16 = 2, f64 = 3 };
+
+// A matrix of rows that are contiguous; `row_stride` counts elements.
+struct Rows {
+    const void* data;
+    Float dtype;
+    int64_t rows;
+    int64_t columns;
+    int64_t row_stride;
+};
+
+// What a model does to its logits: softcap * tanh(scale * x / softcap); softcap 0 means none.
+struct LogitTransform {
+    float scale;
+    float softcap;
+};
+
+// One tensor of K checkpoints as raw bytes, in the order of their steps.
+struct TensorSeries {
+    const void* const* data;
+    const Float* dtype;
+    int64_t checkpoints;
+    int64_t elements;
+};
+
+// An output projection: `weight` is V x D with contiguous rows, `bias` V or null.
+struct HeadWeights {
+    Rows weight;
+    const float* bias;
+    LogitTransform transform;
+    bool half_products;  // multiply in bf16, accumulate in fp32 (needs AVX512-BF16)
+};
+
+// Where the two-row KL leaves its results, one value per row; any pointer may be null.
+struct KlRows {
+    double* forward;
+    double* reverse;
+    uint8_t* same_top;
+};
+
+struct Kernels {
+    const char* name;
+    // out[r] = log softmax(transform(logits[r]))[target[r]]
+    void (*log_softmax_gather)(const Rows& logits, const int64_t* target, LogitTransform how, float* out,
+                               int threads);
+    // Folds a tile of logits, vocabulary entries [first, first + columns), into running rows: sum of
+    // exp(transform(x) - reference), and the target's logit where the tile holds it. A fresh row starts at
+    // reference -FLT_MAX and sum 0.
+    void (*online_update)(const Rows& tile, int64_t first, const int64_t* target, LogitTransform how,
+                          float* reference, double* sum, float* target_logit, int threads);
+    // out = max(x, floor) - row mean - column mean + grand mean, means over texts weighted where `weight` is
+    // given. `workspace` holds double_centre_workspace(rows, columns) doubles; `out` may be `x`.
+    void (*double_centre)(const double* x, int64_t rows, int64_t columns, const double* weight, double floor,
+                          double* out, double* workspace, int threads);
+};
+
+constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {
+    return columns + rows * ((columns + 511) / 512 + 1);
+}
+
+}  // namespace kltui

@@ -1,0 +1,137 @@
+// Vectors of one instruction set, by the compiler's vector extension: KLTUI_LANES floats, arithmetic by
+// operators.
+//
+// Files that include this are compiled once per instruction set. They use no templates or inline functions of
+// the standard library: the linker would keep one copy for all, perhaps the one that only some processors can
+// run.
+#pragma once
+
+#include "../core/kernels.hpp"
+
+#if defined(__F16C__)
+#    include <immintrin.h>
+#endif
+
+#define KLTUI_INLINE static inline __attribute__((always_inline))
+#define KLTUI_INLINE_MEMBER inline __attribute__((always_inline))
+
+namespace kltui {
+namespace KLTUI_ISA {
+
+constexpr int kLanes = KLTUI_LANES;
+
+typedef float FloatV __attribute__((vector_size(4 * KLTUI_LANES)));
+typedef int32_t IntV __attribute__((vector_size(4 * KLTUI_LANES)));
+typedef uint32_t UintV __attribute__((vector_size(4 * KLTUI_LANES)));
+typedef uint16_t ShortV __attribute__((vector_size(2 * KLTUI_LANES)));
+typedef double DoubleV __attribute__((vector_size(4 * KLTUI_LANES)));
+typedef float HalfFloatV __attribute__((vector_size(2 * KLTUI_LANES)));
+
+constexpr float kLowest = -3.40282347e38f;
+constexpr float kInfinity = __builtin_inff();
+
+KLTUI_INLINE FloatV splat(float x) {
+    return x - FloatV{};
+}
+KLTUI_INLINE DoubleV splat(double x) {
+    return x - DoubleV{};
+}
+
+// The larger of each lane; the second where either is NaN.
+KLTUI_INLINE FloatV larger(FloatV a, FloatV b) {
+    return a > b ? a : b;
+}
+
+KLTUI_INLINE FloatV bits_to_float(UintV u) {
+    return (FloatV)u;
+}
+
+KLTUI_INLINE FloatV widen_bf16(ShortV h) {
+    return (FloatV)(__builtin_convertvector(h, UintV) << 16);
+}
+
+#if defined(__AVX512F__)
+KLTUI_INLINE FloatV widen_f16(ShortV h) {
+    return (FloatV)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h);
+}
+#elif defined(__F16C__)
+KLTUI_INLINE FloatV widen_f16(ShortV h) {
+    return (FloatV)_mm256_cvtph_ps((__m128i)h);
+}
+#else
+// Shift the exponent and mantissa into place, mend the bias by a product (exact for subnormals), restore inf
+// and NaN.
+KLTUI_INLINE FloatV widen_f16(ShortV h) {
+    const UintV u = __builtin_convertvector(h, UintV);
+    const UintV magnitude = u & 0x7fffu;
+    const UintV finite = (UintV)((FloatV)(magnitude << 13) * 0x1p112f);
+    const UintV special = (magnitude << 13) | 0x7f800000u;
+    const UintV value = (IntV)magnitude >= 0x7c00 ? special : finite;
+    return (FloatV)(value | ((u & 0x8000u) << 16));
+}
+#endif
+
+// One row element type each: how to load a full vector and the last, partial one (missing lanes are `fill`).
+struct LoadF32 {
+    typedef float Element;
+    static KLTUI_INLINE_MEMBER FloatV full(const float* p) {
+        FloatV v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
+    }
+};
+
+template <bool kBrain>
+struct LoadShort {
+    typedef uint16_t Element;
+    static KLTUI_INLINE_MEMBER FloatV full(const uint16_t* p) {
+        ShortV h;
+        __builtin_memcpy(&h, p, sizeof h);
+        return kBrain ? widen_bf16(h) : widen_f16(h);
+    }
+};
+typedef LoadShort<true> LoadBf16;
+typedef LoadShort<false> LoadF16;
+
+template <class Load>
+KLTUI_INLINE float load_one(const typename Load::Element* p) {
+    typename Load::Element padded[kLanes] = {};
+    padded[0] = *p;
+    return Load::full(padded)[0];
+}
+
+// The first `count` < kLanes elements, then `fill`.
+template <class Load>
+KLTUI_INLINE FloatV load_partial(const typename Load::Element* p, int64_t count, float fill) {
+    typename Load::Element padded[kLanes] = {};
+    for (int64_t i = 0; i < count; ++i)
+        padded[i] = p[i];
+    FloatV v = Load::full(padded);
+    for (int i = 0; i < kLanes; ++i)
+        if (i >= count) v[i] = fill;
+    return v;
+}
+
+KLTUI_INLINE float largest_lane(FloatV v) {
+    float best = v[0];
+    for (int i = 1; i < kLanes; ++i)
+        best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+KLTUI_INLINE double sum_lanes(FloatV v) {
+    double sum = 0;
+    for (int i = 0; i < kLanes; ++i)
+        sum += (double)v[i];
+    return sum;
+}
+
+KLTUI_INLINE double sum_lanes(DoubleV v) {
+    double sum = 0;
+    for (int i = 0; i < kLanes / 2; ++i)
+        sum += v[i];
+    return sum;
+}
+
+}  // namespace KLTUI_ISA
+}  // namespace kltui

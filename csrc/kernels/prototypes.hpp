@@ -1,0 +1,17 @@
+// The functions of one instruction set's namespace, as its table lists them.
+#pragma once
+
+#include "../core/kernels.hpp"
+
+namespace kltui {
+namespace KLTUI_ISA {
+
+void log_softmax_gather(const Rows& logits, const int64_t* target, LogitTransform how, float* out,
+                        int threads);
+void online_update(const Rows& tile, int64_t first, const int64_t* target, LogitTransform how,
+                   float* reference, double* sum, float* target_logit, int threads);
+void double_centre(const double* x, int64_t rows, int64_t columns, const double* weight, double floor,
+                   double* out, double* workspace, int threads);
+
+}  // namespace KLTUI_ISA
+}  // namespace kltui

@@ -1,0 +1,357 @@
+"""The one checked door to the compiled kernels; each operation has its numpy twin in `kltui.reference`.
+
+Mistakes in an argument are a ValueError that names it; nothing else can reach the kernels. Where the extension is
+missing the twin runs instead, which is said once in the log. Logits may be numpy arrays (float32, float16, or bfloat16
+bits as uint16) or torch tensors (float32, float16, bfloat16) on the CPU; rows must be contiguous, strides between rows
+are free, nothing is copied. Results do not depend on the number of threads.
+
+Shape letters: n rows of logits, V vocabulary, D hidden size, K checkpoints, N texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui import reference
+
+log = logging.getLogger(__name__)
+
+_core: ModuleType | None
+try:
+    from kltui import _core
+except ImportError as error:
+    _core = None
+    log.warning(
+        "kltui._core is not built (%s): slower numpy code runs instead; reinstall to compile it", error
+    )
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+TensorLike = Any  # a numpy array or a torch tensor; torch is never imported here
+Kind = Literal["braille", "dots", "half", "ascii"]
+Direction = Literal["", "left", "right", "up", "down"]
+
+_KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
+_DIRECTIONS: tuple[Direction, ...] = ("", "left", "right", "up", "down")
+_DTYPE_NAMES = {"float32": "f4", "float16": "f2", "bfloat16": "u2"}
+_threads: int | None = None
+
+
+def set_threads(count: int | None) -> None:
+    """Sets the number of threads of every kernel; None follows torch where it is loaded, else OMP_NUM_THREADS."""
+    global _threads
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    _threads = count
+
+
+def threads() -> int:
+    """The number of threads that the next kernel will use."""
+    if _threads is not None:
+        return _threads
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    return int(_core.max_threads()) if _core is not None else 1
+
+
+def info() -> dict[str, object]:
+    """What this build can do here: extension, instruction set in use and supported ones, threads."""
+    if _core is None:
+        return {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False, "threads": 1}
+    return {
+        "extension": True,
+        "isa": _core.isa(),
+        "supported": _core.supported_isas(),
+        "bf16_products": _core.has_bf16_products(),
+        "threads": threads(),
+    }
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def tensor_view(x: TensorLike, name: str = "tensor") -> NDArray[np.generic]:
+    """`x` as a numpy array that shares its memory; bfloat16 comes back as its bits in uint16."""
+    if isinstance(x, np.ndarray):
+        return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
+    if type(x).__module__.partition(".")[0] != "torch":
+        raise ValueError(f"{name} must be a numpy array or a torch tensor, not {type(x).__name__}")
+    if x.requires_grad:
+        raise ValueError(f"{name} requires grad: pass {name}.detach(), or score under torch.no_grad()")
+    if x.device.type != "cpu":
+        raise ValueError(f"{name} is on {x.device}, where this operation has no kernel: pass {name}.cpu()")
+    torch = sys.modules["torch"]
+    if x.dtype == torch.bfloat16:
+        bits: NDArray[np.int16] = x.view(torch.int16).numpy()
+        return bits.view(np.uint16)
+    return np.asarray(x.numpy())
+
+
+def _matrix(x: TensorLike, name: str, dtype: str | None = None) -> NDArray[np.generic]:
+    """A non-empty matrix of float32, float16 or bfloat16 bits with contiguous rows, or a ValueError naming it."""
+    a = tensor_view(x, name)
+    if a.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not shape {a.shape}")
+    if a.dtype.str[1:] not in _DTYPE_NAMES.values() or not a.dtype.isnative:
+        raise ValueError(f"{name} must be float32, float16 or bfloat16 (as uint16), not {a.dtype}")
+    if dtype is not None and _DTYPE_NAMES.get(dtype) != a.dtype.str[1:]:
+        raise ValueError(f"{name} holds {a.dtype}, which is not {dtype}")
+    if a.size == 0:
+        raise ValueError(f"{name} is empty: shape {a.shape}")
+    if (a.shape[1] > 1 and a.strides[1] != a.itemsize) or a.strides[0] % a.itemsize:
+        raise ValueError(f"{name} must have contiguous rows: strides are {a.strides} bytes")
+    return a
+
+
+def _indices(x: TensorLike, name: str, count: int, limit: int) -> NDArray[np.int64]:
+    """`count` integers of [0, limit) as contiguous int64, or a ValueError naming them."""
+    a = tensor_view(x, name) if not isinstance(x, list | tuple) else np.asarray(x)
+    if a.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {a.dtype}")
+    if a.shape != (count,):
+        raise ValueError(f"{name} must have shape ({count},), not {a.shape}")
+    values = np.ascontiguousarray(a, dtype=np.int64)
+    outside = np.flatnonzero((values < 0) | (values >= limit))
+    if outside.size:
+        where = int(outside[0])
+        raise ValueError(f"{name}[{where}] is {values[where]}, outside [0, {limit}) ({outside.size} such)")
+    return values
+
+
+def _doubles(x: TensorLike, name: str, shape: tuple[int | None, ...]) -> F64:
+    """`x` as contiguous float64 of `shape` (None: any extent), or a ValueError naming it."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be numbers, not {a.dtype}")
+    if a.ndim != len(shape) or any(w is not None and w != s for w, s in zip(shape, a.shape, strict=True)):
+        wanted = ", ".join("any" if w is None else str(w) for w in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), not {a.shape}")
+    return np.ascontiguousarray(a, dtype=np.float64)
+
+
+def _transform(scale: float, softcap: float) -> tuple[float, float]:
+    if not np.isfinite(scale) or scale == 0:
+        raise ValueError(f"scale must be finite and not 0, not {scale}")
+    if not np.isfinite(softcap) or softcap < 0:
+        raise ValueError(f"softcap must be 0 (none) or positive, not {softcap}")
+    return float(scale), float(softcap)
+
+
+# -- log-probabilities ---------------------------------------------------------------------------------------------
+
+
+def log_softmax_gather(
+    logits_nV: TensorLike,
+    targets_n: TensorLike,
+    *,
+    dtype: str | None = None,
+    scale: float = 1.0,
+    softcap: float = 0.0,
+) -> F32:
+    """log p(target) of every row in nats, n float32; each logit is read once, nothing of size n x V is made.
+
+    The logits become `softcap * tanh(scale * x / softcap)` (softcap 0: none) on the way. -inf logits are legal; a row
+    with NaN or +inf, or of -inf alone, gives NaN.
+    """
+    logits = _matrix(logits_nV, "logits", dtype)
+    targets = _indices(targets_n, "targets", *logits.shape)
+    scale, softcap = _transform(scale, softcap)
+    if _core is None:
+        return reference.log_softmax_gather(logits, targets, scale, softcap)
+    result: F32 = _core.log_softmax_gather(logits, targets, scale, softcap, threads())
+    return result
+
+
+class OnlineLogSoftmax:
+    """log p(target) of n rows whose logits arrive in tiles of vocabulary entries, in any order.
+
+    >>> rows = OnlineLogSoftmax(targets_n)                       # doctest: +SKIP
+    >>> rows.update(hidden @ weight[:4096].T, first=0)           # doctest: +SKIP
+    >>> rows.logprobs()                                          # doctest: +SKIP
+    """
+
+    def __init__(self, targets_n: TensorLike, *, scale: float = 1.0, softcap: float = 0.0) -> None:
+        n = len(targets_n)
+        self._targets = _indices(targets_n, "targets", n, 2**62)
+        self._scale, self._softcap = _transform(scale, softcap)
+        self._reference = np.full(n, np.finfo(np.float32).min, np.float32)
+        self._sum = np.zeros(n, np.float64)
+        self._target_logit = np.full(n, np.nan, np.float32)
+
+    def update(self, tile_nv: TensorLike, first: int) -> None:
+        """Folds in the logits of vocabulary entries first, first + 1, ...; each entry must come exactly once."""
+        tile = _matrix(tile_nv, "tile")
+        if len(tile) != len(self._targets):
+            raise ValueError(f"tile must have {len(self._targets)} rows, not {len(tile)}")
+        if first < 0:
+            raise ValueError(f"first must not be negative, not {first}")
+        state = (self._reference, self._sum, self._target_logit)
+        if _core is None:
+            reference.online_update(tile, first, self._targets, self._scale, self._softcap, *state)
+        else:
+            _core.online_update(tile, first, self._targets, self._scale, self._softcap, *state, threads())
+
+    def logprobs(self) -> F32:
+        """log p(target) in nats, n float32; NaN where no tile held the target, or as in `log_softmax_gather`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = self._target_logit - self._reference.astype(np.float64) - np.log(self._sum)
+        nothing_seen = self._reference == np.finfo(np.float32).min
+        return np.where(nothing_seen, np.nan, value).astype(np.float32)
+
+
+def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
+    """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without any."""
+    logp = tensor_view(logp_n, "logp")
+    if logp.ndim != 1 or logp.dtype != np.float32:
+        raise ValueError(f"logp must be a vector of float32, not {logp.dtype} of shape {logp.shape}")
+    if n_texts < 0:
+        raise ValueError(f"n_texts must not be negative, not {n_texts}")
+    values = np.ascontiguousarray(logp)
+    text_index = _indices(text_index_n, "text_index", len(values), n_texts)
+    if _core is None:
+        return reference.sum_by_text(values, text_index, n_texts)
+    sums: F64 = _core.sum_by_text(values, text_index, n_texts)
+    return sums
+
+
+# -- maps ----------------------------------------------------------------------------------------------------------
+
+
+def double_centre(
+    x_KN: TensorLike, weights_N: TensorLike | None = None, *, floor: float = -np.inf, out: F64 | None = None
+) -> F64:
+    """max(x, floor) less row and column means plus the grand mean, K x N float64 (SPEC section 5).
+
+    `weights_N` weights the texts in the means over texts. NaN spreads over its row and column. `out` may be a
+    contiguous float64 K x N array, also `x_KN` itself; a new one is made otherwise.
+    """
+    x = _doubles(x_KN, "x", (None, None))
+    weights = None if weights_N is None else _doubles(weights_N, "weights", (x.shape[1],))
+    if x.size == 0:
+        raise ValueError(f"x is empty: shape {x.shape}")
+    if weights is not None and not (
+        np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+    ):
+        raise ValueError("weights must be finite, not negative, and not all 0")
+    result = np.empty_like(x) if out is None else out
+    if result.shape != x.shape or result.dtype != np.float64 or not result.flags.c_contiguous:
+        raise ValueError(f"out must be contiguous float64 of shape {x.shape}")
+    if _core is None:
+        result[:] = reference.double_centre(x, weights, floor)
+    else:
+        _core.double_centre(x, weights, floor, result, threads())
+    return result
+
+
+# -- plots ---------------------------------------------------------------------------------------------------------
+
+
+class Raster:
+    """Character cells to draw points and lines on: `kind` "braille", "half" (blocks), "dots" or "ascii".
+
+    Coordinates are dots, floats, (0, 0) the top left corner and y downwards; dot i covers [i, i + 1). The canvas is
+    `width_dots` x `height_dots`: 2 x 4 dots a cell for braille, 1 x 2 for half, 1 x 1 else. Lines are clipped before they
+    are drawn, so any zoom costs the same. What is not finite is a gap. The last series that touches a cell owns it.
+    """
+
+    def __init__(self, width_cells: int, height_cells: int, kind: Kind = "braille") -> None:
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+        if not (0 <= width_cells < 65536 and 0 <= height_cells < 65536):
+            raise ValueError(
+                f"width_cells and height_cells must be small, not {width_cells} x {height_cells}"
+            )
+        self.kind: Kind = kind
+        self.width_cells, self.height_cells = width_cells, height_cells
+        self.dots_per_cell: tuple[int, int] = {"braille": (2, 4), "half": (1, 2)}.get(kind, (1, 1))
+        self.width_dots = width_cells * self.dots_per_cell[0]
+        self.height_dots = height_cells * self.dots_per_cell[1]
+        self._line, self._point = (0x2A, 0x2A) if kind == "ascii" else (0xB7, 0x2022)
+        self._raster: Any = (
+            reference.Raster(width_cells, height_cells, kind)
+            if _core is None
+            else _core.Raster(width_cells, height_cells, _KINDS.index(kind))
+        )
+
+    def segments(self, xy_n4: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
+        """Draws n segments x0 y0 x1 y1. `series`: one number 0 .. 32767, or one per segment.
+
+        `marker` is the character of "dots" and "ascii" cells (default a middle dot, a star).
+        """
+        xy = _doubles(xy_n4, "xy", (None, 4))
+        self._raster.segments(xy, _series(series, len(xy)), ord(marker) if marker else self._line)
+
+    def points(self, xy_n2: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
+        """Draws n points x y; `series` and `marker` as in `segments` (default a bullet, a star)."""
+        xy = _doubles(xy_n2, "xy", (None, 2))
+        self._raster.points(xy, _series(series, len(xy)), ord(marker) if marker else self._point)
+
+    def polyline(self, xy_n2: TensorLike, series: int = 0, marker: str = "") -> None:
+        """Draws the n - 1 segments between successive points; a point that is not finite makes a gap."""
+        xy = _doubles(xy_n2, "xy", (None, 2))
+        self.segments(np.hstack([xy[:-1], xy[1:]]), series, marker)
+
+    def planes(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
+        """Code points (32 where nothing is) and owning series (-1 where nothing is), each height x width cells."""
+        codepoints, series = self._raster.planes()
+        return codepoints, series
+
+    def rows(self) -> list[str]:
+        """The picture as one string per row of cells."""
+        return ["".join(map(chr, row)) for row in self.planes()[0].tolist()]
+
+    def clear(self) -> None:
+        """Empties every cell."""
+        self._raster.clear()
+
+
+def _series(series: int | TensorLike, count: int) -> NDArray[np.int16]:
+    """One series number per shape as contiguous int16."""
+    values = np.asarray(series)
+    if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
+        raise ValueError(f"series must be an integer or {count} integers, not {values.dtype} {values.shape}")
+    if values.size and (values.min() < 0 or values.max() > 32767):
+        raise ValueError("series must lie in 0 .. 32767")
+    return np.ascontiguousarray(np.broadcast_to(values, (count,)), dtype=np.int16)
+
+
+def nearest(points_n2: TensorLike, x: float, y: float, direction: Direction = "") -> int:
+    """Index of the point nearest to (x, y), -1 where there is none; points that are not finite are passed over.
+
+    With a direction (on screen, y downwards): among the points strictly that way, the one with the least distance
+    along it plus twice the distance across.
+    """
+    if direction not in _DIRECTIONS:
+        raise ValueError(f"direction must be left, right, up, down or empty, not {direction!r}")
+    points = _doubles(points_n2, "points", (None, 2))
+    engine: Any = reference if _core is None else _core
+    return int(engine.nearest(points, float(x), float(y), _DIRECTIONS.index(direction)))
+
+
+def heat_map(
+    values_RC: TensorLike, rows: int, columns: int, low: float, high: float, levels: int = 256
+) -> NDArray[np.int16]:
+    """Levels 0 .. levels - 1 of a picture of rows x columns pixels over a matrix, int16; -1 where nothing is finite.
+
+    A pixel shows the mean of the finite values under it, placed between `low` and `high` and clamped. Half-block cells
+    show two pixel rows each.
+    """
+    values = _doubles(values_RC, "values", (None, None))
+    if values.size == 0:
+        raise ValueError(f"values is empty: shape {values.shape}")
+    if not (0 < levels <= 32767 and rows >= 0 and columns >= 0):
+        raise ValueError(
+            f"rows, columns and levels must make a picture, not {rows} x {columns}, {levels} levels"
+        )
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"low and high must be finite, not {low} and {high}")
+    engine: Any = reference if _core is None else _core
+    picture: NDArray[np.int16] = engine.heat_map(values, rows, columns, float(low), float(high), levels)
+    return picture
