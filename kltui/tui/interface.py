@@ -78,6 +78,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.screen_name = SCREENS[0]
         self.view: View | None = None
         self.left_running = 0
+        self.marker_kind = 0
         self._views: dict[str, View] = {}
         self._use_color = color and not self.no_color
         self._palette = 0
@@ -209,6 +210,15 @@ class KltuiApp(App[int], inherit_bindings=False):
         """The number of the run a checkpoint belongs to, for its colour and marker."""
         row = self.snapshot.by_name.get(name)
         return self.snapshot.run_number.get(row.checkpoint.run, 0) if row else 0
+
+    def set_cursor(self, name: str) -> None:
+        """Puts the shared cursor on a checkpoint and tells the view."""
+        if name == self.selection.cursor:
+            return
+        self.selection.cursor = name
+        self.main.status.refresh()
+        if self.view is not None:
+            self.view.cursor_moved()
 
     def selection_changed(self) -> None:
         """Draws again whatever shows the selection."""
@@ -391,8 +401,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         run = [r.name for r in self.snapshot.runs[here.run] if r.checkpoint.quantization == here.quantization]
         at = run.index(row.name) + by
         if 0 <= at < len(run):
-            self.selection.cursor = run[at]
-            self.selection_changed()
+            self.set_cursor(run[at])
         else:
             self.say("the run ends here" if by > 0 else "the run begins here")
 

@@ -126,7 +126,9 @@ class Table(Pane):
 
     def keep_in_view(self) -> bool:
         """Scrolls the cursor row into view; whether everything has to be redrawn."""
-        rows = max(1, self.body_height - 1)
+        rows = self.body_height - 1
+        if rows < 1:
+            return False
         top = min(max(self.top, self.cursor - rows + 1), self.cursor)
         top = max(0, min(top, self.row_count() - rows))
         if top == self.top:

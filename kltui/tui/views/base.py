@@ -109,6 +109,10 @@ class View(Widget):
         for pane in self.panes:
             pane.update_data()
 
+    def cursor_moved(self) -> None:
+        """Called when the shared cursor is on another checkpoint."""
+        self.update_data()
+
     def arrived(self) -> None:
         """Called every time the view comes to the fore."""
         self.update_data()

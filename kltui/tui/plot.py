@@ -1,0 +1,345 @@
+"""A plot that is moved about in by keys: zoom, pan, the nearest point that way, a cross-hair laid over it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.strip import Strip
+
+from kltui.tui.canvas import Pane, Span, fitted, strip_of
+from kltui.tui.views.welcome import welcome
+from kltui.view.palette import SHADES
+
+if TYPE_CHECKING:
+    from kltui.view.planes import Kind, Planes
+    from kltui.view.scene import Floats, Scene, Window
+
+Patch = tuple[int, str, Style]
+Y_AXIS = 8
+
+
+class PlotPane(Pane):
+    """A scene in a window. Subclasses give `scene` anew through `show`, names for its points, and a read-out."""
+
+    marker_kind = 0
+
+    def __init__(self, **kwargs: str) -> None:
+        super().__init__(**kwargs)
+        self.scene: Scene | None = None
+        self.names: list[str] = []
+        self.window: Window | None = None
+        self.cursor = -1
+        self.note = ""
+        self._planes: Planes | None = None
+        self._spots: Floats | None = None
+        self._made_for: tuple[int, int] = (0, 0)
+        self._strips: dict[int, Strip] = {}
+        self._patches: dict[int, list[Patch]] = {}
+
+    # -- what subclasses say --------------------------------------------------------------------
+
+    def labels(self) -> list[tuple[int, str, Style]]:
+        """(point number, text, style) for words beside points."""
+        return []
+
+    def marks(self) -> list[tuple[int, str, Style]]:
+        """(point number, glyph, style) for glyphs over points, such as A and B."""
+        return []
+
+    def readout(self) -> list[Span]:
+        """The line below the plot: what is known of the point under the cursor."""
+        return []
+
+    def cursor_moved(self) -> None:
+        """Called when the cursor has come to another point."""
+
+    # -- size and drawing -----------------------------------------------------------------------
+
+    @property
+    def plot_width(self) -> int:
+        """Cells across the plot itself."""
+        return max(1, self.body_width - Y_AXIS)
+
+    @property
+    def plot_height(self) -> int:
+        """Cells down the plot itself: header, x axis and read-out take three lines."""
+        return max(1, self.body_height - 2)
+
+    def show(self, scene: Scene | None, names: list[str], *, keep_window: bool = False) -> None:
+        """Shows another scene, through the same window if asked and there is one."""
+        from kltui.view.scene import fit_window
+
+        here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
+        self.scene, self.names = scene, names
+        self.cursor = names.index(here) if here in names else -1
+        if scene is not None and not (keep_window and self.window is not None):
+            self.window = fit_window(scene)
+        self.redraw_plot()
+
+    def redraw_plot(self) -> None:
+        """Draws everything again: data, window, marker or colours have changed."""
+        self._planes, self._strips = None, {}
+        self.refresh()
+
+    def _prepare(self) -> bool:
+        """Makes the planes where they are missing; whether there is something to show."""
+        size = (self.plot_width, self.plot_height)
+        if self.scene is None or self.window is None:
+            return False
+        if self._planes is None or self._made_for != size:
+            from kltui.view.planes import draw, spots
+
+            look = self.look
+            self._planes = draw(self.scene, self.window, *size, self.kind, look.markers)
+            self._spots = spots(self.scene, self.window, *size)
+            self._made_for, self._strips = size, {}
+            self._patches = self._make_patches()
+        return True
+
+    @property
+    def kind(self) -> Kind:
+        """How dots are put into cells."""
+        from kltui.view.planes import KINDS
+
+        return "ascii" if self.kl.ascii_only else KINDS[self.kl.marker_kind % len(KINDS)]
+
+    def body_line(self, y: int) -> list[Span] | Strip:
+        """Plot rows, then the x axis, then the read-out."""
+        if not self._prepare():
+            lines = self.placeholder()
+            ink, text = lines[y - 1] if 1 <= y <= len(lines) else ("text", "")
+            return [("  " + text, self.look(ink))]
+        if y < self.plot_height:
+            return self._plot_row(y)
+        return self._x_axis() if y == self.plot_height else self.readout()
+
+    def placeholder(self) -> list[tuple[str, str]]:
+        """(ink, text) lines while there is nothing to draw."""
+        return welcome(self.kl) or [("muted", self.note or "computing …")]
+
+    def _plot_row(self, y: int) -> Strip:
+        strip = self._strips.get(y)
+        if strip is None:
+            strip = self._strips[y] = self._make_row(y)
+        return strip
+
+    def _make_row(self, y: int) -> Strip:
+        assert self._planes is not None
+        look = self.look
+        ground = look()
+        axis: list[Span] = [(self._y_label(y), look("faint")), (look.glyph("│", "|"), look("faint"))]
+        spans = [(t, ground if c < 0 else self.ink(c)) for t, c in self._planes.runs(y)]
+        row = strip_of(spans, self.plot_width, ground)
+        return Strip.join([strip_of(axis, Y_AXIS, ground), patched(row, self._patches.get(y, ()))])
+
+    def ink(self, code: int) -> Style:
+        """The style of a colour code."""
+        series, shade = divmod(code, SHADES)
+        return self.look(self.look.series(series, shade))
+
+    def _y_label(self, y: int) -> str:
+        assert self.window is not None
+        rows = self.plot_height
+        for place, label in self.window.y.ticks(max(2, rows // 5)):
+            if round((1 - place) * (rows - 1)) == y:
+                return fitted(label, Y_AXIS - 1, right=True)
+        return " " * (Y_AXIS - 1)
+
+    def _x_axis(self) -> list[Span]:
+        assert self.window is not None
+        cells = [" "] * (self.body_width + 1)
+        free = 0
+        for place, label in self.window.x.ticks(max(2, self.plot_width // 14)):
+            at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
+            at = max(0, min(at, self.body_width - len(label)))
+            if at >= free:
+                cells[at : at + len(label)] = label
+                free = at + len(label) + 1
+        return [("".join(cells)[: self.body_width], self.look("faint"))]
+
+    # -- what lies over the plot ----------------------------------------------------------------
+
+    def _make_patches(self) -> dict[int, list[Patch]]:
+        """By row: labels first, then marks, then the cross-hair on top."""
+        patches: dict[int, list[Patch]] = {}
+        taken: set[tuple[int, int]] = set()
+        for point, text, style in self.labels():
+            cell = self.cell(point)
+            if cell is not None and self._free(cell, text, taken):
+                patches.setdefault(cell[1], []).append((cell[0] + 2, text, style))
+        marks = self.marks()
+        if self.cursor >= 0:
+            marks = [*marks, (self.cursor, self.look.glyph("◉", "@"), self.look("text", bold=True))]
+        for point, glyph, style in marks:
+            cell = self.cell(point)
+            if cell is not None:
+                patches.setdefault(cell[1], []).append((cell[0], glyph, style))
+        return patches
+
+    def _free(self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]]) -> bool:
+        x, y = cell
+        cells = {(x + 2 + i, y) for i in range(-1, len(text) + 1)}
+        if x + 2 + len(text) > self.plot_width or cells & taken:
+            return False
+        taken |= cells
+        return True
+
+    def cell(self, point: int) -> tuple[int, int] | None:
+        """Column and row of a point inside the plot, or None where it is out of sight."""
+        if self._spots is None or not 0 <= point < len(self._spots):
+            return None
+        x, y = self._spots[point]
+        if not (0 <= x < self.plot_width and 0 <= y < self.plot_height):
+            return None
+        return int(x), int(y)
+
+    def lay_over(self) -> None:
+        """Brings cross-hair, marks and labels up to date, redrawing only the rows that they touch."""
+        if self._planes is None:
+            self.refresh()
+            return
+        old, self._patches = self._patches, self._make_patches()
+        changed = [y for y in {*old, *self._patches} if old.get(y) != self._patches.get(y)]
+        for y in changed:
+            self._strips.pop(y, None)
+        self.redraw(*changed, self.plot_height + 1)
+
+    # -- moving ---------------------------------------------------------------------------------
+
+    def go(self, point: int) -> None:
+        """Puts the cursor on a point, following it with the window where it is out of sight."""
+        if not 0 <= point < len(self.names):
+            return
+        self.cursor = point
+        if self._prepare() and self.cell(point) is None:
+            self._centre_on(point)
+        self.lay_over()
+
+    def go_to(self, name: str) -> None:
+        """Puts the cursor on the point called `name`, if it is on the plot."""
+        if name in self.names and self.names.index(name) != self.cursor:
+            self.go(self.names.index(name))
+
+    def _centre_on(self, point: int) -> None:
+        assert self.scene is not None and self.window is not None
+        place = self.window.place(self.scene.scaled()[point : point + 1])[0]
+        if place[0] == place[0] and place[1] == place[1]:
+            self.window = self.window.panned(float(place[0]) - 0.5, float(place[1]) - 0.5)
+            self._planes, self._strips = None, {}
+            self.refresh()
+
+    def _towards(self, direction: str) -> None:
+        if not self._prepare() or self.scene is None or self._spots is None:
+            return
+        import numpy as np
+
+        from kltui import native
+
+        drawn = self.scene.code_n >= 0
+        # A cell is twice as high as wide: distances are those that the eye sees.
+        eyes = np.where(drawn[:, None], self._spots * (1.0, 2.0), np.nan)
+        if self.cursor < 0:
+            x, y, direction = self.plot_width / 2, float(self.plot_height), ""
+        else:
+            x, y = (float(v) for v in eyes[self.cursor])
+        found = native.nearest(eyes, x, y, direction)
+        if found >= 0:
+            self.go(found)
+            self.cursor_moved()
+
+    def do_left(self) -> None:
+        self._towards("left")
+
+    def do_right(self) -> None:
+        self._towards("right")
+
+    def do_up(self) -> None:
+        self._towards("up")
+
+    def do_down(self) -> None:
+        self._towards("down")
+
+    def _zoom(self, factor: float) -> None:
+        if self.window is None or self.scene is None:
+            return
+        at = (0.5, 0.5)
+        if self.cursor >= 0:
+            place = self.window.place(self.scene.scaled()[self.cursor : self.cursor + 1])[0]
+            if 0 <= place[0] <= 1 and 0 <= place[1] <= 1:
+                at = (float(place[0]), float(place[1]))
+        self.window = self.window.zoomed(factor, at)
+        self.redraw_plot()
+
+    def do_zoom_in(self) -> None:
+        self._zoom(1.5)
+
+    def do_zoom_out(self) -> None:
+        self._zoom(1 / 1.5)
+
+    def do_zoom_reset(self) -> None:
+        from kltui.view.scene import fit_window
+
+        if self.scene is not None:
+            self.window = fit_window(self.scene)
+            self.redraw_plot()
+
+    def _pan(self, right: float, up: float) -> None:
+        if self.window is not None:
+            self.window = self.window.panned(right, up)
+            self.redraw_plot()
+
+    def do_pan_left(self) -> None:
+        self._pan(-0.2, 0)
+
+    def do_pan_right(self) -> None:
+        self._pan(0.2, 0)
+
+    def do_pan_up(self) -> None:
+        self._pan(0, 0.2)
+
+    def do_pan_down(self) -> None:
+        self._pan(0, -0.2)
+
+    def do_marker(self) -> None:
+        self.kl.marker_kind += 1
+        self.kl.say(f"marker: {self.kind}")
+        self.redraw_plot()
+
+    def on_resize(self) -> None:
+        """Draws at the new size."""
+        self.redraw_plot()
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Goes to the point nearest to the mouse."""
+        if not self._prepare() or self._spots is None or self.scene is None:
+            return
+        import numpy as np
+
+        from kltui import native
+
+        eyes = np.where(self.scene.code_n[:, None] >= 0, self._spots * (1.0, 2.0), np.nan)
+        column = event.x - Y_AXIS - (2 if self.barred else 0)
+        found = native.nearest(eyes, float(column), 2.0 * (event.y - 1))
+        if found >= 0:
+            self.go(found)
+            self.cursor_moved()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Zooms in with the wheel."""
+        self.do_zoom_in()
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Zooms out with the wheel."""
+        self.do_zoom_out()
+
+
+def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:
+    """The row with short texts laid over it at their columns."""
+    for x, text, style in patches:
+        piece = Strip([Segment(text, style)])
+        end = x + piece.cell_length
+        row = Strip.join([row.crop(0, x), piece, row.crop(end, row.cell_length)])
+    return row

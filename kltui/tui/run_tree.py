@@ -1,0 +1,203 @@
+"""The tree of runs: every checkpoint of the workspace, foldable, filtered, ten thousand of them if need be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kltui.store.rows import CheckpointRow
+from kltui.tui.canvas import Span
+from kltui.tui.table import Cell, Column, Table
+from kltui.tui.views.welcome import welcome
+
+STATUS = {
+    "scored": ("●", "*", "muted"),
+    "new": ("○", ".", "muted"),
+    "queued": ("◌", ":", "muted"),
+    "running": ("◐", "~", "accent"),
+    "failed": ("✗", "x", "bad"),
+}
+
+
+class TreeLine(NamedTuple):
+    """A line of the tree: a run (row None) or one of its checkpoints."""
+
+    run: str
+    row: CheckpointRow | None
+    count: int = 0
+    scored: int = 0
+
+
+class RunTree(Table):
+    """Runs with their checkpoints; a run can be folded."""
+
+    title = "Checkpoints"
+    columns = (
+        Column("run / step", 26),
+        Column("state", 10),
+        Column("nats/text", 9, right=True),
+        Column("layers", 6, right=True, rank=3),
+        Column("size", 7, rank=4),
+        Column("variant", 9, rank=2),
+        Column("source", 14, share=1, rank=5),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(id="run-tree")
+        self.lines: list[TreeLine] = []
+        self.folded: set[str] = set()
+        self._made_for: tuple[object, ...] = ()
+
+    def update_data(self) -> None:
+        """Makes the tree again when rows, filter or folds have changed; then finds the cursor."""
+        made_for = (self.kl.snapshot.rows, self.kl.filter, frozenset(self.folded))
+        if made_for != self._made_for:
+            self._made_for = made_for
+            self.lines = self._tree()
+        self.find_cursor()
+        self.refresh()
+
+    def _tree(self) -> list[TreeLine]:
+        lines = []
+        keep = self.kl.filter
+        for run, rows in self.kl.snapshot.runs.items():
+            kept = [row for row in rows if keep(row)]
+            if kept:
+                lines.append(TreeLine(run, None, len(kept), sum(r.scored for r in kept)))
+                if run not in self.folded:
+                    lines += [TreeLine(run, row) for row in kept]
+        return lines
+
+    def find_cursor(self) -> None:
+        """Brings the cursor row to the shared cursor, unless it rests on a run by choice."""
+        name = self.kl.selection.cursor
+        here = self.lines[self.cursor] if self.cursor < len(self.lines) else None
+        if here is not None and ((here.row is None and self.has_focus) or (here.row and here.row.name == name)):
+            self.keep_in_view()
+            return
+        at = next((i for i, line in enumerate(self.lines) if line.row and line.row.name == name), self.cursor)
+        before, self.cursor = self.cursor, max(0, min(at, len(self.lines) - 1))
+        if not self.keep_in_view():
+            self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
+
+    def header_right(self) -> list[Span]:
+        """Counts."""
+        snapshot = self.kl.snapshot
+        if not snapshot.rows:
+            return []
+        text = f"{len(snapshot.runs)} runs  {len(snapshot.rows)} checkpoints  {snapshot.n_scored} scored"
+        return [(text, self.look("muted"))]
+
+    def row_count(self) -> int:
+        return len(self.lines)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        lines = welcome(self.kl) or [("muted", "No checkpoint passes the filter; esc clears it.")]
+        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
+        return [("  " + text, self.look(ink))]
+
+    def flag(self, index: int) -> Span | None:
+        line = self.lines[index]
+        chosen = self.kl.selection
+        if line.row is None:
+            return None
+        if line.row.name in (chosen.a, chosen.b):
+            return ("A" if line.row.name == chosen.a else "B"), self.look("accent", bold=True)
+        if line.row.name in chosen.selected:
+            return self.look.glyph("✓", "+"), self.look("accent")
+        return None
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        line = self.lines[index]
+        return self._run_cells(line) if line.row is None else self._checkpoint_cells(line.row)
+
+    def _run_cells(self, line: TreeLine) -> list[Cell]:
+        look = self.look
+        number = self.kl.snapshot.run_number.get(line.run, 0)
+        fold = look.glyph("▸", ">") if line.run in self.folded else look.glyph("▾", "v")
+        first = Cell(f"{fold} {look.marker(number)} {line.run}", look.series(number), bold=True)
+        state = Cell(f"{line.scored}/{line.count}", "good" if line.scored == line.count else "muted")
+        return [first, state, *[Cell("")] * 5]
+
+    def _checkpoint_cells(self, row: CheckpointRow) -> list[Cell]:
+        checkpoint = row.checkpoint
+        step = "" if checkpoint.step is None else f"@{checkpoint.step}"
+        fancy, plain, ink = STATUS.get(row.status, ("?", "?", "text"))
+        mean = "" if math.isnan(row.mean_loglik) else f"{row.mean_loglik:.1f}"
+        variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
+        return [
+            Cell(f"      {step or checkpoint.name}", "text" if row.scored else "muted"),
+            Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),
+            Cell(mean),
+            Cell(str(row.layers) if row.layers else "", "muted"),
+            Cell(checkpoint.size, "muted"),
+            Cell(variant, "muted"),
+            Cell(row.error or str(checkpoint.source), "bad" if row.error else "faint"),
+        ]
+
+    @property
+    def line(self) -> TreeLine | None:
+        """The line under the cursor."""
+        return self.lines[self.cursor] if self.lines else None
+
+    def moved(self) -> None:
+        """Takes the shared cursor along."""
+        line = self.line
+        if line is not None and line.row is not None:
+            self.kl.set_cursor(line.row.name)
+        elif self.kl.view is not None:
+            self.kl.view.cursor_moved()
+
+    def do_enter(self) -> None:
+        """Folds or unfolds a run; on a checkpoint, shows its details."""
+        line = self.line
+        if line is None:
+            return
+        if line.row is not None:
+            if self.kl.view is not None:
+                self.kl.view.do_next_pane()
+            return
+        self.folded ^= {line.run}
+        self.update_data()
+
+    def do_left(self) -> None:
+        """Goes to the run, and folds it."""
+        line = self.line
+        if line is None:
+            return
+        if line.row is None:
+            self.folded.add(line.run)
+            self.update_data()
+        else:
+            self.go(next(i for i, other in enumerate(self.lines) if other.run == line.run))
+
+    def do_right(self) -> None:
+        """Unfolds the run."""
+        line = self.line
+        if line is not None and line.row is None and line.run in self.folded:
+            self.folded.discard(line.run)
+            self.update_data()
+
+    def do_select(self) -> None:
+        """Selects the checkpoint, or all of the run that pass the filter."""
+        line = self.line
+        if line is None:
+            return
+        rows = [line.row] if line.row else [r for r in self.kl.snapshot.runs[line.run] if self.kl.filter(r)]
+        self.kl.selection.toggle(r.name for r in rows)
+        if line.row is not None:
+            self.go(self.cursor + 1)
+        self.kl.selection_changed()
+
+    def do_next_match(self) -> None:
+        self._next_run(1)
+
+    def do_previous_match(self) -> None:
+        self._next_run(-1)
+
+    def _next_run(self, by: int) -> None:
+        heads = [i for i, line in enumerate(self.lines) if line.row is None]
+        ahead = [i for i in heads if (i - self.cursor) * by > 0]
+        if ahead:
+            self.go(min(ahead, key=lambda i: abs(i - self.cursor)))

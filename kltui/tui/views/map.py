@@ -1,0 +1,331 @@
+"""Map: every run as a trajectory, live while a job scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.canvas import Span, TextPane
+from kltui.tui.plot import PlotPane
+from kltui.tui.run_tree import RunTree
+from kltui.tui.views.base import ColumnOfPanes, View
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.tui.atlas import Array
+
+METHODS = ("tsne", "pca", "mds")
+SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
+
+
+class MapPlot(PlotPane):
+    """The trajectories of all runs that are not hidden, in one picture."""
+
+    title = "Map"
+
+    def __init__(self) -> None:
+        super().__init__(id="map-plot")
+        self.map: Map | None = None
+        self.drawn_method = ""
+        self.waiting = ""
+        self.hidden: set[str] = set()
+        self._ends: list[tuple[int, str]] = []
+        self._before: dict[int, int] = {}
+
+    def header_left(self) -> list[Span]:
+        """Which picture, of what."""
+        look = self.look
+        said = SAID.get(self.drawn_method, "")
+        unit = "" if self.drawn_method in ("tsne", "") else "  √(bits/byte)"
+        count = f"  {len(self.names)} checkpoints" if self.names else ""
+        return [*super().header_left(), (f"  {said}", look("text", bold=True)), (unit + count, look("muted"))]
+
+    def header_right(self) -> list[Span]:
+        """What is still being computed."""
+        return [(self.waiting, self.look("warning"))] if self.waiting else []
+
+    def show_map(self, found: Map, coordinates: Array, method: str) -> None:
+        """Draws a map with its coordinates; the window stays when only points have joined."""
+        same = method == self.drawn_method and self.map is not None and len(found) == len(self.map)
+        self.map, self.drawn_method, self._coordinates = found, method, coordinates
+        self._draw(keep_window=same)
+        self.go_to(self.kl.selection.cursor)
+
+    def _draw(self, *, keep_window: bool) -> None:
+        import numpy as np
+
+        from kltui.view.scene import Scene, threads
+
+        if self.map is None:
+            return
+        number, keep = self.kl.snapshot.run_number, self._kept()
+        lines: list[tuple[int, Sequence[int]]] = []
+        self._ends, self._before = [], {}
+        for t in self.map.trajectories():
+            rows = [r for r in t.rows if keep[r]]
+            self._before.update(zip(t.rows[1:], t.rows, strict=False))
+            if rows and t.run not in self.hidden:
+                lines.append((number.get(t.run, 0), rows))
+                self._ends.append((rows[-1], t.label))
+        lines += self._loose(keep)
+        code_n, segments = threads(lines, len(self.map))
+        scene = Scene(np.ascontiguousarray(self._coordinates, dtype=np.float64), code_n, segments)
+        self.show(scene, self.map.names, keep_window=keep_window)
+
+    def _kept(self) -> list[bool]:
+        assert self.map is not None
+        rows, keep = self.kl.snapshot.by_name, self.kl.filter
+        return [(row := rows.get(n)) is None or keep(row) for n in self.map.names]
+
+    def _loose(self, keep: Sequence[bool]) -> list[tuple[int, Sequence[int]]]:
+        """Checkpoints without a step, each a line of its own."""
+        assert self.map is not None
+        number = self.kl.snapshot.run_number
+        loose = [
+            (k, p)
+            for k, p in enumerate(self.map.points)
+            if p.step is None and keep[k] and p.run not in self.hidden
+        ]
+        self._ends += [(k, p.name) for k, p in loose]
+        return [(number.get(p.run, 0), [k]) for k, p in loose]
+
+    def redraw_runs(self) -> None:
+        """Draws again after runs were hidden or the filter was changed."""
+        self._draw(keep_window=True)
+
+    def labels(self) -> list[tuple[int, str, Style]]:
+        """Each run's name at its last checkpoint."""
+        if self.map is None:
+            return []
+        number, look = self.kl.snapshot.run_number, self.look
+        return [
+            (row, safe_text(label, 24), look(look.series(number.get(self.map.points[row].run, 0))))
+            for row, label in self._ends
+        ]
+
+    def marks(self) -> list[tuple[int, str, Style]]:
+        """Markers at the ends of runs, ticks on what is selected, and A and B."""
+        if self.map is None:
+            return []
+        number, look, chosen = self.kl.snapshot.run_number, self.look, self.kl.selection
+        made = []
+        for row, _ in self._ends:
+            n = number.get(self.map.points[row].run, 0)
+            made.append((row, look.marker(n), look(look.series(n), bold=True)))
+        rows = {name: k for k, name in enumerate(self.names)}
+        made += [(rows[n], look.glyph("◇", "+"), look("text")) for n in chosen.selected if n in rows]
+        for letter, name in (("A", chosen.a), ("B", chosen.b)):
+            if name in rows:
+                made.append((rows[name], letter, look("ground", "accent", bold=True)))
+        return made
+
+    def cursor_moved(self) -> None:
+        """Takes the shared cursor along."""
+        self.kl.set_cursor(self.names[self.cursor])
+
+    def readout(self) -> list[Span]:
+        """Name, step, KL to the checkpoint before, mean log-likelihood."""
+        look = self.look
+        if self.map is None or not 0 <= self.cursor < len(self.map):
+            return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
+        point = self.map.points[self.cursor]
+        n = self.kl.snapshot.run_number.get(point.run, 0)
+        mean = float(self.map.mean_loglik[self.cursor])
+        spans = [
+            (f" {look.marker(n)} ", look(look.series(n))),
+            (safe_text(point.name, 40), look("text", bold=True)),
+            (f"   {mean:.1f} nats/text", look("muted")),
+        ]
+        before = self._before.get(self.cursor)
+        if before is not None:
+            kl = self.map.pair_rows(before, self.cursor)
+            step = self.map.points[before].step
+            spans += [
+                (f"   KL from @{step} ", look("muted")),
+                (with_error(kl.value, kl.se), look("text")),
+            ]
+        return spans
+
+    def do_hide_run(self) -> None:
+        if self.map is None or self.cursor < 0:
+            return
+        self.hidden ^= {self.map.points[self.cursor].run}
+        self.kl.say(f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown")
+        self.redraw_runs()
+        if self.kl.view is not None:
+            self.kl.view.cursor_moved()
+
+    def do_show_runs(self) -> None:
+        self.hidden.clear()
+        self.redraw_runs()
+        if self.kl.view is not None:
+            self.kl.view.cursor_moved()
+
+    def do_first(self) -> None:
+        self._go_along(0)
+
+    def do_last(self) -> None:
+        self._go_along(-1)
+
+    def _go_along(self, which: int) -> None:
+        if self.map is None or self.cursor < 0:
+            return
+        here = next((t for t in self.map.trajectories() if self.cursor in t.rows), None)
+        if here is not None:
+            self.go(here.rows[which])
+            self.cursor_moved()
+
+
+def with_error(value: float, se: float) -> str:
+    """A KL in bits/byte with its standard error.
+
+    >>> with_error(0.12345, 0.0021)
+    '0.123 ± 0.0021 bits/byte'
+    """
+    if math.isnan(value):
+        return "undefined"
+    return f"{value:.3g} ± {se:.2g} bits/byte" if math.isfinite(se) else f"{value:.3g} bits/byte"
+
+
+class MapView(View):
+    """The plot; the runs with their colours beside it; and the tree of checkpoints where there is room."""
+
+    screen_name = "map"
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self.method = "tsne"
+        self.following = False
+        self._asked: tuple[int, str] = (-1, "")
+        self.plot = MapPlot()
+        self.legend = TextPane("Runs", self._legend)
+        self.runs = RunTree()
+        return [
+            ColumnOfPanes([self.runs], width=50, least=160),
+            ColumnOfPanes([self.plot]),
+            ColumnOfPanes([self.legend], width=38, least=120),
+        ]
+
+    def on_mount(self) -> None:
+        """Takes up the method of the last session."""
+        kept = self.kl.kept("map.method")
+        if isinstance(kept, str) and kept in METHODS:
+            self.method = kept
+
+    def kept(self) -> dict[str, object]:
+        """What the next session starts with."""
+        return {"method": self.method}
+
+    def update_data(self) -> None:
+        """Reads the map again where vectors have changed; draws marks, filter and colours anew."""
+        super().update_data()
+        if (self.kl.atlas.version, self.method) != self._asked and not self.kl.atlas.is_empty:
+            self._ask()
+        elif self.plot.map is not None:
+            self.plot.redraw_runs()
+            self.plot.go_to(self.kl.selection.cursor)
+
+    def cursor_moved(self) -> None:
+        """Cross-hair, legend and tree follow the shared cursor."""
+        self.plot.go_to(self.kl.selection.cursor)
+        self.legend.update_data()
+        self.runs.find_cursor()
+
+    def _ask(self) -> None:
+        self._asked = (self.kl.atlas.version, self.method)
+        self.run_worker(self._load(), group="map", exclusive=True)
+
+    async def _load(self) -> None:
+        atlas = self.kl.atlas
+        try:
+            if self.method == "tsne" and not atlas.has_picture("tsne"):
+                self._waiting("t-SNE is being computed; PCA meanwhile")
+                if self.plot.drawn_method != "tsne":
+                    self.plot.show_map(*await atlas.picture("pca"), "pca")
+            self.plot.show_map(*await atlas.picture(self.method), self.method)
+        except KltuiError as error:
+            self.plot.note = error.message
+            self.kl.complain(error)
+        self._waiting("")
+        self._follow()
+        self.legend.update_data()
+
+    def _waiting(self, text: str) -> None:
+        self.plot.waiting = text
+        self.plot.refresh()
+
+    def _follow(self) -> None:
+        if not self.following:
+            return
+        active = {job.id for job in self.kl.snapshot.active_jobs}
+        items = [i for j, found in self.kl.snapshot.items.items() if j in active for i in found]
+        newest = [i.name for i in items if i.status == "done" and i.name in self.plot.names]
+        if newest:
+            self.kl.set_cursor(newest[-1])
+
+    def do_follow(self) -> None:
+        self.following = not self.following
+        self.kl.say("following the newest checkpoint" if self.following else "not following")
+        self._follow()
+
+    def do_method(self) -> None:
+        self.method = METHODS[(METHODS.index(self.method) + 1) % len(METHODS)]
+        self.kl.say(f"picture: {SAID[self.method]}")
+        if not self.kl.atlas.is_empty:
+            self._ask()
+
+    def _legend(self, width: int) -> list[list[Span]]:
+        look, snapshot = self.look, self.kl.snapshot
+        here = snapshot.by_name.get(self.kl.selection.cursor)
+        lines: list[list[Span]] = []
+        for run, rows in snapshot.runs.items():
+            number = snapshot.run_number[run]
+            hidden = run in self.plot.hidden
+            scored = [r for r in rows if r.scored]
+            ink = "faint" if hidden else "text"
+            current = here is not None and here.checkpoint.run == run
+            lines.append(
+                [
+                    (look.glyph("▌", ">") if current else " ", look("accent")),
+                    (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
+                    (safe_text(run, max(8, width - 14)), look(ink, bold=current)),
+                    (f"  {len(scored)}" + ("  hidden" if hidden else ""), look("faint")),
+                ]
+            )
+        return lines + self._neighbours(width)
+
+    def _neighbours(self, width: int) -> list[list[Span]]:
+        """The checkpoints nearest to the one under the cursor, by KL."""
+        found, look, cursor = self.plot.map, self.look, self.plot.cursor
+        if found is None or not 0 <= cursor < len(found) or len(found) > 400:
+            return []
+        near = sorted(
+            (kl.value, k)
+            for k in range(len(found))
+            if k != cursor and math.isfinite((kl := found.pair_rows(cursor, k)).value)
+        )[:8]
+        lines: list[list[Span]] = [[], [("nearest by KL, bits/byte", look("muted"))]]
+        for value, k in near:
+            number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
+            lines.append(
+                [
+                    (f" {look.marker(number)} ", look(look.series(number))),
+                    (f"{value:<9.3g}", look("text")),
+                    (safe_text(found.names[k], max(8, width - 13)), look("muted")),
+                ]
+            )
+        return lines
+
+    def do_add(self) -> None:
+        self.kl.show_screen("registry")
+
+    def copied(self) -> str:
+        """The point's name."""
+        return self.kl.selection.cursor
+
+
+VIEW = MapView

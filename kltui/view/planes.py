@@ -1,0 +1,80 @@
+"""A scene drawn into cells: one plane of code points and one of colour codes, through the native raster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui import native
+from kltui.view.palette import SHADES
+from kltui.view.scene import Floats, Scene, Window
+
+Kind = Literal["braille", "dots", "half", "ascii"]
+KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
+DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}
+
+
+@dataclass(frozen=True)
+class Planes:
+    """height x width cells: what stands in each, and whose colour it has (-1: nobody's)."""
+
+    codepoint_HW: NDArray[np.uint32]
+    code_HW: NDArray[np.int16]
+
+    def text(self, row: int) -> str:
+        """The characters of a row."""
+        return self.codepoint_HW[row].astype("<u4").tobytes().decode("utf-32-le")
+
+    def runs(self, row: int) -> list[tuple[str, int]]:
+        """(text, code) runs of equal colour along a row."""
+        codes, text = self.code_HW[row], self.text(row)
+        cuts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(text)]
+        return [(text[a:b], int(codes[a])) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+
+    def lines(self) -> list[str]:
+        """Every row's characters, trailing blanks dropped."""
+        return [self.text(row).rstrip() for row in range(len(self.codepoint_HW))]
+
+
+def draw(
+    scene: Scene, window: Window, width: int, height: int, kind: Kind, markers: Sequence[str] = "●"
+) -> Planes:
+    """The scene as seen through the window in width x height cells; later points lie on top.
+
+    In cells of one dot, points show the marker of their series and lines a small dot.
+    """
+    raster = native.Raster(width, height, kind)
+    across, down = DOTS[kind]
+    dots = window.dots(scene.scaled(), width * across, height * down)
+    shown = scene.code_n >= 0
+    _segments(raster, scene, dots, shown, "." if kind == "ascii" else "·")
+    if DOTS[kind] == (1, 1):
+        for number in np.unique(scene.code_n[shown] // SHADES):
+            own = shown & (scene.code_n // SHADES == number)
+            _points(raster, dots[own], scene.code_n[own], markers[int(number) % len(markers)])
+    else:
+        _points(raster, dots[shown], scene.code_n[shown], "●")
+    return Planes(*raster.planes())
+
+
+def _segments(
+    raster: native.Raster, scene: Scene, dots: Floats, shown: NDArray[np.bool_], marker: str
+) -> None:
+    if not len(scene.segments_m2):
+        return
+    pairs = scene.segments_m2[shown[scene.segments_m2].all(axis=1)]
+    raster.segments(dots[pairs].reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)
+
+
+def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], marker: str) -> None:
+    if len(dots):
+        raster.points(dots, code_n, marker)
+
+
+def spots(scene: Scene, window: Window, width: int, height: int) -> Floats:
+    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps."""
+    return window.dots(scene.scaled(), width, height)

@@ -1,0 +1,106 @@
+"""A plot before it has a size: points, the segments that join them, and the window that looks at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.view.axis import Axis, Scale, fit_axis
+from kltui.view.palette import SHADES, shade_of
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """n points in data units, their codes (`series * SHADES + shade`), and m segments as pairs of point numbers.
+
+    A non-finite coordinate is a gap: neither its point nor its segments are drawn.
+    """
+
+    xy_n2: Floats
+    code_n: NDArray[np.int16]
+    segments_m2: NDArray[np.int64]
+    x_scale: Scale = "linear"
+    y_scale: Scale = "linear"
+
+    def scaled(self) -> Floats:
+        """n x 2 coordinates on the axes' own scales."""
+        x = Axis.forward(self.xy_n2[:, 0], self.x_scale)
+        return np.column_stack([x, Axis.forward(self.xy_n2[:, 1], self.y_scale)])
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a scene in view: an axis each way, in the axes' own scales."""
+
+    x: Axis
+    y: Axis
+
+    def zoomed(self, factor: float, at: tuple[float, float]) -> Window:
+        """The window `factor` times as narrow, the place `at` (0 to 1 from the lower left) staying put."""
+        return Window(_zoomed(self.x, factor, at[0]), _zoomed(self.y, factor, at[1]))
+
+    def panned(self, right: float, up: float) -> Window:
+        """The window moved by shares of its own size."""
+        return Window(_moved(self.x, right), _moved(self.y, up))
+
+    def place(self, scaled_n2: Floats) -> Floats:
+        """n x 2 places of scaled coordinates: 0 to 1 from the lower left inside the window."""
+        return np.column_stack([self.x.unit(scaled_n2[:, 0]), self.y.unit(scaled_n2[:, 1])])
+
+    def dots(self, scaled_n2: Floats, width: int, height: int) -> Floats:
+        """n x 2 dot coordinates from the upper left of a raster of width x height dots."""
+        places = self.place(scaled_n2)
+        places[:, 0] *= width - 1
+        places[:, 1] = (1 - places[:, 1]) * (height - 1)
+        return places + 0.5
+
+
+def _zoomed(axis: Axis, factor: float, at: float) -> Axis:
+    span = axis.span / factor
+    fixed = axis.low + at * axis.span
+    low, high = fixed - at * span, fixed + (1 - at) * span
+    # Closer than this, neighbouring places are the same number.
+    if not high - low > 1e-9 * max(abs(low), abs(high), 1e-290):
+        return axis
+    return replace(axis, low=low, high=high)
+
+
+def _moved(axis: Axis, share: float) -> Axis:
+    return replace(axis, low=axis.low + share * axis.span, high=axis.high + share * axis.span)
+
+
+def fit_window(scene: Scene, margin: float = 0.04) -> Window:
+    """The window that holds every finite point of a scene, with a margin on linear axes."""
+    scaled = scene.scaled()
+    finite = scaled[np.isfinite(scaled).all(axis=1)]
+    if not len(finite):
+        finite = np.array([[0.0, 0.0], [1.0, 1.0]])
+    return Window(
+        _with_margin(fit_axis(finite[:, 0], scene.x_scale, None), margin),
+        _with_margin(fit_axis(finite[:, 1], scene.y_scale, None), margin),
+    )
+
+
+def _with_margin(axis: Axis, margin: float) -> Axis:
+    return replace(axis, low=axis.low - margin * axis.span, high=axis.high + margin * axis.span)
+
+
+def threads(
+    lines: Sequence[tuple[int, Sequence[int]]], n_points: int
+) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """Codes and segments of lines given as (series, point numbers in order); shades run from first to last.
+
+    Points of no line keep code -1 and are not drawn.
+    """
+    code_n = np.full(n_points, -1, dtype=np.int16)
+    pieces = [np.empty((0, 2), dtype=np.int64)]
+    for series, members in lines:
+        rows = np.asarray(members, dtype=np.int64)
+        code_n[rows] = [series * SHADES + shade_of(i, len(rows)) for i in range(len(rows))]
+        pieces.append(np.column_stack([rows[:-1], rows[1:]]))
+    return code_n, np.concatenate(pieces)
