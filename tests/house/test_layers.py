@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "safe": set(),
     "reference": {"errors"},
-    "native": BASE | {"reference"},
+    "native": BASE | {"reference", "_core", "_cuda"},
     "corpus": BASE | {"demo.texts"},
     "registry": BASE,
     "analysis": BASE | {"native", "reference", "registry.tensors"},
