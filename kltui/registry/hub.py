@@ -1,0 +1,241 @@
+"""Model files from the hub: fetched once, checked, resumed where a download broke, and freed again.
+
+A revision is resolved to its commit first; only config, tokenizer and weights are fetched, into the
+cache that all Hugging Face tools share. Nothing here prompts or prints.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import HubSource
+from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
+from kltui.registry.layout import CONFIG, INDEX_SUFFIX, shard_names, tokenizer_names, weight_entry
+from kltui.registry.names import COMMIT, check_repo, check_revision
+from kltui.registry.retry import RetryPolicy
+from kltui.safe import safe_text
+
+if TYPE_CHECKING:
+    from kltui.registry.hub_client import HubClient
+
+Say = Callable[[str], None]
+
+DAMAGED_TRIES = 2
+FREED_TRIES = 3
+SAY_EVERY_S = 0.5
+FREEING = "kltui"  # lock held while blobs are freed, and while a fetch checks that all of its blobs are there
+
+
+def fetch(
+    source: HubSource,
+    *,
+    offline: bool = False,
+    allow_bin: bool = False,
+    progress: Say | None = None,
+    cache_dir: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> tuple[Path, HubSource]:
+    """Folder with the model's files, each checked against the hub's size and hash, and `source` with its commit.
+
+    Offline (or with HF_HUB_OFFLINE=1) the cache answers, every file checked against the hash it was stored under; so it
+    does for a known commit that is whole there. `progress` gets short lines. Raises TryAgainError when the hub stays
+    busy or away, KltuiError for everything that trying again cannot mend.
+    """
+    check_repo(source.repo)
+    check_revision(source.revision)
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    pinned = source.commit or (source.revision if COMMIT.fullmatch(source.revision) else "")
+    if offline or is_offline():
+        return _from_cache(cache, source, pinned, allow_bin)
+    if pinned and not cache.problems(pinned, allow_bin):
+        return cache.snapshot(pinned), replace(source, commit=pinned)
+    from kltui.registry.hub_client import HubClient
+
+    fetcher = _Fetcher(
+        HubClient(source, cache.cache), cache, retry or RetryPolicy(), progress or (lambda line: None)
+    )
+    commit = fetcher.fetch(pinned or source.revision, allow_bin)
+    return cache.snapshot(commit), replace(source, commit=commit)
+
+
+def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
+    """Bytes freed by deleting one revision from the cache; blobs that other cached revisions use stay."""
+    check_repo(source.repo)
+    check_revision(source.revision)
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    commit = source.commit or cache.commit_of(source.revision)
+    if not commit or not cache.snapshot(commit).is_dir():
+        return 0
+    from huggingface_hub import scan_cache_dir
+
+    with cache.locked(FREEING):
+        scan = scan_cache_dir(cache.cache)
+        revisions = [
+            r for repo in scan.repos if repo.repo_path == cache.root.resolve() for r in repo.revisions
+        ]
+        files = [file for r in revisions if r.commit_hash == commit for file in r.files]
+        strategy = scan.delete_files(*files)
+        strategy.execute()
+        shutil.rmtree(cache.snapshot(commit), ignore_errors=True)
+        _forget(cache, commit)
+    return int(strategy.expected_freed_size)
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids asking the hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def default_cache() -> Path:
+    """The cache folder of this machine's Hugging Face tools (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _from_cache(cache: RepoCache, source: HubSource, pinned: str, allow_bin: bool) -> tuple[Path, HubSource]:
+    where = safe_text(str(source))
+    hint = "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline."
+    commit = pinned or cache.commit_of(source.revision)
+    if not commit or not cache.snapshot(commit).is_dir():
+        raise KltuiError(f"{where} is not in the cache, and offline mode is on", hint)
+    problems = cache.problems(commit, allow_bin)
+    if problems:
+        raise KltuiError(f"{where} is not whole in the cache: {problems[0]}", hint)
+    return cache.snapshot(commit), replace(source, commit=commit)
+
+
+def _forget(cache: RepoCache, commit: str) -> None:
+    """Removes the names that mean a commit which is no longer here."""
+    for ref in (cache.root / "refs").rglob("*"):
+        if ref.is_file() and ref.read_text(errors="replace").strip() == commit:
+            ref.unlink()
+
+
+@dataclass
+class _Fetcher:
+    """One fetch under way."""
+
+    client: HubClient
+    cache: RepoCache
+    retry: RetryPolicy
+    say: Say
+    said_at: float = 0.0
+
+    def fetch(self, revision: str, allow_bin: bool) -> str:
+        """Commit whose files are all in the cache and whole. A line per revision fetched goes to `say`."""
+        where = safe_text(str(self.client.source))
+        self.say(f"asking the hub for {where}")
+        commit, listed = self.retry.run(lambda: self.client.listing(revision), where, self.say)
+        for _ in range(FREED_TRIES):
+            files = self._wanted(commit, listed, allow_bin)
+            self._check_space(files)
+            for number, file in enumerate(files, 1):
+                self._get(commit, file, f"{number} of {len(files)}")
+            if self._all_there(commit, files):
+                self.cache.remember(self.client.source.revision, commit)
+                return commit
+        raise KltuiError(
+            f"Files of {where} vanish from the cache while they are fetched", "Is something clearing it?"
+        )
+
+    def _wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
+        """Files to have, weights last; a weight index is fetched here because it names the shards."""
+        where = safe_text(str(self.client.source))
+        if CONFIG not in listed:
+            raise KltuiError(
+                f"{where} has no {CONFIG}", "It is not a transformers model, or the revision is another kind."
+            )
+        entry = weight_entry(listed, allow_bin)
+        if entry is None:
+            raise _no_weights(where, weight_entry(listed))
+        names = [CONFIG, *tokenizer_names(listed), entry]
+        if entry.endswith(INDEX_SUFFIX):
+            self._get(commit, listed[entry], "the weight index")
+            names += shard_names(self.cache.snapshot(commit) / entry)
+        missing = [name for name in names if name not in listed]
+        if missing:
+            raise KltuiError(
+                f"{where} lacks {len(missing)} of its weight files: {safe_text(', '.join(missing[:3]), 200)}",
+                "The upload is incomplete: ask its owner, or try another revision.",
+            )
+        return [listed[name] for name in names]
+
+    def _get(self, commit: str, file: RemoteFile, place: str) -> None:
+        """Brings one file into the snapshot, checked. A damaged one is fetched anew, once."""
+        what = f"{safe_text(str(self.client.source))}, {safe_text(file.name)}"
+        problem = ""
+        for _ in range(DAMAGED_TRIES):
+            blob = self.cache.blob(file.digest)
+            if not blob.is_file():
+                self.retry.run(lambda: self._download(commit, file, place), what, self.say)
+            problem = check_file(blob, file)
+            if not problem:
+                self.cache.link(commit, file)
+                return
+            self.say(f"{problem}: fetching it again")
+            self.cache.drop(file)
+        raise KltuiError(
+            f"{safe_text(str(self.client.source))}: {problem}, {DAMAGED_TRIES} times",
+            "The hub or a proxy in between delivers a broken file: try again later or without the proxy.",
+        )
+
+    def _download(self, commit: str, file: RemoteFile, place: str) -> None:
+        def tick(done: int) -> None:
+            if time.monotonic() - self.said_at > SAY_EVERY_S:
+                self.said_at = time.monotonic()
+                self.say(f"{safe_text(file.name)} ({place}): {done / 1e6:,.0f} of {file.size / 1e6:,.0f} MB")
+
+        blob = self.cache.blob(file.digest)
+        if self.client.download_by_xet(commit, file, tick) and blob.is_file():
+            return
+        partial = blob.with_name(f"{file.digest}.incomplete")
+        try:
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            with self.cache.locked(file.digest):
+                if not blob.is_file():  # another process may just have brought it
+                    self.client.download(commit, file, partial, tick)
+                    partial.replace(blob)
+        except OSError as error:
+            raise _disk_error(error, partial) from error
+
+    def _all_there(self, commit: str, files: list[RemoteFile]) -> bool:
+        """Whether nothing was freed meanwhile: another process may have deleted a blob that we found present."""
+        with self.cache.locked(FREEING):
+            return all((self.cache.snapshot(commit) / file.name).is_file() for file in files)
+
+    def _check_space(self, files: list[RemoteFile]) -> None:
+        needed = sum(file.size for file in files if not self.cache.blob(file.digest).exists())
+        self.cache.root.mkdir(parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(self.cache.root).free
+        if needed > free_bytes:
+            raise KltuiError(
+                f"{safe_text(str(self.client.source))} needs {needed / 1e9:,.1f} GB, but {safe_text(str(self.cache.cache))} "
+                f"has {free_bytes / 1e9:,.1f} GB free",
+                "Free space there, move the cache (HF_HOME), or free each revision after use (keep_cache = false).",
+            )
+
+
+def _no_weights(where: str, pickled: str | None) -> KltuiError:
+    if pickled is None:
+        return KltuiError(
+            f"{where} has no weights that transformers can load", "Expected model.safetensors or its index."
+        )
+    return KltuiError(
+        f"{where} has only pickled weights ({pickled}), which can run code when loaded",
+        "If you trust its owner, set scoring.allow_bin = true.",
+    )
+
+
+def _disk_error(error: OSError, path: Path) -> KltuiError:
+    return KltuiError(
+        f"{safe_text(str(path.parent))} cannot be written: {error.strerror or error}",
+        "Check space and permissions of the cache, or move it (HF_HOME).",
+    )

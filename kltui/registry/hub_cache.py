@@ -1,0 +1,162 @@
+"""The hub's cache folder on this machine: blobs by content hash, snapshots of commits that link to them.
+
+The layout is the one all Hugging Face tools share, so models fetched by others are found and ours are found by them:
+`models--owner--name/{blobs/HASH, snapshots/COMMIT/FILE -> ../../blobs/HASH, refs/REVISION}`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.registry.digest import sha256_file
+from kltui.registry.layout import CONFIG, tokenizer_names, weight_entry, weight_names
+from kltui.registry.names import COMMIT
+from kltui.safe import safe_text
+
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git SHA-1 of a small file, SHA-256 of a large one
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a commit as the hub lists it: name, size in bytes, and content hash (the name of its blob)."""
+
+    name: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepoCache:
+    """One repository's part of the cache."""
+
+    cache: Path
+    repo: str
+
+    @property
+    def root(self) -> Path:
+        return self.cache / ("models--" + self.repo.replace("/", "--"))
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Held by one thread of one process: by a blob's hash while it is streamed, as the hub's own library does."""
+        path = self.cache / ".locks" / self.root.name / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def snapshot(self, commit: str) -> Path:
+        return self.root / "snapshots" / commit
+
+    def blob(self, digest: str) -> Path:
+        assert is_hash(digest), digest
+        return self.root / "blobs" / digest
+
+    def commit_of(self, revision: str) -> str:
+        """Commit that `revision` meant when it was last fetched, "" if unknown."""
+        if COMMIT.fullmatch(revision):
+            return revision
+        try:
+            commit = (self.root / "refs" / revision).read_text().strip()
+        except OSError:
+            return ""
+        return commit if COMMIT.fullmatch(commit) else ""
+
+    def remember(self, revision: str, commit: str) -> None:
+        """Notes what `revision` means, for use offline."""
+        if revision != commit and self.commit_of(revision) != commit:
+            _replace(self.root / "refs" / revision, lambda path: path.write_text(commit))
+
+    def link(self, commit: str, file: RemoteFile) -> None:
+        """Makes the file of the snapshot point to its blob; a copy where links are not possible."""
+        pointer = self.snapshot(commit) / file.name
+        blob = self.blob(file.digest)
+        target = Path(os.path.relpath(blob, pointer.parent))
+        if pointer.is_symlink() and pointer.readlink() == target:
+            return
+        try:
+            _replace(pointer, lambda path: path.symlink_to(target))
+        except OSError:
+            _replace(pointer, lambda path: shutil.copyfile(blob, path))
+
+    def drop(self, file: RemoteFile) -> None:
+        """Deletes a damaged blob, so that it is fetched anew."""
+        self.blob(file.digest).unlink(missing_ok=True)
+
+    def problems(self, commit: str, allow_bin: bool) -> list[str]:
+        """What keeps the cached snapshot from being whole, judged without the hub; each file is read and hashed.
+
+        Weights are fetched last, so a snapshot with whole weights has its other files too.
+        """
+        folder = self.snapshot(commit)
+        if not (folder / CONFIG).is_file():
+            return [f"{CONFIG} is missing"]
+        names = [p.name for p in folder.iterdir() if p.is_file()]
+        if weight_entry(names, allow_bin) is None:
+            return ["the weights are missing"]
+        try:
+            wanted = [CONFIG, *tokenizer_names(names), *weight_names(folder, allow_bin)]
+        except KltuiError as error:
+            return [error.message]
+        return [
+            f"{name} is damaged" for name in wanted if not matches(folder / name, linked_hash(folder / name))
+        ]
+
+
+def is_hash(text: str) -> bool:
+    """Whether `text` can name a blob: hexadecimal, 40 or 64 digits."""
+    return _HASH.fullmatch(text) is not None
+
+
+def linked_hash(pointer: Path) -> str:
+    """Hash that the link's target is named by, "" for a plain file or any other link."""
+    name = pointer.readlink().name if pointer.is_symlink() else ""
+    return name if is_hash(name) else ""
+
+
+def matches(path: Path, digest: str) -> bool:
+    """Whether the file's contents have this hash; an empty hash asks only that there are contents."""
+    if not digest:
+        return path.stat().st_size > 0
+    if len(digest) == 64:
+        return sha256_file(path) == digest
+    data = path.read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(data), usedforsecurity=False)
+    git.update(data)
+    return git.hexdigest() == digest
+
+
+def check_file(path: Path, file: RemoteFile) -> str:
+    """What is wrong with a fetched file, "" if it is there and whole."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return f"{safe_text(file.name)} is missing"
+    if size != file.size:
+        return f"{safe_text(file.name)} is truncated: {size:,} of {file.size:,} bytes"
+    return (
+        ""
+        if matches(path, file.digest)
+        else f"{safe_text(file.name)} is damaged: its hash is not the listed one"
+    )
+
+
+def _replace(path: Path, make: Callable[[Path], object]) -> None:
+    """Makes the file aside and renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        make(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""Trying again: how long to wait after a failure that time may mend, and when to give up."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from kltui.errors import TryAgainError
+
+T = TypeVar("T")
+
+_RATE_LIMIT = re.compile(r"\br=0\b.*?\bt=([0-9]{1,9})")
+
+
+class TransientError(Exception):
+    """A failure that time may mend: what happened, and the seconds the server asked to wait (None: not said)."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with jitter; a server that asks for more than `longest_wait_s` ends the tries."""
+
+    attempts: int = 6
+    base_s: float = 1.0
+    cap_s: float = 30.0
+    longest_wait_s: float = 330.0  # the hub counts its limits over five minutes
+    sleep: Callable[[float], None] = time.sleep
+
+    def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Seconds to wait after failed attempt 0, 1, ...: never less than the server asked for."""
+        if retry_after_s is not None:
+            return retry_after_s + random.uniform(0, 0.1 * retry_after_s + 0.25 * self.base_s)
+        return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0**attempt)
+
+    def run(self, action: Callable[[], T], what: str, say: Callable[[str], None]) -> T:
+        """Result of `action`, tried again after each TransientError; TryAgainError naming `what` in the end."""
+        for attempt in range(self.attempts):
+            try:
+                return action()
+            except TransientError as error:
+                failed = error
+            wait_s = self.wait_s(attempt, failed.retry_after_s)
+            if attempt + 1 == self.attempts or wait_s > self.longest_wait_s:
+                break
+            say(f"{failed.reason}: trying again in {wait_s:.0f} s ({attempt + 2} of {self.attempts})")
+            self.sleep(wait_s)
+        asked = "" if failed.retry_after_s is None else f" The hub asks to wait {failed.retry_after_s:.0f} s."
+        raise TryAgainError(
+            f"{what}: {failed.reason}, {attempt + 1} tries",
+            "Run the same command again later: what is done is kept." + asked,
+        )
+
+
+def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that Retry-After (a number or a date) or an exhausted RateLimit header asks to wait."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    if value:
+        try:
+            return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+        except (ValueError, TypeError):
+            return None
+    limit = _RATE_LIMIT.search(headers.get("ratelimit", ""))
+    return float(limit[1]) if limit else None

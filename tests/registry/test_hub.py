@@ -1,0 +1,564 @@
+"""Fetching from a hub on loopback: every outcome, good and bad, and what is left on disk afterwards."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import FakeHub
+
+from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.registry import HubSource, ModelEntry, checkpoints_from_entry, fingerprint, hub, hub_client
+from kltui.registry.hub_cache import RepoCache
+from kltui.registry.retry import RetryPolicy, asked_wait_s
+
+REPO = "org/tiny"
+BIG = bytes(range(256)) * 4000  # 1 MB
+
+
+class Net:
+    """A hub, an empty cache, and everything that fetching said and slept."""
+
+    def __init__(self, server: FakeHub, cache: Path) -> None:
+        self.server, self.cache = server, cache
+        self.said: list[str] = []
+        self.slept: list[float] = []
+
+    def fetch(self, revision: str = "main", **options: object) -> Path:
+        folder, self.source = self.fetch_both(HubSource(REPO, revision), **options)
+        return folder
+
+    def fetch_both(self, source: HubSource, **options: object) -> tuple[Path, HubSource]:
+        retry = RetryPolicy(attempts=4, sleep=self.slept.append)
+        defaults: dict[str, object] = {"progress": self.said.append, "cache_dir": self.cache, "retry": retry}
+        return hub.fetch(source, **(defaults | options))  # type: ignore[arg-type]
+
+    def fails(self, revision: str = "main", **options: object) -> KltuiError:
+        with pytest.raises(KltuiError) as error:
+            self.fetch(revision, **options)
+        return error.value
+
+
+def model(weights: bytes = b"weights", **more: bytes) -> dict[str, bytes]:
+    files = {
+        "config.json": b'{"model_type": "gpt_neox"}',
+        "tokenizer.json": b'{"t": 1}',
+        "model.safetensors": weights,
+    }
+    return (
+        files
+        | {"README.md": b"not needed", "pytorch_model.bin": b"not needed", "onnx/model.onnx": b"no"}
+        | more
+    )
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeHub() as server:
+        server.add(REPO, "main", model())
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield Net(server, tmp_path / "cache")
+
+
+def test_a_revision_is_resolved_and_only_what_is_needed_is_fetched(net: Net) -> None:
+    folder = net.fetch()
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    commit = net.server.repos[REPO].revisions["main"]
+    assert net.source == HubSource(REPO, "main", commit) and folder.name == commit
+    assert all(commit in path for path in net.server.downloads()) and len(net.server.downloads()) == 3
+    assert net.server.downloads()[-1].endswith("model.safetensors")
+    assert any("asking the hub" in line for line in net.said)
+
+
+def test_the_cache_is_the_one_other_tools_read(net: Net) -> None:
+    from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_cache
+
+    folder = net.fetch()
+    found = try_to_load_from_cache(REPO, "model.safetensors", cache_dir=net.cache, revision="main")
+    assert found == str(folder / "model.safetensors")
+    assert snapshot_download(REPO, cache_dir=net.cache, local_files_only=True) == str(folder)
+    assert not scan_cache_dir(net.cache).warnings
+
+
+def test_files_fetched_by_other_tools_are_not_fetched_again(net: Net) -> None:
+    from huggingface_hub import hf_hub_download
+
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        hf_hub_download(REPO, name, cache_dir=net.cache, endpoint=net.server.url)
+    before = len(net.server.downloads())
+    net.fetch()
+    assert len(net.server.downloads()) == before
+
+
+def test_twelve_revisions_by_pattern_share_what_is_equal(net: Net) -> None:
+    for step in range(0, 12000, 1000):
+        net.server.add(REPO, f"step{step}", model(f"weights {step}".encode()))
+    entry = ModelEntry(repo=REPO, revisions=("step{0..11000..1000}",))
+    checkpoints = checkpoints_from_entry(entry)
+    folders = [net.fetch_both(c.source)[0] for c in checkpoints if isinstance(c.source, HubSource)]
+    assert [c.step for c in checkpoints] == list(range(0, 12000, 1000))
+    assert [(f / "model.safetensors").read_bytes() for f in folders] == [
+        f"weights {c.step}".encode() for c in checkpoints
+    ]
+    assert len({fingerprint(f) for f in folders}) == 12
+    assert len(net.server.downloads("model.safetensors")) == 12
+    assert len(net.server.downloads("config.json")) == len(net.server.downloads("tokenizer.json")) == 1
+
+
+def test_a_pinned_commit_that_is_whole_needs_no_hub(net: Net) -> None:
+    net.fetch()
+    asked = len(net.server.requests)
+    folder, source = net.fetch_both(net.source)
+    assert source == net.source and len(net.server.requests) == asked
+    (folder / "model.safetensors").unlink()
+    net.fetch_both(net.source)
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_a_moved_branch_is_followed_but_a_pin_is_kept(net: Net) -> None:
+    net.fetch()
+    old = net.source
+    net.server.add(REPO, "main", model(b"newer"))
+    assert (net.fetch() / "model.safetensors").read_bytes() == b"newer"
+    assert (net.fetch_both(old)[0] / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=300_000)
+    net.server.cut("model.safetensors", after=200_000)
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+    ranges = [
+        h.get("range")
+        for r, h in zip(net.server.requests, net.server.headers, strict=True)
+        if "safetensors" in r
+    ]
+    assert ranges == [None, "bytes=300000-", "bytes=500000-"]
+    assert len(net.slept) == 2 and any("trying again" in line for line in net.said)
+
+
+def test_a_later_process_goes_on_where_a_killed_one_stopped(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=400_000, times=9)
+    error = net.fails(retry=RetryPolicy(attempts=1))
+    assert isinstance(error, TryAgainError) and "main, model.safetensors" in error.message
+    net.server.faults.clear()
+    net.fetch()
+    assert net.server.headers[-1]["range"] == "bytes=400000-"
+    assert not list(net.cache.rglob("*.incomplete"))
+
+
+def test_a_damaged_partial_file_is_noticed_and_fetched_anew(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=400_000, times=9)
+    net.fails(retry=RetryPolicy(attempts=1))
+    net.server.faults.clear()
+    (partial,) = net.cache.rglob("*.incomplete")
+    partial.write_bytes(b"?" * 400_000)
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+    assert any("damaged" in line for line in net.said)
+
+
+def test_a_partial_file_longer_than_the_file_starts_over(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=10, times=9)
+    net.fails(retry=RetryPolicy(attempts=1))
+    net.server.faults.clear()
+    (partial,) = net.cache.rglob("*.incomplete")
+    partial.write_bytes(b"?" * (len(BIG) + 1))
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (BIG[:-5], "model.safetensors is truncated: 1,023,995 of 1,024,000 bytes"),
+        (BIG[::-1], "model.safetensors is damaged"),
+    ],
+    ids=["truncated", "damaged"],
+)
+def test_a_file_that_is_not_what_the_listing_says(net: Net, body: bytes, problem: str) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.serve_instead("model.safetensors", body)
+    error = net.fails()
+    assert problem in error.message and "2 times" in error.message and error.exit_code == 1
+    assert not isinstance(error, TryAgainError)
+    net.server.faults.clear()
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+
+
+def test_a_small_file_is_checked_by_its_git_hash(net: Net) -> None:
+    net.server.serve_instead("tokenizer.json", b'{"t": 2}')
+    assert "tokenizer.json is damaged" in net.fails().message
+
+
+def test_a_cached_file_that_was_cut_is_fetched_again(net: Net) -> None:
+    folder = net.fetch()
+    (folder / "model.safetensors").resolve().write_bytes(b"weig")
+    assert (net.fetch() / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("part", "status"), [("/api/models", 503), ("/resolve/", 500), ("safetensors", 429), ("config", 408)]
+)
+def test_a_busy_hub_is_waited_for(net: Net, part: str, status: int) -> None:
+    net.server.fail(part, status=status, times=2)
+    net.fetch()
+    assert len(net.slept) == 2 and all(0.5 <= wait <= 2 for wait in net.slept)
+    assert sum(str(status) in line for line in net.said) == 2
+
+
+def test_retry_after_is_honoured(net: Net) -> None:
+    net.server.fail("/api/models", status=429, Retry_After="7")
+    net.server.fail("/resolve/", status=503, Retry_After="3")
+    net.fetch()
+    assert 7 <= net.slept[0] < 9 and 3 <= net.slept[1] < 5
+
+
+def test_a_hub_that_stays_busy_ends_in_try_again(net: Net) -> None:
+    net.server.fail("/api/models", status=503, times=99)
+    error = net.fails()
+    assert isinstance(error, TryAgainError) and error.exit_code == 75
+    assert "not available (503), 4 tries" in error.message and len(net.slept) == 3
+
+
+def test_a_hub_that_asks_for_an_hour_is_not_waited_for(net: Net) -> None:
+    net.server.fail("/api/models", status=429, times=99, Retry_After="3600")
+    error = net.fails()
+    assert isinstance(error, TryAgainError) and "3600 s" in error.hint and net.slept == []
+
+
+def test_a_hub_that_is_away(net: Net) -> None:
+    net.server.stop()
+    error = net.fails()
+    assert isinstance(error, TryAgainError) and "cannot be reached (ConnectError)" in error.message
+
+
+def test_a_hub_that_does_not_answer_in_time(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_client, "TIMEOUT_S", 0.05)
+    net.server.delay_s = 0.3
+    error = net.fails(retry=RetryPolicy(attempts=2, sleep=net.slept.append))
+    assert isinstance(error, TryAgainError) and "ReadTimeout" in error.message
+
+
+@pytest.mark.parametrize("token", ["", "hf_SECRETsecret"])
+def test_a_gated_repository(net: Net, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    net.server.repos[REPO].gated = True
+    error = net.fails()
+    assert "org/tiny is gated" in error.message and "HF_TOKEN" in error.hint and net.slept == []
+    assert ("the token in use has no access" if token else "no token is set") in error.message
+    assert len(net.server.requests) == 2 and not isinstance(error, TryAgainError)
+    assert any(h.get("authorization") == f"Bearer {token}" for h in net.server.headers) == bool(token)
+
+
+def test_an_unknown_revision(net: Net) -> None:
+    error = net.fails("step7")
+    assert "org/tiny has no revision step7 (404)" in error.message and net.slept == []
+    assert len(net.server.requests) == 1
+
+
+def test_an_unknown_repository(net: Net) -> None:
+    for status in (401, 404):
+        if status == 404:
+            net.server.repos["org/other"] = net.server.repos[REPO]
+        with pytest.raises(KltuiError, match="There is no repository org/none on the hub, or it is private"):
+            net.fetch_both(HubSource("org/none"))
+    assert net.slept == []
+
+
+def test_a_private_repository_opens_to_a_token(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.server.repos[REPO].private = True
+    assert "private (401)" in net.fails().message
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRETsecret")
+    net.fetch()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "message"),
+    [
+        (403, {}, "forbids access to org/tiny (403)"),
+        (
+            401,
+            {"X_Error_Message": "Invalid credentials in Authorization header"},
+            "rejects the token in use (401)",
+        ),
+        (
+            403,
+            {"X_Error_Message": "Access to this resource is disabled."},
+            "has been disabled on the hub (403)",
+        ),
+        (418, {}, "with status 418"),
+        (400, {}, "with status 400"),
+    ],
+)
+def test_other_refusals_are_named_and_not_repeated(
+    net: Net, monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str], message: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRETsecret")
+    net.server.fail("/api/models", status=status, times=9, **headers)
+    assert message in net.fails().message and len(net.server.requests) == 1
+
+
+def test_a_page_that_is_no_hub(net: Net) -> None:
+    net.server.fail("/api/models", status=200, times=9)
+    assert "lacks commit, sizes or hashes" in net.fails().message
+    net.server.page = b"<html>log in</html>"
+    error = net.fails()
+    assert "lacks commit" in error.message and "HF_ENDPOINT" in error.hint
+    net.server.page = b'{"id": "org/tiny", "sha": "../../x", "siblings": []}'
+    assert "lacks commit" in net.fails().message
+
+
+def test_secrets_are_in_no_message_log_or_traceback(
+    net: Net,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import traceback
+
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRETsecret")
+    caplog.set_level("DEBUG")
+    shown = ""
+    for part, status in [("/api/models", 503), ("safetensors", 500), ("config", 403), ("/api/models", 401)]:
+        net.server.faults.clear()
+        shutil.rmtree(net.cache, ignore_errors=True)
+        net.server.fail(part, status=status, times=99, X_Error_Message="hf_SECRETsecret")
+        error = net.fails()
+        shown += "".join(traceback.format_exception(error)) + error.hint
+    captured = capsys.readouterr()
+    logged = "".join(
+        r.getMessage() for r in caplog.records if not r.name.startswith(("httpcore", "httpx", "hpack"))
+    )
+    assert "SECRET" not in shown + logged + captured.out + captured.err + "".join(net.said)
+
+
+def test_sharded_weights_come_by_their_index(net: Net) -> None:
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    shards = {
+        "model-00001-of-00002.safetensors": b"1",
+        "model-00002-of-00002.safetensors": b"2",
+        "stray.safetensors": b"3",
+    }
+    files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()} | shards
+    net.server.add(REPO, "main", files)
+    names = sorted(p.name for p in net.fetch().iterdir())
+    assert names == ["config.json", *sorted(shards)[:2], "model.safetensors.index.json"]
+    del net.server.repos[REPO].commits[net.server.repos[REPO].revisions["main"]][
+        "model-00002-of-00002.safetensors"
+    ]
+    shutil.rmtree(net.cache)
+    assert "lacks 1 of its weight files: model-00002-of-00002" in net.fails().message
+
+
+def test_an_index_that_points_outside_is_refused(net: Net) -> None:
+    index = {"weight_map": {"a": "../../../etc/passwd"}}
+    net.server.add(
+        REPO, "main", {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()}
+    )
+    assert "no file of its folder" in net.fails().message
+
+
+def test_pickled_weights_only_with_permission(net: Net) -> None:
+    net.server.add(REPO, "main", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    error = net.fails()
+    assert "only pickled weights (pytorch_model.bin)" in error.message and "allow_bin = true" in error.hint
+    assert not net.server.downloads(".bin")
+    assert (net.fetch(allow_bin=True) / "pytorch_model.bin").read_bytes() == b"pickle"
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [({"model.safetensors": b"1"}, "has no config.json"), ({"config.json": b"{}"}, "has no weights")],
+    ids=["weights alone", "config alone"],
+)
+def test_what_is_no_model(net: Net, files: dict[str, bytes], message: str) -> None:
+    net.server.add(REPO, "main", files)
+    assert message in net.fails().message
+
+
+def test_names_that_could_leave_the_cache_are_refused_unasked(net: Net) -> None:
+    for source in (HubSource("../../tmp/x"), HubSource(REPO, "../../refs"), HubSource(REPO, "a b")):
+        with pytest.raises(UsageError):
+            net.fetch_both(source)
+        with pytest.raises(UsageError):
+            hub.free(source, cache_dir=net.cache)
+    assert net.server.requests == []
+
+
+def test_offline_scores_from_the_cache(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = net.fetch()
+    asked = len(net.server.requests)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert net.fetch() == folder and net.source.commit == folder.name
+    assert net.fetch_both(HubSource(REPO, "gone", folder.name))[0] == folder
+    error = net.fails("step5")
+    assert "step5 is not in the cache, and offline mode is on" in error.message
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert net.fetch(offline=True) == folder and len(net.server.requests) == asked
+
+
+def test_offline_every_file_is_checked(net: Net) -> None:
+    folder = net.fetch()
+    for name, problem in [
+        ("model.safetensors", "damaged"),
+        ("tokenizer.json", "damaged"),
+        ("config.json", "missing"),
+    ]:
+        blob = (folder / name).resolve()
+        kept = blob.read_bytes()
+        blob.write_bytes(kept[:-1] + b"!") if problem == "damaged" else blob.unlink()
+        assert f"not whole in the cache: {name} is {problem}" in net.fails(offline=True).message
+        blob.write_bytes(kept)
+    assert net.fetch(offline=True) == folder
+
+
+def test_a_fetch_that_broke_off_is_not_taken_for_whole_offline(net: Net) -> None:
+    net.server.fail("safetensors", status=403, times=9)
+    net.fails()
+    assert "not in the cache" in net.fails(offline=True).message
+    commit = net.server.repos[REPO].revisions["main"]
+    assert "the weights are missing" in net.fails(commit, offline=True).message
+
+
+def test_offline_in_a_fresh_process_as_the_library_reads_its_environment(net: Net) -> None:
+    net.fetch("main")
+    code = (
+        "from kltui.registry import HubSource, hub\n"
+        f"print(hub.fetch(HubSource({REPO!r}, 'main'))[1].commit)\n"
+    )
+    env = dict(
+        os.environ, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(net.cache), PYTHONPATH=os.pathsep.join(sys.path)
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == net.source.commit, done.stderr
+
+
+def test_freeing_a_revision_keeps_what_others_use(net: Net) -> None:
+    net.server.add(REPO, "step1", model(b"one"))
+    net.server.add(REPO, "step2", model(b"two!"))
+    first, second = net.fetch("step1"), net.fetch("step2")
+    assert hub.free(HubSource(REPO, "step1"), cache_dir=net.cache) == 3
+    assert (
+        not first.exists() and (second / "config.json").is_file() and (second / "model.safetensors").is_file()
+    )
+    assert "not in the cache" in net.fails("step1", offline=True).message
+    assert net.fetch("step2", offline=True) == second
+    assert hub.free(HubSource(REPO, "step1"), cache_dir=net.cache) == 0
+    assert hub.free(HubSource("org/never"), cache_dir=net.cache) == 0
+    fetched = ("config.json", "tokenizer.json", "model.safetensors")
+    assert hub.free(net.source, cache_dir=net.cache) == sum(len(model(b"two!")[name]) for name in fetched)
+    assert not [p for p in (net.cache / "models--org--tiny").rglob("*") if p.is_file()]
+    assert (net.fetch("step1") / "model.safetensors").read_bytes() == b"one"
+
+
+def test_a_blob_freed_by_another_process_meanwhile_is_fetched_again(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net.server.add(REPO, "step1", model(b"one"))
+    net.server.add(REPO, "step2", model(b"two"))
+    net.fetch("step1")
+    link = RepoCache.link
+    raced: list[str] = []
+
+    def link_after_free(self: RepoCache, commit: str, file: object) -> None:
+        if not raced:  # the config's blob was found present; now the last revision that used it goes
+            raced.append("once")
+            hub.free(HubSource(REPO, "step1"), cache_dir=net.cache)
+        link(self, commit, file)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RepoCache, "link", link_after_free)
+    folder = net.fetch("step2")
+    assert raced and (folder / "config.json").read_bytes() == model()["config.json"]
+
+
+def test_two_fetches_at_once_download_once(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.delay_s = 0.02
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(net.fetch())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(folders)) == 1 and len(folders) == 4
+    assert (folders[0] / "model.safetensors").read_bytes() == BIG
+    assert len(net.server.downloads("model.safetensors")) == 1
+
+
+def test_a_full_disk_is_seen_before_and_while_writing(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(net.cache.parent)
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage._replace(free=5))
+    assert "GB free" in net.fails().message and not net.server.downloads()
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage)
+
+    def full(self: object, *args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hub_client.HubClient, "_stream", full)
+    error = net.fails()
+    assert "No space left on device" in error.message and "cannot be written" in error.message
+
+
+def test_a_file_system_without_links_gets_copies(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: object, target_is_directory: bool = False) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    folder = net.fetch()
+    assert not (folder / "model.safetensors").is_symlink() and net.fetch(offline=True) == folder
+
+
+def test_a_failed_parallel_transfer_falls_back_to_streaming(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_client, "XET_LEAST_BYTES", 1)
+    monkeypatch.setattr(hub_client, "has_xet", lambda: True)
+    net.server.extra_headers["model.safetensors"] = {
+        "X-Xet-Hash": "a" * 64,
+        "X-Xet-Refresh-Route": "/api/none",
+    }
+    assert (net.fetch() / "model.safetensors").read_bytes() == b"weights"
+    assert any(r.startswith("HEAD") for r in net.server.requests)
+
+
+def test_progress_says_what_is_fetched(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "SAY_EVERY_S", 0.0)
+    net.server.add(REPO, "main", model(BIG))
+    net.fetch()
+    lines = [line for line in net.said if line.startswith("model.safetensors")]
+    assert lines[-1] == "model.safetensors (3 of 3): 1 of 1 MB" and len(lines) >= 10
+
+
+def test_what_a_server_may_ask_for() -> None:
+    assert asked_wait_s({"retry-after": "12"}) == 12
+    assert asked_wait_s({"retry-after": "soon"}) is None and asked_wait_s({}) is None
+    assert (
+        asked_wait_s({"ratelimit": '"api";r=0;t=55'}) == 55
+        and asked_wait_s({"ratelimit": '"api";r=9;t=55'}) is None
+    )
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
+    asked = asked_wait_s({"retry-after": date})
+    assert asked is not None and 57 <= asked <= 61
+    assert asked_wait_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+
+
+def test_waits_grow_with_jitter_up_to_a_cap() -> None:
+    policy = RetryPolicy(base_s=1, cap_s=30)
+    for attempt, top in enumerate([1, 2, 4, 8, 16, 30, 30]):
+        waits = [policy.wait_s(attempt, None) for _ in range(200)]
+        assert top / 2 <= min(waits) < 0.6 * top and 0.9 * top < max(waits) <= top
