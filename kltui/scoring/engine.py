@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.scoring import anatomy
+from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batching import Batch
-from kltui.scoring.head import CHUNK_BYTES, log_softmax_gather, make_head
+from kltui.scoring.head import chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, first_line
 from kltui.scoring.settings import ScoringSettings
@@ -101,17 +102,17 @@ class Engine:
         B, T = ids_BT.shape
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        step = max(1, 16 * CHUNK_BYTES // (4 * vocabulary * B)) if keeps else T
-        out = torch.empty(len(targets_n), device=self.device)
+        step = max(1, 16 * chunk_bytes(self.device) // (4 * vocabulary * B)) if keeps else T
+        out = np.empty(len(targets_n), dtype=np.float32)
         for start in range(0, T, step):
             columns = torch.arange(start, min(start + step, T), device=self.device)
             options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
             logits = self.model(input_ids=ids_BT, use_cache=False, return_dict=True, **options).logits
             column_n = positions_n % T - start
             here = (column_n >= 0) & (column_n < len(columns))
-            rows = logits[positions_n[here] // T, column_n[here]].float()
-            out[here] = log_softmax_gather(rows, targets_n[here])
-        return out.cpu().numpy()
+            rows = logits[positions_n[here] // T, column_n[here]]
+            out[here.cpu().numpy()] = log_softmax_gather(rows, targets_n[here], LogitRule())
+        return out
 
     def free_memory(self) -> None:
         """Give back what a failed batch left behind."""

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kltui import native
 from kltui.scoring import anatomy
 from kltui.scoring.anatomy import LogitRule
 
-CHUNK_BYTES = 16 * 2**20
+# The most that a chunk of logits may take; on a GPU launches cost more than memory.
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
 
 LogProbs = NDArray[np.float32]
 
@@ -26,8 +28,13 @@ class Head(Protocol):
         ...
 
 
+def chunk_bytes(device: torch.device) -> int:
+    """Bytes of logits that may be held at once on `device`."""
+    return CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"])
+
+
 class ModuleHead:
-    """The model's own head module, called on row chunks: exact for whatever the head is."""
+    """The model's own head module, called on row chunks: exact for whatever the head is, on any device."""
 
     name = "module"
 
@@ -35,21 +42,56 @@ class ModuleHead:
         # bound now: while the body runs, the module's own forward is replaced
         self._forward = module.forward
         self.rule = rule
-        self.rows = max(1, CHUNK_BYTES // (4 * vocabulary))
+        self._vocabulary = vocabulary
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        logp_n = torch.empty(len(targets_n), device=targets_n.device)
-        for at in range(0, len(targets_n), self.rows):
-            rows = slice(at, at + self.rows)
-            logits = self.rule(self._forward(hidden_nD[rows]).float())
-            logp_n[rows] = log_softmax_gather(logits, targets_n[rows])
-        return logp_n.cpu().numpy()
+        step = self.rows(hidden_nD.device)
+        out = np.empty(len(targets_n), dtype=np.float32)
+        for at in range(0, len(targets_n), step):
+            rows = slice(at, at + step)
+            out[rows] = log_softmax_gather(self._forward(hidden_nD[rows]), targets_n[rows], self.rule)
+        return out
+
+    def rows(self, device: torch.device) -> int:
+        """Rows of logits that may be held at once."""
+        return max(1, chunk_bytes(device) // (4 * self._vocabulary))
+
+    def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
+        """Final float32 logits (n, V) of a few rows."""
+        return self.rule(self._forward(hidden_nD).float())
 
 
-def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-    """Log p(target), (n,) float32, of float32 logits; NaN and +inf rows give NaN."""
-    return logits_nV.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(logits_nV, dim=1)
+class TiledHead:
+    """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online)."""
+
+    name = "tiled"
+    TILE = 2048
+
+    def __init__(self, module: Any, rule: LogitRule) -> None:
+        self._module = module
+        self.rule = rule
+
+    def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
+        """Log p(target) of every row."""
+        weight, bias = self._module.weight, self._module.bias
+        rows = native.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
+        for first in range(0, len(weight), self.TILE):
+            tile = slice(first, first + self.TILE)
+            rows.update(
+                torch.nn.functional.linear(hidden_nD, weight[tile], None if bias is None else bias[tile]),
+                first,
+            )
+        return rows.logprobs()
+
+
+def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: LogitRule) -> LogProbs:
+    """Log p(target), (n,) float32, of the head's raw output; NaN and +inf rows give NaN."""
+    if logits_nV.device.type == "cpu" and len(targets_n):
+        return native.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
+    final = rule(logits_nV.float())
+    logp_n = final.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final, dim=1)
+    return logp_n.cpu().numpy()
 
 
 def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
@@ -60,8 +102,17 @@ def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
         return None
     ids = anatomy.probe_ids(model)
     logits = anatomy.run(model, ids).float()
-    head = ModuleHead(module, rule, logits.shape[-1])
-    return (module, head) if _agrees(head, model, module, logits, ids, dtype) else None
+    for head in _candidates(module, rule, logits.shape[-1]):
+        if _agrees(head, model, module, logits, ids, dtype):
+            return module, head
+    return None
+
+
+def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
+    """Heads that may serve, fastest first."""
+    plain = type(module) is torch.nn.Linear and module.weight.device.type == "cpu"
+    heads: list[Head] = [TiledHead(module, rule)] if plain else []
+    return [*heads, ModuleHead(module, rule, vocabulary)]
 
 
 def _agrees(
@@ -69,6 +120,6 @@ def _agrees(
 ) -> bool:
     """Whether the split model gives the log-probabilities of the model's own logits."""
     targets = ids.flatten() % logits.shape[-1]
-    truth = log_softmax_gather(logits.flatten(0, 1), targets).cpu().numpy()
+    truth = log_softmax_gather(logits.flatten(0, 1), targets, LogitRule())
     ours = head(anatomy.body(model, module, ids).flatten(0, 1), targets)
     return bool(np.abs(ours - truth).max() <= anatomy.tolerance(dtype, logits))

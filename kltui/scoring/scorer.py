@@ -18,6 +18,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import loading, quantize, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
+from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
 SCORING_VERSION = "1"
@@ -68,7 +69,7 @@ class Scorer:
         loaded = loading.load_model(
             folder, config, self.settings.dtype, quantization, self.device, self.settings.allow_bin
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_float32(self.device):
             engine = Engine(loaded, self.settings, self.device, quantization)
             ready = time.perf_counter()
             sums = self._run(engine, prepared, progress)
