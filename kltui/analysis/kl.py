@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kltui import native
+
 Array = NDArray[np.float64]
 
 LN2 = math.log(2.0)
@@ -47,14 +49,11 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     With NaN in it, each mean is over what is defined, and NaN stays NaN.
     """
     L = np.asarray(L_KN, dtype=np.float64)
-    w = np.ones(L.shape[1]) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
     defined = np.isfinite(L)
-    Q: Array
-    if defined.all():
-        Q = L - (L @ w / w.sum())[:, None]
-        Q -= Q.mean(axis=0)
-        return Q
-    Q = np.where(defined, L, 0.0)
+    if L.size and defined.all():
+        return native.double_centre(L, weights_N)
+    w = np.ones(L.shape[1]) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
+    Q: Array = np.where(defined, L, 0.0)
     Q -= _ratio(Q @ w, defined @ w)[:, None]
     Q[~defined] = 0.0
     Q -= _ratio(Q.sum(axis=0), defined.sum(axis=0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,31 @@ def _bad(path: Path, what: str) -> TensorFileError:
     return TensorFileError(
         f"{path} {what}", "the file is damaged or no safetensors file: download or save it again"
     )
+
+
+def write_tensors(
+    path: Path, tensors: Sequence[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]]
+) -> None:
+    """Writes (name, dtype, shape, maker of its raw bytes) as one safetensors file, put in place when complete.
+
+    Each tensor is made when its turn comes, so that only one is in memory.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, dtype, shape, _ in tensors:
+        size = math.prod(shape) * BITS[dtype] // 8
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("wb") as f:
+        f.write(len(raw).to_bytes(8, "little") + raw)
+        for name, dtype, shape, make in tensors:
+            data = np.ascontiguousarray(make())
+            assert data.nbytes * 8 == math.prod(shape) * BITS[dtype], name
+            f.write(data.data)
+    aside.replace(path)
 
 
 # ---- tied weights

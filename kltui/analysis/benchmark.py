@@ -1,0 +1,152 @@
+"""Benchmarks from maps: scores predicted from coordinates, and models whose likelihood is too good for them.
+
+Source: arXiv 2502.16173, Section 5: ridge regression on Q, folds grouped by model type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis.embed import rotate
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+
+ALPHAS = tuple(10.0**i for i in range(1, 10))
+MEAN_ALPHAS = tuple(10.0**i for i in range(-4, 5))
+FOLDS = 5
+SEEDS = (0, 1, 2, 3, 4)
+PUBLISHED = {
+    "Q": (0.953, 0.960),
+    "mean": (0.395, 0.400),
+}  # Pearson, Spearman of the six-task mean, 1,018 models
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Scores predicted out of fold, seeds x K, and their correlation with the truth (mean over seeds).
+
+    `pearson_mean` and `spearman_mean` are those of the mean log-likelihood alone, the baseline.
+    """
+
+    predicted: Array
+    pearson: float
+    spearman: float
+    pearson_mean: float
+    spearman_mean: float
+    n_models: int
+    n_groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """A model's mean log-likelihood (nats per text) beside what its benchmark score lets expect.
+
+    `z` is the excess over the trend in robust standard deviations: far above 0, the model has likely seen the corpus.
+    """
+
+    name: str
+    mean_loglik: float
+    benchmark: float
+    expected: float
+    z: float
+
+
+def predict(
+    Q_KN: ArrayLike,
+    mean_loglik_K: ArrayLike,
+    score_K: ArrayLike,
+    groups: Sequence[str],
+    *,
+    seeds: Sequence[int] = SEEDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """Scores (0 to 100) predicted by ridge regression on Q (unscaled, in nats), never from a model of the same group.
+
+    Models without a score are left out; their predictions stay NaN. Q is rotated to K dimensions first, which ridge
+    regression does not notice.
+    """
+    score = np.asarray(score_K, dtype=np.float64)
+    known = np.isfinite(score)
+    group = np.asarray(groups, dtype=object)[known]
+    n_groups = len(set(group))
+    if n_groups < FOLDS:
+        raise KltuiError(
+            f"{int(known.sum())} models of {n_groups} types have a score",
+            f"folds are grouped by type: give scores for models of {FOLDS} or more types",
+        )
+    x, y = rotate(np.asarray(Q_KN, dtype=np.float64)[known]), score[known]
+    mean = np.asarray(mean_loglik_K, dtype=np.float64)[known][:, None]
+    predicted: Array = np.full((len(seeds), len(score)), np.nan)
+    by_mean: Array = np.empty((len(seeds), len(y)))
+    for i, seed in enumerate(seeds):
+        predicted[i, known] = _out_of_fold(x, y, group, seed, ALPHAS)
+        by_mean[i] = _out_of_fold(mean, y, group, seed, MEAN_ALPHAS)
+        if progress:
+            progress(i + 1, len(seeds))
+    r, rho = _correlations(predicted[:, known], y)
+    r_mean, rho_mean = _correlations(by_mean, y)
+    return Prediction(predicted, r, rho, r_mean, rho_mean, len(y), n_groups)
+
+
+def _out_of_fold(x: Array, y: Array, group: NDArray[np.object_], seed: int, alphas: Sequence[float]) -> Array:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    out: Array = np.empty(len(y))
+    folds = GroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(x, y, groups=group):
+        inner = min(FOLDS, len(train))
+        fitted = RidgeCV(alphas=alphas, cv=inner).fit(x[train], y[train])
+        out[test] = np.clip(fitted.predict(x[test]), 0.0, 100.0)
+    return out
+
+
+def _correlations(predicted_SK: Array, y: Array) -> tuple[float, float]:
+    """Mean over seeds of Pearson's and Spearman's correlation; NaN where a prediction does not vary."""
+    ranks = _ranks(y)
+    pearson = [_pearson(p, y) for p in predicted_SK]
+    spearman = [_pearson(_ranks(p), ranks) for p in predicted_SK]
+    return float(np.mean(pearson)), float(np.mean(spearman))
+
+
+def _pearson(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / size if size > 0 else math.nan
+
+
+def _ranks(v: Array) -> Array:
+    """Ranks from 1, ties sharing their mean."""
+    _, inverse, count = np.unique(v, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    mean: Array = last - (count - 1) / 2.0
+    return mean[inverse]
+
+
+def leakage(names: Sequence[str], mean_loglik_K: ArrayLike, benchmark_K: ArrayLike) -> list[Leakage]:
+    """Models by falling excess of mean log-likelihood over a robust line (Theil and Sen) through the benchmark."""
+    mean, score = np.asarray(mean_loglik_K, dtype=np.float64), np.asarray(benchmark_K, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(mean) & np.isfinite(score))
+    if len(known) < 3:
+        raise KltuiError(
+            f"{len(known)} models have a benchmark score", "a trend needs three or more: give more scores"
+        )
+    x, y = score[known], mean[known]
+    i, j = np.triu_indices(len(known), 1)
+    apart = x[i] != x[j]
+    slope = float(np.median((y[j] - y[i])[apart] / (x[j] - x[i])[apart])) if apart.any() else 0.0
+    expected = slope * x + float(np.median(y - slope * x))
+    residual = y - expected
+    spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
+    z = residual / spread if spread > 0 else np.where(residual == 0, 0.0, np.copysign(np.inf, residual))
+    own = [names[int(k)] for k in known]
+    rows = [
+        Leakage(name, float(y[n]), float(x[n]), float(expected[n]), float(z[n])) for n, name in enumerate(own)
+    ]
+    return sorted(rows, key=lambda r: -r.z)

@@ -1,0 +1,109 @@
+"""Weights between models: theta = (1 - a - b) theta_0 + a theta_1 + b theta_2 on a grid (arXiv 2502.16173, Section 6.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.weights import as_float64, check_same_parameters
+from kltui.registry.tensors import BITS, FLOATS, TensorFile, parameters
+
+Array = NDArray[np.float64]
+Bytes = NDArray[np.uint8]
+
+STEPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class InnerProducts:
+    """Mean products per parameter of d1 = theta_1 - theta_0 and d2 = theta_2 - theta_0."""
+
+    ip11: float
+    ip22: float
+    ip12: float
+    n_parameters: int = 0
+
+    @property
+    def angle(self) -> float:
+        """Angle between d1 and d2 in degrees; NaN where one of them is 0."""
+        size = math.sqrt(self.ip11 * self.ip22)
+        return math.degrees(math.acos(max(-1.0, min(1.0, self.ip12 / size)))) if size > 0 else math.nan
+
+    def place(self, a: float, b: float) -> tuple[float, float]:
+        """(x, y) of the grid point (a, b) in the plane of the three models, theta_0 at the origin, d1 along x."""
+        x = math.sqrt(self.ip11)
+        along = self.ip12 / x if x > 0 else 0.0
+        return a * x + b * along, b * math.sqrt(max(self.ip22 - along * along, 0.0))
+
+
+def grid(alphas: Sequence[float] = STEPS, betas: Sequence[float] = STEPS) -> list[tuple[float, float]]:
+    """Every (a, b) of the grid, b slowest."""
+    return [(a, b) for b, a in product(betas, alphas)]
+
+
+def inner_products(
+    base: Mapping[str, TensorFile],
+    one: Mapping[str, TensorFile],
+    two: Mapping[str, TensorFile],
+    progress: Callable[[int, int], None] | None = None,
+) -> InnerProducts:
+    """Mean products per parameter over the trained parameters of three models of one architecture, read once."""
+    models = [parameters(m) for m in (base, one, two)]
+    check_same_parameters(models, ("the base", "the first model", "the second model"))
+    total = sum(t.n_elements for t in models[0].values())
+    sums, done = np.zeros(3), 0
+    for name in models[0]:
+        for x0, x1, x2 in _stretches([m[name] for m in models]):
+            d1, d2 = x1 - x0, x2 - x0
+            sums += (d1 @ d1, d2 @ d2, d1 @ d2)
+            done += len(x0)
+            if progress:
+                progress(done, total)
+    ip11, ip22, ip12 = (float(s) / total for s in sums)
+    return InnerProducts(ip11, ip22, ip12, total)
+
+
+def _stretches(tensors: Sequence[TensorFile]) -> Iterator[list[Array]]:
+    n = tensors[0].n_elements
+    for start in range(0, n, _BLOCK):
+        parts = []
+        for t in tensors:
+            width = BITS[t.dtype] // 8
+            parts.append(as_float64(t.data[start * width : min(start + _BLOCK, n) * width], t.dtype))
+        yield parts
+
+
+def interpolate(tensors: Sequence[TensorFile], a: float, b: float) -> Bytes:
+    """Raw bytes of (1 - a - b) theta_0 + a theta_1 + b theta_2 of one tensor, in theta_0's dtype.
+
+    What is no float (a mask, a counter) is theta_0's. The corner a = b = 0 is theta_0 bit for bit.
+    """
+    base = tensors[0]
+    if (a, b) == (0.0, 0.0) or base.dtype not in FLOATS:
+        return np.asarray(base.data)
+    out: Bytes = np.empty(base.data.nbytes, dtype=np.uint8)
+    width, at = BITS[base.dtype] // 8, 0
+    for x0, x1, x2 in _stretches(tensors):
+        raw = from_float64((1.0 - a - b) * x0 + a * x1 + b * x2, base.dtype)
+        out[at : at + len(x0) * width] = raw
+        at += len(x0) * width
+    return out
+
+
+def from_float64(values: Array, dtype: str) -> Bytes:
+    """Raw little-endian bytes of float64 values as F64, F32, F16 or BF16, rounded to nearest, ties to even."""
+    if dtype == "BF16":
+        bits = values.astype("<f4").view("<u4")
+        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
+        short = np.where(np.isnan(values), quiet, rounded).astype("<u2")
+        return short.view(np.uint8)
+    kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]
+    with np.errstate(over="ignore"):
+        return values.astype(kind).view(np.uint8)

@@ -1,0 +1,155 @@
+"""Fewer texts for the same map: texts drawn by their likelihood variance, and models added by those texts alone.
+
+Source: arXiv 2505.15428 (LS and KL sampling of texts).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis.kl import LN2, double_centre
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+Method = Literal["uniform", "ls", "kl"]
+METHODS: tuple[Method, ...] = ("uniform", "ls", "kl")
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """u different texts out of N: `index` (u, rising) and `weight` (u), sqrt(times drawn / (n p)).
+
+    Squared distances over the drawn columns, each times its weight, estimate those over all N texts without bias.
+    """
+
+    index: NDArray[np.intp]
+    weight: Array
+    n_drawn: int
+    n_texts: int
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResamplingError:
+    """How far maps from n drawn texts (u different on average) are from the full map, over several draws.
+
+    `absolute` is the Frobenius error of the K x K squared distances over the norm of the true ones; `relative` the
+    root mean square of each pair's relative error.
+    """
+
+    method: str
+    n_drawn: int
+    n_different: float
+    absolute: float
+    relative: float
+
+
+def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
+    """p_N, the probability of drawing each text.
+
+    "ls": p_s ~ sum_i Q_is^2. "kl": p_s ~ sqrt(sum over pairs of (q_is - q_js)^4), by power sums.
+    """
+    Q = np.asarray(Q_KN, dtype=np.float64)
+    if method not in METHODS:
+        raise KltuiError(f"unknown way to draw texts {method!r}", f"known: {', '.join(METHODS)}")
+    if not np.isfinite(Q).all():
+        raise KltuiError(
+            "texts can be drawn from a map without unscored texts only", "leave those texts out first"
+        )
+    if method == "uniform":
+        return np.full(Q.shape[1], 1.0 / Q.shape[1])
+    square = Q * Q
+    score: Array = square.sum(axis=0)
+    if method == "kl":
+        fourth, third, first = (square * square).sum(axis=0), (square * Q).sum(axis=0), Q.sum(axis=0)
+        score = np.sqrt(np.maximum(2.0 * len(Q) * fourth + 6.0 * score**2 - 8.0 * first * third, 0.0))
+    if not score.sum() > 0:
+        raise KltuiError(
+            "the map's vectors are all the same, so no text tells them apart", "draw texts uniformly"
+        )
+    score /= score.sum()
+    return score
+
+
+def draw(p_N: ArrayLike, n: int, seed: int = 42, method: str = "") -> Draw:
+    """n texts drawn with replacement by `p_N`, different ones kept once with their summed weight."""
+    p = np.asarray(p_N, dtype=np.float64)
+    drawn = np.random.default_rng(seed).choice(len(p), size=n, p=p / p.sum())
+    index, count = np.unique(drawn, return_counts=True)
+    return Draw(index, np.sqrt(count / (n * p[index])), n, len(p), method, seed)
+
+
+def draw_texts(L_KN: ArrayLike, method: str, n: int, seed: int = 42) -> Draw:
+    """n texts drawn for the map L by `method`."""
+    return draw(sampling_probabilities(double_centre(L_KN), method), n, seed, method)
+
+
+def resampled_coordinates(L_Ku: ArrayLike, d: Draw, mean_bytes: float) -> Array:
+    """K x u scaled Q of a drawn map: `L_Ku` are the drawn columns, centred with squared weights, times weights.
+
+    Squared distances estimate KL in bits/byte. `mean_bytes` is that of all N texts.
+    """
+    L = np.asarray(L_Ku, dtype=np.float64)
+    square = d.weight**2
+    Q: Array = L - (L @ square / square.sum())[:, None]
+    Q -= Q.mean(axis=0)
+    Q *= d.weight / math.sqrt(2.0 * d.n_texts * mean_bytes * LN2)
+    return Q
+
+
+def square_distances(Q_KN: Array) -> Array:
+    """K x K squared distances of rows, by one product."""
+    norm = np.einsum("kn,kn->k", Q_KN, Q_KN)
+    D: Array = norm[:, None] + norm[None, :] - 2.0 * (Q_KN @ Q_KN.T)
+    np.maximum(D, 0.0, out=D)
+    np.fill_diagonal(D, 0.0)
+    return D
+
+
+def resampling_errors(
+    L_KN: ArrayLike, methods: Sequence[str], sizes: Sequence[int], draws: int = 20, seed: int = 42
+) -> list[ResamplingError]:
+    """The error of each method and number of drawn texts against the full map, over `draws` draws each."""
+    L = np.asarray(L_KN, dtype=np.float64)
+    Q = double_centre(L)
+    truth = square_distances(Q) / Q.shape[1]
+    off = ~np.eye(len(L), dtype=bool) & (truth > 0)
+    rows = []
+    for method in methods:
+        p = sampling_probabilities(Q, method)
+        for n in sizes:
+            errors = [_one_error(L, draw(p, n, seed + r, method), truth, off) for r in range(draws)]
+            different, absolute, relative = np.sqrt(np.mean(np.square(errors), axis=0))
+            rows.append(ResamplingError(method, n, float(different), float(absolute), float(relative)))
+    return rows
+
+
+def _one_error(L_KN: Array, d: Draw, truth: Array, off: NDArray[np.bool_]) -> tuple[float, float, float]:
+    got = square_distances(resampled_coordinates(L_KN[:, d.index], d, 1.0 / (2.0 * LN2)))
+    absolute = float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
+    relative = float(np.sqrt(np.mean(((got - truth)[off] / truth[off]) ** 2))) if off.any() else math.nan
+    return len(d.index), absolute, relative
+
+
+def add_models(
+    L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, mean_bytes: float, clip_threshold: float = -math.inf
+) -> Array:
+    """(K + M) x u scaled Q of a map and M models scored on its drawn texts alone.
+
+    `L_Ku` are the old map's drawn columns (clipped already), `new_Mu` the new values, clipped at the old threshold.
+    """
+    new = np.maximum(np.asarray(new_Mu, dtype=np.float64), clip_threshold)
+    old = np.asarray(L_Ku, dtype=np.float64)
+    if new.shape[1:] != (len(d.index),) or old.shape[1:] != (len(d.index),):
+        raise KltuiError(
+            f"{len(d.index)} texts were drawn, but values for {old.shape[-1]} and {new.shape[-1]} are given",
+            "score the new model on the drawn texts, in their order",
+        )
+    return resampled_coordinates(np.concatenate([old, new]), d, mean_bytes)

@@ -1,0 +1,99 @@
+"""How sure a picture is: maps from resampled texts, laid over the picture, one ellipse per model.
+
+Resampled pictures are Procrustes-aligned (shift, rotation, reflection, one scale), since a picture has no fixed
+orientation. Source: arXiv 2505.15428, Figures 1 and 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis import embed
+from kltui.analysis.resample import draw, resampled_coordinates, sampling_probabilities
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipse:
+    """Where a model may lie in a picture: centre, half axes (of one standard deviation), direction in degrees."""
+
+    name: str
+    x: float
+    y: float
+    major: float
+    minor: float
+    angle: float
+
+    def scaled(self, share: float = 0.95) -> Ellipse:
+        """The ellipse that holds `share` of a normal cloud."""
+        factor = math.sqrt(-2.0 * math.log(1.0 - share))
+        return Ellipse(self.name, self.x, self.y, self.major * factor, self.minor * factor, self.angle)
+
+
+def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
+    """`moving` shifted, rotated, reflected and scaled as a whole onto `fixed` with the least squared error, K x d."""
+    moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
+    centre = fixed.mean(axis=0)
+    a, b = moving - moving.mean(axis=0), fixed - centre
+    u, s, vt = np.linalg.svd(a.T @ b)
+    size = float((a * a).sum())
+    scale = float(s.sum()) / size if size > 0 else 0.0
+    out: Array = scale * (a @ u @ vt) + centre
+    return out
+
+
+def resampled_pictures(
+    L_KN: ArrayLike,
+    text_bytes_N: ArrayLike,
+    *,
+    method: str = "pca",
+    sampling: str = "uniform",
+    n: int = 0,
+    draws: int = 20,
+    seed: int = 42,
+    perplexity: float = 30.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Array, Array]:
+    """(K x 2 picture, draws x K x 2 pictures from n resampled texts laid over it); n = 0: as many as the map has."""
+    if method not in ("pca", "tsne"):
+        raise KltuiError(f"no error ellipses for {method!r} pictures", "known: pca, tsne")
+    used = embed.complete_texts(L_KN)
+    L = np.asarray(L_KN, dtype=np.float64)[:, used]
+    mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
+
+    def picture(Q: Array) -> Array:
+        return embed.pca(Q, 2) if method == "pca" else embed.tsne(Q, 2, perplexity, seed)
+
+    Q = embed.scaled_coordinates(L, np.full(len(used), mean_bytes))
+    fixed = picture(Q)
+    p = sampling_probabilities(Q, sampling)
+    clouds = np.empty((draws, *fixed.shape))
+    for r in range(draws):
+        d = draw(p, n or len(used), seed + r, sampling)
+        clouds[r] = procrustes(picture(resampled_coordinates(L[:, d.index], d, mean_bytes)), fixed)
+        if progress:
+            progress(r + 1, draws)
+    return fixed, clouds
+
+
+def ellipses(clouds_RK2: ArrayLike, names: list[str]) -> list[Ellipse]:
+    """One standard-deviation ellipse per model from R aligned pictures."""
+    clouds = np.asarray(clouds_RK2, dtype=np.float64)
+    return [_ellipse(name, clouds[:, k]) for k, name in enumerate(names)]
+
+
+def _ellipse(name: str, cloud_R2: Array) -> Ellipse:
+    x, y = cloud_R2.mean(axis=0)
+    if len(cloud_R2) < 2:
+        return Ellipse(name, float(x), float(y), math.nan, math.nan, 0.0)
+    values, vectors = np.linalg.eigh(np.cov(cloud_R2.T))
+    minor, major = np.sqrt(np.maximum(values, 0.0))
+    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1])) % 180.0
+    return Ellipse(name, float(x), float(y), float(major), float(minor), angle)
