@@ -20,11 +20,12 @@ _MOST_DECADES = 300.0
 
 @dataclass(frozen=True)
 class Axis:
-    """Limits `low` < `high` on the axis' own scale: data, log10 of data, or log10(1 + data)."""
+    """Limits `low` < `high` on the axis' own scale: data, log10 of data, or log10(1 + data); `whole`: of integers."""
 
     scale: Scale
     low: float
     high: float
+    whole: bool = False
 
     @staticmethod
     def forward(values: Floats, scale: Scale) -> Floats:
@@ -68,7 +69,9 @@ class Axis:
         if largest > (_MOST_LINEAR if self.scale == "linear" else _MOST_DECADES):
             return []
         if self.scale == "linear":
-            return linear_ticks(self.low, self.high, most)
+            return linear_ticks(
+                self.low, self.high, min(most, max(1, int(self.span))) if self.whole else most
+            )
         if self.scale == "log":
             return decade_ticks(self.low, self.high, most)
         decades = [t for t in decade_ticks(0.0, max(self.high, 0.0), most - 1) if t.at > 0 or most > 2]
@@ -88,9 +91,11 @@ def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -
         if np.isfinite(ends).all():
             scaled = ends
     low, high = float(np.nanmin(scaled)), float(np.nanmax(scaled))
+    finite = scaled[np.isfinite(scaled)]
+    whole = scale == "linear" and high - low >= 1 and bool((finite == np.floor(finite)).all())
     half = high / 2 - low / 2
     if half <= 1e-9 * max(abs(low), abs(high)) or half < 1e-300:
         pad = 0.5 if scale != "linear" else max(abs(low) * 0.05, abs(high) * 0.05)
         pad = pad if pad > 1e-290 else 0.5
         low, high = max(low - pad, -1e308), min(high + pad, 1e308)
-    return Axis(scale, low, high)
+    return Axis(scale, low, high, whole)

@@ -8,7 +8,6 @@ Names are printable: characters that could steer a terminal stand as U+FFFD, in 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import shutil
@@ -21,7 +20,7 @@ import numpy as np
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.view.report import checked, report_on
+from kltui.view.report import checked, report_on, write_json
 from kltui.view.sections.context import Context, silent
 from kltui.view.sections.loss import losses
 
@@ -116,10 +115,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 
 
 def _write_json(ctx: Context, path: Path) -> None:
-    made = report_on(ctx).as_dict()
     with path.open("w", encoding="utf-8") as file:
-        json.dump(made, file, indent=1, allow_nan=False)
-        file.write("\n")
+        write_json(report_on(ctx), file)
         _flushed(file)
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from kltui import __version__
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
-from kltui.view.sections import SECTIONS, Builder
+from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Context, silent
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import words
@@ -147,14 +147,20 @@ def print_report(
 
     made = report(ws, sections, preprocess, narrate)
     if as_json:
-        json.dump(made.as_dict(), data, indent=1, allow_nan=False)
-        data.write("\n")
+        write_json(made, data)
     else:
-        _print_sections(made, width, data, ascii_only)
+        write_text(made, data, width, ascii_only)
     data.flush()
 
 
-def _print_sections(made: Report, width: int | None, stream: TextIO, ascii_only: bool) -> None:
+def write_json(made: Report, stream: TextIO) -> None:
+    """Writes a report as one JSON object."""
+    json.dump(made.as_dict(), stream, indent=1, allow_nan=False)
+    stream.write("\n")
+
+
+def write_text(made: Report, stream: TextIO, width: int | None = None, ascii_only: bool = False) -> None:
+    """Writes a report as tables and plots, section by section, coloured where the stream is a terminal."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
     buffer = _Buffer("ascii" if ascii_only or not encoding.startswith("utf") else encoding)
     on_terminal = stream.isatty()
@@ -213,8 +219,10 @@ def _shown(section: Section) -> RenderableType:
         parts.append(Text.assemble((lead, "bold"), words(section.message)))
         if section.hint:
             parts.append(Padding(words(section.hint), (0, 0, 0, 2)))
-    for block in section.blocks:
-        parts += [block, Text("")]
+    for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=False):
+        parts.append(block)
+        if not (isinstance(block, Text) and isinstance(following, Text)):
+            parts.append(Text(""))
     parts += [Padding(words(note, "dim"), (0, 0, 0, 2)) for note in section.notes]
     return Group(*parts, Text(""))
 

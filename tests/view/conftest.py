@@ -12,8 +12,8 @@ from kltui.workspace import Workspace
 
 sys.path.insert(0, str(Path(__file__).parent))  # small_workspace
 
-from small_workspace import Builder  # noqa: E402
-from small_workspace import suite as made_suite  # noqa: E402
+from small_workspace import Builder
+from small_workspace import suite as made_suite
 
 
 @pytest.fixture(scope="session")

@@ -24,15 +24,20 @@ def rows_of(text: str) -> list[str]:
 
 
 def test_a_diagonal_is_drawn_dot_for_dot() -> None:
-    text = draw([Series("", [0, 1], [0, 1], markers=False)], Frame(), Style(width=24, height=6))
+    text = draw([Series("", [0.5, 1.5], [0.5, 1.5], markers=False)], Frame(), Style(width=24, height=6))
     assert rows_of(text) == [
-        "1.0┤               ⣀⡠⠤⠒⠉",
-        "0.5┤          ⣀⡠⠔⠒⠉",
+        "1.5┤               ⣀⡠⠤⠒⠉",
+        "1.0┤          ⣀⡠⠔⠒⠉",
         "   │     ⣀⠤⠔⠊⠉",
-        "  0┤⣀⠤⠒⠊⠉",
+        "0.5┤⣀⠤⠒⠊⠉",
         "   └┬─────────┬────────┬",
-        "    0        0.5    1.0",
+        "   0.5       1.0    1.5",
     ]
+
+
+def test_whole_numbers_have_whole_ticks() -> None:
+    text = line_plot([Series("", [1, 2, 3], [0.5, 1, 2])], width=60)
+    assert rows_of(text)[-1].split() == ["1", "2", "3"]
 
 
 def test_a_gap_is_where_a_value_is_not_finite() -> None:

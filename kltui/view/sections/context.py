@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.analysis.floors import noise_floor
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError
 from kltui.view.tables import count, figure
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.embed import Method
     from kltui.analysis.map import Map
     from kltui.store import CheckpointRow
     from kltui.workspace import Workspace
@@ -24,10 +27,7 @@ if TYPE_CHECKING:
 LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
-# Error of a text's log-likelihood in float32, in nats: what another batch composition may change.
-FLOAT32_NATS = 1e-4
-# KL floors in bits/byte measured at -2300 nats per text: logits of that dtype, float32 softmax, float64 sums.
-HALF_FLOORS = {"float16": 1e-6, "bfloat16": 5e-5}
+SECONDS_BETWEEN = 2.0
 
 
 def silent(_message: str) -> None:
@@ -41,7 +41,9 @@ class Context:
     ws: Workspace
     preprocess: str = "none"
     narrate: Callable[[str], None] = silent
-    warnings: list[str] = field(default_factory=list)
+    weight_problems: list[str] = field(default_factory=list)
+    picture_problems: list[KltuiError] = field(default_factory=list)
+    _said: float = -math.inf
 
     @cached_property
     def rows(self) -> list[CheckpointRow]:
@@ -66,31 +68,35 @@ class Context:
         return self.ws.map(layers=True)
 
     @cached_property
-    def pictures(self) -> dict[str, NDArray[np.float64]]:
+    def pictures(self) -> dict[Method, NDArray[np.float64]]:
         """K x dims coordinates by method: t-SNE (2, where points exceed the perplexity), PCA and MDS (3 each).
 
-        MDS is absent where a pair of vectors has no KL.
+        A method that this map cannot have is absent and told in `picture_problems`.
         """
         found = {}
+        wanted: list[tuple[Method, int]] = [("pca", 3), ("mds", 3)]
         if len(self.map) > PERPLEXITY:
             self.narrate(f"t-SNE of {len(self.map)} points")
-            found["tsne"] = self.map.coordinates("tsne", 2, perplexity=PERPLEXITY)
-        found["pca"] = self.map.coordinates("pca", 3)
-        if np.isfinite(self.map.kl()).all():
-            found["mds"] = self.map.coordinates("mds", 3)
+            wanted.insert(0, ("tsne", 2))
+        for method, dims in wanted:
+            try:
+                found[method] = self.map.coordinates(method, dims, perplexity=PERPLEXITY)
+            except KltuiError as error:
+                self.picture_problems.append(error)
         return found
 
     @cached_property
     def weight_sqdist(self) -> dict[tuple[str, str], float]:
         """Squared weight distances by names, missing ones computed where the files are at hand."""
-        try:
-            return self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
-        except KltuiError as error:
-            self.warnings.append(f"weight distances not computed: {error.message}")
-            return self.ws.weight_distances(compute=False)
+        found = self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
+        self.weight_problems = list(self.ws.weight_problems)
+        return found
 
     def _weights_progress(self, run: str, done: int, total: int) -> None:
-        self.narrate(f"weight distances of {run}: {done} of {total}")
+        now = time.monotonic()
+        if now - self._said >= SECONDS_BETWEEN or done >= total:
+            self._said = now
+            self.narrate(f"weight distances of {run}: {done / max(total, 1):.0%}")
 
     @cached_property
     def exponents(self) -> list[Exponent]:
@@ -119,9 +125,7 @@ class Context:
     @cached_property
     def floor(self) -> float:
         """KL in bits/byte below which the dtype's rounding rules; NaN when unknown."""
-        if self.dtype == "float32":
-            return FLOAT32_NATS**2 / (self.raw.mean_bytes * LN2)
-        return HALF_FLOORS.get(self.dtype, math.nan)
+        return noise_floor(self.dtype, self.raw.mean_bytes)
 
     @property
     def basis(self) -> str:

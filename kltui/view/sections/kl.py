@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.kl import KL
 from kltui.analysis.map import ConsecutiveKL, Map
+from kltui.analysis.scale import locate
 from kltui.view.sections.context import Context, below, finals
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import UNDEFINED, count, figure, table, with_error, words
@@ -27,7 +28,7 @@ def kl(ctx: Context) -> Section:
             f"only {count(len(rows), 'run')} on the map, and KL here is between runs",
             "score a second run or model on the same corpus",
         )
-    chosen = ctx.map.select(rows)
+    chosen = _side_by_side(ctx.map.select(rows))
     pairs = [
         (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
         for i, j in combinations(range(len(rows)), 2)
@@ -36,6 +37,7 @@ def kl(ctx: Context) -> Section:
     blocks += _pair_blocks(pairs, ctx.floor)
     dropped = sum(p.n_dropped > 0 for _, _, p in pairs)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
+    notes.append("published like: the setting whose published median is nearest in ratio")
     if dropped:
         notes.append(
             f"{count(dropped, 'pair')} with texts that one side lacks: those texts are left out of the pair"
@@ -51,11 +53,19 @@ def kl(ctx: Context) -> Section:
                 "kl_nats_per_text": p.nats,
                 "texts": p.n_texts,
                 "dropped": p.n_dropped,
+                "nearest_published": locate(p.value).nearest,
             }
             for a, b, p in pairs
         ],
     }
     return Section("kl", "KL between final checkpoints", tuple(blocks), tuple(notes), data)
+
+
+def _side_by_side(chosen: Map) -> Map:
+    """The same vectors with like ones beside each other, where clustering is defined."""
+    if len(chosen) < 3 or not np.isfinite(chosen.kl()).all():
+        return chosen
+    return chosen.select(chosen.clustering().order.tolist())
 
 
 def _matrix(chosen: Map) -> RenderableType:
@@ -78,8 +88,19 @@ def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[Rendera
     if len(order) > PAIRS_SHOWN:
         half = PAIRS_SHOWN // 2
         shown = order[:half] + order[-half:]
-    rows = [[a, b, with_error(p.value, p.se) + below(p.value, floor), str(p.n_texts)] for a, b, p in shown]
-    blocks: list[RenderableType] = [table(["a", "b", "KL ± se", "texts"], rows, left=(0, 1))]
+    rows = [
+        [
+            a,
+            b,
+            with_error(p.value, p.se) + below(p.value, floor),
+            str(p.n_texts),
+            locate(p.value).nearest or "-",
+        ]
+        for a, b, p in shown
+    ]
+    blocks: list[RenderableType] = [
+        table(["a", "b", "KL ± se", "texts", "published like"], rows, left=(0, 1, 4))
+    ]
     if shown is not order:
         blocks.append(
             words(f"the {len(shown) // 2} nearest and farthest of {len(order)} pairs; --json has them all")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
+
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from kltui.analysis.embed import explained_variance, scaled_coordinates
+from kltui.analysis.embed import Method, explained_variance, scaled_coordinates
 from kltui.analysis.map import Map
+from kltui.analysis.shape import AgainstNull
 from kltui.view.sections.context import PERPLEXITY, Context, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
-from kltui.view.tables import count, figure
+from kltui.view.tables import count, figure, table
 from kltui.view.textplot import Frame, Series
 
 Array = NDArray[np.float64]
 HEIGHT = 24
+WALKS = 20
 
 
 def trajectories(ctx: Context) -> Section:
@@ -23,12 +28,48 @@ def trajectories(ctx: Context) -> Section:
     if len(shown) < 2:
         raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
     pictures = ctx.pictures
-    data: dict[str, object] = {"vectors": len(shown), "points": _points(shown, pictures)}
-    notes = [ctx.basis, *_notes(shown, pictures, data)]
-    return Section("trajectories", "Trajectories", tuple(_plots(ctx, pictures)), tuple(notes), data)
+    if not pictures:
+        raise ctx.picture_problems[0]
+    shapes = shown.shapes(WALKS)
+    data: dict[str, object] = {
+        "vectors": len(shown),
+        "points": _points(shown, pictures),
+        "shapes": [asdict(s) for s in shapes],
+    }
+    notes = [ctx.basis, *_notes(shown, pictures, data), *(p.message for p in ctx.picture_problems)]
+    blocks = _plots(ctx, pictures)
+    if shapes:
+        blocks.append(_shape_table(shapes))
+        notes.append(
+            f"length in sqrt(bits/byte); straight: chord over length; turning: median angle between steps (90 for a"
+            f" random walk); winding: turns of the PCA picture; null: medians of {WALKS} random walks of the same"
+            " step lengths, which wind too"
+        )
+    return Section("trajectories", "Trajectories", tuple(blocks), tuple(notes), data)
 
 
-def _notes(shown: Map, pictures: dict[str, Array], data: dict[str, object]) -> list[str]:
+def _shape_table(shapes: list[AgainstNull]) -> RenderableType:
+    rows = [
+        [
+            s.shape.run,
+            figure(s.shape.arc_length),
+            figure(s.shape.straightness, 2),
+            figure(s.null_straightness, 2),
+            _degrees(s.shape.turning),
+            _degrees(s.null_turning),
+            figure(abs(s.shape.winding), 2),
+            figure(s.null_winding, 2),
+        ]
+        for s in shapes
+    ]
+    return table(["run", "length", "straight", "null", "turning", "null", "winding", "null"], rows)
+
+
+def _degrees(angle: float) -> str:
+    return figure(angle) if math.isnan(angle) else f"{angle:.0f}"
+
+
+def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -> list[str]:
     """What each picture is and keeps; the figures also go into `data`."""
     if "tsne" in pictures:
         notes = [f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit"]
@@ -43,17 +84,19 @@ def _notes(shown: Map, pictures: dict[str, Array], data: dict[str, object]) -> l
     if "mds" in pictures:
         data["mds_stress_2d"] = stress = shown.stress(pictures["mds"][:, :2])
         notes.append(f"MDS keeps distances (sqrt of bits/byte): stress-1 {figure(stress, 2)} in 2 dimensions")
-    else:
-        notes.append("MDS is not here: some pairs have no KL")
     return notes
 
 
-def _plots(ctx: Context, pictures: dict[str, Array]) -> list[RenderableType]:
-    titles = {"tsne": "t-SNE", "pca": "PCA, sqrt(bits/byte)", "mds": "MDS, sqrt(bits/byte)"}
-    wanted = ("tsne", "pca") if "tsne" in pictures else ("pca",)
+def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
+    titles: dict[Method, str] = {
+        "tsne": "t-SNE",
+        "pca": "PCA, sqrt(bits/byte)",
+        "mds": "MDS, sqrt(bits/byte)",
+    }
     return [
         Plot(curves(ctx.map, pictures[method], ctx.slots), Frame(titles[method], equal=True), HEIGHT)
-        for method in wanted
+        for method in ("tsne", "pca")
+        if method in pictures
     ]
 
 
@@ -72,7 +115,7 @@ def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
     return series
 
 
-def _points(shown: Map, pictures: dict[str, Array]) -> list[dict[str, object]]:
+def _points(shown: Map, pictures: dict[Method, Array]) -> list[dict[str, object]]:
     return [
         {
             "name": point.name,

@@ -1,0 +1,34 @@
+"""The sections of a report, in the order they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kltui.view.sections.context import Context
+from kltui.view.sections.diffusion import diffusion
+from kltui.view.sections.drivers import drivers
+from kltui.view.sections.kl import consecutive, kl
+from kltui.view.sections.layers import layers
+from kltui.view.sections.loss import loss
+from kltui.view.sections.overview import overview
+from kltui.view.sections.quantisation import quantisation
+from kltui.view.sections.scale import scale
+from kltui.view.sections.section import Section
+from kltui.view.sections.stabilisation import stabilisation
+from kltui.view.sections.trajectories import trajectories
+
+Builder = Callable[[Context], Section]
+
+SECTIONS: dict[str, Builder] = {
+    "overview": overview,
+    "loss": loss,
+    "kl": kl,
+    "consecutive": consecutive,
+    "scale": scale,
+    "trajectories": trajectories,
+    "diffusion": diffusion,
+    "layers": layers,
+    "quantisation": quantisation,
+    "stabilisation": stabilisation,
+    "drivers": drivers,
+}

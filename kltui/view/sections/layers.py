@@ -1,0 +1,99 @@
+"""Layers: KL between neighbouring lens vectors of a model, from the embedding output to the last layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from kltui.analysis.kl import KL
+from kltui.analysis.map import Map
+from kltui.view.sections.context import Context, corpus_words
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import figure, table, with_error
+from kltui.view.textplot import Frame, Series
+
+CURVES_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Thread:
+    """One model's lens vectors by layer: KL of each to the next stored one, and of the last to the final vector."""
+
+    model: str
+    steps: tuple[tuple[int, int, KL], ...]
+    to_final: KL | None
+
+
+def threads(shown: Map) -> list[Thread]:
+    """The thread of every run's last checkpoint that has lens vectors, variants apart, in the map's order."""
+    held: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
+    for row, p in enumerate(shown.points):
+        if p.layer is not None:
+            steps = held.setdefault((p.run, p.quantization), {})
+            steps.setdefault(-1 if p.step is None else p.step, {})[p.layer] = row
+    return [_thread(shown, steps[max(steps)]) for steps in held.values()]
+
+
+def _thread(shown: Map, rows: dict[int, int]) -> Thread:
+    order = sorted(rows)
+    model = shown.points[rows[order[0]]].name.rpartition("#")[0]
+    steps = tuple((a, b, shown.pair_rows(rows[a], rows[b])) for a, b in pairwise(order))
+    known = model in shown.names
+    return Thread(model, steps, shown.pair_rows(rows[order[-1]], shown.row(model)) if known else None)
+
+
+def layers(ctx: Context) -> Section:
+    """Adjacent-layer KL of every run's last checkpoint with lens vectors: table and curve over layers."""
+    if not any(row.layers for row in ctx.rows):
+        raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
+    shown = ctx.layered
+    found = [t for t in threads(shown) if t.steps]
+    if not found:
+        raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
+    series = [
+        Series(t.model, [b for _, b, _ in t.steps], [kl.value for _, _, kl in t.steps])
+        for t in found[:CURVES_SHOWN]
+    ]
+    blocks = (
+        table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in found]),
+        Plot(series, Frame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
+    )
+    notes = (
+        "bits/byte ± standard error over texts; layer 0 is the embedding output; each layer is read through the"
+        " model's own norm and head",
+        f"raw lens vectors of each run's last checkpoint; {corpus_words(shown)}",
+    )
+    return Section(
+        "layers", "Layers", blocks, notes, {"unit": "bits/byte", "models": [_data(t) for t in found]}
+    )
+
+
+def _row(t: Thread) -> list[str]:
+    values = [kl.value for _, _, kl in t.steps]
+    finite = [v for v in values if math.isfinite(v)]
+    first, last = t.steps[0], t.steps[-1]
+    value, _, se = with_error(last[2].value, last[2].se).partition(" ± ")
+    top = max(t.steps, key=lambda s: s[2].value if math.isfinite(s[2].value) else -math.inf)
+    return [
+        t.model,
+        str(len(t.steps)),
+        f"{first[0]}>{first[1]}: {figure(first[2].value)}",
+        figure(float(np.median(finite)) if finite else math.nan),
+        f"{top[0]}>{top[1]}: {figure(top[2].value)}",
+        f"{last[0]}>{last[1]}: {value}",
+        se or "-",
+    ]
+
+
+def _data(t: Thread) -> dict[str, object]:
+    return {
+        "model": t.model,
+        "adjacent": [
+            {"from": a, "to": b, "kl_bits_per_byte": kl.value, "se": kl.se, "texts": kl.n_texts}
+            for a, b, kl in t.steps
+        ],
+        "last_layer_to_final": None if t.to_final is None else t.to_final.value,
+    }

@@ -1,0 +1,71 @@
+"""The scale of KL: the ten published settings, each with what this workspace's lineage holds of it."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import RenderableType
+
+from kltui.analysis.map import Map
+from kltui.analysis.scale import ScaleRow
+from kltui.view.sections.context import Context, below, corpus_words, preparation
+from kltui.view.sections.section import Section
+from kltui.view.tables import figure, table, words
+
+
+def scale(ctx: Context) -> Section:
+    """Median, quartiles and count of each setting here, in bits/byte, beside the published median."""
+    used = ctx.layered if ctx.preprocess == "none" else ctx.map
+    rows = used.scale(pretraining=False)
+    blocks: list[RenderableType] = [
+        table(
+            ["setting", "pairs", "median here", "quartiles", "published"], [_row(r, ctx.floor) for r in rows]
+        )
+    ]
+    missing = [r for r in rows if not r.n]
+    blocks += [words(f"{r.setting}: {r.note}") for r in missing]
+    notes = [
+        "published: medians of arXiv 2505.15353 for Pythia and hub models; what is found here is this workspace's own",
+        _basis(ctx, used),
+        ctx.floor_words,
+        *(f"{r.setting}: {r.note}" for r in rows if r.n),
+    ]
+    return Section(
+        "scale",
+        "The scale of KL",
+        tuple(blocks),
+        tuple(notes),
+        {"unit": "bits/byte", "settings": _data(rows)},
+    )
+
+
+def _basis(ctx: Context, used: Map) -> str:
+    if ctx.preprocess != "none":
+        return f"{ctx.basis}; lens vectors have no preprocessing and are left out"
+    return f"{preparation(used)} of final layers, lens vectors for layers; {corpus_words(used)}"
+
+
+def _row(r: ScaleRow, floor: float) -> list[str]:
+    if not r.n:
+        return [r.setting, "none", "-", "-", figure(r.published, 2)]
+    quartiles = f"{figure(r.q25)} to {figure(r.q75)}" if r.n > 1 else "-"
+    return [r.setting, str(r.n), figure(r.median) + below(r.median, floor), quartiles, figure(r.published, 2)]
+
+
+def _data(rows: list[ScaleRow]) -> list[dict[str, object]]:
+    return [
+        {
+            "setting": r.setting,
+            "pairs": r.n,
+            "median": r.median,
+            "q25": r.q25,
+            "q75": r.q75,
+            "low": r.low,
+            "high": r.high,
+            "published": r.published,
+            "ratio_to_published": r.median / r.published if r.n else math.nan,
+            "note": r.note,
+            "names": [list(pair) for pair in r.pairs],
+        }
+        for r in rows
+    ]

@@ -1,0 +1,151 @@
+"""Exported files: names, columns to the letter, values, empty fields, and all or nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_workspace import STEPS, Builder
+
+from kltui.errors import KltuiError, UsageError
+from kltui.view.export import export
+from kltui.workspace import Workspace
+
+COLUMNS = {
+    "kl.csv": "a,b,kl_bits_per_byte,se",
+    "consecutive.csv": "run,step_from,step_to,kl_bits_per_byte,se",
+    "diffusion.csv": "run,start,c_q,r2_q,c_w,r2_w",
+    "weights.csv": "run,step_from,step_to,sqdist",
+    "coordinates.csv": "name,method,x,y,z",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(suite: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "out"
+    export(suite, out)
+    return out
+
+
+@pytest.fixture
+def without_tsne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are spent once, in `folder`."""
+    monkeypatch.setattr("kltui.view.sections.context.PERPLEXITY", 10_000)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_exactly_the_files_of_the_contract(folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["loglik.npz", "checkpoints.csv", "report.json", *COLUMNS]
+    )
+    for name, header in COLUMNS.items():
+        assert (folder / name).read_text().split("\n")[0] == header
+
+
+def test_the_npz_holds_the_vectors_without_pickles(suite: Workspace, folder: Path) -> None:
+    shown = suite.map()
+    with np.load(folder / "loglik.npz", allow_pickle=False) as npz:
+        assert set(npz.files) == {"loglik", "names", "text_bytes", "n_scored"}
+        np.testing.assert_array_equal(npz["loglik"], shown.loglik_KN)
+        assert npz["names"].tolist() == shown.names and npz["loglik"].dtype == np.float64
+        np.testing.assert_array_equal(npz["text_bytes"], shown.text_bytes_N)
+        np.testing.assert_array_equal(npz["n_scored"], shown.n_scored_KN)
+
+
+def test_tables_hold_every_value_in_full(suite: Workspace, folder: Path) -> None:
+    shown, kl = suite.map(), suite.map().kl()
+    pairs = rows(folder / "kl.csv")
+    assert len(pairs) == len(shown) * (len(shown) - 1) // 2
+    for r in pairs[:: len(pairs) // 50]:
+        assert float(r["kl_bits_per_byte"]) == pytest.approx(
+            kl[shown.row(r["a"]), shown.row(r["b"])], rel=1e-12
+        )
+    first = shown.consecutive()[0]
+    row = rows(folder / "consecutive.csv")[0]
+    assert (row["run"], int(row["step_from"]), float(row["kl_bits_per_byte"]), float(row["se"])) == (
+        first.run,
+        first.step_from,
+        first.kl,
+        first.se,
+    )
+    weights = rows(folder / "weights.csv")
+    assert all(float(r["sqdist"]) == int(r["step_to"]) - int(r["step_from"]) for r in weights)
+    assert len(weights) == 4 * sum(min(10, len(STEPS) - 1 - i) for i in range(len(STEPS)))
+    assert all(float(r["c_w"]) == pytest.approx(1) for r in rows(folder / "diffusion.csv"))
+    places = rows(folder / "coordinates.csv")
+    assert {r["method"] for r in places} == {"tsne", "pca", "mds"}
+    assert all((r["z"] == "") == (r["method"] == "tsne") for r in places)
+    assert len(rows(folder / "checkpoints.csv")) == len(suite.checkpoints())
+    assert json.loads((folder / "report.json").read_text())["preprocess"] == "none"
+
+
+def test_undefined_and_absent_values_are_empty_fields(builder: Builder, tmp_path: Path) -> None:
+    half = np.arange(builder.n_texts) % 2 == 0
+    builder.add(builder.checkpoint("even"), np.where(half, builder.base_N, np.nan))
+    builder.add(builder.checkpoint("odd"), np.where(half, np.nan, builder.base_N))
+    builder.add(builder.checkpoint("later", 3), builder.base_N * 1.1)
+    builder.add(builder.checkpoint("later", 5), None)
+    with builder.open() as ws:
+        with pytest.raises(KltuiError, match="only 0 texts"):
+            ws.map().coordinates("pca")
+        export(ws, tmp_path / "out")
+    pairs = {(r["a"], r["b"]): r for r in rows(tmp_path / "out" / "kl.csv")}
+    assert pairs["even", "odd"]["kl_bits_per_byte"] == "" == pairs["even", "odd"]["se"]
+    checkpoints = {r["name"]: r for r in rows(tmp_path / "out" / "checkpoints.csv")}
+    assert checkpoints["even"]["step"] == "" and checkpoints["later@5"]["mean_loglik_nats"] == ""
+    assert (tmp_path / "out" / "coordinates.csv").read_text() == "name,method,x,y,z\n"
+    assert (tmp_path / "out" / "weights.csv").read_text() == "run,step_from,step_to,sqdist\n"
+
+
+@pytest.mark.usefixtures("without_tsne")
+def test_preprocessed_vectors_are_what_is_exported(suite: Workspace, tmp_path: Path) -> None:
+    export(suite, tmp_path, preprocess="clip")
+    clipped = suite.map(preprocess="clip")
+    with np.load(tmp_path / "loglik.npz") as npz:
+        np.testing.assert_array_equal(npz["loglik"], clipped.loglik_KN)
+    row = rows(tmp_path / "kl.csv")[0]
+    assert float(row["kl_bits_per_byte"]) == pytest.approx(clipped.kl()[0, 1])
+    assert json.loads((tmp_path / "report.json").read_text())["preprocessing"]["mode"] == "clip"
+
+
+@pytest.mark.usefixtures("without_tsne")
+def test_nothing_is_touched_when_it_fails(
+    suite: Workspace, tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kl.csv").write_text("mine")
+    with builder.open() as empty, pytest.raises(KltuiError, match="nothing is scored"):
+        export(empty, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UsageError):
+        export(suite, tmp_path, preprocess="wash")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kltui.view.export._write_json", full)
+    with pytest.raises(KltuiError, match="No space left"):
+        export(suite, tmp_path)
+    assert (tmp_path / "kl.csv").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kl.csv", "work"]
+
+
+def test_names_are_printable_in_every_file(builder: Builder, tmp_path: Path) -> None:
+    evil = 'a,"b\x1b[2J\nc'
+    builder.run(evil, STEPS[:4])
+    with builder.open() as ws:
+        paths = export(ws, tmp_path / "out")
+    for path in paths:
+        if path.suffix == ".csv":
+            text = path.read_text(encoding="utf-8")
+            assert "\x1b" not in text
+            assert len(rows(path)) == text.count("\n") - 1
+    names = {r["name"] for r in rows(tmp_path / "out" / "checkpoints.csv")}
+    with np.load(tmp_path / "out" / "loglik.npz") as npz:
+        assert set(npz["names"].tolist()) == names
