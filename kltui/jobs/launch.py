@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from kltui.jobs.process import python_command
 from kltui.safe import safe_text
 from kltui.store import JobRow
 
-# Kept so that a child that ends while its starter lives is reaped and leaves no zombie.
-_started: list[subprocess.Popen[bytes]] = []
+# Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
+_started: list[int] = []
 
 
 def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
@@ -30,18 +29,29 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
     logs = Path(job.workspace) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job_path.stem}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            python_command("kltui.cli", "main", "--batch", str(job_path.resolve()), *extra_args),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd=Path(job.workspace),
-            env=os.environ | {"KLTUI_LOG": str(log)},
+    command = python_command("kltui.cli", "main", "--batch", str(job_path.resolve()), *extra_args)
+    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+        # Not subprocess.Popen: that object wants to be waited for, and this process is meant to be left behind.
+        pid = os.posix_spawn(
+            command[0],
+            command,
+            os.environ | {"KLTUI_LOG": str(log)},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+            ],
+            setsid=True,
         )
-    _started[:] = [p for p in _started if p.poll() is None] + [process]
-    return process.pid
+    _started[:] = [p for p in _started if _still_runs(p)] + [pid]
+    return pid
+
+
+def _still_runs(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
 
 
 def stop(job: JobRow) -> None:
