@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-import sys
+import os
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
+from kltui.jobs.process import python_command
 from kltui.tui.data import Reader, Snapshot
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
 
     Array = NDArray[np.float64]
+
+
+# One thread: t-SNE's threads spin while they wait, and beside a scoring job that costs more than it brings.
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Atlas:
@@ -51,14 +56,16 @@ class Atlas:
         """The map of all final vectors. Raises KltuiError when nothing is scored."""
         async with self._lock:
             version = self.version
-            if self._map is None or self._map_version != version:
-                self._map = await self._reader.read(lambda ws: ws.map())
+            found = self._map
+            if found is None or self._map_version != version:
+                found = self._map = await self._reader.read(lambda ws: ws.map())
                 self._map_version, self._kept = version, {}
-            return self._map
+            return found
 
     async def layers(self, names: tuple[str, ...]) -> Map:
         """The map of the lens vectors of some checkpoints. Raises KltuiError where they have none."""
-        return await self._once(f"layers {names}", lambda: None, names=names)
+        found: Map = await self._once(f"layers {names}", lambda: None, names=names)
+        return found
 
     async def _once(self, key: str, work: Any, names: tuple[str, ...] | None = None) -> Any:
         version = self.version
@@ -112,9 +119,12 @@ class Atlas:
         data = io.BytesIO()
         np.save(data, scores)
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kltui.tui.embed_worker",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            *python_command("kltui.tui.embed_worker", "main"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | QUIET,
+        )
         self._children.add(child)
         try:
             out, complaint = await child.communicate(data.getvalue())

@@ -166,8 +166,10 @@ class Line:
 class TextPane(Pane):
     """A scrolling pane of lines made by `lines(width)`, remade when data or size change."""
 
-    def __init__(self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], **kwargs: str) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], id: str | None = None
+    ) -> None:
+        super().__init__(id=id)
         self.title = title
         self._make = lines
         self._lines: Sequence[Sequence[Span]] | None = None

@@ -74,7 +74,9 @@ class Reader:
 
     async def read(self, question: Callable[[Workspace], Result]) -> Result:
         """The answer of `question`, asked on the reader's thread. Raises KltuiError where there is no workspace."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: question(self._opened()))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: question(self._opened())
+        )
 
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""

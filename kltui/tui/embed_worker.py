@@ -1,12 +1,12 @@
 """t-SNE in a process of its own: principal scores as .npy on stdin, K x 2 coordinates as .npy on stdout.
 
-Run as `python -m kltui.tui.embed_worker`; the interface stays quick while it computes, and ends it when
-the map has changed meanwhile.
+The interface stays quick while it computes, and ends it when the map has changed meanwhile.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import numpy as np
@@ -17,6 +17,7 @@ def main() -> int:
     from kltui.analysis.embed import tsne
     from kltui.errors import KltuiError
 
+    os.nice(5)
     scores = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     try:
         found = tsne(scores, reduce_perplexity=True)
@@ -25,7 +26,3 @@ def main() -> int:
         return 1
     np.save(sys.stdout.buffer, found)
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

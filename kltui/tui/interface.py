@@ -349,7 +349,9 @@ class KltuiApp(App[int], inherit_bindings=False):
             before,
             check,
             changed,
-            hints=("run:NAME  step>=1000  quant:8bit  -status:failed  size: type: tag: parent:  words of the name",),
+            hints=(
+                "run:NAME  step>=1000  quant:8bit  -status:failed  size: type: tag: parent:  words of the name",
+            ),
         )
         self.push_screen(prompt, lambda text: self.set_filter(before if text is None else text))
 

@@ -71,7 +71,11 @@ def last_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
 def start_file(app: KltuiApp) -> None:
     """Asks for a job file and starts it."""
     folder = app.reader.path / "jobs" if app.reader.path else Path.cwd()
-    known = sorted(folder.glob("*.toml"), key=lambda p: p.stat().st_mtime, reverse=True) if folder.is_dir() else []
+    known = (
+        sorted(folder.glob("*.toml"), key=lambda p: p.stat().st_mtime, reverse=True)
+        if folder.is_dir()
+        else []
+    )
     suggested = str(known[0]) if known else "job.toml"
     prompt = prompts.Prompt("Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)))
     app.push_screen(prompt, lambda text: _start(app, Path(text).expanduser()) if text else None)
@@ -108,7 +112,9 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
             chosen = source if source == "demo" else str(Path(source).expanduser().resolve())
             offer(app, entries, {"source": chosen}, scoring)
 
-    hints = ("A list of strings (.json), rows with a text field (.jsonl), a .txt, a folder of texts, or: demo",)
+    hints = (
+        "A list of strings (.json), rows with a text field (.jsonl), a .txt, a folder of texts, or: demo",
+    )
     app.push_screen(prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints), answered)
 
 
@@ -138,7 +144,9 @@ def offer(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry
             app.say(f"written: {path}")
 
     reader = prompts.Reader(
-        "This job", prompts.reading(text, app.look("text")), keys=(("s", "write and start"), ("w", "write only"))
+        "This job",
+        prompts.reading(text, app.look("text")),
+        keys=(("s", "write and start"), ("w", "write only")),
     )
     app.push_screen(reader, answered)
 
@@ -224,7 +232,9 @@ def _ask_folder(app: KltuiApp) -> None:
         if text:
             _confirm_found(app, Path(text).expanduser().resolve())
 
-    app.push_screen(prompts.Prompt("Folder", "", check, hints=("A model folder, or a run folder.",)), answered)
+    app.push_screen(
+        prompts.Prompt("Folder", "", check, hints=("A model folder, or a run folder.",)), answered
+    )
 
 
 def _confirm_found(app: KltuiApp, path: Path) -> None:
@@ -253,7 +263,12 @@ def _ask_repo(app: KltuiApp) -> None:
 
     hint = ("For example EleutherAI/pythia-410m. Its revisions are looked up when the hub can be reached.",)
     prompt = prompts.Prompt("Repository", "", check, hints=hint)
-    app.push_screen(prompt, lambda text: app.run_worker(_with_revisions(app, text.strip())) if text else None)
+
+    def answered(text: str | None) -> None:
+        if text:
+            app.run_worker(_with_revisions(app, text.strip()), group="hub", exclusive=True)
+
+    app.push_screen(prompt, answered)
 
 
 async def _with_revisions(app: KltuiApp, repo: str) -> None:
@@ -276,7 +291,10 @@ async def _with_revisions(app: KltuiApp, repo: str) -> None:
             corpus, scoring = last_tables(app.snapshot.jobs)
             _with_corpus(app, [{"repo": repo, "revisions": text.split() or ["main"]}], corpus, scoring)
 
-    hints = (safe_text(shown, 300), "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}")
+    hints = (
+        safe_text(shown, 300),
+        "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}",
+    )
     app.push_screen(prompts.Prompt("Revisions", "main", check, hints=hints), answered)
 
 
@@ -291,7 +309,7 @@ def _revisions(repo: str) -> list[str]:
     except Exception:  # whatever the network does, the user can still type the names
         return []
     names = [branch.name for branch in branches]
-    return sorted(names, key=lambda n: (step := parse_step(n)) is None and -1 or step or 0)
+    return sorted(names, key=lambda n: ((step := parse_step(n)) is None and -1) or step or 0)
 
 
 def _ask_preset(app: KltuiApp) -> None:

@@ -21,7 +21,12 @@ class Look:
         self._style = lru_cache(maxsize=4096)(self._make)
 
     def __call__(
-        self, ink: str | int = "text", ground: str | int = "ground", *, bold: bool = False, underline: bool = False
+        self,
+        ink: str | int = "text",
+        ground: str | int = "ground",
+        *,
+        bold: bool = False,
+        underline: bool = False,
     ) -> Style:
         """The style of ink on ground, each a role of the palette or an xterm-256 index."""
         return self._style(ink, ground, bold, underline)

@@ -14,6 +14,7 @@ from kltui.tui.views.welcome import welcome
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
+    from kltui.native import Direction
     from kltui.view.planes import Kind, Planes
     from kltui.view.scene import Floats, Scene, Window
 
@@ -26,8 +27,8 @@ class PlotPane(Pane):
 
     marker_kind = 0
 
-    def __init__(self, **kwargs: str) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
         self.scene: Scene | None = None
         self.names: list[str] = []
         self.window: Window | None = None
@@ -231,7 +232,7 @@ class PlotPane(Pane):
             self._planes, self._strips = None, {}
             self.refresh()
 
-    def _towards(self, direction: str) -> None:
+    def _towards(self, direction: Direction) -> None:
         if not self._prepare() or self.scene is None or self._spots is None:
             return
         import numpy as np

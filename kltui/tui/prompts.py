@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
@@ -189,7 +190,10 @@ class Reader(ModalScreen[str | None]):
     """A text to read; ends with one of `keys` (a key name each), or None on esc and q."""
 
     def __init__(
-        self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], keys: Sequence[tuple[str, str]] = ()
+        self,
+        title: str,
+        lines: Callable[[int], Sequence[Sequence[Span]]],
+        keys: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__()
         self.text = TextPane(title, lines)
@@ -234,4 +238,3 @@ def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]
 def confirm(question: str, detail: str, style: Style) -> Reader:
     """A yes-or-no question: ends with "y", or None."""
     return Reader(question, reading(detail, style), keys=(("y", "yes"), ("n", "no")))
-

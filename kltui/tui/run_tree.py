@@ -25,7 +25,7 @@ class TreeLine(NamedTuple):
 
     run: str
     row: CheckpointRow | None
-    count: int = 0
+    n: int = 0
     scored: int = 0
 
 
@@ -73,7 +73,9 @@ class RunTree(Table):
         """Brings the cursor row to the shared cursor, unless it rests on a run by choice."""
         name = self.kl.selection.cursor
         here = self.lines[self.cursor] if self.cursor < len(self.lines) else None
-        if here is not None and ((here.row is None and self.has_focus) or (here.row and here.row.name == name)):
+        if here is not None and (
+            (here.row is None and self.has_focus) or (here.row and here.row.name == name)
+        ):
             self.keep_in_view()
             return
         at = next((i for i, line in enumerate(self.lines) if line.row and line.row.name == name), self.cursor)
@@ -117,7 +119,7 @@ class RunTree(Table):
         number = self.kl.snapshot.run_number.get(line.run, 0)
         fold = look.glyph("▸", ">") if line.run in self.folded else look.glyph("▾", "v")
         first = Cell(f"{fold} {look.marker(number)} {line.run}", look.series(number), bold=True)
-        state = Cell(f"{line.scored}/{line.count}", "good" if line.scored == line.count else "muted")
+        state = Cell(f"{line.scored}/{line.n}", "good" if line.scored == line.n else "muted")
         return [first, state, *[Cell("")] * 5]
 
     def _checkpoint_cells(self, row: CheckpointRow) -> list[Cell]:

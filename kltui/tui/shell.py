@@ -77,7 +77,9 @@ class StatusBar(Bar):
         gap = self.size.width - width_of(left) - width_of(right) - 1
         if gap < 1:
             left, gap = [], max(0, self.size.width - width_of(right) - 1)
-        return [*left, (" " * gap, look("text", "raised")), *right, (" ", look("text", "raised"))] if kl else []
+        return (
+            [*left, (" " * gap, look("text", "raised")), *right, (" ", look("text", "raised"))] if kl else []
+        )
 
     def _selection(self, room: int) -> list[Span]:
         look, kl = self.look, self.kl

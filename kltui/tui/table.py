@@ -37,8 +37,8 @@ class Table(Pane):
     columns: tuple[Column, ...] = ()
     empty: tuple[str, ...] = ("Nothing here.",)
 
-    def __init__(self, **kwargs: str) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
         self.cursor = 0
         self.top = 0
         self._widths_for = -1

@@ -114,9 +114,7 @@ def _reversed(segments: list[Segment]) -> list[Segment]:
     return [Segment(s.text[::-1], s.style) for s in reversed(segments)]
 
 
-def _without_common_start(
-    old: list[Segment], new: list[Segment]
-) -> tuple[int, list[Segment], list[Segment]]:
+def _without_common_start(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment], list[Segment]]:
     same = 0
     for one, two in zip(old, new, strict=False):
         if one != two:
@@ -167,7 +165,11 @@ class _Pen:
         if codes == self._now:
             return ""
         if codes[0] != self._now[0]:
-            parts = ["0", codes[0], *(c for c, plain in zip(codes[1:], _PLAIN[1:], strict=True) if c != plain)]
+            parts = [
+                "0",
+                codes[0],
+                *(c for c, plain in zip(codes[1:], _PLAIN[1:], strict=True) if c != plain),
+            ]
             return ";".join(p for p in parts if p)
         return ";".join(new for new, old in zip(codes[1:], self._now[1:], strict=True) if new != old)
 

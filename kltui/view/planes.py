@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -22,22 +23,22 @@ DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": 
 class Planes:
     """height x width cells: what stands in each, and whose colour it has (-1: nobody's)."""
 
-    codepoint_HW: NDArray[np.uint32]
-    code_HW: NDArray[np.int16]
+    codepoints: NDArray[np.uint32]
+    codes: NDArray[np.int16]
 
     def text(self, row: int) -> str:
         """The characters of a row."""
-        return self.codepoint_HW[row].astype("<u4").tobytes().decode("utf-32-le")
+        return bytes(self.codepoints[row].astype("<u4").tobytes()).decode("utf-32-le")
 
     def runs(self, row: int) -> list[tuple[str, int]]:
         """(text, code) runs of equal colour along a row."""
-        codes, text = self.code_HW[row], self.text(row)
+        codes, text = self.codes[row], self.text(row)
         cuts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(text)]
-        return [(text[a:b], int(codes[a])) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        return [(text[a:b], int(codes[a])) for a, b in pairwise(cuts) if b > a]
 
     def lines(self) -> list[str]:
         """Every row's characters, trailing blanks dropped."""
-        return [self.text(row).rstrip() for row in range(len(self.codepoint_HW))]
+        return [self.text(row).rstrip() for row in range(len(self.codepoints))]
 
 
 def draw(

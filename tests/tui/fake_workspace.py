@@ -49,14 +49,18 @@ def loglik(points: list[Checkpoint], n_texts: int) -> np.ndarray:
         a, b, d = directions[base]
         t = math.log1p((c.step or 0) + (STEPS[-1] if c.run == "tuned" else 0)) / math.log1p(STEPS[-1])
         row = target - 900 * (1 - t) ** 2 + a * math.sin(3 * t) + b * math.cos(2 * t) * (1 - t) + d * t * t
-        rows.append(row + rng.normal(0, 6, n_texts) + (rng.normal(0, 12, n_texts) if c.quantization != "none" else 0))
+        rows.append(
+            row + rng.normal(0, 6, n_texts) + (rng.normal(0, 12, n_texts) if c.quantization != "none" else 0)
+        )
     return np.array(rows)
 
 
 class FakeWorkspace:
     """Everything the interface asks of a workspace. `scored` limits how many have vectors."""
 
-    def __init__(self, n_texts: int = 200, scored: int | None = None, names: list[Checkpoint] | None = None) -> None:
+    def __init__(
+        self, n_texts: int = 200, scored: int | None = None, names: list[Checkpoint] | None = None
+    ) -> None:
         self.path = Path("/workspaces/demo")
         self.all = checkpoints() if names is None else names
         self.count = len(self.all) if scored is None else scored
@@ -80,9 +84,13 @@ class FakeWorkspace:
             error = hint = ""
             if c.run == "tuned" and c.step == 40:
                 done, status = False, "failed"
-                error, hint = "text 17: not a number in float16", "Score it with dtype = \"float32\"."
+                error, hint = "text 17: not a number in float16", 'Score it with dtype = "float32".'
             mean = float(values[i]) if done else math.nan
-            rows.append(CheckpointRow(i, c, done, LAYERS if c.run == "small" else 0, mean, status, error, hint, f"w{i}"))
+            rows.append(
+                CheckpointRow(
+                    i, c, done, LAYERS if c.run == "small" else 0, mean, status, error, hint, f"w{i}"
+                )
+            )
         return rows
 
     def jobs(self) -> list[JobRow]:
@@ -116,15 +124,24 @@ class FakeWorkspace:
         chosen = [r.checkpoint for r in rows]
         values = loglik(self.all[: self.count], self.n_texts)[[r.id for r in rows]]
         points = [
-            Point(c.name, c.run, c.step, c.quantization, None, c.seed, c.size, c.type, c.parent, c.tags) for c in chosen
+            Point(c.name, c.run, c.step, c.quantization, None, c.seed, c.size, c.type, c.parent, c.tags)
+            for c in chosen
         ]
         if layers:
             points, values = with_layers(rows, points, values)
         text_bytes = np.full(self.n_texts, 900, dtype=np.int64)
-        return Map(tuple(points), values, text_bytes, np.full(values.shape, 240, dtype=np.int32), {"preprocess": "none"})
+        return Map(
+            tuple(points),
+            values,
+            text_bytes,
+            np.full(values.shape, 240, dtype=np.int32),
+            {"preprocess": "none"},
+        )
 
 
-def with_layers(rows: list[CheckpointRow], points: list[Point], values: np.ndarray) -> tuple[list[Point], np.ndarray]:
+def with_layers(
+    rows: list[CheckpointRow], points: list[Point], values: np.ndarray
+) -> tuple[list[Point], np.ndarray]:
     """The same with a lens vector for every layer of the checkpoints that have them."""
     rng = np.random.default_rng(3)
     made, numbers = [], []
@@ -144,7 +161,21 @@ def default_jobs(total: int) -> list[JobRow]:
     started = 1_700_000_000.0
     return [
         JobRow(2, "running", started + 900, started + 900, None, 4242, "here", log, "", 3, 0, 8, toml),
-        JobRow(1, "failed", started, started, started + 700, 4000, "here", log, "1 of 84 failed", total - 2, 1, total, toml),
+        JobRow(
+            1,
+            "failed",
+            started,
+            started,
+            started + 700,
+            4000,
+            "here",
+            log,
+            "1 of 84 failed",
+            total - 2,
+            1,
+            total,
+            toml,
+        ),
     ]
 
 

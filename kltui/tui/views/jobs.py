@@ -68,7 +68,8 @@ class JobList(Table):
     columns = (
         Column("job", 4, right=True),
         Column("state", 8),
-        Column("done", 11, right=True),
+        Column("done", 9, right=True),
+        Column("failed", 6, right=True),
         Column("started", 12),
         Column("took", 7, right=True),
         Column("message", 10, share=1, rank=1),
@@ -90,13 +91,13 @@ class JobList(Table):
 
     def cells(self, index: int) -> Sequence[Cell]:
         job = self.kl.snapshot.jobs[index]
-        failed = f" {job.failed} failed" if job.failed else ""
         started = time.strftime("%d %b %H:%M", time.localtime(job.started)) if job.started else ""
         took = duration((job.ended or time.time()) - job.started) if job.started and job.ended else ""
         return [
             Cell(str(job.id), bold=True),
             Cell(job.status, INK.get(job.status, "text")),
-            Cell(f"{job.done}/{job.total}" + failed, "bad" if job.failed else "text"),
+            Cell(f"{job.done}/{job.total}"),
+            Cell(str(job.failed) if job.failed else "", "bad"),
             Cell(started, "muted"),
             Cell(took, "muted"),
             Cell(job.message, "faint"),
@@ -112,7 +113,9 @@ class JobList(Table):
             view.log_pane.update_data()
 
     def do_enter(self) -> None:
-        self.kl.view and self.kl.view.focus_on(self.kl.view.panes[1])
+        view = self.kl.view
+        if isinstance(view, JobsView):
+            view.focus_on(view.items)
 
 
 class JobItems(Table):
@@ -148,9 +151,7 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.total:
             return []
-        full, rest = bar(
-            job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-")
-        )
+        full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
         return [(full, look("good")), (rest, look("faint")), (text, look("muted"))]

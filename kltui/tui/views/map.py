@@ -155,7 +155,9 @@ class MapPlot(PlotPane):
         if self.map is None or self.cursor < 0:
             return
         self.hidden ^= {self.map.points[self.cursor].run}
-        self.kl.say(f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown")
+        self.kl.say(
+            f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown"
+        )
         self.redraw_runs()
         if self.kl.view is not None:
             self.kl.view.cursor_moved()
