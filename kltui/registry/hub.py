@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
-from kltui.registry.layout import CONFIG, INDEX_SUFFIX, shard_names, tokenizer_names, weight_entry
+from kltui.registry.layout import (
+    CONFIG,
+    INDEX_SUFFIX,
+    is_model_folder,
+    shard_names,
+    tokenizer_names,
+    weight_entry,
+    weight_names,
+)
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.retry import RetryPolicy
 from kltui.safe import safe_text
@@ -65,6 +74,18 @@ def fetch(
     return cache.snapshot(commit), replace(source, commit=commit)
 
 
+def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path | None:
+    """Folder with the model's files if the cache has them all, else None. Asks no hub and reads no weights."""
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    commit = source.commit or cache.commit_of(source.revision)
+    folder = cache.snapshot(commit)
+    try:
+        whole = bool(commit) and is_model_folder(folder) and bool(weight_names(folder))
+    except (KltuiError, OSError):
+        return None
+    return folder if whole else None
+
+
 def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
     """Bytes freed by deleting one revision from the cache; blobs that other cached revisions use stay."""
     check_repo(source.repo)
@@ -89,8 +110,10 @@ def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids asking the hub."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    """Whether HF_HUB_OFFLINE forbids asking the hub, now or when its library was imported."""
+    library = sys.modules.get("huggingface_hub.constants")
+    asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    return asked or bool(library and library.HF_HUB_OFFLINE)
 
 
 def default_cache() -> Path:

@@ -63,6 +63,7 @@ def model(weights: bytes = b"weights", **more: bytes) -> dict[str, bytes]:
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Net]:
     for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # other tests import it offline
     with FakeHub() as server:
         server.add(REPO, "main", model())
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -408,6 +409,16 @@ def test_offline_scores_from_the_cache(net: Net, monkeypatch: pytest.MonkeyPatch
     assert "step5 is not in the cache, and offline mode is on" in error.message
     monkeypatch.delenv("HF_HUB_OFFLINE")
     assert net.fetch(offline=True) == folder and len(net.server.requests) == asked
+
+
+def test_the_cached_folder_is_found_without_asking(net: Net) -> None:
+    assert hub.cached_folder(HubSource(REPO), cache_dir=net.cache) is None
+    folder = net.fetch()
+    asked = len(net.server.requests)
+    for source in (HubSource(REPO), net.source):
+        assert hub.cached_folder(source, cache_dir=net.cache) == folder
+    (folder / "model.safetensors").unlink()
+    assert hub.cached_folder(net.source, cache_dir=net.cache) is None and len(net.server.requests) == asked
 
 
 def test_offline_every_file_is_checked(net: Net) -> None:
