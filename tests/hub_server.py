@@ -54,6 +54,7 @@ class FakeHub:
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.extra_headers: dict[str, dict[str, str]] = {}  # file name -> headers of its HEAD
+        self.knows_ranges = True
         self.delay_s = 0.0  # before every answer
         self.page = b'{"error": "as asked"}'  # body of the answers that `fail` asks for
         self._lock = threading.Lock()
@@ -208,6 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_range(self, body: bytes, headers: dict[str, str], cut_after: int) -> None:
         start = int((self.headers.get("range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if not self.hub.knows_ranges:
+            start = 0
         if start > 0 and start >= len(body):
             return self._send(416, b"", {"Content-Range": f"bytes */{len(body)}"})
         if start:

@@ -10,7 +10,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,16 +62,16 @@ def fetch(
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     pinned = source.commit or (source.revision if COMMIT.fullmatch(source.revision) else "")
-    if offline or is_offline():
-        return _from_cache(cache, source, pinned, allow_bin)
-    if pinned and not cache.problems(pinned, allow_bin):
-        return cache.snapshot(pinned), replace(source, commit=pinned)
-    from kltui.registry.hub_client import HubClient
+    with _worded_disk_errors(cache):
+        if offline or is_offline():
+            return _from_cache(cache, source, pinned, allow_bin)
+        if pinned and not cache.problems(pinned, allow_bin):
+            return cache.snapshot(pinned), replace(source, commit=pinned)
+        from kltui.registry.hub_client import HubClient
 
-    fetcher = _Fetcher(
-        HubClient(source, cache.cache), cache, retry or RetryPolicy(), progress or (lambda line: None)
-    )
-    commit = fetcher.fetch(pinned or source.revision, allow_bin)
+        client = HubClient(source, cache.cache)
+        fetcher = _Fetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
+        commit = fetcher.fetch(pinned or source.revision, allow_bin)
     return cache.snapshot(commit), replace(source, commit=commit)
 
 
@@ -96,7 +97,7 @@ def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
         return 0
     from huggingface_hub import scan_cache_dir
 
-    with cache.locked(FREEING):
+    with _worded_disk_errors(cache), cache.locked(FREEING):
         scan = scan_cache_dir(cache.cache)
         revisions = [
             r for repo in scan.repos if repo.repo_path == cache.root.resolve() for r in repo.revisions
@@ -220,14 +221,11 @@ class _Fetcher:
         if self.client.download_by_xet(commit, file, tick) and blob.is_file():
             return
         partial = blob.with_name(f"{file.digest}.incomplete")
-        try:
-            blob.parent.mkdir(parents=True, exist_ok=True)
-            with self.cache.locked(file.digest):
-                if not blob.is_file():  # another process may just have brought it
-                    self.client.download(commit, file, partial, tick)
-                    partial.replace(blob)
-        except OSError as error:
-            raise _disk_error(error, partial) from error
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        with self.cache.locked(file.digest):
+            if not blob.is_file():  # another process may just have brought it
+                self.client.download(commit, file, partial, tick)
+                partial.replace(blob)
 
     def _all_there(self, commit: str, files: list[RemoteFile]) -> bool:
         """Whether nothing was freed meanwhile: another process may have deleted a blob that we found present."""
@@ -257,8 +255,13 @@ def _no_weights(where: str, pickled: str | None) -> KltuiError:
     )
 
 
-def _disk_error(error: OSError, path: Path) -> KltuiError:
-    return KltuiError(
-        f"{safe_text(str(path.parent))} cannot be written: {error.strerror or error}",
-        "Check space and permissions of the cache, or move it (HF_HOME).",
-    )
+@contextmanager
+def _worded_disk_errors(cache: RepoCache) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = safe_text(str(error.filename or cache.root))
+        raise KltuiError(
+            f"The cache failed at {where}: {error.strerror or error}",
+            "Check its space and permissions, or move it (HF_HOME).",
+        ) from error

@@ -13,7 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +48,15 @@ class RepoCache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Held by one thread of one process: by a blob's hash while it is streamed, as the hub's own library does."""
+        """Held by one thread of one process: by a blob's hash while it is streamed, as the hub's own library does.
+
+        Where the file system knows no locks or is read-only it holds nothing: hashes still catch what goes wrong.
+        """
         path = self.cache / ".locks" / self.root.name / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                fcntl.flock(stack.enter_context(path.open("a")), fcntl.LOCK_EX)
             yield
 
     def snapshot(self, commit: str) -> Path:
@@ -73,9 +77,10 @@ class RepoCache:
         return commit if COMMIT.fullmatch(commit) else ""
 
     def remember(self, revision: str, commit: str) -> None:
-        """Notes what `revision` means, for use offline."""
+        """Notes what `revision` means, for use offline, where the cache can be written."""
         if revision != commit and self.commit_of(revision) != commit:
-            _replace(self.root / "refs" / revision, lambda path: path.write_text(commit))
+            with suppress(OSError):
+                _replace(self.root / "refs" / revision, lambda path: path.write_text(commit))
 
     def link(self, commit: str, file: RemoteFile) -> None:
         """Makes the file of the snapshot point to its blob; a copy where links are not possible."""

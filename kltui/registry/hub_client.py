@@ -79,7 +79,7 @@ class HubClient:
         """
         with partial.open("ab") as out:
             if out.tell() > file.size:
-                out.truncate(0)
+                out.seek(out.truncate(0))
             if out.tell() < file.size:
                 with self._asking():
                     self._stream(commit, file, out, tick)
@@ -96,7 +96,7 @@ class HubClient:
                 raise TransientError(f"{safe_text(file.name)} could not be resumed")
             hf_raise_for_status(response)
             if start and response.status_code != 206:
-                out.truncate(0)
+                out.seek(out.truncate(0))
             for block in response.iter_raw():
                 out.write(block)
                 tick(out.tell())

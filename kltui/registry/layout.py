@@ -17,7 +17,7 @@ PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 INDEX_SUFFIX = ".index.json"
 TOKENIZER_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes",
-    "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json", "chat_template.*",
+    "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json",
 )  # fmt: skip
 
 

@@ -228,3 +228,13 @@ def test_drawing_from_a_long_stream_holds_only_what_is_drawn(tmp_path: Path) -> 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(corpus) == 10 and peak < 2_000_000  # the file is 20 MB
+
+
+def test_the_demo_corpus_comes_from_the_demo_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import SimpleNamespace
+
+    texts = ["one text", "another", "a third"]
+    monkeypatch.setitem(sys.modules, "kltui.demo.texts", SimpleNamespace(corpus_texts=lambda: texts))
+    assert load_corpus("demo").texts == tuple(texts)
+    assert list(load_corpus("demo", sample=2, seed=1).texts) == random.Random(1).sample(texts, 2)

@@ -178,6 +178,30 @@ def test_a_partial_file_longer_than_the_file_starts_over(net: Net) -> None:
     (partial,) = net.cache.rglob("*.incomplete")
     partial.write_bytes(b"?" * (len(BIG) + 1))
     assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+    assert not any("again" in line for line in net.said[-3:])
+
+
+def test_a_server_that_cannot_resume_sends_all_again(net: Net) -> None:
+    net.server.knows_ranges = False
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=300_000)
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+    assert len(net.server.downloads("model.safetensors")) == 2
+
+
+def test_a_cache_that_can_only_be_read_serves_what_it_has(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.fetch()
+    commit = net.source.commit
+    (net.cache / "models--org--tiny" / "refs" / "main").unlink()
+
+    def read_only(self: Path, *args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    for name in ("replace", "symlink_to", "write_text", "touch"):
+        monkeypatch.setattr(Path, name, read_only)
+    assert net.fetch().name == commit
+    net.server.add(REPO, "main", model(b"newer"))
+    assert "Read-only file system" in net.fails().message
 
 
 @pytest.mark.parametrize(
@@ -522,7 +546,7 @@ def test_a_full_disk_is_seen_before_and_while_writing(net: Net, monkeypatch: pyt
 
     monkeypatch.setattr(hub_client.HubClient, "_stream", full)
     error = net.fails()
-    assert "No space left on device" in error.message and "cannot be written" in error.message
+    assert "No space left on device" in error.message and "HF_HOME" in error.hint
 
 
 def test_a_file_system_without_links_gets_copies(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
