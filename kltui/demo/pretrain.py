@@ -1,0 +1,190 @@
+"""Pretrains one run of the demo on one thread, saving its checkpoints; killed, it goes on from the last one saved."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as fn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from kltui.demo.prepared import Prepared, batches
+from kltui.demo.suite import Run, Suite
+
+TRAINING_LOSS = "training_loss.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run after an update: `step` updates are done; `loss` is the last batch's, in nats per token."""
+
+    step: int
+    loss: float
+
+
+@dataclass
+class _State:
+    """Model and optimizer after `step` updates, and the loss of every update so far, in nats per token."""
+
+    model: GPTNeoXForCausalLM
+    optimizer: torch.optim.AdamW
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def set_up_thread() -> None:
+    """Makes this process compute on one thread: a sum's order, and so every weight, is then the same on any machine
+    of the kind, however many cores it has; runs go side by side instead."""
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # Fresh pages for every step's logits cost a tenth of the time: keep freed memory (M_MMAP_THRESHOLD, M_TRIM).
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-3, 1 << 30)
+            mallopt(-1, (1 << 31) - 1)
+
+
+def checkpoint_folder(workspace: Path, run: Run, step: int) -> Path:
+    """Where the checkpoint of `run` at `step` lies."""
+    return workspace / "runs" / run.name / f"step{step}"
+
+
+def is_finished(workspace: Path, run: Run) -> bool:
+    """Whether every checkpoint of `run` is saved."""
+    return all(checkpoint_folder(workspace, run, step).is_dir() for step in run.steps)
+
+
+def initial_model(suite: Suite, run: Run) -> GPTNeoXForCausalLM:
+    """GPT-NeoX of the run's size with weights drawn from its seed."""
+    config = GPTNeoXConfig(
+        vocab_size=suite.vocabulary,
+        hidden_size=run.size.hidden,
+        num_hidden_layers=run.size.layers,
+        num_attention_heads=run.size.heads,
+        intermediate_size=4 * run.size.hidden,
+        max_position_embeddings=suite.context,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+        use_parallel_residual=True,
+        dtype="float32",
+    )
+    torch.manual_seed(run.seed)
+    return GPTNeoXForCausalLM(config)
+
+
+def train(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> Iterator[Trained]:
+    """Trains `run` to its end, yielding after every update; what an earlier start did is not done again."""
+    tokens_n = prepared.finetuning if run.parent else prepared.pretraining
+    starts_SB = batches(tokens_n, suite, run)
+    state = _resumed(workspace, prepared, suite, run) or _fresh(workspace, suite, run)
+    if state.step in run.steps:
+        _save_checkpoint(workspace, prepared, run, state)
+    while state.step < run.last_step:
+        window_BT = starts_SB[state.step][:, None] + np.arange(suite.length + 1)
+        ids_BT = torch.from_numpy(tokens_n[window_BT].astype(np.int64))
+        state.losses.append(_update(state, ids_BT, suite, run))
+        state.step += 1
+        if state.step in run.steps:
+            _save_state(_state_file(prepared, run), state)
+            _save_checkpoint(workspace, prepared, run, state)
+        yield Trained(state.step, state.losses[-1])
+    _state_file(prepared, run).unlink(missing_ok=True)
+
+
+def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: Run) -> float:
+    """Loss before one AdamW update on `ids_BT` (B, T + 1), in nats per token."""
+    for group in state.optimizer.param_groups:
+        group["lr"] = suite.rate(run, state.step)
+    logits_BTV = state.model(input_ids=ids_BT[:, :-1], use_cache=False).logits
+    loss = fn.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten())
+    torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), suite.clip)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def _optimizer(model: GPTNeoXForCausalLM, suite: Suite) -> torch.optim.AdamW:
+    """AdamW that decays matrices only, as Pythia's does."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": suite.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=suite.betas, fused=True)
+
+
+def _fresh(workspace: Path, suite: Suite, run: Run) -> _State:
+    if run.parent:
+        parent = suite.run(run.parent)
+        folder = checkpoint_folder(workspace, parent, parent.last_step)
+        model = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    else:
+        model = initial_model(suite, run)
+    return _State(model.train(), _optimizer(model, suite))
+
+
+def _state_file(prepared: Prepared, run: Run) -> Path:
+    return prepared.folder / f"{run.name}.state.safetensors"
+
+
+def _resumed(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> _State | None:
+    """The state at the last saved step; None where there is none or a checkpoint before it is gone."""
+    path = _state_file(prepared, run)
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if not all(checkpoint_folder(workspace, run, k).is_dir() for k in run.steps if k < step):
+        return None
+    model = initial_model(suite, run).train()
+    model.load_state_dict({n.removeprefix("weight."): t for n, t in saved.items() if n.startswith("weight.")})
+    optimizer = _optimizer(model, suite)
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": saved[f"first.{name}"],
+            "exp_avg_sq": saved[f"second.{name}"],
+        }
+    return _State(model, optimizer, step, saved["losses"].tolist())
+
+
+def _save_state(path: Path, state: _State) -> None:
+    """All that the rest of the run depends on; batches and rates follow from seed and step."""
+    tensors = {"losses": torch.tensor(state.losses, dtype=torch.float64)}
+    for name, parameter in state.model.named_parameters():
+        moments = state.optimizer.state[parameter]
+        tensors[f"weight.{name}"] = parameter.detach()
+        tensors[f"first.{name}"] = moments["exp_avg"]
+        tensors[f"second.{name}"] = moments["exp_avg_sq"]
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, aside, metadata={"step": str(state.step)})
+    aside.replace(path)
+
+
+def _save_checkpoint(workspace: Path, prepared: Prepared, run: Run, state: _State) -> None:
+    """An ordinary model folder, written aside and renamed; one that is there already is left alone."""
+    folder = checkpoint_folder(workspace, run, state.step)
+    if folder.is_dir():
+        return
+    aside = folder.parent / f".{folder.name}.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    state.model.save_pretrained(aside)
+    for file in prepared.tokenizer.iterdir():
+        shutil.copyfile(file, aside / file.name)
+    losses = {"step": state.step, "nats_per_token": state.losses}
+    (aside / TRAINING_LOSS).write_text(json.dumps(losses), encoding="utf-8")
+    aside.rename(folder)

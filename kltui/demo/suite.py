@@ -1,0 +1,111 @@
+"""The demo's plan as data: which models are trained, from which seeds, for how long, and what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A GPT-NeoX shape; heads are 32 wide and the feed-forward four times the model, as in Pythia-14m."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    learning_rate: float
+
+    def n_parameters(self, vocabulary: int) -> int:
+        """Weights in all: the embedding and the untied head, the layers with biases, the final norm."""
+        d = self.hidden
+        layer = 12 * d * d + 13 * d
+        return 2 * vocabulary * d + self.layers * layer + 2 * d
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training: `steps` is what is saved; a fine-tune names the run whose end it starts from."""
+
+    name: str
+    size: Size
+    seed: int
+    steps: tuple[int, ...]
+    parent: str = ""
+
+    @property
+    def last_step(self) -> int:
+        """The last step, whose checkpoint is the run's result."""
+        return self.steps[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Everything that decides the weights: runs, batch of B sequences of T tokens, vocabulary, AdamW's settings."""
+
+    runs: tuple[Run, ...]
+    vocabulary: int = 2048
+    context: int = 512
+    batch: int = 8
+    length: int = 128
+    warmup: int = 20
+    last_rate: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    version: int = 1
+
+    def run(self, name: str) -> Run:
+        """The run of that name."""
+        return next(run for run in self.runs if run.name == name)
+
+    def rate(self, run: Run, step: int) -> float:
+        """Learning rate of the update that leads from `step` to `step + 1`: linear warm-up, then a cosine."""
+        peak = run.size.learning_rate * (FINETUNE_RATE if run.parent else 1)
+        if step < self.warmup:
+            return peak * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, run.last_step - self.warmup)
+        return peak * (self.last_rate + (1 - self.last_rate) * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def digest(self) -> str:
+        """Hex SHA-256 of the plan: equal plans on equal texts give equal weights."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def n_checkpoints(self) -> int:
+        """Checkpoints saved in all."""
+        return sum(len(run.steps) for run in self.runs)
+
+    def n_bytes(self) -> int:
+        """Roughly what the checkpoints take on disk: fp32 weights, and 0.2 MB of tokenizer and settings each."""
+        weights = sum(4 * run.size.n_parameters(self.vocabulary) * len(run.steps) for run in self.runs)
+        return weights + 200_000 * self.n_checkpoints()
+
+
+FINETUNE_RATE = 0.3
+
+
+def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
+    """Steps that are saved: 0, the powers of two below `interval`, then every `interval` up to `last`.
+
+    >>> checkpoint_steps(24, 8)
+    (0, 1, 2, 4, 8, 16, 24)
+    """
+    assert last % interval == 0, "the last step is a multiple of the interval"
+    powers = tuple(1 << k for k in range((interval - 1).bit_length()))
+    return (0, *powers, *range(interval, last + 1, interval))
+
+
+def full_suite() -> Suite:
+    """The suite of `kltui --demo`: `tiny` from three seeds, `small` from one, and a fine-tune of `small`."""
+    tiny = Size("tiny", hidden=64, layers=3, heads=2, learning_rate=1e-2)
+    small = Size("small", hidden=96, layers=4, heads=3, learning_rate=5e-3)
+    steps = checkpoint_steps(520, 40)
+    return Suite(
+        (
+            Run("small-seed1", small, 1, steps),
+            *(Run(f"tiny-seed{seed}", tiny, seed, steps) for seed in (1, 2, 3)),
+            Run("small-seed1-finetuned", small, 1, (80,), parent="small-seed1"),
+        )
+    )

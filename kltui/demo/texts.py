@@ -1,0 +1,253 @@
+"""The texts every machine has: source, docstrings, comments and manual of its own Python standard library.
+
+The library is split by file (and the manual by topic), with a hash of the name: whatever gives a text to the
+corpus gives none to training.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import io
+import sysconfig
+import tokenize
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kltui.corpus.chunk import chunk_document
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+
+CORPUS_TEXTS = 512
+MAX_BYTES = 512  # half of the papers' 1024: the demo scores 81 checkpoints in about a minute
+MIN_BYTES = 256
+QUOTAS = {"code": 224, "docstring": 128, "comment": 32, "manual": 128}
+
+HELD_OUT_ONE_IN = 6
+FILE_BYTES = 1 << 16  # of a longer file only the head is trained on, so that none dominates
+TRAINING_BYTES = 4 << 20
+LEAST_TRAINING_BYTES = 1 << 20
+MANUAL = "pydoc_data/topics.py"
+
+# tests are missing on many machines; the encodings are tables; the others are not part of the library
+LEFT_OUT = frozenset(
+    {"test", "tests", "idle_test", "encodings", "pydoc_data", "site-packages", "dist-packages", "__pycache__"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text to train on or to cut: the file (or manual topic) it is from, and its domain."""
+
+    file: str
+    domain: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusText:
+    """One text of the corpus: chunk number `chunk` of its file's `domain`; `package` is the top-level name."""
+
+    text: str
+    domain: str
+    file: str
+    chunk: int
+
+    @property
+    def package(self) -> str:
+        """`asyncio` for `asyncio/base_events.py`, `argparse` for `argparse.py`, the topic for a manual page."""
+        if self.domain == "manual":
+            return self.file.partition("#")[2]
+        return self.file.split("/")[0].removesuffix(".py")
+
+
+def stdlib_folder() -> Path:
+    """The folder of this interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def held_out(name: str) -> bool:
+    """Whether a file or topic belongs to the corpus: one name in `HELD_OUT_ONE_IN`, by its hash."""
+    return int.from_bytes(_rank(name)[:8], "little") % HELD_OUT_ONE_IN == 0
+
+
+def training_texts(root: Path | None = None) -> list[Document]:
+    """Source files to pretrain on, whole and in the order of their names' hashes, about `TRAINING_BYTES` in all."""
+    root = root or stdlib_folder()
+    names = sorted((n for n in source_files(root) if not held_out(n)), key=_rank)
+    documents: list[Document] = []
+    total = 0
+    for name in names:
+        text = _head(read_source(root / name), FILE_BYTES)
+        if text and total < TRAINING_BYTES:
+            documents.append(Document(name, "code", text))
+            total += len(text.encode())
+    if total < LEAST_TRAINING_BYTES:
+        raise _too_little(root, len(documents), total)
+    return documents
+
+
+def finetuning_texts(root: Path | None = None) -> list[Document]:
+    """Texts of the domain that pretraining lacks: the manual's topics; docstrings alone where there is no manual.
+
+    Topics quote each other, so a paragraph that a held-out topic also has is left out here.
+    """
+    root = root or stdlib_folder()
+    topics = manual_topics(root)
+    if not topics:
+        return [
+            replace(d, domain="docstring", text=docs)
+            for d in training_texts(root)
+            if (docs := split_source(d.text)["docstring"])
+        ]
+    hidden = {p for t, text in topics.items() if held_out(_topic_name(t)) for p in _paragraphs(text)}
+    kept = {
+        topic: "\n\n".join(p for p in _paragraphs(text) if p not in hidden)
+        for topic, text in topics.items()
+        if not held_out(_topic_name(topic))
+    }
+    return [Document(_topic_name(t), "manual", kept[t]) for t in sorted(kept, key=_rank) if kept[t]]
+
+
+def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[CorpusText]:
+    """The held-out corpus: `n_texts` chunks of 257 to 512 bytes (SPEC section 2), by domain, file and place.
+
+    Each domain gives its share of `QUOTAS`, drawn by hash; what one domain lacks the larger ones give.
+    """
+    root = root or stdlib_folder()
+    pools: dict[str, list[CorpusText]] = {domain: [] for domain in QUOTAS}
+    for document in _held_out_documents(root):
+        for chunk, text in enumerate(chunk_document(document.text, MAX_BYTES, MIN_BYTES)):
+            pools[document.domain].append(CorpusText(text, document.domain, document.file, chunk))
+    drawn = _drawn(pools, n_texts)
+    if len(drawn) < n_texts:
+        raise KltuiError(
+            f"The standard library at {safe_text(str(root))} gives {len(drawn)} held-out texts; "
+            f"the demo needs {n_texts}",
+            "Use a Python installed with its .py sources.",
+        )
+    order = {domain: place for place, domain in enumerate(QUOTAS)}
+    return sorted(drawn, key=lambda t: (order[t.domain], t.file, t.chunk))
+
+
+def corpus_texts(root: Path | None = None) -> list[str]:
+    """The texts of `corpus_items` alone, in their order."""
+    return [item.text for item in corpus_items(root)]
+
+
+def source_files(root: Path) -> list[str]:
+    """Names below `root` of the library's own .py files, sorted; tests, tables and installed packages left out."""
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
+    return sorted(name for name in names if LEFT_OUT.isdisjoint(name.split("/")[:-1]))
+
+
+def read_source(path: Path) -> str:
+    """The file's text in the encoding it declares, "" where it has none that can be read."""
+    try:
+        with tokenize.open(path) as file:
+            return file.read()
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return ""
+
+
+def split_source(source: str) -> dict[str, str]:
+    """A module's lines, each in one of `code`, `docstring` and `comment` (whole-line comments, without the #)."""
+    nodes = _docstring_nodes(source)
+    documented = {line for n in nodes for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
+    code: list[str] = []
+    comments: list[str] = []
+    for number, line in enumerate(io.StringIO(source), 1):
+        if number in documented:
+            continue
+        (comments if line.lstrip().startswith("#") else code).append(line)
+    prose = (line.strip().lstrip("#!").removeprefix(" ") for line in comments)
+    return {
+        "code": "".join(code),
+        "docstring": "\n\n".join(inspect.cleandoc(str(n.value)) for n in nodes),
+        "comment": "\n".join(prose),
+    }
+
+
+def manual_topics(root: Path) -> dict[str, str]:
+    """Pages of the language manual by topic (`pydoc_data/topics.py`), empty where the machine has none."""
+    tree = _parsed(read_source(root / MANUAL))
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            topics = ast.literal_eval(node.value)
+            return {str(topic): str(text) for topic, text in topics.items()}
+    return {}
+
+
+def _held_out_documents(root: Path) -> Iterator[Document]:
+    for name in source_files(root):
+        if held_out(name):
+            for domain, text in split_source(read_source(root / name)).items():
+                yield Document(name, domain, text)
+    for topic, text in manual_topics(root).items():
+        if held_out(_topic_name(topic)):
+            yield Document(_topic_name(topic), "manual", text)
+
+
+def _drawn(pools: dict[str, list[CorpusText]], n_texts: int) -> list[CorpusText]:
+    """First each domain's share, then the best-ranked of what is left; equal texts once."""
+    seen: set[str] = set()
+    drawn: list[CorpusText] = []
+    rest: list[CorpusText] = []
+    for domain, pool in pools.items():
+        share = n_texts * QUOTAS[domain] // sum(QUOTAS.values())
+        ranked = {item.text: item for item in sorted(pool, key=lambda t: _rank(t.text))}
+        fresh = [item for text, item in ranked.items() if text not in seen]
+        seen.update(ranked)
+        drawn += fresh[:share]
+        rest += fresh[share:]
+    return (drawn + rest)[:n_texts]
+
+
+def _docstring_nodes(source: str) -> list[ast.Constant]:
+    tree = _parsed(source)
+    return sorted(_docstrings_of(ast.walk(tree)), key=lambda n: n.lineno) if tree else []
+
+
+def _docstrings_of(nodes: Iterable[ast.AST]) -> Iterator[ast.Constant]:
+    for node in nodes:
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[0] if node.body else None
+        value = first.value if isinstance(first, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value
+
+
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a library file's own odd escapes
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [p.strip("\n") for p in text.split("\n\n") if p.strip()]
+
+
+def _topic_name(topic: str) -> str:
+    return f"{MANUAL}#{topic}"
+
+
+def _rank(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="replace")).digest()
+
+
+def _head(text: str, n_bytes: int) -> str:
+    return text.encode(errors="replace")[:n_bytes].decode(errors="ignore")
+
+
+def _too_little(root: Path, n_files: int, n_bytes: int) -> KltuiError:
+    return KltuiError(
+        f"The standard library at {safe_text(str(root))} has {n_files} source files to train on, "
+        f"{n_bytes / 1e6:.1f} MB; the demo needs {LEAST_TRAINING_BYTES / 1e6:.0f} MB",
+        "It may hold only compiled files or be zipped: use a Python installed with its .py sources.",
+    )
