@@ -119,8 +119,9 @@ def size_pairs(points: Sequence[Point]) -> Pairs:
     """All pairs of sizes of one type at their last common step."""
     groups: dict[str, list[Run]] = {}
     for run in main_runs(points):
-        groups.setdefault(run.type, []).append(run)
-    several = [g for g in groups.values() if len({r.family for r in g}) > 1 and all(r.size for r in g)]
+        if run.size:
+            groups.setdefault(run.type, []).append(run)
+    several = [g for g in groups.values() if len(g) > 1]
     return _at_last_common_step(several, "needs runs of one type in two or more sizes with a step in common")
 
 

@@ -1,0 +1,1 @@
+"""What others have released, read into plain data: modelmap's files and lm-evaluation-harness samples."""

@@ -1,0 +1,184 @@
+"""Pickles without trust: numpy arrays and plain containers come out, everything else is refused by name.
+
+A pickle is a program. This one may call nothing of numpy or Python: array constructors are replaced by stand-ins that
+check what they are given and make arrays from bytes, and any other name is refused before it is looked up.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kltui.importers.imported import ImportFormatError
+from kltui.safe import safe_text
+
+_PLAIN = {
+    "dict": dict, "list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "int": int, "float": float,
+    "str": str, "bytes": bytes, "bytearray": bytearray, "bool": bool, "complex": complex,
+}  # fmt: skip
+_KINDS = "biufc"  # booleans, integers, floats, complex: no objects, no structures, no text
+_MAX_DEPTH = 64
+
+
+class _RefusedError(Exception):
+    """A name that the pickle wanted to load."""
+
+
+class _DType:
+    """Stand-in for numpy.dtype: remembers a plain number type."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, spec: object = "f8", *_: object) -> None:
+        if not isinstance(spec, str) or len(spec) > 8:
+            raise ValueError("a dtype that is no plain number type")
+        dtype = np.dtype(spec)
+        if dtype.kind not in _KINDS:
+            raise _RefusedError(f"numpy array of {safe_text(spec)}")
+        self.dtype = dtype
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order = state[1]
+        if order not in ("<", ">", "=", "|"):
+            raise ValueError("an unknown byte order")
+        if any(part is not None for part in state[2:5]):
+            raise _RefusedError("structured numpy dtype")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """Stand-in for a numpy array under construction; `value` is made from raw bytes when they come."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: np.ndarray[Any, np.dtype[Any]] = np.zeros(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, dtype, fortran, raw = state[-4:]
+        self.value = _from_bytes(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _from_bytes(raw: object, dtype: object, shape: object, order: object) -> np.ndarray[Any, np.dtype[Any]]:
+    if not isinstance(dtype, _DType) or not isinstance(raw, bytes | bytearray | pickle.PickleBuffer):
+        raise ValueError("an array without bytes or dtype")
+    if isinstance(shape, int):
+        shape = (shape,)
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape) or len(shape) > 32:
+        raise ValueError("an array with an impossible shape")
+    view = memoryview(raw)
+    if math.prod(shape) * dtype.dtype.itemsize != view.nbytes:
+        raise ValueError("an array whose bytes do not fill its shape")
+    flat = np.frombuffer(view, dtype=dtype.dtype)
+    return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+class _Reconstruct:
+    __slots__ = ()
+
+    def __call__(self, kind: object, *_: object) -> _Array:
+        if not isinstance(kind, _NdarrayType):
+            raise ValueError("an array of an unknown class")
+        return _Array()
+
+
+class _FromBuffer:
+    __slots__ = ()
+
+    def __call__(self, raw: object, dtype: object, shape: object, order: object) -> _Array:
+        out = _Array()
+        out.value = _from_bytes(raw, dtype, shape, order)
+        return out
+
+
+class _Scalar:
+    __slots__ = ()
+
+    def __call__(self, dtype: object, raw: object) -> object:
+        return _from_bytes(raw, dtype, (), "C").item()
+
+
+class _NdarrayType:
+    __slots__ = ()
+
+
+class _Encode:
+    """Stand-in for _codecs.encode, with which old pickles write bytes."""
+
+    __slots__ = ()
+
+    def __call__(self, text: object, encoding: object = "") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise _RefusedError("_codecs.encode to anything but latin1")
+        return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): defaultdict,
+    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): _NdarrayType(),
+    ("_codecs", "encode"): _Encode(),
+    **{("builtins", name): kind for name, kind in _PLAIN.items()},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct() for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar() for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer() for core in ("core", "_core")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module  # as Python 2 wrote it
+        if (module, name) not in _ALLOWED:
+            raise _RefusedError(f"{module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def load_pickle(path: Path) -> object:
+    """What the pickle at `path` holds, arrays and plain containers only; a KltuiError names what else it wanted."""
+    try:
+        with path.open("rb") as f:
+            return _plain(_Unpickler(f).load(), 0)
+    except _RefusedError as e:
+        raise ImportFormatError(
+            f"{safe_text(str(path))} wants to load {safe_text(str(e), 120)}, which is refused",
+            "only numpy arrays, numbers, strings, lists and dicts are read from pickles",
+        ) from None
+    except OSError as e:
+        raise ImportFormatError(
+            f"{safe_text(str(path))} cannot be read: {e.strerror}", "check the path"
+        ) from e
+    except Exception as e:  # a damaged pickle can raise nearly anything
+        raise ImportFormatError(
+            f"{safe_text(str(path))} is a damaged pickle or none at all ({safe_text(str(e) or type(e).__name__, 120)})",
+            "fetch the file again; large files on GitHub may be Git LFS pointers",
+        ) from e
+
+
+def _plain(value: object, depth: int) -> object:
+    """`value` with its stand-ins replaced by arrays; containers are made new, so that nothing of the pickle stays."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("containers nested too deep, or in themselves")
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, dict):
+        return {_key(k): _plain(v, depth + 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        made = [_plain(v, depth + 1) for v in value]
+        return tuple(made) if isinstance(value, tuple) else made
+    if value is None or type(value) in (int, float, str, bytes, bytearray, bool, complex, set, frozenset):
+        return value
+    raise _RefusedError(f"{type(value).__name__} object")
+
+
+def _key(key: object) -> object:
+    if type(key) in (int, float, str, bytes, bool) or key is None:
+        return key
+    if isinstance(key, tuple) and all(type(k) in (int, float, str) for k in key):
+        return key
+    raise _RefusedError(f"{type(key).__name__} as a dict key")
