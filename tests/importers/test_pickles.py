@@ -68,8 +68,6 @@ def hostile(mark: str) -> dict[str, tuple[object, str]]:
         "builtins.eval": (Call(eval, f"open({mark!r}, 'w')"), r"builtins\.eval"),
         "builtins.exec": (Call(exec, f"open({mark!r}, 'w')"), r"builtins\.exec"),
         "builtins.__import__": (Call(builtins.__import__, "os"), r"builtins\.__import__"),
-            "__import__",
-        ),
         "nested reduce": ({"m": [np.ones(3), (1, {"x": Call(open, mark, "w")})]}, r"open"),
         "reduce in a reduce": (Call(operator.methodcaller, Call(os.getcwd)), r"getcwd|methodcaller"),
         "object array": (np.array([Call(os.getcwd)], dtype=object), r"numpy array of O"),
