@@ -89,9 +89,9 @@ def _files(row: CheckpointRow) -> Path | None:
     """Folder with the checkpoint's weights, if they are on this machine."""
     source = row.checkpoint.source
     if isinstance(source, HubSource):
-        from kltui.registry import hub
+        from kltui.registry.hub import cached_folder
 
-        return hub.cached_folder(source)
+        return cached_folder(source)
     return source.path if source.path.is_dir() else None
 
 

@@ -20,7 +20,7 @@ from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
 from kltui.jobs.signals import Signals
 from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
-from kltui.registry.checkpoint import Checkpoint
+from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
 from kltui.scoring.settings import Progress
 from kltui.store import Store
@@ -75,6 +75,7 @@ class Batch:
         self._ready: dict[int, Ready] = {}
         self._deaths: dict[int, int] = {}
         self._retry: list[Task] = []
+        self._left = set(range(len(plan.checkpoints)))
         self._retryable = 0
         self._noted = 0.0
         self._keeper = Keeper(plan, store)
@@ -184,7 +185,7 @@ class Batch:
         checkpoint = self._checkpoint(prepared.index)
         if self._keeper.keeps(prepared):
             self._tally.kept += 1
-            self._progress.pop(prepared.index, None)
+            self._leave(prepared.index)
             self._narrator.ended(checkpoint.name, "done", kept=True)
             return None
         return Task(prepared.index, prepared.folder, checkpoint.quantization, prepared.weights)
@@ -238,6 +239,14 @@ class Batch:
     def _leave(self, index: int) -> None:
         self._started.pop(index, None)
         self._progress.pop(index, None)
+        self._left.discard(index)
+        source = self._checkpoint(index).source
+        if self._plan.job.scoring.keep_cache or not isinstance(source, HubSource):
+            return
+        if not any(self._checkpoint(i).source == source for i in self._left):
+            from kltui.registry.hub import free
+
+            free(replace(source, commit=self._ready[index].commit) if index in self._ready else source)
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]

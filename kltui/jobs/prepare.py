@@ -99,12 +99,12 @@ class Preparer:
         return Ready(index, source.path, weights, signature=seen)
 
     def _fetch(self, index: int, source: HubSource) -> Ready:
-        from kltui.registry import hub
+        from kltui.registry.hub import fetch
 
         def report(message: str) -> None:
             self._on_fetch(index, message)
 
-        folder, resolved = hub.fetch(source, allow_bin=self._allow_bin, progress=report)
+        folder, resolved = fetch(source, allow_bin=self._allow_bin, progress=report)
         return Ready(index, folder, f"{resolved.repo}@{resolved.commit}", commit=resolved.commit)
 
 
