@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale")
-PLOTS = ("map", "diffusion", "layers", "scale")
+PLOTS = ("map", "diffusion", "layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,6 @@ def _screen_actions() -> list[Action]:
     ]
 
 
-_TABLE_SCREENS = ("registry", "jobs", "compare", "scale")
-
 ACTIONS: tuple[Action, ...] = (
     *_screen_actions(),
     Action("help", ("?",), "help", "help of the focused pane", "everywhere", rank=90),
@@ -80,7 +78,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_down", ("J", "shift+down"), "", "pan down", "plot", PLOTS),
     Action("pan_up", ("K", "shift+up"), "", "pan up", "plot", PLOTS),
     Action("pan_right", ("L", "shift+right"), "pan", "pan right (HJKL)", "plot", ("map",), rank=21),
-    Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot", ("diffusion", "layers", "scale")),
+    Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot", ("diffusion", "layers")),
     Action("marker", ("m",), "marker", "marker: braille, dots, half blocks, ASCII", "plot", PLOTS, rank=40),
     Action("method", ("v",), "method", "t-SNE, PCA or MDS", "plot", ("map", "layers"), rank=23),
     Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=30),

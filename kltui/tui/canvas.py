@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
@@ -84,6 +83,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
     """One pane of a view. Subclasses give `title`, `header_right` and `body_line`."""
 
     ALLOW_SELECT: ClassVar[bool] = False
+    DEFAULT_CSS = "Pane { width: 100%; height: 1fr; }"
     title = ""
     #: whether a line separates it from the pane on its left
     barred = False
@@ -154,13 +154,6 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
     def on_blur(self) -> None:
         """Shows which pane has the focus."""
         self.refresh()
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a text pane: spans, and how it is wrapped when too long is the maker's business."""
-
-    spans: tuple[Span, ...] = ()
 
 
 class TextPane(Pane):

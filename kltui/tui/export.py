@@ -79,8 +79,8 @@ def job_text(app: KltuiApp) -> str:
 
 
 def _everything(folder: Path, workspace: Path) -> None:
-    from kltui.view.export import export_workspace
+    from kltui.view.export import export
     from kltui.workspace import Workspace
 
     with Workspace.open(workspace) as ws:
-        export_workspace(ws, folder)
+        export(ws, folder)

@@ -24,11 +24,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: text, and its ink as a role or xterm-256 index."""
+    """A cell: text, and its ink as a role or xterm-256 index; `parts` (text, ink) replace both where given."""
 
     text: str
     ink: str | int = "text"
     bold: bool = False
+    parts: tuple[tuple[str, str | int], ...] = ()
 
 
 class Table(Pane):
@@ -95,11 +96,15 @@ class Table(Pane):
         spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (" ", look("text", ground))]
         first = True
         for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=True):
-            if width:
-                gap = "" if first else "  "
-                text = gap + fitted(cell.text, width, right=column.right)
+            if not width:
+                continue
+            spans.append(("" if first else "  ", look("text", ground)))
+            first = False
+            if cell.parts:
+                spans += [(text, look(self._ink(ink, ground), ground)) for text, ink in cell.parts]
+            else:
+                text = fitted(cell.text, width, right=column.right)
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
-                first = False
         used = sum(len(text) for text, _ in spans)
         spans.append((" " * max(0, self.body_width - used), look("text", ground)))
         return spans

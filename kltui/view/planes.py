@@ -18,6 +18,10 @@ Kind = Literal["braille", "dots", "half", "ascii"]
 KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
 DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}
 
+# A checkpoint is four dots, so that it stands out from the line through it; a crowd is left as it is.
+BLOB = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+MOST_BLOBS = 1000
+
 
 @dataclass(frozen=True)
 class Planes:
@@ -58,7 +62,8 @@ def draw(
             own = shown & (scene.code_n // SHADES == number)
             _points(raster, dots[own], scene.code_n[own], markers[int(number) % len(markers)])
     else:
-        _points(raster, dots[shown], scene.code_n[shown], "●")
+        for offset in BLOB if kind == "braille" and shown.sum() <= MOST_BLOBS else BLOB[:1]:
+            _points(raster, dots[shown] + offset, scene.code_n[shown], "●")
     return Planes(*raster.planes())
 
 

@@ -1,0 +1,328 @@
+"""Compare: A against B, from the KL down to single tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.style import Style
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui import jobs_start
+from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.table import Cell, Column, Table
+from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.map import with_error
+from kltui.tui.views.welcome import welcome
+from kltui.view.palette import difference, heat, ink_on
+
+if TYPE_CHECKING:
+    from kltui.analysis.drivers import Drivers
+    from kltui.analysis.map import Map
+    from kltui.tui.token_lines import TokenLine
+
+ORDERS = ("most", "a", "b")
+SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
+WORST_NATS = 10.0
+
+
+class TextTable(Table):
+    """The corpus by how much each text drives the KL between A and B."""
+
+    columns = (
+        Column("text", 6, right=True),
+        Column("share", 6, right=True),
+        Column("A − B", 8, right=True),
+        Column("domain", 10, rank=2),
+        Column("", 20, share=1, rank=1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(id="text-table")
+        self.drivers: Drivers | None = None
+        self.order: list[int] = []
+        self.texts: Sequence[str] = ()
+        self.domains: Sequence[str] = ()
+        self.order_name = "most"
+        self.note = ""
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """What the order means."""
+        return f"Texts {SAID[self.order_name]}"
+
+    def row_count(self) -> int:
+        return len(self.order)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        text = self.note or "Mark two checkpoints with a and b on any screen; they are compared here."
+        lines = welcome(self.kl) or [("muted", part) for part in wrapped(text, max(10, self.body_width - 4))]
+        ink, shown = lines[y] if 0 <= y < len(lines) else ("text", "")
+        return [("  " + shown, self.look(ink))]
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        text = self.order[index]
+        assert self.drivers is not None
+        total, part = self.drivers.kl.value, float(self.drivers.bits_per_byte[text])
+        by = float(self.drivers.difference[text])
+        snippet = self.texts[text][:200] if text < len(self.texts) else ""
+        return [
+            Cell(str(text), "muted"),
+            Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
+            Cell(f"{by:+.2f}", "accent" if by > 0 else "warning"),
+            Cell(self.domains[text] if text < len(self.domains) else "", "muted"),
+            Cell(snippet.strip(), "faint"),
+        ]
+
+    def moved(self) -> None:
+        """The text itself follows."""
+        if isinstance(self.kl.view, CompareView):
+            self.kl.view.show_text()
+
+    def do_enter(self) -> None:
+        """Reads the text."""
+        if self.kl.view is not None:
+            self.kl.view.do_next_pane()
+
+    def do_next_match(self) -> None:
+        self.go(self.cursor + 1)
+
+    def do_previous_match(self) -> None:
+        self.go(self.cursor - 1)
+
+
+class CompareView(View):
+    """KL and its place above the texts; the text under the cursor, token by token, beside them."""
+
+    screen_name = "compare"
+    DEFAULT_CSS = "CompareView #compare-summary { height: 7; }"
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self._asked: tuple[object, ...] = ()
+        self.found: Map | None = None
+        self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
+        self.summary = TextPane("A against B", self._summary, id="compare-summary")
+        self.texts = TextTable()
+        self.reading = TextPane("Text", self._text)
+        return [
+            ColumnOfPanes([self.texts, self.summary]),
+            ColumnOfPanes([self.reading], width=62, least=120),
+        ]
+
+    def update_data(self) -> None:
+        """Compares again when A, B or the vectors have changed."""
+        super().update_data()
+        chosen, version = self.kl.selection, self.kl.atlas.version
+        wanted = (version, chosen.a, chosen.b)
+        if wanted != self._asked and not self.kl.atlas.is_empty:
+            self._asked = wanted
+            self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
+
+    async def _load(self, a: str, b: str) -> None:
+        table = self.texts
+        table.drivers, table.order = None, []
+        try:
+            if a and b:
+                found = self.found = await self.kl.atlas.map()
+                table.texts, table.domains = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
+                domains = table.domains if any(table.domains) else ()
+                table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
+                self._put_in_order()
+        except KltuiError as error:
+            table.note = f"{error.message}. {error.hint}"
+        table.refresh()
+        self.summary.update_data()
+        self.show_text()
+
+    def _put_in_order(self) -> None:
+        table = self.texts
+        if table.drivers is None:
+            return
+        order = [int(s) for s in table.drivers.order]
+        if table.order_name != "most":
+            sign = -1.0 if table.order_name == "a" else 1.0
+            order.sort(key=lambda s: sign * float(table.drivers.difference[s]) if table.drivers else 0.0)
+        table.order, table.cursor, table.top = order, 0, 0
+        table.refresh()
+
+    def _summary(self, width: int) -> list[list[Span]]:
+        look, chosen, found = self.look, self.kl.selection, self.texts.drivers
+        lines: list[list[Span]] = [
+            [
+                ("A ", look("accent", bold=True)),
+                (safe_text(chosen.a or "not marked", 34), look("text" if chosen.a else "muted")),
+                ("   B ", look("accent", bold=True)),
+                (safe_text(chosen.b or "not marked", 34), look("text" if chosen.b else "muted")),
+            ]
+        ]
+        if found is None or self.found is None:
+            return lines
+        from kltui.analysis.scale import locate
+
+        kl = found.kl
+        place = locate(kl.value)
+        lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
+        between = f"published: above {place.below or 'nothing'}, below {place.above or 'nothing'}"
+        lines.append([(between, look("muted"))])
+        half = found.texts_for_share(0.5)
+        dropped = f", {kl.n_dropped} left out" if kl.n_dropped else ""
+        lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
+        mean = self.found.mean_loglik
+        a, b = (float(mean[self.found.row(n)]) for n in (chosen.a, chosen.b))
+        lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])
+        if found.domains:
+            top = "  ".join(f"{safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5])
+            lines.append([("domains ", look("muted")), (top, look("text"))])
+        return lines
+
+    # -- one text -------------------------------------------------------------------------------
+
+    @property
+    def text_index(self) -> int:
+        """Number of the text under the cursor, or -1."""
+        order = self.texts.order
+        return order[self.texts.cursor] if self.texts.cursor < len(order) else -1
+
+    def show_text(self) -> None:
+        """Shows the text under the cursor, and its tokens as soon as they are read."""
+        self.lines = (None, None)
+        self.reading.top = 0
+        self.reading.update_data()
+        index, chosen = self.text_index, self.kl.selection
+        if index >= 0:
+            self.run_worker(self._read_tokens(index, chosen.a, chosen.b), group="tokens", exclusive=True)
+
+    async def _read_tokens(self, index: int, a: str, b: str) -> None:
+        from kltui.tui.token_lines import read_tokens
+
+        text = self.texts.texts[index]
+        self.lines = (
+            await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
+            await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
+        )
+        self.reading.update_data()
+
+    def _text(self, width: int) -> list[list[Span]]:
+        index, look = self.text_index, self.look
+        if index < 0:
+            return []
+        text = self.texts.texts[index]
+        a, b = self.lines
+        made: list[list[Span]] = [[(f"text {index}, {len(text.encode())} bytes", look("muted"))], []]
+        if a is None or b is None or not a.spans or not b.spans:
+            made += [
+                [(part, look("text"))] for line in text.split("\n") for part in wrapped(line, max(8, width))
+            ]
+            why = "no token log-probabilities stored; T scores them" if a is None or b is None else ""
+            return [*made, [], [(why or "the tokens could not be laid over this text", look("warning"))]]
+        return made + self._heat_lines(text, a, b, width)
+
+    def _heat_lines(self, text: str, a: TokenLine, b: TokenLine, width: int) -> list[list[Span]]:
+        from kltui.tui.token_lines import colored_runs
+
+        look, blocks = self.look, []
+        for label, line in (("A", a), ("B", b)):
+            total = float(line.logprobs.sum())
+            head: list[Span] = [
+                (f"{label} ", look("accent", bold=True)),
+                (f"{total:.1f} nats", look("muted")),
+            ]
+            runs = colored_runs(text, line, line.logprobs.astype(float))
+            blocks += [head, *flowed(runs, width, self._surprise), []]
+        if a.spans == b.spans:
+            runs = colored_runs(text, a, a.logprobs.astype(float) - b.logprobs.astype(float))
+            head = [
+                ("A − B ", look("accent", bold=True)),
+                ("blue: B knows it better, orange: A", look("muted")),
+            ]
+            blocks += [head, *flowed(runs, width, self._gap)]
+        return blocks
+
+    def _surprise(self, value: float | None) -> Style:
+        if value is None:
+            return self.look("faint")
+        color = heat(min(1.0, -value / WORST_NATS) * 0.999)
+        return self.look(ink_on(color), color) if self.look.color else self.look("text", bold=value < -4)
+
+    def _gap(self, value: float | None) -> Style:
+        if value is None:
+            return self.look("faint")
+        color = difference(math.copysign(min(1.0, abs(value) / 3.0), value))
+        return self.look(ink_on(color), color) if self.look.color else self.look("text", bold=abs(value) > 1)
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def do_next_match(self) -> None:
+        self.texts.go(self.texts.cursor + 1)
+
+    def do_previous_match(self) -> None:
+        self.texts.go(self.texts.cursor - 1)
+
+    def do_order_texts(self) -> None:
+        table = self.texts
+        table.order_name = ORDERS[(ORDERS.index(table.order_name) + 1) % len(ORDERS)]
+        self._put_in_order()
+        self.show_text()
+
+    def do_tokens(self) -> None:
+        """Offers a short job that scores A and B again and keeps their tokens."""
+        chosen, rows = self.kl.selection, self.kl.snapshot.by_name
+        both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
+        corpus, scoring = jobs_start.last_tables(self.kl.snapshot.jobs)
+        if len(both) < 2 or not corpus:
+            self.kl.say("mark A and B first; the corpus is taken from the last job", "warning")
+            return
+        jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | {"tokens": True})
+
+    def cursor_moved(self) -> None:
+        """A and B do not move with the cursor."""
+
+    def csv_rows(self) -> list[list[object]]:
+        """Texts with their part of the KL."""
+        rows: list[list[object]] = [["text", "kl_bits_per_byte", "difference_nats", "domain"]]
+        found = self.texts.drivers
+        if found is None:
+            return rows
+        domains = self.texts.domains
+        return rows + [
+            [
+                s,
+                float(found.bits_per_byte[s]),
+                float(found.difference[s]),
+                domains[s] if s < len(domains) else "",
+            ]
+            for s in self.texts.order
+        ]
+
+    def copied(self) -> str:
+        """The text under the cursor."""
+        return self.texts.texts[self.text_index] if self.text_index >= 0 else ""
+
+
+def flowed(
+    runs: Sequence[tuple[str, float | None]], width: int, style_of: Callable[[float | None], Style]
+) -> list[list[Span]]:
+    """Pieces of text with values as lines of at most `width` cells; line breaks of the text are kept."""
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for text, value in runs:
+        style = style_of(value)
+        for i, part in enumerate(text.split("\n")):
+            if i:
+                lines[-1].append(("⏎", style))
+                lines.append([])
+                used = 0
+            for char in safe_text(part):
+                cells = cell_len(char)
+                if used + cells > width - 1:
+                    lines.append([])
+                    used = 0
+                lines[-1].append((char, style))
+                used += cells
+    return lines
+
+
+VIEW = CompareView

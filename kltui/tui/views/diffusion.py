@@ -1,0 +1,318 @@
+"""Diffusion: how fast a run moves away from itself, in likelihood and in weight space."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.canvas import Span, TextPane
+from kltui.tui.plot import PlotPane
+from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.view.palette import SHADES
+
+if TYPE_CHECKING:
+    from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.map import Map
+    from kltui.view.axis import Scale
+
+WINDOWS = (10, 20, 5)
+Weights = Mapping[tuple[str, str], float]
+
+
+class WindowPlot(PlotPane):
+    """D against tau for one start, both axes logarithmic, both spaces relative to their first distance."""
+
+    title = "Distance from the start"
+
+    def __init__(self) -> None:
+        super().__init__(id="window-plot")
+        self.exponent: Exponent | None = None
+        self.taus: list[float] = []
+        self.values: dict[str, list[float]] = {}
+
+    def header_right(self) -> list[Span]:
+        """Which start."""
+        e = self.exponent
+        return [(f"{safe_text(e.run, 30)} from @{e.start}", self.look("text"))] if e else []
+
+    def show_window(self, found: Map, weights: Weights, exponent: Exponent | None) -> None:
+        """Draws the distances of one window and their fits."""
+        import numpy as np
+
+        from kltui.view.scene import Scene
+
+        self.exponent = exponent
+        if exponent is None:
+            self.show(None, [])
+            return
+        self.taus, self.values = distances(found, weights, exponent)
+        number = self.kl.snapshot.run_number.get(exponent.run, 0)
+        xy: list[tuple[float, float]] = []
+        codes: list[int] = []
+        segments: list[tuple[int, int]] = []
+        for space, slope in (("q", exponent.c_q), ("w", exponent.c_w)):
+            base = self.values.get(space, [])
+            points = [(t, v / base[0]) for t, v in zip(self.taus, base, strict=False) if base[0] > 0 < v]
+            if not points:
+                continue
+            code = (number if space == "q" else number + 1) * SHADES + SHADES - 1
+            xy += points
+            codes += [code] * len(points)
+            ends = fitted_line(points, slope)
+            if ends:
+                segments.append((len(xy), len(xy) + 1))
+                xy += ends
+                codes += [code - 2] * 2
+        scene = Scene(
+            np.array(xy or [(math.nan, math.nan)], dtype=np.float64),
+            np.array(codes or [-1], dtype=np.int16),
+            np.array(segments or np.empty((0, 2)), dtype=np.int64),
+            "log",
+            "log",
+        )
+        self.show(scene, [""] * len(scene.xy_n2))
+
+    def readout(self) -> list[Span]:
+        """The slopes."""
+        e, look = self.exponent, self.look
+        if e is None:
+            return []
+        number = self.kl.snapshot.run_number.get(e.run, 0)
+        spans: list[Span] = []
+        for n, label, c, r2 in (
+            (number, "likelihood", e.c_q, e.r2_q),
+            (number + 1, "weights", e.c_w, e.r2_w),
+        ):
+            said = f"c = {c:.3f}  R² {r2:.2f}" if math.isfinite(c) else "not known"
+            spans += [
+                (f" {look.marker(n)} ", look(look.series(n))),
+                (f"{label} ", look("muted")),
+                (said + "  ", look("text")),
+            ]
+        return spans
+
+
+def distances(found: Map, weights: Weights, e: Exponent) -> tuple[list[float], dict[str, list[float]]]:
+    """Lags in steps, and by "q" (bits/byte) and "w" (squared weight distance) the distances from the start."""
+    trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
+    if trajectory is None:
+        return [], {}
+    at = trajectory.steps.index(e.start)
+    rows = trajectory.rows[at : at + e.window + 1]
+    taus = [float(s - e.start) for s in trajectory.steps[at + 1 : at + e.window + 1]]
+    names = [found.names[r] for r in rows]
+    return taus, {
+        "q": [found.pair_rows(rows[0], r).value - e.noise_floor for r in rows[1:]],
+        "w": [weights.get((names[0], n), math.nan) for n in names[1:]],
+    }
+
+
+def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tuple[float, float]]:
+    """Ends of the least-squares line of that slope through log-log points."""
+    if not math.isfinite(slope) or len(points) < 2:
+        return []
+    mean_x = sum(math.log(x) for x, _ in points) / len(points)
+    mean_y = sum(math.log(y) for _, y in points) / len(points)
+    ends = (min(x for x, _ in points), max(x for x, _ in points))
+    return [(x, math.exp(mean_y + slope * (math.log(x) - mean_x))) for x in ends]
+
+
+class ExponentPlot(PlotPane):
+    """The exponent in likelihood space of every start, by run."""
+
+    title = "Exponent c by start"
+
+    def __init__(self) -> None:
+        super().__init__(id="exponent-plot")
+        self.exponents: list[Exponent] = []
+        self.x_scale: Scale = "linear"
+
+    def show_exponents(self, exponents: Sequence[Exponent]) -> None:
+        """Draws all runs."""
+        import numpy as np
+
+        from kltui.view.scene import Scene, threads
+
+        same = [(e.run, e.start) for e in exponents] == [(e.run, e.start) for e in self.exponents]
+        self.exponents = list(exponents)
+        if not exponents:
+            self.show(None, [])
+            return
+        number = self.kl.snapshot.run_number
+        runs: dict[str, list[int]] = {}
+        for i, e in enumerate(exponents):
+            runs.setdefault(e.run, []).append(i)
+        code_n, segments = threads([(number.get(r, 0), rows) for r, rows in runs.items()], len(exponents))
+        xy = np.array([(e.start, e.c_q) for e in exponents], dtype=np.float64)
+        names = [f"{e.run}@{e.start}" for e in exponents]
+        self.show(Scene(xy, code_n, segments, self.x_scale), names, keep_window=same)
+
+    def cursor_moved(self) -> None:
+        """The start under the cross-hair becomes the shared cursor."""
+        self.kl.set_cursor(self.names[self.cursor])
+
+    def readout(self) -> list[Span]:
+        """The start under the cross-hair."""
+        look = self.look
+        if not 0 <= self.cursor < len(self.exponents):
+            return [(" hjkl picks a start, [ ] walks, w window, u noise", look("faint"))]
+        e = self.exponents[self.cursor]
+        alpha = f"   α {e.alpha:.2f}" if math.isfinite(e.alpha) else ""
+        return [
+            (f" {safe_text(self.names[self.cursor], 30)}", look("text", bold=True)),
+            (
+                f"   c {e.c_q:.3f} ± {e.se_q:.2g}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
+                look("muted"),
+            ),
+        ]
+
+    def do_axis_scale(self) -> None:
+        self.x_scale = "log1p" if self.x_scale == "linear" else "linear"
+        self.kl.say(f"step axis: {'log10(1 + step)' if self.x_scale == 'log1p' else 'linear'}")
+        exponents, self.exponents = self.exponents, []
+        self.show_exponents(exponents)
+
+
+class DiffusionView(View):
+    """The window of one start above the exponents of all starts; medians by run beside them."""
+
+    screen_name = "diffusion"
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self.window, self.noise = WINDOWS[0], False
+        self._asked: tuple[object, ...] = ()
+        self.found: Map | None = None
+        self.distances: Weights = {}
+        self.exponents: list[Exponent] = []
+        self.window_plot, self.exponent_plot = WindowPlot(), ExponentPlot()
+        self.table = TextPane("Medians over starts", self._medians)
+        return [
+            ColumnOfPanes([self.exponent_plot, self.window_plot]),
+            ColumnOfPanes([self.table], width=46, least=120),
+        ]
+
+    def update_data(self) -> None:
+        """Computes again where vectors, window or noise correction have changed."""
+        super().update_data()
+        wanted = (self.kl.atlas.version, self.window, self.noise)
+        if wanted != self._asked and not self.kl.atlas.is_empty:
+            self._asked = wanted
+            self.run_worker(self._load(), group="diffusion", exclusive=True)
+
+    async def _load(self) -> None:
+        kl = self.kl
+        try:
+            found = await kl.atlas.map()
+            weights = await kl.reader.read(lambda ws: ws.weight_distances())
+            window, noise = self.window, self.noise
+            exponents = await kl.reader.compute(
+                lambda: found.diffusion(
+                    weights or None, window=window, from_step="auto", noise_corrected=noise
+                )
+            )
+        except KltuiError as error:
+            self._say_nothing(error.message)
+            return
+        self.found, self.distances, self.exponents = found, weights, exponents
+        if not exponents:
+            self._say_nothing(
+                f"needs a run with {window + 1} or more scored checkpoints; w makes the window shorter"
+            )
+        self.exponent_plot.show_exponents(exponents)
+        self.cursor_moved()
+
+    def _say_nothing(self, why: str) -> None:
+        for plot in (self.exponent_plot, self.window_plot):
+            plot.note = why
+            plot.show(None, [])
+
+    def cursor_moved(self) -> None:
+        """Shows the window that starts at the shared cursor, or the first of its run."""
+        if self.found is None:
+            return
+        self.exponent_plot.go_to(self.kl.selection.cursor)
+        self.window_plot.show_window(self.found, self.distances, self._exponent())
+        self.table.update_data()
+
+    def _exponent(self) -> Exponent | None:
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        if row is None or not self.exponents:
+            return self.exponents[0] if self.exponents else None
+        run, step = row.checkpoint.run, row.checkpoint.step or 0
+        own = [e for e in self.exponents if e.run == run]
+        return min(own, key=lambda e: abs(e.start - step)) if own else self.exponents[0]
+
+    def _medians(self, width: int) -> list[list[Span]]:
+        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
+
+        look, number = self.look, self.kl.snapshot.run_number
+        title = f"{'run':<{max(8, width - 26)}} {'c_q':>6} {'c_w':>6} {'alpha':>6} {'n':>3}"
+        lines: list[list[Span]] = [[(title, look("faint"))]]
+        for s in summarise(self.exponents):
+            n = number.get(s.run, 0)
+            name = safe_text(s.run, max(6, width - 28)).ljust(max(6, width - 28))
+            figures = "".join(f" {_figure(v[0]):>6}" for v in (s.c_q, s.c_w, s.alpha))
+            lines.append(
+                [(look.marker(n) + " ", look(look.series(n))), (name, look("text")), (figures, look("text")),
+                 (f" {s.n_starts:>3}", look("faint"))]
+            )  # fmt: skip
+        settings = f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}"
+        lines += [[], [(settings, look("muted"))], [], [("published (Pythia)", look("muted"))]]
+        for size, (c_w, c_q, alpha) in PUBLISHED_EXPONENTS.items():
+            figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
+            lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])
+        if self.exponents and not self.distances:
+            lines += [[], [("no weight distances stored; W computes them", look("warning"))]]
+        return lines
+
+    def do_window(self) -> None:
+        self.window = WINDOWS[(WINDOWS.index(self.window) + 1) % len(WINDOWS)]
+        self.kl.say(f"window: {self.window} checkpoints")
+        self.update_data()
+
+    def do_noise(self) -> None:
+        self.noise = not self.noise
+        self.kl.say("noise floor subtracted before the fit" if self.noise else "distances as they are")
+        self.update_data()
+
+    def do_weights(self) -> None:
+        if self.kl.reader.path is not None:
+            self.run_worker(self._compute_weights(), group="weights", exclusive=True)
+
+    async def _compute_weights(self) -> None:
+        path, kl = self.kl.reader.path, self.kl
+        assert path is not None
+
+        def work() -> None:
+            from kltui.workspace import Workspace
+
+            with Workspace.open(path) as ws:
+                ws.weight_distances(compute=True, progress=progress)
+
+        def progress(what: str, done: int, total: int) -> None:
+            kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
+
+        try:
+            await asyncio.to_thread(work)
+        except KltuiError as error:
+            kl.complain(error)
+            return
+        kl.say("weight distances are stored", "good")
+        self._asked = ()
+        self.update_data()
+
+    def csv_rows(self) -> list[list[object]]:
+        """Exponents of every run and start."""
+        rows: list[list[object]] = [["run", "start", "c_q", "r2_q", "c_w", "r2_w"]]
+        return rows + [[e.run, e.start, e.c_q, e.r2_q, e.c_w, e.r2_w] for e in self.exponents]
+
+
+def _figure(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+VIEW = DiffusionView

@@ -1,0 +1,317 @@
+"""Matrix: KL between the chosen checkpoints as a heat map, one cell a pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual import events
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.map import with_error
+from kltui.tui.views.welcome import welcome
+from kltui.view.palette import HEAT
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.tui.atlas import Array
+
+ORDERS = ("name", "kl", "cluster")
+SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
+LABEL = 22
+
+
+class HeatMap(Pane):
+    """K x K cells, two columns wide, scrolled around the cursor; colours by the logarithm of KL."""
+
+    title = "KL, bits/byte"
+
+    def __init__(self) -> None:
+        super().__init__(id="heat-map")
+        self.map: Map | None = None
+        self.note = ""
+        self.order_name = "name"
+        self.order: list[int] = []
+        self.kl_KK: Array | None = None
+        self.row = self.column = 0
+        self.low, self.high = 0.01, 1.0
+
+    def show_matrix(self, found: Map, kl_KK: Array, order: list[int]) -> None:
+        """Shows the rows of `order` of a matrix, keeping the pair under the cursor."""
+        import numpy as np
+
+        before = self.pair
+        self.map, self.kl_KK, self.order = found, kl_KK, order
+        part = kl_KK[np.ix_(order, order)]
+        positive = part[np.isfinite(part) & (part > 0)]
+        if len(positive):
+            self.low, self.high = float(positive.min()), float(positive.max())
+        names = [found.names[k] for k in order]
+        if before is not None and before[0] in names and before[1] in names:
+            self.row, self.column = names.index(before[0]), names.index(before[1])
+        elif self.kl.selection.cursor in names:
+            self.row = names.index(self.kl.selection.cursor)
+        self.row, self.column = min(self.row, len(order) - 1), min(self.column, len(order) - 1)
+        self.refresh()
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """Names of the row and the column under the cursor."""
+        if self.map is None or not self.order or self.row >= len(self.order):
+            return None
+        return self.map.names[self.order[self.row]], self.map.names[self.order[self.column]]
+
+    def header_right(self) -> list[Span]:
+        """The order, and the colour scale."""
+        if self.kl_KK is None:
+            return []
+        look = self.look
+        spans: list[Span] = [(f"{len(self.order)} checkpoints, {SAID[self.order_name]}  ", look("muted"))]
+        spans.append((f"{self.low:.2g} ", look("faint")))
+        spans += [
+            (" ", look("text", color)) if look.color else (shade(i / 9), look())
+            for i, color in enumerate(HEAT)
+        ]
+        return [*spans, (f" {self.high:.2g}", look("faint"))]
+
+    @property
+    def view_rows(self) -> int:
+        """Matrix rows in view."""
+        return max(1, self.body_height - 1)
+
+    @property
+    def view_columns(self) -> int:
+        """Matrix columns in view."""
+        return max(1, (self.body_width - LABEL - 1) // 2)
+
+    def _corner(self) -> tuple[int, int]:
+        count = len(self.order)
+        top = max(0, min(self.row - self.view_rows // 2, count - self.view_rows))
+        return top, max(0, min(self.column - self.view_columns // 2, count - self.view_columns))
+
+    def body_line(self, y: int) -> list[Span]:
+        """A row of the matrix, or the read-out on the last line."""
+        look = self.look
+        if self.map is None or self.kl_KK is None or not self.order:
+            lines = welcome(self.kl) or [("muted", self.note or "computing …")]
+            ink, text = lines[y - 1] if 1 <= y <= len(lines) else ("text", "")
+            return [("  " + text, look(ink))]
+        if y >= self.view_rows:
+            return self._readout()
+        top, left = self._corner()
+        at = top + y
+        if at >= len(self.order):
+            return []
+        here = at == self.row
+        name = self.map.names[self.order[at]]
+        spans: list[Span] = [
+            (fitted(name, LABEL), look("text" if here else "muted", bold=here)),
+            (" ", look()),
+        ]
+        for j in range(left, min(left + self.view_columns, len(self.order))):
+            spans.append(self._cell(at, j))
+        return spans
+
+    def _cell(self, i: int, j: int) -> Span:
+        assert self.kl_KK is not None
+        look = self.look
+        value = float(self.kl_KK[self.order[i], self.order[j]])
+        cursor = (i, j) == (self.row, self.column)
+        if i == j:
+            return ("[]" if cursor else look.glyph("╲ ", "\\ "), look("text" if cursor else "faint"))
+        if not math.isfinite(value) or value <= 0:
+            return ("??" if cursor else look.glyph("· ", ". "), look("bad"))
+        place = self.place(value)
+        if not look.color:
+            return ("[]" if cursor else shade(place) * 2, look())
+        from kltui.view.palette import heat, ink_on
+
+        color = heat(place)
+        mark = "[]" if cursor else self._same_line(i, j)
+        return mark, look(ink_on(color), color, bold=cursor)
+
+    def _same_line(self, i: int, j: int) -> str:
+        # A quiet cross-hair: dots along the cursor's row and column lead the eye to both names.
+        return self.look.glyph("··", "..") if i == self.row or j == self.column else "  "
+
+    def place(self, value: float) -> float:
+        """Where a KL lies between the least and the largest, 0 to 1, by its logarithm."""
+        if self.high <= self.low:
+            return 0.5
+        return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+
+    def _readout(self) -> list[Span]:
+        look, pair = self.look, self.pair
+        if pair is None or self.map is None:
+            return []
+        kl = self.map.pair(*pair)
+        return [
+            (f" {safe_text(pair[0], 30)} ", look("text", bold=True)),
+            (look.glyph("→ ", "-> "), look("muted")),
+            (f"{safe_text(pair[1], 30)}   ", look("text", bold=True)),
+            ("itself" if pair[0] == pair[1] else with_error(kl.value, kl.se), look("accent")),
+            ("   enter compares", look("faint")),
+        ]
+
+    def _move(self, down: int, right: int) -> None:
+        if not self.order:
+            return
+        last = len(self.order) - 1
+        self.row = max(0, min(last, self.row + down))
+        self.column = max(0, min(last, self.column + right))
+        self.refresh()
+        if self.map is not None:
+            self.kl.set_cursor(self.map.names[self.order[self.row]])
+
+    def do_left(self) -> None:
+        self._move(0, -1)
+
+    def do_right(self) -> None:
+        self._move(0, 1)
+
+    def do_up(self) -> None:
+        self._move(-1, 0)
+
+    def do_down(self) -> None:
+        self._move(1, 0)
+
+    def do_page_down(self) -> None:
+        self._move(self.view_rows, 0)
+
+    def do_page_up(self) -> None:
+        self._move(-self.view_rows, 0)
+
+    def do_first(self) -> None:
+        self._move(-len(self.order), -len(self.order))
+
+    def do_last(self) -> None:
+        self._move(len(self.order), len(self.order))
+
+    def do_enter(self) -> None:
+        """Marks the pair and compares it."""
+        pair = self.pair
+        if pair is not None and pair[0] != pair[1]:
+            self.kl.selection.a, self.kl.selection.b = pair
+            self.kl.show_screen("compare")
+
+    def do_mark_b(self) -> None:
+        """B is the column, as A is the row."""
+        if self.pair is not None:
+            self.kl.selection.b = self.pair[1]
+            self.kl.selection_changed()
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Goes to the cell under the mouse."""
+        top, left = self._corner()
+        y, x = event.y - 1, event.x - LABEL - 1 - (2 if self.barred else 0)
+        if self.order and 0 <= y < self.view_rows and x >= 0:
+            self._move(top + y - self.row, left + x // 2 - self.column)
+
+
+def shade(place: float) -> str:
+    """A character as dark as `place` in 0 to 1, for terminals without colour."""
+    return " .:-=+*#%@"[max(0, min(9, int(place * 10)))]
+
+
+class MatrixView(View):
+    """The heat map, and the row's neighbours beside it."""
+
+    screen_name = "matrix"
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self.heat = HeatMap()
+        self.near = TextPane("Nearest to the row", self._nearest)
+        return [ColumnOfPanes([self.heat]), ColumnOfPanes([self.near], width=42, least=120)]
+
+    def update_data(self) -> None:
+        """Takes up selection, filter and new vectors."""
+        super().update_data()
+        if not self.kl.atlas.is_empty:
+            self.run_worker(self._load(), group="matrix", exclusive=True)
+
+    def cursor_moved(self) -> None:
+        """The neighbours follow."""
+        self.near.update_data()
+
+    async def _load(self) -> None:
+        try:
+            found, kl_KK = await self.kl.atlas.kl()
+            order = await self.kl.reader.compute(lambda: self._ordered(found, kl_KK))
+        except KltuiError as error:
+            self.heat.note = error.message
+            self.heat.refresh()
+            return
+        self.heat.show_matrix(found, kl_KK, order)
+        self.near.update_data()
+
+    def _ordered(self, found: Map, kl_KK: Array) -> list[int]:
+        rows = self._chosen(found)
+        if self.heat.order_name == "cluster" and len(rows) > 2:
+            part = found.select(rows)
+            return [rows[i] for i in part.clustering().order]
+        if self.heat.order_name == "kl":
+            pair = self.heat.pair
+            anchor = found.row(pair[0]) if pair and pair[0] in found.names else rows[0]
+            return sorted(rows, key=lambda k: float(kl_KK[anchor, k]))
+        return rows
+
+    def _chosen(self, found: Map) -> list[int]:
+        """Rows that are selected; without a selection (of two or more) those that pass the filter."""
+        chosen = self.kl.selection.selected
+        rows = [k for k, n in enumerate(found.names) if n in chosen]
+        if len(rows) >= 2:
+            return rows
+        by_name, keep = self.kl.snapshot.by_name, self.kl.filter
+        return [k for k, n in enumerate(found.names) if n not in by_name or keep(by_name[n])] or rows
+
+    def do_order(self) -> None:
+        self.heat.order_name = ORDERS[(ORDERS.index(self.heat.order_name) + 1) % len(ORDERS)]
+        self.kl.say(f"order: {SAID[self.heat.order_name]}")
+        self.update_data()
+
+    def _nearest(self, width: int) -> list[list[Span]]:
+        found, pair, look = self.heat.map, self.heat.pair, self.look
+        if found is None or pair is None or self.heat.kl_KK is None:
+            return []
+        from kltui.analysis.neighbours import nearest
+
+        row = found.row(pair[0])
+        lines: list[list[Span]] = [[(safe_text(pair[0], width), look("text", bold=True))], []]
+        for k in nearest(self.heat.kl_KK[row], row, 20):
+            number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
+            value = float(self.heat.kl_KK[row, k])
+            lines.append(
+                [
+                    (f"{look.marker(number)} ", look(look.series(number))),
+                    (f"{value:<9.3g}", look("text")),
+                    (safe_text(found.names[k], max(8, width - 12)), look("muted")),
+                ]
+            )
+        return lines
+
+    def csv_rows(self) -> list[list[object]]:
+        """Every pair in view with its KL and error."""
+        found, order = self.heat.map, self.heat.order
+        rows: list[list[object]] = [["a", "b", "kl_bits_per_byte", "se"]]
+        if found is None:
+            return rows
+        se = found.kl_se()
+        names, kl = found.names, found.kl()
+        return rows + [
+            [names[i], names[j], float(kl[i, j]), float(se[i, j])] for i in order for j in order if i < j
+        ]
+
+    def copied(self) -> str:
+        """The pair and its KL."""
+        pair = self.heat.pair
+        if pair is None or self.heat.map is None:
+            return ""
+        kl = self.heat.map.pair(*pair)
+        return f"{pair[0]}\t{pair[1]}\t{kl.value}\t{kl.se}"
+
+
+VIEW = MatrixView

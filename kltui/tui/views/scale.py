@@ -1,0 +1,227 @@
+"""Scale: the settings of the paper found in this workspace, beside the published medians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.table import Cell, Column, Table
+from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.welcome import welcome
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.analysis.scale import ScaleRow
+
+
+class ScaleTable(Table):
+    """One row a setting: range and quartiles on a logarithmic line, the published median marked."""
+
+    title = "KL scale"
+    columns = (
+        Column("setting", 17),
+        Column("published", 9, right=True),
+        Column("here", 7, right=True),
+        Column("pairs", 5, right=True),
+        Column("", 16, share=1),
+        Column("why", 24, rank=1),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(id="scale-table")
+        self.rows: list[ScaleRow] = []
+        self.note = ""
+
+    def header_right(self) -> list[Span]:
+        """The unit and what the signs mean."""
+        look = self.look
+        if not self.rows:
+            return []
+        dot, line, box = look.glyph("◆", "o"), look.glyph("─", "-"), look.glyph("━", "=")
+        return [
+            (f"bits/byte, log   {dot}", look("warning")),
+            (" published   ", look("muted")),
+            (f"{line}{box}{look.glyph('┃', '|')}{box}{line}", look("accent")),
+            (" range, quartiles, median here", look("muted")),
+        ]
+
+    def row_count(self) -> int:
+        return len(self.rows)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        lines = welcome(self.kl) or [("muted", self.note or "computing …")]
+        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
+        return [("  " + text, self.look(ink))]
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        row = self.rows[index]
+        found = row.n > 0
+        width = self.widths()[4]
+        return [
+            Cell(row.setting, "text" if found else "muted", bold=found),
+            Cell(f"{row.published:g}", "warning"),
+            Cell(f"{row.median:.3g}" if found else "", "accent"),
+            Cell(str(row.n) if found else "", "muted"),
+            Cell("", parts=self._strip(row, width)),
+            Cell(row.note, "faint"),
+        ]
+
+    def _strip(self, row: ScaleRow, width: int) -> tuple[tuple[str, str], ...]:
+        text = strip(row, self._span(), width, ascii_only=self.look.ascii_only)
+        head, dot, tail = text.partition(self.look.glyph("◆", "o"))
+        return (head, "accent"), (dot, "warning"), (tail, "accent")
+
+    def _span(self) -> tuple[float, float]:
+        values = [v for r in self.rows for v in (r.published, r.low, r.high) if math.isfinite(v) and v > 0]
+        return math.log10(min(values)) - 0.05, math.log10(max(values)) + 0.05
+
+    def moved(self) -> None:
+        """The pairs follow."""
+        if self.kl.view is not None:
+            self.kl.view.cursor_moved()
+
+    def do_enter(self) -> None:
+        """Goes to the pairs."""
+        if self.kl.view is not None:
+            self.kl.view.do_next_pane()
+
+
+def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: bool = False) -> str:
+    """Range, quartiles and median of a row as characters on a log line, the published median over them."""
+    line, box, middle, dot = "-=|o" if ascii_only else "─━┃◆"
+    cells = [" "] * width
+
+    def at(value: float) -> int:
+        share = (math.log10(max(value, 1e-12)) - span[0]) / (span[1] - span[0])
+        return max(0, min(width - 1, round(share * (width - 1))))
+
+    if row.n:
+        for low, high, sign in ((row.low, row.high, line), (row.q25, row.q75, box)):
+            for i in range(at(low), at(high) + 1):
+                cells[i] = sign
+        cells[at(row.median)] = middle
+    cells[at(row.published)] = dot
+    return "".join(cells)
+
+
+class PairTable(Table):
+    """The pairs of one setting, by KL."""
+
+    title = "Pairs"
+    columns = (Column("bits/byte", 9, right=True), Column("A", 14, share=1), Column("B", 14, share=1))
+
+    def __init__(self) -> None:
+        super().__init__(id="pair-table")
+        self.pairs: list[tuple[float, str, str]] = []
+        self.note = ""
+
+    def row_count(self) -> int:
+        return len(self.pairs)
+
+    def _empty_line(self, y: int) -> list[Span]:
+        lines = wrapped(self.note, max(10, self.body_width - 4))
+        return [("  " + (lines[y] if 0 <= y < len(lines) else ""), self.look("muted"))]
+
+    def cells(self, index: int) -> Sequence[Cell]:
+        value, a, b = self.pairs[index]
+        return [Cell(f"{value:.3g}", "accent"), Cell(a), Cell(b)]
+
+    def moved(self) -> None:
+        """The shared cursor follows."""
+        if self.pairs:
+            self.kl.set_cursor(self.pairs[self.cursor][1])
+
+    def do_enter(self) -> None:
+        """Compares the pair."""
+        if self.pairs:
+            _, self.kl.selection.a, self.kl.selection.b = self.pairs[self.cursor]
+            self.kl.show_screen("compare")
+
+
+class ScaleView(View):
+    """The settings over the pairs of the one under the cursor; where A and B fall beside them."""
+
+    screen_name = "scale"
+    DEFAULT_CSS = """
+    ScaleView ScaleTable { height: 13; }
+    ScaleView PairTable { height: 1fr; }
+    """
+
+    def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self._asked = -1
+        self.map: Map | None = None
+        self.table, self.pair_table = ScaleTable(), PairTable()
+        self.place = TextPane("A and B on the scale", self._place)
+        return [
+            ColumnOfPanes([self.table, self.pair_table]),
+            ColumnOfPanes([self.place], width=40, least=120),
+        ]
+
+    def update_data(self) -> None:
+        """Computes again where vectors have changed."""
+        super().update_data()
+        if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
+            self._asked = self.kl.atlas.version
+            self.run_worker(self._load(), group="scale", exclusive=True)
+
+    async def _load(self) -> None:
+        try:
+            self.map = found = await self.kl.atlas.map()
+            self.table.rows = await self.kl.atlas.ask("scale", found.scale)
+        except KltuiError as error:
+            self.table.note = error.message
+        self.table.refresh()
+        self.place.update_data()
+        self.cursor_moved()
+
+    def cursor_moved(self) -> None:
+        """Shows the pairs of the setting under the cursor."""
+        if not self.table.rows or self.map is None or self.focus_pane is self.pair_table:
+            return
+        row = self.table.rows[self.table.cursor]
+        self.pair_table.title = f"Pairs: {row.setting}"
+        self.pair_table.note = row.note or "no pairs here"
+        self.pair_table.pairs = sorted((self.map.pair(a, b).value, a, b) for a, b in row.pairs)
+        self.pair_table.cursor = self.pair_table.top = 0
+        self.pair_table.refresh()
+
+    def _place(self, width: int) -> list[list[Span]]:
+        from kltui.analysis.scale import locate
+
+        look, chosen = self.look, self.kl.selection
+        if self.map is None or not (chosen.a and chosen.b):
+            text = "Mark A and B with a and b, here or on any screen, to see where their KL falls."
+            return [[(part, look("muted"))] for part in wrapped(text, max(10, width))]
+        if chosen.a not in self.map.names or chosen.b not in self.map.names:
+            return [[("A or B is not scored", look("warning"))]]
+        value = self.map.pair(chosen.a, chosen.b).value
+        found = locate(value, self.table.rows)
+        lines: list[list[Span]] = [
+            [("A  ", look("accent", bold=True)), (safe_text(chosen.a, width - 3), look("text"))],
+            [("B  ", look("accent", bold=True)), (safe_text(chosen.b, width - 3), look("text"))],
+            [],
+            [(f"{value:.3g} bits/byte", look("text", bold=True))],
+            [("above  ", look("muted")), (found.below or "everything", look("text"))],
+            [("below  ", look("muted")), (found.above or "nothing", look("text"))],
+        ]
+        if found.settings:
+            lines += [[], [("as large as, in this workspace:", look("muted"))]]
+            lines += [[(f"  {name}", look("text"))] for name in found.settings]
+        return lines
+
+    def csv_rows(self) -> list[list[object]]:
+        """The table."""
+        rows: list[list[object]] = [
+            ["setting", "published", "median", "q25", "q75", "low", "high", "n", "note"]
+        ]
+        return rows + [
+            [r.setting, r.published, r.median, r.q25, r.q75, r.low, r.high, r.n, r.note]
+            for r in self.table.rows
+        ]
+
+
+VIEW = ScaleView
