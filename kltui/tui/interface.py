@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.color import ColorSystem
 from textual._compositor import CompositorUpdate
@@ -29,8 +29,6 @@ from kltui.tui.terminal import Frame
 from kltui.view.palette import PALETTES
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
 
@@ -121,7 +119,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.atlas.close()
         self.reader.close()
 
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+    def _display(self, screen: Screen[object], renderable: Any) -> None:
         """Writes only what differs from what the terminal shows already."""
         driver = self._driver
         usable = self._running and not self._closed and not self.is_headless and not self._batch_count

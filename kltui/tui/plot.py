@@ -75,7 +75,7 @@ class PlotPane(Pane):
 
         here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
         self.scene, self.names = scene, names
-        self.cursor = names.index(here) if here in names else -1
+        self.cursor = names.index(here) if here and here in names else -1
         if scene is not None and not (keep_window and self.window is not None):
             self.window = fit_window(scene)
         self.redraw_plot()
@@ -95,7 +95,7 @@ class PlotPane(Pane):
 
             look = self.look
             self._planes = draw(self.scene, self.window, *size, self.kind, look.markers)
-            self._spots = spots(self.scene, self.window, *size)
+            self._spots = spots(self.scene, self.window, *size, self.kind)
             self._made_for, self._strips = size, {}
             self._patches = self._make_patches()
         return True
@@ -232,20 +232,26 @@ class PlotPane(Pane):
             self._planes, self._strips = None, {}
             self.refresh()
 
-    def _towards(self, direction: Direction) -> None:
-        if not self._prepare() or self.scene is None or self._spots is None:
-            return
+    def _eyes(self) -> Floats:
+        """n x 2 places as the eye measures them: a cell is twice as high as wide; NaN where nothing is drawn."""
         import numpy as np
 
+        assert self.scene is not None and self._spots is not None
+        drawn = (self.scene.code_n >= 0) & self.scene.is_point_n
+        return np.where(drawn[:, None], self._spots * (1.0, 2.0), np.nan)
+
+    def _towards(self, direction: Direction) -> None:
+        if not self._prepare():
+            return
+        eyes = self._eyes()
+        if self.cursor < 0:
+            self._go_near(eyes, self.plot_width / 2, float(self.plot_height), "")
+        else:
+            self._go_near(eyes, float(eyes[self.cursor, 0]), float(eyes[self.cursor, 1]), direction)
+
+    def _go_near(self, eyes: Floats, x: float, y: float, direction: Direction) -> None:
         from kltui import native
 
-        drawn = self.scene.code_n >= 0
-        # A cell is twice as high as wide: distances are those that the eye sees.
-        eyes = np.where(drawn[:, None], self._spots * (1.0, 2.0), np.nan)
-        if self.cursor < 0:
-            x, y, direction = self.plot_width / 2, float(self.plot_height), ""
-        else:
-            x, y = (float(v) for v in eyes[self.cursor])
         found = native.nearest(eyes, x, y, direction)
         if found >= 0:
             self.go(found)
@@ -315,18 +321,9 @@ class PlotPane(Pane):
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Goes to the point nearest to the mouse."""
-        if not self._prepare() or self._spots is None or self.scene is None:
-            return
-        import numpy as np
-
-        from kltui import native
-
-        eyes = np.where(self.scene.code_n[:, None] >= 0, self._spots * (1.0, 2.0), np.nan)
-        column = event.x - Y_AXIS - (2 if self.barred else 0)
-        found = native.nearest(eyes, float(column), 2.0 * (event.y - 1))
-        if found >= 0:
-            self.go(found)
-            self.cursor_moved()
+        if self._prepare():
+            column = event.x - Y_AXIS - (2 if self.barred else 0)
+            self._go_near(self._eyes(), float(column), 2.0 * (event.y - 1), "")
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Zooms in with the wheel."""

@@ -57,6 +57,7 @@ def draw(
     dots = window.dots(scene.scaled(), width * across, height * down)
     shown = scene.code_n >= 0
     _segments(raster, scene, dots, shown, "." if kind == "ascii" else "·")
+    shown = shown & scene.is_point_n
     if DOTS[kind] == (1, 1):
         for number in np.unique(scene.code_n[shown] // SHADES):
             own = shown & (scene.code_n // SHADES == number)
@@ -81,6 +82,10 @@ def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], mark
         raster.points(dots, code_n, marker)
 
 
-def spots(scene: Scene, window: Window, width: int, height: int) -> Floats:
-    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps."""
-    return window.dots(scene.scaled(), width, height)
+def spots(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
+    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps.
+
+    They round down to the very cell in which `draw` puts the point.
+    """
+    across, down = DOTS[kind]
+    return np.asarray(window.dots(scene.scaled(), width * across, height * down) / (across, down))

@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 class Scene:
     """n points in data units, their codes (`series * SHADES + shade`), and m segments as pairs of point numbers.
 
-    A non-finite coordinate is a gap: neither its point nor its segments are drawn.
+    A non-finite coordinate is a gap: neither its point nor its segments are drawn. Points from number
+    `n_points` on are ends of lines only.
     """
 
     xy_n2: Floats
@@ -26,6 +27,13 @@ class Scene:
     segments_m2: NDArray[np.int64]
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
+    n_points: int | None = None
+
+    @property
+    def is_point_n(self) -> NDArray[np.bool_]:
+        """Which points are drawn and may be found as points, (n,)."""
+        n = len(self.xy_n2)
+        return np.arange(n) < (n if self.n_points is None else self.n_points)
 
     def scaled(self) -> Floats:
         """n x 2 coordinates on the axes' own scales."""

@@ -100,6 +100,10 @@ class CompareView(View):
     screen_name = "compare"
     DEFAULT_CSS = "CompareView #compare-summary { height: 7; }"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.focus_pane = self.texts
+
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked: tuple[object, ...] = ()
         self.found: Map | None = None
@@ -108,7 +112,7 @@ class CompareView(View):
         self.texts = TextTable()
         self.reading = TextPane("Text", self._text)
         return [
-            ColumnOfPanes([self.texts, self.summary]),
+            ColumnOfPanes([self.summary, self.texts]),
             ColumnOfPanes([self.reading], width=62, least=120),
         ]
 

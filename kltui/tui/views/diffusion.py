@@ -51,30 +51,28 @@ class WindowPlot(PlotPane):
             return
         self.taus, self.values = distances(found, weights, exponent)
         number = self.kl.snapshot.run_number.get(exponent.run, 0)
-        xy: list[tuple[float, float]] = []
+        points: list[tuple[float, float]] = []
         codes: list[int] = []
-        segments: list[tuple[int, int]] = []
-        for space, slope in (("q", exponent.c_q), ("w", exponent.c_w)):
-            base = self.values.get(space, [])
-            points = [(t, v / base[0]) for t, v in zip(self.taus, base, strict=False) if base[0] > 0 < v]
-            if not points:
-                continue
-            code = (number if space == "q" else number + 1) * SHADES + SHADES - 1
-            xy += points
-            codes += [code] * len(points)
-            ends = fitted_line(points, slope)
-            if ends:
-                segments.append((len(xy), len(xy) + 1))
-                xy += ends
-                codes += [code - 2] * 2
+        ends: list[tuple[float, float]] = []
+        end_codes: list[int] = []
+        for series, space, slope in ((number, "q", exponent.c_q), (number + 1, "w", exponent.c_w)):
+            own = relative(self.taus, self.values.get(space, []))
+            line = fitted_line(own, slope)
+            code = series * SHADES + SHADES - 1
+            points, codes = points + own, codes + [code] * len(own)
+            ends, end_codes = ends + line, end_codes + [code - 2] * len(line)
+        n = len(points)
+        segments = [(n + i, n + i + 1) for i in range(0, len(ends), 2)]
+        xy = np.array([*points, *ends] or [(math.nan, math.nan)], dtype=np.float64)
         scene = Scene(
-            np.array(xy or [(math.nan, math.nan)], dtype=np.float64),
-            np.array(codes or [-1], dtype=np.int16),
-            np.array(segments or np.empty((0, 2)), dtype=np.int64),
+            xy,
+            np.array([*codes, *end_codes] or [-1], dtype=np.int16),
+            np.array(segments, dtype=np.int64).reshape(-1, 2),
             "log",
             "log",
+            n,
         )
-        self.show(scene, [""] * len(scene.xy_n2))
+        self.show(scene, [""] * len(xy))
 
     def readout(self) -> list[Span]:
         """The slopes."""
@@ -109,6 +107,12 @@ def distances(found: Map, weights: Weights, e: Exponent) -> tuple[list[float], d
         "q": [found.pair_rows(rows[0], r).value - e.noise_floor for r in rows[1:]],
         "w": [weights.get((names[0], n), math.nan) for n in names[1:]],
     }
+
+
+def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """(lag, distance over the first distance) wherever both can be drawn on logarithmic axes."""
+    base = next((v for v in values if v > 0), math.nan)
+    return [(t, v / base) for t, v in zip(taus, values, strict=False) if v > 0]
 
 
 def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tuple[float, float]]:
