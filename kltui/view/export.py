@@ -96,7 +96,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
     shown = ctx.map
     unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
     with path.open("wb") as file:
-        np.savez_compressed(
+        np.savez(
             file,
             loglik=shown.loglik_KN,
             names=np.array([safe_text(name) for name in shown.names], dtype=np.str_),
@@ -172,8 +172,9 @@ def _kl_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _consecutive_rows(ctx: Context) -> Iterator[Row]:
-    for c in ctx.map.consecutive():
-        yield c.run, c.step_from, c.step_to, c.kl, c.se
+    for run, pairs in ctx.consecutive.items():
+        for c in pairs:
+            yield run, c.step_from, c.step_to, c.kl, c.se
 
 
 def _diffusion_rows(ctx: Context) -> Iterator[Row]:

@@ -25,7 +25,8 @@ def figure(value: float, digits: int = 3) -> str:
     if value == 0 or math.isinf(value):
         return f"{value:g}"
     if 1e-4 <= abs(value) < 1e6:
-        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        rounded = float(f"{value:.{digits - 1}e}")
+        places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
         return f"{value:.{places}f}"
     return f"{value:.{digits}g}"
 

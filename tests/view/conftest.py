@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sklearn.manifold  # noqa: F401  # loaded now, so that its threads can be limited
+from threadpoolctl import threadpool_limits
 
 from kltui.workspace import Workspace
 
@@ -14,6 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # small_workspace
 
 from small_workspace import Builder
 from small_workspace import suite as made_suite
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """t-SNE of few points on many threads of a busy machine takes ten times longer than on one."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

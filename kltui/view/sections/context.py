@@ -20,7 +20,7 @@ from kltui.view.tables import count, figure
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.embed import Method
-    from kltui.analysis.map import Map
+    from kltui.analysis.map import ConsecutiveKL, Map
     from kltui.store import CheckpointRow
     from kltui.workspace import Workspace
 
@@ -66,6 +66,14 @@ class Context:
     def layered(self) -> Map:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
         return self.ws.map(layers=True)
+
+    @cached_property
+    def consecutive(self) -> dict[str, list[ConsecutiveKL]]:
+        """KL between neighbouring checkpoints by run, in order of step."""
+        runs: dict[str, list[ConsecutiveKL]] = {}
+        for one in self.map.consecutive():
+            runs.setdefault(one.run, []).append(one)
+        return runs
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:

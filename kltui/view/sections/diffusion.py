@@ -34,7 +34,8 @@ def diffusion(ctx: Context) -> Section:
     ]
     if weighted:
         blocks.append(words("weight space: D_w(tau) = |theta(start + tau) - theta(start)|^2 ~ tau^c_w"))
-        blocks += [_weight_table(summaries), _plot(ctx, exponents, weights=True)]
+        with_weights = [e for e in exponents if math.isfinite(e.c_w)]
+        blocks += [_weight_table(summaries), _plot(ctx, with_weights, weights=True)]
     else:
         notes.append("no weight distances: c_w and alpha need the runs' weight files at hand (safetensors)")
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
@@ -55,7 +56,9 @@ def _likelihood_table(summaries: list[ExponentSummary], exponents: list[Exponent
 
 def _weight_table(summaries: list[ExponentSummary]) -> RenderableType:
     rows = [
-        [s.run, *_median(s.c_w), figure(s.r2_w), _dimension(s.c_w[0]), *_median(s.alpha)] for s in summaries
+        [s.run, *_median(s.c_w), figure(s.r2_w), _dimension(s.c_w[0]), *_median(s.alpha)]
+        for s in summaries
+        if not math.isnan(s.c_w[0])
     ]
     return table(["run", "c_w", "quartiles", "R²", "2/c_w", "alpha", "quartiles"], rows)
 

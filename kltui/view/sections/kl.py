@@ -110,15 +110,13 @@ def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[Rendera
 
 def consecutive(ctx: Context) -> Section:
     """KL between neighbouring checkpoints of each run: summary and curve against step."""
-    every = ctx.map.consecutive()
+    runs = ctx.consecutive
+    every = [x for xs in runs.values() for x in xs]
     if not every:
         raise MissingError(
             "no run has two scored checkpoints",
             "score more steps of a run: revisions or a run folder with checkpoints",
         )
-    runs: dict[str, list[ConsecutiveKL]] = {}
-    for one in every:
-        runs.setdefault(one.run, []).append(one)
     series = [
         Series(run, [x.step_to for x in xs], [x.kl for x in xs], slot=ctx.slots.get(run))
         for run, xs in runs.items()

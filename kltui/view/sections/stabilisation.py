@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from kltui.analysis.map import ConsecutiveKL
 from kltui.analysis.scale import PUBLISHED
 from kltui.analysis.stability import CONFIDENT, Stabilisation
+from kltui.analysis.stability import stabilisation as settle
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import figure, table
@@ -16,14 +18,10 @@ LEVELS = (0.2, *sorted((s.median for s in PUBLISHED if s.name.endswith("pretrain
 
 def stabilisation(ctx: Context) -> Section:
     """For each run and level the step after which neighbours differ by less, with its range."""
-    found = {level: ctx.map.stabilisation(level) for level in LEVELS}
-    runs = [s.run for s in found[LEVELS[0]]]
+    runs = {run: [_settled(run, pairs, level) for level in LEVELS] for run, pairs in ctx.consecutive.items()}
     if not runs:
         raise MissingError("no run has two scored checkpoints", "score more steps of a run")
-    rows = [
-        [run, *(_words(found[level][i]) for level in LEVELS), str(found[LEVELS[0]][i].last_step)]
-        for i, run in enumerate(runs)
-    ]
+    rows = [[run, *map(_words, each), str(each[0].last_step)] for run, each in runs.items()]
     headings = ["run", *(f"below {figure(level, 2)}" for level in LEVELS), "last step"]
     notes = (
         "step from which KL between neighbouring saved checkpoints stays below the level (bits/byte); in brackets"
@@ -35,9 +33,14 @@ def stabilisation(ctx: Context) -> Section:
     data: dict[str, object] = {
         "unit": "bits/byte",
         "standard_errors": CONFIDENT,
-        "runs": [asdict(found[level][i]) for i in range(len(runs)) for level in LEVELS],
+        "runs": [asdict(s) for each in runs.values() for s in each],
     }
     return Section("stabilisation", "Stabilisation", (table(headings, rows),), notes, data)
+
+
+def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisation:
+    steps = [pairs[0].step_from, *(p.step_to for p in pairs)]
+    return settle(run, steps, [p.kl for p in pairs], [p.se for p in pairs], level)
 
 
 def _words(s: Stabilisation) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from kltui.analysis.embed import Method, explained_variance, scaled_coordinates
+from kltui.analysis.embed import Method, scaled_coordinates
 from kltui.analysis.map import Map
 from kltui.analysis.shape import AgainstNull
 from kltui.view.sections.context import PERPLEXITY, Context, label_of
@@ -19,7 +19,8 @@ from kltui.view.textplot import Frame, Series
 
 Array = NDArray[np.float64]
 HEIGHT = 24
-WALKS = 20
+MOST_WALKS, LEAST_WALKS = 20, 3
+_WALKED_VALUES = 40_000_000
 
 
 def trajectories(ctx: Context) -> Section:
@@ -30,7 +31,8 @@ def trajectories(ctx: Context) -> Section:
     pictures = ctx.pictures
     if not pictures:
         raise ctx.picture_problems[0]
-    shapes = shown.shapes(WALKS)
+    walks = _walks(shown)
+    shapes = shown.shapes(walks)
     data: dict[str, object] = {
         "vectors": len(shown),
         "points": _points(shown, pictures),
@@ -41,8 +43,8 @@ def trajectories(ctx: Context) -> Section:
     if shapes:
         blocks.append(_shape_table(shapes))
         notes.append(
-            f"length in sqrt(bits/byte); straight: chord over length; turning: median angle between steps (90 for a"
-            f" random walk); winding: turns of the PCA picture; null: medians of {WALKS} random walks of the same"
+            "length in sqrt(bits/byte); straight: chord over length; turning: median angle between steps (90 for a"
+            f" random walk); winding: turns of the PCA picture; null: medians of {walks} random walks of the same"
             " step lengths, which wind too"
         )
     return Section("trajectories", "Trajectories", tuple(blocks), tuple(notes), data)
@@ -78,13 +80,26 @@ def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -
             f"t-SNE with perplexity {PERPLEXITY} needs more than {PERPLEXITY} points and the map has {len(shown)}:"
             " PCA is shown instead"
         ]
-    share = explained_variance(scaled_coordinates(shown.loglik_KN, shown.text_bytes_N))
-    data["pca_share"] = [float(s) for s in share[:3]]
+    share = _pca_share(shown, pictures["pca"])
+    data["pca_share"] = share.tolist()
     notes.append(f"PCA keeps {share[:2].sum():.0%} of the spread in 2 dimensions, {share[:3].sum():.0%} in 3")
     if "mds" in pictures:
         data["mds_stress_2d"] = stress = shown.stress(pictures["mds"][:, :2])
         notes.append(f"MDS keeps distances (sqrt of bits/byte): stress-1 {figure(stress, 2)} in 2 dimensions")
     return notes
+
+
+def _pca_share(shown: Map, scores_K3: Array) -> Array:
+    """Share of the map's total spread along each of the picture's principal axes, shape (3,)."""
+    Q = scaled_coordinates(shown.loglik_KN, shown.text_bytes_N)
+    total = float(np.vdot(Q, Q))
+    along = (scores_K3**2).sum(axis=0)
+    return along / total if total > 0 else np.zeros_like(along)
+
+
+def _walks(shown: Map) -> int:
+    """How many random walks to hold each run against: fewer where the map is large, so that they take seconds."""
+    return int(min(MOST_WALKS, max(LEAST_WALKS, _WALKED_VALUES // shown.loglik_KN.size)))
 
 
 def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
