@@ -155,7 +155,7 @@ def _probe_ids(model: Any, rows: int, width: int) -> torch.Tensor:
     return ids.to(model.get_input_embeddings().weight.device)
 
 
-def probe_ids(model: Any, rows: int = 2, width: int = 24) -> torch.Tensor:
+def probe_ids(model: Any, rows: int = 2, width: int = 12) -> torch.Tensor:
     """A batch of valid ids for self-tests."""
     return _probe_ids(model, rows, width)
 

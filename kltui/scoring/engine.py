@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import anatomy
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batching import Batch
-from kltui.scoring.head import chunk_bytes, log_softmax_gather, make_head
+from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, first_line
 from kltui.scoring.settings import ScoringSettings
@@ -24,7 +25,10 @@ START_TOKENS = {"cpu": 1536, "cuda": 32_768}
 
 
 class Engine:
-    """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way."""
+    """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way.
+
+    `seconds` adds up the time of body and head, where they are run apart.
+    """
 
     def __init__(
         self, loaded: Loaded, settings: ScoringSettings, device: torch.device, quantization: str
@@ -35,6 +39,7 @@ class Engine:
         self.device = device
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
+        self.seconds = {"body": 0.0, "head": 0.0}
         self.start_tokens = START_TOKENS.get(device.type, 4096)
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
@@ -63,23 +68,56 @@ class Engine:
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities (1 + layers, n) of the batch's targets, in nats."""
-        ids_BT = torch.from_numpy(batch.ids_BT).to(self.device)
-        targets_n = torch.from_numpy(batch.targets_n).to(self.device)
-        positions_n = torch.from_numpy(batch.positions_n).to(self.device)
         if self._head is None:
-            return self._by_own_logits(ids_BT, positions_n, targets_n)[None]
+            return self._by_own_logits(*self._sent(batch))[None]
         if self._lens is not None:
-            return self._with_layers(self._lens, ids_BT, positions_n, targets_n)
-        module, head = self._head
-        hidden_nD = anatomy.body(self.model, module, ids_BT).flatten(0, 1)[positions_n]
-        return head(hidden_nD, targets_n)[None]
+            return self._with_layers(self._lens, *self._sent(batch))
+        started = time.perf_counter()
+        hidden_nD = self.hidden(batch)
+        self._wait()
+        between = time.perf_counter()
+        logp_n = self._head[1](hidden_nD, torch.from_numpy(batch.targets_n).to(self.device))
+        self.seconds["body"] += between - started
+        self.seconds["head"] += time.perf_counter() - between
+        return logp_n[None]
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """What the model hands to its head at the batch's target positions, (n, D)."""
+        ids_BT, positions_n, _ = self._sent(batch)
+        return anatomy.body(self.model, self._split()[0], ids_BT).flatten(0, 1)[positions_n]
+
+    def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
+        """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
+        return self._split()[1].logits(hidden_nD)
+
+    @property
+    def logit_rows(self) -> int:
+        """Rows of logits that may be held at once."""
+        return self._split()[1].rows(self.device)
+
+    def _split(self) -> tuple[Any, Head]:
+        if self._head is None:
+            raise KltuiError(
+                "this model's head cannot be split off", "its log-likelihoods can be scored all the same"
+            )
+        return self._head
+
+    def _sent(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The batch's ids, positions and targets on the device."""
+        arrays = (batch.ids_BT, batch.positions_n, batch.targets_n)
+        ids_BT, positions_n, targets_n = (torch.from_numpy(x).to(self.device) for x in arrays)
+        return ids_BT, positions_n, targets_n
+
+    def _wait(self) -> None:
+        """Until the device has done what was asked of it, so that seconds are counted where they are spent."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _with_layers(
         self, lens: Lens, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
     ) -> NDArray[np.float32]:
         """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
-        assert self._head is not None
-        module, head = self._head
+        module, head = self._split()
         out = np.empty((1 + len(lens.wanted), len(targets_n)), dtype=np.float32)
 
         def consume(k: int, hidden_BTD: torch.Tensor) -> None:

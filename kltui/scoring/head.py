@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,25 +18,13 @@ CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
 LogProbs = NDArray[np.float32]
 
 
-class Head(Protocol):
-    """Log-probabilities (n,) float32, in nats, of targets (n,) from hidden states (n, D)."""
-
-    name: str
-
-    def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
-        """Log p(target) of every row."""
-        ...
-
-
 def chunk_bytes(device: torch.device) -> int:
     """Bytes of logits that may be held at once on `device`."""
     return CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"])
 
 
-class ModuleHead:
+class Head:
     """The model's own head module, called on row chunks: exact for whatever the head is, on any device."""
-
-    name = "module"
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         # bound now: while the body runs, the module's own forward is replaced
@@ -62,15 +50,14 @@ class ModuleHead:
         return self.rule(self._forward(hidden_nD).float())
 
 
-class TiledHead:
+class TiledHead(Head):
     """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online)."""
 
-    name = "tiled"
     TILE = 2048
 
-    def __init__(self, module: Any, rule: LogitRule) -> None:
+    def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
+        super().__init__(module, rule, vocabulary)
         self._module = module
-        self.rule = rule
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
@@ -111,8 +98,8 @@ def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
 def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
     """Heads that may serve, fastest first."""
     plain = type(module) is torch.nn.Linear and module.weight.device.type == "cpu"
-    heads: list[Head] = [TiledHead(module, rule)] if plain else []
-    return [*heads, ModuleHead(module, rule, vocabulary)]
+    heads: list[Head] = [TiledHead(module, rule, vocabulary)] if plain else []
+    return [*heads, Head(module, rule, vocabulary)]
 
 
 def _agrees(

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.scoring import loading, quantize, tokens
+from kltui.scoring import loading, quantize, refill, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
+from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
@@ -57,6 +58,7 @@ class Scorer:
         self.cache_dir = cache_dir
         self.device = loading.pick_device(settings.device)
         self._batch_tokens: dict[str, int] = {}
+        self._mould: refill.Mould | None = None
 
     def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
         """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind."""
@@ -66,9 +68,7 @@ class Scorer:
         prepared = self._prepare(folder, config)
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
-        loaded = loading.load_model(
-            folder, config, self.settings.dtype, quantization, self.device, self.settings.allow_bin
-        )
+        loaded = self._load(folder, config, quantization)
         with torch.inference_mode(), fast_float32(self.device):
             engine = Engine(loaded, self.settings, self.device, quantization)
             ready = time.perf_counter()
@@ -90,6 +90,20 @@ class Scorer:
         key = self._key(engine, prepared.tokenizer, quantization, weights_key)
         notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared))
         return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
+
+    def _load(self, folder: Path, config: Any, quantization: str) -> Loaded:
+        """The folder's model: the last one refilled where both are of one make, else built and loaded anew."""
+        described = refill.config_text(config)  # now: loading writes into the configuration
+        if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
+            return self._mould.fill(folder)
+        self._mould = None  # frees the last model before the next one is read
+        settings = self.settings
+        loaded = loading.load_model(
+            folder, config, settings.dtype, quantization, self.device, settings.allow_bin
+        )
+        if quantization == "none":
+            self._mould = refill.make_mould(loaded, folder, described)
+        return loaded
 
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""

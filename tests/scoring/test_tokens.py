@@ -93,5 +93,5 @@ def test_cache_is_read_rather_than_made(tmp_path, plain, monkeypatch):
 
 
 def test_a_folder_without_tokenizer_says_so(tmp_path):
-    with pytest.raises(KltuiError, match="tokenizer in .* cannot be loaded"):
+    with pytest.raises(KltuiError, match=r"tokenizer in .* cannot be loaded"):
         tokens.load_tokenizer(tmp_path, "auto")

@@ -1,0 +1,132 @@
+"""Exact next-token KL between two checkpoints with one tokenizer: the cross-check of the estimate from vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring import loading, tokens
+from kltui.scoring.batching import Batch, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.engine import Engine
+from kltui.scoring.numerics import fast_float32
+from kltui.scoring.settings import Progress, ScoringSettings
+
+
+@dataclass(frozen=True)
+class ExactKL:
+    """Per text, sums over its scored positions: KL(a, b) and KL(b, a) in nats, and how often both agree on the top.
+
+    The KL at a position is sum_v p(v) log(p(v) / q(v)) over the next token, as llama.cpp `--kl-divergence` has it.
+    """
+
+    forward_nats_N: NDArray[np.float64]
+    reverse_nats_N: NDArray[np.float64]
+    same_top_N: NDArray[np.int64]
+    n_scored_N: NDArray[np.int64]
+
+    @property
+    def forward(self) -> float:
+        """Mean KL(a, b) in nats per token."""
+        return float(self.forward_nats_N.sum() / max(1, self.n_scored_N.sum()))
+
+    @property
+    def reverse(self) -> float:
+        """Mean KL(b, a) in nats per token."""
+        return float(self.reverse_nats_N.sum() / max(1, self.n_scored_N.sum()))
+
+    @property
+    def top1_agreement(self) -> float:
+        """Share of positions where both models put the same token first."""
+        return float(self.same_top_N.sum() / max(1, self.n_scored_N.sum()))
+
+    def bits_per_byte(self, text_bytes_N: NDArray[np.int64]) -> tuple[float, float]:
+        """Forward and reverse KL on the map's scale, bits per byte of the scored texts."""
+        used = self.n_scored_N > 0
+        scale = float(text_bytes_N[used].sum()) * math.log(2)
+        return float(self.forward_nats_N.sum()) / scale, float(self.reverse_nats_N.sum()) / scale
+
+
+def exact_kl(
+    folder_a: Path,
+    folder_b: Path,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    settings: ScoringSettings,
+    *,
+    quantizations: tuple[str, str] = ("none", "none"),
+    cache_dir: Path | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> ExactKL:
+    """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept."""
+    device = loading.pick_device(settings.device)
+    configs = [loading.load_config(folder) for folder in (folder_a, folder_b)]
+    tokenizers = [tokens.load_tokenizer(folder, settings.bos) for folder in (folder_a, folder_b)]
+    if tokenizers[0].sha256 != tokenizers[1].sha256:
+        raise KltuiError(
+            f"{folder_a} and {folder_b} have different tokenizers, so their next tokens cannot be compared",
+            "the KL of their log-likelihood vectors can",
+        )
+    ids = tokens.encode(tokenizers[0], texts, corpus_sha256, cache_dir)
+    context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
+    pieces = cut_pieces([len(row) for row in ids], tokenizers[0].first_scored, context, settings.overlong)
+    sums = np.zeros((4, len(texts)))
+    with torch.inference_mode(), fast_float32(device):
+        engines = [
+            Engine(
+                loading.load_model(f, c, settings.dtype, q, device, settings.allow_bin), settings, device, q
+            )
+            for f, c, q in zip((folder_a, folder_b), configs, quantizations, strict=True)
+        ]
+        budget = settings.batch_tokens or engines[0].start_tokens
+        total = sum(piece.n_scored for piece in pieces)
+        for rows in plan_batches(pieces, budget, settings.batch_texts):
+            batch = fill_batch(rows, ids)
+            for at, values_n in enumerate(
+                (*_kl_batch(engines[0], engines[1], batch), np.ones(batch.n_scored))
+            ):
+                sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
+            progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
+    return ExactKL(sums[0], sums[1], sums[2].astype(np.int64), sums[3].astype(np.int64))
+
+
+def _kl_batch(a: Engine, b: Engine, batch: Batch) -> tuple[NDArray[np.float64], ...]:
+    """KL(a, b), KL(b, a), and 1 where the tops agree, for every target position of the batch, each (n,)."""
+    hidden_a, hidden_b = a.hidden(batch), b.hidden(batch)
+    step = min(a.logit_rows, b.logit_rows)
+    parts = []
+    for at in range(0, batch.n_scored, step):
+        rows = slice(at, at + step)
+        parts.append(kl_rows(a.logits(hidden_a[rows]), b.logits(hidden_b[rows])))
+    values = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    wrong = ~(np.isfinite(values[0]) & np.isfinite(values[1]))
+    if wrong.any():
+        text = int(batch.texts_n[int(np.argmax(wrong))])
+        raise KltuiError(
+            f"the KL is not finite in text {text}",
+            "one model gives NaN, or probability 0 where the other does not",
+        )
+    return tuple(values)
+
+
+def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> tuple[NDArray[np.float64], ...]:
+    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry, each (n,) float64.
+
+    Models of one family pad their vocabularies differently: the entries that both have are compared.
+    """
+    V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
+    za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V]
+    logp_a, logp_b = za.log_softmax(-1), zb.log_softmax(-1)
+    difference = logp_a - logp_b
+    forward, reverse = (
+        torch.where(logp == -math.inf, 0.0, logp.exp() * sign * difference).sum(-1, dtype=torch.float64)
+        for logp, sign in ((logp_a, 1.0), (logp_b, -1.0))
+    )
+    same = za.argmax(-1) == zb.argmax(-1)
+    return forward.cpu().numpy(), reverse.cpu().numpy(), same.double().cpu().numpy()

@@ -1,0 +1,67 @@
+"""Exact next-token KL against a float64 loop, against itself, and where it must refuse."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import TEXTS, build_tokenizer, load_float64, write_model, write_run
+
+from kltui.errors import KltuiError
+from kltui.scoring.pair import exact_kl, kl_rows
+from kltui.scoring.settings import ScoringSettings
+
+
+def true_kl(folder_a, folder_b, texts):
+    """Per text: sums of KL(a, b), KL(b, a), agreements and positions, in float64 over whole logits."""
+    a, b, tokenizer = load_float64(folder_a), load_float64(folder_b), build_tokenizer()
+    rows = []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text, split_special_tokens=True).input_ids])
+        with torch.no_grad():
+            p, q = (m(input_ids=ids).logits[0, :-1].log_softmax(-1) for m in (a, b))
+        same = (p.argmax(-1) == q.argmax(-1)).sum()
+        rows.append([float((p.exp() * (p - q)).sum()), float((q.exp() * (q - p)).sum()), int(same), len(p)])
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gemma2", "opt"])
+def test_against_the_loop(tmp_path, family):
+    first, _, last = write_run(tmp_path, family, steps=(0, 1, 2))
+    truth = true_kl(first, last, TEXTS)
+    ours = exact_kl(first, last, TEXTS, "c", ScoringSettings(batch_texts=5))
+    assert np.abs(ours.forward_nats_N - truth[0]).max() < 1e-4
+    assert np.abs(ours.reverse_nats_N - truth[1]).max() < 1e-4
+    assert np.array_equal(ours.same_top_N, truth[2]) and np.array_equal(ours.n_scored_N, truth[3])
+    assert ours.forward == pytest.approx(truth[0].sum() / truth[3].sum(), rel=1e-4)
+    text_bytes = np.array([len(t.encode()) for t in TEXTS])
+    used = text_bytes[truth[3] > 0].sum()
+    assert ours.bits_per_byte(text_bytes)[0] == pytest.approx(truth[0].sum() / used / np.log(2), rel=1e-4)
+
+
+def test_a_model_against_itself_is_zero(tmp_path):
+    folder = write_model(tmp_path / "m", "gpt_neox")
+    kl = exact_kl(folder, folder, TEXTS, "c", ScoringSettings())
+    assert kl.forward == kl.reverse == 0.0 and kl.top1_agreement == 1.0
+
+
+def test_padded_vocabularies_are_compared_where_both_have_entries():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(5, 9, generator=generator), torch.randn(5, 7, generator=generator)
+    wide, cut = kl_rows(a, b), kl_rows(a[:, :7], b)
+    assert all(np.array_equal(x, y) for x, y in zip(wide, cut, strict=True))
+
+
+def test_entries_that_are_impossible_in_both_add_nothing():
+    a = torch.tensor([[0.0, 1.0, -torch.inf]])
+    b = torch.tensor([[0.5, 0.0, -torch.inf]])
+    forward, reverse, same = kl_rows(a, b)
+    p, q = a[0, :2].double().log_softmax(-1), b[0, :2].double().log_softmax(-1)
+    assert forward[0] == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-6)
+    assert reverse[0] == pytest.approx(float((q.exp() * (q - p)).sum()), rel=1e-6)
+    assert same[0] == 0.0
+
+
+def test_different_tokenizers_are_refused(tmp_path):
+    a = write_model(tmp_path / "a", "gpt_neox")
+    b = write_model(tmp_path / "b", "gpt_neox", prepend_bos=True)
+    with pytest.raises(KltuiError, match="different tokenizers"):
+        exact_kl(a, b, TEXTS, "c", ScoringSettings())

@@ -1,0 +1,87 @@
+"""Checkpoints of one run share a model: it is refilled where that is safe, and only there."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from tiny_models import FAMILIES, TEXTS, write_model, write_run
+
+from kltui.errors import KltuiError
+from kltui.scoring import loading, refill
+from kltui.scoring.scorer import Scorer
+from kltui.scoring.settings import ScoringSettings
+
+
+def score(scorer, folder):
+    return scorer.score(folder, "none", "w", lambda _: None).vectors[0].loglik_N
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Counts how often a model is built anew."""
+    counted, real = [], loading.load_model
+    monkeypatch.setattr(loading, "load_model", lambda *a: (counted.append(a[0]), real(*a))[1])
+    return counted
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama_tied", "opt", "mamba", "gemma3"])
+def test_a_run_is_built_once_and_scores_the_same(tmp_path, loads, family):
+    folders = write_run(tmp_path, family, steps=(0, 1, 2))
+    alone = [score(Scorer(TEXTS, "c", ScoringSettings()), folder) for folder in folders]
+    loads.clear()
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    assert np.array_equal([score(scorer, folder) for folder in folders], alone, equal_nan=True)
+    assert len(loads) == 1
+
+
+def test_every_family_scores_the_same_refilled_or_not(tmp_path, loads):
+    for family in FAMILIES:
+        first = write_model(tmp_path / family / "a", family, seed=1)
+        second = write_model(tmp_path / family / "b", family, seed=2)
+        scorer = Scorer(TEXTS[:3], "c", ScoringSettings())
+        score(scorer, first)
+        assert np.array_equal(score(scorer, second), score(Scorer(TEXTS[:3], "c", ScoringSettings()), second))
+
+
+def test_another_configuration_is_built_anew(tmp_path, loads):
+    a, b = write_run(tmp_path, "gpt_neox", steps=(0, 1))
+    path = b / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-3}))
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    expected = score(Scorer(TEXTS, "c", ScoringSettings()), b)
+    assert np.array_equal(score(scorer, b), expected, equal_nan=True) and len(loads) == 3
+
+
+def test_a_checkpoint_that_lacks_a_tensor_fails_and_the_next_one_scores(tmp_path):
+    a, b, c = write_run(tmp_path, "gpt_neox", steps=(0, 1, 2))
+    tensors = load_file(b / "model.safetensors")
+    del tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"]
+    save_file(tensors, b / "model.safetensors", metadata={"format": "pt"})
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    with pytest.raises(KltuiError, match="lack 1 tensors"):
+        score(scorer, b)
+    assert np.array_equal(score(scorer, c), score(Scorer(TEXTS, "c", ScoringSettings()), c), equal_nan=True)
+
+
+def test_a_damaged_file_never_leaves_the_last_weights_in_place(tmp_path):
+    a, b = write_run(tmp_path, "gpt_neox", steps=(0, 1))
+    path = b / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    with pytest.raises(KltuiError, match="damaged"):
+        score(scorer, b)
+
+
+def test_rearranged_weights_make_no_mould(tmp_path):
+    folder = write_model(tmp_path / "m", "gpt_neox")
+    loaded = loading.load_model(
+        folder, loading.load_config(folder), "float32", "none", loading.pick_device("cpu"), False
+    )
+    assert refill.make_mould(loaded, folder, "") is not None
+    weight = loaded.model.gpt_neox.layers[1].attention.dense.weight
+    weight.data = weight.data.flip(0)
+    assert refill.make_mould(loaded, folder, "") is None
