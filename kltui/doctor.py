@@ -185,8 +185,8 @@ def _workspace(folder: Path) -> Iterator[Finding]:
 def _health(db: sqlite3.Connection) -> Iterator[Finding]:
     try:
         problems = [row[0] for row in db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
-    except sqlite3.DatabaseError as error:
-        problems = [str(error)]
+    except KltuiError as error:
+        problems = [error.message]
     if problems:
         yield Finding(
             "store", "wrong", safe_text("; ".join(problems), 300), "Restore kltui.sqlite from a copy."

@@ -21,10 +21,10 @@ _NETWORK = (
 MOUNTS = Path("/proc/self/mounts")
 
 
-def file_system(folder: Path, mounts: Path = MOUNTS) -> str:
+def file_system(folder: Path, mounts: Path | None = None) -> str:
     """Type of the file system that holds `folder` ("ext4", "nfs4"), "" where that is unknown."""
     try:
-        lines = mounts.read_text(errors="replace").splitlines()
+        lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
     except OSError:
         return ""
     target = folder.resolve()

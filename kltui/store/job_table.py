@@ -34,8 +34,8 @@ class Jobs:
         if log is not None:
             self._db.execute("UPDATE job SET log = ? WHERE id = ?", (str(log), job_id))
         self._db.execute(
-            f"DELETE FROM job_item WHERE job_id = ? AND checkpoint_id NOT IN ({','.join('?' * len(checkpoint_ids))})",
-            (job_id, *checkpoint_ids),
+            "DELETE FROM job_item WHERE job_id = ? AND checkpoint_id NOT IN (SELECT value FROM json_each(?))",
+            (job_id, json.dumps(list(checkpoint_ids))),
         )
         self._db.executemany(
             "INSERT INTO job_item (job_id, checkpoint_id, ordinal, status) VALUES (?, ?, ?, 'queued')"

@@ -110,7 +110,7 @@ class JobItemRow:
         """Wall seconds from the start of this checkpoint to its end, or to now."""
         if self.started is None:
             return 0.0
-        return (self.ended or self.now) - self.started
+        return max(0.0, (self.ended or self.now) - self.started)  # clocks are set back now and then
 
     @property
     def tokens_per_s(self) -> float:

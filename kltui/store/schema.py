@@ -137,12 +137,18 @@ MIGRATIONS: tuple[str, ...] = (_V1,)
 
 def migrate(db: sqlite3.Connection) -> None:
     """Brings `db` to the newest schema, each migration in a transaction of its own."""
-    version = check_version(db)
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        db.executescript(
-            f"BEGIN IMMEDIATE;\n{script}\nPRAGMA application_id = {APPLICATION_ID};\n"
-            f"PRAGMA user_version = {number};\nCOMMIT;"
-        )
+    while (version := check_version(db)) < len(MIGRATIONS):
+        try:
+            db.executescript(
+                f"BEGIN IMMEDIATE;\n{MIGRATIONS[version]}\nPRAGMA application_id = {APPLICATION_ID};\n"
+                f"PRAGMA user_version = {version + 1};\nCOMMIT;"
+            )
+        except StoreError:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            # Another process that started at the same moment may have done it.
+            if check_version(db) == version:
+                raise
 
 
 def check_version(db: sqlite3.Connection) -> int:

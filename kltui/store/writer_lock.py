@@ -12,6 +12,7 @@ from pathlib import Path
 from kltui.errors import StoreError
 
 STALE_AFTER_S = 180.0
+WATCH_S = 5.0  # a living writer gives a sign every second
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Writer:
         """Whether that process still runs; on another host, whether it gave a recent sign of life."""
         if self.host == socket.gethostname():
             return _process_identity(self.pid) == self.boot
-        return time.time() - self.heartbeat < STALE_AFTER_S
+        # A sign of life far in the future is no better than one long past: some clock was set.
+        return abs(time.time() - self.heartbeat) < STALE_AFTER_S
 
 
 def _process_identity(pid: int) -> str:
@@ -72,22 +74,47 @@ def acquire(db: sqlite3.Connection, where: str) -> Writer | None:
 
     Raises StoreError naming pid and host while another living process holds it.
     """
+    before = current_writer(db)
+    if before is not None and _looks_dead_elsewhere(before):
+        # Clocks of hosts differ: only one that stands still for a while is gone.
+        time.sleep(WATCH_S)
     now = time.time()
     mine = (socket.gethostname(), os.getpid(), _process_identity(os.getpid()), now, now)
     db.execute("BEGIN IMMEDIATE")
     try:
         held = current_writer(db)
-        if held and held.alive and (held.host, held.pid) != mine[:2]:
+        if held and (held.host, held.pid) != mine[:2] and (held.alive or _moved(before, held)):
             raise StoreError(
                 f"{where} is being written by process {held.pid} on {held.host}",
                 "Wait for that job to end, stop it in the Jobs screen, or use another workspace.",
             )
         db.execute("INSERT OR REPLACE INTO writer VALUES (1, ?, ?, ?, ?, ?)", mine)
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
-    return held if held and not held.alive else None
+    return held if held and (held.host, held.pid) != mine[:2] else None
+
+
+def _looks_dead_elsewhere(writer: Writer) -> bool:
+    return writer.host != socket.gethostname() and not writer.alive
+
+
+def _moved(before: Writer | None, now: Writer) -> bool:
+    """Whether another host's writer came or gave a sign of life since we looked first."""
+    return now.host != socket.gethostname() and now != before
+
+
+def check_held(db: sqlite3.Connection, where: str) -> None:
+    """Raises StoreError where this process is not, or no longer, the one that writes."""
+    held = current_writer(db)
+    if held is None or (held.host, held.pid) != (socket.gethostname(), os.getpid()):
+        by = f"process {held.pid} on {held.host} has" if held else "another process has"
+        raise StoreError(
+            f"{by} taken {where} over, as if this process were gone",
+            "It gave no sign of life for long. What it had stored is kept; run one job at a time.",
+        )
 
 
 def release(db: sqlite3.Connection) -> None:

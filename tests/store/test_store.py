@@ -140,7 +140,8 @@ def test_reused_pid_does_not_look_alive(tmp_path: Path) -> None:
     again.close()
 
 
-def test_other_host_counts_by_its_heartbeat(tmp_path: Path) -> None:
+def test_other_host_counts_by_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kltui.store.writer_lock.WATCH_S", 0.01)
     store = Store.write(tmp_path)
     store.db.execute("UPDATE writer SET host = 'elsewhere'")
     with pytest.raises(StoreError, match="elsewhere"):

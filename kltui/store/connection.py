@@ -1,0 +1,188 @@
+"""Connections to the database, whose errors say what happened and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from kltui.errors import StoreError
+from kltui.store.filesystem import file_system, is_network
+
+BUSY_TIMEOUT_S = 30.0
+_OURS = (
+    sqlite3.ProgrammingError,
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+)  # a programmer's mistake, not a fault
+
+
+class DiskError(StoreError):
+    """A full or failing disk: what was acknowledged is kept, the rest is not."""
+
+
+class Cursor(sqlite3.Cursor):
+    """A cursor that raises StoreError, also while rows are read: damage shows only when a page is reached."""
+
+    connection: Connection
+
+    def execute(self, *arguments: Any) -> Self:
+        with self.connection.explained:
+            super().execute(*arguments)
+        return self
+
+    def executemany(self, *arguments: Any) -> Self:
+        with self.connection.explained:
+            super().executemany(*arguments)
+        return self
+
+    def executescript(self, script: str, /) -> Self:
+        with self.connection.explained:
+            super().executescript(script)
+        return self
+
+    def fetchone(self) -> Any:
+        with self.connection.explained:
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with self.connection.explained:
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        with self.connection.explained:
+            return super().__next__()
+
+
+class Connection(sqlite3.Connection):
+    """A connection whose cursors are `Cursor`."""
+
+    explained: _Explained
+
+    def cursor(self, factory: Any = Cursor) -> Any:
+        return super().cursor(factory)
+
+    def execute(self, *arguments: Any) -> Any:
+        return self.cursor().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        return self.cursor().executemany(*arguments)
+
+    def executescript(self, script: str, /) -> Any:
+        return self.cursor().executescript(script)
+
+
+class _Explained:
+    """Within it SQLite's errors become StoreErrors that name the file and a way out; enters in no time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error) or isinstance(error, _OURS):
+            return
+        if not isinstance(error, sqlite3.OperationalError):
+            raise StoreError(
+                f"{self._path} is damaged: {error}",
+                "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it.",
+            ) from error
+        raise _operational(self._path, str(error)) from error
+
+
+def _operational(path: Path, error: str) -> StoreError:
+    if "full" in error or "disk I/O" in error:
+        return _disk_error(path, error)
+    if "locked" in error:
+        hint = "Another process holds the database. Try again when it is done."
+    elif "readonly" in error or "unable to open" in error:
+        hint = "Check that the folder exists and that you may write there."
+    else:
+        hint = "The workspace could not be used; kltui --doctor tells more."
+    return StoreError(f"{path}: {error}", hint)
+
+
+def _disk_error(path: Path, error: str) -> DiskError:
+    return DiskError(
+        f"{path}: {error}",
+        "The disk is full or failing. Everything acknowledged so far is kept; free space and run the job again.",
+    )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Within it the system's and SQLite's errors become StoreErrors about `path` that say what to do."""
+    try:
+        with _Explained(path):
+            yield
+    except OSError as error:
+        where, said = Path(error.filename or path), error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise _disk_error(where, said) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "This workspace cannot be written: check its permissions."
+        else:
+            hint = "A workspace is a folder: name another one, or move away what is in its place."
+        raise StoreError(f"{where}: {said}", hint) from error
+
+
+def connect_writer(path: Path, *, durable: bool) -> Connection:
+    """A connection that writes; `durable` ones sync every commit to the disk before it counts."""
+    db = _connect(path, str(path), uri=False)
+    try:
+        db.execute("PRAGMA page_size = 16384")
+        wanted = "DELETE" if is_network(file_system(path.parent)) else "WAL"
+        (journal,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+        # With a rollback journal a commit is the removal of a file: EXTRA syncs the folder too.
+        level = ("FULL", "EXTRA") if journal != "wal" else ("NORMAL", "FULL")
+        db.execute(f"PRAGMA synchronous = {level[durable]}")
+        db.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect_reader(path: Path) -> Connection:
+    """A connection that only reads, from any thread; a store on read-only media is opened as it lies."""
+    uri = path.resolve().as_uri()
+    try:
+        return _probed(_connect(path, f"{uri}?mode=ro", uri=True))
+    except StoreError:
+        if os.access(path.parent, os.W_OK) or _has_wal(path):
+            raise
+    # On read-only media nobody writes, and WAL's shared memory cannot be made.
+    return _probed(_connect(path, f"{uri}?mode=ro&immutable=1", uri=True))
+
+
+def _probed(db: Connection) -> Connection:
+    try:
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connect(path: Path, target: str, *, uri: bool) -> Connection:
+    with _Explained(path):
+        db = sqlite3.connect(
+            target,
+            uri=uri,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=not uri,
+            factory=Connection,
+        )
+    db.explained = _Explained(path)
+    return db
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(path.name + "-wal")
+    return wal.exists() and wal.stat().st_size > 0
