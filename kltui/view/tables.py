@@ -72,14 +72,23 @@ def words(text: str, style: str = "") -> Text:
     return Text(safe_text(text), style=style)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> Table:
-    """A rich table of strings: columns in `left` hold names (cut where they must be), the others numbers."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, highlight=False)
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,), tight: bool = False
+) -> Table:
+    """A rich table of strings: columns in `left` hold names, cut where the width ends, the others whole numbers.
+
+    `tight` puts one space between columns instead of two.
+    """
+    padding = (0, 1, 0, 0) if tight else (0, 1)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, highlight=False)
     for i, heading in enumerate(headings):
-        if i in left:
-            made.add_column(words(heading), justify="left", overflow="ellipsis", no_wrap=True, ratio=None)
-        else:
-            made.add_column(words(heading), justify="right", overflow="fold", no_wrap=False)
+        # Rich narrows only columns that may wrap, so names may, and each name itself is cut instead.
+        made.add_column(_name(heading) if i in left else words(heading), no_wrap=i not in left)
+        made.columns[i].justify = "left" if i in left else "right"
     for row in rows:
-        made.add_row(*(words(cell) for cell in row))
+        made.add_row(*(_name(cell) if i in left else words(cell) for i, cell in enumerate(row)))
     return made
+
+
+def _name(text: str) -> Text:
+    return Text(safe_text(text), no_wrap=True, overflow="ellipsis")

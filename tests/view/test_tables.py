@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import io
 import math
 
 import pytest
@@ -52,3 +53,13 @@ def test_nothing_in_a_table_is_markup_or_a_control() -> None:
         console.print(words("[link=x]b"))
         shown = console.export_text()
     assert "[red]run" in shown and "[bold]a" in shown and "[link=x]b" in shown and "\x1b" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_names_give_way_and_numbers_stay_whole(width: int) -> None:
+    out = io.StringIO()
+    rows = [["very-long-run-name" * 4, "other" * 20, "0.1234 ± 0.0056", "1234567"] for _ in range(3)]
+    Console(width=width, file=out).print(table(["a", "b", "KL ± se", "n"], rows, left=(0, 1)))
+    lines = out.getvalue().rstrip("\n").split("\n")
+    assert len(lines) == 5 and all(len(row.rstrip()) <= width for row in lines)
+    assert all("0.1234 ± 0.0056" in row and "1234567" in row and "…" in row for row in lines[2:])

@@ -79,7 +79,7 @@ def _matrix(chosen: Map) -> RenderableType:
         ]
         for i, name in enumerate(chosen.names)
     ]
-    return table(["", *(str(j + 1) for j in range(len(chosen)))], cells)
+    return table(["", *(str(j + 1) for j in range(len(chosen)))], cells, tight=True)
 
 
 def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[RenderableType]:
@@ -93,14 +93,11 @@ def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[Rendera
             a,
             b,
             with_error(p.value, p.se) + below(p.value, floor),
-            str(p.n_texts),
             locate(p.value).nearest or "-",
         ]
         for a, b, p in shown
     ]
-    blocks: list[RenderableType] = [
-        table(["a", "b", "KL ± se", "texts", "published like"], rows, left=(0, 1, 4))
-    ]
+    blocks: list[RenderableType] = [table(["a", "b", "KL ± se", "published like"], rows, left=(0, 1, 3))]
     if shown is not order:
         blocks.append(
             words(f"the {len(shown) // 2} nearest and farthest of {len(order)} pairs; --json has them all")

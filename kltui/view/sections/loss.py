@@ -54,7 +54,7 @@ def losses(shown: Map) -> list[Loss]:
 
 
 def loss(ctx: Context) -> Section:
-    """Table of first, last and lowest loss of each run, and their curves."""
+    """Table of first and last loss of each run, and their curves."""
     every = losses(ctx.raw)
     runs: dict[str, list[Loss]] = {}
     for one in every:
@@ -63,7 +63,7 @@ def loss(ctx: Context) -> Section:
         raise MissingError("no checkpoint is scored", "score some: kltui --batch job.toml")
     rows = [_row(run, members) for run, members in runs.items()]
     blocks = [
-        table(["run", "points", "first", "last", "± se", "lowest", "falls by"], rows),
+        table(["run", "points", "first", "last", "± se", "falls by"], rows),
         _plot(runs, ctx.slots),
     ]
     data: dict[str, object] = {
@@ -93,7 +93,7 @@ def _ends(members: list[Loss]) -> tuple[Loss, Loss, Loss]:
 
 
 def _row(run: str, members: list[Loss]) -> list[str]:
-    first, last, low = _ends(members)
+    first, last, _ = _ends(members)
     change = first.bits_per_byte - last.bits_per_byte
     value, _, se = with_error(last.bits_per_byte, last.se, 4).partition(" ± ")
     lone = len(members) == 1
@@ -103,7 +103,6 @@ def _row(run: str, members: list[Loss]) -> list[str]:
         "-" if lone else f"{figure(first.bits_per_byte, 4)} @{first.step}",
         value if last.step is None else f"{value} @{last.step}",
         se or "-",
-        "-" if lone else f"{figure(low.bits_per_byte, 4)} @{low.step}",
         "-" if lone else figure(change) if not change <= 0 else f"no: rises {figure(-change)}",
     ]
 
