@@ -7,9 +7,11 @@ against the model's own logits before it is used.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,10 +19,28 @@ import torch
 Hidden = torch.Tensor
 
 
-def run(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+def run(model: Any, ids_BT: torch.Tensor, **more: Any) -> torch.Tensor:
     """Logits (B, T, V) of the model's own forward: no cache, no mask (right padding needs none)."""
-    logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False, return_dict=True).logits
+    logits: torch.Tensor = model(input_ids=ids_BT, **_options(type(model).forward), **more).logits
     return logits
+
+
+@cache
+def _options(forward: Callable[..., Any]) -> dict[str, Any]:
+    """No cache and a named result, as far as this forward knows the words."""
+    known = inspect.signature(forward).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    return {k: v for k, v in (("use_cache", False), ("return_dict", True)) if anything or k in known}
+
+
+def looks_ahead(model: Any, head: Any, dtype: torch.dtype) -> bool:
+    """Whether a later token changes what the model says before it: then it is no causal model, and cannot be padded."""
+    ids = probe_ids(model)
+    other = ids.clone()
+    half = ids.shape[1] // 2
+    other[:, half:] = other[:, half:].flip(0, 1)
+    a, b = (body(model, head, x)[:, :half].double() for x in (ids, other))
+    return bool((a - b).abs().max() > 100 * torch.finfo(dtype).eps * (1 + a.abs().max()))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy
+from kltui.scoring import anatomy, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batching import Batch
 from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
@@ -44,15 +44,39 @@ class Engine:
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
+        packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
-        except (RuntimeError, ValueError, IndexError) as error:
+            self._check_causal()
+            self._pack()
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise KltuiError(
                 f"the model fails on a small batch: {first_line(error)}", _hint(quantization)
             ) from error
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
         self._lens = self._make_lens(settings)
+
+    def _check_causal(self) -> None:
+        if self._head is not None and anatomy.looks_ahead(self.model, self._head[0], self.dtype):
+            raise KltuiError(
+                "this model's output at a position depends on later tokens: it is not a causal language model",
+                "its log-likelihoods would mean nothing; leave it out",
+            )
+
+    def _pack(self) -> None:
+        """Pack the body's linear layers where that is possible and a small batch then gives the same."""
+        if self._head is None or self.device.type != "cpu":
+            return
+        module, head = self._head
+        ids_BT = anatomy.probe_ids(self.model)
+        before = head(anatomy.body(self.model, module, ids_BT).flatten(0, 1), ids_BT.flatten())
+        if not packing.pack(self.model, module, self.start_tokens):
+            return
+        after = head(anatomy.body(self.model, module, ids_BT).flatten(0, 1), ids_BT.flatten())
+        limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
+        if not np.abs(after - before).max() <= limit:
+            packing.unpack(self.model)
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
         """The lens over the layers asked for, or None where none are."""
@@ -145,7 +169,7 @@ class Engine:
         for start in range(0, T, step):
             columns = torch.arange(start, min(start + step, T), device=self.device)
             options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
-            logits = self.model(input_ids=ids_BT, use_cache=False, return_dict=True, **options).logits
+            logits = anatomy.run(self.model, ids_BT, **options)
             column_n = positions_n % T - start
             here = (column_n >= 0) & (column_n < len(columns))
             rows = logits[positions_n[here] // T, column_n[here]]

@@ -1,0 +1,155 @@
+"""Taking a model apart: the paths beside the common one, each held against the model's own logits."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import build_model, build_tokenizer
+
+from kltui.errors import KltuiError
+from kltui.scoring import anatomy, packing
+from kltui.scoring.anatomy import LogitRule
+from kltui.scoring.batching import cut_pieces, fill_batch
+from kltui.scoring.engine import Engine
+from kltui.scoring.head import Head, make_head
+from kltui.scoring.loading import Loaded
+from kltui.scoring.settings import ScoringSettings
+
+CPU = torch.device("cpu")
+
+
+def engine_of(model, dtype=torch.float32, **settings):
+    return Engine(Loaded(model, model.config, "sdpa", dtype, ()), ScoringSettings(**settings), CPU, "none")
+
+
+def some_batch(n_texts=5, seed=0):
+    rng = np.random.default_rng(seed)
+    ids = [rng.integers(0, 300, n) for n in rng.integers(2, 30, n_texts)]
+    return fill_batch(cut_pieces([len(row) for row in ids], 1, None, "error"), ids)
+
+
+def true_logp(model, batch):
+    """Float64 log-softmax of the model's own logits at the batch's targets."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(batch.ids_BT), use_cache=False).logits
+    rows = logits.flatten(0, 1)[torch.from_numpy(batch.positions_n)].double().log_softmax(-1)
+    return rows.gather(1, torch.from_numpy(batch.targets_n)[:, None])[:, 0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("family", "rule"),
+    [
+        ("gpt_neox", LogitRule()),
+        ("cohere", LogitRule(0.25)),
+        ("granite", LogitRule(0.25)),
+        ("gemma2", LogitRule(1.0, 3.0)),
+        ("recurrent_gemma", LogitRule(1.0, 3.0)),
+    ],
+)
+def test_the_rule_behind_the_head_is_read_off(family, rule):
+    model = build_model(family)
+    with torch.inference_mode():
+        found = anatomy.find_logit_rule(model, anatomy.find_head(model))
+    assert found.scale == pytest.approx(rule.scale, rel=1e-6) and found.cap == pytest.approx(
+        rule.cap, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("scaling", [13.0, 0.7, 8.0])
+def test_odd_scales_are_read_off_exactly_enough(scaling):
+    model = build_model("granite", logits_scaling=scaling)
+    with torch.inference_mode():
+        found = anatomy.find_logit_rule(model, anatomy.find_head(model))
+    assert found.scale == pytest.approx(1 / scaling, rel=1e-6)
+
+
+def test_a_head_that_cannot_be_split_falls_back_to_the_models_logits(monkeypatch):
+    for family in ("gpt_neox", "gemma3"):
+        model, batch = build_model(family), some_batch()
+        monkeypatch.setattr(anatomy, "find_head", lambda _: None)
+        monkeypatch.setattr("kltui.scoring.engine.chunk_bytes", lambda _: 3000)
+        with torch.inference_mode():
+            engine = engine_of(model)
+            ours = engine(batch)[0]
+        assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
+        assert "cannot be split" in engine.notes[0]
+        with pytest.raises(KltuiError, match="layers cannot be scored"):
+            engine_of(model, layers="all")
+
+
+def test_the_module_head_agrees_in_small_chunks(monkeypatch):
+    monkeypatch.setattr("kltui.scoring.head.CHUNK_BYTES", {"cpu": 4 * 384 * 7})
+    model, batch = build_model("phi"), some_batch()
+    with torch.inference_mode():
+        module, head = make_head(model, torch.float32)
+        plain = Head(module, head.rule, 384)
+        assert plain.rows(CPU) == 7
+        hidden = anatomy.body(model, module, torch.from_numpy(batch.ids_BT)).flatten(0, 1)
+        ours = plain(hidden[torch.from_numpy(batch.positions_n)], torch.from_numpy(batch.targets_n))
+    assert np.abs(ours - true_logp(model, batch)).max() < 1e-5
+
+
+def test_packed_layers_give_the_same_and_are_undone():
+    model, batch = build_model("llama"), some_batch()
+    truth = true_logp(model, batch)
+    with torch.inference_mode():
+        engine = engine_of(model)
+        packed = any("_kltui_packed" in m.__dict__ for m in model.modules())
+        assert np.abs(engine(batch)[0] - truth).max() < 1e-4
+    packing.unpack(model)
+    assert not any("forward" in m.__dict__ for m in model.modules())
+    if packing._available():
+        assert packed
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight.mul_(2)
+        with torch.inference_mode():
+            assert np.abs(engine_of(model)(batch)[0] - true_logp(model, batch)).max() < 1e-4
+
+
+def test_packing_that_goes_wrong_is_left_out(monkeypatch):
+    model, batch = build_model("llama"), some_batch()
+    real = packing._packed_forward
+    monkeypatch.setattr(packing, "_packed_forward", lambda layer, rows: lambda x: real(layer, rows)(x) * 1.01)
+    with torch.inference_mode():
+        ours = engine_of(model)(batch)[0]
+    assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
+    assert not any("_kltui_packed" in m.__dict__ for m in model.modules())
+
+
+def test_a_model_that_sees_the_future_is_refused():
+    from transformers import AutoModelForCausalLM, BertConfig
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.inference_mode(), pytest.raises(KltuiError, match="depends on later tokens"):
+        engine_of(model)
+
+
+def test_onednn_is_tested_and_the_setting_restored():
+    from kltui.scoring import numerics
+
+    before = torch.get_float32_matmul_precision()
+    with numerics.fast_float32(CPU) as fast:
+        assert fast == numerics.onednn_is_exact()
+        assert torch.get_float32_matmul_precision() == ("medium" if fast else "highest")
+    assert torch.get_float32_matmul_precision() == before
+    with numerics.fast_float32(torch.device("cuda")) as fast:
+        assert not fast and torch.get_float32_matmul_precision() == "highest"
+
+
+def test_right_padding_is_never_read():
+    """The padded ids may be anything: no target's log-probability moves."""
+    model, batch = build_model("bloom"), some_batch()
+    with torch.inference_mode():
+        engine = engine_of(model)
+        plain = engine(batch)
+        read = np.zeros(batch.ids_BT.size, bool)
+        read[batch.positions_n] = True
+        batch.ids_BT[~read.reshape(batch.ids_BT.shape)] = 200
+        assert np.array_equal(engine(batch), plain)
+
+
+def test_the_tokenizer_fixture_is_what_the_models_have():
+    assert len(build_tokenizer()) == 384
