@@ -174,12 +174,17 @@ def noise_floor(taus: Sequence[Array], sqdists: Sequence[Array]) -> float:
     is shared; the misfit is relative to D, so that long lags do not rule.
     """
     kept = [(t, d) for t, d in zip(taus, sqdists, strict=True) if np.isfinite(d).all() and (d > 0).all()]
+    kept = [(t, d) for t, d in kept if len(t) > 2]
     if not kept:
         return 0.0
     top = float(min(d.min() for _, d in kept)) * (1 - 1e-6)
+    stacked = [
+        (np.log([t for t, _ in kept if len(t) == n]), np.array([d for t, d in kept if len(t) == n]))
+        for n in sorted({len(t) for t, _ in kept})
+    ]
 
     def misfit(floor: float) -> float:
-        return sum(_relative_misfit(t, d, floor) for t, d in kept)
+        return sum(_relative_misfit(log_tau, d, floor) for log_tau, d in stacked)
 
     grid = top * np.linspace(0.0, 1.0, 65)
     best = int(np.argmin([misfit(f) for f in grid]))
@@ -188,12 +193,15 @@ def noise_floor(taus: Sequence[Array], sqdists: Sequence[Array]) -> float:
     return floor if misfit(floor) < misfit(0.0) else 0.0
 
 
-def _relative_misfit(tau: Array, d: Array, floor: float) -> float:
-    x, y, w = np.log(tau), np.log(d - floor), ((d - floor) / d) ** 2
-    x0, y0 = np.average(x, weights=w), np.average(y, weights=w)
-    c = float(((x - x0) * (y - y0) * w).sum() / ((x - x0) ** 2 * w).sum()) if len(x) > 1 else 0.0
-    model = np.exp(y0 + c * (x - x0)) + floor
-    return float((((d - model) / d) ** 2).sum())
+def _relative_misfit(log_tau_Sw: Array, d_Sw: Array, floor: float) -> float:
+    """Sum over S windows of w points of ((D - fit) / D)^2, each window fitted by a line in logarithms."""
+    y, weight = np.log(d_Sw - floor), ((d_Sw - floor) / d_Sw) ** 2
+    total = weight.sum(axis=1, keepdims=True)
+    x = log_tau_Sw - (log_tau_Sw * weight).sum(axis=1, keepdims=True) / total
+    middle = (y * weight).sum(axis=1, keepdims=True) / total
+    c = (x * y * weight).sum(axis=1, keepdims=True) / (x * x * weight).sum(axis=1, keepdims=True)
+    fit = np.exp(middle + c * x) + floor
+    return float((((d_Sw - fit) / d_Sw) ** 2).sum())
 
 
 def _golden(f: Callable[[float], float], low: float, high: float, rounds: int = 40) -> float:

@@ -72,10 +72,13 @@ def kl_pair(l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike) -> KL:
     n = int(used.sum())
     if n < 2:
         return KL(math.nan, math.nan, n, d.size - n)
-    d = d[used]
-    mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
+    size = np.asarray(text_bytes_N, dtype=np.float64)
+    if n < d.size:
+        d, size = d[used], size[used]
+    mean_bytes = float(size.mean())
     d = d - d.mean()
-    m2, m4 = float(np.mean(d**2)), float(np.mean(d**4))
+    d *= d
+    m2, m4 = float(d.mean()), float(d @ d) / n
     unit = 2.0 * mean_bytes * LN2
     return KL(m2 / unit, math.sqrt(max(m4 - m2 * m2, 0.0) / n) / unit, n, used.size - n, mean_bytes)
 
@@ -144,15 +147,19 @@ class _PairSums:
 
 
 def _pair_sums(X_KN: Array, text_bytes_N: Array, *, fourth: bool) -> _PairSums:
-    """Sums over texts block by block: texts that all vectors have need no mask, the others carry one."""
+    """Sums over texts block by block: texts that all vectors have need no mask, the others carry one.
+
+    Third powers enter by the mean difference, which is 0 for centred rows without gaps.
+    """
     total = _PairSums.zeros(X_KN.shape[0], fourth=fourth)
     defined = np.isfinite(X_KN)
     complete = defined.all(axis=0)
     for columns in _blocks(np.flatnonzero(complete)):
-        _add(total, X_KN[:, columns], None, text_bytes_N[columns], fourth)
+        _add(total, X_KN[:, columns], None, text_bytes_N[columns], fourth, not complete.all())
     for columns in _blocks(np.flatnonzero(~complete)):
         mask = defined[:, columns]
-        _add(total, np.where(mask, X_KN[:, columns], 0.0), mask * 1.0, text_bytes_N[columns], fourth)
+        Z = np.where(mask, X_KN[:, columns], 0.0)
+        _add(total, Z, mask * 1.0, text_bytes_N[columns], fourth, with_third=True)
     return total
 
 
@@ -163,7 +170,9 @@ def _blocks(columns: NDArray[np.intp]) -> Iterator[slice | NDArray[np.intp]]:
         yield slice(int(block[0]), int(block[-1]) + 1) if run else block
 
 
-def _add(total: _PairSums, Z: Array, mask: Array | None, text_bytes: Array, fourth: bool) -> None:
+def _add(
+    total: _PairSums, Z: Array, mask: Array | None, text_bytes: Array, fourth: bool, with_third: bool
+) -> None:
     """Adds the block Z (K x n, zero where undefined) with its mask to the sums."""
 
     def over_shared(P: Array) -> Array:
@@ -179,8 +188,9 @@ def _add(total: _PairSums, Z: Array, mask: Array | None, text_bytes: Array, four
     total.norm2 += Z2.sum(axis=1)
     if fourth:
         Z3 = Z2 * Z
-        third, mixed = over_shared(Z3), Z2 @ Z.T
-        total.s3 += third - third.T - 3.0 * (mixed - mixed.T)
+        if with_third:
+            third, mixed = over_shared(Z3), Z2 @ Z.T
+            total.s3 += third - third.T - 3.0 * (mixed - mixed.T)
         top, mixed = over_shared(Z2 * Z2), Z3 @ Z.T
         total.s4 += top + top.T - 4.0 * (mixed + mixed.T) + 6.0 * (Z2 @ Z2.T)
         total.norm4 += np.einsum("kn,kn->k", Z2, Z2)

@@ -146,6 +146,10 @@ class Map:
 
     def consecutive(self) -> list[ConsecutiveKL]:
         """KL between neighbouring checkpoints, run by run (final layers)."""
+        return list(self._consecutive)
+
+    @cached_property
+    def _consecutive(self) -> list[ConsecutiveKL]:
         found = []
         for t in self.trajectories():
             for a, b, s, e in zip(t.rows, t.rows[1:], t.steps, t.steps[1:], strict=False):
@@ -186,7 +190,7 @@ class Map:
         pairs = lineage.quantization_pairs(self.points, bits).pairs
         return shifts(self.loglik_KN, pairs, [self.points[b].name for _, b in pairs])
 
-    def shapes(self, walks: int = 20) -> list[AgainstNull]:
+    def shapes(self, walks: int = 10) -> list[AgainstNull]:
         """Length, straightness, turning and winding of each run of three points or more, beside random walks."""
         return [
             against_null(t.label, self.loglik_KN[list(t.rows)], self.text_bytes_N, walks)
@@ -305,22 +309,29 @@ class Map:
         """
         found = []
         for t in self.trajectories():
-            name = {s: self.points[r].name for r, s in zip(t.rows, t.steps, strict=True)}
-            saved = [*self._excluded_steps(t.run), *((schedule or {}).get(t.run, ()))]
-            start = from_step if isinstance(from_step, int) else _diffusion.auto_from_step(t.steps, window)
             found += _diffusion.diffusion(
                 t.label,
                 t.steps,
-                lambda a, b, name=name: self.pair(name[a], name[b]).value,  # type: ignore[misc]
-                None
-                if weight_sqdist is None
-                else lambda a, b, name=name: weight_sqdist.get((name[a], name[b]), math.nan),  # type: ignore[misc]
+                self._between(t),
+                None if weight_sqdist is None else self._looked_up(t, weight_sqdist),
                 window=window,
-                from_step=start,
-                schedule=saved,
+                from_step=from_step
+                if isinstance(from_step, int)
+                else _diffusion.auto_from_step(t.steps, window),
+                schedule=[*self._excluded_steps(t.run), *((schedule or {}).get(t.run, ()))],
                 noise_corrected=noise_corrected,
             )
         return found
+
+    def _between(self, t: Trajectory) -> _diffusion.Distance:
+        """KL of two steps of a trajectory; the matrix of all is as quick as the pairs of one window."""
+        at = {s: i for i, s in enumerate(t.steps)}
+        kl = kl_matrix(self.loglik_KN[list(t.rows)], self.text_bytes_N)
+        return lambda a, b: float(kl[at[a], at[b]])
+
+    def _looked_up(self, t: Trajectory, sqdist: Mapping[tuple[str, str], float]) -> _diffusion.Distance:
+        name = {s: self.points[r].name for r, s in zip(t.rows, t.steps, strict=True)}
+        return lambda a, b: sqdist.get((name[a], name[b]), math.nan)
 
     def _excluded_steps(self, run: str) -> list[int]:
         record = self.record.get("preprocess")

@@ -6,7 +6,6 @@ A PCA picture of any smooth random walk bends into arcs, so a spiral means somet
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from kltui.analysis.embed import pca
 from kltui.analysis.kl import LN2
 
 Array = NDArray[np.float64]
+
+_NULL_DIMS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,22 @@ class AgainstNull:
 
 def shape(run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike) -> Shape:
     """The shape of a run's T vectors, over the texts that all of them have."""
+    q = _scaled(L_TN, text_bytes_N)
+    if min(q.shape) < 2:
+        return Shape(run, len(q), math.nan, math.nan, math.nan, math.nan, math.nan)
+    return _shape(run, q)
+
+
+def _scaled(L_TN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
+    """Row-centred vectors over the texts that all have, scaled so that squared distances are KL in bits/byte."""
     L = np.asarray(L_TN, dtype=np.float64)
     used = np.isfinite(L).all(axis=0)
-    size = np.asarray(text_bytes_N, dtype=np.float64)[used]
-    T, N = len(L), int(used.sum())
-    if T < 2 or N < 2:
-        return Shape(run, T, math.nan, math.nan, math.nan, math.nan, math.nan)
+    if not used.any():
+        return np.zeros((len(L), 0))
     q = L[:, used]
-    q = (q - q.mean(axis=1, keepdims=True)) / math.sqrt(2.0 * N * float(size.mean()) * LN2)
-    return _shape(run, q)
+    unit = 2.0 * q.shape[1] * float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean()) * LN2
+    centred: Array = (q - q.mean(axis=1, keepdims=True)) / math.sqrt(unit)
+    return centred
 
 
 def _shape(run: str, q_TN: Array) -> Shape:
@@ -112,12 +120,20 @@ def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
 
 
 def against_null(
-    run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike, walks: int = 20, seed: int = 42
+    run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike, walks: int = 10, seed: int = 42
 ) -> AgainstNull:
-    """A run's shape beside that of `walks` random walks with its step lengths."""
+    """A run's shape beside that of `walks` random walks with its step lengths.
+
+    The walks take place in at most 2,048 dimensions, which at that many a walk's shape no longer notices.
+    """
     own = shape(run, L_TN, text_bytes_N)
-    null: Sequence[Shape] = [shape(run, random_walk(L_TN, seed + i), text_bytes_N) for i in range(walks)]
-    more = float(np.mean([abs(s.winding) > abs(own.winding) for s in null])) if null else math.nan
+    q = _scaled(L_TN, text_bytes_N)
+    length = np.linalg.norm(np.diff(q, axis=0), axis=1)
+    rng = np.random.default_rng(seed)
+    null = [
+        _shape(run, _walk(length, min(q.shape[1], _NULL_DIMS), rng))
+        for _ in range(walks if len(q) > 1 else 0)
+    ]
 
     def median(values: list[float]) -> float:
         return float(np.median(values)) if values else math.nan
@@ -127,6 +143,12 @@ def against_null(
         median([s.straightness for s in null]),
         median([s.turning for s in null]),
         median([abs(s.winding) for s in null]),
-        more,
+        float(np.mean([abs(s.winding) > abs(own.winding) for s in null])) if null else math.nan,
         len(null),
     )
+
+
+def _walk(length: Array, dims: int, rng: np.random.Generator) -> Array:
+    steps = rng.normal(size=(len(length), dims))
+    steps *= (length / np.linalg.norm(steps, axis=1))[:, None]
+    return np.concatenate([np.zeros((1, dims)), np.cumsum(steps, axis=0)])

@@ -35,6 +35,19 @@ def test_a_planted_signal_is_found_and_the_mean_alone_does_not_find_it() -> None
     assert (found.n_models, found.n_groups) == (60, 10)
 
 
+def test_ridge_is_sklearns_with_its_choice_of_penalty() -> None:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold
+
+    Q, mean, score, groups = planted()
+    found = predict(Q, mean, score, groups, seeds=[3])
+    folds = list(GroupKFold(5, shuffle=True, random_state=3).split(Q, score, groups))
+    train, test = folds[1]
+    assert not {groups[k] for k in train} & {groups[k] for k in test}
+    fitted = RidgeCV(alphas=[10.0**i for i in range(1, 10)], cv=5).fit(Q[train], score[train])
+    np.testing.assert_allclose(found.predicted[0, test], np.clip(fitted.predict(Q[test]), 0, 100), atol=1e-6)
+
+
 def test_noise_is_not_predicted() -> None:
     Q, mean, _, groups = planted()
     score = np.random.default_rng(1).uniform(0, 100, 60)
