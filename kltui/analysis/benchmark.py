@@ -93,9 +93,7 @@ def predict(
     return Prediction(predicted, r, rho, r_mean, rho_mean, len(y), n_groups)
 
 
-def _out_of_fold(
-    gram: Array, y: Array, group: NDArray[np.object_], seed: int, alphas: Sequence[float]
-) -> Array:
+def _out_of_fold(x: Array, y: Array, group: NDArray[np.object_], seed: int, alphas: Sequence[float]) -> Array:
     """K predictions, each from models of other groups, clipped to [0, 100]."""
     from sklearn.model_selection import GroupKFold
 
