@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
-# Packed copies live beside the weights: only models that leave plenty of memory are packed.
+# Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
+# memory it has, not what is free just now: a job that is resumed must do as it did before, to the last bit.
 LARGEST_BYTES = 2 * 2**30
-SHARE_OF_FREE = 0.25
+SHARE_OF_MEMORY = 0.1
 
 
 def pack(model: Any, head: Any, rows: int) -> bool:
     """Whether the model's plain linear layers, the head aside, now multiply by packed weights; undone by `unpack`."""
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
-    if not layers or size > min(LARGEST_BYTES, SHARE_OF_FREE * _free_bytes()) or not _available():
+    if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
         return False
     try:
         for layer in layers:
@@ -69,9 +70,9 @@ def _available() -> bool:
     return bool(backend.is_available()) and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def _free_bytes() -> float:
-    """Memory that the system could hand out now, as it says; infinite where it does not say."""
+def _memory_bytes() -> float:
+    """The machine's memory; infinite where it does not say."""
     try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError):
         return float("inf")

@@ -59,6 +59,7 @@ class Scorer:
         self.device = loading.pick_device(settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
+        self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
 
     def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
         """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind."""
@@ -78,6 +79,8 @@ class Scorer:
             "seconds_tokenize": tokenized - started,
             "seconds_load": ready - tokenized,
             "seconds_score": ended - ready,
+            "seconds_body": engine.seconds["body"],
+            "seconds_head": engine.seconds["head"],
             "tokens": float(prepared.n_tokens),
             "tokens_per_second": prepared.n_tokens / max(ended - ready, 1e-9),
             "n_unscored": float((sums.n_scored_N == 0).sum()),
@@ -107,23 +110,19 @@ class Scorer:
 
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""
+        context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
+        same = (tokens.files_digest(folder, config.model_type), context, size)
+        if self._prepared is not None and self._prepared[0] == same:
+            return self._prepared[1]
         tokenizer = tokens.load_tokenizer(folder, self.settings.bos)
         ids = tokens.encode(tokenizer, self.texts, self.corpus_sha256, self.cache_dir)
-        context = loading.context_length(config)
         lengths = [len(row) for row in ids]
         pieces = cut_pieces(lengths, tokenizer.first_scored, context, self.settings.overlong)
         n_overlong = sum(1 for n in lengths if context is not None and n > context)
-        self._check_vocabulary(ids, config)
-        return _Prepared(tokenizer, ids, pieces, n_overlong)
-
-    def _check_vocabulary(self, ids: list[Ids], config: Any) -> None:
-        size = getattr(config.get_text_config(), "vocab_size", None)
-        highest = max((int(row.max()) for row in ids if len(row)), default=0)
-        if size is not None and highest >= size:
-            raise KltuiError(
-                f"the tokenizer gives id {highest}, but the model has {size} entries",
-                "tokenizer and model are not of one kind",
-            )
+        _check_vocabulary(ids, size)
+        prepared = _Prepared(tokenizer, ids, pieces, n_overlong)
+        self._prepared = same, prepared
+        return prepared
 
     def _budget(self, engine: Engine) -> int:
         """Padded inputs per batch: asked for, found before for this model, or the device's start value."""
@@ -185,6 +184,16 @@ class Scorer:
         if prepared.tokenizer.dropped_suffix:
             notes.append("the tokenizer's end-of-text token was left out")
         return tuple(notes)
+
+
+def _check_vocabulary(ids: list[Ids], size: int | None) -> None:
+    """An error where a tokenizer gives ids that the model has no entry for."""
+    highest = max((int(row.max()) for row in ids if len(row)), default=0)
+    if size is not None and highest >= size:
+        raise KltuiError(
+            f"the tokenizer gives id {highest}, but the model has {size} entries",
+            "tokenizer and model are not of one kind",
+        )
 
 
 def library_versions(quantization: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.scoring.batching import Ids
 
+_FILES = ("*token*.json", "*.model", "vocab*", "merges*", "*.tiktoken", "chat_template*")
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -45,6 +47,18 @@ def load_tokenizer(folder: Path, bos: str) -> Tokenizer:
             "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
         ) from error
     return with_policy(backend, bos)
+
+
+def files_digest(folder: Path, model_type: str) -> str:
+    """Hex SHA-256 over the files that make a folder's tokenizer: equal digests make equal tokenizers.
+
+    transformers picks some tokenizers by the model's type, so that counts too.
+    """
+    digest = hashlib.sha256(model_type.encode())
+    for path in sorted({p for pattern in _FILES for p in folder.glob(pattern)}):
+        data = path.read_bytes()
+        digest.update(f"{path.name} {len(data)} ".encode() + data)
+    return digest.hexdigest()
 
 
 def with_policy(backend: Any, bos: str) -> Tokenizer:

@@ -85,3 +85,19 @@ def test_rearranged_weights_make_no_mould(tmp_path):
     weight = loaded.model.gpt_neox.layers[1].attention.dense.weight
     weight.data = weight.data.flip(0)
     assert refill.make_mould(loaded, folder, "") is None
+
+
+def test_a_run_is_tokenised_once_and_another_tokenizer_anew(tmp_path, monkeypatch):
+    from kltui.scoring import tokens
+
+    made, real = [], tokens.load_tokenizer
+    monkeypatch.setattr(tokens, "load_tokenizer", lambda *a: (made.append(a[0]), real(*a))[1])
+    a, b = write_run(tmp_path / "run", "llama", steps=(0, 1))
+    other = write_model(tmp_path / "other", "llama", prepend_bos=True)
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    for folder in (a, b, other):
+        score(scorer, folder)
+    assert made == [a, other]
+    assert np.array_equal(
+        score(scorer, other), score(Scorer(TEXTS, "c", ScoringSettings()), other), equal_nan=True
+    )
