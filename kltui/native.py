@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ Direction = Literal["", "left", "right", "up", "down"]
 _KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
 _DIRECTIONS: tuple[Direction, ...] = ("", "left", "right", "up", "down")
 _DTYPE_NAMES = {"float32": "f4", "float16": "f2", "bfloat16": "u2"}
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _threads: int | None = None
 
 
@@ -248,6 +250,83 @@ def double_centre(
     else:
         _core.double_centre(x, weights, floor, result, threads())
     return result
+
+
+class DifferenceMoments(NamedTuple):
+    """Of l_i - l_j over the texts where both are finite, K x K each; NaN where there are none."""
+
+    n_texts: F64
+    second: F64
+    """Population variance."""
+    fourth: F64
+    """Population fourth central moment."""
+
+
+def difference_moments(loglik_KN: TensorLike) -> DifferenceMoments:
+    """Count, second and fourth central moments of the difference of every pair of rows; exact for close rows too."""
+    loglik = _doubles(loglik_KN, "loglik", (None, None))
+    if loglik.size == 0:
+        raise ValueError(f"loglik is empty: shape {loglik.shape}")
+    if _core is None:
+        return DifferenceMoments(*reference.difference_moments(loglik))
+    return DifferenceMoments(*_core.difference_moments(loglik, threads()))
+
+
+def kl_standard_errors(loglik_KN: TensorLike, text_bytes_N: TensorLike) -> F64:
+    """Standard error over texts of KL(i, j), K x K in bits per byte (SPEC section 5); NaN below two common texts.
+
+    KL is Var(d) / (2 B ln 2) with d = l_i - l_j; the standard error of a population variance over n texts is
+    sqrt((m4 - m2^2) / n). B is the mean bytes of the texts that both rows have.
+    """
+    loglik = _doubles(loglik_KN, "loglik", (None, None))
+    text_bytes = _doubles(text_bytes_N, "text_bytes", (loglik.shape[1],))
+    moments = difference_moments(loglik)
+    finite = np.isfinite(loglik).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_bytes = (finite * text_bytes) @ finite.T / moments.n_texts
+        spread = np.sqrt(np.maximum(moments.fourth - moments.second**2, 0.0) / moments.n_texts)
+        errors = spread / (2.0 * mean_bytes * np.log(2.0))
+    return np.asarray(np.where(moments.n_texts < 2, np.nan, errors))
+
+
+def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:
+    """Squared distances of one tensor between checkpoints up to `band` apart: [k, d-1] = |theta_{k+d} - theta_k|^2.
+
+    `buffers` are the K checkpoints' raw bytes (uint8, as in a safetensors file, any alignment, memory maps welcome), each
+    read once; `dtypes` says F32, F16, BF16 or F64 for each. K x band float64, NaN where k + d >= K; fp64 throughout.
+    """
+    if band < 1:
+        raise ValueError(f"band must be at least 1, not {band}")
+    if len(buffers) == 0 or len(buffers) != len(dtypes):
+        raise ValueError(
+            f"buffers and dtypes must have the same length, not {len(buffers)} and {len(dtypes)}"
+        )
+    sizes = {
+        _elements(buffer, dtype, k) for k, (buffer, dtype) in enumerate(zip(buffers, dtypes, strict=True))
+    }
+    if len(sizes) > 1:
+        raise ValueError(f"buffers must hold the same number of elements, not {sorted(sizes)}")
+    raw = [np.ascontiguousarray(buffer) for buffer in buffers]
+    if _core is None:
+        out = reference.banded_sqdist(raw, dtypes, band)
+    else:
+        out = _core.banded_sqdist(raw, list(dtypes), band, threads())
+    for d in range(1, band + 1):
+        out[max(0, len(raw) - d) :, d - 1] = np.nan
+    return out
+
+
+def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:
+    """How many values a raw buffer holds, or a ValueError naming it."""
+    if dtype not in _BYTES:
+        raise ValueError(f"dtypes[{k}] must be one of {', '.join(_BYTES)}, not {dtype!r}")
+    if buffer.dtype != np.uint8 or buffer.ndim != 1:
+        raise ValueError(
+            f"buffers[{k}] must be a vector of uint8, not {buffer.dtype} of shape {buffer.shape}"
+        )
+    if buffer.size % _BYTES[dtype]:
+        raise ValueError(f"buffers[{k}] has {buffer.size} bytes, no whole number of {dtype}")
+    return int(buffer.size // _BYTES[dtype])
 
 
 # -- plots ---------------------------------------------------------------------------------------------------------

@@ -90,6 +90,35 @@ def double_centre(x_KN: F64, weights_N: F64 | None = None, floor: float = -np.in
     return np.asarray(clipped - row[:, None] - column[None, :] + np.average(column, weights=weights_N))
 
 
+def difference_moments(loglik_KN: F64) -> tuple[F64, F64, F64]:
+    """Count, second and fourth central moments of row i - row j where both are finite, K x K each."""
+    K = len(loglik_KN)
+    count, second, fourth = (np.full((K, K), np.nan) for _ in range(3))
+    for i in range(K):
+        with np.errstate(invalid="ignore"):
+            difference = loglik_KN[i] - loglik_KN
+        for j in range(K):
+            d = difference[j][np.isfinite(difference[j])]
+            count[i, j] = d.size
+            if d.size:
+                d = d - d.mean()
+                second[i, j], fourth[i, j] = np.mean(d**2), np.mean(d**4)
+    return count, second, fourth
+
+
+def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:
+    """[k, d-1] = |theta_{k+d} - theta_k|^2 of one tensor given as raw bytes, K x band; 0 beyond the last."""
+    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+    typed = [buffer.view(kinds[dtype]) for buffer, dtype in zip(buffers, dtypes, strict=True)]
+    out = np.zeros((len(buffers), band))
+    for rows in _row_blocks(len(typed[0]), len(typed)):
+        values = [widened(tensor[rows]) for tensor in typed]
+        for k, base in enumerate(values):
+            for d, other in enumerate(values[k + 1 : k + 1 + band]):
+                out[k, d] += np.square(other - base).sum()
+    return out
+
+
 # -- raster --------------------------------------------------------------------------------------------------------
 
 _DOTS = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}

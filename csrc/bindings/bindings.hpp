@@ -18,7 +18,9 @@ template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
 void register_centre(py::module_& m);
+void register_distance(py::module_& m);
 void register_info(py::module_& m);
+void register_moments(py::module_& m);
 void register_raster(py::module_& m);
 void register_softmax(py::module_& m);
 

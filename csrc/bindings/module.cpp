@@ -5,5 +5,7 @@ PYBIND11_MODULE(_core, m) {
     kltui::register_info(m);
     kltui::register_softmax(m);
     kltui::register_centre(m);
+    kltui::register_distance(m);
+    kltui::register_moments(m);
     kltui::register_raster(m);
 }

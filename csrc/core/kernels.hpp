@@ -63,7 +63,26 @@ struct Kernels {
     // given. `workspace` holds double_centre_workspace(rows, columns) doubles; `out` may be `x`.
     void (*double_centre)(const double* x, int64_t rows, int64_t columns, const double* weight, double floor,
                           double* out, double* workspace, int threads);
+    // out[k * band + d - 1] = |tensor k+d - tensor k|^2, 0 where k + d is beyond the last. `workspace` holds
+    // sqdist_workspace(...) doubles.
+    void (*banded_sqdist)(const TensorSeries& tensors, int64_t band, double* out, double* workspace,
+                          int threads);
+    // Moments of row i - row j over the columns where both are finite, K x K each: how many, and the
+    // population second and fourth central moments (NaN where there are none). `centred` is scratch for K x
+    // (N + 1).
+    void (*difference_moments)(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
+                               double* second, double* fourth, int threads);
 };
+
+// The sums of banded_sqdist are cut into segments by the tensor's size alone, never by the number of threads.
+constexpr int64_t kSqdistStretch = 512;
+constexpr int64_t sqdist_segments(int64_t elements) {
+    const int64_t stretches = (elements + kSqdistStretch - 1) / kSqdistStretch;
+    return stretches < 128 ? stretches : 128;
+}
+constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_t band, int64_t threads) {
+    return sqdist_segments(elements) * checkpoints * band + threads * (band + 1) * kSqdistStretch;
+}
 
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {
     return columns + rows * ((columns + 511) / 512 + 1);

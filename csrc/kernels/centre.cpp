@@ -2,7 +2,7 @@
 //
 // Columns are cut into fixed blocks; a block's column sums run over the rows in order, and a row's sum is the
 // sum of its block sums in order, so that the result does not depend on the number of threads.
-#include "lanes.hpp"
+#include "doubles.hpp"
 #include "prototypes.hpp"
 
 namespace kltui {
@@ -10,13 +10,6 @@ namespace KLTUI_ISA {
 namespace {
 
 constexpr int64_t kColumns = 512;
-constexpr int kDoubles = kLanes / 2;
-
-KLTUI_INLINE DoubleV load(const double* p) {
-    DoubleV v;
-    __builtin_memcpy(&v, p, sizeof v);
-    return v;
-}
 
 KLTUI_INLINE void store(double* p, DoubleV v) {
     __builtin_memcpy(p, &v, sizeof v);

@@ -96,7 +96,7 @@ typedef LoadShort<false> LoadF16;
 template <class Load>
 KLTUI_INLINE float load_one(const typename Load::Element* p) {
     typename Load::Element padded[kLanes] = {};
-    padded[0] = *p;
+    __builtin_memcpy(padded, p, sizeof *p);  // p may be unaligned: raw file bytes
     return Load::full(padded)[0];
 }
 

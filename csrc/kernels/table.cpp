@@ -9,10 +9,8 @@ namespace KLTUI_ISA {
 
 extern const Kernels table;
 const Kernels table = {
-    KLTUI_TEXT(KLTUI_ISA),
-    log_softmax_gather,
-    online_update,
-    double_centre,
+    KLTUI_TEXT(KLTUI_ISA), log_softmax_gather, online_update,
+    double_centre,         banded_sqdist,      difference_moments,
 };
 
 }  // namespace KLTUI_ISA
