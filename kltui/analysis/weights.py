@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui import native
 from kltui.errors import KltuiError
 from kltui.registry.tensors import BITS, TensorFile, parameters
 
@@ -18,7 +19,7 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 _SLICE = 1 << 21  # elements of one tensor taken from every checkpoint at a time
-_RING = 1 << 16  # elements held in float64, band + 1 checkpoints of them: this stays in cache
+_RING = 1 << 13  # elements held in float64, of `band` checkpoints: this stays in cache
 
 
 def banded_distances(
@@ -36,10 +37,11 @@ def banded_distances(
     models = [parameters(c) for c in checkpoints]
     check_same_parameters(models, labels)
     total = sum(t.data.nbytes for m in models for t in m.values())
+    kernel = getattr(native, "banded_sqdist", block_distances)
     out = _empty(len(models), band)
     done = 0
     for block, n_bytes in _blocks(models):
-        out += block_distances([t[0] for t in block], [t[1] for t in block], band)
+        out += kernel([t[0] for t in block], [t[1] for t in block], band)
         done += n_bytes
         if progress:
             progress(done, total)
@@ -93,23 +95,28 @@ def _blocks(
             pieces = []
             for t in tensors:
                 width = BITS[t.dtype] // 8
-                pieces.append((t.data[start * width : min(start + _SLICE, n) * width], t.dtype))
+                raw = np.asarray(t.data[start * width : min(start + _SLICE, n) * width])
+                aligned = raw if raw.ctypes.data % width == 0 else raw.copy()
+                pieces.append((aligned, t.dtype))
             yield pieces, sum(p.nbytes for p, _ in pieces)
 
 
 def block_distances(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> Array:
     """(K, band) squared distances of one stretch of raw values; float64 throughout."""
-    out = _empty(len(buffers), band)
-    n = len(buffers[0]) * 8 // BITS[dtypes[0]]
+    K, out = len(buffers), _empty(len(buffers), band)
+    widths = [BITS[dtype] // 8 for dtype in dtypes]
+    n = len(buffers[0]) // widths[0]
+    ring, difference = np.empty((band, min(_RING, n))), np.empty((band, min(_RING, n)))
     for start in range(0, n, _RING):
-        ring: list[Array] = []
-        for k, (raw, dtype) in enumerate(zip(buffers, dtypes, strict=True)):
-            width = BITS[dtype] // 8
-            x = as_float64(raw[start * width : (start + _RING) * width], dtype)
-            for d, earlier in enumerate(reversed(ring), start=1):
-                difference = x - earlier
-                out[k - d, d - 1] += difference @ difference
-            ring = [*ring[-(band - 1) :], x] if band > 1 else [x]
+        size = min(_RING, n - start)
+        for k in range(K):
+            at = start * widths[k]
+            x = as_float64(buffers[k][at : at + size * widths[k]], dtypes[k])
+            held = min(k, band)  # slot j of the ring holds the last checkpoint with k % band == j
+            d = np.subtract(ring[:held, :size], x, out=difference[:held, :size])
+            lag = (k - 1 - np.arange(held)) % band
+            out[k - 1 - lag, lag] += np.einsum("dn,dn->d", d, d)
+            ring[k % band, :size] = x
     return out
 
 
