@@ -1,0 +1,70 @@
+"""The end-to-end benchmark on a tiny shape: its two sides agree, and its table and JSON hold what they say."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kltui import bench
+from kltui.bench import endtoend
+from kltui.errors import UsageError
+
+TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
+
+
+@pytest.fixture(autouse=True)
+def small_vocabulary(monkeypatch):
+    monkeypatch.setattr(endtoend, "VOCABULARY", 1000)
+
+
+def test_json_holds_every_case_and_both_sides_agree(capsys):
+    assert endtoend.run("cpu", True, [TINY]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [(c["what"], c["dtype"]) for c in report["cases"]] == [
+        ("final", "float32"),
+        ("final", "bfloat16"),
+        ("layers", "float32"),
+    ]
+    for case in report["cases"]:
+        assert case["ratio"] == pytest.approx(case["reference_seconds"] / case["seconds"])
+        assert case["tokens"] == sum(len(row) - 1 for row in endtoend.random_texts(8))
+        # the reference sums in float32, which is off by about 1e-7 of a text's nats
+        assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
+    assert report["cases"][2]["floor_seconds"] is None
+
+
+def test_table_names_machine_and_models(capsys):
+    assert endtoend.run("cpu", False, [TINY]) == 0
+    table = capsys.readouterr().out
+    assert "tiny" in table and "threads" in table and "bfloat16" in table
+
+
+def test_the_reference_lens_and_kltui_agree_on_every_layer():
+    model, ids = endtoend.build_model(TINY), endtoend.random_texts(3)
+    with torch.inference_mode():
+        theirs = endtoend.by_reference_lens(model, ids, torch.device("cpu"))
+        engine = endtoend.make_engine(model, torch.device("cpu"), "all")
+        ours = endtoend.by_kltui(engine, ids)
+    assert ours.shape == theirs.shape == (4, 3)
+    assert np.abs(ours - theirs).max() < 5e-3
+    assert np.ptp(ours, axis=0).min() > 1e-3
+
+
+def test_lengths_are_those_of_kilobyte_texts():
+    lengths = [len(row) for row in endtoend.random_texts(2000)]
+    assert 240 < np.mean(lengths) < 260 and min(lengths) >= 60
+
+
+def test_the_floor_counts_every_product_once():
+    model = endtoend.build_model(TINY)
+    shapes = endtoend._linear_shapes(model)
+    assert sum(shapes.values()) == 2 * 4 + 1 and shapes[(1000, 32)] == 1
+    engine = endtoend.make_engine(model, torch.device("cpu"), "none")
+    assert math.isfinite(endtoend.gemm_floor(engine, endtoend.random_texts(4), torch.device("cpu")))
+
+
+def test_unknown_topics_are_refused():
+    with pytest.raises(UsageError, match="unknown benchmark 'gpu'"):
+        bench.main("gpu")
