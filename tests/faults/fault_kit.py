@@ -1,0 +1,180 @@
+"""Light jobs, lives and truths for the tests of faults: no torch, a batch in a few hundredths of a second."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from model_folders import make_model
+
+import kltui
+from kltui.errors import StoreError
+
+HERE = Path(__file__).parent
+LIGHT = HERE / "light"
+ROOT = Path(kltui.__file__).parents[1]
+
+sys.path.insert(0, str(LIGHT))
+import light_scorer  # noqa: E402
+
+loglik = functools.cache(light_scorer.loglik)
+
+JOB = """\
+workspace = "ws"
+[corpus]
+source = "texts.json"
+[[models]]
+path = "run"
+"""
+
+
+def light_env(**more: str) -> dict[str, str]:
+    """Environment in which kltui's workers score lightly."""
+    paths = os.pathsep.join([str(LIGHT), str(ROOT)])
+    return (
+        os.environ | {"PYTHONPATH": paths, "KLTUI_LIGHT": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | more
+    )
+
+
+def write_job(folder: Path, checkpoints: int = 6, texts: int = 20, extra: str = "") -> Path:
+    """A job file in `folder` over a run of light checkpoints, steps 0, 1, 2, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for step in range(checkpoints):
+        make_model(folder / "run" / f"step{step}", weights=f"weights {step}".encode() * 5)
+    (folder / "texts.json").write_text(json.dumps([f"text {i}" + " more" * (i % 5) for i in range(texts)]))
+    job = folder / "job.toml"
+    job.write_text(JOB + extra)
+    return job
+
+
+def behave(job: Path, step: int, what: str) -> None:
+    """Makes one checkpoint of the job misbehave when it is scored."""
+    (job.parent / "run" / f"step{step}" / "behaviour").write_text(what)
+
+
+def truths(job: Path) -> dict[str, bytes]:
+    """The bytes of every final vector that the job must end with."""
+    texts = json.loads((job.parent / "texts.json").read_text())
+    found = {}
+    for folder in (job.parent / "run").iterdir():
+        weights = (folder / "model.safetensors").read_bytes()
+        values = np.array([loglik(weights, t) for t in texts])
+        found[f"run@{folder.name.removeprefix('step')}"] = values.tobytes()
+    return found
+
+
+def vectors(folder: Path) -> dict[str, bytes]:
+    """The bytes of every final vector in a workspace; none where it is not there or empty."""
+    try:
+        with kltui.open(folder) as ws:
+            m = ws.map()
+            return {name: m.loglik_KN[k].tobytes() for k, name in enumerate(m.names)}
+    except StoreError as error:
+        empty = ("no kltui workspace", "nothing is scored", "holds no kltui tables")
+        if not error.message.startswith(empty) and empty[2] not in error.message:
+            raise
+        return {}
+
+
+def check_stored(job: Path, acknowledged: Sequence[str] = ()) -> int:
+    """How many vectors are stored, after checking that each is right and that none acknowledged is missing."""
+    stored, right = vectors(job.parent / "ws"), truths(job)
+    wrong = [name for name, value in stored.items() if value != right[name]]
+    assert not wrong, f"wrong bits in {wrong}"
+    lost = set(acknowledged) - set(stored)
+    assert not lost, f"acknowledged and lost: {lost}"
+    return len(stored)
+
+
+def ends(lines: str) -> dict[str, dict[str, Any]]:
+    """The end of every checkpoint by name, out of a batch's events; a last line cut by a kill is left out."""
+    whole = lines[: lines.rfind("\n") + 1]
+    events = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+    return {e["name"]: e for e in events if e["event"] == "checkpoint"}
+
+
+def run_cli(*arguments: str, cwd: Path, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+    """A finished `kltui ARGUMENTS` with light workers."""
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=light_env(**env), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of kltui in this checkout or installation."""
+    from kltui.jobs.process import python_command
+
+    return python_command("kltui.cli", "main", *arguments)
+
+
+@dataclass(frozen=True)
+class Life:
+    """How a batch ended: exit code (negative: a signal), events, words, number of writes and syncs."""
+
+    code: int
+    out: str
+    err: str
+    writes: int
+
+    @property
+    def acknowledged(self) -> list[str]:
+        """Names of the checkpoints whose storage was told."""
+        return [name for name, end in ends(self.out).items() if end["status"] == "done"]
+
+
+class Lives:
+    """A process that runs batches in forked children; see lives.py."""
+
+    def __init__(self, scratch: Path, **env: str) -> None:
+        self._scratch = scratch
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(HERE / "lives.py")],
+            env=light_env(**env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self,
+        *arguments: str,
+        inline: bool = True,
+        kill_after: float | None = None,
+        limit: int = 0,
+        arm: tuple[int, int, int] | None = None,
+        count: bool = False,
+    ) -> Life:
+        """One life of `kltui ARGUMENTS` with the faults asked for."""
+        out, err, writes = (self._scratch / name for name in ("out", "err", "writes"))
+        for path in (out, err, writes):
+            path.unlink(missing_ok=True)
+        asked = {
+            "arguments": arguments, "out": str(out), "err": str(err), "inline": inline, "limit": limit,
+            "kill_after": kill_after, "arm": arm, "count": str(writes) if count else "",
+        }  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        code = json.loads(self._process.stdout.readline())
+        seen = int(writes.read_text()) if writes.exists() else 0
+        return Life(
+            code,
+            out.read_text() if out.exists() else "",
+            err.read_text() if err.exists() else "",
+            seen,
+        )
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(10)

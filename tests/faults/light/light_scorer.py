@@ -1,0 +1,94 @@
+"""A scorer that needs neither torch nor time: numbers drawn from hashes, and any misbehaviour a test asks for.
+
+A file `behaviour` in a model folder tells what happens when it is scored, one word and its argument:
+raise, error, memory, segfault, kill, half, once WORD.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
+
+
+def loglik(weights: bytes, text: str, layer: int | None = None) -> float:
+    """The value that stands for log p(text): the same in every process, different for everything that differs."""
+    seed = hashlib.sha256(f"{layer}\0{text}\0".encode() + weights).digest()
+    return -100.0 - float(np.random.default_rng(list(seed)).standard_normal())
+
+
+class Scorer:
+    """Stands where kltui.scoring.scorer.Scorer stands."""
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        corpus_sha256: str,
+        settings: ScoringSettings,
+        cache_dir: Path | None = None,
+    ) -> None:
+        if "KLTUI_LIGHT_NO_DEVICE" in os.environ:
+            raise KltuiError("device 'cuda' was asked for, but there is none", 'use device = "cpu"')
+        self.texts, self.corpus_sha256, self.settings = texts, corpus_sha256, settings
+
+    def score(
+        self, folder: Path, quantization: str, weights_key: str, progress: Callable[[Progress], None]
+    ) -> ScoreResult:
+        progress(Progress("load", texts_total=len(self.texts)))
+        script = folder / "behaviour"
+        if script.exists():
+            behave(script)
+        pause = float(os.environ.get("KLTUI_LIGHT_SECONDS", "0")) / 4
+        for quarter in range(4):
+            time.sleep(pause)
+            progress(Progress("score", len(self.texts) * (quarter + 1) // 4, len(self.texts)))
+        weights = (folder / "model.safetensors").read_bytes()
+        vectors = tuple(self._vector(weights, layer) for layer in self._layers())
+        tokens = None
+        if self.settings.tokens:
+            tokens = tuple(np.full(len(t), -1.5, np.float32) for t in self.texts)
+        key = {"weights": weights_key, "corpus": self.corpus_sha256, "dtype": self.settings.dtype}
+        return ScoreResult(vectors, key, {"tokens": 1.0, "seconds_score": 0.1}, token_logprobs=tokens)
+
+    def _layers(self) -> tuple[int | None, ...]:
+        return (None, 0, 1) if self.settings.layers == "all" else (None,)
+
+    def _vector(self, weights: bytes, layer: int | None) -> Vector:
+        values: NDArray[np.float64] = np.array([loglik(weights, t, layer) for t in self.texts])
+        return Vector(layer, values, np.array([len(t) for t in self.texts], np.int32))
+
+
+def behave(script: Path) -> None:
+    """Does what the script says; "once" strikes itself out first."""
+    word, _, argument = script.read_text().strip().partition(" ")
+    if word == "once":
+        script.unlink()
+        word = argument
+    if word == "raise":
+        raise ValueError("something the scorer did not expect")
+    if word == "error":
+        raise KltuiError("this checkpoint is broken", "mend it")
+    if word == "memory":
+        raise MemoryError
+    if word == "segfault":
+        ctypes.string_at(0)
+    if word == "abort":
+        os.abort()
+    if word == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "half":
+        # The batch process gets the head of a message whose rest never comes.
+        os.write(int(sys.argv[1]), struct.pack("!i", 1 << 20) + b"half a message")
+        os._exit(1)

@@ -1,0 +1,96 @@
+"""Serves batches to a test: each lives in a forked child, so that its life costs no start-up, and ends as asked.
+
+Reads one JSON object a line from standard input, answers with one a line. Started by fault_kit.Lives.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import kltui.jobs.batch
+import kltui.store.filesystem
+import kltui.view.report
+from kltui.cli import main
+from kltui.jobs.executor import LocalExecutor
+from kltui.jobs.messages import Failed, Message, Setup, Task
+from kltui.jobs.worker import _outcome
+from kltui.scoring.scorer import Scorer
+
+
+class InlineExecutor:
+    """Scores in the batch process itself: no worker to start."""
+
+    def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
+        self._scorer = Scorer(setup.texts, setup.corpus_sha256, setup.settings)
+        self._task: Task | None = None
+
+    @property
+    def idle(self) -> int:
+        return int(self._task is None)
+
+    def submit(self, task: Task) -> None:
+        self._task = task
+
+    def wait(self, timeout_s: float) -> list[Message]:
+        if self._task is None:
+            return []
+        outcome: Message = _outcome(self._scorer, self._task, lambda progress: None)  # type: ignore[arg-type]
+        assert not isinstance(outcome, Failed), outcome
+        self._task = None
+        return [outcome]
+
+    def stop(self) -> None: ...
+
+
+def live(asked: dict[str, Any]) -> int:
+    """One life, in the child: faults are armed, the command runs, its exit code is returned (70: traceback)."""
+    out = os.open(asked["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    err = os.open(asked["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    kltui.jobs.batch.LocalExecutor = InlineExecutor if asked["inline"] else LocalExecutor  # type: ignore
+    if asked["limit"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["limit"], asked["limit"]))
+    shim: Any = ctypes.CDLL(None) if asked["arm"] or asked["count"] else None
+    if shim:
+        shim.fault_arm(*(asked["arm"] or (0, 0, 0)))
+    try:
+        code = main(asked["arguments"])
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    if asked["count"]:
+        shim.fault_arm.restype = None
+        shim.fault_count.restype = ctypes.c_long
+        Path(asked["count"]).write_text(str(shim.fault_count()))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(live(asked))
+        if asked["kill_after"] is not None:
+            time.sleep(asked["kill_after"])
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+
+
+if __name__ == "__main__":
+    if "FAULT_MOUNTS" in os.environ:
+        kltui.store.filesystem.MOUNTS = Path(os.environ["FAULT_MOUNTS"])
+    serve()

@@ -1,0 +1,130 @@
+"""A power cut at any moment: only what was synced is sure to survive, and everything acknowledged had been.
+
+The shim records every write, truncation, sync and removal, and what was told on standard output in between. From that
+record the disk is rebuilt as a power cut would leave it: of the writes since a file's last sync, any may be missing or
+torn; a removal counts once its folder was synced.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fault_kit import Lives, truths, vectors, write_job
+
+
+@dataclass(frozen=True)
+class Op:
+    """One recorded call: W(rite), T(runcate), S(ync), U(nlink), A(cknowledged)."""
+
+    kind: str
+    path: str = ""
+    at: int = 0
+    data: bytes = b""
+
+
+def read_trace(path: Path) -> list[Op]:
+    raw, at, ops = path.read_bytes(), 0, []
+    while at < len(raw):
+        end = raw.index(b"\n", at)
+        kind, *words = raw[at:end].decode().split(" ")
+        at = end + 1
+        size = int(words[-1]) if kind in "WA" else 0
+        data, at = raw[at : at + size], at + size
+        ops.append(Op(kind, words[0] if kind != "A" else "", int(words[1]) if kind in "WT" else 0, data))
+    return ops
+
+
+class Disk:
+    """Files as they surely are, and what has been asked since without a sync."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytearray] = {}
+        self.pending: list[Op] = []
+
+    def do(self, op: Op) -> None:
+        if op.kind == "S":
+            settled = [p for p in self.pending if self._settles(op.path, p)]
+            self.pending = [p for p in self.pending if not self._settles(op.path, p)]
+            for p in settled:
+                apply(self.files, p)
+        elif op.kind in "WTU":
+            self.pending.append(op)
+
+    @staticmethod
+    def _settles(synced: str, op: Op) -> bool:
+        return str(Path(op.path).parent) == synced if op.kind == "U" else op.path == synced
+
+    def after_power_cut(self, chance: random.Random) -> dict[str, bytearray]:
+        """The files with any of the unsettled calls done, or half done."""
+        files = {path: bytearray(data) for path, data in self.files.items()}
+        for op in self.pending:
+            fate = chance.random()
+            if fate < 0.5:
+                apply(files, op)
+            elif fate < 0.6 and op.kind == "W":
+                apply(files, Op("W", op.path, op.at, op.data[: len(op.data) // 2]))
+        return files
+
+
+def apply(files: dict[str, bytearray], op: Op) -> None:
+    if op.kind == "U":
+        files.pop(op.path, None)
+        return
+    data = files.setdefault(op.path, bytearray())
+    if op.kind == "T":
+        del data[op.at :]
+        data.extend(bytes(max(0, op.at - len(data))))
+    else:
+        data.extend(bytes(max(0, op.at - len(data))))
+        data[op.at : op.at + len(op.data)] = op.data
+
+
+def names_told(op: Op) -> list[str]:
+    events = [json.loads(line) for line in op.data.splitlines() if line.startswith(b"{")]
+    return [e["name"] for e in events if e["event"] == "checkpoint" and e["status"] == "done"]
+
+
+@pytest.mark.parametrize("kind", ["ext4", "nfs4"])
+def test_power_cuts_lose_nothing_that_was_told(shim: Path, tmp_path: Path, kind: str) -> None:
+    job, trace, mounts = write_job(tmp_path, checkpoints=4), tmp_path / "trace", tmp_path / "mounts"
+    mounts.write_text(f"somewhere / {kind} rw 0 0\n")
+    server = Lives(
+        tmp_path, LD_PRELOAD=str(shim), FAULT_FOLDER=str(tmp_path / "ws"), FAULT_TRACE=str(trace),
+        FAULT_NO_SYNC="1", FAULT_MOUNTS=str(mounts),
+    )  # fmt: skip
+    assert server.run("--batch", str(job), "--json").code == 0
+    server.close()
+    ops = [op for op in read_trace(trace) if not op.path.endswith("-shm")]
+    journals = {Path(op.path).name for op in ops if op.kind == "W"}
+    assert ("kltui.sqlite-wal" in journals) == (kind == "ext4")
+    disk, told, right, chance = Disk(), set[str](), truths(job), random.Random(3)
+    synced_since_told = False
+    for number, op in enumerate(ops):
+        disk.do(op)
+        synced_since_told |= op.kind == "S"
+        if op.kind == "A" and names_told(op):
+            assert synced_since_told, "a vector was told without a sync of its own"
+            told |= set(names_told(op))
+            synced_since_told = False
+        if op.kind == "A" or number % 9 == 0:
+            check_cut(disk.after_power_cut(chance), tmp_path / f"cut{number}", told, right)
+    assert told == set(right)
+
+
+def check_cut(files: dict[str, bytearray], folder: Path, told: set[str], right: dict[str, bytes]) -> None:
+    """The files make a sound workspace with everything told so far, each bit right."""
+    folder.mkdir()
+    for path, data in files.items():
+        (folder / Path(path).name).write_bytes(data)
+    if told:
+        db = sqlite3.connect(folder / "kltui.sqlite")
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        db.close()
+        stored = vectors(folder)
+        assert told <= set(stored), f"lost by the power cut: {told - set(stored)}"
+        assert all(value == right[name] for name, value in stored.items())
