@@ -146,9 +146,8 @@ def build_model(shape: Shape) -> Any:
         max_position_embeddings=2048,
         rotary_pct=0.25,
     )
-    return library.AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, attn_implementation="sdpa"
-    ).eval()
+    model = library.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    return model.eval().requires_grad_(False)
 
 
 def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Side:
