@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 
 from kltui.analysis import diffusion as _diffusion
 from kltui.analysis import embed, lineage, neighbours
+from kltui.analysis.benchmark import SEEDS, Leakage, Prediction, leakage, predict
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method
-from kltui.analysis.kl import KL, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.kl import KL, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
+from kltui.analysis.resample import Draw, draw_texts
 from kltui.analysis.scale import ScaleRow, scale
 from kltui.analysis.shape import AgainstNull, against_null, random_walk
 from kltui.analysis.shifts import Shifts, shifts
 from kltui.analysis.stability import LEVEL, Stabilisation, stabilisation
 from kltui.analysis.trajectory import Trajectory, trajectories
+from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
@@ -248,6 +251,32 @@ class Map:
     def stress(self, xy_Kd: Array) -> float:
         """Kruskal's stress-1 of a picture against the map's sqrt(KL): 0 keeps every distance."""
         return embed.stress(self.kl(), xy_Kd)
+
+    def error_ellipses(
+        self, method: str = "pca", *, sampling: str = "uniform", n: int = 0, draws: int = 20, seed: int = 42
+    ) -> tuple[Array, list[Ellipse]]:
+        """(K x 2 picture, one standard-deviation ellipse per vector) from resampled texts; n = 0: as many as there are."""
+        xy, clouds = resampled_pictures(
+            self.loglik_KN, self.text_bytes_N, method=method, sampling=sampling, n=n, draws=draws, seed=seed
+        )
+        return xy, ellipses(clouds, self.names)
+
+    # ---- texts and benchmarks
+
+    def draw_texts(self, n: int, method: str = "ls", seed: int = 42) -> Draw:
+        """n texts drawn for this map, on which a new model can be added; indices are those of the map's texts."""
+        return draw_texts(self.loglik_KN, method, n, seed)
+
+    def predicted(self, scores: Mapping[str, float], seeds: Sequence[int] = SEEDS) -> Prediction:
+        """Benchmark scores (0 to 100, by vector name) predicted from the map, folds grouped by type."""
+        used = embed.complete_texts(self.loglik_KN)
+        Q = double_centre(self.loglik_KN[:, used])
+        types = [p.type or p.name for p in self.points]
+        return predict(Q, self.mean_loglik, [scores.get(n, math.nan) for n in self.names], types, seeds=seeds)
+
+    def leakage(self, scores: Mapping[str, float]) -> list[Leakage]:
+        """Vectors by falling excess of mean log-likelihood over what their benchmark scores let expect."""
+        return leakage(self.names, self.mean_loglik, [scores.get(n, math.nan) for n in self.names])
 
     # ---- parts of the map
 

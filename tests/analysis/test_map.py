@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from kltui.analysis.kl import kl_pair
+from kltui.analysis.kl import kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.analysis.trajectory import evenly_spaced_from, trajectories
@@ -86,3 +88,40 @@ def test_the_even_part_of_a_schedule() -> None:
     assert evenly_spaced_from([5]) == 5
     assert evenly_spaced_from([]) == 0
     assert evenly_spaced_from([0, 10, 20]) == 0
+
+
+def test_texts_pictures_and_benchmarks_of_a_map() -> None:
+    rng = np.random.default_rng(1)
+    latent = rng.normal(size=(30, 2))
+    L = latent @ rng.normal(size=(2, 80)) * 30 - 2000 + rng.normal(size=(30, 80))
+    L[3, 7] = np.nan
+    m = Map(tuple(Point(f"m{k}", f"m{k}", type=f"t{k % 6}") for k in range(30)), L, np.full(80, 900))
+    xy, found = m.error_ellipses(draws=5)
+    np.testing.assert_allclose(xy, m.coordinates("pca"))
+    assert [e.name for e in found] == m.names
+    scores = {f"m{k}": float(50 + 10 * latent[k, 0]) for k in range(29)}
+    predicted = m.predicted(scores, seeds=[0])
+    assert predicted.pearson > 0.9
+    assert predicted.n_models == 29
+    assert len(m.leakage(scores)) == 29
+    part = m.select([k for k in range(30) if k != 3])
+    assert part.draw_texts(40).n_drawn == 40
+
+
+@given(
+    st.integers(2, 6),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.floats(0, 0.6),
+)
+def test_kl_of_any_map_is_symmetric_and_never_negative(K: int, N: int, seed: int, missing: float) -> None:
+    rng = np.random.default_rng(seed)
+    L = rng.normal(-1000, 10 ** rng.uniform(-3, 3), (K, N))
+    L[rng.random((K, N)) < missing] = np.nan
+    kl, se = kl_matrix(L, rng.integers(1, 1024, N)), kl_standard_errors(L, np.full(N, 9))
+    np.testing.assert_array_equal(kl, kl.T)
+    both = np.isfinite(L)[:, None] & np.isfinite(L)[None]
+    np.testing.assert_array_equal(np.isnan(kl), both.sum(-1) < 2)
+    np.testing.assert_array_equal(np.isnan(se), np.isnan(kl))
+    assert not (kl < 0).any()
+    assert (np.diag(kl)[~np.isnan(np.diag(kl))] == 0).all()
