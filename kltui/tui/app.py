@@ -25,7 +25,7 @@ def run_tui(
             "the interface needs a terminal, and this is none",
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
-    _set_environment()
+    prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.actions import load_keymap
     from kltui.tui.interface import KltuiApp
@@ -44,8 +44,10 @@ def run_tui(
     return _ended(1 if code is None else code)
 
 
-def _set_environment() -> None:
-    """Textual reads these once, when it is imported."""
+def prepare_environment() -> None:
+    """Textual reads these once, when it is imported; exported COLUMNS and LINES would hide the real size."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     if os.environ.get("SSH_CONNECTION"):
         os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
@@ -38,7 +40,9 @@ class Atlas:
         self._map_version = -1
         self._kept: dict[str, Any] = {}
         self._lock = asyncio.Lock()
-        self._children: set[asyncio.subprocess.Process] = set()
+        self._embedder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-embedder")
+        self._child: Popen[bytes] | None = None
+        self._closed = False
 
     def scored(self, snapshot: Snapshot) -> None:
         """Takes note of what is scored now."""
@@ -114,40 +118,43 @@ class Atlas:
 
     async def tsne(self, scores: Array) -> Array:
         """K x 2 t-SNE coordinates of principal scores, computed in another process."""
+        self._end_child()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._embedder, self._run_child, scores)
+        except asyncio.CancelledError:
+            self._end_child()
+            raise
+
+    def _run_child(self, scores: Array) -> Array:
         import numpy as np
 
         data = io.BytesIO()
         np.save(data, scores)
-        child = await asyncio.create_subprocess_exec(
-            *python_command("kltui.tui.embed_worker", "main"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=os.environ | QUIET,
-        )
-        self._children.add(child)
-        try:
-            out, complaint = await child.communicate(data.getvalue())
-        except asyncio.CancelledError:
-            if child.returncode is None:
+        command = python_command("kltui.tui.embed_worker", "main")
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=os.environ | QUIET) as child:
+            self._child = child
+            if self._closed:
                 child.kill()
-            raise
-        finally:
-            self._children.discard(child)
+            out, complaint = child.communicate(data.getvalue())
         if child.returncode != 0:
             raise KltuiError(complaint.decode(errors="replace") or "the t-SNE process ended early")
         coordinates: Array = np.load(io.BytesIO(out), allow_pickle=False)
         return coordinates
+
+    def _end_child(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
 
     async def ask(self, key: str, work: Any) -> Any:
         """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
         return await self._once(key, work)
 
     def close(self) -> None:
-        """Ends the processes that still compute."""
-        for child in self._children:
-            if child.returncode is None:
-                child.kill()
+        """Ends the process that still computes, and waits for its end."""
+        self._closed = True
+        self._end_child()
+        self._embedder.shutdown(wait=True, cancel_futures=True)
 
 
 def _two(scores: Array) -> Array:

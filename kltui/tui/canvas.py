@@ -195,10 +195,16 @@ class TextPane(Pane):
 
     def scroll_by(self, lines: int) -> None:
         """Moves the text by so many lines, staying inside it."""
+        if not self.body_height:
+            return
         top = max(0, min(len(self.all_lines()) - self.body_height, self.top + lines))
         if top != self.top:
             self.top = top
             self.refresh()
+
+    def on_resize(self) -> None:
+        """Stays inside the text."""
+        self.scroll_by(0)
 
     def do_down(self) -> None:
         self.scroll_by(1)

@@ -101,6 +101,7 @@ class KltuiApp(App[int], inherit_bindings=False):
     def started(self) -> None:
         """Called by the main screen when it is there: first view, signals, first read."""
         self._restore()
+        self.set_class(self.ascii_only, "-ascii")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             if not self.is_headless:
@@ -161,7 +162,8 @@ class KltuiApp(App[int], inherit_bindings=False):
         if action.name.startswith("screen_"):
             self.show_screen(action.name.removeprefix("screen_"))
             return
-        for target in (self.main.focused, self.view, self):
+        pane = self.main.focused or (self.view.focus_pane if self.view is not None else None)
+        for target in (pane, self.view, self):
             handler = getattr(target, f"do_{action.name}", None)
             if handler is not None and handler() is not False:
                 return

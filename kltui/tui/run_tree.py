@@ -47,6 +47,7 @@ class RunTree(Table):
         super().__init__(id="run-tree")
         self.lines: list[TreeLine] = []
         self.folded: set[str] = set()
+        self.rests_on_run = False
         self._made_for: tuple[object, ...] = ()
 
     def update_data(self) -> None:
@@ -73,9 +74,7 @@ class RunTree(Table):
         """Brings the cursor row to the shared cursor, unless it rests on a run by choice."""
         name = self.kl.selection.cursor
         here = self.lines[self.cursor] if self.cursor < len(self.lines) else None
-        if here is not None and (
-            (here.row is None and self.has_focus) or (here.row and here.row.name == name)
-        ):
+        if here is not None and (here.row.name == name if here.row else self.rests_on_run):
             self.keep_in_view()
             return
         at = next((i for i, line in enumerate(self.lines) if line.row and line.row.name == name), self.cursor)
@@ -146,6 +145,7 @@ class RunTree(Table):
     def moved(self) -> None:
         """Takes the shared cursor along."""
         line = self.line
+        self.rests_on_run = line is not None and line.row is None
         if line is not None and line.row is not None:
             self.kl.set_cursor(line.row.name)
         elif self.kl.view is not None:

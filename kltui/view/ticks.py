@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -22,17 +24,22 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[Tick]:
     """
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low or most < 1:
         return []
-    step = _step((high - low) / most)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    step, first, last = next(
+        (step, first, last)
+        for step in _steps((high - low) / most)
+        for first, last in [(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9))]
+        if last - first <= most
+    )
     return [Tick(k * step, tick_label(k * step, step)) for k in range(first, last + 1)]
 
 
-def _step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    for factor in (1, 2, 5, 10):
-        if factor * power >= rough * (1 - 1e-9):
-            return factor * power
-    return 10 * power
+def _steps(rough: float) -> Iterator[float]:
+    """Round steps from just below `rough` on."""
+    power = math.floor(math.log10(rough))
+    for decade in itertools.count(power):
+        for factor in (1, 2, 5):
+            if factor * 10.0**decade >= rough / 2.5:
+                yield factor * 10.0**decade
 
 
 def tick_label(value: float, step: float) -> str:

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
+
+sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
+
+from fake_workspace import FakeWorkspace
 
 from kltui.tui.interface import KltuiApp
-from tests.tui.fake_workspace import FakeWorkspace
+
+Until = Callable[[Pilot[int], Callable[[], object]], Awaitable[None]]
 
 
 @pytest.fixture
 def make_app() -> Callable[..., KltuiApp]:
-    """A maker of apps; keyword `workspace` replaces the fixed one."""
+    """A maker of apps; the first argument replaces the fixed workspace."""
 
-    def make(workspace: FakeWorkspace | None = None, **options: object) -> KltuiApp:
+    def make(workspace: object = None, path: Path = Path("/workspaces/demo"), **options: object) -> KltuiApp:
         shown = workspace or FakeWorkspace()
-        return KltuiApp(Path("/workspaces/demo"), opener=lambda _: shown, **options)
+        return KltuiApp(path, opener=lambda _: shown, **options)
 
     return make
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits until something holds; fails after some seconds."""
+
+    async def wait(pilot: Pilot[int], holds: Callable[[], object]) -> None:
+        for _ in range(400):
+            await pilot.pause(0.02)
+            if holds():
+                return
+        raise AssertionError("did not come to hold")
+
+    return wait

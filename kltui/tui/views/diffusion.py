@@ -201,6 +201,7 @@ class DiffusionView(View):
 
     def update_data(self) -> None:
         """Computes again where vectors, window or noise correction have changed."""
+        self.window_plot.display = self.exponent_plot.scene is not None
         super().update_data()
         wanted = (self.kl.atlas.version, self.window, self.noise)
         if wanted != self._asked and not self.kl.atlas.is_empty:
@@ -226,6 +227,7 @@ class DiffusionView(View):
             self._say_nothing(
                 f"needs a run with {window + 1} or more scored checkpoints; w makes the window shorter"
             )
+        self.window_plot.display = bool(exponents)
         self.exponent_plot.show_exponents(exponents)
         self.cursor_moved()
 
@@ -233,6 +235,7 @@ class DiffusionView(View):
         for plot in (self.exponent_plot, self.window_plot):
             plot.note = why
             plot.show(None, [])
+        self.window_plot.display = False
 
     def cursor_moved(self) -> None:
         """Shows the window that starts at the shared cursor, or the first of its run."""

@@ -226,6 +226,7 @@ class JobsView(View):
     screen_name = "jobs"
     DEFAULT_CSS = """
     JobsView JobList { height: 30%; min-height: 6; max-height: 12; }
+    JobsView JobList.-alone { height: 1fr; max-height: 100%; }
     JobsView JobItems { height: 1fr; }
     """
 
@@ -247,10 +248,13 @@ class JobsView(View):
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
                 lines.append([])
-        tail = log_tail(job)
+        tail = [part for text in log_tail(job) for part in wrapped(text, max(8, width))]
         if lines and tail:
             lines.append([("log", look("faint"))])
-        return lines + [[(part, look("muted"))] for text in tail for part in wrapped(text, max(8, width))]
+        if self.following:
+            # The newest lines beside the failures, without anyone having to scroll.
+            tail = tail[-max(5, self.log_pane.body_height - len(lines)) :]
+        return lines + [[(part, look("muted"))] for part in tail]
 
     def update_data(self) -> None:
         """Keeps the cursor on its job when newer ones appear, and the log at its end."""
@@ -259,9 +263,9 @@ class JobsView(View):
             self.job_id = ids[0]
         if self.job_id in ids:
             self.list.cursor = ids.index(self.job_id)
+        self.items.display = bool(ids)
+        self.list.set_class(not ids, "-alone")
         super().update_data()
-        if self.following:
-            self.log_pane.do_last()
 
     def do_follow(self) -> None:
         self.following = not self.following

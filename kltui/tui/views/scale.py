@@ -92,6 +92,8 @@ class ScaleTable(Table):
 
 def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: bool = False) -> str:
     """Range, quartiles and median of a row as characters on a log line, the published median over them."""
+    if width < 1:
+        return ""
     line, box, middle, dot = "-=|o" if ascii_only else "─━┃◆"
     cells = [" "] * width
 

@@ -1,0 +1,110 @@
+"""The real program on a pseudo-terminal: keys in, bytes and times out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import kltui
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = Path(kltui.__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What followed a key: all bytes until the line was quiet, and seconds to the first of them (nan: none)."""
+
+    data: bytes
+    first: float
+
+    @property
+    def text(self) -> str:
+        return self.data.decode(errors="replace")
+
+
+class Terminal:
+    """A program on a pty of the given size; `close` ends it."""
+
+    @classmethod
+    def of_fake(
+        cls, checkpoints: int, width: int, height: int, *options: str, **environment: str
+    ) -> Terminal:
+        """The interface on a fixed workspace of about so many checkpoints (0: the standard one)."""
+        command = [sys.executable, str(HERE / "big_app.py"), str(checkpoints), *options]
+        return cls(command, width, height, **environment)
+
+    def __init__(self, command: list[str], width: int, height: int, **environment: str) -> None:
+        self.started = time.perf_counter()
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir("/")
+            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(PACKAGE), "HOME": "/nonexistent"}
+            for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+                env.pop(name, None)
+            os.execvpe(command[0], command, env | environment)
+        self.resize(width, height)
+
+    def resize(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def read(self, quiet: float, most: float = 20.0) -> Answer:
+        """Everything until nothing came for `quiet` seconds."""
+        begun, data, first = time.perf_counter(), b"", float("nan")
+        while time.perf_counter() - begun < most:
+            ready, _, _ = select.select([self.fd], [], [], quiet)
+            if not ready:
+                break
+            try:
+                got = os.read(self.fd, 1 << 16)
+            except OSError:
+                break
+            if not got:
+                break
+            if not data:
+                first = time.perf_counter() - begun
+            data += got
+        return Answer(data, first)
+
+    def until(self, wanted: str, most: float = 20.0) -> tuple[float, bytes]:
+        """Seconds from the start until `wanted` was shown, and all bytes so far."""
+        data, end = b"", time.perf_counter() + most
+        while time.perf_counter() < end:
+            ready, _, _ = select.select([self.fd], [], [], 0.2)
+            if ready:
+                data += os.read(self.fd, 1 << 16)
+                if wanted.encode() in data:
+                    return time.perf_counter() - self.started, data
+        raise AssertionError(f"{wanted!r} was not shown in {most} s; there was {data[-2000:]!r}")
+
+    def press(self, keys: str, quiet: float = 0.12) -> Answer:
+        """What follows these keys."""
+        os.write(self.fd, keys.encode())
+        return self.read(quiet)
+
+    def wait(self, most: float = 10.0) -> int:
+        """The exit status (negative: the signal), while the rest is read."""
+        end = time.perf_counter() + most
+        while time.perf_counter() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+            self.read(0.05, 0.1)
+        raise AssertionError(f"still running after {most} s")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+        os.close(self.fd)

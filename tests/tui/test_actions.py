@@ -1,0 +1,83 @@
+"""One table of actions: complete, without clashes, remappable, and never without a way out."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap
+from kltui.tui.canvas import Pane
+from kltui.tui.interface import KltuiApp
+from kltui.tui.plot import PlotPane
+from kltui.tui.table import Table
+from kltui.tui.views.base import View
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_no_key_means_two_things_on_a_screen(screen: str) -> None:
+    keys = [k for a in ACTIONS if a.on(screen) for k in a.keys]
+    assert sorted(keys) == sorted(set(keys))
+
+
+def every_handler() -> set[str]:
+    modules = [import_module(f"kltui.tui.views.{s}") for s in SCREENS]
+    classes = {
+        v for m in modules for v in vars(m).values() if isinstance(v, type) and issubclass(v, (Pane, View))
+    }
+    classes |= {KltuiApp, PlotPane, Table}
+    return {name.removeprefix("do_") for c in classes for name in dir(c) if name.startswith("do_")}
+
+
+def test_every_action_has_a_handler_and_every_handler_an_action() -> None:
+    named = {a.name for a in ACTIONS if not a.name.startswith("screen_")}
+    assert named == every_handler()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_help_and_key_line_come_from_the_table(screen: str) -> None:
+    keymap = Keymap()
+    told = {text for _, entries in keymap.help(screen) for _, text in entries}
+    assert told == {a.help for a in ACTIONS if a.on(screen)}
+    assert ("q", "quit") in keymap.line(screen) and ("?", "help") in keymap.line(screen)
+
+
+def test_keys_of_the_specification() -> None:
+    keymap = Keymap()
+    on = {"map": "12345678?:q/nN abcx[]+-0mtgeyrCHJKLvz", "jobs": "spKR"}
+    for screen, keys in on.items():
+        for key in keys:
+            assert keymap.action("space" if key == " " else key, screen), (screen, key)
+    assert keymap.action("L", "diffusion").name == "axis_scale"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "taken", [{"quit": []}, {"help": ["q"]}, {"quit": ["?"], "help": ["q"]}, {"quit": ["x"]}]
+)
+def test_quit_can_never_be_unbound(taken: dict[str, list[str]]) -> None:
+    keymap = Keymap(taken)
+    assert any(keymap.action(k, s) and keymap.action(k, s).name == "quit"  # type: ignore[union-attr]
+               for k in keymap.keys("quit") for s in ("registry",))  # fmt: skip
+
+
+def test_remapping_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"filter": ["f"], "nonsense": ["g"], "help": 3}))
+    keymap = load_keymap(path)
+    assert keymap.action("f", "map").name == "filter"  # type: ignore[union-attr]
+    assert keymap.action("/", "map") is None
+    assert keymap.action("?", "map").name == "help"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"quit": "x"}'])
+def test_a_missing_or_foreign_file_changes_nothing(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "keys.json"
+    if content is not None:
+        path.write_text(content)
+    assert load_keymap(path).keys("quit") == ("q",)
+
+
+def test_key_labels() -> None:
+    assert [key_label(k) for k in ("+", "shift+left", "space", "up")] == ["+", "S-←", "space", "↑"]

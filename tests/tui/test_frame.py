@@ -1,0 +1,149 @@
+"""What is written to the terminal, replayed by a small terminal of our own."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from rich.color import Color, ColorSystem
+from rich.segment import Segment
+from rich.style import Style
+from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.geometry import Region
+from textual.strip import Strip
+
+from kltui.tui.terminal import Frame
+
+WIDTH, HEIGHT = 12, 4
+CSI = re.compile(r"\x1b\[([\d;]*)([Hm])")
+
+
+class Replay:
+    """Cells as (character, style codes), moved by CUP and SGR."""
+
+    def __init__(self) -> None:
+        self.cells = [[(" ", "")] * WIDTH for _ in range(HEIGHT)]
+
+    def feed(self, data: str) -> None:
+        x = y = 0
+        pen: dict[str, str] = {}
+        at = 0
+        while at < len(data):
+            match = CSI.match(data, at)
+            if match and match[2] == "H":
+                y, x = (int(v) - 1 for v in match[1].split(";"))
+            elif match:
+                pen = sgr(match[1], pen)
+            else:
+                assert data[at] != "\x1b"
+                self.cells[y][x] = (data[at], repr(sorted(pen.items())))
+                x += 1
+            at = match.end() if match else at + 1
+        assert not pen
+
+
+def sgr(codes: str, pen: dict[str, str]) -> dict[str, str]:
+    pen, parts = dict(pen), codes.split(";")
+    while parts:
+        part = parts.pop(0)
+        if part in ("0", ""):
+            pen = {}
+        elif part in ("38", "48"):
+            assert parts.pop(0) == "5"
+            pen[part] = parts.pop(0)
+        elif part in ("39", "49"):
+            pen.pop({"39": "38", "49": "48"}[part], None)
+        else:
+            pen["a" + part] = part
+    return pen
+
+
+STYLES = [
+    Style(color=Color.from_ansi(39), bgcolor=Color.from_ansi(234)),
+    Style(color=Color.from_ansi(222), bgcolor=Color.from_ansi(234), bold=True),
+    Style(color=Color.from_ansi(222), bgcolor=Color.from_ansi(24)),
+    Style(underline=True),
+]
+
+
+def row_of(rng: random.Random) -> Strip:
+    """A row of random runs of letters and styles."""
+    segments, used = [], 0
+    while used < WIDTH:
+        text = "".join(rng.choice("ab ") for _ in range(min(rng.randint(1, 6), WIDTH - used)))
+        segments.append(Segment(text, rng.choice(STYLES)))
+        used += len(text)
+    return Strip(segments)
+
+
+def screen_of(rng: random.Random) -> list[Strip]:
+    return [row_of(rng) for _ in range(HEIGHT)]
+
+
+def full(screen: list[Strip]) -> LayoutUpdate:
+    return LayoutUpdate([[row] for row in screen], Region(0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_differences_lead_to_the_same_screen_as_writing_it_whole(seed: int) -> None:
+    rng = random.Random(seed)
+    one, two = screen_of(rng), screen_of(rng)
+    by_steps, whole, frame = Replay(), Replay(), Frame()
+    by_steps.feed(frame.write(full(one), WIDTH, HEIGHT))
+    by_steps.feed(frame.write(full(two), WIDTH, HEIGHT))
+    whole.feed(Frame().write(full(two), WIDTH, HEIGHT))
+    assert by_steps.cells == whole.cells
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_part_of_a_row_changes_only_that_part(seed: int) -> None:
+    rng = random.Random(seed)
+    screen, row = screen_of(rng), row_of(rng)
+    y, x1 = rng.randrange(HEIGHT), rng.randrange(WIDTH)
+    x2 = rng.randint(x1 + 1, WIDTH)
+    chops: list[dict[int, Strip | None]] = [{0: None} for _ in range(HEIGHT)]
+    chops[y] = {0: row}
+    update = ChopsUpdate(chops, [(y, x1, x2)], [[WIDTH]] * HEIGHT)
+    by_steps, whole, frame = Replay(), Replay(), Frame()
+    by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
+    by_steps.feed(frame.write(update, WIDTH, HEIGHT))
+    screen[y] = Strip.join([screen[y].crop(0, x1), row.crop(x1, x2), screen[y].crop(x2, WIDTH)])
+    whole.feed(Frame().write(full(screen), WIDTH, HEIGHT))
+    assert by_steps.cells == whole.cells
+
+
+def test_nothing_changed_writes_nothing() -> None:
+    screen = [Strip([Segment("x" * WIDTH, STYLES[0])])] * HEIGHT
+    frame = Frame()
+    assert frame.write(full(screen), WIDTH, HEIGHT)
+    assert frame.write(full(screen), WIDTH, HEIGHT) == ""
+    frame.forget()
+    assert frame.write(full(screen), WIDTH, HEIGHT)
+
+
+def test_one_changed_letter_costs_a_move_a_style_and_a_letter() -> None:
+    one = [Strip([Segment("abcdef", STYLES[0])])]
+    two = [Strip([Segment("abXdef", STYLES[0])])]
+    frame = Frame()
+    frame.write(LayoutUpdate([[s] for s in one], Region(0, 0, 6, 1)), 6, 1)
+    written = frame.write(LayoutUpdate([[s] for s in two], Region(0, 0, 6, 1)), 6, 1)
+    assert written == "\x1b[1;3H\x1b[38;5;39;48;5;234mX\x1b[0m"
+
+
+@pytest.mark.parametrize("evil", ["\x1b]0;title\x07", "\x9b31m", "a\x00b", "\u202eabc", "x\ny"])
+def test_no_control_of_the_data_gets_through(evil: str) -> None:
+    written = Frame().write(LayoutUpdate([[Strip([Segment(evil)])]], Region(0, 0, 20, 1)), 20, 1)
+    assert CSI.sub("", written).isprintable()
+
+
+def test_without_colours_only_attributes_are_written() -> None:
+    row = Strip([Segment("ab", STYLES[1]), Segment("cd", STYLES[3])])
+    written = Frame(None).write(LayoutUpdate([[row]], Region(0, 0, 4, 1)), 4, 1)
+    assert written == "\x1b[1;1H\x1b[0;1mab\x1b[0;4mcd\x1b[0m"
+
+
+def test_wide_characters_keep_their_place() -> None:
+    frame = Frame(ColorSystem.EIGHT_BIT)
+    frame.write(LayoutUpdate([[Strip([Segment("日本 a")])]], Region(0, 0, 6, 1)), 6, 1)
+    assert frame.write(LayoutUpdate([[Strip([Segment("日本 b")])]], Region(0, 0, 6, 1)), 6, 1).endswith("b")

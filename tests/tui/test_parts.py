@@ -1,0 +1,138 @@
+"""The small parts: filter, selection, memory, columns, texts, times, job files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fake_workspace import FakeWorkspace
+
+from kltui.errors import UsageError
+from kltui.jobs.jobfile import load_job
+from kltui.registry.checkpoint import Checkpoint, HubSource
+from kltui.store.rows import CheckpointRow
+from kltui.tui.canvas import fitted, strip_of, wrapped
+from kltui.tui.filter import parse_filter
+from kltui.tui.jobs_start import entries_of, job_of, last_tables, write_job
+from kltui.tui.look import Look
+from kltui.tui.memory import Memory
+from kltui.tui.selection import Selection
+from kltui.tui.table import Column, column_widths
+from kltui.tui.token_lines import TokenLine, colored_runs
+from kltui.tui.views.jobs import duration, rate
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 84),
+        ("run:tiny-seed", 40),
+        ("run:small step>=1000", 5),
+        ("step=1.4k", 5),
+        ("-quant:none", 1),
+        ("quant:8bit", 1),
+        ("status:failed", 1),
+        ("seed=2 step<2", 2),
+        ("tuned -step>10", 1),
+        ("TINY-SEED3@100", 2),
+        ("parent:tiny", 3),
+        ("source:/models/small", 20),
+    ],
+)
+def test_filter(text: str, count: int) -> None:
+    keep = parse_filter(text)
+    assert sum(keep(r) for r in FakeWorkspace().checkpoints()) == count
+
+
+@pytest.mark.parametrize("text", ["colour:red", "step>=many", "-colour:red"])
+def test_a_filter_that_cannot_be_meant_names_its_term(text: str) -> None:
+    with pytest.raises(UsageError, match=text.lstrip("-").split(":")[0].split(">")[0]):
+        parse_filter(text)
+
+
+def test_selection() -> None:
+    chosen = Selection(cursor="a")
+    chosen.toggle(["a", "b"])
+    chosen.toggle(["b", "c"])
+    assert list(chosen.selected) == ["a", "b", "c"]
+    chosen.toggle(["a", "c"])
+    assert list(chosen.selected) == ["b"]
+    chosen.a, chosen.b = "a", "b"
+    chosen.swap()
+    chosen.keep(["b"])
+    assert (chosen.a, chosen.b, chosen.cursor) == ("b", "", "")
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "[]", '{"version": 99}', '{"version": 1, "workspaces": []}', "\x00"]
+)
+def test_memory_survives_what_it_finds(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "state" / "view.json"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_text(content)
+    memory = Memory(path)
+    assert memory.load(tmp_path) == {}
+    memory.save(tmp_path, {"screen": "map"})
+    assert memory.load(tmp_path) == {"screen": "map"}
+    assert json.loads(path.read_text())["version"] == 1
+
+
+def test_memory_on_a_full_disk_is_quiet(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    memory = Memory(tmp_path / "file" / "view.json")
+    memory.save(tmp_path, {"screen": "map"})
+    assert memory.load(tmp_path) == {}
+
+
+def test_columns_give_way_by_rank() -> None:
+    columns = [Column("a", 10), Column("b", 10, rank=2), Column("c", 10, rank=1), Column("d", 5, share=1)]
+    assert column_widths(columns, 60) == [10, 10, 10, 24]
+    assert column_widths(columns, 32) == [10, 0, 10, 8]
+    assert column_widths(columns, 1) == [10, 0, 0, 0]
+
+
+def test_fitted_and_wrapped() -> None:
+    assert fitted("abcdef", 4) == "abc…" and fitted("ab", 4, right=True) == "  ab"
+    assert fitted("日本語", 4) == "日… "
+    assert wrapped("one two three", 7) == ["one two", "three"]
+    assert wrapped("abcdefgh", 3) == ["abc", "def", "gh"]
+    assert wrapped("", 5) == [""]
+
+
+def test_strips_have_their_width_and_nothing_unprintable() -> None:
+    look = Look()
+    strip = strip_of([("a\x1b[31mb", look()), ("日本", look("accent"))], 8, look())
+    assert strip.cell_length == 8 and strip.text.isprintable()
+
+
+def test_times_and_rates() -> None:
+    assert [duration(s) for s in (0, 59.6, 3600, 86400)] == ["0s", "1m00s", "1h00m", "1d00h"]
+    assert [rate(r) for r in (0, 3.21, 812.3, 215000)] == ["", "3.2", "812", "215k"]
+
+
+def test_a_job_for_chosen_checkpoints_is_a_job_file(tmp_path: Path) -> None:
+    rows = FakeWorkspace().checkpoints()
+    hub = [
+        CheckpointRow(0, Checkpoint("p", HubSource("a/b", f"step{s}"), s), False, 0, 0.0, "new")
+        for s in (1, 2)
+    ]
+    job = job_of(tmp_path, entries_of([rows[0], rows[-1], *hub]), {"source": "demo"}, {"layers": "all"})
+    again = load_job(write_job(tmp_path, job.to_toml()))
+    assert again == job.resolved(tmp_path)
+    assert again.models[-1].revisions == ("step1", "step2")
+    assert again.models[1].quantization == ("bnb-8bit",)
+
+
+def test_the_last_job_says_how_to_go_on() -> None:
+    assert last_tables(FakeWorkspace().jobs()) == ({"source": "demo"}, {})
+    assert last_tables([]) == ({}, {})
+
+
+def test_tokens_are_laid_over_the_text() -> None:
+    import numpy as np
+
+    line = TokenLine(((2, 4), (4, 6), (7, 9)), np.zeros(3, dtype=np.float32))
+    runs = colored_runs("abcdefghij", line, np.array([1.0, 2.0, 3.0]))
+    assert runs == [("ab", None), ("cd", 1.0), ("ef", 2.0), ("g", None), ("hi", 3.0), ("j", None)]

@@ -1,0 +1,398 @@
+"""Every screen, driven by keys, read as a person would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import lines_of, text_of
+
+from kltui.errors import StoreError
+from kltui.tui.actions import SCREENS
+from kltui.tui.interface import KltuiApp
+from kltui.tui.memory import Memory
+
+MakeApp = Callable[..., KltuiApp]
+
+
+async def fake_tsne(scores: np.ndarray) -> np.ndarray:
+    """Stands in for the process that computes t-SNE."""
+    await asyncio.sleep(0)
+    return np.ascontiguousarray(scores[:, :2]) * 3
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_registry_shows_runs_and_their_checkpoints(make_app: MakeApp, until, size) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        text = text_of(app)
+        assert "5 runs  84 checkpoints  83 scored" in text
+        assert "▾ ● tiny" in text and "@100" in text
+        assert ("Details" in text) == (size[0] >= 120)
+        await pilot.press("j", "j")
+        assert app.selection.cursor == "tiny@2"
+
+
+async def test_folding_selecting_and_marking(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("space", "space", "a", "j", "b")
+        assert list(app.selection.selected) == ["tiny@0", "tiny@1"]
+        assert (app.selection.a, app.selection.b) == ("tiny@2", "tiny@4")
+        assert "A tiny@2  B tiny@4  2 selected" in text_of(app)
+        await pilot.press("x", "h", "enter")
+        assert app.selection.a == "tiny@4"
+        assert "@100" not in lines_of(app)[4]
+        await pilot.press("escape")
+        assert not app.selection.selected
+        await pilot.press("escape")
+        assert not app.selection.a
+
+
+async def test_filter_narrows_while_it_is_written(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("/", *"run:small")
+        assert app.filter.text == "run:small"
+        await pilot.press("enter")
+        assert "tiny-seed2" not in text_of(app) and "◆ small" in text_of(app)
+        await pilot.press("escape")
+        assert "tiny-seed2" in text_of(app)
+
+
+async def test_a_wrong_filter_is_told_and_not_taken(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("/", *"colour:x", "enter")
+        assert "no field 'colour'" in text_of(app)
+        await pilot.press("escape")
+        assert app.filter.text == ""
+
+
+async def test_jobs_show_progress_failures_and_hints(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(150, 40)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: "tiny@4" in text_of(app))
+        text = text_of(app)
+        assert "43%" in text and "42%" in text and "left" in text
+        assert "missing tensors: embed_out.weight" in text
+        assert "The download may be incomplete" in text
+
+
+async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:
+    stopped = []
+    monkeypatch.setattr("kltui.jobs.launch.stop", lambda job: stopped.append(job.id))
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2", "K")
+        assert "Stop job 2?" in text_of(app)
+        await pilot.press("escape")
+        assert not stopped
+        await pilot.press("K", "y")
+        await pilot.pause()
+        assert stopped == [2]
+
+
+async def test_read_only_starts_nothing(make_app: MakeApp, until) -> None:
+    app = make_app(read_only=True)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in ("A", "s"):
+            await pilot.press(key)
+            assert "--read-only" in text_of(app)
+        await pilot.press("2", "K")
+        assert "Stop job" not in text_of(app)
+
+
+async def test_a_job_for_the_selection_is_shown_before_it_starts(
+    make_app: MakeApp, until, tmp_path, monkeypatch
+) -> None:
+    started = []
+    monkeypatch.setattr("kltui.jobs.launch.start_detached", lambda path: started.append(path) or 4321)
+    app = make_app(path=tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("space", "space", "s")
+        await until(pilot, lambda: "This job" in text_of(app))
+        assert "models" in text_of(app) and "/models/tiny/step0" in text_of(app)
+        await pilot.press("s")
+        await until(pilot, lambda: started)
+        await until(pilot, lambda: "started as process 4321" in text_of(app))
+        assert started[0].parent == tmp_path / "jobs"
+        assert app.screen_name == "jobs"
+
+
+async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:
+    app = make_app()
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: "t-SNE" in text_of(app) and "◉" in text_of(app))
+        await pilot.press("]", "]")
+        assert app.selection.cursor == "tiny@2"
+        assert "KL from @1" in text_of(app) and "bits/byte" in text_of(app)
+        before = text_of(app)
+        await pilot.press("l")
+        assert app.selection.cursor != "tiny@2"
+        await pilot.press("+", "+")
+        assert text_of(app) != before
+        await pilot.press("0", "z")
+        assert "hidden" in text_of(app)
+        await pilot.press("Z", "v", "v")
+        await until(pilot, lambda: "MDS" in text_of(app))
+        await pilot.press("m", "m", "m")
+        assert not any("⠀" < c <= "⣿" for c in text_of(app))
+
+
+async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, until, monkeypatch) -> None:
+    workspace = FakeWorkspace(scored=30)
+    app = make_app(workspace)
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: "30 checkpoints" in text_of(app))
+        workspace.count, workspace.change = 35, 2
+        await until(pilot, lambda: "35 checkpoints" in text_of(app))
+
+
+async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        await until(pilot, lambda: "likelihood c =" in text_of(app))
+        assert "weights c = 1.100" in text_of(app)  # the fake's squared weight distances grow as tau ** 1.1
+        await pilot.press("l", "w", "w", "u", "L")
+        await until(pilot, lambda: "window 5, noise subtracted" in text_of(app))
+
+
+async def test_matrix_reads_out_a_pair_and_compares_it(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: "83 checkpoints" in text_of(app))
+        await pilot.press("l")
+        assert "tiny@0 → tiny@1" in text_of(app)
+        await pilot.press("o", "o")
+        await until(pilot, lambda: "clustered" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen_name == "compare" and "KL " in text_of(app))
+        assert app.selection.a and app.selection.b
+
+
+async def test_compare_lists_the_texts_that_drive_the_kl(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "j", "b", "c")
+        await until(pilot, lambda: "half of it lies in" in text_of(app))
+        text = text_of(app)
+        assert "A tiny@0   B tiny@2" in text and "def heap_push" in text and "domains" in text
+        first = app.view.text_index
+        await pilot.press("n")
+        assert app.view.text_index != first
+        await pilot.press("o")
+        assert "that A knows better" in text_of(app)
+
+
+async def test_compare_needs_two(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("c")
+        assert "mark two checkpoints first" in text_of(app)
+
+
+async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("7")
+        await until(pilot, lambda: "KL from the layer before" in text_of(app))
+        await pilot.press("l")
+        await until(pilot, lambda: "small@1400#" in text_of(app))
+        await pilot.press("v")
+        await until(pilot, lambda: "threads (PCA)" in text_of(app))
+
+
+async def test_scale_leads_to_its_pairs(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("8")
+        await until(pilot, lambda: "later pretraining" in text_of(app))
+        await pilot.press("j", "j", "enter", "enter")
+        await until(pilot, lambda: app.screen_name == "compare")
+        assert {app.selection.a, app.selection.b} <= {"tiny@1400", "tiny-seed2@1400", "tiny-seed3@1400"}
+
+
+def nothing() -> FakeWorkspace:
+    raise StoreError("there is no workspace at /nowhere", "Make one by scoring a job.")
+
+
+@pytest.mark.parametrize("screen", range(1, 9))
+async def test_an_empty_workspace_says_what_to_do_next(until, screen: int) -> None:
+    app = KltuiApp(Path("/nowhere"), opener=lambda _: nothing())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(str(screen))
+        await pilot.pause()
+        text = text_of(app)
+        assert "kltui --demo" in text and "A   add checkpoints" in text
+        assert f"{SCREENS[screen - 1].capitalize()}: " in text
+
+
+@pytest.mark.parametrize("screen", range(3, 9))
+async def test_unscored_checkpoints_lead_to_a_job(make_app: MakeApp, until, screen: int) -> None:
+    app = make_app(FakeWorkspace(scored=0))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(str(screen))
+        await pilot.pause()
+        assert "84 checkpoints, none scored yet." in text_of(app)
+        assert "watch it" in text_of(app)
+
+
+async def test_no_room_is_said_politely_and_room_brings_everything_back(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(50, 12)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        assert "kltui needs 60 x 15 cells" in text_of(app)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "84 checkpoints" in text_of(app))
+
+
+async def test_a_storm_of_sizes(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for screen in range(1, 9):
+            await pilot.press(str(screen))
+            for size in ((1, 1), (60, 15), (200, 60), (3, 80), (300, 5), (119, 30), (160, 24)):
+                await pilot.resize_terminal(*size)
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, lambda: "8 Scale" in text_of(app))
+
+
+async def test_tab_reaches_every_pane_in_one_column(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("tab")
+        await until(pilot, lambda: "Details" in text_of(app))
+        await pilot.press("tab")
+        await until(pilot, lambda: "▾ ● tiny" in text_of(app))
+
+
+async def test_help_and_palette(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("?")
+        assert "Keys on the Registry screen" in text_of(app)
+        await pilot.press("escape", ":", *"screen matrix", "enter")
+        await until(pilot, lambda: app.screen_name == "matrix")
+
+
+async def test_ascii_has_nothing_but_ascii(make_app: MakeApp, until, monkeypatch) -> None:
+    app = make_app(ascii_only=True)
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for screen in ("1", "2", "3"):
+            await pilot.press(screen)
+            await pilot.pause(0.3)
+            odd = {c for c in text_of(app) if not c.isascii()}
+            assert odd <= {"…", "√", "±"}, odd
+
+
+async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> None:
+    app = make_app(color=False)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await until(pilot, lambda: app.focused is not None)
+        await pilot.press("j")
+        row = app.screen._compositor.render_strips()[5]
+        assert any(s.style and s.style.reverse for s in row)
+        await pilot.press("C")
+        assert app.look.palette.name == "light"
+
+
+async def test_view_state_is_kept(make_app: MakeApp, until, tmp_path) -> None:
+    memory = Memory(tmp_path / "view.json")
+    app = make_app(memory=memory)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("j", "a", "5", "q")
+    again = make_app(memory=memory)
+    async with again.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: again.snapshot.loaded and again.selection.a)
+        assert (again.screen_name, again.selection.cursor, again.selection.a) == (
+            "matrix",
+            "tiny@1",
+            "tiny@1",
+        )
+
+
+async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_path) -> None:
+    app = make_app(path=tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("8")
+        await until(pilot, lambda: "later pretraining" in text_of(app))
+        for kind, tail in (("svg", "svg"), ("csv", "csv"), ("job", "toml")):
+            await pilot.press("e", *kind, "enter")
+            await until(pilot, lambda tail=tail: list((tmp_path / "exports").glob(f"*.{tail}")))
+        assert "setting,published,median" in next((tmp_path / "exports").glob("*.csv")).read_text()
+
+
+async def test_copy_goes_through_osc_52(make_app: MakeApp, until, monkeypatch) -> None:
+    app = make_app()
+    copied = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("y")
+        assert copied == ["tiny@0"]
+
+
+async def test_ten_thousand_rows_stay_quick(make_app: MakeApp, until) -> None:
+    import time
+
+    steps = tuple(range(0, 25000, 10))
+    app = make_app(FakeWorkspace(n_texts=8, names=checkpoints(steps)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        begun = time.perf_counter()
+        for _ in range(20):
+            await pilot.press("pagedown")
+        await pilot.press("G")
+        assert time.perf_counter() - begun < 5
+        assert app.snapshot.by_name[app.selection.cursor].checkpoint.run == "tuned"
+
+
+async def test_leaving_says_that_jobs_go_on(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("q")
+    assert app.left_running == 1 and app.return_value == 0
+
+
+def test_no_terminal_points_to_batch(cli) -> None:
+    done = cli("some-workspace")
+    assert done.returncode == 2 and "--batch" in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,124 @@
+"""The real program on a pseudo-terminal: budgets, signals, evil strings, idleness."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import statistics
+
+import pytest
+from terminal import Answer, Terminal
+
+CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
+# Machines that run the tests may be slow or busy: bytes are held exactly, times with room to spare.
+SLOW = float(os.environ.get("KLTUI_TEST_SLOWNESS", "6"))
+
+
+def press_all(terminal: Terminal, keys: list[str], quiet: float = 0.12) -> tuple[float, float]:
+    """Medians over the keys: milliseconds to the first byte, and bytes."""
+    answers: list[Answer] = [terminal.press(k, quiet) for k in keys]
+    assert all(a.data for a in answers), [k for k, a in zip(keys, answers, strict=True) if not a.data]
+    return 1000 * statistics.median(a.first for a in answers), statistics.median(len(a.data) for a in answers)
+
+
+def test_budgets_with_two_thousand_checkpoints() -> None:
+    terminal = Terminal.of_fake(2000, 200, 60)
+    try:
+        first_frame, _ = terminal.until("Registry")
+        terminal.until("@10 ")
+        terminal.read(1.0)
+        milliseconds, size = press_all(terminal, ["j", "j", "k"] * 3)
+        assert size <= 2000 and milliseconds <= 30 * SLOW
+        terminal.press("3", 1.0)
+        terminal.press("v", 3.0)
+        terminal.press("l", 0.5)
+        milliseconds, size = press_all(terminal, ["]"] * 6)
+        assert size <= 2000 and milliseconds <= 30 * SLOW
+        milliseconds, size = press_all(terminal, ["+", "-", "m"] * 2, 0.3)
+        assert size <= 35_000 and milliseconds <= 60 * SLOW
+        terminal.read(1.0)
+        assert terminal.read(3.5, 3.5).data == b"", "idle, yet something was written"
+        assert first_frame <= 0.5 * SLOW
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_restore_the_terminal(number: signal.Signals) -> None:
+    terminal = Terminal.of_fake(0, 80, 24)
+    try:
+        terminal.until("84 checkpoints")
+        os.kill(terminal.pid, number)
+        rest = terminal.read(1.0).data
+        assert b"\x1b[?1049l" in rest and b"\x1b[?25h" in rest
+        assert terminal.wait() == 128 + number
+    finally:
+        terminal.close()
+
+
+def test_a_hung_up_line_ends_the_program() -> None:
+    terminal = Terminal.of_fake(0, 80, 24)
+    terminal.until("84 checkpoints")
+    os.close(terminal.fd)
+    for _ in range(100):
+        pid, _status = os.waitpid(terminal.pid, os.WNOHANG)
+        if pid:
+            return
+        signal.sigtimedwait([], 0.1)
+    os.kill(terminal.pid, signal.SIGKILL)
+    raise AssertionError("still running ten seconds after the terminal was closed")
+
+
+def test_evil_strings_do_not_reach_the_terminal() -> None:
+    terminal = Terminal.of_fake(0, 200, 50, "evil")
+    try:
+        _, data = terminal.until("84 checkpoints")
+        for keys in (
+            "jjj",
+            "2",
+            "3",
+            "v",
+            "l]",
+            "4",
+            "5",
+            "ljo",
+            "1",
+            "aj",
+            "b",
+            "c",
+            "jjj",
+            "7",
+            "8",
+            "jj",
+            "?",
+        ):
+            data += terminal.press(keys, 0.4).data
+        start = data.index(b"\x1b[1;1H")
+        shown = CSI.sub(b"", data[start:]).decode("utf-8")
+        bad = {c for c in shown if not c.isprintable()}
+        assert not bad, bad
+        assert "\u202e" not in shown and "]0;owned" in shown  # shown, as harmless letters
+    finally:
+        terminal.close()
+
+
+def test_no_color_writes_no_colours() -> None:
+    terminal = Terminal.of_fake(0, 80, 24, NO_COLOR="1")
+    try:
+        _, data = terminal.until("84 checkpoints")
+        data += terminal.press("j").data
+        assert not re.search(rb"\x1b\[[\d;]*[34]8;", data)
+    finally:
+        terminal.close()
+
+
+def test_over_ssh_frames_are_few_and_animations_off() -> None:
+    terminal = Terminal.of_fake(0, 80, 24, SSH_CONNECTION="10.0.0.1 1 10.0.0.2 22")
+    try:
+        terminal.until("84 checkpoints")
+        terminal.read(0.5)
+        whole = terminal.press("j" * 40, 0.5)
+        assert whole.data.count(b"\x1b[0m") <= 12
+    finally:
+        terminal.close()

@@ -1,0 +1,106 @@
+"""The real program in tmux, read off the pane as a person would."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from terminal import HERE, PACKAGE
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Pane:
+    """A tmux server of its own with one pane."""
+
+    def __init__(self, width: int, height: int, command: list[str], tmp: Path) -> None:
+        self.socket = f"kltui-test-{uuid.uuid4().hex[:8]}"
+        line = (
+            f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PACKAGE} {shlex.join(command)}; echo ENDED $?; sleep 60"
+        )
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), line)
+
+    def tmux(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-L", self.socket, *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    def keys(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def shows(self, *wanted: str, seconds: float = 20.0) -> str:
+        """The pane's text once all of `wanted` are in it."""
+        end = time.monotonic() + seconds
+        while True:
+            text = self.tmux("capture-pane", "-p")
+            if all(w in text for w in wanted):
+                return text
+            assert time.monotonic() < end, f"{wanted} not shown:\n{text}"
+            time.sleep(0.05)
+
+    def gone(self, unwanted: str, seconds: float = 20.0) -> None:
+        """Waits until `unwanted` is no longer shown."""
+        end = time.monotonic() + seconds
+        while unwanted in self.tmux("capture-pane", "-p"):
+            assert time.monotonic() < end, f"{unwanted} still shown"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self.socket, "kill-server"], capture_output=True, check=False)
+
+
+@pytest.fixture(params=[(80, 24), (120, 40)], ids=["80x24", "120x40"])
+def pane(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pane]:
+    made = Pane(*request.param, [sys.executable, str(HERE / "big_app.py"), "0"], tmp_path)
+    yield made
+    made.close()
+
+
+def test_every_screen_by_its_key(pane: Pane) -> None:
+    pane.shows("84 checkpoints", "▾ ● tiny")
+    pane.keys("j", "a", "j", "b")
+    pane.shows("A tiny@1", "B tiny@2")
+    pane.keys("2")
+    pane.shows("tiny@16", "queued", "43%")
+    pane.keys("3")
+    pane.shows("Map", "83 checkpoints", "◉")
+    pane.keys("]")
+    pane.shows("tiny@4", "KL from @2", "bits/byte")
+    pane.keys("+", "v")
+    pane.shows("PCA")
+    pane.keys("4")
+    pane.shows("likelihood c =", "weights c =")
+    pane.keys("5")
+    pane.shows("KL, bits/byte", "enter compares")
+    pane.keys("6")
+    pane.shows("A tiny@1", "half of it lies in")
+    pane.keys("7")
+    pane.shows("KL from the layer before")
+    pane.keys("8")
+    pane.shows("later pretraining", "published")
+    pane.keys("?")
+    pane.shows("Keys on the Scale screen")
+    pane.keys("Escape")  # alone: right before a letter it would be that letter with alt
+    pane.gone("Keys on the Scale screen")
+    pane.keys("q")
+    text = pane.shows("ENDED 0")
+    assert "Registry" not in text  # the shell's own screen is back
+
+
+def test_the_cursor_row_and_filter_in_tmux(pane: Pane) -> None:
+    pane.shows("84 checkpoints")
+    pane.keys("/")
+    pane.shows("run:NAME")
+    pane.keys("run:small", "Enter")
+    text = pane.shows("/run:small", "◆ small")
+    assert "tiny-seed2" not in text
+    pane.keys("Escape")
+    pane.shows("▾ ● tiny")
