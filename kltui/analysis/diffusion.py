@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.trajectory import evenly_spaced_from
+from kltui.analysis.trajectory import even_interval
 
 Array = NDArray[np.float64]
 Distance = Callable[[int, int], float]
@@ -131,7 +131,7 @@ def auto_from_step(steps: Sequence[int], window: int = WINDOW) -> int:
     """1000 where a full window begins there, else the step from which the run is saved evenly."""
     if windows(steps, window, FROM_STEP):
         return FROM_STEP
-    return evenly_spaced_from(sorted(steps))
+    return even_interval(sorted(steps))[0]
 
 
 def diffusion(

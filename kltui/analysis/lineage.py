@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from kltui.analysis.point import Point
-from kltui.analysis.trajectory import Trajectory, evenly_spaced_from, trajectories
+from kltui.analysis.trajectory import Trajectory, even_interval, trajectories
 
 Pair = tuple[int, int]
 
@@ -102,8 +102,7 @@ def _interval_pairs(t: Trajectory) -> tuple[list[Pair], str]:
     exact = [r for (a, b), r in neighbours if b - a == PAPER_INTERVAL and b > PAPER_AFTER]
     if len(exact) > 1:
         return exact, f"neighbours {PAPER_INTERVAL} steps apart, end step > {PAPER_AFTER}"
-    begin = evenly_spaced_from(t.steps)
-    gap = t.steps[-1] - t.steps[-2] if len(t.steps) > 1 else 0
+    begin, gap = even_interval(t.steps)
     even = [r for (a, b), r in neighbours if a >= begin and b - a == gap]
     return even, f"neighbours {gap} steps apart from step {begin} (no 1000-step neighbours)"
 

@@ -48,7 +48,8 @@ class ConsecutiveKL:
 class Map:
     """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
 
-    `record` tells the preprocessing, and under "corpus" and "keys" where the vectors came from.
+    `record` tells where the vectors came from and, under "preprocess", what was applied; `kept_N` which texts of
+    the corpus are left (None: all).
     """
 
     points: tuple[Point, ...]
@@ -56,6 +57,7 @@ class Map:
     text_bytes_N: NDArray[np.int64]
     n_scored_KN: NDArray[np.int32] | None = None
     record: dict[str, object] = field(default_factory=dict)
+    kept_N: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         if self.loglik_KN.shape != (len(self.points), len(self.text_bytes_N)):
@@ -81,6 +83,11 @@ class Map:
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {p.name: k for k, p in enumerate(self.points)}
+
+    @property
+    def text_index(self) -> NDArray[np.intp]:
+        """Place in the corpus of each text in use, shape (N,)."""
+        return np.arange(len(self.text_bytes_N)) if self.kept_N is None else self.kept_N
 
     @property
     def mean_bytes(self) -> float:
@@ -218,7 +225,7 @@ class Map:
             None if self.n_scored_KN is None else np.concatenate([self.n_scored_KN, self.n_scored_KN[rows]])
         )
         loglik = np.concatenate([self.loglik_KN, walk])
-        return Map(self.points + extra, loglik, self.text_bytes_N, scored, dict(self.record))
+        return Map(self.points + extra, loglik, self.text_bytes_N, scored, dict(self.record), self.kept_N)
 
     # ---- pictures
 
@@ -301,15 +308,21 @@ class Map:
             outlier_from_step,
         )
         scored = None if self.n_scored_KN is None else self.n_scored_KN[np.ix_(p.kept_K, p.kept_N)]
-        record = {**self.record, "preprocess": p.record}
-        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record)
+        applied = dict(p.record)
+        before = self.record.get("preprocess")
+        if isinstance(before, dict):  # what was left out before stays left out
+            for name in ("excluded", "excluded_steps"):
+                applied[name] = [*before[name], *p.record[name]]  # type: ignore[misc]
+            applied["before"] = before
+        record = {**self.record, "preprocess": applied}
+        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, self.text_index[p.kept_N])
 
     def select(self, rows: Sequence[int]) -> Map:
         """The map of some rows, in the order given; texts and record unchanged."""
         index = np.asarray(rows, dtype=np.intp)
         scored = None if self.n_scored_KN is None else self.n_scored_KN[index]
         points = tuple(self.points[k] for k in index)
-        return Map(points, self.loglik_KN[index], self.text_bytes_N, scored, dict(self.record))
+        return Map(points, self.loglik_KN[index], self.text_bytes_N, scored, dict(self.record), self.kept_N)
 
     def final_layers(self) -> Map:
         """The map without lens vectors."""

@@ -57,11 +57,6 @@ def pooled_quantile(values: ArrayLike, q: float) -> float:
     return b - (b - a) * (1 - t) if t >= 0.5 else a + (b - a) * t
 
 
-def clip(loglik_KN: Array, threshold: float) -> Array:
-    """Values below `threshold` raised to it, K x N in nats; NaN stays NaN."""
-    return np.maximum(loglik_KN, threshold)
-
-
 def outlier_scores(
     points: Sequence[Point],
     loglik_KN: Array,
@@ -108,18 +103,11 @@ def preprocess(
         "excluded": [points[k].name for k in sorted(gone)],
         "excluded_steps": [[points[k].run, points[k].step] for k in sorted(gone)],
         "texts_before": len(size_N),
-        "mean_bytes_before": float(size_N.mean()) if len(size_N) else math.nan,
+        "mean_bytes_before": _mean(size_N),
     }
     kept_N = np.arange(len(size_N))
     if mode != "none":
-        threshold = pooled_quantile(L[kept_K], clip_quantile)
-        clipped = L[kept_K] < threshold
-        record |= {
-            "clip_quantile": clip_quantile,
-            "clip_threshold": threshold,
-            "n_clipped": int(clipped.sum()),
-        }
-        L = clip(L, threshold)
+        L = _clipped(L, kept_K, clip_quantile, record)
     if mode == "pretraining":
         score_N = outlier_scores(points, L, gone, outlier_from_step)
         removed = _outliers(score_N, remove_fraction, outlier_from_step)
@@ -130,11 +118,26 @@ def preprocess(
             "removed_texts": removed.tolist(),
             "removed_scores": score_N[removed].tolist(),
         }
-    size_N = size_N[kept_N]
-    record |= {"texts": len(size_N), "mean_bytes": float(size_N.mean()) if len(size_N) else math.nan}
-    kept_points = tuple(points[k] for k in kept_K)
-    values = L if len(kept_K) == len(L) and len(kept_N) == L.shape[1] else L[np.ix_(kept_K, kept_N)]
-    return Preprocessed(kept_points, values, size_N, kept_N, record, kept_K)
+    record |= {"texts": len(kept_N), "mean_bytes": _mean(size_N[kept_N])}
+    if len(kept_K) < len(L) or len(kept_N) < L.shape[1]:
+        L = L[np.ix_(kept_K, kept_N)]
+    return Preprocessed(tuple(points[k] for k in kept_K), L, size_N[kept_N], kept_N, record, kept_K)
+
+
+def _clipped(L_KN: Array, kept_K: NDArray[np.intp], q: float, record: dict[str, object]) -> Array:
+    """All values clipped at the q-quantile of the kept rows, which the record tells."""
+    kept = L_KN if len(kept_K) == len(L_KN) else L_KN[kept_K]
+    threshold = pooled_quantile(kept, q)
+    record |= {
+        "clip_quantile": q,
+        "clip_threshold": threshold,
+        "n_clipped": int(np.count_nonzero(kept < threshold)),
+    }
+    return np.maximum(L_KN, threshold, out=L_KN)
+
+
+def _mean(size_N: NDArray[np.int64]) -> float:
+    return float(size_N.mean()) if len(size_N) else math.nan
 
 
 def _outliers(score_N: Array, fraction: float, from_step: int) -> NDArray[np.intp]:

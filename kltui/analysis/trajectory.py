@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kltui.analysis.point import Point
 
@@ -38,16 +39,16 @@ def _trajectory(points: Sequence[Point], rows: list[int]) -> Trajectory:
     return Trajectory(label, p.run, tuple(rows), tuple(points[r].step or 0 for r in rows))
 
 
-def evenly_spaced_from(steps: Sequence[int]) -> int:
-    """Step from which a run is saved at one constant interval up to its end (the end of a doubling warm-up).
+def even_interval(steps: Sequence[int]) -> tuple[int, int]:
+    """(step from which a run is saved evenly, interval): the most frequent interval, the larger of equals.
 
-    >>> evenly_spaced_from([0, 1, 2, 4, 8, 16, 20, 40, 60, 80])
-    20
+    That is the end of a doubling warm-up; a missing or an odd last checkpoint does not hide it.
+
+    >>> even_interval([0, 1, 2, 4, 8, 16, 20, 40, 60, 100, 120, 133])
+    (20, 20)
     """
-    if len(steps) < 2:
-        return steps[0] if steps else 0
-    gap = steps[-1] - steps[-2]
-    i = len(steps) - 2
-    while i > 0 and steps[i] - steps[i - 1] == gap:
-        i -= 1
-    return steps[i]
+    gaps = [b - a for a, b in pairwise(steps)]
+    if not gaps:
+        return (steps[0] if steps else 0), 0
+    gap = max(set(gaps), key=lambda g: (gaps.count(g), g))
+    return steps[gaps.index(gap)], gap

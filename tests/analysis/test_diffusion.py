@@ -156,3 +156,5 @@ def test_excluded_checkpoints_keep_their_place_in_the_schedule() -> None:
     assert 12_000 not in found
     assert found[5000].n_q == 9
     assert found[13_000].n_q == 10
+    again = Map(points, L, np.full(300, 900)).preprocessed("none", exclude=["r@12000"]).preprocessed("clip")
+    assert {e.start: e.n_q for e in again.diffusion()} == {start: e.n_q for start, e in found.items()}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kltui.analysis.kl import kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
-from kltui.analysis.trajectory import evenly_spaced_from, trajectories
+from kltui.analysis.trajectory import even_interval, trajectories
 from kltui.errors import KltuiError
 
 
@@ -84,10 +84,26 @@ def test_impossible_maps_are_refused() -> None:
 
 
 def test_the_even_part_of_a_schedule() -> None:
-    assert evenly_spaced_from([0, 1, 2, 4, 512, 1000, 2000, 3000]) == 1000
-    assert evenly_spaced_from([5]) == 5
-    assert evenly_spaced_from([]) == 0
-    assert evenly_spaced_from([0, 10, 20]) == 0
+    assert even_interval([0, 1, 2, 4, 512, 1000, 2000, 3000]) == (1000, 1000)
+    assert even_interval([0, 1, 2, 4, 8, 20, 40, 60, 80, 93]) == (20, 20)
+    assert even_interval([0, 10, 20, 40, 50]) == (0, 10)
+    assert even_interval([5]) == (5, 0)
+    assert even_interval([]) == (0, 0)
+
+
+def test_texts_keep_their_place_in_the_corpus() -> None:
+    m = small_map()
+    assert m.text_index.tolist() == list(range(60))
+    steps = tuple(Point(f"a@{t}", "a", t) for t in (2000, 3000, 4000))
+    L = np.random.default_rng(2).normal(size=(3, 100))
+    L[1, [8, 50]] += 99
+    once = Map(steps, L, np.full(100, 900)).preprocessed("pretraining", remove_fraction=0.02)
+    assert set(range(100)) - set(once.text_index) == {8, 50}
+    twice = once.preprocessed("pretraining", remove_fraction=0.1)
+    np.testing.assert_array_equal(np.maximum(L[:, twice.text_index], -np.inf).shape, twice.loglik_KN.shape)
+    assert len(twice.text_index) == 88
+    assert set(twice.text_index) < set(once.text_index)
+    np.testing.assert_array_equal(twice.select([2, 0]).text_index, twice.text_index)
 
 
 def test_texts_pictures_and_benchmarks_of_a_map() -> None:
