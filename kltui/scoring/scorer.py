@@ -91,7 +91,7 @@ class Scorer:
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
         key = self._key(engine, prepared.tokenizer, quantization, weights_key)
-        notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared))
+        notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared, quantization))
         return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
 
     def _load(self, folder: Path, config: Any, quantization: str) -> Loaded:
@@ -173,7 +173,7 @@ class Scorer:
             **library_versions(quantization),
         }
 
-    def _notes(self, sums: _Sums, prepared: _Prepared) -> tuple[str, ...]:
+    def _notes(self, sums: _Sums, prepared: _Prepared, quantization: str) -> tuple[str, ...]:
         notes = []
         unscored = int((sums.n_scored_N == 0).sum())
         if unscored:
@@ -181,6 +181,10 @@ class Scorer:
         if prepared.n_overlong:
             done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
             notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
+        if quantization == "bnb-8bit":
+            notes.append(
+                "LLM.int8 picks outliers per batch and multiplies in float16: other batches move it slightly"
+            )
         if prepared.tokenizer.dropped_suffix:
             notes.append("the tokenizer's end-of-text token was left out")
         return tuple(notes)
