@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -76,6 +77,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.screen_name = SCREENS[0]
         self.view: View | None = None
         self.left_running = 0
+        self.failure = ""
         self.marker_kind = 0
         self._views: dict[str, View] = {}
         self._use_color = color and not self.no_color
@@ -112,6 +114,15 @@ class KltuiApp(App[int], inherit_bindings=False):
     def _leave_on(self, number: signal.Signals) -> None:
         self._remember()
         self.exit(128 + number)
+
+    def _set_pointer_shape(self, shape: str) -> None:
+        """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
+
+    def _fatal_error(self) -> None:
+        """Keeps a bug's traceback for after the terminal is restored: plain, safe, without any data."""
+        lines = traceback.format_exc().splitlines()
+        self.failure = self.failure or "\n".join(safe_text(line) for line in lines)
+        self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
         """Lets the threads and processes of this interface go; jobs are none of them."""

@@ -46,7 +46,7 @@ def read_tokens(ws: Workspace, name: str, index: int, text: str) -> TokenLine | 
 def _spans(source: Source, text: str, n_tokens: int) -> tuple[tuple[int, int], ...]:
     """Character spans of the last `n_tokens` tokens: where no BOS is put in front, the first one is not scored."""
     path = _tokenizer_file(source)
-    if path is None:
+    if path is None or any("\ud800" <= c <= "\udfff" for c in text):
         return ()
     from tokenizers import Tokenizer
 

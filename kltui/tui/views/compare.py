@@ -215,7 +215,7 @@ class CompareView(View):
             return []
         text = self.texts.texts[index]
         a, b = self.lines
-        made: list[list[Span]] = [[(f"text {index}, {len(text.encode())} bytes", look("muted"))], []]
+        made: list[list[Span]] = [[(f"text {index}, {len(text.encode(errors='surrogatepass'))} bytes", look("muted"))], []]
         if a is None or b is None or not a.spans or not b.spans:
             made += [
                 [(part, look("text"))] for line in text.split("\n") for part in wrapped(line, max(8, width))
