@@ -124,7 +124,7 @@ def batches(tokens_n: NDArray[np.uint16], suite: Suite, run: Run) -> NDArray[np.
 
 
 def _write(folder: Path, suite: Suite, root: Path | None) -> None:
-    pretraining, finetuning = training_texts(root), finetuning_texts(root)
+    pretraining, finetuning = training_texts(root, suite.training_bytes), finetuning_texts(root)
     _write_corpus(folder / CORPUS_FILE, corpus_items(root))
     tokenizer = train_tokenizer((d.text for d in pretraining), suite.vocabulary)
     _write_tokenizer(folder / "tokenizer", tokenizer, suite)

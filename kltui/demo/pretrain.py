@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import json
+import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +20,13 @@ import torch.nn.functional as fn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from kltui.demo.prepared import Prepared, batches
-from kltui.demo.suite import Run, Suite
+from kltui.demo.suite import TRAINING_LOSS, Run, Suite, checkpoint_folder
+from kltui.scoring.quantize import options
 
-TRAINING_LOSS = "training_loss.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +47,19 @@ class _State:
     losses: list[float] = field(default_factory=list)
 
 
-def set_up_thread() -> None:
+def set_up_process() -> None:
     """Makes this process compute on one thread: a sum's order, and so every weight, is then the same on any machine
-    of the kind, however many cores it has; runs go side by side instead."""
+    of the kind, however many cores it has; runs go side by side instead. Libraries keep their bars to themselves."""
     torch.set_num_threads(1)
+    libraries: Any = transformers_logging
+    libraries.set_verbosity_error()
+    libraries.disable_progress_bar()
     if sys.platform == "linux":
         # Fresh pages for every step's logits cost a tenth of the time: keep freed memory (M_MMAP_THRESHOLD, M_TRIM).
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
             mallopt(-3, 1 << 30)
             mallopt(-1, (1 << 31) - 1)
-
-
-def checkpoint_folder(workspace: Path, run: Run, step: int) -> Path:
-    """Where the checkpoint of `run` at `step` lies."""
-    return workspace / "runs" / run.name / f"step{step}"
-
-
-def is_finished(workspace: Path, run: Run) -> bool:
-    """Whether every checkpoint of `run` is saved."""
-    return all(checkpoint_folder(workspace, run, step).is_dir() for step in run.steps)
 
 
 def initial_model(suite: Suite, run: Run) -> GPTNeoXForCausalLM:
@@ -100,6 +98,22 @@ def train(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> Iterat
             _save_checkpoint(workspace, prepared, run, state)
         yield Trained(state.step, state.losses[-1])
     _state_file(prepared, run).unlink(missing_ok=True)
+
+
+def computes_in_eight_bit(workspace: Path, run: Run) -> bool:
+    """Whether bitsandbytes is here and a forward pass of the run's end in LLM.int8 gives finite logits."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        quantized = options("bnb-8bit", torch.float32, device)
+        folder = checkpoint_folder(workspace, run, run.last_step)
+        model = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32, **quantized)
+        with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
+            logits_BTV = model(input_ids=torch.arange(16, device=device)[None]).logits
+    except Exception as error:  # whatever it is, such a variant cannot be scored here
+        log.info("no 8-bit variants: %s", error)
+        return False
+    return bool(torch.isfinite(logits_BTV).all())
 
 
 def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: Run) -> float:
@@ -180,11 +194,12 @@ def _save_checkpoint(workspace: Path, prepared: Prepared, run: Run, state: _Stat
     folder = checkpoint_folder(workspace, run, state.step)
     if folder.is_dir():
         return
-    aside = folder.parent / f".{folder.name}.{os.getpid()}"
+    aside = prepared.folder / f".{run.name}.{folder.name}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     state.model.save_pretrained(aside)
     for file in prepared.tokenizer.iterdir():
         shutil.copyfile(file, aside / file.name)
     losses = {"step": state.step, "nats_per_token": state.losses}
     (aside / TRAINING_LOSS).write_text(json.dumps(losses), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)

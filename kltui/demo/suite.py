@@ -6,6 +6,9 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kltui.demo.texts import TRAINING_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Suite:
     """Everything that decides the weights: runs, batch of B sequences of T tokens, vocabulary, AdamW's settings."""
 
     runs: tuple[Run, ...]
+    training_bytes: int = TRAINING_BYTES
     vocabulary: int = 2048
     context: int = 512
     batch: int = 8
@@ -83,7 +87,8 @@ class Suite:
         return weights + 200_000 * self.n_checkpoints()
 
 
-FINETUNE_RATE = 0.3
+FINETUNE_RATE = 0.1
+TRAINING_LOSS = "training_loss.json"  # in every checkpoint: the loss of each update so far
 
 
 def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
@@ -97,15 +102,25 @@ def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
     return (0, *powers, *range(interval, last + 1, interval))
 
 
+def checkpoint_folder(workspace: Path, run: Run, step: int) -> Path:
+    """Where the checkpoint of `run` at `step` lies."""
+    return workspace / "runs" / run.name / f"step{step}"
+
+
+def is_finished(workspace: Path, run: Run) -> bool:
+    """Whether every checkpoint of `run` is saved."""
+    return all(checkpoint_folder(workspace, run, step).is_dir() for step in run.steps)
+
+
 def full_suite() -> Suite:
     """The suite of `kltui --demo`: `tiny` from three seeds, `small` from one, and a fine-tune of `small`."""
     tiny = Size("tiny", hidden=64, layers=3, heads=2, learning_rate=1e-2)
     small = Size("small", hidden=96, layers=4, heads=3, learning_rate=5e-3)
-    steps = checkpoint_steps(520, 40)
+    steps = checkpoint_steps(416, 32)
     return Suite(
         (
             Run("small-seed1", small, 1, steps),
             *(Run(f"tiny-seed{seed}", tiny, seed, steps) for seed in (1, 2, 3)),
-            Run("small-seed1-finetuned", small, 1, (80,), parent="small-seed1"),
+            Run("small-seed1-finetuned", small, 1, (40,), parent="small-seed1"),
         )
     )

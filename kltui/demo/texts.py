@@ -22,14 +22,13 @@ from kltui.errors import KltuiError
 from kltui.safe import safe_text
 
 CORPUS_TEXTS = 512
-MAX_BYTES = 512  # half of the papers' 1024: the demo scores 81 checkpoints in about a minute
+MAX_BYTES = 384  # fewer than the papers' 1024: the demo scores 77 checkpoints in about a minute
 MIN_BYTES = 256
 QUOTAS = {"code": 224, "docstring": 128, "comment": 32, "manual": 128}
 
 HELD_OUT_ONE_IN = 6
 FILE_BYTES = 1 << 16  # of a longer file only the head is trained on, so that none dominates
 TRAINING_BYTES = 4 << 20
-LEAST_TRAINING_BYTES = 1 << 20
 MANUAL = "pydoc_data/topics.py"
 
 # tests are missing on many machines; the encodings are tables; the others are not part of the library
@@ -74,19 +73,19 @@ def held_out(name: str) -> bool:
     return int.from_bytes(_rank(name)[:8], "little") % HELD_OUT_ONE_IN == 0
 
 
-def training_texts(root: Path | None = None) -> list[Document]:
-    """Source files to pretrain on, whole and in the order of their names' hashes, about `TRAINING_BYTES` in all."""
-    root = root or stdlib_folder()
+def training_texts(root: Path | None = None, n_bytes: int | None = None) -> list[Document]:
+    """Source files to pretrain on, whole and in the order of their names' hashes, about `n_bytes` (absent: `TRAINING_BYTES`)."""
+    root, n_bytes = root or stdlib_folder(), n_bytes or TRAINING_BYTES
     names = sorted((n for n in source_files(root) if not held_out(n)), key=_rank)
     documents: list[Document] = []
     total = 0
     for name in names:
         text = _head(read_source(root / name), FILE_BYTES)
-        if text and total < TRAINING_BYTES:
+        if text and total < n_bytes:
             documents.append(Document(name, "code", text))
             total += len(text.encode())
-    if total < LEAST_TRAINING_BYTES:
-        raise _too_little(root, len(documents), total)
+    if total < n_bytes // 4:
+        raise _too_little(root, len(documents), total, n_bytes // 4)
     return documents
 
 
@@ -113,7 +112,7 @@ def finetuning_texts(root: Path | None = None) -> list[Document]:
 
 
 def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[CorpusText]:
-    """The held-out corpus: `n_texts` chunks of 257 to 512 bytes (SPEC section 2), by domain, file and place.
+    """The held-out corpus: `n_texts` chunks of 257 to 384 bytes (SPEC section 2), by domain, file and place.
 
     Each domain gives its share of `QUOTAS`, drawn by hash; what one domain lacks the larger ones give.
     """
@@ -245,9 +244,9 @@ def _head(text: str, n_bytes: int) -> str:
     return text.encode(errors="replace")[:n_bytes].decode(errors="ignore")
 
 
-def _too_little(root: Path, n_files: int, n_bytes: int) -> KltuiError:
+def _too_little(root: Path, n_files: int, n_bytes: int, needed: int) -> KltuiError:
     return KltuiError(
         f"The standard library at {safe_text(str(root))} has {n_files} source files to train on, "
-        f"{n_bytes / 1e6:.1f} MB; the demo needs {LEAST_TRAINING_BYTES / 1e6:.0f} MB",
+        f"{n_bytes / 1e6:.1f} MB; the demo needs {needed / 1e6:.1f} MB",
         "It may hold only compiled files or be zipped: use a Python installed with its .py sources.",
     )

@@ -1,0 +1,62 @@
+"""The demo's two job files, ordinary ones: every checkpoint, and the last of some runs with all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kltui.demo.prepared import CORPUS_FILE, FOLDER
+from kltui.demo.suite import Run, Suite, checkpoint_folder
+from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
+
+JOB = "job.toml"
+LAYERS_JOB = "job-layers.toml"
+
+
+def write_jobs(workspace: Path, suite: Suite, *, eight_bit: bool, workers: int) -> list[Path]:
+    """Paths of the job files written into `workspace`, in the order to run them in.
+
+    The last checkpoint of each size and fine-tune comes first, with its layers: the job for all then finds it scored.
+    """
+    sizes = {run.size: run for run in reversed(suite.runs) if not run.parent}
+    shown = [*reversed(sizes.values()), *(run for run in suite.runs if run.parent)]
+    ends = [_model(suite, run, last=True) for run in shown]
+    everything = [_model(suite, run) for run in suite.runs]
+    if eight_bit:
+        quantized = {"quantization": ("bnb-8bit",)}
+        everything += [m.model_copy(update=quantized) for m in ends[: len(sizes)]]
+    return [
+        _written(workspace / LAYERS_JOB, ends, ScoringTable(layers="all"), workers),
+        _written(workspace / JOB, everything, ScoringTable(), workers),
+    ]
+
+
+def written_jobs(workspace: Path) -> list[Path]:
+    """The job files that an earlier start wrote, in their order; none unless all are there."""
+    paths = [workspace / LAYERS_JOB, workspace / JOB]
+    return paths if all(path.is_file() for path in paths) else []
+
+
+def _model(suite: Suite, run: Run, *, last: bool = False) -> ModelTable:
+    """The entry of a run: its whole folder, or its last checkpoint alone."""
+    root = Path()
+    end = checkpoint_folder(root, run, run.last_step)
+    parent = f"{run.parent}@{suite.run(run.parent).last_step}" if run.parent else ""
+    path = end if last else end.parent
+    return ModelTable(
+        path=path.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="gpt_neox", parent=parent
+    )
+
+
+def _written(path: Path, models: Sequence[ModelTable], scoring: ScoringTable, workers: int) -> Path:
+    job = JobFile(
+        workspace=".",
+        corpus=CorpusTable(source=f"{FOLDER}/{CORPUS_FILE}"),
+        models=tuple(models),
+        scoring=scoring,
+        engine=EngineTable(workers=workers),
+    )
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_text(job.to_toml(), encoding="utf-8")
+    aside.replace(path)
+    return path

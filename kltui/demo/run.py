@@ -1,0 +1,167 @@
+"""`kltui --demo`: pretrains a small suite on this machine, scores every checkpoint, reports what is found."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kltui.demo.jobs import write_jobs, written_jobs
+from kltui.demo.lanes import Lanes
+from kltui.demo.prepared import FOLDER, Prepared, load, prepare
+from kltui.demo.suite import TRAINING_LOSS, Suite, checkpoint_folder, full_suite, is_finished
+from kltui.demo.told import Teller
+from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.jobs.batch import run_batch
+from kltui.jobs.usage import usable_cores
+from kltui.safe import safe_text
+
+MOST_LANES = 4
+LOCK = ".demo.lock"
+LAST_UPDATES = 40
+
+
+def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None) -> int:
+    """Makes the demo's workspace in `folder` and returns the exit code; what an earlier start finished is kept.
+
+    Words go to stderr; the report, or with `as_json` one event per line, to stdout.
+    """
+    suite, teller = suite or full_suite(), Teller(as_json)
+    started = time.monotonic()
+    _check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        n_workers = min(MOST_LANES, usable_cores())
+        jobs = _pretrained(folder, suite, teller, n_workers)
+        seconds = time.monotonic() - started
+        teller.say(f"{suite.n_checkpoints()} checkpoints after {seconds:.0f} s; now scoring them")
+        code = _scored(jobs, as_json)
+    if code in (0, 1):
+        _report(folder, as_json)
+        teller.event("demo", status="done", workspace=str(folder), seconds=time.monotonic() - started)
+        teller.say(f"all in {time.monotonic() - started:.0f} s. Open it:  kltui {folder}", "bold")
+    return code
+
+
+def training_loss(folder: Path) -> list[float]:
+    """Loss of every update that led to a checkpoint of the demo, in nats per token."""
+    record = json.loads((folder / TRAINING_LOSS).read_text(encoding="utf-8"))
+    return [float(loss) for loss in record["nats_per_token"]]
+
+
+def _pretrained(folder: Path, suite: Suite, teller: Teller, n_lanes: int) -> list[Path]:
+    """Trains what is not trained yet, and returns the job files that score it all."""
+    todo = [run for run in suite.runs if not is_finished(folder, run)]
+    if not todo and (jobs := written_jobs(folder)):
+        load(folder / FOLDER, suite)
+        return jobs
+    _check_disk(folder, suite)
+    teller.say(
+        f"{len(suite.runs)} GPT-NeoX runs, {suite.n_checkpoints()} checkpoints, about "
+        f"{suite.n_bytes() / 1e6:.0f} MB in {folder}"
+    )
+    with Lanes(folder, suite, max(1, min(n_lanes, len(todo)))) as lanes:
+        prepared = _prepared(folder, suite, teller)
+        with teller.training(todo) as told:
+            for moved in lanes.train(todo):
+                told.moved(moved)
+        _tell_losses(folder, suite, prepared, teller)
+        eight_bit = lanes.scores_eight_bit(suite.runs[0])
+    if not eight_bit:
+        teller.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
+    return write_jobs(folder, suite, eight_bit=eight_bit, workers=n_lanes)
+
+
+def _prepared(folder: Path, suite: Suite, teller: Teller) -> Prepared:
+    """The texts, with leftovers of a killed start cleared away."""
+    for leftover in [*folder.glob(f".{FOLDER}.*"), *(folder / FOLDER).glob(".*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    teller.say("reading the Python standard library, training a tokenizer")
+    prepared = prepare(folder, suite)
+    n = prepared.pretraining.size
+    teller.say(f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token")
+    teller.event("texts", tokens=int(n), unigram_nats_per_token=prepared.unigram_nats)
+    return prepared
+
+
+def _tell_losses(folder: Path, suite: Suite, prepared: Prepared, teller: Teller) -> None:
+    """One line for every run: the loss it began and ended with, beside the unigram entropy."""
+    for run in suite.runs:
+        losses = training_loss(checkpoint_folder(folder, run, run.last_step))
+        last = losses[-LAST_UPDATES:]
+        on = f" on {prepared.finetuning_domain} text" if run.parent else ""
+        teller.say(
+            f"{run.name}: training loss {losses[0]:.2f} -> {sum(last) / len(last):.2f} nats per token{on} "
+            f"(unigram entropy {prepared.unigram_nats:.2f})"
+        )
+
+
+def _scored(jobs: list[Path], as_json: bool) -> int:
+    """The worst exit code of the jobs, run in turn; a signal ends them."""
+    codes = [0]
+    for job in jobs:
+        code, _ = run_batch(job, as_json=as_json)
+        codes.append(code)
+        if code > 128:
+            break
+    return max(codes)
+
+
+def _report(folder: Path, as_json: bool) -> None:
+    if as_json:
+        return
+    from kltui.view.report import print_report
+    from kltui.workspace import Workspace
+
+    with Workspace.open(folder) as workspace:
+        print_report(workspace)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises UsageError unless `folder` is new, empty, or an earlier demo's."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{safe_text(str(folder))} is a file", "Name a new folder: kltui --demo DIR.")
+    if not folder.is_dir() or (folder / FOLDER).is_dir():
+        return
+    others = [p.name for p in folder.iterdir() if p.name != LOCK and not p.name.startswith(f".{FOLDER}.")]
+    if others:
+        raise UsageError(
+            f"{safe_text(str(folder))} holds other files ({safe_text(others[0])})",
+            "The demo makes a workspace of its own; name a new folder: kltui --demo DIR.",
+        )
+
+
+def _check_disk(folder: Path, suite: Suite) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < suite.n_bytes():
+        raise KltuiError(
+            f"{safe_text(str(folder))} has {free / 1e6:.0f} MB free; the demo writes {suite.n_bytes() / 1e6:.0f} MB",
+            "Name a folder on another disk: kltui --demo DIR.",
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder against a second demo; the system lets go of it however this process ends."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"Another kltui --demo is at work in {safe_text(str(folder))}",
+                "Wait for it, or name a new folder.",
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

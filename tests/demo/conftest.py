@@ -1,0 +1,42 @@
+"""A suite small enough to train in seconds, on the real standard library."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from kltui.demo.prepared import Prepared, prepare
+from kltui.demo.suite import Run, Size, Suite, checkpoint_steps
+
+MICRO = Size("micro", hidden=32, layers=1, heads=1, learning_rate=2e-2)
+
+
+@pytest.fixture(scope="session")
+def suite() -> Suite:
+    """One run of 24 steps with checkpoints at 0, 1, 2, 4, 8, 16, 24, and a fine-tune of its end."""
+    parent = Run("micro-seed1", MICRO, 1, checkpoint_steps(24, 8))
+    child = Run("micro-seed1-finetuned", MICRO, 1, (4,), parent="micro-seed1")
+    return Suite((parent, child), training_bytes=400_000, vocabulary=512, length=64, warmup=4)
+
+
+@pytest.fixture(scope="session")
+def texts_folder(tmp_path_factory: pytest.TempPathFactory, suite: Suite) -> Path:
+    """A workspace whose texts are prepared and whose runs are not trained."""
+    workspace = tmp_path_factory.mktemp("texts")
+    prepare(workspace, suite)
+    return workspace
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, texts_folder: Path, suite: Suite) -> Prepared:
+    """The prepared texts in this test's own workspace, `tmp_path`."""
+    shutil.copytree(texts_folder / "pretraining", tmp_path / "pretraining")
+    return prepare(tmp_path, suite)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,131 @@
+"""The whole demo on the micro suite: lanes, a killed start, one at a time, folders that are not its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kltui.demo import run as demo
+from kltui.demo import told
+from kltui.demo.jobs import write_jobs
+from kltui.demo.lanes import Lanes, Moved
+from kltui.demo.prepared import Prepared
+from kltui.demo.suite import Suite
+from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.workspace import Workspace
+
+
+def test_a_lane_that_fails_or_is_killed_is_an_error_that_says_so(tmp_path: Path, suite: Suite) -> None:
+    with Lanes(tmp_path, suite, 1) as lanes:
+        with pytest.raises(UsageError, match="another plan"):
+            list(lanes.train(suite.runs))  # no texts are prepared there
+        os.kill(lanes.pids[0], signal.SIGKILL)
+        with pytest.raises(KltuiError, match="ended"):
+            list(lanes.train(suite.runs))
+
+
+def test_lanes_end_with_the_process_that_opened_them(texts_folder: Path, suite: Suite) -> None:
+    program = (
+        "import pickle, sys\nfrom pathlib import Path\nfrom kltui.demo.lanes import Lanes\n"
+        "suite = pickle.loads(bytes.fromhex(sys.argv[2]))\n"
+        "if __name__ == '__main__':\n"
+        "    lanes = Lanes(Path(sys.argv[1]), suite, 1)\n    print(lanes.pids[0], flush=True)\n    sys.stdin.read()\n"
+    )
+    opener = subprocess.Popen(
+        [sys.executable, "-c", program, str(texts_folder), pickle.dumps(suite).hex()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert opener.stdout is not None
+    assert opener.stdin is not None
+    lane = int(opener.stdout.readline())
+    opener.kill()
+    opener.wait()
+    opener.stdout.close()
+    opener.stdin.close()
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{lane}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{lane}").exists()
+
+
+def test_the_whole_demo(
+    prepared: Prepared,
+    tmp_path: Path,
+    suite: Suite,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Lanes, "scores_eight_bit", lambda self, run: False)
+    assert demo.run_demo(tmp_path, suite=suite) == 0
+    said = capfd.readouterr()
+    assert said.err.index("pretrained  micro-seed1 ") < said.err.index("pretrained  micro-seed1-finetuned ")
+    assert "Open it:  kltui" in said.err
+    assert "micro-seed1" in said.out
+    with Workspace.open(tmp_path) as ws:
+        rows = {row.name: row for row in ws.checkpoints()}
+        assert len(rows) == suite.n_checkpoints()
+        assert all(row.scored for row in rows.values())
+        assert rows["micro-seed1@24"].layers > 0
+        assert rows["micro-seed1@0"].layers == 0
+        assert rows["micro-seed1@24"].mean_loglik > rows["micro-seed1@0"].mean_loglik
+        assert rows["micro-seed1-finetuned@4"].checkpoint.parent == "micro-seed1@24"
+        assert {"code", "docstring"} <= set(ws.domains())
+
+
+def test_a_finished_training_is_not_done_again(
+    tmp_path: Path, texts_folder: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "Lanes", None)
+    monkeypatch.setattr(demo, "is_finished", lambda workspace, run: True)
+    jobs = write_jobs(texts_folder, suite, eight_bit=False, workers=1)
+    assert demo._pretrained(texts_folder, suite, told.Teller(False), 2) == jobs
+    with pytest.raises(UsageError, match="another plan"):
+        demo._pretrained(texts_folder, replace(suite, batch=3), told.Teller(False), 2)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, suite: Suite) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="holds other files"):
+        demo.run_demo(tmp_path, suite=suite)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(UsageError, match="is a file"):
+        demo.run_demo(tmp_path / "thesis.tex", suite=suite)
+
+
+def test_only_one_demo_works_in_a_folder(tmp_path: Path, suite: Suite) -> None:
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    with demo._locked(folder), pytest.raises(StoreError, match="Another kltui --demo"):
+        demo.run_demo(folder, suite=suite)
+
+
+def test_a_full_disk_is_said_before_the_start(
+    tmp_path: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Suite, "n_bytes", lambda self: 1 << 60)
+    with pytest.raises(KltuiError, match="MB free"):
+        demo.run_demo(tmp_path / "demo", suite=suite)
+
+
+def test_lines_are_told_where_there_is_no_terminal(suite: Suite) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with told.Teller(True, out, err).training(suite.runs) as training:
+        training.moved(None)
+        training.moved(Moved("micro-seed1", 3, 6.25))
+        training.moved(Moved("micro-seed1", 24, float("nan"), done=True))
+    assert err.getvalue() == "pretrained  micro-seed1 24/24 loss nan\n"
+    [event] = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert event["loss_nats_per_token"] is None
+    assert (event["step"], event["steps"], event["status"]) == (24, 24, "done")
