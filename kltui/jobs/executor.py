@@ -55,7 +55,7 @@ class LocalExecutor:
         for worker in [w for w in self._workers if w.pipe in ready]:
             try:
                 message: Message = worker.pipe.recv()
-            except (EOFError, ConnectionResetError):
+            except (EOFError, OSError):  # OSError: it died in the middle of a message
                 message = self._bury(worker)
             if isinstance(message, Scored | Failed):
                 worker.task = None
@@ -92,8 +92,9 @@ class LocalExecutor:
                 env=environment,
             )
         worker = _Worker(process, ours, device)
-        ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
         self._workers.append(worker)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
         return worker
 
     def _bury(self, worker: _Worker) -> Died:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
+from kltui.store.side_tables import side_path
+from kltui.store.synced import write_synced
 
 TOKENS = "tokens"
 
@@ -39,7 +40,7 @@ class Keeper:
         """Whether every vector asked of this checkpoint is stored; if so its item is marked done."""
         cid = self._ids[ready.index]
         stored = self._store.vectors.stored_layers(cid, self._corpus, self._settings, ready.weights)
-        complete = None in stored and self._has_layers(stored) and self._has_tokens(cid)
+        complete = None in stored and self._has_layers(stored) and self._has_tokens(ready)
         with self._store.atomic():
             self._note_weights(ready)
             if complete:
@@ -54,12 +55,14 @@ class Keeper:
             return "all" in stored.values()
         return set(asked) <= set(stored)
 
-    def _has_tokens(self, checkpoint_id: int) -> bool:
+    def _has_tokens(self, ready: Ready) -> bool:
         if not self._plan.settings.tokens:
             return True
-        return (
-            self._store.side_files.find(self._store.folder, checkpoint_id, self._corpus, TOKENS) is not None
-        )
+        return self._store.side_files.intact(self._store.folder, self._tokens_path(ready))
+
+    def _tokens_path(self, ready: Ready) -> str:
+        name = self._plan.checkpoints[ready.index].name
+        return side_path(TOKENS, name, self._corpus, self._settings, ready.weights)
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
@@ -69,7 +72,8 @@ class Keeper:
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._ids[ready.index]
-        side = self._write_tokens(ready.index, result)
+        side = self._write_tokens(ready, result)
+        replaced = ""
         asked = self._plan.settings.layers
         request = asked if isinstance(asked, str) else "some"
         with self._store.atomic():
@@ -89,10 +93,12 @@ class Keeper:
                     self._job,
                 )
             if side:
-                self._store.side_files.put(cid, self._corpus, TOKENS, self._settings, *side)
+                replaced = self._store.side_files.put(cid, self._corpus, TOKENS, self._settings, *side)
             self._store.jobs.item_done(self._job, cid, result.stats, len(self._plan.corpus))
+        if replaced:
+            (self._store.folder / replaced).unlink(missing_ok=True)
 
-    def _write_tokens(self, index: int, result: ScoreResult) -> tuple[str, str] | None:
+    def _write_tokens(self, ready: Ready, result: ScoreResult) -> tuple[str, str] | None:
         """Writes the per-token log-probabilities aside, syncs and renames; (relative path, SHA-256)."""
         if result.token_logprobs is None:
             return None
@@ -101,17 +107,9 @@ class Keeper:
         lengths = np.array([len(t) for t in result.token_logprobs], np.int64)
         flat = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
         data = save({"logprobs": flat, "lengths": lengths})
-        digest = hashlib.sha256(data).hexdigest()
-        folder = self._store.folder / TOKENS
-        folder.mkdir(exist_ok=True)
-        name = f"{hashlib.sha256(self._plan.checkpoints[index].name.encode()).hexdigest()[:16]}-{self._corpus}.safetensors"
-        aside = folder / f".{name}.part"
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(folder / name)
-        return f"{TOKENS}/{name}", digest
+        path = self._tokens_path(ready)
+        write_synced(self._store.folder / path, data)
+        return path, hashlib.sha256(data).hexdigest()
 
     def item_started(self, index: int) -> None:
         """Marks a checkpoint as under way."""

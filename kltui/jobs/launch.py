@@ -14,6 +14,8 @@ from kltui.jobs.jobfile import load_job
 from kltui.jobs.process import python_command
 from kltui.safe import safe_text
 from kltui.store import JobRow
+from kltui.store.connection import explained
+from kltui.store.synced import write_synced
 
 # Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
 _started: list[int] = []
@@ -22,15 +24,17 @@ _started: list[int] = []
 def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
     """Starts `kltui --batch job_path` in a session of its own and returns its process id.
 
-    Its output goes to a new file in WORKSPACE/logs. Raises UsageError for a job file with mistakes, before
-    anything starts.
+    Its output goes to a new file in WORKSPACE/logs. Raises UsageError for a job file with mistakes and StoreError
+    for a workspace that cannot be written, before anything starts.
     """
     job = load_job(job_path)
     logs = Path(job.workspace) / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job_path.stem}.log"
     command = python_command("kltui.cli", "main", "--batch", str(job_path.resolve()), *extra_args)
-    with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+    with explained(logs):
+        logs.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    with output, Path(os.devnull).open("rb") as nothing:
         # Not subprocess.Popen: that object wants to be waited for, and this process is meant to be left behind.
         pid = os.posix_spawn(
             command[0],
@@ -68,12 +72,8 @@ def resume(job: JobRow, workspace: Path) -> int:
     """Starts a paused, stopped, failed or lost job again, from what is stored; returns its process id."""
     if job.status == "running":
         raise KltuiError(f"job {job.id} is running", "Pause or stop it first.")
-    folder = workspace / "jobs"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"job-{job.id}.toml"
-    aside = path.with_suffix(".part")
-    aside.write_text(job.job_toml, encoding="utf-8")
-    aside.replace(path)
+    path = workspace / "jobs" / f"job-{job.id}.toml"
+    write_synced(path, job.job_toml.encode())
     return start_detached(path)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -63,7 +65,7 @@ class Narrator:
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self._json, self._out = as_json, out or sys.stdout
-        self.console = Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self.console = _Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
         self._live = self.console.is_terminal and not as_json
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -71,12 +73,21 @@ class Narrator:
 
     def event(self, event: str, **fields: object) -> None:
         """Writes one JSON object to stdout, if events were asked for."""
-        if self._json:
+        if not self._json:
+            return
+        try:
             print(json.dumps({"event": event, "time": time.time(), **fields}), file=self._out, flush=True)
+        except OSError as error:
+            # Whoever read along has gone: that is no reason to stop days of work.
+            self._json = False
+            _to_nowhere(self._out)
+            self.say(f"events cannot be written any more ({error.strerror}); the job goes on", "yellow")
 
     def say(self, text: str, style: str = "") -> None:
         """One line of narration."""
-        self.console.print(Text(text, style=style))
+        # A log on a full disk, a terminal that was closed: the job goes on without an audience.
+        with contextlib.suppress(OSError):
+            self.console.print(Text(text, style=style))
 
     def begin(self, tally: Tally) -> None:
         """Starts the bar on a terminal."""
@@ -125,8 +136,25 @@ class Narrator:
     def end(self) -> None:
         """Takes the bar away."""
         if self._bar:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
             self._bar = None
+
+
+class _Console(Console):
+    """A console that goes on in silence when its reader has gone; rich's own would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _to_nowhere(self.file)
+
+
+def _to_nowhere(stream: IO[str]) -> None:
+    """Leads a standard stream whose reader has gone to nowhere, so that nothing fails when it is closed."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _words(moments: list[Moment], eta: float | None) -> str:

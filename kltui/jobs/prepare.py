@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.digest import fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,15 @@ class Preparer:
         except OSError as error:
             return NotReady(
                 index, f"cannot read {checkpoint.source}: {error.strerror or error}", "", retry=False
+            )
+        except Exception as error:
+            # Were this thread to end, the batch would wait for it for ever.
+            log.warning("while preparing %s", checkpoint.name, exc_info=error)
+            return NotReady(
+                index,
+                f"{type(error).__name__}: {error}",
+                "This is unexpected: the log holds the traceback.",
+                retry=False,
             )
 
     def _local(self, index: int, source: LocalSource) -> Ready:

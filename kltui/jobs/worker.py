@@ -7,11 +7,17 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import Failed, Moved, Scored, Setup, Task
-from kltui.scoring.settings import Progress
+from kltui.scoring.settings import Progress, ScoreResult
+
+if TYPE_CHECKING:
+    from kltui.scoring.scorer import Scorer
 
 REPORT_EVERY_S = 0.2
 
@@ -32,31 +38,44 @@ def serve(pipe: Connection) -> None:
     """Scores what comes through the pipe. Raises EOFError when the other side has gone."""
     setup: Setup = pipe.recv()
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
-    from kltui.scoring.scorer import Scorer
-
-    scorer = Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
+    scorer = None
     while True:
         task: Task = pipe.recv()
-        pipe.send(_outcome(scorer, task, _Reporter(pipe, task.index)))
+        try:
+            scorer = scorer or _scorer(setup)
+            score = partial(scorer.score, task.folder, task.quantization, task.weights)
+        except Exception as error:
+            # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
+            pipe.send(_failure(task.index, error))
+            continue
+        pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index)))
 
 
-def _outcome(scorer: object, task: Task, report: _Reporter) -> Scored | Failed:
+def _scorer(setup: Setup) -> Scorer:
+    from kltui.scoring.scorer import Scorer
+
+    return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
+
+
+def _outcome(score: Callable[[_Reporter], ScoreResult], index: int, report: _Reporter) -> Scored | Failed:
     try:
-        result = scorer.score(task.folder, task.quantization, task.weights, report)  # type: ignore[attr-defined]
-        return Scored(task.index, result)
-    except KltuiError as error:
-        return Failed(task.index, error.message, error.hint, isinstance(error, TryAgainError))
+        return Scored(index, score(report))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
-    except MemoryError:
-        return Failed(
-            task.index, "out of memory", "Lower scoring.batch_tokens, or score on a machine with more."
-        )
     except Exception as error:
-        # stderr is the job's log: the place where whoever mends this will look.
-        traceback.print_exc(file=sys.stderr)
-        kind = type(error).__name__
-        return Failed(task.index, f"{kind}: {error}", "This is unexpected: the log holds the traceback.")
+        return _failure(index, error)
+
+
+def _failure(index: int, error: Exception) -> Failed:
+    """What is told of an error: its own words where it is ours, else its kind, with the traceback in the log."""
+    if isinstance(error, KltuiError):
+        return Failed(index, error.message, error.hint, isinstance(error, TryAgainError))
+    if isinstance(error, MemoryError):
+        return Failed(index, "out of memory", "Lower scoring.batch_tokens, or score on a machine with more.")
+    # stderr is the job's log: the place where whoever mends this will look.
+    traceback.print_exception(error, file=sys.stderr)
+    kind = type(error).__name__
+    return Failed(index, f"{kind}: {error}", "This is unexpected: the log holds the traceback.")
 
 
 class _Reporter:

@@ -54,26 +54,49 @@ class SideFiles:
 
     def put(
         self, checkpoint_id: int, corpus_id: int, kind: str, settings: str, path: str, sha256: str
-    ) -> None:
-        """Records a file that has been written and synced."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO side_file VALUES (?, ?, ?, ?, ?, ?)",
-            (checkpoint_id, corpus_id, kind, settings, path, sha256),
-        )
+    ) -> str:
+        """Records a file that has been written and synced; path of the file that it stands in for, or ""."""
+        key = (checkpoint_id, corpus_id, kind, settings)
+        before = self._db.execute(
+            "SELECT path FROM side_file WHERE checkpoint_id = ? AND corpus_id = ? AND kind = ? AND settings = ?",
+            key,
+        ).fetchone()
+        self._db.execute("INSERT OR REPLACE INTO side_file VALUES (?, ?, ?, ?, ?, ?)", (*key, path, sha256))
+        return str(before[0]) if before and before[0] != path else ""
+
+    def intact(self, folder: Path, path: str) -> bool:
+        """Whether the recorded file `path` is there with the bytes that were written."""
+        row = self._db.execute("SELECT sha256 FROM side_file WHERE path = ?", (path,)).fetchone()
+        try:
+            return row is not None and _sha256(folder / path) == row[0]
+        except OSError:
+            return False
 
     def find(self, folder: Path, checkpoint_id: int, corpus_id: int, kind: str) -> Path | None:
-        """Path of the newest such file after its hash was checked, or None. Raises StoreError on bit rot."""
-        row = self._db.execute(
-            "SELECT path, sha256 FROM side_file WHERE checkpoint_id = ? AND corpus_id = ? AND kind = ?"
-            " ORDER BY rowid DESC",
+        """Path of the newest such file of the checkpoint's present weights, or None. Raises StoreError on bit rot."""
+        rows = self._db.execute(
+            "SELECT s.path, s.sha256, s.settings, c.name, c.weights FROM side_file s"
+            " JOIN checkpoint c ON c.id = s.checkpoint_id"
+            " WHERE s.checkpoint_id = ? AND s.corpus_id = ? AND s.kind = ? ORDER BY s.rowid DESC",
             (checkpoint_id, corpus_id, kind),
-        ).fetchone()
-        if row is None or not (folder / row[0]).exists():
-            return None
-        path = folder / str(row[0])
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != row[1]:
-                raise StoreError(
-                    f"{path} is damaged: its hash has changed", "Delete it and run the job again."
-                )
-        return path
+        )
+        for path, sha256, settings, name, weights in rows:
+            if path == side_path(kind, name, corpus_id, settings, weights) and (folder / path).exists():
+                if _sha256(folder / path) != sha256:
+                    raise StoreError(
+                        f"{folder / path} is damaged: its hash has changed",
+                        "Run the job again: it is made anew.",
+                    )
+                return folder / str(path)
+        return None
+
+
+def side_path(kind: str, name: str, corpus_id: int, settings: str, weights: str) -> str:
+    """Path of a side file relative to the workspace: another one for everything that changes its contents."""
+    digest = hashlib.sha256("\0".join((name, settings, weights)).encode()).hexdigest()
+    return f"{kind}/{digest[:16]}-{corpus_id}.safetensors"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,9 +21,9 @@ import kltui.store.filesystem
 import kltui.view.report
 from kltui.cli import main
 from kltui.jobs.executor import LocalExecutor
-from kltui.jobs.messages import Failed, Message, Setup, Task
-from kltui.jobs.worker import _outcome
+from kltui.jobs.messages import Message, Scored, Setup, Task
 from kltui.scoring.scorer import Scorer
+from kltui.scoring.settings import Progress
 
 
 class InlineExecutor:
@@ -43,12 +43,15 @@ class InlineExecutor:
     def wait(self, timeout_s: float) -> list[Message]:
         if self._task is None:
             return []
-        outcome: Message = _outcome(self._scorer, self._task, lambda progress: None)  # type: ignore[arg-type]
-        assert not isinstance(outcome, Failed), outcome
-        self._task = None
-        return [outcome]
+        task, self._task = self._task, None
+        return [
+            Scored(task.index, self._scorer.score(task.folder, task.quantization, task.weights, _unheard))
+        ]
 
     def stop(self) -> None: ...
+
+
+def _unheard(progress: Progress) -> None: ...
 
 
 def live(asked: dict[str, Any]) -> int:

@@ -1,0 +1,142 @@
+"""Workers that crash, run out of memory or never start: one checkpoint fails in words, the others are scored."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from fault_kit import behave, check_stored, command, ends, light_env, run_cli, truths, vectors, write_job
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "error", "hint"),
+    [
+        ("segfault", "the scoring process ended twice (SIGSEGV)", ""),
+        ("abort", "the scoring process ended twice (SIGABRT)", ""),
+        ("kill", "the scoring process ended twice (SIGKILL)", "Out of memory, most likely"),
+        ("half", "the scoring process ended twice (exit status 1)", ""),
+        ("memory", "out of memory", "Lower scoring.batch_tokens"),
+        ("raise", "ValueError: something the scorer did not expect", "the log holds the traceback"),
+        ("error", "this checkpoint is broken", "mend it"),
+    ],
+)
+def test_one_bad_checkpoint_fails_alone(tmp_path: Path, behaviour: str, error: str, hint: str) -> None:
+    job = write_job(tmp_path, checkpoints=3)
+    behave(job, 1, behaviour)
+    done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    told = ends(done.stdout)
+    assert {name: end["status"] for name, end in told.items()} == {
+        "run@0": "done", "run@1": "failed", "run@2": "done"
+    }  # fmt: skip
+    assert told["run@1"]["error"] == error and hint in (told["run@1"]["hint"] or "")
+    assert done.stderr.count("trying once more") == (behaviour in ("segfault", "abort", "kill", "half"))
+    assert check_stored(job) == 2
+
+
+@pytest.mark.parametrize("behaviour", ["segfault", "kill", "half"])
+def test_a_worker_lost_once_is_replaced_and_nothing_fails(tmp_path: Path, behaviour: str) -> None:
+    job = write_job(tmp_path, checkpoints=2)
+    behave(job, 1, f"once {behaviour}")
+    done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "trying once more" in done.stderr
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+def test_a_worker_that_cannot_be_set_up_says_why(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=2)
+    done = run_cli("--batch", str(job), "--json", cwd=tmp_path, KLTUI_LIGHT_NO_DEVICE="1")
+    assert done.returncode == 1
+    assert {e["error"] for e in ends(done.stdout).values()} == {
+        "device 'cuda' was asked for, but there is none"
+    }
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc for a process's children")
+def test_no_worker_outlives_a_killed_batch(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=4)
+    process = subprocess.Popen(
+        command("--batch", str(job)),
+        env=light_env(KLTUI_LIGHT_SECONDS="1"),
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while not (workers := children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert workers
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker is still there"
+        time.sleep(0.02)
+
+
+def start(job: Path) -> subprocess.Popen[str]:
+    """A batch of slow checkpoints, returned once the first of them is stored."""
+    process = subprocess.Popen(
+        command("--batch", str(job), "--json"),
+        env=light_env(KLTUI_LIGHT_SECONDS="0.6"),
+        cwd=job.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"checkpoint"' in line:
+            break
+    time.sleep(0.2)
+    return process
+
+
+def test_ctrl_c_once_finishes_the_checkpoint_and_twice_stops_at_once(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=8)
+    process = start(job)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "once more stops at once" in err
+    assert len(ends(out)) == 1 and check_stored(job) == 2
+
+    process = start(job)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "run the job again" in err
+    new = [name for name, end in ends(out).items() if not end.get("kept")]
+    assert check_stored(job) == 2 + len(new) < 8
+    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+def test_a_reader_or_log_that_goes_away_does_not_stop_the_job(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=3)
+    told, heard = os.pipe()
+    os.close(told)
+    process = subprocess.Popen(
+        command("--batch", str(job), "--json"), env=light_env(), cwd=tmp_path, stdout=heard, stderr=heard
+    )
+    os.close(heard)
+    assert process.wait(30) == 0
+    assert vectors(tmp_path / "ws") == truths(job)
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            again = subprocess.run(
+                command("--batch", str(job), "--json", "--set", "workspace=full"),
+                env=light_env(), cwd=tmp_path, stdout=full, stderr=full,
+            )  # fmt: skip
+        assert again.returncode == 0
+        assert vectors(tmp_path / "full") == truths(job)
