@@ -71,6 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--export", metavar="DIR", type=Path, help="write CSV, JSON and npz files of WORKSPACE to DIR"
     )
     what.add_argument(
+        "--import",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        dest="imports",
+        help="store vectors scored elsewhere in WORKSPACE: modelmap's releases, lm-evaluation-harness samples;"
+        " repeat it for the corpus (texts.json) or weight_distance.pkl",
+    )
+    what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
     )
     what.add_argument(
@@ -145,6 +154,8 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
     for name, command in (("report", _report), ("demo", _demo), ("bench", _bench), ("doctor", _doctor)):
         if getattr(arguments, name):
             return command
+    if arguments.imports:
+        return _import
     return _export if arguments.export else _interface
 
 
@@ -184,13 +195,21 @@ def _export(arguments: argparse.Namespace) -> int:
     from kltui.view.export import export
     from kltui.workspace import Workspace
 
-    def narrate(line: str) -> None:
-        print(safe_text(line), file=sys.stderr)  # noqa: T201
-
     with Workspace.open(_workspace(arguments)) as workspace:
-        for path in export(workspace, arguments.export, arguments.preprocess, narrate):
+        for path in export(workspace, arguments.export, arguments.preprocess, _narrate):
             print(safe_text(str(path)))  # noqa: T201
     return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from kltui.jobs.take_in import take_in
+
+    take_in(arguments.imports, _workspace(arguments), _narrate)
+    return 0
+
+
+def _narrate(line: str) -> None:
+    print(safe_text(line), file=sys.stderr)  # noqa: T201
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -233,7 +233,8 @@ class Workspace:
         if compute:
             from kltui.weight_sweep import compute_missing
 
-            new, self.weight_problems = compute_missing(self.path, rows, stored, window, progress)
+            at_hand = [r for r in rows if not r.weights.startswith("import:")]
+            new, self.weight_problems = compute_missing(self.path, at_hand, stored, window, progress)
             stored |= new | {(b, a): value for (a, b), value in new.items()}
         by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
         for row in rows:

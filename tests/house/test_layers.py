@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "store": DATA,
     "scoring": DATA | {"native", "reference"},
     "importers": DATA | {"analysis"},
-    "jobs": DATA | {"store", "native", "scoring"},
+    "jobs": DATA | {"store", "native", "scoring", "importers"},
     "weight_sweep": DATA | {"store", "analysis"},
     "workspace": DATA | {"store", "analysis", "native", "weight_sweep"},
     "view": DATA | {"workspace", "analysis", "native", "store", "reference"},

@@ -1,0 +1,104 @@
+"""`kltui --import`: vectors that others have scored, stored beside one's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kltui.corpus.corpus import Corpus
+from kltui.errors import UsageError
+from kltui.importers.imported import Imported, ImportedVector
+from kltui.importers.read import read
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.store import Store
+
+SETTINGS = "source=imported"
+UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
+
+
+def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], None]) -> int:
+    """How many vectors of `paths` are now in `workspace`, all stored in one transaction.
+
+    The texts come from one of the paths, or are those the workspace holds already. Raises UsageError when there are
+    none, or when their number does not fit the vectors.
+    """
+    found = _read(paths)
+    for note in found.notes:
+        narrate(f"note: {note}")
+    if not found.vectors and not found.weight_sqdist:
+        raise UsageError(
+            f"no vectors in {', '.join(map(str, paths))}", "See the README for what can be imported."
+        )
+    store = Store.write(workspace)
+    try:
+        with store.atomic():
+            corpus_id = _corpus(store, found)
+            for vector in found.vectors:
+                _put(store, corpus_id, vector, paths[0])
+            distances = _put_distances(store, found)
+    finally:
+        store.close()
+    narrate(f"{len(found.vectors)} vectors over {found.n_texts} texts, {distances} weight distances")
+    if found.scores:
+        narrate(f"benchmark scores of {len(found.scores)} models were read but a workspace keeps none")
+    return len(found.vectors)
+
+
+def _read(paths: Sequence[Path]) -> Imported:
+    missing = [str(p) for p in paths if not p.exists()]
+    if missing:
+        raise UsageError(f"nothing to import at {', '.join(missing)}")
+    found = read(paths[0])
+    for path in paths[1:]:
+        found = found.joined(read(path))
+    return found.checked()
+
+
+def _corpus(store: Store, found: Imported) -> int:
+    if found.corpus is not None:
+        return store.corpora.add(found.corpus, "imported")
+    fitting = [c for c in store.corpora.all() if c.n == found.n_texts]
+    if found.vectors and len(fitting) != 1:
+        raise UsageError(
+            f"the vectors are over {found.n_texts} texts, and it is not known which",
+            "Name the corpus too: kltui --import vectors.pkl --import texts.json WORKSPACE",
+        )
+    return fitting[0].id if fitting else store.corpora.add(Corpus(()), "imported")
+
+
+def _put(store: Store, corpus_id: int, vector: ImportedVector, origin: Path) -> None:
+    p = vector.point
+    checkpoint = Checkpoint(
+        p.run, LocalSource(origin.resolve()), p.step, p.quantization, p.seed, p.size, p.type, p.parent, p.tags
+    )
+    cid = store.checkpoints.upsert(checkpoint, kind="import")
+    weights = _weights(checkpoint.name)
+    store.checkpoints.set_weights(cid, weights)
+    digest = hashlib.sha256(vector.loglik.astype("<f8").tobytes()).hexdigest()
+    key = {"weights": weights, "source": "imported", "values": digest, "file": origin.name}
+    if p.layer is not None:
+        key |= {"layer": str(p.layer), "layers": "some"}
+    n_scored = vector.n_scored
+    if n_scored is None:
+        n_scored = np.full(len(vector.loglik), UNKNOWN_COUNT, np.int32)
+    store.vectors.put(cid, corpus_id, p.layer, key, SETTINGS, vector.loglik, n_scored, None)
+
+
+def _put_distances(store: Store, found: Imported) -> int:
+    """Stores weight distances between checkpoints that the workspace knows, and returns how many."""
+    known = {row.name: row.weights for row in store.checkpoints.all()}
+    pairs = {
+        (known[a], known[b]): value
+        for (run, step_a, step_b), value in found.weight_sqdist.items()
+        if (a := f"{run}@{step_a}") in known and (b := f"{run}@{step_b}") in known
+    }
+    store.weight_distances.put(pairs, 0)
+    return len(pairs)
+
+
+def _weights(name: str) -> str:
+    """Stands for weights that are not here; the same name means the same model again."""
+    return f"import:{name}"

@@ -1,0 +1,57 @@
+"""Imported vectors stand in a workspace as they were released, and reports run on them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+from conftest import Cli
+
+import kltui
+
+RNG = np.random.default_rng(3)
+
+
+def release(folder: Path) -> dict[str, dict[int, np.ndarray]]:
+    """modelmap's layout: {run: {step: vector}}, texts.json, weight_distance.pkl."""
+    start = RNG.normal(-900, 200, 40)
+    vectors = {
+        run: {1000 * k: start + np.cumsum(RNG.normal(0, 9, (14, 40)), axis=0)[k - 1] for k in range(1, 15)}
+        for run in ("410m", "1b")
+    }
+    (folder / "loglik.pkl").write_bytes(pickle.dumps(vectors))
+    (folder / "texts.json").write_text(json.dumps([f"text {i} " * 30 for i in range(40)]))
+    return vectors
+
+
+def test_a_release_becomes_a_workspace(cli: Cli, tmp_path: Path) -> None:
+    vectors = release(tmp_path)
+    done = cli("--import", "loglik.pkl", "--import", "texts.json", "ws")
+    assert done.returncode == 0, done.stderr
+    assert "28 vectors over 40 texts" in done.stderr
+    with kltui.open(tmp_path / "ws") as ws:
+        m = ws.map()
+        assert len(m) == 28
+        np.testing.assert_array_equal(m.loglik_KN[m.row("pythia-410m@3000")], vectors["410m"][3000])
+        assert {r.checkpoint.size for r in ws.checkpoints()} == {"410m", "1b"}
+    report = cli("--report", "ws", "--json")
+    assert report.returncode == 0, report.stderr
+    shown = {n: s["status"] for n, s in json.loads(report.stdout)["sections"].items()}
+    assert shown["diffusion"] == shown["scale"] == shown["consecutive"] == "shown"
+    assert "failed" not in shown.values()
+
+
+def test_vectors_without_texts_are_refused(cli: Cli, tmp_path: Path) -> None:
+    release(tmp_path)
+    done = cli("--import", "loglik.pkl", "ws")
+    assert done.returncode == 2
+    assert "texts.json" in done.stderr
+
+
+def test_a_hostile_pickle_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    done = cli("--import", "evil.pkl", "ws")
+    assert done.returncode != 0
+    assert "system" in done.stderr and not (tmp_path / "pwned").exists()
