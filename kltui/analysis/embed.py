@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
+_FEW = 300  # below so many points every axis costs less than loading scipy
+
 
 def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
     """Indices of the texts that every vector has: coordinates need all of them."""
@@ -40,20 +42,38 @@ def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
     return Q
 
 
-def rotate(Q_KN: Array) -> Array:
-    """The rows of Q in their own principal axes, K x min(K, N): distances kept, axes by falling spread.
+def rotate(Q_KN: Array, dims: int | None = None) -> Array:
+    """The rows of Q in their own principal axes, K x min(K, N) or the first `dims`: axes by falling spread.
 
-    Each axis points where its largest entry is positive, so that a picture is the same on every machine.
+    All axes keep every distance. Each points where its largest entry is positive, so that a picture is the same
+    on every machine.
     """
     K, N = Q_KN.shape
     centred = Q_KN - Q_KN.mean(axis=0)
     scores: Array
     if N <= K:
-        _, vectors = np.linalg.eigh(centred.T @ centred)
-        scores = centred @ vectors[:, ::-1]
+        _, vectors = _leading(centred.T @ centred, dims)
+        scores = centred @ vectors
     else:
-        values, vectors = np.linalg.eigh(centred @ centred.T)
-        scores = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
+        values, vectors = _leading(centred @ centred.T, dims)
+        scores = vectors * np.sqrt(np.maximum(values, 0.0))
+    return _oriented(scores)
+
+
+def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
+    """The largest `dims` (None: all) eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
+    n = len(square)
+    if dims is None or dims * 10 > n or n < _FEW:
+        values, vectors = np.linalg.eigh(square)
+    else:
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(square, subset_by_index=(n - dims, n - 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    return (values, vectors) if dims is None else (values[:dims], vectors[:, :dims])
+
+
+def _oriented(scores: Array) -> Array:
     peak = np.abs(scores).argmax(axis=0)
     scores *= np.where(scores[peak, np.arange(scores.shape[1])] < 0, -1.0, 1.0)
     return scores
@@ -61,7 +81,7 @@ def rotate(Q_KN: Array) -> Array:
 
 def pca(Q_KN: Array, dims: int = 2) -> Array:
     """K x dims principal component scores of Q, in sqrt(bits/byte)."""
-    return _padded(rotate(Q_KN), dims)
+    return _padded(rotate(Q_KN, dims), dims)
 
 
 def explained_variance(Q_KN: Array) -> Array:
@@ -81,11 +101,8 @@ def classical_mds(sqdist_KK: ArrayLike, dims: int = 2) -> Array:
             "leave out checkpoints that share fewer than two scored texts with another",
         )
     gram = -0.5 * double_centre(D)
-    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
-    scores = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
-    peak = np.abs(scores).argmax(axis=0)
-    scores *= np.where(scores[peak, np.arange(len(D))] < 0, -1.0, 1.0)
-    return _padded(scores, dims)
+    values, vectors = _leading((gram + gram.T) / 2, dims)
+    return _padded(_oriented(vectors * np.sqrt(np.maximum(values, 0.0))), dims)
 
 
 def stress(sqdist_KK: ArrayLike, xy_Kd: Array) -> float:

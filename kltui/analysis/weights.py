@@ -19,7 +19,6 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 
 _SLICE = 1 << 21  # elements of one tensor taken from every checkpoint at a time
-_RING = 1 << 13  # elements held in float64, of `band` checkpoints: this stays in cache
 
 
 def banded_distances(
@@ -37,11 +36,10 @@ def banded_distances(
     models = [parameters(c) for c in checkpoints]
     check_same_parameters(models, labels)
     total = sum(t.data.nbytes for m in models for t in m.values())
-    kernel = getattr(native, "banded_sqdist", block_distances)
     out = _empty(len(models), band)
     done = 0
     for block, n_bytes in _blocks(models):
-        out += kernel([t[0] for t in block], [t[1] for t in block], band)
+        out += native.banded_sqdist([t[0] for t in block], [t[1] for t in block], band)
         done += n_bytes
         if progress:
             progress(done, total)
@@ -99,25 +97,6 @@ def _blocks(
                 aligned = raw if raw.ctypes.data % width == 0 else raw.copy()
                 pieces.append((aligned, t.dtype))
             yield pieces, sum(p.nbytes for p, _ in pieces)
-
-
-def block_distances(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> Array:
-    """(K, band) squared distances of one stretch of raw values; float64 throughout."""
-    K, out = len(buffers), _empty(len(buffers), band)
-    widths = [BITS[dtype] // 8 for dtype in dtypes]
-    n = len(buffers[0]) // widths[0]
-    ring, difference = np.empty((band, min(_RING, n))), np.empty((band, min(_RING, n)))
-    for start in range(0, n, _RING):
-        size = min(_RING, n - start)
-        for k in range(K):
-            at = start * widths[k]
-            x = as_float64(buffers[k][at : at + size * widths[k]], dtypes[k])
-            held = min(k, band)  # slot j of the ring holds the last checkpoint with k % band == j
-            d = np.subtract(ring[:held, :size], x, out=difference[:held, :size])
-            lag = (k - 1 - np.arange(held)) % band
-            out[k - 1 - lag, lag] += np.einsum("dn,dn->d", d, d)
-            ring[k % band, :size] = x
-    return out
 
 
 def as_float64(raw: NDArray[np.uint8], dtype: str) -> Array:

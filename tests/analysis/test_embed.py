@@ -49,6 +49,13 @@ def test_pca_equals_sklearn_up_to_sign() -> None:
     np.testing.assert_allclose(explained_variance(Q)[:3], want.explained_variance_ratio_, rtol=1e-8)
 
 
+def test_leading_axes_alone_are_those_of_all() -> None:
+    L, size = vectors(320, 400)
+    Q = scaled_coordinates(L, size)
+    np.testing.assert_allclose(rotate(Q, 3), rotate(Q)[:, :3], atol=1e-8)
+    np.testing.assert_allclose(coordinates(L, size, "mds", 3), coordinates(L, size, "pca", 3), atol=1e-7)
+
+
 def test_mds_recovers_points_of_the_plane_and_has_no_stress() -> None:
     xy = np.random.default_rng(1).normal(0, 1, (25, 2))
     D = sqdist(xy)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from kltui import native
 from kltui.analysis.kl import double_centre, kl_bootstrap_se, kl_matrix, kl_pair, kl_standard_errors
 
 
@@ -54,6 +55,15 @@ def test_matrices_equal_pairs_one_by_one(N: int, missing: float) -> None:
         one = kl_pair(L[i], L[j], size)
         assert kl[i, j] == pytest.approx(one.value, rel=1e-9, nan_ok=True)
         assert se[i, j] == pytest.approx(one.se, rel=1e-8, nan_ok=True)
+
+
+def test_standard_errors_agree_with_the_native_moments() -> None:
+    L, size = random_vectors(12, 700, seed=9)
+    L[np.random.default_rng(2).random(L.shape) < 0.05] = np.nan
+    off = ~np.eye(12, dtype=bool)
+    np.testing.assert_allclose(
+        kl_standard_errors(L, size)[off], native.kl_standard_errors(L, size)[off], rtol=1e-7
+    )
 
 
 def test_missing_texts_are_excluded_pairwise_and_counted() -> None:
