@@ -41,7 +41,9 @@ def run_tui(
     )
     code = app.run(mouse=not no_mouse)
     if app.failure:
-        sys.stderr.write(f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not touched by it.\n")
+        sys.stderr.write(
+            f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not touched by it.\n"
+        )
         return _ended(1)
     _say_what_goes_on(app.left_running, app.reader.path)
     return _ended(1 if code is None else code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -166,27 +167,39 @@ class PlotPane(Pane):
     def _make_patches(self) -> dict[int, list[Patch]]:
         """By row: labels first, then marks, then the cross-hair on top."""
         patches: dict[int, list[Patch]] = {}
-        taken: set[tuple[int, int]] = set()
-        for point, text, style in self.labels():
-            cell = self.cell(point)
-            if cell is not None and self._free(cell, text, taken):
-                patches.setdefault(cell[1], []).append((cell[0] + 2, text, style))
         marks = self.marks()
         if self.cursor >= 0:
             marks = [*marks, (self.cursor, self.look.glyph("◉", "@"), self.look("text", bold=True))]
-        for point, glyph, style in marks:
+        placed = [(cell, glyph, style) for point, glyph, style in marks if (cell := self.cell(point))]
+        taken = {cell for cell, _, _ in placed}
+        for point, text, style in self.labels():
             cell = self.cell(point)
-            if cell is not None:
-                patches.setdefault(cell[1], []).append((cell[0], glyph, style))
+            at = self._room_for(cell, text, taken) if cell is not None else None
+            if at is not None:
+                patches.setdefault(at[1], []).append((at[0], text, style))
+        for (x, y), glyph, style in placed:
+            patches.setdefault(y, []).append((x, glyph, style))
         return patches
 
-    def _free(self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]]) -> bool:
+    def _room_for(
+        self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]]
+    ) -> tuple[int, int] | None:
+        """Where a label goes: right of its point, left, below or above, wherever no other label or mark is."""
         x, y = cell
-        cells = {(x + 2 + i, y) for i in range(-1, len(text) + 1)}
-        if x + 2 + len(text) > self.plot_width or cells & taken:
-            return False
-        taken |= cells
-        return True
+        width = cell_len(text)
+        for column, row in (
+            (x + 2, y),
+            (x - width - 1, y),
+            (x + 2, y + 1),
+            (x + 2, y - 1),
+            (x - width - 1, y + 1),
+        ):
+            cells = {(column + i, row) for i in range(-1, width + 1)} - {cell}
+            inside = column >= 0 and column + width <= self.plot_width and 0 <= row < self.plot_height
+            if inside and not cells & taken:
+                taken |= cells
+                return column, row
+        return None
 
     def cell(self, point: int) -> tuple[int, int] | None:
         """Column and row of a point inside the plot, or None where it is out of sight."""

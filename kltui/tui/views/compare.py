@@ -215,11 +215,12 @@ class CompareView(View):
             return []
         text = self.texts.texts[index]
         a, b = self.lines
-        made: list[list[Span]] = [[(f"text {index}, {len(text.encode(errors='surrogatepass'))} bytes", look("muted"))], []]
+        made: list[list[Span]] = [
+            [(f"text {index}, {len(text.encode(errors='surrogatepass'))} bytes", look("muted"))],
+            [],
+        ]
         if a is None or b is None or not a.spans or not b.spans:
-            made += [
-                [(part, look("text"))] for line in text.split("\n") for part in wrapped(line, max(8, width))
-            ]
+            made += flowed([(text, None)], width, lambda _: look("text"), breaks=False)
             why = "no token log-probabilities stored; T scores them" if a is None or b is None else ""
             return [*made, [], [(why or "the tokens could not be laid over this text", look("warning"))]]
         return made + self._heat_lines(text, a, b, width)
@@ -307,16 +308,20 @@ class CompareView(View):
 
 
 def flowed(
-    runs: Sequence[tuple[str, float | None]], width: int, style_of: Callable[[float | None], Style]
+    runs: Sequence[tuple[str, float | None]],
+    width: int,
+    style_of: Callable[[float | None], Style],
+    *,
+    breaks: bool = True,
 ) -> list[list[Span]]:
-    """Pieces of text with values as lines of at most `width` cells; line breaks of the text are kept."""
+    """Pieces of text with values as lines of at most `width` cells; its line breaks are kept, and shown by a sign."""
     lines: list[list[Span]] = [[]]
     used = 0
     for text, value in runs:
         style = style_of(value)
         for i, part in enumerate(text.split("\n")):
             if i:
-                lines[-1].append(("⏎", style))
+                lines[-1].append(("⏎" if breaks else "", style))
                 lines.append([])
                 used = 0
             for char in safe_text(part):

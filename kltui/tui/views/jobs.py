@@ -248,7 +248,9 @@ class JobsView(View):
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
                 lines.append([])
-        tail = [part for text in log_tail(job) for part in wrapped(text, max(8, width))]
+        tail = [
+            part for text in log_tail(job) or ["no log was kept"] for part in wrapped(text, max(8, width))
+        ]
         if lines and tail:
             lines.append([("log", look("faint"))])
         if self.following:

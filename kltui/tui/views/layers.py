@@ -88,6 +88,8 @@ class LayersPlot(PlotPane):
             start = len(xy)
             for a, b in pairwise(rows):
                 kl = found.pair_rows(a, b)
+                if found.points[b].layer is None and not kl.value > 1e-12:
+                    continue  # the last lens vector is the final one: there is no step to show
                 depth = _depth(found.points[b].layer)
                 xy.append((float(len(xy) - start + 1) if math.isinf(depth) else depth, kl.value))
                 names.append(found.names[b])

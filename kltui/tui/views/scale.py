@@ -172,13 +172,21 @@ class ScaleView(View):
 
     async def _load(self) -> None:
         try:
-            self.map = found = await self.kl.atlas.map()
+            self.map = found = await self._with_layers(await self.kl.atlas.map())
             self.table.rows = await self.kl.atlas.ask("scale", found.scale)
         except KltuiError as error:
             self.table.note = error.message
         self.table.refresh()
         self.place.update_data()
         self.cursor_moved()
+
+    async def _with_layers(self, found: Map) -> Map:
+        """The map with each run's last lens vectors, where there are any."""
+        last = {r.checkpoint.run: r.name for r in self.kl.snapshot.rows if r.scored and r.layers}
+        if not last:
+            return found
+        layered = await self.kl.atlas.layers(tuple(last.values()))
+        return joined(found, layered)
 
     def cursor_moved(self) -> None:
         """Shows the pairs of the setting under the cursor."""
@@ -224,6 +232,21 @@ class ScaleView(View):
             [r.setting, r.published, r.median, r.q25, r.q75, r.low, r.high, r.n, r.note]
             for r in self.table.rows
         ]
+
+
+def joined(found: Map, layered: Map) -> Map:
+    """The vectors of two maps over the same texts in one; those that both have are taken once."""
+    import numpy as np
+
+    from kltui.analysis.map import Map
+
+    known = set(found.names)
+    rows = [k for k, n in enumerate(layered.names) if n not in known]
+    if not rows or layered.loglik_KN.shape[1] != found.loglik_KN.shape[1]:
+        return found
+    points = found.points + tuple(layered.points[k] for k in rows)
+    loglik_KN = np.concatenate([found.loglik_KN, layered.loglik_KN[rows]])
+    return Map(points, loglik_KN, found.text_bytes_N, None, dict(found.record))
 
 
 VIEW = ScaleView
