@@ -21,6 +21,18 @@ def online_update(
     target_logit: NDArray[np.float32],
     threads: int,
 ) -> None: ...
+def head_logprobs(
+    hidden: NDArray[np.generic],
+    weight: NDArray[np.generic],
+    bias: NDArray[np.float32] | None,
+    targets: NDArray[np.int64],
+    scale: float,
+    softcap: float,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def kl_rows(
+    p: NDArray[np.generic], q: NDArray[np.generic], threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]: ...
 def sum_by_text(
     logp: NDArray[np.float32], text_index: NDArray[np.int64], n_texts: int
 ) -> NDArray[np.float64]: ...

@@ -208,6 +208,82 @@ class OnlineLogSoftmax:
         return np.where(nothing_seen, np.nan, value).astype(np.float32)
 
 
+class Head:
+    """A model's output projection with the log-softmax after it; logits never reach memory.
+
+    >>> head = Head(weight_VD)                                   # doctest: +SKIP
+    >>> head.logprobs(hidden_nD, targets_n)                      # doctest: +SKIP
+
+    `weight_VD` may be float32, float16 or bfloat16 and is read where it lies: keep it alive and unchanged. Products and
+    sums are float32; where weight and hidden states are both bfloat16 and the processor multiplies bfloat16, products
+    are, and sums stay float32. Working memory is about 16 MB at most, whatever V is.
+    """
+
+    def __init__(
+        self,
+        weight_VD: TensorLike,
+        bias_V: TensorLike | None = None,
+        *,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+    ) -> None:
+        self._weight = _matrix(weight_VD, "weight")
+        self._bias: F32 | None = None
+        if bias_V is not None:
+            bias = reference.widened(tensor_view(bias_V, "bias"))
+            if bias.shape != (len(self._weight),):
+                raise ValueError(f"bias must have shape ({len(self._weight)},), not {bias.shape}")
+            self._bias = np.ascontiguousarray(bias, dtype=np.float32)
+        self._scale, self._softcap = _transform(scale, softcap)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Vocabulary and depth."""
+        return self._weight.shape[0], self._weight.shape[1]
+
+    @property
+    def fast(self) -> bool:
+        """Whether this keeps up with a BLAS product: false for the portable kernels and without the extension."""
+        return _core is not None and _core.isa() != "portable"
+
+    def logprobs(self, hidden_nD: TensorLike, targets_n: TensorLike) -> F32:
+        """log p(target) of every row of hidden states in nats, n float32; NaN as in `log_softmax_gather`."""
+        hidden = _matrix(hidden_nD, "hidden")
+        vocabulary, depth = self.shape
+        if hidden.shape[1] != depth:
+            raise ValueError(f"hidden must have {depth} columns as weight has, not {hidden.shape[1]}")
+        targets = _indices(targets_n, "targets", len(hidden), vocabulary)
+        how = (self._scale, self._softcap)
+        if _core is None:
+            return reference.head_logprobs(hidden, self._weight, self._bias, targets, *how)
+        result: F32 = _core.head_logprobs(hidden, self._weight, self._bias, targets, *how, threads())
+        return result
+
+
+class KlRows(NamedTuple):
+    """Of two rows of logits each: exact KL in nats both ways, and whether their most likely tokens are the same."""
+
+    forward: F64
+    reverse: F64
+    same_top: NDArray[np.bool_]
+
+
+def kl_rows(p_nV: TensorLike, q_nV: TensorLike) -> KlRows:
+    """KL(p || q), KL(q || p) and top-1 agreement of the softmax of each pair of rows; both of one dtype.
+
+    A token of -inf in p adds nothing to KL(p || q); one of -inf only in q makes it inf. Rows with NaN or +inf, or of
+    -inf alone, give NaN and no agreement. Of equal maxima the first counts.
+    """
+    p, q = _matrix(p_nV, "p"), _matrix(q_nV, "q")
+    if p.shape != q.shape or p.dtype != q.dtype:
+        raise ValueError(f"q must be {p.dtype} of shape {p.shape} as p is, not {q.dtype} of shape {q.shape}")
+    if _core is None:
+        forward, reverse, same_top = reference.kl_rows(p, q)
+    else:
+        forward, reverse, same_top = _core.kl_rows(p, q, threads())
+    return KlRows(forward, reverse, same_top.astype(np.bool_))
+
+
 def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
     """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without any."""
     logp = tensor_view(logp_n, "logp")

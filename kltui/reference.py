@@ -75,6 +75,37 @@ def online_update(
     target_logit_n[held] = x[held, targets_n[held] - first]
 
 
+def head_logprobs(
+    hidden_nD: NDArray[np.generic],
+    weight_VD: NDArray[np.generic],
+    bias_V: NDArray[np.float32] | None,
+    targets_n: NDArray[np.int64],
+    scale: float,
+    softcap: float,
+) -> NDArray[np.float32]:
+    """log p(target) of every row of hidden states, n float32: the logits of a few rows at a time."""
+    weight = widened(weight_VD)
+    out = np.empty(len(hidden_nD), np.float32)
+    for rows in _row_blocks(len(hidden_nD), len(weight)):
+        with np.errstate(invalid="ignore", over="ignore"):
+            x = widened(hidden_nD[rows]) @ weight.T + (0.0 if bias_V is None else bias_V)
+            x = transformed(x, scale, softcap)
+            out[rows] = x[np.arange(len(x)), targets_n[rows]] - log_sum_exp(x)
+    return out
+
+
+def kl_rows(p_nV: NDArray[np.generic], q_nV: NDArray[np.generic]) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """KL(p || q), KL(q || p) in nats and whether the first maxima agree, n each."""
+    p, q = widened(p_nV), widened(q_nV)
+    with np.errstate(invalid="ignore", over="ignore"):
+        log_p, log_q = p - log_sum_exp(p)[:, None], q - log_sum_exp(q)[:, None]
+        forward = np.where(p == -np.inf, 0.0, np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+        reverse = np.where(q == -np.inf, 0.0, np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+    undefined = np.isnan(log_sum_exp(p)) | np.isnan(log_sum_exp(q))
+    forward[undefined] = reverse[undefined] = np.nan
+    return forward, reverse, (p.argmax(axis=1) == q.argmax(axis=1)) & ~undefined
+
+
 def sum_by_text(logp_n: NDArray[np.float32], text_index_n: NDArray[np.int64], n_texts: int) -> F64:
     """Sum of the log-probabilities of each text, n_texts float64; 0 for a text without any."""
     sums = np.zeros(n_texts, np.float64)

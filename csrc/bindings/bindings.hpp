@@ -19,10 +19,18 @@ using Array = py::array_t<T, py::array::c_style>;
 
 void register_centre(py::module_& m);
 void register_distance(py::module_& m);
+void register_head(py::module_& m);
 void register_info(py::module_& m);
+void register_kl(py::module_& m);
 void register_moments(py::module_& m);
 void register_raster(py::module_& m);
 void register_softmax(py::module_& m);
+
+// Every entry of [0, limit): the kernels index by them.
+inline void require_indices(const int64_t* index, int64_t count, int64_t limit, const char* message) {
+    for (int64_t i = 0; i < count; ++i)
+        if (index[i] < 0 || index[i] >= limit) throw std::invalid_argument(message);
+}
 
 inline void require(bool holds, const char* message) {
     if (!holds) throw std::invalid_argument(message);

@@ -6,6 +6,8 @@ PYBIND11_MODULE(_core, m) {
     kltui::register_softmax(m);
     kltui::register_centre(m);
     kltui::register_distance(m);
+    kltui::register_head(m);
+    kltui::register_kl(m);
     kltui::register_moments(m);
     kltui::register_raster(m);
 }

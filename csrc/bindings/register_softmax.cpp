@@ -4,16 +4,11 @@
 namespace kltui {
 namespace {
 
-void require_targets(const int64_t* target, int64_t count, int64_t vocabulary) {
-    for (int64_t r = 0; r < count; ++r)
-        require(target[r] >= 0 && target[r] < vocabulary, "targets must lie in [0, vocabulary)");
-}
-
 Array<float> log_softmax_gather(const py::array& logits, const Array<int64_t>& targets, float scale,
                                 float softcap, int threads) {
     const Rows rows = rows_of(logits, "logits");
     require(targets.ndim() == 1 && targets.shape(0) == rows.rows, "targets must have one entry per row");
-    require_targets(targets.data(), rows.rows, rows.columns);
+    require_indices(targets.data(), rows.rows, rows.columns, "targets must lie in [0, vocabulary)");
     Array<float> out(rows.rows);
     const int64_t* target = targets.data();
     float* result = out.mutable_data();
@@ -42,7 +37,7 @@ void online_update(const py::array& tile, int64_t first, const Array<int64_t>& t
 Array<double> sum_by_text(const Array<float>& logp, const Array<int64_t>& text_index, int64_t n_texts) {
     const int64_t count = logp.size();
     require(text_index.size() == count, "text_index must have one entry per log-probability");
-    require_targets(text_index.data(), count, n_texts);
+    require_indices(text_index.data(), count, n_texts, "text_index must lie in [0, n_texts)");
     Array<double> out(n_texts);
     double* sums = out.mutable_data();
     const float* values = logp.data();

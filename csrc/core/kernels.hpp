@@ -39,10 +39,9 @@ struct HeadWeights {
     Rows weight;
     const float* bias;
     LogitTransform transform;
-    bool half_products;  // multiply in bf16, accumulate in fp32 (needs AVX512-BF16)
 };
 
-// Where the two-row KL leaves its results, one value per row; any pointer may be null.
+// Where the two-row KL leaves its results, one value per row.
 struct KlRows {
     double* forward;
     double* reverse;
@@ -72,6 +71,17 @@ struct Kernels {
     // (N + 1).
     void (*difference_moments)(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
                                double* second, double* fourth, int threads);
+    // out[r] = log softmax(transform(hidden[r] weight^T + bias))[target[r]], fp32 products and sums.
+    // `workspace` holds head_workspace(...) floats, aligned for double.
+    void (*head_logprobs)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
+                          float* workspace, int threads);
+    // The same from bf16 products with fp32 sums; both operands bf16 with an even depth and stride. Null
+    // where the instruction set has none; callers also ask cpu_has_bf16_products().
+    void (*head_logprobs_bf16)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
+                               float* workspace, int threads);
+    // Per row: KL(p || q) and KL(q || p) of the softmax of two rows of logits in nats, and whether their
+    // maxima stand at the same index. p and q have the same shape and dtype.
+    void (*kl_rows)(const Rows& p, const Rows& q, const KlRows& out, int threads);
 };
 
 // The sums of banded_sqdist are cut into segments by the tensor's size alone, never by the number of threads.
@@ -86,6 +96,20 @@ constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_
 
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {
     return columns + rows * ((columns + 511) / 512 + 1);
+}
+
+// The fused head: largest register tile of any instruction set, groups of panels, rows held packed at a time
+// (8 MB).
+constexpr int64_t kHeadPanel = 32;
+constexpr int64_t kHeadRows = 12;
+constexpr int64_t kHeadGroups = 64;
+constexpr int64_t head_chunk_rows(int64_t depth) {
+    const int64_t rows = (int64_t{1} << 21) / (depth > 0 ? depth : 1) / kHeadRows * kHeadRows;
+    return rows < 96 ? 96 : (rows > 4092 ? 4092 : rows);
+}
+constexpr int64_t head_workspace(int64_t rows, int64_t depth, int64_t threads) {
+    const int64_t n = rows < head_chunk_rows(depth) ? rows : head_chunk_rows(depth);
+    return n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth + threads * (n * 16 + depth * kHeadPanel);
 }
 
 }  // namespace kltui

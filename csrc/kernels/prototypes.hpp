@@ -15,6 +15,13 @@ void double_centre(const double* x, int64_t rows, int64_t columns, const double*
 void banded_sqdist(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads);
 void difference_moments(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
                         double* second, double* fourth, int threads);
+void head_logprobs(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
+                   float* workspace, int threads);
+#if defined(__AVX512F__)
+void head_logprobs_bf16(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
+                        float* workspace, int threads);
+#endif
+void kl_rows(const Rows& p, const Rows& q, const KlRows& out, int threads);
 
 }  // namespace KLTUI_ISA
 }  // namespace kltui

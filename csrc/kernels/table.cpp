@@ -9,8 +9,19 @@ namespace KLTUI_ISA {
 
 extern const Kernels table;
 const Kernels table = {
-    KLTUI_TEXT(KLTUI_ISA), log_softmax_gather, online_update,
-    double_centre,         banded_sqdist,      difference_moments,
+    KLTUI_TEXT(KLTUI_ISA),
+    log_softmax_gather,
+    online_update,
+    double_centre,
+    banded_sqdist,
+    difference_moments,
+    head_logprobs,
+#if defined(__AVX512F__)
+    head_logprobs_bf16,
+#else
+    nullptr,
+#endif
+    kl_rows,
 };
 
 }  // namespace KLTUI_ISA

@@ -1,0 +1,105 @@
+// Exact KL divergence between the next-token distributions of two rows of logits, both ways, and whether
+// their tops agree.
+//
+// Two passes: maxima, then sums over the row that is in cache by now. With u = p - max p and v = q - max q,
+// KL(p || q) = sum e^u (u - v) / sum e^u - log sum e^u + log sum e^v. Sums per lane over one block in fp32,
+// across blocks in fp64.
+#include "elementary.hpp"
+#include "prototypes.hpp"
+
+namespace kltui {
+namespace KLTUI_ISA {
+namespace {
+
+constexpr int64_t kBlock = 2048;
+
+struct Top {
+    float value;
+    int64_t index;
+};
+
+template <class Load>
+KLTUI_INLINE FloatV load_up_to(const typename Load::Element* x, int64_t left) {
+    return left >= kLanes ? Load::full(x) : load_partial<Load>(x, left, -kInfinity);
+}
+
+// The largest entry and the first place where it stands; index -1 for a row without any above -inf.
+template <class Load>
+Top find_top(const typename Load::Element* x, int64_t columns) {
+    Top top{-kInfinity, -1};
+    for (int64_t start = 0; start < columns; start += kBlock) {
+        const int64_t end = start + kBlock < columns ? start + kBlock : columns;
+        FloatV best = splat(-kInfinity);
+        for (int64_t j = start; j < end; j += kLanes)
+            best = larger(load_up_to<Load>(x + j, end - j), best);
+        const float here = largest_lane(best);
+        if (here > top.value) top = {here, start};
+    }
+    if (top.index < 0) return top;
+    while (load_one<Load>(x + top.index) != top.value)
+        ++top.index;
+    return top;
+}
+
+struct Sums {
+    double p, q, forward, reverse;
+};
+
+// Adds weight * difference where x is above -inf: a token without probability adds nothing.
+KLTUI_INLINE FloatV weighted(FloatV x, FloatV weight, FloatV difference) {
+    const FloatV term = weight * difference;
+    return x == -kInfinity ? FloatV{} : term;
+}
+
+template <class Load>
+KLTUI_INLINE void add_block(const typename Load::Element* p, const typename Load::Element* q, int64_t count,
+                            float top_p, float top_q, Sums& sums) {
+    FloatV sum_p = {}, sum_q = {}, forward = {}, reverse = {};
+    for (int64_t j = 0; j < count; j += kLanes) {
+        const FloatV u = load_up_to<Load>(p + j, count - j) - top_p;
+        const FloatV v = load_up_to<Load>(q + j, count - j) - top_q;
+        const FloatV weight_u = exp_of(u), weight_v = exp_of(v);
+        sum_p += weight_u;
+        sum_q += weight_v;
+        forward += weighted(u, weight_u, u - v);
+        reverse += weighted(v, weight_v, v - u);
+    }
+    sums.p += sum_lanes(sum_p);
+    sums.q += sum_lanes(sum_q);
+    sums.forward += sum_lanes(forward);
+    sums.reverse += sum_lanes(reverse);
+}
+
+template <class Load>
+void kl_of_rows(const Rows& p, const Rows& q, const KlRows& out, int threads) {
+    const auto* data_p = static_cast<const typename Load::Element*>(p.data);
+    const auto* data_q = static_cast<const typename Load::Element*>(q.data);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < p.rows; ++r) {
+        const auto* row_p = data_p + r * p.row_stride;
+        const auto* row_q = data_q + r * q.row_stride;
+        const Top top_p = find_top<Load>(row_p, p.columns), top_q = find_top<Load>(row_q, p.columns);
+        Sums sums{};
+        for (int64_t start = 0; start < p.columns; start += kBlock) {
+            const int64_t left = p.columns - start;
+            add_block<Load>(row_p + start, row_q + start, left < kBlock ? left : kBlock, top_p.value,
+                            top_q.value, sums);
+        }
+        const double shift = __builtin_log(sums.p) - __builtin_log(sums.q);
+        const bool defined = top_p.index >= 0 && top_q.index >= 0;
+        out.forward[r] = defined ? sums.forward / sums.p - shift : __builtin_nan("");
+        out.reverse[r] = defined ? sums.reverse / sums.q + shift : __builtin_nan("");
+        out.same_top[r] = defined && shift == shift && top_p.index == top_q.index;
+    }
+}
+
+}  // namespace
+
+void kl_rows(const Rows& p, const Rows& q, const KlRows& out, int threads) {
+    if (p.dtype == Float::f32) return kl_of_rows<LoadF32>(p, q, out, threads);
+    if (p.dtype == Float::bf16) return kl_of_rows<LoadBf16>(p, q, out, threads);
+    kl_of_rows<LoadF16>(p, q, out, threads);
+}
+
+}  // namespace KLTUI_ISA
+}  // namespace kltui
