@@ -17,6 +17,7 @@ PAPER_INTERVAL = 1000  # steps between neighbours
 PAPER_AFTER = 2000  # end steps beyond this
 PAPER_WINDOW = 50  # first and last neighbours of each run
 ENOUGH_PAIRS = 1000
+ENOUGH_RELATED = 10  # (child, parent) pairs from which the published rule for random pairs is used
 
 _SEED_IN_NAME = re.compile(r"[-_.]?seed[-_.]?\d+$", re.IGNORECASE)
 _EIGHT = re.compile(r"8[-_]?bit|int8|q8", re.IGNORECASE)
@@ -49,7 +50,7 @@ def pretraining_runs(points: Sequence[Point]) -> list[Run]:
     """Runs without a parent, in order of appearance; `last` maps each step (None too) to its row."""
     at: dict[str, dict[int | None, int]] = {}
     for row, p in enumerate(points):
-        if p.layer is None and p.quantization == "none" and not p.parent and "null" not in p.tags:
+        if _is_plain(p) and not p.parent:
             at.setdefault(p.run, {})[p.step] = row
     lines = {t.run: t for t in trajectories(points) if points[t.rows[0]].quantization == "none"}
     runs = []
@@ -155,10 +156,8 @@ def quantization_pairs(points: Sequence[Point], bits: int) -> Pairs:
 
 def parent_pairs(points: Sequence[Point]) -> Pairs:
     """(parent, child) for every fine-tuned model, the last checkpoint of each; merges are left out."""
-    plain = [(row, p) for row, p in enumerate(points) if p.layer is None and p.quantization == "none"]
-    final: dict[str, int] = {}
-    for row, p in sorted(plain, key=lambda rp: -1 if rp[1].step is None else rp[1].step):
-        final[p.run] = row
+    plain = [(row, p) for row, p in enumerate(points) if _is_plain(p)]
+    final = _final_rows(points)
     by_name = {**final, **{p.base: row for row, p in plain}}
     found, merges = [], 0
     for row, p in plain:
@@ -174,62 +173,66 @@ def parent_pairs(points: Sequence[Point]) -> Pairs:
 
 
 def random_pairs(points: Sequence[Point], *, within_type: bool, seed: int = 0) -> Pairs:
-    """Random pairs of models, within each type or over all: as many as there are (child, parent) pairs.
+    """Random pairs of models, within each type or over all, drawn with a fixed seed.
 
-    Without such pairs: of the last checkpoints of all runs, every pair or 1,000 of them.
+    As published: as many as there are (child, parent) pairs, among the models of those. With fewer than ten of
+    them: of the last checkpoints of all runs, every pair or 1,000 of them.
     """
-    related = parent_pairs(points).pairs
     rng = random.Random(seed)
-    if related:
-        groups: dict[str, list[Pair]] = {}
-        for pair in related:
-            groups.setdefault(points[pair[1]].type, []).append(pair)
-        return _drawn(groups, within_type, rng)
-    final = sorted({_last_row(r) for r in pretraining_runs(points)})
-    kinds = {points[k].type for k in final}
-    if within_type:
-        every = [c for c in combinations(final, 2) if points[c[0]].type == points[c[1]].type != ""]
+    related = parent_pairs(points).pairs
+    if len(related) >= ENOUGH_RELATED:
+        found, note = _as_published(points, related, within_type, rng)
     else:
-        every = list(combinations(final, 2)) if len(kinds) > 1 else []
-    if not every:
-        need = "two models of one type" if within_type else "models of two or more types"
-        return Pairs((), f"needs {need}")
-    chosen = every if len(every) <= ENOUGH_PAIRS else rng.sample(every, ENOUGH_PAIRS)
-    return Pairs(tuple(chosen), "pairs of the runs' last checkpoints (no fine-tuned models to draw from)")
+        found, note = _every_pair(points, within_type, rng)
+    if not found:
+        return Pairs(
+            (), f"needs {'two models of one type' if within_type else 'models of two or more types'}"
+        )
+    return Pairs(tuple(found), note)
 
 
-def _drawn(groups: dict[str, list[Pair]], within_type: bool, rng: random.Random) -> Pairs:
-    """Random pairs among the models of the (child, parent) pairs, grouped by type."""
+def _as_published(
+    points: Sequence[Point], related: Sequence[Pair], within_type: bool, rng: random.Random
+) -> tuple[list[Pair], str]:
+    groups: dict[str, list[Pair]] = {}
+    for pair in related:
+        groups.setdefault(points[pair[1]].type, []).append(pair)
+    if not within_type:
+        everyone = sorted({k for pair in related for k in pair})
+        found = [_two(rng, everyone) for _ in related] if len(groups) > 1 else []
+        return found, "random pairs over all types, as many as (child, parent) pairs"
     models = {kind: sorted({k for pair in pairs for k in pair}) for kind, pairs in groups.items()}
-    found: list[Pair] = []
+    found = [_two(rng, models[kind]) for kind, pairs in groups.items() if kind for _ in pairs]
+    return found, "random pairs within each type, as many as (child, parent) pairs"
+
+
+def _every_pair(points: Sequence[Point], within_type: bool, rng: random.Random) -> tuple[list[Pair], str]:
+    final = sorted(_final_rows(points).values())
+    every = list(combinations(final, 2))
     if within_type:
-        for kind, pairs in groups.items():
-            if len(models[kind]) > 2:
-                found += [_two(rng, models[kind]) for _ in pairs]
-        note, need = (
-            "random pairs within each type, as many as (child, parent) pairs",
-            "three related models of a type",
-        )
-    else:
-        everyone = sorted({k for ks in models.values() for k in ks})
-        if len(groups) > 1:
-            found = [_two(rng, everyone) for pairs in groups.values() for _ in pairs]
-        note, need = (
-            "random pairs over all types, as many as (child, parent) pairs",
-            "fine-tuned models of two types",
-        )
-    return Pairs(tuple(found), f"{note}, seed fixed" if found else f"needs {need}")
+        every = [(a, b) for a, b in every if points[a].type == points[b].type != ""]
+    elif len({points[k].type for k in final}) < 2:
+        every = []
+    chosen = every if len(every) <= ENOUGH_PAIRS else rng.sample(every, ENOUGH_PAIRS)
+    return chosen, "pairs of the runs' last checkpoints (too few fine-tuned models to draw from)"
+
+
+def _final_rows(points: Sequence[Point]) -> dict[str, int]:
+    """Row of each run's last checkpoint, final layer, not quantised."""
+    final: dict[str, int] = {}
+    plain = [(-1 if p.step is None else p.step, k) for k, p in enumerate(points) if _is_plain(p)]
+    for _, row in sorted(plain):
+        final[points[row].run] = row
+    return final
+
+
+def _is_plain(p: Point) -> bool:
+    return p.layer is None and p.quantization == "none" and "null" not in p.tags
 
 
 def _two(rng: random.Random, rows: Sequence[int]) -> Pair:
     a, b = rng.sample(rows, 2)
     return a, b
-
-
-def _last_row(run: Run) -> int:
-    if None in run.last:
-        return run.last[None]
-    return run.last[max(s for s in run.last if s is not None)]
 
 
 def layer_pairs(points: Sequence[Point]) -> Pairs:

@@ -16,7 +16,7 @@ from kltui.analysis.kl import LN2
 
 Array = NDArray[np.float64]
 
-_NULL_DIMS = 2048
+_NULL_DIMS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def against_null(
 ) -> AgainstNull:
     """A run's shape beside that of `walks` random walks with its step lengths.
 
-    The walks take place in at most 2,048 dimensions, which at that many a walk's shape no longer notices.
+    The walks take place in at most 1,024 dimensions, which at that many a walk's shape no longer notices.
     """
     own = shape(run, L_TN, text_bytes_N)
     q = _scaled(L_TN, text_bytes_N)

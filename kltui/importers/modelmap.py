@@ -23,6 +23,10 @@ Values = NDArray[np.float64]
 PYTHIA_STEPS = (0, *(2**k for k in range(10)), *range(1000, 144_000, 1000))
 VECTOR_FIELDS = ("raw_log-likelihood-10k", "log-likelihood-10k", "log-likelihood")
 SCORE_PREFIX = "score_v1_"
+_LAYOUTS = (
+    "layouts that are read: {name: vector}, {run: {step: vector}}, {model: {layer: vector}}, a matrix with "
+    "model_list.json, a list of records with model_name and log-likelihood-10k"
+)
 
 _EIGHT = re.compile(r"8[-_]?bit", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit", re.IGNORECASE)
@@ -49,9 +53,7 @@ def read_vectors_pickle(path: Path, names: Sequence[str] = ()) -> Imported:
         if names and len(data) == len(names):
             return _by_name(path, dict(zip(names, data, strict=True)))
         return Imported((ImportedVector(lineage(path.stem), _vector(data, path, path.stem)),))
-    raise ImportFormatError(
-        f"{safe_text(str(path))} holds no vectors", "see the README for the layouts that are read"
-    )
+    raise ImportFormatError(f"{safe_text(str(path))} holds no vectors", _LAYOUTS)
 
 
 def _quantization(path: Path) -> str:
@@ -115,7 +117,7 @@ def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
         if not isinstance(name, str) or vector is None:
             raise ImportFormatError(
                 f"{safe_text(str(path))}: record {i} has no model_name, or none of {', '.join(VECTOR_FIELDS)}",
-                "see the README for the layouts that are read",
+                _LAYOUTS,
             )
         point = replace(lineage(name), parent=_base_model(row.get("tags")))
         if isinstance(row.get("model_type"), str):

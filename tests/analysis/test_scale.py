@@ -109,15 +109,27 @@ def family(kind: str, n: int) -> list[Point]:
 
 
 def test_fine_tuning_within_type_and_random() -> None:
-    points = [*family("llama", 4), *family("gpt2", 2), point("merge", type="llama", parent="llama,gpt2")]
+    points = [*family("llama", 7), *family("gpt2", 4), point("merge", type="llama", parent="llama,gpt2")]
     r = rows(points)
-    assert r["fine-tuning"].n == 6
+    assert r["fine-tuning"].n == 11
     assert ("llama", "llama-ft3") in r["fine-tuning"].pairs
     assert "1 merges left out" in r["fine-tuning"].note
-    assert r["within type"].n == r["random"].n == 6
+    assert r["within type"].n == r["random"].n == 11
     kind = {p.name: p.type for p in points}
-    assert all(kind[a] == kind[b] and a != b for a, b in r["within type"].pairs)
+    within = [kind[a] for a, b in r["within type"].pairs if kind[a] == kind[b] and a != b]
+    assert sorted(within) == ["gpt2"] * 4 + ["llama"] * 7
     assert rows(points)["random"].pairs == r["random"].pairs
+    assert "as many as (child, parent) pairs" in r["random"].note
+    assert not any("merge" in pair for pair in r["random"].pairs)
+
+
+def test_few_fine_tuned_models_are_paired_with_all_others() -> None:
+    points = [*family("llama", 2), *(point("base", t, type="gpt2") for t in (0, 10))]
+    r = rows(points)
+    assert r["fine-tuning"].n == 2
+    assert r["within type"].n == 3
+    assert r["random"].n == 6
+    assert ("llama", "base@10") in r["random"].pairs
 
 
 def test_a_fine_tune_of_a_run_is_compared_with_its_last_checkpoint() -> None:
