@@ -74,7 +74,7 @@ class TextTable(Table):
             Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
             Cell(f"{by:+.2f}", "accent" if by > 0 else "warning"),
             Cell(self.domains[text] if text < len(self.domains) else "", "muted"),
-            Cell(snippet.strip(), "faint"),
+            Cell(" ".join(snippet.split()), "faint"),
         ]
 
     def moved(self) -> None:
