@@ -6,17 +6,35 @@ import difflib
 import hashlib
 import json
 import tomllib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from kltui.errors import UsageError
 from kltui.scoring.settings import ScoringSettings
 
 Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
+
+
+def _without_controls(value: str) -> str:
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        raise ValueError("no control characters, please")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_without_controls)]
 
 
 class _Table(BaseModel):
@@ -26,7 +44,7 @@ class _Table(BaseModel):
 class CorpusTable(_Table):
     """`[corpus]`: where the texts come from and how many are drawn."""
 
-    source: str = Field(min_length=1)
+    source: Line = Field(min_length=1)
     chunk: bool = False
     max_bytes: int = Field(default=1024, ge=4)
     min_bytes: int = Field(default=256, ge=0)
@@ -37,16 +55,16 @@ class CorpusTable(_Table):
 class ModelTable(_Table):
     """One `[[models]]` entry: a folder (`path`) or a hub repository (`repo`, `revisions`)."""
 
-    path: str = ""
-    repo: str = ""
-    revisions: tuple[str, ...] = ()
+    path: Line = ""
+    repo: Line = ""
+    revisions: tuple[Line, ...] = ()
     quantization: tuple[Quantization, ...] = ("none",)
-    run: str = ""
-    seed: int | None = None
-    size: str = ""
-    type: str = ""
-    parent: str = ""
-    tags: tuple[str, ...] = ()
+    run: Line = ""
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    size: Line = ""
+    type: Line = ""
+    parent: Line = ""
+    tags: tuple[Line, ...] = ()
 
     @field_validator("quantization", "revisions", mode="before")
     @classmethod
@@ -95,7 +113,7 @@ class EngineTable(_Table):
 class JobFile(_Table):
     """A whole job. `models` may be empty only in a job that is being written."""
 
-    workspace: str = Field(min_length=1)
+    workspace: Line = Field(min_length=1)
     corpus: CorpusTable
     models: tuple[ModelTable, ...] = Field(min_length=1)
     scoring: ScoringTable = ScoringTable()
@@ -105,7 +123,11 @@ class JobFile(_Table):
         """The same job with every path absolute, `base` being the folder that the job file lies in."""
 
         def absolute(path: str) -> str:
-            return str((base / Path(path).expanduser()).resolve()) if path else ""
+            try:
+                return str((base / Path(path).expanduser()).resolve()) if path else ""
+            except (OSError, RuntimeError) as error:  # a name too long, the home of nobody, links in a circle
+                reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise UsageError(f"{path[:200]} cannot be a path: {reason}") from None
 
         source = self.corpus.source if self.corpus.source == "demo" else absolute(self.corpus.source)
         return self.model_copy(
@@ -141,7 +163,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
         raise UsageError(f"cannot read the job file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", "TOML files are UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(
             f"{path} is not valid TOML: {error}", "Strings need quotes; tables are written [like.this]."
         ) from None
@@ -187,7 +209,7 @@ def _value(text: str) -> Any:
     """`text` read as a TOML value where it is one, else as the string it is."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -35,6 +35,8 @@ def make_plan(job: JobFile) -> Plan:
             checkpoints += checkpoints_from_entry(_entry(model))
         except KltuiError as error:
             mistakes.append(f"models[{number}]: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        except OSError as error:
+            mistakes.append(f"models[{number}]: {(error.filename or '')[:200]}: {error.strerror}")
     mistakes += _collisions(checkpoints)
     try:
         corpus = _corpus(job)
