@@ -146,7 +146,15 @@ def load_model(
         "output_loading_info": True,
         **quantize.options(quantization, picked, device),
     }
-    model, info = _from_pretrained(folder, options)
+    try:
+        model, info = _from_pretrained(folder, options)
+    except KltuiError as error:
+        if not quantize.is_quantized(quantization):
+            raise
+        raise KltuiError(
+            f"{error.message} (as {quantization})",
+            "does it load unquantised? Not every family can be quantised so",
+        ) from error
     notes += _check_complete(folder, info)
     if not quantize.is_quantized(quantization):
         model.to(device)

@@ -47,6 +47,7 @@ def _plain_linears(model: Any, head: Any) -> list[Any]:
         for module in model.modules()
         if type(module) is torch.nn.Linear
         and module is not head
+        and type(module.weight.data) is torch.Tensor  # torchao's are its own kind
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
         and "forward" not in module.__dict__

@@ -31,6 +31,8 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
     if not is_quantized(quantization):
         return {}
     _require(quantization)
+    if quantization == "torchao-int4" and device.type == "cpu":
+        raise KltuiError("torchao has no int4 products on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here")
     config = _bitsandbytes(quantization, dtype) if quantization.startswith("bnb") else _torchao(quantization)
     return {"quantization_config": config, "device_map": {"": str(device)}}
 

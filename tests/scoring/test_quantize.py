@@ -48,3 +48,18 @@ def test_unknown_names_list_the_known_ones(tmp_path):
     with pytest.raises(KltuiError, match="unknown quantization 'int3'") as caught:
         score(folder, "int3")
     assert "bnb-nf4" in caught.value.hint
+
+
+def test_torchao_int8_on_the_cpu(tmp_path):
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    folder = write_model(tmp_path / "m", "llama", hidden_size=64, intermediate_size=128)
+    exact, near = score(folder, "none"), score(folder, "torchao-int8", layers="all")
+    error = np.abs(exact.vectors[0].loglik_N - near.vectors[0].loglik_N)
+    assert 1e-4 < np.nanmax(error) < 2.0 and near.key["torchao"]
+
+
+def test_torchao_int4_says_that_a_cpu_has_none(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "m", "gpt_neox")
+    monkeypatch.setattr(quantize, "find_spec", lambda _: object())
+    with pytest.raises(KltuiError, match="no int4 products on a CPU"):
+        score(folder, "torchao-int4")
