@@ -84,8 +84,8 @@ def _state_folder() -> Path:
 
 def _say_what_goes_on(running: int, path: Path | None) -> None:
     if running:
-        what = "job goes" if running == 1 else "jobs go"
-        sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows them again.\n")
+        what, them = ("job goes", "it") if running == 1 else ("jobs go", "them")
+        sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
 
 
 def _ended(code: int) -> int:

@@ -232,6 +232,7 @@ class JobsView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.job_id: int | None = None
+        self._newest = -1
         self.following = True
         self.list, self.items = JobList(), JobItems()
         self.log_pane = TextPane("Log", self._log_lines)
@@ -261,8 +262,9 @@ class JobsView(View):
     def update_data(self) -> None:
         """Keeps the cursor on its job when newer ones appear, and the log at its end."""
         ids = [job.id for job in self.kl.snapshot.jobs]
-        if self.job_id is None and ids:
-            self.job_id = ids[0]
+        if ids and ids[0] != self._newest:
+            # A job that has just begun is what one came here to see.
+            self.job_id = self._newest = ids[0]
         if self.job_id in ids:
             self.list.cursor = ids.index(self.job_id)
         self.items.display = bool(ids)

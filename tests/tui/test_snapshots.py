@@ -1,0 +1,93 @@
+"""Pictures of the screens at three sizes, on the fixed workspace.
+
+After a change that is meant: `pytest tests/tui/test_snapshots.py --snapshot-update`, and look at them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace
+from textual.pilot import Pilot
+
+from kltui.errors import StoreError
+from kltui.tui.interface import KltuiApp
+
+SHOTS = [
+    ("registry", "", (80, 24)),
+    ("registry", "j j a j b space", (120, 40)),
+    ("jobs", "2", (80, 24)),
+    ("jobs", "2", (120, 40)),
+    ("map", "3", (80, 24)),
+    ("map", "3 ] ] ]", (120, 40)),
+    ("map", "3", (200, 60)),
+    ("diffusion", "4", (120, 40)),
+    ("matrix", "5 j l l", (120, 40)),
+    ("compare", "a j j b c", (120, 40)),
+    ("layers", "7", (80, 24)),
+    ("scale", "8 j", (120, 40)),
+    ("help", "question_mark", (80, 24)),
+]
+
+
+@pytest.fixture(autouse=True)
+def fixed_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same clock everywhere: jobs show when they began."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def fixed_picture(app: KltuiApp) -> Callable[[str], object]:
+    """Coordinates by formula, so that no linear algebra library can move a dot."""
+
+    async def picture(method: str) -> object:
+        found = await app.atlas.map()
+        runs = {p.run: i for i, p in enumerate({p.run: p for p in found.points}.values())}
+        along = [np.log1p(p.step or 0) / 7.5 for p in found.points]
+        turn = [0.9 * i + 2.2 * t for t, i in zip(along, (runs[p.run] for p in found.points), strict=True)]
+        xy = np.array([(t * np.cos(a), t * np.sin(a)) for t, a in zip(along, turn, strict=True)])
+        return found, xy
+
+    return picture
+
+
+async def settle(pilot: Pilot[int], keys: str) -> None:
+    """Presses the keys and waits until nothing is being computed."""
+    app = pilot.app
+    assert isinstance(app, KltuiApp)
+    while not app.snapshot.loaded:
+        await pilot.pause(0.02)
+    for key in keys.split():
+        await pilot.press(key)
+    for _ in range(3):
+        await pilot.pause(0.05)
+        await app.workers.wait_for_complete()
+    await pilot.pause(0.1)
+
+
+@pytest.mark.parametrize(("name", "keys", "size"), SHOTS, ids=[f"{n}-{w}x{h}" for n, _, (w, h) in SHOTS])
+def test_screen(
+    snap_compare: Callable[..., bool],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    keys: str,
+    size: tuple[int, int],
+) -> None:
+    app = KltuiApp(Path("/workspaces/demo"), opener=lambda _: FakeWorkspace())  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(app.atlas, "picture", fixed_picture(app))
+    assert snap_compare(app, terminal_size=size, run_before=lambda pilot: settle(pilot, keys))
+
+
+def test_empty_workspace(snap_compare: Callable[..., bool]) -> None:
+    def opener(_: Path) -> FakeWorkspace:
+        raise StoreError("there is no workspace here", "")
+
+    app = KltuiApp(Path("/workspaces/new"), opener=opener)  # type: ignore[arg-type]
+    assert snap_compare(app, terminal_size=(80, 24), run_before=lambda pilot: settle(pilot, ""))
