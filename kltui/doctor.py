@@ -164,6 +164,8 @@ def _workspace(folder: Path) -> Iterator[Finding]:
             yield Finding("writer", "ok", f"process {writer.pid} on {safe_text(writer.host)}, {state}")
         scored = sum(row.scored for row in store.checkpoints.all())
         yield Finding("scored", "ok", f"{scored} checkpoints, {len(store.corpora.all())} corpora")
+    except KltuiError as error:
+        yield Finding("workspace", "wrong", safe_text(error.message), safe_text(error.hint))
     finally:
         store.close()
     if not os.access(folder, os.W_OK):
