@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from kltui.errors import UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper
@@ -246,7 +246,13 @@ class Batch:
         if not any(self._checkpoint(i).source == source for i in self._left):
             from kltui.registry.hub import free
 
-            free(replace(source, commit=self._ready[index].commit) if index in self._ready else source)
+            try:
+                free(replace(source, commit=self._ready[index].commit) if index in self._ready else source)
+            except (KltuiError, OSError, ValueError) as error:
+                # What could not be freed only takes space; the next fetch says when there is too little.
+                self._narrator.say(
+                    f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow"
+                )
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]
