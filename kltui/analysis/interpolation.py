@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -82,10 +83,10 @@ def _stretches(tensors: Sequence[TensorFile]) -> Iterator[list[Array]]:
 def interpolate(tensors: Sequence[TensorFile], a: float, b: float) -> Bytes:
     """Raw bytes of (1 - a - b) theta_0 + a theta_1 + b theta_2 of one tensor, in theta_0's dtype.
 
-    What is no float (a mask, a counter) is theta_0's. The corner a = b = 0 is theta_0 bit for bit.
+    What is no float (a mask, a counter), or comes alone, is theta_0's. The corner a = b = 0 is theta_0 bit for bit.
     """
     base = tensors[0]
-    if (a, b) == (0.0, 0.0) or base.dtype not in FLOATS:
+    if (a, b) == (0.0, 0.0) or len(tensors) == 1 or base.dtype not in FLOATS:
         return np.asarray(base.data)
     out: Bytes = np.empty(base.data.nbytes, dtype=np.uint8)
     width, at = BITS[base.dtype] // 8, 0
@@ -94,6 +95,23 @@ def interpolate(tensors: Sequence[TensorFile], a: float, b: float) -> Bytes:
         out[at : at + len(x0) * width] = raw
         at += len(x0) * width
     return out
+
+
+def interpolated(
+    base: Mapping[str, TensorFile],
+    one: Mapping[str, TensorFile],
+    two: Mapping[str, TensorFile],
+    a: float,
+    b: float,
+) -> list[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]]:
+    """What `kltui.registry.tensors.write_tensors` takes to write the model at (a, b): each tensor made in its turn."""
+    models = [parameters(m) for m in (base, one, two)]
+    check_same_parameters(models, ("the base", "the first model", "the second model"))
+    entries = []
+    for name, t in base.items():
+        mixed = [m[name] for m in models] if name in models[0] else [t]
+        entries.append((name, t.dtype, t.shape, partial(interpolate, mixed, a, b)))
+    return entries
 
 
 def from_float64(values: Array, dtype: str) -> Bytes:

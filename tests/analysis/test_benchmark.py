@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from kltui.analysis.benchmark import leakage, predict
-from kltui.analysis.interpolation import InnerProducts, from_float64, grid, inner_products, interpolate
+from kltui.analysis.interpolation import (
+    InnerProducts,
+    from_float64,
+    grid,
+    inner_products,
+    interpolate,
+    interpolated,
+)
 from kltui.analysis.kl import double_centre
 from kltui.analysis.weights import as_float64
 from kltui.errors import KltuiError
@@ -135,6 +142,21 @@ def test_interpolated_weights(tmp_path: Path, dtype: str) -> None:
     want = 0.4 * theta[0] + 0.2 * theta[1] + 0.4 * theta[2]
     half_step = {"F64": 1e-15, "F32": 6e-8, "F16": 5e-4, "BF16": 4e-3}[dtype]
     np.testing.assert_allclose(mixed, want, atol=half_step, rtol=half_step)
+
+
+def test_interpolated_files(tmp_path: Path) -> None:
+    opened = [open_tensors(f) for f in models(tmp_path, "F32")]
+    for a, b in ((0.0, 0.0), (0.2, 0.6)):
+        folder = tmp_path / f"{a}_{b}"
+        folder.mkdir()
+        write_tensors(folder / "model.safetensors", interpolated(*opened, a, b))
+        found = open_tensors(folder)
+        assert found.keys() == opened[0].keys()
+        for name, t in found.items():
+            parts = [as_float64(o[name].data, "F32") for o in opened]
+            want = (1 - a - b) * parts[0] + a * parts[1] + b * parts[2]
+            np.testing.assert_array_equal(as_float64(t.data, "F32"), want.astype(np.float32))
+            assert t.shape == opened[0][name].shape
 
 
 def test_inner_products_of_files(tmp_path: Path) -> None:

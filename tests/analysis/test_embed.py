@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.manifold  # noqa: F401 - before the threads are limited
 
 from kltui.analysis.embed import (
     classical_mds,
