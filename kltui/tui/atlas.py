@@ -10,7 +10,6 @@ from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.jobs.process import python_command
 from kltui.tui.data import Reader, Snapshot
 
 if TYPE_CHECKING:
@@ -128,6 +127,8 @@ class Atlas:
 
     def _run_child(self, scores: Array) -> Array:
         import numpy as np
+
+        from kltui.jobs.process import python_command
 
         data = io.BytesIO()
         np.save(data, scores)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from kltui.errors import KltuiError, StoreError
-from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
 
 if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
     from kltui.workspace import Workspace
 
 Result = TypeVar("Result")

@@ -6,11 +6,14 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
-from kltui.store.rows import CheckpointRow
 
-Test = Callable[[CheckpointRow], bool]
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow
+
+Test = Callable[["CheckpointRow"], bool]
 
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
 _NUMBER = re.compile(r"^(step|layers|seed|loglik)(>=|<=|>|<|=)(-?\d+(?:\.\d+)?)([kM]?)$")

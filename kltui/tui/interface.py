@@ -43,8 +43,8 @@ class KltuiApp(App[int], inherit_bindings=False):
     ALLOW_SELECT = False
     CSS = (
         """
-    Screen { background: #1c1c1c; overflow: hidden hidden; }
-    App.-light Screen { background: #eeeeee; }
+    MainScreen { background: #1c1c1c; overflow: hidden hidden; }
+    App.-light MainScreen { background: #eeeeee; }
     Input { background: #303030; color: #d0d0d0; }
     App.-light Input { background: #d0d0d0; color: #262626; }
     """

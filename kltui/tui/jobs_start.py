@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.registry.checkpoint import HubSource
 from kltui.safe import safe_text
-from kltui.store.rows import CheckpointRow, JobRow
 from kltui.tui import prompts
 
 if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
     from kltui.registry.presets import Preset
+    from kltui.store.rows import CheckpointRow, JobRow
     from kltui.tui.interface import KltuiApp
 
 Entry = dict[str, Any]
@@ -35,6 +34,8 @@ def job_of(workspace: Path, entries: Sequence[Entry], corpus: Entry, scoring: En
 
 def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     """[[models]] tables that name exactly these checkpoints, one table each, hub revisions of a run joined."""
+    from kltui.registry.checkpoint import HubSource
+
     entries: dict[tuple[Any, ...], Entry] = {}
     for row in rows:
         c = row.checkpoint

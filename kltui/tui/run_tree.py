@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kltui.store.rows import CheckpointRow
 from kltui.tui.canvas import Span
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.welcome import welcome
+
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow
 
 STATUS = {
     "scored": ("●", "*", "muted"),

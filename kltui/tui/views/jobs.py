@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.store.rows import JobItemRow, JobRow
 from kltui.tui import jobs_start, prompts
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
+
+if TYPE_CHECKING:
+    from kltui.store.rows import JobItemRow, JobRow
 
 INK = {
     "queued": "muted",

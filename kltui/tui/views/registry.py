@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from kltui.registry.checkpoint import LocalSource
-from kltui.store.rows import CheckpointRow
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.run_tree import RunTree, TreeLine
 from kltui.tui.views.base import ColumnOfPanes, View
+
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow
 
 
 class RegistryView(View):
@@ -51,6 +53,8 @@ class RegistryView(View):
         return self._facts(facts)
 
     def _checkpoint_details(self, row: CheckpointRow, width: int) -> list[list[Span]]:
+        from kltui.registry.checkpoint import LocalSource
+
         c, look = row.checkpoint, self.look
         facts = [
             ("name", row.name),
