@@ -107,7 +107,7 @@ def interpolated(
     """What `kltui.registry.tensors.write_tensors` takes to write the model at (a, b): each tensor made in its turn."""
     models = [parameters(m) for m in (base, one, two)]
     check_same_parameters(models, ("the base", "the first model", "the second model"))
-    entries = []
+    entries: list[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]] = []
     for name, t in base.items():
         mixed = [m[name] for m in models] if name in models[0] else [t]
         entries.append((name, t.dtype, t.shape, partial(interpolate, mixed, a, b)))
