@@ -64,16 +64,20 @@ def threads() -> int:
 
 
 def info() -> dict[str, object]:
-    """What this build can do here: extension, instruction set in use and supported ones, threads."""
-    if _core is None:
-        return {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False, "threads": 1}
-    return {
-        "extension": True,
-        "isa": _core.isa(),
-        "supported": _core.supported_isas(),
-        "bf16_products": _core.has_bf16_products(),
-        "threads": threads(),
-    }
+    """What this build can do here: extension, instruction set in use and supported ones, threads, CUDA devices."""
+    known: dict[str, object] = {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False}
+    if _core is not None:
+        known = {
+            "extension": True,
+            "isa": _core.isa(),
+            "supported": _core.supported_isas(),
+            "bf16_products": _core.has_bf16_products(),
+        }
+    try:
+        from kltui import _cuda
+    except ImportError:
+        return known | {"threads": threads(), "cuda_extension": False, "cuda_devices": 0}
+    return known | {"threads": threads(), "cuda_extension": True, "cuda_devices": _cuda.device_count()}
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------
