@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "open"]
 
 
-def open(path: str | PathLike[str]) -> Workspace:  # noqa: A001 - reads as kltui.open
+def open(path: str | PathLike[str]) -> Workspace:  # shadows the builtin on purpose: it reads as kltui.open
     """The workspace in folder `path`, read-only. Raises KltuiError where there is none."""
     from kltui.workspace import Workspace
 

@@ -88,7 +88,7 @@ def test_vectors_under_other_settings_are_never_mixed_and_the_refusal_names_the_
     with opened(store) as ws:
         assert ws.map().names == ["r@1", "r@2"]
         assert ws.map(names=["r@3"]).names == ["r@3"]
-        with pytest.raises(UsageError, match="bos is (auto or never|never or auto)"):
+        with pytest.raises(UsageError, match=r"bos is (auto or never|never or auto)"):
             ws.map(names=["r@1", "r@3"])
 
 
