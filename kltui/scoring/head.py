@@ -50,6 +50,24 @@ class Head:
         return self.rule(self._forward(hidden_nD).float())
 
 
+class FusedHead(Head):
+    """A plain linear head on the CPU, fused with its log-softmax by the native core: logits never reach memory."""
+
+    def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
+        super().__init__(module, rule, vocabulary)
+        bias = None if module.bias is None else module.bias.detach()
+        self._fused = native.Head(module.weight.detach(), bias, scale=rule.scale, softcap=rule.cap)
+
+    @property
+    def fast(self) -> bool:
+        """Whether the core keeps up with a library's product here."""
+        return self._fused.fast
+
+    def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
+        """Log p(target) of every row."""
+        return self._fused.logprobs(hidden_nD, targets_n)
+
+
 class TiledHead(Head):
     """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online)."""
 
@@ -97,9 +115,14 @@ def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
 
 def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
     """Heads that may serve, fastest first."""
-    plain = type(module) is torch.nn.Linear and module.weight.device.type == "cpu"
-    heads: list[Head] = [TiledHead(module, rule, vocabulary)] if plain else []
-    return [*heads, Head(module, rule, vocabulary)]
+    heads: list[Head] = [Head(module, rule, vocabulary)]
+    plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
+    if plain and module.weight.device.type == "cpu":
+        heads.insert(0, TiledHead(module, rule, vocabulary))
+        fused = FusedHead(module, rule, vocabulary)
+        if fused.fast:
+            heads.insert(0, fused)
+    return heads
 
 
 def _agrees(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kltui import native
 from kltui.errors import KltuiError
 from kltui.scoring import loading, tokens
 from kltui.scoring.batching import Batch, cut_pieces, fill_batch, plan_batches
@@ -122,6 +123,9 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> tuple[NDArr
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
     za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V]
+    if za.device.type == "cpu":
+        rows = native.kl_rows(za, zb)
+        return rows.forward, rows.reverse, rows.same_top.astype(np.float64)
     logp_a, logp_b = za.log_softmax(-1), zb.log_softmax(-1)
     difference = logp_a - logp_b
     forward, reverse = (
