@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
@@ -29,7 +30,7 @@ class Frame:
 
     def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
         self._system = system
-        self._rows: list[Strip] = []
+        self._rows: list[list[Segment]] = []
         self._width = 0
 
     def forget(self) -> None:
@@ -39,51 +40,60 @@ class Frame:
     def write(self, update: CompositorUpdate, width: int, height: int) -> str:
         """The text that turns what is shown into what `update` says; "" where nothing changed."""
         if width != self._width or len(self._rows) != height:
-            self._rows, self._width = [], width
+            self._rows, self._width = [[] for _ in range(height)], width
         out: list[str] = []
         pen = _Pen(self._system)
-        blank = not self._rows
-        if blank:
-            self._rows = [Strip([], 0) for _ in range(height)]
-        for y, x, strip in _pieces(update):
-            if 0 <= y < height and strip.cell_length:
-                self._piece(out, pen, y, x, strip)
+        for y, x, cells, segments in _pieces(update):
+            if 0 <= y < height and cells:
+                self._piece(out, pen, y, x, cells, _merged(segments))
         if out:
             out.append(pen.reset())
         return "".join(out)
 
-    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, strip: Strip) -> None:
-        row = self._rows[y]
-        end = x + strip.cell_length
-        new = _merged(strip)
-        if row.cell_length >= end:
-            old = _merged(row.crop(x, end))
-            if old == new:
-                return
-            self._rows[y] = Strip.join([row.crop(0, x), strip, row.crop(end)])
-            skipped, middle = _difference(old, new)
+    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: list[Segment]) -> None:
+        if x == 0 and cells >= self._width:
+            old, self._rows[y] = self._rows[y], new
         else:
-            self._rows[y] = Strip.join([row.crop(0, x), strip])
-            skipped, middle = 0, new
+            old = self._put(y, x, cells, new)
+        if old == new:
+            return
+        skipped, middle = _difference(old, new)
         if middle:
             out.append(f"\x1b[{y + 1};{x + skipped + 1}H")
             out.extend(pen.text(segment) for segment in middle)
 
+    def _put(self, y: int, x: int, cells: int, new: list[Segment]) -> list[Segment]:
+        """Puts a piece into a row and returns what was there before."""
+        row = Strip(self._rows[y])
+        known = row.cell_length >= x + cells
+        parts = [*row.crop(0, x), *new, *(row.crop(x + cells) if known else ())]
+        self._rows[y] = _merged(parts)
+        return _merged(row.crop(x, x + cells)) if known else []
 
-def _pieces(update: CompositorUpdate) -> Iterator[tuple[int, int, Strip]]:
+
+Piece = tuple[int, int, int, Iterable[Segment]]
+
+
+def _pieces(update: CompositorUpdate) -> Iterator[Piece]:
+    """(row, column, cells, segments) of everything that an update wants shown."""
     if isinstance(update, LayoutUpdate):
-        for y, strips in enumerate(update.strips, update.region.y):
-            yield y, update.region.x, Strip.join(strips)
+        for y, line in enumerate(update.strips, update.region.y):
+            strips = list(line)
+            cells = sum(strip.cell_length for strip in strips)
+            yield y, update.region.x, cells, chain.from_iterable(strips)
     elif isinstance(update, ChopsUpdate):
         for y, x1, x2 in update.spans:
             yield from _chops(y, x1, x2, update)
 
 
-def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[tuple[int, int, Strip]]:
+def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
     for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
-        if strip is not None and x < x2 and end > x1:
-            left = max(x, x1)
-            yield y, left, strip.crop(left - x, min(end, x2) - x)
+        if strip is None or x >= x2 or end <= x1:
+            continue
+        left, right = max(x, x1), min(end, x2)
+        if (left, right) != (x, end) or strip.cell_length != right - left:
+            strip = strip.crop(left - x, right - x)
+        yield y, left, strip.cell_length, strip
 
 
 def _merged(strip: Iterable[Segment]) -> list[Segment]:

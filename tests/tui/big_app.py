@@ -1,4 +1,4 @@
-"""Runs the interface on a fixed workspace: `python big_app.py CHECKPOINTS [evil]` (0: the standard one)."""
+"""Runs the interface on a fixed workspace: `python big_app.py CHECKPOINTS [evil] [TEXTS]` (0: the standard one)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def opened(_: Path) -> object:
     count = int(sys.argv[1])
     if not count:
         return FakeWorkspace()
-    return FakeWorkspace(names=checkpoints(tuple(range(0, 10 * (count // 4), 10))))
+    n_texts = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    return FakeWorkspace(n_texts, names=checkpoints(tuple(range(0, 10 * (count // 4), 10))))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import with_error
+from kltui.tui.views.map import mean_of, with_error
 from kltui.tui.views.welcome import welcome
 from kltui.view.palette import difference, heat, ink_on
 
@@ -174,8 +174,7 @@ class CompareView(View):
         half = found.texts_for_share(0.5)
         dropped = f", {kl.n_dropped} left out" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
-        mean = self.found.mean_loglik
-        a, b = (float(mean[self.found.row(n)]) for n in (chosen.a, chosen.b))
+        a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
         lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])
         if found.domains:
             top = "  ".join(f"{safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5])

@@ -135,7 +135,7 @@ class MapPlot(PlotPane):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
         point = self.map.points[self.cursor]
         n = self.kl.snapshot.run_number.get(point.run, 0)
-        mean = float(self.map.mean_loglik[self.cursor])
+        mean = mean_of(self.map, self.cursor)
         spans = [
             (f" {look.marker(n)} ", look(look.series(n))),
             (safe_text(point.name, 40), look("text", bold=True)),
@@ -168,6 +168,10 @@ class MapPlot(PlotPane):
         if self.kl.view is not None:
             self.kl.view.cursor_moved()
 
+    def do_enter(self) -> None:
+        """Shows the checkpoint in the tree."""
+        self.kl.show_screen("registry")
+
     def do_first(self) -> None:
         self._go_along(0)
 
@@ -181,6 +185,15 @@ class MapPlot(PlotPane):
         if here is not None:
             self.go(here.rows[which])
             self.cursor_moved()
+
+
+def mean_of(found: Map, row: int) -> float:
+    """Mean log-likelihood of one vector over its scored texts, nats per text; nan where none is."""
+    import numpy as np
+
+    values = found.loglik_KN[row]
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else math.nan
 
 
 def with_error(value: float, se: float) -> str:
