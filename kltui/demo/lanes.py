@@ -19,6 +19,7 @@ from kltui.errors import KltuiError
 
 TELL_EVERY_S = 0.25
 POLL_S = 0.5
+ENDS_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,11 @@ class Lanes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process, connection in self._lanes:
-            connection.close()
-            process.terminate()
+        for _, connection in self._lanes:
+            connection.close()  # a lane ends by itself when it next listens or speaks
         for process, _ in self._lanes:
+            process.join(ENDS_WITHIN_S)
+            process.terminate()
             process.join()
 
     @property

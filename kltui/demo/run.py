@@ -23,7 +23,7 @@ from kltui.safe import safe_text
 
 MOST_LANES = 4
 LOCK = ".demo.lock"
-LAST_UPDATES = 40
+LAST_UPDATES = 20
 
 
 def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None) -> int:
