@@ -101,6 +101,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="override one key of the job file, e.g. scoring.dtype=float16",
     )
     batch.add_argument("--dry-run", action="store_true", help="say what would be scored and stop")
+    batch.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="score only part I of N (from 0) into WORKSPACE/inbox, on any machine that shares the folder",
+    )
+    batch.add_argument(
+        "--collect", action="store_true", help="take what the parts have scored into the store"
+    )
     reading = parser.add_argument_group("with --report and --export")
     reading.add_argument(
         "--section",
@@ -161,12 +169,20 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
 
 def _batch(arguments: argparse.Namespace) -> int:
     from kltui.jobs.batch import run_batch
+    from kltui.jobs.shard import collect, parse_shard
 
     if arguments.target:
         raise UsageError(f"unexpected {arguments.target!r}", "The workspace is named in the job file.")
-    code, workspace = run_batch(
-        arguments.batch, arguments.overrides, dry_run=arguments.dry_run, as_json=arguments.json
-    )
+    if arguments.collect:
+        code, workspace = collect(arguments.batch, arguments.overrides, as_json=arguments.json)
+    else:
+        code, workspace = run_batch(
+            arguments.batch,
+            arguments.overrides,
+            dry_run=arguments.dry_run,
+            as_json=arguments.json,
+            shard=parse_shard(arguments.shard) if arguments.shard else None,
+        )
     if code in (0, 1) and workspace is not None and not arguments.json:
         _print_report(workspace, arguments)
     return code

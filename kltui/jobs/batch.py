@@ -13,11 +13,12 @@ from pathlib import Path
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper
+from kltui.jobs.keep import Keeper, Keeps
 from kltui.jobs.messages import Died, Failed, Message, Moved, Scored, Setup, Task
 from kltui.jobs.narrate import Moment, Narrator, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
+from kltui.jobs.shard import InboxKeeper, part
 from kltui.jobs.signals import Signals
 from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
 from kltui.registry.checkpoint import Checkpoint, HubSource
@@ -31,9 +32,16 @@ MAX_DEATHS = 2  # a worker lost over one checkpoint is replaced once
 
 
 def run_batch(
-    job_path: Path, overrides: Sequence[str] = (), *, dry_run: bool = False, as_json: bool = False
+    job_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    as_json: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> tuple[int, Path | None]:
     """Scores what the job file asks for and is not stored yet; (exit code, workspace written or None).
+
+    With `shard` (i, n): every n-th checkpoint from the i-th on, into the workspace's inbox; see `kltui.jobs.shard`.
 
     The code: 0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
     """
@@ -44,12 +52,16 @@ def run_batch(
             f"engine.kind: {job.engine.kind!r} is not available in this release", 'Use kind = "local".'
         )
     plan = make_plan(job)
+    if shard is not None:
+        plan = part(plan, *shard)
     if dry_run:
         return _dry_run(plan, narrator), None
+    if shard is not None:
+        return Batch(plan, InboxKeeper(plan), narrator).run(), None
     with ExitStack() as stack:
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        return Batch(plan, store, narrator).run(), plan.workspace
+        return Batch(plan, Keeper(plan, store), narrator).run(), plan.workspace
 
 
 def _dry_run(plan: Plan, narrator: Narrator) -> int:
@@ -67,8 +79,8 @@ def _dry_run(plan: Plan, narrator: Narrator) -> int:
 class Batch:
     """One job at work: a preparing thread before it, worker processes behind it, the store in its hands."""
 
-    def __init__(self, plan: Plan, store: Store, narrator: Narrator) -> None:
-        self._plan, self._store, self._narrator = plan, store, narrator
+    def __init__(self, plan: Plan, keeper: Keeps, narrator: Narrator) -> None:
+        self._plan, self._keeper, self._narrator = plan, keeper, narrator
         self._tally = Tally(total=len(plan.checkpoints))
         self._progress: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
@@ -78,14 +90,12 @@ class Batch:
         self._left = set(range(len(plan.checkpoints)))
         self._retryable = 0
         self._noted = 0.0
-        self._keeper = Keeper(plan, store)
 
     def run(self) -> int:
         """Works through the job; see `run_batch` for what is returned."""
-        if self._store.taken_from:
-            self._narrator.say(
-                f"taking over from process {self._store.taken_from.pid}, which is gone", "yellow"
-            )
+        if self._keeper.taken_from:
+            gone = self._keeper.taken_from.pid
+            self._narrator.say(f"taking over from process {gone}, which is gone", "yellow")
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         self._keeper.register(log)
         n, texts = self._tally.total, len(self._plan.corpus)
@@ -142,7 +152,7 @@ class Batch:
 
     def _preparer(self) -> Preparer:
         queue = [(i, c) for i, c in enumerate(self._plan.checkpoints)]
-        known = remembered(self._store.fingerprints.all())
+        known = remembered(self._keeper.fingerprints())
         return Preparer(queue, known, allow_bin=self._plan.settings.allow_bin, on_fetch=self._fetching)
 
     def _fetching(self, index: int, message: str) -> None:

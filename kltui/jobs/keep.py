@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -14,8 +15,24 @@ from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.side_tables import side_path
 from kltui.store.synced import write_synced
+from kltui.store.writer_lock import Writer
 
 TOKENS = "tokens"
+
+
+class Keeps(Protocol):
+    """What a batch needs of whatever keeps its results."""
+
+    taken_from: Writer | None
+
+    def fingerprints(self) -> Mapping[tuple[str, str], str]: ...
+    def register(self, log: Path | None) -> None: ...
+    def keeps(self, ready: Ready) -> bool: ...
+    def store(self, ready: Ready, result: ScoreResult) -> None: ...
+    def item_started(self, index: int) -> None: ...
+    def item_failed(self, index: int, error: str, hint: str) -> None: ...
+    def note(self, progress: Mapping[int, Progress]) -> None: ...
+    def finish(self, status: str, message: str) -> None: ...
 
 
 class Keeper:
@@ -23,9 +40,14 @@ class Keeper:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self._plan, self._store = plan, store
+        self.taken_from = store.taken_from
         self._settings = settings_key(plan.settings)
         self._job = self._corpus = 0
         self._ids: list[int] = []
+
+    def fingerprints(self) -> Mapping[tuple[str, str], str]:
+        """Remembered fingerprints, {(folder, signature): sha256}."""
+        return self._store.fingerprints.all()
 
     def register(self, log: Path | None) -> None:
         """Writes the corpus, the checkpoints and the job, and marks it as running."""
@@ -39,13 +61,33 @@ class Keeper:
     def keeps(self, ready: Ready) -> bool:
         """Whether every vector asked of this checkpoint is stored; if so its item is marked done."""
         cid = self._ids[ready.index]
-        stored = self._store.vectors.stored_layers(cid, self._corpus, self._settings, ready.weights)
-        complete = None in stored and self._has_layers(stored) and self._has_tokens(ready)
+        complete = self._holds(ready, cid, self._corpus)
         with self._store.atomic():
             self._note_weights(ready)
             if complete:
                 self._store.jobs.item_done(self._job, cid, {}, len(self._plan.corpus))
         return complete
+
+    def held(self) -> dict[int, str]:
+        """{index: weights} of the checkpoints that are stored whole, for the weights last seen; writes nothing."""
+        corpora = {c.sha256: c.id for c in self._store.corpora.all()}
+        rows = {row.name: row for row in self._store.checkpoints.all()}
+        corpus = corpora.get(self._plan.corpus.sha256)
+        found = {}
+        for index, checkpoint in enumerate(self._plan.checkpoints):
+            row = rows.get(checkpoint.name)
+            if corpus is None or row is None or not row.weights:
+                continue
+            if self._holds(Ready(index, Path(), row.weights), row.id, corpus):
+                found[index] = row.weights
+        return found
+
+    def _holds(self, ready: Ready, checkpoint_id: int, corpus_id: int) -> bool:
+        stored = self._store.vectors.stored_layers(checkpoint_id, corpus_id, self._settings, ready.weights)
+        if None not in stored or not self._has_layers(stored):
+            return False
+        tokens = self._tokens_path(ready, corpus_id)
+        return not self._plan.settings.tokens or self._store.side_files.intact(self._store.folder, tokens)
 
     def _has_layers(self, stored: Mapping[int | None, str]) -> bool:
         asked = self._plan.settings.layers
@@ -55,14 +97,9 @@ class Keeper:
             return "all" in stored.values()
         return set(asked) <= set(stored)
 
-    def _has_tokens(self, ready: Ready) -> bool:
-        if not self._plan.settings.tokens:
-            return True
-        return self._store.side_files.intact(self._store.folder, self._tokens_path(ready))
-
-    def _tokens_path(self, ready: Ready) -> str:
+    def _tokens_path(self, ready: Ready, corpus_id: int) -> str:
         name = self._plan.checkpoints[ready.index].name
-        return side_path(TOKENS, name, self._corpus, self._settings, ready.weights)
+        return side_path(TOKENS, name, corpus_id, self._settings, ready.weights)
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
@@ -107,7 +144,7 @@ class Keeper:
         lengths = np.array([len(t) for t in result.token_logprobs], np.int64)
         flat = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
         data = save({"logprobs": flat, "lengths": lengths})
-        path = self._tokens_path(ready)
+        path = self._tokens_path(ready, self._corpus)
         write_synced(self._store.folder / path, data)
         return path, hashlib.sha256(data).hexdigest()
 
