@@ -227,22 +227,22 @@ class CompareView(View):
     def _heat_lines(self, text: str, a: TokenLine, b: TokenLine, width: int) -> list[list[Span]]:
         from kltui.tui.token_lines import colored_runs
 
-        look, blocks = self.look, []
+        look = self.look
+        blocks: list[list[Span]] = []
+        if a.spans == b.spans:
+            runs = colored_runs(text, a, a.logprobs.astype(float) - b.logprobs.astype(float))
+            title: list[Span] = [("A − B ", look("accent", bold=True))]
+            title.append(("orange: A knows it better, blue: B", look("muted")))
+            blocks += [title, *flowed(runs, width, self._gap), []]
         for label, line in (("A", a), ("B", b)):
             total = float(line.logprobs.sum())
             head: list[Span] = [
                 (f"{label} ", look("accent", bold=True)),
                 (f"{total:.1f} nats", look("muted")),
             ]
+            head.append((", the brighter the more surprising", look("muted")))
             runs = colored_runs(text, line, line.logprobs.astype(float))
             blocks += [head, *flowed(runs, width, self._surprise), []]
-        if a.spans == b.spans:
-            runs = colored_runs(text, a, a.logprobs.astype(float) - b.logprobs.astype(float))
-            head = [
-                ("A − B ", look("accent", bold=True)),
-                ("blue: B knows it better, orange: A", look("muted")),
-            ]
-            blocks += [head, *flowed(runs, width, self._gap)]
         return blocks
 
     def _surprise(self, value: float | None) -> Style:
