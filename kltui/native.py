@@ -80,6 +80,15 @@ def info() -> dict[str, object]:
     return known | {"threads": threads(), "cuda_extension": True, "cuda_devices": _cuda.device_count()}
 
 
+def read_once(array: NDArray[np.generic]) -> int:
+    """The exclusive or of a contiguous array's 64-bit words: the least that reading it once costs, for benchmarks."""
+    if not array.flags.c_contiguous or array.nbytes % 8:
+        raise ValueError(f"array must be contiguous and of whole 64-bit words, not {array.nbytes} bytes")
+    if _core is None:
+        return int(np.bitwise_xor.reduce(array.reshape(-1).view(np.uint64)))
+    return int(_core.read_once(array, threads()))
+
+
 # -- arguments -----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,246 @@
+"""Every native operation beside its floor (bytes read once, or the bare matrix product) and beside torch or numpy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kltui import native, native_cuda
+from kltui.bench.timing import Ratio, Way, measure
+from kltui.errors import UsageError
+
+VOCABULARY = 50_304
+ROWS = 1000  # 200 MB of float32 logits
+HEAD_ROWS = 768
+Array = NDArray[Any]
+
+
+def run(device: str = "auto", as_json: bool = False) -> int:
+    """Exit code 0 after a table (or one JSON object) of the ratios on the CPU, or on a CUDA device."""
+    on_cuda = device.startswith("cuda") or (device == "auto" and native_cuda.device_count() > 0)
+    if on_cuda and native_cuda.device_count() == 0:
+        raise UsageError(
+            f"no kernels for {device}", "kltui needs a CUDA device and a build with nvcc; try --device cpu"
+        )
+    torch.manual_seed(0)
+    rows = []
+    for ratio in cuda_ratios(device) if on_cuda else cpu_ratios():
+        rows.append(ratio)
+        if not as_json:
+            sys.stdout.write(_line(ratio, first=len(rows) == 1))
+            sys.stdout.flush()
+    if as_json:
+        sys.stdout.write(json.dumps({"build": native.info(), "ratios": [asdict(r) for r in rows]}) + "\n")
+    return 0
+
+
+def _line(ratio: Ratio, first: bool) -> str:
+    heading = (
+        f"{'operation':34} {'ms':>9} {'/ floor':>8} {'x faster':>9}  floor; reference\n" if first else ""
+    )
+    figures = f"{ratio.seconds * 1e3:9.2f} {ratio.over_floor:8.2f} {ratio.times_faster:9.1f}"
+    return f"{heading}{ratio.operation:34} {figures}  {ratio.floor}; {ratio.reference}\n"
+
+
+def cpu_ratios() -> Iterator[Ratio]:
+    """The ratios of every operation on the CPU, one after the other."""
+    logits, targets = torch.randn(ROWS, VOCABULARY) * 3, torch.randint(VOCABULARY, (ROWS,))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        yield _gather(logits.to(dtype), targets, "")
+    with _one_thread():
+        yield _gather(logits, targets, ", one thread")
+    for depth, vocabulary in ((512, VOCABULARY), (2048, VOCABULARY // 4)):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield from _head(depth, vocabulary, dtype)
+    yield _kl_rows()
+    yield _centring()
+    yield _standard_errors()
+    yield _distances()
+    yield _raster()
+
+
+def reference_logprobs(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
+    """log p(target) as the reference takes it: log_softmax over everything, then a gather."""
+    return torch.log_softmax(logits_nV, dim=-1).gather(1, targets_n[:, None])[:, 0]
+
+
+def _reading(*arrays: Array) -> Way:
+    return "read once", lambda: [native.read_once(array) for array in arrays]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    native.set_threads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        native.set_threads(None)
+        torch.set_num_threads(before)
+
+
+def _gather(logits: torch.Tensor, targets: torch.Tensor, note: str) -> Ratio:
+    return measure(
+        f"gather {str(logits.dtype)[6:]}{note}",
+        lambda: native.log_softmax_gather(logits, targets),
+        _reading(native.tensor_view(logits)),
+        ("log_softmax, gather", lambda: reference_logprobs(logits, targets)),
+    )
+
+
+def _fast_linear(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The bare product by the library's other float32 kernel, which "medium" selects on the CPU."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        return torch.nn.functional.linear(hidden, weight)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
+    hidden = torch.randn(HEAD_ROWS, depth).to(dtype)
+    weight = (torch.randn(vocabulary, depth) * 0.05).to(dtype)
+    targets = torch.randint(vocabulary, (HEAD_ROWS,))
+    head = native.Head(weight)
+    products: list[Way] = [("mm", lambda: torch.mm(hidden, weight.T))]
+    if dtype == torch.float32:
+        products.append(("linear, medium", lambda: _fast_linear(hidden, weight)))
+
+    def by_torch() -> torch.Tensor:
+        return reference_logprobs((hidden @ weight.T).float(), targets)
+
+    for product in products:
+        yield measure(
+            f"head {str(dtype)[6:]}, D = {depth}",
+            lambda: head.logprobs(hidden, targets),
+            product,
+            ("mm, log_softmax, gather", by_torch),
+            rounds=4,
+        )
+
+
+def _kl_rows() -> Ratio:
+    p = torch.randn(300, VOCABULARY) * 3
+    q = p + torch.randn(300, VOCABULARY) * 0.3
+
+    def by_torch() -> torch.Tensor:
+        log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
+        forward, reverse = (log_p.exp() * (log_p - log_q)).sum(-1), (log_q.exp() * (log_q - log_p)).sum(-1)
+        return forward + reverse + (p.argmax(-1) == q.argmax(-1))
+
+    return measure(
+        "two-row KL float32",
+        lambda: native.kl_rows(p, q),
+        _reading(p.numpy(), q.numpy()),
+        ("log_softmax twice, sums, argmax", by_torch),
+    )
+
+
+def _centring() -> Ratio:
+    x = np.random.default_rng(0).normal(-2300, 300, (1018, 10_000))
+    out = np.empty_like(x)
+    return measure(
+        "double centring 1018 x 10000",
+        lambda: native.double_centre(x, out=out),
+        _reading(x),
+        ("numpy", lambda: x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()),
+    )
+
+
+def _standard_errors() -> Ratio:
+    x = np.random.default_rng(0).normal(-2300, 300, (256, 4000))
+
+    def by_numpy() -> Array:
+        return np.array([[np.mean((a - b) ** 4) for b in x[:32]] for a in x[:32]])
+
+    return measure(
+        "KL standard errors 256 x 4000",
+        lambda: native.kl_standard_errors(x, np.full(4000, 972.0)),
+        ("bare product of the rows", lambda: x @ x.T),
+        ("numpy loop over 1/32 of the pairs", by_numpy),
+        rounds=3,
+    )
+
+
+def _distances() -> Ratio:
+    start = np.random.default_rng(0).standard_normal(2_000_000, dtype=np.float32)
+    path = [(start * np.float32(1 + 0.01 * k)).view(np.uint8) for k in range(24)]
+
+    def pairwise() -> float:
+        typed = [np.asarray(p.view(np.float32), np.float64) for p in path[:5]]
+        return float(sum(np.square(a - b).sum() for a in typed for b in typed))
+
+    return measure(
+        "weight distances, 24 of 8 MB, 10",
+        lambda: native.banded_sqdist(path, ["F32"] * len(path), 10),
+        _reading(*path),
+        ("numpy, 25 of 195 pairs", pairwise),
+        rounds=4,
+    )
+
+
+def _raster() -> Ratio:
+    xy = np.random.default_rng(0).random((100_000, 2)) * (400, 240)
+
+    def draw() -> object:
+        raster = native.Raster(200, 60)
+        raster.points(xy)
+        return raster.planes()
+
+    return measure(
+        "raster of 100,000 points",
+        draw,
+        _reading(xy),
+        ("np.histogram2d", lambda: np.histogram2d(xy[:, 0], xy[:, 1], bins=(200, 60))),
+    )
+
+
+def cuda_ratios(device: str) -> Iterator[Ratio]:
+    """The ratios of the kernels on a CUDA device."""
+    where = torch.device("cuda" if device == "auto" else device)
+    targets = torch.randint(VOCABULARY, (4096,), device=where)
+    for dtype in (torch.bfloat16, torch.float32):
+        yield _cuda_gather((torch.randn(4096, VOCABULARY, device=where) * 3).to(dtype), targets)
+    hidden = torch.randn(4096, 1024, device=where, dtype=torch.bfloat16)
+    weight = torch.randn(VOCABULARY, 1024, device=where, dtype=torch.bfloat16) * 0.05
+    yield measure(
+        "head bfloat16, D = 1024",
+        lambda: tiled_head(hidden, weight, targets),
+        ("mm", lambda: hidden @ weight.T),
+        ("mm, log_softmax, gather", lambda: reference_logprobs((hidden @ weight.T).float(), targets)),
+        synchronise=torch.cuda.synchronize,
+    )
+
+
+def _cuda_gather(logits: torch.Tensor, targets: torch.Tensor) -> Ratio:
+    half = logits[: len(logits) // 2]
+    return measure(
+        f"gather {str(logits.dtype)[6:]}",
+        lambda: native_cuda.log_softmax_gather(logits, targets),
+        ("copy of half: as many bytes", half.clone),
+        ("log_softmax, gather", lambda: reference_logprobs(logits, targets)),
+        synchronise=torch.cuda.synchronize,
+    )
+
+
+def tiled_head(hidden_nD: torch.Tensor, weight_VD: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
+    """log p(target) by vocabulary tiles of at most 25 MB of logits, which stay in the device's cache."""
+    entries = max(128, 25_000_000 // (len(hidden_nD) * hidden_nD.element_size()) // 128 * 128)
+    rows = native_cuda.OnlineLogSoftmax(targets_n)
+    for first in range(0, len(weight_VD), entries):
+        rows.update(hidden_nD @ weight_VD[first : first + entries].T, first)
+    logprobs: torch.Tensor = rows.logprobs()
+    return logprobs
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1] if len(sys.argv) > 1 else "auto"))
