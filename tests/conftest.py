@@ -5,21 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
 
-Cli = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def kltui_command(*arguments: str) -> list[str]:
-    """The command line of the kltui that the tests import, wherever it is installed."""
-    from kltui.jobs.process import python_command
-
-    return python_command("kltui.cli", "main", *arguments)
+from command import Cli, kltui_command
 
 
 @pytest.fixture

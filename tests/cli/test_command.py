@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command import Cli
 
 import kltui
 from kltui.cli import build_parser

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, kltui_command
+from command import Cli, kltui_command
 
 import kltui
 from kltui.store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli
+from command import Cli
 from hub_server import FakeHub
 from tiny_models import write_run
 

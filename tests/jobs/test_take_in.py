@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-from conftest import Cli
+from command import Cli
 
 import kltui
 
