@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,8 @@ def _bitsandbytes(quantization: str, dtype: torch.dtype) -> Any:
     """LLM.int8, or 4-bit fp4 or nf4 with computations in `dtype` (the papers' 4-bit is fp4)."""
     import transformers
 
+    # It warns of the same cast to fp16 at every layer of every batch; the variant's note says it once.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     make: Any = transformers.BitsAndBytesConfig
     if quantization == "bnb-8bit":
         return make(load_in_8bit=True)
