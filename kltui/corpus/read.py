@@ -51,9 +51,9 @@ def read_items(source: Path | Literal["demo"], seen: Counter[str]) -> Iterator[I
     Consume an item's pieces before asking for the next one.
     """
     if source == "demo":
-        from kltui.demo.texts import corpus_texts
+        from kltui.demo.texts import corpus_items
 
-        return (_item(text, "", seen) for text in corpus_texts())
+        return (_item(item.text, item.domain, seen) for item in corpus_items())
     readers: dict[str, Callable[[Path, Counter[str]], Iterator[Item]]]
     readers = {"text": _read_txt, "folder": _read_folder, "jsonl": _read_jsonl, "json": _read_json}
     return _named_errors(readers[source_format(source)](source, seen), source)
