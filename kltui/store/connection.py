@@ -149,15 +149,33 @@ def connect_writer(path: Path, *, durable: bool) -> Connection:
 
 
 def connect_reader(path: Path) -> Connection:
-    """A connection that only reads, from any thread; a store on read-only media is opened as it lies."""
+    """A connection that only reads, from any thread; a store on read-only media is opened as it lies.
+
+    What a killed writer left of a rollback journal must be undone before anyone can read: where that may be, the file
+    is opened for writing and the connection confined to queries.
+    """
     uri = path.resolve().as_uri()
     try:
-        return _probed(_connect(path, f"{uri}?mode=ro", uri=True))
+        if is_network(file_system(path.parent)):
+            return _confined(path, uri)
+        try:
+            return _probed(_connect(path, f"{uri}?mode=ro", uri=True))
+        except StoreError:
+            if not _left_by_writer(path, "-journal"):
+                raise
+            return _confined(path, uri)
     except StoreError:
-        if os.access(path.parent, os.W_OK) or _has_wal(path):
+        left = _left_by_writer(path, "-wal") or _left_by_writer(path, "-journal")
+        if left or os.access(path.parent, os.W_OK):
             raise
     # On read-only media nobody writes, and WAL's shared memory cannot be made.
     return _probed(_connect(path, f"{uri}?mode=ro&immutable=1", uri=True))
+
+
+def _confined(path: Path, uri: str) -> Connection:
+    db = _probed(_connect(path, f"{uri}?mode=rw", uri=True))
+    db.execute("PRAGMA query_only = ON")
+    return db
 
 
 def _probed(db: Connection) -> Connection:
@@ -183,6 +201,6 @@ def _connect(path: Path, target: str, *, uri: bool) -> Connection:
     return db
 
 
-def _has_wal(path: Path) -> bool:
-    wal = path.with_name(path.name + "-wal")
-    return wal.exists() and wal.stat().st_size > 0
+def _left_by_writer(path: Path, suffix: str) -> bool:
+    left = path.with_name(path.name + suffix)
+    return left.exists() and left.stat().st_size > 0

@@ -96,6 +96,32 @@ def test_a_workspace_moved_to_a_network_file_system_changes_its_journal(
     assert vectors(scored.parent / "ws") == truths(scored)
 
 
+@pytest.mark.parametrize("kind", ["ext4", "nfs4"])
+def test_what_a_killed_writer_left_half_done_is_undone_by_the_next_reader(
+    scored: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A rollback journal with pages already overwritten: taken from under a writer's open transaction."""
+    mounts, ws, left = scored.parent / "mounts", scored.parent / "ws", scored.parent / "left"
+    mounts.write_text(f"somewhere / {kind} rw 0 0\n")
+    db = sqlite3.connect(ws / "kltui.sqlite", isolation_level=None)
+    db.execute("PRAGMA journal_mode = DELETE")
+    db.execute("PRAGMA cache_size = 1")
+    db.execute("BEGIN")
+    db.execute("UPDATE vector SET loglik = zeroblob(160)")
+    db.execute("UPDATE text SET body = zeroblob(9000)")
+    left.mkdir()
+    for path in ws.glob("kltui.sqlite*"):
+        (left / path.name).write_bytes(path.read_bytes())
+    db.execute("ROLLBACK")
+    db.close()
+    assert (left / "kltui.sqlite-journal").stat().st_size > 0
+    assert (left / "kltui.sqlite").read_bytes() != (ws / "kltui.sqlite").read_bytes()
+    monkeypatch.setattr("kltui.store.filesystem.MOUNTS", mounts)
+    assert vectors(left) == truths(scored)
+    with kltui.open(left) as reader, pytest.raises(StoreError, match="readonly"):
+        reader._store.db.execute("DELETE FROM vector")
+
+
 # ---- damage
 
 
