@@ -54,6 +54,10 @@ class TextTable(Table):
         """What the order means."""
         return f"Texts {SAID[self.order_name]}"
 
+    def header_right(self) -> list[Span]:
+        """What the differences are relative to."""
+        return [("A − B in nats, less its mean", self.look("faint"))] if self.order else []
+
     def row_count(self) -> int:
         return len(self.order)
 
