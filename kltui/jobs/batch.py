@@ -14,7 +14,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper, Keeps
-from kltui.jobs.messages import Died, Failed, Message, Moved, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Scored, Setup, Task
 from kltui.jobs.narrate import Moment, Narrator, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
@@ -232,11 +232,10 @@ class Batch:
             self._started.pop(died.index, None)
             self._retry.append(Task(died.index, ready.folder, checkpoint.quantization, ready.weights))
             return
-        hint = (
-            "Out of memory, most likely: lower scoring.batch_tokens."
-            if died.status == -signal.SIGKILL
-            else ""
-        )
+        hint = {
+            -signal.SIGKILL: "Out of memory, most likely: lower scoring.batch_tokens.",
+            DEVICE_LOST: "The GPU reported an error that outlasts it: the log holds the traceback.",
+        }.get(died.status, "")
         self._fail(Failed(died.index, f"the scoring process ended twice ({how})", hint))
 
     def _fail(self, failed: Failed) -> None:

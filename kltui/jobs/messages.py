@@ -8,6 +8,9 @@ from pathlib import Path
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
 
+DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads."""

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.messages import Failed, Moved, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
 from kltui.scoring.settings import Progress, ScoreResult
 
 if TYPE_CHECKING:
@@ -67,7 +67,13 @@ def _outcome(score: Callable[[_Reporter], ScoreResult], index: int, report: _Rep
 
 
 def _failure(index: int, error: Exception) -> Failed:
-    """What is told of an error: its own words where it is ours, else its kind, with the traceback in the log."""
+    """What is told of an error: its own words where it is ours, else its kind, with the traceback in the log.
+
+    Ends the process after an error that leaves the GPU unusable for it.
+    """
+    if _device_is_lost(error):
+        traceback.print_exception(error, file=sys.stderr)
+        raise SystemExit(DEVICE_LOST)
     if isinstance(error, KltuiError):
         return Failed(index, error.message, error.hint, isinstance(error, TryAgainError))
     if isinstance(error, MemoryError):
@@ -76,6 +82,17 @@ def _failure(index: int, error: Exception) -> Failed:
     traceback.print_exception(error, file=sys.stderr)
     kind = type(error).__name__
     return Failed(index, f"{kind}: {error}", "This is unexpected: the log holds the traceback.")
+
+
+def _device_is_lost(error: BaseException) -> bool:
+    """Whether a CUDA error lies behind `error` that every later call in this process would meet again."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if "CUDA error" in text and "out of memory" not in text:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 class _Reporter:

@@ -19,6 +19,7 @@ from fault_kit import behave, check_stored, command, ends, light_env, run_cli, t
         ("abort", "the scoring process ended twice (SIGABRT)", ""),
         ("kill", "the scoring process ended twice (SIGKILL)", "Out of memory, most likely"),
         ("half", "the scoring process ended twice (exit status 1)", ""),
+        ("device", "the scoring process ended twice (exit status 70)", "The GPU reported an error"),
         ("memory", "out of memory", "Lower scoring.batch_tokens"),
         ("raise", "ValueError: something the scorer did not expect", "the log holds the traceback"),
         ("error", "this checkpoint is broken", "mend it"),
@@ -34,11 +35,12 @@ def test_one_bad_checkpoint_fails_alone(tmp_path: Path, behaviour: str, error: s
         "run@0": "done", "run@1": "failed", "run@2": "done"
     }  # fmt: skip
     assert told["run@1"]["error"] == error and hint in (told["run@1"]["hint"] or "")
-    assert done.stderr.count("trying once more") == (behaviour in ("segfault", "abort", "kill", "half"))
+    crashed = behaviour in ("segfault", "abort", "kill", "half", "device")
+    assert done.stderr.count("trying once more") == crashed
     assert check_stored(job) == 2
 
 
-@pytest.mark.parametrize("behaviour", ["segfault", "kill", "half"])
+@pytest.mark.parametrize("behaviour", ["segfault", "kill", "half", "device"])
 def test_a_worker_lost_once_is_replaced_and_nothing_fails(tmp_path: Path, behaviour: str) -> None:
     job = write_job(tmp_path, checkpoints=2)
     behave(job, 1, f"once {behaviour}")

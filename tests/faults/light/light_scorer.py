@@ -1,7 +1,7 @@
 """A scorer that needs neither torch nor time: numbers drawn from hashes, and any misbehaviour a test asks for.
 
 A file `behaviour` in a model folder tells what happens when it is scored, one word and its argument:
-raise, error, memory, segfault, kill, half, once WORD.
+raise, error, memory, segfault, abort, kill, device, half, once WORD.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ def behave(script: Path) -> None:
         os.abort()
     if word == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if word == "device":
+        try:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        except RuntimeError as error:
+            raise KltuiError("the model failed", "does it run elsewhere?") from error
     if word == "half":
         # The batch process gets the head of a message whose rest never comes.
         os.write(int(sys.argv[1]), struct.pack("!i", 1 << 20) + b"half a message")
