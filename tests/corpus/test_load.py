@@ -235,6 +235,8 @@ def test_the_demo_corpus_comes_from_the_demo_room(monkeypatch: pytest.MonkeyPatc
     from types import SimpleNamespace
 
     texts = ["one text", "another", "a third"]
-    monkeypatch.setitem(sys.modules, "kltui.demo.texts", SimpleNamespace(corpus_texts=lambda: texts))
+    items = [SimpleNamespace(text=t, domain=d) for t, d in zip(texts, "aba", strict=True)]
+    monkeypatch.setitem(sys.modules, "kltui.demo.texts", SimpleNamespace(corpus_items=lambda: items))
     assert load_corpus("demo").texts == tuple(texts)
+    assert load_corpus("demo").domains == ("a", "b", "a")
     assert list(load_corpus("demo", sample=2, seed=1).texts) == random.Random(1).sample(texts, 2)

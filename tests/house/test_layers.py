@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "view": DATA | {"workspace", "analysis", "native", "store", "reference"},
     "tui": DATA | {"workspace", "view", "jobs", "analysis", "store", "native"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
-    "bench": BASE | {"native", "reference", "scoring"},
+    "bench": BASE | {"native", "native_cuda", "reference", "scoring"},
     "doctor": DATA | {"native", "store", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
