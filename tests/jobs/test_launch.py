@@ -51,7 +51,9 @@ def test_pause_rests_after_a_checkpoint_and_resume_finishes(job: Path) -> None:
 
 
 def test_a_job_outlives_the_process_group_that_started_it(job: Path, tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from kltui.jobs import launch; print(launch.start_detached(Path({str(job)!r})), flush=True); input()"
+    # Whoever runs the tests under nohup hands an ignored SIGHUP down.
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    code += f"from pathlib import Path; from kltui.jobs import launch; print(launch.start_detached(Path({str(job)!r})), flush=True); input()"
     starter = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code],
         stdin=subprocess.PIPE,
