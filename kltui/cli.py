@@ -60,6 +60,21 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WORKSPACE",
         help="workspace folder (with --demo: where to put the suite; with --bench: native)",
     )
+    _add_commands(parser)
+    _add_batch_options(parser)
+    _add_reading_options(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
+    )
+    parser.add_argument("--device", default="auto", help="with --bench: cpu or cuda")
+    look = parser.add_argument_group("with the terminal interface")
+    look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
+    look.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    look.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group(
         "what to do (without one of these: the terminal interface)"
     ).add_mutually_exclusive_group()
@@ -91,6 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--doctor", action="store_true", help="check this installation, this machine and WORKSPACE"
     )
     what.add_argument("--version", action="version", version=f"kltui {__version__}")
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     batch = parser.add_argument_group("with --batch")
     batch.add_argument(
         "--set",
@@ -109,6 +127,9 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--collect", action="store_true", help="take what the parts have scored into the store"
     )
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group("with --report and --export")
     reading.add_argument(
         "--section",
@@ -122,15 +143,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="none",
         help="what is done to the vectors first (default: nothing)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
-    )
-    parser.add_argument("--device", default="auto", help="with --bench: cpu or cuda")
-    look = parser.add_argument_group("with the terminal interface")
-    look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
-    look.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
-    look.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
