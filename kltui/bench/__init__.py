@@ -8,11 +8,11 @@ def main(topic: str | None = None, device: str = "auto", as_json: bool = False) 
     from kltui.errors import UsageError
 
     if topic == "native":
-        from kltui.bench import native
+        from kltui.bench.native import run as run_native
 
-        return int(native.run(device, as_json))
+        return run_native(device, as_json)
     if topic is not None:
         raise UsageError(f"unknown benchmark {topic!r}", "kltui --bench, or kltui --bench native")
-    from kltui.bench import endtoend
+    from kltui.bench.endtoend import run
 
-    return endtoend.run(device, as_json)
+    return run(device, as_json)
