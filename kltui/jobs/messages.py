@@ -7,7 +7,6 @@ from pathlib import Path
 
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
-
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
 
 
