@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
+
+import kltui
+
+# Processes that tests start import the same kltui, not a checkout that the tests happen to be run from.
+os.environ["PYTHONSAFEPATH"] = "1"
+_root = str(Path(kltui.__file__).resolve().parents[1])
+if _root not in site.getsitepackages():
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_root, os.environ.get("PYTHONPATH", "")]))
 
 from command import Cli, kltui_command
 
