@@ -12,6 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
 
+from command import Cli, kltui_command
+
 import kltui
 
 # Processes that tests start import the same kltui, not a checkout that the tests happen to be run from.
@@ -19,8 +21,6 @@ os.environ["PYTHONSAFEPATH"] = "1"
 _root = str(Path(kltui.__file__).resolve().parents[1])
 if _root not in site.getsitepackages():
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_root, os.environ.get("PYTHONPATH", "")]))
-
-from command import Cli, kltui_command
 
 
 @pytest.fixture
