@@ -6,16 +6,19 @@
 namespace kltui {
 namespace KLTUI_ISA {
 
-// exp(x) for x <= 88; relative error below 2.5e-7. Below -87 it stays at exp(-87) = 1.6e-38, so that -inf
-// adds nothing that a sum of at least 1e-30 could notice.
+// exp(x) for x <= 88; relative error below 2.5e-7 for x > -20 and 6e-7 beyond. Below -87 it stays at exp(-87)
+// = 1.6e-38, so that -inf adds nothing that a sum of at least 1e-30 could notice.
 KLTUI_INLINE FloatV exp_of(FloatV x) {
-    x = x < -87.0f ? splat(-87.0f) : x;
+    x = -87.0f > x ? splat(-87.0f) : x;  // in this order one maximum instruction, which keeps NaN
     // adding 1.5 * 2^23 rounds to an integer; the 127 puts the exponent's bias into the low bits that are
     // shifted up
     const FloatV shifted = x * 1.44269504f + (12582912.0f + 127.0f);
     const FloatV n = shifted - (12582912.0f + 127.0f);
-    FloatV r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
+#if defined(__FMA__)
+    const FloatV r = x - n * 0.693147182f;
+#else  // without a fused product ln 2 is taken off in two parts, the first exact
+    const FloatV r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+#endif
     FloatV p = r * 0.00831252057f + 0.0418901555f;
     p = p * r + 0.166671142f;
     p = p * r + 0.499992311f;
