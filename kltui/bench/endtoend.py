@@ -43,7 +43,7 @@ class Shape:
     cpu_texts: int
 
 
-SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 64), Shape("410m", 1024, 24, 16, 16))
+SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 12))
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,30 @@ class Case:
 
 
 def run(device: str, as_json: bool, shapes: Sequence[Shape] = SHAPES) -> int:
-    """Exit code 0 once the table, or with `as_json` one JSON object, is on stdout."""
+    """Exit code 0 once the table, shape by shape, or with `as_json` one JSON object, is on stdout."""
     picked = pick_device(device)
+    machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
+    _say("" if as_json else _table_head(machine))
     cases = []
     for shape in shapes:
         sys.stderr.write(f"pythia-{shape.name}: building a random model and timing it ...\n")
-        cases += bench_shape(shape, picked)
+        found = bench_shape(shape, picked)
+        _say("" if as_json else "".join(_table_row(case) + "\n" for case in found))
+        cases += found
         gc.collect()
-    machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
-    rows = [
-        {**asdict(c), "ratio": c.ratio, "over_floor": c.over_floor, "tokens_per_second": c.tokens_per_second}
-        for c in cases
-    ]
-    sys.stdout.write(
-        json.dumps({**machine, "cases": _finite(rows)}) + "\n" if as_json else _table(machine, cases)
-    )
+    _say(json.dumps({**machine, "cases": [_as_dict(case) for case in cases]}) + "\n" if as_json else _LEGEND)
     return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _as_dict(case: Case) -> dict[str, Any]:
+    """The case and its ratios, with None for NaN, which JSON does not know."""
+    ratios = {name: getattr(case, name) for name in ("ratio", "over_floor", "tokens_per_second")}
+    return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(case), **ratios}.items()}
 
 
 def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
@@ -118,7 +126,7 @@ def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
         ours = [_kltui(m, device, "none") for m in (model, half)]
         cases = _compare(shape, "final", [reference, *ours], ids, device)
         if shape.layers <= 12:
-            some = ids[:: max(1, len(ids) // 16)]
+            some = ids[:: max(1, len(ids) // 8)]
             lens = Side("float32", lambda block: by_reference_lens(model, block, device))
             cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], some, device)
     return cases
@@ -337,28 +345,26 @@ def _machine(device: torch.device) -> str:
     )
 
 
-def _finite(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with None for NaN, which JSON does not know."""
-    return [{k: None if isinstance(v, float) and v != v else v for k, v in row.items()} for row in rows]
+_LEGEND = """
+reference: one text at a time in float32, log_softmax over the full logits, gather, sum;
+ratio: reference over kltui, same process, in turn; /floor: over the bare matrix products of body and head
+"""
 
 
-def _table(machine: dict[str, Any], cases: Sequence[Case]) -> str:
+def _table_head(machine: dict[str, Any]) -> str:
     head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'tok/s':>8} "
     head += f"{'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
-    lines = [f"{machine['machine']}, {machine['device']}, {machine['threads']} threads", "", head]
-    for c in cases:
-        rest = 1 - c.body_share - c.head_share
-        shares = (
-            ["    -"] * 3 if c.what == "layers" else [f"{s:5.2f}" for s in (c.body_share, c.head_share, rest)]
-        )
-        floor = "      -" if c.over_floor != c.over_floor else f"{c.over_floor:6.2f}x"
-        lines.append(
-            f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.seconds:7.2f}s "
-            f"{c.ratio:5.2f}x {c.tokens_per_second:8.0f} {floor} {' '.join(shares)} "
-            f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {c.largest_difference_nat:11.1e}"
-        )
-    lines += ["", "reference: one text at a time in float32, log_softmax over the full logits, gather, sum;"]
-    lines += [
-        "ratio: reference over kltui, same process, in turn; /floor: over the bare matrix products of body and head"
-    ]
-    return "\n".join(lines) + "\n"
+    return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
+
+
+def _table_row(c: Case) -> str:
+    rest = 1 - c.body_share - c.head_share
+    shares = (
+        ["    -"] * 3 if c.what == "layers" else [f"{s:5.2f}" for s in (c.body_share, c.head_share, rest)]
+    )
+    floor = "      -" if c.over_floor != c.over_floor else f"{c.over_floor:6.2f}x"
+    return (
+        f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.seconds:7.2f}s "
+        f"{c.ratio:5.2f}x {c.tokens_per_second:8.0f} {floor} {' '.join(shares)} "
+        f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {c.largest_difference_nat:11.1e}"
+    )
