@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from kltui.errors import StoreError
 from kltui.store.filesystem import file_system, is_network
@@ -19,6 +20,12 @@ _OURS = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
 )  # a programmer's mistake, not a fault
+
+
+_RESTORE = "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it."
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class DiskError(StoreError):
@@ -85,14 +92,27 @@ class _Explained:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, sqlite3.Error) or isinstance(error, _OURS):
+        # Damage reaches names and messages too, which then are no text.
+        if not isinstance(error, sqlite3.Error | UnicodeDecodeError) or isinstance(error, _OURS):
             return
         if not isinstance(error, sqlite3.OperationalError):
-            raise StoreError(
-                f"{self._path} is damaged: {error}",
-                "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it.",
-            ) from error
+            raise StoreError(f"{self._path} is damaged: {error}", _RESTORE) from error
         raise _operational(self._path, str(error)) from error
+
+
+def decoded(read: Callable[P, R]) -> Callable[P, R]:
+    """`read`, a function that makes sense of stored values, with a StoreError where they make none."""
+
+    @functools.wraps(read)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return read(*args, **kwargs)
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(
+                f"the workspace is damaged: a stored value makes no sense ({error})", _RESTORE
+            ) from error
+
+    return checked
 
 
 def _operational(path: Path, error: str) -> StoreError:

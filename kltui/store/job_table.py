@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kltui.scoring.settings import Progress
+from kltui.store.connection import decoded
 from kltui.store.rows import JobItemRow, JobRow, JobStatus
 from kltui.store.writer_lock import Writer, current_writer
 
@@ -104,6 +105,7 @@ class Jobs:
             (time.time(), error, hint, job_id, checkpoint_id),
         )
 
+    @decoded
     def all(self) -> list[JobRow]:
         """Every job, newest first; a running job whose process is gone shows as "lost"."""
         writer = current_writer(self._db)
@@ -114,6 +116,7 @@ class Jobs:
         )
         return [_job_row(row, writer) for row in rows]
 
+    @decoded
     def items(self, job_id: int) -> list[JobItemRow]:
         """The checkpoints of one job in order."""
         rows = self._db.execute(

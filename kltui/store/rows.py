@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from kltui.registry.checkpoint import Checkpoint
+from kltui.store.connection import decoded
 
 JobStatus = Literal["queued", "running", "paused", "done", "failed", "stopped", "lost"]
 ItemStatus = Literal["queued", "running", "done", "failed"]
@@ -62,6 +63,7 @@ class VectorRow:
     created: float
 
     @property
+    @decoded
     def key_fields(self) -> dict[str, str]:
         """The vector's full key: everything that changes its value."""
         return dict(json.loads(self.key))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kltui.corpus.corpus import Corpus
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
+from kltui.store.connection import decoded
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 
 FINAL_LAYER = -1
@@ -55,6 +56,7 @@ class Corpora:
         )
         return corpus_id
 
+    @decoded
     def all(self) -> list[CorpusRow]:
         """Every corpus, oldest first."""
         rows = self._db.execute(
@@ -73,11 +75,13 @@ class Corpora:
             for i, sha, n, lengths, src, at, rec in rows
         ]
 
+    @decoded
     def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
         """UTF-8 bytes of every text, shape (N,)."""
         (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
         return np.frombuffer(blob, "<i8").astype(np.int64)
 
+    @decoded
     def texts(self, corpus_id: int, indices: Sequence[int] | None = None) -> list[str]:
         """The texts in order, or those at `indices`."""
         if indices is None:
@@ -86,6 +90,7 @@ class Corpora:
         query = "SELECT body FROM text WHERE corpus_id = ? AND idx = ?"
         return [bytes(self._db.execute(query, (corpus_id, int(i))).fetchone()[0]).decode() for i in indices]
 
+    @decoded
     def domains(self, corpus_id: int) -> list[str]:
         """The domain of every text, "" where the corpus has none."""
         return [
@@ -149,6 +154,7 @@ class Checkpoints:
             (weights, commit, commit, checkpoint_id),
         )
 
+    @decoded
     def all(self) -> list[CheckpointRow]:
         """Every checkpoint with its state, by run, step and variant."""
         rows = self._db.execute(_CHECKPOINT_ROWS)
@@ -274,6 +280,7 @@ class Vectors:
             ),
         )
 
+    @decoded
     def rows(self, current_only: bool = True) -> list[VectorRow]:
         """Identity of every vector (of the checkpoints' present weights), oldest first, without the numbers."""
         query = (
@@ -289,6 +296,7 @@ class Vectors:
             for i, cp, co, la, se, w, k, m, u, at in self._db.execute(query)
         ]
 
+    @decoded
     def stored_layers(
         self, checkpoint_id: int, corpus_id: int, settings: str, weights: str
     ) -> dict[int | None, str]:
@@ -300,6 +308,7 @@ class Vectors:
         )
         return {None if layer == FINAL_LAYER else layer: request or "" for layer, request in rows}
 
+    @decoded
     def load(self, ids: Iterable[int], n: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.
 

@@ -135,7 +135,7 @@ def test_no_damage_gives_a_wrong_vector_or_a_traceback(scored: Path) -> None:
         path.write_bytes(sound[:at] + chance.randbytes(size) + sound[at + size :])
         try:
             with kltui.open(path.parent) as ws:
-                ws.jobs(), ws.texts()
+                ws.texts(), ws.domains(), [ws.job_items(job.id) for job in ws.jobs()]
                 m = ws.map()
                 assert all(m.loglik_KN[k].tobytes() == right[name] for k, name in enumerate(m.names))
         except StoreError:
