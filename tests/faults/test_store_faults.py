@@ -126,11 +126,11 @@ def test_what_a_killed_writer_left_half_done_is_undone_by_the_next_reader(
 
 
 def test_no_damage_gives_a_wrong_vector_or_a_traceback(scored: Path) -> None:
-    """A stretch of the file overwritten, in 60 places: an answer is right, or it is a StoreError."""
+    """A stretch of the file overwritten, in 24 places: an answer is right, or it is a StoreError."""
     path, right = scored.parent / "ws" / "kltui.sqlite", truths(scored)
     sound, chance = path.read_bytes(), random.Random(1)
     told = 0
-    for size in [64, 2000, 20_000] * 20:
+    for size in [64, 2000, 20_000] * 8:
         at = chance.randrange(len(sound) - size)
         path.write_bytes(sound[:at] + chance.randbytes(size) + sound[at + size :])
         try:
@@ -140,7 +140,7 @@ def test_no_damage_gives_a_wrong_vector_or_a_traceback(scored: Path) -> None:
                 assert all(m.loglik_KN[k].tobytes() == right[name] for k, name in enumerate(m.names))
         except StoreError:
             told += 1
-    assert told > 10
+    assert told > 5
 
 
 def test_a_damaged_store_ends_a_command_with_three_and_advice(scored: Path) -> None:
