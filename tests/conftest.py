@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side: threads that wait for each other would spin
+
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
 
 from command import Cli, kltui_command
