@@ -230,7 +230,7 @@ def test_a_reader_is_never_held_up_by_a_writer_at_full_speed(lives: Lives, tmp_p
             time.sleep(0.01)
     assert writer.returncode == 0 and len(waits) > 20
     # On a busy machine a reader waits for the processor now and then; for the writer it never does.
-    assert sorted(waits)[len(waits) // 2] < 0.1 and max(waits) < 20
+    assert sorted(waits)[len(waits) * 19 // 20] < 0.1 and max(waits) < 5
 
 
 def test_a_writer_that_lost_its_lock_stops_writing(tmp_path: Path) -> None:
