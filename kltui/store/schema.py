@@ -132,7 +132,25 @@ CREATE TABLE writer (
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+# Benchmark scores by checkpoint or run; records (kind "map", "draw"): what a user named, as JSON.
+_V2 = """
+CREATE TABLE benchmark_score (
+    name TEXT NOT NULL,
+    task TEXT NOT NULL,
+    score REAL NOT NULL,
+    PRIMARY KEY (name, task)
+) STRICT;
+
+CREATE TABLE record (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created REAL NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -1,13 +1,16 @@
-"""Small tables beside the vectors: weight distances, fingerprints, files with hashes."""
+"""Small tables beside the vectors: weight distances, fingerprints, benchmark scores, records, files with hashes."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from kltui.errors import StoreError
+from kltui.store.connection import decoded
 
 
 class WeightDistances:
@@ -44,6 +47,53 @@ class Fingerprints:
         self._db.execute(
             "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?)", (str(folder), signature, sha256)
         )
+
+
+class BenchmarkScores:
+    """Scores that others measured, by checkpoint or run and task, as they were given."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def put(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Stores {name: {task: score}}, in place of older scores of the same names and tasks."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO benchmark_score VALUES (?, ?, ?)",
+            ((name, task, float(score)) for name, tasks in scores.items() for task, score in tasks.items()),
+        )
+
+    def all(self) -> dict[str, dict[str, float]]:
+        """Every score, {name: {task: score}}; none in a workspace that no newer kltui has written yet."""
+        found: dict[str, dict[str, float]] = {}
+        if _has(self._db, "benchmark_score"):
+            for name, task, score in self._db.execute("SELECT * FROM benchmark_score ORDER BY name, task"):
+                found.setdefault(name, {})[task] = score
+        return found
+
+
+class Records:
+    """What a user named and wants to find again, one JSON object each: saved maps, draws of texts."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def put(self, kind: str, name: str, value: Mapping[str, object]) -> None:
+        """Stores a record, in place of an older one of that kind and name."""
+        text = json.dumps(value, allow_nan=False)
+        self._db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (kind, name, time.time(), text))
+
+    @decoded
+    def all(self, kind: str) -> dict[str, dict[str, object]]:
+        """Every record of a kind by name, oldest first; none in a workspace that no newer kltui has written yet."""
+        if not _has(self._db, "record"):
+            return {}
+        rows = self._db.execute("SELECT name, value FROM record WHERE kind = ? ORDER BY created", (kind,))
+        return {name: dict(json.loads(value)) for name, value in rows}
+
+
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    """Whether the schema has that table: a reader may meet a workspace of an older release."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
 
 class SideFiles:

@@ -13,7 +13,7 @@ from kltui.store import writer_lock
 from kltui.store.connection import Connection, DiskError, connect_reader, connect_writer, explained
 from kltui.store.job_table import Jobs
 from kltui.store.schema import check_version, migrate
-from kltui.store.side_tables import Fingerprints, SideFiles, WeightDistances
+from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFiles, WeightDistances
 from kltui.store.tables import Checkpoints, Corpora, Vectors
 
 FILE_NAME = "kltui.sqlite"
@@ -37,6 +37,8 @@ class Store:
         self.side_files = SideFiles(db)
         self.weight_distances = WeightDistances(db)
         self.fingerprints = Fingerprints(db)
+        self.benchmark_scores = BenchmarkScores(db)
+        self.records = Records(db)
 
     @classmethod
     def read(cls, folder: Path) -> Store:
