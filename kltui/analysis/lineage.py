@@ -227,7 +227,8 @@ def _final_rows(points: Sequence[Point]) -> dict[str, int]:
 
 
 def _is_plain(p: Point) -> bool:
-    return p.layer is None and p.quantization == "none" and "null" not in p.tags
+    """Whether `p` is a trained model as it stands: no lens vector, variant, random walk or point between models."""
+    return p.layer is None and p.quantization == "none" and not {"null", "interpolation"} & set(p.tags)
 
 
 def _two(rng: random.Random, rows: Sequence[int]) -> Pair:

@@ -153,7 +153,13 @@ class Batch:
     def _preparer(self) -> Preparer:
         queue = [(i, c) for i, c in enumerate(self._plan.checkpoints)]
         known = remembered(self._keeper.fingerprints())
-        return Preparer(queue, known, allow_bin=self._plan.settings.allow_bin, on_fetch=self._fetching)
+        return Preparer(
+            queue,
+            known,
+            allow_bin=self._plan.settings.allow_bin,
+            on_fetch=self._fetching,
+            mixes=self._plan.mixes,
+        )
 
     def _fetching(self, index: int, message: str) -> None:
         # Called from the preparing thread: a dict entry is all it may touch.
@@ -198,7 +204,11 @@ class Batch:
             self._leave(prepared.index)
             self._narrator.ended(checkpoint.name, "done", kept=True)
             return None
-        return Task(prepared.index, prepared.folder, checkpoint.quantization, prepared.weights)
+        return self._task(prepared)
+
+    def _task(self, ready: Ready) -> Task:
+        quantization = self._checkpoint(ready.index).quantization
+        return Task(ready.index, ready.folder, quantization, ready.weights, ready.mix)
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):
@@ -224,13 +234,12 @@ class Batch:
         deaths = self._deaths[died.index] = self._deaths.get(died.index, 0) + 1
         how = signal.Signals(-died.status).name if died.status < 0 else f"exit status {died.status}"
         if deaths < MAX_DEATHS:
-            ready = self._ready[died.index]
             checkpoint = self._checkpoint(died.index)
             self._narrator.say(
                 f"the worker on {safe_text(checkpoint.name)} ended ({how}); trying once more", "yellow"
             )
             self._started.pop(died.index, None)
-            self._retry.append(Task(died.index, ready.folder, checkpoint.quantization, ready.weights))
+            self._retry.append(self._task(self._ready[died.index]))
             return
         hint = {
             -signal.SIGKILL: "Out of memory, most likely: lower scoring.batch_tokens.",
@@ -249,19 +258,21 @@ class Batch:
         self._started.pop(index, None)
         self._progress.pop(index, None)
         self._left.discard(index)
-        source = self._checkpoint(index).source
-        if self._plan.job.scoring.keep_cache or not isinstance(source, HubSource):
+        if self._plan.job.scoring.keep_cache:
             return
-        if not any(self._checkpoint(i).source == source for i in self._left):
-            from kltui.registry.hub import free
+        needed = {source for i in self._left for source in self._plan.sources(i)}
+        for source in self._plan.sources(index):
+            if isinstance(source, HubSource) and source not in needed:
+                self._free(source, self._ready[index].commit if index in self._ready else "")
 
-            try:
-                free(replace(source, commit=self._ready[index].commit) if index in self._ready else source)
-            except (KltuiError, OSError, ValueError) as error:
-                # What could not be freed only takes space; the next fetch says when there is too little.
-                self._narrator.say(
-                    f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow"
-                )
+    def _free(self, source: HubSource, commit: str) -> None:
+        from kltui.registry.hub import free
+
+        try:
+            free(replace(source, commit=commit))
+        except (KltuiError, OSError, ValueError) as error:
+            # What could not be freed only takes space; the next fetch says when there is too little.
+            self._narrator.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]

@@ -82,6 +82,25 @@ class ModelTable(_Table):
         return self
 
 
+class InterpolationTable(_Table):
+    """One `[[interpolations]]` entry: models between a base and one or two others, all named as in this job.
+
+    At (a, b) of the grid the weights are (1 - a - b) base + a others[0] + b others[1].
+    """
+
+    base: Line = Field(min_length=1)
+    others: tuple[Line, ...] = Field(min_length=1, max_length=2)
+    grid: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1
+    )
+    run: Line = ""
+
+    @field_validator("others", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
 class ScoringTable(_Table):
     """`[scoring]`: how texts are scored."""
 
@@ -116,6 +135,7 @@ class JobFile(_Table):
     workspace: Line = Field(min_length=1)
     corpus: CorpusTable
     models: tuple[ModelTable, ...] = Field(min_length=1)
+    interpolations: tuple[InterpolationTable, ...] = ()
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
 
@@ -145,6 +165,8 @@ class JobFile(_Table):
     def digest(self) -> str:
         """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
         asked = self.model_dump(mode="json", exclude={"engine": True, "scoring": {"device", "batch_tokens"}})
+        if not self.interpolations:  # jobs of before there were any keep their digest
+            del asked["interpolations"]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -216,6 +238,7 @@ def _value(text: str) -> Any:
 _TABLES: dict[str, type[_Table]] = {
     "corpus": CorpusTable,
     "models": ModelTable,
+    "interpolations": InterpolationTable,
     "scoring": ScoringTable,
     "engine": EngineTable,
 }

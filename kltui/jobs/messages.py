@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kltui.jobs.mix import Mix
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
@@ -23,12 +24,16 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One checkpoint to score: its folder, variant and the fingerprint of its weights."""
+    """One checkpoint to score: its folder, variant and the fingerprint of its weights.
+
+    With `mix`, the model is made in `folder` first.
+    """
 
     index: int
     folder: Path
     quantization: str
     weights: str
+    mix: Mix | None = None
 
 
 @dataclass(frozen=True, slots=True)

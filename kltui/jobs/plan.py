@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.jobfile import JobFile, ModelTable
-from kltui.registry.checkpoint import Checkpoint
+from kltui.jobs.mix import MixPlan, mixes
+from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.scoring.settings import ScoringSettings
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will do: the workspace, the corpus, the checkpoints in order."""
+    """What a job will do: the workspace, the corpus, the checkpoints in order; `mixes` by name of a grid point."""
 
     job: JobFile
     workspace: Path
     corpus: Corpus
     checkpoints: tuple[Checkpoint, ...]
     settings: ScoringSettings
+    mixes: Mapping[str, MixPlan] = field(default_factory=dict)
+
+    def sources(self, index: int) -> list[Source]:
+        """Where the files come from that one checkpoint needs."""
+        checkpoint = self.checkpoints[index]
+        mix = self.mixes.get(checkpoint.name)
+        return [part.source for part in mix.parts] if mix else [checkpoint.source]
 
 
 def make_plan(job: JobFile) -> Plan:
@@ -37,14 +45,17 @@ def make_plan(job: JobFile) -> Plan:
             mistakes.append(f"models[{number}]: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         except OSError as error:
             mistakes.append(f"models[{number}]: {(error.filename or '')[:200]}: {error.strerror}")
-    mistakes += _collisions(checkpoints)
+    between, wrong = _interpolated(job, checkpoints)
+    checkpoints += [checkpoint for checkpoint, _ in between]
+    mistakes += wrong + _collisions(checkpoints)
     try:
         corpus = _corpus(job)
     except KltuiError as error:
         mistakes.append(f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else ""))
     if mistakes:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
-    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.scoring.settings())
+    parts = {checkpoint.name: plan for checkpoint, plan in between}
+    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.scoring.settings(), parts)
 
 
 def settings_key(settings: ScoringSettings) -> str:
@@ -55,6 +66,20 @@ def settings_key(settings: ScoringSettings) -> str:
 def _entry(model: ModelTable) -> ModelEntry:
     fields = model.model_dump(exclude={"path"})
     return ModelEntry(path=Path(model.path) if model.path else None, **fields)
+
+
+def _interpolated(
+    job: JobFile, checkpoints: Sequence[Checkpoint]
+) -> tuple[list[tuple[Checkpoint, MixPlan]], list[str]]:
+    """Grid points of every `[[interpolations]]` entry, and the mistakes in those that cannot be used."""
+    made: list[tuple[Checkpoint, MixPlan]] = []
+    mistakes = []
+    for number, table in enumerate(job.interpolations):
+        try:
+            made += mixes(table, checkpoints, Path(job.workspace))
+        except KltuiError as error:
+            mistakes.append(f"interpolations[{number}]: {error.message} ({error.hint})")
+    return made, mistakes
 
 
 def _corpus(job: JobFile) -> Corpus:

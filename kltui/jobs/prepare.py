@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.mix import Mix, MixPlan, mixed_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.digest import fingerprint
 
@@ -19,13 +20,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A checkpoint whose files are here. `signature` is "" where nothing needs remembering."""
+    """A checkpoint whose files are here, or those of which `mix` makes it.
+
+    `signature` is "" where nothing needs remembering.
+    """
 
     index: int
     folder: Path
     weights: str
     commit: str = ""
     signature: str = ""
+    mix: Mix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Preparer:
         ahead: int = 1,
         allow_bin: bool = False,
         on_fetch: Callable[[int, str], None] = lambda index, message: None,
+        mixes: Mapping[str, MixPlan] | None = None,
     ) -> None:
         self._checkpoints, self._known, self._allow_bin, self._on_fetch = (
             checkpoints,
@@ -56,6 +62,7 @@ class Preparer:
             allow_bin,
             on_fetch,
         )
+        self._mixes = mixes or {}
         self._out: queue.Queue[Ready | NotReady] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
@@ -86,9 +93,9 @@ class Preparer:
 
     def _prepare(self, index: int, checkpoint: Checkpoint) -> Ready | NotReady:
         try:
-            if isinstance(checkpoint.source, HubSource):
-                return self._fetch(index, checkpoint.source)
-            return self._local(index, checkpoint.source)
+            if checkpoint.name in self._mixes:
+                return self._mixed(index, checkpoint, self._mixes[checkpoint.name])
+            return self._found(index, checkpoint)
         except KltuiError as error:
             return NotReady(index, error.message, error.hint, isinstance(error, TryAgainError))
         except OSError as error:
@@ -104,6 +111,19 @@ class Preparer:
                 "This is unexpected: the log holds the traceback.",
                 retry=False,
             )
+
+    def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
+        if isinstance(checkpoint.source, HubSource):
+            return self._fetch(index, checkpoint.source)
+        return self._local(index, checkpoint.source)
+
+    def _mixed(self, index: int, checkpoint: Checkpoint, plan: MixPlan) -> Ready:
+        """A grid point: its parts' files are here, and their fingerprints tell its weights without making them."""
+        assert isinstance(checkpoint.source, LocalSource)
+        parts = [self._found(index, part) for part in plan.parts]
+        mix = Mix(tuple(p.folder for p in parts), plan.a, plan.b, self._allow_bin)
+        weights = mixed_weights([p.weights for p in parts], plan.a, plan.b)
+        return Ready(index, checkpoint.source.path, weights, mix=mix)
 
     def _local(self, index: int, source: LocalSource) -> Ready:
         seen = signature(source.path)

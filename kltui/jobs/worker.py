@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
+from kltui.jobs.mix import materialised
 from kltui.scoring.settings import Progress, ScoreResult
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def serve(pipe: Connection) -> None:
         task: Task = pipe.recv()
         try:
             scorer = scorer or _scorer(setup)
-            score = partial(scorer.score, task.folder, task.quantization, task.weights)
+            score = partial(_score, scorer, task)
         except Exception as error:
             # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
             pipe.send(_failure(task.index, error))
@@ -55,6 +56,11 @@ def _scorer(setup: Setup) -> Scorer:
     from kltui.scoring.scorer import Scorer
 
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
+
+
+def _score(scorer: Scorer, task: Task, report: _Reporter) -> ScoreResult:
+    with materialised(task.folder, task.mix) as folder:
+        return scorer.score(folder, task.quantization, task.weights, report)
 
 
 def _outcome(score: Callable[[_Reporter], ScoreResult], index: int, report: _Reporter) -> Scored | Failed:

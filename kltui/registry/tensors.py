@@ -62,15 +62,16 @@ class TensorFile:
         return math.prod(self.shape)
 
 
-def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
+def open_tensors(folder: Path, allow_bin: bool = False, *, tied_once: bool = True) -> dict[str, TensorFile]:
     """Every tensor of the model in `folder` by name, mapped from its files; a tied output head is left out.
 
+    Without `tied_once` it is everything that the files hold.
     `pytorch_model.bin` is a pickle: it is read (tensors only) where there are no safetensors and `allow_bin`.
     """
     found = _open_safetensors(folder)
     if found is None:
         found = _open_bin(folder, allow_bin)
-    return _tied_once(found, _tie_flag(folder))
+    return _tied_once(found, _tie_flag(folder)) if tied_once else found
 
 
 def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "store": DATA,
     "scoring": DATA | {"native", "reference"},
     "importers": DATA | {"analysis"},
-    "jobs": DATA | {"store", "native", "scoring", "importers"},
+    "jobs": DATA | {"store", "native", "scoring", "importers", "analysis.interpolation"},
     "weight_sweep": DATA | {"store", "analysis"},
     "workspace": DATA | {"store", "analysis", "native", "weight_sweep"},
     "view": DATA | {"workspace", "analysis", "native", "store", "reference"},

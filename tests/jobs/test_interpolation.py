@@ -1,0 +1,104 @@
+"""`[[interpolations]]`: models between checkpoints, made as they are needed and scored like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Cli
+
+import kltui
+from kltui.errors import UsageError
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.mix import Mix, mixed_weights, write_mix
+from kltui.jobs.plan import make_plan
+from kltui.registry.digest import fingerprint
+from kltui.registry.tensors import open_tensors
+
+GRID = """
+[[interpolations]]
+base = "alpha@4"
+others = ["alpha@0", "beta@4"]
+grid = [0.0, 0.5, 1.0]
+run = "mid"
+"""
+
+
+def with_text(job: Path, text: str) -> Path:
+    job.write_text(job.read_text() + text)
+    return job
+
+
+def test_corners_are_the_models_and_all_of_it_resumes(cli: Cli, job: Path) -> None:
+    done = cli("--batch", str(with_text(job, GRID)), "--json")
+    assert done.returncode == 0, done.stderr
+    with kltui.open(job.parent / "ws") as ws:
+        m = ws.map()
+        row = {name: m.loglik_KN[k] for k, name in enumerate(m.names)}
+        assert len(row) == 8 + 9
+        np.testing.assert_array_equal(row["mid_a0_b0"], row["alpha@4"])
+        np.testing.assert_array_equal(row["mid_a1_b0"], row["alpha@0"])
+        np.testing.assert_array_equal(row["mid_a0_b1"], row["beta@4"])
+        assert m.pair("mid_a0.5_b0", "alpha@4").value > 0
+        point = m.points[m.row("mid_a0.5_b1")]
+        assert (point.size, point.parent) == ("small", "alpha@4,alpha@0,beta@4")
+        assert {"interpolation", "of=mid", "a=0.5", "b=1.0", "part=beta@4"} <= set(point.tags)
+    assert not list((job.parent / "ws" / "interpolated").iterdir())
+
+    again = cli("--batch", str(job), "--json")
+    ends = [json.loads(line) for line in again.stdout.splitlines()]
+    assert [e["kept"] for e in ends if e["event"] == "checkpoint"] == [True] * 17
+
+
+def test_one_other_is_a_line(job: Path) -> None:
+    text = GRID.replace(', "beta@4"', "").replace("[0.0, 0.5, 1.0]", "[-1.0, 0.0, 0.25, 0.25]")
+    plan = make_plan(load_job(with_text(job, text)))
+    assert [c.name for c in plan.checkpoints[8:]] == ["mid_a-1", "mid_a0", "mid_a0.25"]
+    assert [(m.a, m.b) for m in plan.mixes.values()] == [(-1.0, 0.0), (0.0, 0.0), (0.25, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("alpha@4", "gamma@4"), "'gamma@4' is no checkpoint of this job"),
+        (("others = [", 'others = ["alpha@1", '), "interpolations.others"),
+        (('base = "alpha@4"', ""), "interpolations[0].base: missing"),
+        (("0.5", "nan"), "interpolations[0].grid[1]"),
+        (("grid", "gird"), "did you mean 'grid'"),
+    ],
+)
+def test_mistakes_are_named(job: Path, change: tuple[str, str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_plan(load_job(with_text(job, GRID.replace(*change))))
+    assert said.replace("interpolations.", "interpolations[0].") in str(caught.value)
+
+
+def test_jobs_without_them_keep_their_digest(job: Path) -> None:
+    plain = load_job(job)
+    asked = plain.model_dump(mode="json", exclude={"engine": True, "scoring": {"device", "batch_tokens"}})
+    assert asked.pop("interpolations") == []
+    import hashlib
+
+    assert plain.digest() == hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    assert load_job(with_text(job, GRID)).digest() != plain.digest()
+
+
+def test_weights_are_named_without_being_made() -> None:
+    made = {
+        mixed_weights(parts, a, b)
+        for parts in (("x", "y"), ("y", "x"), ("x", "y", "z"))
+        for a, b in ((0.0, 0.5), (0.5, 0.0))
+    }
+    assert len(made) == 6
+
+
+def test_the_corner_is_the_base_folder_again(suite: Path, tmp_path: Path) -> None:
+    base, other = suite / "alpha" / "step4", suite / "alpha" / "step0"
+    write_mix(tmp_path / "m", Mix((base, other), 0.0, 0.0))
+    tensors, before = open_tensors(tmp_path / "m"), open_tensors(base)
+    assert tensors.keys() == before.keys()
+    assert all(np.array_equal(t.data, before[name].data) for name, t in tensors.items())
+    write_mix(tmp_path / "m", Mix((base, other), 0.5, 0.0))
+    assert fingerprint(tmp_path / "m") != fingerprint(base)
