@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Corpus:
     @cached_property
     def text_bytes(self) -> NDArray[np.int64]:
         """UTF-8 length of every text, in bytes, shape (N,)."""
+        import numpy as np
+
         return np.array([len(t.encode()) for t in self.texts], dtype=np.int64)
 
     @cached_property

@@ -10,15 +10,19 @@ import time
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kltui.corpus.corpus import Corpus
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.store.connection import decoded
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
+
+if TYPE_CHECKING:
+    # The interface lists checkpoints before it needs an array: numpy is loaded where numbers are.
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.corpus.corpus import Corpus
 
 FINAL_LAYER = -1
 
@@ -59,6 +63,8 @@ class Corpora:
     @decoded
     def all(self) -> list[CorpusRow]:
         """Every corpus, oldest first."""
+        import numpy as np
+
         rows = self._db.execute(
             "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus ORDER BY id"
         )
@@ -78,6 +84,8 @@ class Corpora:
     @decoded
     def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
         """UTF-8 bytes of every text, shape (N,)."""
+        import numpy as np
+
         (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
         return np.frombuffer(blob, "<i8").astype(np.int64)
 
@@ -256,6 +264,8 @@ class Vectors:
         job_id: int | None,
     ) -> None:
         """Stores one vector, in place of an older one with the same key."""
+        import numpy as np
+
         key_json = json.dumps(key, sort_keys=True)
         loglik, n_scored = loglik_N.astype("<f8").tobytes(), n_scored_N.astype("<i4").tobytes()
         scored = loglik_N[~np.isnan(loglik_N)]
@@ -314,6 +324,8 @@ class Vectors:
 
         Raises StoreError when a row's checksum does not match its bytes.
         """
+        import numpy as np
+
         id_list = list(ids)
         loglik_KN = np.empty((len(id_list), n), np.float64)
         n_scored_KN = np.empty((len(id_list), n), np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -51,6 +52,8 @@ def run_tui(
 
 def prepare_environment() -> None:
     """Textual reads these once, when it is imported; exported COLUMNS and LINES would hide the real size."""
+    # Nothing of what is loaded until the first picture is garbage; the app turns it on again.
+    gc.disable()
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import traceback
 from collections.abc import Callable
@@ -100,9 +101,13 @@ class KltuiApp(App[int], inherit_bindings=False):
         assert isinstance(main, MainScreen)
         return main
 
+    def first_view(self) -> View:
+        """The view that the main screen begins with: that of the last session."""
+        self._restore()
+        return self._made(self.screen_name)
+
     def started(self) -> None:
         """Called by the main screen when it is there: first view, signals, first read."""
-        self._restore()
         self.set_class(self.ascii_only, "-ascii")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -195,9 +200,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         assert name in SCREENS
         view = self._views.get(name)
         if view is None:
-            module = import_module(f"kltui.tui.views.{name}")
-            view = self._views[name] = module.VIEW()
-            view.make_room(self.size.width)
+            view = self._made(name)
             self.main.body.mount(view)
         for other in self._views.values():
             other.display = other is view
@@ -206,6 +209,12 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.call_after_refresh(self._arrive, view)
         view.call_after_refresh(view.focus_now)
         self.main.redraw_bars()
+
+    def _made(self, name: str) -> View:
+        view: View = import_module(f"kltui.tui.views.{name}").VIEW()
+        view.make_room(self.size.width)
+        self._views[name] = view
+        return view
 
     def _arrive(self, view: View) -> None:
         if view is self.view:
@@ -245,6 +254,8 @@ class KltuiApp(App[int], inherit_bindings=False):
     async def _watch(self) -> None:
         """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
         await self.reload()
+        gc.freeze()
+        gc.enable()
         while True:
             await asyncio.sleep(self._pause())
             if await self.reader.generation() != self.snapshot.generation:

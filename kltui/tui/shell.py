@@ -177,7 +177,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def compose(self) -> ComposeResult:
         """The frame around the views."""
         yield self.tabs
-        yield self.body
+        with self.body:
+            yield self.kl.first_view()
         yield self.status
         yield self.keys_line
         yield self.too_small

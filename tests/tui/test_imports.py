@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import kltui
+from kltui.store import Store
 
 SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale")
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
@@ -24,6 +25,14 @@ def loaded_after(code: str) -> set[str]:
 def test_the_first_frame_needs_no_numpy() -> None:
     loaded = loaded_after("import kltui.tui.interface, kltui.tui.views.registry")
     assert not loaded & {"torch", "transformers", "numpy", "sklearn", "pydantic"}
+
+
+def test_the_first_tree_of_runs_needs_no_numpy(tmp_path: Path) -> None:
+    Store.write(tmp_path).close()
+    loaded = loaded_after(
+        f"from kltui.workspace import Workspace\nws = Workspace.open({str(tmp_path)!r})\nws.checkpoints(), ws.jobs()"
+    )
+    assert "sqlite3" in loaded and not loaded & {"numpy", "sklearn", "pydantic"}
 
 
 @pytest.mark.parametrize("modules", [", ".join(f"kltui.tui.views.{s}" for s in SCREENS)])
