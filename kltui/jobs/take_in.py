@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from kltui.corpus.corpus import Corpus
 from kltui.errors import UsageError
 from kltui.importers.imported import Imported, ImportedVector
 from kltui.importers.read import read
@@ -25,29 +24,35 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     The texts come from one of the paths, or are those the workspace holds already. Raises UsageError when there are
     none, or when their number does not fit the vectors.
     """
-    found = _read(paths)
+    found = read_all(paths)
     for note in found.notes:
         narrate(f"note: {note}")
-    if not found.vectors and not found.weight_sqdist:
+    if not found.vectors and not found.weight_sqdist and not found.scores:
         raise UsageError(
             f"no vectors in {', '.join(map(str, paths))}", "See the README for what can be imported."
         )
     store = Store.write(workspace)
     try:
         with store.atomic():
-            corpus_id = _corpus(store, found)
-            for vector in found.vectors:
-                _put(store, corpus_id, vector, paths[0])
+            if found.vectors or found.corpus is not None:
+                corpus_id = _corpus(store, found)
+                for vector in found.vectors:
+                    _put(store, corpus_id, vector, paths[0])
             distances = _put_distances(store, found)
+            store.benchmark_scores.put(found.scores)
+            strangers = _unknown(store, found.scores)
     finally:
         store.close()
     narrate(f"{len(found.vectors)} vectors over {found.n_texts} texts, {distances} weight distances")
     if found.scores:
-        narrate(f"benchmark scores of {len(found.scores)} models were read but a workspace keeps none")
+        narrate(f"benchmark scores of {len(found.scores)} models")
+    if strangers:
+        narrate(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
     return len(found.vectors)
 
 
-def _read(paths: Sequence[Path]) -> Imported:
+def read_all(paths: Sequence[Path]) -> Imported:
+    """Everything that the paths hold, joined and checked. Raises UsageError or ImportFormatError."""
     missing = [str(p) for p in paths if not p.exists()]
     if missing:
         raise UsageError(f"nothing to import at {', '.join(missing)}")
@@ -61,12 +66,12 @@ def _corpus(store: Store, found: Imported) -> int:
     if found.corpus is not None:
         return store.corpora.add(found.corpus, "imported")
     fitting = [c for c in store.corpora.all() if c.n == found.n_texts]
-    if found.vectors and len(fitting) != 1:
+    if len(fitting) != 1:
         raise UsageError(
             f"the vectors are over {found.n_texts} texts, and it is not known which",
             "Name the corpus too: kltui --import vectors.pkl --import texts.json WORKSPACE",
         )
-    return fitting[0].id if fitting else store.corpora.add(Corpus(()), "imported")
+    return fitting[0].id
 
 
 def _put(store: Store, corpus_id: int, vector: ImportedVector, origin: Path) -> None:
@@ -85,6 +90,13 @@ def _put(store: Store, corpus_id: int, vector: ImportedVector, origin: Path) -> 
     if n_scored is None:
         n_scored = np.full(len(vector.loglik), UNKNOWN_COUNT, np.int32)
     store.vectors.put(cid, corpus_id, p.layer, key, SETTINGS, vector.loglik, n_scored, None)
+
+
+def _unknown(store: Store, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are neither a checkpoint nor a run of the workspace."""
+    rows = store.checkpoints.all()
+    known = {row.name for row in rows} | {row.checkpoint.run for row in rows}
+    return [name for name in names if name not in known]
 
 
 def _put_distances(store: Store, found: Imported) -> int:

@@ -145,6 +145,20 @@ class Checkpoints:
         )
         return self.id_of(checkpoint.name)
 
+    def relabel(self, checkpoint_id: int, checkpoint: Checkpoint) -> None:
+        """Gives a stored checkpoint the lineage of `checkpoint`; children follow its name. Raises StoreError."""
+        query = "SELECT name FROM checkpoint WHERE id = ?"
+        (before,) = self._db.execute(query, (checkpoint_id,)).fetchone()
+        c, now = checkpoint, checkpoint.name
+        if now != before and self._db.execute("SELECT 1 FROM checkpoint WHERE name = ?", (now,)).fetchone():
+            raise StoreError(f"there is a checkpoint {now!r} already", "Give it another run or step.")
+        self._db.execute(
+            "UPDATE checkpoint SET name = ?, run = ?, step = ?, seed = ?, size = ?, type = ?, parent = ?, tags = ?"
+            " WHERE id = ?",
+            (now, c.run, c.step, c.seed, c.size, c.type, c.parent, json.dumps(c.tags), checkpoint_id),
+        )
+        self._db.execute("UPDATE checkpoint SET parent = ? WHERE parent = ?", (now, before))
+
     def id_of(self, name: str) -> int:
         """Row id of the checkpoint called `name`. Raises StoreError when there is none."""
         row = self._db.execute("SELECT id FROM checkpoint WHERE name = ?", (name,)).fetchone()

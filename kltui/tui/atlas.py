@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.map import Map
+    from kltui.registry.checkpoint import Checkpoint
 
     Array = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ class Atlas:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._key: tuple[tuple[str, float, int], ...] = ()
+        self._key: tuple[tuple[Checkpoint, float, int], ...] = ()
         self.version = 0
         self._map: Map | None = None
         self._map_version = -1
@@ -45,7 +46,7 @@ class Atlas:
 
     def scored(self, snapshot: Snapshot) -> None:
         """Takes note of what is scored now."""
-        key = tuple((r.name, r.mean_loglik, r.layers) for r in snapshot.rows if r.scored)
+        key = tuple((r.checkpoint, r.mean_loglik, r.layers) for r in snapshot.rows if r.scored)
         if key != self._key:
             self._key = key
             self.version += 1

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -75,6 +75,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
         self.message, self.message_ink = "", "muted"
+        self.under_way = ""
         self.screen_name = SCREENS[0]
         self.view: View | None = None
         self.left_running = 0
@@ -189,6 +190,11 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.message, self.message_ink = safe_text(text), ink
         self.main.status.refresh()
 
+    def busy_with(self, text: str) -> None:
+        """Shows what goes on in the background, until it is over; "" when it is."""
+        self.under_way = safe_text(text)
+        self.main.status.refresh()
+
     def complain(self, error: KltuiError) -> None:
         """Shows what went wrong and what to do about it."""
         self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
@@ -261,8 +267,8 @@ class KltuiApp(App[int], inherit_bindings=False):
             if await self.reader.generation() != self.snapshot.generation:
                 await self.reload()
 
-    async def reload(self) -> None:
-        """Reads the workspace and passes a changed snapshot on."""
+    async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
+        """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
         old = self.snapshot
         new = await self.reader.snapshot(getattr(self._views.get("jobs"), "job_id", None))
         if new == old:
@@ -270,6 +276,9 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.snapshot = new
         if not old.loaded:
             self._restore_selection()
+        if ids_before:
+            now = {row.id: name for name, row in new.by_name.items()}
+            self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
         self.selection.keep(new.by_name)
         self.atlas.scored(new)
         if not self.selection.cursor and new.rows:

@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]
 
 
-def job_of(workspace: Path, entries: Sequence[Entry], corpus: Entry, scoring: Entry | None = None) -> JobFile:
+def job_of(
+    workspace: Path,
+    entries: Sequence[Entry],
+    corpus: Entry,
+    scoring: Entry | None = None,
+    engine: Entry | None = None,
+) -> JobFile:
     """The job that scores `entries` ([[models]] tables) over `corpus`. Raises UsageError naming every mistake."""
     from kltui.jobs.jobfile import parse_job
 
     data: Entry = {"workspace": str(workspace.resolve()), "corpus": corpus, "models": list(entries)}
     if scoring:
         data["scoring"] = scoring
+    if engine:
+        data["engine"] = engine
     return parse_job(data, "the new job")
 
 
@@ -125,11 +133,13 @@ def _source_complaint(source: str) -> str:
     return f"there is no {safe_text(source, 60)}"
 
 
-def offer(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry) -> None:
-    """Shows the job file; s writes and starts it, w only writes it."""
+def offer(
+    app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry, engine: Entry | None = None
+) -> None:
+    """Shows the job file; s writes and starts it, w only writes it, e changes how it scores."""
     assert app.reader.path is not None
     try:
-        job = job_of(app.reader.path, entries, corpus, scoring)
+        job = job_of(app.reader.path, entries, corpus, scoring, engine)
     except KltuiError as error:
         app.complain(error)
         return
@@ -137,6 +147,9 @@ def offer(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry
 
     def answered(key: str | None) -> None:
         if key is None:
+            return
+        if key == "e":
+            _change(app, entries, {"corpus": corpus, "scoring": scoring, "engine": engine or {}})
             return
         path = write_job(app.reader.path or Path(), text)
         if key == "s":
@@ -147,9 +160,23 @@ def offer(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry
     reader = prompts.Reader(
         "This job",
         prompts.reading(text, app.look("text")),
-        keys=(("s", "write and start"), ("w", "write only")),
+        keys=(("s", "write and start"), ("e", "change how it scores"), ("w", "write only")),
     )
     app.push_screen(reader, answered)
+
+
+def _change(app: KltuiApp, entries: Sequence[Entry], tables: dict[str, Entry]) -> None:
+    from kltui.tui.job_form import ask_settings
+
+    def check(new: dict[str, Entry]) -> str:
+        source = _source_complaint(str(new["corpus"].get("source", "")))
+        job_of(app.reader.path or Path(), entries, new["corpus"], new["scoring"], new["engine"])
+        return source
+
+    def done(new: dict[str, Entry]) -> None:
+        offer(app, entries, new["corpus"], new["scoring"], new["engine"])
+
+    ask_settings(app, tables, check, done)
 
 
 def write_job(workspace: Path, text: str) -> Path:
@@ -211,12 +238,19 @@ def add_models(app: KltuiApp) -> None:
         ("folder", "a model folder, or a run folder with checkpoint-500, step1000 ... inside"),
         ("hub repository", "any causal language model on the hub, with revision patterns"),
         ("preset", "published training runs: Pythia sizes and seeds, OLMo 2, SmolLM, Amber ..."),
+        ("released vectors", "scored elsewhere: modelmap's releases, lm-evaluation-harness samples"),
         ("job file", "one that is written already"),
     ]
-    asks = (_ask_folder, _ask_repo, _ask_preset, start_file)
+    asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file)
     app.push_screen(
         prompts.Choice("Add checkpoints from", options), lambda i: None if i is None else asks[i](app)
     )
+
+
+def _ask_vectors(app: KltuiApp) -> None:
+    from kltui.tui.import_form import import_vectors
+
+    import_vectors(app)
 
 
 def _ask_folder(app: KltuiApp) -> None:
@@ -242,14 +276,26 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
     from kltui.registry.discover import discover
 
     found = discover(path)
-    text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.path}" for f in found)
+    text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found)
+
+    def add(entry: Entry) -> None:
+        corpus, scoring = last_tables(app.snapshot.jobs)
+        _with_corpus(app, [entry], corpus, scoring)
 
     def answered(key: str | None) -> None:
         if key == "y":
-            corpus, scoring = last_tables(app.snapshot.jobs)
-            _with_corpus(app, [{"path": str(path)}], corpus, scoring)
+            add({"path": str(path)})
+        elif key == "e":
+            from kltui.tui.lineage_form import ask_entry
 
-    app.push_screen(prompts.confirm(f"Add these {len(found)} checkpoints?", text, app.look("text")), answered)
+            ask_entry(app, {"path": str(path)}, path.name, add)
+
+    reader = prompts.Reader(
+        f"Add these {len(found)} checkpoints as run {safe_text(path.name, 40)}?",
+        prompts.reading(f"{'step':>10}  {'type':<12}  folder\n{text}", app.look("text")),
+        keys=(("y", "add"), ("e", "name run, seed, size ... first"), ("n", "no")),
+    )
+    app.push_screen(reader, answered)
 
 
 def _ask_repo(app: KltuiApp) -> None:

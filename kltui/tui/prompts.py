@@ -22,6 +22,9 @@ Reader { align: center middle; }
 .sheet Input { height: 1; border: none; padding: 0 1; width: 100%; }
 .sheet Input:focus { border: none; }
 .sheet Hints { width: 100%; }
+.sheet FormRow { width: 100%; height: 1; }
+.sheet FormRow Input { width: 1fr; }
+.sheet FieldName { width: 14; height: 1; }
 Reader > .sheet { width: 90%; max-width: 110; height: 85%; border: round #585858; padding: 0 1; background: #1c1c1c; }
 App.-light Reader > .sheet { background: #eeeeee; border: round #a8a8a8; }
 App.-ascii Reader > .sheet { border: ascii #585858; }

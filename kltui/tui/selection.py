@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -27,6 +27,11 @@ class Selection:
     def swap(self) -> None:
         """Exchanges A and B."""
         self.a, self.b = self.b, self.a
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Follows checkpoints to their new names."""
+        self.selected = {names.get(n, n): None for n in self.selected}
+        self.cursor, self.a, self.b = (names.get(n, n) for n in (self.cursor, self.a, self.b))
 
     def keep(self, known: Iterable[str]) -> None:
         """Forgets every name that is no longer in the workspace."""

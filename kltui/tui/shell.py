@@ -106,6 +106,8 @@ class StatusBar(Bar):
         if kl.message:
             room = max(20, self.size.width - 4)
             return [(fitted(kl.message, min(len(kl.message), room)), look(kl.message_ink, "raised"))]
+        if kl.under_way:
+            return [(kl.under_way, look("warning", "raised"))]
         job = next(iter(kl.snapshot.active_jobs), None)
         if job is None:
             return []

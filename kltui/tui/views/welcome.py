@@ -51,7 +51,7 @@ def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
     ]
     if path and not app.read_only:
         lines += [
-            ("text", "A   add checkpoints: a folder, a hub repository, a preset"),
+            ("text", "A   add checkpoints: a folder, a hub repository, a preset, vectors scored elsewhere"),
             ("text", "s   start a job file that you have"),
             ("text", "?   all keys"),
             ("text", ""),

@@ -1,0 +1,39 @@
+"""What an import would bring, told as one JSON object: for an interface that must not read large files itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kltui.errors import KltuiError
+from kltui.jobs.take_in import read_all
+
+
+def preview(paths: Sequence[Path]) -> dict[str, Any]:
+    """Counts of what `paths` hold: vectors, texts, whether the texts are there, runs, distances, scores, notes."""
+    found = read_all(paths)
+    runs: dict[str, list[int]] = {}
+    for vector in found.vectors:
+        runs.setdefault(vector.point.run, []).append(vector.point.step or 0)
+    return {
+        "vectors": len(found.vectors),
+        "texts": found.n_texts,
+        "has_texts": found.corpus is not None,
+        "runs": [[run, len(steps), min(steps), max(steps)] for run, steps in runs.items()],
+        "weight_distances": len(found.weight_sqdist),
+        "scores": len(found.scores),
+        "notes": list(found.notes),
+    }
+
+
+def main() -> int:
+    """Writes the preview of the paths in sys.argv to stdout; 1 with {"error", "hint"} where they cannot be read."""
+    try:
+        told = preview([Path(p) for p in sys.argv[1:]])
+    except KltuiError as error:
+        told = {"error": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(told))
+    return int("error" in told)

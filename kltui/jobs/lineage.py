@@ -1,0 +1,89 @@
+"""Lineage of stored checkpoints, put right by hand: run, step, parent, seed, size, type and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kltui.errors import UsageError
+from kltui.registry.checkpoint import Checkpoint
+from kltui.safe import safe_text
+from kltui.store import Store
+
+FIELDS = ("run", "step", "parent", "seed", "size", "type", "tags")
+_LARGEST = 2**63
+
+
+def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, str]) -> int:
+    """How many of the checkpoints called `names` have got `changes` ({field: text}, "" empties), in one transaction.
+
+    Raises UsageError for a value that cannot be meant, StoreError while another process writes the workspace or
+    where a name is taken.
+    """
+    values = parse_changes(changes, len(names))
+    store = Store.write(workspace)
+    try:
+        by_name = {row.name: row for row in store.checkpoints.all()}
+        renamed: dict[str, str] = {}
+        with store.atomic():
+            for name in names:
+                row = by_name[name]
+                old = row.checkpoint
+                new = replace(old, parent=renamed.get(old.parent, old.parent))
+                new = replace(new, **values)
+                store.checkpoints.relabel(row.id, new)
+                renamed[name] = new.name
+    finally:
+        store.close()
+    return len(names)
+
+
+def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:
+    """Values of `Checkpoint` fields that the texts of a form mean, for `count` checkpoints at once.
+
+    >>> parse_changes({"step": "500", "seed": "", "tags": "base, early"})
+    {'step': 500, 'seed': None, 'tags': ('base', 'early')}
+    """
+    values: dict[str, Any] = {}
+    for field, text in changes.items():
+        assert field in FIELDS, field
+        text = text.strip()
+        if safe_text(text, len(text) + 1) != text:
+            raise UsageError(f"{field}: there are control characters in it", "Plain text, please.")
+        values[field] = _value(field, text)
+    if "run" in values and not values["run"]:
+        raise UsageError("run: a checkpoint needs a run", "A model alone is a run of its own.")
+    if "step" in values and count > 1:
+        raise UsageError(f"step: {count} checkpoints cannot all be one step", "Edit them one by one.")
+    return values
+
+
+def _value(field: str, text: str) -> object:
+    if field == "tags":
+        return tuple(text.replace(",", " ").split())
+    if field not in ("step", "seed"):
+        return text
+    if not text:
+        return None
+    digits = text.replace(",", "").replace("_", "")
+    try:
+        number = int(digits)
+    except ValueError:
+        raise UsageError(f"{field}: {safe_text(text, 40)} is no whole number") from None
+    if not (0 if field == "step" else -_LARGEST) <= number < _LARGEST:
+        raise UsageError(f"{field}: {number} is out of range")
+    return number
+
+
+def common(checkpoints: Sequence[Checkpoint]) -> dict[str, str | None]:
+    """Each field's text where all checkpoints agree on it, else None."""
+    texts = [{f: _text(getattr(c, f)) for f in FIELDS} for c in checkpoints]
+    return {f: texts[0][f] if len({t[f] for t in texts}) == 1 else None for f in FIELDS}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return " ".join(value) if isinstance(value, tuple) else str(value)

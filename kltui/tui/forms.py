@@ -1,0 +1,118 @@
+"""A form over the view: a few named lines, checked together before they are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.strip import Strip
+from textual.widgets import Input
+
+from kltui.tui.canvas import Pane, strip_of
+from kltui.tui.prompts import Hints, Title
+
+Answers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A line of a form: its name, the value it begins with, and what it says while empty."""
+
+    name: str
+    value: str = ""
+    empty: str = ""
+
+
+class FieldName(Pane, can_focus=False):
+    """The name before a line; bright while that line is written in."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.here = text, False
+
+    def render_line(self, y: int) -> Strip:
+        """The name."""
+        look = self.look
+        style = look("text" if self.here else "muted", "raised", bold=self.here)
+        return strip_of([(" " + self.text, style)], self.size.width, look("text", "raised"))
+
+
+class FormRow(Horizontal):
+    """A name and its line."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.label = FieldName(field.name)
+        self.line = Input(field.value, placeholder=field.empty, select_on_focus=False)
+        self.line.cursor_blink = False
+        super().__init__(self.label, self.line)
+
+
+class Form(ModalScreen[Answers | None]):
+    """Lines to fill in; `check` returns a complaint or "". Ends with every line by name, or None when left."""
+
+    def __init__(
+        self,
+        question: str,
+        fields: Sequence[Field],
+        check: Callable[[Answers], str] | None = None,
+        hints: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.question, self.check = question, check
+        self.heading = Title(question)
+        self.rows = [FormRow(field) for field in fields]
+        self.hints = [*hints, "tab, arrows: next line   enter: done   esc: leave"]
+
+    def compose(self) -> ComposeResult:
+        """Question, lines, hints."""
+        with Vertical(classes="sheet"):
+            yield self.heading
+            yield from self.rows
+            yield Hints(self.hints)
+
+    def on_mount(self) -> None:
+        """Begins at the first line."""
+        self._go(0)
+
+    def answers(self) -> dict[str, str]:
+        """What the lines say now."""
+        return {row.field.name: row.line.value for row in self.rows}
+
+    def _go(self, index: int) -> None:
+        self.at = index % len(self.rows)
+        self.rows[self.at].line.focus()
+        for i, row in enumerate(self.rows):
+            row.label.here = i == self.at
+            row.label.refresh()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Takes a complaint back."""
+        if self.heading.text != self.question:
+            self.heading.text, self.heading.ink = self.question, "accent"
+            self.heading.refresh()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Ends with the answers, unless there is a complaint."""
+        found = self.answers()
+        complaint = self.check(found) if self.check else ""
+        if complaint:
+            self.heading.text, self.heading.ink = complaint, "bad"
+            self.heading.refresh()
+        else:
+            self.dismiss(found)
+
+    def on_key(self, event: events.Key) -> None:
+        """Moves between lines, or leaves."""
+        moves = {"down": 1, "tab": 1, "up": -1, "shift+tab": -1}
+        if event.key in ("escape", "ctrl+c"):
+            event.stop()
+            self.dismiss(None)
+        elif event.key in moves:
+            event.stop()
+            event.prevent_default()
+            self._go(self.at + moves[event.key])

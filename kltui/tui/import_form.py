@@ -1,0 +1,136 @@
+"""Released vectors taken into the workspace: named in a form, read by another process, shown, then stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kltui.safe import safe_text
+from kltui.tui import prompts
+from kltui.tui.forms import Answers, Field, Form
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+Result = TypeVar("Result")
+HINTS = (
+    "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness,",
+    "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
+)
+MOST_RUNS = 40
+
+
+def import_vectors(app: KltuiApp) -> None:
+    """Asks for the files, shows what is in them, and imports it."""
+    fields = (Field("vectors", "", "a file or a folder"), Field("texts", "", "absent: found beside them"))
+
+    def check(answers: Answers) -> str:
+        if not answers["vectors"].strip():
+            return "Vectors: name a file or a folder"
+        missing = [p for p in paths_of(answers) if not p.exists()]
+        return f"there is nothing at {safe_text(str(missing[0]), 80)}" if missing else ""
+
+    def answered(answers: Answers | None) -> None:
+        if answers is not None:
+            app.run_worker(_preview(app, paths_of(answers)), group="import", exclusive=True)
+
+    app.push_screen(Form("Import released vectors", fields, check, HINTS), answered)
+
+
+def paths_of(answers: Answers) -> list[Path]:
+    """The files named: several in one line are separated by spaces, quotes keep a name with spaces together."""
+    named: list[Path] = []
+    for text in answers.values():
+        whole = Path(text.strip()).expanduser()
+        if text.strip() and whole.exists():
+            named.append(whole.resolve())
+            continue
+        try:
+            words = shlex.split(text)
+        except ValueError:
+            words = [text]
+        named += [Path(word).expanduser().resolve() for word in words]
+    return named
+
+
+async def _preview(app: KltuiApp, paths: Sequence[Path]) -> None:
+    from kltui.jobs.process import python_command
+
+    command = python_command("kltui.jobs.import_preview", "main", *map(str, paths))
+    _, out, complaint = await _timed(app, "reading the vectors", lambda: _run(command))
+    try:
+        told = json.loads(out)
+    except ValueError:
+        told = {"error": complaint or "the files could not be read", "hint": ""}
+    if "error" in told:
+        app.say(f"{told['error']}. {told['hint']}", "bad")
+        return
+
+    def answered(key: str | None) -> None:
+        if key == "y":
+            app.run_worker(_import(app, paths), group="import", exclusive=True)
+
+    text = "\n".join(preview_lines(told, bool(app.snapshot.rows)))
+    question = f"Import {told['vectors']} vectors over {told['texts']} texts?"
+    app.push_screen(prompts.confirm(question, text, app.look("text")), answered)
+
+
+def preview_lines(told: dict[str, Any], filled: bool) -> list[str]:
+    """What a person should know before importing; `filled` says that the workspace holds something."""
+    lines = [f"{run}: {count} checkpoints, steps {low} to {high}" for run, count, low, high in told["runs"]]
+    more = len(lines) - MOST_RUNS
+    lines = [*lines[:MOST_RUNS], f"and {more} more runs"] if more > 0 else lines
+    lines += [f"{told['weight_distances']} weight distances"] if told["weight_distances"] else []
+    lines += [f"benchmark scores of {told['scores']} models"] if told["scores"] else []
+    lines += [f"note: {note}" for note in told["notes"]]
+    if not told["has_texts"]:
+        where = "must be those of this workspace" if filled else "are needed too: name them in the form"
+        lines += ["", f"The texts are not in these files: they {where}."]
+    return lines
+
+
+async def _import(app: KltuiApp, paths: Sequence[Path]) -> None:
+    from kltui.jobs.process import python_command
+
+    options = [word for path in paths for word in ("--import", str(path))]
+    command = python_command("kltui.cli", "main", *options, str(app.reader.path))
+    code, _, said = await _timed(app, "importing", lambda: _run(command))
+    lines = [line.strip().removeprefix("kltui: ") for line in said.splitlines() if line.strip()]
+    if code:
+        app.say(". ".join(lines[-2:]) or "the import ended early", "bad")
+        return
+    await app.reload()
+    app.say(f"imported {next((line for line in lines if ' vectors over ' in line), '')}", "good")
+
+
+async def _timed(app: KltuiApp, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
+    """The result of `work`, while the status line says what goes on and for how long."""
+    begun = time.monotonic()
+    task = asyncio.ensure_future(work())
+    try:
+        while True:
+            app.busy_with(f"{what} … {time.monotonic() - begun:.0f} s")
+            done, _ = await asyncio.wait({task}, timeout=1.0)
+            if done:
+                return task.result()
+    finally:
+        task.cancel()
+        app.busy_with("")
+
+
+async def _run(command: Sequence[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a process that ends with this one; an import cut short stores nothing."""
+    pipe = asyncio.subprocess.PIPE
+    nothing = asyncio.subprocess.DEVNULL
+    child = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=pipe)
+    try:
+        out, complaint = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    return child.returncode or 0, out.decode(errors="replace"), complaint.decode(errors="replace")

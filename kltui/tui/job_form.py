@@ -1,0 +1,79 @@
+"""How a new job scores: the settings that matter most, in a form, before the job file is shown again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.tui.forms import Answers, Field, Form
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+Tables = dict[str, dict[str, Any]]
+
+# (name in the form, table, key, default, what may stand there)
+LINES = (
+    ("texts", "corpus", "source", "", "a file, a folder, or: demo"),
+    ("sample", "corpus", "sample", "", "how many texts are drawn; empty: all"),
+    ("dtype", "scoring", "dtype", "float32", "float32, float16 or bfloat16"),
+    ("device", "scoring", "device", "auto", "auto, cpu, cuda or cuda:1"),
+    ("layers", "scoring", "layers", "none", "none, all, or numbers: 0 4 8 (fills the Layers screen)"),
+    ("tokens", "scoring", "tokens", "no", "yes keeps every token's log-probability (fills Compare)"),
+    ("overlong", "scoring", "overlong", "error", "texts beyond the context: error, window or truncate"),
+    ("workers", "engine", "workers", "1", "processes, one a GPU or a share of the cores"),
+)
+
+
+def ask_settings(
+    app: KltuiApp, tables: Tables, check: Callable[[Tables], str], done: Callable[[Tables], None]
+) -> None:
+    """Edits `tables` (corpus, scoring, engine) and passes them to `done` as soon as `check` has no complaint."""
+    fields = [
+        Field(name, _shown(tables.get(table, {}).get(key, default)), said)
+        for name, table, key, default, said in LINES
+    ]
+
+    def complaint(answers: Answers) -> str:
+        try:
+            return check(merged(tables, answers))
+        except KltuiError as error:
+            return error.message
+
+    def answered(answers: Answers | None) -> None:
+        done(tables if answers is None else merged(tables, answers))
+
+    hints = tuple(f"{name}: {said}" for name, _, _, _, said in LINES[2:7])
+    app.push_screen(Form("How this job scores", fields, complaint, hints), answered)
+
+
+def merged(tables: Tables, answers: Mapping[str, str]) -> Tables:
+    """`tables` with the answers of the form put in; defaults are left out."""
+    made = {name: dict(table) for name, table in tables.items()}
+    for name, table, key, default, _ in LINES:
+        text = answers[name].strip()
+        made.setdefault(table, {}).pop(key, None)
+        if text and text != default:
+            made[table][key] = _meant(name, text)
+    return made
+
+
+def _meant(name: str, text: str) -> object:
+    if name == "texts" and text != "demo":
+        return str(Path(text).expanduser().resolve())
+    if name == "tokens":
+        return text.lower() in ("yes", "y", "true", "1")
+    numbers = text.replace(",", " ").split()
+    if name == "layers" and all(n.isdigit() for n in numbers):
+        return [int(n) for n in numbers]
+    return int(text) if name in ("sample", "workers") and text.isdigit() else text
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,94 @@
+"""The lineage of the chosen checkpoints, edited in a form and stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.forms import Answers, Field, Form
+
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow
+    from kltui.tui.interface import KltuiApp
+
+Entry = dict[str, Any]
+
+EMPTY = {
+    "parent": "name of the checkpoint it was tuned from",
+    "seed": "a whole number",
+    "size": "for example 410m",
+    "type": "for example gpt_neox",
+    "tags": "words, separated by spaces",
+}
+HINT = "A job file that is run again writes the lineage it states itself."
+
+
+def ask_entry(app: KltuiApp, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:
+    """Asks for the lineage of a new run and passes `entry` ([[models]]) with it to `done`."""
+    from kltui.jobs.lineage import FIELDS, parse_changes
+
+    names = [f for f in FIELDS if f != "step"]
+    fields = [Field(f, run if f == "run" else "", EMPTY.get(f, "")) for f in names]
+
+    def check(answers: Answers) -> str:
+        try:
+            parse_changes(answers)
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}"
+        return ""
+
+    def answered(answers: Answers | None) -> None:
+        if answers is not None:
+            values = {k: list(v) if k == "tags" else v for k, v in parse_changes(answers).items()}
+            done(entry | {k: v for k, v in values.items() if v not in ("", None, [])})
+
+    app.push_screen(Form("Lineage of this run", fields, check), answered)
+
+
+def edit_lineage(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
+    """Asks for the lineage of `rows` and stores what was changed."""
+    from kltui.jobs.lineage import common
+
+    before = common([row.checkpoint for row in rows])
+    fields = [
+        Field(name, text or "", EMPTY.get(name, "") if text is not None else "they differ: left as they are")
+        for name, text in before.items()
+        if name != "step" or len(rows) == 1
+    ]
+    question = f"Lineage of {rows[0].name}" if len(rows) == 1 else f"Lineage of {len(rows)} checkpoints"
+
+    def changes(answers: Answers) -> dict[str, str]:
+        return {n: t for n, t in answers.items() if t.strip() != (before[n] or "")}
+
+    def check(answers: Answers) -> str:
+        from kltui.jobs.lineage import parse_changes
+
+        try:
+            parse_changes(changes(answers), len(rows))
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}"
+        return ""
+
+    def answered(answers: Answers | None) -> None:
+        if answers is not None and changes(answers):
+            app.run_worker(_store(app, rows, changes(answers)), group="lineage")
+
+    app.push_screen(Form(safe_text(question, 70), fields, check, (HINT,)), answered)
+
+
+async def _store(app: KltuiApp, rows: Sequence[CheckpointRow], changes: dict[str, str]) -> None:
+    from kltui.jobs import lineage
+
+    path = app.reader.path
+    assert path is not None
+    before = {name: row.id for name, row in app.snapshot.by_name.items()}
+    try:
+        count = await asyncio.to_thread(lineage.edit_lineage, path, [r.name for r in rows], changes)
+    except KltuiError as error:
+        app.complain(error)
+        return
+    await app.reload(before)
+    app.say(f"stored: {', '.join(changes)} of {count} checkpoint{'s' * (count > 1)}", "good")

@@ -1,0 +1,226 @@
+"""Forms: lineage, how a job scores, a new run, released vectors; filled in by keys, on real workspaces."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from screen_text import text_of
+from textual.pilot import Pilot
+
+import kltui
+from kltui.corpus.corpus import Corpus
+from kltui.errors import StoreError, UsageError
+from kltui.jobs.lineage import common, edit_lineage, parse_changes
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.store import Store
+from kltui.tui.interface import KltuiApp
+from kltui.tui.job_form import merged
+
+MakeApp = Callable[..., KltuiApp]
+
+
+def workspace(folder: Path) -> Path:
+    """Runs "tiny" (three steps) and "tuned", whose parent is the last of them; one vector each."""
+    store = Store.write(folder)
+    rng = np.random.default_rng(1)
+    made = [Checkpoint("tiny", LocalSource(Path(f"/m/{s}")), s, size="tiny") for s in (10, 20, 30)]
+    made.append(Checkpoint("tuned", LocalSource(Path("/m/t")), parent="tiny@30"))
+    with store.atomic():
+        corpus = store.corpora.add(Corpus(tuple(f"text {i}" for i in range(12))), "test")
+        for i, checkpoint in enumerate(made):
+            row = store.checkpoints.upsert(checkpoint)
+            store.checkpoints.set_weights(row, f"w{i}")
+            counts = np.full(12, 5, np.int32)
+            store.vectors.put(
+                row, corpus, None, {"weights": f"w{i}"}, "dtype=float32", rng.normal(-50, 5, 12), counts, None
+            )
+    store.close()
+    return folder
+
+
+def lineages(folder: Path) -> dict[str, Checkpoint]:
+    with kltui.open(folder) as ws:
+        return {r.name: r.checkpoint for r in ws.checkpoints()}
+
+
+async def write(pilot: Pilot[int], text: str) -> None:
+    """Puts `text` in place of what the focused line holds."""
+    line = pilot.app.focused
+    line.value = text  # type: ignore[union-attr]
+    await pilot.pause(0.02)
+
+
+def test_a_renamed_run_keeps_its_vectors_and_its_children(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    names = ["tiny@10", "tiny@20", "tiny@30"]
+    assert edit_lineage(tmp_path, names, {"run": "small", "seed": "3", "tags": "a, b"}) == 3
+    found = lineages(tmp_path)
+    assert set(found) == {"small@10", "small@20", "small@30", "tuned"}
+    assert found["tuned"].parent == "small@30"
+    assert (found["small@10"].seed, found["small@10"].tags, found["small@10"].size) == (3, ("a", "b"), "tiny")
+    with kltui.open(tmp_path) as ws:
+        assert len(ws.map()) == 4
+
+
+def test_a_name_that_is_taken_changes_nothing(tmp_path: Path) -> None:
+    workspace(tmp_path)
+    with pytest.raises(StoreError, match="already"):
+        edit_lineage(tmp_path, ["tuned", "tiny@10"], {"run": "tiny", "seed": "4"})
+        edit_lineage(tmp_path, ["tiny@10"], {"step": "30"})
+    found = lineages(tmp_path)
+    assert found["tiny@10"].step == 10 and found["tiny"].seed == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [({"run": " "}, 1), ({"step": "x"}, 1), ({"step": "-1"}, 1), ({"step": "5"}, 2), ({"seed": "1.5"}, 1),
+     ({"parent": "a\x1b[31m"}, 1)],
+)  # fmt: skip
+def test_what_cannot_be_meant_names_its_field(changes: dict[str, str], count: int) -> None:
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        parse_changes(changes, count)
+
+
+def test_fields_that_differ_are_told_from_empty_ones() -> None:
+    a, b = (Checkpoint("tiny", LocalSource(Path("/m")), s, size="tiny") for s in (1, 2))
+    assert common([a, b]) == {
+        "run": "tiny", "step": None, "parent": "", "seed": "", "size": "tiny", "type": "", "tags": "",
+    }  # fmt: skip
+
+
+def test_settings_of_a_job_from_a_form() -> None:
+    answers = {
+        "texts": "demo", "sample": "50", "dtype": "float32", "device": "auto", "layers": "0 4", "tokens": "yes",
+        "overlong": "window", "workers": "1",
+    }  # fmt: skip
+    tables = merged({"corpus": {"source": "demo", "seed": 7}, "scoring": {"dtype": "float16"}}, answers)
+    assert tables == {
+        "corpus": {"source": "demo", "seed": 7, "sample": 50},
+        "scoring": {"layers": [0, 4], "tokens": True, "overlong": "window"},
+        "engine": {},
+    }
+
+
+async def test_lineage_is_edited_in_a_form(tmp_path: Path, until) -> None:
+    app = KltuiApp(workspace(tmp_path))
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("k", "E")
+        await until(pilot, lambda: "Lineage of 3 checkpoints" in text_of(app))
+        assert "they differ" not in text_of(app)
+        await write(pilot, "")
+        await pilot.press("enter")
+        assert "a checkpoint needs a run" in text_of(app)
+        await write(pilot, "small")
+        await pilot.press("down", "down")
+        await write(pilot, "12")
+        await pilot.press("enter")
+        await until(pilot, lambda: "small@10" in app.snapshot.by_name)
+        await until(pilot, lambda: "stored: run, seed of 3 checkpoints" in text_of(app))
+        assert app.snapshot.by_name["small@20"].checkpoint.seed == 12
+        assert app.selection.cursor == "small@10"
+
+
+async def test_a_workspace_in_use_is_not_edited(tmp_path: Path, until, monkeypatch) -> None:
+    app = KltuiApp(workspace(tmp_path))
+    monkeypatch.setattr("kltui.store.writer_lock.current_writer", lambda db: _Busy())
+    async with app.run_test(size=(140, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("E")
+        await write(pilot, "other")
+        await pilot.press("enter")
+        await until(pilot, lambda: "is being written by process 77" in text_of(app))
+
+
+class _Busy:
+    host, pid, alive, started, heartbeat, boot = "far", 77, True, 0.0, 0.0, ""
+
+
+async def test_released_vectors_are_shown_and_imported(tmp_path: Path, until) -> None:
+    rng = np.random.default_rng(3)
+    vectors = {"410m": {1000 * k: rng.normal(-900, 100, 20) for k in range(1, 4)}}
+    (tmp_path / "loglik.pkl").write_bytes(pickle.dumps(vectors))
+    (tmp_path / "texts.json").write_text(json.dumps([f"text {i} " * 30 for i in range(20)]))
+    app = KltuiApp(tmp_path / "ws")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", *"released", "enter")
+        await until(pilot, lambda: "Import released vectors" in text_of(app))
+        await pilot.press("enter")
+        assert "name a file or a folder" in text_of(app)
+        await write(pilot, str(tmp_path / "loglik.pkl"))
+        await pilot.press("down")
+        await write(pilot, str(tmp_path / "texts.json"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "Import 3 vectors over 20 texts?" in text_of(app))
+        assert "pythia-410m: 3 checkpoints, steps 1000 to 3000" in text_of(app)
+        await pilot.press("y")
+        await until(pilot, lambda: "pythia-410m@2000" in app.snapshot.by_name)
+        assert app.snapshot.n_scored == 3
+
+
+async def test_what_cannot_be_imported_is_told(tmp_path: Path, until) -> None:
+    (tmp_path / "loglik.pkl").write_bytes(b"no pickle")
+    app = KltuiApp(tmp_path / "ws")
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", *"released", "enter")
+        await until(pilot, lambda: "Import released vectors" in text_of(app))
+        await write(pilot, str(tmp_path / "loglik.pkl"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "loglik.pkl" in app.message)
+        assert app.message_ink == "bad"
+
+
+async def test_how_a_job_scores_is_changed_before_it_is_written(
+    make_app: MakeApp, tmp_path: Path, until
+) -> None:
+    app = make_app(path=tmp_path)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("s")
+        await until(pilot, lambda: "This job" in text_of(app))
+        await pilot.press("e")
+        await until(pilot, lambda: "How this job scores" in text_of(app))
+        await pilot.press("down", "down")
+        await write(pilot, "float99")
+        await pilot.press("enter")
+        assert "How this job scores" not in text_of(app) and "float99" in text_of(app)
+        await write(pilot, "float16")
+        await pilot.press("down", "down")
+        await write(pilot, "all")
+        await pilot.press("enter")
+        await until(pilot, lambda: 'dtype = "float16"' in text_of(app))
+        assert 'layers = "all"' in text_of(app)
+        await pilot.press("w")
+        await until(pilot, lambda: list((tmp_path / "jobs").glob("*.toml")))
+
+
+async def test_a_found_run_gets_its_lineage_before_it_is_added(tmp_path: Path, until) -> None:
+    for step in (5, 10):
+        folder = tmp_path / "runs" / "mine" / f"step{step}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
+        (folder / "model.safetensors").write_bytes(b"")
+    app = KltuiApp(tmp_path / "ws")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", "enter")
+        await write(pilot, str(tmp_path / "runs" / "mine"))
+        await pilot.press("enter")
+        await until(pilot, lambda: "Add these 2 checkpoints as run mine?" in text_of(app))
+        assert "gpt_neox" in text_of(app)
+        await pilot.press("e")
+        await until(pilot, lambda: "Lineage of this run" in text_of(app))
+        await pilot.press("down", "down")
+        await write(pilot, "3")
+        await pilot.press("enter")
+        await until(pilot, lambda: "Score which texts?" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "This job" in text_of(app))
+        assert "seed = 3" in text_of(app) and 'run = "mine"' in text_of(app)
