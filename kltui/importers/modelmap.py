@@ -123,7 +123,7 @@ def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
         if isinstance(row.get("model_type"), str):
             point = replace(point, type=str(row["model_type"]))
         found.append(ImportedVector(point, _vector(vector, path, name)))
-        scores[name] = {
+        scores[point.name] = {
             str(k)[len(SCORE_PREFIX) :]: float(v)
             for k, v in row.items()
             if str(k).startswith(SCORE_PREFIX) and isinstance(v, int | float)

@@ -7,11 +7,12 @@ from pathlib import Path
 from kltui.corpus.load import load_corpus
 from kltui.importers import harness, modelmap
 from kltui.importers.imported import Imported, ImportFormatError
+from kltui.importers.scores import read_json_scores, read_scores_csv
 from kltui.safe import safe_text
 
 KNOWN = (
     "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle of vectors, "
-    "weight_distance.pkl, or samples_*.jsonl of lm-evaluation-harness"
+    "weight_distance.pkl, samples_*.jsonl of lm-evaluation-harness, or a .csv or .json of benchmark scores"
 )
 
 
@@ -38,8 +39,10 @@ def _read_file(path: Path) -> Imported:
         beside = [path.parent / "model_list.json", path.parent.parent / "model_info" / "model_list.json"]
         names: list[object] = next((modelmap.read_json(p, list) for p in beside if p.is_file()), [])
         return modelmap.read_vectors_pickle(path, [str(n) for n in names])
+    if suffix in (".csv", ".tsv"):
+        return read_scores_csv(path)
     if suffix == ".json":
-        return Imported(corpus=load_corpus(path))
+        return read_json_scores(path) or Imported(corpus=load_corpus(path))
     if suffix == ".jsonl":
         keys = _first_keys(path)
         if "doc_id" in keys:

@@ -31,12 +31,16 @@ def write_release(folder: Path, n_texts: int = 10_000, n_steps: int = 154, n_mod
     runs = {run: _walk(base, steps, rng) for run in RUNS}
     _json(folder / "texts.json", texts)
     _pickle(folder / "logp" / "pretraining_logp.pkl", runs)
+    models = _records(base, n_models, rng)
+    _pickle(folder / "logp" / "models.pkl", models)
     for bits, noise in ((8, 25.0), (4, 27.0)):
-        final = {run: walk[steps[-1]] + noise * rng.standard_normal(n_texts) for run, walk in runs.items()}
-        _pickle(folder / "logp" / f"{bits}bit_quantization_logp.pkl", final)
+        changed = {str(m["model_name"]): m["log-likelihood-10k"] for m in models[::3]}
+        moved = {
+            name: np.array(value) + noise * rng.standard_normal(n_texts) for name, value in changed.items()
+        }
+        _pickle(folder / "logp" / f"{bits}bit_quantization_logp.pkl", moved)
     layers = {k: base * (1 + 0.2 * (24 - k)) + 30 * rng.standard_normal(n_texts) for k in range(25)}
-    _pickle(folder / "logp" / "layer_logp.pkl", {"410m": layers})
-    _pickle(folder / "logp" / "models.pkl", _records(base, n_models, rng))
+    _pickle(folder / "logp" / "layer_logp.pkl", {"models/0": layers})
     _pickle(folder / "weight_distance" / "weight_distance.pkl", {run: _band(rng) for run in RUNS[:5]})
     return folder
 

@@ -1,0 +1,106 @@
+"""Benchmark scores as people keep them: a table with a name and one column per task, or name, task, score rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kltui.importers.imported import Imported, ImportFormatError, lineage
+from kltui.safe import safe_text
+
+NAME_COLUMNS = ("name", "model", "model_name", "fullname", "checkpoint", "run")
+_EXPECTED = (
+    "expected a column name and one column per task, or the columns name, task, score; scores from 0 to 100"
+)
+Scores = dict[str, dict[str, float]]
+
+
+def read_scores_csv(path: Path) -> Imported:
+    """Scores of a .csv or .tsv with a header; an empty cell is no score."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    except csv.Error as error:
+        raise ImportFormatError(f"{safe_text(str(path))} is no table ({error})", _EXPECTED) from None
+    return _imported(path, rows)
+
+
+def read_scores_json(path: Path, data: object) -> Imported:
+    """Scores of a JSON value: {name: {task: score}}, or a list of objects with a name."""
+    if isinstance(data, dict):
+        if not all(isinstance(v, dict) for v in data.values()):
+            raise ImportFormatError(f"{safe_text(str(path))} is no {{name: {{task: score}}}}", _EXPECTED)
+        return _imported(path, [{"name": name, **tasks} for name, tasks in data.items()])
+    assert isinstance(data, list)
+    return _imported(path, data)
+
+
+def are_scores(data: object) -> bool:
+    """Whether a JSON value looks like scores and not like a list of texts."""
+    if isinstance(data, dict):
+        return True
+    return isinstance(data, list) and bool(data) and all(isinstance(r, dict) and _name_of(r) for r in data)
+
+
+def read_json_scores(path: Path) -> Imported | None:
+    """Scores in a JSON file, None where it holds something else, such as texts."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return read_scores_json(path, data) if are_scores(data) else None
+
+
+def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
+    scores: Scores = {}
+    for number, row in enumerate(rows, 1):
+        column = _name_of(row)
+        if column is None:
+            raise ImportFormatError(f"{safe_text(str(path))}, row {number} names no model", _EXPECTED)
+        held = scores.setdefault(lineage(str(row[column]).strip()).name, {})
+        for task, value in _tasks(row, column):
+            score = _number(value)
+            if score is None:
+                raise ImportFormatError(
+                    f"{safe_text(str(path))}, row {number}: {safe_text(task, 60)} is "
+                    f"{safe_text(repr(value), 60)}, no number",
+                    _EXPECTED,
+                )
+            if math.isfinite(score):
+                held[task] = score
+    scores = {name: tasks for name, tasks in scores.items() if tasks}
+    if not scores:
+        raise ImportFormatError(f"{safe_text(str(path))} holds no scores", _EXPECTED)
+    return Imported(scores=scores)
+
+
+def _name_of(row: Mapping[str, Any]) -> str | None:
+    """The column that names the model, None where there is none or it is empty."""
+    lowered = {str(c).strip().lower(): c for c in row if c is not None}
+    found = next((lowered[c] for c in NAME_COLUMNS if c in lowered), None)
+    return found if found is not None and str(row[found] or "").strip() else None
+
+
+def _tasks(row: Mapping[str, Any], name_column: str) -> list[tuple[str, Any]]:
+    """(task, value) of one row; words in other columns (an architecture, a licence) are no scores."""
+    lowered = {str(c).strip().lower(): c for c in row if c is not None}
+    if {"task", "score"} <= lowered.keys():
+        return [(str(row[lowered["task"]]).strip(), row[lowered["score"]])]
+    cells = [(str(c).strip(), v) for c, v in row.items() if c is not None and c != name_column]
+    return [(task, value) for task, value in cells if _number(value) is not None]
+
+
+def _number(value: object) -> float | None:
+    """The number in a cell, NaN for an empty one, None for anything else."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan", "na", "n/a", "-")):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
