@@ -9,14 +9,19 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kltui import saved_maps
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry.checkpoint import Checkpoint, layer_name
+from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
+
+# Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
+_OF_ONE_VECTOR = {"weights", "layer", "layers", "quantization", "values"}
 
 WeightProgress = Callable[[str, int, int], None]
 
@@ -134,6 +139,58 @@ class Workspace:
         result = self._assemble(chosen)
         return result if preprocess == "none" else result.preprocessed(preprocess)
 
+    def vectors(
+        self,
+        runs: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        layers: bool = False,
+        corpus: str | None = None,
+        settings: str | None = None,
+    ) -> dict[str, VectorRow]:
+        """The stored vector behind each row of the map that `map` gives for the same choice, by name."""
+        chosen = self._choose(runs, names, layers, corpus, settings)
+        return {layer_name(row.name, v.layer): v for row, v in chosen}
+
+    def benchmark_scores(self) -> dict[str, dict[str, float]]:
+        """Scores as they were imported, {checkpoint or run: {task: score}}."""
+        return self._store.benchmark_scores.all()
+
+    def saved_maps(self) -> list[SavedMap]:
+        """The named maps kept here, oldest first."""
+        return saved_maps.listed(self._store.records.all(saved_maps.KIND))
+
+    def saved_map(self, name: str, *, prepared: bool = True) -> Map:
+        """The named map as it was saved, or its vectors before the preparation.
+
+        Raises UsageError where there is none, or where a vector is no longer the one that was saved.
+        """
+        saved = saved_maps.find(self.saved_maps(), name)
+        known = {row.name for row in self.checkpoints()}
+        names = [n for n in saved.keys if n in known]
+        chosen = self._choose(None, names, False, saved.corpus, saved.settings) if names else []
+        saved.check({row.name: v for row, v in chosen})
+        result = self._assemble(chosen)
+        result.record["map"] = name
+        p = saved.preparation
+        return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
+
+    def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
+        """The map of all comparable vectors under `preparation`, kept under `name` with the key of every vector."""
+        p = preparation or Preparation()
+        rows, whole = self.vectors(), self.map()
+        made = whole.preprocessed(p.mode, exclude=p.exclude)
+        keys = {n: rows[n].key_fields for n in whole.names}
+        record = whole.record
+        saved = SavedMap(
+            name, str(record["corpus"]), str(record["settings"]), p, keys, made.record["preprocess"]
+        )
+        saved_maps.save(self.path, saved)
+        return made
+
+    def records(self, kind: str) -> dict[str, dict[str, object]]:
+        """The workspace's named records of one kind, oldest first."""
+        return self._store.records.all(kind)
+
     def _choose(
         self,
         runs: Sequence[str] | None,
@@ -208,7 +265,7 @@ class Workspace:
             "settings": chosen[0][1].settings,
             "preprocess": "none",
         }
-        for field in sorted({f for key in keys for f in key} - {"weights", "layer", "quantization"}):
+        for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR):
             values = sorted({key.get(field, "") for key in keys})
             record[field] = values[0] if len(values) == 1 else values
         return Map(

@@ -153,3 +153,29 @@ def add_models(
             "score the new model on the drawn texts, in their order",
         )
     return resampled_coordinates(np.concatenate([old, new]), d, mean_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class KLToMap:
+    """KL in bits/byte of M added models to K of a map, M x K, and the standard error that drawing the texts makes."""
+
+    value: Array
+    se: Array
+
+
+def kl_to_map(L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, count_u: ArrayLike, mean_bytes: float) -> KLToMap:
+    """The KL of new models to a map's by drawn texts: both given on the drawn texts, clipped as the map was.
+
+    `count_u` says how often each text was drawn; every single draw estimates the KL, and their scatter is the error.
+    """
+    Q = add_models(L_Ku, new_Mu, d, mean_bytes)
+    K = len(np.asarray(L_Ku))
+    count = np.asarray(count_u, dtype=np.float64)
+    n = float(count.sum())
+    value, se = np.empty((len(Q) - K, K)), np.empty((len(Q) - K, K))
+    for m, q in enumerate(Q[K:]):
+        part = (Q[:K] - q) ** 2  # K x u; each text's part of the estimate
+        value[m] = part.sum(axis=1)
+        scatter = ((part * n / count - value[m][:, None]) ** 2 @ count) / n
+        se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))
+    return KLToMap(value, se)

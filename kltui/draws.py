@@ -1,0 +1,177 @@
+"""Fewer texts for new models: texts drawn from a map, kept as a corpus file and a record, and models placed by them.
+
+Source: arXiv 2505.15428. A new model is scored on the drawn texts alone, its values clipped where the map's were.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.embed import complete_texts
+from kltui.analysis.kl import double_centre
+from kltui.analysis.resample import Draw, KLToMap, draw, kl_to_map, sampling_probabilities
+from kltui.corpus.corpus import Corpus
+from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.store import Store
+from kltui.store.connection import decoded
+from kltui.store.synced import write_synced
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.workspace import Workspace
+
+KIND = "draw"
+FOLDER = "draws"
+
+
+@dataclass(frozen=True)
+class TextDraw:
+    """Texts drawn for one map. `index` are places in corpus `of`; `corpus` is the hash of the drawn texts themselves.
+
+    `weight` and `count` (times drawn) go with `index`; `n_texts` and `mean_bytes` are those of the texts drawn from.
+    """
+
+    name: str
+    of: str
+    corpus: str
+    settings: str
+    method: str
+    seed: int
+    n_drawn: int
+    n_texts: int
+    mean_bytes: float
+    clip_threshold: float | None
+    index: tuple[int, ...]
+    weight: tuple[float, ...]
+    count: tuple[int, ...]
+
+    @property
+    def draw(self) -> Draw:
+        """The same as the analysis takes it."""
+        index, weight = np.array(self.index, dtype=np.intp), np.array(self.weight)
+        return Draw(index, weight, self.n_drawn, self.n_texts, self.method, self.seed)
+
+    def clipped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values raised to the map's clip threshold, where it had one."""
+        return values if self.clip_threshold is None else np.maximum(values, self.clip_threshold)
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Models scored on a draw's texts alone (M), and their KL to every vector of the map (M x K, bits/byte)."""
+
+    draw: TextDraw
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    kl: KLToMap
+
+
+def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42) -> tuple[Path, TextDraw]:
+    """(corpus file, record) of n texts drawn for map `m` of the workspace; both are kept there.
+
+    Raises StoreError while another process writes the workspace.
+    """
+    if n < 1:
+        raise UsageError(f"--draw {n} draws no text", "Draw one or more.")
+    made, texts, domains = _drawn(ws, m, n, method, seed)
+    path = ws.path / FOLDER / f"{made.name}.jsonl"
+    rows = [
+        {"text": text, "domain": domain, "index": i, "weight": w}
+        for text, domain, i, w in zip(texts, domains, made.index, made.weight, strict=True)
+    ]
+    store = Store.write(ws.path)
+    try:
+        write_synced(path, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        with store.atomic():
+            store.records.put(KIND, made.name, asdict(made))
+    finally:
+        store.close()
+    return path, made
+
+
+def _drawn(
+    ws: Workspace, m: Map, n: int, method: str, seed: int
+) -> tuple[TextDraw, tuple[str, ...], tuple[str, ...]]:
+    used = complete_texts(m.loglik_KN)
+    p = sampling_probabilities(double_centre(m.loglik_KN[:, used]), method)
+    d = draw(p, n, seed, method)
+    sha256 = str(m.record["corpus"])
+    place = m.text_index[used[d.index]]
+    everything, labels = ws.texts(sha256), ws.domains(sha256)
+    texts, domains = tuple(everything[i] for i in place), tuple(labels[i] for i in place)
+    record = m.record.get("preprocess")
+    threshold = record.get("clip_threshold") if isinstance(record, dict) else None
+    return (
+        TextDraw(
+            name=f"{method}-{n}-seed{seed}",
+            of=sha256,
+            corpus=Corpus(texts).sha256,
+            settings=str(m.record["settings"]),
+            method=method,
+            seed=seed,
+            n_drawn=n,
+            n_texts=len(used),
+            mean_bytes=float(m.text_bytes_N[used].mean()),
+            clip_threshold=threshold,
+            index=tuple(place.tolist()),
+            weight=tuple(d.weight.tolist()),
+            count=tuple(np.rint(d.weight**2 * n * p[d.index]).astype(int).tolist()),
+        ),
+        texts,
+        domains,
+    )
+
+
+def text_draws(ws: Workspace) -> list[TextDraw]:
+    """The draws kept in a workspace, oldest first."""
+    return [_parsed(record) for record in ws.records(KIND).values()]
+
+
+@decoded
+def _parsed(r: Mapping[str, Any]) -> TextDraw:
+    fields = {**r, "index": tuple(r["index"]), "weight": tuple(r["weight"]), "count": tuple(r["count"])}
+    return TextDraw(**fields)
+
+
+def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
+    """The models scored on a draw's texts and not on the map's, placed beside the vectors of `whole` (unprepared).
+
+    None where there are none; a model that lacks some of the drawn texts is told in `left_out`.
+    """
+    if d.of != whole.record.get("corpus") or d.settings != whole.record.get("settings"):
+        return None
+    try:
+        small = ws.map(corpus=d.corpus, settings=d.settings)
+    except (StoreError, UsageError):
+        return None  # nothing is scored on them yet
+    held = set(whole.names)
+    rows = [k for k, name in enumerate(small.names) if name not in held]
+    complete = [k for k in rows if np.isfinite(small.loglik_KN[k]).all()]
+    if not rows:
+        return None
+    old = whole.loglik_KN[:, list(d.index)]
+    if not np.isfinite(old).all():
+        raise KltuiError(
+            f"the map has vectors that lack some of the texts of {d.name}",
+            "draw texts anew: kltui --draw N WORKSPACE",
+        )
+    new = small.loglik_KN[complete]
+    kl = kl_to_map(d.clipped(old), d.clipped(new), d.draw, np.array(d.count), d.mean_bytes)
+    names = tuple(small.names[k] for k in complete)
+    return Added(d, names, tuple(small.names[k] for k in rows if k not in complete), kl)
+
+
+def relative_error(added: Added) -> float:
+    """Median over pairs of the standard error that drawing alone makes, relative to the KL; NaN without pairs."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = added.kl.se / added.kl.value
+    ratio = ratio[np.isfinite(ratio)]
+    return float(np.median(ratio)) if ratio.size else math.nan

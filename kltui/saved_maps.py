@@ -1,0 +1,121 @@
+"""Named maps: which vectors, under which keys, prepared how; found again exactly or refused with what differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kltui import __version__
+from kltui.errors import UsageError
+from kltui.store import Store, VectorRow
+from kltui.store.connection import decoded
+
+KIND = "map"
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What is done to vectors before anything is computed of them.
+
+    `separate`: the scale's main and seed runs are prepared apart, as published; pictures always stand on all together.
+    """
+
+    mode: str = "none"
+    exclude: tuple[str, ...] = ()
+    separate: bool = False
+
+
+@dataclass(frozen=True)
+class SavedMap:
+    """A named map as it is kept. `keys` holds each vector's full key by name; `applied` the record of its preparation."""
+
+    name: str
+    corpus: str
+    settings: str
+    preparation: Preparation
+    keys: Mapping[str, Mapping[str, str]]
+    applied: object = "none"
+    made_by: str = field(default=__version__)
+
+    def check(self, rows: Mapping[str, VectorRow]) -> None:
+        """Raises UsageError naming the key in which one of `rows`, by name, is not the vector that was saved."""
+        missing = [name for name in self.keys if name not in rows]
+        if missing:
+            raise UsageError(
+                f"the map {self.name!r} rests on {len(self.keys)} vectors, and {len(missing)} are gone, "
+                f"such as {missing[0]}",
+                f"Score them again under {self.settings}, or save the map anew: --save-map {self.name}",
+            )
+        for name, key in self.keys.items():
+            now = rows[name].key_fields
+            differing = sorted(f for f in {*key, *now} if key.get(f, "") != now.get(f, ""))
+            if differing:
+                what = ", ".join(f"{f} was {key.get(f) or '-'}, is {now.get(f) or '-'}" for f in differing)
+                raise UsageError(
+                    f"the map {self.name!r} was saved with another vector of {name}: {what}",
+                    f"Restore that checkpoint and score it again, or save the map anew: --save-map {self.name}",
+                )
+
+
+def save(folder: Path, saved: SavedMap) -> None:
+    """Keeps a map in the workspace in `folder`, in place of an older one of its name. Raises StoreError."""
+    if not saved.name.strip() or not saved.name.isprintable():
+        raise UsageError(f"{saved.name!r} cannot name a map", "Use letters and digits.")
+    store = Store.write(folder)
+    try:
+        with store.atomic():
+            store.records.put(KIND, saved.name, _as_record(saved))
+    finally:
+        store.close()
+
+
+def _as_record(saved: SavedMap) -> dict[str, object]:
+    """The map as plain data; what all keys share stands once."""
+    keys = list(saved.keys.values())
+    shared = {f: v for f, v in keys[0].items() if all(k.get(f) == v for k in keys)} if keys else {}
+    own = {name: {f: v for f, v in k.items() if f not in shared} for name, k in saved.keys.items()}
+    return {
+        "kltui": saved.made_by,
+        "corpus": saved.corpus,
+        "settings": saved.settings,
+        "preparation": asdict(saved.preparation),
+        "applied": _finite(saved.applied),
+        "shared_key": shared,
+        "vectors": own,
+    }
+
+
+def _finite(value: object) -> object:
+    """`value` with None for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def listed(records: Mapping[str, Mapping[str, Any]]) -> list[SavedMap]:
+    """The saved maps among a workspace's records, oldest first."""
+    return [_parsed(name, record) for name, record in records.items()]
+
+
+def find(maps: Sequence[SavedMap], name: str) -> SavedMap:
+    """The map called `name`. Raises UsageError that lists those there are."""
+    for saved in maps:
+        if saved.name == name:
+            return saved
+    known = ", ".join(m.name for m in maps) or "none yet: --save-map NAME keeps one"
+    raise UsageError(f"no map {name!r} in this workspace", f"There are: {known}.")
+
+
+@decoded
+def _parsed(name: str, r: Mapping[str, Any]) -> SavedMap:
+    p = r["preparation"]
+    preparation = Preparation(str(p["mode"]), tuple(map(str, p["exclude"])), bool(p["separate"]))
+    keys = {str(n): {**r["shared_key"], **own} for n, own in r["vectors"].items()}
+    return SavedMap(
+        name, str(r["corpus"]), str(r["settings"]), preparation, keys, r["applied"], str(r["kltui"])
+    )
