@@ -27,6 +27,71 @@ KLTUI_INLINE FloatV exp_of(FloatV x) {
     return p * bits_to_float((UintV)shifted << 23);
 }
 
+// Sums of exp(x - reference) for many x and one reference, without a maximum to hold x down.
+//
+// Where `covers(reference)`: relative error below 4e-7; NaN, +inf and -inf give NaN, what fp32 cannot hold
+// gives inf. So a caller looks at its sum, and takes exp_of with care where that is not finite.
+#if defined(__AVX512F__)
+// x log2 e = n / 32 + r with |r| <= 1/64: 2^(n / 32) is a table's entry, scaled by the processor, and 2^r
+// to 1.3e-7 of the form a ((r + 46/32)^2 + b). That the square's minimum lies on the grid of n saves a
+// subtraction.
+constexpr float kSquareScale = 0.24109942f, kSquareOffset = 2.08126002f;
+alignas(64) static const float kPowers[32] = {
+    // a 2^(46/32) 2^(((i - 14) mod 32) / 32)
+    0.96439768f,  0.985515239f, 1.00709521f,  1.02914773f,  1.05168313f,  1.07471199f,  1.09824512f,
+    1.12229355f,  1.14686858f,  1.17198173f,  1.19764479f,  1.2238698f,   1.25066906f,  1.27805514f,
+    0.653020454f, 0.66731974f,  0.681932139f, 0.696864509f, 0.712123854f, 0.727717336f, 0.743652271f,
+    0.759936135f, 0.77657657f,  0.793581382f, 0.810958552f, 0.828716232f, 0.846862754f, 0.865406634f,
+    0.884356572f, 0.903721459f, 0.923510382f, 0.943732626f,
+};
+
+class ShiftedExp {
+  public:
+    static KLTUI_INLINE_MEMBER bool covers(float reference) { return reference < 6e4f && reference > -6e4f; }
+
+    KLTUI_INLINE_MEMBER void move_to(float reference) {
+        if (reference == reference_ || !covers(reference)) return;
+        reference_ = reference;
+        // log2 e in fp32 is 1.3e-8 off; what that makes of the reference is mended in the scale
+        const double exponent = (double)reference * 1.44269502162933349609375;
+        power_ = (float)__builtin_rint(exponent);
+        const float scale = (float)__builtin_exp(((double)power_ - exponent) * 0.693147180559945309);
+        for (int half = 0; half < 2; ++half)
+            table_[half] = LoadF32::full(kPowers + half * kLanes) * scale;
+        FloatV one = {};
+        add(splat(reference), one);
+        unit_ = 1.0 / (double)one[0];
+    }
+
+    // A sum of added values as a number: exp(0) counts exactly 1, so that a sure token has log-probability 0.
+    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes) * unit_; }
+
+    KLTUI_INLINE_MEMBER void add(FloatV x, FloatV& sum) const {
+        const FloatV grid = x * 1.44269504f + kGrid;
+        const FloatV below = grid - (kGrid + kShift);
+        const FloatV r = x * 1.44269504f - below;
+        const __m512 power = _mm512_permutex2var_ps((__m512)table_[0], (__m512i)grid, (__m512)table_[1]);
+        sum +=
+            (r * r + kSquareOffset) * (FloatV)_mm512_maskz_scalef_ps(0xffff, power, (__m512)(below - power_));
+    }
+
+  private:
+    static constexpr float kGrid = 393216.0f;  // 1.5 * 2^18: fp32 there counts in steps of 1/32
+    static constexpr float kShift = 46.0f / 32.0f;
+    FloatV table_[2] = {};
+    float power_ = 0.0f;
+    double unit_ = 1.0;
+    float reference_ = __builtin_nanf("");
+};
+#else
+struct ShiftedExp {
+    static KLTUI_INLINE_MEMBER bool covers(float) { return false; }
+    KLTUI_INLINE_MEMBER void move_to(float) {}
+    KLTUI_INLINE_MEMBER void add(FloatV, FloatV&) const {}
+    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes); }
+};
+#endif
+
 // tanh(x), relative error below 4e-7: an odd polynomial for |x| < 0.625, else 1 - 2 / (exp(2|x|) + 1).
 KLTUI_INLINE FloatV tanh_of(FloatV x) {
     const FloatV magnitude = x < 0.0f ? -x : x;

@@ -79,6 +79,10 @@ struct LoadF32 {
         __builtin_memcpy(&v, p, sizeof v);
         return v;
     }
+    static KLTUI_INLINE_MEMBER void two(const float* p, FloatV& a, FloatV& b) {
+        a = full(p);
+        b = full(p + kLanes);
+    }
 };
 
 template <bool kBrain>
@@ -88,6 +92,18 @@ struct LoadShort {
         ShortV h;
         __builtin_memcpy(&h, p, sizeof h);
         return kBrain ? widen_bf16(h) : widen_f16(h);
+    }
+    // Two vectors' worth, in whatever order is cheapest: for sums.
+    static KLTUI_INLINE_MEMBER void two(const uint16_t* p, FloatV& a, FloatV& b) {
+        if (!kBrain) {
+            a = full(p);
+            b = full(p + kLanes);
+            return;
+        }
+        UintV pairs;
+        __builtin_memcpy(&pairs, p, sizeof pairs);
+        a = (FloatV)(pairs << 16);
+        b = (FloatV)(pairs & 0xffff0000u);
     }
 };
 typedef LoadShort<true> LoadBf16;
@@ -119,18 +135,20 @@ KLTUI_INLINE float largest_lane(FloatV v) {
     return best;
 }
 
-KLTUI_INLINE double sum_lanes(FloatV v) {
-    double sum = 0;
-    for (int i = 0; i < kLanes; ++i)
-        sum += (double)v[i];
-    return sum;
+// Sums by halves: short chains, and the same order everywhere.
+KLTUI_INLINE double sum_lanes(DoubleV v) {
+    double part[kLanes / 2];
+    __builtin_memcpy(part, &v, sizeof v);
+    for (int width = kLanes / 4; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i)
+            part[i] += part[i + width];
+    return part[0];
 }
 
-KLTUI_INLINE double sum_lanes(DoubleV v) {
-    double sum = 0;
-    for (int i = 0; i < kLanes / 2; ++i)
-        sum += v[i];
-    return sum;
+KLTUI_INLINE double sum_lanes(FloatV v) {
+    HalfFloatV half[2];
+    __builtin_memcpy(half, &v, sizeof v);
+    return sum_lanes(__builtin_convertvector(half[0], DoubleV) + __builtin_convertvector(half[1], DoubleV));
 }
 
 }  // namespace KLTUI_ISA

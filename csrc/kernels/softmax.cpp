@@ -10,8 +10,9 @@ namespace kltui {
 namespace KLTUI_ISA {
 namespace {
 
-constexpr int64_t kBlock = 2048;  // entries; a multiple of every lane count times 4
+constexpr int64_t kBlock = 4096;  // entries; a multiple of every lane count times 4
 constexpr float kSlack = 16.0f;
+constexpr double kQuickLimit = 1e10;  // about kBlock * exp(kSlack)
 
 struct Running {
     float reference;
@@ -24,10 +25,11 @@ struct BlockResult {
 };
 
 template <class Load, class Transform>
-KLTUI_INLINE FloatV tail_of(const typename Load::Element* x, int64_t count, const Transform& transform) {
+KLTUI_INLINE FloatV tail_of(const typename Load::Element* x, int64_t count, const Transform& transform,
+                            float fill = -kInfinity) {
     FloatV v = transform(load_partial<Load>(x, count, 0.0f));
     for (int i = 0; i < kLanes; ++i)
-        if (i >= count) v[i] = -kInfinity;
+        if (i >= count) v[i] = fill;
     return v;
 }
 
@@ -68,6 +70,32 @@ KLTUI_INLINE BlockResult block_sum(const typename Load::Element* x, int64_t coun
     return {largest_lane(top), sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]))};
 }
 
+// Adds a block's sum without asking for its maximum; false, and nothing added, where a value is not finite or
+// so far above the reference that the block must be looked at.
+template <class Load, class Transform>
+KLTUI_INLINE bool add_quickly(const typename Load::Element* x, int64_t count, const Transform& transform,
+                              const ShiftedExp& shifted, Running& running) {
+    if (!ShiftedExp::covers(running.reference)) return false;
+    FloatV sum[4] = {};
+    int64_t j = 0;
+    for (; j + 4 * kLanes <= count; j += 4 * kLanes) {
+        FloatV v[4];
+        Load::two(x + j, v[0], v[1]);
+        Load::two(x + j + 2 * kLanes, v[2], v[3]);
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; ++u)
+            shifted.add(transform(v[u]), sum[u]);
+    }
+    for (; j + kLanes <= count; j += kLanes)
+        shifted.add(transform(Load::full(x + j)), sum[0]);
+    const float nothing = running.reference - 200.0f;  // adds exp(-200), which is 0
+    if (j < count) shifted.add(tail_of<Load>(x + j, count - j, transform, nothing), sum[0]);
+    const double total = shifted.sum_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (!(total <= kQuickLimit)) return false;
+    running.sum += total;
+    return true;
+}
+
 // Moves the running sum to a higher reference.
 KLTUI_INLINE void raise_reference(Running& running, float reference) {
     running.sum *= __builtin_exp((double)running.reference - (double)reference);
@@ -77,12 +105,15 @@ KLTUI_INLINE void raise_reference(Running& running, float reference) {
 template <class Load, class Transform>
 KLTUI_INLINE void fold_row(const typename Load::Element* row, int64_t columns, const Transform& transform,
                            Running& running) {
+    ShiftedExp shifted;
     for (int64_t start = 0; start < columns; start += kBlock) {
         const int64_t count = columns - start < kBlock ? columns - start : kBlock;
         if (running.reference == kLowest) {
             const float first = block_maximum<Load>(row + start, count, transform);
             if (first > kLowest) raise_reference(running, first);
         }
+        shifted.move_to(running.reference);
+        if (add_quickly<Load>(row + start, count, transform, shifted, running)) continue;
         BlockResult block = block_sum<Load>(row + start, count, transform, running.reference);
         if (block.maximum > running.reference + kSlack) {
             raise_reference(running, block.maximum);

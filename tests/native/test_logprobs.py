@@ -112,6 +112,15 @@ def test_a_late_high_logit_and_extreme_magnitudes() -> None:
     assert native.log_softmax_gather(rows, [0, 0, 0])[0] == -10500
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", [-5e4, -130.0, 0.0, 3.0, 700.0, 6.1e4])
+def test_a_sure_token_has_log_probability_zero(dtype: str, level: float) -> None:
+    rows = np.full((3, 9005), level - 2000.0)
+    rows[[0, 1, 2], [0, 5000, 9004]] = level
+    ours = native.log_softmax_gather(as_dtype(rows, dtype), np.array([0, 5000, 9004]), dtype=dtype)
+    np.testing.assert_array_equal(ours, 0.0)
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     n=st.integers(1, 6),
