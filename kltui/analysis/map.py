@@ -328,9 +328,15 @@ class Map:
         """The map without lens vectors."""
         return self.select([k for k, p in enumerate(self.points) if p.layer is None])
 
-    def scale(self, *, pretraining: bool = False, exclude: Collection[str] = ()) -> list[ScaleRow]:
+    def scale(
+        self,
+        *,
+        pretraining: bool = False,
+        exclude: Collection[str] = (),
+        apart: Mapping[str, Map] | None = None,
+    ) -> list[ScaleRow]:
         """The ten settings of the KL scale found on this map; see `kltui.analysis.scale`."""
-        return scale(self, pretraining=pretraining, exclude=exclude)
+        return scale(self, pretraining=pretraining, exclude=exclude, apart=apart)
 
     # ---- diffusion
 

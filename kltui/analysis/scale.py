@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,26 +88,34 @@ class Location:
     below: str
 
 
-def scale(m: Map, *, pretraining: bool = False, exclude: Collection[str] = ()) -> list[ScaleRow]:
+_GROUP_OF = {"later pretraining": "main", "early pretraining": "main", "size": "main", "seed": "seed"}
+
+
+def scale(
+    m: Map,
+    *,
+    pretraining: bool = False,
+    exclude: Collection[str] = (),
+    apart: Mapping[str, Map] | None = None,
+) -> list[ScaleRow]:
     """The ten settings on map `m`, in the published order.
 
     `pretraining` prepares the main runs and the seed runs as in the paper, each group apart and without the
-    checkpoints of `exclude`; the other settings always use the map as it is.
+    checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
     """
-    prepared = _prepared(m, exclude) if pretraining else {}
-    return [_row(prepared.get(s.name, m), s) for s in PUBLISHED]
+    groups = apart or (prepared_apart(m, "pretraining", exclude) if pretraining else {})
+    return [_row(groups.get(_GROUP_OF.get(s.name, ""), m), s) for s in PUBLISHED]
 
 
-def _prepared(m: Map, exclude: Collection[str]) -> dict[str, Map]:
+def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, Map]:
+    """The main runs of map `m` ("main") and its seed runs ("seed"), each prepared alone; what is not there is absent."""
     main = [k for r in lineage.main_runs(m.points) for k in r.last.values()]
     seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.last.values()]
-    out: dict[str, Map] = {}
-    if main:
-        part = m.select(main).preprocessed("pretraining", exclude=exclude)
-        out = dict.fromkeys(("later pretraining", "early pretraining", "size"), part)
-    if seeds:
-        out["seed"] = m.select(seeds).preprocessed("pretraining", exclude=exclude)
-    return out
+    return {
+        group: m.select(rows).preprocessed(mode, exclude=exclude)
+        for group, rows in (("main", main), ("seed", seeds))
+        if rows
+    }
 
 
 def _row(m: Map, setting: Setting) -> ScaleRow:

@@ -20,8 +20,9 @@ import numpy as np
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
+from kltui.saved_maps import Preparation
 from kltui.view.report import checked, report_on, write_json
-from kltui.view.sections.context import Context, silent
+from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ CHECKPOINT_COLUMNS = (
 
 
 def export(
-    ws: Workspace, folder: Path, preprocess: str = "none", narrate: Callable[[str], None] = silent
+    ws: Workspace,
+    folder: Path,
+    preprocess: str = "none",
+    narrate: Callable[[str], None] = silent,
+    *,
+    choice: Choice | None = None,
+    also: Sequence[str] = (),
 ) -> list[Path]:
     """Paths of the files written into `folder` (made when missing), all complete or none touched.
 
@@ -57,7 +64,7 @@ def export(
     `preprocess`; checkpoints.csv holds every registered checkpoint as scored. What is missing (weight
     distances) is computed where files are at hand. Raises KltuiError when nothing is scored.
     """
-    ctx = Context(ws, checked(preprocess), narrate)
+    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
     _ = ctx.map  # nothing scored, or a preprocessing that cannot be: said before anything is written
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     for name, (columns, rows) in _TABLES.items():

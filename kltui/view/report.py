@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -21,8 +21,9 @@ from rich.text import Text
 from kltui import __version__
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
+from kltui.saved_maps import Preparation
 from kltui.view.sections.catalogue import SECTIONS, Builder
-from kltui.view.sections.context import Context, silent
+from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import words
 
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _NARROWEST = 40
 PREPROCESSINGS = ("none", "clip", "pretraining")
-_TO_ASCII = str.maketrans({"±": "+-", "²": "2", "·": ".", "…": "~", "α": "alpha", "τ": "tau", "–": "-"})
+_TO_ASCII = str.maketrans(
+    {"±": "+-", "²": "2", "·": ".", "…": "~", "α": "alpha", "τ": "tau", "–": "-"}
+    | dict(zip("├└│─", "|`|-", strict=True))
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Report:
     sections: tuple[Section, ...]
     basis: str = ""
     preprocessing: object = "none"
+    provenance: dict[str, object] = field(default_factory=dict)
 
     def renderables(self) -> list[RenderableType]:
         """One rich renderable per section, in order."""
@@ -58,6 +63,7 @@ class Report:
             "preprocess": self.preprocess,
             "vectors": self.basis,
             "preprocessing": self.preprocessing,
+            "provenance": self.provenance,
             "sections": sections,
         }
         return {name: plain(value) for name, value in made.items()}
@@ -73,13 +79,14 @@ def report(
     sections: Sequence[str] | None = None,
     preprocess: str = "none",
     narrate: Callable[[str], None] = silent,
+    choice: Choice | None = None,
 ) -> Report:
     """The chosen sections (None: all) of a workspace; an error in one becomes that section's message.
 
-    Missing weight distances are computed where files are at hand, with progress said by `narrate`.
-    Raises UsageError for unknown names.
+    Missing weight distances are computed where files are at hand, with progress said by `narrate`. `choice` says
+    more than `preprocess`, and counts instead of it. Raises UsageError for unknown names.
     """
-    return report_on(Context(ws, checked(preprocess), narrate), sections)
+    return report_on(Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate), sections)
 
 
 def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
@@ -87,9 +94,31 @@ def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
     built = tuple(_built(name, SECTIONS[name], ctx) for name in _chosen(sections))
     try:
         basis, record = ctx.basis, ctx.map.record.get("preprocess", "none")
+        provenance = _provenance(ctx)
     except KltuiError:
-        basis, record = "", "none"
-    return Report(str(ctx.ws.path), ctx.preprocess, built, basis, record)
+        basis, record, provenance = "", "none", {}
+    return Report(str(ctx.ws.path), ctx.preprocess, built, basis, record, provenance)
+
+
+def _provenance(ctx: Context) -> dict[str, object]:
+    """What the numbers rest on: the corpus, what all keys share, and the stored vector behind every name."""
+    record = ctx.map.record
+    return {
+        "saved_map": ctx.choice.saved,
+        "key": {k: v for k, v in record.items() if k not in ("preprocess", "map")},
+        "vectors": {
+            name: {"id": row.id, "weights": row.weights, "created": row.created}
+            for name, row in ctx.vectors.items()
+        },
+    }
+
+
+def check_choice(ctx: Context) -> None:
+    """Raises UsageError where the reader's choice names what is not there, before anything is computed."""
+    if ctx.choice.preparation.exclude:
+        _ = ctx.excluded
+    if ctx.choice.pair:
+        _ = ctx.pair
 
 
 def checked(preprocess: str) -> str:
@@ -132,6 +161,7 @@ def print_report(
     stream: TextIO | None = None,
     *,
     preprocess: str = "none",
+    choice: Choice | None = None,
     ascii_only: bool = False,
     narration: TextIO | None = None,
 ) -> None:
@@ -145,7 +175,10 @@ def print_report(
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    made = report(ws, sections, preprocess, narrate)
+    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
+    if choice:
+        check_choice(ctx)
+    made = report_on(ctx, sections)
     if as_json:
         write_json(made, data)
     else:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kltui.view.sections.benchmark import benchmark, leakage
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
 from kltui.view.sections.drivers import drivers
+from kltui.view.sections.interpolation import interpolation
 from kltui.view.sections.kl import consecutive, kl
 from kltui.view.sections.layers import layers
 from kltui.view.sections.loss import loss
+from kltui.view.sections.neighbours import neighbours
 from kltui.view.sections.overview import overview
 from kltui.view.sections.quantisation import quantisation
+from kltui.view.sections.resampling import added, resampling
 from kltui.view.sections.scale import scale
 from kltui.view.sections.section import Section
 from kltui.view.sections.stabilisation import stabilisation
 from kltui.view.sections.trajectories import trajectories
+from kltui.view.sections.uncertainty import uncertainty
+from kltui.view.sections.where import where
 
 Builder = Callable[[Context], Section]
 
@@ -24,11 +30,19 @@ SECTIONS: dict[str, Builder] = {
     "loss": loss,
     "kl": kl,
     "consecutive": consecutive,
+    "stabilisation": stabilisation,
     "scale": scale,
+    "where": where,
+    "neighbours": neighbours,
     "trajectories": trajectories,
+    "uncertainty": uncertainty,
     "diffusion": diffusion,
     "layers": layers,
     "quantisation": quantisation,
-    "stabilisation": stabilisation,
+    "interpolation": interpolation,
     "drivers": drivers,
+    "resampling": resampling,
+    "added": added,
+    "benchmark": benchmark,
+    "leakage": leakage,
 }

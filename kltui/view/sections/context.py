@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,17 @@ from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor
 from kltui.analysis.point import Point
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, UsageError
+from kltui.saved_maps import Preparation, find
+from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.embed import Method
     from kltui.analysis.map import ConsecutiveKL, Map
-    from kltui.store import CheckpointRow
+    from kltui.analysis.scale import ScaleRow
+    from kltui.store import CheckpointRow, VectorRow
     from kltui.workspace import Workspace
 
 LN2 = math.log(2.0)
@@ -34,16 +38,71 @@ def silent(_message: str) -> None:
     """Says nothing."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
+
+    `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted.
+    """
+
+    preparation: Preparation = field(default_factory=Preparation)
+    saved: str = ""
+    pair: tuple[str, str] | None = None
+    where: float | None = None
+    level: float | None = None
+    noise_corrected: bool = False
+
+
 @dataclass
 class Context:
-    """One report's workspace and preprocessing; maps and distances are made when first asked for."""
+    """One report's workspace and what its reader chose; maps and distances are made when first asked for."""
 
     ws: Workspace
-    preprocess: str = "none"
+    choice: Choice = field(default_factory=Choice)
     narrate: Callable[[str], None] = silent
     weight_problems: list[str] = field(default_factory=list)
     picture_problems: list[KltuiError] = field(default_factory=list)
     _said: float = -math.inf
+
+    def __post_init__(self) -> None:
+        if self.choice.preparation.separate and self.preprocess == "none":
+            raise UsageError(
+                "--separate says how runs are prepared, and nothing is asked to be done to them",
+                "Add --preprocess pretraining.",
+            )
+        if self.choice.saved:
+            saved = find(self.ws.saved_maps(), self.choice.saved)
+            self.choice = replace(self.choice, preparation=saved.preparation)
+
+    @property
+    def preprocess(self) -> str:
+        """The mode of the preparation."""
+        return self.choice.preparation.mode
+
+    @cached_property
+    def excluded(self) -> frozenset[str]:
+        """Names of the vectors left out by the reader's choice. Raises UsageError for a name that fits none."""
+        asked = self.choice.preparation.exclude
+        labels = [(p.name, {p.name, p.base, p.run}) for p in self.whole.points]
+        strangers = [a for a in asked if not any(a in names for _, names in labels)]
+        if strangers:
+            runs = ", ".join(list(dict.fromkeys(p.run for p in self.whole.points))[:8])
+            raise UsageError(
+                f"--exclude {strangers[0]}: the map has no such run or checkpoint", f"Its runs: {runs}."
+            )
+        return frozenset(name for name, names in labels if not names.isdisjoint(asked))
+
+    @cached_property
+    def whole(self) -> Map:
+        """Every final vector that may share the map, or those of the saved map, as they were scored."""
+        if self.choice.saved:
+            return self.ws.saved_map(self.choice.saved, prepared=False)
+        return self.ws.map()
+
+    @cached_property
+    def vectors(self) -> dict[str, VectorRow]:
+        """The stored vector behind each name of `layered`."""
+        return self.ws.vectors(layers=True)
 
     @cached_property
     def rows(self) -> list[CheckpointRow]:
@@ -52,20 +111,52 @@ class Context:
 
     @cached_property
     def raw(self) -> Map:
-        """The final vectors as they were scored."""
-        return self.ws.map()
+        """The final vectors as they were scored, without the excluded."""
+        if not self.choice.preparation.exclude:
+            return self.whole
+        return self.whole.select([k for k, n in enumerate(self.whole.names) if n not in self.excluded])
 
     @cached_property
     def map(self) -> Map:
         """The final vectors after the report's preprocessing."""
-        if self.preprocess == "none":
-            return self.raw
-        return self.raw.preprocessed(self.preprocess)
+        p = self.choice.preparation
+        if p.mode == "none" and not p.exclude:
+            return self.whole
+        _ = self.excluded
+        return self.whole.preprocessed(p.mode, exclude=p.exclude)
 
     @cached_property
     def layered(self) -> Map:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
-        return self.ws.map(layers=True)
+        every, exclude = self.ws.map(layers=True), set(self.choice.preparation.exclude)
+        if not self.choice.saved and not exclude:
+            return every
+        held = set(self.raw.names)
+        return every.select(
+            [
+                k
+                for k, p in enumerate(every.points)
+                if (p.name in held if p.layer is None else {p.run, p.base}.isdisjoint(exclude))
+            ]
+        )
+
+    @cached_property
+    def pair(self) -> tuple[str, str]:
+        """The two vectors that the reader looks at, else the two runs' final checkpoints with the largest KL."""
+        if self.choice.pair:
+            return tuple(self.raw.names[self.raw.row(name)] for name in self.choice.pair)  # type: ignore[return-value]
+        shown = self.raw
+        defined = []
+        for i, j in combinations(finals(shown), 2):
+            value = shown.pair_rows(i, j).value
+            if math.isfinite(value) and value > 0:
+                defined.append((value, shown.names[i], shown.names[j]))
+        if not defined:
+            raise MissingError(
+                "no two runs differ in a defined KL", "score a second run or model on the same corpus"
+            )
+        _, a, b = max(defined)
+        return a, b
 
     @cached_property
     def consecutive(self) -> dict[str, list[ConsecutiveKL]]:
@@ -74,6 +165,22 @@ class Context:
         for one in self.map.consecutive():
             runs.setdefault(one.run, []).append(one)
         return runs
+
+    @cached_property
+    def apart(self) -> dict[str, Map]:
+        """The scale's main and seed runs, each prepared alone, where the reader wants them so."""
+        from kltui.analysis.scale import prepared_apart
+
+        p = self.choice.preparation
+        return prepared_apart(self.layered, p.mode) if p.separate else {}
+
+    @cached_property
+    def scale_rows(self) -> list[ScaleRow]:
+        """The ten settings of the scale: lens vectors have no preprocessing and are left out where there is one."""
+        p = self.choice.preparation
+        if p.separate:
+            return self.layered.scale(apart=self.apart)
+        return (self.layered if p.mode == "none" else self.map).scale()
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:
@@ -114,7 +221,11 @@ class Context:
             if row.checkpoint.step is not None and row.checkpoint.quantization == "none":
                 schedule.setdefault(row.checkpoint.run, []).append(row.checkpoint.step)
         return self.map.diffusion(
-            self.weight_sqdist or None, window=WINDOW, from_step="auto", schedule=schedule
+            self.weight_sqdist or None,
+            window=WINDOW,
+            from_step="auto",
+            schedule=schedule,
+            noise_corrected=self.choice.noise_corrected,
         )
 
     @cached_property
@@ -178,20 +289,43 @@ def corpus_words(shown: Map) -> str:
 
 
 def label_of(point: Point) -> str:
-    """The run, with its variant: what a curve is called."""
+    """The run, with its variant, or the grid of a point between models: what a curve is called."""
+    if grid := grid_of(point.tags):
+        return grid
     return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
 
 
+def grid_of(tags: Sequence[str]) -> str:
+    """The interpolation grid that a checkpoint with these tags is a point of, "" for a model of its own."""
+    if "interpolation" not in tags:
+        return ""
+    return next((t.removeprefix("of=") for t in tags if t.startswith("of=")), "interpolation")
+
+
 def finals(shown: Map) -> list[int]:
-    """Row of the last checkpoint of every run: unquantised where there is one, stepless models as they are."""
+    """Row of the last checkpoint of every run: unquantised where there is one, stepless models as they are.
+
+    Points between models are none.
+    """
     chosen: dict[str, int] = {}
     for row, point in enumerate(shown.points):
-        if point.layer is not None:
+        if point.layer is not None or grid_of(point.tags):
             continue
         held = chosen.get(point.run)
         if held is None or _later(point, shown.points[held]):
             chosen[point.run] = row
     return list(chosen.values())
+
+
+def thinned(shown: Map, most: int) -> list[int]:
+    """At most about `most` rows of a map, in its order: every run's last checkpoint, others evenly; all if they fit."""
+    if len(shown) <= most:
+        return list(range(len(shown)))
+    kept = set(finals(shown))
+    others = [k for k in range(len(shown)) if k not in kept]
+    room = max(most - len(kept), 2)
+    kept |= {others[i] for i in np.linspace(0, len(others) - 1, min(room, len(others))).astype(int)}
+    return sorted(kept)
 
 
 def _later(point: Point, held: Point) -> bool:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from itertools import combinations
-
 from rich.console import RenderableType
 
 from kltui.analysis.drivers import Drivers
-from kltui.analysis.map import Map
 from kltui.safe import safe_text
-from kltui.view.sections.context import Context, finals
-from kltui.view.sections.section import MissingError, Section
+from kltui.view.sections.context import Context
+from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, with_error, words
 
 TEXTS_SHOWN = 10
@@ -21,17 +17,16 @@ SNIPPET = 36
 
 
 def drivers(ctx: Context) -> Section:
-    """The texts and domains behind the largest KL between final checkpoints of two runs."""
+    """The texts and domains behind one KL: of the pair asked for, else the largest between final checkpoints."""
     shown = ctx.raw
-    a, b = _farthest(shown)
+    a, b = ctx.pair
     sha256 = str(shown.record.get("corpus", "")) or None
     texts, domains = ctx.ws.texts(sha256), ctx.ws.domains(sha256)
     found = shown.drivers(a, b, domains if any(domains) else ())
     half = found.texts_for_share(0.5)
+    why = "" if ctx.choice.pair else ", the largest between final models (--pair A B chooses another)"
     blocks = [
-        words(
-            f"{a} against {b}: {with_error(found.kl.value, found.kl.se)} bits/byte, the largest between final models"
-        ),
+        words(f"{a} against {b}: {with_error(found.kl.value, found.kl.se)} bits/byte{why}"),
         words(f"{count(half, 'text')} of {found.kl.n_texts} hold half of it"),
         *_tables(found, texts),
     ]
@@ -42,21 +37,6 @@ def drivers(ctx: Context) -> Section:
     )
     data = _data(found, domains) | {"a": a, "b": b, "texts_for_half": half}
     return Section("drivers", "What drives a KL", tuple(blocks), notes, data)
-
-
-def _farthest(shown: Map) -> tuple[str, str]:
-    """Names of the two runs' final checkpoints with the largest defined KL."""
-    defined = []
-    for i, j in combinations(finals(shown), 2):
-        value = shown.pair_rows(i, j).value
-        if math.isfinite(value) and value > 0:
-            defined.append((value, shown.names[i], shown.names[j]))
-    if not defined:
-        raise MissingError(
-            "no two runs differ in a defined KL", "score a second run or model on the same corpus"
-        )
-    _, a, b = max(defined)
-    return a, b
 
 
 def _tables(found: Drivers, texts: list[str]) -> list[RenderableType]:

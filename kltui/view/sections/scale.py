@@ -15,8 +15,8 @@ from kltui.view.tables import figure, table, words
 
 def scale(ctx: Context) -> Section:
     """Median, quartiles and count of each setting here, in bits/byte, beside the published median."""
-    used = ctx.layered if ctx.preprocess == "none" else ctx.map
-    rows = used.scale(pretraining=False)
+    used = ctx.layered if ctx.preprocess == "none" or ctx.choice.preparation.separate else ctx.map
+    rows = ctx.scale_rows
     blocks: list[RenderableType] = [
         table(
             ["setting", "pairs", "median here", "quartiles", "published"], [_row(r, ctx.floor) for r in rows]
@@ -35,11 +35,18 @@ def scale(ctx: Context) -> Section:
         "The scale of KL",
         tuple(blocks),
         tuple(notes),
-        {"unit": "bits/byte", "settings": _data(rows)},
+        {
+            "unit": "bits/byte",
+            "settings": _data(rows),
+            "prepared_apart": {group: m.record["preprocess"] for group, m in ctx.apart.items()},
+        },
     )
 
 
 def _basis(ctx: Context, used: Map) -> str:
+    if ctx.apart:
+        parts = [f"{group} runs: {preparation(m)}; {corpus_words(m)}" for group, m in ctx.apart.items()]
+        return f"prepared apart, as published: {'; '.join(parts)}; all else raw"
     if ctx.preprocess != "none":
         return f"{ctx.basis}; lens vectors have no preprocessing and are left out"
     return f"{preparation(used)} of final layers, lens vectors for layers; {corpus_words(used)}"

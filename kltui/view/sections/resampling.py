@@ -1,0 +1,147 @@
+"""Fewer texts: how far maps from drawn texts are from the full one, by way of drawing; models added by drawn texts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from rich.console import RenderableType
+
+from kltui.analysis.embed import complete_texts
+from kltui.analysis.resample import METHODS, ResamplingError, resampling_errors
+from kltui.draws import Added, added_models, relative_error, text_draws
+from kltui.view.sections.context import Context, thinned
+from kltui.view.sections.section import MissingError, Section
+from kltui.view.tables import count, table, with_error, words
+
+DRAWS = 10
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+MODELS_MOST = 60
+NEAREST = 5
+NAMES = {"uniform": "uniform", "ls": "LS", "kl": "KL"}
+
+
+def resampling(ctx: Context) -> Section:
+    """Relative error of the map's KLs by number of drawn texts, for uniform, LS and KL sampling."""
+    if len(ctx.map) < 3:
+        raise MissingError(
+            f"only {count(len(ctx.map), 'vector')} on the map", "score three checkpoints or more"
+        )
+    shown = ctx.map.select(thinned(ctx.map, MODELS_MOST))
+    used = complete_texts(shown.loglik_KN)
+    sizes = sorted({max(2, round(share * len(used))) for share in SHARES})
+    ctx.narrate(f"maps of {len(shown)} models from drawn texts")
+    found = resampling_errors(shown.loglik_KN[:, used], METHODS, sizes, DRAWS)
+    by = {(r.method, r.n_drawn): r for r in found}
+    rows = [
+        [
+            str(n),
+            *(f"{by[m, n].relative:.1%}" for m in METHODS),
+            *(f"{by[m, n].n_different:.0f}" for m in METHODS),
+        ]
+        for n in sizes
+    ]
+    headings = ["drawn", *(NAMES[m] for m in METHODS), *(f"{NAMES[m]} texts" for m in METHODS)]
+    notes = (
+        f"root mean square error of each pair's KL relative to that of all {len(used)} texts, over {DRAWS} draws with"
+        " replacement; texts: how many of them are different, which is what a new model has to be scored on",
+        "LS: texts drawn by their variance over models; KL: by their part in all pairwise KL (arXiv 2505.15428);"
+        " kltui --draw N WORKSPACE draws them",
+        f"{len(shown)} of {len(ctx.map)} vectors; {ctx.basis}" if len(shown) < len(ctx.map) else ctx.basis,
+    )
+    data: dict[str, object] = {
+        "texts": len(used),
+        "vectors": shown.names,
+        "draws": DRAWS,
+        "errors": [
+            {
+                "method": r.method,
+                "drawn": r.n_drawn,
+                "different": r.n_different,
+                "relative": r.relative,
+                "absolute": r.absolute,
+            }
+            for r in found
+        ],
+    }
+    blocks = (table(headings, rows, left=()), words(_saving(found, sizes)))
+    return Section("resampling", "Fewer texts", blocks, notes, data)
+
+
+def _saving(found: list[ResamplingError], sizes: list[int]) -> str:
+    """In words: how many LS texts reach the error of as many uniform ones as the middle size."""
+    uniform = {r.n_drawn: r.relative for r in found if r.method == "uniform"}
+    best = [r for r in found if r.method == "ls"]
+    target = sizes[len(sizes) // 2]
+    enough = [r for r in best if r.relative <= uniform[target]]
+    if not enough or not math.isfinite(uniform[target]):
+        return f"no number of LS texts tried reaches the error of {target} uniform ones"
+    r = min(enough, key=lambda r: r.n_different)
+    return (
+        f"{target} uniform draws: {uniform[target]:.1%}; LS comes to that or below with {r.n_drawn} draws"
+        f" of {r.n_different:.0f} different texts"
+    )
+
+
+def added(ctx: Context) -> Section:
+    """Models scored on drawn texts alone, by their KL to the map's vectors."""
+    draws = text_draws(ctx.ws)
+    if not draws:
+        raise MissingError(
+            "no texts have been drawn for new models",
+            "kltui --draw N WORKSPACE draws them and writes a corpus file; a job with that corpus scores a new model on"
+            " it, and here it stands among the others",
+        )
+    found = [a for d in draws if (a := added_models(ctx.ws, ctx.whole, d)) is not None]
+    if not found:
+        raise MissingError(
+            f"texts were drawn ({', '.join(d.name for d in draws)}), but no new model is scored on them",
+            f'score one: source = "draws/{draws[-1].name}.jsonl" under [corpus], beside the workspace\'s own vectors',
+        )
+    blocks: list[RenderableType] = []
+    for one in found:
+        blocks += _added_blocks(ctx, one)
+    notes = [
+        "bits/byte ± the error that drawing the texts makes; both sides clipped where the map was when the texts were"
+        " drawn, centred with the texts' weights",
+        ctx.raw_basis,
+    ]
+    left = [name for one in found for name in one.left_out]
+    if left:
+        notes.append(f"left out, for they lack some of the drawn texts: {', '.join(left)}")
+    data: dict[str, object] = {"unit": "bits/byte", "draws": [_added_data(ctx, one) for one in found]}
+    return Section("added", "Models added by drawn texts", tuple(blocks), tuple(notes), data)
+
+
+def _added_blocks(ctx: Context, one: Added) -> list[RenderableType]:
+    d = one.draw
+    head = (
+        f"{d.name}: {d.n_drawn} draws, {len(d.index)} different of {d.n_texts} texts; median error"
+        f" {relative_error(one):.1%} of the KL"
+    )
+    rows = []
+    for m, name in enumerate(one.names):
+        order = np.argsort(one.kl.value[m], kind="stable")[:NEAREST]
+        for place, k in enumerate(order):
+            kl = with_error(float(one.kl.value[m, k]), float(one.kl.se[m, k]))
+            rows.append([name if place == 0 else "", ctx.whole.names[k], kl])
+    return [words(head), table(["added", "nearest on the map", "KL ± error"], rows, left=(0, 1))]
+
+
+def _added_data(ctx: Context, one: Added) -> dict[str, object]:
+    return {
+        "draw": one.draw.name,
+        "drawn": one.draw.n_drawn,
+        "different": len(one.draw.index),
+        "clip_threshold": one.draw.clip_threshold,
+        "models": [
+            {
+                "name": name,
+                "kl": [
+                    {"name": other, "kl_bits_per_byte": float(v), "se_of_draw": float(e)}
+                    for other, v, e in zip(ctx.whole.names, one.kl.value[m], one.kl.se[m], strict=True)
+                ],
+            }
+            for m, name in enumerate(one.names)
+        ],
+    }

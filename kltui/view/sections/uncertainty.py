@@ -1,0 +1,95 @@
+"""How sure the picture is: PCA maps from resampled texts, laid over each other, one ellipse per model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+
+from kltui.analysis.uncertainty import Ellipse
+from kltui.view.sections.context import Context, finals, label_of, thinned
+from kltui.view.sections.section import MissingError, Plot, Section
+from kltui.view.tables import count, figure, table, words
+from kltui.view.textplot import Frame, Series
+
+DRAWS = 20
+POINTS_MOST = 300
+ROWS_SHOWN = 20
+SHARE = 0.95
+LEAST = 4
+
+
+def uncertainty(ctx: Context) -> Section:
+    """An error ellipse for every model (or, on large maps, for a thinned few hundred) from resampled texts."""
+    if len(ctx.map) < LEAST:
+        raise MissingError(
+            f"only {count(len(ctx.map), 'vector')} on the map",
+            f"error ellipses in a picture need {LEAST} checkpoints or more: score more",
+        )
+    shown = ctx.map.select(thinned(ctx.map, POINTS_MOST))
+    ctx.narrate(f"{DRAWS} resampled maps of {len(shown)} points")
+    xy, found = shown.error_ellipses("pca", draws=DRAWS)
+    last = finals(shown)
+    spread = math.sqrt(float(np.square(xy - xy.mean(axis=0)).sum(axis=1).mean()))
+    blocks: list[RenderableType] = [_table(found, last[:ROWS_SHOWN], spread)]
+    if len(last) > ROWS_SHOWN:
+        blocks.append(words(f"{ROWS_SHOWN} of {len(last)} final models; --json has every point"))
+    blocks.append(_plot(ctx, [(found[k], label_of(shown.points[k])) for k in last[:ROWS_SHOWN]]))
+    typical = float(np.median([e.major for e in found]))
+    notes = [
+        f"{DRAWS} draws of {len(shown.text_bytes_N)} texts with replacement; each PCA picture is laid over the full one"
+        " by Procrustes; axes: one standard deviation, in sqrt(bits/byte)",
+        f"median long axis over {len(found)} points: {figure(typical)}, {figure(typical / spread if spread else math.nan, 2)}"
+        " of the picture's spread",
+        ctx.basis,
+    ]
+    if len(shown) < len(ctx.map):
+        notes.append(f"{len(shown)} of {len(ctx.map)} vectors: the runs' last, others evenly thinned")
+    data: dict[str, object] = {
+        "unit": "sqrt(bits/byte)",
+        "draws": DRAWS,
+        "spread": spread,
+        "ellipses": [
+            {**asdict(e), "picture_x": float(x), "picture_y": float(y)}
+            for e, (x, y) in zip(found, xy, strict=True)
+        ],
+    }
+    return Section("uncertainty", "Map error", tuple(blocks), tuple(notes), data)
+
+
+def _table(found: list[Ellipse], rows: list[int], spread: float) -> RenderableType:
+    cells = [
+        [
+            e.name,
+            figure(e.x),
+            figure(e.y),
+            figure(e.major, 2),
+            figure(e.minor, 2),
+            f"{e.angle:.0f}",
+            f"{e.major / spread:.1%}" if spread else "-",
+        ]
+        for e in (found[k] for k in rows)
+    ]
+    return table(["model", "x", "y", "long axis", "short", "angle", "of spread"], cells)
+
+
+def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
+    """Each model's place as a marker within the ellipse that holds most of its resampled places."""
+    series = []
+    for e, label in found:
+        x, y = _outline(e.scaled(SHARE))
+        series.append(Series(label, x, y, markers=False, slot=ctx.slots.get(label)))
+        series.append(Series(label, [e.x], [e.y], line=False, slot=ctx.slots.get(label)))
+    title = f"last checkpoints with ellipses of {SHARE:.0%}, sqrt(bits/byte)"
+    return Plot(series, Frame(title, equal=True), 20)
+
+
+def _outline(e: Ellipse) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    turn = np.linspace(0.0, 2.0 * np.pi, 73)
+    along, across, tilt = e.major * np.cos(turn), e.minor * np.sin(turn), math.radians(e.angle)
+    x = e.x + along * math.cos(tilt) - across * math.sin(tilt)
+    y = e.y + along * math.sin(tilt) + across * math.cos(tilt)
+    return x, y
