@@ -122,11 +122,17 @@ def _distances(xy_Kd: Array) -> Array:
 
 
 def tsne(
-    Q_KN: Array, dims: int = 2, perplexity: float = 30.0, seed: int = 42, *, reduce_perplexity: bool = False
+    Q_KN: Array,
+    dims: int = 2,
+    perplexity: float = 30.0,
+    seed: int = 42,
+    *,
+    reduce_perplexity: bool = False,
+    verbose: int = 0,
 ) -> Array:
     """K x dims t-SNE of Q (init pca, learning rate auto), deterministic in `seed`. Source: arXiv 2505.15353.
 
-    With `reduce_perplexity`, too few points lower the perplexity instead of being refused.
+    With `reduce_perplexity`, too few points lower the perplexity instead of being refused; `verbose` is scikit-learn's.
     """
     K = len(Q_KN)
     if perplexity >= K:
@@ -145,6 +151,7 @@ def tsne(
         learning_rate="auto",
         random_state=seed,
         n_jobs=-1,
+        verbose=verbose,
     )
     rotated = rotate(Q_KN)
     return np.asarray(model.fit_transform(rotated), dtype=np.float64)

@@ -83,6 +83,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("method", ("v",), "method", "t-SNE, PCA or MDS", "plot", ("map", "layers"), rank=23),
     Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=30),
     Action("show_runs", ("Z",), "", "show every run again", "plot", ("map",)),
+    Action("null", ("w",), "null", "a random walk of the same step lengths beside the run under the cursor", "plot",
+           ("map",), rank=31),
     Action("follow", ("t",), "", "follow live: the newest checkpoint", "plot", ("map", "jobs")),
     Action("filter", ("/",), "filter", "filter: run:NAME step>=1000 -quant:8bit words", "choose", rank=12),
     Action("next_match", ("n",), "", "next match of the filter; Compare: next text", "choose"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ class Atlas:
         self._lock = asyncio.Lock()
         self._embedder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-embedder")
         self._child: Popen[bytes] | None = None
+        #: called from another thread with the share of t-SNE that is done
+        self.progress: Callable[[float], None] = lambda share: None
         self._closed = False
 
     def scored(self, snapshot: Snapshot) -> None:
@@ -90,10 +94,27 @@ class Atlas:
 
     async def scores(self) -> tuple[Map, Array]:
         """The map and its principal scores, K x min(K, N): distances kept."""
-        from kltui.analysis.embed import rotate
-
         found = await self.map()
-        return found, await self._once("scores", lambda: rotate(found.scaled_coordinates()))
+        return found, await self._once("scores", lambda: _scores(found))
+
+    async def walk(self, run: str) -> tuple[Map, Map]:
+        """The map, and the same with a random walk of the step lengths of `run` after its own points."""
+        found = await self.map()
+        return found, await self._once(f"walk {run}", lambda: found.with_null(run))
+
+    async def walk_picture(self, run: str, method: str) -> tuple[Map, Array]:
+        """The map and the (K + T) x 2 coordinates of its K points and of a random walk of T points beside `run`."""
+        found, walked = await self.walk(run)
+        if method != "tsne":
+            return found, await self._once(f"walk {run} {method}", lambda: _picture(walked, method))
+        key = f"walk {run} tsne {self._map_version}"
+        if key not in self._kept:
+            scores = await self._reader.compute(lambda: _scores(walked))
+            coordinates = await self.tsne(scores)
+            if self._map is not found:
+                return found, coordinates
+            self._kept[key] = coordinates
+        return found, self._kept[key]
 
     async def picture(self, method: str) -> tuple[Map, Array]:
         """The map and its K x 2 coordinates by "tsne" (in a process of its own), "pca" or "mds"."""
@@ -138,11 +159,28 @@ class Atlas:
             self._child = child
             if self._closed:
                 child.kill()
-            out, complaint = child.communicate(data.getvalue())
+            out = self._listen(child, data.getvalue())
+            complaint = child.stderr.read() if child.stderr else b""
         if child.returncode != 0:
             raise KltuiError(complaint.decode(errors="replace") or "the t-SNE process ended early")
         coordinates: Array = np.load(io.BytesIO(out), allow_pickle=False)
         return coordinates
+
+    def _listen(self, child: Popen[bytes], data: bytes) -> bytes:
+        """Hands `data` over, tells of progress, and returns what follows the word that it is done."""
+        from kltui.tui.embed_worker import DONE
+
+        assert child.stdin is not None and child.stdout is not None
+        with suppress(BrokenPipeError):
+            child.stdin.write(data)
+            child.stdin.close()
+        for line in child.stdout:
+            if line == DONE:
+                break
+            word, _, share = line.partition(b" ")
+            if word == b"progress":
+                self.progress(float(share))
+        return child.stdout.read()
 
     def _end_child(self) -> None:
         if self._child is not None and self._child.poll() is None:
@@ -157,6 +195,16 @@ class Atlas:
         self._closed = True
         self._end_child()
         self._embedder.shutdown(wait=True, cancel_futures=True)
+
+
+def _scores(found: Map) -> Array:
+    from kltui.analysis.embed import rotate
+
+    return rotate(found.scaled_coordinates())
+
+
+def _picture(found: Map, method: str) -> Array:
+    return found.coordinates("mds") if method == "mds" else found.coordinates("pca")
 
 
 def _two(scores: Array) -> Array:

@@ -72,7 +72,7 @@ def job_text(app: KltuiApp) -> str:
     """TOML of a job that scores the selected checkpoints, or all, as the last job did."""
     names = list(app.selection.selected) or [r.name for r in app.snapshot.rows if app.filter(r)]
     rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]
-    corpus, scoring = jobs_start.last_tables(app.snapshot.jobs)
+    corpus, scoring = jobs_start.usual_tables(app.snapshot.jobs)
     workspace = app.reader.path or Path()
     job = jobs_start.job_of(workspace, jobs_start.entries_of(rows), corpus or {"source": "demo"}, scoring)
     return job.to_toml()

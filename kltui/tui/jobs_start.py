@@ -62,9 +62,12 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     return list(entries.values())
 
 
-def last_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
-    """The [corpus] and [scoring] tables of the newest job, to go on as before; empty where there is none."""
-    for job in jobs:
+def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
+    """The [corpus] and [scoring] tables of the fullest job (of equals the newest), to go on as before; else empty.
+
+    What it scored is what the map shows: vectors of another corpus or dtype would not join it.
+    """
+    for job in sorted(jobs, key=lambda j: -j.done):
         try:
             data = tomllib.loads(job.job_toml)
         except tomllib.TOMLDecodeError:
@@ -107,7 +110,7 @@ def start_selected(app: KltuiApp) -> None:
     if not rows or app.reader.path is None:
         start_file(app)
         return
-    corpus, scoring = last_tables(app.snapshot.jobs)
+    corpus, scoring = usual_tables(app.snapshot.jobs)
     _with_corpus(app, entries_of(rows), corpus, scoring)
 
 
@@ -279,7 +282,7 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
     text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found)
 
     def add(entry: Entry) -> None:
-        corpus, scoring = last_tables(app.snapshot.jobs)
+        corpus, scoring = usual_tables(app.snapshot.jobs)
         _with_corpus(app, [entry], corpus, scoring)
 
     def answered(key: str | None) -> None:
@@ -335,7 +338,7 @@ async def _with_revisions(app: KltuiApp, repo: str) -> None:
 
     def answered(text: str | None) -> None:
         if text is not None:
-            corpus, scoring = last_tables(app.snapshot.jobs)
+            corpus, scoring = usual_tables(app.snapshot.jobs)
             _with_corpus(app, [{"repo": repo, "revisions": text.split() or ["main"]}], corpus, scoring)
 
     hints = (
@@ -367,7 +370,7 @@ def _ask_preset(app: KltuiApp) -> None:
 
     def chosen(index: int | None) -> None:
         if index is not None:
-            corpus, scoring = last_tables(app.snapshot.jobs)
+            corpus, scoring = usual_tables(app.snapshot.jobs)
             _with_corpus(app, [_preset_entry(presets[index])], corpus, scoring)
 
     app.push_screen(prompts.Choice("Add which runs?", options), chosen)

@@ -15,7 +15,7 @@ from textual.widgets import Input
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, strip_of, wrapped
 
 CSS = """
-Prompt, Choice, Reader { background: transparent; align: center bottom; }
+Prompt, Choice, Form, Reader { background: transparent; align: center bottom; }
 Reader { align: center middle; }
 .sheet { width: 100%; height: auto; max-height: 80%; }
 .sheet Title { height: 1; width: 100%; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.store.rows import CheckpointRow
 from kltui.tui.canvas import fitted, strip_of, wrapped
 from kltui.tui.filter import parse_filter
-from kltui.tui.jobs_start import entries_of, job_of, last_tables, write_job
+from kltui.tui.jobs_start import entries_of, job_of, usual_tables, write_job
 from kltui.tui.look import Look
 from kltui.tui.memory import Memory
 from kltui.tui.selection import Selection
@@ -126,8 +127,14 @@ def test_a_job_for_chosen_checkpoints_is_a_job_file(tmp_path: Path) -> None:
 
 
 def test_the_last_job_says_how_to_go_on() -> None:
-    assert last_tables(FakeWorkspace().jobs()) == ({"source": "demo"}, {})
-    assert last_tables([]) == ({}, {})
+    assert usual_tables(FakeWorkspace().jobs()) == ({"source": "demo"}, {})
+    assert usual_tables([]) == ({}, {})
+
+
+def test_a_small_job_does_not_change_how_to_go_on() -> None:
+    newest, fullest = FakeWorkspace().jobs()
+    aside = replace(newest, job_toml='[corpus]\nsource = "demo"\n[scoring]\ndtype = "bfloat16"\n')
+    assert usual_tables([aside, fullest]) == ({"source": "demo"}, {})
 
 
 def test_tokens_are_laid_over_the_text() -> None:

@@ -167,6 +167,46 @@ async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, u
         await until(pilot, lambda: "35 checkpoints" in text_of(app))
 
 
+async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monkeypatch) -> None:
+    app = make_app()
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(130, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: "t-SNE" in text_of(app) and "KL from" not in text_of(app))
+        await pilot.press("j", "w")
+        await until(pilot, lambda: "random walk" in lines_of(app)[-2])
+        run = app.view.null_run
+        await until(pilot, lambda: "walks wind more" in text_of(app))
+        assert f"{run} (random walks)" in text_of(app) and "turning" in text_of(app)
+        plot = app.view.plot
+        assert len(plot.scene.xy_n2) > len(plot.map) == plot.scene.n_points
+        for method in ("PCA", "MDS", "t-SNE"):
+            await pilot.press("v")
+            await until(pilot, lambda m=method: m in lines_of(app)[1])
+            await until(pilot, lambda: len(plot.scene.xy_n2) > len(plot.map))
+        await pilot.press(*"jlkhjl")
+        assert plot.cursor < len(plot.map)
+        await pilot.press("w")
+        await until(pilot, lambda: len(plot.scene.xy_n2) == len(plot.map))
+        assert "walks wind more" not in text_of(app)
+
+
+def test_tsne_in_its_own_process_tells_how_far_it_is() -> None:
+    from kltui.analysis.embed import tsne
+    from kltui.tui.atlas import Atlas
+    from kltui.tui.data import Reader
+
+    told: list[float] = []
+    scores = np.random.default_rng(0).normal(size=(40, 5))
+    atlas = Atlas(Reader(None))
+    atlas.progress = told.append
+    found = asyncio.run(atlas.tsne(scores))
+    atlas.close()
+    np.testing.assert_array_equal(found, tsne(scores, reduce_perplexity=True))
+    assert told == sorted(told) and len(told) > 5 and told[-1] <= 1.0
+
+
 async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

@@ -38,6 +38,8 @@ SHOTS = [
 def fixed_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same clock everywhere: jobs show when they began."""
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setattr("kltui.tui.gpu.which", lambda program: None)
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     time.tzset()
     yield
     monkeypatch.undo()

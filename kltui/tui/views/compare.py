@@ -279,7 +279,7 @@ class CompareView(View):
         """Offers a short job that scores A and B again and keeps their tokens."""
         chosen, rows = self.kl.selection, self.kl.snapshot.by_name
         both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
-        corpus, scoring = jobs_start.last_tables(self.kl.snapshot.jobs)
+        corpus, scoring = jobs_start.usual_tables(self.kl.snapshot.jobs)
         if len(both) < 2 or not corpus:
             self.kl.say("mark A and B first; the corpus is taken from the last job", "warning")
             return

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start, prompts
 from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.gpu import Gpu, read_gpus, said
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
@@ -27,6 +32,7 @@ INK = {
     "lost": "bad",
 }
 LOG_BYTES = 32_768
+GPU_SECONDS = 2.0
 
 
 def duration(seconds: float) -> str:
@@ -68,6 +74,7 @@ class JobList(Table):
     """All jobs, newest first."""
 
     title = "Jobs"
+    gpus: tuple[Gpu, ...] | None = None
     columns = (
         Column("job", 4, right=True),
         Column("state", 8),
@@ -77,6 +84,16 @@ class JobList(Table):
         Column("took", 7, right=True),
         Column("message", 10, share=1, rank=1),
     )
+
+    def header_right(self) -> list[Span]:
+        """What the GPUs do while a job runs here."""
+        return [] if self.gpus is None else [(said(self.gpus), self.look("muted"))]
+
+    def show_gpus(self, gpus: tuple[Gpu, ...] | None) -> None:
+        """Shows new figures; only the header is drawn again."""
+        if gpus != self.gpus:
+            self.gpus = gpus
+            self.refresh(Region(0, 0, self.size.width, 1))
 
     def row_count(self) -> int:
         return len(self.kl.snapshot.jobs)
@@ -236,6 +253,7 @@ class JobsView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.job_id: int | None = None
         self._newest = -1
+        self._gpu_task: asyncio.Task[None] | None = None
         self.following = True
         self.list, self.items = JobList(), JobItems()
         self.log_pane = TextPane("Log", self._log_lines)
@@ -270,9 +288,26 @@ class JobsView(View):
             self.job_id = self._newest = ids[0]
         if self.job_id in ids:
             self.list.cursor = ids.index(self.job_id)
+        if self._gpu_task is None or self._gpu_task.done():
+            self._gpu_task = asyncio.create_task(self._watch_gpus())
         self.items.display = bool(ids)
         self.list.set_class(not ids, "-alone")
         super().update_data()
+
+    async def _watch_gpus(self) -> None:
+        """Looks at the GPUs as long as this screen is shown and a job runs on this machine."""
+        here = socket.gethostname()
+        while self.kl.view is self and any(
+            job.status == "running" and job.host == here for job in self.kl.snapshot.jobs
+        ):
+            self.list.show_gpus(await read_gpus())
+            await asyncio.sleep(GPU_SECONDS)
+        self.list.show_gpus(None)
+
+    def on_unmount(self) -> None:
+        """Looks no more."""
+        if self._gpu_task is not None:
+            self._gpu_task.cancel()
 
     def do_follow(self) -> None:
         self.following = not self.following

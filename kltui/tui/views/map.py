@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.style import Style
+from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
@@ -17,9 +20,11 @@ from kltui.tui.views.base import ColumnOfPanes, View
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
+    from kltui.analysis.shape import AgainstNull
     from kltui.tui.atlas import Array
 
 METHODS = ("tsne", "pca", "mds")
+TSNE_SAID = "t-SNE is being computed; PCA meanwhile"
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 
 
@@ -34,6 +39,7 @@ class MapPlot(PlotPane):
         self.drawn_method = ""
         self.waiting = ""
         self.hidden: set[str] = set()
+        self.null_run = ""
         self._ends: list[tuple[int, str]] = []
         self._before: dict[int, int] = {}
 
@@ -49,9 +55,14 @@ class MapPlot(PlotPane):
         """What is still being computed."""
         return [(self.waiting, self.look("warning"))] if self.waiting else []
 
-    def show_map(self, found: Map, coordinates: Array, method: str) -> None:
-        """Draws a map with its coordinates; the window stays when only points have joined."""
+    def show_map(self, found: Map, coordinates: Array, method: str, null_run: str = "") -> None:
+        """Draws a map with its coordinates; the window stays when only points have joined.
+
+        Coordinates beyond the map's own are those of a random walk beside `null_run`.
+        """
         same = method == self.drawn_method and self.map is not None and len(found) == len(self.map)
+        same = same and null_run == self.null_run
+        self.null_run = null_run
         self.map, self.drawn_method, self._coordinates = found, method, coordinates
         self._draw(keep_window=same)
         self.go_to(self.kl.selection.cursor)
@@ -73,9 +84,19 @@ class MapPlot(PlotPane):
                 lines.append((number.get(t.run, 0), rows))
                 self._ends.append((rows[-1], t.label))
         lines += self._loose(keep)
-        code_n, segments = threads(lines, len(self.map))
-        scene = Scene(np.ascontiguousarray(self._coordinates, dtype=np.float64), code_n, segments)
+        walk = range(len(self.map), len(self._coordinates))
+        if walk and self._null_base not in self.hidden:
+            lines.append((number.get(self._null_base, 0), walk))
+        code_n, segments = threads(lines, len(self._coordinates))
+        xy = np.ascontiguousarray(self._coordinates, dtype=np.float64)
+        scene = Scene(xy, code_n, segments, n_points=len(self.map))
         self.show(scene, self.map.names, keep_window=keep_window)
+
+    @property
+    def _null_base(self) -> str:
+        """The run that the random walk belongs to, without its variant."""
+        trajectories = self.map.trajectories() if self.map is not None else []
+        return next((t.run for t in trajectories if t.label == self.null_run), self.null_run)
 
     def _kept(self) -> list[bool]:
         assert self.map is not None
@@ -103,10 +124,13 @@ class MapPlot(PlotPane):
         if self.map is None:
             return []
         number, look = self.kl.snapshot.run_number, self.look
-        return [
+        made = [
             (row, safe_text(label, 24), look(look.series(number.get(self.map.points[row].run, 0))))
             for row, label in self._ends
         ]
+        if len(self._coordinates) > len(self.map):
+            made.append((len(self._coordinates) - 1, "random walk", look("muted")))
+        return made
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Markers at the ends of runs, ticks on what is selected, and A and B."""
@@ -162,6 +186,11 @@ class MapPlot(PlotPane):
         if self.kl.view is not None:
             self.kl.view.cursor_moved()
 
+    def label_here(self) -> str:
+        """The trajectory under the cursor: its run, with the variant; "" where there is none."""
+        trajectories = self.map.trajectories() if self.map is not None else []
+        return next((t.label for t in trajectories if self.cursor in t.rows), "")
+
     def do_show_runs(self) -> None:
         self.hidden.clear()
         self.redraw_runs()
@@ -207,6 +236,10 @@ def with_error(value: float, se: float) -> str:
     return f"{value:.3g} ± {se:.2g} bits/byte" if math.isfinite(se) else f"{value:.3g} bits/byte"
 
 
+def _rows_of(found: Map, label: str) -> list[int]:
+    return [r for t in found.trajectories() if t.label == label for r in t.rows]
+
+
 class MapView(View):
     """The plot; the runs with their colours beside it; and the tree of checkpoints where there is room."""
 
@@ -214,8 +247,10 @@ class MapView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.method = "tsne"
+        self.null_run = ""
+        self.shape: AgainstNull | None = None
         self.following = False
-        self._asked: tuple[int, str] = (-1, "")
+        self._asked: tuple[int, str, str] = (-1, "", "")
         self.plot = MapPlot()
         self.legend = TextPane("Runs", self._legend)
         self.runs = RunTree()
@@ -238,7 +273,7 @@ class MapView(View):
     def update_data(self) -> None:
         """Reads the map again where vectors have changed; draws marks, filter and colours anew."""
         super().update_data()
-        if (self.kl.atlas.version, self.method) != self._asked and not self.kl.atlas.is_empty:
+        if (self.kl.atlas.version, self.method, self.null_run) != self._asked and not self.kl.atlas.is_empty:
             self._ask()
         elif self.plot.map is not None:
             self.plot.redraw_runs()
@@ -251,17 +286,21 @@ class MapView(View):
         self.runs.find_cursor()
 
     def _ask(self) -> None:
-        self._asked = (self.kl.atlas.version, self.method)
+        self._asked = (self.kl.atlas.version, self.method, self.null_run)
         self.run_worker(self._load(), group="map", exclusive=True)
 
     async def _load(self) -> None:
         atlas = self.kl.atlas
+        atlas.progress = self._told_by_thread(asyncio.get_running_loop())
         try:
-            if self.method == "tsne" and not atlas.has_picture("tsne"):
-                self._waiting("t-SNE is being computed; PCA meanwhile")
+            if self.method == "tsne" and (self.null_run or not atlas.has_picture("tsne")):
+                self._waiting(TSNE_SAID)
                 if self.plot.drawn_method != "tsne":
-                    self.plot.show_map(*await atlas.picture("pca"), "pca")
-            self.plot.show_map(*await atlas.picture(self.method), self.method)
+                    self.plot.show_map(*await self._picture("pca"), "pca", self.null_run)
+            if self.method == "mds":
+                self._waiting("MDS is being computed")
+            self.plot.show_map(*await self._picture(self.method), self.method, self.null_run)
+            self.shape = await self._shape()
         except KltuiError as error:
             self.plot.note = error.message
             self.kl.complain(error)
@@ -269,9 +308,47 @@ class MapView(View):
         self._follow()
         self.legend.update_data()
 
+    async def _picture(self, method: str) -> tuple[Map, Array]:
+        atlas = self.kl.atlas
+        return await (atlas.walk_picture(self.null_run, method) if self.null_run else atlas.picture(method))
+
+    async def _shape(self) -> AgainstNull | None:
+        """The shape of the run beside random walks of its step lengths, where one is laid over it."""
+        if not self.null_run:
+            return None
+        found, run = await self.kl.atlas.map(), self.null_run
+        shapes = await self.kl.atlas.ask(f"shape {run}", lambda: found.select(_rows_of(found, run)).shapes())
+        return shapes[0] if shapes else None
+
+    def _told_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float], None]:
+        def told(share: float) -> None:
+            with suppress(RuntimeError):  # the interface has just been left
+                loop.call_soon_threadsafe(self._told, share)
+
+        return told
+
+    def _told(self, share: float) -> None:
+        if self.plot.waiting.startswith("t-SNE"):
+            self._waiting(f"t-SNE {100 * share:.0f}%; PCA meanwhile")
+
     def _waiting(self, text: str) -> None:
-        self.plot.waiting = text
-        self.plot.refresh()
+        if text != self.plot.waiting:
+            self.plot.waiting = text
+            self.plot.refresh(Region(0, 0, self.plot.size.width, 1))
+
+    def do_null(self) -> None:
+        """Lays a random walk beside the run under the cursor, or takes it away."""
+        run = self.plot.label_here()
+        if self.null_run:
+            self.null_run, self.shape = "", None
+            self.kl.say("random walk taken away")
+        elif run:
+            self.null_run = run
+            self.kl.say(f"a random walk with the step lengths of {run}; w takes it away")
+        else:
+            self.kl.say("put the cursor on a run first", "warning")
+            return
+        self._ask()
 
     def _follow(self) -> None:
         if not self.following:
@@ -311,7 +388,26 @@ class MapView(View):
                     (f"  {len(scored)}" + ("  hidden" if hidden else ""), look("faint")),
                 ]
             )
-        return lines + self._neighbours(width)
+        return lines + self._against_null() + self._neighbours(width)
+
+    def _against_null(self) -> list[list[Span]]:
+        """The run's shape, and in brackets the median of random walks with its step lengths."""
+        look, found = self.look, self.shape
+        if found is None:
+            return []
+        own = found.shape
+        lines: list[list[Span]] = [[], [(f"{safe_text(own.run, 22)} (random walks)", look("muted"))]]
+        for name, value, null in (
+            ("straightness", f"{own.straightness:.2f}", f"{found.null_straightness:.2f}"),
+            ("turning", f"{own.turning:.0f}°", f"{found.null_turning:.0f}°"),
+            ("winding", f"{abs(own.winding):.2f}", f"{found.null_winding:.2f}"),
+        ):
+            lines.append(
+                [(f" {name:<13}", look("muted")), (value, look("text")), (f"  ({null})", look("faint"))]
+            )
+        more = 100 * found.share_winding_more
+        lines.append([(f" {more:.0f}% of {found.n_walks} walks wind more", look("muted"))])
+        return lines
 
     def _neighbours(self, width: int) -> list[list[Span]]:
         """The checkpoints nearest to the one under the cursor, by KL."""

@@ -1,0 +1,78 @@
+"""What the GPUs of this machine are doing, as nvidia-smi tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from shutil import which
+
+QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: load in percent (-1: not told), memory used and there, both in MiB."""
+
+    percent: int
+    used: int
+    total: int
+
+
+async def read_gpus() -> tuple[Gpu, ...]:
+    """The GPUs of this machine now; () where there is no nvidia-smi, or where it fails."""
+    program = which("nvidia-smi")
+    if program is None:
+        return ()
+    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        child = await asyncio.create_subprocess_exec(
+            program, *QUERY, stdin=nothing, stdout=pipe, stderr=nothing
+        )
+    except OSError:
+        return ()
+    try:
+        out, _ = await asyncio.wait_for(child.communicate(), PATIENCE_S)
+    except TimeoutError:
+        return ()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    return parse_gpus(out.decode(errors="replace"))
+
+
+def parse_gpus(text: str) -> tuple[Gpu, ...]:
+    """The GPUs in nvidia-smi's lines; a figure that a device does not tell (MIG) is -1 or 0.
+
+    >>> parse_gpus("97, 70123, 81559\\n[N/A], 10, 20\\n")
+    (Gpu(percent=97, used=70123, total=81559), Gpu(percent=-1, used=10, total=20))
+    """
+    rows = [[part.strip() for part in line.split(",")] for line in text.splitlines() if line.count(",") == 2]
+    return tuple(Gpu(_number(a, -1), _number(b, 0), _number(c, 0)) for a, b, c in rows)
+
+
+def _number(text: str, else_: int) -> int:
+    return int(text) if text.isdigit() else else_
+
+
+def said(gpus: Sequence[Gpu]) -> str:
+    """A few words on the GPUs: one by one up to two, their mean and sum beyond.
+
+    >>> said([]), said([Gpu(97, 70123, 81559)])
+    ('no GPU here', 'GPU 97%  68.5/79.6 GiB')
+    >>> said([Gpu(100, 1024, 2048), Gpu(50, 1024, 2048), Gpu(-1, 0, 2048)])
+    '3 GPUs 75%  2.0/6.0 GiB'
+    """
+    if not gpus:
+        return "no GPU here"
+    if len(gpus) <= 2:
+        return "   ".join(_one(f"GPU {i}" if len(gpus) > 1 else "GPU", [g]) for i, g in enumerate(gpus))
+    return _one(f"{len(gpus)} GPUs", gpus)
+
+
+def _one(name: str, gpus: Sequence[Gpu]) -> str:
+    told = [g.percent for g in gpus if g.percent >= 0]
+    load = f" {sum(told) / len(told):.0f}%" if told else ""
+    used, total = (sum(values) / 1024 for values in ((g.used for g in gpus), (g.total for g in gpus)))
+    return f"{name}{load}  {used:.1f}/{total:.1f} GiB"
