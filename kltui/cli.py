@@ -7,10 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kltui import __version__
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
+
+if TYPE_CHECKING:
+    from kltui.view.sections.context import Choice
+    from kltui.workspace import Workspace
 
 DESCRIPTION = """\
 Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
@@ -25,6 +30,11 @@ examples
   kltui --batch job.toml           score what the job file asks for; run it again to resume
   kltui --batch job.toml --dry-run --set corpus.sample=100
   kltui --report pythia --section diffusion
+  kltui --report pythia --section drivers --pair tiny@100 tiny@200
+  kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
+  kltui --report pythia --map main
+  kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
+  kltui --draw 1000 pythia         texts on which a new model can be scored in less time
   kltui --export out pythia        CSV and npz files
 
 a job file
@@ -37,6 +47,10 @@ a job file
   [[models]]
   repo = "EleutherAI/pythia-410m"  # or the hub
   revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]
+  [[interpolations]]               # models between checkpoints named above, made as they are needed
+  base = "tiny@1000"
+  others = ["tiny@500", "pythia-410m@1000"]
+  grid = [0.0, 0.5, 1.0]
   [scoring]
   dtype = "float32"
   layers = "none"                  # "all": every layer through the logit lens
@@ -92,7 +106,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="imports",
         help="store vectors scored elsewhere in WORKSPACE: modelmap's releases, lm-evaluation-harness samples;"
-        " repeat it for the corpus (texts.json) or weight_distance.pkl",
+        " repeat it for the corpus (texts.json) or weight_distance.pkl; a .csv or .json of benchmark scores",
+    )
+    what.add_argument(
+        "--draw",
+        metavar="N",
+        type=int,
+        help="draw N texts of WORKSPACE's map, on which new models can be scored and added to it (--draw-by)",
     )
     what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
@@ -130,7 +150,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
-    reading = parser.add_argument_group("with --report and --export")
+    reading = parser.add_argument_group("with --report, --export and --draw")
     reading.add_argument(
         "--section",
         metavar="NAME",
@@ -142,6 +162,52 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         choices=("none", "clip", "pretraining"),
         default="none",
         help="what is done to the vectors first (default: nothing)",
+    )
+    reading.add_argument(
+        "--exclude",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="leave out a run or checkpoint (may be repeated)",
+    )
+    reading.add_argument(
+        "--separate",
+        action="store_true",
+        help="prepare the scale's main and seed runs apart, as published (default: all together)",
+    )
+    reading.add_argument(
+        "--save-map", metavar="NAME", help="keep these vectors and their preparation as a map"
+    )
+    reading.add_argument("--map", metavar="NAME", help="the map kept under that name, exactly as it was")
+    reading.add_argument(
+        "--pair",
+        nargs=2,
+        metavar=("A", "B"),
+        help="look at the KL between these two (sections drivers, where)",
+    )
+    reading.add_argument(
+        "--where", metavar="KL", type=float, help="look up this KL, in bits/byte, on the scale"
+    )
+    reading.add_argument(
+        "--level", metavar="KL", type=float, help="a level of consecutive KL for the section stabilisation"
+    )
+    reading.add_argument(
+        "--noise-corrected",
+        action="store_true",
+        help="take the measurement noise off before exponents of diffusion are fitted",
+    )
+    reading.add_argument(
+        "--also",
+        choices=("parquet", "modelmap"),
+        action="append",
+        default=[],
+        help="export these too: Parquet tables (pip install 'kltui[parquet]'), modelmap's layout as logp.npz",
+    )
+    reading.add_argument(
+        "--draw-by",
+        choices=("ls", "kl", "uniform"),
+        default="ls",
+        help="with --draw: by variance over models (ls), by part in all KL (kl), or alike",
     )
 
 
@@ -176,6 +242,8 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
             return command
     if arguments.imports:
         return _import
+    if arguments.draw is not None:
+        return _draw
     return _export if arguments.export else _interface
 
 
@@ -214,9 +282,34 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> None:
             workspace,
             arguments.section,
             as_json=arguments.json,
-            preprocess=arguments.preprocess,
+            choice=_choice(arguments, workspace),
             ascii_only=arguments.ascii,
         )
+
+
+def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
+    """What the reading options ask for; with --save-map the map is kept first."""
+    from kltui.saved_maps import Preparation
+    from kltui.view.sections.context import Choice
+
+    preparation = Preparation(arguments.preprocess, tuple(arguments.exclude), arguments.separate)
+    if arguments.map and (preparation != Preparation() or arguments.save_map):
+        raise UsageError(
+            "--map brings its own preparation",
+            "Leave out --preprocess, --exclude, --separate and --save-map, or leave out --map.",
+        )
+    pair = tuple(arguments.pair) if arguments.pair else None
+    choice = Choice(
+        preparation, arguments.map or "", pair, arguments.where, arguments.level, arguments.noise_corrected
+    )
+    if arguments.save_map:
+        from kltui.view.report import check_choice
+        from kltui.view.sections.context import Context
+
+        check_choice(Context(workspace, choice))
+        made = workspace.save_map(arguments.save_map, preparation)
+        _narrate(f"kept {len(made)} vectors over {len(made.text_bytes_N)} texts as map {arguments.save_map}")
+    return choice
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -224,8 +317,26 @@ def _export(arguments: argparse.Namespace) -> int:
     from kltui.workspace import Workspace
 
     with Workspace.open(_workspace(arguments)) as workspace:
-        for path in export(workspace, arguments.export, arguments.preprocess, _narrate):
+        choice = _choice(arguments, workspace)
+        for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
+    return 0
+
+
+def _draw(arguments: argparse.Namespace) -> int:
+    from kltui.draws import draw_texts
+    from kltui.view.sections.context import Context
+    from kltui.workspace import Workspace
+
+    with Workspace.open(_workspace(arguments)) as workspace:
+        shown = Context(workspace, _choice(arguments, workspace)).map
+        path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
+    _narrate(
+        f"{made.n_drawn} draws, {len(made.index)} different of {made.n_texts} texts. Score a new model on them with a"
+        f' job of the same workspace and source = "{path}" under [corpus]; kltui --report --section added'
+        f" {workspace.path} then places it on the map."
+    )
+    print(safe_text(str(path)))  # noqa: T201
     return 0
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from kltui.corpus.load import load_corpus
 from kltui.importers import harness, modelmap
 from kltui.importers.imported import Imported, ImportFormatError
+from kltui.importers.npz import read_npz
 from kltui.importers.scores import read_json_scores, read_scores_csv
 from kltui.safe import safe_text
 
 KNOWN = (
     "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle of vectors, "
-    "weight_distance.pkl, samples_*.jsonl of lm-evaluation-harness, or a .csv or .json of benchmark scores"
+    "weight_distance.pkl, kltui's own loglik.npz or logp.npz, samples_*.jsonl of lm-evaluation-harness, or a .csv or .json of benchmark scores"
 )
 
 
@@ -39,6 +40,8 @@ def _read_file(path: Path) -> Imported:
         beside = [path.parent / "model_list.json", path.parent.parent / "model_info" / "model_list.json"]
         names: list[object] = next((modelmap.read_json(p, list) for p in beside if p.is_file()), [])
         return modelmap.read_vectors_pickle(path, [str(n) for n in names])
+    if suffix == ".npz":
+        return read_npz(path)
     if suffix in (".csv", ".tsv"):
         return read_scores_csv(path)
     if suffix == ".json":

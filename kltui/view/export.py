@@ -1,4 +1,4 @@
-"""Export of a workspace as plain files: one .npz, six tables as CSV, the report as JSON.
+"""Export of a workspace as plain files: one .npz, six tables as CSV, the report as JSON; others where asked for.
 
 CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
 value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that.
@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +22,7 @@ import numpy as np
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.saved_maps import Preparation
+from kltui.view import formats
 from kltui.view.report import checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
@@ -61,8 +63,9 @@ def export(
     """Paths of the files written into `folder` (made when missing), all complete or none touched.
 
     loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
-    `preprocess`; checkpoints.csv holds every registered checkpoint as scored. What is missing (weight
-    distances) is computed where files are at hand. Raises KltuiError when nothing is scored.
+    `preprocess` (or `choice`, which says more and counts instead); checkpoints.csv holds every registered checkpoint
+    as scored. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
+    "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
     _ = ctx.map  # nothing scored, or a preprocessing that cannot be: said before anything is written
@@ -70,7 +73,34 @@ def export(
     for name, (columns, rows) in _TABLES.items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
     writers["report.json"] = lambda path: _write_json(ctx, path)
-    return _written(folder, writers, narrate)
+    return _written(folder, writers | _others(ctx, also), narrate)
+
+
+def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], None]]:
+    """Writers of the forms that were asked for besides. Raises KltuiError where one cannot be had."""
+    writers: dict[str, Callable[[Path], None]] = {}
+    if "parquet" in also:
+        formats.check_parquet()
+        writers["loglik.parquet"] = lambda path: formats.write_parquet_vectors(path, ctx.map)
+        for name, (columns, rows) in _TABLES.items():
+            writers[f"{Path(name).stem}.parquet"] = lambda path, c=columns, r=rows: (
+                formats.write_parquet_table(  # type: ignore[misc]
+                    path, c, r(ctx)
+                )
+            )
+    if "modelmap" in also:
+        writers["logp.npz"] = lambda path: _write_modelmap(ctx, path)
+    return writers
+
+
+def _write_modelmap(ctx: Context, path: Path) -> None:
+    with path.open("wb") as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+        # As numpy.savez writes them, which takes names as keywords and so refuses some.
+        for name, loglik_N in formats.modelmap_arrays(ctx.map).items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, loglik_N, allow_pickle=False)
+    with path.open("rb+") as written:
+        _synced(written.fileno())
 
 
 def _written(

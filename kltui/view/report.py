@@ -115,6 +115,9 @@ def _provenance(ctx: Context) -> dict[str, object]:
 
 def check_choice(ctx: Context) -> None:
     """Raises UsageError where the reader's choice names what is not there, before anything is computed."""
+    for name, value in (("--where", ctx.choice.where), ("--level", ctx.choice.level)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{name} {value}: a KL is a number from 0 up", f"For example {name} 0.05")
     if ctx.choice.preparation.exclude:
         _ = ctx.excluded
     if ctx.choice.pair:

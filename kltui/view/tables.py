@@ -73,18 +73,23 @@ def words(text: str, style: str = "") -> Text:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,), tight: bool = False
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    left: Sequence[int] = (0,),
+    tight: bool = False,
+    wrap: Sequence[int] = (),
 ) -> Table:
     """A rich table of strings: columns in `left` hold names, cut where the width ends, the others whole numbers.
 
-    `tight` puts one space between columns instead of two.
+    `tight` puts one space between columns instead of two; columns in `wrap` hold words, on more lines where need be.
     """
     padding = (0, 1, 0, 0) if tight else (0, 1)
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=padding, show_edge=False, highlight=False)
     for i, heading in enumerate(headings):
         # Rich narrows only columns that may wrap, so names may, and each name itself is cut instead.
-        made.add_column(_name(heading) if i in left else words(heading), no_wrap=i not in left)
-        made.columns[i].justify = "left" if i in left else "right"
+        free = i in left or i in wrap
+        made.add_column(_name(heading) if i in left else words(heading), no_wrap=not free)
+        made.columns[i].justify = "left" if free else "right"
     for row in rows:
         made.add_row(*(_name(cell) if i in left else words(cell) for i, cell in enumerate(row)))
     return made

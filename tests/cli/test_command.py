@@ -7,6 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Cli
 
@@ -112,3 +113,54 @@ def test_doctor_names_a_hub_that_does_not_answer(cli: Cli) -> None:
     done = cli("--doctor", "--json", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="")
     hub = next(f for f in json.loads(done.stdout)["findings"] if f["topic"] == "hub")
     assert hub["state"] == "note" and "cannot be reached" in hub["found"]
+
+
+def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Path) -> None:
+    from kltui.corpus import Corpus
+    from kltui.registry import Checkpoint, LocalSource
+    from kltui.store import Store
+
+    store = Store.write(tmp_path / "ws")
+    rng = np.random.default_rng(0)
+    with store.atomic():
+        corpus = store.corpora.add(Corpus(tuple(f"text {i}" for i in range(40))), "x")
+        for k, run in enumerate("abcd"):
+            cid = store.checkpoints.upsert(Checkpoint(run, LocalSource(tmp_path / run), type="llama"))
+            store.checkpoints.set_weights(cid, run)
+            values, n = -50 + rng.normal(0, 1 + k, 40), np.ones(40, np.int32)
+            key = {"weights": run, "bos": "auto"}
+            store.vectors.put(cid, corpus, None, key, "bos=auto", values, n, None)
+    store.close()
+    ws = str(tmp_path / "ws")
+    done = cli("--report", ws, "--section", "drivers", "--pair", "a", "c", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sections"]["drivers"]["b"] == "c"
+    done = cli(
+        "--report", ws, "--section", "kl", "--exclude", "d", "--preprocess", "clip", "--save-map", "small"
+    )
+    assert done.returncode == 0 and "kept 3 vectors over 40 texts as map small" in done.stderr
+    again = cli("--report", ws, "--section", "kl", "--map", "small")
+    assert again.stdout == done.stdout and "clipped at" in again.stdout
+    done = cli("--export", str(tmp_path / "out"), ws, "--map", "small", "--also", "modelmap")
+    assert done.returncode == 0, done.stderr
+    assert sorted(np.load(tmp_path / "out" / "logp.npz").files) == ["a", "b", "c"]
+    (tmp_path / "scores.csv").write_text(
+        "name,arc\n" + "".join(f"{run},{i}0\n" for i, run in enumerate("abcd"))
+    )
+    assert cli("--import", str(tmp_path / "scores.csv"), ws).returncode == 0
+    done = cli("--report", ws, "--section", "leakage")
+    assert "deviations" in done.stdout
+    done = cli("--draw", "10", ws, "--draw-by", "kl")
+    assert done.returncode == 0 and Path(done.stdout.strip()).name == "kl-10-seed42.jsonl"
+    for wrong, said in (
+        (["--pair", "a", "z"], "no vector named 'z'"),
+        (["--map", "none"], "no map 'none' in this workspace"),
+        (["--map", "small", "--preprocess", "clip"], "--map brings its own preparation"),
+        (["--exclude", "z"], "no such run or checkpoint"),
+        (["--where", "-1"], "a KL is a number from 0 up"),
+        (["--separate"], "Add --preprocess pretraining"),
+        (["--save-map", " "], "cannot name a map"),
+    ):
+        done = cli("--report", ws, *wrong)
+        assert done.returncode != 0 and said in done.stderr, done.stderr
+        assert not done.stdout and "Traceback" not in done.stderr

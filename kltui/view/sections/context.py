@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.analysis.floors import noise_floor
+from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, UsageError
 from kltui.saved_maps import Preparation, find
@@ -32,6 +32,7 @@ LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
+_LOOKED_AT = 64  # vectors whose values tell how they were rounded
 
 
 def silent(_message: str) -> None:
@@ -243,8 +244,15 @@ class Context:
 
     @cached_property
     def floor(self) -> float:
-        """KL in bits/byte below which the dtype's rounding rules; NaN when unknown."""
+        """KL in bits/byte below which rounding rules: that of the dtype, else of the values' own; NaN when unknown."""
+        if not self.dtype and self._stored_as in ("float16", "float32"):
+            return rounding_floor(self.raw.loglik_KN[:_LOOKED_AT], self.raw.mean_bytes, self._stored_as)
         return noise_floor(self.dtype, self.raw.mean_bytes)
+
+    @cached_property
+    def _stored_as(self) -> str:
+        """The narrowest dtype that holds the values exactly: what is left to see of vectors scored elsewhere."""
+        return storage_dtype(self.raw.loglik_KN[:_LOOKED_AT])
 
     @property
     def basis(self) -> str:
@@ -261,6 +269,8 @@ class Context:
         """The noise floor in words."""
         if math.isnan(self.floor):
             return "noise floor unknown: the dtype of the vectors is not on record"
+        if not self.dtype:
+            return f"noise floor of values rounded to {self._stored_as}: at least {figure(self.floor, 2)} bits/byte"
         return f"noise floor of {self.dtype}: {figure(self.floor, 2)} bits/byte"
 
 

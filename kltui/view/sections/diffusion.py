@@ -32,6 +32,8 @@ def diffusion(ctx: Context) -> Section:
         "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; the plots show each run's start of median c_q",
         ctx.basis,
     ]
+    if ctx.choice.noise_corrected:
+        notes.insert(1, "measurement noise, estimated once for each run, is taken off D_q before the fit")
     if weighted:
         blocks.append(words("weight space: D_w(tau) = |theta(start + tau) - theta(start)|^2 ~ tau^c_w"))
         with_weights = [e for e in exponents if math.isfinite(e.c_w)]

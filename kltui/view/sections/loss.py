@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.map import Map
-from kltui.view.sections.context import LN2, Context, label_of
+from kltui.view.sections.context import LN2, Context, grid_of, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, with_error
 from kltui.view.textplot import Frame, Series
@@ -44,10 +44,10 @@ def bits_per_byte(loglik_N: NDArray[np.float64], text_bytes_N: NDArray[np.int64]
 
 
 def losses(shown: Map) -> list[Loss]:
-    """Loss of every final vector of the map, by curve and step."""
+    """Loss of every trained model's final vector, by curve and step."""
     found = []
     for row, point in enumerate(shown.points):
-        if point.layer is None:
+        if point.layer is None and not grid_of(point.tags):
             value, se = bits_per_byte(shown.loglik_KN[row], shown.text_bytes_N)
             found.append(Loss(point.name, label_of(point), point.step, value, se))
     return found

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 from rich.console import RenderableType
 
 from kltui.errors import KltuiError
 from kltui.store import CheckpointRow
-from kltui.view.sections.context import Context
+from kltui.view.sections.context import Context, grid_of
 from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, words
 
 FAILURES_SHOWN = 12
+VALUES_SHOWN = 3
 # Parts of a map's record that are not settings of the scoring.
-_NOT_KEYS = {"corpus", "settings", "preprocess"}
+_NOT_KEYS = {"corpus", "settings", "preprocess", "map"}
 
 
 def overview(ctx: Context) -> Section:
@@ -41,6 +43,11 @@ def overview(ctx: Context) -> Section:
             {"name": r.name, "error": r.error, "hint": r.hint} for r in rows if r.status == "failed"
         ],
     }
+    data["saved_maps"] = [
+        {"name": m.name, "preparation": asdict(m.preparation), "vectors": list(m.keys), "applied": m.applied}
+        for m in ctx.ws.saved_maps()
+    ]
+    data["benchmark_scores"] = ctx.ws.benchmark_scores()
     if key:
         data["noise_floor_bits_per_byte"] = ctx.floor
     return Section("overview", "Workspace", tuple(_blocks(ctx, key)), tuple(notes), data)
@@ -66,7 +73,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
 def _by_run(rows: list[CheckpointRow]) -> dict[str, list[CheckpointRow]]:
     runs: dict[str, list[CheckpointRow]] = {}
     for row in rows:
-        runs.setdefault(row.checkpoint.run, []).append(row)
+        runs.setdefault(grid_of(row.checkpoint.tags) or row.checkpoint.run, []).append(row)
     return runs
 
 
@@ -102,16 +109,36 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     states = ", ".join(f"{n} {state}" for state, n in sorted(status.items()))
     blocks.append(words(f"{count(len(ctx.rows), 'checkpoint')}: {states or 'none yet'}"))
     if key:
-        shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items())
+        shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items() if v != "")
         blocks.append(words(f"scored with {shown}"))
+    blocks += [words(line) for line in _kept(ctx)]
     if ctx.rows:
         blocks.append(_run_table(_by_run(ctx.rows)))
     blocks += _failures([r for r in ctx.rows if r.status == "failed"])
     return blocks
 
 
+def _kept(ctx: Context) -> list[str]:
+    """What the workspace keeps beside its vectors, a line each."""
+    lines = []
+    for saved in ctx.ws.saved_maps():
+        p = saved.preparation
+        how = [p.mode if p.mode != "none" else "raw", *(f"without {name}" for name in p.exclude)]
+        how += ["main and seed runs apart"] if p.separate else []
+        here = ", shown here" if saved.name == ctx.choice.saved else ""
+        lines.append(f"map {saved.name}: {count(len(saved.keys), 'vector')}, {', '.join(how)}{here}")
+    scores = ctx.ws.benchmark_scores()
+    if scores:
+        tasks = {task for given in scores.values() for task in given}
+        lines.append(f"benchmark scores: {count(len(scores), 'model')}, {count(len(tasks), 'task')}")
+    return lines
+
+
 def _value(value: object) -> str:
-    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        few = " or ".join(str(v) or "none" for v in value[:VALUES_SHOWN])
+        return few + (f" or {len(value) - VALUES_SHOWN} more" if len(value) > VALUES_SHOWN else "")
+    return str(value)
 
 
 def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
@@ -125,7 +152,7 @@ def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
         lineage += [f"{d['layers']} lens layers"] if d["layers"] else []
         steps = f"{d['first_step']} to {d['last_step']}" if d["first_step"] is not None else "-"
         rows.append([run, f"{d['scored']}/{d['checkpoints']}", steps, ", ".join(x for x in lineage if x)])
-    return table(["run", "scored", "steps", "lineage"], rows, left=(0, 3))
+    return table(["run", "scored", "steps", "lineage"], rows, wrap=(3,))
 
 
 def _failures(failed: list[CheckpointRow]) -> list[RenderableType]:

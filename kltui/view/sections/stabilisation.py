@@ -18,16 +18,18 @@ LEVELS = (0.2, *sorted((s.median for s in PUBLISHED if s.name.endswith("pretrain
 
 def stabilisation(ctx: Context) -> Section:
     """For each run and level the step after which neighbours differ by less, with its range."""
-    runs = {run: [_settled(run, pairs, level) for level in LEVELS] for run, pairs in ctx.consecutive.items()}
+    levels = LEVELS if ctx.choice.level is None else (ctx.choice.level,)
+    runs = {run: [_settled(run, pairs, level) for level in levels] for run, pairs in ctx.consecutive.items()}
     if not runs:
         raise MissingError("no run has two scored checkpoints", "score more steps of a run")
     rows = [[run, *map(_words, each), str(each[0].last_step)] for run, each in runs.items()]
-    headings = ["run", *(f"below {figure(level, 2)}" for level in LEVELS), "last step"]
+    headings = ["run", *(f"below {figure(level, 2)}" for level in levels), "last step"]
     notes = (
         "step from which KL between neighbouring saved checkpoints stays below the level (bits/byte); in brackets"
         f" the same with every KL taken {CONFIDENT} standard errors lower and higher",
-        "the levels 0.067 and 0.011 are the published medians early and late in training, for neighbours 1000 steps"
-        " apart: other save intervals compare with them only loosely",
+        "behaviour has stabilised at that step, as far as the level goes (--level chooses another); 0.067 and 0.011 are"
+        " the published medians early and late in training, for neighbours 1000 steps apart: other save intervals"
+        " compare with them only loosely",
         ctx.basis,
     )
     data: dict[str, object] = {

@@ -7,7 +7,6 @@ import math
 from rich.console import RenderableType
 
 from kltui.analysis.scale import PUBLISHED, ScaleRow, locate
-from kltui.errors import UsageError
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import Section
 from kltui.view.tables import figure, table, with_error, words
@@ -50,8 +49,6 @@ def _value(ctx: Context) -> tuple[float, str, list[str]]:
     """(KL, what was asked in words, the two vectors it is between, if any)."""
     asked = ctx.choice.where
     if asked is not None:
-        if not (math.isfinite(asked) and asked >= 0):
-            raise UsageError(f"--where {asked}: a KL is a number from 0 up", "For example --where 0.05")
         return asked, f"{figure(asked)} bits/byte", []
     a, b = ctx.pair
     kl = ctx.map.pair(a, b)

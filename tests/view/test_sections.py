@@ -1,0 +1,351 @@
+"""A workspace with everything: every section is shown, chosen by its reader, true, and traceable to its vectors."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from small_workspace import SETTINGS, STEPS, Builder
+
+from kltui.analysis.interpolation import grid
+from kltui.analysis.kl import kl_pair
+from kltui.corpus.load import load_corpus
+from kltui.draws import draw_texts, text_draws
+from kltui.errors import UsageError
+from kltui.saved_maps import Preparation
+from kltui.store import Store
+from kltui.view.report import Report, print_report, report, section_names, write_text
+from kltui.view.sections.context import Choice, Context, finals, thinned
+from kltui.view.sections.neighbours import tree_lines
+from kltui.workspace import Workspace
+
+TYPES = ("gpt_neox", "llama", "mistral", "qwen2", "gemma")
+ADDED = "late"
+
+
+def everything(folder: Path) -> Workspace:
+    """Runs, seeds, variants, layers, a fine-tune, models of five types with scores, a grid, an added model."""
+    made = Builder(folder)
+    ends = {}
+    for run, size, seed in (("tiny", "tiny", 1), ("tiny-s2", "tiny", 2), ("small", "small", 1)):
+        layers = 2 if run == "tiny" else 0
+        ends[run] = made.run(run, STEPS, size=size, seed=seed, type="gpt_neox", layers=layers)[-1]
+    made.weights("tiny", STEPS)
+    for variant in ("bnb-8bit", "bnb-fp4"):
+        moved = ends["tiny"] + 4.0 * made.rng.standard_normal(made.n_texts)
+        made.add(made.checkpoint("tiny", STEPS[-1], quantization=variant, type="gpt_neox"), moved)
+    tuned = ends["tiny"] + 20.0 * made.rng.standard_normal(made.n_texts)
+    made.add(made.checkpoint("tuned", parent=f"tiny@{STEPS[-1]}", type="gpt_neox"), tuned)
+    _models(made)
+    for a, b in grid((0.0, 0.5, 1.0), (0.0, 1.0)):
+        parts = [f"tiny@{STEPS[-1]}", f"tiny-s2@{STEPS[-1]}", f"small@{STEPS[-1]}"]
+        tags = ("interpolation", "of=mid", f"a={a!r}", f"b={b!r}", *(f"part={p}" for p in parts))
+        mixed = (1 - a - b) * ends["tiny"] + a * ends["tiny-s2"] + b * ends["small"]
+        made.add(made.checkpoint(f"mid_a{a:g}_b{b:g}", parent=",".join(parts), tags=tags), mixed)
+    ws = made.open()
+    _, drawn = draw_texts(ws, ws.map(), 40)
+    _add_on(folder, load_corpus(folder / "draws" / f"{drawn.name}.jsonl"), ends["tiny"][list(drawn.index)])
+    return ws
+
+
+def _models(made: Builder) -> None:
+    """Twenty models whose score is one direction of their vectors."""
+    direction, scores = 8.0 * made.rng.standard_normal(made.n_texts), {}
+    for i in range(20):
+        skill = float(made.rng.standard_normal())
+        vector = made.base_N + skill * direction + made.rng.standard_normal(made.n_texts)
+        made.add(made.checkpoint(f"m{i}", type=TYPES[i % 5]), vector)
+        scores[f"m{i}"] = {"arc": 50 + 10 * skill, "mmlu": 40 + 8 * skill}
+    with made.store.atomic():
+        made.store.benchmark_scores.put(scores | {"tuned": {"arc": 50.0}, "elsewhere": {"arc": 1.0}})
+
+
+def _add_on(folder: Path, corpus: object, loglik_N: np.ndarray) -> None:
+    """A model scored on another corpus alone: exactly the last tiny one."""
+    from kltui.registry.checkpoint import Checkpoint, LocalSource
+
+    store = Store.write(folder)
+    with store.atomic():
+        corpus_id = store.corpora.add(corpus, "drawn")  # type: ignore[arg-type]
+        cid = store.checkpoints.upsert(Checkpoint(ADDED, LocalSource(folder / "late")))
+        store.checkpoints.set_weights(cid, "w:late")
+        key = {"weights": "w:late"} | dict(part.split("=") for part in SETTINGS.split())
+        n = np.ones(len(loglik_N), np.int32)
+        store.vectors.put(cid, corpus_id, None, key, SETTINGS, loglik_N, n, None)
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    with everything(tmp_path_factory.mktemp("full") / "work") as ws:
+        yield ws
+
+
+@pytest.fixture(scope="module")
+def whole(full: Workspace) -> Report:
+    return report(full)
+
+
+@pytest.fixture(scope="module")
+def data(whole: Report) -> dict:
+    return json.loads(json.dumps(whole.as_dict()))
+
+
+def section(ws: Workspace, name: str, **chosen: object) -> dict:
+    made = report(ws, [name], choice=Choice(**chosen)).as_dict()  # type: ignore[arg-type]
+    return json.loads(json.dumps(made))["sections"][name]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_every_section_is_shown_and_fits(whole: Report, width: int) -> None:
+    assert {s.name: s.message for s in whole.sections if s.status != "shown"} == {}
+    stream = io.StringIO()
+    write_text(whole, stream, width)
+    assert max(cell_len(row) for row in stream.getvalue().split("\n")) <= width
+
+
+def test_every_number_can_be_traced_to_its_vectors(full: Workspace, data: dict) -> None:
+    told = data["provenance"]
+    assert told["key"]["corpus"] == full.map().record["corpus"] and told["key"]["dtype"] == "float32"
+    rows = full.vectors(layers=True)
+    assert {n: v["id"] for n, v in told["vectors"].items()} == {n: r.id for n, r in rows.items()}
+    named = {v for s in data["sections"].values() for v in _names(s)}
+    assert named - {ADDED, "elsewhere"} <= told["vectors"].keys()
+    assert len(named) > 50
+
+
+def _names(value: object) -> Iterator[str]:
+    """Every vector named in a section's data."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if (
+                key in ("name", "a", "b", "model", "variant", "nearest")
+                and isinstance(inner, str)
+                and "@" in inner
+            ):
+                yield inner
+            yield from _names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _names(inner)
+
+
+def test_the_pair_is_the_reader_s(full: Workspace) -> None:
+    a, b = "tiny@20", "small@40"
+    found = section(full, "drivers", pair=(a, b))
+    m = full.map()
+    want = kl_pair(m.loglik_KN[m.row(a)], m.loglik_KN[m.row(b)], m.text_bytes_N)
+    assert (found["a"], found["b"]) == (a, b)
+    assert found["kl_bits_per_byte"] == pytest.approx(want.value, rel=1e-12)
+    assert sum(d["kl_share"] for d in found["domains"]) == pytest.approx(1.0)
+    assert section(full, "where", pair=(a, b))["kl_bits_per_byte"] == pytest.approx(want.value)
+
+
+def test_where_a_given_kl_lies(full: Workspace) -> None:
+    found = section(full, "where", where=0.5)
+    assert found["settings_published"] == ["size"]
+    assert (found["published_below"], found["published_above"]) == ("4-bit", "within type")
+    rows = {r["setting"]: r for r in section(full, "scale")["settings"]}
+    held = [s for s, r in rows.items() if r["pairs"] and r["low"] <= 0.5 <= r["high"]]
+    assert found["settings_here"] == held
+    with pytest.raises(UsageError):
+        print_report(
+            full, ["where"], choice=Choice(pair=("tiny@20", "small@40"), where=-1.0), stream=io.StringIO()
+        )
+
+
+def test_neighbours_are_nearest(full: Workspace, data: dict) -> None:
+    m = full.map()
+    kl = m.kl()
+    for near in data["sections"]["neighbours"]["nearest"]:
+        row, run = m.row(near["name"]), m.points[m.row(near["name"])].run
+        same = near["of"] == "same run"
+        if near["rank"] == 1:
+            others = [
+                kl[row, k]
+                for k, p in enumerate(m.points)
+                if k != row and "+" not in p.name and "mid" not in p.name and (p.run == run) == same
+            ]
+            if "+" not in near["nearest"] and "mid" not in near["nearest"]:
+                assert near["kl_bits_per_byte"] == pytest.approx(min(others))
+    tree = data["sections"]["neighbours"]["tree"]
+    assert len(tree["merges"]) == len(tree["names"]) - 1
+
+
+def test_a_tree_as_lines(full: Workspace) -> None:
+    m = full.map()
+    three = m.select([m.row("tiny@20"), m.row("small@400"), m.row("tiny@40")])
+    lines = tree_lines(three.clustering(), three.names)
+    assert len(lines) == 5
+    assert [line.lstrip("├└│─ ") for line in lines if "@" in line] == [
+        three.names[k] for k in three.clustering().order
+    ]
+
+
+def test_benchmark_and_leakage_rest_on_the_scores(data: dict) -> None:
+    tasks = {t["task"]: t for t in data["sections"]["benchmark"]["tasks"]}
+    assert list(tasks) == ["mean of tasks", "arc", "mmlu"]
+    assert (tasks["arc"]["models"], tasks["mmlu"]["models"]) == (21, 20)
+    assert tasks["mmlu"]["pearson"] > 0.9
+    assert data["sections"]["benchmark"]["published"]["pearson"] == 0.953
+    leaks = data["sections"]["leakage"]
+    assert leaks["benchmark"] == "mean of tasks" and len(leaks["models"]) == 20
+
+
+def test_scores_of_too_few_types_say_what_is_needed(builder: Builder) -> None:
+    for i in range(3):
+        builder.add(builder.checkpoint(f"m{i}", type="llama"), builder.base_N * (1 + i))
+    with builder.store.atomic():
+        builder.store.benchmark_scores.put({f"m{i}": {"arc": 30.0 + i} for i in range(3)})
+    with builder.open() as ws:
+        found = section(ws, "benchmark")
+        assert found["status"] == "missing" and "3 models of 1 types" in found["message"]
+        assert "5 or more types" in found["hint"]
+        assert section(ws, "leakage")["status"] == "shown"
+
+
+def test_a_grid_s_corners_are_its_parts(data: dict) -> None:
+    (made,) = data["sections"]["interpolation"]["grids"]
+    points = {(p["a"], p["b"]): p for p in made["points"]}
+    assert points[0.0, 0.0]["kl_to_base_bits_per_byte"] == 0.0
+    assert points[1.0, 0.0]["kl_to_base_bits_per_byte"] > points[0.5, 0.0]["kl_to_base_bits_per_byte"] > 0
+    assert made["base"] == f"tiny@{STEPS[-1]}" and len(points) == 6
+
+
+def test_points_between_models_are_no_models(full: Workspace, data: dict) -> None:
+    shown = full.map()
+    assert not any("mid" in shown.names[k] for k in finals(shown))
+    assert not any("mid" in r["run"] for r in data["sections"]["loss"]["runs"])
+    assert [r["checkpoints"] for r in data["sections"]["overview"]["runs"] if r["run"] == "mid"] == [6]
+    pairs = [p for s in data["sections"]["scale"]["settings"] for p in s["names"]]
+    assert not any("mid" in name for pair in pairs for name in pair)
+
+
+def test_an_added_model_lands_on_its_twin(full: Workspace, data: dict) -> None:
+    (drawn,) = data["sections"]["added"]["draws"]
+    (model,) = drawn["models"]
+    assert model["name"] == ADDED
+    nearest = min(model["kl"], key=lambda k: k["kl_bits_per_byte"])
+    assert nearest["kl_bits_per_byte"] == pytest.approx(0.0, abs=1e-12)
+    assert nearest["name"] in (f"tiny@{STEPS[-1]}", "mid_a0_b0")
+
+
+def test_the_error_of_a_draw_covers_what_the_whole_corpus_says(full: Workspace, data: dict) -> None:
+    m = full.map()
+    truth = m.kl_row(f"tiny@{STEPS[-1]}")
+    rows = [
+        k for k in data["sections"]["added"]["draws"][0]["models"][0]["kl"] if k["kl_bits_per_byte"] > 1e-9
+    ]
+    z = [(k["kl_bits_per_byte"] - truth[m.row(k["name"])]) / k["se_of_draw"] for k in rows]
+    assert np.mean(np.abs(z) < 3) > 0.9
+
+
+def test_draws_are_found_again(full: Workspace) -> None:
+    (drawn,) = text_draws(full)
+    texts = full.texts(drawn.of)
+    corpus = load_corpus(full.path / "draws" / f"{drawn.name}.jsonl")
+    assert corpus.sha256 == drawn.corpus
+    assert list(corpus.texts) == [texts[i] for i in drawn.index]
+    assert sum(drawn.count) == drawn.n_drawn == 40
+    np.testing.assert_array_equal(drawn.draw.weight, drawn.weight)
+
+
+def test_resampling_and_ellipses_are_of_the_right_size(full: Workspace, data: dict) -> None:
+    errors = {(e["method"], e["drawn"]): e["relative"] for e in data["sections"]["resampling"]["errors"]}
+    for method in ("uniform", "ls", "kl"):
+        assert errors[method, 60] < errors[method, 4]
+    made = data["sections"]["uncertainty"]
+    assert all(e["major"] >= e["minor"] >= 0 for e in made["ellipses"])
+    assert 0 < np.median([e["major"] for e in made["ellipses"]]) < made["spread"]
+
+
+def test_levels_and_noise_are_the_reader_s(full: Workspace) -> None:
+    runs = section(full, "stabilisation", level=1e9)["runs"]
+    assert {r["step"] for r in runs} == {0} and {r["level"] for r in runs} == {1e9}
+    plain, corrected = (section(full, "diffusion", noise_corrected=n) for n in (False, True))
+    assert [r["c_q"] for r in plain["runs"]] != [r["c_q"] for r in corrected["runs"]]
+
+
+def test_exclusions_hold_everywhere_and_strangers_are_named(full: Workspace) -> None:
+    out = Choice(Preparation("clip", ("tiny-s2", "small@400")))
+    made = report(full, ["kl", "loss", "consecutive", "layers"], choice=out).as_dict()
+    text = json.dumps(made["sections"])
+    assert "tiny-s2@" not in text and "small@400" not in text and "small@380" in text
+    assert "excluded" in made["vectors"]  # type: ignore[operator]
+    with pytest.raises(UsageError, match="--exclude nobody"):
+        print_report(full, choice=Choice(Preparation(exclude=("nobody",))), stream=io.StringIO())
+
+
+def test_main_and_seed_runs_prepared_apart(full: Workspace) -> None:
+    apart = section(full, "scale", preparation=Preparation("clip", (), True))
+    assert set(apart["prepared_apart"]) == {"main", "seed"}
+    m = full.map()
+    seeds = [k for k, p in enumerate(m.points) if p.run in ("tiny", "tiny-s2") and p.quantization == "none"]
+    want = m.select(seeds).preprocessed("clip")
+    rows = {r["setting"]: r for r in apart["settings"]}
+    a, b = rows["seed"]["names"][0]
+    assert rows["seed"]["median"] == pytest.approx(want.pair(a, b).value, rel=1e-12)
+    with pytest.raises(UsageError, match="--separate"):
+        Context(full, Choice(Preparation("none", (), True)))
+
+
+def test_large_maps_are_thinned_and_keep_their_ends(full: Workspace) -> None:
+    m = full.map()
+    rows = thinned(m, 40)
+    assert len(rows) <= 42 and set(finals(m)) <= set(rows) and rows == sorted(set(rows))
+    assert thinned(m, 10_000) == list(range(len(m)))
+
+
+def test_a_saved_map_is_itself_again_and_not_with_other_vectors(builder: Builder) -> None:
+    builder.run("tiny", (0, 10, 20))
+    with builder.open() as ws:
+        made = ws.save_map("main", Preparation("clip", ("tiny@0",)))
+    with Workspace.open(builder.folder) as ws:
+        again = ws.saved_map("main")
+        assert again.names == made.names == ["tiny@10", "tiny@20"]
+        np.testing.assert_array_equal(again.loglik_KN, made.loglik_KN)
+        told = report(ws, ["overview", "kl"], choice=Choice(saved="main")).as_dict()
+        assert told["preprocess"] == "clip" and told["provenance"]["saved_map"] == "main"  # type: ignore[index]
+        with pytest.raises(UsageError) as caught:
+            ws.saved_map("mian")
+        assert "There are: main" in caught.value.hint
+    builder.store = Store.write(builder.folder)
+    builder.add(builder.checkpoint("later", 5), builder.base_N)
+    row = next(r for r in builder.store.checkpoints.all() if r.name == "tiny@20")
+    with builder.store.atomic():
+        builder.store.checkpoints.set_weights(row.id, "others")
+    changed = replace(row.checkpoint)
+    vector = builder.base_N * 2
+    with builder.store.atomic():
+        key = {"weights": "others", "layer": "None", "quantization": "none"}
+        key |= dict(part.split("=") for part in SETTINGS.split())
+        cid = builder.store.checkpoints.upsert(changed)
+        builder.store.vectors.put(
+            cid, builder.corpus_id, None, key, SETTINGS, vector, np.ones(len(vector), np.int32), None
+        )
+    with builder.open() as ws, pytest.raises(UsageError) as refused:
+        ws.saved_map("main")
+    assert "another vector of tiny@20: weights was w:tiny@20, is others" in refused.value.message
+
+
+def test_a_saved_map_whose_vectors_are_gone_says_so(builder: Builder) -> None:
+    builder.run("tiny", (0, 10))
+    with builder.open() as ws:
+        ws.save_map("main")
+    builder.store = Store.write(builder.folder)
+    with builder.store.atomic():
+        builder.store.checkpoints.set_weights(1, "unscored")
+    with builder.open() as ws, pytest.raises(UsageError, match="1 are gone, such as tiny@0"):
+        ws.saved_map("main")
+
+
+def test_sections_of_the_catalogue_are_all_tried_here(data: dict) -> None:
+    assert list(data["sections"]) == section_names()
+    assert not math.isnan(data["sections"]["overview"]["noise_floor_bits_per_byte"])
