@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from kltui.errors import KltuiError, UsageError
-from kltui.jobs.executor import LocalExecutor
+from kltui.errors import KltuiError, StoreError
+from kltui.jobs.executor import Executor, LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper, Keeps
-from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Said, Scored, Setup, Task
 from kltui.jobs.narrate import Moment, Narrator, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
@@ -47,15 +47,15 @@ def run_batch(
     """
     narrator = Narrator(as_json)
     job = load_job(job_path, overrides)
-    if job.engine.kind != "local":
-        raise UsageError(
-            f"engine.kind: {job.engine.kind!r} is not available in this release", 'Use kind = "local".'
-        )
     plan = make_plan(job)
     if shard is not None:
         plan = part(plan, *shard)
     if dry_run:
         return _dry_run(plan, narrator), None
+    if job.engine.kind == "ray":
+        from kltui.jobs.ray_executor import check_ray
+
+        check_ray()
     if shard is not None:
         return Batch(plan, InboxKeeper(plan), narrator).run(), None
     with ExitStack() as stack:
@@ -106,7 +106,7 @@ class Batch:
             f"{n} checkpoints, {texts} texts, workspace {safe_text(str(self._plan.workspace))}"
         )
         with Signals() as signals:
-            status = self._work(signals)
+            status = self._worked(signals)
         self._keeper.finish(status, self._summary())
         self._narrator.event(
             "job",
@@ -125,6 +125,17 @@ class Batch:
         if not self._tally.failed:
             return 0
         return 75 if self._retryable == self._tally.failed else 1
+
+    def _worked(self, signals: Signals) -> str:
+        """`_work`, whose failures other than the store's are told to the store as well."""
+        try:
+            return self._work(signals)
+        except StoreError:
+            raise
+        except KltuiError as error:
+            self._keeper.finish("failed", error.message)
+            self._narrator.event("job", status="failed", error=error.message, hint=error.hint or None)
+            raise
 
     def _work(self, signals: Signals) -> str:
         with ExitStack() as stack:
@@ -166,16 +177,20 @@ class Batch:
         if index not in self._started:
             self._progress[index] = Progress("fetch", message=message)
 
-    def _executor(self) -> LocalExecutor:
+    def _executor(self) -> Executor:
         plan = self._plan
         setup = Setup(
             plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores()
         )
         workers = min(plan.job.engine.workers, len(plan.checkpoints))
+        if plan.job.engine.kind == "ray":
+            from kltui.jobs.ray_executor import RayExecutor
+
+            return RayExecutor(setup, workers, plan.job.engine)
         devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
         return LocalExecutor(setup, workers, devices)
 
-    def _feed(self, preparer: Preparer, executor: LocalExecutor) -> None:
+    def _feed(self, preparer: Preparer, executor: Executor) -> None:
         """Hands prepared checkpoints to idle workers; those already stored are only counted."""
         while executor.idle:
             if self._retry:
@@ -207,8 +222,10 @@ class Batch:
         return self._task(prepared)
 
     def _task(self, ready: Ready) -> Task:
-        quantization = self._checkpoint(ready.index).quantization
-        return Task(ready.index, ready.folder, quantization, ready.weights, ready.mix)
+        checkpoint = self._checkpoint(ready.index)
+        source = checkpoint.source
+        hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
+        return Task(ready.index, ready.folder, checkpoint.quantization, ready.weights, ready.mix, hub)
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):
@@ -225,6 +242,9 @@ class Batch:
                 )
         elif isinstance(message, Failed):
             self._fail(message)
+        elif isinstance(message, Said):
+            for line in message.text.splitlines():
+                self._narrator.say(safe_text(line, 400))
         else:
             self._bury(message)
 
@@ -232,7 +252,9 @@ class Batch:
         if died.index is None:
             return
         deaths = self._deaths[died.index] = self._deaths.get(died.index, 0) + 1
-        how = signal.Signals(-died.status).name if died.status < 0 else f"exit status {died.status}"
+        how = died.how or (
+            signal.Signals(-died.status).name if died.status < 0 else f"exit status {died.status}"
+        )
         if deaths < MAX_DEATHS:
             checkpoint = self._checkpoint(died.index)
             self._narrator.say(

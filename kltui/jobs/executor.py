@@ -1,18 +1,28 @@
-"""Local worker processes behind a small seam: submit a task, wait for messages, stop."""
+"""The small seam behind which checkpoints are scored (submit, wait, stop), and local worker processes behind it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
+from typing import Protocol
 
 from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
 from kltui.jobs.process import python_command
 
 STOP_GRACE_S = 3.0
+
+
+class Executor(Protocol):
+    """Scores one checkpoint a task, several at a time, somewhere else."""
+
+    @property
+    def idle(self) -> int: ...
+    def submit(self, task: Task) -> None: ...
+    def wait(self, timeout_s: float) -> list[Message]: ...
+    def stop(self) -> None: ...
 
 
 @dataclass
@@ -106,6 +116,3 @@ class LocalExecutor:
             worker.process.kill()
             status = worker.process.wait()
         return Died(worker.task.index if worker.task else None, status)
-
-
-MakeExecutor = Callable[[Setup, int], LocalExecutor]

@@ -123,10 +123,26 @@ class ScoringTable(_Table):
 
 
 class EngineTable(_Table):
-    """`[engine]`: where the work runs."""
+    """`[engine]`: where the work runs.
+
+    With Ray, `address` is "" (a cluster of this job's own, on this machine), "auto" (the one that runs here) or
+    HOST:PORT, and `cpus` is what each worker takes where it takes no GPU (0: its share of this machine, or 1).
+    """
 
     kind: Literal["local", "ray"] = "local"
-    workers: int = Field(default=1, ge=1, le=64)
+    workers: int = Field(default=1, ge=1, le=1024)
+    address: Line = ""
+    cpus: int = Field(default=0, ge=0, le=1024)
+
+    @model_validator(mode="after")
+    def _ray_alone_has_an_address(self) -> EngineTable:
+        if self.kind != "ray" and (self.address or self.cpus):
+            raise ValueError('address and cpus go with kind = "ray"')
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                'ray:// is not supported: run kltui on a machine of the cluster, with address = "auto"'
+            )
+        return self
 
 
 class JobFile(_Table):

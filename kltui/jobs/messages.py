@@ -1,4 +1,4 @@
-"""What passes between the batch process and its workers, over a pipe."""
+"""What passes between the batch process and its workers, over a pipe or through Ray."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.jobs.mix import Mix
+from kltui.registry.checkpoint import HubSource
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
@@ -26,7 +27,8 @@ class Setup:
 class Task:
     """One checkpoint to score: its folder, variant and the fingerprint of its weights.
 
-    With `mix`, the model is made in `folder` first.
+    With `mix`, the model is made in `folder` first. `hub` tells where its files can be had by a machine that does not
+    see `folder`.
     """
 
     index: int
@@ -34,6 +36,7 @@ class Task:
     quantization: str
     weights: str
     mix: Mix | None = None
+    hub: HubSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,21 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker that ended without a word; `status` is its exit status, negative for a signal."""
+    """A worker that ended without a word; `status` is its exit status, negative for a signal.
+
+    `how` says it in words where there is no exit status to be had.
+    """
 
     index: int | None
     status: int
+    how: str = ""
 
 
-Message = Moved | Scored | Failed | Died
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Words for the job's log: from a worker whose standard error does not lead there, or about workers."""
+
+    text: str
+
+
+Message = Moved | Scored | Failed | Died | Said

@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
     from kltui.scoring.scorer import Scorer
 
 REPORT_EVERY_S = 0.2
+
+
+class Line(Protocol):
+    """The worker's line to the batch process."""
+
+    def send(self, message: Any, /) -> None: ...
+    def recv(self) -> Any: ...
+
+
+def _to_stderr(text: str) -> None:
+    # stderr is the job's log: the place where whoever mends this will look.
+    print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def main() -> int:
@@ -35,8 +48,8 @@ def main() -> int:
     return 0
 
 
-def serve(pipe: Connection) -> None:
-    """Scores what comes through the pipe. Raises EOFError when the other side has gone."""
+def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
+    """Scores what comes through the pipe; `log` takes tracebacks. Raises EOFError when the other side has gone."""
     setup: Setup = pipe.recv()
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
     scorer = None
@@ -44,12 +57,12 @@ def serve(pipe: Connection) -> None:
         task: Task = pipe.recv()
         try:
             scorer = scorer or _scorer(setup)
-            score = partial(_score, scorer, task)
+            score = partial(_score, scorer, task, setup.settings.allow_bin)
         except Exception as error:
             # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
-            pipe.send(_failure(task.index, error))
+            pipe.send(_failure(task.index, error, log))
             continue
-        pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index)))
+        pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index), log))
 
 
 def _scorer(setup: Setup) -> Scorer:
@@ -58,34 +71,44 @@ def _scorer(setup: Setup) -> Scorer:
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
 
 
-def _score(scorer: Scorer, task: Task, report: _Reporter) -> ScoreResult:
-    with materialised(task.folder, task.mix) as folder:
+def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
+    with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         return scorer.score(folder, task.quantization, task.weights, report)
 
 
-def _outcome(score: Callable[[_Reporter], ScoreResult], index: int, report: _Reporter) -> Scored | Failed:
+def _at_hand(task: Task, allow_bin: bool) -> Path:
+    """The task's folder, fetched from the hub where this machine does not see the one named."""
+    if task.hub is None or task.folder.is_dir():
+        return task.folder
+    from kltui.registry.hub import fetch
+
+    return fetch(task.hub, allow_bin=allow_bin)[0]
+
+
+def _outcome(
+    score: Callable[[_Reporter], ScoreResult], index: int, report: _Reporter, log: Callable[[str], None]
+) -> Scored | Failed:
     try:
         return Scored(index, score(report))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        return _failure(index, error)
+        return _failure(index, error, log)
 
 
-def _failure(index: int, error: Exception) -> Failed:
+def _failure(index: int, error: Exception, log: Callable[[str], None]) -> Failed:
     """What is told of an error: its own words where it is ours, else its kind, with the traceback in the log.
 
     Ends the process after an error that leaves the GPU unusable for it.
     """
     if _device_is_lost(error):
-        traceback.print_exception(error, file=sys.stderr)
+        log("".join(traceback.format_exception(error)))
         raise SystemExit(DEVICE_LOST)
     if isinstance(error, KltuiError):
         return Failed(index, error.message, error.hint, isinstance(error, TryAgainError))
     if isinstance(error, MemoryError):
         return Failed(index, "out of memory", "Lower scoring.batch_tokens, or score on a machine with more.")
-    # stderr is the job's log: the place where whoever mends this will look.
-    traceback.print_exception(error, file=sys.stderr)
+    log("".join(traceback.format_exception(error)))
     kind = type(error).__name__
     return Failed(index, f"{kind}: {error}", "This is unexpected: the log holds the traceback.")
 
@@ -104,7 +127,7 @@ def _device_is_lost(error: BaseException) -> bool:
 class _Reporter:
     """Passes progress on, a few times a second; every change of stage at once."""
 
-    def __init__(self, pipe: Connection, index: int) -> None:
+    def __init__(self, pipe: Line, index: int) -> None:
         self._pipe, self._index = pipe, index
         self._stage, self._next = "", 0.0
 
