@@ -132,7 +132,8 @@ CREATE TABLE writer (
 ) STRICT;
 """
 
-# Benchmark scores by checkpoint or run; records (kind "map", "draw"): what a user named, as JSON.
+# Benchmark scores by checkpoint or run; records (kind "map", "draw"): what a user named, as JSON. The index lets the list
+# of checkpoints be read without touching the vectors' own pages.
 _V2 = """
 CREATE TABLE benchmark_score (
     name TEXT NOT NULL,
@@ -148,6 +149,8 @@ CREATE TABLE record (
     value TEXT NOT NULL,
     PRIMARY KEY (kind, name)
 ) STRICT;
+
+CREATE INDEX vector_by_checkpoint ON vector (checkpoint_id, layer, weights, mean_loglik);
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2)

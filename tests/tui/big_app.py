@@ -1,4 +1,4 @@
-"""Runs the interface on a fixed workspace: `python big_app.py CHECKPOINTS [evil] [TEXTS]` (0: the standard one)."""
+"""Runs the interface on a fixed workspace: `big_app.py CHECKPOINTS [evil | ticking] [TEXTS]` (0: the standard one)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def main() -> int:
 def opened(_: Path) -> object:
     """The workspace that the arguments ask for."""
     from evil_workspace import evil_workspace
-    from fake_workspace import FakeWorkspace, checkpoints
+    from fake_workspace import FakeWorkspace, TickingWorkspace, checkpoints
 
     if "evil" in sys.argv:
         return evil_workspace()
+    if "ticking" in sys.argv:
+        return TickingWorkspace()
     count = int(sys.argv[1])
     if not count:
         return FakeWorkspace()

@@ -139,6 +139,22 @@ class FakeWorkspace:
         )
 
 
+class TickingWorkspace(FakeWorkspace):
+    """The same with a job that has scored seven more texts every time one looks."""
+
+    def generation(self) -> int:
+        self.change += 1
+        return self.change
+
+    def job_items(self, job_id: int) -> list[JobItemRow]:
+        return [
+            replace(i, texts_done=(210 + 7 * self.change) % 500, tokens_done=1680 * self.change)
+            if i.status == "running"
+            else i
+            for i in super().job_items(job_id)
+        ]
+
+
 def with_layers(
     rows: list[CheckpointRow], points: list[Point], values: np.ndarray
 ) -> tuple[list[Point], np.ndarray]:

@@ -1,0 +1,189 @@
+"""The interface's budgets, measured on a real pty: `python budgets.py WORKSPACE [--job JOB.toml]` prints the table.
+
+With a job file, `kltui --batch` runs it beside the interface while keys are timed. Times mean something on a quiet
+machine only; bytes always do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from terminal import Answer, Terminal
+
+from kltui.tui.terminal import Frame
+from kltui.view.planes import draw
+from kltui.view.scene import Scene, fit_window, threads
+
+WIDTH, HEIGHT = 200, 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One budget: what, what was measured, and at most what."""
+
+    what: str
+    value: float
+    limit: float
+    unit: str
+
+    @property
+    def held(self) -> bool:
+        return self.value <= self.limit
+
+    def __str__(self) -> str:
+        verdict = "" if self.held else "   OVER"
+        return f"{self.what:<52} {self.value:9,.0f} {self.unit:<5} of {self.limit:7,.0f}{verdict}"
+
+
+def interface(workspace: Path, home: Path, width: int = WIDTH, height: int = HEIGHT) -> Terminal:
+    """The real program on a workspace."""
+    command = [sys.executable, "-m", "kltui", str(workspace)]
+    return Terminal(command, width, height, HOME=str(home))
+
+
+def first_frames(workspace: Path, home: Path, times: int = 5) -> list[Row]:
+    """Milliseconds from exec to the first frame, and to the tree of runs."""
+    frame, rows = [], []
+    for _ in range(times):
+        terminal = interface(workspace, home)
+        frame.append(1000 * terminal.until("Registry")[0])
+        rows.append(1000 * terminal.until(" scored")[0])
+        terminal.close()
+    return [
+        Row("first frame, from exec", statistics.median(frame), 500, "ms"),
+        Row("the tree of runs, from exec", statistics.median(rows), 500, "ms"),
+    ]
+
+
+def pressed(terminal: Terminal, keys: Sequence[str], quiet: float = 0.15) -> list[Answer]:
+    """What followed each key; every key must have shown something."""
+    answers = [terminal.press(key, quiet) for key in keys]
+    silent = [key for key, answer in zip(keys, answers, strict=True) if not answer.data]
+    assert not silent, f"nothing followed {silent}"
+    return answers
+
+
+def said(what: str, answers: Sequence[Answer], most_bytes: float, most_ms: float = 30) -> list[Row]:
+    """Medians of first byte and size."""
+    first = 1000 * statistics.median(a.first for a in answers)
+    size = statistics.median(len(a.data) for a in answers)
+    return [
+        Row(f"{what}: key to first byte", first, most_ms, "ms"),
+        Row(f"{what}: size", size, most_bytes, "bytes"),
+    ]
+
+
+def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
+    """Cursor moves on table and plot, and full redraws of the plot. The map must have its picture already."""
+    terminal.press("1", 0.5)
+    rows = said(f"table cursor move{busy}", pressed(terminal, "jjkjjk"), 2000)
+    terminal.press("3", 1.0)
+    rows += said(f"plot cursor move{busy}", pressed(terminal, "]]]]]]"), 2000)
+    rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", 0.25), 35_000)
+    rows += said(f"another screen{busy}", pressed(terminal, "1313", 0.4), 35_000, 60)
+    return rows
+
+
+def idle(terminal: Terminal, seconds: float = 6.0) -> Row:
+    """Bytes written while nothing happens."""
+    terminal.read(1.0)
+    return Row(f"idle for {seconds:g} s", len(terminal.read(seconds, seconds).data), 0, "bytes")
+
+
+def drawing(n_points: int, times: int = 15) -> float:
+    """Milliseconds to draw `n_points` on four lines into 200 x 60 cells, to styled rows and to a terminal's text."""
+    from rich.segment import Segment
+    from rich.style import Style
+    from textual._compositor import LayoutUpdate
+    from textual.geometry import Region
+    from textual.strip import Strip
+
+    rng = np.random.default_rng(1)
+    parts = np.array_split(np.arange(n_points), 4)
+    code_n, segments = threads([(i, p) for i, p in enumerate(parts)], n_points)
+    scene = Scene(np.cumsum(rng.normal(size=(n_points, 2)), axis=0), code_n, segments)
+    window = fit_window(scene)
+    styles = [Style(color=f"color({16 + i})") for i in range(64)]
+    taken = []
+    for turn in range(times):
+        frame = Frame()
+        begun = time.perf_counter()
+        planes = draw(scene, window.zoomed(1 + turn / 50, (0.5, 0.5)), WIDTH, HEIGHT, "braille")
+        lines = [Strip([Segment(t, styles[c % 64]) for t, c in planes.runs(y)], WIDTH) for y in range(HEIGHT)]
+        frame.write(LayoutUpdate([[line] for line in lines], Region(0, 0, WIDTH, HEIGHT)), WIDTH, HEIGHT)
+        taken.append(1000 * (time.perf_counter() - begun))
+    return statistics.median(taken)
+
+
+def ticking(label_text: str = "texts 41/500") -> Row:
+    """Bytes for one label that changes: the running job's progress, on the fixed workspace."""
+    terminal = Terminal.of_fake(0, WIDTH, HEIGHT, "ticking")
+    try:
+        terminal.until("84 checkpoints")
+        terminal.press("2", 1.0)
+        sizes = [len(terminal.read(0.4, 3.0).data) for _ in range(4)]
+        return Row(
+            "a running job's progress ticks", statistics.median([s for s in sizes if s] or [0]), 300, "bytes"
+        )
+    finally:
+        terminal.close()
+
+
+def measure(workspace: Path, home: Path, job: Path | None = None) -> list[Row]:
+    """All budgets on one workspace."""
+    rows = first_frames(workspace, home)
+    terminal = interface(workspace, home)
+    try:
+        terminal.until(" scored")
+        terminal.read(0.5)
+        terminal.press("3v", 4.0)  # PCA: t-SNE of 2,000 points is another process's work
+        rows += keys_on_screens(terminal)
+        rows.append(idle(terminal))
+        if job is not None:
+            rows += beside_a_job(terminal, job)
+    finally:
+        terminal.close()
+    rows.append(Row("draw 800 points at 200 x 60, in process", drawing(800), 10, "ms"))
+    rows.append(Row("draw 100,000 points at 200 x 60, in process", drawing(100_000), 20, "ms"))
+    return [*rows, ticking()]
+
+
+def beside_a_job(terminal: Terminal, job: Path) -> list[Row]:
+    """The same keys while `kltui --batch job` scores."""
+    batch = subprocess.Popen(
+        [sys.executable, "-m", "kltui", "--batch", str(job)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(8.0)
+        assert batch.poll() is None, "the job is over before anything was measured"
+        rows = keys_on_screens(terminal, ", job running")
+        assert batch.poll() is None, "the job ended while keys were timed"
+        return rows
+    finally:
+        batch.terminate()
+        batch.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--job", type=Path, help="a job file to run meanwhile, at least half a minute long")
+    parser.add_argument("--home", type=Path, default=Path("/nonexistent"))
+    arguments = parser.parse_args()
+    rows = measure(arguments.workspace, arguments.home, arguments.job)
+    sys.stdout.write("\n".join(map(str, rows)) + "\n")
+    return int(not all(row.held for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
