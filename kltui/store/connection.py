@@ -32,6 +32,10 @@ class DiskError(StoreError):
     """A full or failing disk: what was acknowledged is kept, the rest is not."""
 
 
+class DamageError(StoreError):
+    """A store whose bytes are not what was written: no figure out of it is to be trusted."""
+
+
 class Cursor(sqlite3.Cursor):
     """A cursor that raises StoreError, also while rows are read: damage shows only when a page is reached."""
 
@@ -96,7 +100,7 @@ class _Explained:
         if not isinstance(error, sqlite3.Error | UnicodeDecodeError) or isinstance(error, _OURS):
             return
         if not isinstance(error, sqlite3.OperationalError):
-            raise StoreError(f"{self._path} is damaged: {error}", _RESTORE) from error
+            raise DamageError(f"{self._path} is damaged: {error}", _RESTORE) from error
         raise _operational(self._path, str(error)) from error
 
 
@@ -108,7 +112,7 @@ def decoded(read: Callable[P, R]) -> Callable[P, R]:
         try:
             return read(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(
+            raise DamageError(
                 f"the workspace is damaged: a stored value makes no sense ({error})", _RESTORE
             ) from error
 
@@ -118,6 +122,8 @@ def decoded(read: Callable[P, R]) -> Callable[P, R]:
 def _operational(path: Path, error: str) -> StoreError:
     if "full" in error or "disk I/O" in error:
         return _disk_error(path, error)
+    if "decode" in error:
+        return DamageError(f"{path} is damaged: {error}", _RESTORE)
     if "locked" in error:
         hint = "Another process holds the database. Try again when it is done."
     elif "readonly" in error or "unable to open" in error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
-from kltui.store.connection import decoded
+from kltui.store.connection import DamageError, decoded
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ class Vectors:
                 "SELECT loglik, n_scored, crc FROM vector WHERE id = ?", (vector_id,)
             ).fetchone()
             if zlib.crc32(n_scored, zlib.crc32(loglik)) != crc or len(loglik) != 8 * n:
-                raise StoreError(
+                raise DamageError(
                     f"vector {vector_id} is damaged: its checksum does not match",
                     "Restore the workspace from a copy, or delete that checkpoint's vectors and score it again.",
                 )

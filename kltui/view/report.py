@@ -22,6 +22,7 @@ from kltui import __version__
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
 from kltui.saved_maps import Preparation
+from kltui.store.connection import DamageError
 from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.section import MissingError, Section
@@ -141,12 +142,14 @@ def _chosen(sections: Sequence[str] | None) -> list[str]:
 
 
 def _built(name: str, builder: Builder, ctx: Context) -> Section:
-    """The section, or one that says what it lacks or what went wrong."""
+    """The section, or one that says what it lacks or what went wrong. Raises DamageError: no figure is then sure."""
     title = name.capitalize()
     try:
         return builder(ctx)
     except MissingError as lack:
         return Section(name, title, status="missing", message=lack.message, hint=lack.hint)
+    except DamageError:
+        raise
     except KltuiError as error:
         return Section(name, title, status="failed", message=error.message, hint=error.hint)
     except Exception as error:
