@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kltui.errors import KltuiError
@@ -16,6 +17,8 @@ from kltui.safe import safe_text
 from kltui.store import JobRow
 from kltui.store.connection import explained
 from kltui.store.synced import write_synced
+
+NICE = 5
 
 # Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
 _started: list[int] = []
@@ -47,6 +50,9 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
             ],
             setsid=True,
         )
+    with suppress(OSError):
+        # Whoever sits before the screen comes first, where cores are few; what the job starts inherits it.
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
     _started[:] = [p for p in _started if _still_runs(p)] + [pid]
     return pid
 

@@ -73,8 +73,10 @@ def _segments(
 ) -> None:
     if not len(scene.segments_m2):
         return
-    pairs = scene.segments_m2[shown[scene.segments_m2].all(axis=1)]
-    raster.segments(dots[pairs].reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)
+    pairs = scene.segments_m2
+    if not shown.all():
+        pairs = pairs[shown[pairs[:, 0]] & shown[pairs[:, 1]]]
+    raster.segments(dots.take(pairs.ravel(), axis=0).reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)
 
 
 def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], marker: str) -> None:

@@ -1,14 +1,16 @@
 """The interface's budgets, measured on a real pty: `python budgets.py WORKSPACE [--job JOB.toml]` prints the table.
 
-With a job file, `kltui --batch` runs it beside the interface while keys are timed. Times mean something on a quiet
+With a job file, that job runs beside the interface while keys are timed. Times mean something on a quiet
 machine only; bytes always do.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from terminal import Answer, Terminal
 
+from kltui.jobs.launch import start_detached
 from kltui.tui.terminal import Frame
 from kltui.view.planes import draw
 from kltui.view.scene import Scene, fit_window, threads
@@ -157,21 +160,18 @@ def measure(workspace: Path, home: Path, job: Path | None = None) -> list[Row]:
 
 
 def beside_a_job(terminal: Terminal, job: Path) -> list[Row]:
-    """The same keys while `kltui --batch job` scores."""
-    batch = subprocess.Popen(
-        [sys.executable, "-m", "kltui", "--batch", str(job)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """The same keys while the job scores, started as the interface starts it."""
+    pid = start_detached(job)
     try:
         time.sleep(8.0)
-        assert batch.poll() is None, "the job is over before anything was measured"
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the job is over before anything was measured"
         rows = keys_on_screens(terminal, ", job running")
-        assert batch.poll() is None, "the job ended while keys were timed"
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the job ended while keys were timed"
         return rows
     finally:
-        batch.terminate()
-        batch.wait()
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGTERM)
+            os.waitpid(pid, 0)
 
 
 def main() -> int:

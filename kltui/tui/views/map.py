@@ -19,11 +19,14 @@ from kltui.tui.run_tree import RunTree
 from kltui.tui.views.base import ColumnOfPanes, View
 
 if TYPE_CHECKING:
+    from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.shape import AgainstNull
     from kltui.tui.atlas import Array
 
 METHODS = ("tsne", "pca", "mds")
+MOST_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
+REST_SECONDS = 0.15
 TSNE_SAID = "t-SNE is being computed; PCA meanwhile"
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 
@@ -159,11 +162,9 @@ class MapPlot(PlotPane):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
         point = self.map.points[self.cursor]
         n = self.kl.snapshot.run_number.get(point.run, 0)
-        mean = mean_of(self.map, self.cursor)
         spans = [
             (f" {look.marker(n)} ", look(look.series(n))),
             (safe_text(point.name, 40), look("text", bold=True)),
-            (f"   {mean:.1f} nats/text", look("muted")),
         ]
         before = self._before.get(self.cursor)
         if before is not None:
@@ -173,7 +174,7 @@ class MapPlot(PlotPane):
                 (f"   KL from @{step} ", look("muted")),
                 (with_error(kl.value, kl.se), look("text")),
             ]
-        return spans
+        return [*spans, (f"   {mean_of(self.map, self.cursor):.1f} nats/text", look("muted"))]
 
     def do_hide_run(self) -> None:
         if self.map is None or self.cursor < 0:
@@ -249,6 +250,7 @@ class MapView(View):
         self.method = "tsne"
         self.null_run = ""
         self.shape: AgainstNull | None = None
+        self._near: tuple[str, list[tuple[str, KL]]] = ("", [])
         self.following = False
         self._asked: tuple[int, str, str] = (-1, "", "")
         self.plot = MapPlot()
@@ -284,6 +286,19 @@ class MapView(View):
         self.plot.go_to(self.kl.selection.cursor)
         self.legend.update_data()
         self.runs.find_cursor()
+        self._ask_near()
+
+    def _ask_near(self) -> None:
+        """Looks for the nearest checkpoints as soon as the cursor rests."""
+        found, name = self.plot.map, self.kl.selection.cursor
+        if found is not None and name in found.names and found.loglik_KN.size <= MOST_NUMBERS:
+            self.run_worker(self._find_near(found, name), group="near", exclusive=True)
+
+    async def _find_near(self, found: Map, name: str) -> None:
+        await asyncio.sleep(REST_SECONDS)
+        near = await self.kl.atlas.ask(f"near {name}", lambda: found.nearest(name, 8))
+        self._near = (name, near)
+        self.legend.update_data()
 
     def _ask(self) -> None:
         self._asked = (self.kl.atlas.version, self.method, self.null_run)
@@ -307,6 +322,7 @@ class MapView(View):
         self._waiting("")
         self._follow()
         self.legend.update_data()
+        self._ask_near()
 
     async def _picture(self, method: str) -> tuple[Map, Array]:
         atlas = self.kl.atlas
@@ -411,22 +427,17 @@ class MapView(View):
 
     def _neighbours(self, width: int) -> list[list[Span]]:
         """The checkpoints nearest to the one under the cursor, by KL."""
-        found, look, cursor = self.plot.map, self.look, self.plot.cursor
-        if found is None or not 0 <= cursor < len(found) or len(found) > 400:
+        look, (name, near) = self.look, self._near
+        if not near or name != self.kl.selection.cursor:
             return []
-        near = sorted(
-            (kl.value, k)
-            for k in range(len(found))
-            if k != cursor and math.isfinite((kl := found.pair_rows(cursor, k)).value)
-        )[:8]
         lines: list[list[Span]] = [[], [("nearest by KL, bits/byte", look("muted"))]]
-        for value, k in near:
-            number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
+        for other, kl in near:
+            number = self.kl.run_number(other)
             lines.append(
                 [
                     (f" {look.marker(number)} ", look(look.series(number))),
-                    (f"{value:<9.3g}", look("text")),
-                    (safe_text(found.names[k], max(8, width - 13)), look("muted")),
+                    (f"{kl.value:<9.3g}", look("text")),
+                    (safe_text(other, max(8, width - 13)), look("muted")),
                 ]
             )
         return lines
