@@ -12,7 +12,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
+from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded, pick_device
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import ScoringSettings
@@ -80,8 +82,13 @@ class Case:
 
     @property
     def over_floor(self) -> float:
-        """Seconds over those of the bare matrix products of body and head; NaN where there is no floor."""
+        """Seconds over those of the bare matrix products of body and heads."""
         return self.seconds / self.floor_seconds
+
+    @property
+    def most(self) -> float:
+        """The reference's seconds over the floor's: the ratio that bare products would have."""
+        return self.reference_seconds / self.floor_seconds
 
     @property
     def tokens_per_second(self) -> float:
@@ -112,7 +119,7 @@ def _say(text: str) -> None:
 
 def _as_dict(case: Case) -> dict[str, Any]:
     """The case and its ratios, with None for NaN, which JSON does not know."""
-    ratios = {name: getattr(case, name) for name in ("ratio", "over_floor", "tokens_per_second")}
+    ratios = {name: getattr(case, name) for name in ("ratio", "most", "over_floor", "tokens_per_second")}
     return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(case), **ratios}.items()}
 
 
@@ -166,23 +173,36 @@ def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> 
 
 
 def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device: torch.device) -> list[Case]:
-    """Time all sides in turn, block by block; one case per side behind the first, which is the reference."""
-    times, peaks = np.zeros(len(sides)), np.zeros(len(sides))
+    """Time all sides and their floors in turn, block by block; one case per side behind the first, the reference."""
+    times, floors, peaks = np.zeros(len(sides)), np.zeros(len(sides)), np.zeros(len(sides))
     values: list[list[Logliks]] = [[] for _ in sides]
     for side in sides[1:]:
         assert side.engine is not None
         side.engine.seconds.update(body=0.0, head=0.0)
     for start in range(BLOCKS):
         for at, side in enumerate(sides):
-            # the reference runs as torch runs by default
-            with fast_float32(device if side.engine else torch.device("meta")):
-                seconds, peak, value = _measured(side.score, ids[start::BLOCKS], device)
+            block = ids[start::BLOCKS]
+            with _as_kltui_runs(device) if side.engine else _as_torch_runs():
+                seconds, peak, value = _measured(side.score, block, device)
+                floors[at] += gemm_floor(side.engine, block, device) if side.engine else 0.0
             times[at] += seconds
             peaks[at] = max(peaks[at], peak)
             values[at].append(value)
     return [
-        _case(shape, what, side, at, times, peaks, values, ids, device) for at, side in enumerate(sides) if at
+        _case(shape, what, side, at, times, floors, peaks, values, ids) for at, side in enumerate(sides) if at
     ]
+
+
+@contextmanager
+def _as_kltui_runs(device: torch.device) -> Iterator[None]:
+    with fast_float32(device), kept_heap():
+        yield
+
+
+@contextmanager
+def _as_torch_runs() -> Iterator[None]:
+    with fast_float32(torch.device("meta")):  # the default of torch, whatever holds around it
+        yield
 
 
 def _case(
@@ -191,14 +211,13 @@ def _case(
     side: Side,
     at: int,
     times: NDArray[np.float64],
+    floors: NDArray[np.float64],
     peaks: NDArray[np.float64],
     values: list[list[Logliks]],
     ids: list[Ids],
-    device: torch.device,
 ) -> Case:
     """The row of side `at`."""
     assert side.engine is not None
-    floor = gemm_floor(side.engine, ids, device) if what == "final" else float("nan")
     return Case(
         model=shape.name,
         what=what,
@@ -207,7 +226,7 @@ def _case(
         tokens=sum(len(row) - 1 for row in ids),
         reference_seconds=float(times[0]),
         seconds=float(times[at]),
-        floor_seconds=floor,
+        floor_seconds=float(floors[at]),
         body_share=side.engine.seconds["body"] / float(times[at]),
         head_share=side.engine.seconds["head"] / float(times[at]),
         reference_peak_mb=float(peaks[0]),
@@ -263,11 +282,11 @@ def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logli
 
 
 def gemm_floor(engine: Engine, ids: list[Ids], device: torch.device) -> float:
-    """Seconds of the bare matrix products of body and head for all tokens, in the engine's batches, best of three."""
+    """Seconds of the bare matrix products of body and heads for all tokens, in the engine's batches, best of three."""
     tokens = sum(len(row) - 1 for row in ids)
     rows = min(engine.start_tokens, tokens)
     total = 0.0
-    for shape, count in _linear_shapes(engine.model).items():
+    for shape, count in _linear_shapes(engine).items():
         weight = torch.randn(shape, device=device).to(engine.dtype)
         x = torch.randn(rows, shape[1], device=device).to(engine.dtype)
         total += count * min(_timed_product(x, weight, device) for _ in range(3)) * tokens / rows
@@ -278,13 +297,15 @@ def _timed_product(x: torch.Tensor, weight: torch.Tensor, device: torch.device) 
     return _timed(lambda: torch.nn.functional.linear(x, weight), device)
 
 
-def _linear_shapes(model: Any) -> dict[tuple[int, int], int]:
-    """How often each shape of linear layer occurs, the head included."""
+def _linear_shapes(engine: Engine) -> dict[tuple[int, int], int]:
+    """How often each shape of linear layer runs: the head once, and once more for each layer but the last one."""
+    model = engine.model
     shapes: dict[tuple[int, int], int] = {}
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             shape = (module.out_features, module.in_features)
-            shapes[shape] = shapes.get(shape, 0) + 1
+            again = len(engine.layers[:-1]) if module is model.get_output_embeddings() else 0
+            shapes[shape] = shapes.get(shape, 0) + 1 + again
     return shapes
 
 
@@ -347,13 +368,14 @@ def _machine(device: torch.device) -> str:
 
 _LEGEND = """
 reference: one text at a time in float32, log_softmax over the full logits, gather, sum;
-ratio: reference over kltui, same process, in turn; /floor: over the bare matrix products of body and head
+ratio: reference over kltui, same process, in turn; /floor: kltui over the bare matrix products of body and heads;
+most: reference over these products, the ratio at which nothing but they would be left
 """
 
 
 def _table_head(machine: dict[str, Any]) -> str:
-    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'tok/s':>8} "
-    head += f"{'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
+    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'most':>6} "
+    head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
     return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
 
 
@@ -362,9 +384,8 @@ def _table_row(c: Case) -> str:
     shares = (
         ["    -"] * 3 if c.what == "layers" else [f"{s:5.2f}" for s in (c.body_share, c.head_share, rest)]
     )
-    floor = "      -" if c.over_floor != c.over_floor else f"{c.over_floor:6.2f}x"
     return (
         f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.seconds:7.2f}s "
-        f"{c.ratio:5.2f}x {c.tokens_per_second:8.0f} {floor} {' '.join(shares)} "
+        f"{c.ratio:5.2f}x {c.most:5.2f}x {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
         f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {c.largest_difference_nat:11.1e}"
     )

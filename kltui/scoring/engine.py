@@ -70,10 +70,14 @@ class Engine:
             return
         module, head = self._head
         ids_BT = anatomy.probe_ids(self.model)
-        before = head(anatomy.body(self.model, module, ids_BT).flatten(0, 1), ids_BT.flatten())
-        if not packing.pack(self.model, module, self.start_tokens):
+
+        def hidden() -> torch.Tensor:
+            return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
+
+        before = head(hidden(), ids_BT.flatten())
+        if not packing.pack(self.model, module, self.start_tokens, hidden):
             return
-        after = head(anatomy.body(self.model, module, ids_BT).flatten(0, 1), ids_BT.flatten())
+        after = head(hidden(), ids_BT.flatten())
         limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
         if not np.abs(after - before).max() <= limit:
             packing.unpack(self.model)

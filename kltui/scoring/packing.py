@@ -1,4 +1,6 @@
-"""Linear layers with weights packed once for oneDNN: 10 to 15 % faster products on a CPU, the same float32.
+"""Linear layers with weights packed once for oneDNN, and the activation behind one done with its product.
+
+Products are 10 to 15 % faster on a CPU and the activation costs no pass over memory of its own; the same float32.
 
 The operators are torch's own, private ones: they are used only where they exist and a whole forward pass agrees.
 """
@@ -17,16 +19,36 @@ LARGEST_BYTES = 2 * 2**30
 SHARE_OF_MEMORY = 0.1
 
 
-def pack(model: Any, head: Any, rows: int) -> bool:
-    """Whether the model's plain linear layers, the head aside, now multiply by packed weights; undone by `unpack`."""
+# What oneDNN can do to a product before it is stored: class of the activation -> operator and variant.
+ACTIVATIONS = {
+    "GELUActivation": ("gelu", "none"),
+    "GELUTanh": ("gelu", "tanh"),
+    "NewGELUActivation": ("gelu", "tanh"),
+    "PytorchGELUTanh": ("gelu", "tanh"),
+    "ReLU": ("relu", ""),
+    "SiLU": ("swish", ""),
+    "SiLUActivation": ("swish", ""),
+}
+
+
+def pack(model: Any, head: Any, rows: int, run: Callable[[], object]) -> bool:
+    """Whether the model's plain linear layers, the head aside, now multiply by packed weights; undone by `unpack`.
+
+    `run` is a small forward pass, to see which activation reads which layer's output.
+    """
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
     if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
         return False
+    follows = _activations_behind(model, layers, run)
     try:
         for layer in layers:
-            layer.forward = _packed_forward(layer, rows)
+            operator = ACTIVATIONS[type(follows[layer]).__name__] if layer in follows else ("none", "")
+            layer.forward = _packed_forward(layer, rows, *operator)
             layer._kltui_packed = True
+        for activation in set(follows.values()):
+            activation.forward = _unchanged
+            activation._kltui_packed = True
     except (RuntimeError, AttributeError, NotImplementedError):
         unpack(model)
         return False
@@ -54,12 +76,42 @@ def _plain_linears(model: Any, head: Any) -> list[Any]:
     ]
 
 
-def _packed_forward(layer: Any, rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def _activations_behind(model: Any, layers: list[Any], run: Callable[[], object]) -> dict[Any, Any]:
+    """Linear layer -> the activation module that reads its output, for activations that read nothing else."""
+    known = [m for m in model.modules() if type(m).__name__ in ACTIVATIONS and not m._forward_hooks]
+    made: dict[
+        int, tuple[torch.Tensor, Any]
+    ] = {}  # by identity; the tensors are kept, so that none is reused
+    read: dict[Any, list[Any]] = {activation: [] for activation in known}
+
+    def note_output(layer: Any, _inputs: object, output: torch.Tensor) -> None:
+        made[id(output)] = (output, layer)
+
+    def note_input(activation: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        read[activation].append(made.get(id(inputs[0]), (None, None))[1])
+
+    hooks = [layer.register_forward_hook(note_output) for layer in layers]
+    hooks += [activation.register_forward_pre_hook(note_input) for activation in known]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: act for act, sources in read.items() if None not in sources for layer in sources}
+
+
+def _unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _packed_forward(
+    layer: Any, rows: int, operator: str = "none", variant: str = ""
+) -> Callable[[torch.Tensor], torch.Tensor]:
     packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
     bias = layer.bias
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, operator, [], variant)
         return result
 
     return forward

@@ -16,6 +16,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import loading, tokens
 from kltui.scoring.batching import Batch, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
+from kltui.scoring.heap import kept_heap
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import Progress, ScoringSettings
 
@@ -78,7 +79,7 @@ def exact_kl(
     context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
     pieces = cut_pieces([len(row) for row in ids], tokenizers[0].first_scored, context, settings.overlong)
     sums = np.zeros((4, len(texts)))
-    with torch.inference_mode(), fast_float32(device):
+    with torch.inference_mode(), fast_float32(device), kept_heap():
         engines = [
             Engine(
                 loading.load_model(f, c, settings.dtype, q, device, settings.allow_bin), settings, device, q

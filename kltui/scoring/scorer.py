@@ -18,6 +18,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import loading, quantize, refill, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
+from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
@@ -70,7 +71,7 @@ class Scorer:
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         loaded = self._load(folder, config, quantization)
-        with torch.inference_mode(), fast_float32(self.device):
+        with torch.inference_mode(), fast_float32(self.device), kept_heap():
             engine = Engine(loaded, self.settings, self.device, quantization)
             ready = time.perf_counter()
             sums = self._run(engine, prepared, progress)

@@ -59,9 +59,11 @@ def test_lengths_are_those_of_kilobyte_texts():
 
 def test_the_floor_counts_every_product_once():
     model = endtoend.build_model(TINY)
-    shapes = endtoend._linear_shapes(model)
-    assert sum(shapes.values()) == 2 * 4 + 1 and shapes[(1000, 32)] == 1
     engine = endtoend.make_engine(model, torch.device("cpu"), "none")
+    shapes = endtoend._linear_shapes(engine)
+    assert sum(shapes.values()) == 2 * 4 + 1 and shapes[(1000, 32)] == 1
+    lens = endtoend._linear_shapes(endtoend.make_engine(model, torch.device("cpu"), "all"))
+    assert sum(lens.values()) == 2 * 4 + 3 and lens[(1000, 32)] == 3  # embedding, one layer, the end
     assert math.isfinite(endtoend.gemm_floor(engine, endtoend.random_texts(4), torch.device("cpu")))
 
 

@@ -105,10 +105,39 @@ def test_packed_layers_give_the_same_and_are_undone():
             assert np.abs(engine_of(model)(batch)[0] - true_logp(model, batch)).max() < 1e-4
 
 
+@pytest.mark.skipif(not packing._available(), reason="this torch has no packed linear layers")
+@pytest.mark.parametrize(
+    ("family", "fused"), [("gpt_neox", True), ("llama", True), ("opt", True), ("gpt2", False)]
+)
+def test_the_activation_behind_a_packed_layer_is_done_with_its_product(family, fused):
+    model, batch = build_model(family), some_batch()
+    truth = true_logp(model, batch)
+    activations = [m for m in model.modules() if type(m).__name__ in packing.ACTIVATIONS]
+    with torch.inference_mode():
+        engine = engine_of(model)
+        assert all((m.__dict__.get("forward") is packing._unchanged) == fused for m in activations)
+        assert np.abs(engine(batch)[0] - truth).max() < 1e-4
+    packing.unpack(model)
+    assert activations and not any("forward" in m.__dict__ for m in model.modules())
+
+
+def test_an_activation_that_reads_something_else_stays():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.act = torch.nn.Linear(4, 4), torch.nn.SiLU()
+
+        def forward(self, x):
+            return self.act(self.up(x)) + self.act(x)
+
+    odd = Odd()
+    assert packing._activations_behind(odd, [odd.up], lambda: odd(torch.ones(2, 4))) == {}
+
+
 def test_packing_that_goes_wrong_is_left_out(monkeypatch):
     model, batch = build_model("llama"), some_batch()
     real = packing._packed_forward
-    monkeypatch.setattr(packing, "_packed_forward", lambda layer, rows: lambda x: real(layer, rows)(x) * 1.01)
+    monkeypatch.setattr(packing, "_packed_forward", lambda *a: lambda x: real(*a)(x) * 1.01)
     with torch.inference_mode():
         ours = engine_of(model)(batch)[0]
     assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
