@@ -115,3 +115,22 @@ def with_metadata(
             changed = replace(changed, parent=",".join(parent))
         out.append(replace(v, point=changed))
     return tuple(out)
+
+
+def variants_like_models(vectors: tuple[ImportedVector, ...]) -> tuple[ImportedVector, ...]:
+    """Vectors whose variants and layers have type, size, seed and parent of their model, where they state none."""
+    plain = {v.point.base: v.point for v in vectors if v.point.name == v.point.base}
+    out = []
+    for v in vectors:
+        p, model = v.point, plain.get(v.point.base)
+        if model is not None and p is not model:
+            like = replace(
+                p,
+                type=p.type or model.type,
+                size=p.size or model.size,
+                parent=p.parent or model.parent,
+                seed=model.seed if p.seed is None else p.seed,
+            )
+            v = replace(v, point=like)
+        out.append(v)
+    return tuple(out)

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from kltui.analysis.point import Point
 from kltui.corpus.load import load_corpus
-from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, lineage, with_metadata
+from kltui.importers.imported import (
+    Imported,
+    ImportedVector,
+    ImportFormatError,
+    lineage,
+    variants_like_models,
+    with_metadata,
+)
 from kltui.importers.pickles import load_pickle
 from kltui.safe import safe_text
 
@@ -271,7 +278,8 @@ def read_release(folder: Path) -> Imported:
         raise ImportFormatError(
             f"nothing to import in {safe_text(str(folder))}", "give the folder that holds texts.json"
         )
-    return replace(result, vectors=with_metadata(result.vectors, types, parents)).checked()
+    vectors = variants_like_models(with_metadata(result.vectors, types, parents))
+    return replace(result, vectors=vectors).checked()
 
 
 def _first(folders: Sequence[Path], name: str, kind: type) -> Any:

@@ -27,6 +27,7 @@ ASCII_MARKERS = palette.MARKERS_ASCII + "@=svznuw"
 _FRAME_TO_ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 _SEGMENTS_AT_ONCE = 4096
 _MARKS_PER_THREAD = 9
+_LEGEND_MOST = 24
 _MIN_WIDTH, _MIN_HEIGHT = 24, 6
 
 
@@ -319,10 +320,11 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
     """Marker and label of every named series, filled into rows of at most `style.width` cells."""
     rows: list[str] = []
     used = style.width
-    for k, one in enumerate(series):
+    first = {one.label: k for k, one in reversed(list(enumerate(series))) if one.label}
+    named = sorted(first.values())
+    for k in named[:_LEGEND_MOST]:
+        one = series[k]
         slot = k if one.slot is None else one.slot
-        if not one.label or any(s.label == one.label for s in series[:k]):
-            continue
         label = _fit(_words(one.label, style), style.width - 2)
         mark = marker_of(slot, style.ascii_only)
         coloured = f"\x1b[38;5;{colour_of(slot)}m{mark}\x1b[0m" if style.colour else mark
@@ -333,6 +335,8 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
         gap = "   " if used else ""
         rows[-1] += f"{gap}{coloured} {label}"
         used += len(gap) + need
+    if len(named) > _LEGEND_MOST:
+        rows.append(_fit(f"and {len(named) - _LEGEND_MOST} more", style.width))
     return rows
 
 

@@ -252,6 +252,9 @@ def test_a_release_becomes_a_map_with_its_scale(tmp_path: Path) -> None:
     assert rows["seed"].pairs == (("pythia-410m-seed1@3000", "pythia-410m-seed2@3000"),)
     assert rows["size"].pairs == (("pythia-410m@3000", "pythia-1b@3000"),)
     assert found.weight_sqdist["pythia-410m", 0, 1] == 2.0
+    variant = next(v.point for v in found.vectors if v.point.quantization == "bnb-8bit")
+    assert (variant.name, variant.type) == ("a/base+bnb-8bit", "a")
+    assert {v.point.type for v in found.vectors if v.point.layer is not None} == {"a"}
 
 
 def test_a_release_whose_vectors_do_not_fit_its_texts(tmp_path: Path) -> None:

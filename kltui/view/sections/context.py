@@ -327,6 +327,11 @@ def finals(shown: Map) -> list[int]:
     return list(chosen.values())
 
 
+def runs_first(shown: Map, rows: Sequence[int]) -> list[int]:
+    """Rows with a step before models without, else in their order: what a table that ends early begins with."""
+    return sorted(rows, key=lambda k: shown.points[k].step is None)
+
+
 def thinned(shown: Map, most: int) -> list[int]:
     """At most about `most` rows of a map, in its order: every run's last checkpoint, others evenly; all if they fit."""
     if len(shown) <= most:

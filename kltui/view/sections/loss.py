@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.view.sections.context import LN2, Context, grid_of, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
-from kltui.view.tables import count, figure, table, with_error
+from kltui.view.tables import count, figure, table, with_error, words
 from kltui.view.textplot import Frame, Series
+
+ROWS_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ def loss(ctx: Context) -> Section:
         runs.setdefault(one.run, []).append(one)
     if not every:
         raise MissingError("no checkpoint is scored", "score some: kltui --batch job.toml")
-    rows = [_row(run, members) for run, members in runs.items()]
-    blocks = [
-        table(["run", "points", "first", "last", "± se", "falls by"], rows),
-        _plot(runs, ctx.slots),
-    ]
+    ordered = sorted(runs, key=lambda run: len(runs[run]) == 1)
+    rows = [_row(run, runs[run]) for run in ordered[:ROWS_SHOWN]]
+    blocks: list[RenderableType] = [table(["run", "points", "first", "last", "± se", "falls by"], rows)]
+    if len(runs) > ROWS_SHOWN:
+        blocks.append(words(f"{ROWS_SHOWN} of {len(runs)} runs and models; --json has them all"))
+    blocks.append(_plot(runs, ctx.slots))
     data: dict[str, object] = {
         "unit": "bits/byte",
         "checkpoints": [

@@ -9,20 +9,21 @@ from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
-from kltui.view.sections.context import Context, below, finals, label_of
+from kltui.view.sections.context import Context, below, finals, label_of, runs_first
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import count, figure, table, with_error, words
 
 NEAREST = 3
 MODELS_SHOWN = 20
 LEAVES_SHOWN = 60
+GROUPS, MEMBERS = 10, 6
 Near = tuple[str, int, int]  # "same run" or "other run", rank, row
 
 
 def neighbours(ctx: Context) -> Section:
     """The nearest checkpoint of the own run and of the nearest few others, and a tree of the runs' last ones."""
     shown = ctx.map
-    rows = finals(shown)
+    rows = runs_first(shown, finals(shown))
     if len(shown) < 2:
         raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
     found = {row: _near(shown, row) for row in rows}
@@ -38,7 +39,7 @@ def neighbours(ctx: Context) -> Section:
         if len(rows) <= LEAVES_SHOWN:
             blocks += [words(line) for line in tree_lines(made, ends.names)]
         else:
-            blocks.append(words(f"a tree of {len(rows)} models is in --json"))
+            blocks += _groups(made, ends.names)
         notes.append(
             "tree: average linkage of sqrt(KL); the figure at a fork is its height as a KL, bits/byte"
         )
@@ -84,6 +85,20 @@ def _near_data(shown: Map, found: dict[int, list[Near]]) -> list[dict[str, objec
         for row, near in found.items()
         for kind, rank, k in near
         for kl in [shown.pair_rows(row, k)]
+    ]
+
+
+def _groups(made: Clustering, names: list[str]) -> list[RenderableType]:
+    """The tree cut into a few groups, the largest first, each with some of its members."""
+    number = made.groups(GROUPS)
+    members = [[names[k] for k in np.flatnonzero(number == g)] for g in range(number.max() + 1)]
+    rows = [
+        [str(len(m)), ", ".join(m[:MEMBERS]) + (f" and {len(m) - MEMBERS} more" if len(m) > MEMBERS else "")]
+        for m in sorted(members, key=len, reverse=True)
+    ]
+    return [
+        table(["models", "of one cluster"], rows, left=(), wrap=(1,)),
+        words(f"the tree of {len(names)} models cut into {len(rows)} clusters; --json has it whole"),
     ]
 
 

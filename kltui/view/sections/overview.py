@@ -15,6 +15,7 @@ from kltui.view.tables import count, figure, table, words
 
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
+RUNS_SHOWN = 40
 # Parts of a map's record that are not settings of the scoring.
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map"}
 
@@ -113,7 +114,10 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
         blocks.append(words(f"scored with {shown}"))
     blocks += [words(line) for line in _kept(ctx)]
     if ctx.rows:
-        blocks.append(_run_table(_by_run(ctx.rows)))
+        runs = _by_run(ctx.rows)
+        blocks.append(_run_table(runs))
+        if len(runs) > RUNS_SHOWN:
+            blocks.append(words(f"{RUNS_SHOWN} of {len(runs)} runs and models; --json has them all"))
     blocks += _failures([r for r in ctx.rows if r.status == "failed"])
     return blocks
 
@@ -143,7 +147,9 @@ def _value(value: object) -> str:
 
 def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
     rows = []
-    for run, members in runs.items():
+    ordered = sorted(runs, key=lambda run: len(runs[run]) == 1)
+    for run in ordered[:RUNS_SHOWN]:
+        members = runs[run]
         d = _run_data(run, members)
         lineage = [members[0].checkpoint.size, members[0].checkpoint.type]
         lineage += [f"seed {d['seed']}"] if d["seed"] is not None else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import combinations
 
+import numpy as np
 from rich.console import RenderableType
 
 from kltui.analysis.lineage import Pair
@@ -14,7 +15,7 @@ from kltui.view.sections.context import Context, below
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import figure, table, with_error, words
 
-COSINES_SHOWN = 30
+COSINES_SHOWN, VARIANTS_SHOWN = 20, 30
 
 
 def variant_pairs(shown: Map) -> list[Pair]:
@@ -82,15 +83,31 @@ def _blocks(ctx: Context, last: list[Pair], moved: Shifts) -> list[RenderableTyp
         shown = with_error(kl.value, kl.se) + below(kl.value, ctx.floor)
         kind = ctx.map.points[variant].quantization
         rows.append([ctx.map.names[model], kind, shown, figure(float(length))])
-    blocks: list[RenderableType] = [table(["model", "variant", "KL ± se", "shift, nats"], rows, left=(0, 1))]
+    headings = ["model", "variant", "KL ± se", "shift, nats"]
+    blocks: list[RenderableType] = [table(headings, rows[:VARIANTS_SHOWN], left=(0, 1))]
+    if len(rows) > VARIANTS_SHOWN:
+        blocks.append(words(f"{VARIANTS_SHOWN} of {len(rows)} variants; --json has them all"))
     pairs = _cosines(moved)
     if not pairs:
         return [*blocks, words("one variant only: no two shifts to compare")]
+    blocks += _families(ctx.map, pairs)
     shown_pairs = [[a, b, figure(c)] for a, b, c in pairs[:COSINES_SHOWN]]
     blocks.append(table(["shift of", "and of", "cosine"], shown_pairs, left=(0, 1)))
     if len(pairs) > COSINES_SHOWN:
         blocks.append(words(f"the {COSINES_SHOWN} highest of {len(pairs)} cosines; --json has them all"))
     return blocks
+
+
+def _families(shown: Map, pairs: list[tuple[str, str, float]]) -> list[RenderableType]:
+    """Median cosine by variant, within a type and across types, where there are both sides of it."""
+    held: dict[tuple[str, str], list[float]] = {}
+    for a, b, cosine in pairs:
+        p, q = shown.points[shown.row(a)], shown.points[shown.row(b)]
+        if p.quantization == q.quantization and p.base != q.base and math.isfinite(cosine):
+            kind = "within a type" if p.type == q.type != "" else "across types"
+            held.setdefault((p.quantization, kind), []).append(cosine)
+    rows = [[v, kind, str(len(c)), figure(float(np.median(c)))] for (v, kind), c in sorted(held.items())]
+    return [table(["variant", "models", "pairs", "median cosine"], rows, left=(0, 1))] if rows else []
 
 
 def _data(shown: Map, pair: Pair) -> dict[str, object]:

@@ -22,11 +22,15 @@ def stabilisation(ctx: Context) -> Section:
     runs = {run: [_settled(run, pairs, level) for level in levels] for run, pairs in ctx.consecutive.items()}
     if not runs:
         raise MissingError("no run has two scored checkpoints", "score more steps of a run")
-    rows = [[run, *map(_words, each), str(each[0].last_step)] for run, each in runs.items()]
-    headings = ["run", *(f"below {figure(level, 2)}" for level in levels), "last step"]
+    rows = [
+        [run if place == 0 else "", figure(s.level, 2), *_words(s), *(_last(s) if place == 0 else ("", ""))]
+        for run, each in runs.items()
+        for place, s in enumerate(each)
+    ]
+    headings = ["run", "level", "settled at", "range", "last step", "its KL"]
     notes = (
-        "step from which KL between neighbouring saved checkpoints stays below the level (bits/byte); in brackets"
-        f" the same with every KL taken {CONFIDENT} standard errors lower and higher",
+        "settled at: step from which KL between neighbouring saved checkpoints stays at or below the level (bits/byte);"
+        f" range: the same with every KL taken {CONFIDENT} standard errors lower and higher",
         "behaviour has stabilised at that step, as far as the level goes (--level chooses another); 0.067 and 0.011 are"
         " the published medians early and late in training, for neighbours 1000 steps apart: other save intervals"
         " compare with them only loosely",
@@ -45,9 +49,14 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
     return settle(run, steps, [p.kl for p in pairs], [p.se for p in pairs], level)
 
 
-def _words(s: Stabilisation) -> str:
-    if s.step is None:
-        return "not yet" if s.earliest is None else f"not yet [{s.earliest}, -]"
+def _words(s: Stabilisation) -> tuple[str, str]:
+    """(step, its range) in words; "not yet" where the last KL is above the level."""
+    step = "not yet" if s.step is None else str(s.step)
     if s.earliest == s.latest:
-        return str(s.step)
-    return f"{s.step} [{s.earliest}, {'-' if s.latest is None else s.latest}]"
+        return step, "-"
+    early, late = ("-" if v is None else str(v) for v in (s.earliest, s.latest))
+    return step, f"{early} to {late if late != '-' else 'not yet'}"
+
+
+def _last(s: Stabilisation) -> tuple[str, str]:
+    return str(s.last_step), figure(s.last_kl)

@@ -11,14 +11,16 @@ from rich.console import RenderableType
 
 from kltui.analysis.embed import Method, scaled_coordinates
 from kltui.analysis.map import Map
+from kltui.analysis.point import Point
 from kltui.analysis.shape import AgainstNull
-from kltui.view.sections.context import PERPLEXITY, Context, label_of
+from kltui.view.sections.context import PERPLEXITY, Context, grid_of, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table
 from kltui.view.textplot import Frame, Series
 
 Array = NDArray[np.float64]
 HEIGHT = 24
+LABELS_MOST = 12
 MOST_WALKS, LEAST_WALKS = 20, 3
 _WALKED_VALUES = 40_000_000
 
@@ -116,18 +118,28 @@ def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
 
 
 def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
-    """One thread per run and variant, by step; one marker for each model without steps."""
+    """One thread per run and variant, by step; one marker for each model without steps (or for each type of many)."""
     series = []
     threaded: set[int] = set()
     for t in shown.trajectories():
         threaded |= set(t.rows)
         xy = xy_Kd[list(t.rows)]
         series.append(Series(t.label, xy[:, 0], xy[:, 1], slot=slots.get(t.label)))
-    for row, point in enumerate(shown.points):
-        if row not in threaded and point.layer is None:
-            label = label_of(point)
-            series.append(Series(label, xy_Kd[row, :1], xy_Kd[row, 1:2], line=False, slot=slots.get(label)))
+    alone = [k for k, p in enumerate(shown.points) if k not in threaded and p.layer is None]
+    labels = {k: label_of(shown.points[k]) for k in alone}
+    if len(set(labels.values())) > LABELS_MOST:  # told apart by type: so many names fit in no legend
+        labels = {k: _kind(shown.points[k]) for k in alone}
+    for label in dict.fromkeys(labels.values()):
+        xy = xy_Kd[[k for k in alone if labels[k] == label]]
+        slot = slots.get(label, len(slots) + len(series))
+        series.append(Series(label, xy[:, 0], xy[:, 1], line=False, slot=slot))
     return series
+
+
+def _kind(point: Point) -> str:
+    """The type of a model without steps, its variant, or the grid it is a point of."""
+    kind = grid_of(point.tags) or point.type or "other models"
+    return kind if point.quantization == "none" else f"{kind}+{point.quantization}"
 
 
 def _points(shown: Map, pictures: dict[Method, Array]) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from kltui.analysis.uncertainty import Ellipse
-from kltui.view.sections.context import Context, finals, label_of, thinned
+from kltui.view.sections.context import Context, finals, label_of, runs_first, thinned
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series
@@ -32,7 +32,7 @@ def uncertainty(ctx: Context) -> Section:
     shown = ctx.map.select(thinned(ctx.map, POINTS_MOST))
     ctx.narrate(f"{DRAWS} resampled maps of {len(shown)} points")
     xy, found = shown.error_ellipses("pca", draws=DRAWS)
-    last = finals(shown)
+    last = runs_first(shown, finals(shown))
     spread = math.sqrt(float(np.square(xy - xy.mean(axis=0)).sum(axis=1).mean()))
     blocks: list[RenderableType] = [_table(found, last[:ROWS_SHOWN], spread)]
     if len(last) > ROWS_SHOWN:
