@@ -32,7 +32,7 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
         assert case["tokens"] == sum(len(row) - 1 for row in endtoend.random_texts(8))
         # the reference sums in float32, which is off by about 1e-7 of a text's nats
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
-    assert report["cases"][2]["floor_seconds"] is None
+    assert all(case["floor_seconds"] > 0 for case in report["cases"])
 
 
 def test_table_names_machine_and_models(capsys):
