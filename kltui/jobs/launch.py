@@ -18,7 +18,7 @@ from kltui.store import JobRow
 from kltui.store.connection import explained
 from kltui.store.synced import write_synced
 
-NICE = 5
+NICE = 10
 
 # Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
 _started: list[int] = []

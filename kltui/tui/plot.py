@@ -39,6 +39,7 @@ class PlotPane(Pane):
         self._spots: Floats | None = None
         self._made_for: tuple[int, int] = (0, 0)
         self._strips: dict[int, Strip] = {}
+        self._y_labels: dict[int, str] = {}
         self._patches: dict[int, list[Patch]] = {}
 
     # -- what subclasses say --------------------------------------------------------------------
@@ -98,6 +99,7 @@ class PlotPane(Pane):
             self._planes = draw(self.scene, self.window, *size, self.kind, look.markers)
             self._spots = spots(self.scene, self.window, *size, self.kind)
             self._made_for, self._strips = size, {}
+            self._y_labels = self._make_y_labels(size[1])
             self._patches = self._make_patches()
         return True
 
@@ -130,25 +132,28 @@ class PlotPane(Pane):
 
     def _make_row(self, y: int) -> Strip:
         assert self._planes is not None
-        look = self.look
-        ground = look()
-        axis: list[Span] = [(self._y_label(y), look("faint")), (look.glyph("│", "|"), look("faint"))]
+        look, width = self.look, self._made_for[0]
+        ground, faint = look(), look("faint")
+        label = self._y_labels.get(y, " " * (Y_AXIS - 1))
+        axis: list[Span] = [(label, faint), (look.glyph("│", "|"), faint)]
         spans = [(t, ground if c < 0 else self.ink(c)) for t, c in self._planes.runs(y)]
-        row = strip_of(spans, self.plot_width, ground)
-        return Strip.join([strip_of(axis, Y_AXIS, ground), patched(row, self._patches.get(y, ()))])
+        patches = self._patches.get(y)
+        if not patches:
+            return strip_of([*axis, *spans], Y_AXIS + width, ground)
+        return Strip.join([strip_of(axis, Y_AXIS, ground), patched(strip_of(spans, width, ground), patches)])
 
     def ink(self, code: int) -> Style:
         """The style of a colour code."""
         series, shade = divmod(code, SHADES)
         return self.look(self.look.series(series, shade))
 
-    def _y_label(self, y: int) -> str:
+    def _make_y_labels(self, rows: int) -> dict[int, str]:
+        """By row: the label of the tick beside it."""
         assert self.window is not None
-        rows = self.plot_height
-        for place, label in self.window.y.ticks(max(2, rows // 5)):
-            if round((1 - place) * (rows - 1)) == y:
-                return fitted(label, Y_AXIS - 1, right=True)
-        return " " * (Y_AXIS - 1)
+        ticks = self.window.y.ticks(max(2, rows // 5))
+        return {
+            round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
+        }
 
     def _x_axis(self) -> list[Span]:
         assert self.window is not None

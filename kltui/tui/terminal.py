@@ -16,7 +16,6 @@ from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
-from textual.strip import Strip
 
 from kltui.safe import safe_text
 
@@ -64,11 +63,10 @@ class Frame:
 
     def _put(self, y: int, x: int, cells: int, new: list[Segment]) -> list[Segment]:
         """Puts a piece into a row and returns what was there before."""
-        row = Strip(self._rows[y])
-        known = row.cell_length >= x + cells
-        parts = [*row.crop(0, x), *new, *(row.crop(x + cells) if known else ())]
-        self._rows[y] = _merged(parts)
-        return _merged(row.crop(x, x + cells)) if known else []
+        left, rest = _cut(self._rows[y], x)
+        old, right = _cut(rest, cells)
+        self._rows[y] = _merged([*left, *new, *right])
+        return old if sum(_cells(s.text) for s in old) == cells else []
 
 
 Piece = tuple[int, int, int, Iterable[Segment]]
@@ -94,6 +92,23 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
         if (left, right) != (x, end) or strip.cell_length != right - left:
             strip = strip.crop(left - x, right - x)
         yield y, left, strip.cell_length, strip
+
+
+def _cells(text: str) -> int:
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def _cut(row: list[Segment], at: int) -> tuple[list[Segment], list[Segment]]:
+    """A row in two at a cell; a wide character in between gives way to blanks."""
+    for i, segment in enumerate(row):
+        cells = _cells(segment.text)
+        if cells > at:
+            if not at:
+                return row[:i], row[i:]
+            one, two = segment.split_cells(at)
+            return [*row[:i], one], [two, *row[i + 1 :]]
+        at -= cells
+    return row, []
 
 
 def _merged(strip: Iterable[Segment]) -> list[Segment]:
