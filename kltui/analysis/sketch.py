@@ -1,0 +1,78 @@
+"""Neighbours where K x K is too much: random projections find candidates, the whole vectors put them in order.
+
+Squared distances survive a projection to d random coordinates with a relative standard error of sqrt(2 / d)
+(Johnson and Lindenstrauss), whatever K and N; rows are sketched one by one, as they are scored.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui.analysis.kl import LN2
+from kltui.errors import KltuiError
+
+Rows = NDArray[np.float32]
+Index = NDArray[np.intp]
+BLOCK = 2048
+
+
+def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Rows:
+    """K x dims float32 whose squared distances estimate KL in bits/byte, without bias.
+
+    Rows come out the same whatever others are sketched with them: later checkpoints can join with the same `seed`.
+    """
+    L = np.asarray(L_KN)
+    if not np.isfinite(L).all():
+        raise KltuiError("vectors with unscored texts cannot be sketched", "leave those texts out first")
+    N = L.shape[1]
+    signs_Nd = np.random.default_rng(seed).integers(0, 2, (N, dims), dtype=np.int8) * np.float32(2) - 1
+    scale = 1.0 / math.sqrt(2.0 * N * mean_bytes * LN2 * dims)
+    out = np.empty((len(L), dims), np.float32)
+    for start in range(0, len(L), BLOCK):
+        rows = L[start : start + BLOCK]
+        centred = (rows - rows.mean(axis=1, dtype=np.float64, keepdims=True)).astype(np.float32)
+        out[start : start + BLOCK] = (centred @ signs_Nd) * np.float32(scale)
+    return out
+
+
+def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
+    """The n rows of S nearest to each of `rows_M` (M x n, nearest first), themselves left out, by blocked products."""
+    S = np.asarray(S_Kd, dtype=np.float32)
+    rows = np.asarray(rows_M, dtype=np.intp)
+    n = min(n, len(S) - 1)
+    S = S - S.mean(axis=0, dtype=np.float64).astype(np.float32)  # or fp32 loses small distances
+    square_K = np.einsum("kd,kd->k", S, S)
+    found = np.empty((len(rows), n), np.intp)
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        # |q|^2 is the same for a whole row of candidates: the order needs the rest only.
+        distance = square_K - 2.0 * (S[block] @ S.T)
+        distance[np.arange(len(block)), block] = np.inf
+        near = np.argpartition(distance, n - 1, axis=1)[:, :n]
+        order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
+        found[start : start + BLOCK] = np.take_along_axis(near, order, axis=1)
+    return found
+
+
+def reranked(L_KN: ArrayLike, rows_M: ArrayLike, candidates_Mc: Index, n: int) -> Index:
+    """The n of each row's candidates with the least KL by the whole vectors, nearest first (M x n).
+
+    `L_KN` may be a memory map: of each row only its own vector and its candidates' are read.
+    """
+    L = np.asarray(L_KN)
+    best = np.empty((len(candidates_Mc), min(n, candidates_Mc.shape[1])), np.intp)
+    for place, (row, candidates) in enumerate(
+        zip(np.asarray(rows_M, dtype=np.intp), candidates_Mc, strict=True)
+    ):
+        variance = (L[candidates] - L[row]).var(axis=1, dtype=np.float64)
+        best[place] = candidates[np.argsort(variance, kind="stable")[:n]]
+    return best
+
+
+def recall(truth_Mn: Index, found_Mc: Index) -> float:
+    """The share of the true neighbours that are among those found, over all rows."""
+    hits = sum(len(np.intersect1d(t, f)) for t, f in zip(truth_Mn, found_Mc, strict=True))
+    return hits / truth_Mn.size
