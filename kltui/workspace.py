@@ -105,11 +105,13 @@ class Workspace:
         return self._store.jobs.items(job_id)
 
     def vector_groups(self) -> list[VectorGroup]:
-        """Groups of final vectors that may share a map, the fullest (then newest) first."""
+        """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
         rows = [v for v in self._store.vectors.rows() if v.layer is None]
         counts = Counter((v.corpus_id, v.settings) for v in rows)
         newest = {(v.corpus_id, v.settings): v.id for v in rows}
-        order = sorted(counts, key=lambda g: (counts[g], newest[g]), reverse=True)
+        drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
+        whole = {c.id: c.sha256 not in drawn for c in self.corpora()} if drawn else {}
+        order = sorted(counts, key=lambda g: (whole.get(g[0], True), counts[g], newest[g]), reverse=True)
         return [
             VectorGroup(corpus_id, settings, counts[corpus_id, settings]) for corpus_id, settings in order
         ]

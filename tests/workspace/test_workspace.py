@@ -151,3 +151,21 @@ def test_weight_problems_are_told_and_cost_only_their_run(store: Store, tmp_path
         assert got["good@0", "good@1"] == 6.0
         assert not any(a.startswith("bad") for a, _ in got)
         assert len(ws.weight_problems) == 1 and ws.weight_problems[0].startswith("bad: ")
+
+
+def test_models_added_by_drawn_texts_never_outvote_the_map(store: Store) -> None:
+    add(store, checkpoint("old", 1))
+    add(store, checkpoint("old", 2))
+    small = Corpus(CORPUS.texts[:2])
+    with store.atomic():
+        corpus_id = store.corpora.add(small, "drawn")
+        store.records.put("draw", "ls-2", {"corpus": small.sha256})
+        for k in range(20):
+            cid = store.checkpoints.upsert(Checkpoint(f"added{k}", LocalSource(Path("/m"))))
+            store.checkpoints.set_weights(cid, f"a{k}")
+            values, n = np.arange(2.0) * k, np.ones(2, np.int32)
+            store.vectors.put(cid, corpus_id, None, {"weights": f"a{k}"}, "bos=auto", values, n, None)
+    with opened(store) as ws:
+        assert len(ws.map().text_bytes_N) == len(CORPUS)
+        assert ws.corpus().sha256 == CORPUS.sha256
+        assert len(ws.map(corpus=small.sha256)) == 20
