@@ -13,7 +13,7 @@ from kltui.view.tables import count, figure, table, with_error, words
 TEXTS_SHOWN = 10
 TEXTS_IN_DATA = 100
 DOMAINS_SHOWN = 12
-SNIPPET = 36
+SNIPPET = 100
 
 
 def drivers(ctx: Context) -> Section:
