@@ -62,7 +62,11 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` broken at spaces into lines of at most `width` cells; long words are cut."""
+    """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut."""
+    bare = text.lstrip(" ")
+    indent = " " * min(len(text) - len(bare), width // 2)
+    if indent and bare:
+        return [indent + line for line in wrapped(bare, width - len(indent))]
     lines, line = [], ""
     for word in safe_text(text).split(" "):
         while cell_len(word) > width > 0:

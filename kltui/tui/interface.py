@@ -76,6 +76,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.memory = memory or Memory(None)
         self.message, self.message_ink = "", "muted"
         self.under_way = ""
+        self.awaits_job = False
         self.screen_name = SCREENS[0]
         self.view: View | None = None
         self.left_running = 0
@@ -167,9 +168,17 @@ class KltuiApp(App[int], inherit_bindings=False):
         if key in ("ctrl+c", "ctrl+q"):
             self.do_quit()
             return
-        action = self.keymap.action(key, self.screen_name)
+        action = self.keymap.action(key, self.screen_name) or self._first_step(key)
         if action is not None:
             self.perform(action)
+
+    def _first_step(self, key: str) -> Action | None:
+        """In an empty workspace, what the welcome on every screen offers, done where it belongs."""
+        action = self.keymap.action(key, SCREENS[0])
+        if self.snapshot.rows or action is None or action.name not in ("add", "start"):
+            return None
+        self.show_screen(SCREENS[0])
+        return action
 
     def perform(self, action: Action) -> None:
         """Runs an action: by the focused pane, else the view, else the app."""
@@ -281,6 +290,8 @@ class KltuiApp(App[int], inherit_bindings=False):
             self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
         self.selection.keep(new.by_name)
         self.atlas.scored(new)
+        if new.jobs:
+            self.awaits_job = False
         if not self.selection.cursor and new.rows:
             self.selection.cursor = new.rows[0].name
         if self.view is not None:
@@ -289,10 +300,15 @@ class KltuiApp(App[int], inherit_bindings=False):
 
     def watch_closely(self) -> None:
         """Looks often for a while: a job was just started and will soon appear."""
+        self.awaits_job = True
         self._closely_until = asyncio.get_running_loop().time() + 30.0
+        if self.view is not None:
+            self.view.update_data()
 
     def _pause(self) -> float:
-        busy = bool(self.snapshot.active_jobs) or asyncio.get_running_loop().time() < self._closely_until
+        busy = asyncio.get_running_loop().time() < self._closely_until
+        self.awaits_job &= busy
+        busy |= bool(self.snapshot.active_jobs)
         return BUSY_SECONDS if busy else IDLE_SECONDS
 
     def reload_soon(self) -> None:

@@ -127,7 +127,8 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
     hints = (
         "A list of strings (.json), rows with a text field (.jsonl), a .txt, a folder of texts, or: demo",
     )
-    app.push_screen(prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints), answered)
+    prompt = prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints, paths=True)
+    app.push_screen(prompt, answered)
 
 
 def _source_complaint(source: str) -> str:
@@ -271,7 +272,10 @@ def _ask_folder(app: KltuiApp) -> None:
             _confirm_found(app, Path(text).expanduser().resolve())
 
     app.push_screen(
-        prompts.Prompt("Folder", "", check, hints=("A model folder, or a run folder.",)), answered
+        prompts.Prompt(
+            "Folder", "", check, hints=("A model folder, or a run folder; tab completes.",), paths=True
+        ),
+        answered,
     )
 
 

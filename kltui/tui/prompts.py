@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.style import Style
 from textual import events
@@ -10,6 +12,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.strip import Strip
+from textual.suggester import Suggester
 from textual.widgets import Input
 
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, strip_of, wrapped
@@ -46,6 +49,29 @@ class Title(Pane, can_focus=False):
         return strip_of(spans, self.size.width, look("text", "raised"))
 
 
+class PathSuggester(Suggester):
+    """Completes a path: the first folder entry, in order of name, that begins as what is written."""
+
+    def __init__(self) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The whole path that is meant, or None."""
+        return await asyncio.to_thread(completed, value)
+
+
+def completed(value: str) -> str | None:
+    """`value` completed to the first entry of its folder that begins so; folders end in a slash."""
+    head, slash, tail = value.rpartition("/")
+    folder = Path(f"{head}{slash}" or ".").expanduser()
+    try:
+        names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if p.name.startswith(tail))
+    except (OSError, RuntimeError):
+        return None
+    shown = [name for name in names if tail or not name.startswith(".")]
+    return f"{head}{slash}{shown[0]}" if shown and shown[0].isprintable() else None
+
+
 class Prompt(ModalScreen[str | None]):
     """One line to fill in at the foot of the screen; `check` returns a complaint or ""; None when left."""
 
@@ -56,9 +82,10 @@ class Prompt(ModalScreen[str | None]):
         check: Callable[[str], str] | None = None,
         changed: Callable[[str], None] | None = None,
         hints: Sequence[str] = (),
+        paths: bool = False,
     ) -> None:
         super().__init__()
-        self.question, self.value = question, value
+        self.question, self.value, self.paths = question, value, paths
         self.check, self.changed, self.hints = check, changed, hints
         self.heading = Title(question)
 
@@ -68,7 +95,8 @@ class Prompt(ModalScreen[str | None]):
             yield self.heading
             if self.hints:
                 yield Hints(self.hints)
-            line = Input(value=self.value, select_on_focus=False)
+            suggester = PathSuggester() if self.paths else None
+            line = Input(value=self.value, select_on_focus=False, suggester=suggester)
             line.cursor_blink = False
             yield line
 
@@ -90,10 +118,14 @@ class Prompt(ModalScreen[str | None]):
             self.dismiss(event.value)
 
     def on_key(self, event: events.Key) -> None:
-        """Leaves without an answer."""
+        """Takes up the path that is suggested, or leaves without an answer."""
         if event.key in ("escape", "ctrl+c"):
             event.stop()
             self.dismiss(None)
+        elif event.key == "tab":
+            event.stop()
+            event.prevent_default()
+            self.query_one(Input).action_cursor_right()
 
 
 class Hints(Pane, can_focus=False):

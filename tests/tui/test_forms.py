@@ -20,6 +20,7 @@ from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.tui.interface import KltuiApp
 from kltui.tui.job_form import merged
+from kltui.tui.prompts import completed
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -104,6 +105,31 @@ def test_settings_of_a_job_from_a_form() -> None:
         "scoring": {"layers": [0, 4], "tokens": True, "overlong": "window"},
         "engine": {},
     }
+
+
+def test_paths_are_completed(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "a\x1bb").write_text("")
+    (tmp_path / ".hidden").mkdir()
+    assert completed(f"{tmp_path}/r") == f"{tmp_path}/runs/"
+    assert completed(f"{tmp_path}/runs/t") == f"{tmp_path}/runs/tiny/"
+    assert completed(f"{tmp_path}/") == f"{tmp_path}/runs/"
+    assert (
+        completed(f"{tmp_path}/x") is completed("/nowhere/at/all") is completed(f"{tmp_path}/runs/") is None
+    )
+
+
+async def test_tab_takes_the_path_up(tmp_path: Path, until) -> None:
+    (tmp_path / "runs").mkdir()
+    app = KltuiApp(tmp_path / "ws")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", "enter")
+        await write(pilot, f"{tmp_path}/r")
+        await pilot.press("end")
+        await until(pilot, lambda: app.focused._suggestion)
+        await pilot.press("tab")
+        assert app.focused.value == f"{tmp_path}/runs/"
 
 
 async def test_lineage_is_edited_in_a_form(tmp_path: Path, until) -> None:

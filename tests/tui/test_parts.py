@@ -100,6 +100,7 @@ def test_fitted_and_wrapped() -> None:
     assert wrapped("one two three", 7) == ["one two", "three"]
     assert wrapped("abcdefgh", 3) == ["abc", "def", "gh"]
     assert wrapped("", 5) == [""]
+    assert wrapped("  one two", 6) == ["  one", "  two"]
 
 
 def test_strips_have_their_width_and_nothing_unprintable() -> None:

@@ -207,6 +207,40 @@ def test_tsne_in_its_own_process_tells_how_far_it_is() -> None:
     assert told == sorted(told) and len(told) > 5 and told[-1] <= 1.0
 
 
+async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, until, monkeypatch) -> None:
+    workspace = FakeWorkspace(scored=20)
+    app = make_app(workspace)
+    begun, go_on = [], asyncio.Event()
+
+    async def slow_tsne(scores: np.ndarray) -> np.ndarray:
+        begun.append(len(scores))
+        await go_on.wait()
+        return np.ascontiguousarray(scores[:, :2])
+
+    monkeypatch.setattr(app.atlas, "tsne", slow_tsne)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: begun == [20] and "PCA" in lines_of(app)[1])
+        workspace.count, workspace.change = 22, 2
+        await pilot.press("r")
+        await until(pilot, lambda: "22 checkpoints" in lines_of(app)[1])
+        assert begun == [20] and "PCA" in lines_of(app)[1]
+        go_on.set()
+        await until(pilot, lambda: begun == [20, 22] and "t-SNE  22 checkpoints" in lines_of(app)[1])
+
+
+async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(scored=3))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(
+            pilot, lambda: "PCA" in lines_of(app)[1] and "t-SNE from 5 checkpoints on" in text_of(app)
+        )
+        assert not app.message
+
+
 async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -293,6 +327,23 @@ async def test_an_empty_workspace_says_what_to_do_next(until, screen: int) -> No
         text = text_of(app)
         assert "kltui --demo" in text and "A   add checkpoints" in text
         assert f"{SCREENS[screen - 1].capitalize()}: " in text
+
+
+async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> None:
+    def nothing(_: Path) -> FakeWorkspace:
+        raise StoreError("there is no workspace here", "")
+
+    app = KltuiApp(Path("/workspaces/new"), opener=nothing)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("8")
+        assert "A   add checkpoints" in text_of(app)
+        await pilot.press("A")
+        await until(pilot, lambda: "Add checkpoints from" in text_of(app))
+        assert app.screen_name == "registry"
+        await pilot.press("escape")
+        app.watch_closely()
+        await until(pilot, lambda: "The job is starting." in text_of(app))
 
 
 @pytest.mark.parametrize("screen", range(3, 9))

@@ -26,7 +26,7 @@ Weights = Mapping[tuple[str, str], float]
 class WindowPlot(PlotPane):
     """D against tau for one start, both axes logarithmic, both spaces relative to their first distance."""
 
-    title = "Distance from the start"
+    title = "Distance from the start by lag τ, relative"
 
     def __init__(self) -> None:
         super().__init__(id="window-plot")

@@ -245,8 +245,6 @@ class JobsView(View):
 
     screen_name = "jobs"
     DEFAULT_CSS = """
-    JobsView JobList { height: 30%; min-height: 6; max-height: 12; }
-    JobsView JobList.-alone { height: 1fr; max-height: 100%; }
     JobsView JobItems { height: 1fr; }
     """
 
@@ -291,7 +289,7 @@ class JobsView(View):
         if self._gpu_task is None or self._gpu_task.done():
             self._gpu_task = asyncio.create_task(self._watch_gpus())
         self.items.display = bool(ids)
-        self.list.set_class(not ids, "-alone")
+        self.list.styles.height = "1fr" if not ids else max(5, min(12, len(ids) + 3))
         super().update_data()
 
     async def _watch_gpus(self) -> None:

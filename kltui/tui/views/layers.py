@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
 
 METHODS = ("adjacent", "threads")
-SAID = {"adjacent": "KL from the layer before", "threads": "threads (PCA)"}
+SAID = {"adjacent": "KL from the layer before, by layer", "threads": "threads (PCA)"}
 MOST_MODELS = 8
 
 

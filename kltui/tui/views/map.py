@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 METHODS = ("tsne", "pca", "mds")
 MOST_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
 REST_SECONDS = 0.15
+FEWEST_FOR_TSNE = 5
 TSNE_SAID = "t-SNE is being computed; PCA meanwhile"
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 
@@ -250,6 +251,8 @@ class MapView(View):
         self.method = "tsne"
         self.null_run = ""
         self.shape: AgainstNull | None = None
+        self._loading: object = None
+        self._stale = False
         self._near: tuple[str, list[tuple[str, KL]]] = ("", [])
         self.following = False
         self._asked: tuple[int, str, str] = (-1, "", "")
@@ -301,28 +304,58 @@ class MapView(View):
         self.legend.update_data()
 
     def _ask(self) -> None:
+        before = self._asked
         self._asked = (self.kl.atlas.version, self.method, self.null_run)
+        if self._loading is not None and self._asked[1:] == before[1:]:
+            # A t-SNE that is cut short by every new checkpoint would never be seen.
+            self._stale = True
+            if self.plot.drawn_method != "tsne":
+                self.run_worker(self._show_meanwhile(), group="map-pca", exclusive=True)
+            return
         self.run_worker(self._load(), group="map", exclusive=True)
 
+    async def _show_meanwhile(self) -> None:
+        with suppress(KltuiError):  # told when the picture itself is made
+            await self._show_pca()
+
+    async def _show_pca(self) -> None:
+        self.plot.show_map(*await self._picture("pca"), "pca", self.null_run)
+
     async def _load(self) -> None:
-        atlas = self.kl.atlas
-        atlas.progress = self._told_by_thread(asyncio.get_running_loop())
+        mine = self._loading = object()
+        self._stale = False
         try:
-            if self.method == "tsne" and (self.null_run or not atlas.has_picture("tsne")):
-                self._waiting(TSNE_SAID)
-                if self.plot.drawn_method != "tsne":
-                    self.plot.show_map(*await self._picture("pca"), "pca", self.null_run)
-            if self.method == "mds":
-                self._waiting("MDS is being computed")
-            self.plot.show_map(*await self._picture(self.method), self.method, self.null_run)
-            self.shape = await self._shape()
+            await self._draw()
         except KltuiError as error:
             self.plot.note = error.message
             self.kl.complain(error)
-        self._waiting("")
+        finally:
+            if self._loading is mine:
+                self._loading = None
         self._follow()
         self.legend.update_data()
         self._ask_near()
+        if self._stale:
+            self._ask()
+
+    async def _draw(self) -> None:
+        """Shows the map by the chosen method; by PCA while t-SNE is computed, and where there is too little for it."""
+        atlas, method = self.kl.atlas, self.method
+        atlas.progress = self._told_by_thread(asyncio.get_running_loop())
+        self._waiting("MDS is being computed" if method == "mds" else "")
+        if method == "tsne" and len(await atlas.map()) < FEWEST_FOR_TSNE:
+            method = "pca"
+            self.plot.waiting = f"t-SNE from {FEWEST_FOR_TSNE} checkpoints on"
+        if method == "tsne" and (self.null_run or not atlas.has_picture("tsne")):
+            self._waiting(TSNE_SAID)
+            if self.plot.drawn_method != "tsne":
+                await self._show_pca()
+        found, coordinates = await self._picture(method)
+        if not self._stale or self.plot.drawn_method == "tsne":
+            self.plot.show_map(found, coordinates, method, self.null_run)
+        self.shape = await self._shape()
+        if method == self.method:
+            self._waiting("")
 
     async def _picture(self, method: str) -> tuple[Map, Array]:
         atlas = self.kl.atlas

@@ -165,6 +165,8 @@ class ScaleView(View):
 
     def update_data(self) -> None:
         """Computes again where vectors have changed."""
+        self.pair_table.display = bool(self.table.rows)
+        self.table.styles.height = 13 if self.table.rows else "1fr"
         super().update_data()
         if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
             self._asked = self.kl.atlas.version
@@ -176,8 +178,7 @@ class ScaleView(View):
             self.table.rows = await self.kl.atlas.ask("scale", found.scale)
         except KltuiError as error:
             self.table.note = error.message
-        self.table.refresh()
-        self.place.update_data()
+        self.update_data()
         self.cursor_moved()
 
     async def _with_layers(self, found: Map) -> Map:

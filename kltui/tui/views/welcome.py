@@ -26,6 +26,8 @@ def welcome(app: KltuiApp) -> list[tuple[str, str]]:
     snapshot, name = app.snapshot, app.screen_name
     if not snapshot.loaded:
         return [("muted", "reading the workspace …")]
+    if app.awaits_job and not snapshot.jobs:
+        return [("accent", "The job is starting."), ("muted", "It appears here in a few seconds.")]
     if snapshot.rows and (snapshot.n_scored or name in ("registry", "jobs")):
         return []
     if snapshot.rows:
