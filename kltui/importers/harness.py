@@ -46,7 +46,8 @@ def read_samples(path: Path, model: str = "") -> Imported:
         Corpus(tuple(whole), record={"source": path.name, "format": "lm-eval"}) if len(whole) == n else None
     )
     name = model or path.parent.name.replace("__", "/")
-    return Imported((ImportedVector(lineage(name), loglik),), corpus, notes=tuple(notes))
+    vector = ImportedVector(lineage(name), loglik, source="lm-eval")
+    return Imported((vector,), corpus, notes=tuple(notes))
 
 
 def _loglik(row: dict[str, object], path: Path, number: int) -> float:

@@ -23,11 +23,15 @@ class ImportFormatError(KltuiError):
 
 @dataclass(frozen=True, eq=False)
 class ImportedVector:
-    """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32)."""
+    """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32).
+
+    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ.
+    """
 
     point: Point
     loglik: NDArray[np.float64]
     n_scored: NDArray[np.int32] | None = None
+    source: str = "imported"
 
 
 @dataclass(frozen=True, eq=False)

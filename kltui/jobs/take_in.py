@@ -14,7 +14,6 @@ from kltui.importers.read import read
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 
-SETTINGS = "source=imported"
 UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
 
 
@@ -83,13 +82,13 @@ def _put(store: Store, corpus_id: int, vector: ImportedVector, origin: Path) -> 
     weights = _weights(checkpoint.name)
     store.checkpoints.set_weights(cid, weights)
     digest = hashlib.sha256(vector.loglik.astype("<f8").tobytes()).hexdigest()
-    key = {"weights": weights, "source": "imported", "values": digest, "file": origin.name}
+    key = {"weights": weights, "source": vector.source, "values": digest, "file": origin.name}
     if p.layer is not None:
         key |= {"layer": str(p.layer), "layers": "some"}
     n_scored = vector.n_scored
     if n_scored is None:
         n_scored = np.full(len(vector.loglik), UNKNOWN_COUNT, np.int32)
-    store.vectors.put(cid, corpus_id, p.layer, key, SETTINGS, vector.loglik, n_scored, None)
+    store.vectors.put(cid, corpus_id, p.layer, key, f"source={vector.source}", vector.loglik, n_scored, None)
 
 
 def _unknown(store: Store, names: Iterable[str]) -> list[str]:

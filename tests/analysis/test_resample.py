@@ -15,6 +15,7 @@ from kltui.analysis.resample import (
     add_models,
     draw,
     draw_texts,
+    kl_to_map,
     resampled_coordinates,
     resampling_errors,
     sampling_probabilities,
@@ -166,3 +167,38 @@ def test_more_texts_smaller_ellipses() -> None:
     assert spreads[0] / spreads[1] == pytest.approx(math.sqrt(20), rel=0.35)
     with pytest.raises(KltuiError, match="no error ellipses"):
         resampled_pictures(L, size, method="mds")
+
+
+def counts(d: Draw, p_N: np.ndarray) -> np.ndarray:
+    return np.rint(d.weight**2 * d.n_drawn * p_N[d.index])
+
+
+@pytest.mark.parametrize("method", ["uniform", "ls", "kl"])
+def test_kl_to_a_map_is_unbiased_and_its_error_is_its_scatter(method: str) -> None:
+    L = heavy_tailed(8, 400)
+    new = L[:2] + np.random.default_rng(1).normal(size=(2, 400)) * np.exp(
+        np.random.default_rng(2).normal(0, 1, 400)
+    )
+    size = np.full(400, 500)
+    truth = kl_matrix(np.concatenate([L, new]), size)[8:, :8]
+    p = sampling_probabilities(double_centre(L), method)
+    values, errors = [], []
+    for seed in range(400):
+        d = draw(p, 150, seed)
+        found = kl_to_map(L[:, d.index], new[:, d.index], d, counts(d, p), 500.0)
+        values.append(found.value)
+        errors.append(found.se)
+    mean, scatter = np.mean(values, axis=0), np.std(values, axis=0)
+    np.testing.assert_allclose(mean, truth, atol=(4 * scatter / 20 + 0.02 * truth).max())
+    ratio = np.mean(errors, axis=0) / scatter
+    assert 0.75 < np.median(ratio) < 1.25
+
+
+def test_a_model_of_the_map_is_at_no_distance_from_itself() -> None:
+    L = heavy_tailed(5, 300)
+    p = sampling_probabilities(double_centre(L), "ls")
+    d = draw(p, 100)
+    found = kl_to_map(L[:, d.index], L[2:3, d.index] + 7.0, d, counts(d, p), 500.0)
+    assert found.value[0, 2] == pytest.approx(0.0, abs=1e-12)
+    assert found.se[0, 2] == pytest.approx(0.0, abs=1e-12)
+    assert (found.value[0, [0, 1, 3, 4]] > 0).all() and (found.se[0, [0, 1, 3, 4]] > 0).all()

@@ -61,10 +61,22 @@ def test_the_readme_names_only_options_that_exist() -> None:
     assert used and used <= options()
 
 
+def test_the_readme_tells_every_section_of_a_report() -> None:
+    from kltui.view.report import section_names
+
+    (table,) = re.findall(r"\| section \| shows \|\n(.*?)\n\n", README, re.DOTALL)
+    told = [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert told == section_names()
+
+
 def test_the_readme_s_job_file_is_a_job_file() -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     job = parse_job(tomllib.loads(text), "README")
     from kltui.registry import expand_revisions
+
+    (more,) = re.findall(r"```\n(\[\[interpolations\]\].*?)```", README, re.DOTALL)
+    (between,) = parse_job(tomllib.loads(f"{text}\n{more}"), "README").interpolations
+    assert len(between.others) == 2
 
     assert len(expand_revisions(job.models[0].revisions)) == 154
 

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command import Cli
 
 import kltui
@@ -55,3 +56,20 @@ def test_a_hostile_pickle_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
     done = cli("--import", "evil.pkl", "ws")
     assert done.returncode != 0
     assert "system" in done.stderr and not (tmp_path / "pwned").exists()
+
+
+def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
+    from kltui.errors import UsageError
+    from kltui.jobs.take_in import take_in
+
+    release(tmp_path)
+    samples = tmp_path / "their__model" / "samples_x.jsonl"
+    samples.parent.mkdir()
+    rows = [{"doc_id": i, "resps": [[f"{-9.5 - i}"]]} for i in range(40)]
+    samples.write_text("\n".join(map(json.dumps, rows)))
+    take_in([tmp_path / "loglik.pkl", tmp_path / "texts.json"], tmp_path / "ws", lambda line: None)
+    take_in([samples], tmp_path / "ws", lambda line: None)
+    with kltui.open(tmp_path / "ws") as ws:
+        assert len(ws.map()) == 28
+        with pytest.raises(UsageError, match="source is lm-eval or imported"):
+            ws.map(names=["pythia-410m@1000", "their/model"])
