@@ -35,7 +35,7 @@ PACKAGES = (
     "textual",
     "plotext",
 )
-EXTRAS = ("bitsandbytes", "accelerate")
+EXTRAS = {"bitsandbytes": "quant", "accelerate": "quant", "ray": "ray"}
 HUB_TIMEOUT_S = 4.0
 
 State = Literal["ok", "note", "wrong"]
@@ -66,11 +66,7 @@ def look(workspace: Path | None) -> Iterator[Finding]:
     yield Finding("kltui", "ok", f"{__version__} on Python {platform.python_version()}, {platform.machine()}")
     yield from _packages()
     yield from _core()
-    yield Finding(
-        "cores",
-        "ok",
-        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}",
-    )
+    yield from _devices()
     yield Finding("sqlite", "ok", sqlite3.sqlite_version)
     yield _terminal()
     yield _hub()
@@ -90,11 +86,12 @@ def _packages() -> Iterator[Finding]:
         yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "Install kltui again with pip.")
     absent = [name for name in EXTRAS if not _installed(name)]
     if absent:
+        extras = ", ".join(f"'kltui[{extra}]'" for extra in dict.fromkeys(EXTRAS[name] for name in absent))
         yield Finding(
             "extras",
             "note",
             f"not installed: {', '.join(absent)}",
-            "For quantised variants: pip install 'kltui[quant]'",
+            f"For quantised variants or for Ray: pip install {extras}",
         )
 
 
@@ -108,7 +105,7 @@ def _installed(name: str) -> bool:
 
 def _core() -> Iterator[Finding]:
     info = native.info()
-    described = ", ".join(f"{k} {v}" for k, v in info.items())
+    described = ", ".join(_told(name, value) for name, value in info.items() if name != "extension")
     if info.get("extension"):
         yield Finding("native core", "ok", described)
     else:
@@ -116,6 +113,21 @@ def _core() -> Iterator[Finding]:
             "native core", "wrong", "the compiled part is missing; numpy does its work, many times slower",
             "Install with a C++17 compiler at hand: pip install --force-reinstall kltui",
         )  # fmt: skip
+
+
+def _told(name: str, value: object) -> str:
+    words = "yes" if value is True else "no" if value is False else value
+    return f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, list) else words}"
+
+
+def _devices() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cores", "ok", f"{cores}")
+    info = native.info()
+    if info.get("cuda_extension"):
+        yield Finding("GPUs", "ok", f"{info.get('cuda_devices', 0)}")
+    else:
+        yield Finding("GPUs", "note", "not looked for: the CUDA part was not built", "torch may see some.")
 
 
 def _terminal() -> Finding:

@@ -17,6 +17,7 @@ from kltui.errors import KltuiError
 Rows = NDArray[np.float32]
 Index = NDArray[np.intp]
 BLOCK = 2048
+BLOCK_VALUES = 1 << 26  # of a block of distances: 256 MB
 
 
 def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Rows:
@@ -46,14 +47,15 @@ def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
     S = S - S.mean(axis=0, dtype=np.float64).astype(np.float32)  # or fp32 loses small distances
     square_K = np.einsum("kd,kd->k", S, S)
     found = np.empty((len(rows), n), np.intp)
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK]
+    step = max(1, min(BLOCK, BLOCK_VALUES // len(S)))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
         # |q|^2 is the same for a whole row of candidates: the order needs the rest only.
         distance = square_K - 2.0 * (S[block] @ S.T)
         distance[np.arange(len(block)), block] = np.inf
         near = np.argpartition(distance, n - 1, axis=1)[:, :n]
         order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1, kind="stable")
-        found[start : start + BLOCK] = np.take_along_axis(near, order, axis=1)
+        found[start : start + step] = np.take_along_axis(near, order, axis=1)
     return found
 
 
