@@ -224,7 +224,8 @@ def resume(app: KltuiApp, job: JobRow) -> None:
         except KltuiError as error:
             app.complain(error)
             return
-        app.say(f"job {job.id} goes on", "good")
+        again = "runs again: what is new or missing is scored" if job.status == "done" else "goes on"
+        app.say(f"job {job.id} {again}", "good")
         app.watch_closely()
 
     app.run_worker(again(), group="start")

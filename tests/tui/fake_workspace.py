@@ -207,5 +207,5 @@ def default_items(all_checkpoints: list[Checkpoint]) -> list[JobItemRow]:
         started = None if state == "queued" else now - 12.0
         ended = now if state in ("done", "failed") else None
         made.append(JobItemRow(c.name, state, "score", done, 500, done * 240, 120_000, started, ended,
-                               0 if state == "queued" else 1, error, hint, {"score_seconds": 9.5}, now))  # fmt: skip
+                               0 if state == "queued" else 1, error, hint, {"seconds_score": 9.5}, now))  # fmt: skip
     return made

@@ -21,7 +21,7 @@ from kltui.tui.memory import Memory
 from kltui.tui.selection import Selection
 from kltui.tui.table import Column, column_widths
 from kltui.tui.token_lines import TokenLine, colored_runs
-from kltui.tui.views.jobs import duration, rate
+from kltui.tui.views.jobs import duration, rate, time_left
 
 
 @pytest.mark.parametrize(
@@ -144,3 +144,14 @@ def test_tokens_are_laid_over_the_text() -> None:
     line = TokenLine(((2, 4), (4, 6), (7, 9)), np.zeros(3, dtype=np.float32))
     runs = colored_runs("abcdefghij", line, np.array([1.0, 2.0, 3.0]))
     assert runs == [("ab", None), ("cd", 1.0), ("ef", 2.0), ("g", None), ("hi", 3.0), ("j", None)]
+
+
+def test_time_left_leaves_out_what_was_stored_already() -> None:
+    job, _ = FakeWorkspace().jobs()
+    items = FakeWorkspace().job_items(2)
+    assert [i.status for i in items] == ["done"] * 3 + ["running", "failed"] + ["queued"] * 3
+    assert time_left(job, items) == pytest.approx(12 * (3 + 1 - 210 / 500))
+    kept = [replace(i, stats={}, started=1.0) if i.status == "done" else i for i in items]
+    assert time_left(job, kept) == pytest.approx(12 * 500 / 210 * (3 + 1 - 210 / 500))
+    two = [replace(i, status="running") if i.status == "failed" else i for i in items]
+    assert time_left(job, two) == pytest.approx(12 * (3 + 2 - 210 / 500) / 2)

@@ -13,6 +13,7 @@ from screen_text import lines_of, text_of
 
 from kltui.errors import StoreError
 from kltui.tui.actions import SCREENS
+from kltui.tui.export import rows_of
 from kltui.tui.interface import KltuiApp
 from kltui.tui.memory import Memory
 
@@ -448,6 +449,25 @@ async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_
             await pilot.press("e", *kind, "enter")
             await until(pilot, lambda tail=tail: list((tmp_path / "exports").glob(f"*.{tail}")))
         assert "setting,published,median" in next((tmp_path / "exports").glob("*.csv")).read_text()
+
+
+@pytest.mark.parametrize(
+    ("screen", "titles"),
+    [("1", "name"), ("2", "checkpoint"), ("3", "name"), ("4", "run"), ("5", "a"), ("6", "text"), ("7", "model"),
+     ("8", "setting")],
+)  # fmt: skip
+async def test_every_view_exports_its_rows(
+    make_app: MakeApp, until, monkeypatch, screen: str, titles: str
+) -> None:
+    app = make_app()
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(130, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny@100", "tiny@200"
+        await pilot.press(screen)
+        await until(pilot, lambda: len(rows_of(app)) > 1)
+        rows = rows_of(app)
+        assert rows[0][0] == titles and {len(r) for r in rows} == {len(rows[0])}
 
 
 async def test_copy_goes_through_osc_52(make_app: MakeApp, until, monkeypatch) -> None:

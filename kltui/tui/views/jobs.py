@@ -186,7 +186,7 @@ class JobItems(Table):
             Cell(self._bar(item), ink),
             Cell(rate(item.texts_per_s) if item.status in ("running", "done") else ""),
             Cell(rate(item.tokens_per_s) if item.status in ("running", "done") else ""),
-            Cell(duration(item.seconds) if item.seconds and item.status != "queued" else "", "muted"),
+            Cell(duration(spent(item)) if spent(item) and item.status != "queued" else "", "muted"),
             Cell(item.error, "bad"),
         ]
 
@@ -225,19 +225,28 @@ def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
     return min(1.0, (job.done + job.failed + part) / job.total) if job.total else 0.0
 
 
+def spent(item: JobItemRow) -> float:
+    """Seconds that a checkpoint took or has taken so far; 0 for one that was stored already and not scored again."""
+    kept = item.status == "done" and not item.stats.get("seconds_score")
+    return 0.0 if kept else item.seconds
+
+
 def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
-    """Seconds that a running job will still take at the pace of its finished checkpoints; 0 when unknown."""
+    """Seconds that a running job will still take at the pace of its finished checkpoints; 0 when unknown.
+
+    As many checkpoints as are under way now are taken to be scored at once from here on.
+    """
     if job.status != "running" or not items:
         return 0.0
-    spent = [i.seconds for i in items if i.status == "done" and i.seconds > 0]
-    running = [i for i in items if i.status == "running" and i.texts_done]
-    if not spent:
-        spent = [i.seconds * i.texts_total / i.texts_done for i in running]
-    if not spent:
+    taken = [s for i in items if i.status == "done" and (s := spent(i)) > 0]
+    running = [i for i in items if i.status == "running"]
+    if not taken:
+        taken = [i.seconds * i.texts_total / i.texts_done for i in running if i.texts_done]
+    if not taken:
         return 0.0
     waiting = sum(i.status == "queued" for i in items)
-    under_way = sum(1 - i.texts_done / max(1, i.texts_total) for i in items if i.status == "running")
-    return (waiting + under_way) * sum(spent) / len(spent)
+    under_way = sum(1 - i.texts_done / max(1, i.texts_total) for i in running)
+    return (waiting + under_way) * sum(taken) / len(taken) / max(1, len(running))
 
 
 class JobsView(View):
@@ -356,13 +365,23 @@ class JobsView(View):
         self.kl.say("asked to pause after this checkpoint" if what == "pause" else "asked to stop")
         self.kl.reload_soon()
 
+    def csv_rows(self) -> list[list[object]]:
+        """The checkpoints of the job under the cursor."""
+        rows: list[list[object]] = [
+            ["checkpoint", "status", "texts_done", "texts_total", "tokens_done", "seconds", "error", "hint"]
+        ]
+        return rows + [
+            [i.name, i.status, i.texts_done, i.texts_total, i.tokens_done, spent(i), i.error, i.hint]
+            for i in self.items.rows
+        ]
+
     def copied(self) -> str:
         """The log's path, or the failed checkpoint's error."""
         items = self.items.rows
         if self.focus_pane is self.items and items and items[self.items.cursor].error:
             item = items[self.items.cursor]
             return f"{item.name}: {item.error} {item.hint}"
-        return str(self.list.job.log) if self.list.job else ""
+        return str(self.list.job.log) if self.list.job and self.list.job.log.name else ""
 
 
 def log_tail(job: JobRow) -> list[str]:

@@ -67,7 +67,7 @@ class LayersPlot(PlotPane):
         else:
             self._show_threads(found)
 
-    def _layers(self, found: Map) -> list[list[int]]:
+    def layer_rows(self, found: Map) -> list[list[int]]:
         """Rows of each model's lens vectors by depth, the final vector last."""
         made = []
         for model in self.models:
@@ -84,7 +84,7 @@ class LayersPlot(PlotPane):
 
         xy: list[tuple[float, float]] = []
         lines, names, self._said, self._ends = [], [], [], []
-        for series, rows in enumerate(self._layers(found)):
+        for series, rows in enumerate(self.layer_rows(found)):
             start = len(xy)
             for a, b in pairwise(rows):
                 kl = found.pair_rows(a, b)
@@ -107,7 +107,7 @@ class LayersPlot(PlotPane):
 
         from kltui.view.scene import Scene, threads
 
-        rows = self._layers(found)
+        rows = self.layer_rows(found)
         lines = list(enumerate(rows))
         code_n, segments = threads(lines, len(found))
         xy = np.ascontiguousarray(found.coordinates("pca"), dtype=np.float64)
@@ -230,6 +230,18 @@ class LayersView(View):
                 [("space selects", look("muted"))],
             ]
         return lines
+
+    def csv_rows(self) -> list[list[object]]:
+        """KL between neighbouring layers of the models in view."""
+        found, plot = self.plot.map, self.plot
+        if found is None:
+            return []
+        rows: list[list[object]] = [["model", "from", "to", "kl_bits_per_byte", "se"]]
+        for model, layers in zip(plot.models, plot.layer_rows(found), strict=True):
+            for a, b in pairwise(layers):
+                kl = found.pair_rows(a, b)
+                rows.append([model, found.names[a], found.names[b], kl.value, kl.se])
+        return rows
 
 
 VIEW = LayersView

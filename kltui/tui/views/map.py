@@ -67,7 +67,7 @@ class MapPlot(PlotPane):
         same = method == self.drawn_method and self.map is not None and len(found) == len(self.map)
         same = same and null_run == self.null_run
         self.null_run = null_run
-        self.map, self.drawn_method, self._coordinates = found, method, coordinates
+        self.map, self.drawn_method, self.coordinates = found, method, coordinates
         self._draw(keep_window=same)
         self.go_to(self.kl.selection.cursor)
 
@@ -88,11 +88,11 @@ class MapPlot(PlotPane):
                 lines.append((number.get(t.run, 0), rows))
                 self._ends.append((rows[-1], t.label))
         lines += self._loose(keep)
-        walk = range(len(self.map), len(self._coordinates))
+        walk = range(len(self.map), len(self.coordinates))
         if walk and self._null_base not in self.hidden:
             lines.append((number.get(self._null_base, 0), walk))
-        code_n, segments = threads(lines, len(self._coordinates))
-        xy = np.ascontiguousarray(self._coordinates, dtype=np.float64)
+        code_n, segments = threads(lines, len(self.coordinates))
+        xy = np.ascontiguousarray(self.coordinates, dtype=np.float64)
         scene = Scene(xy, code_n, segments, n_points=len(self.map))
         self.show(scene, self.map.names, keep_window=keep_window)
 
@@ -132,8 +132,8 @@ class MapPlot(PlotPane):
             (row, safe_text(label, 24), look(look.series(number.get(self.map.points[row].run, 0))))
             for row, label in self._ends
         ]
-        if len(self._coordinates) > len(self.map):
-            made.append((len(self._coordinates) - 1, "random walk", look("muted")))
+        if len(self.coordinates) > len(self.map):
+            made.append((len(self.coordinates) - 1, "random walk", look("muted")))
         return made
 
     def marks(self) -> list[tuple[int, str, Style]]:
@@ -475,8 +475,18 @@ class MapView(View):
             )
         return lines
 
-    def do_add(self) -> None:
-        self.kl.show_screen("registry")
+    def csv_rows(self) -> list[list[object]]:
+        """Every checkpoint in the picture with its place; a random walk's points are numbered."""
+        plot = self.plot
+        if plot.map is None:
+            return []
+        rows: list[list[object]] = [["name", "method", "x", "y"]]
+        walk = [f"{plot.null_run}~null {i}" for i in range(len(plot.coordinates) - len(plot.map))]
+        names = [*plot.map.names, *walk]
+        return rows + [
+            [name, plot.drawn_method, float(x), float(y)]
+            for name, (x, y) in zip(names, plot.coordinates, strict=True)
+        ]
 
     def copied(self) -> str:
         """The point's name."""

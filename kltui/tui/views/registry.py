@@ -84,6 +84,20 @@ class RegistryView(View):
         look = self.look
         return [[(f"{k:<12}", look("muted")), (v, look("text"))] for k, v in facts if v]
 
+    def csv_rows(self) -> list[list[object]]:
+        """The checkpoints that pass the filter."""
+        rows: list[list[object]] = [
+            ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
+             "layers", "source", "error"]
+        ]  # fmt: skip
+        for row in filter(self.kl.filter, self.kl.snapshot.rows):
+            c = row.checkpoint
+            rows.append(
+                [row.name, c.run, c.step, c.quantization, c.seed, c.size, c.type, c.parent, " ".join(c.tags),
+                 row.status, row.mean_loglik, row.layers, str(c.source), row.error]
+            )  # fmt: skip
+        return rows
+
     def do_add(self) -> None:
         jobs_start.add_models(self.kl)
 
