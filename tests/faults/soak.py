@@ -1,14 +1,16 @@
-"""An endless job under endless faults: `python tests/faults/soak.py --minutes 60 [--folder DIR] [--seed 1]`.
+"""An endless job under endless faults: `python tests/faults/soak.py --minutes 60 [--pause 1] [--folder DIR] [--seed 1]`.
 
 Every round makes a job over light checkpoints and gives it lives, each ended by something else: kill -9 at a random
 moment, SIGTERM, ctrl-C, a full disk (RLIMIT_FSIZE), a worker killed, or nothing. After every life all vectors stored are
 compared bit for bit with the truth, and everything acknowledged so far must be there. A round ends when its job is
-complete; its workspace must then hold every vector. Counts at the end; exit code 1 if anything was lost or wrong.
+complete; its workspace must then hold every vector. Counts at the end, or at ctrl-C; exit code 1 if anything was lost or
+wrong. Runs at the lowest priority; `--pause` leaves the machine to others between lives.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -26,13 +28,14 @@ from fault_kit import behave, command, ends, light_env, truths, vectors, write_j
 
 FATES = ("kill", "kill", "kill", "terminate", "interrupt", "disk full", "worker killed", "none")
 CHECKPOINTS = 60
+FAULTS = ("vectors wrong", "vectors lost", "stores unreadable", "tracebacks", "lives that hung")
 
 
 class Soak:
     """One run of the soak: what happened, counted."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.chance = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, pause_s: float) -> None:
+        self.folder, self.chance, self.pause_s = folder, random.Random(seed), pause_s
         self.counts: Counter[str] = Counter()
 
     def round(self, until: float) -> None:
@@ -46,7 +49,7 @@ class Soak:
             out = self.life(job)
             told = {name for name, end in ends(out).items() if end["status"] == "done"}
             acknowledged |= told
-            stored = vectors(self.folder / "ws")
+            stored = self.stored()
             self.counts["vectors acknowledged"] += sum(not e.get("kept") for e in ends(out).values())
             self.counts["vectors compared"] += len(stored)
             self.counts["vectors wrong"] += sum(value != right[name] for name, value in stored.items())
@@ -54,8 +57,18 @@ class Soak:
             complete = len(stored) == len(right)
         self.counts["jobs completed"] += complete
 
+    def stored(self) -> dict[str, bytes]:
+        """What the workspace holds; nothing, and counted, where it cannot be read."""
+        try:
+            return vectors(self.folder / "ws")
+        except Exception as error:
+            self.counts["stores unreadable"] += 1
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return {}
+
     def life(self, job: Path) -> str:
         """The events of one life, ended by a random fate."""
+        time.sleep(self.pause_s)
         fate = self.chance.choice(FATES)
         self.counts[f"lives: {fate}"] += 1
         if fate == "worker killed":
@@ -90,21 +103,38 @@ def main() -> int:
         description="Random kills, full disks and resumes; see the module's words."
     )
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between lives")
     parser.add_argument("--seed", type=int, default=os.getpid())
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="kltui-soak-"))
-    soak = Soak(folder, arguments.seed)
+    soak = Soak(folder, arguments.seed, arguments.pause)
+    os.nice(19)
     started = time.monotonic()
-    while time.monotonic() < started + arguments.minutes * 60:
-        soak.round(started + arguments.minutes * 60)
-    print(f"{(time.monotonic() - started) / 60:.1f} minutes, seed {arguments.seed}")
-    for what in sorted(soak.counts):
-        print(f"{soak.counts[what]:8d}  {what}")
-    faults = ("vectors wrong", "vectors lost", "tracebacks", "lives that hung")
-    if arguments.folder is None:
-        shutil.rmtree(folder)
-    return int(any(soak.counts[f] for f in faults))
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.monotonic() < started + arguments.minutes * 60:
+            soak.round(started + arguments.minutes * 60)
+    return tell(
+        soak.counts, (time.monotonic() - started) / 60, arguments.seed, folder, arguments.folder is None
+    )
+
+
+def tell(counts: Counter[str], minutes: float, seed: int, folder: Path, passing: bool) -> int:
+    """Prints the counts, the sum of them in the last line; 1 where something was lost or wrong, else 0."""
+    for what in sorted(counts):
+        print(f"{counts[what]:8d}  {what}")
+    lives = sum(n for what, n in counts.items() if what.startswith("lives: "))
+    bad = sum(counts[f] for f in FAULTS)
+    if passing and not bad:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif bad:
+        print(f"the last workspace is kept: {folder}")
+    print(
+        f"soak of {minutes:.1f} minutes, seed {seed}: {lives} lives, {counts['jobs completed']} jobs completed, "
+        f"{counts['vectors acknowledged']} vectors acknowledged, {counts['vectors compared']} comparisons, "
+        f"{counts['vectors wrong']} wrong, {counts['vectors lost']} lost, {bad} faults in all"
+    )
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
