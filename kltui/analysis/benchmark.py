@@ -76,7 +76,7 @@ def predict(
     n_groups = len(set(group))
     if n_groups < FOLDS:
         raise KltuiError(
-            f"{int(known.sum())} models of {n_groups} types have a score",
+            f"{int(known.sum())} models of {n_groups} type{'s' * (n_groups != 1)} have a score",
             f"folds are grouped by type: give scores for models of {FOLDS} or more types",
         )
     x, y = rotate(np.asarray(Q_KN, dtype=np.float64)[known]), score[known]

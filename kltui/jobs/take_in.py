@@ -42,7 +42,8 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
             strangers = _unknown(store, found.scores)
     finally:
         store.close()
-    narrate(f"{len(found.vectors)} vectors over {found.n_texts} texts, {distances} weight distances")
+    if found.vectors or distances:
+        narrate(f"{len(found.vectors)} vectors over {found.n_texts} texts, {distances} weight distances")
     if found.scores:
         narrate(f"benchmark scores of {len(found.scores)} models")
     if strangers:

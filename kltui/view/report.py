@@ -103,13 +103,14 @@ def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
 
 def _provenance(ctx: Context) -> dict[str, object]:
     """What the numbers rest on: the corpus, what all keys share, and the stored vector behind every name."""
-    record = ctx.map.record
+    record, held = ctx.map.record, set(ctx.raw.names)
     return {
         "saved_map": ctx.choice.saved,
         "key": {k: v for k, v in record.items() if k not in ("preprocess", "map")},
         "vectors": {
             name: {"id": row.id, "weights": row.weights, "created": row.created}
             for name, row in ctx.vectors.items()
+            if row.layer is not None or name in held
         },
     }
 

@@ -77,7 +77,7 @@ def test_models_without_a_score_are_left_out() -> None:
     found = predict(Q, mean, score, groups, seeds=[0])
     assert found.n_models == 58
     assert np.isnan(found.predicted[0, [3, 30]]).all()
-    with pytest.raises(KltuiError, match="of 1 types"):
+    with pytest.raises(KltuiError, match="of 1 type "):
         predict(Q, mean, score, ["same"] * 60)
 
 

@@ -206,7 +206,7 @@ def test_scores_of_too_few_types_say_what_is_needed(builder: Builder) -> None:
         builder.store.benchmark_scores.put({f"m{i}": {"arc": 30.0 + i} for i in range(3)})
     with builder.open() as ws:
         found = section(ws, "benchmark")
-        assert found["status"] == "missing" and "3 models of 1 types" in found["message"]
+        assert found["status"] == "missing" and "3 models of 1 type " in found["message"]
         assert "5 or more types" in found["hint"]
         assert section(ws, "leakage")["status"] == "shown"
 
@@ -349,3 +349,18 @@ def test_a_saved_map_whose_vectors_are_gone_says_so(builder: Builder) -> None:
 def test_sections_of_the_catalogue_are_all_tried_here(data: dict) -> None:
     assert list(data["sections"]) == section_names()
     assert not math.isnan(data["sections"]["overview"]["noise_floor_bits_per_byte"])
+
+
+def test_keys_that_differ_on_one_map_are_told(builder: Builder) -> None:
+    builder.run("tiny", (0, 10))
+    corpus = builder.corpus_id
+    with builder.store.atomic():
+        cid = builder.store.checkpoints.upsert(builder.checkpoint("newer"))
+        builder.store.checkpoints.set_weights(cid, "w")
+        key = {"weights": "w", "torch": "9.9"} | dict(part.split("=") for part in SETTINGS.split())
+        values, n = builder.base_N * 1.1, np.ones(builder.n_texts, np.int32)
+        builder.store.vectors.put(cid, corpus, None, key, SETTINGS, values, n, None)
+    with builder.open() as ws:
+        notes = section(ws, "overview")["notes"]
+    assert any("differ in torch (none or 9.9)" in note for note in notes)
+    assert not any("differ in weights" in note or "differ in dtype" in note for note in notes)

@@ -32,11 +32,12 @@ def interpolation(ctx: Context) -> Section:
     data = []
     for name, rows in grids.items():
         found = _grid(ctx.map, rows)
-        blocks += _blocks(ctx.map, name, rows, found)
+        blocks += _blocks(ctx, name, rows, found)
         data.append(_data(ctx.map, name, rows, found))
     notes = (
         "weights at (a, b): (1 - a - b) base + a first + b second; KL to the base in bits/byte, loss in bits/byte"
         " (arXiv 2502.16173)",
+        f"{ctx.floor_words}; below it: *",
         ctx.basis,
     )
     return Section(
@@ -72,26 +73,29 @@ def _number(point: Point, name: str) -> float:
 
 
 def _blocks(
-    shown: Map, name: str, rows: list[int], found: dict[Place, tuple[int, KL | None]]
+    ctx: Context, name: str, rows: list[int], found: dict[Place, tuple[int, KL | None]]
 ) -> list[RenderableType]:
+    shown = ctx.map
     base, *others = _parts(shown.points[rows[0]])
     blocks: list[RenderableType] = [words(f"{name}: base {base}, a: {', b: '.join(others)}")]
     across, down = sorted({a for a, _ in found}), sorted({b for _, b in found})
     for title, value in (("KL", _kl_of), ("loss", _loss_of)):
         cells = []
         for b in down:
-            shown_values = [value(shown, *found[a, b]) if (a, b) in found else "-" for a in across]
+            shown_values = [value(ctx, *found[a, b]) if (a, b) in found else "-" for a in across]
             cells.append([f"b = {b:g}", *shown_values])
         blocks.append(table([title, *(f"a = {a:g}" for a in across)], cells, tight=True))
     return blocks
 
 
-def _kl_of(_shown: Map, _row: int, kl: KL | None) -> str:
-    return "-" if kl is None else figure(kl.value)
+def _kl_of(ctx: Context, _row: int, kl: KL | None) -> str:
+    if kl is None:
+        return "-"
+    return f"{figure(kl.value)}{'*' if kl.value < ctx.floor else ''}"
 
 
-def _loss_of(shown: Map, row: int, _kl: KL | None) -> str:
-    return figure(bits_per_byte(shown.loglik_KN[row], shown.text_bytes_N)[0])
+def _loss_of(ctx: Context, row: int, _kl: KL | None) -> str:
+    return figure(bits_per_byte(ctx.map.loglik_KN[row], ctx.map.text_bytes_N)[0])
 
 
 def _data(

@@ -17,6 +17,8 @@ FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
 # Parts of a map's record that are not settings of the scoring.
+# They differ with the variant or the layer, which the names tell.
+_HARMLESS = {"file", "lens", "bitsandbytes", "torchao", "accelerate"}
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map"}
 
 
@@ -62,6 +64,11 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         return {}, [error.message + (f": {error.hint}" if error.hint else "")]
     key = {k: v for k, v in record.items() if k not in _NOT_KEYS}
     notes = [ctx.floor_words]
+    notes += [
+        f"these vectors differ in {k} ({_value(v)}): a part of their KL may come from that"
+        for k, v in key.items()
+        if isinstance(v, list) and k not in _HARMLESS
+    ]
     others = ctx.ws.vector_groups()[1:]
     if others:
         n = sum(g.n_checkpoints for g in others)
