@@ -129,16 +129,18 @@ class Context:
     @cached_property
     def layered(self) -> Map:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
-        every, exclude = self.ws.map(layers=True), set(self.choice.preparation.exclude)
+        exclude = set(self.choice.preparation.exclude)
         if not self.choice.saved and not exclude:
-            return every
-        held = set(self.raw.names)
-        return every.select(
-            [
-                k
-                for k, p in enumerate(every.points)
-                if (p.name in held if p.layer is None else {p.run, p.base}.isdisjoint(exclude))
-            ]
+            return self.ws.map(layers=True)
+        held, record = set(self.raw.names), self.whole.record
+        names = [
+            row.name
+            for row in self.rows
+            if row.name in held
+            or (row.layers and {row.checkpoint.run, row.checkpoint.base_name}.isdisjoint(exclude))
+        ]
+        return self.ws.map(
+            names=names, layers=True, corpus=str(record["corpus"]), settings=str(record["settings"])
         )
 
     @cached_property
@@ -182,6 +184,17 @@ class Context:
         if p.separate:
             return self.layered.scale(apart=self.apart)
         return (self.layered if p.mode == "none" else self.map).scale()
+
+    @cached_property
+    def prepared_apart(self) -> dict[str, tuple[object, str]]:
+        """(record, words) of each group prepared alone; the groups themselves are let go, for they are large."""
+        _ = self.scale_rows
+        told = {
+            group: (m.record["preprocess"], f"{group} runs: {preparation(m)}; {corpus_words(m)}")
+            for group, m in self.apart.items()
+        }
+        del self.apart
+        return told
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:

@@ -16,9 +16,9 @@ from kltui.view.tables import count, figure, table, words
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
-# Parts of a map's record that are not settings of the scoring.
-# They differ with the variant or the layer, which the names tell.
+# These differ with the variant or the layer, which the names tell.
 _HARMLESS = {"file", "lens", "bitsandbytes", "torchao", "accelerate"}
+# Parts of a map's record that are not settings of the scoring.
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map"}
 
 

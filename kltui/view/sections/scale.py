@@ -38,14 +38,14 @@ def scale(ctx: Context) -> Section:
         {
             "unit": "bits/byte",
             "settings": _data(rows),
-            "prepared_apart": {group: m.record["preprocess"] for group, m in ctx.apart.items()},
+            "prepared_apart": {group: record for group, (record, _) in ctx.prepared_apart.items()},
         },
     )
 
 
 def _basis(ctx: Context, used: Map) -> str:
-    if ctx.apart:
-        parts = [f"{group} runs: {preparation(m)}; {corpus_words(m)}" for group, m in ctx.apart.items()]
+    if ctx.prepared_apart:
+        parts = [words for _, words in ctx.prepared_apart.values()]
         return f"prepared apart, as published: {'; '.join(parts)}; all else raw"
     if ctx.preprocess != "none":
         return f"{ctx.basis}; lens vectors have no preprocessing and are left out"
