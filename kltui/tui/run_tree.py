@@ -148,7 +148,7 @@ class RunTree(Table):
         """Takes the shared cursor along."""
         line = self.line
         self.rests_on_run = line is not None and line.row is None
-        if line is not None and line.row is not None:
+        if line is not None and line.row is not None and line.row.name != self.kl.selection.cursor:
             self.kl.set_cursor(line.row.name)
         elif self.kl.view is not None:
             self.kl.view.cursor_moved()

@@ -17,20 +17,22 @@ from textual.pilot import Pilot
 from kltui.errors import StoreError
 from kltui.tui.interface import KltuiApp
 
-SHOTS = [
-    ("registry", "", (80, 24)),
-    ("registry", "j j a j b space", (120, 40)),
-    ("jobs", "2", (80, 24)),
-    ("jobs", "2", (120, 40)),
-    ("map", "3", (80, 24)),
-    ("map", "3 ] ] ]", (120, 40)),
-    ("map", "3", (200, 60)),
-    ("diffusion", "4", (120, 40)),
-    ("matrix", "5 j l l", (120, 40)),
-    ("compare", "a j j b c", (120, 40)),
-    ("layers", "7", (80, 24)),
-    ("scale", "8 j", (120, 40)),
+KEYS = {
+    "registry": "j j a j b space",
+    "jobs": "2",
+    "map": "3 ] ] ]",
+    "diffusion": "4",
+    "matrix": "5 j l l",
+    "compare": "a j j b c",
+    "layers": "7",
+    "scale": "8 j",
+}
+SIZES = ((80, 24), (120, 40), (200, 60))
+SHOTS = [(name, keys, size) for name, keys in KEYS.items() for size in SIZES]
+SHOTS += [
     ("help", "question_mark", (80, 24)),
+    ("lineage", "E", (80, 24)),
+    ("job", "s e", (120, 40)),
 ]
 
 

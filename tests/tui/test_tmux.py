@@ -25,7 +25,8 @@ class Pane:
         line = (
             f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PACKAGE} {shlex.join(command)}; echo ENDED $?; sleep 60"
         )
-        self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), line)
+        size = ("-x", str(width), "-y", str(height))
+        self.tmux("-f", "/dev/null", "new-session", "-d", "-c", str(tmp), *size, line)
 
     def tmux(self, *arguments: str) -> str:
         done = subprocess.run(

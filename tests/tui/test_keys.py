@@ -1,0 +1,214 @@
+"""Every key of every screen in tmux, on the real program: what is pressed, and what a person then reads."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from terminal import HERE
+from test_tmux import Pane
+
+from kltui.tui.actions import ACTIONS, PLOTS, SCREENS
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+# By screen: (keys as tmux names them, what must then be shown). Keys go one after another into one program.
+STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
+    "registry": [
+        ("1", ("84 checkpoints", "▾ ● tiny", "Details")),
+        ("j", ("● tiny@1 ", "name        tiny@1")),
+        ("Down", ("name        tiny@2",)),
+        ("k", ("name        tiny@1",)),
+        ("Up", ("name        tiny@0",)),
+        ("]", ("name        tiny@1",)),
+        ("[", ("name        tiny@0",)),
+        ("h", ("checkpoints 21",)),
+        ("Enter", ("▸ ● tiny",)),
+        ("l", ("▾ ● tiny",)),
+        ("Right", ("▾ ● tiny",)),
+        ("G", ("name        tuned@40", "why it failed")),
+        ("Home", ("checkpoints 21",)),
+        ("End", ("name        tuned@40",)),
+        ("g", ("checkpoints 21",)),
+        ("n", ("run         tiny-seed2",)),
+        ("N", ("checkpoints 21",)),
+        ("NPage", ("name        tiny",)),
+        ("PPage", ("checkpoints 21",)),
+        ("j", ("name        tiny@0",)),
+        ("Space", ("1 selected",)),
+        ("Escape", ("name        tiny@1",)),
+        ("a", ("A tiny@1",)),
+        ("j", ("name        tiny@2",)),
+        ("b", ("A tiny@1  B tiny@2",)),
+        ("x", ("A tiny@2  B tiny@1",)),
+        ("Tab", ("Details",)),
+        ("BTab", ("Checkpoints",)),
+        ("/", ("run:NAME",)),
+        ("s", ("/s",)),
+        ("Escape", ("▾ ● tiny",)),
+        ("A", ("Add checkpoints from", "folder", "hub repository", "preset", "released vectors")),
+        ("Escape", ("84 checkpoints",)),
+        ("E", ("Lineage of tiny@2", "parent", "seed", "tags")),
+        ("Escape", ("84 checkpoints",)),
+        ("s", ("This job", "models = [", "s write and start")),
+        ("Escape", ("84 checkpoints",)),
+        ("e", ("Export as", "svg", "csv", "job file")),
+        ("Escape", ("84 checkpoints",)),
+        ("y", ("copied: tiny@2",)),
+        ("C", ("palette: light",)),
+        ("C", ("palette: ",)),
+        ("r", ("84 checkpoints",)),
+        (":", ("Do what?", "screen registry")),
+        ("Escape", ("84 checkpoints",)),
+        ("?", ("Keys on the Registry screen", "edit the lineage")),
+        ("Escape", ("84 checkpoints",)),
+        ("c", ("half of it lies in",)),
+    ],
+    "jobs": [
+        ("2", ("running", "43%", "missing tensors", "Log")),
+        ("j", ("99%",)),
+        ("k", ("43%",)),
+        ("t", ("not following",)),
+        ("t", ("following the checkpoint under way",)),
+        ("p", ("job 2 runs on here",)),
+        ("K", ("Stop job 2?", "stay stored")),
+        ("n", ("43%",)),
+        ("R", ("job 2 is running",)),
+        ("s", ("Start which job file?",)),
+        ("Escape", ("43%",)),
+        ("A", ("Add checkpoints from",)),
+        ("Escape", ("43%",)),
+        ("Enter", ("tiny@0",)),
+        ("y", ("copied: ",)),
+    ],
+    "map": [
+        ("3", ("Map", "83 checkpoints", "◉", "Runs", "t-SNE  83")),
+        ("v", ("PCA", "√(bits/byte)")),
+        ("]", ("KL from @0", "bits/byte", "nearest by KL")),
+        ("[", ("● tiny@0   -",)),
+        ("l", ("◉", "nats/text")),
+        ("h", ("◉", "nats/text")),
+        ("j", ("◉",)),
+        ("k", ("◉",)),
+        ("G", ("@1400",)),
+        ("g", ("@0 ",)),
+        ("]", ("nats/text",)),
+        ("+", ("nats/text",)),
+        ("H", ("nats/text",)),
+        ("J", ("nats/text",)),
+        ("K", ("nats/text",)),
+        ("L", ("nats/text",)),
+        ("-", ("nats/text",)),
+        ("0", ("nats/text",)),
+        ("m", ("marker: dots",)),
+        ("m", ("marker: half",)),
+        ("m", ("marker: ascii",)),
+        ("m", ("marker: braille",)),
+        ("w", ("random walk", "walks wind more")),
+        ("w", ("random walk taken away",)),
+        ("t", ("following the newest checkpoint",)),
+        ("t", ("not following",)),
+        ("z", ("hidden: ",)),
+        ("Z", ("Runs",)),
+        ("v", ("MDS",)),
+        ("Enter", ("84 checkpoints", "Details")),
+    ],
+    "diffusion": [
+        ("4", ("likelihood c =", "weights c =", "Medians over starts", "published (Pythia)")),
+        ("w", ("window: 20",)),
+        ("w", ("window: 5",)),
+        ("w", ("window: 10",)),
+        ("u", ("noise floor subtracted", "noise subtracted")),
+        ("u", ("distances as they are",)),
+        ("L", ("log10(1 + step)",)),
+        ("L", ("step axis: linear",)),
+        ("l", ("R²",)),
+        ("+", ("R²",)),
+        ("0", ("R²",)),
+    ],
+    "matrix": [
+        ("5", ("KL, bits/byte", "enter compares", "Nearest to the row")),
+        ("l", ("→", "±")),
+        ("o", ("by KL to the cursor",)),
+        ("o", ("clustered",)),
+        ("o", ("by run and step",)),
+        ("G", ("itself",)),
+        ("g", ("itself",)),
+        ("j", ("±",)),
+        ("Enter", ("half of it lies in",)),
+    ],
+    "compare": [
+        ("6", ("A against B", "half of it lies in", "published: above", "no token log-probabilities stored")),
+        ("n", ("text ",)),
+        ("N", ("text ",)),
+        ("o", ("that A knows better",)),
+        ("o", ("that B knows better",)),
+        ("o", ("that drive the KL",)),
+        ("x", ("half of it lies in",)),
+        ("T", ("This job", "tokens = true")),
+        ("Escape", ("half of it lies in",)),
+        ("y", ("copied: def heap_push",)),
+    ],
+    "layers": [
+        ("7", ("KL from the layer before", "Models", "layers")),
+        ("v", ("threads (PCA)",)),
+        ("v", ("KL from the layer before",)),
+        ("L", ("KL axis: linear",)),
+        ("L", ("KL axis: log",)),
+        ("l", ("from layer",)),
+        ("]", ("Models",)),
+    ],
+    "scale": [
+        ("8", ("later pretraining", "published", "A and B on the scale")),
+        ("j", ("Pairs: early pretraining",)),
+        ("G", ("Pairs: adjacent layers",)),
+        ("g", ("Pairs: later pretraining",)),
+        ("Enter", ("tiny@",)),
+        ("Enter", ("half of it lies in",)),
+    ],
+}  # fmt: skip
+NOT_PRESSED = {"weights", "quit"}  # one needs a workspace on disk, the other ends every script
+
+
+@pytest.fixture
+def pane(tmp_path: Path) -> Iterator[Pane]:
+    made = Pane(120, 40, [sys.executable, str(HERE / "big_app.py"), "0"], tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_keys(pane: Pane, screen: str) -> None:
+    pane.shows("84 checkpoints", "▾ ● tiny")
+    if screen in ("compare", "layers"):
+        for key in ("j", "a", "j", "j", "b"):
+            pane.keys(key)
+        pane.shows("A tiny@1", "B tiny@4")
+    if screen == "layers":
+        pane.keys("x", "x")
+    for keys, wanted in STEPS[screen]:
+        pane.keys(keys)
+        if keys == "Escape":
+            time.sleep(0.4)  # right before a letter it would be that letter with alt
+        pane.shows(*wanted)
+    pane.keys("q")
+    pane.shows("ENDED 0")
+
+
+def test_every_action_is_pressed_on_its_screens() -> None:
+    names = {"Escape": "escape", "Enter": "enter", "Space": "space", "Tab": "tab", "BTab": "shift+tab",
+             "Up": "up", "Down": "down", "Left": "left", "Right": "right", "Home": "home", "End": "end",
+             "NPage": "pagedown", "PPage": "pageup"}  # fmt: skip
+    pressed = {s: {names.get(k, k) for k, _ in steps} for s, steps in STEPS.items()}
+    anywhere = set().union(*pressed.values())
+    for action in ACTIONS:
+        if action.name in NOT_PRESSED:
+            continue
+        everywhere = not action.screens or action.screens == PLOTS
+        for screen in ["any screen"] if everywhere else action.screens:
+            keys = anywhere if everywhere else pressed[screen]
+            assert set(action.keys) & keys, f"{action.name} is not pressed on {screen}"
