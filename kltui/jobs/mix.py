@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def mixes(
         tags = (TAG, f"of={run}", f"a={a!r}", f"b={b!r}", *(f"part={p.name}" for p in parts))
         checkpoint = Checkpoint(
             run=f"{run}_{place}",
-            source=LocalSource(workspace / FOLDER / f"{run}_{place}"),
+            source=LocalSource(workspace / FOLDER / f"{run}_{place}".replace("/", "--")),
             seed=parts[0].seed,
             size=parts[0].size,
             type=parts[0].type,
@@ -112,8 +112,9 @@ def _made(folder: Path, mix: Mix) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f"{glob.escape(folder.name)}.*"):  # by a worker that was killed
-            if time.time() - left.stat().st_mtime > STALE_AFTER_S:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError):  # or by one that is just done with it
+                if time.time() - left.stat().st_mtime > STALE_AFTER_S:
+                    shutil.rmtree(left)
         # A name of its own: parts of a job on other machines may be at the same grid point.
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         write_mix(made, mix)

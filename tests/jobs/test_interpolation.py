@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from command import Cli
 import kltui
 from kltui.errors import UsageError
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.mix import Mix, mixed_weights, write_mix
+from kltui.jobs.mix import Mix, materialised, mixed_weights, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.registry.digest import fingerprint
 from kltui.registry.tensors import open_tensors
@@ -102,3 +103,38 @@ def test_the_corner_is_the_base_folder_again(suite: Path, tmp_path: Path) -> Non
     assert all(np.array_equal(t.data, before[name].data) for name, t in tensors.items())
     write_mix(tmp_path / "m", Mix((base, other), 0.5, 0.0))
     assert fingerprint(tmp_path / "m") != fingerprint(base)
+
+
+def test_a_job_with_grids_is_written_back_as_it_was(job: Path, tmp_path: Path) -> None:
+    first = load_job(with_text(job, GRID))
+    again = tmp_path / "again.toml"
+    again.write_text(first.to_toml())
+    assert load_job(again) == first and load_job(again).digest() == first.digest()
+
+
+def test_parts_of_a_job_agree_on_the_grid(job: Path) -> None:
+    from kltui.jobs.shard import part
+
+    plan = make_plan(load_job(with_text(job, GRID)))
+    parts = [part(plan, k, 3) for k in range(3)]
+    assert sorted(c.name for p in parts for c in p.checkpoints) == sorted(c.name for c in plan.checkpoints)
+    assert all(p.mixes == plan.mixes for p in parts)
+    grid_point = next(i for i, c in enumerate(parts[0].checkpoints) if c.name in plan.mixes)
+    assert len(parts[0].sources(grid_point)) == 3
+
+
+def test_models_are_made_within_the_workspace_and_what_a_killed_worker_left_is_removed(
+    job: Path, suite: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(load_job(with_text(job, GRID.replace('"mid"', '"../../org/mid"'))))
+    (source,) = {c.source.path.parent for c in plan.checkpoints if c.name in plan.mixes}  # type: ignore[union-attr]
+    assert source == job.parent / "ws" / "interpolated"
+    folder = tmp_path / "interpolated" / "m"
+    old, young = (folder.parent / f"m.{name}" for name in ("old", "young"))
+    for left in (old, young):
+        left.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with materialised(folder, Mix((suite / "alpha" / "step4", suite / "alpha" / "step0"), 0.5, 0.0)) as made:
+        assert (made / "model.safetensors").is_file() and made.parent == folder.parent
+        assert not old.exists() and young.exists()
+    assert not made.exists()
