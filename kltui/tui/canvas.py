@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 Span = tuple[str, Style]
 
+# What stands for the signs that the interface itself writes where only ASCII may be shown; names keep their letters.
+ASCII = str.maketrans(
+    {"…": "~", "±": "+-", "−": "-", "→": "->", "²": "2", "α": "alpha", "τ": "tau", "°": " deg", "√": "sqrt", "⏎": "$",
+     "←": "left", "↑": "up", "↓": "down", "—": "-", "·": "."}
+)  # fmt: skip
+
+
+def spelled(spans: Iterable[Span], look: Look) -> list[Span]:
+    """The spans as they are, or spelled in ASCII where nothing else may be shown."""
+    return [(text.translate(ASCII), style) for text, style in spans] if look.ascii_only else list(spans)
+
 
 def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:
     """The spans as one strip of exactly `width` cells; every character in it is printable."""
@@ -129,14 +140,14 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         look = self.look
         ground = look()
         line = self._header() if y == 0 else self.body_line(y - 1)
-        strip = line if isinstance(line, Strip) else strip_of(line, self.body_width, ground)
+        strip = line if isinstance(line, Strip) else strip_of(spelled(line, look), self.body_width, ground)
         if not self.barred:
             return strip
         bar = Strip([Segment(look.glyph("│", "|"), look("faint")), Segment(" ", ground)], 2)
         return Strip.join([bar, strip])
 
     def _header(self) -> list[Span]:
-        left, right = self.header_left(), self.header_right()
+        left, right = spelled(self.header_left(), self.look), spelled(self.header_right(), self.look)
         gap = self.body_width - width_of(left) - width_of(right)
         return [*left, (" " * gap, self.look()), *right] if gap > 0 else left
 

@@ -23,7 +23,7 @@ EMPTY = {
     "type": "for example gpt_neox",
     "tags": "words, separated by spaces",
 }
-HINT = "A job file that is run again writes the lineage it states; steps it reads from the names of folders."
+HINT = "Running a job again writes its own lineage; steps come from folder names."
 
 
 def ask_entry(app: KltuiApp, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:

@@ -15,7 +15,7 @@ from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from kltui.tui.canvas import Pane, Span, TextPane, fitted, strip_of, wrapped
+from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 
 CSS = """
 Prompt, Choice, Form, Reader { background: transparent; align: center bottom; }
@@ -140,7 +140,8 @@ class Hints(Pane, can_focus=False):
         """A line."""
         look = self.look
         text = self.lines[y] if y < len(self.lines) else ""
-        return strip_of([(" " + text, look("muted", "raised"))], self.size.width, look("text", "raised"))
+        spans = spelled([(" " + text, look("muted", "raised"))], look)
+        return strip_of(spans, self.size.width, look("text", "raised"))
 
 
 class ChoiceList(Pane):
@@ -169,7 +170,7 @@ class ChoiceList(Pane):
             (" " + fitted(head, width), look("text", ground, bold=True)),
             (" " + tail, look("text" if ground == "cursor" else "muted", ground)),
         ]
-        return strip_of(spans, self.size.width, look("text", ground))
+        return strip_of(spelled(spans, look), self.size.width, look("text", ground))
 
     def step(self, by: int) -> None:
         """Moves the choice."""

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from kltui.safe import safe_text
 from kltui.tui.actions import SCREENS
-from kltui.tui.canvas import Pane, Span, fitted, strip_of, width_of
+from kltui.tui.canvas import Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
@@ -32,7 +32,7 @@ class Bar(Pane, can_focus=False):
 
     def render_line(self, y: int) -> Strip:
         """The line."""
-        return strip_of(self.spans(), self.size.width, self.look("text", "raised"))
+        return strip_of(spelled(self.spans(), self.look), self.size.width, self.look("text", "raised"))
 
 
 class TabBar(Bar):
