@@ -6,8 +6,11 @@ import os
 import re
 import signal
 import statistics
+from pathlib import Path
 
+import budgets
 import pytest
+from big_workspace import write_workspace
 from terminal import Answer, Terminal
 
 CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
@@ -44,6 +47,19 @@ def test_budgets_with_two_thousand_checkpoints() -> None:
         terminal.close()
 
 
+def test_bytes_and_idleness_on_a_workspace_on_disk(tmp_path: Path) -> None:
+    folder = write_workspace(tmp_path / "ws", 400, 300)
+    terminal = budgets.interface(folder, tmp_path)
+    try:
+        terminal.until(" scored")
+        terminal.press("3v", 3.0)
+        rows = [*budgets.keys_on_screens(terminal), budgets.idle(terminal, 3.5), budgets.ticking()]
+    finally:
+        terminal.close()
+    over = [str(row) for row in rows if not row.held and (row.unit == "bytes" or float("inf") > SLOW)]
+    assert not over, "\n".join(over)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_restore_the_terminal(number: signal.Signals) -> None:
     terminal = Terminal.of_fake(0, 80, 24)
@@ -76,6 +92,8 @@ def test_evil_strings_do_not_reach_the_terminal() -> None:
         _, data = terminal.until("84 checkpoints")
         for keys in (
             "jjj",
+            "E",
+            "\x1b",
             "2",
             "3",
             "v",
