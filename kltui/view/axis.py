@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +17,7 @@ Scale = Literal["linear", "log", "log1p"]
 
 _MOST_LINEAR = 1e12
 _MOST_DECADES = 300.0
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -97,5 +99,5 @@ def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -
     if half <= 1e-9 * max(abs(low), abs(high)) or half < 1e-300:
         pad = 0.5 if scale != "linear" else max(abs(low) * 0.05, abs(high) * 0.05)
         pad = pad if pad > 1e-290 else 0.5
-        low, high = max(low - pad, -1e308), min(high + pad, 1e308)
+        low, high = max(low - pad, -_LARGEST), min(high + pad, _LARGEST)
     return Axis(scale, low, high, whole)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.cells import cell_len
@@ -179,6 +179,9 @@ def test_rasterising_touches_every_column_of_a_slope_once() -> None:
     st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=8),
     st.sampled_from(["linear", "log", "log1p"]),
 )
+@example([1.0526315789473686e308], "linear")
+@example([1.7976931348623157e308], "linear")
+@example([-1.7976931348623157e308, 1.7976931348623157e308], "linear")
 def test_any_floats_give_ticks_in_order_inside_the_axis(values: list[float], scale: str) -> None:
     scaled = Axis.forward(np.array(values, dtype=np.float64), scale)  # type: ignore[arg-type]
     scaled = scaled[np.isfinite(scaled)]
