@@ -87,6 +87,7 @@ def said(what: str, answers: Sequence[Answer], most_bytes: float, most_ms: float
 def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
     """Cursor moves on table and plot, and full redraws of the plot. The map must have its picture already."""
     terminal.press("1", 0.5)
+    terminal.press("g", 0.5)  # the last session may have left the cursor at the end
     rows = said(f"table cursor move{busy}", pressed(terminal, "jjkjjk"), 2000)
     terminal.press("3", 1.0)
     rows += said(f"plot cursor move{busy}", pressed(terminal, "]]]]]]"), 2000)
