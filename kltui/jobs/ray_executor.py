@@ -208,6 +208,7 @@ def _connect(address: str, cpus: int) -> Any:
         _check_reachable(address)
     else:
         _confine()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else a refused token fills the screen
     with _signals_kept():
         ray = importlib.import_module("ray")
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -255,7 +256,8 @@ def _not_connected(address: str, error: Exception) -> KltuiError:
         return KltuiError(f"Ray could not be started on this machine: {why}", "Its logs are in /tmp/ray.")
     return TryAgainError(
         f"no Ray cluster can be reached at {address!r}: {why}",
-        "Is it up (ray status)? This machine must be part of it; leave address out for a new one here.",
+        "Is it up (ray status), and is this machine part of it? If it asks for a token: RAY_AUTH_MODE=token and its"
+        " ~/.ray/auth_token here too. Without an address, a job starts a cluster of its own on this machine.",
     )
 
 

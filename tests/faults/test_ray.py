@@ -16,8 +16,10 @@ from fault_kit import behave, check_stored, command, ends, light_env, run_cli, t
 
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import EngineTable
-from kltui.jobs.messages import Setup
+from kltui.jobs.messages import Setup, Task
 from kltui.jobs.ray_executor import RayExecutor, _options, check_ray
+from kltui.jobs.worker import _at_hand
+from kltui.registry.checkpoint import HubSource
 from kltui.scoring.settings import ScoringSettings
 
 ENGINE = '[engine]\nkind = "ray"\nworkers = 2\n'
@@ -177,6 +179,25 @@ def test_an_impossible_address_is_told(tmp_path: Path, address: str) -> None:
             Setup(("a",), "sha", ScoringSettings(), tmp_path, 1), 1, EngineTable(kind="ray", address=address)
         )
     assert sys.stdout is before
+
+
+def test_a_machine_that_does_not_see_a_folder_fetches_it_from_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fetch(source: HubSource, *, allow_bin: bool) -> tuple[Path, HubSource]:
+        asked.append((source, allow_bin))
+        return tmp_path, source
+
+    monkeypatch.setattr("kltui.registry.hub.fetch", fetch)
+    source = HubSource("org/model", "step1", "c" * 40)
+    there = Task(0, tmp_path, "none", "w", hub=source)
+    elsewhere = Task(0, tmp_path / "missing", "none", "w", hub=source)
+    assert _at_hand(there, False) == tmp_path and not asked
+    assert _at_hand(elsewhere, True) == tmp_path and asked == [(source, True)]
+    local = Task(0, tmp_path / "missing", "none", "w")
+    assert _at_hand(local, False) == tmp_path / "missing"
 
 
 @pytest.mark.parametrize(
