@@ -85,13 +85,15 @@ struct Kernels {
 };
 
 // The sums of banded_sqdist are cut into segments by the tensor's size alone, never by the number of threads.
-constexpr int64_t kSqdistStretch = 512;
+constexpr int64_t kSqdistStretch = 256;               // doubles, or twice as many floats
+constexpr int64_t kSqdistSlot = kSqdistStretch + 24;  // so that stretches do not share the same cache sets
 constexpr int64_t sqdist_segments(int64_t elements) {
     const int64_t stretches = (elements + kSqdistStretch - 1) / kSqdistStretch;
     return stretches < 128 ? stretches : 128;
 }
 constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_t band, int64_t threads) {
-    return sqdist_segments(elements) * checkpoints * band + threads * (band + 1) * kSqdistStretch;
+    return sqdist_segments(elements) * checkpoints * band +
+           threads * ((band + 1) * kSqdistSlot + checkpoints * band * 8) + 8;
 }
 
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {

@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kColumns = 512;
 
-KLTUI_INLINE void store(double* p, DoubleV v) {
-    __builtin_memcpy(p, &v, sizeof v);
-}
-
 // Adds one clipped row segment to the column sums; the segment's (weighted) sum comes back.
 KLTUI_INLINE double add_segment(const double* x, const double* weight, double floor, int64_t count,
                                 double* column_sum) {
@@ -43,11 +39,14 @@ KLTUI_INLINE double add_segment(const double* x, const double* weight, double fl
 KLTUI_INLINE void subtract_row(const double* x, const double* column_mean, double row_shift, double floor,
                                int64_t count, double* out) {
     const DoubleV low = splat(floor), shift = splat(row_shift);
+    const int64_t lead = align_to_line(out) - out < count ? align_to_line(out) - out : count;
     int64_t j = 0;
+    for (; j < lead; ++j)
+        out[j] = ((x[j] < floor ? floor : x[j]) - column_mean[j]) - row_shift;
     for (; j + kDoubles <= count; j += kDoubles) {
         DoubleV v = load(x + j);
         v = v < low ? low : v;
-        store(out + j, (v - load(column_mean + j)) - shift);
+        store_past_cache(out + j, (v - load(column_mean + j)) - shift);
     }
     for (; j < count; ++j)
         out[j] = ((x[j] < floor ? floor : x[j]) - column_mean[j]) - row_shift;

@@ -135,6 +135,24 @@ KLTUI_INLINE float largest_lane(FloatV v) {
     return best;
 }
 
+// Half a vector of floats as doubles; the compiler's own conversion goes through quarters.
+KLTUI_INLINE DoubleV widen_half(HalfFloatV v) {
+#if defined(__AVX512F__)
+    return (DoubleV)_mm512_maskz_cvtps_pd(0xff, (__m256)v);
+#elif defined(__AVX__)
+    return (DoubleV)_mm256_cvtps_pd((__m128)v);
+#else
+    return __builtin_convertvector(v, DoubleV);
+#endif
+}
+
+// The lanes of the lower and of the upper half, added.
+KLTUI_INLINE DoubleV fold_halves(FloatV v) {
+    HalfFloatV half[2];
+    __builtin_memcpy(half, &v, sizeof v);
+    return widen_half(half[0]) + widen_half(half[1]);
+}
+
 // Sums by halves: short chains, and the same order everywhere.
 KLTUI_INLINE double sum_lanes(DoubleV v) {
     double part[kLanes / 2];
@@ -146,9 +164,7 @@ KLTUI_INLINE double sum_lanes(DoubleV v) {
 }
 
 KLTUI_INLINE double sum_lanes(FloatV v) {
-    HalfFloatV half[2];
-    __builtin_memcpy(half, &v, sizeof v);
-    return sum_lanes(__builtin_convertvector(half[0], DoubleV) + __builtin_convertvector(half[1], DoubleV));
+    return sum_lanes(fold_halves(v));
 }
 
 }  // namespace KLTUI_ISA
