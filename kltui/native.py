@@ -332,8 +332,8 @@ def double_centre(
     ):
         raise ValueError("weights must be finite, not negative, and not all 0")
     result = np.empty_like(x) if out is None else out
-    if result.shape != x.shape or result.dtype != np.float64 or not result.flags.c_contiguous:
-        raise ValueError(f"out must be contiguous float64 of shape {x.shape}")
+    if result.shape != x.shape or result.dtype != np.float64 or not result.flags.carray:
+        raise ValueError(f"out must be writable, aligned, contiguous float64 of shape {x.shape}")
     if _core is None:
         result[:] = reference.double_centre(x, weights, floor)
     else:

@@ -48,6 +48,7 @@ KLTUI_INLINE void subtract_row(const double* x, const double* column_mean, doubl
         v = v < low ? low : v;
         store_past_cache(out + j, (v - load(column_mean + j)) - shift);
     }
+    finish_stores();
     for (; j < count; ++j)
         out[j] = ((x[j] < floor ? floor : x[j]) - column_mean[j]) - row_shift;
 }

@@ -34,6 +34,13 @@ KLTUI_INLINE void store_past_cache(double* p, DoubleV v) {
 #endif
 }
 
+// What was stored past the cache is seen by other threads from here on.
+KLTUI_INLINE void finish_stores() {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
+}
+
 // The first `count` < kDoubles entries, then `fill`.
 KLTUI_INLINE DoubleV load_partial(const double* p, int64_t count, double fill) {
     DoubleV v = splat(fill);

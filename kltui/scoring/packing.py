@@ -77,11 +77,15 @@ def _plain_linears(model: Any, head: Any) -> list[Any]:
 
 
 def _activations_behind(model: Any, layers: list[Any], run: Callable[[], object]) -> dict[Any, Any]:
-    """Linear layer -> the activation module that reads its output, for activations that read nothing else."""
-    known = [m for m in model.modules() if type(m).__name__ in ACTIVATIONS and not m._forward_hooks]
-    made: dict[
-        int, tuple[torch.Tensor, Any]
-    ] = {}  # by identity; the tensors are kept, so that none is reused
+    """Linear layer -> the activation module that reads its output and nothing else.
+
+    Both are children of one module and the activation of no other: one that several experts share would be taken from
+    those too that the small forward pass did not visit.
+    """
+    home = _only_parents(model)
+    known = [m for m in home if type(m).__name__ in ACTIVATIONS and not m._forward_hooks]
+    # by identity; the tensors are kept, so that no identity is used twice
+    made: dict[int, tuple[torch.Tensor, Any]] = {}
     read: dict[Any, list[Any]] = {activation: [] for activation in known}
 
     def note_output(layer: Any, _inputs: object, output: torch.Tensor) -> None:
@@ -97,7 +101,21 @@ def _activations_behind(model: Any, layers: list[Any], run: Callable[[], object]
     finally:
         for hook in hooks:
             hook.remove()
-    return {layer: act for act, sources in read.items() if None not in sources for layer in sources}
+    return {
+        sources[0]: activation
+        for activation, sources in read.items()
+        if len(sources) == 1 and sources[0] in home and home[sources[0]] is home[activation]
+    }
+
+
+def _only_parents(model: Any) -> dict[Any, Any]:
+    """Module -> the module that holds it, for those that one alone holds."""
+    parents: dict[Any, list[Any]] = {}
+    for parent in model.modules():
+        for child in parent._modules.values():
+            if child is not None:
+                parents.setdefault(child, []).append(parent)
+    return {child: held[0] for child, held in parents.items() if len(held) == 1}
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:

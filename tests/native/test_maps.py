@@ -143,6 +143,13 @@ def test_weight_distances_of_known_steps_are_exact() -> None:
         (lambda: native.double_centre(np.zeros((2, 3)), [1, -1, 1]), "weights"),
         (lambda: native.double_centre(np.zeros((2, 3)), out=np.zeros((3, 2))), "out"),
         (lambda: native.double_centre(np.zeros((2, 3)), out=np.zeros((2, 3), np.float32)), "out"),
+        (
+            lambda: native.double_centre(
+                np.zeros((2, 3)),
+                out=np.frombuffer(bytearray(49), np.uint8)[1:].view(np.float64).reshape(2, 3),
+            ),
+            "out",
+        ),
         (lambda: native.difference_moments(np.zeros((2, 0))), "loglik"),
         (lambda: native.kl_standard_errors(np.zeros((2, 3)), [1, 2]), "text_bytes"),
         (lambda: native.banded_sqdist([], [], 1), "buffers"),

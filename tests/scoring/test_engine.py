@@ -134,6 +134,23 @@ def test_an_activation_that_reads_something_else_stays():
     assert packing._activations_behind(odd, [odd.up], lambda: odd(torch.ones(2, 4))) == {}
 
 
+def test_an_activation_that_experts_share_stays():
+    class Expert(torch.nn.Module):
+        def __init__(self, act):
+            super().__init__()
+            self.up, self.act = torch.nn.Linear(4, 4), act
+
+        def forward(self, x):
+            return self.act(self.up(x))
+
+    act = torch.nn.SiLU()
+    experts = torch.nn.ModuleList([Expert(act), Expert(act)])
+    visit_one = lambda: experts[0](torch.ones(2, 4))  # noqa: E731
+    assert packing._activations_behind(experts, [e.up for e in experts], visit_one) == {}
+    experts[1].act = torch.nn.SiLU()
+    assert packing._activations_behind(experts, [e.up for e in experts], visit_one) == {experts[0].up: act}
+
+
 def test_packing_that_goes_wrong_is_left_out(monkeypatch):
     model, batch = build_model("llama"), some_batch()
     real = packing._packed_forward
