@@ -367,7 +367,8 @@ def _machine(device: torch.device) -> str:
 
 
 _LEGEND = """
-reference: one text at a time in float32, log_softmax over the full logits, gather, sum;
+reference: one text at a time in float32, log_softmax over the full logits, gather, sum; glibc then keeps as much freed
+memory for it as it ever does by itself;
 ratio: reference over kltui, same process, in turn; /floor: kltui over the bare matrix products of body and heads;
 most: reference over these products, the ratio at which nothing but they would be left
 """
