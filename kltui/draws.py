@@ -107,13 +107,15 @@ def _drawn(
     place = m.text_index[used[d.index]]
     everything, labels = ws.texts(sha256), ws.domains(sha256)
     texts, domains = tuple(everything[i] for i in place), tuple(labels[i] for i in place)
+    drawn = Corpus(texts).sha256
     record = m.record.get("preprocess")
     threshold = record.get("clip_threshold") if isinstance(record, dict) else None
     return (
         TextDraw(
-            name=f"{method}-{n}-seed{seed}",
+            # what is drawn depends on the map, and models may stand on an earlier draw: its file stays
+            name=f"{method}-{n}-seed{seed}-{drawn[:8]}",
             of=sha256,
-            corpus=Corpus(texts).sha256,
+            corpus=drawn,
             settings=str(m.record["settings"]),
             method=method,
             seed=seed,

@@ -43,7 +43,9 @@ def are_scores(data: object) -> bool:
     """Whether a JSON value looks like scores and not like a list of texts."""
     if isinstance(data, dict):
         return True
-    return isinstance(data, list) and bool(data) and all(isinstance(r, dict) and _name_of(r) for r in data)
+    if not isinstance(data, list) or not data:
+        return False
+    return all(isinstance(r, dict) and _name_of(r) and not isinstance(r.get("text"), str) for r in data)
 
 
 def read_json_scores(path: Path) -> Imported | None:
@@ -72,10 +74,15 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
                 )
             if math.isfinite(score):
                 held[task] = score
+    # a column of other numbers, such as parameter counts, is no task
+    odd = {t for tasks in scores.values() for t, score in tasks.items() if not 0.0 <= score <= 100.0}
+    scores = {n: {t: s for t, s in tasks.items() if t not in odd} for n, tasks in scores.items()}
     scores = {name: tasks for name, tasks in scores.items() if tasks}
     if not scores:
         raise ImportFormatError(f"{safe_text(str(path))} holds no scores", _EXPECTED)
-    return Imported(scores=scores)
+    left_out = ", ".join(safe_text(task, 40) for task in sorted(odd))
+    notes = (f"left out, for scores lie between 0 and 100: {left_out}",) if odd else ()
+    return Imported(scores=scores, notes=notes)
 
 
 def _name_of(row: Mapping[str, Any]) -> str | None:

@@ -117,7 +117,11 @@ def _made(folder: Path, mix: Mix) -> Path:
                     shutil.rmtree(left)
         # A name of its own: parts of a job on other machines may be at the same grid point.
         made = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        write_mix(made, mix)
+        try:
+            write_mix(made, mix)
+        except BaseException:  # half a model left behind would keep a full disk full
+            shutil.rmtree(made, ignore_errors=True)
+            raise
     except OSError as error:
         raise KltuiError(
             f"the interpolated model could not be written: {error.filename or folder}: {error.strerror}",

@@ -63,6 +63,9 @@ class Preparer:
             on_fetch,
         )
         self._mixes = mixes or {}
+        # A grid of interpolations asks for its parts again and again: hashed once, and one commit for the whole job.
+        self._hashed: dict[tuple[Path, str], str] = {}
+        self._resolved: dict[HubSource, HubSource] = {}
         self._out: queue.Queue[Ready | NotReady] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
@@ -127,7 +130,9 @@ class Preparer:
 
     def _local(self, index: int, source: LocalSource) -> Ready:
         seen = signature(source.path)
-        weights = self._known(source.path, seen) or fingerprint(source.path)
+        weights = self._known(source.path, seen) or self._hashed.get((source.path, seen), "")
+        if not weights:
+            weights = self._hashed[source.path, seen] = fingerprint(source.path)
         return Ready(index, source.path, weights, signature=seen)
 
     def _fetch(self, index: int, source: HubSource) -> Ready:
@@ -136,7 +141,9 @@ class Preparer:
         def report(message: str) -> None:
             self._on_fetch(index, message)
 
-        folder, resolved = fetch(source, allow_bin=self._allow_bin, progress=report)
+        asked = self._resolved.get(source, source)
+        folder, resolved = fetch(asked, allow_bin=self._allow_bin, progress=report)
+        self._resolved[source] = resolved
         return Ready(index, folder, f"{resolved.repo}@{resolved.commit}", commit=resolved.commit)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
+from kltui.registry.layout import is_model_folder, weight_names
 from kltui.scoring.settings import Progress, ScoreResult
 
 if TYPE_CHECKING:
@@ -78,11 +79,19 @@ def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> Sc
 
 def _at_hand(task: Task, allow_bin: bool) -> Path:
     """The task's folder, fetched from the hub where this machine does not see the one named."""
-    if task.hub is None or task.folder.is_dir():
+    if task.hub is None or _is_whole(task.folder, allow_bin):
         return task.folder
     from kltui.registry.hub import fetch
 
     return fetch(task.hub, allow_bin=allow_bin)[0]
+
+
+def _is_whole(folder: Path, allow_bin: bool) -> bool:
+    """Whether a model's config and all its weights are there: another worker may be fetching them just now."""
+    try:
+        return is_model_folder(folder) and bool(weight_names(folder, allow_bin))
+    except (KltuiError, OSError):
+        return False
 
 
 def _outcome(

@@ -139,8 +139,11 @@ class Checkpoints:
             " ON CONFLICT (name) DO UPDATE SET run = excluded.run, step = excluded.step, kind = excluded.kind,"
             " location = excluded.location, revision = excluded.revision,"
             " commit_hash = CASE WHEN excluded.commit_hash = '' THEN commit_hash ELSE excluded.commit_hash END,"
-            " seed = excluded.seed, size = excluded.size, type = excluded.type, parent = excluded.parent,"
-            " tags = excluded.tags",
+            # what was put right by hand stays where the job file says nothing
+            " seed = COALESCE(excluded.seed, seed), size = COALESCE(NULLIF(excluded.size, ''), size),"
+            " type = COALESCE(NULLIF(excluded.type, ''), type),"
+            " parent = COALESCE(NULLIF(excluded.parent, ''), parent),"
+            " tags = COALESCE(NULLIF(excluded.tags, '[]'), tags)",
             values,
         )
         return self.id_of(checkpoint.name)
@@ -157,7 +160,18 @@ class Checkpoints:
             " WHERE id = ?",
             (now, c.run, c.step, c.seed, c.size, c.type, c.parent, json.dumps(c.tags), checkpoint_id),
         )
-        self._db.execute("UPDATE checkpoint SET parent = ? WHERE parent = ?", (now, before))
+        if now != before:
+            self._follow(before, now)
+
+    def _follow(self, before: str, now: str) -> None:
+        """Children, merges among them, and benchmark scores go on under a checkpoint's new name."""
+        held = self._db.execute(
+            "SELECT id, parent FROM checkpoint WHERE instr(parent, ?)", (before,)
+        ).fetchall()
+        for child, parents in held:
+            renamed = ",".join(now if p.strip() == before else p for p in str(parents).split(","))
+            self._db.execute("UPDATE checkpoint SET parent = ? WHERE id = ?", (renamed, child))
+        self._db.execute("UPDATE OR REPLACE benchmark_score SET name = ? WHERE name = ?", (now, before))
 
     def id_of(self, name: str) -> int:
         """Row id of the checkpoint called `name`. Raises StoreError when there is none."""

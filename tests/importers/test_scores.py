@@ -89,3 +89,15 @@ def test_scores_that_come_with_vectors_are_kept_by_the_vectors_names(tmp_path: P
     assert all(len(tasks) == 6 and np.isfinite(list(tasks.values())).all() for tasks in scores.values())
     assert not any("no checkpoint" in line for line in said)
     store.close()
+
+
+def test_texts_that_have_names_are_a_corpus_and_counts_are_no_scores(tmp_path):
+    from kltui.importers.scores import are_scores, read_scores_csv
+
+    assert not are_scores([{"name": "doc1", "text": "123"}])
+    assert are_scores([{"name": "doc1", "arc": 50.0}])
+    path = tmp_path / "scores.csv"
+    path.write_text("name,params,mmlu\nm@1,7000000000,60\n")
+    read = read_scores_csv(path)
+    assert read.scores == {"m@1": {"mmlu": 60.0}}
+    assert "params" in read.notes[0]

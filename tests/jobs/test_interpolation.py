@@ -11,7 +11,7 @@ import pytest
 from command import Cli
 
 import kltui
-from kltui.errors import UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.mix import Mix, materialised, mixed_weights, write_mix
 from kltui.jobs.plan import make_plan
@@ -138,3 +138,35 @@ def test_models_are_made_within_the_workspace_and_what_a_killed_worker_left_is_r
         assert (made / "model.safetensors").is_file() and made.parent == folder.parent
         assert not old.exists() and young.exists()
     assert not made.exists()
+
+
+def test_a_full_disk_leaves_no_half_model(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, _tensors: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("kltui.jobs.mix.write_tensors", fail)
+    folder = tmp_path / "interpolated" / "m"
+    mix = Mix((suite / "alpha" / "step4", suite / "alpha" / "step0"), 0.5, 0.0)
+    with pytest.raises(KltuiError, match="No space left"), materialised(folder, mix):
+        pytest.fail("it was not written")
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_grid_reads_each_of_its_models_once(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kltui.jobs.prepare import Preparer
+
+    read: list[Path] = []
+
+    def counting(folder: Path) -> str:
+        read.append(folder)
+        return fingerprint(folder)
+
+    monkeypatch.setattr("kltui.jobs.prepare.fingerprint", counting)
+    plan = make_plan(load_job(with_text(job, GRID)))
+    preparer = Preparer(list(enumerate(plan.checkpoints)), lambda *_: "", mixes=plan.mixes)
+    for _ in plan.checkpoints:
+        assert not hasattr(preparer.take(60), "error")
+    assert len(read) == len(set(read))

@@ -228,3 +228,36 @@ def test_mount_table_names_the_file_system(tmp_path: Path, folder: str, kind: st
     )
     assert file_system(Path(folder), mounts) == kind
     assert is_network(kind) == (kind != "ext4")
+
+
+def test_a_job_run_again_keeps_what_was_put_right_by_hand(tmp_path):
+    from dataclasses import replace
+
+    from kltui.jobs.lineage import edit_lineage
+    from kltui.registry.checkpoint import Checkpoint, LocalSource
+    from kltui.store import Store
+
+    plain = Checkpoint(source=LocalSource(tmp_path / "m"), run="z", step=1)
+    merged = Checkpoint(source=LocalSource(tmp_path / "c"), run="child", parent="z@1,other@2")
+    store = Store.write(tmp_path)
+    with store.atomic():
+        store.checkpoints.upsert(plain)
+        store.checkpoints.upsert(merged)
+        store.benchmark_scores.put({"z@1": {"arc": 50.0}})
+    store.close()
+    edit_lineage(tmp_path, ["z@1"], {"seed": "7", "type": "llama"})
+    store = Store.write(tmp_path)
+    with store.atomic():
+        store.checkpoints.upsert(plain)
+        store.checkpoints.upsert(replace(plain, step=2, seed=3))
+    found = {row.name: row.checkpoint for row in store.checkpoints.all()}
+    store.close()
+    assert (found["z@1"].seed, found["z@1"].type) == (7, "llama")
+    assert found["z@2"].seed == 3
+    edit_lineage(tmp_path, ["z@1"], {"run": "y"})
+    store = Store.write(tmp_path)
+    found = {row.name: row.checkpoint for row in store.checkpoints.all()}
+    scores = store.benchmark_scores.all()
+    store.close()
+    assert found["child"].parent == "y@1,other@2"
+    assert scores == {"y@1": {"arc": 50.0}}
