@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from shutil import which
@@ -25,19 +26,18 @@ async def read_gpus() -> tuple[Gpu, ...]:
     program = which("nvidia-smi")
     if program is None:
         return ()
-    pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
     try:
-        child = await asyncio.create_subprocess_exec(
-            program, *QUERY, stdin=nothing, stdout=pipe, stderr=nothing
-        )
+        child = subprocess.Popen([program, *QUERY], stdin=nothing, stdout=pipe, stderr=nothing)
     except OSError:
         return ()
+    # In a thread: the event loop's own pipes outlive it where the interface is closed meanwhile.
     try:
-        out, _ = await asyncio.wait_for(child.communicate(), PATIENCE_S)
+        out, _ = await asyncio.wait_for(asyncio.to_thread(child.communicate), PATIENCE_S)
     except TimeoutError:
         return ()
     finally:
-        if child.returncode is None:
+        if child.poll() is None:
             child.kill()
     return parse_gpus(out.decode(errors="replace"))
 

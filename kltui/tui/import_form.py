@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import subprocess
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -125,12 +126,12 @@ async def _timed(app: KltuiApp, what: str, work: Callable[[], Awaitable[Result]]
 
 async def _run(command: Sequence[str]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a process that ends with this one; an import cut short stores nothing."""
-    pipe = asyncio.subprocess.PIPE
-    nothing = asyncio.subprocess.DEVNULL
-    child = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=pipe)
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    child = subprocess.Popen(command, stdin=nothing, stdout=pipe, stderr=pipe)
+    # In a thread: the event loop's own pipes outlive it where the interface is closed meanwhile.
     try:
-        out, complaint = await child.communicate()
+        out, complaint = await asyncio.to_thread(child.communicate)
     finally:
-        if child.returncode is None:
+        if child.poll() is None:
             child.kill()
     return child.returncode or 0, out.decode(errors="replace"), complaint.decode(errors="replace")

@@ -193,6 +193,9 @@ def test_a_machine_that_does_not_see_a_folder_fetches_it_from_the_hub(
     monkeypatch.setattr("kltui.registry.hub.fetch", fetch)
     source = HubSource("org/model", "step1", "c" * 40)
     there = Task(0, tmp_path, "none", "w", hub=source)
+    (tmp_path / "config.json").write_text("{}")
+    assert _at_hand(there, False) == tmp_path and asked.pop() == (source, False)  # half of it is not there
+    (tmp_path / "model.safetensors").write_bytes(b"")
     elsewhere = Task(0, tmp_path / "missing", "none", "w", hub=source)
     assert _at_hand(there, False) == tmp_path and not asked
     assert _at_hand(elsewhere, True) == tmp_path and asked == [(source, True)]
