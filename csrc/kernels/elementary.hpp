@@ -35,9 +35,9 @@ KLTUI_INLINE FloatV exp_of(FloatV x) {
 // x log2 e = n / 32 + r with |r| <= 1/64: 2^(n / 32) is a table's entry, scaled by the processor, and 2^r
 // to 1.3e-7 of the form a ((r + 46/32)^2 + b). That the square's minimum lies on the grid of n saves a
 // subtraction.
-constexpr float kSquareScale = 0.24109942f, kSquareOffset = 2.08126002f;
+constexpr float kSquareOffset = 2.08126002f;  // b
 alignas(64) static const float kPowers[32] = {
-    // a 2^(46/32) 2^(((i - 14) mod 32) / 32)
+    // a 2^(46/32) 2^(((i - 14) mod 32) / 32), a = 0.24109942
     0.96439768f,  0.985515239f, 1.00709521f,  1.02914773f,  1.05168313f,  1.07471199f,  1.09824512f,
     1.12229355f,  1.14686858f,  1.17198173f,  1.19764479f,  1.2238698f,   1.25066906f,  1.27805514f,
     0.653020454f, 0.66731974f,  0.681932139f, 0.696864509f, 0.712123854f, 0.727717336f, 0.743652271f,
