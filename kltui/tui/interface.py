@@ -83,6 +83,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.failure = ""
         self.marker_kind = 0
         self._views: dict[str, View] = {}
+        self._arriving: View | None = None
         self._use_color = color and not self.no_color
         self._palette = 0
         self.look = self._make_look()
@@ -221,7 +222,8 @@ class KltuiApp(App[int], inherit_bindings=False):
             other.display = other is view
         self.screen_name, self.view = name, view
         view.make_room(self.size.width)
-        self.call_after_refresh(self._arrive, view)
+        self._arriving = view
+        self.call_after_refresh(self.arrive)
         view.call_after_refresh(view.focus_now)
         self.main.redraw_bars()
 
@@ -231,9 +233,19 @@ class KltuiApp(App[int], inherit_bindings=False):
         self._views[name] = view
         return view
 
-    def _arrive(self, view: View) -> None:
-        if view is self.view:
+    def arrive(self) -> None:
+        """Tells a view that has come to the fore, once it has its size."""
+        view, self._arriving = self._arriving, None
+        if view is not None and view is self.view:
             view.arrived()
+
+    def arrives_now(self) -> View | None:
+        """Before painting: a view that has its size already arrives, to be drawn once; that view."""
+        view = self._arriving
+        if view is None or not view.focus_pane.size:
+            return None
+        self.arrive()
+        return view
 
     @property
     def workspace_name(self) -> str:

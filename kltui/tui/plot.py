@@ -16,6 +16,7 @@ from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
     from kltui.native import Direction
+    from kltui.tui.look import Look
     from kltui.view.planes import Kind, Planes
     from kltui.view.scene import Floats, Scene, Window
 
@@ -37,7 +38,7 @@ class PlotPane(Pane):
         self.note = ""
         self._planes: Planes | None = None
         self._spots: Floats | None = None
-        self._made_for: tuple[int, int] = (0, 0)
+        self._made_for: tuple[int, int, Kind, Look] | None = None
         self._strips: dict[int, Strip] = {}
         self._y_labels: dict[int, str] = {}
         self._patches: dict[int, list[Patch]] = {}
@@ -89,17 +90,17 @@ class PlotPane(Pane):
 
     def _prepare(self) -> bool:
         """Makes the planes where they are missing; whether there is something to show."""
-        size = (self.plot_width, self.plot_height)
         if self.scene is None or self.window is None:
             return False
-        if self._planes is None or self._made_for != size:
+        made_for = (self.plot_width, self.plot_height, self.kind, self.look)
+        if self._planes is None or self._made_for != made_for:
             from kltui.view.planes import draw, spots
 
-            look = self.look
-            self._planes = draw(self.scene, self.window, *size, self.kind, look.markers)
-            self._spots = spots(self.scene, self.window, *size, self.kind)
-            self._made_for, self._strips = size, {}
-            self._y_labels = self._make_y_labels(size[1])
+            width, height, kind, look = self._made_for = made_for
+            self._planes = draw(self.scene, self.window, width, height, kind, look.markers)
+            self._spots = spots(self.scene, self.window, width, height, kind)
+            self._strips = {}
+            self._y_labels = self._make_y_labels(height)
             self._patches = self._make_patches()
         return True
 
@@ -132,7 +133,7 @@ class PlotPane(Pane):
 
     def _make_row(self, y: int) -> Strip:
         assert self._planes is not None
-        look, width = self.look, self._made_for[0]
+        look, width = self.look, self.plot_width
         ground, faint = look(), look("faint")
         label = self._y_labels.get(y, " " * (Y_AXIS - 1))
         axis: list[Span] = [(label, faint), (look.glyph("│", "|"), faint)]
@@ -331,10 +332,6 @@ class PlotPane(Pane):
     def do_marker(self) -> None:
         self.kl.marker_kind += 1
         self.kl.say(f"marker: {self.kind}")
-        self.redraw_plot()
-
-    def on_resize(self) -> None:
-        """Draws at the new size."""
         self.redraw_plot()
 
     def on_mouse_down(self, event: events.MouseDown) -> None:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.safe import safe_text
 from kltui.tui.actions import SCREENS
-from kltui.tui.canvas import Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.tui.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
@@ -163,10 +163,13 @@ class MainScreen(Screen[None], inherit_bindings=False):
     TooSmall { layer: over; dock: top; }
     """
 
+    # Textual draws the whole screen again when the focus moves; here two panes show it themselves.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+
     def __init__(self) -> None:
         super().__init__()
         self.tabs, self.status, self.keys_line = TabBar(), StatusBar(), KeyBar()
-        self.body = Vertical(id="body")
+        self.body = Box(id="body")
         self.too_small = TooSmall()
 
     @property
@@ -188,6 +191,12 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def on_mount(self) -> None:
         """Shows the first view at once, before anything is read."""
         self.kl.started()
+
+    def _compositor_refresh(self) -> None:
+        if (view := self.kl.arrives_now()) is not None:
+            # What it asked for is part of this very frame.
+            self._compositor.update_widgets({p for p in view.panes if p in self._compositor.visible_widgets})
+        super()._compositor_refresh()
 
     def on_resize(self, event: events.Resize) -> None:
         """Gives the panes their room."""

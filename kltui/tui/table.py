@@ -117,6 +117,11 @@ class Table(Pane):
         ground_style = self.look("text", ground)
         return style + Style(bgcolor=ground_style.bgcolor, reverse=ground_style.reverse)
 
+    def redraw_focus(self) -> None:
+        """The cursor row shows the focus too."""
+        super().redraw_focus()
+        self.redraw(1 + self.cursor - self.top)
+
     def go(self, index: int) -> None:
         """Moves the cursor to a row, scrolling as little as needed; redraws only what changed."""
         count = self.row_count()

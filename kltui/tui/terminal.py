@@ -16,6 +16,7 @@ from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.strip import Strip
 
 from kltui.safe import safe_text
 
@@ -73,7 +74,7 @@ Piece = tuple[int, int, int, Iterable[Segment]]
 
 
 def _pieces(update: CompositorUpdate) -> Iterator[Piece]:
-    """(row, column, cells, segments) of everything that an update wants shown."""
+    """(row, column, cells, segments) of everything that an update wants shown, neighbours in one piece."""
     if isinstance(update, LayoutUpdate):
         for y, line in enumerate(update.strips, update.region.y):
             strips = list(line)
@@ -85,13 +86,23 @@ def _pieces(update: CompositorUpdate) -> Iterator[Piece]:
 
 
 def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
+    begun, reached = 0, -1
+    joined: list[Strip] = []
     for end, (x, strip) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
         if strip is None or x >= x2 or end <= x1:
             continue
         left, right = max(x, x1), min(end, x2)
         if (left, right) != (x, end) or strip.cell_length != right - left:
             strip = strip.crop(left - x, right - x)
-        yield y, left, strip.cell_length, strip
+        if joined and left != reached:
+            yield y, begun, reached - begun, chain.from_iterable(joined)
+            joined = []
+        if not joined:
+            begun = left
+        joined.append(strip)
+        reached = left + strip.cell_length
+    if joined:
+        yield y, begun, reached - begun, chain.from_iterable(joined)
 
 
 def _cells(text: str) -> int:
@@ -114,29 +125,28 @@ def _cut(row: list[Segment], at: int) -> tuple[list[Segment], list[Segment]]:
 def _merged(strip: Iterable[Segment]) -> list[Segment]:
     """Segments with equal neighbours joined, empty ones and controls dropped, text made safe."""
     merged: list[Segment] = []
-    for text, style, control in strip:
+    last: Style | None = None
+    for segment in strip:
+        text, style, control = segment
         if control or not text:
             continue
         if not text.isprintable():
             text = safe_text(text)
-        if merged and merged[-1].style == style:
+            segment = Segment(text, style)
+        if merged and (style is last or style == last):
             merged[-1] = Segment(merged[-1].text + text, style)
         else:
-            merged.append(Segment(text, style))
+            merged.append(segment)
+            last = style
     return merged
 
 
 def _difference(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment]]:
     """Cells that `new` shares with `old` at its start, and its segments between there and the shared end."""
-    if sum(cell_len(s.text) for s in old) != sum(cell_len(s.text) for s in new):
+    if sum(_cells(s.text) for s in old) != sum(_cells(s.text) for s in new):
         return 0, new
     skipped, old, new = _without_common_start(old, new)
-    _, old, new = _without_common_start(_reversed(old), _reversed(new))
-    return skipped, _reversed(new)
-
-
-def _reversed(segments: list[Segment]) -> list[Segment]:
-    return [Segment(s.text[::-1], s.style) for s in reversed(segments)]
+    return skipped, _without_common_end(old, new)
 
 
 def _without_common_start(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment], list[Segment]]:
@@ -145,29 +155,48 @@ def _without_common_start(old: list[Segment], new: list[Segment]) -> tuple[int, 
         if one != two:
             break
         same += 1
-    cells = sum(cell_len(s.text) for s in new[:same])
+    cells = sum(_cells(s.text) for s in new[:same])
     old, new = old[same:], new[same:]
-    if old and new and old[0].style == new[0].style and _narrow(old[0].text) and _narrow(new[0].text):
-        shared = _shared(old[0].text, new[0].text)
-        style = new[0].style
-        old = [Segment(old[0].text[shared:], style), *old[1:]]
-        new = [Segment(new[0].text[shared:], style), *new[1:]]
+    if old and new and (shared := _shared(old[0], new[0], 1)):
+        old = [*_rest(old[0].text[shared:], old[0].style), *old[1:]]
+        new = [*_rest(new[0].text[shared:], new[0].style), *new[1:]]
         cells += shared
-    return cells, [s for s in old if s.text], [s for s in new if s.text]
+    return cells, old, new
+
+
+def _without_common_end(old: list[Segment], new: list[Segment]) -> list[Segment]:
+    same = 0
+    for one, two in zip(reversed(old), reversed(new), strict=False):
+        if one != two:
+            break
+        same += 1
+    old, new = old[: len(old) - same], new[: len(new) - same]
+    if old and new and (shared := _shared(old[-1], new[-1], -1)):
+        new = [*new[:-1], *_rest(new[-1].text[:-shared], new[-1].style)]
+    return new
+
+
+def _rest(text: str, style: Style | None) -> list[Segment]:
+    return [Segment(text, style)] if text else []
+
+
+def _shared(one: Segment, two: Segment, step: int) -> int:
+    """Cells that two segments of one style share at their start (`step` 1) or end (-1)."""
+    if one.style != two.style or one.text[::step][:1] != two.text[::step][:1]:
+        return 0
+    if not (_narrow(one.text) and _narrow(two.text)):
+        return 0
+    count = 0
+    for a, b in zip(one.text[::step], two.text[::step], strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def _narrow(text: str) -> bool:
     """Whether every character takes exactly one cell, so that characters may be counted as cells."""
     return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
-
-
-def _shared(one: str, two: str) -> int:
-    count = 0
-    for a, b in zip(one, two, strict=False):
-        if a != b:
-            return count
-        count += 1
-    return count
 
 
 class _Pen:
@@ -179,24 +208,26 @@ class _Pen:
 
     def text(self, segment: Segment) -> str:
         codes = _codes(segment.style, self._system) if segment.style else _PLAIN
-        change = self._change(codes)
+        if codes is self._now:
+            return segment.text
+        change = _change(self._now, codes)
         self._now = codes
-        return f"\x1b[{change}m{segment.text}" if change else segment.text
+        return change + segment.text
 
     def reset(self) -> str:
         return "" if self._now == _PLAIN else "\x1b[0m"
 
-    def _change(self, codes: Codes) -> str:
-        if codes == self._now:
-            return ""
-        if codes[0] != self._now[0]:
-            parts = [
-                "0",
-                codes[0],
-                *(c for c, plain in zip(codes[1:], _PLAIN[1:], strict=True) if c != plain),
-            ]
-            return ";".join(p for p in parts if p)
-        return ";".join(new for new, old in zip(codes[1:], self._now[1:], strict=True) if new != old)
+
+@lru_cache(maxsize=8192)
+def _change(before: Codes, after: Codes) -> str:
+    """The shortest escape sequence from one style to another."""
+    if after == before:
+        return ""
+    if after[0] != before[0]:
+        colors = (c for c, plain in zip(after[1:], _PLAIN[1:], strict=True) if c != plain)
+        parts = ["0", after[0], *colors]
+        return f"\x1b[{';'.join(p for p in parts if p)}m"
+    return f"\x1b[{';'.join(new for new, old in zip(after[1:], before[1:], strict=True) if new != old)}m"
 
 
 @lru_cache(maxsize=8192)

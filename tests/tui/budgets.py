@@ -92,7 +92,7 @@ def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
     terminal.press("3", 1.0)
     rows += said(f"plot cursor move{busy}", pressed(terminal, "]]]]]]"), 2000)
     rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", 0.25), 35_000)
-    rows += said(f"another screen{busy}", pressed(terminal, "1313", 0.4), 35_000, 60)
+    rows += said(f"another screen{busy}", pressed(terminal, "13131313", 0.4), 35_000)
     return rows
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.geometry import Region
+from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.tui.canvas import Pane
+from kltui.tui.canvas import Box, Pane
 from kltui.tui.look import Look
 
 if TYPE_CHECKING:
@@ -34,13 +35,13 @@ class View(Widget):
     screen_name: ClassVar[str] = ""
     DEFAULT_CSS = """
     View { layout: horizontal; width: 100%; height: 1fr; }
-    View > Vertical { height: 100%; width: 1fr; }
+    View > Box { height: 100%; width: 1fr; }
     """
 
     def __init__(self) -> None:
         super().__init__(id=f"view-{self.screen_name}")
         self.columns = list(self.make_columns())
-        self._boxes = [Vertical(*column.panes) for column in self.columns]
+        self._boxes = [Box(*column.panes) for column in self.columns]
         self.focus_pane: Pane = next(c.panes[0] for c in self.columns if not c.width)
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
@@ -67,6 +68,10 @@ class View(Widget):
         """The columns' boxes."""
         yield from self._boxes
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """No lines: the columns cover the whole view."""
+        return []
+
     def make_room(self, width: int) -> None:
         """Shows the columns that fit `width` cells, the focused one always."""
         focused = next(i for i, c in enumerate(self.columns) if self.focus_pane in c.panes)
@@ -86,7 +91,7 @@ class View(Widget):
 
     def focus_now(self) -> None:
         """Gives the focus to the view's own pane."""
-        self.focus_pane.focus(scroll_visible=False)
+        self.screen.set_focus(self.focus_pane, scroll_visible=False)
 
     def do_next_pane(self) -> None:
         self._step_focus(1)

@@ -46,6 +46,7 @@ class MapPlot(PlotPane):
         self.null_run = ""
         self._ends: list[tuple[int, str]] = []
         self._before: dict[int, int] = {}
+        self._drawn_for: tuple[object, ...] = ()
 
     def header_left(self) -> list[Span]:
         """Which picture, of what."""
@@ -78,6 +79,7 @@ class MapPlot(PlotPane):
 
         if self.map is None:
             return
+        self._drawn_for = self._draws()
         number, keep = self.kl.snapshot.run_number, self._kept()
         lines: list[tuple[int, Sequence[int]]] = []
         self._ends, self._before = [], {}
@@ -95,6 +97,10 @@ class MapPlot(PlotPane):
         xy = np.ascontiguousarray(self.coordinates, dtype=np.float64)
         scene = Scene(xy, code_n, segments, n_points=len(self.map))
         self.show(scene, self.map.names, keep_window=keep_window)
+
+    def _draws(self) -> tuple[object, ...]:
+        """What the lines are made of, beside the coordinates."""
+        return self.map, self.null_run, self.kl.snapshot, self.kl.filter, frozenset(self.hidden)
 
     @property
     def _null_base(self) -> str:
@@ -120,8 +126,11 @@ class MapPlot(PlotPane):
         return [(number.get(p.run, 0), [k]) for k, p in loose]
 
     def redraw_runs(self) -> None:
-        """Draws again after runs were hidden or the filter was changed."""
-        self._draw(keep_window=True)
+        """Draws again if runs were hidden, filtered or named otherwise; marks always."""
+        if self._drawn_for != self._draws():
+            self._draw(keep_window=True)
+        else:
+            self.lay_over()
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """Each run's name at its last checkpoint."""
