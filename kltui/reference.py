@@ -169,7 +169,7 @@ def _clipped_axis(u0: float, v0: float, u1: float, v1: float, limit: float) -> E
         if 0 <= end <= limit:
             return end, across
         border = 0.0 if end < 0 else limit
-        return border, v0 + (border - u0) * ((v1 - v0) / (u1 - u0))
+        return border, v0 + (v1 - v0) * ((border - u0) / (u1 - u0))
 
     return (*cut(u0, v0), *cut(u1, v1))
 

@@ -85,15 +85,20 @@ struct Kernels {
 };
 
 // The sums of banded_sqdist are cut into segments by the tensor's size alone, never by the number of threads.
-constexpr int64_t kSqdistStretch = 256;               // doubles, or twice as many floats
+constexpr int64_t kSqdistStretch = 512;               // elements
 constexpr int64_t kSqdistSlot = kSqdistStretch + 24;  // so that stretches do not share the same cache sets
+constexpr int64_t kSqdistRows = 4;                    // checkpoints that are compared with earlier ones at once
+// Doubles that one thread needs: the ring, checkpoints x band vectors of sums, and one for what is thrown away.
+constexpr int64_t sqdist_scratch(int64_t checkpoints, int64_t band) {
+    return (band + kSqdistRows) * kSqdistSlot + (checkpoints * band + 1) * 8;
+}
 constexpr int64_t sqdist_segments(int64_t elements) {
     const int64_t stretches = (elements + kSqdistStretch - 1) / kSqdistStretch;
     return stretches < 128 ? stretches : 128;
 }
 constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_t band, int64_t threads) {
     return sqdist_segments(elements) * checkpoints * band +
-           threads * ((band + 1) * kSqdistSlot + checkpoints * band * 8) + 8;
+           threads * sqdist_scratch(checkpoints, band) + 8;
 }
 
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {

@@ -22,11 +22,12 @@ double pull_in(double v) {
 // Clips one axis, u, of the segment (u0, v0) to (u1, v1) to [0, limit]; a cut end lies on the border exactly.
 bool clip_axis(double& u0, double& v0, double& u1, double& v1, double limit) {
     if ((u0 < 0.0 && u1 < 0.0) || (u0 > limit && u1 > limit)) return false;
-    const double u = u0, v = v0, slope = (v1 - v0) / (u1 - u0);
+    // The share of the way first: a slope may overflow.
+    const double u = u0, v = v0, length = u1 - u0, rise = v1 - v0;
     const auto cut = [&](double& end, double& across) {
         if (end >= 0.0 && end <= limit) return;
         end = end < 0.0 ? 0.0 : limit;
-        across = v + (end - u) * slope;
+        across = v + rise * ((end - u) / length);
     };
     cut(u0, v0);
     cut(u1, v1);

@@ -1,8 +1,9 @@
 // Squared distances between neighbouring checkpoints of one tensor, over raw bytes, each byte read once.
 //
-// Values are widened to fp64 into a ring of band + 1 stretches that stays in cache; differences, squares and
-// sums are fp64. The tensor is cut into segments whose number depends on its size alone, and their sums are
-// added in order.
+// Values are widened into a ring of band + 4 stretches that stays in cache. Of tensors up to 32 bits the
+// differences and squares are fp32, and so are sums of 32 squares; those are added in fp64. The relative
+// error stays below 34 * 2^-24 = 2e-6 and is some 1e-7 in practice. A tensor of 64 bits is fp64 throughout.
+// The tensor is cut into segments whose number depends on its size alone, and their sums are added in order.
 #include <omp.h>
 
 #include "doubles.hpp"
@@ -12,125 +13,321 @@ namespace kltui {
 namespace KLTUI_ISA {
 namespace {
 
-constexpr int kGroup = 5;  // distances that share the loads of one checkpoint
-// Bytes to ask memory for early: two dozen streams are too many for it to foresee. They go to the second
-// cache, the ring fills the first.
-constexpr int64_t kAhead = 4 * 8 * kSqdistStretch;
+constexpr int kRows = kSqdistRows;  // checkpoints that are compared with earlier ones at once
+constexpr int kGroup = 5;           // earlier ones at once: 4 x 5 sums fit the registers
+constexpr int64_t kLine = 64;
+constexpr int64_t kSquares = 32;  // that are added in the precision of the squares
+// Squares of fp32 are trusted while their mean is above: far from where they lose digits.
+constexpr double kSmallestMean = 0x1p-90;
+
+// The two precisions: how many fit a vector, and what a vector of sums adds to fp64.
+struct Singles {
+    typedef float Value;
+    typedef FloatV Vector;
+    static constexpr int kCount = kLanes;
+    static KLTUI_INLINE_MEMBER DoubleV folded(FloatV v) { return fold_halves(v); }
+};
+struct Doubles {
+    typedef double Value;
+    typedef DoubleV Vector;
+    static constexpr int kCount = kDoubles;
+    static KLTUI_INLINE_MEMBER DoubleV folded(DoubleV v) { return v; }
+};
+
+template <class P>
+KLTUI_INLINE typename P::Vector load_as(const typename P::Value* p) {
+    typename P::Vector v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+
+KLTUI_INLINE void store_widened(FloatV v, float* out) {
+    __builtin_memcpy(out, &v, sizeof v);
+}
 
 KLTUI_INLINE void store_widened(FloatV v, double* out) {
-    HalfFloatV half[2];
-    __builtin_memcpy(half, &v, sizeof v);
-    for (int i = 0; i < 2; ++i)
-        store(out + i * kDoubles, widen_half(half[i]));
+    store(out, widen_half(lower_half(v)));
+    store(out + kDoubles, widen_half(upper_half(v)));
 }
 
-template <class Load>
-KLTUI_INLINE void widen_with(const void* bytes, int64_t first, int64_t count, double* out) {
+template <class Load, class Value>
+KLTUI_INLINE void widen_with(const void* bytes, int64_t first, int64_t count, Value* out) {
     const auto* x = static_cast<const typename Load::Element*>(bytes) + first;
     int64_t j = 0;
-    for (; j + kLanes <= count; j += kLanes) {
-        __builtin_prefetch(reinterpret_cast<const char*>(x + j) + kAhead, 0, 2);
+    for (; j + kLanes <= count; j += kLanes)
         store_widened(Load::full(x + j), out + j);
-    }
     for (; j < count; ++j)
-        out[j] = (double)load_one<Load>(x + j);
+        out[j] = load_one<Load>(x + j);
 }
 
-void widen(const void* bytes, Float dtype, int64_t first, int64_t count, double* out) {
+template <class Value>
+void widen(const void* bytes, Float dtype, int64_t first, int64_t count, Value* out) {
     if (dtype == Float::f32)
         widen_with<LoadF32>(bytes, first, count, out);
     else if (dtype == Float::bf16)
         widen_with<LoadBf16>(bytes, first, count, out);
     else if (dtype == Float::f16)
         widen_with<LoadF16>(bytes, first, count, out);
-    else
+    else if constexpr (sizeof(Value) == sizeof(double))
         __builtin_memcpy(out, static_cast<const double*>(bytes) + first, count * sizeof(double));
     for (int64_t j = count; j < kSqdistStretch; ++j)
         out[j] = 0;  // the same in every checkpoint: no distance
 }
 
-// sum[d] += |x - before[d]|^2 over one stretch for kCount earlier checkpoints at once; each sum is a whole
-// vector.
-template <int kCount>
-KLTUI_INLINE void add_distances(const double* x, const double* const* before, double* const* sum) {
-    DoubleV total[kCount];
-    for (int d = 0; d < kCount; ++d)
-        total[d] = load(sum[d]);
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < kSqdistStretch; j += kDoubles) {
-        const DoubleV here = load(x + j);
+int64_t bytes_of(Float dtype) {
+    return dtype == Float::f64 ? 8 : (dtype == Float::f32 ? 4 : 2);
+}
+
+// What of the next stretches a loop over the present one asks memory for, two lines at every step: two dozen
+// streams are too many for the processor to foresee, and a burst of requests would wait for itself. The lines
+// go to the second cache, the ring fills the first.
+struct Ahead {
+    const char* row[2];
+
+    KLTUI_INLINE_MEMBER void at(int64_t step) const {
+        __builtin_prefetch(row[0] + step * kLine, 0, 2);
+        __builtin_prefetch(row[1] + step * kLine, 0, 2);
+    }
+};
+
+// sum[c, r] += |x[r] - before[c]|^2 over one stretch for kR x kC pairs at once; each sum is a whole vector.
+// Four rows by five take one load for two pairs: the arithmetic, not the cache, sets the pace.
+template <class P, int kR, int kC>
+KLTUI_INLINE void add_block(int64_t first, const typename P::Value* const* x,
+                            const typename P::Value* const* before, double* const* sum, const Ahead& ahead) {
+    typename P::Vector total[kC][kR] = {};
+    for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
+        ahead.at(j / P::kCount);
+        typename P::Vector here[kR];
+        for (int r = 0; r < kR; ++r)
+            here[r] = load_as<P>(x[r] + j);
 #pragma GCC unroll 5
-        for (int d = 0; d < kCount; ++d) {
-            const DoubleV difference = here - load(before[d] + j);
-            total[d] += difference * difference;
-        }
-    }
-    for (int d = 0; d < kCount; ++d)
-        store(sum[d], total[d]);
-}
-
-void add_group(int64_t count, const double* x, const double* const* before, double* const* sum) {
-    if (count == 5) return add_distances<5>(x, before, sum);
-    if (count == 4) return add_distances<4>(x, before, sum);
-    if (count == 3) return add_distances<3>(x, before, sum);
-    if (count == 2) return add_distances<2>(x, before, sum);
-    add_distances<1>(x, before, sum);
-}
-
-void add_stretch(const TensorSeries& tensors, int64_t band, int64_t first, int64_t count, double* ring,
-                 double* sum) {
-    const int64_t slots = band + 1;
-    for (int64_t k = 0; k < tensors.checkpoints; ++k) {
-        auto* x = ring + (k % slots) * kSqdistSlot;
-        widen(tensors.data[k], tensors.dtype[k], first, count, x);
-        const int64_t reach = k < band ? k : band;
-        for (int64_t d = 1; d <= reach; d += kGroup) {
-            const double* before[kGroup];
-            double* into[kGroup];
-            const int64_t group = reach - d + 1 < kGroup ? reach - d + 1 : kGroup;
-            for (int64_t g = 0; g < group; ++g) {
-                before[g] = ring + ((k - d - g) % slots) * kSqdistSlot;
-                into[g] = sum + ((k - d - g) * band + (d + g - 1)) * kDoubles;
+        for (int c = 0; c < kC; ++c) {
+            const typename P::Vector there = load_as<P>(before[c] + j);
+#pragma GCC unroll 4
+            for (int r = 0; r < kR; ++r) {
+                const typename P::Vector difference = there - here[r];  // this way round it is loaded once
+                total[c][r] += difference * difference;
             }
-            add_group(group, x, before, into);
         }
+    }
+#pragma GCC unroll 5
+    for (int c = 0; c < kC; ++c)
+#pragma GCC unroll 4
+        for (int r = 0; r < kR; ++r)
+            store(sum[c * kR + r], load(sum[c * kR + r]) + P::folded(total[c][r]));
+}
+
+template <class P, int kR>
+void add_group(int64_t count, const typename P::Value* const* x, const typename P::Value* const* before,
+               double* const* sum, const Ahead& ahead) {
+    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
+        if (count == 5)
+            add_block<P, kR, 5>(first, x, before, sum, ahead);
+        else if (count == 4)
+            add_block<P, kR, 4>(first, x, before, sum, ahead);
+        else if (count == 3)
+            add_block<P, kR, 3>(first, x, before, sum, ahead);
+        else if (count == 2)
+            add_block<P, kR, 2>(first, x, before, sum, ahead);
+        else
+            add_block<P, kR, 1>(first, x, before, sum, ahead);
     }
 }
 
-void add_segments(const TensorSeries& tensors, int64_t band, double* partial, double* rings, int threads) {
+// The corners of the band, in this order: the four rows among themselves, then the earliest three checkpoints
+// (the first against row 0, the next against rows 0 and 1, ...), then kExtra columns against all rows.
+template <class P, int kExtra>
+void add_corners(int64_t first, const typename P::Value* const* x, const typename P::Value* const* before,
+                 double* const* sum, const Ahead& ahead) {
+    constexpr int kSums = 12 + kRows * kExtra;
+    typename P::Vector total[kSums] = {};
+    for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
+        ahead.at(j / P::kCount);
+        typename P::Vector here[kRows];
+        for (int r = 0; r < kRows; ++r)
+            here[r] = load_as<P>(x[r] + j);
+        int i = 0;
+#pragma GCC unroll 4
+        for (int r = 1; r < kRows; ++r)
+#pragma GCC unroll 4
+            for (int c = 0; c < r; ++c, ++i)
+                total[i] += (here[r] - here[c]) * (here[r] - here[c]);
+#pragma GCC unroll 5
+        for (int c = 0; c < kRows - 1 + kExtra; ++c) {
+            const typename P::Vector there = load_as<P>(before[c] + j);
+#pragma GCC unroll 4
+            for (int r = 0; r < kRows; ++r)
+                if (r <= c) {
+                    total[i] += (there - here[r]) * (there - here[r]);
+                    ++i;
+                }
+        }
+    }
+#pragma GCC unroll 20
+    for (int i = 0; i < kSums; ++i)
+        store(sum[i], load(sum[i]) + P::folded(total[i]));
+}
+
+// The ring of widened stretches and the sums of one segment.
+template <class P>
+struct Band {
+    typedef typename P::Value Value;
+    int64_t width;
+    Value* ring;
+    double *sum, *nowhere;
+
+    Value* stretch(int64_t k) const { return ring + (k % (width + kRows)) * kSqdistSlot; }
+    double* of(int64_t k, int64_t before) const {
+        return before < 0 ? nowhere : sum + (before * width + (k - before - 1)) * kDoubles;
+    }
+};
+
+// Checkpoints k .. k + kR - 1 against every one of first .. last - 1.
+template <int kR, class P>
+void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, const Ahead& ahead) {
+    const typename P::Value* x[kR];
+    for (int r = 0; r < kR; ++r)
+        x[r] = band.stretch(k + r);
+    while (first < last) {
+        const int64_t count = last - first < kGroup ? last - first : kGroup;
+        const typename P::Value* before[kGroup];
+        double* sum[kR * kGroup];
+        for (int64_t c = 0; c < count; ++c) {
+            before[c] = band.stretch(first + c);
+            for (int r = 0; r < kR; ++r)
+                sum[c * kR + r] = band.of(k + r, first + c);
+        }
+        add_group<P, kR>(count, x, before, sum, ahead);
+        first += count;
+    }
+}
+
+// The corners of four checkpoints from k on, and the `extra` < 3 columns right of the left one.
+template <class P>
+void add_corners_and(const Band<P>& band, int64_t k, int64_t extra, const Ahead& ahead) {
+    const typename P::Value *x[kRows], *before[kRows + 1];
+    double* sum[12 + 2 * kRows];
+    int64_t i = 0;
+    for (int r = 0; r < kRows; ++r) {
+        x[r] = band.stretch(k + r);
+        for (int c = 0; c < r; ++c)
+            sum[i++] = band.of(k + r, k + c);
+    }
+    for (int64_t c = 0; c < kRows - 1 + extra; ++c) {
+        const int64_t column = k - band.width + c;
+        before[c] = column < 0 ? x[0] : band.stretch(column);
+        for (int64_t r = 0; r < kRows && r <= c; ++r)
+            sum[i++] = band.of(k + r, column);
+    }
+    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
+        if (extra == 2)
+            add_corners<P, 2>(first, x, before, sum, ahead);
+        else if (extra == 1)
+            add_corners<P, 1>(first, x, before, sum, ahead);
+        else
+            add_corners<P, 0>(first, x, before, sum, ahead);
+    }
+}
+
+int64_t at_least(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+// Four checkpoints from k on; the band is at least three wide.
+template <class P>
+void add_four(const Band<P>& band, int64_t k, const char* const* next) {
+    const Ahead first = {{next[0], next[1]}}, second = {{next[2], next[3]}};
+    const int64_t beyond = (band.width - 3) % kGroup;
+    const int64_t extra = beyond < 3 && k >= band.width ? beyond : 0;
+    add_rows<kRows>(band, k, at_least(0, k - band.width + 3 + extra), k, first);
+    add_corners_and(band, k, extra, second);
+}
+
+template <class P>
+void add_stretch(const TensorSeries& tensors, const Band<P>& band, int64_t first, int64_t count) {
+    for (int64_t k = 0; k < tensors.checkpoints; k += kRows) {
+        const int64_t left = tensors.checkpoints - k, rows = left < kRows ? left : kRows;
+        const char* next[kRows];
+        for (int64_t r = 0; r < rows; ++r) {
+            const Float dtype = tensors.dtype[k + r];
+            widen(tensors.data[k + r], dtype, first, count, band.stretch(k + r));
+            // A stretch that begins within a line has loaded the next one's first line already.
+            next[r] = static_cast<const char*>(tensors.data[k + r]) +
+                      (first + kSqdistStretch) * bytes_of(dtype) + kLine;
+        }
+        if (rows == kRows && band.width >= 3) {
+            add_four(band, k, next);
+            continue;
+        }
+        for (int64_t r = 0; r < rows; ++r)
+            add_rows<1>(band, k + r, at_least(0, k + r - band.width), k + r, {{next[r], next[r]}});
+    }
+}
+
+template <class P>
+void add_segments(const TensorSeries& tensors, int64_t band, double* partial, double* scratch, int threads) {
     const int64_t per_checkpoint = tensors.checkpoints * band;
     const int64_t segments = sqdist_segments(tensors.elements);
     const int64_t stretches = (tensors.elements + kSqdistStretch - 1) / kSqdistStretch;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t s = 0; s < segments; ++s) {
-        double* ring = rings + omp_get_thread_num() * ((band + 1) * kSqdistSlot + per_checkpoint * 8);
-        double* sum = ring + (band + 1) * kSqdistSlot;  // K x band vectors
+        double* sum = scratch + omp_get_thread_num() * sqdist_scratch(tensors.checkpoints, band);
+        double* ring = sum + (per_checkpoint + 1) * kDoubles;
+        const Band<P> here = {band, reinterpret_cast<typename P::Value*>(ring), sum,
+                              sum + per_checkpoint * kDoubles};
         for (int64_t i = 0; i < per_checkpoint * kDoubles; ++i)
             sum[i] = 0.0;
         for (int64_t t = s * stretches / segments; t < (s + 1) * stretches / segments; ++t) {
             const int64_t first = t * kSqdistStretch, left = tensors.elements - first;
-            add_stretch(tensors, band, first, left < kSqdistStretch ? left : kSqdistStretch, ring, sum);
+            add_stretch(tensors, here, first, left < kSqdistStretch ? left : kSqdistStretch);
         }
         for (int64_t i = 0; i < per_checkpoint; ++i)
             partial[s * per_checkpoint + i] = sum_lanes(load(sum + i * kDoubles));
     }
 }
 
-}  // namespace
-
-void banded_sqdist(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads) {
+template <class P>
+void sum_segments(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads) {
     const int64_t per_checkpoint = tensors.checkpoints * band;
     const int64_t segments = sqdist_segments(tensors.elements);
     double* partial = workspace;  // segments x K x band
-    // per thread (band + 1) x stretch and K x band vectors, on a cache line's start: a vector across two
-    // lines costs two loads
-    double* rings = align_to_line(workspace + segments * per_checkpoint);
-    add_segments(tensors, band, partial, rings, threads);
+    // per thread a ring and K x band vectors, on a cache line's start: a vector across two lines costs two
+    // loads
+    double* scratch = align_to_line(workspace + segments * per_checkpoint);
+    add_segments<P>(tensors, band, partial, scratch, threads);
     for (int64_t i = 0; i < per_checkpoint; ++i) {
         out[i] = 0.0;
         for (int64_t s = 0; s < segments; ++s)
             out[i] += partial[s * per_checkpoint + i];
     }
+}
+
+bool fits_singles(const TensorSeries& tensors) {
+    for (int64_t k = 0; k < tensors.checkpoints; ++k)
+        if (tensors.dtype[k] == Float::f64) return false;
+    return true;
+}
+
+// Whether squares may have overflowed, vanished or lost digits below the smallest normal number.
+bool is_doubtful(const double* sum, int64_t checkpoints, int64_t band, int64_t elements) {
+    const double least = kSmallestMean * (double)elements;
+    for (int64_t k = 0; k < checkpoints; ++k)
+        for (int64_t d = 1; d <= band && k + d < checkpoints; ++d) {
+            const double s = sum[k * band + d - 1];
+            if (!(s >= least && s - s == 0)) return true;
+        }
+    return false;
+}
+
+}  // namespace
+
+void banded_sqdist(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads) {
+    if (fits_singles(tensors)) {
+        sum_segments<Singles>(tensors, band, out, workspace, threads);
+        if (!is_doubtful(out, tensors.checkpoints, band, tensors.elements)) return;
+    }
+    sum_segments<Doubles>(tensors, band, out, workspace, threads);
 }
 
 }  // namespace KLTUI_ISA

@@ -122,9 +122,42 @@ def test_weight_distances_equal_a_float64_loop(
     for k in range(count):
         for d in range(1, band + 1):
             if k + d < count:
-                assert ours[k, d - 1] == pytest.approx(twin[k, d - 1], rel=1e-12)
+                bound = 1e-12 if "F64" in dtypes else 2e-6
+                assert ours[k, d - 1] == pytest.approx(twin[k, d - 1], rel=bound)
             else:
                 assert np.isnan(ours[k, d - 1])
+
+
+@pytest.mark.parametrize("step", [1e-6, 1e-3])
+def test_weight_distances_of_a_long_walk_are_good_to_2e_7(step: float) -> None:
+    rng = np.random.default_rng(4)
+    path = [0.02 * rng.standard_normal(300_001, dtype=np.float32)]
+    for _ in range(11):
+        path.append(path[-1] + np.float32(step) * rng.standard_normal(300_001, dtype=np.float32))
+    ours = native.banded_sqdist([p.view(np.uint8) for p in path], ["F32"] * 12, 10)
+    for k in range(12):
+        for d in range(1, min(11, 12 - k)):
+            truth = np.square(path[k + d].astype(float) - path[k].astype(float)).sum()
+            assert ours[k, d - 1] == pytest.approx(truth, rel=2e-7)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-20, 1e20, 1e30])
+def test_weight_distances_beyond_what_float32_squares_hold(size: float) -> None:
+    path = np.random.default_rng(5).normal(size=(6, 700)).astype(np.float32) * np.float32(size)
+    ours = native.banded_sqdist([p.view(np.uint8) for p in path], ["F32"] * 6, 2)
+    truth = np.square(path[1:].astype(float) - path[:-1].astype(float)).sum(1)
+    np.testing.assert_allclose(ours[:-1, 0], truth, rtol=1e-12)
+
+
+def test_a_weight_that_is_not_finite_spoils_only_its_own_distances() -> None:
+    path = np.random.default_rng(6).normal(size=(9, 2000)).astype(np.float32)
+    path[4, 1234] = np.nan
+    ours = native.banded_sqdist([p.view(np.uint8) for p in path], ["F32"] * 9, 3)
+    for k in range(9):
+        for d in range(1, min(4, 9 - k)):
+            truth = np.square(path[k + d].astype(float) - path[k].astype(float)).sum()
+            assert ours[k, d - 1] == pytest.approx(truth, rel=1e-6, nan_ok=True)
+            assert np.isnan(truth) == (4 in (k, k + d))
 
 
 def test_weight_distances_of_known_steps_are_exact() -> None:

@@ -43,6 +43,12 @@ def test_a_line_far_beyond_the_canvas_is_clipped_before_it_is_drawn() -> None:
     assert picture("ascii", 3, 2, (5, 0, 9, 1), (0, -3, 3, -1), (3, 0, 3, 2)) == ["   ", "   "]
 
 
+def test_a_line_that_leaves_by_next_to_nothing_is_still_cut_where_it_leaves() -> None:
+    assert picture("ascii", 3, 3, (0, 0, -1e-291, 1e18)) == ["*  ", "   ", "   "]
+    assert picture("ascii", 3, 3, (-1e-291, 1e18, 0, 0)) == ["*  ", "   ", "   "]
+    assert picture("ascii", 3, 3, (1, 2, 1e18, 2 + 1e-291)) == ["   ", "   ", " **"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_a_gap(bad: float) -> None:
     raster = native.Raster(6, 1, "ascii")
