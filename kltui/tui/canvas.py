@@ -224,7 +224,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
 
 
 class TextPane(Pane):
-    """A scrolling pane of lines made by `lines(width)`, remade when data or size change."""
+    """A scrolling pane of lines made by `lines(width)`, remade when data, size or colours change."""
 
     def __init__(
         self, title: str, lines: Callable[[int], Sequence[Sequence[Span]]], id: str | None = None
@@ -233,13 +233,14 @@ class TextPane(Pane):
         self.title = title
         self._make = lines
         self._lines: Sequence[Sequence[Span]] | None = None
-        self._made_for = -1
+        self._made_for: tuple[int, Look] | None = None
         self.top = 0
 
     def all_lines(self) -> Sequence[Sequence[Span]]:
-        """The lines at the present width."""
-        if self._lines is None or self._made_for != self.body_width:
-            self._lines, self._made_for = self._make(self.body_width), self.body_width
+        """The lines at the present width, in the present colours."""
+        made_for = (self.body_width, self.look)
+        if self._lines is None or self._made_for != made_for:
+            self._lines, self._made_for = self._make(self.body_width), made_for
         return self._lines
 
     def body_line(self, y: int) -> Sequence[Span]:

@@ -424,6 +424,60 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
         assert app.look.palette.name == "light"
 
 
+# By screen: what is shown once everything that it computes has arrived.
+ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest by KL", "4": "likelihood c =", "5": "enter compares",
+           "6": "half of it lies in", "7": "KL from the layer before", "8": "as large as"}  # fmt: skip
+
+
+def cells_of(app: KltuiApp) -> list[list[tuple[str, object]]]:
+    """Every cell of the screen with its style, but for the status line and its messages."""
+    rows = [[(c, s.style) for s in strip for c in s.text] for strip in app.screen._compositor.render_strips()]
+    return rows[:-2] + rows[-1:]
+
+
+async def pictures(app: KltuiApp, until, prelude: str) -> dict[str, list[list[list[tuple[str, object]]]]]:
+    """By screen: its cells, after `C`, and after `C` once more; before that the keys `prelude` on screen 1."""
+    found = {}
+    async with app.run_test(size=(170, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny@100", "tiny@200"
+        await pilot.press(*prelude)
+        for screen, shown in ARRIVED.items():
+            await pilot.press(screen)
+            await until(pilot, lambda shown=shown: shown in text_of(app))
+            await pilot.pause(0.1)
+            found[screen] = [cells_of(app)]
+            for _ in range(2):
+                await pilot.press("C")
+                await until(pilot, lambda: "palette: " in text_of(app))
+                found[screen].append(cells_of(app))
+    return found
+
+
+async def test_one_key_draws_every_pane_in_the_other_palette(make_app: MakeApp, until, monkeypatch) -> None:
+    """Held against a session that began in that palette: nothing of the old one may stay on the screen."""
+    dark, light = make_app(), make_app()
+    for app in (dark, light):
+        monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    seen = await pictures(dark, until, "")
+    truth = await pictures(light, until, "C")
+    for screen in ARRIVED:
+        before, once, twice = seen[screen]
+        begun_light, then_dark, _ = truth[screen]
+        assert not stale(once, begun_light), f"dark to light on screen {screen}"
+        assert not stale(then_dark, before), f"light to dark on screen {screen}"
+        assert not stale(twice, before) and stale(once, before), f"there and back on screen {screen}"
+
+
+def stale(got: list[list[tuple[str, object]]], wanted: list[list[tuple[str, object]]]) -> list[str]:
+    """The pieces of rows that are not as wanted."""
+    return [
+        "".join(c for (c, s), w in zip(row, wish, strict=True) if (c, s) != w)
+        for row, wish in zip(got, wanted, strict=True)
+        if row != wish
+    ]
+
+
 async def test_view_state_is_kept(make_app: MakeApp, until, tmp_path) -> None:
     memory = Memory(tmp_path / "view.json")
     app = make_app(memory=memory)
