@@ -1,0 +1,241 @@
+"""The real program on a real workspace in tmux: models added, scored, stopped, mended and read off the pane."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from test_tmux import Pane
+from tiny_models import write_run
+
+import kltui
+from kltui.errors import StoreError
+from kltui.store import JobRow, VectorRow
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+LONG = 90.0  # seconds: a job starts two processes, and one of them loads torch
+KEPT_ELSEWHERE = (
+    "XDG_STATE_HOME",
+    "XDG_CONFIG_HOME",
+)  # without them what is kept stays below the pane's HOME
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Path:
+    """A run folder of eighteen checkpoints, a thousand steps apart, the first one's weights cut short; texts beside it."""
+    first = write_run(tmp_path / "walk", steps=range(1000, 19000, 1000), seed=1)[0] / "model.safetensors"
+    first.rename(tmp_path / "whole.safetensors")
+    first.write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-1000])
+    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 9)}dogs" for i in range(40)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    return tmp_path / "walk"
+
+
+@pytest.fixture
+def pane(tmp_path: Path) -> Iterator[Pane]:
+    """The program on an empty folder."""
+    (tmp_path / "ws").mkdir()
+    bare = [word for name in KEPT_ELSEWHERE for word in ("-u", name)]
+    made = Pane(140, 45, ["env", *bare, sys.executable, "-m", "kltui", str(tmp_path / "ws")], tmp_path)
+    made.tmux("set-option", "-s", "set-clipboard", "on")  # lets programs in it fill tmux's buffers
+    yield made
+    made.close()
+    end(tmp_path / "ws")
+
+
+def end(folder: Path) -> None:
+    """Ends a job that a failed test has left behind."""
+    row = job_row(folder)
+    if row is not None and row.pid is not None and row.status == "running":
+        os.kill(row.pid, signal.SIGCONT)
+        os.kill(row.pid, signal.SIGTERM)
+
+
+def job_row(folder: Path) -> JobRow | None:
+    """The newest job as the store has it."""
+    try:
+        with kltui.open(folder) as ws:
+            return next(iter(ws.jobs()), None)
+    except StoreError:
+        return None
+
+
+def wait_for(folder: Path, holds: Callable[[JobRow], bool]) -> JobRow:
+    """The newest job once it is as wanted."""
+    end = time.monotonic() + LONG
+    while time.monotonic() < end:
+        row = job_row(folder)
+        if row is not None and holds(row):
+            return row
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain; last seen: {job_row(folder)}")
+
+
+def is_scoring(folder: Path, job: JobRow) -> bool:
+    """Whether a checkpoint of the job is under way."""
+    with kltui.open(folder) as ws:
+        items = ws.job_items(job.id)
+    return job.status == "running" and any(item.status == "running" for item in items)
+
+
+@contextmanager
+def held(folder: Path, done: int) -> Iterator[JobRow]:
+    """The running job, held still as soon as `done` checkpoints are stored; it goes on afterwards."""
+    pid = wait_for(folder, lambda row: row.done >= done and is_scoring(folder, row)).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        row = job_row(folder)
+        assert row is not None and row.status == "running" and row.done + row.failed < row.total - 1
+        yield row
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def vectors(folder: Path) -> dict[str, VectorRow]:
+    """The stored final vectors by checkpoint, without their numbers; `created` tells one that was stored again."""
+    with kltui.open(folder) as ws:
+        return ws.vectors()
+
+
+def attempts(folder: Path) -> dict[str, int]:
+    """How often each checkpoint of the newest job was begun."""
+    with kltui.open(folder) as ws:
+        return {item.name: item.attempts for item in ws.job_items(ws.jobs()[0].id)}
+
+
+def add(pane: Pane, folder: Path, texts: Path) -> None:
+    """Adds a run folder and starts its job over `texts`, as the questions come."""
+    pane.keys("A")
+    pane.shows("Add checkpoints from", "folder", "preset")
+    pane.keys("Enter")
+    pane.shows("A model folder, or a run folder; tab completes.")
+    pane.keys("-l", str(folder))
+    pane.keys("Enter")
+    pane.shows(f"checkpoints as run {folder.name}?", "gpt_neox")
+    pane.keys("y")
+    pane.shows("Score which texts?", "demo")
+    pane.keys("C-u")
+    pane.keys("-l", str(texts))
+    pane.keys("Enter")
+    pane.shows("This job", "s write and start", "texts.json")
+    pane.keys("s")
+    pane.shows("started as process", "Log")
+
+
+def see_the_exponents(pane: Pane, folder: Path) -> None:
+    """On the Diffusion screen of a job that was stopped, and so has left no weight distances: W computes them."""
+    pane.keys("4")
+    text = pane.shows("likelihood c = ", "weights not known", "W computes them")
+    with kltui.open(folder) as ws:
+        assert ws.weight_distances() == {}
+        first = ws.diffusion()[0]
+    assert f"likelihood c = {first.c_q:.3f}" in text and first.start == 2000
+    pane.keys("W")
+    pane.shows("weight distances are stored")
+    text = pane.shows("weights c = ")
+    assert "W computes them" not in text
+    with kltui.open(folder) as ws:
+        exponents = ws.diffusion()
+    assert f"weights c = {exponents[0].c_w:.3f}" in text
+    # The weights are a random walk: their squared distance grows as the lag.
+    assert all(abs(e.c_w - 1) < 0.02 for e in exponents)
+    row = next(line for line in text.splitlines() if "● walk" in line)
+    c_q, c_w, alpha = map(float, re.findall(r"\d+\.\d\d", row.split("● walk")[1]))
+    assert abs(c_w - 1) < 0.02 and abs(c_q / c_w - alpha) < 0.05
+
+
+def stop_it(pane: Pane, folder: Path) -> JobRow:
+    """The job after `K` and `y`, with eleven checkpoints stored or some more."""
+    with held(folder, done=11) as job:
+        pane.shows(f"{job.done}/18", "running")
+        pane.keys("K")
+        pane.shows("Stop job 1?", f"{job.done} of 18 checkpoints are stored and stay stored.")
+        pane.keys("y")
+        pane.shows("asked to stop")
+    pane.shows("stopped", "scored, 1 failed")
+    stopped = job_row(folder)
+    assert stopped is not None and stopped.status == "stopped" and 11 <= stopped.done < 17
+    assert len(vectors(folder)) == stopped.done
+    return stopped
+
+
+def pause_it(pane: Pane, folder: Path, stopped: JobRow) -> JobRow:
+    """The job run again by `R` and resting after `p`."""
+    pane.keys("R")
+    pane.shows("job 1 goes on")
+    with held(folder, done=stopped.done) as job:
+        pane.shows("running")
+        pane.keys("p")
+        pane.shows("asked to pause after this checkpoint")
+    pane.shows("paused", seconds=LONG)
+    paused = job_row(folder)
+    assert paused is not None and paused.status == "paused" and job.done < paused.done < 18
+    pane.shows(f"{paused.done}/18")
+    return paused
+
+
+def see_the_failure(pane: Pane, folder: Path) -> None:
+    """The checkpoint that cannot be read, with its error and its hint; its name copied out of the program."""
+    with kltui.open(folder) as ws:
+        (failed,) = (row for row in ws.checkpoints() if row.status == "failed")
+    assert failed.name == "walk@1000" and failed.error and failed.hint
+    log = pane.shows("walk@1000", "log")
+    shown = "".join(line.partition("│")[2] for line in log.splitlines())
+    assert (failed.error + failed.hint).replace(" ", "") in shown.replace(" ", "")
+    pane.keys("1")
+    pane.shows("name        walk@1000", "why it failed")
+    pane.keys("y")
+    pane.shows("copied: walk@1000")
+    assert pane.tmux("show-buffer") == "walk@1000"
+
+
+def test_a_run_is_added_stopped_looked_at_mended_and_run_to_its_end(
+    pane: Pane, walk: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ws"
+    pane.shows("Nothing is in this workspace yet.", "A   add checkpoints")
+    add(pane, walk, tmp_path / "texts.json")
+    stopped = stop_it(pane, folder)
+    before = vectors(folder)
+    see_the_failure(pane, folder)
+    (tmp_path / "whole.safetensors").replace(walk / "step1000" / "model.safetensors")
+    pane.keys("3")
+    pane.shows(f"t-SNE  {stopped.done} checkpoints", "● walk")
+    pane.keys("]", "]")
+    pane.shows("◉", "walk@3000   KL from @2000", "bits/byte")
+    see_the_exponents(pane, folder)
+
+    pane.keys("2")
+    pane.shows("stopped")
+    paused = pause_it(pane, folder, stopped)
+    pane.keys("p")
+    pane.shows("job 1 goes on")
+    pane.shows("18/18", "done", f"{18 - paused.done} scored, {paused.done} already there", seconds=LONG)
+    pane.keys("3")
+    pane.shows("18 checkpoints")
+    pane.keys("q")
+    pane.shows("ENDED 0")
+    check_the_store(folder, before)
+
+
+def check_the_store(folder: Path, before: dict[str, VectorRow]) -> None:
+    """Raises AssertionError unless every vector is there, and those of `before` were made once."""
+    after = vectors(folder)
+    assert list(after) == [f"walk@{step}" for step in range(1000, 19000, 1000)]
+    assert {name: after[name] for name in before} == before, "what was stored has been stored again"
+    assert all(row.n_unscored == 0 for row in after.values())
+    begun = attempts(folder)
+    assert {begun[name] for name in before} == {1}
+    # One had failed and was tried again, and one was under way when the job was stopped.
+    assert sorted(begun.values())[:-2] == [1] * 16 and max(begun.values()) <= 2
