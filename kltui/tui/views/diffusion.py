@@ -191,6 +191,7 @@ class DiffusionView(View):
         self._asked: tuple[object, ...] = ()
         self.found: Map | None = None
         self.distances: Weights = {}
+        self.computed: Weights = {}
         self.exponents: list[Exponent] = []
         self.window_plot, self.exponent_plot = WindowPlot(), ExponentPlot()
         self.table = TextPane("Medians over starts", self._medians)
@@ -212,7 +213,8 @@ class DiffusionView(View):
         kl = self.kl
         try:
             found = await kl.atlas.map()
-            weights = await kl.reader.read(lambda ws: ws.weight_distances())
+            stored = await kl.reader.read(lambda ws: ws.weight_distances())
+            weights = {**self.computed, **stored}
             window, noise = self.window, self.noise
             exponents = await kl.reader.compute(
                 lambda: found.diffusion(
@@ -294,21 +296,29 @@ class DiffusionView(View):
         path, kl = self.kl.reader.path, self.kl
         assert path is not None
 
-        def work() -> None:
+        def work() -> tuple[Weights, bool, list[str]]:
             from kltui.workspace import Workspace
 
             with Workspace.open(path) as ws:
-                ws.weight_distances(compute=True, progress=progress)
+                found = ws.weight_distances(compute=True, progress=progress)
+                return found, ws.weight_distances() == found, ws.weight_problems
 
         def progress(what: str, done: int, total: int) -> None:
             kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
 
         try:
-            await asyncio.to_thread(work)
+            self.computed, kept, problems = await asyncio.to_thread(work)
         except KltuiError as error:
             kl.complain(error)
             return
-        kl.say("weight distances are stored", "good")
+        if problems:
+            kl.say(f"weights: {'; '.join(problems)}", "warning")
+        elif not kept:
+            kl.say(
+                "weight distances are shown but not stored: the workspace cannot be written now", "warning"
+            )
+        else:
+            kl.say("weight distances are stored", "good")
         self._asked = ()
         self.update_data()
 

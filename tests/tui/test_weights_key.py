@@ -1,0 +1,84 @@
+"""W on the Diffusion screen: what it says is what has become of the weight distances."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from screen_text import text_of
+
+import kltui
+from kltui.corpus.corpus import Corpus
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.store import Store
+from kltui.store.writer_lock import _process_identity
+from kltui.tui.interface import KltuiApp
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A workspace with a run of twelve checkpoints that walk at random, weights and vectors, its files beside it."""
+    rng = np.random.default_rng(3)
+    weights, loglik = np.zeros(2000, np.float32), np.full(30, -50.0)
+    store = Store.write(tmp_path / "ws")
+    with store.atomic():
+        corpus = store.corpora.add(Corpus(tuple(f"text {i}" for i in range(30))), "test")
+        for step in range(12):
+            weights = weights + rng.normal(size=2000).astype(np.float32)
+            loglik = loglik + rng.normal(size=30)
+            files = tmp_path / "walk" / f"step{step}"
+            files.mkdir(parents=True)
+            save_file({"w": weights}, files / "model.safetensors")
+            (files / "config.json").write_text('{"model_type": "gpt_neox"}')
+            row = store.checkpoints.upsert(Checkpoint("walk", LocalSource(files), step))
+            store.checkpoints.set_weights(row, f"w{step}")
+            key, counts = {"weights": f"w{step}"}, np.full(30, 5, np.int32)
+            store.vectors.put(row, corpus, None, key, "dtype=float32", loglik, counts, None)
+    store.close()
+    return tmp_path / "ws"
+
+
+async def after_w(folder: Path, until, shown: str) -> str:
+    """The screen once `shown` is on it after W was pressed."""
+    app = KltuiApp(folder)
+    async with app.run_test(size=(150, 40)) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: "W computes them" in text_of(app))
+        await pilot.press("W")
+        await until(pilot, lambda: shown in text_of(app))
+        await until(pilot, lambda: app.view.exponents)
+        await pilot.pause(0.1)
+        return text_of(app)
+
+
+async def test_they_are_stored_and_shown(folder: Path, until) -> None:
+    text = await after_w(folder, until, "weight distances are stored")
+    assert "weights c = 1.0" in text and "W computes them" not in text
+    with kltui.open(folder) as ws:
+        assert len(ws.weight_distances()) == 2 * (12 * 10 - 55)  # pairs up to ten apart, both ways round
+
+
+async def test_while_a_job_writes_they_are_shown_and_said_not_to_be_stored(folder: Path, until) -> None:
+    other = os.getppid()
+    with sqlite3.connect(folder / "kltui.sqlite") as db:
+        now = time.time()
+        row = (1, socket.gethostname(), other, _process_identity(other), now, now)
+        db.execute("INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?, ?, ?)", row)
+    db.close()
+    text = await after_w(folder, until, "not stored")
+    assert "weights c = 1.0" in text and "are stored" not in text
+    with kltui.open(folder) as ws:
+        assert ws.weight_distances() == {}
+
+
+async def test_files_that_are_gone_are_told(folder: Path, until) -> None:
+    shutil.rmtree(folder.parent / "walk")
+    text = await after_w(folder, until, "the files of 12 checkpoints are not at hand")
+    assert "are stored" not in text and "weights not known" in text
