@@ -13,7 +13,7 @@ from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
-from kltui.store.side_tables import side_path
+from kltui.store.side_tables import side_paths
 from kltui.store.synced import write_synced
 from kltui.store.writer_lock import Writer
 
@@ -86,8 +86,10 @@ class Keeper:
         stored = self._store.vectors.stored_layers(checkpoint_id, corpus_id, self._settings, ready.weights)
         if None not in stored or not self._has_layers(stored):
             return False
-        tokens = self._tokens_path(ready, corpus_id)
-        return not self._plan.settings.tokens or self._store.side_files.intact(self._store.folder, tokens)
+        if not self._plan.settings.tokens:
+            return True
+        paths = self._tokens_paths(ready, checkpoint_id, corpus_id)
+        return any(self._store.side_files.intact(self._store.folder, path) for path in paths)
 
     def _has_layers(self, stored: Mapping[int | None, str]) -> bool:
         asked = self._plan.settings.layers
@@ -97,9 +99,9 @@ class Keeper:
             return "all" in stored.values()
         return set(asked) <= set(stored)
 
-    def _tokens_path(self, ready: Ready, corpus_id: int) -> str:
+    def _tokens_paths(self, ready: Ready, checkpoint_id: int, corpus_id: int) -> tuple[str, str]:
         name = self._plan.checkpoints[ready.index].name
-        return side_path(TOKENS, name, corpus_id, self._settings, ready.weights)
+        return side_paths(TOKENS, checkpoint_id, name, corpus_id, self._settings, ready.weights)
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
@@ -144,7 +146,7 @@ class Keeper:
         lengths = np.array([len(t) for t in result.token_logprobs], np.int64)
         flat = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
         data = save({"logprobs": flat, "lengths": lengths})
-        path = self._tokens_path(ready, self._corpus)
+        path = self._tokens_paths(ready, self._ids[ready.index], self._corpus)[0]
         write_synced(self._store.folder / path, data)
         return path, hashlib.sha256(data).hexdigest()
 

@@ -131,7 +131,8 @@ class SideFiles:
             (checkpoint_id, corpus_id, kind),
         )
         for path, sha256, settings, name, weights in rows:
-            if path == side_path(kind, name, corpus_id, settings, weights) and (folder / path).exists():
+            known = side_paths(kind, checkpoint_id, name, corpus_id, settings, weights)
+            if path in known and (folder / path).exists():
                 if _sha256(folder / path) != sha256:
                     raise StoreError(
                         f"{folder / path} is damaged: its hash has changed",
@@ -141,10 +142,20 @@ class SideFiles:
         return None
 
 
-def side_path(kind: str, name: str, corpus_id: int, settings: str, weights: str) -> str:
-    """Path of a side file relative to the workspace: another one for everything that changes its contents."""
-    digest = hashlib.sha256("\0".join((name, settings, weights)).encode()).hexdigest()
-    return f"{kind}/{digest[:16]}-{corpus_id}.safetensors"
+def side_paths(
+    kind: str, checkpoint_id: int, name: str, corpus_id: int, settings: str, weights: str
+) -> tuple[str, str]:
+    """Where a side file may lie, relative to the workspace: as it is written, and as earlier releases wrote it.
+
+    Everything that changes its contents makes another path. The name, by which earlier releases went, is none of
+    it: a checkpoint can be renamed.
+    """
+
+    def of(whose: str) -> str:
+        digest = hashlib.sha256("\0".join((whose, settings, weights)).encode()).hexdigest()
+        return f"{kind}/{digest[:16]}-{corpus_id}.safetensors"
+
+    return of(f"id {checkpoint_id}"), of(name)
 
 
 def _sha256(path: Path) -> str:

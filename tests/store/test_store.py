@@ -261,3 +261,54 @@ def test_a_job_run_again_keeps_what_was_put_right_by_hand(tmp_path):
     store.close()
     assert found["child"].parent == "y@1,other@2"
     assert scores == {"y@1": {"arc": 50.0}}
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["as it is written", "as earlier releases wrote it"])
+def test_a_file_beside_the_database_is_found_by_its_checkpoint(tmp_path: Path, by_name: bool) -> None:
+    from hashlib import sha256
+
+    from kltui.store.side_tables import side_paths
+
+    store = Store.write(tmp_path)
+    with store.atomic():
+        corpus = store.corpora.add(Corpus(("a", "b")), "test")
+        row = store.checkpoints.upsert(Checkpoint(source=LocalSource(tmp_path / "m"), run="z", step=1))
+        store.checkpoints.set_weights(row, "w1")
+        path = side_paths("tokens", row, "z@1", corpus, "dtype=float32", "w1")[by_name]
+        (tmp_path / "tokens").mkdir()
+        (tmp_path / path).write_bytes(b"logprobs")
+        digest = sha256(b"logprobs").hexdigest()
+        store.side_files.put(row, corpus, "tokens", "dtype=float32", path, digest)
+    assert store.side_files.find(tmp_path, row, corpus, "tokens") == tmp_path / path
+    with store.atomic():
+        store.checkpoints.set_weights(row, "w2")
+    assert store.side_files.find(tmp_path, row, corpus, "tokens") is None
+    store.close()
+
+
+def test_files_beside_the_database_follow_a_new_name(tmp_path: Path) -> None:
+    from hashlib import sha256
+
+    from kltui.jobs.lineage import edit_lineage
+    from kltui.store.side_tables import side_paths
+
+    store = Store.write(tmp_path)
+    (tmp_path / "tokens").mkdir()
+    with store.atomic():
+        corpus = store.corpora.add(Corpus(("a", "b")), "test")
+        for step in (1, 2):
+            row = store.checkpoints.upsert(Checkpoint(source=LocalSource(tmp_path / "m"), run="z", step=step))
+            store.checkpoints.set_weights(row, "same")  # a copy of the other's weights
+            path = side_paths("tokens", row, f"z@{step}", corpus, "dtype=float32", "same")[0]
+            data = b"logprobs %d" % step
+            (tmp_path / path).write_bytes(data)
+            store.side_files.put(row, corpus, "tokens", "dtype=float32", path, sha256(data).hexdigest())
+    store.close()
+    edit_lineage(tmp_path, ["z@1"], {"run": "y"})
+    edit_lineage(tmp_path, ["z@2"], {"step": "1"})  # the name that the other has left
+    store = Store.read(tmp_path)
+    ids = {r.name: r.id for r in store.checkpoints.all()}
+    for name, data in (("y@1", b"logprobs 1"), ("z@1", b"logprobs 2")):
+        found = store.side_files.find(tmp_path, ids[name], corpus, "tokens")
+        assert found is not None and found.read_bytes() == data
+    store.close()
