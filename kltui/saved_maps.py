@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kltui import __version__
 from kltui.errors import UsageError
+from kltui.registry.checkpoint import Checkpoint
 from kltui.store import Store, VectorRow
 from kltui.store.connection import decoded
 
@@ -59,6 +60,34 @@ class SavedMap:
                     f"Restore that checkpoint and score it again, or save the map anew: --save-map {self.name}",
                 )
 
+    def renamed(self, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> SavedMap | None:
+        """The same map under new names, {name: (as it was, as it is)}; None where it would be prepared differently."""
+        if not self.keys.keys() <= lineage.keys():
+            return None
+        pairs = [lineage[name] for name in self.keys]
+        p = self.preparation
+        runs = {(was.run, now.run) for was, now in pairs}
+        as_runs = len(runs) == len({was for was, _ in runs}) == len({now for _, now in runs})
+        alike = as_runs and all(was.step == now.step for was, now in pairs)
+        if not alike and (p.exclude or p.mode == "pretraining"):
+            return None
+        named = dict(runs) | {
+            word: new for pair in pairs for word, new in zip(*map(_names, pair), strict=True)
+        }
+        exclude = tuple(named.get(word, word) for word in p.exclude)
+        if any(_is_left_out(was, p.exclude) != _is_left_out(now, exclude) for was, now in pairs):
+            return None
+        keys = {now.name: self.keys[was.name] for was, now in pairs}
+        return replace(self, keys=keys, preparation=replace(p, exclude=exclude))
+
+
+def _names(checkpoint: Checkpoint) -> tuple[str, str]:
+    return checkpoint.base_name, checkpoint.name
+
+
+def _is_left_out(checkpoint: Checkpoint, exclude: Collection[str]) -> bool:
+    return not {checkpoint.run, *_names(checkpoint)}.isdisjoint(exclude)
+
 
 def save(folder: Path, saved: SavedMap) -> None:
     """Keeps a map in the workspace in `folder`, in place of an older one of its name. Raises StoreError."""
@@ -70,6 +99,18 @@ def save(folder: Path, saved: SavedMap) -> None:
             store.records.put(KIND, saved.name, _as_record(saved))
     finally:
         store.close()
+
+
+def follow(store: Store, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> None:
+    """Lets the kept maps go on under new names, {name: (as it was, as it is)} of a whole workspace, within a transaction.
+
+    A map whose preparation could come out differently, as runs were joined or parted or steps changed, is left as it
+    is: it is refused when it is asked for.
+    """
+    for saved in listed(store.records.all(KIND)):
+        now = saved.renamed(lineage)
+        if now is not None and now != saved:
+            store.records.replace(KIND, now.name, _as_record(now))
 
 
 def _as_record(saved: SavedMap) -> dict[str, object]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kltui import saved_maps
 from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint
 from kltui.safe import safe_text
@@ -26,6 +27,7 @@ def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, st
     store = Store.write(workspace)
     try:
         by_name = {row.name: row for row in store.checkpoints.all()}
+        lineage = {name: (row.checkpoint, row.checkpoint) for name, row in by_name.items()}
         renamed: dict[str, str] = {}
         with store.atomic():
             for name in names:
@@ -35,6 +37,8 @@ def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, st
                 new = replace(new, **values)
                 store.checkpoints.relabel(row.id, new)
                 renamed[name] = new.name
+                lineage[name] = (old, new)
+            saved_maps.follow(store, lineage)
     finally:
         store.close()
     return len(names)

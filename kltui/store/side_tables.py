@@ -82,6 +82,11 @@ class Records:
         text = json.dumps(value, allow_nan=False)
         self._db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (kind, name, time.time(), text))
 
+    def replace(self, kind: str, name: str, value: Mapping[str, object]) -> None:
+        """Puts another value into a record that is there; it keeps its age."""
+        text = json.dumps(value, allow_nan=False)
+        self._db.execute("UPDATE record SET value = ? WHERE kind = ? AND name = ?", (text, kind, name))
+
     @decoded
     def all(self, kind: str) -> dict[str, dict[str, object]]:
         """Every record of a kind by name, oldest first; none in a workspace that no newer kltui has written yet."""

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "store": DATA,
     "scoring": DATA | {"native", "reference"},
     "importers": DATA | {"analysis"},
-    "jobs": DATA | {"store", "native", "scoring", "importers", "analysis.interpolation"},
+    "jobs": DATA | {"store", "native", "scoring", "importers", "analysis.interpolation", "saved_maps"},
     "weight_sweep": DATA | {"store", "analysis"},
     "saved_maps": DATA | {"store"},
     "workspace": DATA | {"store", "analysis", "native", "weight_sweep", "saved_maps"},

@@ -19,6 +19,7 @@ from kltui.analysis.kl import kl_pair
 from kltui.corpus.load import load_corpus
 from kltui.draws import draw_texts, text_draws
 from kltui.errors import UsageError
+from kltui.jobs.lineage import edit_lineage
 from kltui.saved_maps import Preparation
 from kltui.store import Store
 from kltui.view.report import Report, print_report, report, section_names, write_text
@@ -344,6 +345,50 @@ def test_a_saved_map_whose_vectors_are_gone_says_so(builder: Builder) -> None:
         builder.store.checkpoints.set_weights(1, "unscored")
     with builder.open() as ws, pytest.raises(UsageError, match="1 are gone, such as tiny@0"):
         ws.saved_map("main")
+
+
+LATE, WHOLE = ["tiny@3000"], ["tiny@2000", "tiny@3000"]
+
+
+@pytest.mark.parametrize(
+    ("preparation", "edits", "names"),
+    [
+        (Preparation(), [(LATE, {"step": "15"})], ["small@4000", "tiny@15", "tiny@2000"]),
+        (Preparation("clip"), [(LATE, {"run": "z"}), (["z@3000"], {"run": "y"})],
+         ["small@4000", "tiny@2000", "y@3000"]),
+        (Preparation("clip", ("tiny",)), [(WHOLE, {"run": "z"})], ["small@4000"]),
+        (Preparation("none", ("tiny@3000",)), [(WHOLE, {"run": "z"})], ["small@4000", "z@2000"]),
+        (Preparation("none", ("tiny@3000",)), [(["small@4000"], {"run": "z"})], ["tiny@2000", "z@4000"]),
+        (Preparation("pretraining"), [(WHOLE, {"run": "z"})], ["small@4000", "z@2000", "z@3000"]),
+        (Preparation("pretraining"), [(WHOLE, {"seed": "3"})], ["small@4000", "tiny@2000", "tiny@3000"]),
+        # What is left out, or which texts are, would not be the same any more.
+        (Preparation("none", ("tiny",)), [(LATE, {"run": "z"})], None),
+        (Preparation("none", ("tiny",)), [(["small@4000"], {"run": "tiny"})], None),
+        (Preparation("none", ("z",)), [(["small@4000"], {"run": "z"})], None),
+        (Preparation("none", ("tiny@2000",)), [(["tiny@2000"], {"step": "5"})], None),
+        (Preparation("pretraining"), [(["small@4000"], {"run": "tiny"})], None),
+        (Preparation("pretraining"), [(LATE, {"step": "1000"})], None),
+    ],
+)  # fmt: skip
+def test_a_saved_map_follows_its_checkpoints_to_new_names_or_refuses(
+    builder: Builder, preparation: Preparation, edits: list, names: list[str] | None
+) -> None:
+    builder.run("tiny", (2000, 3000))
+    builder.run("small", (4000,))
+    with builder.open() as ws:
+        made = ws.save_map("main", preparation)
+        ws.save_map("later")
+    for edit in edits:
+        edit_lineage(builder.folder, *edit)
+    with Workspace.open(builder.folder) as ws:
+        assert [m.name for m in ws.saved_maps()] == ["main", "later"]
+        if names is None:
+            with pytest.raises(UsageError, match=r"rests on 3 vectors, and \d are gone"):
+                ws.saved_map("main")
+            return
+        again = ws.saved_map("main")
+    assert again.names == names
+    assert sorted(again.loglik_KN.tolist()) == sorted(made.loglik_KN.tolist())
 
 
 def test_sections_of_the_catalogue_are_all_tried_here(data: dict) -> None:
