@@ -1,6 +1,6 @@
 // Log-softmax of one entry per row, each logit read once.
 //
-// A row keeps a reference c and the sum of exp(x - c). c is the maximum of the first block and is raised only
+// A row keeps a reference c and the sum of exp(x - c). c is the maximum of the first entries and is raised only
 // when a block exceeds it by more than kSlack; that block is then summed again. Sums are taken per lane over
 // one block in fp32 and across blocks in fp64.
 #include "elementary.hpp"
@@ -10,9 +10,10 @@ namespace kltui {
 namespace KLTUI_ISA {
 namespace {
 
-constexpr int64_t kBlock = 4096;  // entries; a multiple of every lane count times 4
+constexpr int64_t kBlock = 8192;  // entries; a multiple of every lane count times 4
+constexpr int64_t kProbe = 512;   // entries whose maximum is the first reference
 constexpr float kSlack = 16.0f;
-constexpr double kQuickLimit = 1e10;  // about kBlock * exp(kSlack)
+constexpr double kQuickLimit = 1e11;  // about kBlock * exp(kSlack)
 
 struct Running {
     float reference;
@@ -109,7 +110,8 @@ KLTUI_INLINE void fold_row(const typename Load::Element* row, int64_t columns, c
     for (int64_t start = 0; start < columns; start += kBlock) {
         const int64_t count = columns - start < kBlock ? columns - start : kBlock;
         if (running.reference == kLowest) {
-            const float first = block_maximum<Load>(row + start, count, transform);
+            const float first =
+                block_maximum<Load>(row + start, count < kProbe ? count : kProbe, transform);
             if (first > kLowest) raise_reference(running, first);
         }
         shifted.move_to(running.reference);
