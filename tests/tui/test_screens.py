@@ -16,6 +16,7 @@ from kltui.tui.actions import SCREENS
 from kltui.tui.export import rows_of
 from kltui.tui.interface import KltuiApp
 from kltui.tui.memory import Memory
+from kltui.tui.plot import PlotPane
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -426,7 +427,7 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
 
 # By screen: what is shown once everything that it computes has arrived.
 ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest by KL", "4": "likelihood c =", "5": "enter compares",
-           "6": "half of it lies in", "7": "KL from the layer before", "8": "as large as"}  # fmt: skip
+           "6": "no token log-probabilities", "7": "KL from the layer before", "8": "as large as"}  # fmt: skip
 
 
 def cells_of(app: KltuiApp) -> list[list[tuple[str, object]]]:
@@ -435,21 +436,26 @@ def cells_of(app: KltuiApp) -> list[list[tuple[str, object]]]:
     return rows[:-2] + rows[-1:]
 
 
+def all_drawn(app: KltuiApp) -> bool:
+    """Whether every plot of the screen has something to show."""
+    return all(plot.scene is not None for plot in app.view.query(PlotPane))
+
+
 async def pictures(app: KltuiApp, until, prelude: str) -> dict[str, list[list[list[tuple[str, object]]]]]:
     """By screen: its cells, after `C`, and after `C` once more; before that the keys `prelude` on screen 1."""
     found = {}
-    async with app.run_test(size=(170, 50)) as pilot:
+    async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"
         await pilot.press(*prelude)
         for screen, shown in ARRIVED.items():
             await pilot.press(screen)
-            await until(pilot, lambda shown=shown: shown in text_of(app))
+            await until(pilot, lambda shown=shown: shown in text_of(app) and all_drawn(app))
             await pilot.pause(0.1)
             found[screen] = [cells_of(app)]
             for _ in range(2):
                 await pilot.press("C")
-                await until(pilot, lambda: "palette: " in text_of(app))
+                await until(pilot, lambda: f"palette: {app.look.palette.name}" in text_of(app))
                 found[screen].append(cells_of(app))
     return found
 
