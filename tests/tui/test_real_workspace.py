@@ -24,10 +24,8 @@ from kltui.store import JobRow, VectorRow
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
 LONG = 90.0  # seconds: a job starts two processes, and one of them loads torch
-KEPT_ELSEWHERE = (
-    "XDG_STATE_HOME",
-    "XDG_CONFIG_HOME",
-)  # without them what is kept stays below the pane's HOME
+# Without these two, what the interface keeps between sessions stays below the pane's HOME.
+KEPT_ELSEWHERE = ("XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
 
 @pytest.fixture
@@ -72,8 +70,8 @@ def job_row(folder: Path) -> JobRow | None:
 
 def wait_for(folder: Path, holds: Callable[[JobRow], bool]) -> JobRow:
     """The newest job once it is as wanted."""
-    end = time.monotonic() + LONG
-    while time.monotonic() < end:
+    deadline = time.monotonic() + LONG
+    while time.monotonic() < deadline:
         row = job_row(folder)
         if row is not None and holds(row):
             return row
