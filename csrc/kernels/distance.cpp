@@ -135,12 +135,12 @@ void add_group(int64_t count, const typename P::Value* const* x, const typename 
     }
 }
 
-// The corners of the band, in this order: the four rows among themselves, then the earliest three checkpoints
-// (the first against row 0, the next against rows 0 and 1, ...), then kExtra columns against all rows.
-template <class P, int kExtra>
+// The corners of the band, in this order: the four rows among themselves, then kColumns of the earliest
+// checkpoints (the first against row 0, the next against rows 0 and 1, ..., from the fourth on against all).
+template <class P, int kColumns>
 void add_corners(int64_t first, const typename P::Value* const* x, const typename P::Value* const* before,
                  double* const* sum, const Ahead& ahead) {
-    constexpr int kSums = 12 + kRows * kExtra;
+    constexpr int kSums = 6 + (kColumns < kRows ? kColumns * (kColumns + 1) / 2 : 6 + kRows * (kColumns - 3));
     typename P::Vector total[kSums] = {};
     for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
         ahead.at(j / P::kCount);
@@ -154,7 +154,7 @@ void add_corners(int64_t first, const typename P::Value* const* x, const typenam
             for (int c = 0; c < r; ++c, ++i)
                 total[i] += (here[r] - here[c]) * (here[r] - here[c]);
 #pragma GCC unroll 5
-        for (int c = 0; c < kRows - 1 + kExtra; ++c) {
+        for (int c = 0; c < kColumns; ++c) {
             const typename P::Vector there = load_as<P>(before[c] + j);
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r)
@@ -203,9 +203,9 @@ void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, const
     }
 }
 
-// The corners of four checkpoints from k on, and the `extra` < 3 columns right of the left one.
+// The corners of four checkpoints from k on: the first `columns` of the band, 0 or 3 to 5.
 template <class P>
-void add_corners_and(const Band<P>& band, int64_t k, int64_t extra, const Ahead& ahead) {
+void add_corners_of(const Band<P>& band, int64_t k, int64_t columns, const Ahead& ahead) {
     const typename P::Value *x[kRows], *before[kRows + 1];
     double* sum[12 + 2 * kRows];
     int64_t i = 0;
@@ -214,17 +214,19 @@ void add_corners_and(const Band<P>& band, int64_t k, int64_t extra, const Ahead&
         for (int c = 0; c < r; ++c)
             sum[i++] = band.of(k + r, k + c);
     }
-    for (int64_t c = 0; c < kRows - 1 + extra; ++c) {
+    for (int64_t c = 0; c < columns; ++c) {
         const int64_t column = k - band.width + c;
         before[c] = column < 0 ? x[0] : band.stretch(column);
         for (int64_t r = 0; r < kRows && r <= c; ++r)
             sum[i++] = band.of(k + r, column);
     }
     for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
-        if (extra == 2)
-            add_corners<P, 2>(first, x, before, sum, ahead);
-        else if (extra == 1)
-            add_corners<P, 1>(first, x, before, sum, ahead);
+        if (columns == 5)
+            add_corners<P, 5>(first, x, before, sum, ahead);
+        else if (columns == 4)
+            add_corners<P, 4>(first, x, before, sum, ahead);
+        else if (columns == 3)
+            add_corners<P, 3>(first, x, before, sum, ahead);
         else
             add_corners<P, 0>(first, x, before, sum, ahead);
     }
@@ -239,9 +241,10 @@ template <class P>
 void add_four(const Band<P>& band, int64_t k, const char* const* next) {
     const Ahead first = {{next[0], next[1]}}, second = {{next[2], next[3]}};
     const int64_t beyond = (band.width - 3) % kGroup;
-    const int64_t extra = beyond < 3 && k >= band.width ? beyond : 0;
-    add_rows<kRows>(band, k, at_least(0, k - band.width + 3 + extra), k, first);
-    add_corners_and(band, k, extra, second);
+    int64_t columns = beyond < 3 && k >= band.width ? 3 + beyond : 3;
+    if (k + 2 < band.width) columns = 0;  // they lie before the first checkpoint
+    add_rows<kRows>(band, k, at_least(0, k - band.width + columns), k, first);
+    add_corners_of(band, k, columns, second);
 }
 
 template <class P>
