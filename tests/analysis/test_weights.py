@@ -78,7 +78,9 @@ def test_band_against_a_float64_loop(tmp_path: Path, dtype: str, band: int) -> N
     for k in range(5):
         for d in range(1, band + 1):
             want = ((truth[k + d] - truth[k]) ** 2).sum() if k + d < 5 else np.nan
-            assert got[k, d - 1] == pytest.approx(want, rel=1e-12 if dtype == "float64" else 2e-7, nan_ok=True)
+            assert got[k, d - 1] == pytest.approx(
+                want, rel=1e-12 if dtype == "float64" else 2e-7, nan_ok=True
+            )
     assert seen[-1][0] == seen[-1][1] == sum(t.data.nbytes for m in opened for t in m.values())
     full = distance_matrix(got)
     assert full[0, 1] == full[1, 0] == got[0, 0]
