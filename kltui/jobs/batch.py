@@ -39,7 +39,7 @@ def run_batch(
     as_json: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tuple[int, Path | None]:
-    """Scores what the job file asks for and is not stored yet; (exit code, workspace written or None).
+    """Scores what the job file asks for and is not stored yet; (exit code, workspace if the job came to its end).
 
     With `shard` (i, n): every n-th checkpoint from the i-th on, into the workspace's inbox; see `kltui.jobs.shard`.
 
@@ -57,11 +57,12 @@ def run_batch(
 
         check_ray()
     if shard is not None:
-        return Batch(plan, InboxKeeper(plan), narrator).run(), None
+        return Batch(plan, InboxKeeper(plan), narrator).run()[0], None
     with ExitStack() as stack:
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        return Batch(plan, Keeper(plan, store), narrator).run(), plan.workspace
+        code, status = Batch(plan, Keeper(plan, store), narrator).run()
+    return code, plan.workspace if status in ("done", "failed") else None
 
 
 def _dry_run(plan: Plan, narrator: Narrator) -> int:
@@ -91,33 +92,40 @@ class Batch:
         self._retryable = 0
         self._noted = 0.0
 
-    def run(self) -> int:
-        """Works through the job; see `run_batch` for what is returned."""
+    def run(self) -> tuple[int, str]:
+        """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
         if self._keeper.taken_from:
             gone = self._keeper.taken_from.pid
             self._narrator.say(f"taking over from process {gone}, which is gone", "yellow")
-        log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
-        self._keeper.register(log)
-        n, texts = self._tally.total, len(self._plan.corpus)
-        self._narrator.event(
-            "job", status="started", total=n, texts=texts, workspace=str(self._plan.workspace)
-        )
-        self._narrator.say(
-            f"{n} checkpoints, {texts} texts, workspace {safe_text(str(self._plan.workspace))}"
-        )
+        # From before the job shows as running until after it does not: a signal between would leave it "lost".
         with Signals() as signals:
+            self._register()
             status = self._worked(signals)
-        self._keeper.finish(status, self._summary())
+            self._count_kept()
+            self._keeper.finish(status, self._summary())
         self._narrator.event(
             "job",
             status=status,
             done=self._tally.done,
             kept=self._tally.kept,
             failed=self._tally.failed,
-            total=n,
+            total=self._tally.total,
         )
         self._narrator.say(self._summary(), "red" if self._tally.failed else "green")
-        return self._exit_code(status, signals)
+        return self._exit_code(status, signals), status
+
+    def _register(self) -> None:
+        log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
+        self._keeper.register(log)
+        n, texts, workspace = self._tally.total, len(self._plan.corpus), str(self._plan.workspace)
+        self._narrator.event("job", status="started", total=n, texts=texts, workspace=workspace)
+        self._narrator.say(f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}")
+
+    def _count_kept(self) -> None:
+        """Counts what an earlier life or another job has stored of the checkpoints that this one did not come to."""
+        kept = self._keeper.count_kept(sorted(self._left)) if self._left else set()
+        self._tally.kept += len(kept)
+        self._left -= kept
 
     def _exit_code(self, status: str, signals: Signals) -> int:
         if status == "stopped":
@@ -138,6 +146,8 @@ class Batch:
             raise
 
     def _work(self, signals: Signals) -> str:
+        if early := self._early_end(signals):
+            return early
         with ExitStack() as stack:
             preparer = self._preparer()
             stack.callback(preparer.stop)
@@ -146,10 +156,8 @@ class Batch:
             self._narrator.begin(self._tally)
             stack.callback(self._narrator.end)
             while self._tally.left:
-                if signals.stop_now:
-                    return "stopped"
-                if signals.finish_current and not self._started:
-                    return "paused" if signals.received == signal.SIGUSR1 else "stopped"
+                if early := self._early_end(signals):
+                    return early
                 if not signals.finish_current:
                     self._feed(preparer, executor)
                 elif signals.news:
@@ -160,6 +168,14 @@ class Batch:
                     self._receive(message)
                 self._note()
         return "failed" if self._tally.failed else "done"
+
+    def _early_end(self, signals: Signals) -> str:
+        """The status to end with now because signals ask for it; "" to go on."""
+        if signals.stop_now:
+            return "stopped"
+        if signals.finish_current and not self._started:
+            return "paused" if signals.received == signal.SIGUSR1 else "stopped"
+        return ""
 
     def _preparer(self) -> Preparer:
         queue = [(i, c) for i, c in enumerate(self._plan.checkpoints)]

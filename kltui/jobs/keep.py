@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +32,7 @@ class Keeps(Protocol):
     def item_started(self, index: int) -> None: ...
     def item_failed(self, index: int, error: str, hint: str) -> None: ...
     def note(self, progress: Mapping[int, Progress]) -> None: ...
+    def count_kept(self, indices: Collection[int]) -> set[int]: ...
     def finish(self, status: str, message: str) -> None: ...
 
 
@@ -68,28 +69,39 @@ class Keeper:
                 self._store.jobs.item_done(self._job, cid, {}, len(self._plan.corpus))
         return complete
 
-    def held(self) -> dict[int, str]:
-        """{index: weights} of the checkpoints that are stored whole, for the weights last seen; writes nothing."""
+    def count_kept(self, indices: Collection[int]) -> set[int]:
+        """Those of `indices` that are stored whole, for the weights last seen; their items are marked done."""
+        kept = self.held(indices, by_hash=False).keys()
+        with self._store.atomic():
+            ids = [self._ids[index] for index in kept]
+            self._store.jobs.items_kept(self._job, ids, len(self._plan.corpus))
+        return set(kept)
+
+    def held(self, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
+        """{index: weights} of the checkpoints (of `indices`) that are stored whole, for the weights last seen.
+
+        Writes nothing. Not `by_hash`: a file aside counts where it is, without being read.
+        """
         corpora = {c.sha256: c.id for c in self._store.corpora.all()}
         rows = {row.name: row for row in self._store.checkpoints.all()}
         corpus = corpora.get(self._plan.corpus.sha256)
         found = {}
-        for index, checkpoint in enumerate(self._plan.checkpoints):
-            row = rows.get(checkpoint.name)
+        for index in range(len(self._plan.checkpoints)) if indices is None else indices:
+            row = rows.get(self._plan.checkpoints[index].name)
             if corpus is None or row is None or not row.weights:
                 continue
-            if self._holds(Ready(index, Path(), row.weights), row.id, corpus):
+            if self._holds(Ready(index, Path(), row.weights), row.id, corpus, by_hash):
                 found[index] = row.weights
         return found
 
-    def _holds(self, ready: Ready, checkpoint_id: int, corpus_id: int) -> bool:
+    def _holds(self, ready: Ready, checkpoint_id: int, corpus_id: int, by_hash: bool = True) -> bool:
         stored = self._store.vectors.stored_layers(checkpoint_id, corpus_id, self._settings, ready.weights)
         if None not in stored or not self._has_layers(stored):
             return False
         if not self._plan.settings.tokens:
             return True
         paths = self._tokens_paths(ready, checkpoint_id, corpus_id)
-        return any(self._store.side_files.intact(self._store.folder, path) for path in paths)
+        return any(self._store.side_files.intact(self._store.folder, path, by_hash) for path in paths)
 
     def _has_layers(self, stored: Mapping[int | None, str]) -> bool:
         asked = self._plan.settings.layers

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,14 @@ class InboxKeeper:
 
     def note(self, progress: Mapping[int, Progress]) -> None: ...
 
+    def count_kept(self, indices: Collection[int]) -> set[int]:
+        """Those of `indices` whose result waits in the inbox, or has been taken in, for the weights last seen."""
+        told = {
+            about["name"] for about in _abouts(self._inbox) if about.get("request") == _request(self._plan)
+        }
+        taken = _held(self._plan)
+        return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
+
     def finish(self, status: str, message: str) -> None: ...
 
 
@@ -103,15 +111,28 @@ def _file_name(plan: Plan, ready: Ready) -> str:
 
 def _collected(plan: Plan) -> set[str]:
     """Names of the inbox files that were taken in before: a part that runs again need not make them again."""
+    return {_file_name(plan, Ready(index, Path(), weights)) for index, weights in _held(plan).items()}
+
+
+def _held(plan: Plan) -> dict[int, str]:
+    """{index: weights} of what the workspace's store holds of a plan; nothing where it cannot be read."""
     try:
         store = Store.read(plan.workspace)
     except StoreError:
-        return set()
+        return {}
     try:
-        held = Keeper(plan, store).held()
+        return Keeper(plan, store).held()
     finally:
         store.close()
-    return {_file_name(plan, Ready(index, Path(), weights)) for index, weights in held.items()}
+
+
+def _abouts(inbox: Path) -> Iterator[dict[str, Any]]:
+    """What the files in the inbox tell of themselves, unchecked and without their numbers."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in inbox.glob("*.safetensors"):
+        with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="numpy") as file:
+            yield json.loads((file.metadata() or {}).get("about", "{}"))
 
 
 def pack(plan: Plan, ready: Ready, result: ScoreResult) -> bytes:

@@ -97,6 +97,14 @@ class Jobs:
             (time.time(), n_texts, n_texts, tokens, tokens, json.dumps(stats), job_id, checkpoint_id),
         )
 
+    def items_kept(self, job_id: int, checkpoint_ids: Sequence[int], n_texts: int) -> None:
+        """Marks queued checkpoints as finished that are stored already; those finished before keep their figures."""
+        self._db.execute(
+            "UPDATE job_item SET status = 'done', stage = '', ended = ?, texts_done = ?, texts_total = ?, stats = '{}'"
+            " WHERE job_id = ? AND status = 'queued' AND checkpoint_id IN (SELECT value FROM json_each(?))",
+            (time.time(), n_texts, n_texts, job_id, json.dumps(list(checkpoint_ids))),
+        )
+
     def item_failed(self, job_id: int, checkpoint_id: int, error: str, hint: str) -> None:
         """Marks one checkpoint as failed, with the reason and what to do."""
         self._db.execute(

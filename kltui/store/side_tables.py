@@ -119,11 +119,13 @@ class SideFiles:
         self._db.execute("INSERT OR REPLACE INTO side_file VALUES (?, ?, ?, ?, ?, ?)", (*key, path, sha256))
         return str(before[0]) if before and before[0] != path else ""
 
-    def intact(self, folder: Path, path: str) -> bool:
-        """Whether the recorded file `path` is there with the bytes that were written."""
+    def intact(self, folder: Path, path: str, by_hash: bool = True) -> bool:
+        """Whether the recorded file `path` is there (by_hash: with the bytes that were written)."""
         row = self._db.execute("SELECT sha256 FROM side_file WHERE path = ?", (path,)).fetchone()
         try:
-            return row is not None and _sha256(folder / path) == row[0]
+            if row is None or not by_hash:
+                return row is not None and (folder / path).is_file()
+            return bool(_sha256(folder / path) == row[0])
         except OSError:
             return False
 

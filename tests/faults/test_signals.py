@@ -1,0 +1,130 @@
+"""Signals at the worst moments, and what a job says and leaves behind when it is asked to end early."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fault_kit import check_stored, command, light_env, run_cli, truths, vectors, write_job
+
+import kltui
+from kltui.errors import StoreError
+from kltui.store import JobRow
+
+# A batch that sends itself a signal when its keeper is at the method named.
+STRUCK = """\
+import os, sys
+from kltui.cli import main
+from kltui.jobs.keep import Keeper
+method, number = sys.argv[1], int(sys.argv[2])
+whole = getattr(Keeper, method)
+def struck(*arguments):
+    if method == "finish":
+        os.kill(os.getpid(), number)
+    whole(*arguments)
+    if method == "register":
+        os.kill(os.getpid(), number)
+setattr(Keeper, method, struck)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def struck(job: Path, number: int, *arguments: str, at: str = "register") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-c", STRUCK, at, str(number), "--batch", str(job), *arguments],
+        env=light_env(), cwd=job.parent, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def jobs(folder: Path) -> list[JobRow]:
+    try:
+        with kltui.open(folder) as ws:
+            return ws.jobs()
+    except StoreError:  # it is just being made
+        return []
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [
+        (signal.SIGTERM, 143, "stopped"),
+        (signal.SIGHUP, 129, "stopped"),
+        (signal.SIGINT, 130, "stopped"),
+        (signal.SIGUSR1, 0, "paused"),
+    ],
+)
+def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
+    tmp_path: Path, number: int, code: int, status: str
+) -> None:
+    job = write_job(tmp_path, checkpoints=3)
+    ended = struck(job, number)
+    assert ended.returncode == code, ended.stderr
+    (row,) = jobs(tmp_path / "ws")
+    assert (row.status, row.done, ended.stdout) == (status, 0, "")
+    assert "0 scored, 3 left: run the job again to go on" in ended.stderr
+    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_in_the_last_moments_leaves_a_job_that_is_done(tmp_path: Path, number: int) -> None:
+    job = write_job(tmp_path, checkpoints=2)
+    ended = struck(job, number, "--json", at="finish")
+    assert ended.returncode == 0, ended.stderr
+    (row,) = jobs(tmp_path / "ws")
+    assert (row.status, row.done) == ("done", 2)
+
+
+def pause_after_one(job: Path) -> subprocess.CompletedProcess[str]:
+    """A batch of slow checkpoints that is asked to pause while it scores its first."""
+    process = subprocess.Popen(
+        command("--batch", str(job)), env=light_env(KLTUI_LIGHT_SECONDS="1"), cwd=job.parent,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: bool(jobs(job.parent / "ws")) and jobs(job.parent / "ws")[0].status == "running")
+    time.sleep(0.4)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess((), process.returncode, out, err)
+
+
+def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=6)
+    for _ in range(2):
+        paused = pause_after_one(job)
+        assert paused.returncode == 0, paused.stderr
+        assert paused.stdout == "", "the report belongs to a job that was worked to its end"
+        assert f"{6 - check_stored(job)} left: run the job again to go on" in paused.stderr
+    assert jobs(tmp_path / "ws")[0].status == "paused"
+    with kltui.open(tmp_path / "ws") as ws:
+        assert not ws.weight_distances()
+    whole = run_cli("--batch", str(job), cwd=tmp_path)
+    assert whole.returncode == 0 and whole.stdout.startswith("Workspace")
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=6)
+    some = job.with_name("some.toml")
+    paths = "".join(f'[[models]]\npath = "run/step{s}"\nrun = "run"\n' for s in (5, 1, 3))
+    some.write_text(job.read_text().replace('[[models]]\npath = "run"\n', paths))
+    first = run_cli("--batch", str(some), "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    for life in (1, 2):
+        ended = struck(job, signal.SIGTERM)
+        assert "0 scored, 3 already there, 3 left: run the job again to go on" in ended.stderr, life
+        row = jobs(tmp_path / "ws")[0]
+        assert (row.status, row.done, row.total) == ("stopped", 3, 6)
+        assert row.message.startswith("0 scored, 3 already there, 3 left")
