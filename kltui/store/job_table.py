@@ -124,6 +124,14 @@ class Jobs:
         )
         return [_job_row(row, writer) for row in rows]
 
+    def waiting(self) -> list[int]:
+        """Ids of the jobs that go on or will: queued, paused, or running in a process that lives."""
+        writer = current_writer(self._db)
+        rows = self._db.execute(
+            "SELECT id, status, host, pid FROM job WHERE status IN ('queued', 'running', 'paused')"
+        )
+        return [i for i, status, *process in rows if status != "running" or _is_held(writer, *process)]
+
     @decoded
     def items(self, job_id: int) -> list[JobItemRow]:
         """The checkpoints of one job in order."""
@@ -139,9 +147,14 @@ class Jobs:
 
 def _job_row(row: tuple[Any, ...], writer: Writer | None) -> JobRow:
     job_id, status, created, started, ended, pid, host, log, *rest = row
-    held = writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
-    shown: JobStatus = "lost" if status == "running" and not held else cast(JobStatus, status)
+    lost = status == "running" and not _is_held(writer, host, pid)
+    shown: JobStatus = "lost" if lost else cast(JobStatus, status)
     return JobRow(job_id, shown, created, started, ended, pid, host, Path(log), *rest)
+
+
+def _is_held(writer: Writer | None, host: str, pid: int | None) -> bool:
+    """Whether the process that a job runs in is there and writes the store."""
+    return writer is not None and (writer.host, writer.pid) == (host, pid) and writer.alive
 
 
 def _item_row(row: tuple[Any, ...], now: float) -> JobItemRow:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.store.connection import DamageError, decoded
+from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 
 if TYPE_CHECKING:
@@ -193,14 +194,21 @@ class Checkpoints:
     @decoded
     def all(self) -> list[CheckpointRow]:
         """Every checkpoint with its state, by run, step and variant."""
-        rows = self._db.execute(_CHECKPOINT_ROWS)
+        rows = self._db.execute(_CHECKPOINT_ROWS, (json.dumps(Jobs(self._db).waiting()),))
         return [_checkpoint_row(row) for row in rows]
 
 
-# The newest item of a checkpoint tells its state; only vectors of its present weights count.
+# What waits in a job that goes on tells a checkpoint's state, else what ended last: an item that a stopped job has left
+# tells nothing. SQLite takes the other columns from the row with the maximum. Only vectors of its present weights count.
 _CHECKPOINT_ROWS = """
-WITH latest AS (
-    SELECT checkpoint_id, MAX(job_id) AS job_id FROM job_item GROUP BY checkpoint_id
+WITH item AS (
+    SELECT checkpoint_id, status, error, hint, ended, status IN ('done', 'failed') AS is_over,
+           job_id IN (SELECT value FROM json_each(?)) AS is_waiting
+    FROM job_item
+), latest AS (
+    SELECT checkpoint_id, status, error, hint,
+           MAX(CASE WHEN is_over THEN COALESCE(ended, 0) WHEN status = 'running' THEN 3e12 ELSE 2e12 END)
+    FROM item WHERE is_over OR is_waiting GROUP BY checkpoint_id
 ), final AS (
     SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
@@ -212,12 +220,11 @@ WITH latest AS (
 )
 SELECT c.id, c.run, c.step, c.kind, c.location, c.revision, c.commit_hash, c.quantization, c.seed, c.size,
        c.type, c.parent, c.tags, c.weights, final.checkpoint_id IS NOT NULL, final.mean_loglik,
-       COALESCE(lens.layers, 0), i.status, i.error, i.hint
+       COALESCE(lens.layers, 0), latest.status, latest.error, latest.hint
 FROM checkpoint c
 LEFT JOIN final ON final.checkpoint_id = c.id
 LEFT JOIN lens ON lens.checkpoint_id = c.id
 LEFT JOIN latest ON latest.checkpoint_id = c.id
-LEFT JOIN job_item i ON i.checkpoint_id = c.id AND i.job_id = latest.job_id
 ORDER BY c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantization
 """
 
