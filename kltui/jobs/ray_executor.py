@@ -7,6 +7,7 @@ where fewer machines are left than before.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -18,6 +19,7 @@ import signal
 import site
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,9 @@ OBJECT_STORE_BYTES = 256 << 20  # results wait there for a moment: one takes at 
 CONNECT_S = 5.0
 START_S = 0.5  # how long to wait for actors where no other work is under way
 SAY_WAITING_AFTER_S = 30.0
+HEAD_EVERY_S = 2.0  # how often to see whether the head of the cluster is there
+HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when its head is away for a minute
+LEAVE_S = 15.0
 MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -67,6 +72,43 @@ class _Slot:
     host: str = ""
 
 
+class _Head:
+    """The cluster's head at HOST:PORT: whether it answers, asked every few seconds."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        host, _, port = address.rpartition(":")
+        self._place = (host.strip("[]"), int(port))
+        self._asked = time.monotonic()
+        self._silent_since: float | None = None
+
+    def is_silent(self, *, at_once: bool = False) -> bool:
+        """Whether it gave no answer when last asked. Raises TryAgainError once that has been so for too long."""
+        if not at_once and time.monotonic() - self._asked < HEAD_EVERY_S:
+            return self._silent_since is not None
+        why = self._ask()
+        self._asked = time.monotonic()
+        if not why:
+            self._silent_since = None
+            return False
+        self._silent_since = self._silent_since or self._asked
+        silent_s = self._asked - self._silent_since
+        if silent_s > HEAD_LOST_S:
+            raise TryAgainError(
+                f"the head of the Ray cluster at {self.address} has not answered for {silent_s:.0f} s: {why}",
+                "What is scored is stored. Start the cluster again (ray start --head), then run the job again.",
+            )
+        return True
+
+    def _ask(self) -> str:
+        """Why there is no answer, or ""."""
+        try:
+            socket.create_connection(self._place, CONNECT_S).close()
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+
 class RayExecutor:
     """`workers` actors, each with a GPU where the device asks for one or the cluster has any, else with CPUs."""
 
@@ -79,6 +121,7 @@ class RayExecutor:
         self._ray: Any = None
         try:
             self._ray = _connect(engine.address, workers * cpus)
+            self._head = _Head(self._ray.get_runtime_context().gcs_address)
             self._options, settings = _options(self._ray.cluster_resources(), setup.settings.device, cpus)
             setup = replace(setup, settings=replace(setup.settings, device=settings), threads=cpus)
             self._setup = self._ray.put(setup)
@@ -102,6 +145,10 @@ class RayExecutor:
         """Messages that arrive within `timeout_s`, as soon as there is one."""
         if not any(s.task for s in self._slots):
             timeout_s = 0.0 if self.idle else START_S
+        if self._head.is_silent():
+            # Until it is back, every word with Ray may take for ever.
+            time.sleep(START_S)
+            return []
         awaited = {s.awaited: s for s in self._slots if s.awaited is not None}
         if not awaited:
             return []
@@ -113,13 +160,20 @@ class RayExecutor:
 
     def stop(self) -> None:
         """Ends every actor, whatever it is doing, and Ray itself where this job started it."""
+        # A cluster that has gone must not turn the end of a job into an error, nor hold it up.
+        thread = threading.Thread(target=self._leave, name="leave", daemon=True)
+        thread.start()
+        thread.join(LEAVE_S)
+        if thread.is_alive() and self._ray is not None:
+            atexit.unregister(self._ray.shutdown)
+        sys.stdout = self._stdout
+
+    def _leave(self) -> None:
         for slot in self._slots:
             self._kill(slot.actor)
         self._slots.clear()
-        # A cluster that has gone must not turn the end of a job into an error.
         with contextlib.suppress(Exception):
             self._ray.shutdown()
-        sys.stdout = self._stdout
 
     def _launch(self) -> _Slot:
         actor = self._ray.remote(Seat).options(**self._options).remote(self._setup)
@@ -129,8 +183,10 @@ class RayExecutor:
         if slot.task is None:
             return self._started(slot)
         try:
-            message: Message = self._ray.get(next(slot.awaited))
+            message: Message = self._ray.get(next(slot.awaited), timeout=HEAD_LOST_S)
         except (self._ray.exceptions.RayError, StopIteration) as error:
+            if self._head.is_silent(at_once=True):
+                return []
             message = _death(slot, error, self._ray.exceptions.OutOfMemoryError)
         if isinstance(message, Died):
             self._replace(slot)
@@ -142,6 +198,8 @@ class RayExecutor:
         try:
             slot.host, slot.awaited = self._ray.get(slot.awaited), None
         except self._ray.exceptions.RayError as error:
+            if self._head.is_silent(at_once=True):
+                return []
             self._failed_starts += 1
             why = _last_line(error)
             if self._failed_starts >= MAX_FAILED_STARTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 from fault_kit import behave, check_stored, command, ends, light_env, run_cli, truths, vectors, write_job
 
+import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import EngineTable
 from kltui.jobs.messages import Setup, Task
-from kltui.jobs.ray_executor import RayExecutor, _options, check_ray
+from kltui.jobs.ray_executor import RayExecutor, _Head, _options, check_ray
 from kltui.jobs.worker import _at_hand
 from kltui.registry.checkpoint import HubSource
 from kltui.scoring.settings import ScoringSettings
@@ -155,6 +157,42 @@ def test_without_ray_the_job_says_what_to_install(tmp_path: Path, monkeypatch: p
 
 
 @needs_ray
+def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("ray_head.py")
+    asked = [sys.executable, str(script), str(tmp_path), "--patience", "4", "--nodes", "1"]
+    lost = subprocess.run(asked, capture_output=True, text=True, timeout=170)
+    assert lost.returncode == 0, lost.stderr
+    ended = json.loads(lost.stdout.splitlines()[-1])
+    assert ended["code"] == 75, ended
+    assert "the head of the Ray cluster at" in ended["said"] and "run the job again" in ended["said"]
+    assert "Traceback" not in ended["said"]
+    job = tmp_path / "job.toml"
+    assert 1 <= check_stored(job) < 12
+    with kltui.open(tmp_path / "ws") as ws:
+        assert [j.status for j in ws.jobs()] == ["failed"]
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+def test_a_head_that_comes_back_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_EVERY_S", 0.0)
+    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_LOST_S", 600.0)
+    listening = socket.create_server(("127.0.0.1", 0))
+    place = listening.getsockname()
+    head = _Head(f"127.0.0.1:{place[1]}")
+    assert not head.is_silent()
+    listening.close()
+    assert head.is_silent() and head.is_silent(at_once=True)
+    with socket.create_server(place):
+        assert not head.is_silent()
+    assert head.is_silent()
+    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_LOST_S", 0.0)
+    with pytest.raises(TryAgainError, match="has not answered for 0 s") as caught:
+        head.is_silent()
+    assert "run the job again" in caught.value.hint
+
+
+@needs_ray
 def test_an_address_where_nothing_is_exits_75_and_the_job_has_failed(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets it, nobody answers
@@ -164,8 +202,6 @@ def test_an_address_where_nothing_is_exits_75_and_the_job_has_failed(tmp_path: P
     assert done.returncode == 75 and f"no Ray cluster can be reached at '127.0.0.1:{port}'" in done.stderr
     assert "refused" in done.stderr and "Traceback" not in done.stderr
     assert '"status": "failed"' in done.stdout.splitlines()[-1]
-    import kltui
-
     with kltui.open(tmp_path / "ws") as ws:
         assert [j.status for j in ws.jobs()] == ["failed"]
 
