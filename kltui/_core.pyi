@@ -34,6 +34,14 @@ def head_logprobs(
 def kl_rows(
     p: NDArray[np.generic], q: NDArray[np.generic], threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]: ...
+def causal_attention(
+    query: NDArray[np.generic],
+    key: NDArray[np.generic],
+    value: NDArray[np.generic],
+    out: NDArray[np.generic],
+    scale: float,
+    threads: int,
+) -> None: ...
 def sum_by_text(
     logp: NDArray[np.float32], text_index: NDArray[np.int64], n_texts: int
 ) -> NDArray[np.float64]: ...

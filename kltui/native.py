@@ -297,6 +297,58 @@ def kl_rows(p_nV: TensorLike, q_nV: TensorLike) -> KlRows:
     return KlRows(forward, reverse, same_top.astype(np.bool_))
 
 
+def causal_attention(
+    query_BHTD: TensorLike, key_BGTD: TensorLike, value_BGTE: TensorLike, out_BTHE: TensorLike, scale: float
+) -> None:
+    """Writes softmax(scale q k^T) v into `out_BTHE`, every position seeing itself and the ones before it.
+
+    All float32, or all bfloat16 with float32 sums; the last axis contiguous, the others free (`out` contiguous). G heads
+    of keys and values serve H / G of queries each. A position's result depends on its own prefix alone, to the last bit.
+    """
+    query = tensor_view(query_BHTD, "query")
+    if query.ndim != 4 or query.dtype.str[1:] not in ("f4", "u2") or not query.size:
+        raise ValueError(
+            f"query must be B x H x T x D of float32 or bfloat16, not {query.dtype} {query.shape}"
+        )
+    B, H, T, _D = query.shape
+    key, value = _heads(key_BGTD, "key", query), _heads(value_BGTE, "value", query)
+    G = key.shape[1]
+    if value.shape[1] != G or not G or H % G:
+        raise ValueError(
+            f"key and value must have a number of heads that divides {H}, not {G} and {value.shape[1]}"
+        )
+    if key.shape[3] != query.shape[3]:
+        raise ValueError(f"key must have the depth of query, {query.shape[3]}, not {key.shape[3]}")
+    out = tensor_view(out_BTHE, "out")
+    wanted = (B, T, H, value.shape[3])
+    if out.shape != wanted or out.dtype != query.dtype or not out.flags.carray:
+        raise ValueError(
+            f"out must be contiguous {query.dtype} of shape {wanted}, not {out.dtype} {out.shape}"
+        )
+    _heads(query_BHTD, "query", query)
+    if _core is None:
+        out[:] = reference.causal_attention(query, key, value, scale)
+    else:
+        _core.causal_attention(query, key, value, out, scale, threads())
+
+
+def _heads(x: TensorLike, name: str, query: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Heads of B texts and T positions in the query's dtype, or a ValueError naming them."""
+    a = tensor_view(x, name)
+    like = (
+        a.ndim == 4
+        and a.dtype == query.dtype
+        and (a.shape[0], a.shape[2]) == (query.shape[0], query.shape[2])
+    )
+    if not like or not a.size:
+        raise ValueError(
+            f"{name} must be {query.dtype} with B, T of query {query.shape}, not {a.dtype} {a.shape}"
+        )
+    if a.strides[3] != a.itemsize or any(s % a.itemsize for s in a.strides):
+        raise ValueError(f"{name} must have a contiguous last axis: strides are {a.strides} bytes")
+    return a
+
+
 def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
     """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without any."""
     logp = tensor_view(logp_n, "logp")

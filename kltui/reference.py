@@ -106,6 +106,28 @@ def kl_rows(p_nV: NDArray[np.generic], q_nV: NDArray[np.generic]) -> tuple[F64, 
     return forward, reverse, (p.argmax(axis=1) == q.argmax(axis=1)) & ~undefined
 
 
+def causal_attention(
+    query_BHTD: NDArray[np.generic],
+    key_BGTD: NDArray[np.generic],
+    value_BGTE: NDArray[np.generic],
+    scale: float,
+) -> NDArray[np.generic]:
+    """Causal attention, B x T x H x E in the query's dtype (uint16 is bfloat16)."""
+    share = query_BHTD.shape[1] // key_BGTD.shape[1]
+    query, key, value = (widened(x) for x in (query_BHTD, key_BGTD, value_BGTE))
+    key, value = key.repeat(share, axis=1), value.repeat(share, axis=1)
+    scores = query @ key.swapaxes(2, 3) * scale
+    T = scores.shape[-1]
+    scores[..., np.triu(np.ones((T, T), bool), 1)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ value
+    out = mixed.swapaxes(1, 2).astype(np.float32)
+    if query_BHTD.dtype != np.uint16:
+        return np.asarray(out)
+    bits = out.view(np.uint32)
+    return np.asarray(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16))
+
+
 def sum_by_text(logp_n: NDArray[np.float32], text_index_n: NDArray[np.int64], n_texts: int) -> F64:
     """Sum of the log-probabilities of each text, n_texts float64; 0 for a text without any."""
     sums = np.zeros(n_texts, np.float64)

@@ -17,6 +17,7 @@ namespace py = pybind11;
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
+void register_attention(py::module_& m);
 void register_centre(py::module_& m);
 void register_distance(py::module_& m);
 void register_head(py::module_& m);

@@ -3,6 +3,7 @@
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Compiled kernels of kltui for the CPU. Use kltui.native, which checks arguments.";
     kltui::register_info(m);
+    kltui::register_attention(m);
     kltui::register_softmax(m);
     kltui::register_centre(m);
     kltui::register_distance(m);

@@ -48,6 +48,20 @@ struct KlRows {
     uint8_t* same_top;
 };
 
+// Causal attention of one batch: T positions, `depth` of query and key, `width` of a value; strides between
+// positions count elements.
+struct AttentionShape {
+    int64_t length, depth, width;
+    int64_t query_stride, key_stride, value_stride, out_stride;
+    float scale;
+};
+
+// One head of one text: where its first position lies.
+struct AttentionHead {
+    const void *query, *key, *value;
+    void* out;
+};
+
 struct Kernels {
     const char* name;
     // out[r] = log softmax(transform(logits[r]))[target[r]]
@@ -82,13 +96,28 @@ struct Kernels {
     // Per row: KL(p || q) and KL(q || p) of the softmax of two rows of logits in nats, and whether their
     // maxima stand at the same index. p and q have the same shape and dtype.
     void (*kl_rows)(const Rows& p, const Rows& q, const KlRows& out, int threads);
+    // out = softmax(scale * q k^T, causal) v of every head, all float32 or all bf16, sums in fp32.
+    // `workspace` holds threads * attention_workspace(shape) floats.
+    void (*causal_attention)(const AttentionHead* heads, int64_t count, const AttentionShape& shape,
+                             Float dtype, float* workspace, int threads);
 };
+
+constexpr int64_t kAttentionQueries = 6, kAttentionPanel = 64, kAttentionLine = 16;
+constexpr int64_t attention_padded(int64_t n) {
+    return (n + kAttentionPanel - 1) / kAttentionPanel * kAttentionPanel;
+}
+// Floats that one thread needs: keys, values, a block of queries and its scores.
+constexpr int64_t attention_workspace(const AttentionShape& s) {
+    const int64_t pitch = attention_padded(s.length) + kAttentionLine;
+    return s.depth * pitch + s.length * attention_padded(s.width) + kAttentionQueries * (s.depth + pitch);
+}
 
 // The sums of banded_sqdist are cut into segments by the tensor's size alone, never by the number of threads.
 constexpr int64_t kSqdistStretch = 512;               // elements
 constexpr int64_t kSqdistSlot = kSqdistStretch + 24;  // so that stretches do not share the same cache sets
-constexpr int64_t kSqdistRows = 4;                    // checkpoints that are compared with earlier ones at once
-// Doubles that one thread needs: the ring, checkpoints x band vectors of sums, and one for what is thrown away.
+constexpr int64_t kSqdistRows = 4;  // checkpoints that are compared with earlier ones at once
+// Doubles that one thread needs: the ring, checkpoints x band vectors of sums, and one for what is thrown
+// away.
 constexpr int64_t sqdist_scratch(int64_t checkpoints, int64_t band) {
     return (band + kSqdistRows) * kSqdistSlot + (checkpoints * band + 1) * 8;
 }
@@ -97,8 +126,7 @@ constexpr int64_t sqdist_segments(int64_t elements) {
     return stretches < 128 ? stretches : 128;
 }
 constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_t band, int64_t threads) {
-    return sqdist_segments(elements) * checkpoints * band +
-           threads * sqdist_scratch(checkpoints, band) + 8;
+    return sqdist_segments(elements) * checkpoints * band + threads * sqdist_scratch(checkpoints, band) + 8;
 }
 
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {

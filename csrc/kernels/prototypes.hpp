@@ -22,6 +22,8 @@ void head_logprobs_bf16(const Rows& hidden, const HeadWeights& head, const int64
                         float* workspace, int threads);
 #endif
 void kl_rows(const Rows& p, const Rows& q, const KlRows& out, int threads);
+void causal_attention(const AttentionHead* heads, int64_t count, const AttentionShape& shape, Float dtype,
+                      float* workspace, int threads);
 
 }  // namespace KLTUI_ISA
 }  // namespace kltui

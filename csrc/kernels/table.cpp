@@ -22,6 +22,7 @@ const Kernels table = {
     nullptr,
 #endif
     kl_rows,
+    causal_attention,
 };
 
 }  // namespace KLTUI_ISA

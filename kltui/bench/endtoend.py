@@ -126,15 +126,16 @@ def _as_dict(case: Case) -> dict[str, Any]:
 def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
     """The cases of one shape: float32 and a bfloat16 body, both over the float32 reference, and every layer."""
     ids = random_texts(200 if device.type == "cuda" else shape.cpu_texts)
-    model = build_model(shape).to(device)
+    # An engine packs the layers of its model: the reference has a model of its own, as transformers made it.
+    plain, model = build_model(shape).to(device), build_model(shape).to(device)
     half = build_model(shape).to(device, torch.bfloat16)
     with torch.inference_mode(), fast_float32(device):
-        reference = Side("float32", lambda block: by_reference(model, block, device))
+        reference = Side("float32", lambda block: by_reference(plain, block, device))
         ours = [_kltui(m, device, "none") for m in (model, half)]
         cases = _compare(shape, "final", [reference, *ours], ids, device)
         if shape.layers <= 12:
             some = ids[:: max(1, len(ids) // 8)]
-            lens = Side("float32", lambda block: by_reference_lens(model, block, device))
+            lens = Side("float32", lambda block: by_reference_lens(plain, block, device))
             cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], some, device)
     return cases
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy, packing
+from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batching import Batch
 from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
@@ -45,10 +45,11 @@ class Engine:
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
         packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
+        attention.use_library(self.model)
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
-            self._pack()
+            self._speed_up()
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise KltuiError(
                 f"the model fails on a small batch: {first_line(error)}", _hint(quantization)
@@ -64,23 +65,30 @@ class Engine:
                 "its log-likelihoods would mean nothing; leave it out",
             )
 
-    def _pack(self) -> None:
-        """Pack the body's linear layers where that is possible and a small batch then gives the same."""
+    def _speed_up(self) -> None:
+        """Pack the body's linear layers and attend natively, each where possible and a small batch gives the same."""
         if self._head is None or self.device.type != "cpu":
             return
         module, head = self._head
         ids_BT = anatomy.probe_ids(self.model)
+        limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
 
         def hidden() -> torch.Tensor:
             return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
 
-        before = head(hidden(), ids_BT.flatten())
-        if not packing.pack(self.model, module, self.start_tokens, hidden):
-            return
-        after = head(hidden(), ids_BT.flatten())
-        limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
-        if not np.abs(after - before).max() <= limit:
+        def answers() -> NDArray[np.float32]:
+            return head(hidden(), ids_BT.flatten())
+
+        before = answers()
+        if packing.pack(self.model, module, self.start_tokens, hidden) and not _close(
+            answers(), before, limit
+        ):
             packing.unpack(self.model)
+        if attention.use_native(self.model):
+            if _close(answers(), before, limit):
+                self.attention = attention.NAME
+            else:
+                attention.use_library(self.model)
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
         """The lens over the layers asked for, or None where none are."""
@@ -185,6 +193,10 @@ class Engine:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _close(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], limit: float) -> bool:
+    return bool(np.abs(found_n - wanted_n).max() <= limit)
 
 
 def _hint(quantization: str) -> str:

@@ -35,6 +35,20 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
 
 
+def test_the_reference_runs_on_a_model_that_no_engine_has_touched(monkeypatch):
+    touched = []
+    by_reference = endtoend.by_reference
+
+    def watched(model, ids, device):
+        touched.append(model.config._attn_implementation != "sdpa")
+        touched.append(any("forward" in module.__dict__ for module in model.modules()))
+        return by_reference(model, ids, device)
+
+    monkeypatch.setattr(endtoend, "by_reference", watched)
+    endtoend.bench_shape(TINY, torch.device("cpu"))
+    assert touched and not any(touched)
+
+
 def test_table_names_machine_and_models(capsys):
     assert endtoend.run("cpu", False, [TINY]) == 0
     table = capsys.readouterr().out
