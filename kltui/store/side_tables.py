@@ -62,6 +62,10 @@ class BenchmarkScores:
             ((name, task, float(score)) for name, tasks in scores.items() for task, score in tasks.items()),
         )
 
+    def follow(self, before: str, now: str) -> None:
+        """Lets the scores of a name go on under another; those that it has of its own stay."""
+        self._db.execute("UPDATE OR IGNORE benchmark_score SET name = ? WHERE name = ?", (now, before))
+
     def all(self) -> dict[str, dict[str, float]]:
         """Every score, {name: {task: score}}; none in a workspace that no newer kltui has written yet."""
         found: dict[str, dict[str, float]] = {}
