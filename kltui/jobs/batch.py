@@ -116,10 +116,12 @@ class Batch:
 
     def _register(self) -> None:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
-        self._keeper.register(log)
+        note = self._keeper.register(log)
         n, texts, workspace = self._tally.total, len(self._plan.corpus), str(self._plan.workspace)
         self._narrator.event("job", status="started", total=n, texts=texts, workspace=workspace)
         self._narrator.say(f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}")
+        if note:
+            self._narrator.say(f"note    {safe_text(note, 400)}")
 
     def _count_kept(self) -> None:
         """Counts what an earlier life or another job has stored of the checkpoints that this one did not come to."""

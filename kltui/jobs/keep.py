@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.scoring.settings import Progress, ScoreResult
@@ -26,7 +27,7 @@ class Keeps(Protocol):
     taken_from: Writer | None
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]: ...
-    def register(self, log: Path | None) -> None: ...
+    def register(self, log: Path | None) -> str: ...
     def keeps(self, ready: Ready) -> bool: ...
     def store(self, ready: Ready, result: ScoreResult) -> None: ...
     def item_started(self, index: int) -> None: ...
@@ -45,23 +46,45 @@ class Keeper:
         self._settings = settings_key(plan.settings)
         self._job = self._corpus = 0
         self._ids: list[int] = []
+        self._renamed: set[int] = set()
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
         """Remembered fingerprints, {(folder, signature): sha256}."""
         return self._store.fingerprints.all()
 
-    def register(self, log: Path | None) -> None:
-        """Writes the corpus, the checkpoints and the job, and marks it as running."""
+    def register(self, log: Path | None) -> str:
+        """Writes the corpus, the checkpoints and the job, and marks it as running; words on names that differ."""
         with self._store.atomic():
             self._corpus = self._store.corpora.add(self._plan.corpus, self._plan.job.corpus.source)
-            self._ids = [self._store.checkpoints.upsert(c) for c in self._plan.checkpoints]
+            called = as_called_here(self._plan.checkpoints, self._store)
+            self._ids = [self._store.checkpoints.upsert(c) for c in called]
             job = self._plan.job
             self._job = self._store.jobs.register(job.digest(), job.to_toml(), self._ids, log)
             self._store.jobs.start(self._job)
+        asked = [c.name for c in self._plan.checkpoints]
+        others = {i: (a, c.name) for i, (a, c) in enumerate(zip(asked, called, strict=True)) if a != c.name}
+        self._renamed = set(others)
+        if not others:
+            return ""
+        before, now = next(iter(others.values()))
+        return f"{len(others)} of them go by other names here, such as {now} for {before}"
+
+    def _settle(self, ready: Ready) -> int:
+        """Row id of a checkpoint whose weights are known now.
+
+        Where its place holds other weights than those that got the name by hand, they keep the name to themselves.
+        """
+        index, before = ready.index, self._ids[ready.index]
+        if index in self._renamed and self._store.checkpoints.weights(before) not in ("", ready.weights):
+            with self._store.atomic():
+                self._ids[index] = self._store.checkpoints.upsert(self._plan.checkpoints[index])
+                self._store.jobs.item_moved(self._job, before, self._ids[index])
+        self._renamed.discard(index)
+        return self._ids[index]
 
     def keeps(self, ready: Ready) -> bool:
         """Whether every vector asked of this checkpoint is stored; if so its item is marked done."""
-        cid = self._ids[ready.index]
+        cid = self._settle(ready)
         complete = self._holds(ready, cid, self._corpus)
         with self._store.atomic():
             self._note_weights(ready)
@@ -71,11 +94,12 @@ class Keeper:
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
         """Those of `indices` that are stored whole, for the weights last seen; their items are marked done."""
-        kept = self.held(indices, by_hash=False).keys()
-        with self._store.atomic():
-            ids = [self._ids[index] for index in kept]
-            self._store.jobs.items_kept(self._job, ids, len(self._plan.corpus))
-        return set(kept)
+        kept = set(self.held(indices, by_hash=False))
+        if kept:
+            with self._store.atomic():
+                ids = [self._ids[index] for index in kept]
+                self._store.jobs.items_kept(self._job, ids, len(self._plan.corpus))
+        return kept
 
     def held(self, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
         """{index: weights} of the checkpoints (of `indices`) that are stored whole, for the weights last seen.
@@ -86,8 +110,9 @@ class Keeper:
         rows = {row.name: row for row in self._store.checkpoints.all()}
         corpus = corpora.get(self._plan.corpus.sha256)
         found = {}
-        for index in range(len(self._plan.checkpoints)) if indices is None else indices:
-            row = rows.get(self._plan.checkpoints[index].name)
+        called = as_called_here(self._plan.checkpoints, self._store)
+        for index in range(len(called)) if indices is None else indices:
+            row = rows.get(called[index].name)
             if corpus is None or row is None or not row.weights:
                 continue
             if self._holds(Ready(index, Path(), row.weights), row.id, corpus, by_hash):
@@ -122,7 +147,7 @@ class Keeper:
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
-        cid = self._ids[ready.index]
+        cid = self._settle(ready)
         side = self._write_tokens(ready, result)
         replaced = ""
         asked = self._plan.settings.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from kltui import saved_maps
 from kltui.errors import UsageError
+from kltui.jobs import names as names_given
 from kltui.registry.checkpoint import Checkpoint
 from kltui.safe import safe_text
 from kltui.store import Store
@@ -36,12 +38,25 @@ def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, st
                 new = replace(old, parent=renamed.get(old.parent, old.parent))
                 new = replace(new, **values)
                 store.checkpoints.relabel(row.id, new)
+                if new.name != name:
+                    names_given.remember(store, name, row.id)
                 renamed[name] = new.name
                 lineage[name] = (old, new)
+            for before, now in _renamed_runs(list(lineage.values())).items():
+                store.benchmark_scores.follow(before, now)
             saved_maps.follow(store, lineage)
     finally:
         store.close()
     return len(names)
+
+
+def _renamed_runs(pairs: Sequence[tuple[Checkpoint, Checkpoint]]) -> dict[str, str]:
+    """{run: its new name} of the runs that were renamed whole, neither joined to another nor parted."""
+    runs = {(was.run, now.run) for was, now in pairs}
+    sources, targets = Counter(was for was, _ in runs), Counter(now for _, now in runs)
+    return {
+        was: now for was, now in runs if was != now and sources[was] == targets[now] == 1 and not sources[now]
+    }
 
 
 def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:

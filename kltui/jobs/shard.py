@@ -66,8 +66,9 @@ class InboxKeeper:
         """None: they are remembered in the store, which a part does not write."""
         return {}
 
-    def register(self, log: Path | None) -> None:
-        """Nothing is written before there is a result."""
+    def register(self, log: Path | None) -> str:
+        """Nothing is written before there is a result, and there is nothing to say."""
+        return ""
 
     def keeps(self, ready: Ready) -> bool:
         """Whether this checkpoint's result waits in the inbox, or has been taken in."""

@@ -105,6 +105,13 @@ class Jobs:
             (time.time(), n_texts, n_texts, job_id, json.dumps(list(checkpoint_ids))),
         )
 
+    def item_moved(self, job_id: int, before: int, now: int) -> None:
+        """Lets one item stand for another checkpoint."""
+        self._db.execute(
+            "UPDATE job_item SET checkpoint_id = ?, status = 'queued' WHERE job_id = ? AND checkpoint_id = ?",
+            (now, job_id, before),
+        )
+
     def item_failed(self, job_id: int, checkpoint_id: int, error: str, hint: str) -> None:
         """Marks one checkpoint as failed, with the reason and what to do."""
         self._db.execute(

@@ -183,6 +183,11 @@ class Checkpoints:
             )
         return int(row[0])
 
+    def weights(self, checkpoint_id: int) -> str:
+        """Which weights the checkpoint's name stands for, "" before that is known."""
+        query = "SELECT weights FROM checkpoint WHERE id = ?"
+        return str(self._db.execute(query, (checkpoint_id,)).fetchone()[0])
+
     def set_weights(self, checkpoint_id: int, weights: str, commit: str = "") -> None:
         """Records which weights the checkpoint's name stands for now (fingerprint or commit)."""
         self._db.execute(

@@ -1,0 +1,204 @@
+"""Jobs run again after their checkpoints were given other names by hand."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from fault_kit import ends, run_cli, vectors, write_job
+from test_signals import jobs, struck
+
+import kltui
+from kltui.jobs.lineage import edit_lineage
+from kltui.jobs.names import as_called_here, remember
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.store import Store
+
+
+def run(job: Path, *arguments: str) -> dict[str, bool]:
+    """{name: whether it was stored already} of a batch's checkpoints, all of them well."""
+    done = run_cli("--batch", str(job), "--json", *arguments, cwd=job.parent)
+    assert done.returncode == 0, done.stderr
+    return {name: bool(end.get("kept")) for name, end in ends(done.stdout).items()}
+
+
+def parents(folder: Path) -> dict[str, str]:
+    """The parent of every checkpoint of a workspace, by name."""
+    with kltui.open(folder) as ws:
+        return {row.name: row.checkpoint.parent for row in ws.checkpoints()}
+
+
+def test_what_was_renamed_is_not_scored_again_and_keeps_its_name(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=4), tmp_path / "ws"
+    run(job)
+    before = vectors(folder)
+    edit_lineage(folder, [f"run@{s}" for s in range(4)], {"run": "first"})
+    edit_lineage(folder, ["first@3"], {"step": "30"})
+    assert run(job) == {f"run@{s}": True for s in range(4)}
+    after = vectors(folder)
+    assert list(after) == ["first@0", "first@1", "first@2", "first@30"]
+    assert list(after.values()) == list(before.values())
+    assert parents(folder).keys() == after.keys()
+    (row,) = jobs(folder)
+    assert (row.status, row.done, row.total) == ("done", 4, 4)
+    said = run_cli("--batch", str(job), "--json", cwd=tmp_path).stderr
+    assert "4 of them go by other names here, such as first@0 for run@0" in said
+
+
+def test_what_was_renamed_before_it_was_scored_is_scored_under_its_name(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=3), tmp_path / "ws"
+    struck(job, signal.SIGTERM)
+    edit_lineage(folder, [f"run@{s}" for s in range(3)], {"run": "first"})
+    stopped = struck(job, signal.SIGTERM)
+    assert "0 scored, 3 left" in stopped.stderr
+    assert not any(run(job).values())
+    assert list(vectors(folder)) == list(parents(folder)) == ["first@0", "first@1", "first@2"]
+
+
+def test_a_folder_with_other_weights_since_is_another_checkpoint(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=3), tmp_path / "ws"
+    run(job)
+    before = vectors(folder)
+    edit_lineage(folder, [f"run@{s}" for s in range(3)], {"run": "first"})
+    (tmp_path / "run" / "step1" / "model.safetensors").write_bytes(b"trained once more")
+    assert run(job) == {"run@0": True, "run@1": False, "run@2": True}
+    after = vectors(folder)
+    assert list(after) == ["first@0", "first@1", "first@2", "run@1"]
+    assert [after[f"first@{s}"] for s in range(3)] == list(before.values())
+    assert after["run@1"] not in before.values()
+    assert [row.done for row in jobs(folder)] == [3]
+    assert all(run(job).values()), "and it stays so"
+    assert vectors(folder) == after
+
+
+def test_a_folder_that_jobs_name_differently_is_scored_as_each_asks(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=2), tmp_path / "ws"
+    run(job)
+    assert run(job, "--set", "models.0.run=other") == {"other@0": False, "other@1": False}
+    edit_lineage(folder, ["other@0", "other@1"], {"run": "third"})
+    assert all(run(job).values()) and all(run(job, "--set", "models.0.run=other").values())
+    assert list(vectors(folder)) == ["run@0", "run@1", "third@0", "third@1"]
+
+
+def test_parents_stay_what_they_are_called(tmp_path: Path) -> None:
+    write_job(tmp_path / "tuned", checkpoints=1)
+    job = write_job(
+        tmp_path, checkpoints=2, extra='[[models]]\npath = "tuned/run"\nrun = "child"\nparent = "run@1"\n'
+    )
+    folder = tmp_path / "ws"
+    run(job)
+    edit_lineage(folder, ["run@0", "run@1"], {"run": "first"})
+    run(job)
+    assert parents(folder) == {"first@0": "", "first@1": "", "child@0": "first@1"}
+
+
+def test_parts_of_a_job_go_on_under_the_names_given(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=4), tmp_path / "ws"
+    run(job, "--shard", "0/2")
+    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 1
+    edit_lineage(folder, ["run@0", "run@2"], {"run": "first"})
+    assert run(job, "--shard", "0/2") == {"run@0": True, "run@2": True}
+    run(job, "--shard", "1/2")
+    collected = run_cli("--batch", str(job), "--collect", cwd=tmp_path)
+    assert collected.returncode == 0, collected.stderr
+    assert list(vectors(folder)) == ["first@0", "first@2", "run@1", "run@3"]
+
+
+def test_a_part_scored_from_other_weights_is_taken_in_beside_what_was_renamed(tmp_path: Path) -> None:
+    job, folder = write_job(tmp_path, checkpoints=1), tmp_path / "ws"
+    run(job)
+    edit_lineage(folder, ["run@0"], {"run": "first"})
+    (before,) = vectors(folder).values()
+    (tmp_path / "run" / "step0" / "model.safetensors").write_bytes(b"trained once more")
+    assert run(job, "--shard", "0/1") == {"run@0": False}
+    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 0
+    after = vectors(folder)
+    assert list(after) == ["first@0", "run@0"] and after["first@0"] == before != after["run@0"]
+
+
+A, B = LocalSource(Path("/models/a")), LocalSource(Path("/models/b"))
+HUB = HubSource("org/model", "step1")
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "called"),
+    [
+        (Checkpoint("y", A), Checkpoint("x", A), "y"),
+        (Checkpoint("y", A, 3), Checkpoint("x", A, 2), "x@2"),  # only x was renamed, not x@2
+        (Checkpoint("y", B), Checkpoint("x", A), "x"),
+        (Checkpoint("y", A, quantization="bnb-8bit"), Checkpoint("x", A), "x"),
+        (Checkpoint("y", HubSource("org/model", "step1", "c1")), Checkpoint("x", HUB), "y"),
+        (Checkpoint("y", HubSource("org/model", "step1", "c1")), Checkpoint("x", HubSource("org/model", "step1", "c2")), "x"),
+        (Checkpoint("y", HubSource("org/model", "step2")), Checkpoint("x", HUB), "x"),
+        (Checkpoint("y", A), Checkpoint("x", HUB), "x"),
+    ],
+)  # fmt: skip
+def test_the_same_is_what_has_the_same_source(
+    tmp_path: Path, stored: Checkpoint, asked: Checkpoint, called: str
+) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        remember(store, "x", store.checkpoints.upsert(stored))
+    assert [c.name for c in as_called_here([asked], store)] == [called]
+    store.close()
+
+
+def test_a_name_that_the_job_or_the_workspace_uses_is_left_alone(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        row = store.checkpoints.upsert(Checkpoint("z", A))
+        for before in ("x", "y"):
+            remember(store, before, row)
+    both = [Checkpoint("x", A), Checkpoint("y", A)]
+    assert [c.name for c in as_called_here(both, store)] == ["z", "y"], "one row is one checkpoint"
+    named = [Checkpoint("x", A), Checkpoint("z", B)]
+    assert [c.name for c in as_called_here(named, store)] == ["x", "z"], "the job gives the name to another"
+    with store.atomic():
+        store.checkpoints.upsert(Checkpoint("x", A))
+    assert [c.name for c in as_called_here(both, store)] == ["x", "z"], "it was scored under its old name too"
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("edited", "run_of_score"),
+    [
+        (["run@0", "run@1"], "first"),
+        (["run@0"], "run"),  # a part of it is no run of that name
+        (["run@0", "run@1", "other@5"], "run"),  # joined with another
+    ],
+)
+def test_scores_of_a_run_follow_it_whole(tmp_path: Path, edited: list[str], run_of_score: str) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        for r, step in (("run", 0), ("run", 1), ("other", 5)):
+            store.checkpoints.upsert(Checkpoint(r, A, step))
+        store.benchmark_scores.put({"run": {"arc": 50.0, "piqa": 60.0}, "run@1": {"arc": 51.0}})
+    store.close()
+    edit_lineage(tmp_path, edited, {"run": "first"})
+    with kltui.open(tmp_path) as ws:
+        scores = ws.benchmark_scores()
+    assert scores.pop(run_of_score) == {"arc": 50.0, "piqa": 60.0}
+    assert scores == {("first@1" if "run@1" in edited else "run@1"): {"arc": 51.0}}
+
+
+def test_scores_that_wait_under_the_new_name_are_not_lost(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        store.checkpoints.upsert(Checkpoint("run", A, 1))
+        store.benchmark_scores.put({"run": {"arc": 50.0, "piqa": 60.0}, "first": {"arc": 52.0}})
+    store.close()
+    edit_lineage(tmp_path, ["run@1"], {"run": "first"})
+    with kltui.open(tmp_path) as ws:
+        assert ws.benchmark_scores()["first"] == {"arc": 52.0, "piqa": 60.0}
+
+
+def test_a_record_that_makes_no_sense_renames_nothing(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        store.records.put("renamed", "x", {"checkpoint": json.loads('"7"')})
+        store.records.put("renamed", "y", {})
+    asked = [Checkpoint("x", A), Checkpoint("y", A)]
+    assert as_called_here(asked, store) == asked
+    store.close()
