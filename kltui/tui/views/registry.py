@@ -58,7 +58,7 @@ class RegistryView(View):
         c, look = row.checkpoint, self.look
         facts = [
             ("name", row.name),
-            ("state", row.status),
+            ("state", "new: not scored" if row.status == "new" else row.status),
             ("run", c.run),
             ("step", "" if c.step is None else f"{c.step:,}"),
             ("variant", "" if c.quantization == "none" else c.quantization),
