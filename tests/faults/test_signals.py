@@ -14,6 +14,9 @@ from fault_kit import check_stored, command, light_env, run_cli, truths, vectors
 
 import kltui
 from kltui.errors import StoreError
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.plan import make_plan
+from kltui.jobs.shard import InboxKeeper
 from kltui.store import JobRow
 
 # A batch that sends itself a signal when its keeper is at the method named.
@@ -128,3 +131,17 @@ def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> 
         row = jobs(tmp_path / "ws")[0]
         assert (row.status, row.done, row.total) == ("stopped", 3, 6)
         assert row.message.startswith("0 scored, 3 already there, 3 left")
+
+
+def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=4)
+    plan = make_plan(load_job(job))
+    assert InboxKeeper(plan).count_kept(range(4)) == set()
+    assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
+    (tmp_path / "ws" / "inbox" / "half.safetensors").write_bytes(b"half a file")
+    assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
+    assert InboxKeeper(plan).count_kept([1, 2, 3]) == {2}
+    run_cli("--batch", str(job), "--collect", cwd=tmp_path)
+    assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
+    assert run_cli("--batch", str(job), "--shard", "1/2", cwd=tmp_path).returncode == 0
+    assert InboxKeeper(plan).count_kept(range(4)) == {0, 1, 2, 3}
