@@ -32,6 +32,7 @@ from kltui.scoring.settings import ScoringSettings
 Logliks = NDArray[np.float64]
 VOCABULARY = 50_304
 BLOCKS = 4
+TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Shape:
     cpu_texts: int
 
 
-SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 12))
+SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 24))
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _as_dict(case: Case) -> dict[str, Any]:
 
 def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
     """The cases of one shape: float32 and a bfloat16 body, both over the float32 reference, and every layer."""
-    ids = random_texts(200 if device.type == "cuda" else shape.cpu_texts)
+    ids = neighbours(TEXTS if device.type == "cuda" else shape.cpu_texts)
     # An engine packs the layers of its model: the reference has a model of its own, as transformers made it.
     plain, model = build_model(shape).to(device), build_model(shape).to(device)
     half = build_model(shape).to(device, torch.bfloat16)
@@ -134,9 +135,8 @@ def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
         ours = [_kltui(m, device, "none") for m in (model, half)]
         cases = _compare(shape, "final", [reference, *ours], ids, device)
         if shape.layers <= 12:
-            some = ids[:: max(1, len(ids) // 8)]
             lens = Side("float32", lambda block: by_reference_lens(plain, block, device))
-            cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], some, device)
+            cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], neighbours(8), device)
     return cases
 
 
@@ -145,6 +145,18 @@ def random_texts(count: int, seed: int = 0) -> list[Ids]:
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.normal(250, 60, count), 60, 700).astype(int)
     return [rng.integers(0, VOCABULARY, n) for n in lengths]
+
+
+def neighbours(count: int) -> list[Ids]:
+    """`count` of the `TEXTS` texts, in `BLOCKS` runs of neighbours in length spread over all lengths.
+
+    So batches are filled as they are when a whole corpus is scored: a few texts picked at random would be padded by a
+    tenth to a fifth, which no sorted corpus is.
+    """
+    by_length = sorted(random_texts(max(TEXTS, count)), key=len)
+    run, share = count // BLOCKS, len(by_length) // BLOCKS
+    begins = [block * share + (share - run) // 2 for block in range(BLOCKS)]
+    return [row for begin in begins for row in by_length[begin : begin + run]]
 
 
 def build_model(shape: Shape) -> Any:
@@ -182,7 +194,7 @@ def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device:
         side.engine.seconds.update(body=0.0, head=0.0)
     for start in range(BLOCKS):
         for at, side in enumerate(sides):
-            block = ids[start::BLOCKS]
+            block = ids[start * len(ids) // BLOCKS : (start + 1) * len(ids) // BLOCKS]
             with _as_kltui_runs(device) if side.engine else _as_torch_runs():
                 seconds, peak, value = _measured(side.score, block, device)
                 floors[at] += gemm_floor(side.engine, block, device) if side.engine else 0.0

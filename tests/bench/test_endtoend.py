@@ -10,6 +10,7 @@ import torch
 from kltui import bench
 from kltui.bench import endtoend
 from kltui.errors import UsageError
+from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 
 TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
 
@@ -29,7 +30,7 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
     ]
     for case in report["cases"]:
         assert case["ratio"] == pytest.approx(case["reference_seconds"] / case["seconds"])
-        assert case["tokens"] == sum(len(row) - 1 for row in endtoend.random_texts(8))
+        assert case["tokens"] == sum(len(row) - 1 for row in endtoend.neighbours(8))
         # the reference sums in float32, which is off by about 1e-7 of a text's nats
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
@@ -69,6 +70,18 @@ def test_the_reference_lens_and_kltui_agree_on_every_layer():
 def test_lengths_are_those_of_kilobyte_texts():
     lengths = [len(row) for row in endtoend.random_texts(2000)]
     assert 240 < np.mean(lengths) < 260 and min(lengths) >= 60
+
+
+def test_blocks_are_filled_as_those_of_a_whole_corpus():
+    ids = endtoend.neighbours(24)
+    assert len(ids) == 24 and [len(row) for row in ids] == sorted(len(row) for row in ids)
+    everything = [len(row) for row in endtoend.random_texts(200)]
+    assert abs(np.mean([len(row) for row in ids]) - np.mean(everything)) < 10
+    for block in range(4):
+        some = ids[6 * block : 6 * block + 6]
+        pieces = cut_pieces([len(row) for row in some], 1, None, "error")
+        cells = sum(fill_batch(rows, some).ids_BT.size for rows in plan_batches(pieces, 1536))
+        assert cells < 1.03 * sum(len(row) - 1 for row in some)
 
 
 def test_the_floor_counts_every_product_once():
