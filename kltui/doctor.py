@@ -35,7 +35,7 @@ PACKAGES = (
     "textual",
     "plotext",
 )
-EXTRAS = {"bitsandbytes": "quant", "accelerate": "quant", "ray": "ray"}
+EXTRAS = {"bitsandbytes": "quant", "accelerate": "large", "ray": "ray"}
 HUB_TIMEOUT_S = 4.0
 
 State = Literal["ok", "note", "wrong"]
@@ -91,7 +91,7 @@ def _packages() -> Iterator[Finding]:
             "extras",
             "note",
             f"not installed: {', '.join(absent)}",
-            f"For quantised variants or for Ray: pip install {extras}",
+            f"For quantised variants, models larger than one GPU, or Ray: pip install {extras}",
         )
 
 

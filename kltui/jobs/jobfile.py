@@ -8,6 +8,7 @@ import json
 import tomllib
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -127,12 +128,14 @@ class EngineTable(_Table):
 
     With Ray, `address` is "" (a cluster of this job's own, on this machine), "auto" (the one that runs here) or
     HOST:PORT, and `cpus` is what each worker takes where it takes no GPU (0: its share of this machine, or 1).
+    `device_map` spreads a model that is larger than one GPU over all of this machine's.
     """
 
     kind: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1, le=1024)
     address: Line = ""
     cpus: int = Field(default=0, ge=0, le=1024)
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
 
     @model_validator(mode="after")
     def _ray_alone_has_an_address(self) -> EngineTable:
@@ -141,6 +144,17 @@ class EngineTable(_Table):
         if self.address.startswith("ray://"):
             raise ValueError(
                 'ray:// is not supported: run kltui on a machine of the cluster, with address = "auto"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_spreads_a_model(self) -> EngineTable:
+        if self.device_map != "none" and self.kind == "ray":
+            raise ValueError('a worker on Ray has one GPU: device_map goes with kind = "local"')
+        if self.device_map != "none" and self.workers > 1:
+            raise ValueError(
+                f"device_map gives one worker all GPUs, and there are to be {self.workers}: leave workers at 1 "
+                "(to share GPUs out: CUDA_VISIBLE_DEVICES=0,1 kltui --batch JOB --shard 0/2, and 2,3 for 1/2)"
             )
         return self
 
@@ -154,6 +168,27 @@ class JobFile(_Table):
     interpolations: tuple[InterpolationTable, ...] = ()
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
+
+    @model_validator(mode="after")
+    def _a_model_can_be_spread(self) -> JobFile:
+        device, spread = self.scoring.device, self.engine.device_map
+        if spread == "none":
+            return self
+        if device not in ("auto", "cuda", "cpu"):
+            raise ValueError(
+                f'engine.device_map = "{spread}" spreads a model over all GPUs, but scoring.device is "{device}": '
+                'use device = "cuda" and choose GPUs by CUDA_VISIBLE_DEVICES'
+            )
+        if device == "cpu" and any(q != "none" for model in self.models for q in model.quantization):
+            raise ValueError(
+                f'engine.device_map = "{spread}" on a CPU moves weights to disk, where quantised ones cannot lie: '
+                'leave quantization at "none", or device_map'
+            )
+        return self
+
+    def settings(self) -> ScoringSettings:
+        """How its texts are scored, and how a model is spread over devices."""
+        return replace(self.scoring.settings(), device_map=self.engine.device_map)
 
     def resolved(self, base: Path) -> JobFile:
         """The same job with every path absolute, `base` being the folder that the job file lies in."""

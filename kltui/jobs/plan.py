@@ -55,7 +55,7 @@ def make_plan(job: JobFile) -> Plan:
     if mistakes:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
-    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.scoring.settings(), parts)
+    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts)
 
 
 def settings_key(settings: ScoringSettings) -> str:

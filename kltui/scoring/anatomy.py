@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from kltui.scoring.spread import input_device
+
 Hidden = torch.Tensor
 
 
@@ -95,8 +97,7 @@ def find_logit_rule(model: Any, head: Any) -> LogitRule | None:
     grid = torch.tensor(
         [0.0, 1e-3, -1e-3, 0.5, -0.5, 1.0, 2.0, -3.0, 10.0, -30.0, 1e5, 2e5], dtype=torch.float64
     )
-    grid = grid.to(next(model.parameters()).device)
-    seen = _behind_head(model, head, grid.float()).double()
+    seen = _behind_head(model, head, grid.float()).cpu().double()
     if seen.shape != grid.shape or not bool(torch.isfinite(seen).all()):
         return None
     capped = abs(float(seen[-1]) - float(seen[-2])) <= 1e-6 * abs(float(seen[-1]))
@@ -142,6 +143,11 @@ def body(model: Any, head: Any, ids_BT: torch.Tensor) -> Hidden:
     return caught[0]
 
 
+def rows(hidden_BTD: Hidden, positions_n: torch.Tensor) -> Hidden:
+    """Hidden states (n, D) at flat positions, on the device that holds them; the positions may come from another."""
+    return hidden_BTD.flatten(0, 1)[positions_n.to(hidden_BTD.device)]
+
+
 def find_layers(model: Any) -> list[Any] | None:
     """The decoder layers in order: the outermost list of modules whose members each run once, one after another."""
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
@@ -172,7 +178,7 @@ def _probe_ids(model: Any, rows: int, width: int) -> torch.Tensor:
     """Some valid ids (rows, width), the same on every call."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids: torch.Tensor = torch.arange(rows * width).reshape(rows, width) * 7919 % min(vocabulary, 10_000)
-    return ids.to(model.get_input_embeddings().weight.device)
+    return ids.to(input_device(model))
 
 
 def probe_ids(model: Any, rows: int = 2, width: int = 12) -> torch.Tensor:

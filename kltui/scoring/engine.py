@@ -120,7 +120,7 @@ class Engine:
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""
         ids_BT, positions_n, _ = self._sent(batch)
-        return anatomy.body(self.model, self._split()[0], ids_BT).flatten(0, 1)[positions_n]
+        return anatomy.rows(anatomy.body(self.model, self._split()[0], ids_BT), positions_n)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
@@ -163,7 +163,7 @@ class Engine:
                 )
 
         with lens.watching(consume):
-            hidden_nD = anatomy.body(self.model, module, ids_BT).flatten(0, 1)[positions_n]
+            hidden_nD = anatomy.rows(anatomy.body(self.model, module, ids_BT), positions_n)
         out[0] = head(hidden_nD, targets_n)
         if lens.depth in lens.wanted:
             out[1 + lens.wanted.index(lens.depth)] = out[0]

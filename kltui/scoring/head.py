@@ -92,6 +92,7 @@ class TiledHead(Head):
 
 def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: LogitRule) -> LogProbs:
     """Log p(target), (n,) float32, of the head's raw output; NaN and +inf rows give NaN."""
+    targets_n = targets_n.to(logits_nV.device)  # of a model that is spread, the head may lie elsewhere
     if logits_nV.device.type == "cpu" and len(targets_n):
         return native.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
     final = rule(logits_nV.float())

@@ -79,8 +79,8 @@ class Lens:
     def head_input(self, hidden_BTD: Hidden, ids_BT: torch.Tensor, positions_n: torch.Tensor) -> Hidden:
         """What the model would hand to its head at the flat positions (n, D'), had its last layer returned h_k."""
         if self._tail is None:
-            return self.replay(hidden_BTD, ids_BT).flatten(0, 1)[positions_n]
-        return _chain(self._tail, hidden_BTD.flatten(0, 1)[positions_n][None])[0]
+            return anatomy.rows(self.replay(hidden_BTD, ids_BT), positions_n)
+        return _chain(self._tail, anatomy.rows(hidden_BTD, positions_n)[None])[0]
 
     def replay(self, hidden_BTD: Hidden, ids_BT: torch.Tensor) -> Hidden:
         """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k"."""
@@ -102,7 +102,6 @@ class Lens:
         """The modules of the tail, where they agree with the replay at the first, a middle and the last layer."""
         ids_BT = anatomy.probe_ids(self.model)
         states, tail = self._watch_whole_pass(ids_BT)
-        positions_n = torch.arange(ids_BT.numel(), device=ids_BT.device)
         targets_n = ids_BT.flatten()
         for k in {0, len(self.modules) // 2, len(self.modules)}:
             replayed = self.replay(states[k], ids_BT).flatten(0, 1)
@@ -114,7 +113,7 @@ class Lens:
             if tail is None:
                 continue
             try:
-                chained = _chain(tail, states[k].flatten(0, 1)[positions_n][None])[0]
+                chained = _chain(tail, states[k].flatten(0, 1)[None])[0]
             except (RuntimeError, TypeError, ValueError, AttributeError):
                 tail = None
                 continue

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.scoring import quantize
+from kltui.scoring import quantize, spread
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,9 @@ _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ct
 _UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma"}
 
 
+WHOLE = spread.Spread("none")
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model in evaluation mode, its configuration, attention implementation, and what was said on the way."""
@@ -38,6 +42,10 @@ class Loaded:
     attention: str
     dtype: torch.dtype
     notes: tuple[str, ...]
+
+
+class _TooLargeError(KltuiError):
+    """A model that does not fit where it was to go."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -130,9 +138,15 @@ def context_length(config: Any) -> int | None:
 
 
 def load_model(
-    folder: Path, config: Any, dtype: str, quantization: str, device: torch.device, allow_bin: bool
+    folder: Path,
+    config: Any,
+    dtype: str,
+    quantization: str,
+    device: torch.device,
+    allow_bin: bool,
+    layout: spread.Spread = WHOLE,
 ) -> Loaded:
-    """The folder's model on `device`, complete: missing or mismatched tensors are an error, never random weights."""
+    """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
     _, use_safetensors = weight_files(folder, allow_bin)
     picked, notes = compute_dtype(dtype, device)
     attention = _attention(config)
@@ -145,9 +159,14 @@ def load_model(
         "trust_remote_code": False,
         "output_loading_info": True,
         **quantize.options(quantization, picked, device),
+        **layout.options(quantization, device),
     }
     try:
         model, info = _from_pretrained(folder, options)
+        if not quantize.is_quantized(quantization) and not spread.is_spread(model):
+            _move(model, device, folder)
+    except _TooLargeError:
+        raise
     except KltuiError as error:
         if not quantize.is_quantized(quantization):
             raise
@@ -156,11 +175,16 @@ def load_model(
             "does it load unquantised? Not every family can be quantised so",
         ) from error
     notes += _check_complete(folder, info)
-    if not quantize.is_quantized(quantization):
-        model.to(device)
     model.eval()
     model.config.use_cache = False
-    return Loaded(model, config, attention, picked, notes)
+    return Loaded(model, config, attention, picked, (*notes, *spread.note(model)))
+
+
+def _move(model: Any, device: torch.device, folder: Path) -> None:
+    try:
+        model.to(device)
+    except RuntimeError as error:
+        raise _load_error(folder, error) from error
 
 
 def _attention(config: Any) -> str:
@@ -191,9 +215,15 @@ def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[s
 
 def _load_error(folder: Path, error: Exception) -> KltuiError:
     text = str(error)
+    if "dispatched on the CPU or the disk" in text:
+        return _TooLargeError(
+            f"{folder} does not fit on the GPUs, and quantised weights cannot lie in memory or on disk",
+            "use more GPUs, fewer bits, or score it without quantization",
+        )
     if "out of memory" in text.lower() or "alloc" in text.lower():
-        return KltuiError(
-            f"{folder} does not fit in memory: {first_line(error)}", "use a smaller dtype or another device"
+        return _TooLargeError(
+            f"{folder} does not fit in memory: {first_line(error)}",
+            'use a smaller dtype, another device, or device_map = "auto" in [engine]',
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(
@@ -235,18 +265,21 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within it transformers draws no progress bars and logs errors only."""
+    """Within it transformers draws no progress bars, and it and accelerate log errors only."""
     import transformers
 
     logging: Any = transformers.utils.logging
-    level = logging.get_verbosity()
+    accelerate = getLogger("accelerate")
+    level, level_beside = logging.get_verbosity(), accelerate.level
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    accelerate.setLevel("ERROR")
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        accelerate.setLevel(level_beside)
         if bars:
             logging.enable_progress_bar()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from kltui import native
 from kltui.errors import KltuiError
-from kltui.scoring import loading, tokens
+from kltui.scoring import loading, spread, tokens
 from kltui.scoring.batching import Batch, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -68,6 +70,7 @@ def exact_kl(
 ) -> ExactKL:
     """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept."""
     device = loading.pick_device(settings.device)
+    spread.check(settings.device_map, settings.device)
     configs = [loading.load_config(folder) for folder in (folder_a, folder_b)]
     tokenizers = [tokens.load_tokenizer(folder, settings.bos) for folder in (folder_a, folder_b)]
     if tokenizers[0].sha256 != tokenizers[1].sha256:
@@ -79,13 +82,11 @@ def exact_kl(
     context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
     pieces = cut_pieces([len(row) for row in ids], tokenizers[0].first_scored, context, settings.overlong)
     sums = np.zeros((4, len(texts)))
-    with torch.inference_mode(), fast_float32(device), kept_heap():
-        engines = [
-            Engine(
-                loading.load_model(f, c, settings.dtype, q, device, settings.allow_bin), settings, device, q
-            )
-            for f, c, q in zip((folder_a, folder_b), configs, quantizations, strict=True)
-        ]
+    with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
+        engines = []
+        for folder, config, quantization in zip((folder_a, folder_b), configs, quantizations, strict=True):
+            layout = stack.enter_context(spread.spreading(settings.device_map, cache_dir))
+            engines.append(_engine(folder, config, quantization, settings, device, layout))
         budget = settings.batch_tokens or engines[0].start_tokens
         total = sum(piece.n_scored for piece in pieces)
         for rows in plan_batches(pieces, budget, settings.batch_texts):
@@ -96,6 +97,20 @@ def exact_kl(
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
             progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
     return ExactKL(sums[0], sums[1], sums[2].astype(np.int64), sums[3].astype(np.int64))
+
+
+def _engine(
+    folder: Path,
+    config: Any,
+    quantization: str,
+    settings: ScoringSettings,
+    device: torch.device,
+    layout: spread.Spread,
+) -> Engine:
+    loaded = loading.load_model(
+        folder, config, settings.dtype, quantization, device, settings.allow_bin, layout
+    )
+    return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
 
 
 def _kl_batch(a: Engine, b: Engine, batch: Batch) -> tuple[NDArray[np.float64], ...]:
@@ -123,7 +138,7 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> tuple[NDArr
     Models of one family pad their vocabularies differently: the entries that both have are compared.
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
-    za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V]
+    za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V].to(logits_a_nV.device)
     if za.device.type == "cpu":
         rows = native.kl_rows(za, zb)
         return rows.forward, rows.reverse, rows.same_top.astype(np.float64)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.scoring import loading, quantize, refill, tokens
+from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -58,6 +58,7 @@ class Scorer:
         self.settings = settings
         self.cache_dir = cache_dir
         self.device = loading.pick_device(settings.device)
+        spread.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
@@ -70,11 +71,13 @@ class Scorer:
         prepared = self._prepare(folder, config)
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
-        loaded = self._load(folder, config, quantization)
-        with torch.inference_mode(), fast_float32(self.device), kept_heap():
-            engine = Engine(loaded, self.settings, self.device, quantization)
-            ready = time.perf_counter()
-            sums = self._run(engine, prepared, progress)
+        with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
+            loaded = self._load(folder, config, quantization, layout)
+            with torch.inference_mode(), fast_float32(self.device), kept_heap():
+                device = spread.engine_device(loaded.model, self.device)
+                engine = Engine(loaded, self.settings, device, quantization)
+                ready = time.perf_counter()
+                sums = self._run(engine, prepared, progress)
         ended = time.perf_counter()
         stats = {
             "seconds_tokenize": tokenized - started,
@@ -90,12 +93,12 @@ class Scorer:
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         }
         if self.device.type == "cuda":
-            stats["peak_cuda_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
+            stats["peak_cuda_bytes"] = _peak_cuda_bytes()
         key = self._key(engine, prepared.tokenizer, quantization, weights_key)
         notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared, quantization))
         return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
 
-    def _load(self, folder: Path, config: Any, quantization: str) -> Loaded:
+    def _load(self, folder: Path, config: Any, quantization: str, layout: spread.Spread) -> Loaded:
         """The folder's model: the last one refilled where both are of one make, else built and loaded anew."""
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
@@ -103,7 +106,7 @@ class Scorer:
         self._mould = None  # frees the last model before the next one is read
         settings = self.settings
         loaded = loading.load_model(
-            folder, config, settings.dtype, quantization, self.device, settings.allow_bin
+            folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
         )
         if quantization == "none":
             self._mould = refill.make_mould(loaded, folder, described)
@@ -126,8 +129,9 @@ class Scorer:
         return prepared
 
     def _budget(self, engine: Engine) -> int:
-        """Padded inputs per batch: asked for, found before for this model, or the device's start value."""
-        return self.settings.batch_tokens or self._batch_tokens.get(engine.shape_key, engine.start_tokens)
+        """Padded inputs per batch: found before for this model here, else asked for, or the device's start value."""
+        start = self.settings.batch_tokens or engine.start_tokens
+        return self._batch_tokens.get(_room_key(engine), start)
 
     def _run(self, engine: Engine, prepared: _Prepared, progress: Report) -> _Sums:
         """Sums over all batches; on out-of-memory the budget is halved and what is left planned anew."""
@@ -149,7 +153,7 @@ class Scorer:
             sums.add(batch, logp_Ln, engine.dtype)
             done += batch.n_scored
             progress(self._progress(sums, done, prepared.n_tokens))
-        self._batch_tokens[engine.shape_key] = budget
+            self._batch_tokens[_room_key(engine)] = budget
         return sums
 
     def _progress(self, sums: _Sums, done: int, total: int) -> Progress:
@@ -191,6 +195,16 @@ class Scorer:
         return tuple(notes)
 
 
+def _room_key(engine: Engine) -> str:
+    """What the memory left for a batch depends on: the model's make and where it lies."""
+    return f"{engine.shape_key} {engine.device} {getattr(engine.model, 'hf_device_map', '')}"
+
+
+def _peak_cuda_bytes() -> float:
+    """The most that was allocated at once, on all GPUs together."""
+    return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
+
+
 def _check_vocabulary(ids: list[Ids], size: int | None) -> None:
     """An error where a tokenizer gives ids that the model has no entry for."""
     highest = max((int(row.max()) for row in ids if len(row)), default=0)
@@ -225,7 +239,7 @@ def _halved(error: Exception, pieces: Sequence[Piece]) -> int:
     if len(pieces) == 1:
         raise KltuiError(
             "one text alone does not fit in memory",
-            "use a smaller dtype, another device, or a smaller corpus max_bytes",
+            'use a smaller dtype, another device, a smaller corpus max_bytes, or device_map = "auto" in [engine]',
         ) from error
     return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
 
