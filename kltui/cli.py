@@ -54,6 +54,9 @@ a job file
   [scoring]
   dtype = "float32"
   layers = "none"                  # "all": every layer through the logit lens
+  [engine]
+  workers = 1                      # processes, one a GPU where there are several
+  device_map = "none"              # "auto": one process spreads a model that is larger than one GPU
 
 exit codes
   0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later

@@ -73,11 +73,38 @@ def test_digest_ignores_only_what_cannot_change_the_request(tmp_path: Path) -> N
     path = write(tmp_path, CONTRACT)
     same = [
         load_job(path, [o]).digest()
-        for o in ("engine.workers=2", "scoring.device=cpu", "scoring.batch_tokens=99")
+        for o in (
+            "engine.workers=2",
+            "scoring.device=cpu",
+            "scoring.batch_tokens=99",
+            "engine.device_map=auto",
+        )
     ]
     assert set(same) == {load_job(path).digest()}
     for other in ("scoring.dtype=float16", "corpus.seed=1", "models.0.run=x", "scoring.bos=never"):
         assert load_job(path, [other]).digest() != load_job(path).digest()
+
+
+def test_a_spread_model_is_a_way_of_running(tmp_path: Path) -> None:
+    path = write(tmp_path, CONTRACT)
+    assert load_job(path).settings().device_map == "none"
+    assert load_job(path, ["engine.device_map=balanced"]).settings().device_map == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["engine.device_map=all"], "engine.device_map: Input should be 'none', 'auto', 'balanced' or"),
+        (["engine.device_map=auto", "engine.workers=2"], "engine: device_map gives one worker all GPUs"),
+        (["engine.device_map=auto", "engine.kind=ray"], "engine: a worker on Ray has one GPU"),
+        (["engine.device_map=auto", "scoring.device=cuda:1"], 'but scoring.device is "cuda:1"'),
+        (["engine.device_map=auto", "scoring.device=cpu"], "where quantised ones cannot lie"),
+    ],
+)
+def test_what_a_spread_model_does_not_go_with(tmp_path: Path, overrides: list[str], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_job(write(tmp_path, CONTRACT), overrides)
+    assert said in caught.value.message
 
 
 def test_every_mistake_is_told_with_its_key(tmp_path: Path) -> None:

@@ -180,6 +180,31 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(folder, monkeypatch)
     assert sum(size > 60 for size in sizes) == failed, "the budget found is remembered"
 
 
+@pytest.mark.parametrize("asked", [0, 4096])
+def test_the_budget_found_is_of_one_model_and_device(tmp_path, monkeypatch, asked):
+    from kltui.scoring.engine import Engine
+
+    small, large = (write_model(tmp_path / f, f, max_position_embeddings=128) for f in ("gpt_neox", "llama"))
+    run, failed = Engine.__call__, []
+
+    def small_memory(self, batch):
+        if batch.ids_BT.size > 60 and len(batch.ids_BT) > 1:
+            failed.append(self.model.config.model_type)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, batch)
+
+    monkeypatch.setattr(Engine, "__call__", small_memory)
+    scorer = Scorer(TEXTS, "c", ScoringSettings(device="cpu", batch_tokens=asked))
+    first = scorer.score(small, "none", "w", lambda _: None)
+    tries = len(failed)
+    assert tries and first.stats["batch_tokens"] <= 60 * 2
+    scorer.score(small, "none", "w", lambda _: None)
+    assert len(failed) == tries, "remembered for this model"
+    scorer.score(large, "none", "w", lambda _: None)
+    assert set(failed[tries:]) == {"llama"}, "another model is tried anew"
+    assert len(scorer._batch_tokens) == 2 and all(" cpu" in key for key in scorer._batch_tokens)
+
+
 def test_one_text_too_many_for_memory_says_so(folder, monkeypatch):
     from kltui.scoring.engine import Engine
 

@@ -1,10 +1,15 @@
 """Models that do not fit: laid over devices by accelerate, here over memory and disk, with the same numbers."""
 
+import socket
+
 import numpy as np
 import pytest
-from tiny_models import FAMILIES, TEXTS, build_model, write_model
+import torch
+from tiny_models import FAMILIES, TEXTS, build_model, write_model, write_run
 
-from kltui.scoring import loading, packing, spread
+from kltui.errors import KltuiError
+from kltui.scoring import loading, packing, refill, spread
+from kltui.scoring.pair import exact_kl
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -91,3 +96,133 @@ def test_every_family_scores_from_disk(tmp_path, memory, loads):
         memory(0.5 * size_of(family))
         difference = max(differences(score(folder, TEXTS[:3]), score(folder, TEXTS[:3], device_map="auto")))
         assert difference < 1e-5 and spread.is_offloaded(loads[-1]), family
+
+
+@needs_accelerate
+@pytest.mark.parametrize(("share", "built"), [(2.0, 1), (0.6, 3)])
+def test_a_run_is_refilled_only_where_it_lies_whole(tmp_path, memory, loads, share, built):
+    folders = write_run(tmp_path, "gpt_neox", steps=(0, 1, 2))
+    memory(share * size_of("gpt_neox"))
+    scorer = Scorer(TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"))
+    found = [scorer.score(f, "none", "w", lambda _: None).vectors[0].loglik_N for f in folders]
+    assert len(loads) == built and spread.is_offloaded(loads[0]) == (share < 1)
+    alone = [score(f).vectors[0].loglik_N for f in folders]
+    assert np.nanmax(np.abs(np.subtract(found, alone))) < 1e-5
+
+
+@pytest.mark.parametrize("offloaded", [1, 3])
+def test_no_mould_is_made_around_weights_that_are_elsewhere(tmp_path, offloaded):
+    folder = write_model(tmp_path / "m", "llama")
+    model = build_model("llama")
+    for layer in model.model.layers[:offloaded]:
+        layer.input_layernorm.to("meta")
+    described = refill.config_text(model.config)
+    loaded = loading.Loaded(model, model.config, "sdpa", torch.float32, ())
+    assert refill.make_mould(loaded, folder, described) is None
+
+
+@needs_accelerate
+def test_exact_kl_of_two_models_from_disk(tmp_path, memory):
+    folders = [write_model(tmp_path / str(seed), "mixtral", seed=seed) for seed in (1, 2)]
+    whole = exact_kl(*folders, TEXTS, "c", ScoringSettings(device="cpu"))
+    memory(0.5 * size_of("mixtral"))
+    cache = tmp_path / "cache"
+    apart = exact_kl(*folders, TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"), cache_dir=cache)
+    assert np.abs(whole.forward_nats_N - apart.forward_nats_N).max() < 1e-4
+    assert not list(cache.glob("offload-*"))
+
+
+def test_scratch_goes_with_its_job_and_a_killed_ones_is_removed(tmp_path):
+    host = socket.gethostname()
+    dead, other = tmp_path / f"offload-{host}-{2**22 + 1}_x", tmp_path / f"offload-{host}-b-{2**22 + 1}_x"
+    for folder in (dead, other):
+        folder.mkdir()
+        (folder / "weight").touch()
+    with spread.spreading("auto", tmp_path) as first, spread.spreading("auto", tmp_path) as second:
+        assert first.scratch != second.scratch and first.scratch.is_dir() and second.scratch.is_dir()
+        assert not dead.exists() and other.exists()
+    assert list(tmp_path.iterdir()) == [other]
+    with spread.spreading("none", tmp_path) as layout:
+        assert layout.scratch is None and layout.options("none", torch.device("cpu")) == {}
+
+
+@pytest.mark.parametrize(
+    ("device_map", "device", "said"),
+    [
+        ("automatic", "auto", "unknown device_map"),
+        ("auto", "cuda:1", "over all GPUs"),
+        ("auto", "mps", "all GPUs"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused(device_map, device, said):
+    with pytest.raises(KltuiError, match=said) as caught:
+        spread.check(device_map, device)
+    assert caught.value.hint
+
+
+def test_without_accelerate_the_command_is_named(monkeypatch):
+    monkeypatch.setattr(spread, "find_spec", lambda _: None)
+    with pytest.raises(KltuiError, match="needs accelerate") as caught:
+        Scorer(TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"))
+    assert "kltui[large]" in caught.value.hint
+    Scorer(TEXTS, "c", ScoringSettings(device="cpu"))
+
+
+@needs_accelerate
+def test_quantised_weights_cannot_lie_on_disk(tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes", reason="the extra 'quant' is not installed")
+    folder = write_model(tmp_path / "m", "llama")
+    with pytest.raises(KltuiError, match="cannot go with device_map") as caught:
+        score(folder, quantization="bnb-8bit", device_map="auto")
+    assert 'device_map = "none"' in caught.value.hint
+    error = ValueError("Some modules are dispatched on the CPU or the disk. Make sure ...")
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", _raising(error))
+    with pytest.raises(KltuiError, match="does not fit on the GPUs") as caught:
+        score(folder, quantization="bnb-8bit")
+    assert "fewer bits" in caught.value.hint
+
+
+def test_a_model_too_large_for_its_device_names_the_way_out(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "m", "llama")
+    monkeypatch.setattr(torch.nn.Module, "to", _raising(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(KltuiError, match="does not fit in memory") as caught:
+        score(folder)
+    assert "device_map" in caught.value.hint
+
+
+def _raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@pytest.mark.gpu
+@needs_two_gpus
+@needs_accelerate
+@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential"])
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "llama_tied", "opt", "gemma2"])
+def test_two_gpus_score_as_one(tmp_path, monkeypatch, loads, family, device_map):
+    folder = write_model(tmp_path / "m", family)
+    whole = score(folder, device="cuda")
+    half = int(0.7 * size_of(family))
+    monkeypatch.setattr(spread, "room", lambda _: {0: half, 1: 10**9})
+    both = score(folder, device="cuda", device_map=device_map)
+    assert len({p.device for p in loads[-1].parameters()}) == 2
+    assert max(differences(whole, both)) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_accelerate
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "llama_tied", "opt"])
+def test_one_gpu_memory_and_disk_score_as_one(tmp_path, monkeypatch, loads, family):
+    folder = write_model(tmp_path / "m", family)
+    whole = score(folder, device="cuda")
+    part = int(0.6 * size_of(family))
+    monkeypatch.setattr(spread, "room", lambda _: {0: part, "cpu": part // 3})
+    apart = score(folder, device="cuda", device_map="auto")
+    assert spread.is_offloaded(loads[-1]) and max(differences(whole, apart)) < 1e-4
