@@ -63,7 +63,7 @@ def check(device_map: str, device: str) -> None:
 
 
 def room(device: torch.device) -> dict[int | str, int] | None:
-    """Bytes that weights may take, by device; None: nine tenths of what every GPU and the memory have free."""
+    """Bytes that weights may take, by device; None: what transformers finds free on GPUs and in memory."""
     if device.type != "cpu":
         return None
     from accelerate.utils import get_max_memory
