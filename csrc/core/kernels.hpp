@@ -129,8 +129,9 @@ constexpr int64_t sqdist_workspace(int64_t elements, int64_t checkpoints, int64_
     return sqdist_segments(elements) * checkpoints * band + threads * sqdist_scratch(checkpoints, band) + 8;
 }
 
+constexpr int64_t kCentreColumns = 1024;  // a block's sums, 8 kB, stay in the first cache
 constexpr int64_t double_centre_workspace(int64_t rows, int64_t columns) {
-    return columns + rows * ((columns + 511) / 512 + 1);
+    return columns + rows * ((columns + kCentreColumns - 1) / kCentreColumns + 1);
 }
 
 // The fused head: largest register tile of any instruction set, groups of panels, rows held packed at a time

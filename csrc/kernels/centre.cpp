@@ -9,7 +9,7 @@ namespace kltui {
 namespace KLTUI_ISA {
 namespace {
 
-constexpr int64_t kColumns = 512;
+constexpr int64_t kColumns = kCentreColumns;
 
 // Adds one clipped row segment to the column sums; the segment's (weighted) sum comes back.
 KLTUI_INLINE double add_segment(const double* x, const double* weight, double floor, int64_t count,

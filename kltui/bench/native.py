@@ -60,6 +60,8 @@ def cpu_ratios() -> Iterator[Ratio]:
     for depth, vocabulary in ((512, VOCABULARY), (2048, VOCABULARY // 4)):
         for dtype in (torch.float32, torch.bfloat16):
             yield from _head(depth, vocabulary, dtype)
+    for dtype in (torch.float32, torch.bfloat16):
+        yield _attention(dtype)
     yield _kl_rows()
     yield _centring()
     yield _standard_errors()
@@ -126,6 +128,25 @@ def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
             ("mm, log_softmax, gather", by_torch),
             rounds=4,
         )
+
+
+def _attention(dtype: torch.dtype) -> Ratio:
+    B, H, T, D = 6, 12, 250, 64
+    query, key, value = torch.randn(B, T, H, 3 * D).to(dtype).transpose(1, 2).chunk(3, dim=-1)
+    out = query.new_empty((B, T, H, D))
+    whole = [x.float().reshape(B * H, T, D) for x in (query, key, value)]
+    weights = torch.rand(B * H, T, T)
+
+    def by_torch() -> torch.Tensor:
+        made = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return made.transpose(1, 2).contiguous()
+
+    return measure(
+        f"causal attention {str(dtype)[6:]}",
+        lambda: native.causal_attention(query, key, value, out, D**-0.5),
+        ("float32 products, no mask", lambda: (whole[0] @ whole[1].mT, weights @ whole[2])),
+        ("scaled_dot_product_attention", by_torch),
+    )
 
 
 def _kl_rows() -> Ratio:
