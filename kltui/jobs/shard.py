@@ -89,7 +89,9 @@ class InboxKeeper:
     def count_kept(self, indices: Collection[int]) -> set[int]:
         """Those of `indices` whose result waits in the inbox, or has been taken in, for the weights last seen."""
         told = {
-            about["name"] for about in _abouts(self._inbox) if about.get("request") == _request(self._plan)
+            about.get("name")
+            for about in _abouts(self._inbox)
+            if about.get("request") == _request(self._plan)
         }
         taken = _held(self._plan)
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
@@ -133,7 +135,9 @@ def _abouts(inbox: Path) -> Iterator[dict[str, Any]]:
 
     for path in inbox.glob("*.safetensors"):
         with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="numpy") as file:
-            yield json.loads((file.metadata() or {}).get("about", "{}"))
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            if isinstance(about, dict):
+                yield about
 
 
 def pack(plan: Plan, ready: Ready, result: ScoreResult) -> bytes:

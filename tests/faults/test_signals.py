@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fault_kit import check_stored, command, light_env, run_cli, truths, vectors, write_job
+from safetensors.numpy import save_file
 
 import kltui
 from kltui.errors import StoreError
@@ -138,7 +140,11 @@ def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: P
     plan = make_plan(load_job(job))
     assert InboxKeeper(plan).count_kept(range(4)) == set()
     assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
-    (tmp_path / "ws" / "inbox" / "half.safetensors").write_bytes(b"half a file")
+    inbox = tmp_path / "ws" / "inbox"
+    (inbox / "half.safetensors").write_bytes(b"half a file")
+    foreign = {"x": np.zeros(1)}
+    for i, about in enumerate(("[1]", "{", '"a word, not an object"', "{}")):
+        save_file(foreign, inbox / f"foreign{i}.safetensors", {"about": about})
     assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
     assert InboxKeeper(plan).count_kept([1, 2, 3]) == {2}
     run_cli("--batch", str(job), "--collect", cwd=tmp_path)
