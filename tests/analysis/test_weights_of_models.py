@@ -32,5 +32,5 @@ def test_distances_of_a_run_against_its_models(tmp_path: Path, family: str) -> N
         theta.append(np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]))
     got = banded_distances([open_tensors(f) for f in folders], 2)
     for k, d in ((0, 1), (0, 2), (1, 1)):
-        assert got[k, d - 1] == pytest.approx(((theta[k + d] - theta[k]) ** 2).sum(), rel=1e-10)
+        assert got[k, d - 1] == pytest.approx(((theta[k + d] - theta[k]) ** 2).sum(), rel=2e-7)
         assert got[k, d - 1] > 0
