@@ -1,8 +1,8 @@
 // Log-softmax of one entry per row, each logit read once.
 //
-// A row keeps a reference c and the sum of exp(x - c). c is the maximum of the first entries and is raised only
-// when a block exceeds it by more than kSlack; that block is then summed again. Sums are taken per lane over
-// one block in fp32 and across blocks in fp64.
+// A row keeps a reference c and the sum of exp(x - c). c is the maximum of the first entries and is raised
+// only when a block exceeds it by more than kSlack; that block is then summed again. Sums are taken per lane
+// over one block in fp32 and across blocks in fp64.
 #include "elementary.hpp"
 #include "prototypes.hpp"
 
@@ -110,8 +110,7 @@ KLTUI_INLINE void fold_row(const typename Load::Element* row, int64_t columns, c
     for (int64_t start = 0; start < columns; start += kBlock) {
         const int64_t count = columns - start < kBlock ? columns - start : kBlock;
         if (running.reference == kLowest) {
-            const float first =
-                block_maximum<Load>(row + start, count < kProbe ? count : kProbe, transform);
+            const float first = block_maximum<Load>(row + start, count < kProbe ? count : kProbe, transform);
             if (first > kLowest) raise_reference(running, first);
         }
         shifted.move_to(running.reference);
