@@ -70,9 +70,10 @@ def read_header(folder: Path) -> Header | None:
 def make_mould(loaded: Loaded, folder: Path, config: str) -> Mould | None:
     """A mould of the model just loaded from `folder` (`config`: its `config_text` before loading).
 
-    None where weights are offloaded, or the files are not simply the model's tensors: every parameter and stored buffer must have its tensor
-    in the files, under its own name, with or without the body's prefix, or under the one name left for it, and hold
-    that tensor's values as sampled. Families whose weights are rearranged on loading fail this.
+    None where weights are offloaded, or the files are not simply the model's tensors: every parameter and stored
+    buffer must have its tensor in the files, under its own name, with or without the body's prefix, or under the one
+    name left for it, and hold that tensor's values as sampled. Families whose weights are rearranged on loading fail
+    this.
     """
     header = read_header(folder)
     places = {name: place.detach() for name, place in loaded.model.state_dict(keep_vars=True).items()}

@@ -88,3 +88,10 @@ def test_a_model_without_sdpa_is_left_alone() -> None:
     model.config._attn_implementation = "eager"
     assert not attention.use_native(model)
     assert model.config._attn_implementation == "eager"
+
+
+def test_without_the_extension_torch_attends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_core", None)
+    model = build_model("gpt_neox")
+    assert not attention.use_native(model)
+    assert model.config._attn_implementation == "sdpa"
