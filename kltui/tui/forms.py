@@ -10,10 +10,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.strip import Strip
-from textual.widgets import Input
 
 from kltui.tui.canvas import Pane, strip_of
-from kltui.tui.prompts import Hints, Title
+from kltui.tui.prompts import Hints, Line, Title
 
 Answers = Mapping[str, str]
 
@@ -47,8 +46,7 @@ class FormRow(Horizontal):
     def __init__(self, field: Field) -> None:
         self.field = field
         self.label = FieldName(field.name)
-        self.line = Input(field.value, placeholder=field.empty, select_on_focus=False)
-        self.line.cursor_blink = False
+        self.line = Line(field.value, field.empty)
         super().__init__(self.label, self.line)
 
 
@@ -85,18 +83,17 @@ class Form(ModalScreen[Answers | None]):
 
     def _go(self, index: int) -> None:
         self.at = index % len(self.rows)
-        self.rows[self.at].line.focus()
+        self.set_focus(self.rows[self.at].line)
         for i, row in enumerate(self.rows):
             row.label.here = i == self.at
             row.label.refresh()
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Takes a complaint back."""
+    def _take_complaint_back(self) -> None:
         if self.heading.text != self.question:
             self.heading.text, self.heading.ink = self.question, "accent"
             self.heading.refresh()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def _submit(self) -> None:
         """Ends with the answers, unless there is a complaint."""
         found = self.answers()
         complaint = self.check(found) if self.check else ""
@@ -106,13 +103,20 @@ class Form(ModalScreen[Answers | None]):
         else:
             self.dismiss(found)
 
-    def on_key(self, event: events.Key) -> None:
-        """Moves between lines, or leaves."""
+    async def typed(self, event: events.Key) -> None:
+        """Writes, moves between lines, ends, or leaves."""
         moves = {"down": 1, "tab": 1, "up": -1, "shift+tab": -1}
         if event.key in ("escape", "ctrl+c"):
-            event.stop()
             self.dismiss(None)
+        elif event.key == "enter":
+            self._submit()
         elif event.key in moves:
-            event.stop()
-            event.prevent_default()
             self._go(self.at + moves[event.key])
+        else:
+            await self.rows[self.at].line.typed(event)
+            self._take_complaint_back()
+
+    def pasted(self, text: str) -> None:
+        """Writes what is pasted."""
+        self.rows[self.at].line.pasted(text)
+        self._take_complaint_back()

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.color import ColorSystem
+from textual import events
 from textual._compositor import CompositorUpdate
 from textual.app import App
 from textual.screen import Screen
+from textual.widget import Widget
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
@@ -84,6 +86,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.marker_kind = 0
         self._views: dict[str, View] = {}
         self._arriving: View | None = None
+        self._opening: Any = None  # of a question just asked; awaited, it is there
         self._use_color = color and not self.no_color
         self._palette = 0
         self.look = self._make_look()
@@ -162,6 +165,25 @@ class KltuiApp(App[int], inherit_bindings=False):
 
     # -- keys and actions -----------------------------------------------------------------------
 
+    async def on_event(self, event: events.Event) -> None:
+        """Takes keys one at a time, each to its end: what is typed ahead reaches what it was meant for."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+            return
+        if self._opening is not None:
+            await self._opening
+            self._opening = None
+        screen: Any = self.screen
+        if isinstance(event, events.Key):
+            await screen.typed(event)
+        else:
+            screen.pasted(event.text)
+
+    def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:  # type: ignore[override]
+        """Puts a question over the view; the next key waits until it is there."""
+        self._opening = super().push_screen(screen, callback, **how)
+        return self._opening
+
     def press(self, key: str) -> None:
         """Runs what `key` means on the present screen."""
         if self.message:
@@ -189,11 +211,17 @@ class KltuiApp(App[int], inherit_bindings=False):
         if action.name.startswith("screen_"):
             self.show_screen(action.name.removeprefix("screen_"))
             return
-        pane = self.main.focused or (self.view.focus_pane if self.view is not None else None)
-        for target in (pane, self.view, self):
+        for target in (self._pane(), self.view, self):
             handler = getattr(target, f"do_{action.name}", None)
             if handler is not None and handler() is not False:
                 return
+
+    def _pane(self) -> Widget | None:
+        """The pane that keys go to: the one in focus, once the view that came to the fore has taken the focus."""
+        view, focused = self.view, self.main.focused
+        if view is None or focused in view.panes:
+            return focused
+        return view.focus_pane
 
     def say(self, text: str, ink: str = "muted") -> None:
         """Shows a message on the status line until the next key."""

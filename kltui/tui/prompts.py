@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
+from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.strip import Strip
@@ -17,6 +20,7 @@ from textual.widgets import Input
 
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 
+FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
 CSS = """
 Prompt, Choice, Form, Reader { background: transparent; align: center bottom; }
 Reader { align: center middle; }
@@ -72,6 +76,29 @@ def completed(value: str) -> str | None:
     return f"{head}{slash}{shown[0]}" if shown and shown[0].isprintable() else None
 
 
+class Line(Input):
+    """A line to write in. Its screen hands it keys one at a time, so that none overtakes another."""
+
+    EDITING: ClassVar = {
+        key: b.action for b in Input.BINDINGS if isinstance(b, Binding) for key in b.key.split(",")
+    }
+
+    def __init__(self, value: str = "", placeholder: str = "", suggester: Suggester | None = None) -> None:
+        super().__init__(value, placeholder=placeholder, suggester=suggester, select_on_focus=False)
+        self.cursor_blink = False
+
+    async def typed(self, event: events.Key) -> None:
+        """Takes a character, or edits as the key says; enter is the screen's own affair."""
+        if event.is_printable and event.character:
+            self.replace(event.character, *self.selection)
+        elif event.key != "enter" and (action := self.EDITING.get(event.key)):
+            await self.run_action(action)
+
+    def pasted(self, text: str) -> None:
+        """Takes the first line of a clipboard's text."""
+        self.replace((text.splitlines() or [""])[0], *self.selection)
+
+
 class Prompt(ModalScreen[str | None]):
     """One line to fill in at the foot of the screen; `check` returns a complaint or ""; None when left."""
 
@@ -88,6 +115,7 @@ class Prompt(ModalScreen[str | None]):
         self.question, self.value, self.paths = question, value, paths
         self.check, self.changed, self.hints = check, changed, hints
         self.heading = Title(question)
+        self.line = Line(value, suggester=PathSuggester() if paths else None)
 
     def compose(self) -> ComposeResult:
         """Question, hints, line."""
@@ -95,37 +123,61 @@ class Prompt(ModalScreen[str | None]):
             yield self.heading
             if self.hints:
                 yield Hints(self.hints)
-            suggester = PathSuggester() if self.paths else None
-            line = Input(value=self.value, select_on_focus=False, suggester=suggester)
-            line.cursor_blink = False
-            yield line
+            yield self.line
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Passes the line on while it is written."""
+    def on_mount(self) -> None:
+        """Puts the cursor on the line."""
+        self.set_focus(self.line)
+
+    def on_input_changed(self) -> None:
+        """Passes the line on while it is written, once for each of its values."""
+        if self.line.value == self.value:
+            return
+        self.value = self.line.value
         if self.heading.text != self.question:
             self.heading.text, self.heading.ink = self.question, "accent"
             self.heading.refresh()
         if self.changed is not None:
-            self.changed(event.value)
+            self.changed(self.value)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def _submit(self) -> None:
         """Ends with the line, unless there is a complaint."""
-        complaint = self.check(event.value) if self.check else ""
+        complaint = self.check(self.line.value) if self.check else ""
         if complaint:
             self.heading.text, self.heading.ink = complaint, "bad"
             self.heading.refresh()
         else:
-            self.dismiss(event.value)
+            self.dismiss(self.line.value)
 
-    def on_key(self, event: events.Key) -> None:
-        """Takes up the path that is suggested, or leaves without an answer."""
+    async def _complete(self) -> None:
+        """Writes out the path that is meant, unless its folder takes too long to answer."""
+        with contextlib.suppress(TimeoutError):
+            found = await asyncio.wait_for(asyncio.to_thread(completed, self.line.value), FOLDER_SECONDS)
+            if found is not None:
+                self.line.value = found
+                self.line.action_end()
+
+    async def typed(self, event: events.Key) -> None:
+        """Writes, takes up the path that is meant, ends, or leaves without an answer."""
         if event.key in ("escape", "ctrl+c"):
-            event.stop()
             self.dismiss(None)
+        elif event.key == "enter":
+            self._submit()
         elif event.key == "tab":
-            event.stop()
-            event.prevent_default()
-            self.query_one(Input).action_cursor_right()
+            if self.paths:
+                await self._complete()
+        else:
+            await self.line.typed(event)
+        self._take_note()
+
+    def pasted(self, text: str) -> None:
+        """Writes what is pasted."""
+        self.line.pasted(text)
+        self._take_note()
+
+    def _take_note(self) -> None:
+        if self.is_current:
+            self.on_input_changed()
 
 
 class Hints(Pane, can_focus=False):
@@ -187,41 +239,43 @@ class Choice(ModalScreen[int | None]):
         self.question = question
         self.list = ChoiceList(options)
         self.list.styles.height = min(14, max(1, len(options)))
+        self.line = Line(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
 
     def compose(self) -> ComposeResult:
         """Question, options, and a line that narrows them."""
         with Vertical(classes="sheet"):
             yield Title(self.question)
             yield self.list
-            line = Input(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
-            line.cursor_blink = False
-            yield line
+            yield self.line
 
     def on_mount(self) -> None:
         """Puts the cursor where typing narrows."""
-        self.query_one(Input).focus()
+        self.set_focus(self.line)
 
-    def on_input_changed(self, event: Input.Changed) -> None:
+    def on_input_changed(self) -> None:
         """Narrows the options."""
-        self.list.needle, self.list.cursor = event.value, 0
-        self.list.refresh()
+        if self.line.value != self.list.needle:
+            self.list.needle, self.list.cursor = self.line.value, 0
+            self.list.refresh()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Ends with the marked option."""
-        shown = self.list.matching()
-        if shown:
-            self.dismiss(shown[self.list.cursor])
-
-    def on_key(self, event: events.Key) -> None:
-        """Moves, or leaves."""
+    async def typed(self, event: events.Key) -> None:
+        """Moves, narrows, ends with the marked option, or leaves."""
         moves = {"down": 1, "up": -1, "pagedown": 10, "pageup": -10, "tab": 1, "shift+tab": -1}
         if event.key in ("escape", "ctrl+c"):
-            event.stop()
             self.dismiss(None)
+        elif event.key == "enter":
+            if shown := self.list.matching():
+                self.dismiss(shown[self.list.cursor])
         elif event.key in moves:
-            event.stop()
-            event.prevent_default()
             self.list.step(moves[event.key])
+        else:
+            await self.line.typed(event)
+            self.on_input_changed()
+
+    def pasted(self, text: str) -> None:
+        """Narrows by what is pasted."""
+        self.line.pasted(text)
+        self.on_input_changed()
 
 
 class Reader(ModalScreen[str | None]):
@@ -248,10 +302,8 @@ class Reader(ModalScreen[str | None]):
         """Lets the text scroll at once."""
         self.text.focus()
 
-    def on_key(self, event: events.Key) -> None:
+    async def typed(self, event: events.Key) -> None:
         """Scrolls, ends, or leaves."""
-        event.stop()
-        event.prevent_default()
         key = event.character if event.is_printable and event.character else event.key
         moves = {"j": self.text.do_down, "down": self.text.do_down, "k": self.text.do_up, "up": self.text.do_up,
                  "pagedown": self.text.do_page_down, " ": self.text.do_page_down,
@@ -262,6 +314,9 @@ class Reader(ModalScreen[str | None]):
             self.dismiss(None)
         elif key in moves:
             moves[key]()
+
+    def pasted(self, text: str) -> None:
+        """Nothing: there is nowhere to write."""
 
 
 def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]]:

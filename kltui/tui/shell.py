@@ -213,13 +213,13 @@ class MainScreen(Screen[None], inherit_bindings=False):
         if view is not None and not small:
             view.make_room(width)
 
-    def on_key(self, event: events.Key) -> None:
+    async def typed(self, event: events.Key) -> None:
         """Runs the action of the key."""
         key = event.character if event.is_printable and event.character else event.key
-        key = "space" if key == " " else key
-        event.stop()
-        event.prevent_default()
-        self.kl.press(key)
+        self.kl.press("space" if key == " " else key)
+
+    def pasted(self, text: str) -> None:
+        """Nothing: what is pasted is no command."""
 
     def redraw_bars(self) -> None:
         """Draws tabs, status and keys again."""

@@ -105,3 +105,16 @@ def test_the_cursor_row_and_filter_in_tmux(pane: Pane) -> None:
     assert "tiny-seed2" not in text
     pane.keys("Escape")
     pane.shows("▾ ● tiny")
+
+
+def test_keys_typed_ahead_reach_what_they_were_meant_for(pane: Pane) -> None:
+    """All in one burst, as a slow line delivers them: nothing falls through to the screen below a question."""
+    pane.shows("84 checkpoints")
+    pane.keys("/", "x", "q", "C-u", *"run:small", "Enter", "j", "a", "j", "b")
+    pane.shows("/run:small", "A small@1", "B small@2")
+    pane.keys("Escape")
+    pane.gone("/run:small")
+    pane.keys(":", *"screen matrix", "Enter")
+    pane.shows("KL, bits/byte")
+    pane.keys("1", "/", *"step", "Left", "Left", "C-a", *"-", "End", *">=4", "Enter", "3")
+    pane.shows("/-step>=4", "Map")
