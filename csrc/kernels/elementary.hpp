@@ -9,7 +9,7 @@ namespace KLTUI_ISA {
 // exp(x) for x <= 88; relative error below 2.5e-7 for x > -20 and 6e-7 beyond. Below -87 it stays at exp(-87)
 // = 1.6e-38, so that -inf adds nothing that a sum of at least 1e-30 could notice.
 KLTUI_INLINE FloatV exp_of(FloatV x) {
-    x = -87.0f > x ? splat(-87.0f) : x;  // in this order one maximum instruction, which keeps NaN
+    x = larger(splat(-87.0f), x);  // in this order NaN stays
     // adding 1.5 * 2^23 rounds to an integer; the 127 puts the exponent's bias into the low bits that are
     // shifted up
     const FloatV shifted = x * 1.44269504f + (12582912.0f + 127.0f);
@@ -29,8 +29,9 @@ KLTUI_INLINE FloatV exp_of(FloatV x) {
 
 // Sums of exp(x - reference) for many x and one reference, without a maximum to hold x down.
 //
-// Where `covers(reference)`: relative error below 4e-7; NaN, +inf and -inf give NaN, what fp32 cannot hold
-// gives inf. So a caller looks at its sum, and takes exp_of with care where that is not finite.
+// Where `covers(reference)`: relative error below 4e-7; NaN gives NaN, -inf NaN or nothing, +inf and what is
+// far above the reference NaN or a huge number. So a caller looks at its sum, and takes exp_of with care
+// where that is not finite or too large.
 #if defined(__AVX512F__)
 // x log2 e = n / 32 + r with |r| <= 1/64: 2^(n / 32) is a table's entry, scaled by the processor, and 2^r
 // to 1.3e-7 of the form a ((r + 46/32)^2 + b). That the square's minimum lies on the grid of n saves a
@@ -80,6 +81,52 @@ class ShiftedExp {
     static constexpr float kShift = 46.0f / 32.0f;
     FloatV table_[2] = {};
     float power_ = 0.0f;
+    double unit_ = 1.0;
+    float reference_ = __builtin_nanf("");
+};
+#elif defined(__AVX2__)
+// x log2 e = k / 8 + r with |r| <= 1/16: 2^(k / 8) is one of eight floats whose exponent is moved by an
+// integer sum, and 2^r a cubic to 4e-8. What lies too far from the reference is held at its edge: far below
+// it adds 1e-38, far above (or +inf) more than any caller accepts; NaN stays NaN.
+alignas(32) static const float kPowers[8] = {1.0f,        1.09050775f, 1.18920708f, 1.29683959f,
+                                             1.41421354f, 1.54221082f, 1.68179286f, 1.8340081f};
+
+class ShiftedExp {
+  public:
+    static KLTUI_INLINE_MEMBER bool covers(float reference) { return reference < 6e4f && reference > -6e4f; }
+
+    KLTUI_INLINE_MEMBER void move_to(float reference) {
+        if (reference == reference_ || !covers(reference)) return;
+        reference_ = reference;
+        lowest_ = splat(reference - 87.0f);
+        highest_ = splat(reference + 87.0f);
+        const double exponent = (double)reference * 1.44269502162933349609375;  // log2 e as fp32 has it
+        const double power = __builtin_rint(exponent);
+        const float scale = (float)__builtin_exp((power - exponent) * 0.693147180559945309);
+        const IntV eighth = {0, 1, 2, 3, 4, 5, 6, 7};
+        table_ = (FloatV)((IntV)(LoadF32::full(kPowers) * scale) - (eighth << 20) - ((int32_t)power << 23));
+        FloatV one = {};
+        add(splat(reference), one);
+        unit_ = 1.0 / (double)one[0];
+    }
+
+    // A sum of added values as a number: exp(0) counts exactly 1, so that a sure token has log-probability 0.
+    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes) * unit_; }
+
+    KLTUI_INLINE_MEMBER void add(FloatV x, FloatV& sum) const {
+        x = smaller(highest_, larger(lowest_, x));
+        const FloatV grid = x * 1.44269504f + kGrid;
+        const FloatV r = x * 1.44269504f - (grid - kGrid);
+        const FloatV power = (FloatV)_mm256_permutevar8x32_ps((__m256)table_, (__m256i)grid);
+        FloatV p = r * 0.0555093177f + 0.240264073f;
+        p = p * r + 0.693147182f;
+        p = p * r + 1.0f;
+        sum += p * (FloatV)((IntV)power + ((IntV)grid << 20));
+    }
+
+  private:
+    static constexpr float kGrid = 1572864.0f;  // 1.5 * 2^20: fp32 there counts in steps of 1/8
+    FloatV table_ = {}, lowest_ = {}, highest_ = {};
     double unit_ = 1.0;
     float reference_ = __builtin_nanf("");
 };

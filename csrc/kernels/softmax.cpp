@@ -80,6 +80,7 @@ KLTUI_INLINE bool add_quickly(const typename Load::Element* x, int64_t count, co
     FloatV sum[4] = {};
     int64_t j = 0;
     for (; j + 4 * kLanes <= count; j += 4 * kLanes) {
+        prefetch_once<4 * kLanes * sizeof(typename Load::Element)>(x + j);
         FloatV v[4];
         Load::two(x + j, v[0], v[1]);
         Load::two(x + j + 2 * kLanes, v[2], v[3]);

@@ -113,6 +113,30 @@ def test_a_late_high_logit_and_extreme_magnitudes() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=40)
+@given(
+    level=st.sampled_from([0.0, 70.0, -900.0, 30_000.0, -59_950.0, 59_950.0]),
+    rise=st.sampled_from([0.0, 15.0, 17.0, 80.0, 95.0, 300.0]),
+    start=st.integers(0, 18_000),
+    masked=st.booleans(),
+    seed=seeds,
+)
+def test_logits_that_rise_far_above_those_before(
+    dtype: str, level: float, rise: float, start: int, masked: bool, seed: int
+) -> None:
+    """Past the first block and beyond what its exponentials can hold, around levels where float32 is coarse."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 3, (2, 18_001)) + level
+    x[:, start:] += rise
+    if masked:
+        x[:, rng.integers(0, 18_001, 900)] = -inf
+    logits = as_dtype(x, dtype)
+    seen = logits if dtype != "bfloat16" else (logits.astype(np.uint32) << 16).view(np.float32)
+    targets = np.argmax(seen, axis=1)
+    assert_within_rule(native.log_softmax_gather(logits, targets), naive(seen, targets), truth(seen, targets))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("level", [-5e4, -130.0, 0.0, 3.0, 700.0, 6.1e4])
 def test_a_sure_token_has_log_probability_zero(dtype: str, level: float) -> None:
     rows = np.full((3, 9005), level - 2000.0)
