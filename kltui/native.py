@@ -303,7 +303,8 @@ def causal_attention(
     """Writes softmax(scale q k^T) v into `out_BTHE`, every position seeing itself and the ones before it.
 
     All float32, or all bfloat16 with float32 sums; the last axis contiguous, the others free (`out` contiguous). G heads
-    of keys and values serve H / G of queries each. A position's result depends on its own prefix alone, to the last bit.
+    of keys and values serve H / G of queries each. Of finite values, a position's result depends on its own prefix alone,
+    to the last bit; what is not finite may show in the five positions before it.
     """
     query = tensor_view(query_BHTD, "query")
     if query.ndim != 4 or query.dtype.str[1:] not in ("f4", "u2") or not query.size:

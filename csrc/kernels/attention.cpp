@@ -2,7 +2,8 @@
 //
 // One thread takes one head of one text: keys are packed transposed, values widened, and blocks of kQueries
 // rows pass over them in register tiles; their scores stay in the first cache. What a row gets depends on its
-// own prefix alone: padding, batch and number of threads do not change a bit.
+// own prefix alone: padding, batch and number of threads do not change a bit. (A value that is not finite,
+// times a weight of 0, is NaN in its block of queries.)
 #include <omp.h>
 
 #include "elementary.hpp"

@@ -14,7 +14,8 @@ namespace KLTUI_ISA {
 namespace {
 
 constexpr int kRows = kSqdistRows;  // checkpoints that are compared with earlier ones at once
-constexpr int kGroup = 5;           // earlier ones at once: 4 x 5 sums fit the registers
+constexpr bool kWide = kLanes == 16;
+constexpr int kGroup = kWide ? 5 : 2;  // earlier ones at once: 4 x 5 sums fit 32 registers, 4 x 2 fit 16
 constexpr int64_t kLine = 64;
 constexpr int64_t kSquares = 32;  // that are added in the precision of the squares
 // Squares of fp32 are trusted while their mean is above: far from where they lose digits.
@@ -78,26 +79,42 @@ int64_t bytes_of(Float dtype) {
     return dtype == Float::f64 ? 8 : (dtype == Float::f32 ? 4 : 2);
 }
 
-// What of the next stretches a loop over the present one asks memory for, two lines at every step: two dozen
-// streams are too many for the processor to foresee, and a burst of requests would wait for itself. The lines
-// go to the second cache, the ring fills the first.
+// What of the next stretches a loop over the present one asks memory for, a line or two at every step: two
+// dozen streams are too many for the processor to foresee, and a burst of requests would wait for itself. The
+// lines go to the second cache, the ring fills the first.
 struct Ahead {
-    const char* row[2];
+    static constexpr int kCount = kWide ? 2 : 1;
+    const char* row[kCount];
 
-    KLTUI_INLINE_MEMBER void at(int64_t step) const {
-        __builtin_prefetch(row[0] + step * kLine, 0, 2);
-        __builtin_prefetch(row[1] + step * kLine, 0, 2);
+    KLTUI_INLINE_MEMBER void at(int64_t byte) const {
+#pragma GCC unroll 2
+        for (int i = 0; i < kCount; ++i)
+            __builtin_prefetch(row[i] + byte, 0, 2);
+    }
+};
+
+// The next stretches of four checkpoints, shared out among the loops in turn.
+struct Next {
+    const char* row[kRows];
+    int turn = 0;
+
+    Ahead take() {
+        Ahead ahead;
+        for (int i = 0; i < Ahead::kCount; ++i, turn = (turn + 1) % kRows)
+            ahead.row[i] = row[turn];
+        return ahead;
     }
 };
 
 // sum[c, r] += |x[r] - before[c]|^2 over one stretch for kR x kC pairs at once; each sum is a whole vector.
-// Four rows by five take one load for two pairs: the arithmetic, not the cache, sets the pace.
+// Four rows by five (or two) take a load for two (or one) pairs: the arithmetic, not the cache, sets the
+// pace.
 template <class P, int kR, int kC>
 KLTUI_INLINE void add_block(int64_t first, const typename P::Value* const* x,
                             const typename P::Value* const* before, double* const* sum, const Ahead& ahead) {
     typename P::Vector total[kC][kR] = {};
     for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
-        ahead.at(j / P::kCount);
+        ahead.at(j * (int64_t)sizeof *x[0]);
         typename P::Vector here[kR];
         for (int r = 0; r < kR; ++r)
             here[r] = load_as<P>(x[r] + j);
@@ -118,55 +135,53 @@ KLTUI_INLINE void add_block(int64_t first, const typename P::Value* const* x,
             store(sum[c * kR + r], load(sum[c * kR + r]) + P::folded(total[c][r]));
 }
 
-template <class P, int kR>
+template <class P, int kR, int kC = kGroup>
 void add_group(int64_t count, const typename P::Value* const* x, const typename P::Value* const* before,
                double* const* sum, const Ahead& ahead) {
-    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
-        if (count == 5)
-            add_block<P, kR, 5>(first, x, before, sum, ahead);
-        else if (count == 4)
-            add_block<P, kR, 4>(first, x, before, sum, ahead);
-        else if (count == 3)
-            add_block<P, kR, 3>(first, x, before, sum, ahead);
-        else if (count == 2)
-            add_block<P, kR, 2>(first, x, before, sum, ahead);
-        else
-            add_block<P, kR, 1>(first, x, before, sum, ahead);
-    }
+    if constexpr (kC > 1)
+        if (count < kC) return add_group<P, kR, kC - 1>(count, x, before, sum, ahead);
+    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount)
+        add_block<P, kR, kC>(first, x, before, sum, ahead);
 }
 
-// The corners of the band, in this order: the four rows among themselves, then kColumns of the earliest
-// checkpoints (the first against row 0, the next against rows 0 and 1, ..., from the fourth on against all).
-template <class P, int kColumns>
-void add_corners(int64_t first, const typename P::Value* const* x, const typename P::Value* const* before,
+// The corners of the band, in this order: where `kOwn`, the four rows among themselves, then kColumns of the
+// earliest checkpoints (the first against row 0, the next against rows 0 and 1, ..., from the fourth on
+// against all).
+template <class P, bool kOwn, int kColumns>
+void add_corners(const typename P::Value* const* x, const typename P::Value* const* before,
                  double* const* sum, const Ahead& ahead) {
-    constexpr int kSums = 6 + (kColumns < kRows ? kColumns * (kColumns + 1) / 2 : 6 + kRows * (kColumns - 3));
-    typename P::Vector total[kSums] = {};
-    for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
-        ahead.at(j / P::kCount);
-        typename P::Vector here[kRows];
-        for (int r = 0; r < kRows; ++r)
-            here[r] = load_as<P>(x[r] + j);
-        int i = 0;
-#pragma GCC unroll 4
-        for (int r = 1; r < kRows; ++r)
-#pragma GCC unroll 4
-            for (int c = 0; c < r; ++c, ++i)
-                total[i] += (here[r] - here[c]) * (here[r] - here[c]);
-#pragma GCC unroll 5
-        for (int c = 0; c < kColumns; ++c) {
-            const typename P::Vector there = load_as<P>(before[c] + j);
-#pragma GCC unroll 4
+    constexpr int kFirst = kOwn ? 6 : 0;
+    constexpr int kSums =
+        kFirst + (kColumns < kRows ? kColumns * (kColumns + 1) / 2 : 6 + kRows * (kColumns - 3));
+    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
+        typename P::Vector total[kSums] = {};
+        for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
+            ahead.at(j * (int64_t)sizeof *x[0]);
+            typename P::Vector here[kRows];
             for (int r = 0; r < kRows; ++r)
-                if (r <= c) {
-                    total[i] += (there - here[r]) * (there - here[r]);
-                    ++i;
-                }
+                here[r] = load_as<P>(x[r] + j);
+            int i = 0;
+            if constexpr (kOwn)
+#pragma GCC unroll 4
+                for (int r = 1; r < kRows; ++r)
+#pragma GCC unroll 4
+                    for (int c = 0; c < r; ++c, ++i)
+                        total[i] += (here[r] - here[c]) * (here[r] - here[c]);
+#pragma GCC unroll 5
+            for (int c = 0; c < kColumns; ++c) {
+                const typename P::Vector there = load_as<P>(before[c] + j);
+#pragma GCC unroll 4
+                for (int r = 0; r < kRows; ++r)
+                    if (r <= c) {
+                        total[i] += (there - here[r]) * (there - here[r]);
+                        ++i;
+                    }
+            }
         }
-    }
 #pragma GCC unroll 20
-    for (int i = 0; i < kSums; ++i)
-        store(sum[i], load(sum[i]) + P::folded(total[i]));
+        for (int i = 0; i < kSums; ++i)
+            store(sum[i], load(sum[i]) + P::folded(total[i]));
+    }
 }
 
 // The ring of widened stretches and the sums of one segment.
@@ -185,7 +200,7 @@ struct Band {
 
 // Checkpoints k .. k + kR - 1 against every one of first .. last - 1.
 template <int kR, class P>
-void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, const Ahead& ahead) {
+void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, Next& next) {
     const typename P::Value* x[kR];
     for (int r = 0; r < kR; ++r)
         x[r] = band.stretch(k + r);
@@ -198,14 +213,15 @@ void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, const
             for (int r = 0; r < kR; ++r)
                 sum[c * kR + r] = band.of(k + r, first + c);
         }
-        add_group<P, kR>(count, x, before, sum, ahead);
+        add_group<P, kR>(count, x, before, sum, next.take());
         first += count;
     }
 }
 
-// The corners of four checkpoints from k on: the first `columns` of the band, 0 or 3 to 5.
+// The corners of four checkpoints from k on: the first `columns` of the band, 0 or 3 to 5 (at most 3 where
+// registers are few).
 template <class P>
-void add_corners_of(const Band<P>& band, int64_t k, int64_t columns, const Ahead& ahead) {
+void add_corners_of(const Band<P>& band, int64_t k, int64_t columns, Next& next) {
     const typename P::Value *x[kRows], *before[kRows + 1];
     double* sum[12 + 2 * kRows];
     int64_t i = 0;
@@ -220,16 +236,13 @@ void add_corners_of(const Band<P>& band, int64_t k, int64_t columns, const Ahead
         for (int64_t r = 0; r < kRows && r <= c; ++r)
             sum[i++] = band.of(k + r, column);
     }
-    for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
-        if (columns == 5)
-            add_corners<P, 5>(first, x, before, sum, ahead);
-        else if (columns == 4)
-            add_corners<P, 4>(first, x, before, sum, ahead);
-        else if (columns == 3)
-            add_corners<P, 3>(first, x, before, sum, ahead);
-        else
-            add_corners<P, 0>(first, x, before, sum, ahead);
+    if constexpr (kWide) {
+        if (columns == 5) return add_corners<P, true, 5>(x, before, sum, next.take());
+        if (columns == 4) return add_corners<P, true, 4>(x, before, sum, next.take());
+        if (columns == 3) return add_corners<P, true, 3>(x, before, sum, next.take());
     }
+    add_corners<P, true, 0>(x, before, sum, next.take());
+    if (columns > 0) add_corners<P, false, 3>(x, before, sum + 6, next.take());
 }
 
 int64_t at_least(int64_t a, int64_t b) {
@@ -238,33 +251,34 @@ int64_t at_least(int64_t a, int64_t b) {
 
 // Four checkpoints from k on; the band is at least three wide.
 template <class P>
-void add_four(const Band<P>& band, int64_t k, const char* const* next) {
-    const Ahead first = {{next[0], next[1]}}, second = {{next[2], next[3]}};
-    const int64_t beyond = (band.width - 3) % kGroup;
+void add_four(const Band<P>& band, int64_t k, Next& next) {
+    const int64_t beyond = kWide ? (band.width - 3) % kGroup : 0;
     int64_t columns = beyond < 3 && k >= band.width ? 3 + beyond : 3;
     if (k + 2 < band.width) columns = 0;  // they lie before the first checkpoint
-    add_rows<kRows>(band, k, at_least(0, k - band.width + columns), k, first);
-    add_corners_of(band, k, columns, second);
+    add_rows<kRows>(band, k, at_least(0, k - band.width + columns), k, next);
+    add_corners_of(band, k, columns, next);
 }
 
 template <class P>
 void add_stretch(const TensorSeries& tensors, const Band<P>& band, int64_t first, int64_t count) {
     for (int64_t k = 0; k < tensors.checkpoints; k += kRows) {
         const int64_t left = tensors.checkpoints - k, rows = left < kRows ? left : kRows;
-        const char* next[kRows];
+        Next next;
         for (int64_t r = 0; r < rows; ++r) {
             const Float dtype = tensors.dtype[k + r];
             widen(tensors.data[k + r], dtype, first, count, band.stretch(k + r));
             // A stretch that begins within a line has loaded the next one's first line already.
-            next[r] = static_cast<const char*>(tensors.data[k + r]) +
-                      (first + kSqdistStretch) * bytes_of(dtype) + kLine;
+            next.row[r] = static_cast<const char*>(tensors.data[k + r]) +
+                          (first + kSqdistStretch) * bytes_of(dtype) + kLine;
         }
         if (rows == kRows && band.width >= 3) {
             add_four(band, k, next);
             continue;
         }
+        for (int64_t r = rows; r < kRows; ++r)
+            next.row[r] = next.row[0];
         for (int64_t r = 0; r < rows; ++r)
-            add_rows<1>(band, k + r, at_least(0, k + r - band.width), k + r, {{next[r], next[r]}});
+            add_rows<1>(band, k + r, at_least(0, k + r - band.width), k + r, next);
     }
 }
 

@@ -1,11 +1,14 @@
 """Causal attention by the native core, for models on a CPU that would use torch's.
 
 torch's flash kernel for the CPU multiplies small blocks at a fraction of the processor's pace: a tenth of a forward pass.
-Only plain causal attention without a mask is taken over; every other call goes on to transformers' own sdpa.
+Only plain causal attention without a mask is taken over; every other call goes on to transformers' own sdpa. The model
+itself is left as it is: some families do other things under another implementation's name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,68 +16,76 @@ import torch
 from kltui import native
 
 NAME = "kltui_causal"
+REPLACED = "sdpa"
 LARGEST_DEPTH = 512
-# What may change attention beyond query, key and value; any of them set means torch's way.
-SPECIAL = ("softcap", "s_aux", "position_bias", "cache", "head_mask", "sliding_window")
+LARGEST_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
+# Beyond query, key and value, what transformers' sdpa heeds or refuses; the rest it leaves to the mask, as we do.
+SPECIAL = ("softcap", "s_aux", "position_bias")
 
 
-def use_native(model: Any) -> bool:
-    """Whether attention modules that would have used sdpa now come to the native core; undone by `use_library`."""
-    configs = _configs(model, "sdpa")
-    if not configs or not native.info()["extension"] or not _registered():
-        return False  # the numpy twin is exact but slow
-    for config in configs:
-        config._attn_implementation = NAME
-    return True
+def is_possible(model: Any) -> bool:
+    """Whether modules of the model ask transformers for sdpa, and the core is built (its numpy twin is slow)."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    wanted = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
+    return wanted and bool(native.info()["extension"]) and _functions() is not None
 
 
-def use_library(model: Any) -> None:
-    """Attention is torch's again."""
-    for config in _configs(model, NAME):
-        config._attn_implementation = "sdpa"
-
-
-def _configs(model: Any, name: str) -> list[Any]:
-    """The configurations, each once, of the model's modules whose attention is `name`."""
-    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
-    return [c for c in found.values() if getattr(c, "_attn_implementation", None) == name]
-
-
-def _registered() -> bool:
-    """Whether transformers takes implementations from outside and knows this one."""
+def _functions() -> Any | None:
+    """transformers' table of attention functions by name, or None where it has none."""
     try:
-        from transformers import AttentionInterface, AttentionMaskInterface
-        from transformers.masking_utils import sdpa_mask
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     except ImportError:
-        return False
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return True
+        return None
+    return ALL_ATTENTION_FUNCTIONS
 
 
-def attention(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """(B, T, H, E) and no weights, as transformers asks of an attention function; heads come as (B, H, T, D)."""
-    causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    plain = causal and attention_mask is None and not dropout
-    if not plain or any(options.get(name) is not None for name in SPECIAL) or not _fits(query, key, value):
-        return _by_torch(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal,
-            **options,
-        )  # fmt: skip
-    B, H, T, D = query.shape
-    out = query.new_empty((B, T, H, value.shape[-1]))
-    native.causal_attention(query, key, value, out, D**-0.5 if scaling is None else float(scaling))
-    return out, None
+class NativeAttention:
+    """An attention function for transformers; `calls` counts those that the core took."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within it, models that ask for sdpa come here."""
+        functions = _functions()
+        assert functions is not None
+        before = functions[REPLACED]
+        functions[REPLACED] = self
+        try:
+            yield
+        finally:
+            functions[REPLACED] = before
+
+    def __call__(
+        self,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        is_causal: bool | None = None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """(B, T, H, E) and no weights, as transformers asks of an attention function; heads come as (B, H, T, D)."""
+        causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
+        plain = causal and attention_mask is None and not dropout
+        if (
+            not plain
+            or any(options.get(name) is not None for name in SPECIAL)
+            or not _fits(query, key, value)
+        ):
+            return _by_torch(
+                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal,
+                **options,
+            )  # fmt: skip
+        self.calls += 1
+        B, H, T, D = query.shape
+        out = query.new_empty((B, T, H, value.shape[-1]))
+        native.causal_attention(query, key, value, out, D**-0.5 if scaling is None else float(scaling))
+        return out, None
 
 
 def _by_torch(*arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
@@ -84,9 +95,11 @@ def _by_torch(*arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
 
 
 def _fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether these are heads of whole texts that the kernel takes."""
+    """Whether these are heads of whole texts that the kernel takes within its memory."""
     tensors = (query, key, value)
     alike = all(x.device.type == "cpu" and x.dtype == query.dtype and x.stride(-1) == 1 for x in tensors)
     plain = query.dtype in (torch.float32, torch.bfloat16) and not any(x.requires_grad for x in tensors)
     whole = query.shape[2] == key.shape[2] == value.shape[2] and query.shape[2] > 1
-    return alike and plain and whole and max(query.shape[-1], value.shape[-1]) <= LARGEST_DEPTH
+    depth, width = query.shape[-1], value.shape[-1]
+    small = max(depth, width) <= LARGEST_DEPTH and 4 * (depth + width) * query.shape[2] <= LARGEST_SCRATCH
+    return alike and plain and whole and small

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import inspect
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
+from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch
 from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
-from kltui.scoring.loading import Loaded, first_line
+from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.settings import ScoringSettings
 
 # Measured: on a CPU batches beyond a few thousand tokens fall out of the cache; a GPU wants them large.
 START_TOKENS = {"cpu": 1536, "cuda": 32_768}
+PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
 
 
 class Engine:
@@ -45,7 +49,7 @@ class Engine:
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
         packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
-        attention.use_library(self.model)
+        self._native: NativeAttention | None = None
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
@@ -59,7 +63,11 @@ class Engine:
         self._lens = self._make_lens(settings)
 
     def _check_causal(self) -> None:
-        if self._head is not None and anatomy.looks_ahead(self.model, self._head[0], self.dtype):
+        if self._head is None:
+            return
+        with self._attending():
+            looks_ahead = anatomy.looks_ahead(self.model, self._head[0], self.dtype)
+        if looks_ahead:
             raise KltuiError(
                 "this model's output at a position depends on later tokens: it is not a causal language model",
                 "its log-likelihoods would mean nothing; leave it out",
@@ -70,8 +78,8 @@ class Engine:
         if self._head is None or self.device.type != "cpu":
             return
         module, head = self._head
-        ids_BT = anatomy.probe_ids(self.model)
-        limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
+        width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
+        ids_BT = anatomy.probe_ids(self.model, rows=1, width=width)
 
         def hidden() -> torch.Tensor:
             return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
@@ -80,15 +88,27 @@ class Engine:
             return head(hidden(), ids_BT.flatten())
 
         before = answers()
-        if packing.pack(self.model, module, self.start_tokens, hidden) and not _close(
-            answers(), before, limit
-        ):
+        packed = packing.pack(self.model, module, self.start_tokens, hidden)
+        if packed and not _same(answers(), before, self.dtype):
             packing.unpack(self.model)
-        if attention.use_native(self.model):
-            if _close(answers(), before, limit):
-                self.attention = attention.NAME
-            else:
-                attention.use_library(self.model)
+        if attention.is_possible(self.model):
+            self._try_native_attention(answers, before)
+
+    def _try_native_attention(
+        self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]
+    ) -> None:
+        self._native = NativeAttention()
+        with self._attending():
+            same = _same(answers(), before, self.dtype)
+        if same and self._native.calls:
+            self.attention = attention.NAME
+            self._check_causal()
+        else:
+            self._native = None
+
+    def _attending(self) -> AbstractContextManager[None]:
+        """Within it the model attends natively, where that was found to give the same."""
+        return self._native.in_place() if self._native is not None else nullcontext()
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
         """The lens over the layers asked for, or None where none are."""
@@ -120,7 +140,8 @@ class Engine:
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""
         ids_BT, positions_n, _ = self._sent(batch)
-        return anatomy.rows(anatomy.body(self.model, self._split()[0], ids_BT), positions_n)
+        with self._attending():
+            return anatomy.rows(anatomy.body(self.model, self._split()[0], ids_BT), positions_n)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
@@ -162,7 +183,7 @@ class Engine:
                     lens.head_input(hidden_BTD, ids_BT, positions_n), targets_n
                 )
 
-        with lens.watching(consume):
+        with lens.watching(consume), self._attending():
             hidden_nD = anatomy.rows(anatomy.body(self.model, module, ids_BT), positions_n)
         out[0] = head(hidden_nD, targets_n)
         if lens.depth in lens.wanted:
@@ -195,8 +216,13 @@ class Engine:
             torch.cuda.empty_cache()
 
 
-def _close(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], limit: float) -> bool:
-    return bool(np.abs(found_n - wanted_n).max() <= limit)
+def _same(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], dtype: torch.dtype) -> bool:
+    """Whether log-probabilities differ by rounding alone: at most 1e-4 nat in float32; below that, little on average."""
+    difference_n = np.abs(found_n - wanted_n)
+    if dtype == torch.float32:
+        return bool(difference_n.max() <= 1e-4)
+    eps = torch.finfo(dtype).eps
+    return bool(difference_n.max() <= 64 * eps and difference_n.mean() <= 4 * eps)
 
 
 def _hint(quantization: str) -> str:
