@@ -49,9 +49,9 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     With NaN in it, each mean is over what is defined, and NaN stays NaN.
     """
     L = np.asarray(L_KN, dtype=np.float64)
-    defined = np.isfinite(L)
-    if L.size and defined.all():
+    if is_complete(L):
         return native.double_centre(L, weights_N)
+    defined = np.isfinite(L)
     w = np.ones(L.shape[1]) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
     Q: Array = np.where(defined, L, 0.0)
     Q -= _ratio(Q @ w, defined @ w)[:, None]
@@ -100,10 +100,48 @@ def kl_bootstrap_se(
 def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
     """K x K KL in bits/byte, symmetric with a zero diagonal; NaN for pairs that share fewer than two texts."""
     X = double_centre(L_KN)
-    sums = _pair_sums(X, np.asarray(text_bytes_N, dtype=np.float64), fourth=False)
+    text_bytes = np.asarray(text_bytes_N, dtype=np.float64)
+    if X.shape[1] >= 2 and is_complete(X):
+        return _complete_kl(X, text_bytes)
+    sums = _pair_sums(X, text_bytes, fourth=False)
     kl = _ratio(sums.variance(), _unit(sums))
     _refine(kl, None, X, sums)
     return _symmetric(kl, sums.n)
+
+
+def is_complete(values: Array) -> bool:
+    """Whether every value is finite, by one product: also False where squares overflow, as no log-likelihood's do."""
+    flat = values.ravel()
+    return bool(values.size) and math.isfinite(float(flat @ flat))
+
+
+def _complete_kl(X_KN: Array, text_bytes_N: Array) -> Array:
+    """K x K KL in bits/byte of centred rows without gaps, by one product of the rows with themselves."""
+    K, N = X_KN.shape
+    s2 = X_KN @ X_KN.T
+    norm2 = s2.diagonal().copy()
+    s2 *= -2.0
+    s2 += np.add.outer(norm2, norm2)
+    sums = _PairSums.zeros(0, fourth=False)
+    sums.n, sums.size = (np.broadcast_to(np.float64(v), (K, K)) for v in (N, text_bytes_N.sum()))
+    sums.s2, sums.norm2 = s2, norm2
+    close = _close(s2, norm2)
+    kl = s2
+    kl /= 2.0 * LN2 * text_bytes_N.sum()
+    if close.any():
+        _recompute(close, kl, None, X_KN, sums)
+        kl = np.triu(kl, k=1)
+        kl += kl.T
+    np.fill_diagonal(kl, 0.0)
+    return kl
+
+
+def _close(square: Array, norm: Array) -> NDArray[np.bool_]:
+    """Pairs, above the diagonal, whose sum is so small beside the rows' own that rounding may have eaten it."""
+    limit = np.add.outer(_CLOSE * norm, _CLOSE * norm)
+    close: NDArray[np.bool_] = np.less(square, limit)
+    np.fill_diagonal(close, False)
+    return np.triu(close, k=1) if close.any() else close
 
 
 def kl_standard_errors(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
@@ -198,11 +236,14 @@ def _add(
 
 def _refine(kl: Array | None, se: Array | None, X_KN: Array, sums: _PairSums) -> None:
     """Recomputes, from the differences, pairs so close that the sums above lost them to rounding."""
-    if se is None:
-        close = sums.s2 < _CLOSE * np.add.outer(sums.norm2, sums.norm2)
-    else:
-        close = sums.s4 < _CLOSE * np.add.outer(sums.norm4, sums.norm4)
-    close = np.triu(close & (sums.n >= 2), k=1)
+    close = _close(sums.s2, sums.norm2) if se is None else _close(sums.s4, sums.norm4)
+    _recompute(close & (sums.n >= 2), kl, se, X_KN, sums)
+
+
+def _recompute(
+    close: NDArray[np.bool_], kl: Array | None, se: Array | None, X_KN: Array, sums: _PairSums
+) -> None:
+    """Writes KL and errors of the pairs marked, from the differences of their rows."""
     for i in np.flatnonzero(close.any(axis=1)):
         for columns in _blocks(np.flatnonzero(close[i])):
             d = X_KN[columns] - X_KN[i]
