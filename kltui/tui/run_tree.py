@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.tui.canvas import Span
 from kltui.tui.table import Cell, Column, Table
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
@@ -89,16 +89,16 @@ class RunTree(Table):
         snapshot = self.kl.snapshot
         if not snapshot.rows:
             return []
-        text = f"{len(snapshot.runs)} runs  {len(snapshot.rows)} checkpoints  {snapshot.n_scored} scored"
+        runs = f"{len(snapshot.runs)} run{'s' * (len(snapshot.runs) != 1)}"
+        count = f"{len(snapshot.rows)} checkpoint{'s' * (len(snapshot.rows) != 1)}"
+        text = f"{runs}  {count}  {snapshot.n_scored} scored"
         return [(text, self.look("muted"))]
 
     def row_count(self) -> int:
         return len(self.lines)
 
     def _empty_line(self, y: int) -> list[Span]:
-        lines = welcome(self.kl) or [("muted", "No checkpoint passes the filter; esc clears it.")]
-        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + text, self.look(ink))]
+        return empty_line(self, y, ("muted", "No checkpoint passes the filter; esc clears it."))
 
     def flag(self, index: int) -> Span | None:
         line = self.lines[index]

@@ -12,11 +12,12 @@ from rich.style import Style
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
-from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.canvas import Span, TextPane
+from kltui.tui.figures import with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import mean_of, with_error
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.map import mean_of
+from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import difference, heat, ink_on
 
 if TYPE_CHECKING:
@@ -27,18 +28,19 @@ if TYPE_CHECKING:
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
 WORST_NATS = 10.0
+COLUMNS = (
+    Column("text", 6, right=True),
+    Column("share", 6, right=True),
+    Column("A − B", 8, right=True),
+    Column("", 20, share=1, rank=1),
+)
+DOMAIN = Column("domain", 10, rank=2)
 
 
 class TextTable(Table):
     """The corpus by how much each text drives the KL between A and B."""
 
-    columns = (
-        Column("text", 6, right=True),
-        Column("share", 6, right=True),
-        Column("A − B", 8, right=True),
-        Column("domain", 10, rank=2),
-        Column("", 20, share=1, rank=1),
-    )
+    columns: tuple[Column, ...] = COLUMNS
 
     def __init__(self) -> None:
         super().__init__(id="text-table")
@@ -54,6 +56,12 @@ class TextTable(Table):
         """What the order means."""
         return f"Texts {SAID[self.order_name]}"
 
+    def show_domains(self, domains: Sequence[str]) -> None:
+        """Takes the texts' domains; without any there is no column of them."""
+        self.domains = domains
+        self.columns = (*COLUMNS[:-1], DOMAIN, COLUMNS[-1]) if any(domains) else COLUMNS
+        self._widths_for = -1
+
     def header_right(self) -> list[Span]:
         """What the differences are relative to."""
         return [("A − B in nats, less its mean", self.look("faint"))] if self.order else []
@@ -63,9 +71,7 @@ class TextTable(Table):
 
     def _empty_line(self, y: int) -> list[Span]:
         text = self.note or "Mark two checkpoints with a and b on any screen; they are compared here."
-        lines = welcome(self.kl) or [("muted", part) for part in wrapped(text, max(10, self.body_width - 4))]
-        ink, shown = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + shown, self.look(ink))]
+        return empty_line(self, y, ("muted", text))
 
     def cells(self, index: int) -> Sequence[Cell]:
         text = self.order[index]
@@ -73,13 +79,15 @@ class TextTable(Table):
         total, part = self.drivers.kl.value, float(self.drivers.bits_per_byte[text])
         by = float(self.drivers.difference[text])
         snippet = self.texts[text][:200] if text < len(self.texts) else ""
-        return [
+        cells = [
             Cell(str(text), "muted"),
             Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
-            Cell(f"{by:+.2f}", "accent" if by > 0 else "warning"),
-            Cell(self.domains[text] if text < len(self.domains) else "", "muted"),
+            Cell(f"{by:+.2f}", "warning" if by > 0 else "accent"),
             Cell(" ".join(snippet.split()), "faint"),
         ]
+        if DOMAIN in self.columns:
+            cells.insert(-1, Cell(self.domains[text] if text < len(self.domains) else "", "muted"))
+        return cells
 
     def moved(self) -> None:
         """The text itself follows."""
@@ -122,8 +130,9 @@ class CompareView(View):
 
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
-        super().update_data()
         chosen, version = self.kl.selection, self.kl.atlas.version
+        self.summary.styles.height = 7 if chosen.a and chosen.b else 2
+        super().update_data()
         wanted = (version, chosen.a, chosen.b)
         if wanted != self._asked and not self.kl.atlas.is_empty:
             self._asked = wanted
@@ -131,12 +140,13 @@ class CompareView(View):
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
-        table.drivers, table.order = None, []
+        table.drivers, table.order, table.note = None, [], "computing …" if a and b else ""
         try:
             if a and b:
                 found = self.found = await self.kl.atlas.map()
-                table.texts, table.domains = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
-                domains = table.domains if any(table.domains) else ()
+                table.texts, every = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
+                table.show_domains(every)
+                domains = every if any(every) else ()
                 table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
                 self._put_in_order()
         except KltuiError as error:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.figures import briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
+    from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.scale import ScaleRow
 
@@ -53,9 +55,7 @@ class ScaleTable(Table):
         return len(self.rows)
 
     def _empty_line(self, y: int) -> list[Span]:
-        lines = welcome(self.kl) or [("muted", self.note or "computing …")]
-        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + text, self.look(ink))]
+        return empty_line(self, y, ("muted", self.note or "computing …"))
 
     def cells(self, index: int) -> Sequence[Cell]:
         row = self.rows[index]
@@ -114,11 +114,11 @@ class PairTable(Table):
     """The pairs of one setting, by KL."""
 
     title = "Pairs"
-    columns = (Column("bits/byte", 9, right=True), Column("A", 14, share=1), Column("B", 14, share=1))
+    columns = (Column("bits/byte", 16), Column("A", 14, share=1), Column("B", 14, share=1))
 
     def __init__(self) -> None:
         super().__init__(id="pair-table")
-        self.pairs: list[tuple[float, str, str]] = []
+        self.pairs: list[tuple[KL, str, str]] = []
         self.note = ""
 
     def row_count(self) -> int:
@@ -129,8 +129,8 @@ class PairTable(Table):
         return [("  " + (lines[y] if 0 <= y < len(lines) else ""), self.look("muted"))]
 
     def cells(self, index: int) -> Sequence[Cell]:
-        value, a, b = self.pairs[index]
-        return [Cell(f"{value:.3g}", "accent"), Cell(a), Cell(b)]
+        kl, a, b = self.pairs[index]
+        return [Cell(briefly(kl.value, kl.se), "accent"), Cell(a), Cell(b)]
 
     def moved(self) -> None:
         """The shared cursor follows."""
@@ -196,7 +196,9 @@ class ScaleView(View):
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
         self.pair_table.note = row.note or "no pairs here"
-        self.pair_table.pairs = sorted((self.map.pair(a, b).value, a, b) for a, b in row.pairs)
+        self.pair_table.pairs = sorted(
+            ((self.map.pair(a, b), a, b) for a, b in row.pairs), key=lambda pair: pair[0].value
+        )
         self.pair_table.cursor = self.pair_table.top = 0
         self.pair_table.refresh()
 
@@ -209,13 +211,13 @@ class ScaleView(View):
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))]
         if chosen.a not in self.map.names or chosen.b not in self.map.names:
             return [[("A or B is not scored", look("warning"))]]
-        value = self.map.pair(chosen.a, chosen.b).value
-        found = locate(value, self.table.rows)
+        kl = self.map.pair(chosen.a, chosen.b)
+        found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
             [("A  ", look("accent", bold=True)), (safe_text(chosen.a, width - 3), look("text"))],
             [("B  ", look("accent", bold=True)), (safe_text(chosen.b, width - 3), look("text"))],
             [],
-            [(f"{value:.3g} bits/byte", look("text", bold=True))],
+            [(with_error(kl.value, kl.se), look("text", bold=True))],
             [("above  ", look("muted")), (found.below or "everything", look("text"))],
             [("below  ", look("muted")), (found.above or "nothing", look("text"))],
         ]

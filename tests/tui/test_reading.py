@@ -1,0 +1,117 @@
+"""What can be read off the screens: errors beside every KL, nothing cut at 80 columns, figures where they fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import lines_of, text_of
+
+from kltui.errors import StoreError
+from kltui.tui.canvas import wrapped
+from kltui.tui.interface import KltuiApp
+
+MakeApp = Callable[..., KltuiApp]
+
+
+async def flat(scores: np.ndarray) -> np.ndarray:
+    """Stands in for the process that computes t-SNE."""
+    return np.ascontiguousarray(scores[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("screen", "shown"),
+    [("3", "nearest by KL"), ("5", "Nearest to the row"), ("8", "Pairs: later pretraining")],
+)
+async def test_every_kl_of_a_list_stands_beside_its_error(
+    make_app: MakeApp, until, monkeypatch, screen: str, shown: str
+) -> None:
+    app = make_app()
+    monkeypatch.setattr(app.atlas, "tsne", flat)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny@100", "tiny@200"
+        await pilot.press(screen)
+        await until(pilot, lambda: shown in text_of(app) and "±" in text_of(app))
+        await until(pilot, lambda: len(re.findall(r"\d ± \d", text_of(app))) >= 5)
+        if screen == "8":
+            assert re.search(r"\d ± [\d.]+ bits/byte", text_of(app)), "A and B on the scale"
+
+
+def nothing(_: Path) -> FakeWorkspace:
+    raise StoreError("there is no workspace here", "")
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24)])
+@pytest.mark.parametrize("screen", range(1, 9))
+async def test_the_welcome_is_whole_at_every_width(until, screen: int, size: tuple[int, int]) -> None:
+    app = KltuiApp(Path("/workspaces/new"), opener=nothing)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(str(screen))
+        await pilot.pause()
+        words = " ".join(" ".join(lines_of(app)).split())
+        assert "folder, hub repository, preset, released vectors" in words
+
+
+async def test_where_to_add_from_is_whole_at_80_columns(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A")
+        await until(pilot, lambda: "Add checkpoints from" in text_of(app))
+        for end in ("step1000 ... inside", "revision patterns", "SmolLM ...", "harness samples"):
+            assert end in text_of(app)
+
+
+async def test_a_small_matrix_shows_its_figures(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(names=checkpoints((0, 100))))
+    async with app.run_test(size=(200, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: "enter compares" in text_of(app))
+        heat = app.view.heat
+        found, (a, b) = heat.map, (heat.order[0], heat.order[1])
+        assert f" {found.pair_rows(a, b).value:.2g} " in lines_of(app)[2]
+        await pilot.press("l")
+        assert f"[{found.pair_rows(a, b).value:.2g}]" in lines_of(app)[2]
+
+
+async def test_texts_without_domains_have_no_column_for_them(make_app: MakeApp, until) -> None:
+    class Plain(FakeWorkspace):
+        def domains(self, sha256: str | None = None) -> list[str]:
+            return [""] * self.n_texts
+
+    app = make_app(Plain())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "b", "c")
+        await until(pilot, lambda: "half of it lies in" in text_of(app))
+        assert "domain" not in text_of(app) and "def heap_push" in text_of(app)
+
+
+async def test_runs_are_named_on_the_exponents(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        await until(pilot, lambda: "likelihood c =" in text_of(app))
+        plot = "\n".join(lines_of(app)[2:11])
+        assert sum(name in plot for name in ("tiny", "tiny-seed2", "tiny-seed3", "small")) >= 3, plot
+
+
+async def test_one_of_a_kind_is_counted_as_one(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(names=checkpoints((0,))[:1]))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        assert "1 run  1 checkpoint  1 scored" in text_of(app)
+
+
+def test_long_words_break_after_slashes_and_wide_ones_lose_nothing() -> None:
+    assert wrapped("/models/small/step1000", 14) == ["/models/small/", "step1000"]
+    assert wrapped("模型" * 6, 8) == ["模型模型"] * 3
+    assert wrapped("x" * 10, 4) == ["xxxx", "xxxx", "xx"]
