@@ -115,3 +115,34 @@ def test_long_words_break_after_slashes_and_wide_ones_lose_nothing() -> None:
     assert wrapped("/models/small/step1000", 14) == ["/models/small/", "step1000"]
     assert wrapped("模型" * 6, 8) == ["模型模型"] * 3
     assert wrapped("x" * 10, 4) == ["xxxx", "xxxx", "xx"]
+
+
+async def test_a_checkpoint_compared_with_itself_is_said_to_be_the_same(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "b", "6")
+        await until(pilot, lambda: "A and B are the same checkpoint." in text_of(app))
+        assert "nan" not in text_of(app)
+
+
+async def test_a_filter_says_how_many_it_lets_through(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_filter("run:small step>=1000")
+        await until(pilot, lambda: "5 of 84 checkpoints by the filter" in text_of(app))
+
+
+async def test_read_only_exports_leave_the_workspace_alone(
+    make_app: MakeApp, until, tmp_path: Path, monkeypatch
+) -> None:
+    workspace, here = tmp_path / "ws", tmp_path / "here"
+    workspace.mkdir(), here.mkdir()
+    monkeypatch.chdir(here)
+    app = make_app(path=workspace, read_only=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("e", *"csv", "enter")
+        await until(pilot, lambda: list((here / "exports").glob("registry-*.csv")))
+    assert not list(workspace.iterdir())

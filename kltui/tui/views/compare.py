@@ -149,6 +149,9 @@ class CompareView(View):
                 domains = every if any(every) else ()
                 table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
                 self._put_in_order()
+                if not table.drivers.kl.value > 0:
+                    table.order = []
+                    table.note = f"A and B {'are the same checkpoint' if a == b else 'have equal vectors'}."
         except KltuiError as error:
             table.note = f"{error.message}. {error.hint}"
         table.refresh()
@@ -181,6 +184,8 @@ class CompareView(View):
         from kltui.analysis.scale import locate
 
         kl = found.kl
+        if not kl.value > 0:
+            return [*lines, [(self.texts.note, look("warning"))]]
         place = locate(kl.value)
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
         between = f"published: above {place.below or 'nothing'}, below {place.above or 'nothing'}"
