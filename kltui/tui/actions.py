@@ -119,13 +119,14 @@ BY_NAME: Mapping[str, Action] = {a.name: a for a in ACTIONS}
 
 
 class Keymap:
-    """Which action a key means on a screen. `remapped` gives an action other keys."""
+    """Which action a key means on a screen. `remapped` gives an action other keys, before whatever had them."""
 
     def __init__(self, remapped: Mapping[str, Sequence[str]] | None = None) -> None:
         self._keys = {a.name: a.keys for a in ACTIONS}
-        self._keys.update({n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME})
+        chosen = {n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME}
+        self._keys.update(chosen)
         self._by_key: dict[str, list[Action]] = {}
-        for action in ACTIONS:
+        for action in sorted(ACTIONS, key=lambda a: a.name not in chosen):
             for key in self._keys[action.name]:
                 self._by_key.setdefault(key, []).append(action)
         if not any(a.name == "quit" for k in self._keys["quit"] for a in self._by_key[k][:1]):
@@ -138,20 +139,28 @@ class Keymap:
         return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The keys of an action, as shown and as pressed."""
-        return self._keys[name]
+        """The keys of an action, as shown and as pressed, but for those that another has taken on all its screens."""
+        screens = BY_NAME[name].screens or SCREENS
+        return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
+
+    def _means(self, key: str, name: str, screen: str) -> bool:
+        action = self.action(key, screen)
+        return action is not None and action.name == name
+
+    def _keys_on(self, action: Action, screen: str) -> tuple[str, ...]:
+        return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
 
     def line(self, screen: str) -> list[tuple[str, str]]:
         """(key, label) pairs for the key line of a screen, most useful first."""
         shown = sorted((a for a in ACTIONS if a.rank and a.on(screen)), key=lambda a: a.rank)
-        return [(key_label(self._keys[a.name][0]), a.label) for a in shown if self._keys[a.name]]
+        return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
 
     def help(self, screen: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """Paragraphs (group, [(keys, help)]) for the help of a screen."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for action in ACTIONS:
-            if action.on(screen) and self._keys[action.name]:
-                keys = " ".join(key_label(k) for k in self._keys[action.name])
+            if action.on(screen) and (found := self._keys_on(action, screen)):
+                keys = " ".join(key_label(k) for k in found)
                 groups.setdefault(action.group, []).append((keys, action.help))
         order = ("jobs", "plot", "choose", "move", "everywhere", "screens")
         return [(g, groups[g]) for g in order if g in groups]

@@ -73,6 +73,17 @@ def test_remapping_from_a_file(tmp_path: Path) -> None:
     assert keymap.action("?", "map").name == "help"  # type: ignore[union-attr]
 
 
+def test_a_remapped_key_is_taken_from_what_had_it_on_the_same_screens_only() -> None:
+    keymap = Keymap({"copy": ["E"], "order": ["j"]})
+    assert keymap.action("E", "registry").name == "copy"  # type: ignore[union-attr]
+    assert "edit" not in dict(keymap.line("registry")).values() and keymap.keys("edit") == ()
+    assert keymap.action("j", "matrix").name == "order"  # type: ignore[union-attr]
+    assert keymap.action("j", "map").name == "down"  # type: ignore[union-attr]
+    moves = dict(keymap.help("matrix"))["move"]
+    assert ("↓", "down; on a plot: nearest point that way") in moves
+    assert keymap.keys("down") == ("j", "down")
+
+
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"quit": "x"}'])
 def test_a_missing_or_foreign_file_changes_nothing(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "keys.json"
