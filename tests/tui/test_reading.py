@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
+from safetensors.numpy import save_file
 from screen_text import lines_of, text_of
 
 from kltui.errors import StoreError
@@ -146,3 +147,40 @@ async def test_read_only_exports_leave_the_workspace_alone(
         await pilot.press("e", *"csv", "enter")
         await until(pilot, lambda: list((here / "exports").glob("registry-*.csv")))
     assert not list(workspace.iterdir())
+
+
+class Scored(FakeWorkspace):
+    """Tokens that a job has stored by the second look; `damaged` ones cannot be read."""
+
+    damaged = False
+
+    def token_logprobs(self, name: str) -> Path | None:
+        if self.damaged:
+            raise StoreError("tokens-1.safetensors is damaged: its hash has changed", "Run the job again.")
+        return self.stored if self.change > 1 else None
+
+
+async def test_tokens_appear_as_soon_as_a_job_has_stored_them(make_app: MakeApp, until, tmp_path) -> None:
+    workspace = Scored()
+    workspace.stored = tmp_path / "tokens.safetensors"
+    lengths = np.full(200, 2, np.int64)
+    save_file({"lengths": lengths, "logprobs": np.zeros(400, np.float32)}, workspace.stored)
+    app = make_app(workspace)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "b", "c")
+        await until(pilot, lambda: "no token log-probabilities stored" in text_of(app))
+        workspace.change = 2
+        await pilot.press("r")
+        await until(pilot, lambda: "the tokens could not be laid over this text" in text_of(app))
+
+
+async def test_damaged_tokens_are_told_and_nothing_ends(make_app: MakeApp, until) -> None:
+    workspace = Scored()
+    workspace.damaged = True
+    app = make_app(workspace)
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "b", "c")
+        await until(pilot, lambda: "its hash has changed" in text_of(app))
+        assert "half of it lies in" in text_of(app) and not app.failure

@@ -120,6 +120,7 @@ class CompareView(View):
         self._asked: tuple[object, ...] = ()
         self.found: Map | None = None
         self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
+        self._read_at = -1
         self.summary = TextPane("A against B", self._summary, id="compare-summary")
         self.texts = TextTable()
         self.reading = TextPane("Text", self._text)
@@ -137,6 +138,8 @@ class CompareView(View):
         if wanted != self._asked and not self.kl.atlas.is_empty:
             self._asked = wanted
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
+        elif None in self.lines and self._read_at != self.kl.snapshot.generation:
+            self._ask_tokens()  # which a job may have stored by now
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
@@ -213,7 +216,11 @@ class CompareView(View):
         self.lines = (None, None)
         self.reading.top = 0
         self.reading.update_data()
+        self._ask_tokens()
+
+    def _ask_tokens(self) -> None:
         index, chosen = self.text_index, self.kl.selection
+        self._read_at = self.kl.snapshot.generation
         if index >= 0:
             self.run_worker(self._read_tokens(index, chosen.a, chosen.b), group="tokens", exclusive=True)
 
@@ -221,10 +228,13 @@ class CompareView(View):
         from kltui.tui.token_lines import read_tokens
 
         text = self.texts.texts[index]
-        self.lines = (
-            await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
-            await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
-        )
+        try:
+            self.lines = (
+                await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
+                await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
+            )
+        except KltuiError as error:
+            self.kl.complain(error)
         self.reading.update_data()
 
     def _text(self, width: int) -> list[list[Span]]:

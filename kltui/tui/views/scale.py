@@ -28,9 +28,10 @@ class ScaleTable(Table):
         Column("setting", 17),
         Column("published", 9, right=True),
         Column("here", 7, right=True),
+        Column("quartiles", 15, right=True, rank=1),
         Column("pairs", 5, right=True),
         Column("", 16, share=1),
-        Column("why", 24, rank=1),
+        Column("why", 24, rank=2),
     )
 
     def __init__(self) -> None:
@@ -60,11 +61,12 @@ class ScaleTable(Table):
     def cells(self, index: int) -> Sequence[Cell]:
         row = self.rows[index]
         found = row.n > 0
-        width = self.widths()[4]
+        width = self.widths()[5]
         return [
             Cell(row.setting, "text" if found else "muted", bold=found),
             Cell(f"{row.published:g}", "warning"),
             Cell(f"{row.median:.3g}" if found else "", "accent"),
+            Cell(f"{row.q25:.3g} to {row.q75:.3g}" if row.n > 1 else "", "muted"),
             Cell(str(row.n) if found else "", "muted"),
             Cell("", parts=self._strip(row, width)),
             Cell(row.note, "faint"),
