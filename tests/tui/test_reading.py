@@ -184,3 +184,17 @@ async def test_damaged_tokens_are_told_and_nothing_ends(make_app: MakeApp, until
         await pilot.press("a", "j", "b", "c")
         await until(pilot, lambda: "its hash has changed" in text_of(app))
         assert "half of it lies in" in text_of(app) and not app.failure
+
+
+async def test_domains_that_do_not_fit_are_left_out_whole(make_app: MakeApp, until) -> None:
+    class Many(FakeWorkspace):
+        def domains(self, sha256: str | None = None) -> list[str]:
+            return [f"a-long-domain-{i % 5}" for i in range(self.n_texts)]
+
+    app = make_app(Many())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "j", "b", "c")
+        await until(pilot, lambda: "domains" in text_of(app))
+        line = next(x for x in lines_of(app) if x.startswith("domains"))
+        assert line.rstrip().endswith("%"), line

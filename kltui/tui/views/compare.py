@@ -199,8 +199,10 @@ class CompareView(View):
         a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
         lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])
         if found.domains:
-            top = "  ".join(f"{safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5])
-            lines.append([("domains ", look("muted")), (top, look("text"))])
+            said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
+            while len(said) > 1 and cell_len("domains" + "".join(said)) > width:
+                said.pop()
+            lines.append([("domains", look("muted")), ("".join(said), look("text"))])
         return lines
 
     # -- one text -------------------------------------------------------------------------------
