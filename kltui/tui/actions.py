@@ -70,8 +70,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("last", ("G", "end"), "", "last", "move"),
     Action("previous_step", ("[",), "", "previous checkpoint of the run", "move"),
     Action("next_step", ("]",), "walk", "next checkpoint of the run", "move", rank=22),
-    Action("enter", ("enter",), "", "drill in: fold a run, open a row, show the point's details", "move"),
-    Action("zoom_in", ("+", "="), "zoom", "zoom in", "plot", PLOTS, rank=20),
+    Action("enter", ("enter",), "", "drill in: fold a run, open a row, find the point", "move"),
+    Action("zoom_in", ("+", "="), "zoom", "zoom in", "plot", PLOTS, rank=9),
     Action("zoom_out", ("-", "_"), "", "zoom out", "plot", PLOTS),
     Action("zoom_reset", ("0",), "", "show everything", "plot", PLOTS),
     Action("pan_left", ("H", "shift+left"), "", "pan left", "plot", PLOTS),
@@ -80,12 +80,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_right", ("L", "shift+right"), "pan", "pan right (HJKL)", "plot", ("map",), rank=21),
     Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot", ("diffusion", "layers")),
     Action("marker", ("m",), "marker", "marker: braille, dots, half blocks, ASCII", "plot", PLOTS, rank=40),
-    Action("method", ("v",), "method", "t-SNE, PCA or MDS", "plot", ("map", "layers"), rank=23),
-    Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=30),
+    Action("method", ("v",), "method", "the picture: t-SNE, PCA or MDS; steps or threads", "plot", ("map", "layers"), rank=5),
+    Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=18),
     Action("show_runs", ("Z",), "", "show every run again", "plot", ("map",)),
-    Action("null", ("w",), "null", "a random walk of the same step lengths beside the run under the cursor", "plot",
-           ("map",), rank=31),
-    Action("follow", ("t",), "", "follow live: the newest checkpoint", "plot", ("map", "jobs")),
+    Action("null", ("w",), "null", "a random walk with the run's step lengths", "plot", ("map",), rank=31),
+    Action("follow", ("t",), "follow", "follow live: the newest checkpoint", "plot", ("map", "jobs"), rank=11),
     Action("filter", ("/",), "filter", "filter: run:NAME step>=1000 -quant:8bit words", "choose", rank=12),
     Action("next_match", ("n",), "", "next match of the filter; Compare: next text", "choose"),
     Action("previous_match", ("N",), "", "previous match; Compare: previous text", "choose"),
@@ -94,23 +93,23 @@ ACTIONS: tuple[Action, ...] = (
     Action("mark_b", ("b",), "B", "mark B", "choose", rank=15),
     Action("swap", ("x",), "swap", "swap A and B", "choose", rank=35),
     Action("compare", ("c",), "compare", "compare A with B", "choose", rank=16),
-    Action("order", ("o",), "order", "order: by name, by KL to the cursor, clustered", "choose", ("matrix",), rank=10),
-    Action("order_texts", ("o",), "order", "order texts: driving B, driving A", "choose", ("compare",), rank=10),
-    Action("window", ("w",), "window", "window of the fit: 5, 10, 20 checkpoints", "plot", ("diffusion",), rank=10),
-    Action("noise", ("u",), "noise", "subtract the noise floor before the fit", "plot", ("diffusion",), rank=11),
-    Action("weights", ("W",), "weights", "compute missing weight distances", "plot", ("diffusion",), rank=30,
+    Action("order", ("o",), "order", "order: by name, by KL to the cursor, clustered", "choose", ("matrix",), rank=6),
+    Action("order_texts", ("o",), "order", "order texts: driving B, driving A", "choose", ("compare",), rank=6),
+    Action("window", ("w",), "window", "window of the fit: 5, 10, 20 checkpoints", "plot", ("diffusion",), rank=6),
+    Action("noise", ("u",), "noise", "subtract the noise floor before the fit", "plot", ("diffusion",), rank=7),
+    Action("weights", ("W",), "weights", "compute missing weight distances", "plot", ("diffusion",), rank=8,
            writes=True),
-    Action("tokens", ("T",), "tokens", "score the tokens of A and B by a short job", "plot", ("compare",), rank=30,
+    Action("tokens", ("T",), "tokens", "score the tokens of A and B by a short job", "plot", ("compare",), rank=7,
            writes=True),
-    Action("add", ("A",), "add", "add checkpoints: a folder, a hub repo, a preset, released vectors", "jobs",
-           ("registry", "jobs"), rank=10, writes=True),
-    Action("edit", ("E",), "edit", "edit the lineage: run, step, parent, seed, size, type, tags", "jobs",
+    Action("add", ("A",), "add", "add a folder, a hub repo, a preset, released vectors", "jobs",
+           ("registry", "jobs"), rank=4, writes=True),
+    Action("edit", ("E",), "edit", "edit the lineage: run, step, parent, seed, size, tags", "jobs",
            ("registry",), rank=17, writes=True),
-    Action("start", ("s",), "start", "start a job: the chosen file, or the selected checkpoints", "jobs",
-           ("registry", "jobs"), rank=11, writes=True),
-    Action("pause", ("p",), "pause", "pause or resume the job", "jobs", ("jobs",), rank=20, writes=True),
-    Action("stop", ("K",), "stop", "stop the job (asks)", "jobs", ("jobs",), rank=21, writes=True),
-    Action("retry", ("R",), "retry", "run the job again: what is missing or failed", "jobs", ("jobs",), rank=22,
+    Action("start", ("s",), "start", "start a job file, or a job for what is selected", "jobs",
+           ("registry", "jobs"), rank=5, writes=True),
+    Action("pause", ("p",), "pause", "pause or resume the job", "jobs", ("jobs",), rank=6, writes=True),
+    Action("stop", ("K",), "stop", "stop the job (asks)", "jobs", ("jobs",), rank=7, writes=True),
+    Action("retry", ("R",), "retry", "run the job again: what is missing or failed", "jobs", ("jobs",), rank=8,
            writes=True),
     Action("export", ("e",), "export", "export this view: CSV, SVG, job file", "everywhere", rank=50),
     Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere"),
@@ -120,13 +119,14 @@ BY_NAME: Mapping[str, Action] = {a.name: a for a in ACTIONS}
 
 
 class Keymap:
-    """Which action a key means on a screen. `remapped` gives an action other keys."""
+    """Which action a key means on a screen. `remapped` gives an action other keys, before whatever had them."""
 
     def __init__(self, remapped: Mapping[str, Sequence[str]] | None = None) -> None:
         self._keys = {a.name: a.keys for a in ACTIONS}
-        self._keys.update({n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME})
+        chosen = {n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME}
+        self._keys.update(chosen)
         self._by_key: dict[str, list[Action]] = {}
-        for action in ACTIONS:
+        for action in sorted(ACTIONS, key=lambda a: a.name not in chosen):
             for key in self._keys[action.name]:
                 self._by_key.setdefault(key, []).append(action)
         if not any(a.name == "quit" for k in self._keys["quit"] for a in self._by_key[k][:1]):
@@ -139,20 +139,28 @@ class Keymap:
         return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The keys of an action, as shown and as pressed."""
-        return self._keys[name]
+        """The keys of an action, as shown and as pressed, but for those that another has taken on all its screens."""
+        screens = BY_NAME[name].screens or SCREENS
+        return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
+
+    def _means(self, key: str, name: str, screen: str) -> bool:
+        action = self.action(key, screen)
+        return action is not None and action.name == name
+
+    def _keys_on(self, action: Action, screen: str) -> tuple[str, ...]:
+        return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
 
     def line(self, screen: str) -> list[tuple[str, str]]:
         """(key, label) pairs for the key line of a screen, most useful first."""
         shown = sorted((a for a in ACTIONS if a.rank and a.on(screen)), key=lambda a: a.rank)
-        return [(key_label(self._keys[a.name][0]), a.label) for a in shown if self._keys[a.name]]
+        return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
 
     def help(self, screen: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """Paragraphs (group, [(keys, help)]) for the help of a screen."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for action in ACTIONS:
-            if action.on(screen) and self._keys[action.name]:
-                keys = " ".join(key_label(k) for k in self._keys[action.name])
+            if action.on(screen) and (found := self._keys_on(action, screen)):
+                keys = " ".join(key_label(k) for k in found)
                 groups.setdefault(action.group, []).append((keys, action.help))
         order = ("jobs", "plot", "choose", "move", "everywhere", "screens")
         return [(g, groups[g]) for g in order if g in groups]

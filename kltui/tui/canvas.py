@@ -75,7 +75,11 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut."""
+    """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut.
+
+    >>> wrapped("in /models/small/step1000", 14)
+    ['in', '/models/small/', 'step1000']
+    """
     bare = text.lstrip(" ")
     indent = " " * min(len(text) - len(bare), width // 2)
     if indent and bare:
@@ -85,8 +89,9 @@ def wrapped(text: str, width: int) -> list[str]:
         while cell_len(word) > width > 0:
             if line:
                 lines.append(line)
-            lines.append(word[:width])
-            word, line = word[width:], ""
+            at = _cut_of(word, width)
+            lines.append(word[:at])
+            word, line = word[at:], ""
         joined = f"{line} {word}" if line else word
         if cell_len(joined) > width:
             lines.append(line)
@@ -94,6 +99,16 @@ def wrapped(text: str, width: int) -> list[str]:
         else:
             line = joined
     return [*lines, line] if line or not lines else lines
+
+
+def _cut_of(word: str, width: int) -> int:
+    """Where a word too long for `width` cells is cut: after its last slash that fits, else where it is full."""
+    at = cells = 0
+    while at < len(word) and (cells := cells + cell_len(word[at])) <= width:
+        at += 1
+    at = max(1, at)
+    slash = word.rfind("/", 0, at) + 1
+    return slash if slash > at // 2 else at
 
 
 class Lines(StylesCache):
@@ -189,7 +204,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         strip = line if isinstance(line, Strip) else strip_of(spelled(line, look), self.body_width, ground)
         if not self.barred:
             return strip
-        bar = Strip([Segment(look.glyph("│", "|"), look("faint")), Segment(" ", ground)], 2)
+        bar = Strip([Segment(look.glyph("│", "|"), look("rule")), Segment(" ", ground)], 2)
         return Strip.join([bar, strip])
 
     def _header(self) -> list[Span]:

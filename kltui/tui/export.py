@@ -34,8 +34,10 @@ def rows_of(app: KltuiApp) -> list[list[object]]:
 
 
 async def export_view(app: KltuiApp, kind: str) -> None:
-    """Writes one export beside the workspace's own files and says where."""
-    folder = (app.reader.path if app.reader.path and app.reader.path.is_dir() else Path.cwd()) / "exports"
+    """Writes one export beside the workspace's own files, below the present folder with --read-only, and says where."""
+    workspace = app.reader.path
+    beside = workspace is not None and workspace.is_dir() and not app.read_only
+    folder = (workspace if workspace and beside else Path.cwd()) / "exports"
     try:
         path = await _export(app, kind, folder)
     except (OSError, KltuiError) as error:

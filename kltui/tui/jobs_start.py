@@ -124,9 +124,7 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
             chosen = source if source == "demo" else str(Path(source).expanduser().resolve())
             offer(app, entries, {"source": chosen}, scoring)
 
-    hints = (
-        "A list of strings (.json), rows with a text field (.jsonl), a .txt, a folder of texts, or: demo",
-    )
+    hints = ("A .json list of strings, .jsonl with a text field, .txt, a folder, or: demo",)
     prompt = prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints, paths=True)
     app.push_screen(prompt, answered)
 
@@ -240,10 +238,10 @@ def add_models(app: KltuiApp) -> None:
         app.say("name a workspace first: kltui WORKSPACE", "warning")
         return
     options = [
-        ("folder", "a model folder, or a run folder with checkpoint-500, step1000 ... inside"),
-        ("hub repository", "any causal language model on the hub, with revision patterns"),
-        ("preset", "published training runs: Pythia sizes and seeds, OLMo 2, SmolLM, Amber ..."),
-        ("released vectors", "scored elsewhere: modelmap's releases, lm-evaluation-harness samples"),
+        ("folder", "a model, or a run: checkpoint-500, step1000 ... inside"),
+        ("hub repository", "any causal language model, with revision patterns"),
+        ("preset", "published runs: Pythia sizes and seeds, OLMo 2, SmolLM ..."),
+        ("released vectors", "modelmap's releases, lm-evaluation-harness samples"),
         ("job file", "one that is written already"),
     ]
     asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file)

@@ -37,7 +37,7 @@ class Look:
                 bold=bold or ink == "accent" or None,
                 underline=underline or None,
                 reverse=(ground == "cursor") or None,
-                dim=(ink == "faint") or None,
+                dim=(ink in ("faint", "rule")) or None,
             )
         return Style(
             color=Color.from_ansi(self.index(ink)),

@@ -11,7 +11,7 @@ from textual import events
 from textual.strip import Strip
 
 from kltui.tui.canvas import Pane, Span, fitted, strip_of
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -114,16 +114,14 @@ class PlotPane(Pane):
     def body_line(self, y: int) -> list[Span] | Strip:
         """Plot rows, then the x axis, then the read-out."""
         if not self._prepare():
-            lines = self.placeholder()
-            ink, text = lines[y - 1] if 1 <= y <= len(lines) else ("text", "")
-            return [("  " + text, self.look(ink))]
+            return empty_line(self, y - 1, *self.placeholder())
         if y < self.plot_height:
             return self._plot_row(y)
         return self._x_axis() if y == self.plot_height else self.readout()
 
     def placeholder(self) -> list[tuple[str, str]]:
         """(ink, text) lines while there is nothing to draw."""
-        return welcome(self.kl) or [("muted", self.note or "computing …")]
+        return [("muted", self.note or "computing …")]
 
     def _plot_row(self, y: int) -> Strip:
         strip = self._strips.get(y)
@@ -136,7 +134,7 @@ class PlotPane(Pane):
         look, width = self.look, self.plot_width
         ground, faint = look(), look("faint")
         label = self._y_labels.get(y, " " * (Y_AXIS - 1))
-        axis: list[Span] = [(label, faint), (look.glyph("│", "|"), faint)]
+        axis: list[Span] = [(label, faint), (look.glyph("│", "|"), look("rule"))]
         spans = [(t, ground if c < 0 else self.ink(c)) for t, c in self._planes.runs(y)]
         patches = self._patches.get(y)
         if not patches:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.tui.canvas import Span
 from kltui.tui.table import Cell, Column, Table
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
@@ -85,20 +85,21 @@ class RunTree(Table):
             self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
 
     def header_right(self) -> list[Span]:
-        """Counts."""
-        snapshot = self.kl.snapshot
+        """Counts; with a filter, what it lets through of how many."""
+        snapshot, look = self.kl.snapshot, self.look
         if not snapshot.rows:
             return []
-        text = f"{len(snapshot.runs)} runs  {len(snapshot.rows)} checkpoints  {snapshot.n_scored} scored"
-        return [(text, self.look("muted"))]
+        if self.kl.filter.text:
+            kept = sum(line.n for line in self.lines if line.row is None)
+            return [(f"{kept} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning"))]
+        runs, count = counted(len(snapshot.runs), "run"), counted(len(snapshot.rows), "checkpoint")
+        return [(f"{runs}  {count}  {snapshot.n_scored} scored", look("muted"))]
 
     def row_count(self) -> int:
         return len(self.lines)
 
     def _empty_line(self, y: int) -> list[Span]:
-        lines = welcome(self.kl) or [("muted", "No checkpoint passes the filter; esc clears it.")]
-        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + text, self.look(ink))]
+        return empty_line(self, y, ("muted", "No checkpoint passes the filter; esc clears it."))
 
     def flag(self, index: int) -> Span | None:
         line = self.lines[index]
@@ -205,3 +206,12 @@ class RunTree(Table):
         ahead = [i for i in heads if (i - self.cursor) * by > 0]
         if ahead:
             self.go(min(ahead, key=lambda i: abs(i - self.cursor)))
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.style import Style
 from textual import events
 
-from kltui.tui.canvas import Pane, Span, fitted
+from kltui.tui.canvas import Pane, Span, fitted, width_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Table(Pane):
             else:
                 text = fitted(cell.text, width, right=column.right)
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
-        used = sum(len(text) for text, _ in spans)
+        used = width_of(spans)
         spans.append((" " * max(0, self.body_width - used), look("text", ground)))
         return spans
 

@@ -50,7 +50,10 @@ def _spans(source: Source, text: str, n_tokens: int) -> tuple[tuple[int, int], .
         return ()
     from tokenizers import Tokenizer
 
-    offsets = Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).offsets
+    try:
+        offsets = Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).offsets
+    except Exception:  # tokenizers raises nothing narrower; the text is shown without its tokens
+        return ()
     if not 0 <= len(offsets) - n_tokens <= 1:
         return ()
     return tuple((int(a), int(b)) for a, b in offsets[len(offsets) - n_tokens :])

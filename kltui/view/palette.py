@@ -33,6 +33,7 @@ class Palette:
     text: int
     muted: int
     faint: int
+    rule: int
     accent: int
     good: int
     warning: int
@@ -46,8 +47,9 @@ DARK = Palette(
     raised=236,
     cursor=24,
     text=252,
-    muted=246,
-    faint=240,
+    muted=248,
+    faint=244,
+    rule=239,
     accent=117,
     good=114,
     warning=179,
@@ -60,8 +62,9 @@ LIGHT = Palette(
     raised=253,
     cursor=153,
     text=235,
-    muted=241,
-    faint=248,
+    muted=239,
+    faint=242,
+    rule=249,
     accent=25,
     good=22,
     warning=94,

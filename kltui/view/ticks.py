@@ -79,7 +79,7 @@ def decade_ticks(low_log10: float, high_log10: float, most: int = 6) -> list[Tic
     if span <= 0.3:
         return _within_decade(low_log10, high_log10, most)
     stride = max(1, math.ceil(span / most))
-    inner = (1, 2, 5) if span * 3 <= most else (1,)
+    inner = (1, 2, 5) if span * 3 < 1.5 * most else (1,)
     ticks = []
     for decade in range(math.floor(low_log10), math.ceil(high_log10) + 1):
         if decade % stride == 0:

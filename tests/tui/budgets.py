@@ -26,6 +26,7 @@ from kltui.view.planes import draw
 from kltui.view.scene import Scene, fit_window, threads
 
 WIDTH, HEIGHT = 200, 60
+NEAR = 0.4  # seconds of silence after which the list of nearest checkpoints is there too
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,16 @@ def first_frames(workspace: Path, home: Path, times: int = 5) -> list[Row]:
     ]
 
 
+def show_map(terminal: Terminal) -> None:
+    """The map by PCA, drawn: t-SNE of 2,000 points is another process's work."""
+    shown = terminal.press("3", 0.5).text + terminal.press("v", 0.5).text
+    end = time.perf_counter() + 60.0
+    while not ("√(bits/byte)" in shown and any("⠀" < c <= "⣿" for c in shown)):
+        assert time.perf_counter() < end, "no plot was drawn in a minute"
+        shown += terminal.read(0.5, 1.0).text
+    terminal.read(1.0)
+
+
 def pressed(terminal: Terminal, keys: Sequence[str], quiet: float = 0.15) -> list[Answer]:
     """What followed each key; every key must have shown something."""
     answers = [terminal.press(key, quiet) for key in keys]
@@ -90,8 +101,11 @@ def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
     terminal.press("g", 0.5)  # the last session may have left the cursor at the end
     rows = said(f"table cursor move{busy}", pressed(terminal, "jjkjjk"), 2000)
     terminal.press("3", 1.0)
-    rows += said(f"plot cursor move{busy}", pressed(terminal, "]]]]]]"), 2000)
-    rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", 0.25), 35_000)
+    rows += said(f"plot cursor along a run{busy}", pressed(terminal, "]]]]]]", NEAR), 2000)
+    rows += said(
+        f"plot cursor to the nearest point that way{busy}", pressed(terminal, "lkjhlkjh", NEAR), 2000
+    )
+    rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", NEAR), 35_000)
     rows += said(f"another screen{busy}", pressed(terminal, "13131313", 0.4), 35_000)
     return rows
 
@@ -148,7 +162,7 @@ def measure(workspace: Path, home: Path, job: Path | None = None) -> list[Row]:
     try:
         terminal.until(" scored")
         terminal.read(0.5)
-        terminal.press("3v", 4.0)  # PCA: t-SNE of 2,000 points is another process's work
+        show_map(terminal)
         rows += keys_on_screens(terminal)
         rows.append(idle(terminal))
         if job is not None:
@@ -179,7 +193,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--job", type=Path, help="a job file to run meanwhile, at least half a minute long")
-    parser.add_argument("--home", type=Path, default=Path("/nonexistent"))
+    parser.add_argument("--home", type=Path, default=Path("/dev/null"), help="where view state is kept")
     arguments = parser.parse_args()
     rows = measure(arguments.workspace, arguments.home, arguments.job)
     sys.stdout.write("\n".join(map(str, rows)) + "\n")

@@ -24,6 +24,11 @@ EVIL = (
     "\U000e0041tag\u200bzero\ufeff",
     "\x1b]52;c;ZXZpbA==\x07clip",
     "lone\udc80surrogate",
+    "\x1b]8;;http://evil\x07link\x1b]8;;\x07",
+    "zalgo" + "\u0301\u0302\u0316" * 300,
+    "family\U0001f469\u200d\U0001f469\u200d\U0001f466 heart\u2764\ufe0f flag\U0001f1e9\U0001f1ea",
+    "模型" * 40,
+    "\x90dcs\x9c\x9dosc\x9c\x85nel\u2028line\u2029",
 )
 ALL = "".join(EVIL[:9])
 

@@ -48,7 +48,7 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir("/")
-            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(PACKAGE), "HOME": "/nonexistent"}
+            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(PACKAGE), "HOME": "/dev/null"}
             for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
                 env.pop(name, None)
             os.execvpe(command[0], command, env | environment)

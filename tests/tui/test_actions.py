@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from screen_text import lines_of
 
 from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap
 from kltui.tui.canvas import Pane
@@ -71,6 +73,17 @@ def test_remapping_from_a_file(tmp_path: Path) -> None:
     assert keymap.action("?", "map").name == "help"  # type: ignore[union-attr]
 
 
+def test_a_remapped_key_is_taken_from_what_had_it_on_the_same_screens_only() -> None:
+    keymap = Keymap({"copy": ["E"], "order": ["j"]})
+    assert keymap.action("E", "registry").name == "copy"  # type: ignore[union-attr]
+    assert "edit" not in dict(keymap.line("registry")).values() and keymap.keys("edit") == ()
+    assert keymap.action("j", "matrix").name == "order"  # type: ignore[union-attr]
+    assert keymap.action("j", "map").name == "down"  # type: ignore[union-attr]
+    moves = dict(keymap.help("matrix"))["move"]
+    assert ("↓", "down; on a plot: nearest point that way") in moves
+    assert keymap.keys("down") == ("j", "down")
+
+
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", '{"quit": "x"}'])
 def test_a_missing_or_foreign_file_changes_nothing(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "keys.json"
@@ -81,3 +94,30 @@ def test_a_missing_or_foreign_file_changes_nothing(tmp_path: Path, content: str 
 
 def test_key_labels() -> None:
     assert [key_label(k) for k in ("+", "shift+left", "space", "up")] == ["+", "S-←", "space", "↑"]
+
+
+@pytest.mark.parametrize(
+    ("screen", "wanted"),
+    [
+        ("registry", {"A": "add", "s": "start", "space": "select", "a": "A", "b": "B", "c": "compare"}),
+        ("jobs", {"s": "start", "p": "pause", "K": "stop", "R": "retry", "t": "follow"}),
+        ("map", {"v": "method", "+": "zoom", "t": "follow", "a": "A", "b": "B"}),
+        ("diffusion", {"w": "window", "u": "noise", "W": "weights"}),
+        ("matrix", {"o": "order", "space": "select", "c": "compare"}),
+        ("compare", {"o": "order", "T": "tokens", "a": "A", "b": "B"}),
+        ("layers", {"v": "method", "space": "select"}),
+    ],
+)
+async def test_the_key_line_of_80_columns_begins_with_what_the_screen_is_for(
+    make_app: Callable[..., KltuiApp], screen: str, wanted: dict[str, str]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press(str(SCREENS.index(screen) + 1))
+        line = lines_of(app)[-1]
+        for key, label in {**wanted, "?": "help", "q": "quit"}.items():
+            assert f" {key} {label} " in line, (key, line)
+
+
+def test_every_help_fits_its_box_at_80_columns() -> None:
+    assert [a.help for a in ACTIONS if len(a.help) > 53] == []

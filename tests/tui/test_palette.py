@@ -60,7 +60,9 @@ def test_series_are_told_apart(palette: Palette, vision: str) -> None:
 def test_text_is_readable_on_its_grounds(palette: Palette) -> None:
     for ground in (palette.ground, palette.raised, palette.cursor):
         assert contrast(palette.text, ground) >= 4.5, ground
-    assert contrast(palette.muted, palette.ground) >= 4.5
+    assert contrast(palette.muted, palette.ground) >= 6.0
+    assert contrast(palette.faint, palette.ground) >= 4.0, "tick labels are data"
+    assert contrast(palette.faint, palette.raised) >= 3.0
     for ink in (palette.accent, palette.good, palette.warning, palette.bad, *palette.series):
         assert contrast(ink, palette.ground) >= 3.0, ink
 

@@ -12,11 +12,12 @@ from rich.style import Style
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
-from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.canvas import Span, TextPane
+from kltui.tui.figures import with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import mean_of, with_error
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.map import mean_of
+from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import difference, heat, ink_on
 
 if TYPE_CHECKING:
@@ -27,18 +28,19 @@ if TYPE_CHECKING:
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
 WORST_NATS = 10.0
+COLUMNS = (
+    Column("text", 6, right=True),
+    Column("share", 6, right=True),
+    Column("A − B", 8, right=True),
+    Column("", 20, share=1, rank=1),
+)
+DOMAIN = Column("domain", 10, rank=2)
 
 
 class TextTable(Table):
     """The corpus by how much each text drives the KL between A and B."""
 
-    columns = (
-        Column("text", 6, right=True),
-        Column("share", 6, right=True),
-        Column("A − B", 8, right=True),
-        Column("domain", 10, rank=2),
-        Column("", 20, share=1, rank=1),
-    )
+    columns: tuple[Column, ...] = COLUMNS
 
     def __init__(self) -> None:
         super().__init__(id="text-table")
@@ -54,6 +56,12 @@ class TextTable(Table):
         """What the order means."""
         return f"Texts {SAID[self.order_name]}"
 
+    def show_domains(self, domains: Sequence[str]) -> None:
+        """Takes the texts' domains; without any there is no column of them."""
+        self.domains = domains
+        self.columns = (*COLUMNS[:-1], DOMAIN, COLUMNS[-1]) if any(domains) else COLUMNS
+        self._widths_for = -1
+
     def header_right(self) -> list[Span]:
         """What the differences are relative to."""
         return [("A − B in nats, less its mean", self.look("faint"))] if self.order else []
@@ -63,9 +71,7 @@ class TextTable(Table):
 
     def _empty_line(self, y: int) -> list[Span]:
         text = self.note or "Mark two checkpoints with a and b on any screen; they are compared here."
-        lines = welcome(self.kl) or [("muted", part) for part in wrapped(text, max(10, self.body_width - 4))]
-        ink, shown = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + shown, self.look(ink))]
+        return empty_line(self, y, ("muted", text))
 
     def cells(self, index: int) -> Sequence[Cell]:
         text = self.order[index]
@@ -73,13 +79,15 @@ class TextTable(Table):
         total, part = self.drivers.kl.value, float(self.drivers.bits_per_byte[text])
         by = float(self.drivers.difference[text])
         snippet = self.texts[text][:200] if text < len(self.texts) else ""
-        return [
+        cells = [
             Cell(str(text), "muted"),
             Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
-            Cell(f"{by:+.2f}", "accent" if by > 0 else "warning"),
-            Cell(self.domains[text] if text < len(self.domains) else "", "muted"),
+            Cell(f"{by:+.2f}", "warning" if by > 0 else "accent"),
             Cell(" ".join(snippet.split()), "faint"),
         ]
+        if DOMAIN in self.columns:
+            cells.insert(-1, Cell(self.domains[text] if text < len(self.domains) else "", "muted"))
+        return cells
 
     def moved(self) -> None:
         """The text itself follows."""
@@ -112,6 +120,7 @@ class CompareView(View):
         self._asked: tuple[object, ...] = ()
         self.found: Map | None = None
         self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
+        self._read_at = -1
         self.summary = TextPane("A against B", self._summary, id="compare-summary")
         self.texts = TextTable()
         self.reading = TextPane("Text", self._text)
@@ -122,23 +131,30 @@ class CompareView(View):
 
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
-        super().update_data()
         chosen, version = self.kl.selection, self.kl.atlas.version
+        self.summary.styles.height = 7 if chosen.a and chosen.b else 2
+        super().update_data()
         wanted = (version, chosen.a, chosen.b)
         if wanted != self._asked and not self.kl.atlas.is_empty:
             self._asked = wanted
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
+        elif None in self.lines and self._read_at != self.kl.snapshot.generation:
+            self._ask_tokens()  # which a job may have stored by now
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
-        table.drivers, table.order = None, []
+        table.drivers, table.order, table.note = None, [], "computing …" if a and b else ""
         try:
             if a and b:
                 found = self.found = await self.kl.atlas.map()
-                table.texts, table.domains = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
-                domains = table.domains if any(table.domains) else ()
+                table.texts, every = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
+                table.show_domains(every)
+                domains = every if any(every) else ()
                 table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
                 self._put_in_order()
+                if not table.drivers.kl.value > 0:
+                    table.order = []
+                    table.note = f"A and B {'are the same checkpoint' if a == b else 'have equal vectors'}."
         except KltuiError as error:
             table.note = f"{error.message}. {error.hint}"
         table.refresh()
@@ -171,6 +187,8 @@ class CompareView(View):
         from kltui.analysis.scale import locate
 
         kl = found.kl
+        if not kl.value > 0:
+            return [*lines, [(self.texts.note, look("warning"))]]
         place = locate(kl.value)
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
         between = f"published: above {place.below or 'nothing'}, below {place.above or 'nothing'}"
@@ -181,8 +199,10 @@ class CompareView(View):
         a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
         lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])
         if found.domains:
-            top = "  ".join(f"{safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5])
-            lines.append([("domains ", look("muted")), (top, look("text"))])
+            said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
+            while len(said) > 1 and cell_len("domains" + "".join(said)) > width:
+                said.pop()
+            lines.append([("domains", look("muted")), ("".join(said), look("text"))])
         return lines
 
     # -- one text -------------------------------------------------------------------------------
@@ -198,7 +218,11 @@ class CompareView(View):
         self.lines = (None, None)
         self.reading.top = 0
         self.reading.update_data()
+        self._ask_tokens()
+
+    def _ask_tokens(self) -> None:
         index, chosen = self.text_index, self.kl.selection
+        self._read_at = self.kl.snapshot.generation
         if index >= 0:
             self.run_worker(self._read_tokens(index, chosen.a, chosen.b), group="tokens", exclusive=True)
 
@@ -206,10 +230,13 @@ class CompareView(View):
         from kltui.tui.token_lines import read_tokens
 
         text = self.texts.texts[index]
-        self.lines = (
-            await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
-            await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
-        )
+        try:
+            self.lines = (
+                await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
+                await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
+            )
+        except KltuiError as error:
+            self.kl.complain(error)
         self.reading.update_data()
 
     def _text(self, width: int) -> list[list[Span]]:

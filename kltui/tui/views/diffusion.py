@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.style import Style
+
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane
@@ -154,6 +156,22 @@ class ExponentPlot(PlotPane):
         xy = np.array([(e.start, e.c_q) for e in exponents], dtype=np.float64)
         names = [f"{e.run}@{e.start}" for e in exponents]
         self.show(Scene(xy, code_n, segments, self.x_scale), names, keep_window=same)
+
+    def labels(self) -> list[tuple[int, str, Style]]:
+        """Each run's name at its last start."""
+        look = self.look
+        return [(at, safe_text(run, 24), look(look.series(n))) for run, n, at in self._ends()]
+
+    def marks(self) -> list[tuple[int, str, Style]]:
+        """Each run's marker at its last start."""
+        look = self.look
+        return [(at, look.marker(n), look(look.series(n), bold=True)) for _, n, at in self._ends()]
+
+    def _ends(self) -> list[tuple[str, int, int]]:
+        """(run, its number, the point of its last start)."""
+        last = {e.run: i for i, e in enumerate(self.exponents)}
+        number = self.kl.snapshot.run_number
+        return [(run, number.get(run, 0), at) for run, at in last.items()]
 
     def cursor_moved(self) -> None:
         """The start under the cross-hair becomes the shared cursor."""

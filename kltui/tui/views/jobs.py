@@ -17,7 +17,7 @@ from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.gpu import Gpu, read_gpus, said
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
     from kltui.store.rows import JobItemRow, JobRow
@@ -99,9 +99,7 @@ class JobList(Table):
         return len(self.kl.snapshot.jobs)
 
     def _empty_line(self, y: int) -> list[Span]:
-        lines = welcome(self.kl) or [("muted", "No job yet. s starts one, A adds models.")]
-        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + text, self.look(ink))]
+        return empty_line(self, y, ("muted", "No job yet. s starts one, A adds models."))
 
     @property
     def job(self) -> JobRow | None:
@@ -174,7 +172,7 @@ class JobItems(Table):
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")
-        return [(full, look("good")), (rest, look("faint")), (text, look("muted"))]
+        return [(full, look("good")), (rest, look("rule")), (text, look("muted"))]
 
     def cells(self, index: int) -> Sequence[Cell]:
         item = self.rows[index]

@@ -11,11 +11,10 @@ from rich.style import Style
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane
+from kltui.tui.canvas import Span, TextPane, fitted
+from kltui.tui.figures import with_error
 from kltui.tui.plot import PlotPane
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import with_error
-from kltui.tui.views.welcome import welcome
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -49,12 +48,9 @@ class LayersPlot(PlotPane):
 
     def placeholder(self) -> list[tuple[str, str]]:
         """What would fill this screen."""
-        return welcome(self.kl) or [
+        return [
             ("text", self.note or "No lens vectors are stored."),
-            (
-                "muted",
-                'Score with layers = "all" under [scoring]: s in the Registry, then edit the job file.',
-            ),
+            ("muted", "Score with layers: s in the Registry, then e, and all in the line layers."),
         ]
 
     def show_layers(self, found: Map | None, models: list[str]) -> None:
@@ -218,7 +214,7 @@ class LayersView(View):
             lines.append(
                 [
                     (look.marker(i) + " ", look(look.series(i))),
-                    (safe_text(name, max(8, width - 12)), look("text")),
+                    (fitted(name, max(8, width - 13)), look("text")),
                     (f"  {row.layers} layers" if row else "", look("faint")),
                 ]
             )

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.style import Style
 from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane
+from kltui.tui.canvas import Span, TextPane, fitted
+from kltui.tui.figures import briefly, with_error
 from kltui.tui.plot import PlotPane
 from kltui.tui.run_tree import RunTree
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -28,7 +30,6 @@ METHODS = ("tsne", "pca", "mds")
 MOST_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
 REST_SECONDS = 0.15
 FEWEST_FOR_TSNE = 5
-TSNE_SAID = "t-SNE is being computed; PCA meanwhile"
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 
 
@@ -236,17 +237,6 @@ def mean_of(found: Map, row: int) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def with_error(value: float, se: float) -> str:
-    """A KL in bits/byte with its standard error.
-
-    >>> with_error(0.12345, 0.0021)
-    '0.123 ± 0.0021 bits/byte'
-    """
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.3g} ± {se:.2g} bits/byte" if math.isfinite(se) else f"{value:.3g} bits/byte"
-
-
 def _rows_of(found: Map, label: str) -> list[int]:
     return [r for t in found.trajectories() if t.label == label for r in t.rows]
 
@@ -271,7 +261,7 @@ class MapView(View):
         return [
             ColumnOfPanes([self.runs], width=50, least=160),
             ColumnOfPanes([self.plot]),
-            ColumnOfPanes([self.legend], width=38, least=120),
+            ColumnOfPanes([self.legend], width=42, least=120),
         ]
 
     def on_mount(self) -> None:
@@ -356,7 +346,7 @@ class MapView(View):
             method = "pca"
             self.plot.waiting = f"t-SNE from {FEWEST_FOR_TSNE} checkpoints on"
         if method == "tsne" and (self.null_run or not atlas.has_picture("tsne")):
-            self._waiting(TSNE_SAID)
+            self._waiting(f"t-SNE is being computed{self._meanwhile}")
             if self.plot.drawn_method != "tsne":
                 await self._show_pca()
         found, coordinates = await self._picture(method)
@@ -387,7 +377,12 @@ class MapView(View):
 
     def _told(self, share: float) -> None:
         if self.plot.waiting.startswith("t-SNE"):
-            self._waiting(f"t-SNE {100 * share:.0f}%; PCA meanwhile")
+            self._waiting(f"t-SNE {100 * share:.0f}%{self._meanwhile}")
+
+    @property
+    def _meanwhile(self) -> str:
+        """What is shown until t-SNE is there: PCA, or the last t-SNE."""
+        return "; the last one meanwhile" if self.plot.drawn_method == "tsne" else "; PCA meanwhile"
 
     def _waiting(self, text: str) -> None:
         if text != self.plot.waiting:
@@ -432,6 +427,7 @@ class MapView(View):
         look, snapshot = self.look, self.kl.snapshot
         here = snapshot.by_name.get(self.kl.selection.cursor)
         lines: list[list[Span]] = []
+        widest = min(max(8, width - 16), max((cell_len(safe_text(run)) for run in snapshot.runs), default=0))
         for run, rows in snapshot.runs.items():
             number = snapshot.run_number[run]
             hidden = run in self.plot.hidden
@@ -442,8 +438,8 @@ class MapView(View):
                 [
                     (look.glyph("▌", ">") if current else " ", look("accent")),
                     (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
-                    (safe_text(run, max(8, width - 14)), look(ink, bold=current)),
-                    (f"  {len(scored)}" + ("  hidden" if hidden else ""), look("faint")),
+                    (fitted(run, widest), look(ink, bold=current)),
+                    (f" {len(scored):>4}" + ("  hidden" if hidden else ""), look("faint")),
                 ]
             )
         return lines + self._against_null() + self._neighbours(width)
@@ -478,8 +474,8 @@ class MapView(View):
             lines.append(
                 [
                     (f" {look.marker(number)} ", look(look.series(number))),
-                    (f"{kl.value:<9.3g}", look("text")),
-                    (safe_text(other, max(8, width - 13)), look("muted")),
+                    (f"{briefly(kl.value, kl.se):<16} ", look("text")),
+                    (fitted(other, max(8, width - 20)), look("muted")),
                 ]
             )
         return lines

@@ -11,9 +11,9 @@ from textual import events
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.figures import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import with_error
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import HEAT
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
 LABEL = 22
+NARROW, NUMBERED = 2, 8  # cells across one pair: a colour, or its KL in figures as well
 
 
 class HeatMap(Pane):
@@ -86,7 +87,13 @@ class HeatMap(Pane):
     @property
     def view_columns(self) -> int:
         """Matrix columns in view."""
-        return max(1, (self.body_width - LABEL - 1) // 2)
+        return max(1, (self.body_width - LABEL - 1) // self.cell_width)
+
+    @property
+    def cell_width(self) -> int:
+        """Cells across one pair: room for figures where the whole matrix fits so."""
+        fits = len(self.order) * NUMBERED <= self.body_width - LABEL - 1
+        return NUMBERED if fits else NARROW
 
     def _corner(self) -> tuple[int, int]:
         count = len(self.order)
@@ -97,9 +104,7 @@ class HeatMap(Pane):
         """A row of the matrix, or the read-out on the last line."""
         look = self.look
         if self.map is None or self.kl_KK is None or not self.order:
-            lines = welcome(self.kl) or [("muted", self.note or "computing …")]
-            ink, text = lines[y - 1] if 1 <= y <= len(lines) else ("text", "")
-            return [("  " + text, look(ink))]
+            return empty_line(self, y - 1, ("muted", self.note or "computing …"))
         if y >= self.view_rows:
             return self._readout()
         top, left = self._corner()
@@ -122,17 +127,27 @@ class HeatMap(Pane):
         value = float(self.kl_KK[self.order[i], self.order[j]])
         cursor = (i, j) == (self.row, self.column)
         if i == j:
-            return ("[]" if cursor else look.glyph("╲ ", "\\ "), look("text" if cursor else "faint"))
+            return self._filled(look.glyph("╲", "\\"), cursor), look("text" if cursor else "rule")
         if not math.isfinite(value) or value <= 0:
-            return ("??" if cursor else look.glyph("· ", ". "), look("bad"))
+            return self._filled("?" if cursor else look.glyph("·", "."), cursor), look("bad")
         place = self.place(value)
         if not look.color:
-            return ("[]" if cursor else shade(place) * 2, look())
+            return self._filled(self._figure(value) or shade(place) * 2, cursor), look(bold=cursor)
         from kltui.view.palette import heat, ink_on
 
         color = heat(place)
-        mark = "[]" if cursor else self._same_line(i, j)
-        return mark, look(ink_on(color), color, bold=cursor)
+        mark = self._figure(value) or self._same_line(i, j)
+        return self._filled(mark, cursor), look(ink_on(color), color, bold=cursor)
+
+    def _figure(self, value: float) -> str:
+        return f"{value:.2g}" if self.cell_width == NUMBERED else ""
+
+    def _filled(self, text: str, cursor: bool) -> str:
+        """The text in the width of a pair, in brackets under the cursor."""
+        width = self.cell_width
+        if width == NARROW:
+            return "[]" if cursor else text.ljust(width)
+        return f"[{text}]".center(width)[:width] if cursor else text.center(width)
 
     def _same_line(self, i: int, j: int) -> str:
         # A quiet cross-hair: dots along the cursor's row and column lead the eye to both names.
@@ -209,7 +224,7 @@ class HeatMap(Pane):
         top, left = self._corner()
         y, x = event.y - 1, event.x - LABEL - 1 - (2 if self.barred else 0)
         if self.order and 0 <= y < self.view_rows and x >= 0:
-            self._move(top + y - self.row, left + x // 2 - self.column)
+            self._move(top + y - self.row, left + x // self.cell_width - self.column)
 
 
 def shade(place: float) -> str:
@@ -283,12 +298,12 @@ class MatrixView(View):
         lines: list[list[Span]] = [[(safe_text(pair[0], width), look("text", bold=True))], []]
         for k in nearest(self.heat.kl_KK[row], row, 20):
             number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
-            value = float(self.heat.kl_KK[row, k])
+            kl = found.pair_rows(row, int(k))
             lines.append(
                 [
                     (f"{look.marker(number)} ", look(look.series(number))),
-                    (f"{value:<9.3g}", look("text")),
-                    (safe_text(found.names[k], max(8, width - 12)), look("muted")),
+                    (f"{briefly(kl.value, kl.se):<16} ", look("text")),
+                    (fitted(found.names[k], max(8, width - 19)), look("muted")),
                 ]
             )
         return lines

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.figures import briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.welcome import welcome
+from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
+    from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.scale import ScaleRow
 
@@ -26,9 +28,10 @@ class ScaleTable(Table):
         Column("setting", 17),
         Column("published", 9, right=True),
         Column("here", 7, right=True),
+        Column("quartiles", 15, right=True, rank=1),
         Column("pairs", 5, right=True),
         Column("", 16, share=1),
-        Column("why", 24, rank=1),
+        Column("why", 24, rank=2),
     )
 
     def __init__(self) -> None:
@@ -53,18 +56,17 @@ class ScaleTable(Table):
         return len(self.rows)
 
     def _empty_line(self, y: int) -> list[Span]:
-        lines = welcome(self.kl) or [("muted", self.note or "computing …")]
-        ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
-        return [("  " + text, self.look(ink))]
+        return empty_line(self, y, ("muted", self.note or "computing …"))
 
     def cells(self, index: int) -> Sequence[Cell]:
         row = self.rows[index]
         found = row.n > 0
-        width = self.widths()[4]
+        width = self.widths()[5]
         return [
             Cell(row.setting, "text" if found else "muted", bold=found),
             Cell(f"{row.published:g}", "warning"),
             Cell(f"{row.median:.3g}" if found else "", "accent"),
+            Cell(f"{row.q25:.3g} to {row.q75:.3g}" if row.n > 1 else "", "muted"),
             Cell(str(row.n) if found else "", "muted"),
             Cell("", parts=self._strip(row, width)),
             Cell(row.note, "faint"),
@@ -114,11 +116,11 @@ class PairTable(Table):
     """The pairs of one setting, by KL."""
 
     title = "Pairs"
-    columns = (Column("bits/byte", 9, right=True), Column("A", 14, share=1), Column("B", 14, share=1))
+    columns = (Column("bits/byte", 16), Column("A", 14, share=1), Column("B", 14, share=1))
 
     def __init__(self) -> None:
         super().__init__(id="pair-table")
-        self.pairs: list[tuple[float, str, str]] = []
+        self.pairs: list[tuple[KL, str, str]] = []
         self.note = ""
 
     def row_count(self) -> int:
@@ -129,8 +131,8 @@ class PairTable(Table):
         return [("  " + (lines[y] if 0 <= y < len(lines) else ""), self.look("muted"))]
 
     def cells(self, index: int) -> Sequence[Cell]:
-        value, a, b = self.pairs[index]
-        return [Cell(f"{value:.3g}", "accent"), Cell(a), Cell(b)]
+        kl, a, b = self.pairs[index]
+        return [Cell(briefly(kl.value, kl.se), "accent"), Cell(a), Cell(b)]
 
     def moved(self) -> None:
         """The shared cursor follows."""
@@ -196,7 +198,9 @@ class ScaleView(View):
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
         self.pair_table.note = row.note or "no pairs here"
-        self.pair_table.pairs = sorted((self.map.pair(a, b).value, a, b) for a, b in row.pairs)
+        self.pair_table.pairs = sorted(
+            ((self.map.pair(a, b), a, b) for a, b in row.pairs), key=lambda pair: pair[0].value
+        )
         self.pair_table.cursor = self.pair_table.top = 0
         self.pair_table.refresh()
 
@@ -209,13 +213,13 @@ class ScaleView(View):
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))]
         if chosen.a not in self.map.names or chosen.b not in self.map.names:
             return [[("A or B is not scored", look("warning"))]]
-        value = self.map.pair(chosen.a, chosen.b).value
-        found = locate(value, self.table.rows)
+        kl = self.map.pair(chosen.a, chosen.b)
+        found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
             [("A  ", look("accent", bold=True)), (safe_text(chosen.a, width - 3), look("text"))],
             [("B  ", look("accent", bold=True)), (safe_text(chosen.b, width - 3), look("text"))],
             [],
-            [(f"{value:.3g} bits/byte", look("text", bold=True))],
+            [(with_error(kl.value, kl.se), look("text", bold=True))],
             [("above  ", look("muted")), (found.below or "everything", look("text"))],
             [("below  ", look("muted")), (found.above or "nothing", look("text"))],
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kltui.safe import safe_text
+from kltui.tui.canvas import Pane, Span, wrapped
 
 if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
@@ -17,7 +18,7 @@ WANTS = {
     "matrix": "needs two or more scored checkpoints",
     "compare": "needs two checkpoints marked A and B",
     "layers": 'needs a job with layers = "all" under [scoring]',
-    "scale": "needs runs, seeds, sizes or variants to hold against the published medians",
+    "scale": "needs runs, seeds, sizes or variants to hold against the medians",
 }
 
 
@@ -32,7 +33,7 @@ def welcome(app: KltuiApp) -> list[tuple[str, str]]:
         return []
     if snapshot.rows:
         lines = [
-            ("accent", f"{len(snapshot.rows)} checkpoints, none scored yet."),
+            ("accent", f"{len(snapshot.rows)} checkpoint{'s' * (len(snapshot.rows) != 1)}, none scored yet."),
             ("muted", f"{name.capitalize()}: {WANTS[name]}."),
             ("text", ""),
         ]
@@ -40,6 +41,16 @@ def welcome(app: KltuiApp) -> list[tuple[str, str]]:
             return [*lines, ("text", "2   a job is under way: watch it")]
         return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
     return _empty(app, name)
+
+
+def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
+    """Line `y` of what a pane says while it has nothing to show: the welcome, or else (ink, text) lines, wrapped."""
+    width = max(10, pane.body_width - 4)
+    lines = [
+        (ink, part) for ink, text in welcome(pane.kl) or otherwise for part in wrapped(text, width) or [""]
+    ]
+    ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
+    return [("  " + text, pane.look(ink))]
 
 
 def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
@@ -53,14 +64,14 @@ def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
     ]
     if path and not app.read_only:
         lines += [
-            ("text", "A   add checkpoints: a folder, a hub repository, a preset, vectors scored elsewhere"),
+            ("text", "A   add checkpoints: folder, hub repository, preset, released vectors"),
             ("text", "s   start a job file that you have"),
             ("text", "?   all keys"),
             ("text", ""),
         ]
     lines += [
         ("muted", "Or from a shell:"),
-        ("text", "    kltui --demo            pretrain and score a small suite, about 3 minutes"),
+        ("text", "    kltui --demo            pretrain and score a small suite, 3 minutes"),
         ("text", "    kltui --batch job.toml  score the models of a job file"),
         ("text", "    kltui WORKSPACE         open what a job has made"),
     ]
