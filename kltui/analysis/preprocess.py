@@ -72,8 +72,8 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
     at, slack = q * drawn.size, 6.0 * math.sqrt(drawn.size * q * (1.0 - q)) + 2.0
     bottom = drawn[int(at - slack)] if at >= slack else -math.inf
     top = drawn[int(at + slack)] if at + slack < drawn.size else math.inf
-    below, inside, above = _split(v, bottom, top)
-    if below + inside.size + above != v.size:
+    below, inside = _split(v, bottom, top)
+    if np.isnan(inside).any():
         return None
     if not below <= low <= high < below + inside.size:
         below, inside = 0, v
@@ -81,16 +81,16 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
     return float(part[low - below]), float(part[high - below]), position - low
 
 
-def _split(v: Array, bottom: float, top: float) -> tuple[int, Array, int]:
-    """How many values are below `bottom`, those from there to `top`, and how many are above; NaN is none of them."""
-    below, above, inside = 0, 0, []
+def _split(v: Array, bottom: float, top: float) -> tuple[int, Array]:
+    """How many values are below `bottom`, and those that are neither below it nor above `top`: any NaN among them."""
+    below, inside = 0, []
     for start in range(0, v.size, _CACHED):
         part = v[start : start + _CACHED]
-        low, high = part < bottom, part > top
+        low = part < bottom
         below += int(np.count_nonzero(low))
-        above += int(np.count_nonzero(high))
-        inside.append(part[(part >= bottom) & (part <= top)])
-    return below, np.concatenate(inside), above
+        low |= part > top
+        inside.append(part[~low])
+    return below, np.concatenate(inside)
 
 
 def outlier_scores(

@@ -14,6 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from kltui import native, native_cuda
+from kltui.analysis.kl import kl_matrix
+from kltui.analysis.preprocess import pooled_quantile
+from kltui.bench.files import weight_ratios
 from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
 
@@ -64,8 +67,11 @@ def cpu_ratios() -> Iterator[Ratio]:
         yield _attention(dtype)
     yield _kl_rows()
     yield _centring()
+    yield _quantile()
+    yield _kl_matrix()
     yield _standard_errors()
     yield _distances()
+    yield from weight_ratios()
     yield _raster()
 
 
@@ -177,6 +183,33 @@ def _centring() -> Ratio:
     )
 
 
+def _quantile() -> Ratio:
+    x = np.random.default_rng(0).normal(-2300, 300, (1018, 10_000))
+    return measure(
+        "pooled quantile of 1018 x 10000",
+        lambda: pooled_quantile(x, 0.02),
+        _reading(x),
+        ("np.quantile", lambda: np.quantile(x, 0.02)),
+    )
+
+
+def _kl_matrix() -> Ratio:
+    x = np.random.default_rng(0).normal(-2300, 300, (1018, 10_000))
+    text_bytes, other = np.full(10_000, 972.0), x.copy()
+
+    def by_numpy() -> Array:
+        return np.array([np.var(x[k] - x[:32], axis=1) for k in range(8)])
+
+    return measure(
+        "KL matrix 1018 x 10000",
+        lambda: kl_matrix(x, text_bytes),
+        ("bare product of the rows", lambda: x @ other.T),
+        ("numpy loop (1/4,048 of the pairs timed)", by_numpy),
+        rounds=3,
+        share=256 / 1018**2,
+    )
+
+
 def _standard_errors() -> Ratio:
     x = np.random.default_rng(0).normal(-2300, 300, (256, 4000))
 
@@ -187,8 +220,9 @@ def _standard_errors() -> Ratio:
         "KL standard errors 256 x 4000",
         lambda: native.kl_standard_errors(x, np.full(4000, 972.0)),
         ("bare product of the rows", lambda: x @ x.T),
-        ("numpy loop over 1/32 of the pairs", by_numpy),
+        ("numpy loop (1/64 of the pairs timed)", by_numpy),
         rounds=3,
+        share=1 / 64,
     )
 
 
@@ -204,8 +238,9 @@ def _distances() -> Ratio:
         "weight distances, 24 of 8 MB, 10",
         lambda: native.banded_sqdist(path, ["F32"] * len(path), 10),
         _reading(*path),
-        ("numpy, 25 of 195 pairs", pairwise),
+        ("numpy (25 of 185 pairs timed)", pairwise),
         rounds=4,
+        share=25 / 185,
     )
 
 

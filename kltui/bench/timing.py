@@ -29,28 +29,38 @@ def measure(
     reference: Way,
     rounds: int = 7,
     synchronise: Callable[[], None] | None = None,
+    share: float = 1.0,
+    before: Callable[[], None] | None = None,
 ) -> Ratio:
-    """The ratios of `ours` to its floor and of the reference to `ours`; the first round only warms up."""
+    """The ratios of `ours` to its floor and of the reference to `ours`; the first round only warms up.
+
+    `share` is the part of the reference's work that its way does; `before` runs, untimed, ahead of every way.
+    """
     ways = {"ours": ours, "floor": floor[1], "reference": reference[1]}
-    seconds = paired_seconds(ways, rounds + 1, synchronise)
+    seconds = paired_seconds(ways, rounds + 1, synchronise, before)
     mine = seconds["ours"][1:]
     return Ratio(
         operation,
         statistics.median(mine),
         statistics.median(a / b for a, b in zip(mine, seconds["floor"][1:], strict=True)),
-        statistics.median(b / a for a, b in zip(mine, seconds["reference"][1:], strict=True)),
+        statistics.median(b / a for a, b in zip(mine, seconds["reference"][1:], strict=True)) / share,
         floor[0],
         reference[0],
     )
 
 
 def paired_seconds(
-    ways: Mapping[str, Callable[[], object]], rounds: int, synchronise: Callable[[], None] | None
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    synchronise: Callable[[], None] | None,
+    before: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every way in every round, one after the other within a round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            if before:
+                before()
             if synchronise:
                 synchronise()
             start = time.perf_counter()

@@ -1,0 +1,96 @@
+"""Weight distances from safetensors files beside reading the files once, with the system's cache full and empty."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from kltui import native
+from kltui.analysis.weights import banded_distances
+from kltui.bench.timing import Ratio, measure
+from kltui.registry.tensors import open_tensors
+
+CHECKPOINTS, BAND = 24, 10
+LAYERS, WIDTH = 6, 512  # 25 MB a checkpoint
+PAIRS = sum(min(BAND, CHECKPOINTS - 1 - k) for k in range(CHECKPOINTS))
+TIMED_PAIRS = 4
+
+
+def weight_ratios() -> Iterator[Ratio]:
+    """The ratio with the files in memory; and from disk, where the system can be asked to forget them."""
+    with _run_on_disk() as folders:
+        yield measure(
+            f"weight distances from {CHECKPOINTS} files, warm",
+            lambda: _distances(folders),
+            ("read once", lambda: _read_mapped(folders)),
+            (f"each pair loaded ({TIMED_PAIRS} of {PAIRS} timed)", lambda: _by_pairs(folders)),
+            rounds=4,
+            share=TIMED_PAIRS / PAIRS,
+        )
+        if hasattr(os, "posix_fadvise"):
+            yield measure(
+                "the same, cold",
+                lambda: _distances(folders),
+                ("read once", lambda: _read_mapped(folders)),
+                (f"each pair loaded ({TIMED_PAIRS} of {PAIRS} timed)", lambda: _by_pairs(folders)),
+                rounds=4,
+                share=TIMED_PAIRS / PAIRS,
+                before=lambda: _forget(folders),
+            )
+
+
+@contextmanager
+def _run_on_disk() -> Iterator[list[Path]]:
+    """Folders of a run's checkpoints, whose weights walk at random; gone afterwards."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(0)
+    shapes = {f"layers.{i}.{n}": (WIDTH, WIDTH * k) for i in range(LAYERS) for n, k in (("a", 1), ("b", 3))}
+    weights = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    with tempfile.TemporaryDirectory(prefix="kltui-bench-") as top:
+        folders = [Path(top) / f"step{k}" for k in range(CHECKPOINTS)]
+        for folder in folders:
+            folder.mkdir()
+            save_file(weights, folder / "model.safetensors")
+            weights = {
+                n: w + np.float32(0.01) * rng.standard_normal(w.shape, dtype=np.float32)
+                for n, w in weights.items()
+            }
+        os.sync()  # what is not on the disk yet cannot be forgotten
+        yield folders
+
+
+def _distances(folders: Sequence[Path]) -> object:
+    return banded_distances([open_tensors(folder) for folder in folders], BAND)
+
+
+def _read_mapped(folders: Sequence[Path]) -> list[int]:
+    """Every word of the files' tensors, read as the distances read them: through maps of the files."""
+    return [native.read_once(np.asarray(t.data)) for folder in folders for t in open_tensors(folder).values()]
+
+
+def _by_pairs(folders: Sequence[Path]) -> list[float]:
+    """Squared distances of the first pairs, both models of each loaded, as a script would do it."""
+    from safetensors.torch import load_file
+
+    found = []
+    for first, second in pairwise(folders[: TIMED_PAIRS + 1]):
+        a, b = (load_file(folder / "model.safetensors") for folder in (first, second))
+        found.append(sum(float(((a[n].double() - b[n].double()) ** 2).sum()) for n in a))
+    return found
+
+
+def _forget(folders: Sequence[Path]) -> None:
+    """Asks the system to drop its copies of the files."""
+    for folder in folders:
+        descriptor = os.open(folder / "model.safetensors", os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
