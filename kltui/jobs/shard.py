@@ -118,9 +118,7 @@ def _collected(plan: Plan) -> set[str]:
     return {_file_name(plan, Ready(index, Path(), weights)) for index, weights in _held(plan).items()}
 
 
-def _held(
-    plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True
-) -> dict[int, str]:
+def _held(plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
     """{index: weights} of what the workspace's store holds of a plan, as `Keeper.held`; nothing where it cannot be read."""
     try:
         store = Store.read(plan.workspace)
