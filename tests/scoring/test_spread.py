@@ -182,12 +182,37 @@ def test_quantised_weights_cannot_lie_on_disk(tmp_path, monkeypatch):
     assert "fewer bits" in caught.value.hint
 
 
-def test_a_model_too_large_for_its_device_names_the_way_out(tmp_path, monkeypatch):
+@needs_accelerate
+@pytest.mark.parametrize("device_map", ["none", "auto"])
+def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(
+    tmp_path, monkeypatch, device_map
+):
     folder = write_model(tmp_path / "m", "llama")
-    monkeypatch.setattr(torch.nn.Module, "to", _raising(torch.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(KltuiError, match="does not fit in memory") as caught:
-        score(folder)
-    assert "device_map" in caught.value.hint
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.AutoModelForCausalLM.from_pretrained", _raising(error))
+        with pytest.raises(KltuiError, match="does not fit in memory") as loading_it:
+            score(folder, device_map=device_map)
+    monkeypatch.setattr("kltui.scoring.engine.Engine.__call__", _raising(error))
+    with pytest.raises(KltuiError, match="one text alone does not fit") as scoring_it:
+        score(folder, device_map=device_map)
+    for caught in (loading_it, scoring_it):
+        advised = 'device_map = "auto" in [engine]' in caught.value.hint
+        assert advised == (device_map == "none") and "smaller dtype" in caught.value.hint
+
+
+@needs_accelerate
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_model_that_no_gpu_has_room_for_stays_in_memory(tmp_path, memory, dtype):
+    folder, gpu = write_model(tmp_path / "m", "llama"), torch.device("cuda")
+    memory(10**9)
+    layout = spread.Spread("auto", tmp_path)
+    loaded = loading.load_model(folder, loading.load_config(folder), dtype, "none", gpu, False, layout)
+    assert {p.device.type for p in loaded.model.parameters()} == {"cpu"}
+    assert spread.engine_device(loaded.model, gpu).type == "cpu"
+    computed = torch.bfloat16 if dtype == "bfloat16" else torch.float32  # CPUs never compute in fp16
+    assert {p.dtype for p in loaded.model.parameters()} == {loaded.dtype} == {computed}
+    assert "scored on the CPU" in " ".join(loaded.notes)
 
 
 def _raising(error):
