@@ -8,7 +8,7 @@ import torch
 from tiny_models import FAMILIES, TEXTS, build_model, write_model, write_run
 
 from kltui.errors import KltuiError
-from kltui.scoring import loading, packing, refill, spread
+from kltui.scoring import loading, refill, spread
 from kltui.scoring.pair import exact_kl
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
@@ -74,18 +74,22 @@ def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, fam
     assert any("spread over" in note and "disk" in note for note in spread_out.notes)
 
 
+# Nats a text and a token. CPUs compute float16 in float32. In bfloat16 what lies on disk is rounded once more: a head's
+# logits, which are otherwise not kept, and what an activation reads that is otherwise part of a packed layer's product.
+CLOSE = {"float32": (1e-5, 1e-5), "float16": (1e-5, 1e-5), "bfloat16": (0.05, 0.02)}
+
+
 @needs_accelerate
 @pytest.mark.parametrize("device_map", ["balanced", "sequential"])
-def test_every_layout_and_dtype(tmp_path, memory, monkeypatch, device_map):
-    # packed layers fuse their activation, which bfloat16 shows; what lies on disk is never packed
-    monkeypatch.setattr(packing, "pack", lambda *_: False)
-    folder = write_model(tmp_path / "m", "llama_tied")
-    memory(0.4 * size_of("llama_tied"))
-    for dtype in ("float32", "bfloat16", "float16"):
-        error = max(
-            differences(score(folder, dtype=dtype), score(folder, dtype=dtype, device_map=device_map))
-        )
-        assert error < 1e-5
+@pytest.mark.parametrize("family", ["gpt_neox", "llama_tied"])
+def test_every_layout_and_dtype(tmp_path, memory, loads, family, device_map):
+    folder = write_model(tmp_path / "m", family)
+    memory(0.4 * size_of(family))
+    for dtype, (text, token) in CLOSE.items():
+        whole, apart = score(folder, dtype=dtype), score(folder, dtype=dtype, device_map=device_map)
+        of_text, of_token = differences(whole, apart)
+        assert spread.is_offloaded(loads[-1]) and of_text <= text and of_token <= token
+        assert apart.key == whole.key
 
 
 @needs_accelerate
