@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -45,6 +46,27 @@ def as_called_here(checkpoints: Sequence[Checkpoint], store: Store) -> list[Chec
     own = {c.name for c in called}
     renamed = {name: row.name for name, row in now.items() if name not in own}
     return [replace(c, parent=renamed_parents(c.parent, renamed)) for c in called]
+
+
+def renamed_runs(now: Mapping[str, CheckpointRow], rows: Sequence[CheckpointRow]) -> dict[str, str]:
+    """{run of before: its run} among `rows`, by `given_names`, of runs renamed whole, neither joined to another nor parted."""
+    members: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        members[row.checkpoint.run].add(row.id)
+    before: dict[str, list[CheckpointRow]] = defaultdict(list)
+    for name, row in now.items():
+        before[_run_of(name, row.checkpoint)].append(row)
+    return {
+        run: here[0].checkpoint.run
+        for run, here in before.items()
+        if run not in members and {row.id for row in here} == members[here[0].checkpoint.run]
+    }
+
+
+def _run_of(name: str, checkpoint: Checkpoint) -> str:
+    """The run in a name that this checkpoint had."""
+    run, at, step = name.removesuffix(f"+{checkpoint.quantization}").rpartition("@")
+    return run if at and step.isdecimal() else run + at + step
 
 
 def renamed_parents(parents: str, renamed: Mapping[str, str]) -> str:
