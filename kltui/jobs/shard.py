@@ -130,6 +130,11 @@ def _held(plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool =
         store.close()
 
 
+def _oldest_first(inbox: Path) -> list[Path]:
+    """The inbox's files, those of a checkpoint's present weights after those of the weights it had before."""
+    return sorted(inbox.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
 def _abouts(inbox: Path) -> Iterator[dict[str, Any]]:
     """What the files in the inbox tell of themselves, unchecked and without their numbers."""
     from safetensors import SafetensorError, safe_open
@@ -244,7 +249,7 @@ class _Collection:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         self._keeper.register(log)
         taken = damaged = strangers = 0
-        for path in sorted((self._plan.workspace / INBOX).glob("*.safetensors")):
+        for path in _oldest_first(self._plan.workspace / INBOX):
             try:
                 parcel = unpack(path)
             except KltuiError as error:
