@@ -16,6 +16,7 @@ from kltui.jobs.names import given_names, renamed_parents, renamed_runs
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import CheckpointRow, Store
 
+_IMPORT = "import:"
 UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
 
 
@@ -23,7 +24,7 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     """How many vectors of `paths` are now in `workspace`, all stored in one transaction.
 
     The texts come from one of the paths, or are those the workspace holds already. Raises UsageError when there are
-    none, or when their number does not fit the vectors.
+    none, when their number does not fit the vectors, or when a vector has the name of a checkpoint scored here.
     """
     found = read_all(paths)
     for note in found.notes:
@@ -39,6 +40,7 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
             if found.vectors or found.corpus is not None:
                 corpus_id = _corpus(store, found)
                 called = _as_called_here(found, paths[0], now)
+                _check_free(store, [checkpoint for _, checkpoint in called])
                 for vector, (imported, checkpoint) in zip(found.vectors, called, strict=True):
                     _put(store, corpus_id, vector, imported, checkpoint)
             distances = _put_distances(store, found, now)
@@ -95,6 +97,17 @@ def _as_called_here(
     renamed = {name: row.name for name, row in now.items() if name not in own}
     called = [replace(c, parent=renamed_parents(c.parent, renamed)) for c in called]
     return list(zip(imported, called, strict=True))
+
+
+def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError where vectors would take the place of a checkpoint that was scored here."""
+    scored = {r.name for r in store.checkpoints.all() if r.weights and not r.weights.startswith(_IMPORT)}
+    taken = [c.name for c in checkpoints if c.name in scored]
+    if taken:
+        raise UsageError(
+            f"{len(taken)} of the vectors have the name of a checkpoint that was scored here, such as {taken[0]}",
+            "Give that one another run first (E in the Registry), or import into another workspace.",
+        )
 
 
 def _checkpoint(vector: ImportedVector, origin: Path) -> Checkpoint:
@@ -157,4 +170,4 @@ def _put_distances(store: Store, found: Imported, now: Mapping[str, CheckpointRo
 
 def _weights(name: str) -> str:
     """Stands for weights that are not here; the same name means the same model again."""
-    return f"import:{name}"
+    return f"{_IMPORT}{name}"

@@ -19,6 +19,7 @@ from kltui.errors import StoreError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.plan import make_plan
 from kltui.jobs.shard import InboxKeeper
+from kltui.jobs.signals import Signals
 from kltui.store import JobRow, side_tables
 
 # A batch that sends itself a signal when its keeper is at the method named.
@@ -81,6 +82,15 @@ def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
     assert "0 scored, 3 left: run the job again to go on" in ended.stderr
     assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
+
+
+def test_ctrl_c_twice_stops_at_once_whatever_came_between() -> None:
+    with Signals() as signals:
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            signal.raise_signal(number)
+        assert signals.finish_current and not signals.stop_now
+        signal.raise_signal(signal.SIGINT)
+        assert signals.stop_now and signals.received == signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -11,8 +11,11 @@ import pytest
 from command import Cli
 
 import kltui
+from kltui.errors import UsageError
 from kltui.jobs.lineage import edit_lineage
 from kltui.jobs.take_in import take_in
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.store import Store
 
 RNG = np.random.default_rng(3)
 
@@ -61,8 +64,6 @@ def test_a_hostile_pickle_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
-    from kltui.errors import UsageError
-
     release(tmp_path)
     samples = tmp_path / "their__model" / "samples_x.jsonl"
     samples.parent.mkdir()
@@ -124,3 +125,23 @@ def test_scores_of_a_run_that_was_parted_stay_where_they_were_given(tmp_path: Pa
     scores = tmp_path / "scores.csv"
     scores.write_text("name,arc\nrun,40\n")
     assert "no checkpoint or run here, such as run" in quietly(scores, workspace=ws)[-1]
+
+
+def test_what_was_scored_here_is_not_replaced_by_an_import_of_its_name(tmp_path: Path) -> None:
+    ws, texts = tmp_path / "ws", tmp_path / "texts.json"
+    texts.write_text(json.dumps([f"text {i}" for i in range(5)]))
+    store = Store.write(ws)
+    with store.atomic():
+        for name, weights in (("mine", "w"), ("planned", "")):
+            row = store.checkpoints.upsert(Checkpoint(name, LocalSource(tmp_path / name)))
+            store.checkpoints.set_weights(row, weights)
+    store.close()
+    with pytest.raises(UsageError, match="scored here, such as mine") as caught:
+        quietly(npz(tmp_path / "vectors.npz", "mine", "planned"), texts, workspace=ws)
+    assert "another run" in caught.value.hint
+    edit_lineage(ws, ["mine"], {"run": "own"})
+    quietly(tmp_path / "vectors.npz", texts, workspace=ws)
+    with kltui.open(ws) as opened:
+        rows = {r.name: (r.weights, r.checkpoint.source) for r in opened.checkpoints()}
+    assert rows["own"] == ("w", LocalSource(tmp_path / "mine"))
+    assert rows["mine"][0] == "import:mine" and rows["planned"][0] == "import:planned"
