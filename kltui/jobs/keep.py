@@ -12,6 +12,7 @@ import numpy as np
 from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
+from kltui.registry.checkpoint import Checkpoint
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.side_tables import side_paths
@@ -46,6 +47,7 @@ class Keeper:
         self._settings = settings_key(plan.settings)
         self._job = self._corpus = 0
         self._ids: list[int] = []
+        self._called: list[Checkpoint] = []
         self._renamed: set[int] = set()
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
@@ -56,7 +58,7 @@ class Keeper:
         """Writes the corpus, the checkpoints and the job, and marks it as running; words on names that differ."""
         with self._store.atomic():
             self._corpus = self._store.corpora.add(self._plan.corpus, self._plan.job.corpus.source)
-            called = as_called_here(self._plan.checkpoints, self._store)
+            self._called = called = as_called_here(self._plan.checkpoints, self._store)
             self._ids = [self._store.checkpoints.upsert(c) for c in called]
             job = self._plan.job
             self._job = self._store.jobs.register(job.digest(), job.to_toml(), self._ids, log)
@@ -79,8 +81,17 @@ class Keeper:
             with self._store.atomic():
                 self._ids[index] = self._store.checkpoints.upsert(self._plan.checkpoints[index])
                 self._store.jobs.item_moved(self._job, before, self._ids[index])
+                self._redo_parents()
         self._renamed.discard(index)
         return self._ids[index]
+
+    def _redo_parents(self) -> None:
+        """Gives the job's checkpoints their parents anew, now that a name among these stands for another."""
+        called = as_called_here(self._plan.checkpoints, self._store)
+        for before, now in zip(self._called, called, strict=True):
+            if now.parent != before.parent and now.name == before.name:
+                self._store.checkpoints.upsert(now)
+        self._called = called
 
     def keeps(self, ready: Ready) -> bool:
         """Whether every vector asked of this checkpoint is stored; if so its item is marked done."""

@@ -22,32 +22,40 @@ _LARGEST = 2**63
 def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, str]) -> int:
     """How many of the checkpoints called `names` have got `changes` ({field: text}, "" empties), in one transaction.
 
-    Raises UsageError for a value that cannot be meant, StoreError while another process writes the workspace or
-    where a name is taken.
+    Raises UsageError for a value that cannot be meant, StoreError while another process writes the workspace, where
+    a name is taken, or where one is not there.
     """
     values = parse_changes(changes, len(names))
     store = Store.write(workspace)
     try:
         by_name = {row.name: row for row in store.checkpoints.all()}
+        edited = {store.checkpoints.id_of(name): by_name[name].checkpoint for name in names}
         lineage = {name: (row.checkpoint, row.checkpoint) for name, row in by_name.items()}
-        renamed: dict[str, str] = {}
+        lineage |= _changed(list(edited.values()), values)
         with store.atomic():
-            for name in names:
-                row = by_name[name]
-                old = row.checkpoint
-                new = replace(old, parent=renamed.get(old.parent, old.parent))
-                new = replace(new, **values)
-                store.checkpoints.relabel(row.id, new)
-                if new.name != name:
-                    names_given.remember(store, name, row.id)
-                renamed[name] = new.name
-                lineage[name] = (old, new)
+            for id_, old in edited.items():
+                new = lineage[old.name][1]
+                store.checkpoints.relabel(id_, new)
+                if new.name != old.name:
+                    names_given.remember(store, old.name, id_)
             for before, now in _renamed_runs(list(lineage.values())).items():
                 store.benchmark_scores.follow(before, now)
             saved_maps.follow(store, lineage)
     finally:
         store.close()
     return len(names)
+
+
+def _changed(
+    checkpoints: Sequence[Checkpoint], values: Mapping[str, Any]
+) -> dict[str, tuple[Checkpoint, Checkpoint]]:
+    """{name: (as it was, as it is)} of checkpoints that get `values`; parents among them by their new names."""
+    pairs = [(old, replace(old, **values)) for old in checkpoints]
+    renamed = {old.name: new.name for old, new in pairs if old.name != new.name}
+    return {
+        old.name: (old, replace(new, parent=names_given.renamed_parents(new.parent, renamed)))
+        for old, new in pairs
+    }
 
 
 def _renamed_runs(pairs: Sequence[tuple[Checkpoint, Checkpoint]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,40 +17,69 @@ def remember(store: Store, before: str, checkpoint_id: int) -> None:
     store.records.put(KIND, before, {"checkpoint": checkpoint_id})
 
 
+def given_names(store: Store) -> dict[str, CheckpointRow]:
+    """{name of before: the checkpoint that had it}, of all names given up by hand that nothing else has now."""
+    given = store.records.all(KIND)
+    if not given:
+        return {}
+    rows = {row.id: row for row in store.checkpoints.all()}
+    in_use = {row.name for row in rows.values()}
+    return {name: rows[id_] for name, r in given.items() if name not in in_use and (id_ := _id(r)) in rows}
+
+
 def as_called_here(checkpoints: Sequence[Checkpoint], store: Store) -> list[Checkpoint]:
     """The checkpoints of a job in order, those that were given another run or step by hand with these, parents too.
 
     One is the same as before where its source and variant are; a name that is in use, or that the job itself gives to
     another checkpoint, is left to that.
     """
-    given = store.records.all(KIND)
-    if not given:
-        return list(checkpoints)
-    rows = {row.id: row for row in store.checkpoints.all()}
-    in_use = {row.name for row in rows.values()}
-    now = {name: rows[id_] for name, r in given.items() if name not in in_use and (id_ := _id(r)) in rows}
+    now = given_names(store)
     asked = {c.name for c in checkpoints}
     taken: set[int] = set()
     called = []
     for checkpoint in checkpoints:
+        called.append(checkpoint)
         row = now.get(checkpoint.name)
-        called.append(_with_parents(checkpoint, now))
         if row and row.name not in asked and row.id not in taken and _is_same(row, checkpoint):
             taken.add(row.id)
-            called[-1] = replace(called[-1], run=row.checkpoint.run, step=row.checkpoint.step)
-    return called
+            called[-1] = replace(checkpoint, run=row.checkpoint.run, step=row.checkpoint.step)
+    own = {c.name for c in called}
+    renamed = {name: row.name for name, row in now.items() if name not in own}
+    return [replace(c, parent=renamed_parents(c.parent, renamed)) for c in called]
+
+
+def renamed_runs(now: Mapping[str, CheckpointRow], rows: Sequence[CheckpointRow]) -> dict[str, str]:
+    """{run of before: its run} among `rows`, by `given_names`, of runs renamed whole, neither joined to another nor parted."""
+    members: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        members[row.checkpoint.run].add(row.id)
+    before: dict[str, list[CheckpointRow]] = defaultdict(list)
+    for name, row in now.items():
+        before[_run_of(name, row.checkpoint)].append(row)
+    return {
+        run: here[0].checkpoint.run
+        for run, here in before.items()
+        if run not in members and {row.id for row in here} == members[here[0].checkpoint.run]
+    }
+
+
+def _run_of(name: str, checkpoint: Checkpoint) -> str:
+    """The run in a name that this checkpoint had."""
+    run, at, step = name.removesuffix(f"+{checkpoint.quantization}").rpartition("@")
+    return run if at and step.isdecimal() else run + at + step
+
+
+def renamed_parents(parents: str, renamed: Mapping[str, str]) -> str:
+    """The parents of a checkpoint, joined by commas where there are several, with those in `renamed` by new names."""
+    names = [p.strip() for p in parents.split(",")]
+    if renamed.keys().isdisjoint(names):
+        return parents
+    return ",".join(renamed.get(name, name) for name in names)
 
 
 def _id(record: Mapping[str, object]) -> int:
     found = record.get("checkpoint")
     return found if isinstance(found, int) else -1
-
-
-def _with_parents(checkpoint: Checkpoint, now: Mapping[str, CheckpointRow]) -> Checkpoint:
-    parents = [p.strip() for p in checkpoint.parent.split(",")]
-    if not now.keys() & set(parents):
-        return checkpoint
-    return replace(checkpoint, parent=",".join(now[p].name if p in now else p for p in parents))
 
 
 def _is_same(row: CheckpointRow, asked: Checkpoint) -> bool:

@@ -40,6 +40,7 @@ START_S = 0.5  # how long to wait for actors where no other work is under way
 SAY_WAITING_AFTER_S = 30.0
 HEAD_EVERY_S = 2.0  # how often to see whether the head of the cluster is there
 HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when its head is away for a minute
+FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
 LEAVE_S = 15.0
 MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,12 +65,21 @@ class _Aside(io.TextIOBase):
 
 @dataclass(eq=False)
 class _Slot:
-    """One actor and what is waited for from it: its start, a task's stream of messages, or nothing."""
+    """One actor and what is waited for from it: its start, a task's stream of messages, or nothing.
+
+    `coming` is the reference to a message that the stream has given and that is not here yet.
+    """
 
     actor: Any
     awaited: Any
     task: Task | None = None
     host: str = ""
+    coming: Any = None
+
+    @property
+    def pending(self) -> Any:
+        """What Ray is to be asked for next."""
+        return self.awaited if self.coming is None else self.coming
 
 
 class _Head:
@@ -149,7 +159,7 @@ class RayExecutor:
             # Until it is back, every word with Ray may take for ever.
             time.sleep(START_S)
             return []
-        awaited = {s.awaited: s for s in self._slots if s.awaited is not None}
+        awaited = {s.pending: s for s in self._slots if s.pending is not None}
         if not awaited:
             return []
         ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=timeout_s)
@@ -183,11 +193,16 @@ class RayExecutor:
         if slot.task is None:
             return self._started(slot)
         try:
-            message: Message = self._ray.get(next(slot.awaited), timeout=HEAD_LOST_S)
+            if slot.coming is None:
+                slot.coming = next(slot.awaited)
+            message: Message = self._ray.get(slot.coming, timeout=FETCH_S)
+        except self._ray.exceptions.GetTimeoutError:
+            return []  # a slow line: it is asked for again
         except (self._ray.exceptions.RayError, StopIteration) as error:
             if self._head.is_silent(at_once=True):
                 return []
             message = _death(slot, error, self._ray.exceptions.OutOfMemoryError)
+        slot.coming = None
         if isinstance(message, Died):
             self._replace(slot)
         elif isinstance(message, Scored | Failed):
@@ -196,7 +211,9 @@ class RayExecutor:
 
     def _started(self, slot: _Slot) -> list[Message]:
         try:
-            slot.host, slot.awaited = self._ray.get(slot.awaited), None
+            slot.host, slot.awaited = self._ray.get(slot.awaited, timeout=FETCH_S), None
+        except self._ray.exceptions.GetTimeoutError:
+            return []
         except self._ray.exceptions.RayError as error:
             if self._head.is_silent(at_once=True):
                 return []

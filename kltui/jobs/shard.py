@@ -93,7 +93,8 @@ class InboxKeeper:
             for about in _abouts(self._inbox)
             if about.get("request") == _request(self._plan)
         }
-        taken = _held(self._plan)
+        # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
+        taken = _held(self._plan, indices, by_hash=False)
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
 
     def finish(self, status: str, message: str) -> None: ...
@@ -117,16 +118,21 @@ def _collected(plan: Plan) -> set[str]:
     return {_file_name(plan, Ready(index, Path(), weights)) for index, weights in _held(plan).items()}
 
 
-def _held(plan: Plan) -> dict[int, str]:
-    """{index: weights} of what the workspace's store holds of a plan; nothing where it cannot be read."""
+def _held(plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
+    """{index: weights} of what the workspace's store holds of a plan, as `Keeper.held`; nothing where it cannot be read."""
     try:
         store = Store.read(plan.workspace)
     except StoreError:
         return {}
     try:
-        return Keeper(plan, store).held()
+        return Keeper(plan, store).held(indices, by_hash=by_hash)
     finally:
         store.close()
+
+
+def _oldest_first(inbox: Path) -> list[Path]:
+    """The inbox's files, those of a checkpoint's present weights after those of the weights it had before."""
+    return sorted(inbox.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
 def _abouts(inbox: Path) -> Iterator[dict[str, Any]]:
@@ -243,7 +249,7 @@ class _Collection:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         self._keeper.register(log)
         taken = damaged = strangers = 0
-        for path in sorted((self._plan.workspace / INBOX).glob("*.safetensors")):
+        for path in _oldest_first(self._plan.workspace / INBOX):
             try:
                 parcel = unpack(path)
             except KltuiError as error:

@@ -20,7 +20,7 @@ class Signals:
         self.finish_current = False
         self.stop_now = False
         self.received = 0
-        self._news = False
+        self._news = self._interrupted = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -42,9 +42,10 @@ class Signals:
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         self._news = True
-        again = self.finish_current and self.received == signal.SIGINT
+        again = number == signal.SIGINT and self._interrupted
+        self._interrupted |= number == signal.SIGINT
         self.received = number
-        if number in (signal.SIGTERM, signal.SIGHUP) or (number == signal.SIGINT and again):
+        if number in (signal.SIGTERM, signal.SIGHUP) or again:
             self.stop_now = True
         else:
             self.finish_current = True

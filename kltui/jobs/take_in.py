@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import numpy as np
 from kltui.errors import UsageError
 from kltui.importers.imported import Imported, ImportedVector
 from kltui.importers.read import read
+from kltui.jobs.names import given_names, renamed_parents, renamed_runs
 from kltui.registry.checkpoint import Checkpoint, LocalSource
-from kltui.store import Store
+from kltui.store import CheckpointRow, Store
 
+_IMPORT = "import:"
 UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
 
 
@@ -21,7 +24,7 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     """How many vectors of `paths` are now in `workspace`, all stored in one transaction.
 
     The texts come from one of the paths, or are those the workspace holds already. Raises UsageError when there are
-    none, or when their number does not fit the vectors.
+    none, when their number does not fit the vectors, or when a vector has the name of a checkpoint scored here.
     """
     found = read_all(paths)
     for note in found.notes:
@@ -33,13 +36,17 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     store = Store.write(workspace)
     try:
         with store.atomic():
+            now = given_names(store)
             if found.vectors or found.corpus is not None:
                 corpus_id = _corpus(store, found)
-                for vector in found.vectors:
-                    _put(store, corpus_id, vector, paths[0])
-            distances = _put_distances(store, found)
-            store.benchmark_scores.put(found.scores)
-            strangers = _unknown(store, found.scores)
+                called = _as_called_here(found, paths[0], now)
+                _check_free(store, [checkpoint for _, checkpoint in called])
+                for vector, (imported, checkpoint) in zip(found.vectors, called, strict=True):
+                    _put(store, corpus_id, vector, imported, checkpoint)
+            distances = _put_distances(store, found, now)
+            scores = _scores(store, found, now)
+            store.benchmark_scores.put(scores)
+            strangers = _unknown(store, scores)
     finally:
         store.close()
     if found.vectors or distances:
@@ -74,13 +81,49 @@ def _corpus(store: Store, found: Imported) -> int:
     return fitting[0].id
 
 
-def _put(store: Store, corpus_id: int, vector: ImportedVector, origin: Path) -> None:
+def _as_called_here(
+    found: Imported, origin: Path, now: Mapping[str, CheckpointRow]
+) -> list[tuple[Checkpoint, Checkpoint]]:
+    """The checkpoint of each vector as the file has it, and as it is called here since names were given by hand."""
+    imported = [_checkpoint(vector, origin) for vector in found.vectors]
+    asked = {c.name for c in imported}
+    called = []
+    for checkpoint in imported:
+        row = now.get(checkpoint.name)
+        if row and row.name not in asked and row.weights == _weights(checkpoint.name):
+            checkpoint = replace(checkpoint, run=row.checkpoint.run, step=row.checkpoint.step)
+        called.append(checkpoint)
+    own = {c.name for c in called}
+    renamed = {name: row.name for name, row in now.items() if name not in own}
+    called = [replace(c, parent=renamed_parents(c.parent, renamed)) for c in called]
+    return list(zip(imported, called, strict=True))
+
+
+def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError where vectors would take the place of a checkpoint that was scored here."""
+    scored = {r.name for r in store.checkpoints.all() if r.weights and not r.weights.startswith(_IMPORT)}
+    taken = [c.name for c in checkpoints if c.name in scored]
+    if taken:
+        raise UsageError(
+            f"{len(taken)} of the vectors have the name of a checkpoint that was scored here, such as {taken[0]}",
+            "Give that one another run first (E in the Registry), or import into another workspace.",
+        )
+
+
+def _checkpoint(vector: ImportedVector, origin: Path) -> Checkpoint:
     p = vector.point
-    checkpoint = Checkpoint(
+    return Checkpoint(
         p.run, LocalSource(origin.resolve()), p.step, p.quantization, p.seed, p.size, p.type, p.parent, p.tags
     )
+
+
+def _put(
+    store: Store, corpus_id: int, vector: ImportedVector, imported: Checkpoint, checkpoint: Checkpoint
+) -> None:
+    assert isinstance(imported.source, LocalSource)
+    p, origin = vector.point, imported.source.path
     cid = store.checkpoints.upsert(checkpoint, kind="import")
-    weights = _weights(checkpoint.name)
+    weights = _weights(imported.name)
     store.checkpoints.set_weights(cid, weights)
     digest = hashlib.sha256(vector.loglik.astype("<f8").tobytes()).hexdigest()
     key = {"weights": weights, "source": vector.source, "values": digest, "file": origin.name}
@@ -99,9 +142,23 @@ def _unknown(store: Store, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in known]
 
 
-def _put_distances(store: Store, found: Imported) -> int:
+def _scores(
+    store: Store, found: Imported, now: Mapping[str, CheckpointRow]
+) -> dict[str, Mapping[str, float]]:
+    """The benchmark scores by what their checkpoints and runs are called here."""
+    rows = store.checkpoints.all()
+    renamed = renamed_runs(now, rows) | {name: row.name for name, row in now.items()}
+    for name in {row.name for row in rows} | {row.checkpoint.run for row in rows}:
+        renamed.pop(name, None)
+    own = {name: scores for name, scores in found.scores.items() if name not in renamed}
+    moved = {renamed[name]: scores for name, scores in found.scores.items() if name in renamed}
+    return {name: {**moved.get(name, {}), **own.get(name, {})} for name in [*own, *moved]}
+
+
+def _put_distances(store: Store, found: Imported, now: Mapping[str, CheckpointRow]) -> int:
     """Stores weight distances between checkpoints that the workspace knows, and returns how many."""
-    known = {row.name: row.weights for row in store.checkpoints.all()}
+    known = {name: row.weights for name, row in now.items()}
+    known |= {row.name: row.weights for row in store.checkpoints.all()}
     pairs = {
         (known[a], known[b]): value
         for (run, step_a, step_b), value in found.weight_sqdist.items()
@@ -113,4 +170,4 @@ def _put_distances(store: Store, found: Imported) -> int:
 
 def _weights(name: str) -> str:
     """Stands for weights that are not here; the same name means the same model again."""
-    return f"import:{name}"
+    return f"{_IMPORT}{name}"

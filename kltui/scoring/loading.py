@@ -162,8 +162,8 @@ def load_model(
         **layout.options(quantization, device),
     }
     try:
-        model, info = _from_pretrained(folder, options)
-        if not quantize.is_quantized(quantization) and not spread.is_spread(model):
+        model, info = _from_pretrained(folder, options, layout)
+        if not quantize.is_quantized(quantization) and layout.device_map == "none":
             _move(model, device, folder)
     except _TooLargeError:
         raise
@@ -175,16 +175,27 @@ def load_model(
             "does it load unquantised? Not every family can be quantised so",
         ) from error
     notes += _check_complete(folder, info)
+    if (where := spread.engine_device(model, device)).type != device.type:
+        picked, more = _beside_the_gpu(model, where, dtype)
+        notes += more
     model.eval()
     model.config.use_cache = False
     return Loaded(model, config, attention, picked, (*notes, *spread.note(model)))
+
+
+def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.dtype, tuple[str, ...]]:
+    """The dtype of a model that was laid out on the CPU alone, for want of room on the GPUs, and what is to be said."""
+    picked, notes = compute_dtype(dtype, where)
+    model.to(picked)
+    said = "the GPUs have no room for the model: it lies in memory and is scored on the CPU, which is slow"
+    return picked, (said, *notes)
 
 
 def _move(model: Any, device: torch.device, folder: Path) -> None:
     try:
         model.to(device)
     except RuntimeError as error:
-        raise _load_error(folder, error) from error
+        raise _load_error(folder, error, WHOLE) from error
 
 
 def _attention(config: Any) -> str:
@@ -201,19 +212,21 @@ def _attention(config: Any) -> str:
     return "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"
 
 
-def _from_pretrained(folder: Path, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _from_pretrained(
+    folder: Path, options: dict[str, Any], layout: spread.Spread
+) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     try:
         with quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except Exception as error:  # transformers and the file formats raise their own kinds
-        raise _load_error(folder, error) from error
+        raise _load_error(folder, error, layout) from error
     model, info = loaded
     return model, info
 
 
-def _load_error(folder: Path, error: Exception) -> KltuiError:
+def _load_error(folder: Path, error: Exception, layout: spread.Spread) -> KltuiError:
     text = str(error)
     if "dispatched on the CPU or the disk" in text:
         return _TooLargeError(
@@ -223,7 +236,7 @@ def _load_error(folder: Path, error: Exception) -> KltuiError:
     if "out of memory" in text.lower() or "alloc" in text.lower():
         return _TooLargeError(
             f"{folder} does not fit in memory: {first_line(error)}",
-            'use a smaller dtype, another device, or device_map = "auto" in [engine]',
+            f"use a smaller dtype or another device; {spread.more_room(layout.device_map)}",
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(

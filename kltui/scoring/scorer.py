@@ -144,7 +144,7 @@ class Scorer:
                 batch = fill_batch(queue[0], prepared.ids)
                 logp_Ln = engine(batch)
             except (MemoryError, RuntimeError) as error:
-                budget = _halved(error, queue[0])
+                budget = _halved(error, queue[0], self.settings.device_map)
                 engine.free_memory()
                 left = [piece for pieces in queue for piece in pieces]
                 queue = deque(plan_batches(left, budget, self.settings.batch_texts))
@@ -201,7 +201,7 @@ def _room_key(engine: Engine) -> str:
 
 
 def _peak_cuda_bytes() -> float:
-    """The most that was allocated at once, on all GPUs together."""
+    """The most that was allocated on each GPU, added up; they need not have held it at the same moment."""
     return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
 
 
@@ -227,7 +227,7 @@ def library_versions(quantization: str) -> dict[str, str]:
     }
 
 
-def _halved(error: Exception, pieces: Sequence[Piece]) -> int:
+def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
     """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
         error
@@ -239,7 +239,7 @@ def _halved(error: Exception, pieces: Sequence[Piece]) -> int:
     if len(pieces) == 1:
         raise KltuiError(
             "one text alone does not fit in memory",
-            'use a smaller dtype, another device, a smaller corpus max_bytes, or device_map = "auto" in [engine]',
+            f"use a smaller dtype, another device or a smaller corpus max_bytes; {spread.more_room(device_map)}",
         ) from error
     return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
 

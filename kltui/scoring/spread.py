@@ -62,6 +62,16 @@ def check(device_map: str, device: str) -> None:
         )
 
 
+def more_room(device_map: str) -> str:
+    """What may help where a model, or one text in it, does not fit: to spread it, unless that is done already."""
+    if device_map != "none":
+        return f"device_map = {device_map!r} uses all there is: free some memory, or take a larger machine"
+    return (
+        'device_map = "auto" in [engine] spreads a model over all GPUs, memory and disk '
+        '(one local worker; device = "auto", "cuda" or "cpu")'
+    )
+
+
 def room(device: torch.device) -> dict[int | str, int] | None:
     """Bytes that weights may take, by device; None: what transformers finds free on GPUs and in memory."""
     if device.type != "cpu":
@@ -132,8 +142,14 @@ def input_device(model: Any) -> torch.device:
 
 
 def engine_device(model: Any, device: torch.device) -> torch.device:
-    """The device that batches are sent to: `device`, or where a model that is spread takes its ids."""
-    return input_device(model) if is_spread(model) else device
+    """The device that batches are sent to: where a model that is spread takes its ids, else the one that holds it.
+
+    That is not `device` where the layout found no room on it.
+    """
+    if is_spread(model):
+        return input_device(model)
+    lies: torch.device = next(model.parameters()).device
+    return device if lies.type == device.type else lies
 
 
 def note(model: Any) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from fault_kit import ends, run_cli, vectors, write_job
 from test_signals import jobs, struck
 
 import kltui
+from kltui.errors import StoreError
 from kltui.jobs.lineage import edit_lineage
 from kltui.jobs.names import as_called_here, remember
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
@@ -92,6 +94,56 @@ def test_parents_stay_what_they_are_called(tmp_path: Path) -> None:
     edit_lineage(folder, ["run@0", "run@1"], {"run": "first"})
     run(job)
     assert parents(folder) == {"first@0": "", "first@1": "", "child@0": "first@1"}
+
+
+@pytest.mark.parametrize("order", [["x@1", "x@2"], ["x@2", "x@1"]])
+@pytest.mark.parametrize("typed", ["", "z,x@1"])
+def test_what_is_renamed_with_its_parents_keeps_them(tmp_path: Path, order: list[str], typed: str) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        store.checkpoints.upsert(Checkpoint("z", A))
+        store.checkpoints.upsert(Checkpoint("x", A, 1))
+        store.checkpoints.upsert(Checkpoint("x", A, 2, parent="z, x@1"))
+        store.checkpoints.upsert(Checkpoint("w", A, parent="x@2,z"))
+    store.close()
+    edit_lineage(tmp_path, order, {"run": "y"} | ({"parent": typed} if typed else {}))
+    found = {name: parent.replace(" ", "") for name, parent in parents(tmp_path).items()}
+    assert found == {"y@1": "z,y@1" if typed else "", "y@2": "z,y@1", "w": "y@2,z", "z": ""}
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    Store.write(tmp_path).close()
+    with pytest.raises(StoreError, match="no checkpoint 'x@1'"):
+        edit_lineage(tmp_path, ["x@1"], {"run": "y"})
+
+
+def test_a_parent_that_the_job_itself_names_is_that(tmp_path: Path) -> None:
+    store = Store.write(tmp_path)
+    with store.atomic():
+        remember(store, "base", store.checkpoints.upsert(Checkpoint("old-base", A)))
+    child = Checkpoint("child", B, parent="base, old-base")
+    called = as_called_here([Checkpoint("base", B), child], store)
+    assert [c.parent for c in called] == ["", "base, old-base"]
+    renamed = as_called_here([Checkpoint("base", A), replace(child, parent="base, other")], store)
+    assert [(c.name, c.parent) for c in renamed] == [("old-base", ""), ("child", "old-base,other")]
+    store.close()
+
+
+def test_a_child_follows_the_weights_that_its_job_calls_by_its_parents_name(tmp_path: Path) -> None:
+    write_job(tmp_path / "tuned", checkpoints=2)
+    child = '[[models]]\npath = "tuned/run/step{0}"\nrun = "{1}"\nparent = "base@0"\n'
+    job, folder = write_job(tmp_path, checkpoints=1, extra=child.format(0, "child")), tmp_path / "ws"
+    job.write_text(job.read_text().replace('path = "run"\n', 'path = "run/step0"\nrun = "base"\n'))
+    other = job.with_name("other.toml")
+    other.write_text(job.read_text().replace(child.format(0, "child"), child.format(1, "cousin")))
+    run(job)
+    run(other)
+    edit_lineage(folder, ["base@0"], {"run": "old"})
+    edit_lineage(folder, ["child@0"], {"run": "kid"})
+    assert parents(folder) == {"old@0": "", "cousin@1": "old@0", "kid@0": "old@0"}
+    (tmp_path / "run" / "step0" / "model.safetensors").write_bytes(b"trained once more")
+    assert run(job) == {"base@0": False, "child@0": True}
+    assert parents(folder) == {"base@0": "", "old@0": "", "cousin@1": "old@0", "kid@0": "base@0"}
 
 
 def test_parts_of_a_job_go_on_under_the_names_given(tmp_path: Path) -> None:

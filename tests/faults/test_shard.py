@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def test_damaged_and_foreign_files_stay_in_the_inbox(lives: Lives, tmp_path: Pat
     damaged.unlink()
     (inbox / "cut.safetensors").unlink()
     assert lives.run("--batch", str(job), "--shard", "0/1").code == 0
+    assert lives.run("--batch", str(job), "--collect").code == 0
+    assert vectors(tmp_path / "ws") == truths(job)
+
+
+@pytest.mark.parametrize("trained", range(4))
+def test_the_weights_scored_last_are_a_checkpoints_own(lives: Lives, tmp_path: Path, trained: int) -> None:
+    job = write_job(tmp_path, checkpoints=1)
+    inbox, model = tmp_path / "ws" / "inbox", tmp_path / "run" / "step0" / "model.safetensors"
+    for age, weights in ((60, model.read_bytes()), (0, b"trained once more %d" % trained)):
+        model.write_bytes(weights)
+        before = set(inbox.glob("*"))
+        assert lives.run("--batch", str(job), "--shard", "0/1").code == 0
+        (made,) = set(inbox.glob("*")) - before
+        os.utime(made, (made.stat().st_mtime - age,) * 2)
     assert lives.run("--batch", str(job), "--collect").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 

@@ -19,7 +19,8 @@ from kltui.errors import StoreError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.plan import make_plan
 from kltui.jobs.shard import InboxKeeper
-from kltui.store import JobRow
+from kltui.jobs.signals import Signals
+from kltui.store import JobRow, side_tables
 
 # A batch that sends itself a signal when its keeper is at the method named.
 STRUCK = """\
@@ -83,6 +84,15 @@ def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
     assert vectors(tmp_path / "ws") == truths(job)
 
 
+def test_ctrl_c_twice_stops_at_once_whatever_came_between() -> None:
+    with Signals() as signals:
+        for number in (signal.SIGINT, signal.SIGUSR1):
+            signal.raise_signal(number)
+        assert signals.finish_current and not signals.stop_now
+        signal.raise_signal(signal.SIGINT)
+        assert signals.stop_now and signals.received == signal.SIGINT
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_in_the_last_moments_leaves_a_job_that_is_done(tmp_path: Path, number: int) -> None:
     job = write_job(tmp_path, checkpoints=2)
@@ -93,16 +103,25 @@ def test_a_signal_in_the_last_moments_leaves_a_job_that_is_done(tmp_path: Path, 
 
 
 def pause_after_one(job: Path) -> subprocess.CompletedProcess[str]:
-    """A batch of slow checkpoints that is asked to pause while it scores its first."""
+    """A batch of slow checkpoints that is asked to pause while it scores one."""
     process = subprocess.Popen(
         command("--batch", str(job)), env=light_env(KLTUI_LIGHT_SECONDS="1"), cwd=job.parent,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_until(lambda: bool(jobs(job.parent / "ws")) and jobs(job.parent / "ws")[0].status == "running")
-    time.sleep(0.4)
+    wait_until(lambda: is_scoring(job.parent / "ws", process.pid))
     process.send_signal(signal.SIGUSR1)
     out, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess((), process.returncode, out, err)
+
+
+def is_scoring(folder: Path, pid: int) -> bool:
+    """Whether the batch in that process has a checkpoint at work, as the store tells."""
+    try:
+        with kltui.open(folder) as ws:
+            now = next((j for j in ws.jobs() if j.status == "running" and j.pid == pid), None)
+            return now is not None and any(item.status == "running" for item in ws.job_items(now.id))
+    except StoreError:  # it is just being made
+        return False
 
 
 def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_path: Path) -> None:
@@ -151,3 +170,20 @@ def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: P
     assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
     assert run_cli("--batch", str(job), "--shard", "1/2", cwd=tmp_path).returncode == 0
     assert InboxKeeper(plan).count_kept(range(4)) == {0, 1, 2, 3}
+
+
+def test_a_part_that_is_stopped_reads_no_token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = write_job(tmp_path, checkpoints=3, extra="[scoring]\ntokens = true\n")
+    assert run_cli("--batch", str(job), "--shard", "0/1", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 0
+    hashed: list[Path] = []
+    whole = side_tables._sha256
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return whole(path)
+
+    monkeypatch.setattr(side_tables, "_sha256", counted)
+    keeper = InboxKeeper(make_plan(load_job(job)))
+    assert len(hashed) == 3, "once, as it starts: a damaged file is made anew"
+    assert keeper.count_kept([0, 2]) == {0, 2} and len(hashed) == 3

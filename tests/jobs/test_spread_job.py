@@ -1,34 +1,57 @@
-"""A job that spreads its models: another way to run, the same vectors."""
+"""A job that spreads its models over memory and disk: another way to run, the same vectors under the same keys."""
 
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Cli
 
 import kltui
+from kltui.store import Store
+
+CLOSE = 1e-5  # nats a text, in float32
+SMALL_ROOM = Path(__file__).with_name("small_room")
 
 
 @pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
-def test_a_spread_job_keeps_what_a_plain_one_scored(cli: Cli, job: Path) -> None:
-    few = ("--batch", str(job), "--json", "--set", "scoring.device=cpu")
-    spread = (*few, "--set", "engine.device_map=auto")
-    only_alpha = ("--set", f'models=[{{path="{_alpha(job)}"}}]')
-    done = cli(*spread, *only_alpha)
+def test_a_spread_job_scores_and_keeps_what_a_plain_one_does(cli: Cli, job: Path, suite: Path) -> None:
+    few = (
+        "--batch",
+        str(job),
+        "--json",
+        "--set",
+        "scoring.device=cpu",
+        "--set",
+        f'models=[{{path="{suite}/alpha"}}]',
+    )
+    apart = (*few, "--set", "engine.device_map=auto", "--set", "workspace=apart")
+    size = next((suite / "alpha").glob("*/model.safetensors")).stat().st_size
+    paths = os.pathsep.join([str(SMALL_ROOM), os.environ.get("PYTHONPATH", "")])
+    done = cli(*apart, PYTHONPATH=paths, KLTUI_TEST_ROOM=str(int(0.6 * size)))
     assert done.returncode == 0, done.stderr
-    with kltui.open(job.parent / "ws") as ws:
-        first = ws.map().loglik_KN.copy()
-    again = cli(*few, *only_alpha)
-    assert again.returncode == 0, again.stderr
-    ends = [e for line in again.stdout.splitlines() if (e := json.loads(line))["event"] == "checkpoint"]
-    assert len(ends) == 4 and all(e["kept"] for e in ends)
-    with kltui.open(job.parent / "ws") as ws:
-        assert (ws.map().loglik_KN == first).all()
-    assert not list((job.parent / "ws" / "cache").glob("offload-*"))
+    assert done.stderr.count("the model is spread over cpu, disk") == 4
+    assert not list((job.parent / "apart" / "cache").glob("offload-*"))
+    plain = cli(*few)
+    assert plain.returncode == 0 and "spread over" not in plain.stderr, plain.stderr
+    with kltui.open(job.parent / "ws") as ws, kltui.open(job.parent / "apart") as other:
+        assert ws.map().names == other.map().names
+        np.testing.assert_allclose(ws.map().loglik_KN, other.map().loglik_KN, rtol=0, atol=CLOSE)
+    assert keys(job.parent / "ws") == keys(job.parent / "apart")
+    again = cli(*few, "--set", "workspace=apart")
+    assert [e["kept"] for e in map(json.loads, again.stdout.splitlines()) if e["event"] == "checkpoint"] == [
+        True
+    ] * 4
 
 
-def _alpha(job: Path) -> str:
-    return next(line for line in job.read_text().splitlines() if line.endswith('/alpha"')).split('"')[1]
+def keys(folder: Path) -> list[str]:
+    """The key of every vector of a workspace."""
+    store = Store.read(folder)
+    try:
+        return [row.key for row in store.vectors.rows()]
+    finally:
+        store.close()

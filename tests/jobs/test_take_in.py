@@ -11,6 +11,11 @@ import pytest
 from command import Cli
 
 import kltui
+from kltui.errors import UsageError
+from kltui.jobs.lineage import edit_lineage
+from kltui.jobs.take_in import take_in
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.store import Store
 
 RNG = np.random.default_rng(3)
 
@@ -59,9 +64,6 @@ def test_a_hostile_pickle_is_refused_by_name(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
-    from kltui.errors import UsageError
-    from kltui.jobs.take_in import take_in
-
     release(tmp_path)
     samples = tmp_path / "their__model" / "samples_x.jsonl"
     samples.parent.mkdir()
@@ -73,3 +75,73 @@ def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
         assert len(ws.map()) == 28
         with pytest.raises(UsageError, match="source is lm-eval or imported"):
             ws.map(names=["pythia-410m@1000", "their/model"])
+
+
+def npz(path: Path, *names: str) -> Path:
+    """Vectors of these names over five texts, the same whenever they are asked for."""
+    values = np.stack([np.arange(5.0) - 100 * len(name) for name in names])
+    counts = np.ones_like(values, dtype=np.int32)
+    np.savez(path, loglik=values, names=np.array(names), text_bytes=np.full(5, 300), n_scored=counts)
+    return path
+
+
+def quietly(*paths: Path, workspace: Path) -> list[str]:
+    """What was said while these were taken in."""
+    said: list[str] = []
+    take_in(paths, workspace, said.append)
+    return said
+
+
+def test_what_was_renamed_is_found_again_by_another_import(tmp_path: Path) -> None:
+    ws, texts = tmp_path / "ws", tmp_path / "texts.json"
+    texts.write_text(json.dumps([f"text {i}" for i in range(5)]))
+    vectors = npz(tmp_path / "vectors.npz", "run@1", "run@20", "tuned", "other")
+    quietly(vectors, texts, workspace=ws)
+    edit_lineage(ws, ["run@1", "run@20"], {"run": "first"})
+    edit_lineage(ws, ["tuned"], {"run": "child", "parent": "first@20"})
+    names = ["child", "first@1", "first@20", "other"]
+    scores = tmp_path / "scores.csv"
+    scores.write_text("name,arc\nrun,40\nrun@20,41\ntuned,42\nnobody,43\n")
+    for _ in range(2):
+        quietly(vectors, workspace=ws)
+        said = quietly(scores, workspace=ws)
+        with kltui.open(ws) as opened:
+            assert opened.map().names == names and [r.name for r in opened.checkpoints()] == names
+            assert opened.benchmark_scores() == {
+                "first": {"arc": 40.0}, "first@20": {"arc": 41.0}, "child": {"arc": 42.0}, "nobody": {"arc": 43.0}
+            }  # fmt: skip
+        assert said[-1] == "note: 1 of them are no checkpoint or run here, such as nobody"
+    quietly(npz(tmp_path / "more.npz", "run@1", "first@1"), workspace=ws)
+    with kltui.open(ws) as opened:
+        assert sorted(r.name for r in opened.checkpoints()) == sorted([*names, "run@1"]), "both are named"
+
+
+def test_scores_of_a_run_that_was_parted_stay_where_they_were_given(tmp_path: Path) -> None:
+    ws, texts = tmp_path / "ws", tmp_path / "texts.json"
+    texts.write_text(json.dumps([f"text {i}" for i in range(5)]))
+    quietly(npz(tmp_path / "vectors.npz", "run@1", "run@20"), texts, workspace=ws)
+    for step, name in ((1, "first"), (20, "second")):
+        edit_lineage(ws, [f"run@{step}"], {"run": name})
+    scores = tmp_path / "scores.csv"
+    scores.write_text("name,arc\nrun,40\n")
+    assert "no checkpoint or run here, such as run" in quietly(scores, workspace=ws)[-1]
+
+
+def test_what_was_scored_here_is_not_replaced_by_an_import_of_its_name(tmp_path: Path) -> None:
+    ws, texts = tmp_path / "ws", tmp_path / "texts.json"
+    texts.write_text(json.dumps([f"text {i}" for i in range(5)]))
+    store = Store.write(ws)
+    with store.atomic():
+        for name, weights in (("mine", "w"), ("planned", "")):
+            row = store.checkpoints.upsert(Checkpoint(name, LocalSource(tmp_path / name)))
+            store.checkpoints.set_weights(row, weights)
+    store.close()
+    with pytest.raises(UsageError, match="scored here, such as mine") as caught:
+        quietly(npz(tmp_path / "vectors.npz", "mine", "planned"), texts, workspace=ws)
+    assert "another run" in caught.value.hint
+    edit_lineage(ws, ["mine"], {"run": "own"})
+    quietly(tmp_path / "vectors.npz", texts, workspace=ws)
+    with kltui.open(ws) as opened:
+        rows = {r.name: (r.weights, r.checkpoint.source) for r in opened.checkpoints()}
+    assert rows["own"] == ("w", LocalSource(tmp_path / "mine"))
+    assert rows["mine"][0] == "import:mine" and rows["planned"][0] == "import:planned"

@@ -37,12 +37,17 @@ def folder(tmp_path: Path) -> Path:
             files.mkdir(parents=True)
             save_file({"w": weights}, files / "model.safetensors")
             (files / "config.json").write_text('{"model_type": "gpt_neox"}')
-            row = store.checkpoints.upsert(Checkpoint("walk", LocalSource(files), step))
-            store.checkpoints.set_weights(row, f"w{step}")
-            key, counts = {"weights": f"w{step}"}, np.full(30, 5, np.int32)
-            store.vectors.put(row, corpus, None, key, "dtype=float32", loglik, counts, None)
+            write_step(store, corpus, files, step, f"w{step}", loglik)
     store.close()
     return tmp_path / "ws"
+
+
+def write_step(store: Store, corpus: int, files: Path, step: int, weights: str, loglik: np.ndarray) -> None:
+    """Puts the vector of these weights into the store, as a job does that scored them."""
+    row = store.checkpoints.upsert(Checkpoint("walk", LocalSource(files), step))
+    store.checkpoints.set_weights(row, weights)
+    key, counts = {"weights": weights}, np.full(30, 5, np.int32)
+    store.vectors.put(row, corpus, None, key, "dtype=float32", loglik, counts, None)
 
 
 async def after_w(folder: Path, until, shown: str) -> str:
@@ -65,13 +70,18 @@ async def test_they_are_stored_and_shown(folder: Path, until) -> None:
         assert len(ws.weight_distances()) == 2 * (12 * 10 - 55)  # pairs up to ten apart, both ways round
 
 
-async def test_while_a_job_writes_they_are_shown_and_said_not_to_be_stored(folder: Path, until) -> None:
+def hold(folder: Path) -> None:
+    """Makes another process, which lives, the writer of the workspace."""
     other = os.getppid()
     with sqlite3.connect(folder / "kltui.sqlite") as db:
         now = time.time()
         row = (1, socket.gethostname(), other, _process_identity(other), now, now)
         db.execute("INSERT OR REPLACE INTO writer VALUES (?, ?, ?, ?, ?, ?)", row)
     db.close()
+
+
+async def test_while_a_job_writes_they_are_shown_and_said_not_to_be_stored(folder: Path, until) -> None:
+    hold(folder)
     text = await after_w(folder, until, "not stored")
     assert "weights c = 1.0" in text and "are stored" not in text
     with kltui.open(folder) as ws:
@@ -82,3 +92,26 @@ async def test_files_that_are_gone_are_told(folder: Path, until) -> None:
     shutil.rmtree(folder.parent / "walk")
     text = await after_w(folder, until, "the files of 12 checkpoints are not at hand")
     assert "are stored" not in text and "weights not known" in text
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["stored", "not stored"])
+async def test_those_of_weights_that_have_changed_are_not_shown(folder: Path, until, held: bool) -> None:
+    if held:
+        hold(folder)
+    app = KltuiApp(folder)
+    async with app.run_test(size=(150, 40)) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: "W computes them" in text_of(app))
+        await pilot.press("W")
+        await until(pilot, lambda: len(app.view.distances) == 130)
+        with sqlite3.connect(folder / "kltui.sqlite") as db:
+            db.execute("DELETE FROM writer")
+        db.close()
+        store = Store.write(folder)
+        with store.atomic():
+            corpus = store.corpora.all()[0].id
+            write_step(store, corpus, folder.parent / "walk" / "step3", 3, "others", np.full(30, -9.0))
+        store.close()
+        await until(pilot, lambda: len(app.view.distances) != 130)
+        assert not any("walk@3" in pair for pair in app.view.distances)
+        assert len(app.view.distances) == 130 - 2 * 11

@@ -220,6 +220,21 @@ def test_a_grid_s_corners_are_its_parts(data: dict) -> None:
     assert made["base"] == f"tiny@{STEPS[-1]}" and len(points) == 6
 
 
+def test_a_grid_goes_by_the_names_that_its_parts_have_now(builder: Builder) -> None:
+    end = builder.run("tiny", STEPS[:2])[-1]
+    part = f"tiny@{STEPS[1]}"
+    for a in (0.0, 1.0):
+        tags = ("interpolation", "of=mid", f"a={a!r}", "b=0.0", f"part={part}", f"part=tiny@{STEPS[0]}")
+        place = builder.checkpoint(f"mid_a{a:g}", parent=f"{part},tiny@{STEPS[0]}", tags=tags)
+        builder.add(place, end + a * builder.rng.standard_normal(builder.n_texts))
+    builder.open().close()
+    edit_lineage(builder.folder, [f"tiny@{s}" for s in STEPS[:2]], {"run": "first"})
+    with Workspace.open(builder.folder) as ws:
+        (made,) = section(ws, "interpolation")["grids"]
+    assert made["base"] == f"first@{STEPS[1]}"
+    assert made["points"][0]["kl_to_base_bits_per_byte"] == 0.0
+
+
 def test_points_between_models_are_no_models(full: Workspace, data: dict) -> None:
     shown = full.map()
     assert not any("mid" in shown.names[k] for k in finals(shown))

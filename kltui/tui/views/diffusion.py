@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
     from kltui.view.axis import Scale
+    from kltui.workspace import Workspace
 
 WINDOWS = (10, 20, 5)
 Weights = Mapping[tuple[str, str], float]
@@ -109,6 +110,24 @@ def distances(found: Map, weights: Weights, e: Exponent) -> tuple[list[float], d
         "q": [found.pair_rows(rows[0], r).value - e.noise_floor for r in rows[1:]],
         "w": [weights.get((names[0], n), math.nan) for n in names[1:]],
     }
+
+
+def unstored(ws: Workspace, found: Weights) -> Weights:
+    """{(weights a, weights b): distance} of what was found by names and the workspace does not hold."""
+    held = ws.weight_distances()
+    weights = {row.name: row.weights for row in ws.checkpoints()}
+    return {(weights[a], weights[b]): d for (a, b), d in found.items() if (a, b) not in held}
+
+
+def known_distances(ws: Workspace, computed: Weights) -> Weights:
+    """{(name a, name b): distance} of what the workspace holds, and of what was `computed` of its present weights."""
+    names: dict[str, list[str]] = {}
+    for row in ws.checkpoints() if computed else ():
+        names.setdefault(row.weights, []).append(row.name)
+    found = {
+        (a, b): d for (wa, wb), d in computed.items() for a in names.get(wa, ()) for b in names.get(wb, ())
+    }
+    return {**found, **ws.weight_distances()}
 
 
 def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
@@ -209,7 +228,7 @@ class DiffusionView(View):
         self._asked: tuple[object, ...] = ()
         self.found: Map | None = None
         self.distances: Weights = {}
-        self.computed: Weights = {}
+        self.computed: Weights = {}  # what could not be stored, by weights: they may change under a name
         self.exponents: list[Exponent] = []
         self.window_plot, self.exponent_plot = WindowPlot(), ExponentPlot()
         self.table = TextPane("Medians over starts", self._medians)
@@ -231,8 +250,7 @@ class DiffusionView(View):
         kl = self.kl
         try:
             found = await kl.atlas.map()
-            stored = await kl.reader.read(lambda ws: ws.weight_distances())
-            weights = {**self.computed, **stored}
+            weights = await kl.reader.read(lambda ws: known_distances(ws, self.computed))
             window, noise = self.window, self.noise
             exponents = await kl.reader.compute(
                 lambda: found.diffusion(
@@ -314,24 +332,24 @@ class DiffusionView(View):
         path, kl = self.kl.reader.path, self.kl
         assert path is not None
 
-        def work() -> tuple[Weights, bool, list[str]]:
+        def work() -> tuple[Weights, list[str]]:
             from kltui.workspace import Workspace
 
             with Workspace.open(path) as ws:
                 found = ws.weight_distances(compute=True, progress=progress)
-                return found, ws.weight_distances() == found, ws.weight_problems
+                return unstored(ws, found), ws.weight_problems
 
         def progress(what: str, done: int, total: int) -> None:
             kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
 
         try:
-            self.computed, kept, problems = await asyncio.to_thread(work)
+            self.computed, problems = await asyncio.to_thread(work)
         except KltuiError as error:
             kl.complain(error)
             return
         if problems:
             kl.say(f"weights: {'; '.join(problems)}", "warning")
-        elif not kept:
+        elif self.computed:
             kl.say(
                 "weight distances are shown but not stored: the workspace cannot be written now", "warning"
             )

@@ -60,7 +60,13 @@ def _grid(shown: Map, rows: list[int]) -> dict[Place, tuple[int, KL | None]]:
 
 
 def _parts(point: Point) -> list[str]:
-    return [t.removeprefix("part=") for t in point.tags if t.startswith("part=")] or [point.parent]
+    """The models that a grid point lies between, base first: its parents, whose names are those of now.
+
+    Tags tell them as they were called when the point was made, commas within a name and all.
+    """
+    told = [t.removeprefix("part=") for t in point.tags if t.startswith("part=")]
+    parents = [p.strip() for p in point.parent.split(",")]
+    return parents if not told or len(parents) == len(told) else told
 
 
 def _number(point: Point, name: str) -> float:

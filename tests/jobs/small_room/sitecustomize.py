@@ -1,0 +1,19 @@
+"""On the path of a test's subprocesses: as much free memory as KLTUI_TEST_ROOM says, in bytes, to whoever asks psutil.
+
+Python imports a module of this name at start; nothing in kltui knows of it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+if "KLTUI_TEST_ROOM" in os.environ:
+    import psutil
+
+    _whole = psutil.virtual_memory
+
+    def _small() -> Any:
+        return _whole()._replace(available=int(os.environ["KLTUI_TEST_ROOM"]))
+
+    psutil.virtual_memory = _small
