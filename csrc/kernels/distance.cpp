@@ -83,7 +83,7 @@ int64_t bytes_of(Float dtype) {
 // dozen streams are too many for the processor to foresee, and a burst of requests would wait for itself. The
 // lines go to the second cache, the ring fills the first.
 struct Ahead {
-    static constexpr int kCount = 2;
+    static constexpr int kCount = kWide ? 2 : 1;
     const char* row[kCount];
 
     KLTUI_INLINE_MEMBER void at(int64_t byte) const {
