@@ -188,6 +188,7 @@ class Batch:
             allow_bin=self._plan.settings.allow_bin,
             on_fetch=self._fetching,
             mixes=self._plan.mixes,
+            held=self._keeper.held(),
         )
 
     def _fetching(self, index: int, message: str) -> None:
@@ -298,18 +299,28 @@ class Batch:
         self._started.pop(index, None)
         self._progress.pop(index, None)
         self._left.discard(index)
-        if self._plan.job.scoring.keep_cache:
-            return
-        needed = {source for i in self._left for source in self._plan.sources(i)}
-        for source in self._plan.sources(index):
-            if isinstance(source, HubSource) and source not in needed:
-                self._free(source, self._ready[index].commit if index in self._ready else "")
+        if not self._plan.job.scoring.keep_cache:
+            self._free_unneeded(index)
 
-    def _free(self, source: HubSource, commit: str) -> None:
+    def _free_unneeded(self, index: int) -> None:
+        """Frees what one checkpoint was made of, unless another that is left needs the same commit."""
+        from kltui.registry.hub import cached_commit
+
+        needed = {(s.repo, cached_commit(s)) for i in self._left for s in self._hub_sources(i)}
+        for source in self._hub_sources(index):
+            # The mark of a revision tells its commit; of a plain checkpoint it is known in any case.
+            commit = (self._ready[index].commit if index in self._ready else "") or cached_commit(source)
+            if (source.repo, commit) not in needed:
+                self._free(replace(source, commit=commit))
+
+    def _hub_sources(self, index: int) -> list[HubSource]:
+        return [source for source in self._plan.sources(index) if isinstance(source, HubSource)]
+
+    def _free(self, source: HubSource) -> None:
         from kltui.registry.hub import free
 
         try:
-            free(replace(source, commit=commit))
+            free(source)
         except (KltuiError, OSError, ValueError) as error:
             # What could not be freed only takes space; the next fetch says when there is too little.
             self._narrator.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
