@@ -15,7 +15,7 @@ from kltui.jobs.executor import Executor, LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper, Keeps
 from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Said, Scored, Setup, Task
-from kltui.jobs.narrate import Moment, Narrator, Tally, duration
+from kltui.jobs.narrate import Moment, Narrator, Pace, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
 from kltui.jobs.shard import InboxKeeper, part
@@ -85,6 +85,7 @@ class Batch:
         self._tally = Tally(total=len(plan.checkpoints))
         self._progress: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
+        self._paces: dict[int, Pace] = {}
         self._ready: dict[int, Ready] = {}
         self._deaths: dict[int, int] = {}
         self._retry: list[Task] = []
@@ -249,6 +250,7 @@ class Batch:
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):
             self._progress[message.index] = message.progress
+            self._paces.setdefault(message.index, Pace()).hear(message.progress, time.monotonic())
         elif isinstance(message, Scored):
             self._keeper.store(self._ready[message.index], message.result)
             self._leave(message.index)
@@ -298,6 +300,7 @@ class Batch:
     def _leave(self, index: int) -> None:
         self._started.pop(index, None)
         self._progress.pop(index, None)
+        self._paces.pop(index, None)
         self._left.discard(index)
         if not self._plan.job.scoring.keep_cache:
             self._free_unneeded(index)
@@ -338,11 +341,10 @@ class Batch:
             self._keeper.note({i: replace(p) for i, p in progress.items()})
 
     def _moment(self, index: int, p: Progress) -> Moment:
-        seconds = time.monotonic() - self._started.get(index, time.monotonic())
-        per_s = 1 / seconds if seconds > 0 else 0.0
+        pace = self._paces.get(index, Pace())
         return Moment(
-            self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total,
-            p.tokens_done * per_s, p.texts_done * per_s, memory_bytes(),
+            self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total, p.tokens_done, p.tokens_total,
+            pace.per_second(p.tokens_done), pace.per_second(p.texts_done), memory_bytes(), p.message,
         )  # fmt: skip
 
     def _summary(self) -> str:

@@ -59,7 +59,8 @@ class Engine:
         self._lens = self._make_lens(settings)
 
     def _check_causal(self) -> None:
-        if self._head is not None and anatomy.looks_ahead(self.model, self._head[0], self.dtype):
+        module = None if self._head is None else self._head[0]
+        if anatomy.looks_ahead(self.model, module, self.dtype):
             raise KltuiError(
                 "this model's output at a position depends on later tokens: it is not a causal language model",
                 "its log-likelihoods would mean nothing; leave it out",

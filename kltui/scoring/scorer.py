@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,17 @@ class _Prepared:
     pieces: list[Piece]
     n_overlong: int
 
-    @property
+    @cached_property
+    def n_scored_N(self) -> NDArray[np.int64]:
+        """Ids that are scored, by text."""
+        texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
+        counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
+        return np.bincount(texts_n, counts_n, minlength=len(self.ids)).astype(np.int64)
+
+    @cached_property
     def n_tokens(self) -> int:
         """Ids that are scored."""
-        return sum(piece.n_scored for piece in self.pieces)
+        return int(self.n_scored_N.sum())
 
 
 class Scorer:
@@ -115,7 +123,7 @@ class Scorer:
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""
         context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
-        same = (tokens.files_digest(folder, config.model_type), context, size)
+        same = (tokens.files_digest(folder, config), context, size)
         if self._prepared is not None and self._prepared[0] == same:
             return self._prepared[1]
         tokenizer = tokens.load_tokenizer(folder, self.settings.bos)
@@ -123,7 +131,7 @@ class Scorer:
         lengths = [len(row) for row in ids]
         pieces = cut_pieces(lengths, tokenizer.first_scored, context, self.settings.overlong)
         n_overlong = sum(1 for n in lengths if context is not None and n > context)
-        _check_vocabulary(ids, size)
+        tokens.check_vocabulary(ids, size)
         prepared = _Prepared(tokenizer, ids, pieces, n_overlong)
         self._prepared = same, prepared
         return prepared
@@ -139,6 +147,7 @@ class Scorer:
         budget = self._budget(engine)
         queue = deque(plan_batches(prepared.pieces, budget, self.settings.batch_texts))
         done = 0
+        progress(self._progress(sums, done, prepared))  # from here on counts the pace
         while queue:
             try:
                 batch = fill_batch(queue[0], prepared.ids)
@@ -152,13 +161,13 @@ class Scorer:
             queue.popleft()
             sums.add(batch, logp_Ln, engine.dtype)
             done += batch.n_scored
-            progress(self._progress(sums, done, prepared.n_tokens))
+            progress(self._progress(sums, done, prepared))
             self._batch_tokens[_room_key(engine)] = budget
         return sums
 
-    def _progress(self, sums: _Sums, done: int, total: int) -> Progress:
-        texts_done = int((sums.n_scored_N > 0).sum())
-        return Progress("score", texts_done, len(self.texts), done, total)
+    def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
+        texts_done = int((sums.n_scored_N == prepared.n_scored_N).sum())
+        return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(
         self, engine: Engine, tokenizer: tokens.Tokenizer, quantization: str, weights_key: str
@@ -203,16 +212,6 @@ def _room_key(engine: Engine) -> str:
 def _peak_cuda_bytes() -> float:
     """The most that was allocated at once, on all GPUs together."""
     return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
-
-
-def _check_vocabulary(ids: list[Ids], size: int | None) -> None:
-    """An error where a tokenizer gives ids that the model has no entry for."""
-    highest = max((int(row.max()) for row in ids if len(row)), default=0)
-    if size is not None and highest >= size:
-        raise KltuiError(
-            f"the tokenizer gives id {highest}, but the model has {size} entries",
-            "tokenizer and model are not of one kind",
-        )
 
 
 def library_versions(quantization: str) -> dict[str, str]:
