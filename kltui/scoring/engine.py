@@ -15,7 +15,7 @@ from kltui.errors import KltuiError
 from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batching import Batch
-from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
+from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, first_line
 from kltui.scoring.settings import ScoringSettings
@@ -44,8 +44,9 @@ class Engine:
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
-        packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
-        attention.use_library(self.model)
+        self._packing: packing.Packing | None = None
+        self._all_served = True  # nothing that might be faster failed its test
+        self._slow_down()  # a refilled model comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
@@ -56,7 +57,45 @@ class Engine:
             ) from error
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
+        self._settings = settings
         self._lens = self._make_lens(settings)
+
+    def refilled(self) -> bool:
+        """Whether this engine serves the weights that its model holds now, as a new one would.
+
+        What was found out about the model's make holds for every checkpoint of a run; that the numbers agree is tested
+        for each.
+        """
+        if self._head is None or not self._all_served:
+            return False
+        module, head = self._head
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        try:
+            self._slow_down()
+            probe = Probe(self.model)
+            self._head = module, head.refilled()
+            if self._packing is not None and not self._packing.apply():
+                return False
+            if self.attention == attention.NAME:
+                attention.use_native(self.model)
+            # In half precision the layers may be off by as much again as the head: both were let pass when made.
+            slack = 0.0 if self.dtype == torch.float32 else self._limit
+            if not probe.agrees(*self._head, self.dtype, slack):
+                return False
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False  # a new engine finds out what it is
+        self._lens = self._make_lens(self._settings)
+        return True
+
+    @property
+    def _limit(self) -> float:
+        """Largest difference in a log-probability, nats, that packed layers or another attention may make."""
+        return 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
+
+    def _slow_down(self) -> None:
+        """The model multiplies and attends as transformers made it."""
+        packing.unpack(self.model)
+        attention.use_library(self.model)
 
     def _check_causal(self) -> None:
         module = None if self._head is None else self._head[0]
@@ -72,7 +111,7 @@ class Engine:
             return
         module, head = self._head
         ids_BT = anatomy.probe_ids(self.model)
-        limit = 1e-4 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
+        limit = self._limit
 
         def hidden() -> torch.Tensor:
             return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
@@ -81,15 +120,18 @@ class Engine:
             return head(hidden(), ids_BT.flatten())
 
         before = answers()
-        if packing.pack(self.model, module, self.start_tokens, hidden) and not _close(
-            answers(), before, limit
-        ):
+        self._packing = packing.find(self.model, module, self.start_tokens, hidden)
+        if self._packing is not None and not self._packing.apply():
+            self._packing = None  # this processor packs no weights of this dtype
+        if self._packing is not None and not _close(answers(), before, limit):
             packing.unpack(self.model)
+            self._packing, self._all_served = None, False
         if attention.use_native(self.model):
             if _close(answers(), before, limit):
                 self.attention = attention.NAME
             else:
                 attention.use_library(self.model)
+                self._all_served = False
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
         """The lens over the layers asked for, or None where none are."""

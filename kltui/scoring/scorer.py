@@ -39,7 +39,7 @@ class _Prepared:
     n_overlong: int
 
     @cached_property
-    def n_scored_N(self) -> NDArray[np.int64]:
+    def counts_N(self) -> NDArray[np.int64]:
         """Ids that are scored, by text."""
         texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
         counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
@@ -48,7 +48,7 @@ class _Prepared:
     @cached_property
     def n_tokens(self) -> int:
         """Ids that are scored."""
-        return int(self.n_scored_N.sum())
+        return int(self.counts_N.sum())
 
 
 class Scorer:
@@ -69,6 +69,7 @@ class Scorer:
         spread.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
+        self._engine: Engine | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
 
     def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
@@ -83,7 +84,7 @@ class Scorer:
             loaded = self._load(folder, config, quantization, layout)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
-                engine = Engine(loaded, self.settings, device, quantization)
+                engine = self._make_engine(loaded, device, quantization)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, progress)
         ended = time.perf_counter()
@@ -111,7 +112,7 @@ class Scorer:
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
             return self._mould.fill(folder)
-        self._mould = None  # frees the last model before the next one is read
+        self._mould = self._engine = None  # frees the last model before the next one is read
         settings = self.settings
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
@@ -119,6 +120,16 @@ class Scorer:
         if quantization == "none":
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded
+
+    def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str) -> Engine:
+        """The last checkpoint's engine where its model was refilled and agrees, else a new one."""
+        if self._engine is not None and self._engine.refilled():
+            return self._engine
+        self._engine = None
+        engine = Engine(loaded, self.settings, device, quantization)
+        if self._mould is not None:
+            self._engine = engine
+        return engine
 
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""
@@ -166,7 +177,7 @@ class Scorer:
         return sums
 
     def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
-        texts_done = int((sums.n_scored_N == prepared.n_scored_N).sum())
+        texts_done = int((sums.n_scored_N == prepared.counts_N).sum())
         return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(
