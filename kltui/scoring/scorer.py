@@ -39,7 +39,7 @@ class _Prepared:
     n_overlong: int
 
     @cached_property
-    def counts_N(self) -> NDArray[np.int64]:
+    def text_counts(self) -> NDArray[np.int64]:
         """Ids that are scored, by text."""
         texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
         counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
@@ -48,7 +48,7 @@ class _Prepared:
     @cached_property
     def n_tokens(self) -> int:
         """Ids that are scored."""
-        return int(self.counts_N.sum())
+        return int(self.text_counts.sum())
 
 
 class Scorer:
@@ -177,7 +177,7 @@ class Scorer:
         return sums
 
     def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
-        texts_done = int((sums.n_scored_N == prepared.counts_N).sum())
+        texts_done = int((sums.n_scored_N == prepared.text_counts).sum())
         return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(

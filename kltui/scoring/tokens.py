@@ -110,7 +110,7 @@ def fingerprint(backend: Any) -> str:
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def _python_parts(backend: Any) -> tuple[list[str], list[tuple[str, object]]]:
+def _python_parts(backend: Any) -> tuple[list[str], list[tuple[str, float]]]:
     """What decides a Python tokenizer's ids beside its vocabulary: its files (merges, say) and its switches."""
     with tempfile.TemporaryDirectory() as folder:
         paths = backend.save_vocabulary(folder) or ()
