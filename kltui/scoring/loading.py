@@ -174,7 +174,7 @@ def load_model(
             f"{error.message} (as {quantization})",
             "does it load unquantised? Not every family can be quantised so",
         ) from error
-    notes += _check_complete(folder, info)
+    notes += _check_complete(folder, info) + quantize.note(quantization, model)
     model.eval()
     model.config.use_cache = False
     return Loaded(model, config, attention, picked, (*notes, *spread.note(model)))
