@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kltui import native
 from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -125,14 +126,19 @@ def _as_dict(case: Case) -> dict[str, Any]:
 
 
 def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
-    """The cases of one shape: float32 and a bfloat16 body, both over the float32 reference, and every layer."""
+    """The cases of one shape: float32 and, where the device multiplies it, a bfloat16 body; and every layer.
+
+    All stand over the float32 reference.
+    """
     ids = neighbours(TEXTS if device.type == "cuda" else shape.cpu_texts)
     # An engine packs the layers of its model: the reference has a model of its own, as transformers made it.
     plain, model = build_model(shape).to(device), build_model(shape).to(device)
-    half = build_model(shape).to(device, torch.bfloat16)
+    bodies = [model]
+    if device.type != "cpu" or native.info()["bf16_products"]:
+        bodies.append(build_model(shape).to(device, torch.bfloat16))
     with torch.inference_mode(), fast_float32(device):
         reference = Side("float32", lambda block: by_reference(plain, block, device))
-        ours = [_kltui(m, device, "none") for m in (model, half)]
+        ours = [_kltui(m, device, "none") for m in bodies]
         cases = _compare(shape, "final", [reference, *ours], ids, device)
         if shape.layers <= 12:
             lens = Side("float32", lambda block: by_reference_lens(plain, block, device))

@@ -15,7 +15,7 @@ from kltui.jobs.executor import Executor, LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper, Keeps
 from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Said, Scored, Setup, Task
-from kltui.jobs.narrate import Moment, Narrator, Tally, duration
+from kltui.jobs.narrate import Moment, Narrator, Pace, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
 from kltui.jobs.shard import InboxKeeper, part
@@ -85,6 +85,7 @@ class Batch:
         self._tally = Tally(total=len(plan.checkpoints))
         self._progress: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
+        self._paces: dict[int, Pace] = {}
         self._ready: dict[int, Ready] = {}
         self._deaths: dict[int, int] = {}
         self._retry: list[Task] = []
@@ -188,6 +189,7 @@ class Batch:
             allow_bin=self._plan.settings.allow_bin,
             on_fetch=self._fetching,
             mixes=self._plan.mixes,
+            held=self._keeper.held(),
         )
 
     def _fetching(self, index: int, message: str) -> None:
@@ -248,6 +250,7 @@ class Batch:
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):
             self._progress[message.index] = message.progress
+            self._paces.setdefault(message.index, Pace()).hear(message.progress, time.monotonic())
         elif isinstance(message, Scored):
             self._keeper.store(self._ready[message.index], message.result)
             self._leave(message.index)
@@ -297,19 +300,30 @@ class Batch:
     def _leave(self, index: int) -> None:
         self._started.pop(index, None)
         self._progress.pop(index, None)
+        self._paces.pop(index, None)
         self._left.discard(index)
-        if self._plan.job.scoring.keep_cache:
-            return
-        needed = {source for i in self._left for source in self._plan.sources(i)}
-        for source in self._plan.sources(index):
-            if isinstance(source, HubSource) and source not in needed:
-                self._free(source, self._ready[index].commit if index in self._ready else "")
+        if not self._plan.job.scoring.keep_cache:
+            self._free_unneeded(index)
 
-    def _free(self, source: HubSource, commit: str) -> None:
+    def _free_unneeded(self, index: int) -> None:
+        """Frees what one checkpoint was made of, unless another that is left needs the same commit."""
+        from kltui.registry.hub import cached_commit
+
+        needed = {(s.repo, cached_commit(s)) for i in self._left for s in self._hub_sources(i)}
+        for source in self._hub_sources(index):
+            # The mark of a revision tells its commit; of a plain checkpoint it is known in any case.
+            commit = (self._ready[index].commit if index in self._ready else "") or cached_commit(source)
+            if (source.repo, commit) not in needed:
+                self._free(replace(source, commit=commit))
+
+    def _hub_sources(self, index: int) -> list[HubSource]:
+        return [source for source in self._plan.sources(index) if isinstance(source, HubSource)]
+
+    def _free(self, source: HubSource) -> None:
         from kltui.registry.hub import free
 
         try:
-            free(replace(source, commit=commit))
+            free(source)
         except (KltuiError, OSError, ValueError) as error:
             # What could not be freed only takes space; the next fetch says when there is too little.
             self._narrator.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
@@ -327,11 +341,10 @@ class Batch:
             self._keeper.note({i: replace(p) for i, p in progress.items()})
 
     def _moment(self, index: int, p: Progress) -> Moment:
-        seconds = time.monotonic() - self._started.get(index, time.monotonic())
-        per_s = 1 / seconds if seconds > 0 else 0.0
+        pace = self._paces.get(index, Pace())
         return Moment(
-            self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total,
-            p.tokens_done * per_s, p.texts_done * per_s, memory_bytes(),
+            self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total, p.tokens_done, p.tokens_total,
+            pace.per_second(p.tokens_done), pace.per_second(p.texts_done), memory_bytes(), p.message,
         )  # fmt: skip
 
     def _summary(self) -> str:

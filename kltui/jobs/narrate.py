@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from kltui.safe import safe_text
+from kltui.scoring.settings import Progress
 
 LINE_EVERY_S = 30.0
 EVENT_EVERY_S = 1.0
@@ -37,10 +38,31 @@ class Tally:
 
     def eta_seconds(self, fraction_of_current: float) -> float | None:
         """Seconds to the end at the pace so far, or None before there is one."""
-        finished = self.done + self.failed + fraction_of_current
+        finished = self.done + fraction_of_current  # failures are quick, most of them
         if finished < 0.05:
             return None
         return (time.monotonic() - self.started) / finished * (self.left - fraction_of_current)
+
+
+@dataclass
+class Pace:
+    """How fast one checkpoint is scored: seconds from the start of its scoring to the last word of it."""
+
+    began: float | None = None
+    heard: float = 0.0
+
+    def hear(self, progress: Progress, now: float) -> None:
+        """Takes note of a worker's word at `now`, in seconds of a steady clock."""
+        if progress.stage != "score":
+            self.began = None
+        elif self.began is None:
+            self.began = now
+        self.heard = now
+
+    def per_second(self, count: int) -> float:
+        """`count` over the seconds, 0 before there are any."""
+        seconds = 0.0 if self.began is None else self.heard - self.began
+        return count / seconds if seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +71,20 @@ class Moment:
 
     name: str
     stage: str
-    texts_done: int
-    texts_total: int
-    tokens_per_s: float
-    texts_per_s: float
-    memory_bytes: int
+    texts_done: int = 0
+    texts_total: int = 0
+    tokens_done: int = 0
+    tokens_total: int = 0
+    tokens_per_s: float = 0.0
+    texts_per_s: float = 0.0
+    memory_bytes: int = 0
+    message: str = ""
 
     @property
     def fraction(self) -> float:
+        """Share of the work that is done, 0 to 1: of the tokens, as the longest texts come first."""
+        if self.tokens_total:
+            return self.tokens_done / self.tokens_total
         return self.texts_done / self.texts_total if self.texts_total else 0.0
 
 
@@ -113,6 +141,7 @@ class Narrator:
             for m in moments:
                 self.event(
                     "progress", name=m.name, stage=m.stage, texts_done=m.texts_done, texts_total=m.texts_total,
+                    tokens_done=m.tokens_done, tokens_total=m.tokens_total, message=m.message or None,
                     tokens_per_s=round(m.tokens_per_s, 1), texts_per_s=round(m.texts_per_s, 2),
                     memory_bytes=m.memory_bytes, done=tally.kept + tally.done, failed=tally.failed,
                     total=tally.total, eta_seconds=None if eta is None else round(eta, 1),
@@ -162,8 +191,16 @@ def _words(moments: list[Moment], eta: float | None) -> str:
         return "waiting for files"
     m = moments[0]
     parts = [safe_text(m.name, 40), m.stage]
+    if m.message:
+        parts.append(safe_text(m.message, 100))
     if m.stage == "score":
-        parts[1:] = [f"{m.texts_done}/{m.texts_total} texts", f"{m.tokens_per_s:,.0f} tokens/s"]
+        parts[1:] = [
+            f"{m.texts_done}/{m.texts_total} texts",
+            f"{m.texts_per_s:,.1f} texts/s",
+            f"{m.tokens_per_s:,.0f} tokens/s",
+        ]
+    if m.memory_bytes:
+        parts.append(f"{m.memory_bytes / 1e9:.1f} GB")
     if len(moments) > 1:
         parts.append(f"+{len(moments) - 1} more")
     if eta is not None:

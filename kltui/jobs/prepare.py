@@ -7,12 +7,12 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.registry.digest import fingerprint
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,11 @@ class NotReady:
 
 
 class Preparer:
-    """Prepares checkpoints in order, at most `ahead` beyond those taken."""
+    """Prepares checkpoints in order, at most `ahead` beyond those taken.
+
+    `held` tells by index with which weights a checkpoint is stored whole: what the hub has under the same commit is
+    then not fetched.
+    """
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Preparer:
         allow_bin: bool = False,
         on_fetch: Callable[[int, str], None] = lambda index, message: None,
         mixes: Mapping[str, MixPlan] | None = None,
+        held: Mapping[int, str] | None = None,
     ) -> None:
         self._checkpoints, self._known, self._allow_bin, self._on_fetch = (
             checkpoints,
@@ -63,6 +68,7 @@ class Preparer:
             on_fetch,
         )
         self._mixes = mixes or {}
+        self._held = held or {}
         # A grid of interpolations asks for its parts again and again: hashed once, and one commit for the whole job.
         self._hashed: dict[tuple[Path, str], str] = {}
         self._resolved: dict[HubSource, HubSource] = {}
@@ -116,14 +122,45 @@ class Preparer:
             )
 
     def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
-        if isinstance(checkpoint.source, HubSource):
-            return self._fetch(index, checkpoint.source)
-        return self._local(index, checkpoint.source)
+        source = checkpoint.source
+        if isinstance(source, LocalSource):
+            return self._local(index, source)
+        held = self._held.get(index, "")
+        if held.startswith(f"{source.repo}@") and self._weights_now(index, source) in ("", held):
+            return self._unfetched(index, source, held)
+        return self._fetched(index, source)
+
+    def _fetched(self, index: int, source: Source) -> Ready:
+        return self._local(index, source) if isinstance(source, LocalSource) else self._fetch(index, source)
+
+    def _unfetched(self, index: int, source: HubSource, weights: str) -> Ready:
+        """A checkpoint of the hub whose vectors are stored: its files need not be here."""
+        from kltui.registry.hub import snapshot_folder
+
+        commit = weights.rpartition("@")[2]
+        return Ready(index, snapshot_folder(replace(source, commit=commit)), weights, commit=commit)
+
+    def _weights_now(self, index: int, source: Source) -> str:
+        """What stands for the weights of `source`, no file fetched; "" offline for what the cache does not know."""
+        if isinstance(source, LocalSource):
+            return self._local(index, source).weights
+        from kltui.registry.hub import resolve
+
+        if source not in self._resolved:
+            resolved = resolve(source, progress=lambda message: self._on_fetch(index, message))
+            if not resolved.commit:
+                return ""
+            self._resolved[source] = resolved
+        return hub_weights(self._resolved[source])
 
     def _mixed(self, index: int, checkpoint: Checkpoint, plan: MixPlan) -> Ready:
         """A grid point: its parts' files are here, and their fingerprints tell its weights without making them."""
         assert isinstance(checkpoint.source, LocalSource)
-        parts = [self._found(index, part) for part in plan.parts]
+        if held := self._held.get(index, ""):
+            now = [self._weights_now(index, part.source) for part in plan.parts]
+            if "" in now or mixed_weights(now, plan.a, plan.b) == held:
+                return Ready(index, checkpoint.source.path, held)
+        parts = [self._fetched(index, part.source) for part in plan.parts]
         mix = Mix(tuple(p.folder for p in parts), plan.a, plan.b, self._allow_bin)
         weights = mixed_weights([p.weights for p in parts], plan.a, plan.b)
         return Ready(index, checkpoint.source.path, weights, mix=mix)
@@ -144,7 +181,12 @@ class Preparer:
         asked = self._resolved.get(source, source)
         folder, resolved = fetch(asked, allow_bin=self._allow_bin, progress=report)
         self._resolved[source] = resolved
-        return Ready(index, folder, f"{resolved.repo}@{resolved.commit}", commit=resolved.commit)
+        return Ready(index, folder, hub_weights(resolved), commit=resolved.commit)
+
+
+def hub_weights(source: HubSource) -> str:
+    """What stands for the weights of a resolved revision in a vector's key."""
+    return f"{source.repo}@{source.commit}"
 
 
 def signature(folder: Path) -> str:

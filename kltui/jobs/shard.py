@@ -59,7 +59,8 @@ class InboxKeeper:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._inbox = plan, plan.workspace / INBOX
-        self._collected = _collected(plan)
+        self._taken = _held(plan)
+        self._collected = {_file_name(plan, Ready(i, Path(), w)) for i, w in self._taken.items()}
         self.taken_from: Writer | None = None
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
@@ -69,6 +70,17 @@ class InboxKeeper:
     def register(self, log: Path | None) -> str:
         """Nothing is written before there is a result, and there is nothing to say."""
         return ""
+
+    def held(self) -> dict[int, str]:
+        """{index: weights} of the checkpoints whose result waits in the inbox, or has been taken in."""
+        at = {checkpoint.name: i for i, checkpoint in enumerate(self._plan.checkpoints)}
+        asked = _request(self._plan)
+        waiting = {
+            at[about["name"]]: str(about["weights"])
+            for about in _abouts(self._inbox)
+            if about.get("request") == asked and about.get("name") in at and about.get("weights")
+        }
+        return waiting | self._taken
 
     def keeps(self, ready: Ready) -> bool:
         """Whether this checkpoint's result waits in the inbox, or has been taken in."""
@@ -111,11 +123,6 @@ def _file_name(plan: Plan, ready: Ready) -> str:
     name = plan.checkpoints[ready.index].name
     digest = hashlib.sha256("\0".join((_request(plan), name, ready.weights)).encode()).hexdigest()
     return f"{digest[:32]}.safetensors"
-
-
-def _collected(plan: Plan) -> set[str]:
-    """Names of the inbox files that were taken in before: a part that runs again need not make them again."""
-    return {_file_name(plan, Ready(index, Path(), weights)) for index, weights in _held(plan).items()}
 
 
 def _held(plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:

@@ -75,6 +75,44 @@ def fetch(
     return cache.snapshot(commit), replace(source, commit=commit)
 
 
+def resolve(
+    source: HubSource,
+    *,
+    progress: Say | None = None,
+    cache_dir: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> HubSource:
+    """`source` with the commit that its revision means now; no file is fetched.
+
+    Offline the cache answers, with a commit of "" where it has never seen the revision or has freed it.
+    """
+    check_repo(source.repo)
+    check_revision(source.revision)
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    if source.commit or COMMIT.fullmatch(source.revision):
+        return replace(source, commit=source.commit or source.revision)
+    if is_offline():
+        return replace(source, commit=cache.commit_of(source.revision))
+    from kltui.registry.hub_client import HubClient
+
+    client, say = HubClient(source, cache.cache), progress or (lambda line: None)
+    where = safe_text(str(source))
+    say(f"asking the hub for {where}")
+    commit, _ = (retry or RetryPolicy()).run(lambda: client.listing(source.revision), where, say)
+    return replace(source, commit=commit)
+
+
+def cached_commit(source: HubSource, *, cache_dir: Path | None = None) -> str:
+    """Commit of `source`, or the one that its revision meant when it was last fetched; "" where it was not."""
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    return source.commit or cache.commit_of(source.revision)
+
+
+def snapshot_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path:
+    """Folder in which the files of `source.commit` lie once they are fetched."""
+    return RepoCache(cache_dir or default_cache(), source.repo).snapshot(source.commit)
+
+
 def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path | None:
     """Folder with the model's files if the cache has them all, else None. Asks no hub and reads no weights."""
     cache = RepoCache(cache_dir or default_cache(), source.repo)

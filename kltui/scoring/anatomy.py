@@ -35,13 +35,17 @@ def _options(forward: Callable[..., Any]) -> dict[str, Any]:
     return {k: v for k, v in (("use_cache", False), ("return_dict", True)) if anything or k in known}
 
 
-def looks_ahead(model: Any, head: Any, dtype: torch.dtype) -> bool:
-    """Whether a later token changes what the model says before it: then it is no causal model, and cannot be padded."""
+def looks_ahead(model: Any, head: Any | None, dtype: torch.dtype) -> bool:
+    """Whether a later token changes what the model says before it: then it is no causal model, and cannot be padded.
+
+    Seen in what reaches the head, or in the logits where there is no `head` to be split off.
+    """
     ids = probe_ids(model)
     other = ids.clone()
     half = ids.shape[1] // 2
     other[:, half:] = other[:, half:].flip(0, 1)
-    a, b = (body(model, head, x)[:, :half].double() for x in (ids, other))
+    said = (run(model, x) if head is None else body(model, head, x) for x in (ids, other))
+    a, b = (x[:, :half].double() for x in said)
     return bool((a - b).abs().max() > 100 * torch.finfo(dtype).eps * (1 + a.abs().max()))
 
 

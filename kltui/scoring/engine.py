@@ -18,7 +18,7 @@ from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch
-from kltui.scoring.head import Head, chunk_bytes, log_softmax_gather, make_head
+from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.settings import ScoringSettings
@@ -48,8 +48,10 @@ class Engine:
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
-        packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
+        self._packing: packing.Packing | None = None
         self._native: NativeAttention | None = None
+        self._all_served = True  # nothing that might be faster failed its test
+        packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
@@ -60,13 +62,39 @@ class Engine:
             ) from error
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
+        self._settings = settings
         self._lens = self._make_lens(settings)
 
+    def refilled(self) -> bool:
+        """Whether this engine serves the weights that its model holds now, as a new one would.
+
+        What was found out about the model's make holds for every checkpoint of a run; that the numbers agree is tested
+        for each.
+        """
+        if self._head is None or not self._all_served:
+            return False
+        module, head = self._head
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        try:
+            packing.unpack(self.model)
+            probe = Probe(self.model)
+            self._head = module, head.refilled()
+            if self._packing is not None and not self._packing.apply():
+                return False
+            # In half precision the layers may be off by as much again as the head: both were let pass when made.
+            slack = 0.0 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
+            with self._attending():
+                if not probe.agrees(*self._head, self.dtype, slack):
+                    return False
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False  # a new engine finds out what it is
+        self._lens = self._make_lens(self._settings)
+        return True
+
     def _check_causal(self) -> None:
-        if self._head is None:
-            return
+        module = None if self._head is None else self._head[0]
         with self._attending():
-            looks_ahead = anatomy.looks_ahead(self.model, self._head[0], self.dtype)
+            looks_ahead = anatomy.looks_ahead(self.model, module, self.dtype)
         if looks_ahead:
             raise KltuiError(
                 "this model's output at a position depends on later tokens: it is not a causal language model",
@@ -88,9 +116,12 @@ class Engine:
             return head(hidden(), ids_BT.flatten())
 
         before = answers()
-        packed = packing.pack(self.model, module, self.start_tokens, hidden)
-        if packed and not _same(answers(), before, self.dtype):
+        self._packing = packing.find(self.model, module, self.start_tokens, hidden)
+        if self._packing is not None and not self._packing.apply():
+            self._packing = None  # this processor packs no weights of this dtype
+        if self._packing is not None and not _same(answers(), before, self.dtype):
             packing.unpack(self.model)
+            self._packing, self._all_served = None, False
         if attention.is_possible(self.model):
             self._try_native_attention(answers, before)
 
@@ -104,7 +135,7 @@ class Engine:
             self.attention = attention.NAME
             self._check_causal()
         else:
-            self._native = None
+            self._native, self._all_served = None, self._all_served and same
 
     def _attending(self) -> AbstractContextManager[None]:
         """Within it the model attends natively, where that was found to give the same."""

@@ -41,6 +41,10 @@ class Head:
             out[rows] = log_softmax_gather(self._forward(hidden_nD[rows]), targets_n[rows], self.rule)
         return out
 
+    def refilled(self) -> Head:
+        """The same head on its module's weights of this moment."""
+        return self
+
     def rows(self, device: torch.device) -> int:
         """Rows of logits that may be held at once."""
         return max(1, chunk_bytes(device) // (4 * self._vocabulary))
@@ -55,8 +59,19 @@ class FusedHead(Head):
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         super().__init__(module, rule, vocabulary)
-        bias = None if module.bias is None else module.bias.detach()
-        self._fused = native.Head(module.weight.detach(), bias, scale=rule.scale, softcap=rule.cap)
+        self._module = module
+        self._fill()
+
+    def _fill(self) -> None:
+        bias = None if self._module.bias is None else self._module.bias.detach()
+        self._fused = native.Head(
+            self._module.weight.detach(), bias, scale=self.rule.scale, softcap=self.rule.cap
+        )
+
+    def refilled(self) -> Head:
+        """The same head on its module's weights of this moment; the core has a copy of some biases."""
+        self._fill()
+        return self
 
     @property
     def fast(self) -> bool:
@@ -106,12 +121,32 @@ def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
     rule = anatomy.find_logit_rule(model, module) if module is not None else None
     if module is None or rule is None:
         return None
-    ids = anatomy.probe_ids(model)
-    logits = anatomy.run(model, ids).float()
-    for head in _candidates(module, rule, logits.shape[-1]):
-        if _agrees(head, model, module, logits, ids, dtype):
+    probe = Probe(model)
+    for head in _candidates(module, rule, probe.vocabulary):
+        if probe.agrees(module, head, dtype):
             return module, head
     return None
+
+
+class Probe:
+    """A small batch and what the model's own logits say of it, as its linear layers and attention are at this moment."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._ids_BT = anatomy.probe_ids(model)
+        self._logits_BTV = anatomy.run(model, self._ids_BT).float()
+        self.vocabulary = self._logits_BTV.shape[-1]
+        self._targets_n = self._ids_BT.flatten() % self.vocabulary
+        self._truth_n = log_softmax_gather(self._logits_BTV.flatten(0, 1), self._targets_n, LogitRule())
+
+    def agrees(self, module: Any, head: Head, dtype: torch.dtype, slack: float = 0.0) -> bool:
+        """Whether the model, split at `module`, now gives the log-probabilities of those logits.
+
+        `slack`, in nats, may come on top of what the dtype's rounding explains.
+        """
+        hidden_nD = anatomy.body(self._model, module, self._ids_BT).flatten(0, 1)
+        error = np.abs(head(hidden_nD, self._targets_n) - self._truth_n).max()
+        return bool(error <= slack + anatomy.tolerance(dtype, self._logits_BTV))
 
 
 def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
@@ -124,13 +159,3 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
         if fused.fast:
             heads.insert(0, fused)
     return heads
-
-
-def _agrees(
-    head: Head, model: Any, module: Any, logits: torch.Tensor, ids: torch.Tensor, dtype: torch.dtype
-) -> bool:
-    """Whether the split model gives the log-probabilities of the model's own logits."""
-    targets = ids.flatten() % logits.shape[-1]
-    truth = log_softmax_gather(logits.flatten(0, 1), targets, LogitRule())
-    ours = head(anatomy.body(model, module, ids).flatten(0, 1), targets)
-    return bool(np.abs(ours - truth).max() <= anatomy.tolerance(dtype, logits))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -14,15 +15,20 @@ def fast_float32(device: torch.device) -> Iterator[bool]:
     """Within it float32 products on a CPU go through oneDNN where that is exact here; gives whether they do.
 
     "medium" lets oneDNN take the product. On CPUs without bfloat16 tiles (AMX) it still multiplies in float32, up to
-    1.6 times faster than the default library on AMD; where it would round to bfloat16 the test sees it.
+    1.6 times faster than the default library on AMD; where it would round to bfloat16 the test sees it. On a GPU
+    convolutions (Mamba has them) would round to TF32 by default: within it they do not.
     """
     before = torch.get_float32_matmul_precision()
+    convolutions: Any = torch.backends.cudnn
+    rounded = convolutions.allow_tf32
+    convolutions.allow_tf32 = False
     fast = device.type == "cpu" and onednn_is_exact()
     torch.set_float32_matmul_precision("medium" if fast else "highest")
     try:
         yield fast
     finally:
         torch.set_float32_matmul_precision(before)
+        convolutions.allow_tf32 = rounded
 
 
 @cache

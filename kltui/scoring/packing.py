@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,35 +32,55 @@ ACTIVATIONS = {
 }
 
 
-def pack(model: Any, head: Any, rows: int, run: Callable[[], object]) -> bool:
-    """Whether the model's plain linear layers, the head aside, now multiply by packed weights; undone by `unpack`.
+@dataclass(frozen=True)
+class Packing:
+    """Which linear layers multiply by packed weights, each with the activation done with its product, or None."""
+
+    follows: dict[Any, Any | None]
+    rows: int
+
+    def apply(self) -> bool:
+        """Whether the layers now multiply by their weights of this moment, packed; undone by `unpack`."""
+        try:
+            for layer, activation in self.follows.items():
+                operator = ("none", "") if activation is None else ACTIVATIONS[type(activation).__name__]
+                _take_over(layer, _packed_forward(layer, self.rows, *operator))
+            for activation in filter(None, self.follows.values()):
+                _take_over(activation, _unchanged)
+        except (RuntimeError, AttributeError, NotImplementedError):
+            for module in (*self.follows, *filter(None, self.follows.values())):
+                _let_go(module)
+            return False
+        return True
+
+
+def find(model: Any, head: Any, rows: int, run: Callable[[], object]) -> Packing | None:
+    """What can be packed in the model, the head aside; None where nothing can, or it is too large for the machine.
 
     `run` is a small forward pass, to see which activation reads which layer's output.
     """
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
     if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
-        return False
-    follows = _activations_behind(model, layers, run)
-    try:
-        for layer in layers:
-            operator = ACTIVATIONS[type(follows[layer]).__name__] if layer in follows else ("none", "")
-            layer.forward = _packed_forward(layer, rows, *operator)
-            layer._kltui_packed = True
-        for activation in set(follows.values()):
-            activation.forward = _unchanged
-            activation._kltui_packed = True
-    except (RuntimeError, AttributeError, NotImplementedError):
-        unpack(model)
-        return False
-    return True
+        return None
+    behind = _activations_behind(model, layers, run)
+    return Packing({layer: behind.get(layer) for layer in layers}, rows)
 
 
 def unpack(model: Any) -> None:
     """Every layer multiplies by its own weight again."""
     for module in model.modules():
-        if module.__dict__.pop("_kltui_packed", False):
-            del module.forward
+        _let_go(module)
+
+
+def _take_over(module: Any, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    module.forward = forward
+    module._kltui_packed = True
+
+
+def _let_go(module: Any) -> None:
+    if module.__dict__.pop("_kltui_packed", False):
+        del module.forward
 
 
 def _plain_linears(model: Any, head: Any) -> list[Any]:

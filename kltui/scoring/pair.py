@@ -79,6 +79,8 @@ def exact_kl(
             "the KL of their log-likelihood vectors can",
         )
     ids = tokens.encode(tokenizers[0], texts, corpus_sha256, cache_dir)
+    for config in configs:
+        tokens.check_vocabulary(ids, getattr(config.get_text_config(), "vocab_size", None))
     context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
     pieces = cut_pieces([len(row) for row in ids], tokenizers[0].first_scored, context, settings.overlong)
     sums = np.zeros((4, len(texts)))

@@ -74,6 +74,41 @@ def _torchao(quantization: str) -> Any:
     return TorchAoConfig(kind)
 
 
+def quantized_share(model: Any) -> float:
+    """Share, 0 to 1, of the weights of the model's layers that are quantised; embeddings and head do not count."""
+    head = model.get_output_embeddings()
+    apart = {id(p) for m in model.modules() if _is_embedding(m) for p in m.parameters(recurse=False)}
+    apart |= {id(p) for p in head.parameters()} if head is not None else set()
+    sizes = {True: 0, False: 0}
+    for parameter in model.parameters():
+        if parameter.ndim >= 2 and id(parameter) not in apart:
+            library = type(parameter).__module__.partition(".")[0]
+            packed = 2 if type(parameter).__name__ == "Params4bit" else 1  # two weights in a byte
+            sizes[library in ("bitsandbytes", "torchao")] += packed * parameter.numel()
+    return sizes[True] / max(1, sum(sizes.values()))
+
+
+def _is_embedding(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.Embedding)
+
+
+def note(quantization: str, model: Any) -> tuple[str, ...]:
+    """What is to be said of a quantised model whose weights are not all so; an error where none of them is."""
+    if not is_quantized(quantization):
+        return ()
+    share = quantized_share(model)
+    if share == 0.0:
+        raise KltuiError(
+            f"{quantization} leaves every weight of this model as it is, so it would be scored unquantised",
+            "bnb-8bit, bnb-nf4 and bnb-fp4 reach more kinds of layers",
+        )
+    if share > 0.95:
+        return ()
+    return (f"only {share:.0%} of its layers' weights are {quantization}; the rest is left as it is",)
+
+
 def versions(quantization: str) -> dict[str, str]:
     """Versions of the libraries that make this variant, for the vector's key."""
     from importlib.metadata import version

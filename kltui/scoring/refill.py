@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kltui.errors import KltuiError
+from kltui.registry.layout import weight_names
 from kltui.scoring.loading import Loaded, first_line
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
@@ -32,17 +33,25 @@ class Mould:
         """The model, now with the folder's weights."""
         from safetensors import SafetensorError, safe_open
 
+        filled = set()
         try:
-            for path in sorted(folder.glob("model*.safetensors")):
+            for path in weight_files(folder):
                 with safe_open(path, framework="pt") as file, torch.no_grad():
-                    for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                        if name in self.targets:
-                            self.targets[name].copy_(file.get_tensor(name))
+                    for name in self.targets.keys() & set(file.keys()):
+                        self.targets[name].copy_(file.get_tensor(name))
+                        filled.add(name)
         except (OSError, SafetensorError, RuntimeError) as error:
             raise KltuiError(
                 f"a weight file in {folder} is damaged: {first_line(error)}", "fetch it again"
             ) from error
+        if filled != self.targets.keys():
+            raise KltuiError(f"weight files in {folder} changed while they were read", "run the job again")
         return self.loaded
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors that transformers would load from the folder, and no others that lie beside them."""
+    return [folder / n for n in weight_names(folder, allow_bin=False) if n.endswith(".safetensors")]
 
 
 def config_text(config: Any) -> str:
@@ -57,12 +66,12 @@ def read_header(folder: Path) -> Header | None:
 
     header: Header = {}
     try:
-        for path in sorted(folder.glob("model*.safetensors")):
+        for path in weight_files(folder):
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                     part = file.get_slice(name)
                     header[name] = (part.get_dtype(), tuple(part.get_shape()))
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, KltuiError):
         return None
     return header or None
 
@@ -118,7 +127,7 @@ def _samples(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     samples = {}
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path in weight_files(folder):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 part = file.get_slice(name)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,17 @@ class _Prepared:
     pieces: list[Piece]
     n_overlong: int
 
-    @property
+    @cached_property
+    def text_counts(self) -> NDArray[np.int64]:
+        """Ids that are scored, by text."""
+        texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
+        counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
+        return np.bincount(texts_n, counts_n, minlength=len(self.ids)).astype(np.int64)
+
+    @cached_property
     def n_tokens(self) -> int:
         """Ids that are scored."""
-        return sum(piece.n_scored for piece in self.pieces)
+        return int(self.text_counts.sum())
 
 
 class Scorer:
@@ -61,6 +69,7 @@ class Scorer:
         spread.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
+        self._engine: Engine | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
 
     def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
@@ -75,7 +84,7 @@ class Scorer:
             loaded = self._load(folder, config, quantization, layout)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
-                engine = Engine(loaded, self.settings, device, quantization)
+                engine = self._make_engine(loaded, device, quantization)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, progress)
         ended = time.perf_counter()
@@ -103,7 +112,7 @@ class Scorer:
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
             return self._mould.fill(folder)
-        self._mould = None  # frees the last model before the next one is read
+        self._mould = self._engine = None  # frees the last model before the next one is read
         settings = self.settings
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
@@ -112,10 +121,20 @@ class Scorer:
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded
 
+    def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str) -> Engine:
+        """The last checkpoint's engine where its model was refilled and agrees, else a new one."""
+        if self._engine is not None and self._engine.refilled():
+            return self._engine
+        self._engine = None
+        engine = Engine(loaded, self.settings, device, quantization)
+        if self._mould is not None:
+            self._engine = engine
+        return engine
+
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""
         context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
-        same = (tokens.files_digest(folder, config.model_type), context, size)
+        same = (tokens.files_digest(folder, config), context, size)
         if self._prepared is not None and self._prepared[0] == same:
             return self._prepared[1]
         tokenizer = tokens.load_tokenizer(folder, self.settings.bos)
@@ -123,7 +142,7 @@ class Scorer:
         lengths = [len(row) for row in ids]
         pieces = cut_pieces(lengths, tokenizer.first_scored, context, self.settings.overlong)
         n_overlong = sum(1 for n in lengths if context is not None and n > context)
-        _check_vocabulary(ids, size)
+        tokens.check_vocabulary(ids, size)
         prepared = _Prepared(tokenizer, ids, pieces, n_overlong)
         self._prepared = same, prepared
         return prepared
@@ -139,6 +158,7 @@ class Scorer:
         budget = self._budget(engine)
         queue = deque(plan_batches(prepared.pieces, budget, self.settings.batch_texts))
         done = 0
+        progress(self._progress(sums, done, prepared))  # from here on counts the pace
         while queue:
             try:
                 batch = fill_batch(queue[0], prepared.ids)
@@ -152,13 +172,13 @@ class Scorer:
             queue.popleft()
             sums.add(batch, logp_Ln, engine.dtype)
             done += batch.n_scored
-            progress(self._progress(sums, done, prepared.n_tokens))
+            progress(self._progress(sums, done, prepared))
             self._batch_tokens[_room_key(engine)] = budget
         return sums
 
-    def _progress(self, sums: _Sums, done: int, total: int) -> Progress:
-        texts_done = int((sums.n_scored_N > 0).sum())
-        return Progress("score", texts_done, len(self.texts), done, total)
+    def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
+        texts_done = int((sums.n_scored_N == prepared.text_counts).sum())
+        return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(
         self, engine: Engine, tokenizer: tokens.Tokenizer, quantization: str, weights_key: str
@@ -203,16 +223,6 @@ def _room_key(engine: Engine) -> str:
 def _peak_cuda_bytes() -> float:
     """The most that was allocated on each GPU, added up; they need not have held it at the same moment."""
     return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
-
-
-def _check_vocabulary(ids: list[Ids], size: int | None) -> None:
-    """An error where a tokenizer gives ids that the model has no entry for."""
-    highest = max((int(row.max()) for row in ids if len(row)), default=0)
-    if size is not None and highest >= size:
-        raise KltuiError(
-            f"the tokenizer gives id {highest}, but the model has {size} entries",
-            "tokenizer and model are not of one kind",
-        )
 
 
 def library_versions(quantization: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.layout import tokenizer_names
 from kltui.scoring.batching import Ids
 
-_FILES = ("*token*.json", "*.model", "vocab*", "merges*", "*.tiktoken", "chat_template*")
+# Beside those that the registry knows as a tokenizer's: whatever else may take part in making one.
+_FILES = ("*token*.json", "*.model", "vocab*", "merges*", "chat_template*")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,15 @@ def load_tokenizer(folder: Path, bos: str) -> Tokenizer:
     return with_policy(backend, bos)
 
 
-def files_digest(folder: Path, model_type: str) -> str:
-    """Hex SHA-256 over the files that make a folder's tokenizer: equal digests make equal tokenizers.
+def files_digest(folder: Path, config: Any) -> str:
+    """Hex SHA-256 over what makes a folder's tokenizer: equal digests make equal tokenizers.
 
-    transformers picks some tokenizers by the model's type, so that counts too.
+    transformers picks some tokenizers by what the model's configuration says, so that counts too.
     """
-    digest = hashlib.sha256(model_type.encode())
-    for path in sorted({p for pattern in _FILES for p in folder.glob(pattern)}):
+    said = (config.model_type, getattr(config, "tokenizer_class", None))
+    digest = hashlib.sha256(repr(said).encode())
+    known = tokenizer_names([p.name for p in folder.iterdir() if p.is_file()])
+    for path in sorted({folder / name for name in known} | {p for x in _FILES for p in folder.glob(x)}):
         data = path.read_bytes()
         digest.update(f"{path.name} {len(data)} ".encode() + data)
     return digest.hexdigest()
@@ -99,8 +104,19 @@ def fingerprint(backend: Any) -> str:
         # left behind by whoever used the tokenizer last; kltui neither pads nor truncates with it
         described = json.dumps({**pipeline, "padding": None, "truncation": None}, sort_keys=True)
     else:
-        described = repr((type(backend).__name__, sorted(backend.get_vocab().items())))
+        described = repr(
+            (type(backend).__name__, sorted(backend.get_vocab().items()), _python_parts(backend))
+        )
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _python_parts(backend: Any) -> tuple[list[str], list[tuple[str, float]]]:
+    """What decides a Python tokenizer's ids beside its vocabulary: its files (merges, say) and its switches."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = backend.save_vocabulary(folder) or ()
+        files = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    switches = [(k, v) for k, v in sorted(backend.init_kwargs.items()) if isinstance(v, bool | int | float)]
+    return files, switches
 
 
 def encode(
@@ -116,6 +132,16 @@ def encode(
         return bare
     prefix = np.array(tokenizer.prefix, dtype=np.int64)
     return [np.concatenate((prefix, ids)) for ids in bare]
+
+
+def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
+    """An error where a tokenizer gives ids that a model of `size` entries does not have."""
+    highest = max((int(row.max()) for row in ids if len(row)), default=0)
+    if size is not None and highest >= size:
+        raise KltuiError(
+            f"the tokenizer gives id {highest}, but the model has {size} entries",
+            "tokenizer and model are not of one kind",
+        )
 
 
 def _bare_ids(backend: Any, texts: Sequence[str]) -> list[Ids]:

@@ -120,3 +120,58 @@ def test_freed_revisions_leave_the_cache_small(cli: Cli, hub: FakeHub, hub_job: 
     assert not left
     with kltui.open(hub_job.parent / "ws") as ws:
         assert len(ws.map()) == 12
+
+
+def test_what_is_stored_is_not_fetched_again_though_it_was_freed(
+    cli: Cli, hub: FakeHub, hub_job: Path, folders: list[Path]
+) -> None:
+    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub_job.parent / "hf"), "HF_HUB_OFFLINE": ""}
+    freeing = ("--batch", str(hub_job), "--json", "--set", "scoring.keep_cache=false")
+    assert cli(*freeing, **env).returncode == 0
+    fetched = len(hub.downloads())
+    again = cli(*freeing, **env)
+    assert again.returncode == 0, again.stderr
+    assert all(event["kept"] for event in outcomes(again.stdout).values())
+    assert len(hub.downloads()) == fetched
+
+    hub.add_folder("org/tiny", "step1", folders[5])  # the branch has moved: another commit, scored anew
+    moved = outcomes(cli(*freeing, **env).stdout)
+    assert {name for name, event in moved.items() if "kept" not in event} == {"tiny@1"}
+    assert len([path for path in hub.downloads() if path.endswith("model.safetensors")]) == 13
+
+    offline = cli(*freeing, **(env | {"HF_HUB_OFFLINE": "1"}))
+    assert offline.returncode == 0, offline.stderr
+    assert all(event["kept"] for event in outcomes(offline.stdout).values())
+
+
+def test_parts_of_a_stored_grid_are_not_fetched_again(cli: Cli, hub: FakeHub, hub_job: Path) -> None:
+    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub_job.parent / "hf"), "HF_HUB_OFFLINE": ""}
+    hub_job.write_text(
+        JOB.replace('"step{0,1,2,4,8,16}", "step{100..600..100}"', '"step1", "step100"')
+        + '[[interpolations]]\nbase = "tiny@1"\nothers = ["tiny@100"]\ngrid = [0.0, 0.5]\n'
+    )
+    freeing = ("--batch", str(hub_job), "--json", "--set", "scoring.keep_cache=false")
+    done = cli(*freeing, **env)
+    assert done.returncode == 0, done.stderr
+    assert len(outcomes(done.stdout)) == 4
+    fetched = len(hub.downloads())
+    again = cli(*freeing, **env)
+    assert again.returncode == 0, again.stderr
+    assert len(hub.downloads()) == fetched
+
+
+def test_a_commit_is_freed_only_when_every_name_of_it_is_scored(
+    cli: Cli, hub: FakeHub, hub_job: Path, folders: list[Path]
+) -> None:
+    """`main` is often the last step under another name: freeing the one must not take the other's files."""
+    hub.repos["org/tiny"].revisions["main"] = hub.repos["org/tiny"].revisions["step600"]
+    hub_job.write_text(
+        JOB.replace('"step{0,1,2,4,8,16}", "step{100..600..100}"', '"step600", "step1"')
+        + '[[models]]\nrepo = "org/tiny"\nrun = "last"\n'
+    )
+    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub_job.parent / "hf"), "HF_HUB_OFFLINE": ""}
+    done = cli("--batch", str(hub_job), "--json", "--set", "scoring.keep_cache=false", **env)
+    assert done.returncode == 0, done.stderr
+    assert len(hub.downloads("model.safetensors")) == 2
+    left = [p for p in (hub_job.parent / "hf").rglob("*") if p.is_file() and p.stat().st_size > 50_000]
+    assert not left

@@ -173,6 +173,19 @@ def test_a_model_that_sees_the_future_is_refused():
         engine_of(model)
 
 
+def test_a_model_that_sees_the_future_is_refused_though_its_head_cannot_be_split(monkeypatch):
+    from transformers import AutoModelForCausalLM, BertConfig
+
+    monkeypatch.setattr(anatomy, "find_head", lambda _: None)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.inference_mode(), pytest.raises(KltuiError, match="depends on later tokens"):
+        engine_of(model)
+
+
 def test_onednn_is_tested_and_the_setting_restored():
     from kltui.scoring import numerics
 
@@ -181,6 +194,10 @@ def test_onednn_is_tested_and_the_setting_restored():
         assert fast == numerics.onednn_is_exact()
         assert torch.get_float32_matmul_precision() == ("medium" if fast else "highest")
     assert torch.get_float32_matmul_precision() == before
+    rounded = torch.backends.cudnn.allow_tf32
+    with numerics.fast_float32(torch.device("cuda")):
+        assert not torch.backends.cudnn.allow_tf32, "TF32 convolutions are off by 1e-3"
+    assert torch.backends.cudnn.allow_tf32 == rounded
     with numerics.fast_float32(torch.device("cuda")) as fast:
         assert not fast and torch.get_float32_matmul_precision() == "highest"
 

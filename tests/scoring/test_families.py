@@ -4,13 +4,24 @@ import random
 
 import numpy as np
 import pytest
-from tiny_models import FAMILIES, TEXTS, true_logliks, write_model
+import torch
+from tiny_models import FAMILIES, TEXTS, build_config, build_model, true_logliks, write_model
 
+from kltui.scoring.engine import Engine
+from kltui.scoring.head import Head
+from kltui.scoring.loading import Loaded
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
 TOLERANCE_NATS = 1e-4
-CORPUS = [*TEXTS, " ".join(TEXTS[:3]), "ab" * 40, "yz " * 9]
+# More than 32, so that a batch of 32 is one; lengths in no order, some beyond the sliding windows of 12.
+CORPUS = [*TEXTS, " ".join(TEXTS[:3]), "ab" * 40, "yz " * 9, *(t[i:] for i in (3, 5) for t in TEXTS)]
+# What the scoring engine is asked to score, as transformers calls it.
+ASKED = {
+    "gpt_neox", "gpt2", "gptj", "gpt_neo", "opt", "bloom", "falcon", "llama", "mistral", "qwen2", "qwen3", "mixtral",
+    "qwen2_moe", "gemma2", "gemma3_text", "phi", "olmo2", "stablelm", "cohere", "granite", "mamba", "mamba2",
+    "recurrent_gemma",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -18,6 +29,26 @@ def family(request, tmp_path_factory):
     """A tiny model's folder, and its true log-likelihoods (2 + depth, N)."""
     folder = write_model(tmp_path_factory.mktemp(request.param), request.param, seed=7)
     return folder, np.array(true_logliks(folder, CORPUS))
+
+
+def test_every_family_asked_for_is_here():
+    assert {build_config(name).model_type for name in FAMILIES} >= ASKED
+    assert len(CORPUS) > 32
+    opt, gemma = build_config("opt"), build_config("gemma3")
+    assert opt.word_embed_proj_dim != opt.hidden_size and gemma.final_logit_softcapping
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_the_fast_ways_serve_every_family(name):
+    """None is scored by a fallback unnoticed: its head is split off, and its tail's modules are called by themselves."""
+    model = build_model(name)
+    loaded = Loaded(model, model.config, "sdpa", torch.float32, ())
+    with torch.inference_mode():
+        engine = Engine(loaded, ScoringSettings(layers="all"), torch.device("cpu"), "none")
+    assert not engine.notes
+    assert engine._head is not None and type(engine._head[1]) is not Head
+    assert engine._lens is not None and engine._lens.path == "modules"
+    assert len(engine._lens.modules) == model.config.num_hidden_layers
 
 
 def score(folder, texts, **settings):
@@ -39,8 +70,9 @@ def test_order_of_texts_does_not_matter(family):
     folder, truth = family
     order = list(range(len(CORPUS)))
     random.Random(1).shuffle(order)
-    result = score(folder, [CORPUS[i] for i in order], batch_tokens=64)
-    assert np.nanmax(np.abs(result.vectors[0].loglik_N - truth[0][order])) < TOLERANCE_NATS
+    result = score(folder, [CORPUS[i] for i in order], batch_tokens=64, layers="all")
+    ours = np.array([v.loglik_N for v in result.vectors])
+    assert np.nanmax(np.abs(ours - truth[:, order])) < TOLERANCE_NATS
     assert not any("cannot be split" in note for note in result.notes)
 
 

@@ -65,3 +65,18 @@ def test_different_tokenizers_are_refused(tmp_path):
     b = write_model(tmp_path / "b", "gpt_neox", prepend_bos=True)
     with pytest.raises(KltuiError, match="different tokenizers"):
         exact_kl(a, b, TEXTS, "c", ScoringSettings())
+
+
+def test_a_tokenizer_that_does_not_fit_a_model_is_refused(tmp_path):
+    whole = write_model(tmp_path / "a", "gpt_neox")
+    short = write_model(tmp_path / "b", "gpt_neox", vocab_size=100)
+    with pytest.raises(KltuiError, match="the model has 100 entries"):
+        exact_kl(whole, short, TEXTS, "c", ScoringSettings())
+
+
+def test_the_size_of_batches_changes_nothing(tmp_path):
+    first, _, last = write_run(tmp_path, "llama", steps=(0, 1, 2))
+    whole = exact_kl(first, last, TEXTS, "c", ScoringSettings())
+    for size in (1, 3, 32):
+        some = exact_kl(first, last, TEXTS, "c", ScoringSettings(batch_texts=size))
+        assert np.abs(some.forward_nats_N - whole.forward_nats_N).max() < 1e-4

@@ -26,9 +26,10 @@ def test_bitsandbytes_on_the_cpu(tmp_path, family, quantization):
     assert np.array_equal(near.vectors[0].loglik_N, near.vectors[-1].loglik_N, equal_nan=True)
 
 
-def test_widths_that_4_bit_cannot_pack_say_so(tmp_path):
+def test_a_family_that_a_variant_breaks_says_so(tmp_path):
+    """Mamba multiplies by its weights past its linear layers, where packed ones have another shape."""
     pytest.importorskip("bitsandbytes", reason="the extra 'quant' is not installed")
-    folder = write_model(tmp_path / "m", "gpt2")
+    folder = write_model(tmp_path / "m", "mamba")
     with pytest.raises(KltuiError, match="fails on a small batch") as caught:
         score(folder, "bnb-nf4")
     assert "without quantization" in caught.value.hint
@@ -63,3 +64,40 @@ def test_torchao_int4_says_that_a_cpu_has_none(tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "find_spec", lambda _: object())
     with pytest.raises(KltuiError, match="no int4 products on a CPU"):
         score(folder, "torchao-int4")
+
+
+def test_a_variant_that_quantises_nothing_is_refused(tmp_path):
+    """GPT-2's layers are no linear ones to torchao: its vector would be the original's under another name."""
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    folder = write_model(tmp_path / "m", "gpt2")
+    with pytest.raises(KltuiError, match="leaves every weight"):
+        score(folder, "torchao-int8")
+
+
+@pytest.mark.parametrize("quantization", ["bnb-8bit", "bnb-nf4", "torchao-int8"])
+def test_experts_that_stay_as_they_are_are_told(tmp_path, quantization):
+    pytest.importorskip("torchao" if "torchao" in quantization else "bitsandbytes", reason="not installed")
+    mixed = score(write_model(tmp_path / "a", "mixtral"), quantization)
+    assert any("of its layers' weights are" in note for note in mixed.notes)
+    whole = score(write_model(tmp_path / "b", "llama"), quantization)
+    assert not any("of its layers' weights are" in note for note in whole.notes)
+
+
+def test_the_share_of_quantised_weights_is_counted():
+    from tiny_models import build_model
+
+    model = build_model("llama", num_hidden_layers=1)
+    assert quantize.quantized_share(model) == 0.0
+
+    class Quantised(type(model.lm_head.weight)):
+        """A parameter as a quantising library makes it."""
+
+    Quantised.__module__ = "torchao.made_up"
+    layer = model.model.layers[0]
+    layer.mlp.up_proj.weight = Quantised(layer.mlp.up_proj.weight.data, requires_grad=False)
+    total = sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+    assert quantize.quantized_share(model) == pytest.approx(layer.mlp.up_proj.weight.numel() / total)
+    with pytest.raises(KltuiError, match="leaves every weight"):
+        quantize.note("torchao-int8", build_model("llama"))
+    assert quantize.note("none", model) == ()
+    assert "torchao-int8" in quantize.note("torchao-int8", model)[0]

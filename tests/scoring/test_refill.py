@@ -35,6 +35,68 @@ def test_a_run_is_built_once_and_scores_the_same(tmp_path, loads, family):
     assert len(loads) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layers", ["none", "all"])
+def test_an_engine_is_made_once_for_a_run_and_gives_the_same_bits(tmp_path, monkeypatch, dtype, layers):
+    from kltui.scoring import scorer as scoring
+
+    folders = write_run(tmp_path, "llama", steps=(0, 1, 2))
+    settings = ScoringSettings(dtype=dtype, layers=layers)
+    alone = [Scorer(TEXTS, "c", settings).score(f, "none", "w", lambda _: None) for f in folders]
+    made, real = [], scoring.Engine
+    monkeypatch.setattr(scoring, "Engine", lambda *a: made.append(1) or real(*a))
+    scorer = Scorer(TEXTS, "c", settings)
+    together = [scorer.score(f, "none", "w", lambda _: None) for f in folders]
+    for a, b in zip(alone, together, strict=True):
+        assert a.key == b.key and a.notes == b.notes
+        for one, other in zip(a.vectors, b.vectors, strict=True):
+            assert np.array_equal(one.loglik_N, other.loglik_N, equal_nan=True)
+    assert len(made) == 1
+
+
+def test_weights_with_which_the_kept_engine_is_wrong_get_a_new_one(tmp_path, monkeypatch):
+    """A kept engine is tested on every checkpoint: one whose packed layers go wrong is not used."""
+    from kltui.scoring import packing
+
+    a, b, c = write_run(tmp_path, "llama", steps=(0, 1, 2))
+    expected = [score(Scorer(TEXTS, "c", ScoringSettings()), folder) for folder in (b, c)]
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    first, real = scorer._engine, packing._packed_forward
+    assert first is not None and first._packing is not None
+    monkeypatch.setattr(packing, "_packed_forward", lambda *args: lambda x: real(*args)(x) * 1.01)
+    assert np.nanmax(np.abs(score(scorer, b) - expected[0])) < 1e-4
+    assert scorer._engine is not first and scorer._engine._packing is None
+    monkeypatch.undo()
+    assert np.array_equal(score(scorer, c), expected[1], equal_nan=True), "what failed once is tried anew"
+    assert scorer._engine._packing is not None
+
+
+def test_damaged_weights_fail_in_a_kept_engine_as_in_a_new_one(tmp_path):
+    a, b, c = write_run(tmp_path, "gpt_neox", steps=(0, 1, 2))
+    tensors = load_file(b / "model.safetensors")
+    tensors["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"][:] = float("nan")
+    save_file(tensors, b / "model.safetensors", metadata={"format": "pt"})
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    with pytest.raises(KltuiError, match="NaN"):
+        score(scorer, b)
+    assert np.array_equal(score(scorer, c), score(Scorer(TEXTS, "c", ScoringSettings()), c), equal_nan=True)
+
+
+def test_files_that_are_not_the_models_weights_are_never_copied_in(tmp_path):
+    """An averaged copy beside the weights, equal at the first step, must not take their place at the second."""
+    import shutil
+
+    a, b = write_run(tmp_path, "gpt_neox", steps=(0, 1))
+    expected = score(Scorer(TEXTS, "c", ScoringSettings()), b)
+    shutil.copy(a / "model.safetensors", a / "model_ema.safetensors")
+    shutil.copy(a / "model.safetensors", b / "model_ema.safetensors")
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    score(scorer, a)
+    assert np.array_equal(score(scorer, b), expected, equal_nan=True)
+
+
 def test_every_family_scores_the_same_refilled_or_not(tmp_path, loads):
     for family in FAMILIES:
         first = write_model(tmp_path / family / "a", family, seed=1)

@@ -69,6 +69,39 @@ def test_fingerprint_sees_the_pipeline_but_not_the_process(plain, with_bos):
     assert tokens.fingerprint(plain) == before
 
 
+def test_python_tokenizers_differ_by_more_than_their_vocabulary(tmp_path):
+    """Two with one vocabulary and other merges give other ids, and may not share a cache or a comparison."""
+    import json
+
+    from transformers import CTRLTokenizer
+
+    vocabulary = {w: i for i, w in enumerate(["a@@", "b@@", "a", "b", "ab@@", "ab", "ba@@", "ba", "<unk>"])}
+    made = []
+    for at, merges in enumerate((("a b</w>",), ("b a</w>",), ("a b</w>",))):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        (folder / "merges.txt").write_text("\n".join(("#version", *merges)) + "\n")
+        made.append(CTRLTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    first, second, third = (tokens.fingerprint(backend) for backend in made)
+    assert first == third != second
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tekken.json", "bpe.codes", "spiece.model", "added_tokens.json"]
+)
+def test_every_file_of_a_tokenizer_counts(tmp_path, name):
+    from types import SimpleNamespace
+
+    config = SimpleNamespace(model_type="llama", tokenizer_class=None)
+    (tmp_path / name).write_bytes(b"one")
+    before = tokens.files_digest(tmp_path, config)
+    (tmp_path / name).write_bytes(b"two")
+    assert tokens.files_digest(tmp_path, config) != before
+    other = SimpleNamespace(model_type="llama", tokenizer_class="CodeLlamaTokenizer")
+    assert tokens.files_digest(tmp_path, config) != tokens.files_digest(tmp_path, other)
+
+
 def test_cache_gives_the_same_ids_and_a_damaged_file_is_made_anew(tmp_path, plain):
     policy = tokens.with_policy(plain, "auto")
     texts = ["", *TEXTS, ""]
