@@ -26,3 +26,20 @@ def briefly(value: float, se: float) -> str:
     if math.isnan(value):
         return "undefined"
     return f"{value:.3g} ± {se:.1g}" if math.isfinite(se) else f"{value:.3g}"
+
+
+def among_published(below: str, above: str) -> str:
+    """Where a KL stands among the published settings, of which `below` is the next lower one; "" where there is none.
+
+    >>> among_published("seed", "size")
+    'published: above seed, below size'
+    >>> among_published("adjacent layers", "")
+    'published: above them all, adjacent layers the farthest'
+    """
+    if below and above:
+        return f"published: above {below}, below {above}"
+    return (
+        f"published: above them all, {below} the farthest"
+        if below
+        else f"published: below them all, {above} the nearest"
+    )

@@ -13,7 +13,7 @@ from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
-from kltui.tui.figures import with_error
+from kltui.tui.figures import among_published, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map import mean_of
@@ -191,8 +191,7 @@ class CompareView(View):
             return [*lines, [(self.texts.note, look("warning"))]]
         place = locate(kl.value)
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
-        between = f"published: above {place.below or 'nothing'}, below {place.above or 'nothing'}"
-        lines.append([(between, look("muted"))])
+        lines.append([(among_published(place.below, place.above), look("muted"))])
         half = found.texts_for_share(0.5)
         dropped = f", {kl.n_dropped} left out" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])

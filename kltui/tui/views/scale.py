@@ -220,8 +220,8 @@ class ScaleView(View):
             [("B  ", look("accent", bold=True)), (safe_text(chosen.b, width - 3), look("text"))],
             [],
             [(with_error(kl.value, kl.se), look("text", bold=True))],
-            [("above  ", look("muted")), (found.below or "everything", look("text"))],
-            [("below  ", look("muted")), (found.above or "nothing", look("text"))],
+            [("above  ", look("muted")), (found.below or "nothing published", look("text"))],
+            [("below  ", look("muted")), (found.above or "nothing published", look("text"))],
         ]
         if found.settings:
             lines += [[], [("as large as, in this workspace:", look("muted"))]]
