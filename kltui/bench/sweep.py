@@ -1,7 +1,7 @@
 """A sweep over one run's checkpoints beside scoring alone: whether fetching, reading and verifying stay hidden.
 
 Both sides score the same files. The sweep is a job as users start it: a workspace, a thread that reads and verifies
-ahead, a worker process that fills one model again and again. Alone, a scorer in this process has nothing beside it.
+ahead, a worker process that fills one model again and again. Alone, such a worker has nothing beside it.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kltui.bench import endtoend
 from kltui.bench.endtoend import Shape, build_model, random_texts
 from kltui.errors import KltuiError
 from kltui.jobs.batch import Batch
+from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper
+from kltui.jobs.messages import Died, Failed, Scored, Setup, Task
 from kltui.jobs.narrate import Narrator
 from kltui.jobs.plan import Plan, make_plan
-from kltui.scoring.scorer import Scorer
+from kltui.jobs.usage import usable_cores
 from kltui.store import Store
 
 CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is told apart
@@ -76,13 +77,16 @@ def bench_sweep(shape: Shape, device: torch.device, checkpoints: int = 0) -> Swe
         texts = write_texts(folder / "texts.json", TEXTS.get(device.type, TEXTS["cpu"]))
         folders = write_run(folder / "run", shape, checkpoints)
         plan = _plan(folder, dtype, device)
-        scorer = Scorer(texts, plan.corpus.sha256, plan.settings, folder / "cache")
-        before = _alone(scorer, folders)
-        for path in folders:
-            forget_pages(path)
-        started = time.time()
-        ended, stats = _job(plan)
-        after = _alone(scorer, folders[1:])
+        setup = Setup(plan.corpus.texts, plan.corpus.sha256, plan.settings, folder / "cache", usable_cores())
+        with ExitStack() as stack:
+            worker = LocalExecutor(setup, 1)
+            stack.callback(worker.stop)
+            before = _alone(worker, folders)
+            for path in folders:
+                forget_pages(path)
+            started = time.time()
+            ended, stats = _job(plan)
+            after = _alone(worker, folders[1:])
     return Sweep(
         model=shape.name,
         dtype=dtype,
@@ -160,11 +164,16 @@ def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
     return [event["time"] for event in ends], [event["stats"] for event in ends]
 
 
-def _alone(scorer: Scorer, folders: Sequence[Path]) -> list[float]:
-    """Seconds of scoring each checkpoint, loading aside, with nothing beside it."""
-    results = [scorer.score(path, "none", "", lambda _: None) for path in folders]
-    if not all(np.isfinite(result.vectors[0].loglik_N).all() for result in results):
-        raise KltuiError(
-            "random weights gave no finite log-likelihood", "kltui --doctor tells of this installation"
-        )
-    return [result.stats["seconds_score"] for result in results]
+def _alone(executor: LocalExecutor, folders: Sequence[Path]) -> list[float]:
+    """Seconds of scoring each checkpoint, loading aside, in a worker like the job's with nothing beside it."""
+    return [_scored(executor, Task(at, path, "none", "")) for at, path in enumerate(folders)]
+
+
+def _scored(executor: LocalExecutor, task: Task) -> float:
+    executor.submit(task)
+    while True:
+        for message in executor.wait(1.0):
+            if isinstance(message, Scored):
+                return message.result.stats["seconds_score"]
+            if isinstance(message, Failed | Died):
+                raise KltuiError(f"a random model was not scored: {message}", "see kltui --doctor")
