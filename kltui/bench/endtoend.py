@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded, pick_device
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import ScoringSettings
+
+if TYPE_CHECKING:
+    from kltui.bench.sweep import Sweep
 
 Logliks = NDArray[np.float64]
 VOCABULARY = 50_304
@@ -110,8 +113,19 @@ def run(device: str, as_json: bool, shapes: Sequence[Shape] = SHAPES) -> int:
         _say("" if as_json else "".join(_table_row(case) + "\n" for case in found))
         cases += found
         gc.collect()
-    _say(json.dumps({**machine, "cases": [_as_dict(case) for case in cases]}) + "\n" if as_json else _LEGEND)
+    swept = _swept(shapes[0], picked)
+    report = {**machine, "cases": [_as_dict(case) for case in cases], "sweeps": [_as_dict(swept)]}
+    _say(json.dumps(report) + "\n" if as_json else _sweep_lines(swept) + _LEGEND)
     return 0
+
+
+def _swept(shape: Shape, device: torch.device) -> Sweep:
+    """The sweep over a run of the shape, with as much memory as one model of before has left."""
+    from kltui.bench.sweep import bench_sweep
+
+    gc.collect()
+    sys.stderr.write(f"pythia-{shape.name}: a sweep over the checkpoints of a run ...\n")
+    return bench_sweep(shape, device)
 
 
 def _say(text: str) -> None:
@@ -119,9 +133,10 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_dict(case: Case) -> dict[str, Any]:
+def _as_dict(case: Case | Sweep) -> dict[str, Any]:
     """The case and its ratios, with None for NaN, which JSON does not know."""
-    ratios = {name: getattr(case, name) for name in ("ratio", "most", "over_floor", "tokens_per_second")}
+    names = ("ratio", "most", "over_floor", "tokens_per_second", "over_scoring", "over_own_scoring")
+    ratios = {name: getattr(case, name) for name in names if hasattr(case, name)}
     return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(case), **ratios}.items()}
 
 
@@ -389,7 +404,8 @@ _LEGEND = """
 reference: one text at a time in float32, log_softmax over the full logits, gather, sum; glibc then keeps as much freed
 memory for it as it ever does by itself;
 ratio: reference over kltui, same process, in turn; /floor: kltui over the bare matrix products of body and heads;
-most: reference over these products, the ratio at which nothing but they would be left
+most: reference over these products, the ratio at which nothing but they would be left;
+sweep: a job over one run's checkpoints, read from disk and verified ahead, beside scoring the same files with nothing else at work
 """
 
 
@@ -397,6 +413,14 @@ def _table_head(machine: dict[str, Any]) -> str:
     head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'most':>6} "
     head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
     return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
+
+
+def _sweep_lines(s: Sweep) -> str:
+    return (
+        f"\nsweep  {s.model}, {s.dtype}: {s.checkpoints} checkpoints of {s.texts} texts behind the first in {s.seconds:.2f}s, "
+        f"scoring alone {s.alone_seconds:.2f}s: {s.over_scoring:.3f}x, over its own scoring {s.over_own_scoring:.3f}x "
+        f"(filling and testing the model {s.load_seconds:.2f}s; the first with the job's start {s.first_seconds:.2f}s)\n"
+    )
 
 
 def _table_row(c: Case) -> str:

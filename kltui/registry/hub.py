@@ -237,7 +237,12 @@ class _Fetcher:
         for _ in range(DAMAGED_TRIES):
             blob = self.cache.blob(file.digest)
             if not blob.is_file():
-                self.retry.run(lambda: self._download(commit, file, place), what, self.say)
+                self.retry.run(
+                    lambda: self._download(commit, file, place),
+                    what,
+                    self.say,
+                    lambda: self.cache.arrived(file),
+                )
             problem = check_file(blob, file)
             if not problem:
                 self.cache.link(commit, file)
@@ -258,7 +263,7 @@ class _Fetcher:
         blob = self.cache.blob(file.digest)
         if self.client.download_by_xet(commit, file, tick) and blob.is_file():
             return
-        partial = blob.with_name(f"{file.digest}.incomplete")
+        partial = self.cache.partial(file)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with self.cache.locked(file.digest):
             if not blob.is_file():  # another process may just have brought it
@@ -271,7 +276,8 @@ class _Fetcher:
             return all((self.cache.snapshot(commit) / file.name).is_file() for file in files)
 
     def _check_space(self, files: list[RemoteFile]) -> None:
-        needed = sum(file.size for file in files if not self.cache.blob(file.digest).exists())
+        missing = [file for file in files if not self.cache.blob(file.digest).exists()]
+        needed = sum(max(0, file.size - self.cache.arrived(file)) for file in missing)
         self.cache.root.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(self.cache.root).free
         if needed > free_bytes:

@@ -66,6 +66,17 @@ class RepoCache:
         assert is_hash(digest), digest
         return self.root / "blobs" / digest
 
+    def partial(self, file: RemoteFile) -> Path:
+        """Where a file lies until all of it is there."""
+        return self.blob(file.digest).with_name(f"{file.digest}.incomplete")
+
+    def arrived(self, file: RemoteFile) -> int:
+        """Bytes that are here of a file which is still being fetched."""
+        try:
+            return self.partial(file).stat().st_size
+        except OSError:
+            return 0
+
     def commit_of(self, revision: str) -> str:
         """Commit that `revision` meant when it was last fetched, "" if unknown."""
         if COMMIT.fullmatch(revision):

@@ -43,21 +43,36 @@ class RetryPolicy:
             return retry_after_s + random.uniform(0, 0.1 * retry_after_s + 0.25 * self.base_s)
         return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0**attempt)
 
-    def run(self, action: Callable[[], T], what: str, say: Callable[[str], None]) -> T:
-        """Result of `action`, tried again after each TransientError; TryAgainError naming `what` in the end."""
-        for attempt in range(self.attempts):
+    def run(
+        self,
+        action: Callable[[], T],
+        what: str,
+        say: Callable[[str], None],
+        progress: Callable[[], int] = lambda: 0,
+    ) -> T:
+        """Result of `action`, tried again after each TransientError; TryAgainError naming `what` in the end.
+
+        Tries are counted anew whenever `progress`, in bytes, has gone beyond all before: a download of hours over a line
+        that breaks now and then comes to its end.
+        """
+        attempt, furthest, tries = 0, progress(), 0
+        while True:
             try:
                 return action()
             except TransientError as error:
                 failed = error
+            tries += 1
+            if (reached := progress()) > furthest:
+                attempt, furthest = 0, reached
             wait_s = self.wait_s(attempt, failed.retry_after_s)
             if attempt + 1 == self.attempts or wait_s > self.longest_wait_s:
                 break
             say(f"{failed.reason}: trying again in {wait_s:.0f} s ({attempt + 2} of {self.attempts})")
             self.sleep(wait_s)
+            attempt += 1
         asked = "" if failed.retry_after_s is None else f" The hub asks to wait {failed.retry_after_s:.0f} s."
         raise TryAgainError(
-            f"{what}: {failed.reason}, {attempt + 1} tries",
+            f"{what}: {failed.reason}, {tries} tries",
             "Run the same command again later: what is done is kept." + asked,
         )
 

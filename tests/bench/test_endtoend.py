@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kltui import bench
-from kltui.bench import endtoend
+from kltui.bench import endtoend, sweep
 from kltui.errors import UsageError
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 
@@ -18,6 +18,8 @@ TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
     monkeypatch.setattr(endtoend, "VOCABULARY", 1000)
+    monkeypatch.setitem(sweep.TEXTS, "cpu", 4)
+    monkeypatch.setattr(sweep, "CHECKPOINTS", 2)
 
 
 def test_json_holds_every_case_and_both_sides_agree(capsys):
@@ -34,6 +36,9 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
         # the reference sums in float32, which is off by about 1e-7 of a text's nats
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
+    (swept,) = report["sweeps"]
+    assert swept["over_scoring"] == pytest.approx(swept["seconds"] / swept["alone_seconds"])
+    assert swept["checkpoints"] == 1 and swept["texts"] == 4
 
 
 def test_the_reference_runs_on_a_model_that_no_engine_has_touched(monkeypatch):
@@ -54,6 +59,7 @@ def test_table_names_machine_and_models(capsys):
     assert endtoend.run("cpu", False, [TINY]) == 0
     table = capsys.readouterr().out
     assert "tiny" in table and "threads" in table and "bfloat16" in table
+    assert "sweep  tiny, float32: 1 checkpoints of 4 texts" in table
 
 
 def test_the_reference_lens_and_kltui_agree_on_every_layer():

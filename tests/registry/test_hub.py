@@ -148,6 +148,30 @@ def test_an_interrupted_download_goes_on_where_it_stopped(net: Net) -> None:
     assert len(net.slept) == 2 and any("trying again" in line for line in net.said)
 
 
+def test_a_line_that_breaks_again_and_again_comes_to_the_end(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=100_000, times=10)  # more breaks than there are tries
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+    assert len(net.slept) == 10
+
+
+def test_a_line_that_breaks_at_once_is_given_up(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.knows_ranges = False  # so that each try begins from the first byte
+    net.server.cut("model.safetensors", after=100_000, times=99)
+    error = net.fails()
+    assert isinstance(error, TryAgainError) and len(net.slept) == 3
+
+
+def test_what_has_arrived_counts_as_room(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.cut("model.safetensors", after=900_000)
+    net.fails(retry=RetryPolicy(attempts=1))
+    usage = shutil.disk_usage(net.cache.parent)
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: usage._replace(free=len(BIG) - 900_000 + 10))
+    assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+
+
 def test_a_later_process_goes_on_where_a_killed_one_stopped(net: Net) -> None:
     net.server.add(REPO, "main", model(BIG))
     net.server.cut("model.safetensors", after=400_000, times=9)

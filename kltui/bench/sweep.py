@@ -1,0 +1,179 @@
+"""A sweep over one run's checkpoints beside scoring alone: whether fetching, reading and verifying stay hidden.
+
+Both sides score the same files. The sweep is a job as users start it: a workspace, a thread that reads and verifies
+ahead, a worker process that fills one model again and again. Alone, such a worker has nothing beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kltui.bench import endtoend
+from kltui.bench.endtoend import Shape, build_model, random_texts
+from kltui.errors import KltuiError
+from kltui.jobs.batch import Batch
+from kltui.jobs.executor import LocalExecutor
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.keep import Keeper
+from kltui.jobs.messages import Died, Failed, Scored, Setup, Task
+from kltui.jobs.narrate import Narrator
+from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.usage import usable_cores
+from kltui.store import Store
+
+CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is told apart
+TEXTS = {"cpu": 48, "cuda": 4000}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Seconds for `checkpoints` behind the first: the job's, and those of scoring alone (mean of before and after it).
+
+    `scoring_seconds` is what the job's own scoring took, which a machine whose speed drifts cannot set apart from the
+    job, but which whatever is read and verified beside it slows down; `load_seconds` what it spent on filling the model
+    and making it ready; `first_seconds` the first checkpoint with the start of the job; `tokens` are those of one
+    checkpoint.
+    """
+
+    model: str
+    dtype: str
+    texts: int
+    tokens: int
+    checkpoints: int
+    seconds: float
+    alone_seconds: float
+    scoring_seconds: float
+    load_seconds: float
+    first_seconds: float
+
+    @property
+    def over_scoring(self) -> float:
+        """The job's seconds over those of scoring alone."""
+        return self.seconds / self.alone_seconds
+
+    @property
+    def over_own_scoring(self) -> float:
+        """The job's seconds over those of its own scoring."""
+        return self.seconds / self.scoring_seconds
+
+
+def bench_sweep(shape: Shape, device: torch.device, checkpoints: int = 0) -> Sweep:
+    """The sweep over random float16 checkpoints of the shape, scored in float32 (on a GPU in bfloat16)."""
+    checkpoints = checkpoints or CHECKPOINTS
+    dtype = "bfloat16" if device.type == "cuda" else "float32"
+    with tempfile.TemporaryDirectory(prefix="kltui-bench-") as name:
+        folder = Path(name)
+        texts = write_texts(folder / "texts.json", TEXTS.get(device.type, TEXTS["cpu"]))
+        folders = write_run(folder / "run", shape, checkpoints)
+        plan = _plan(folder, dtype, device)
+        setup = Setup(plan.corpus.texts, plan.corpus.sha256, plan.settings, folder / "cache", usable_cores())
+        with ExitStack() as stack:
+            worker = LocalExecutor(setup, 1)
+            stack.callback(worker.stop)
+            before = _alone(worker, folders)
+            for path in folders:
+                forget_pages(path)
+            started = time.time()
+            ended, stats = _job(plan)
+            after = _alone(worker, folders[1:])
+    return Sweep(
+        model=shape.name,
+        dtype=dtype,
+        texts=len(texts),
+        tokens=int(stats[0]["tokens"]),
+        checkpoints=checkpoints - 1,
+        seconds=ended[-1] - ended[0],
+        alone_seconds=(sum(before[1:]) + sum(after)) / 2,
+        scoring_seconds=sum(s["seconds_score"] for s in stats[1:]),
+        load_seconds=sum(s["seconds_load"] + s["seconds_tokenize"] for s in stats[1:]),
+        first_seconds=ended[0] - started,
+    )
+
+
+def write_texts(path: Path, count: int) -> list[str]:
+    """Texts of words that the run's tokenizer makes one id each, as long as those of the other figures."""
+    texts = [" ".join(f"w{i}" for i in row) for row in random_texts(count)]
+    path.write_text(json.dumps(texts))
+    return texts
+
+
+def write_run(folder: Path, shape: Shape, checkpoints: int) -> list[Path]:
+    """Folders `step0`, `step1`, ... of one random model that drifts, in float16 as Pythia's files are."""
+    model, tokenizer = build_model(shape).half(), _tokenizer()
+    folders = [folder / f"step{step}" for step in range(checkpoints)]
+    for path in folders:
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 1e-3)
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+    return folders
+
+
+def _tokenizer() -> Any:
+    """One id per word `w0`, `w1`, ..."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"w{i}": i for i in range(endtoend.VOCABULARY)}
+    core = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library: Any = transformers
+    return library.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w0")
+
+
+def forget_pages(folder: Path) -> None:
+    """Asks the system to drop what it holds of the folder's files in memory, so that they are read from disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _plan(folder: Path, dtype: str, device: torch.device) -> Plan:
+    job = folder / "job.toml"
+    job.write_text(
+        'workspace = "workspace"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "run"\n'
+        f'[scoring]\ndtype = "{dtype}"\ndevice = "{device}"\n'
+    )
+    return make_plan(load_job(job))
+
+
+def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
+    """When each checkpoint of the job was stored (seconds since the epoch), and its figures."""
+    told, words = io.StringIO(), io.StringIO()
+    with closing(Store.write(plan.workspace)) as store:
+        Batch(plan, Keeper(plan, store), Narrator(True, told, words)).run()
+    events = [json.loads(line) for line in told.getvalue().splitlines()]
+    ends = [event for event in events if event["event"] == "checkpoint"]
+    failed = [event["error"] for event in ends if event["status"] != "done"]
+    if failed:
+        raise KltuiError(f"the sweep's job failed: {failed[0]}", "kltui --doctor tells of this installation")
+    return [event["time"] for event in ends], [event["stats"] for event in ends]
+
+
+def _alone(executor: LocalExecutor, folders: Sequence[Path]) -> list[float]:
+    """Seconds of scoring each checkpoint, loading aside, in a worker like the job's with nothing beside it."""
+    return [_scored(executor, Task(at, path, "none", "")) for at, path in enumerate(folders)]
+
+
+def _scored(executor: LocalExecutor, task: Task) -> float:
+    executor.submit(task)
+    while True:
+        for message in executor.wait(1.0):
+            if isinstance(message, Scored):
+                return message.result.stats["seconds_score"]
+            if isinstance(message, Failed | Died):
+                raise KltuiError(f"a random model was not scored: {message}", "see kltui --doctor")
