@@ -149,7 +149,7 @@ def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
     # An engine packs the layers of its model: the reference has a model of its own, as transformers made it.
     plain, model = build_model(shape).to(device), build_model(shape).to(device)
     bodies = [model]
-    if device.type != "cpu" or native.info()["bf16_products"]:
+    if multiplies_bfloat16(device):
         bodies.append(build_model(shape).to(device, torch.bfloat16))
     with torch.inference_mode(), fast_float32(device):
         reference = Side("float32", lambda block: by_reference(plain, block, device))
@@ -159,6 +159,11 @@ def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
             lens = Side("float32", lambda block: by_reference_lens(plain, block, device))
             cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], neighbours(8), device)
     return cases
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has products of bfloat16, without which such a body is several times slower than float32's."""
+    return device.type != "cpu" or bool(native.info()["bf16_products"])
 
 
 def random_texts(count: int, seed: int = 0) -> list[Ids]:

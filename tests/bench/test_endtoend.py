@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kltui import bench
 from kltui.bench import endtoend, sweep
 from kltui.errors import UsageError
+from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 
 TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
@@ -20,6 +22,7 @@ def small_vocabulary(monkeypatch):
     monkeypatch.setattr(endtoend, "VOCABULARY", 1000)
     monkeypatch.setitem(sweep.TEXTS, "cpu", 4)
     monkeypatch.setattr(sweep, "CHECKPOINTS", 2)
+    monkeypatch.setattr(endtoend, "multiplies_bfloat16", lambda device: True)
 
 
 def test_json_holds_every_case_and_both_sides_agree(capsys):
@@ -41,12 +44,18 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
     assert swept["checkpoints"] == 1 and swept["texts"] == 4
 
 
+def test_a_processor_without_products_of_bfloat16_is_not_asked_for_them(monkeypatch):
+    monkeypatch.setattr(endtoend, "multiplies_bfloat16", lambda device: False)
+    found = endtoend.bench_shape(TINY, torch.device("cpu"))
+    assert [(c.what, c.dtype) for c in found] == [("final", "float32"), ("layers", "float32")]
+
+
 def test_the_reference_runs_on_a_model_that_no_engine_has_touched(monkeypatch):
     touched = []
     by_reference = endtoend.by_reference
 
     def watched(model, ids, device):
-        touched.append(model.config._attn_implementation != "sdpa")
+        touched.append(isinstance(ALL_ATTENTION_FUNCTIONS["sdpa"], NativeAttention))
         touched.append(any("forward" in module.__dict__ for module in model.modules()))
         return by_reference(model, ids, device)
 

@@ -37,7 +37,7 @@ ROOMS: dict[str, set[str]] = {
     "view": DATA | {"draws", "saved_maps", "workspace", "analysis", "native", "store", "reference"},
     "tui": DATA | {"workspace", "view", "jobs", "analysis", "store", "native"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
-    "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store"},
+    "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
     "doctor": DATA | {"native", "store", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
