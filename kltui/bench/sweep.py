@@ -110,6 +110,10 @@ def write_texts(path: Path, count: int) -> list[str]:
 
 def write_run(folder: Path, shape: Shape, checkpoints: int) -> list[Path]:
     """Folders `step0`, `step1`, ... of one random model that drifts, in float16 as Pythia's files are."""
+    from transformers.utils import logging
+
+    library: Any = logging
+    library.disable_progress_bar()
     model, tokenizer = build_model(shape).half(), _tokenizer()
     folders = [folder / f"step{step}" for step in range(checkpoints)]
     for path in folders:

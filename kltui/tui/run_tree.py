@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import eq
 from typing import TYPE_CHECKING, NamedTuple
 
 from kltui.tui.canvas import Span
@@ -81,8 +82,24 @@ class RunTree(Table):
             return
         at = next((i for i, line in enumerate(self.lines) if line.row and line.row.name == name), self.cursor)
         before, self.cursor = self.cursor, max(0, min(at, len(self.lines) - 1))
+        self._slide()
         if not self.keep_in_view():
             self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
+
+    def _slide(self) -> None:
+        """Scrolls to a cursor out of sight so that most rows keep their step: runs often have the same ones."""
+        rows = self.body_height - 1
+        least, most = max(0, self.cursor - rows + 1), min(self.cursor, len(self.lines) - rows)
+        if rows < 1 or least <= self.top <= self.cursor or least > most:
+            return
+        shown = [_step_of(line) for line in self.lines[self.top : self.top + rows]]
+        steps = [_step_of(line) for line in self.lines[least : most + rows]]
+
+        def steadiness(top: int) -> tuple[int, int]:
+            return sum(map(eq, shown, steps[top - least :])), -abs(top - self.top)
+
+        self.top = max(range(least, most + 1), key=steadiness)
+        self.refresh()
 
     def header_right(self) -> list[Span]:
         """Counts; with a filter, what it lets through of how many."""
@@ -206,6 +223,11 @@ class RunTree(Table):
         ahead = [i for i in heads if (i - self.cursor) * by > 0]
         if ahead:
             self.go(min(ahead, key=lambda i: abs(i - self.cursor)))
+
+
+def _step_of(line: TreeLine) -> int | None:
+    """The step that a line shows; -1 for a run's heading."""
+    return -1 if line.row is None else line.row.checkpoint.step
 
 
 def counted(count: int, what: str) -> str:

@@ -22,6 +22,9 @@ from kltui.safe import safe_text
 
 Codes = tuple[str, str, str]
 
+OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
+LEAST_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
+
 _PLAIN: Codes = ("", "39", "49")
 
 
@@ -57,9 +60,9 @@ class Frame:
             old = self._put(y, x, cells, new)
         if old == new:
             return
-        skipped, middle = _difference(old, new)
-        if middle:
-            out.append(f"\x1b[{y + 1};{x + skipped + 1}H")
+        for i, (skipped, middle) in enumerate(_differences(old, new)):
+            column = x + skipped + 1
+            out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
             out.extend(pen.text(segment) for segment in middle)
 
     def _put(self, y: int, x: int, cells: int, new: list[Segment]) -> list[Segment]:
@@ -141,10 +144,36 @@ def _merged(strip: Iterable[Segment]) -> list[Segment]:
     return merged
 
 
-def _difference(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment]]:
-    """Cells that `new` shares with `old` at its start, and its segments between there and the shared end."""
+def _differences(old: list[Segment], new: list[Segment]) -> list[tuple[int, list[Segment]]]:
+    """(cells before it, its segments) of every stretch of `new` that differs from `old`."""
     if sum(_cells(s.text) for s in old) != sum(_cells(s.text) for s in new):
-        return 0, new
+        return [(0, new)]
+    found, begun = [], (0, 0, 0)
+    for i, j, cells, width in _kept_stretches(old, new):
+        skipped, middle = _trimmed(old[begun[0] : i], new[begun[1] : j])
+        if middle:
+            found.append((begun[2] + skipped, middle))
+        begun = (i + 1, j + 1, cells + width)
+    return found
+
+
+def _kept_stretches(old: list[Segment], new: list[Segment]) -> Iterator[tuple[int, int, int, int]]:
+    """(index in old, index in new, cells before, cells) of segments that stay and are worth a jump; last, the end."""
+    places, at = {}, 0
+    for i, segment in enumerate(old):
+        places[at] = i
+        at += _cells(segment.text)
+    at = 0
+    for j, segment in enumerate(new):
+        width, there = _cells(segment.text), places.get(at, -1)
+        if width >= LEAST_JUMP and there >= 0 and old[there] == segment:
+            yield there, j, at, width
+        at += width
+    yield len(old), len(new), at, 0
+
+
+def _trimmed(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment]]:
+    """Cells that `new` shares with `old` at its start, and its segments between there and the shared end."""
     skipped, old, new = _without_common_start(old, new)
     return skipped, _without_common_end(old, new)
 
@@ -223,11 +252,17 @@ def _change(before: Codes, after: Codes) -> str:
     """The shortest escape sequence from one style to another."""
     if after == before:
         return ""
-    if after[0] != before[0]:
-        colors = (c for c, plain in zip(after[1:], _PLAIN[1:], strict=True) if c != plain)
-        parts = ["0", after[0], *colors]
-        return f"\x1b[{';'.join(p for p in parts if p)}m"
-    return f"\x1b[{';'.join(new for new, old in zip(after[1:], before[1:], strict=True) if new != old)}m"
+    colors = [new for new, old in zip(after[1:], before[1:], strict=True) if new != old]
+    return f"\x1b[{';'.join([*_attributes(before[0], after[0]), *colors])}m"
+
+
+def _attributes(before: str, after: str) -> list[str]:
+    """The codes that take attributes off and put others on."""
+    had, has = set(before.split(";")) - {""}, set(after.split(";")) - {""}
+    off = {OFF[code] for code in had - has}
+    # Bold and dim end by one code: what stays of them is said again.
+    kept = {code for code in had if OFF[code] not in off}
+    return sorted(off) + sorted(has - kept)
 
 
 @lru_cache(maxsize=8192)

@@ -102,9 +102,10 @@ def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
     rows = said(f"table cursor move{busy}", pressed(terminal, "jjkjjk"), 2000)
     terminal.press("3", 1.0)
     rows += said(f"plot cursor along a run{busy}", pressed(terminal, "]]]]]]", NEAR), 2000)
-    rows += said(
-        f"plot cursor to the nearest point that way{busy}", pressed(terminal, "lkjhlkjh", NEAR), 2000
-    )
+    nearest = pressed(terminal, "lkjhlkjh", NEAR)
+    rows += said(f"plot cursor to the nearest point that way{busy}", nearest, 2000)
+    largest = max(len(answer.data) for answer in nearest)
+    rows.append(Row(f"the same, where the tree has to follow{busy}: largest", largest, 2000, "bytes"))
     rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", NEAR), 35_000)
     rows += said(f"another screen{busy}", pressed(terminal, "13131313", 0.4), 35_000)
     return rows

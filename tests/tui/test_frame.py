@@ -16,14 +16,14 @@ from textual.strip import Strip
 from kltui.tui.terminal import Frame
 
 WIDTH, HEIGHT = 12, 4
-CSI = re.compile(r"\x1b\[([\d;]*)([Hm])")
+CSI = re.compile(r"\x1b\[([\d;]*)([HGm])")
 
 
 class Replay:
-    """Cells as (character, style codes), moved by CUP and SGR."""
+    """Cells as (character, style codes), moved by CUP, CHA and SGR."""
 
-    def __init__(self) -> None:
-        self.cells = [[(" ", "")] * WIDTH for _ in range(HEIGHT)]
+    def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
+        self.cells = [[(" ", "")] * width for _ in range(height)]
 
     def feed(self, data: str) -> None:
         x = y = 0
@@ -33,6 +33,8 @@ class Replay:
             match = CSI.match(data, at)
             if match and match[2] == "H":
                 y, x = (int(v) - 1 for v in match[1].split(";"))
+            elif match and match[2] == "G":
+                x = int(match[1]) - 1
             elif match:
                 pen = sgr(match[1], pen)
             else:
@@ -41,6 +43,9 @@ class Replay:
                 x += 1
             at = match.end() if match else at + 1
         assert not pen
+
+
+ENDS = {"22": "12", "23": "3", "24": "4", "27": "7"}
 
 
 def sgr(codes: str, pen: dict[str, str]) -> dict[str, str]:
@@ -52,6 +57,9 @@ def sgr(codes: str, pen: dict[str, str]) -> dict[str, str]:
         elif part in ("38", "48"):
             assert parts.pop(0) == "5"
             pen[part] = parts.pop(0)
+        elif part in ENDS:
+            for code in ENDS[part]:
+                pen.pop("a" + code, None)
         elif part in ("39", "49"):
             pen.pop({"39": "38", "49": "48"}[part], None)
         else:
@@ -64,6 +72,8 @@ STYLES = [
     Style(color=Color.from_ansi(222), bgcolor=Color.from_ansi(234), bold=True),
     Style(color=Color.from_ansi(222), bgcolor=Color.from_ansi(24)),
     Style(underline=True),
+    Style(bold=True, dim=True),
+    Style(dim=True, reverse=True),
 ]
 
 
@@ -94,6 +104,34 @@ def test_differences_lead_to_the_same_screen_as_writing_it_whole(seed: int) -> N
     by_steps.feed(frame.write(full(two), WIDTH, HEIGHT))
     whole.feed(Frame().write(full(two), WIDTH, HEIGHT))
     assert by_steps.cells == whole.cells
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_stays_in_the_middle_of_a_row_stays_where_it_is(seed: int) -> None:
+    rng = random.Random(seed)
+    columns = [[row_of(rng) for _ in range(3)] for _ in range(2)]
+    kept = Strip([Segment("k" * rng.randint(1, 12), STYLES[seed % len(STYLES)])])
+    one, two = (Strip.join([c[0], kept, c[1], kept, c[2]]) for c in columns)
+    width = one.cell_length
+    by_steps, whole, frame = Replay(width, 1), Replay(width, 1), Frame()
+    by_steps.feed(frame.write(LayoutUpdate([[one]], Region(0, 0, width, 1)), width, 1))
+    by_steps.feed(frame.write(LayoutUpdate([[two]], Region(0, 0, width, 1)), width, 1))
+    whole.feed(Frame().write(LayoutUpdate([[two]], Region(0, 0, width, 1)), width, 1))
+    assert by_steps.cells == whole.cells
+
+
+def test_two_changed_columns_of_a_table_do_not_write_the_one_between() -> None:
+    def row(step: str, nats: str) -> LayoutUpdate:
+        cells = [
+            Segment(f"@{step}   ", STYLES[0]),
+            Segment("● scored  ", STYLES[2]),
+            Segment(nats, STYLES[0]),
+        ]
+        return LayoutUpdate([[Strip(cells)]], Region(0, 0, 20, 1))
+
+    frame = Frame()
+    frame.write(row("16", "-71.5"), 20, 1)
+    assert frame.write(row("32", "-69.5"), 20, 1) == "\x1b[1;2H\x1b[38;5;39;48;5;234m32\x1b[18G69\x1b[0m"
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -140,7 +178,7 @@ def test_no_control_of_the_data_gets_through(evil: str) -> None:
 def test_without_colours_only_attributes_are_written() -> None:
     row = Strip([Segment("ab", STYLES[1]), Segment("cd", STYLES[3])])
     written = Frame(None).write(LayoutUpdate([[row]], Region(0, 0, 4, 1)), 4, 1)
-    assert written == "\x1b[1;1H\x1b[0;1mab\x1b[0;4mcd\x1b[0m"
+    assert written == "\x1b[1;1H\x1b[1mab\x1b[22;4mcd\x1b[0m"
 
 
 def test_wide_characters_keep_their_place() -> None:
