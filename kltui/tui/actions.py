@@ -150,15 +150,20 @@ class Keymap:
     def _keys_on(self, action: Action, screen: str) -> tuple[str, ...]:
         return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
 
-    def line(self, screen: str) -> list[tuple[str, str]]:
-        """(key, label) pairs for the key line of a screen, most useful first."""
-        shown = sorted((a for a in ACTIONS if a.rank and a.on(screen)), key=lambda a: a.rank)
+    def line(self, screen: str, *, writing: bool = True) -> list[tuple[str, str]]:
+        """(key, label) pairs for the key line of a screen, most useful first; without `writing`, of what only reads."""
+        shown = sorted(
+            (a for a in ACTIONS if a.rank and a.on(screen) and (writing or not a.writes)),
+            key=lambda a: a.rank,
+        )
         return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
 
-    def help(self, screen: str) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Paragraphs (group, [(keys, help)]) for the help of a screen."""
+    def help(self, screen: str, *, writing: bool = True) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Paragraphs (group, [(keys, help)]) for the help of a screen; without `writing`, of what only reads."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for action in ACTIONS:
+            if action.writes and not writing:
+                continue
             if action.on(screen) and (found := self._keys_on(action, screen)):
                 keys = " ".join(key_label(k) for k in found)
                 groups.setdefault(action.group, []).append((keys, action.help))

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from kltui.tui.canvas import Pane, strip_of
-from kltui.tui.prompts import Hints, Line, Title
+from kltui.tui.prompts import Line, Title, Words
 
 Answers = Mapping[str, str]
 
@@ -64,14 +64,14 @@ class Form(ModalScreen[Answers | None]):
         self.question, self.check = question, check
         self.heading = Title(question)
         self.rows = [FormRow(field) for field in fields]
-        self.hints = [*hints, "tab, arrows: next line   enter: done   esc: leave"]
+        self.hints = ["tab, arrows: next line   enter: done   esc: leave", *hints]
 
     def compose(self) -> ComposeResult:
         """Question, lines, hints."""
         with Vertical(classes="sheet"):
             yield self.heading
             yield from self.rows
-            yield Hints(self.hints)
+            yield Words(self.hints)
 
     def on_mount(self) -> None:
         """Begins at the first line."""
@@ -88,18 +88,12 @@ class Form(ModalScreen[Answers | None]):
             row.label.here = i == self.at
             row.label.refresh()
 
-    def _take_complaint_back(self) -> None:
-        if self.heading.text != self.question:
-            self.heading.text, self.heading.ink = self.question, "accent"
-            self.heading.refresh()
-
     def _submit(self) -> None:
         """Ends with the answers, unless there is a complaint."""
         found = self.answers()
         complaint = self.check(found) if self.check else ""
         if complaint:
-            self.heading.text, self.heading.ink = complaint, "bad"
-            self.heading.refresh()
+            self.heading.complain(complaint)
         else:
             self.dismiss(found)
 
@@ -114,9 +108,9 @@ class Form(ModalScreen[Answers | None]):
             self._go(self.at + moves[event.key])
         else:
             await self.rows[self.at].line.typed(event)
-            self._take_complaint_back()
+            self.heading.complain("")
 
     def pasted(self, text: str) -> None:
         """Writes what is pasted."""
         self.rows[self.at].line.pasted(text)
-        self._take_complaint_back()
+        self.heading.complain("")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +23,7 @@ from kltui.safe import safe_text
 from kltui.tui import prompts
 from kltui.tui.actions import SCREENS, Action, Keymap
 from kltui.tui.atlas import Atlas
+from kltui.tui.canvas import Span, spelled, wrapped
 from kltui.tui.data import Reader, Snapshot
 from kltui.tui.filter import Filter, parse_filter
 from kltui.tui.look import Look
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+
+
+def _pasteable(line: str) -> str:
+    return "\t".join(map(safe_text, line.split("\t")))
 
 
 class KltuiApp(App[int], inherit_bindings=False):
@@ -170,11 +175,13 @@ class KltuiApp(App[int], inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
             return
-        if self._opening is not None:
-            await self._opening
-            self._opening = None
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await opening
         screen: Any = self.screen
-        if isinstance(event, events.Key):
+        if not hasattr(screen, "typed"):
+            await super().on_event(event)
+        elif isinstance(event, events.Key):
             await screen.typed(event)
         else:
             screen.pasted(event.text)
@@ -236,6 +243,25 @@ class KltuiApp(App[int], inherit_bindings=False):
     def complain(self, error: KltuiError) -> None:
         """Shows what went wrong and what to do about it."""
         self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
+
+    def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
+        """Runs a coroutine beside the interface, which outlives whatever goes wrong in it."""
+        return super().run_worker(self.outlived(work), *given, **how)
+
+    async def outlived(self, work: Awaitable[Any], told: Callable[[str], None] | None = None) -> Any:
+        """The result of `work`; where it fails, None, and a message, also to `told`. A bug's traceback is kept."""
+        try:
+            return await work
+        except KltuiError as error:
+            self.complain(error)
+            said = error.message
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            kept = self.memory.keep_traceback(traceback.format_exc())
+            self.say(f"a bug in kltui: {said}{f'. The traceback is in {kept}' if kept else ''}", "bad")
+        if told is not None:
+            told(said)
+        return None
 
     # -- views ----------------------------------------------------------------------------------
 
@@ -308,13 +334,16 @@ class KltuiApp(App[int], inherit_bindings=False):
 
     async def _watch(self) -> None:
         """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
-        await self.reload()
+        await self.outlived(self.reload())
         gc.freeze()
         gc.enable()
         while True:
             await asyncio.sleep(self._pause())
-            if await self.reader.generation() != self.snapshot.generation:
-                await self.reload()
+            await self.outlived(self._look())
+
+    async def _look(self) -> None:
+        if await self.reader.generation() != self.snapshot.generation:
+            await self.reload()
 
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
         """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
@@ -388,25 +417,37 @@ class KltuiApp(App[int], inherit_bindings=False):
 
     def do_help(self) -> None:
         look = self.look
-        groups = self.keymap.help(self.screen_name)
+        groups = self.keymap.help(self.screen_name, writing=not self.read_only)
 
-        def lines(width: int) -> list[list[tuple[str, object]]]:
-            made: list[list[tuple[str, object]]] = []
+        def said(keys: str) -> str:
+            return spelled([(keys, look())], look)[0][0]
+
+        widest = max(len(said(keys)) for _, entries in groups for keys, _ in entries)
+
+        def lines(width: int) -> list[list[Span]]:
+            made: list[list[Span]] = []
             for group, entries in groups:
                 made.append([(group.upper(), look("accent", bold=True))])
-                made += [
-                    [(f"  {keys:<12} ", look("text", bold=True)), (text, look("muted"))]
-                    for keys, text in entries
-                ]
+                for keys, text in entries:
+                    heads = [said(keys)]
+                    for part in wrapped(text, max(10, width - widest - 3)):
+                        head = heads.pop() if heads else ""
+                        made.append(
+                            [(f"  {head:<{widest}} ", look("text", bold=True)), (part, look("muted"))]
+                        )
                 made.append([])
             return made
 
-        self.push_screen(prompts.Reader(f"Keys on the {self.screen_name.capitalize()} screen", lines))  # type: ignore[arg-type]
+        self.push_screen(prompts.Reader(f"Keys on the {self.screen_name.capitalize()} screen", lines))
 
     def do_palette(self) -> None:
         from kltui.tui.actions import ACTIONS, key_label
 
-        actions = [a for a in ACTIONS if a.on(self.screen_name) and a.name != "palette"]
+        actions = [
+            a
+            for a in ACTIONS
+            if a.on(self.screen_name) and a.name != "palette" and not (a.writes and self.read_only)
+        ]
         options = [
             (a.name.replace("_", " "), f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}")
             for a in actions
@@ -437,7 +478,8 @@ class KltuiApp(App[int], inherit_bindings=False):
             check,
             changed,
             hints=(
-                "run:NAME  step>=1000  quant:8bit  -status:failed  size: type: tag: parent:  words of the name",
+                "run:NAME  step>=1000  quant:8bit  -status:failed",
+                "size: type: tag: parent:  words of the name",
             ),
         )
         self.push_screen(prompt, lambda text: self.set_filter(before if text is None else text))
@@ -495,9 +537,10 @@ class KltuiApp(App[int], inherit_bindings=False):
             self.say("the run ends here" if by > 0 else "the run begins here")
 
     def do_copy(self) -> None:
-        copied = getattr(self.view, "copied", lambda: "")() or self.selection.cursor
+        copied = getattr(self.view, "copied", lambda: "")() or safe_text(self.selection.cursor)
         if copied:
-            self.copy_to_clipboard(safe_text(copied))
+            # Lines and columns stay; whatever else a terminal might act on when it is pasted goes.
+            self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))
             self.say(f"copied: {safe_text(copied, 60)}")
 
     def do_export(self) -> None:

@@ -89,7 +89,9 @@ def start_file(app: KltuiApp) -> None:
         else []
     )
     suggested = str(known[0]) if known else "job.toml"
-    prompt = prompts.Prompt("Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)))
+    prompt = prompts.Prompt(
+        "Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)), paths=True
+    )
     app.push_screen(prompt, lambda text: _start(app, Path(text).expanduser()) if text else None)
 
 
@@ -99,7 +101,7 @@ def _job_file_complaint(path: Path) -> str:
     try:
         load_job(path.expanduser())
     except KltuiError as error:
-        return safe_text(str(error), 400)
+        return str(error)
     return ""
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
+
+from kltui import __version__
+from kltui.safe import safe_text
 
 VERSION = 1
 MOST_WORKSPACES = 50
+MOST_LOG = 200_000  # characters of old tracebacks
 
 
 class Memory:
@@ -36,6 +41,21 @@ class Memory:
             beside.replace(self._path)
         except OSError:
             return
+
+    def keep_traceback(self, traceback: str) -> Path | None:
+        """Appends a bug's traceback to a log beside the file; its path, or None where it could not be written."""
+        if self._path is None:
+            return None
+        log = self._path.with_name("interface.log")
+        lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} kltui {__version__}", *traceback.splitlines(), ""]
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            before = log.read_text(encoding="utf-8") if log.is_file() else ""
+            text = before[-MOST_LOG:] + "".join(f"{safe_text(line)}\n" for line in lines)
+            log.write_text(text, encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        return log
 
     def _all(self) -> dict[str, object]:
         if self._path is None:

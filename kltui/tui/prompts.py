@@ -13,6 +13,7 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.suggester import Suggester
@@ -20,15 +21,14 @@ from textual.widgets import Input
 
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 
+TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
 CSS = """
 Prompt, Choice, Form, Reader { background: transparent; align: center bottom; }
 Reader { align: center middle; }
 .sheet { width: 100%; height: auto; max-height: 80%; }
-.sheet Title { height: 1; width: 100%; }
 .sheet Input { height: 1; border: none; padding: 0 1; width: 100%; }
 .sheet Input:focus { border: none; }
-.sheet Hints { width: 100%; }
 .sheet FormRow { width: 100%; height: 1; }
 .sheet FormRow Input { width: 1fr; }
 .sheet FieldName { width: 14; height: 1; }
@@ -39,18 +39,55 @@ Reader > .sheet TextPane { height: 1fr; }
 """
 
 
-class Title(Pane, can_focus=False):
-    """The question, on a line of its own."""
+class Words(Pane, can_focus=False):
+    """Words on as many lines as they need, up to a share of the screen's: a question, a complaint, hints."""
 
-    def __init__(self, text: str) -> None:
+    DEFAULT_CSS = "Words { height: auto; width: 100%; }"
+    bold, share = False, 2
+
+    def __init__(self, texts: Sequence[str], ink: str = "muted") -> None:
         super().__init__()
-        self.text, self.ink = text, "accent"
+        self.texts, self.ink = list(texts), ink
+
+    def say(self, text: str, ink: str) -> None:
+        """Says something else."""
+        self.texts, self.ink = [text], ink
+        self.refresh(layout=True)
+
+    def lines(self, width: int) -> list[str]:
+        """The lines in `width` cells; where they are too many, the last one shown says so."""
+        texts = [line for text in self.texts for line in text.split("\n")]
+        lines = [line for text in texts for line in wrapped(text, max(1, width - 2))]
+        most = max(1, self.app.size.height // self.share)
+        lines = [line.replace(TOGETHER, " ") for line in lines]
+        return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1]} …"]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many lines as the words take."""
+        return len(self.lines(width))
 
     def render_line(self, y: int) -> Strip:
-        """The line."""
-        look = self.look
-        spans = [(" " + self.text, look(self.ink, "raised", bold=True))]
+        """A line."""
+        look, lines = self.look, self.lines(self.size.width)
+        text = fitted(lines[y], max(1, self.size.width - 2)) if y < len(lines) else ""
+        spans = spelled([(" " + text, look(self.ink, "raised", bold=self.bold))], look)
         return strip_of(spans, self.size.width, look("text", "raised"))
+
+
+class Title(Words, can_focus=False):
+    """The question, or what is wrong with the answer."""
+
+    bold, share = True, 4
+
+    def __init__(self, question: str) -> None:
+        super().__init__([question], "accent")
+        self.question = question
+
+    def complain(self, complaint: str) -> None:
+        """Says what is wrong; "" takes it back."""
+        text = complaint or self.question
+        if self.texts != [text]:
+            self.say(text, "bad" if complaint else "accent")
 
 
 class PathSuggester(Suggester):
@@ -122,7 +159,7 @@ class Prompt(ModalScreen[str | None]):
         with Vertical(classes="sheet"):
             yield self.heading
             if self.hints:
-                yield Hints(self.hints)
+                yield Words(self.hints)
             yield self.line
 
     def on_mount(self) -> None:
@@ -134,9 +171,7 @@ class Prompt(ModalScreen[str | None]):
         if self.line.value == self.value:
             return
         self.value = self.line.value
-        if self.heading.text != self.question:
-            self.heading.text, self.heading.ink = self.question, "accent"
-            self.heading.refresh()
+        self.heading.complain("")
         if self.changed is not None:
             self.changed(self.value)
 
@@ -144,8 +179,7 @@ class Prompt(ModalScreen[str | None]):
         """Ends with the line, unless there is a complaint."""
         complaint = self.check(self.line.value) if self.check else ""
         if complaint:
-            self.heading.text, self.heading.ink = complaint, "bad"
-            self.heading.refresh()
+            self.heading.complain(complaint)
         else:
             self.dismiss(self.line.value)
 
@@ -178,22 +212,6 @@ class Prompt(ModalScreen[str | None]):
     def _take_note(self) -> None:
         if self.is_current:
             self.on_input_changed()
-
-
-class Hints(Pane, can_focus=False):
-    """Quiet lines between question and answer."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        super().__init__()
-        self.lines = lines
-        self.styles.height = len(lines)
-
-    def render_line(self, y: int) -> Strip:
-        """A line."""
-        look = self.look
-        text = self.lines[y] if y < len(self.lines) else ""
-        spans = spelled([(" " + text, look("muted", "raised"))], look)
-        return strip_of(spans, self.size.width, look("text", "raised"))
 
 
 class ChoiceList(Pane):
@@ -238,7 +256,6 @@ class Choice(ModalScreen[int | None]):
         super().__init__()
         self.question = question
         self.list = ChoiceList(options)
-        self.list.styles.height = min(14, max(1, len(options)))
         self.line = Line(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
 
     def compose(self) -> ComposeResult:
@@ -250,7 +267,17 @@ class Choice(ModalScreen[int | None]):
 
     def on_mount(self) -> None:
         """Puts the cursor where typing narrows."""
+        self.make_room(self.app.size.height)
         self.set_focus(self.line)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Keeps the line in sight below the options."""
+        self.make_room(event.size.height)
+
+    def make_room(self, height: int) -> None:
+        """As many options as leave the question and the line in sight."""
+        most = min(14, 8 * height // 10 - 2)
+        self.list.styles.height = max(1, min(most, len(self.list.options)))
 
     def on_input_changed(self) -> None:
         """Narrows the options."""
@@ -293,10 +320,11 @@ class Reader(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         """The text and what may be pressed."""
-        hint = "   ".join([*(f"{k} {w}" for k, w in self.keys.items()), "jk scroll", "esc close"])
+        keys = [*(f"{k} {w}" for k, w in self.keys.items()), "jk scroll", "esc close"]
+        hint = "   ".join(key.replace(" ", TOGETHER) for key in keys)
         with Vertical(classes="sheet"):
             yield self.text
-            yield Hints([hint])
+            yield Words([hint])
 
     def on_mount(self) -> None:
         """Lets the text scroll at once."""

@@ -84,22 +84,23 @@ class StatusBar(Bar):
     def _selection(self, room: int) -> list[Span]:
         look, kl = self.look, self.kl
         chosen = kl.selection
-        spans: list[Span] = [(" ", look("text", "raised"))]
+        text = look("text", "raised")
+        parts: list[list[Span]] = [[(" ", text)]]
         if chosen.cursor:
             number = kl.run_number(chosen.cursor)
-            spans.append((look.marker(number) + " ", look(look.series(number), "raised")))
-            spans.append((safe_text(chosen.cursor, 32), look("text", "raised")))
+            marker = (look.marker(number) + " ", look(look.series(number), "raised"))
+            parts.append([marker, (safe_text(chosen.cursor, 32), text)])
         for label, name in (("A", chosen.a), ("B", chosen.b)):
             if name:
-                spans += [(f"  {label} ", look("accent", "raised", bold=True))]
-                spans += [(safe_text(name, 24), look("text", "raised"))]
+                head = (f"  {label} ", look("accent", "raised", bold=True))
+                parts.append([head, (safe_text(name, 24), text)])
         if chosen.selected:
-            spans.append((f"  {len(chosen.selected)} selected", look("muted", "raised")))
+            parts.append([(f"  {len(chosen.selected)} selected", look("muted", "raised"))])
         if kl.filter.text:
-            spans.append((f"  /{safe_text(kl.filter.text, 24)}", look("warning", "raised")))
-        while len(spans) > 3 and width_of(spans) > room:
-            spans.pop()
-        return spans
+            parts.append([(f"  /{safe_text(kl.filter.text, 24)}", look("warning", "raised"))])
+        while len(parts) > 2 and sum(map(width_of, parts)) > room:
+            parts.pop()
+        return [span for part in parts for span in part]
 
     def _right(self) -> list[Span]:
         look, kl = self.look, self.kl
@@ -121,7 +122,7 @@ class KeyBar(Bar):
     def spans(self) -> list[Span]:
         """Keys and labels; `?` and `q` are always there."""
         look = self.look
-        pairs = self.kl.keymap.line(self.kl.screen_name)
+        pairs = self.kl.keymap.line(self.kl.screen_name, writing=not self.kl.read_only)
         always = [p for p in pairs if p[1] in ("help", "quit")]
         shown: list[tuple[str, str]] = []
         room = self.size.width - 2 - sum(len(k) + len(w) + 3 for k, w in always)

@@ -88,7 +88,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
     "map": [
         ("3", ("Map", "83 checkpoints", "◉", "Runs", "t-SNE  83")),
         ("v", ("PCA", "√(bits/byte)")),
-        ("]", ("KL from @0", "bits/byte", "nearest by KL")),
+        ("]", ("KL from @0", "bits/byte", "nearest to")),
         ("[", ("● tiny@0   -",)),
         ("l", ("◉", "nats/text")),
         ("h", ("◉", "nats/text")),

@@ -12,11 +12,21 @@ from fake_workspace import FakeWorkspace, checkpoints
 from safetensors.numpy import save_file
 from screen_text import lines_of, text_of
 
-from kltui.errors import StoreError
-from kltui.tui.canvas import wrapped
+from kltui.errors import KltuiError, StoreError
+from kltui.tui.actions import ACTIONS, SCREENS
+from kltui.tui.canvas import ASCII, wrapped
+from kltui.tui.filter import parse_filter
 from kltui.tui.interface import KltuiApp
+from kltui.tui.memory import Memory
+from kltui.view.palette import SHADES
 
 MakeApp = Callable[..., KltuiApp]
+
+
+def in_the_box(app: KltuiApp) -> list[str]:
+    """The lines of what lies over the view, without its border."""
+    box = app.screen.query_one(".sheet").content_region
+    return [line[box.x : box.right] for line in lines_of(app)[box.y : box.bottom]]
 
 
 async def flat(scores: np.ndarray) -> np.ndarray:
@@ -26,7 +36,7 @@ async def flat(scores: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("screen", "shown"),
-    [("3", "nearest by KL"), ("5", "Nearest to the row"), ("8", "Pairs: later pretraining")],
+    [("3", "nearest to"), ("5", "Nearest to the row"), ("8", "Pairs: later pretraining")],
 )
 async def test_every_kl_of_a_list_stands_beside_its_error(
     make_app: MakeApp, until, monkeypatch, screen: str, shown: str
@@ -198,3 +208,148 @@ async def test_domains_that_do_not_fit_are_left_out_whole(make_app: MakeApp, unt
         await until(pilot, lambda: "domains" in text_of(app))
         line = next(x for x in lines_of(app) if x.startswith("domains"))
         assert line.rstrip().endswith("%"), line
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24)])
+async def test_complaints_hints_and_keys_are_whole_on_narrow_screens(
+    make_app: MakeApp, until, size: tuple[int, int], monkeypatch
+) -> None:
+    def words() -> str:
+        return " ".join(" ".join(in_the_box(app)).split())
+
+    app = make_app()
+    monkeypatch.setattr("kltui.tui.jobs_start.start_file", lambda app: None)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("/")
+        await until(pilot, lambda: "words of the name" in words() and "parent:" in words())
+        await pilot.press(*"step>=1x", "enter")
+        with pytest.raises(KltuiError) as wrong:
+            parse_filter("step>=1x")
+        await until(pilot, lambda: f"{wrong.value.message} {wrong.value.hint}" in words())
+        await pilot.press("escape", "j", "s")
+        await until(pilot, lambda: "s write and start e change how it scores w write only" in words())
+        assert "jk scroll esc close" in words()
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("screen", SCREENS)
+async def test_help_is_whole_in_60_columns(make_app: MakeApp, until, screen: str, ascii_only: bool) -> None:
+    app = make_app(ascii_only=ascii_only)
+    async with app.run_test(size=(60, 200)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.show_screen(screen)
+        await pilot.press("?")
+        await until(pilot, lambda: "Keys on" in text_of(app))
+        inside = in_the_box(app)
+        words = " ".join(" ".join(inside).split())
+        for _, entries in app.keymap.help(screen):
+            for _, said in entries:
+                assert said in words
+        heads = [(keys.translate(ASCII) if ascii_only else keys, said[:5]) for keys, said in entries]
+        column = {
+            line.index(said, 3 + len(keys))
+            for line in inside
+            for keys, said in heads
+            if line.startswith(f"  {keys} ") and said in line[3 + len(keys) :]
+        }
+        assert len(column) == 1, "the texts begin in one column"
+
+
+async def test_the_line_to_narrow_a_list_is_in_sight_on_the_smallest_screen(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 15)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(":")
+        await until(pilot, lambda: "Do what?" in text_of(app) and "type to narrow" in text_of(app))
+        await pilot.resize_terminal(100, 40)
+        await until(pilot, lambda: sum("screen " in line for line in lines_of(app)) >= 8)
+
+
+async def test_read_only_offers_nothing_that_writes(make_app: MakeApp, until) -> None:
+    app = make_app(read_only=True)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for number, screen in enumerate(SCREENS, start=1):
+            await pilot.press(str(number))
+            bad = [a for a in ACTIONS if a.writes and a.on(screen)]
+            keys = lines_of(app)[-1]
+            assert [a.label for a in bad if f" {a.keys[0]} {a.label} " in keys] == []
+            await pilot.press("?")
+            await until(pilot, lambda: "Keys on" in text_of(app))
+            assert [a.help for a in bad if a.help in text_of(app)] == []
+            await pilot.press("escape", ":")
+            await until(pilot, lambda: "Do what?" in text_of(app))
+            listed = {name for name, _ in app.screen.list.options}
+            assert listed & {a.name for a in bad} == set() and "quit" in listed
+            await pilot.press("escape")
+
+
+async def test_the_status_line_drops_marks_whole(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(60, 20)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b = "tiny-seed2@100", "tiny-seed2@200"
+        for length in range(1, 58):
+            app.say("x" * length)
+            await pilot.pause(0.001)
+            left = app.main.status.spans()
+            text = "".join(t for t, _ in left).rstrip("x ")
+            assert not text.endswith(("  A", "  B")), text
+
+
+async def test_a_copied_text_keeps_its_lines_and_nothing_that_a_terminal_obeys(
+    make_app: MakeApp, until, monkeypatch
+) -> None:
+    app = make_app()
+    copied: list[str] = []
+    monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        monkeypatch.setattr(
+            app.view, "copied", lambda: "one\ttwo\r\nthree\x1b[31m\u202efour\n", raising=False
+        )
+        await pilot.press("y")
+        assert copied == ["one\ttwo\nthree\ufffd[31m\ufffdfour\n"]
+
+
+async def test_the_interface_outlives_a_bug_in_what_runs_beside_it(
+    make_app: MakeApp, until, monkeypatch, tmp_path: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a \x1b[31m bug")
+
+    app = make_app(memory=Memory(tmp_path / "view.json"))
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        monkeypatch.setattr("kltui.analysis.map.Map.diffusion", broken)
+        await pilot.press("4")
+        await until(pilot, lambda: "a bug in kltui: ZeroDivisionError" in lines_of(app)[-2])
+        assert "interface.log" in lines_of(app)[-2]
+        assert sum("ZeroDivisionError" in line for line in lines_of(app)) == 2, "also where the plot would be"
+        log = (tmp_path / "interface.log").read_text(encoding="utf-8")
+        assert "in broken" in log and "ZeroDivisionError" in log and "\x1b" not in log
+        monkeypatch.setattr(app.reader, "generation", broken)
+        await pilot.press("1")
+        await until(pilot, lambda: "84 checkpoints" in text_of(app))
+        await until(pilot, lambda: "a bug in kltui" in lines_of(app)[-2])
+        monkeypatch.undo()
+        await pilot.press("5")
+        await until(pilot, lambda: "enter compares" in text_of(app))
+    assert app.return_code in (None, 0)
+
+
+async def test_weights_have_no_run_s_colour(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("4")
+        await until(pilot, lambda: "weights c =" in text_of(app))
+        window = app.view.window_plot
+        number = app.snapshot.run_number[window.exponent.run]
+        runs = {app.look(app.look.series(n)) for n in app.snapshot.run_number.values()}
+        likelihood, weights = (style for text, style in window.readout() if text.strip() in app.look.markers)
+        assert likelihood == app.look(app.look.series(number)) and weights not in runs
+        codes = sorted(set(window.scene.code_n.tolist()))
+        assert {window.ink(c) for c in codes if c // SHADES != number} & runs == set()
+        assert {c // SHADES for c in codes} == {number, number + 1}

@@ -8,12 +8,14 @@ import re
 import shutil
 import signal
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from terminal import Terminal
 from test_tmux import Pane
 from tiny_models import write_run
 
@@ -243,3 +245,52 @@ def check_the_store(folder: Path, before: dict[str, VectorRow]) -> None:
     assert {begun[name] for name in before} == {1}
     # One had failed and was tried again, and one was under way when the job was stopped.
     assert sorted(begun.values())[:-2] == [1] * 16 and max(begun.values()) <= 2
+
+
+def interfaces(folder: Path) -> list[int]:
+    """Processes that show the workspace."""
+    shown = [b"kltui", str(folder).encode(), b""]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[-3:] == shown and words[0].rpartition(b"/")[2].startswith(b"python"):
+            found.append(int(process.name))
+    return found
+
+
+def test_a_job_outlives_the_terminal_and_the_process_group_it_was_started_from(
+    pane: Pane, walk: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ws"
+    pane.shows("Nothing is in this workspace yet.")
+    add(pane, walk, tmp_path / "texts.json")
+    with held(folder, done=1) as job:
+        assert job.pid is not None and interfaces(folder)
+        pane.close()
+        end = time.monotonic() + 10
+        while interfaces(folder):
+            assert time.monotonic() < end, "the interface outlives its terminal"
+            time.sleep(0.05)
+
+    again = Terminal([sys.executable, "-m", "kltui", str(folder)], 100, 30, HOME=str(tmp_path))
+    try:
+        lines_and_echo = termios.ICANON | termios.ECHO
+        with held(folder, done=job.done + 1) as row:
+            assert row.pid == job.pid, "it went on, not again"
+            again.until("job 1 running")
+            assert not termios.tcgetattr(again.fd)[3] & lines_and_echo
+            assert os.getsid(job.pid) != os.getsid(again.pid) == again.pid
+            os.killpg(again.pid, signal.SIGHUP)
+            rest = again.read(1.0).data
+            assert b"\x1b[?1049l" in rest and b"\x1b[?25h" in rest
+            assert termios.tcgetattr(again.fd)[3] & lines_and_echo == lines_and_echo
+            assert again.wait() == 128 + signal.SIGHUP
+    finally:
+        again.close()
+
+    done = wait_for(folder, lambda row: row.status not in ("running", "queued"))
+    assert (done.status, done.done, done.failed) == ("failed", 17, 1)
+    assert set(attempts(folder).values()) == {1} and len(vectors(folder)) == 17

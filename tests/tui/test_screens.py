@@ -157,6 +157,39 @@ async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) 
         assert not any("⠀" < c <= "⣿" for c in text_of(app))
 
 
+async def test_the_tree_slides_to_a_run_out_of_sight_with_the_steps_where_they_were(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(200, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        tree = app.view.runs
+        await until(pilot, lambda: app.view.plot.map is not None and tree.size.height)
+        before = [line[:24] for line in lines_of(app)]
+        app.set_cursor("tuned@20")
+        await until(pilot, lambda: "tuned" in "".join(line[:40] for line in lines_of(app)[:-3]))
+        assert tree.top <= tree.cursor < tree.top + tree.body_height - 1
+        steps = [(a, b) for a, b in zip(before, lines_of(app), strict=True) if "@" in a]
+        assert sum(a == b[:24] for a, b in steps) > len(steps) / 2
+
+
+async def test_the_nearest_stay_in_sight_until_the_next_are_known(
+    make_app: MakeApp, until, monkeypatch
+) -> None:
+    app = make_app()
+    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("tiny@4")
+        await pilot.press("3")
+        await until(pilot, lambda: "nearest to tiny@4, bits/byte" in text_of(app))
+        here = app.selection.cursor
+        await pilot.press("]")
+        assert app.selection.cursor != here and f"nearest to {here}, bits/byte" in text_of(app)
+        await until(pilot, lambda: f"nearest to {app.selection.cursor}, bits/byte" in text_of(app))
+
+
 async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, until, monkeypatch) -> None:
     workspace = FakeWorkspace(scored=30)
     app = make_app(workspace)
@@ -426,7 +459,7 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
 
 
 # By screen: what is shown once everything that it computes has arrived.
-ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest by KL", "4": "likelihood c =", "5": "enter compares",
+ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest to", "4": "likelihood c =", "5": "enter compares",
            "6": "no token log-probabilities", "7": "KL from the layer before", "8": "as large as"}  # fmt: skip
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from kltui.safe import safe_text
 from kltui.tui.canvas import Box, Pane
 from kltui.tui.look import Look
 
@@ -108,6 +109,18 @@ class View(Widget):
         self.focus_pane = pane
         self.make_room(self.app.size.width)
         self.focus_now()
+
+    def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
+        """Runs a coroutine beside the interface; what goes wrong in it is told, also where a plot is waited for."""
+        return super().run_worker(self.kl.outlived(work, self._stays_empty), *given, **how)
+
+    def _stays_empty(self, why: str) -> None:
+        from kltui.tui.plot import PlotPane
+
+        for pane in self.panes:
+            if isinstance(pane, PlotPane) and pane.scene is None:
+                pane.note = safe_text(why, 200)
+                pane.refresh()
 
     def update_data(self) -> None:
         """Called when snapshot, selection, filter or analysis have changed and the view is shown."""

@@ -77,6 +77,12 @@ class WindowPlot(PlotPane):
         )
         self.show(scene, [""] * len(xy))
 
+    def ink(self, code: int) -> Style:
+        """The run's own colour for likelihoods; no run's for weights."""
+        series, shade = divmod(code, SHADES)
+        own = self.exponent is None or series == self.kl.snapshot.run_number.get(self.exponent.run, 0)
+        return super().ink(code) if own else self.look("text" if shade == SHADES - 1 else "faint")
+
     def readout(self) -> list[Span]:
         """The slopes."""
         e, look = self.exponent, self.look
@@ -84,13 +90,13 @@ class WindowPlot(PlotPane):
             return []
         number = self.kl.snapshot.run_number.get(e.run, 0)
         spans: list[Span] = []
-        for n, label, c, r2 in (
-            (number, "likelihood", e.c_q, e.r2_q),
-            (number + 1, "weights", e.c_w, e.r2_w),
+        for n, ink, label, c, r2 in (
+            (number, look.series(number), "likelihood", e.c_q, e.r2_q),
+            (number + 1, "text", "weights", e.c_w, e.r2_w),
         ):
             said = f"c = {c:.3f}  R² {r2:.2f}" if math.isfinite(c) else "not known"
             spans += [
-                (f" {look.marker(n)} ", look(look.series(n))),
+                (f" {look.marker(n)} ", look(ink)),
                 (f"{label} ", look("muted")),
                 (said + "  ", look("text")),
             ]

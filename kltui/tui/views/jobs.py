@@ -378,7 +378,7 @@ class JobsView(View):
         items = self.items.rows
         if self.focus_pane is self.items and items and items[self.items.cursor].error:
             item = items[self.items.cursor]
-            return f"{item.name}: {item.error} {item.hint}"
+            return safe_text(f"{item.name}: {item.error} {item.hint}")
         return str(self.list.job.log) if self.list.job and self.list.job.log.name else ""
 
 

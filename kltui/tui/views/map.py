@@ -464,11 +464,12 @@ class MapView(View):
         return lines
 
     def _neighbours(self, width: int) -> list[list[Span]]:
-        """The checkpoints nearest to the one under the cursor, by KL."""
+        """The checkpoints nearest by KL to the one that the cursor last rested on."""
         look, (name, near) = self.look, self._near
-        if not near or name != self.kl.selection.cursor:
+        if not near:
             return []
-        lines: list[list[Span]] = [[], [("nearest by KL, bits/byte", look("muted"))]]
+        said = fitted(name, min(cell_len(safe_text(name)), max(8, width - 22)))
+        lines: list[list[Span]] = [[], [(f"nearest to {said}, bits/byte", look("muted"))]]
         for other, kl in near:
             number = self.kl.run_number(other)
             lines.append(
@@ -495,7 +496,7 @@ class MapView(View):
 
     def copied(self) -> str:
         """The point's name."""
-        return self.kl.selection.cursor
+        return safe_text(self.kl.selection.cursor)
 
 
 VIEW = MapView

@@ -326,7 +326,7 @@ class MatrixView(View):
         if pair is None or self.heat.map is None:
             return ""
         kl = self.heat.map.pair(*pair)
-        return f"{pair[0]}\t{pair[1]}\t{kl.value}\t{kl.se}"
+        return f"{safe_text(pair[0])}\t{safe_text(pair[1])}\t{kl.value}\t{kl.se}"
 
 
 VIEW = MatrixView
