@@ -174,9 +174,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _info(self, rest: str) -> None:
         name, _, revision = rest.partition("/revision/")
-        repo = self._repo(name)
+        repo = self._repo(name.removesuffix("/refs"))
         if repo is None:
             return None
+        if name.endswith("/refs"):
+            branches = [
+                {"name": revision, "ref": f"refs/heads/{revision}", "targetCommit": commit}
+                for revision, commit in repo.revisions.items()
+            ]
+            body = json.dumps({"branches": branches, "tags": [], "converts": []})
+            return self._send(200, body.encode(), {"Content-Type": "application/json"})
         commit = repo.revisions.get(revision or "main", revision)
         if commit not in repo.commits:
             return self._refuse(404, "RevisionNotFound")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
@@ -29,7 +29,8 @@ from kltui.registry.layout import (
     weight_names,
 )
 from kltui.registry.names import COMMIT, check_repo, check_revision
-from kltui.registry.retry import RetryPolicy
+from kltui.registry.retry import RetryPolicy, TransientError
+from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
 
 if TYPE_CHECKING:
@@ -100,6 +101,24 @@ def resolve(
     say(f"asking the hub for {where}")
     commit, _ = (retry or RetryPolicy()).run(lambda: client.listing(source.revision), where, say)
     return replace(source, commit=commit)
+
+
+def revisions(repo: str) -> list[str]:
+    """Names of the branches and tags of a repository, by step, those without one first; the hub is asked once.
+
+    Raises TryAgainError where it cannot be reached, KltuiError where it knows no such repository.
+    """
+    check_repo(repo)
+    if is_offline():
+        raise TryAgainError("HF_HUB_OFFLINE forbids asking the hub", "Unset it to see the revisions.")
+    from kltui.registry.hub_client import HubClient
+
+    client = HubClient(HubSource(repo, "main"), default_cache())
+    try:
+        names = client.revisions()
+    except TransientError as error:
+        raise TryAgainError(error.reason, "Check the network and HF_ENDPOINT.") from None
+    return sorted(dict.fromkeys(names), key=lambda n: -1 if (step := parse_step(n)) is None else step)
 
 
 def cached_commit(source: HubSource, *, cache_dir: Path | None = None) -> str:

@@ -72,6 +72,17 @@ class HubClient:
             raise self._no_hub()
         return commit, {file.name: file for file in found if file is not None}
 
+    def revisions(self) -> list[str]:
+        """Names of the repository's branches and tags, in the hub's order."""
+        with self._asking():
+            try:
+                refs = HfApi(endpoint=self.endpoint).list_repo_refs(self.source.repo)
+            except HfHubHTTPError:  # some are ValueErrors too
+                raise
+            except (ValueError, KeyError, TypeError):
+                raise self._no_hub() from None
+        return [ref.name for ref in (*refs.branches, *refs.tags)]
+
     def download(self, commit: str, file: RemoteFile, partial: Path, tick: Callable[[int], None]) -> None:
         """Streams what `partial` lacks of a file to its end; `tick` gets the bytes there after each block.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, TryAgainError
 from kltui.safe import safe_text
 from kltui.tui import prompts
 
@@ -306,7 +306,7 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
     app.push_screen(reader, answered)
 
 
-def _ask_repo(app: KltuiApp) -> None:
+def _ask_repo(app: KltuiApp, repo: str = "", complaint: str = "") -> None:
     def check(text: str) -> str:
         from kltui.registry.names import check_repo
 
@@ -317,7 +317,7 @@ def _ask_repo(app: KltuiApp) -> None:
         return ""
 
     hint = ("For example EleutherAI/pythia-410m. Its revisions are looked up when the hub can be reached.",)
-    prompt = prompts.Prompt("Repository", "", check, hints=hint)
+    prompt = prompts.Prompt("Repository", repo, check, hints=hint, complaint=complaint)
 
     def answered(text: str | None) -> None:
         if text:
@@ -327,19 +327,20 @@ def _ask_repo(app: KltuiApp) -> None:
 
 
 async def _with_revisions(app: KltuiApp, repo: str) -> None:
-    app.say(f"looking up the revisions of {repo} …")
-    names = await asyncio.to_thread(_revisions, repo)
-    app.say("")
-    shown = f"{len(names)} revisions: {', '.join(names[:6])} …" if names else "The hub could not be asked."
+    from kltui.registry.hub import revisions
 
-    def check(text: str) -> str:
-        from kltui.registry.revisions import expand_revisions
-
-        try:
-            expand_revisions(text.split())
-        except KltuiError as error:
-            return f"{error.message}. {error.hint}"
-        return ""
+    app.busy_with(f"looking up the revisions of {repo} …")
+    names: list[str] = []
+    try:
+        names = await asyncio.to_thread(revisions, repo)
+        shown = told_revisions(names)
+    except TryAgainError as error:
+        shown = f"Its revisions are not known: {error.message}. {error.hint}"
+    except KltuiError as error:
+        _ask_repo(app, repo, f"{error.message}. {error.hint}")
+        return
+    finally:
+        app.busy_with("")
 
     def answered(text: str | None) -> None:
         if text is not None:
@@ -350,21 +351,39 @@ async def _with_revisions(app: KltuiApp, repo: str) -> None:
         safe_text(shown, 300),
         "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}",
     )
-    app.push_screen(prompts.Prompt("Revisions", "main", check, hints=hints), answered)
+    prompt = prompts.Prompt(
+        "Revisions", "main", lambda text: revisions_complaint(text, repo, names), hints=hints
+    )
+    app.push_screen(prompt, answered)
 
 
-def _revisions(repo: str) -> list[str]:
-    """Names of the branches of a hub repository in order of step, or [] when the hub does not answer."""
-    from huggingface_hub import HfApi
+def told_revisions(names: Sequence[str]) -> str:
+    """How many revisions there are, and which: the first and the last where they are many.
 
-    from kltui.registry.revisions import parse_step
+    >>> told_revisions(["main"]), told_revisions([f"step{i}" for i in range(9)])
+    ('1 revision: main', '9 revisions: step0, step1, step2, step3, step4 … step7, step8')
+    """
+    count = f"{len(names)} revision{'s' * (len(names) != 1)}"
+    if len(names) <= 8:
+        return f"{count}: {', '.join(names)}"
+    return f"{count}: {', '.join(names[:5])} … {', '.join(names[-2:])}"
+
+
+def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
+    """What is wrong with patterns of revisions, or ""; `names` are those that the hub knows, [] where it was not asked."""
+    from kltui.registry.names import COMMIT
+    from kltui.registry.revisions import expand_revisions
 
     try:
-        branches = HfApi().list_repo_refs(repo).branches
-    except Exception:  # whatever the network does, the user can still type the names
-        return []
-    names = [branch.name for branch in branches]
-    return sorted(names, key=lambda n: ((step := parse_step(n)) is None and -1) or step or 0)
+        wanted = expand_revisions(text.split())
+    except KltuiError as error:
+        return f"{error.message}. {error.hint}"
+    known = set(names)
+    missing = [name for name in wanted if known and name not in known and not COMMIT.fullmatch(name)]
+    if not missing:
+        return ""
+    more = f" and {len(missing) - 1} more of these" if len(missing) > 1 else ""
+    return f"{repo} has no revision {missing[0]}{more}. {told_revisions(names)}"
 
 
 def _ask_preset(app: KltuiApp) -> None:

@@ -79,8 +79,8 @@ class Title(Words, can_focus=False):
 
     bold, share = True, 4
 
-    def __init__(self, question: str) -> None:
-        super().__init__([question], "accent")
+    def __init__(self, question: str, complaint: str = "") -> None:
+        super().__init__([complaint or question], "bad" if complaint else "accent")
         self.question = question
 
     def complain(self, complaint: str) -> None:
@@ -147,11 +147,12 @@ class Prompt(ModalScreen[str | None]):
         changed: Callable[[str], None] | None = None,
         hints: Sequence[str] = (),
         paths: bool = False,
+        complaint: str = "",
     ) -> None:
         super().__init__()
         self.question, self.value, self.paths = question, value, paths
         self.check, self.changed, self.hints = check, changed, hints
-        self.heading = Title(question)
+        self.heading = Title(question, complaint)
         self.line = Line(value, suggester=PathSuggester() if paths else None)
 
     def compose(self) -> ComposeResult:

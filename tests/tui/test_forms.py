@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import FakeHub
 from screen_text import text_of
 from textual.pilot import Pilot
 
@@ -250,3 +251,69 @@ async def test_a_found_run_gets_its_lineage_before_it_is_added(tmp_path: Path, u
         await pilot.press("enter")
         await until(pilot, lambda: "This job" in text_of(app))
         assert "seed = 3" in text_of(app) and 'run = "mine"' in text_of(app)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with one repository of twelve revisions."""
+    with FakeHub() as made:
+        for name in ("main", *(f"step{i}" for i in (8, 4, 16, 2, 1, 0, 32, 64, 128, 256, 1000))):
+            made.add("org/tiny", name, {"config.json": b"{}"})
+        monkeypatch.setenv("HF_ENDPOINT", made.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield made
+
+
+async def ask_for_repo(pilot: Pilot[int], repo: str) -> None:
+    """Types a repository's name where the interface asks for it."""
+    await pilot.press("A", "down", "enter")
+    await pilot.press(*["slash" if c == "/" else c for c in repo], "enter")
+
+
+async def test_a_hub_repository_is_added_with_the_revisions_that_it_has(
+    make_app: MakeApp, until, hub: FakeHub
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await ask_for_repo(pilot, "org/nothing")
+        await until(pilot, lambda: "There is no repository org/nothing on the hub" in text_of(app))
+        await pilot.press(*["backspace"] * 7, *"tiny", "enter")
+        await until(
+            pilot, lambda: "12 revisions: main, step0, step1, step2, step4 … step256," in text_of(app)
+        )
+        await pilot.press("ctrl+u", *"step{0,1,3,5}", "enter")
+        await until(pilot, lambda: "org/tiny has no revision step3 and 1 more of these" in text_of(app))
+        await pilot.press("ctrl+u", *"step{0,1,2}", "enter")
+        await until(pilot, lambda: "This job" in text_of(app))
+        assert 'repo = "org/tiny"' in text_of(app) and '"step{0,1,2}"' in text_of(app)
+
+
+@pytest.mark.parametrize("why", ["busy", "offline", "gone"])
+async def test_a_hub_that_cannot_be_asked_leaves_the_revisions_to_the_user(
+    make_app: MakeApp, until, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "busy":
+        hub.fail("/refs", status=503)
+    elif why == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    else:
+        hub.stop()
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await ask_for_repo(pilot, "org/tiny")
+        await until(pilot, lambda: "Its revisions are not known: " in text_of(app))
+        await pilot.press("ctrl+u", *"step{0..2}", "enter")
+        await until(pilot, lambda: "This job" in text_of(app) and "step{0..2}" in text_of(app))
+
+
+async def test_a_preset_is_added_as_a_job_that_names_its_revisions(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", *"preset", "enter")
+        await until(pilot, lambda: "Add which runs?" in text_of(app))
+        await pilot.press(*"pythia-410m", "enter")
+        await until(pilot, lambda: "This job" in text_of(app))
+        assert "EleutherAI/pythia-410m" in text_of(app) and "step{" in text_of(app)
