@@ -74,6 +74,23 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     return padding + text if right else text + padding
 
 
+def shortened(spans: Sequence[Span], width: int) -> list[Span]:
+    """The spans in at most `width` cells; an ellipsis tells that something is missing."""
+    if width_of(spans) <= width or width < 1:
+        return list(spans)
+    kept: list[Span] = []
+    room = width - 1
+    for text, style in spans:
+        left = text
+        while cell_len(left) > room:
+            left = left[:-1]
+        room -= cell_len(left)
+        if left != text:
+            return [*kept, (f"{left}…", style)]
+        kept.append((text, style))
+    return kept
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut.
 

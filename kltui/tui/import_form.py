@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 HINTS = (
-    "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness,",
+    "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness, "
     "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
 )
 MOST_RUNS = 40

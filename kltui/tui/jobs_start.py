@@ -6,6 +6,7 @@ import asyncio
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,10 +106,8 @@ def _job_file_complaint(path: Path) -> str:
     return ""
 
 
-def start_selected(app: KltuiApp) -> None:
-    """Offers a job for the selected checkpoints, or for the one under the cursor, as the last job was set up."""
-    names = list(app.selection.selected) or ([app.selection.cursor] if app.selection.cursor else [])
-    rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]
+def start_job(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
+    """Offers a job for these checkpoints, as the last job was set up; without any, asks for a job file."""
     if not rows or app.reader.path is None:
         start_file(app)
         return
@@ -345,11 +344,12 @@ async def _with_revisions(app: KltuiApp, repo: str) -> None:
     def answered(text: str | None) -> None:
         if text is not None:
             corpus, scoring = usual_tables(app.snapshot.jobs)
-            _with_corpus(app, [{"repo": repo, "revisions": text.split() or ["main"]}], corpus, scoring)
+            entry = {"repo": repo, "revisions": meant_revisions(text, names) or ["main"]}
+            _with_corpus(app, [entry], corpus, scoring)
 
     hints = (
         safe_text(shown, 300),
-        "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}",
+        "Patterns, separated by spaces: main  step{0,1,2,4}  step{1000..143000..1000}  step*",
     )
     prompt = prompts.Prompt(
         "Revisions", "main", lambda text: revisions_complaint(text, repo, names), hints=hints
@@ -369,13 +369,29 @@ def told_revisions(names: Sequence[str]) -> str:
     return f"{count}: {', '.join(names[:5])} … {', '.join(names[-2:])}"
 
 
+def meant_revisions(text: str, names: Sequence[str]) -> list[str]:
+    """The patterns in `text`, those with * or ? replaced by the `names` that match.
+
+    >>> meant_revisions("main step*", ["main", "step0", "step1"]), meant_revisions("step{0..9}", [])
+    (['main', 'step0', 'step1'], ['step{0..9}'])
+    """
+    patterns = []
+    for pattern in text.split():
+        matching = [name for name in names if fnmatchcase(name, pattern)]
+        patterns += matching if matching and set("*?") & set(pattern) else [pattern]
+    return list(dict.fromkeys(patterns))
+
+
 def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
     """What is wrong with patterns of revisions, or ""; `names` are those that the hub knows, [] where it was not asked."""
     from kltui.registry.names import COMMIT
     from kltui.registry.revisions import expand_revisions
 
+    patterns = meant_revisions(text, names)
+    if wild := [p for p in patterns if set("*?") & set(p)]:
+        return f"no revision is known to match {wild[0]}" + (f". {told_revisions(names)}" if names else "")
     try:
-        wanted = expand_revisions(text.split())
+        wanted = expand_revisions(patterns)
     except KltuiError as error:
         return f"{error.message}. {error.hint}"
     known = set(names)

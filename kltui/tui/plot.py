@@ -10,7 +10,7 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.canvas import Pane, Span, fitted, strip_of
+from kltui.tui.canvas import Pane, Span, fitted, shortened, strip_of
 from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import SHADES
 
@@ -117,7 +117,7 @@ class PlotPane(Pane):
             return empty_line(self, y - 1, *self.placeholder())
         if y < self.plot_height:
             return self._plot_row(y)
-        return self._x_axis() if y == self.plot_height else self.readout()
+        return self._x_axis() if y == self.plot_height else shortened(self.readout(), self.body_width)
 
     def placeholder(self) -> list[tuple[str, str]]:
         """(ink, text) lines while there is nothing to draw."""

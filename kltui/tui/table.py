@@ -24,12 +24,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell: text, and its ink as a role or xterm-256 index; `parts` (text, ink) replace both where given."""
+    """A cell: text, and its ink as a role or xterm-256 index; `parts` (text, ink) replace both where given.
+
+    `rest`: it takes the room of all columns from its own on, and is the row's last.
+    """
 
     text: str
     ink: str | int = "text"
     bold: bool = False
     parts: tuple[tuple[str, str | int], ...] = ()
+    rest: bool = False
 
 
 class Table(Pane):
@@ -95,11 +99,15 @@ class Table(Pane):
         flag = self.flag(index) or (" ", look("text", ground))
         spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (" ", look("text", ground))]
         first = True
-        for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=True):
+        for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=False):
             if not width:
                 continue
             spans.append(("" if first else "  ", look("text", ground)))
             first = False
+            if cell.rest:
+                text = fitted(cell.text, self.body_width - width_of(spans))
+                spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
+                break
             if cell.parts:
                 spans += [(text, look(self._ink(ink, ground), ground)) for text, ink in cell.parts]
             else:

@@ -284,9 +284,12 @@ async def test_a_hub_repository_is_added_with_the_revisions_that_it_has(
         )
         await pilot.press("ctrl+u", *"step{0,1,3,5}", "enter")
         await until(pilot, lambda: "org/tiny has no revision step3 and 1 more of these" in text_of(app))
-        await pilot.press("ctrl+u", *"step{0,1,2}", "enter")
+        await pilot.press("ctrl+u", *"walk*", "enter")
+        await until(pilot, lambda: "no revision is known to match walk*" in text_of(app))
+        await pilot.press("ctrl+u", *"step{0,1} step?6", "enter")
         await until(pilot, lambda: "This job" in text_of(app))
-        assert 'repo = "org/tiny"' in text_of(app) and '"step{0,1,2}"' in text_of(app)
+        assert 'repo = "org/tiny"' in text_of(app) and '"step{0,1}"' in text_of(app)
+        assert '"step16"' in text_of(app) and "step64" not in text_of(app)
 
 
 @pytest.mark.parametrize("why", ["busy", "offline", "gone"])

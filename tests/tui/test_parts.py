@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace
+from rich.style import Style
 
 from kltui.errors import UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.store.rows import CheckpointRow
-from kltui.tui.canvas import fitted, strip_of, wrapped
+from kltui.tui.canvas import fitted, shortened, strip_of, width_of, wrapped
 from kltui.tui.filter import parse_filter
 from kltui.tui.jobs_start import entries_of, job_of, usual_tables, write_job
 from kltui.tui.look import Look
@@ -101,6 +102,16 @@ def test_fitted_and_wrapped() -> None:
     assert wrapped("abcdefgh", 3) == ["abc", "def", "gh"]
     assert wrapped("", 5) == [""]
     assert wrapped("  one two", 6) == ["  one", "  two"]
+
+
+@pytest.mark.parametrize("width", range(1, 14))
+def test_spans_are_shortened_to_a_width_and_say_so(width: int) -> None:
+    spans = [("ab", Style()), ("世界", Style(bold=True)), ("cdef", Style())]
+    made = shortened(spans, width)
+    text = "".join(part for part, _ in made)
+    assert width_of(made) <= width
+    assert text == "ab世界cdef" if width >= 10 else text.endswith("…") and "ab世界cdef".startswith(text[:-1])
+    assert width_of(made) >= min(width, 10) - 1, "a wide character may leave one cell free"
 
 
 def test_strips_have_their_width_and_nothing_unprintable() -> None:

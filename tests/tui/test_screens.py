@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,21 @@ async def test_jobs_show_progress_failures_and_hints(make_app: MakeApp, until) -
         assert "The download may be incomplete" in text
 
 
+async def test_a_failure_is_read_in_its_row_and_whole_by_enter(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2", "t", "tab", "G")
+        await until(pilot, lambda: any(i.status == "failed" for i in app.view.items.rows))
+        failed = next(k for k, i in enumerate(app.view.items.rows) if i.status == "failed")
+        item = app.view.items.rows[failed]
+        app.view.items.go(failed)
+        await until(pilot, lambda: re.search(rf"{item.name} +failed +{item.error[:20]}", text_of(app)))
+        await pilot.press("enter")
+        words = [item.name, *item.error.split(), *item.hint.split()]
+        await until(pilot, lambda: " ".join(words) in " ".join(" ".join(lines_of(app)).split()))
+
+
 async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:
     stopped = []
     monkeypatch.setattr("kltui.jobs.launch.stop", lambda job: stopped.append(job.id))
@@ -132,6 +148,16 @@ async def test_a_job_for_the_selection_is_shown_before_it_starts(
         await until(pilot, lambda: "started as process 4321" in text_of(app))
         assert started[0].parent == tmp_path / "jobs"
         assert app.screen_name == "jobs"
+
+
+async def test_a_job_from_a_run_s_heading_is_for_the_whole_run(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 100)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("G", "[", "h", "s")
+        await until(pilot, lambda: "This job" in text_of(app))
+        revisions = {row.checkpoint.source.revision for row in app.snapshot.runs["tuned"]}
+        assert len(revisions) == 3 and all(f'"{name}"' in text_of(app) for name in revisions)
 
 
 async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:

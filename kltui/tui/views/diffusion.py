@@ -94,7 +94,8 @@ class WindowPlot(PlotPane):
             (number, look.series(number), "likelihood", e.c_q, e.r2_q),
             (number + 1, "text", "weights", e.c_w, e.r2_w),
         ):
-            said = f"c = {c:.3f}  R² {r2:.2f}" if math.isfinite(c) else "not known"
+            fit = f"  R² {r2:.2f}" if self.body_width >= 64 else ""
+            said = f"c = {c:.3f}{fit}" if math.isfinite(c) else "not known"
             spans += [
                 (f" {look.marker(n)} ", look(ink)),
                 (f"{label} ", look("muted")),

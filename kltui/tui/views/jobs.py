@@ -143,11 +143,10 @@ class JobItems(Table):
     columns = (
         Column("checkpoint", 18, share=3),
         Column("stage", 8),
-        Column("progress", 15, share=1),
+        Column("progress", 15, share=2),
         Column("texts/s", 7, right=True),
         Column("tok/s", 6, right=True),
         Column("time", 7, right=True),
-        Column("why", 12, share=4, rank=1),
     )
 
     @property
@@ -178,14 +177,15 @@ class JobItems(Table):
         item = self.rows[index]
         ink = {"done": "good", "failed": "bad", "running": "accent"}.get(item.status, "muted")
         stage = item.stage if item.status == "running" else item.status
+        cells = [Cell(item.name, "text" if item.status in ("running", "done") else "muted"), Cell(stage, ink)]
+        if item.status == "failed":
+            return [*cells, Cell(item.error, "bad", rest=True)]
         return [
-            Cell(item.name, "text" if item.status in ("running", "done") else "muted"),
-            Cell(stage, ink),
+            *cells,
             Cell(self._bar(item), ink),
             Cell(rate(item.texts_per_s) if item.status in ("running", "done") else ""),
             Cell(rate(item.tokens_per_s) if item.status in ("running", "done") else ""),
             Cell(duration(spent(item)) if spent(item) and item.status != "queued" else "", "muted"),
-            Cell(item.error, "bad"),
         ]
 
     def _bar(self, item: JobItemRow) -> str:
@@ -215,6 +215,12 @@ class JobItems(Table):
             self.kl.main.status.refresh()
         if isinstance(self.kl.view, JobsView):
             self.kl.view.log_pane.update_data()
+
+    def do_enter(self) -> None:
+        """Reads why the checkpoint failed, and what to do about it."""
+        view = self.kl.view
+        if isinstance(view, JobsView) and self.rows and self.rows[self.cursor].status == "failed":
+            view.show_why(self.rows[self.cursor].name)
 
 
 def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
@@ -284,6 +290,17 @@ class JobsView(View):
             # The newest lines beside the failures, without anyone having to scroll.
             tail = tail[-max(5, self.log_pane.body_height - len(lines)) :]
         return lines + [[(part, look("muted"))] for part in tail]
+
+    def show_why(self, name: str) -> None:
+        """Brings the log pane to the fore, at what is said of a checkpoint that failed."""
+        self.focus_on(self.log_pane)
+
+        def go_there() -> None:
+            heads = ["".join(text for text, _ in line) for line in self.log_pane.all_lines()]
+            if safe_text(name) in heads:
+                self.log_pane.scroll_by(heads.index(safe_text(name)) - self.log_pane.top)
+
+        self.call_after_refresh(go_there)
 
     def update_data(self) -> None:
         """Keeps the cursor on its job when newer ones appear, and the log at its end."""

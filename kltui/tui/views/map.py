@@ -14,7 +14,7 @@ from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane, fitted
+from kltui.tui.canvas import Span, TextPane, fitted, width_of
 from kltui.tui.figures import briefly, with_error
 from kltui.tui.plot import PlotPane
 from kltui.tui.run_tree import RunTree
@@ -185,7 +185,8 @@ class MapPlot(PlotPane):
                 (f"   KL from @{step} ", look("muted")),
                 (with_error(kl.value, kl.se), look("text")),
             ]
-        return [*spans, (f"   {mean_of(self.map, self.cursor):.1f} nats/text", look("muted"))]
+        mean = (f"   {mean_of(self.map, self.cursor):.1f} nats/text", look("muted"))
+        return [*spans, mean] if width_of([*spans, mean]) <= self.body_width else spans
 
     def do_hide_run(self) -> None:
         if self.map is None or self.cursor < 0:

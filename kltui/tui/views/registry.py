@@ -102,18 +102,22 @@ class RegistryView(View):
         jobs_start.add_models(self.kl)
 
     def do_edit(self) -> None:
-        """Edits the lineage of what is selected, else of the line under the cursor."""
-        line, snapshot = self.runs.line, self.kl.snapshot
-        rows = [snapshot.by_name[n] for n in self.kl.selection.selected if n in snapshot.by_name]
-        if not rows and line is not None:
-            rows = [line.row] if line.row else [r for r in snapshot.runs[line.run] if self.kl.filter(r)]
-        if rows:
+        """Edits the lineage of what is chosen."""
+        if rows := self._chosen():
             from kltui.tui.lineage_form import edit_lineage
 
             edit_lineage(self.kl, rows)
 
+    def _chosen(self) -> list[CheckpointRow]:
+        """What is selected, else the checkpoint under the cursor, else the run whose heading it is on."""
+        line, snapshot = self.runs.line, self.kl.snapshot
+        rows = [snapshot.by_name[n] for n in self.kl.selection.selected if n in snapshot.by_name]
+        if rows or line is None:
+            return rows
+        return [line.row] if line.row else [r for r in snapshot.runs[line.run] if self.kl.filter(r)]
+
     def do_start(self) -> None:
-        jobs_start.start_selected(self.kl)
+        jobs_start.start_job(self.kl, self._chosen())
 
 
 VIEW = RegistryView
