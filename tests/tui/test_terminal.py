@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from big_workspace import write_workspace
 from terminal import Answer, Terminal
 
 CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
+COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
 # Bytes are always held; times only on a quiet machine, by whoever asks: KLTUI_TEST_SLOWNESS=1 holds the budgets.
 SLOW = float(os.environ.get("KLTUI_TEST_SLOWNESS", "inf"))
 
@@ -86,15 +88,22 @@ def test_a_hung_up_line_ends_the_program() -> None:
     raise AssertionError("still running ten seconds after the terminal was closed")
 
 
-def test_evil_strings_do_not_reach_the_terminal() -> None:
-    terminal = Terminal.of_fake(0, 200, 50, "evil")
+@pytest.mark.parametrize("size", [(60, 15), (200, 50)])
+def test_evil_strings_do_not_reach_the_terminal(size: tuple[int, int]) -> None:
+    terminal = Terminal.of_fake(0, *size, "evil")
     try:
         _, data = terminal.until("84 checkpoints")
         for keys in (
             "jjj",
             "E",
             "\x1b",
+            "s",
+            "\x1b",
+            "e",
+            "\x1b",
+            "y",
             "2",
+            "\tG\r",
             "3",
             "v",
             "l]",
@@ -113,9 +122,10 @@ def test_evil_strings_do_not_reach_the_terminal() -> None:
         ):
             data += terminal.press(keys, 0.4).data
         start = data.index(b"\x1b[1;1H")
-        shown = CSI.sub(b"", data[start:]).decode("utf-8")
-        bad = {c for c in shown if not c.isprintable()}
-        assert not bad, bad
+        copied = [base64.b64decode(body).decode("utf-8") for body in COPY.findall(data)]
+        shown = CSI.sub(b"", COPY.sub(b"", data[start:])).decode("utf-8")
+        bad = {c for c in shown + "".join(copied) if not c.isprintable()}
+        assert copied and not bad, bad
         assert "\u202e" not in shown and "]0;owned" in shown  # shown, as harmless letters
     finally:
         terminal.close()
