@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from kltui import native
 from kltui.errors import KltuiError
 from kltui.scoring import loading, spread, tokens
-from kltui.scoring.batching import Batch, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.batching import Batch, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.numerics import fast_float32
+from kltui.scoring.room import run_batches
 from kltui.scoring.settings import Progress, ScoringSettings
 
 
@@ -91,11 +93,15 @@ def exact_kl(
             engines.append(_engine(folder, config, quantization, settings, device, layout))
         budget = settings.batch_tokens or engines[0].start_tokens
         total = sum(piece.n_scored for piece in pieces)
-        for rows in plan_batches(pieces, budget, settings.batch_texts):
-            batch = fill_batch(rows, ids)
-            for at, values_n in enumerate(
-                (*_kl_batch(engines[0], engines[1], batch), np.ones(batch.n_scored))
-            ):
+
+        def free_memory() -> None:
+            for engine in engines:
+                engine.free_memory()
+
+        for batch, values, _ in run_batches(
+            partial(_kl_batch, engines[0], engines[1]), pieces, ids, budget, settings, free_memory
+        ):
+            for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
             progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
     return ExactKL(sums[0], sums[1], sums[2].astype(np.int64), sums[3].astype(np.int64))

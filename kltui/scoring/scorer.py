@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.scoring import loading, quantize, refill, spread, tokens
-from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
+from kltui.scoring.room import run_batches
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
 SCORING_VERSION = "1"
@@ -153,23 +153,13 @@ class Scorer:
         return self._batch_tokens.get(_room_key(engine), start)
 
     def _run(self, engine: Engine, prepared: _Prepared, progress: Report) -> _Sums:
-        """Sums over all batches; on out-of-memory the budget is halved and what is left planned anew."""
+        """Sums over all batches; the budget that they fitted in is remembered."""
         sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
-        budget = self._budget(engine)
-        queue = deque(plan_batches(prepared.pieces, budget, self.settings.batch_texts))
         done = 0
         progress(self._progress(sums, done, prepared))  # from here on counts the pace
-        while queue:
-            try:
-                batch = fill_batch(queue[0], prepared.ids)
-                logp_Ln = engine(batch)
-            except (MemoryError, RuntimeError) as error:
-                budget = _halved(error, queue[0], self.settings.device_map)
-                engine.free_memory()
-                left = [piece for pieces in queue for piece in pieces]
-                queue = deque(plan_batches(left, budget, self.settings.batch_texts))
-                continue
-            queue.popleft()
+        for batch, logp_Ln, budget in run_batches(
+            engine, prepared.pieces, prepared.ids, self._budget(engine), self.settings, engine.free_memory
+        ):
             sums.add(batch, logp_Ln, engine.dtype)
             done += batch.n_scored
             progress(self._progress(sums, done, prepared))
@@ -235,23 +225,6 @@ def library_versions(quantization: str) -> dict[str, str]:
         "scoring": SCORING_VERSION,
         **quantize.versions(quantization),
     }
-
-
-def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
-    """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
-    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(
-        error
-    )
-    if not out_of_memory:
-        raise KltuiError(
-            f"the model failed: {loading.first_line(error)}", "does it run in transformers?"
-        ) from error
-    if len(pieces) == 1:
-        raise KltuiError(
-            "one text alone does not fit in memory",
-            f"use a smaller dtype, another device or a smaller corpus max_bytes; {spread.more_room(device_map)}",
-        ) from error
-    return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
 
 
 class _Sums:

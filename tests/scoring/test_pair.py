@@ -80,3 +80,35 @@ def test_the_size_of_batches_changes_nothing(tmp_path):
     for size in (1, 3, 32):
         some = exact_kl(first, last, TEXTS, "c", ScoringSettings(batch_texts=size))
         assert np.abs(some.forward_nats_N - whole.forward_nats_N).max() < 1e-4
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, monkeypatch):
+    from kltui.scoring.engine import Engine
+
+    first, _, last = write_run(tmp_path, "llama", steps=(0, 1, 2))
+    whole = exact_kl(first, last, TEXTS, "c", ScoringSettings())
+    run, sizes = Engine.hidden, []
+
+    def small_memory(self, batch):
+        sizes.append(batch.ids_BT.size)
+        if batch.ids_BT.size > 60 and len(batch.ids_BT) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, batch)
+
+    monkeypatch.setattr(Engine, "hidden", small_memory)
+    halved = exact_kl(first, last, TEXTS, "c", ScoringSettings())
+    assert max(sizes) > 60 and min(sizes) <= 60
+    assert np.abs(halved.forward_nats_N - whole.forward_nats_N).max() < 1e-4
+    assert np.abs(halved.reverse_nats_N - whole.reverse_nats_N).max() < 1e-4
+    assert np.array_equal(halved.n_scored_N, whole.n_scored_N)
+
+
+def test_one_text_that_does_not_fit_is_told(tmp_path, monkeypatch):
+    folder = write_model(tmp_path / "m", "llama")
+
+    def no_memory(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("kltui.scoring.engine.Engine.hidden", no_memory)
+    with pytest.raises(KltuiError, match="one text alone does not fit"):
+        exact_kl(folder, folder, TEXTS, "c", ScoringSettings())

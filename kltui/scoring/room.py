@@ -1,0 +1,58 @@
+"""Batches that fit in memory, found by trial."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from kltui.errors import KltuiError
+from kltui.scoring import spread
+from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, plan_batches
+from kltui.scoring.loading import first_line
+from kltui.scoring.settings import ScoringSettings
+
+Result = TypeVar("Result")
+
+
+def run_batches(
+    run: Callable[[Batch], Result],
+    pieces: Sequence[Piece],
+    ids: Sequence[Ids],
+    budget: int,
+    settings: ScoringSettings,
+    free_memory: Callable[[], None],
+) -> Iterator[tuple[Batch, Result, int]]:
+    """Every batch of the pieces with what `run` makes of it, and the budget in padded inputs that it fitted in.
+
+    On out-of-memory `free_memory` is called, the budget halved and what is left planned anew. Raises KltuiError where
+    one piece alone does not fit, and for any other error of the model.
+    """
+    queue = deque(plan_batches(pieces, budget, settings.batch_texts))
+    while queue:
+        try:
+            batch = fill_batch(queue[0], ids)
+            result = run(batch)
+        except (MemoryError, RuntimeError) as error:
+            budget = _halved(error, queue[0], settings.device_map)
+            free_memory()
+            left = [piece for pieces in queue for piece in pieces]
+            queue = deque(plan_batches(left, budget, settings.batch_texts))
+            continue
+        queue.popleft()
+        yield batch, result, budget
+
+
+def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
+    """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
+    ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    if not ran_out and "can't allocate memory" not in str(error):
+        raise KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?") from error
+    if len(pieces) == 1:
+        raise KltuiError(
+            "one text alone does not fit in memory",
+            f"use a smaller dtype, another device or a smaller corpus max_bytes; {spread.more_room(device_map)}",
+        ) from error
+    return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
