@@ -88,6 +88,30 @@ def test_the_module_head_agrees_in_small_chunks(monkeypatch):
     assert np.abs(ours - true_logp(model, batch)).max() < 1e-5
 
 
+@pytest.fixture
+def packed_here(monkeypatch):
+    """Layers are packed whatever processor this is."""
+    monkeypatch.setattr(packing, "pays", lambda dtype: True)
+
+
+@pytest.mark.parametrize(
+    ("capability", "mkl", "packed"),
+    [("AVX2", True, False), ("DEFAULT", True, False), ("AVX512", True, True), ("AVX512_VNNI", True, True),
+     ("DEFAULT", False, True), ("AVX2", False, True)],
+)  # fmt: skip
+def test_float32_is_packed_where_it_pays_and_bfloat16_anywhere(monkeypatch, capability, mkl, packed):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    assert packing.pays(torch.float32) == packed and packing.pays(torch.bfloat16)
+    model, batch = build_model("llama"), some_batch()
+    with torch.inference_mode():
+        engine = engine_of(model)
+        assert np.abs(engine(batch)[0] - true_logp(model, batch)).max() < 1e-4
+    found = any("_kltui_packed" in m.__dict__ for m in model.modules())
+    assert found == (packed and packing._available())
+
+
+@pytest.mark.usefixtures("packed_here")
 def test_packed_layers_give_the_same_and_are_undone():
     model, batch = build_model("llama"), some_batch()
     truth = true_logp(model, batch)
@@ -106,6 +130,7 @@ def test_packed_layers_give_the_same_and_are_undone():
 
 
 @pytest.mark.skipif(not packing._available(), reason="this torch has no packed linear layers")
+@pytest.mark.usefixtures("packed_here")
 @pytest.mark.parametrize(
     ("family", "fused"), [("gpt_neox", True), ("llama", True), ("opt", True), ("gpt2", False)]
 )
@@ -151,6 +176,7 @@ def test_an_activation_that_experts_share_stays():
     assert packing._activations_behind(experts, [e.up for e in experts], visit_one) == {experts[0].up: act}
 
 
+@pytest.mark.usefixtures("packed_here")
 def test_packing_that_goes_wrong_is_left_out(monkeypatch):
     model, batch = build_model("llama"), some_batch()
     real = packing._packed_forward

@@ -58,16 +58,17 @@ def test_weights_with_which_the_kept_engine_is_wrong_get_a_new_one(tmp_path, mon
     """A kept engine is tested on every checkpoint: one whose packed layers go wrong is not used."""
     from kltui.scoring import packing
 
+    monkeypatch.setattr(packing, "pays", lambda dtype: True)
     a, b, c = write_run(tmp_path, "llama", steps=(0, 1, 2))
     expected = [score(Scorer(TEXTS, "c", ScoringSettings()), folder) for folder in (b, c)]
     scorer = Scorer(TEXTS, "c", ScoringSettings())
     score(scorer, a)
     first, real = scorer._engine, packing._packed_forward
     assert first is not None and first._packing is not None
-    monkeypatch.setattr(packing, "_packed_forward", lambda *args: lambda x: real(*args)(x) * 1.01)
-    assert np.nanmax(np.abs(score(scorer, b) - expected[0])) < 1e-4
-    assert scorer._engine is not first and scorer._engine._packing is None
-    monkeypatch.undo()
+    with monkeypatch.context() as wrong:
+        wrong.setattr(packing, "_packed_forward", lambda *args: lambda x: real(*args)(x) * 1.01)
+        assert np.nanmax(np.abs(score(scorer, b) - expected[0])) < 1e-4
+        assert scorer._engine is not first and scorer._engine._packing is None
     assert np.array_equal(score(scorer, c), expected[1], equal_nan=True), "what failed once is tried anew"
     assert scorer._engine._packing is not None
 
