@@ -12,18 +12,19 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from kltui.tui.canvas import Pane, strip_of
-from kltui.tui.prompts import Line, Title, Words
+from kltui.tui.prompts import Line, PathSuggester, Title, Words
 
 Answers = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A line of a form: its name, the value it begins with, and what it says while empty."""
+    """A line of a form: its name, the value it begins with, what it says while empty, and whether it is a path."""
 
     name: str
     value: str = ""
     empty: str = ""
+    paths: bool = False
 
 
 class FieldName(Pane, can_focus=False):
@@ -46,7 +47,7 @@ class FormRow(Horizontal):
     def __init__(self, field: Field) -> None:
         self.field = field
         self.label = FieldName(field.name)
-        self.line = Line(field.value, field.empty)
+        self.line = Line(field.value, field.empty, PathSuggester() if field.paths else None)
         super().__init__(self.label, self.line)
 
 
@@ -64,7 +65,9 @@ class Form(ModalScreen[Answers | None]):
         self.question, self.check = question, check
         self.heading = Title(question)
         self.rows = [FormRow(field) for field in fields]
-        self.hints = ["tab, arrows: next line   enter: done   esc: leave", *hints]
+        keys = "tab, arrows: next line   enter: done   esc: leave"
+        keys += "   right: complete a path" if any(field.paths for field in fields) else ""
+        self.hints = [keys, *hints]
 
     def compose(self) -> ComposeResult:
         """Question, lines, hints."""

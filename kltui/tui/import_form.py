@@ -28,7 +28,10 @@ MOST_RUNS = 40
 
 def import_vectors(app: KltuiApp) -> None:
     """Asks for the files, shows what is in them, and imports it."""
-    fields = (Field("vectors", "", "a file or a folder"), Field("texts", "", "absent: found beside them"))
+    fields = (
+        Field("vectors", "", "a file or a folder", paths=True),
+        Field("texts", "", "absent: found beside them", paths=True),
+    )
 
     def check(answers: Answers) -> str:
         if not answers["vectors"].strip():
@@ -83,7 +86,10 @@ async def _preview(app: KltuiApp, paths: Sequence[Path]) -> None:
 
 def preview_lines(told: dict[str, Any], filled: bool) -> list[str]:
     """What a person should know before importing; `filled` says that the workspace holds something."""
-    lines = [f"{run}: {count} checkpoints, steps {low} to {high}" for run, count, low, high in told["runs"]]
+    lines = [
+        f"{run}: {count} checkpoints, steps {low} to {high}" if count > 1 else f"{run}: 1 checkpoint"
+        for run, count, low, high in told["runs"]
+    ]
     more = len(lines) - MOST_RUNS
     lines = [*lines[:MOST_RUNS], f"and {more} more runs"] if more > 0 else lines
     lines += [f"{told['weight_distances']} weight distances"] if told["weight_distances"] else []

@@ -32,7 +32,7 @@ def ask_settings(
 ) -> None:
     """Edits `tables` (corpus, scoring, engine) and passes them to `done` as soon as `check` has no complaint."""
     fields = [
-        Field(name, _shown(tables.get(table, {}).get(key, default)), said)
+        Field(name, _shown(tables.get(table, {}).get(key, default)), said, paths=name == "texts")
         for name, table, key, default, said in LINES
     ]
 

@@ -320,3 +320,18 @@ async def test_a_preset_is_added_as_a_job_that_names_its_revisions(make_app: Mak
         await pilot.press(*"pythia-410m", "enter")
         await until(pilot, lambda: "This job" in text_of(app))
         assert "EleutherAI/pythia-410m" in text_of(app) and "step{" in text_of(app)
+
+
+async def test_paths_are_completed_in_forms_too(make_app: MakeApp, until, tmp_path: Path) -> None:
+    (tmp_path / "released-vectors.npz").write_bytes(b"")
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("A", *"released", "enter")
+        await until(pilot, lambda: "Import released vectors" in text_of(app))
+        line = app.screen.rows[0].line
+        line.value = f"{tmp_path}/rel"
+        line.action_end()
+        await until(pilot, lambda: "released-vectors.npz" in text_of(app))
+        await pilot.press("right")
+        assert line.value == f"{tmp_path}/released-vectors.npz"
