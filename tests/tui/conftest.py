@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 
 import pytest
 from textual.pilot import Pilot
@@ -31,13 +32,14 @@ def make_app() -> Callable[..., KltuiApp]:
 
 @pytest.fixture
 def until() -> Until:
-    """Waits until something holds; fails after some seconds."""
+    """Waits until something holds; fails after a minute, which only a mistake takes."""
 
     async def wait(pilot: Pilot[int], holds: Callable[[], object]) -> None:
-        for _ in range(400):
+        deadline = monotonic() + 60
+        while True:
             await pilot.pause(0.02)
             if holds():
                 return
-        raise AssertionError("did not come to hold")
+            assert monotonic() < deadline, "did not come to hold"
 
     return wait
