@@ -26,6 +26,11 @@ if _root not in site.getsitepackages():
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_root, os.environ.get("PYTHONPATH", "")]))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process more than there are processors: a good part of the tests wait for processes of their own."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Runs `kltui ARGUMENTS` in an empty folder and returns the finished process."""

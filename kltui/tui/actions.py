@@ -55,6 +55,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("help", ("?",), "help", "help of the focused pane", "everywhere", rank=90),
     Action("palette", (":",), "palette", "all actions by name", "everywhere", rank=80),
     Action("quit", ("q",), "quit", "leave; jobs go on", "everywhere", rank=91),
+    Action("suspend", ("ctrl+z",), "", "back to the shell for a while; fg returns", "everywhere"),
     Action("next_pane", ("tab",), "pane", "next pane", "everywhere", rank=60),
     Action("previous_pane", ("shift+tab",), "", "previous pane", "everywhere"),
     Action("out", ("escape",), "", "out one layer: filter, detail, selection", "everywhere"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -88,7 +89,8 @@ def _state_folder() -> Path:
 def _say_what_goes_on(running: int, path: Path | None) -> None:
     if running:
         what, them = ("job goes", "it") if running == 1 else ("jobs go", "them")
-        sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
+        with contextlib.suppress(OSError):  # the terminal may be what is gone
+            sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
 
 
 def _ended(code: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,10 +35,23 @@ from kltui.tui.terminal import Frame
 from kltui.view.palette import PALETTES
 
 if TYPE_CHECKING:
+    from textual.driver import Driver
+
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+
+
+def has_shell() -> bool:
+    """Whether a shell with job control started this process, and would let it go on when it is stopped."""
+    if not hasattr(os, "getsid"):
+        return False
+    parent = os.getppid()
+    try:
+        return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+    except OSError:  # it is gone, or another's
+        return False
 
 
 def _pasteable(line: str) -> str:
@@ -124,12 +138,31 @@ class KltuiApp(App[int], inherit_bindings=False):
         for number in (signal.SIGTERM, signal.SIGHUP):
             if not self.is_headless:
                 loop.add_signal_handler(number, self._leave_on, number)
+        self.app_resume_signal.subscribe(self.main, self._taken_up_again)
         self.show_screen(self.screen_name)
         self._watcher = asyncio.create_task(self._watch())
 
     def _leave_on(self, number: signal.Signals) -> None:
         self._remember()
         self.exit(128 + number)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's driver for this system; on POSIX ours, which notices what becomes of the terminal."""
+        found = super().get_driver_class()
+        if found.__name__ != "LinuxDriver":
+            return found
+        from kltui.tui.driver import TerminalDriver
+
+        return TerminalDriver
+
+    def hung_up(self) -> None:
+        """Leaves: the terminal is gone, whether or not a signal said so."""
+        self._leave_on(signal.SIGHUP)
+
+    def _taken_up_again(self, _: object) -> None:
+        """After a stop the terminal shows something else: nothing of what was written counts."""
+        self._frame.forget()
+        self.screen.refresh()
 
     def _set_pointer_shape(self, shape: str) -> None:
         """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
@@ -339,6 +372,8 @@ class KltuiApp(App[int], inherit_bindings=False):
         gc.enable()
         while True:
             await asyncio.sleep(self._pause())
+            if getattr(self._driver, "is_gone", False):
+                self.hung_up()
             await self.outlived(self._look())
 
     async def _look(self) -> None:
@@ -390,6 +425,12 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.left_running = sum(job.status == "running" for job in self.snapshot.jobs)
         self._remember()
         self.exit(0)
+
+    def do_suspend(self) -> None:
+        if has_shell():
+            self.action_suspend_process()
+        else:
+            self.say("no shell waits here to come back from: q leaves, and jobs go on")
 
     def do_refresh(self) -> None:
         self._frame.forget()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from command import kltui_command
 from tiny_models import write_run
 
+sys.path.insert(0, str(Path(__file__).parent))  # undisturbed
+
+from undisturbed import Undisturbed
+
+ENV = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 JOB = """\
 workspace = "ws"
 [corpus]
@@ -30,11 +39,24 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_job(folder: Path, suite: Path) -> Path:
+    """A job file in `folder` over all eight checkpoints, and its texts."""
+    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(30)]
+    (folder / "texts.json").write_text(json.dumps(texts))
+    path = folder / "job.toml"
+    path.write_text(JOB.format(suite=suite))
+    return path
+
+
 @pytest.fixture
 def job(suite: Path, tmp_path: Path) -> Path:
     """A job file in an empty folder over all eight checkpoints."""
-    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(30)]
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
-    path = tmp_path / "job.toml"
-    path.write_text(JOB.format(suite=suite))
-    return path
+    return write_job(tmp_path, suite)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    command = kltui_command("--batch", str(write_job(folder, suite)), "--json")
+    done = subprocess.run(command, env=ENV, cwd=folder, capture_output=True, text=True, timeout=120)
+    return Undisturbed(done, folder / "ws")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Cli, kltui_command
+from undisturbed import Undisturbed
 
 import kltui
 from kltui.store import Store
@@ -32,9 +33,10 @@ def events(stdout: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in stdout.splitlines()]
 
 
-def test_scores_everything_then_nothing_again(cli: Cli, job: Path) -> None:
-    done = cli("--batch", str(job), "--json")
+def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: Undisturbed) -> None:
+    done = undisturbed.process
     assert done.returncode == 0, done.stderr
+    undisturbed.copy_to(job.parent / "ws")
     ends = [e for e in events(done.stdout) if e["event"] == "checkpoint"]
     assert [e["status"] for e in ends] == ["done"] * 8
     assert {e["name"] for e in ends} == {f"{run}@{s}" for run in ("alpha", "beta") for s in (0, 1, 2, 4)}
@@ -133,10 +135,8 @@ def stored(folder: Path) -> int:
 
 @pytest.mark.parametrize("after", [1, 5])
 def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
-    cli: Cli, job: Path, tmp_path: Path, after: int
+    cli: Cli, job: Path, tmp_path: Path, undisturbed: Undisturbed, after: int
 ) -> None:
-    whole = cli("--batch", str(job), "--set", "workspace=whole")
-    assert whole.returncode == 0
     process = subprocess.Popen(
         kltui_command("--batch", str(job)),
         env=ENV,
@@ -154,7 +154,7 @@ def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
     assert resumed.returncode == 0, resumed.stderr
     kept = [e for e in events(resumed.stdout) if e["event"] == "checkpoint" and e.get("kept")]
     assert len(kept) == before >= after
-    assert vectors(tmp_path / "ws") == vectors(tmp_path / "whole")
+    assert vectors(tmp_path / "ws") == vectors(undisturbed.workspace)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -180,7 +180,6 @@ def test_signals_stop_it_with_their_code_and_keep_what_is_done(
         assert ws._store.writer() is None
 
 
-def test_two_workers_give_the_bits_of_one(cli: Cli, job: Path) -> None:
-    assert cli("--batch", str(job)).returncode == 0
-    assert cli("--batch", str(job), "--set", "workspace=two", "--set", "engine.workers=2").returncode == 0
-    assert vectors(job.parent / "ws") == vectors(job.parent / "two")
+def test_two_workers_give_the_bits_of_one(cli: Cli, job: Path, undisturbed: Undisturbed) -> None:
+    assert cli("--batch", str(job), "--set", "engine.workers=2").returncode == 0
+    assert vectors(job.parent / "ws") == vectors(undisturbed.workspace)

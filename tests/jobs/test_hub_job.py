@@ -112,22 +112,16 @@ def test_each_refusal_has_its_own_words_and_the_others_go_on(
     assert "secretsecret" not in done.stdout + done.stderr
 
 
-def test_freed_revisions_leave_the_cache_small(cli: Cli, hub: FakeHub, hub_job: Path) -> None:
-    env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub_job.parent / "hf"), "HF_HUB_OFFLINE": ""}
-    done = cli("--batch", str(hub_job), "--json", "--set", "scoring.keep_cache=false", **env)
-    assert done.returncode == 0, done.stderr
-    left = [p for p in (hub_job.parent / "hf").rglob("*") if p.is_file() and p.stat().st_size > 50_000]
-    assert not left
-    with kltui.open(hub_job.parent / "ws") as ws:
-        assert len(ws.map()) == 12
-
-
-def test_what_is_stored_is_not_fetched_again_though_it_was_freed(
+def test_what_is_stored_is_not_fetched_again_though_it_was_freed_and_the_cache_stays_small(
     cli: Cli, hub: FakeHub, hub_job: Path, folders: list[Path]
 ) -> None:
     env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(hub_job.parent / "hf"), "HF_HUB_OFFLINE": ""}
     freeing = ("--batch", str(hub_job), "--json", "--set", "scoring.keep_cache=false")
     assert cli(*freeing, **env).returncode == 0
+    left = [p for p in (hub_job.parent / "hf").rglob("*") if p.is_file() and p.stat().st_size > 50_000]
+    assert not left
+    with kltui.open(hub_job.parent / "ws") as ws:
+        assert len(ws.map()) == 12
     fetched = len(hub.downloads())
     again = cli(*freeing, **env)
     assert again.returncode == 0, again.stderr

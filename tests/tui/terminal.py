@@ -37,15 +37,23 @@ class Terminal:
 
     @classmethod
     def of_fake(
-        cls, checkpoints: int, width: int, height: int, *options: str, **environment: str
+        cls,
+        checkpoints: int,
+        width: int,
+        height: int,
+        *options: str,
+        controlling: bool = True,
+        **environment: str,
     ) -> Terminal:
         """The interface on a fixed workspace of about so many checkpoints (0: the standard one)."""
         command = [sys.executable, str(HERE / "big_app.py"), str(checkpoints), *options]
-        return cls(command, width, height, **environment)
+        return cls(command, width, height, controlling=controlling, **environment)
 
-    def __init__(self, command: list[str], width: int, height: int, **environment: str) -> None:
+    def __init__(
+        self, command: list[str], width: int, height: int, *, controlling: bool = True, **environment: str
+    ) -> None:
         self.started = time.perf_counter()
-        self.pid, self.fd = pty.fork()
+        self.pid, self.fd = pty.fork() if controlling else _fork_without_control()
         if self.pid == 0:
             os.chdir("/")
             env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(PACKAGE), "HOME": "/dev/null"}
@@ -99,12 +107,35 @@ class Terminal:
             if pid:
                 self.pid = 0
                 return os.waitstatus_to_exitcode(status)
-            self.read(0.05, 0.1)
+            if self.fd >= 0:
+                self.read(0.05, 0.1)
+            else:
+                time.sleep(0.05)
         raise AssertionError(f"still running after {most} s")
+
+    def hang_up(self) -> None:
+        """Takes the terminal away, as a lost connection does."""
+        os.close(self.fd)
+        self.fd = -1
 
     def close(self) -> None:
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = 0
-        os.close(self.fd)
+        if self.fd >= 0:
+            self.hang_up()
+
+
+def _fork_without_control() -> tuple[int, int]:
+    """Like pty.fork, but no hang-up is told to the child: its session has no controlling terminal."""
+    ours, theirs = os.openpty()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        for fd in range(3):
+            os.dup2(theirs, fd)
+        os.closerange(3, max(ours, theirs) + 1)
+        return 0, -1
+    os.close(theirs)
+    return pid, ours

@@ -171,8 +171,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Enter", ("half of it lies in",)),
     ],
 }  # fmt: skip
-# Pressed by scripts beside STEPS: one needs weights on disk, the other ends every script.
-ELSEWHERE = {"weights": "test_real_workspace.py", "quit": "test_keys.py"}
+# Pressed by scripts beside STEPS: one needs weights on disk, one a shell, one ends every script.
+ELSEWHERE = {"weights": "test_real_workspace.py", "suspend": "test_tmux.py", "quit": "test_keys.py"}
 
 
 @pytest.fixture
@@ -209,7 +209,8 @@ def test_every_action_is_pressed_on_its_screens() -> None:
     for action in ACTIONS:
         if action.name in ELSEWHERE:
             script = (HERE / ELSEWHERE[action.name]).read_text(encoding="utf-8")
-            assert any(f'pane.keys("{key}")' in script for key in action.keys), action.name
+            keys = [key.replace("ctrl+", "C-") for key in action.keys]
+            assert any(f'pane.keys("{key}")' in script for key in keys), action.name
             continue
         everywhere = not action.screens or action.screens == PLOTS
         for screen in ["any screen"] if everywhere else action.screens:

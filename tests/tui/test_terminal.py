@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import statistics
+import termios
+import time
 from pathlib import Path
 
 import budgets
@@ -18,6 +20,11 @@ CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
 COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
 # Bytes are always held; times only on a quiet machine, by whoever asks: KLTUI_TEST_SLOWNESS=1 holds the budgets.
 SLOW = float(os.environ.get("KLTUI_TEST_SLOWNESS", "inf"))
+
+
+def threads_of(terminal: Terminal) -> int:
+    """How many threads the program has; 0 where the system does not tell."""
+    return len(list(Path(f"/proc/{terminal.pid}/task").glob("*")))
 
 
 def press_all(terminal: Terminal, keys: list[str], quiet: float = 0.12) -> tuple[float, float]:
@@ -77,15 +84,64 @@ def test_signals_restore_the_terminal(number: signal.Signals) -> None:
 
 def test_a_hung_up_line_ends_the_program() -> None:
     terminal = Terminal.of_fake(0, 80, 24)
-    terminal.until("84 checkpoints")
-    os.close(terminal.fd)
-    for _ in range(100):
-        pid, _status = os.waitpid(terminal.pid, os.WNOHANG)
-        if pid:
-            return
-        signal.sigtimedwait([], 0.1)
-    os.kill(terminal.pid, signal.SIGKILL)
-    raise AssertionError("still running ten seconds after the terminal was closed")
+    try:
+        terminal.until("84 checkpoints")
+        terminal.hang_up()
+        assert terminal.wait() == 128 + signal.SIGHUP
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.25, 0.5])
+def test_a_line_hung_up_while_it_is_written_to_ends_the_program(after: float) -> None:
+    """The kernel follows the hang-up by a SIGCONT, which must not start the screen again on a dead line."""
+    for _ in range(3):
+        terminal = Terminal.of_fake(0, 120, 40)
+        try:
+            terminal.until("\x1b[?1049h")
+            time.sleep(after)
+            terminal.hang_up()
+            assert terminal.wait() in (128 + signal.SIGHUP, -signal.SIGHUP)
+        finally:
+            terminal.close()
+
+
+def test_a_line_that_goes_without_a_signal_ends_the_program() -> None:
+    """As under a program that opened the terminal for it and is no session's leader."""
+    terminal = Terminal.of_fake(0, 80, 24, controlling=False)
+    try:
+        terminal.until("84 checkpoints")
+        terminal.hang_up()
+        assert terminal.wait() == 128 + signal.SIGHUP
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGSTOP, signal.SIGTSTP])
+def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signals) -> None:
+    terminal = Terminal.of_fake(0, 80, 24)
+    try:
+        terminal.until("84 checkpoints")
+        terminal.read(0.5)
+        threads = threads_of(terminal)
+        for _ in range(2):
+            os.kill(terminal.pid, stop)
+            terminal.read(0.5)
+            if stop is signal.SIGTSTP:
+                assert termios.tcgetattr(terminal.fd)[3] & termios.ICANON, "left as it was found"
+            attributes = termios.tcgetattr(terminal.fd)
+            attributes[3] |= termios.ECHO | termios.ICANON  # as a shell does
+            termios.tcsetattr(terminal.fd, termios.TCSANOW, attributes)
+            os.kill(terminal.pid, signal.SIGCONT)
+            shown = terminal.read(0.5).text
+            assert "\x1b[?1049h" in shown and "84 checkpoints" in shown and "Registry" in shown
+            assert not termios.tcgetattr(terminal.fd)[3] & (termios.ECHO | termios.ICANON)
+        assert threads_of(terminal) == threads
+        assert "Jobs" in terminal.press("2").text
+        terminal.press("q")
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
 
 
 @pytest.mark.parametrize("size", [(60, 15), (200, 50)])

@@ -118,3 +118,32 @@ def test_keys_typed_ahead_reach_what_they_were_meant_for(pane: Pane) -> None:
     pane.shows("KL, bits/byte")
     pane.keys("1", "/", *"step", "Left", "Left", "C-a", *"-", "End", *">=4", "Enter", "3")
     pane.shows("/-step>=4", "Map")
+
+
+def test_back_to_the_shell_and_in_again(tmp_path: Path) -> None:
+    command = shlex.join([sys.executable, str(HERE / "big_app.py"), "0"])
+    pane = Pane(100, 30, ["PS1=ready:", "bash", "--norc", "--noprofile"], tmp_path)
+    try:
+        pane.shows("ready:")
+        pane.keys(command, "Enter")
+        pane.shows("84 checkpoints", "▾ ● tiny")
+        pane.keys("C-z")
+        assert "84 checkpoints" not in pane.shows("Stopped", "ready:")
+        pane.keys("echo the-shell-is-well", "Enter")
+        pane.shows("\nthe-shell-is-well")
+        pane.keys("fg", "Enter")
+        pane.shows("84 checkpoints", "▾ ● tiny", "run / step")
+        pane.keys("2")
+        pane.shows("queued")
+        pane.keys("q")
+        pane.shows("the-shell-is-well", "ready:")
+    finally:
+        pane.close()
+
+
+def test_without_a_shell_it_is_not_stopped(pane: Pane) -> None:
+    pane.shows("84 checkpoints", "▾ ● tiny")
+    pane.keys("C-z")
+    pane.shows("no shell waits here to come back from: q leaves, and jobs go on")
+    pane.keys("q")
+    pane.shows("ENDED 0")
