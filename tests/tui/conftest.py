@@ -13,6 +13,7 @@ from textual.pilot import Pilot
 sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
 
 from fake_workspace import FakeWorkspace
+from screen_text import text_of
 
 from kltui.tui.interface import KltuiApp
 
@@ -40,6 +41,6 @@ def until() -> Until:
             await pilot.pause(0.02)
             if holds():
                 return
-            assert monotonic() < deadline, "did not come to hold"
+            assert monotonic() < deadline, f"did not come to hold; shown is\n{text_of(pilot.app)}"
 
     return wait
