@@ -145,7 +145,7 @@ constexpr int64_t head_chunk_rows(int64_t depth) {
 }
 constexpr int64_t head_workspace(int64_t rows, int64_t depth, int64_t threads) {
     const int64_t n = rows < head_chunk_rows(depth) ? rows : head_chunk_rows(depth);
-    return n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth + threads * (n * 16 + depth * kHeadPanel);
+    return n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth + threads * (n * 2 * 16 + depth * kHeadPanel);
 }
 
 }  // namespace kltui

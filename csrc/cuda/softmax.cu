@@ -65,9 +65,12 @@ __device__ void add_vector(Running& running, const uint4& bits, const Transform&
         running.sum *= __expf(running.reference - top);
         running.reference = top;
     }
+    // Added among themselves first: equal terms are all rounded the same way, so a long sum in fp32 drifts.
+    float added = 0.0f;
 #pragma unroll
     for (int i = 0; i < kCount; ++i)
-        running.sum += __expf(value[i] - running.reference);
+        added += __expf(value[i] - running.reference);
+    running.sum += added;
 }
 
 // This thread's share of a row: single entries up to the first 16-byte border and after the last, vectors

@@ -6,6 +6,8 @@
 // The tensor is cut into segments whose number depends on its size alone, and their sums are added in order.
 #include <omp.h>
 
+#include <type_traits>
+
 #include "doubles.hpp"
 #include "prototypes.hpp"
 
@@ -34,6 +36,17 @@ struct Doubles {
     static constexpr int kCount = kDoubles;
     static KLTUI_INLINE_MEMBER DoubleV folded(DoubleV v) { return v; }
 };
+
+// Keeps a value in its register: the compiler would load it again for every use, and two loads a cycle are
+// few.
+template <class Vector>
+KLTUI_INLINE void keep(Vector& v) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    asm("" : "+v"(v));
+#else
+    (void)v;
+#endif
+}
 
 template <class P>
 KLTUI_INLINE typename P::Vector load_as(const typename P::Value* p) {
@@ -79,11 +92,12 @@ int64_t bytes_of(Float dtype) {
     return dtype == Float::f64 ? 8 : (dtype == Float::f32 ? 4 : 2);
 }
 
-// What of the next stretches a loop over the present one asks memory for, a line or two at every step: two
-// dozen streams are too many for the processor to foresee, and a burst of requests would wait for itself. The
-// lines go to the second cache, the ring fills the first.
+// What of the next stretches a loop over the present one asks memory for, a line of two checkpoints for every
+// line it is through: two dozen streams are too many for the processor to foresee, and a burst of requests
+// would wait for itself. The lines go to the second cache, the ring fills the first. Loops that ask again for
+// what was asked for are not in vain: a processor drops requests when it has too many.
 struct Ahead {
-    static constexpr int kCount = kWide ? 2 : 1;
+    static constexpr int kCount = 2;
     const char* row[kCount];
 
     KLTUI_INLINE_MEMBER void at(int64_t byte) const {
@@ -92,6 +106,12 @@ struct Ahead {
             __builtin_prefetch(row[i] + byte, 0, 2);
     }
 };
+
+// Vectors that a cache line holds, and values: before each line, more is asked for.
+template <class P>
+constexpr int64_t kSteps = kLine / (P::kCount * (int64_t)sizeof(typename P::Value));
+template <class P>
+constexpr int64_t kLineOf = kSteps<P> * P::kCount;
 
 // The next stretches of four checkpoints, shared out among the loops in turn.
 struct Next {
@@ -106,25 +126,48 @@ struct Next {
     }
 };
 
+// The values of some checkpoints: widened before, or widened and kept now, on their first way through.
+template <class P>
+struct Kept {
+    const typename P::Value* stretch[kRows];
+    KLTUI_INLINE_MEMBER typename P::Vector at(int r, int64_t j) const { return load_as<P>(stretch[r] + j); }
+};
+template <class Load>
+struct Arriving {
+    const typename Load::Element* bytes[kRows];
+    float* stretch[kRows];
+    KLTUI_INLINE_MEMBER FloatV at(int r, int64_t j) const {
+        const FloatV v = Load::full(bytes[r] + j);
+        store_widened(v, stretch[r] + j);
+        return v;
+    }
+};
+
 // sum[c, r] += |x[r] - before[c]|^2 over one stretch for kR x kC pairs at once; each sum is a whole vector.
 // Four rows by five (or two) take a load for two (or one) pairs: the arithmetic, not the cache, sets the
 // pace.
-template <class P, int kR, int kC>
-KLTUI_INLINE void add_block(int64_t first, const typename P::Value* const* x,
-                            const typename P::Value* const* before, double* const* sum, const Ahead& ahead) {
+template <class P, int kR, int kC, class X>
+KLTUI_INLINE void add_block(int64_t first, const X& x, const typename P::Value* const* before,
+                            double* const* sum, const Ahead& ahead) {
     typename P::Vector total[kC][kR] = {};
-    for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
-        ahead.at(j * (int64_t)sizeof *x[0]);
-        typename P::Vector here[kR];
-        for (int r = 0; r < kR; ++r)
-            here[r] = load_as<P>(x[r] + j);
-#pragma GCC unroll 5
-        for (int c = 0; c < kC; ++c) {
-            const typename P::Vector there = load_as<P>(before[c] + j);
+    for (int64_t line = first; line < first + kSquares * P::kCount; line += kLineOf<P>) {
+        ahead.at(line * (int64_t)sizeof(typename P::Value));
 #pragma GCC unroll 4
+        for (int64_t j = line; j < line + kLineOf<P>; j += P::kCount) {
+            typename P::Vector here[kR];
             for (int r = 0; r < kR; ++r) {
-                const typename P::Vector difference = there - here[r];  // this way round it is loaded once
-                total[c][r] += difference * difference;
+                here[r] = x.at(r, j);
+                keep(here[r]);
+            }
+#pragma GCC unroll 5
+            for (int c = 0; c < kC; ++c) {
+                const typename P::Vector there = load_as<P>(before[c] + j);
+#pragma GCC unroll 4
+                for (int r = 0; r < kR; ++r) {
+                    const typename P::Vector difference =
+                        there - here[r];  // this way round it is loaded once
+                    total[c][r] += difference * difference;
+                }
             }
         }
     }
@@ -135,48 +178,65 @@ KLTUI_INLINE void add_block(int64_t first, const typename P::Value* const* x,
             store(sum[c * kR + r], load(sum[c * kR + r]) + P::folded(total[c][r]));
 }
 
-template <class P, int kR, int kC = kGroup>
-void add_group(int64_t count, const typename P::Value* const* x, const typename P::Value* const* before,
-               double* const* sum, const Ahead& ahead) {
+template <class P, int kR, int kC = kGroup, class X>
+void add_group(int64_t count, const X& x, const typename P::Value* const* before, double* const* sum,
+               const Ahead& ahead) {
     if constexpr (kC > 1)
         if (count < kC) return add_group<P, kR, kC - 1>(count, x, before, sum, ahead);
     for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount)
         add_block<P, kR, kC>(first, x, before, sum, ahead);
 }
 
-// The corners of the band, in this order: where `kOwn`, the four rows among themselves, then kColumns of the
-// earliest checkpoints (the first against row 0, the next against rows 0 and 1, ..., from the fourth on
-// against all).
-template <class P, bool kOwn, int kColumns>
+constexpr int corner_sums(bool own, int from, int to) {
+    int sums = own ? kRows * (kRows - 1) / 2 : 0;
+    for (int c = from; c < to; ++c)
+        sums += c < kRows ? c + 1 : kRows;
+    return sums;
+}
+
+// One vector of every pair of the corners.
+template <class P, bool kOwn, int kFrom, int kTo>
+KLTUI_INLINE void add_vectors(int64_t j, const typename P::Value* const* x,
+                              const typename P::Value* const* before, typename P::Vector* total) {
+    typename P::Vector here[kRows];
+    for (int r = 0; r < kRows; ++r)
+        if (kOwn || r < kTo) {
+            here[r] = load_as<P>(x[r] + j);
+            keep(here[r]);
+        }
+    int i = 0;
+    if constexpr (kOwn)
+#pragma GCC unroll 4
+        for (int r = 1; r < kRows; ++r)
+#pragma GCC unroll 4
+            for (int c = 0; c < r; ++c, ++i)
+                total[i] += (here[r] - here[c]) * (here[r] - here[c]);
+#pragma GCC unroll 5
+    for (int c = kFrom; c < kTo; ++c) {
+        const typename P::Vector there = load_as<P>(before[c - kFrom] + j);
+#pragma GCC unroll 4
+        for (int r = 0; r < kRows; ++r)
+            if (r <= c) {
+                total[i] += (there - here[r]) * (there - here[r]);
+                ++i;
+            }
+    }
+}
+
+// Where `kOwn`, the four rows among themselves; then the earlier checkpoints kFrom .. kTo - 1 of the band,
+// counted from its corner: the first against row 0, the next against rows 0 and 1, ..., from the fourth on
+// against all.
+template <class P, bool kOwn, int kFrom, int kTo>
 void add_corners(const typename P::Value* const* x, const typename P::Value* const* before,
                  double* const* sum, const Ahead& ahead) {
-    constexpr int kFirst = kOwn ? 6 : 0;
-    constexpr int kSums =
-        kFirst + (kColumns < kRows ? kColumns * (kColumns + 1) / 2 : 6 + kRows * (kColumns - 3));
+    constexpr int kSums = corner_sums(kOwn, kFrom, kTo);
     for (int64_t first = 0; first < kSqdistStretch; first += kSquares * P::kCount) {
         typename P::Vector total[kSums] = {};
-        for (int64_t j = first; j < first + kSquares * P::kCount; j += P::kCount) {
-            ahead.at(j * (int64_t)sizeof *x[0]);
-            typename P::Vector here[kRows];
-            for (int r = 0; r < kRows; ++r)
-                here[r] = load_as<P>(x[r] + j);
-            int i = 0;
-            if constexpr (kOwn)
+        for (int64_t line = first; line < first + kSquares * P::kCount; line += kLineOf<P>) {
+            ahead.at(line * (int64_t)sizeof *x[0]);
 #pragma GCC unroll 4
-                for (int r = 1; r < kRows; ++r)
-#pragma GCC unroll 4
-                    for (int c = 0; c < r; ++c, ++i)
-                        total[i] += (here[r] - here[c]) * (here[r] - here[c]);
-#pragma GCC unroll 5
-            for (int c = 0; c < kColumns; ++c) {
-                const typename P::Vector there = load_as<P>(before[c] + j);
-#pragma GCC unroll 4
-                for (int r = 0; r < kRows; ++r)
-                    if (r <= c) {
-                        total[i] += (there - here[r]) * (there - here[r]);
-                        ++i;
-                    }
-            }
+            for (int64_t j = line; j < line + kLineOf<P>; j += P::kCount)
+                add_vectors<P, kOwn, kFrom, kTo>(j, x, before, total);
         }
 #pragma GCC unroll 20
         for (int i = 0; i < kSums; ++i)
@@ -198,65 +258,129 @@ struct Band {
     }
 };
 
-// Checkpoints k .. k + kR - 1 against every one of first .. last - 1.
+// kC earlier checkpoints from `first` on, and where what they differ by from k .. k + kR - 1 is added.
 template <int kR, class P>
-void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, Next& next) {
-    const typename P::Value* x[kR];
-    for (int r = 0; r < kR; ++r)
-        x[r] = band.stretch(k + r);
-    while (first < last) {
-        const int64_t count = last - first < kGroup ? last - first : kGroup;
-        const typename P::Value* before[kGroup];
-        double* sum[kR * kGroup];
+struct Columns {
+    const typename P::Value* before[kGroup];
+    double* sum[kR * kGroup];
+
+    Columns(const Band<P>& band, int64_t k, int64_t first, int64_t count) {
         for (int64_t c = 0; c < count; ++c) {
             before[c] = band.stretch(first + c);
             for (int r = 0; r < kR; ++r)
                 sum[c * kR + r] = band.of(k + r, first + c);
         }
-        add_group<P, kR>(count, x, before, sum, next.take());
+    }
+};
+
+// Checkpoints k .. k + kR - 1 against every one of first .. last - 1.
+template <int kR, class P>
+void add_rows(const Band<P>& band, int64_t k, int64_t first, int64_t last, Next& next) {
+    Kept<P> x;
+    for (int r = 0; r < kR; ++r)
+        x.stretch[r] = band.stretch(k + r);
+    while (first < last) {
+        const int64_t count = last - first < kGroup ? last - first : kGroup;
+        const Columns<kR, P> columns(band, k, first, count);
+        add_group<P, kR>(count, x, columns.before, columns.sum, next.take());
         first += count;
     }
 }
 
-// The corners of four checkpoints from k on: the first `columns` of the band, 0 or 3 to 5 (at most 3 where
-// registers are few).
-template <class P>
-void add_corners_of(const Band<P>& band, int64_t k, int64_t columns, Next& next) {
-    const typename P::Value *x[kRows], *before[kRows + 1];
-    double* sum[12 + 2 * kRows];
+// Four arriving checkpoints from k on against the kGroup from `first` on.
+template <class Load>
+void add_arriving(const TensorSeries& tensors, const Band<Singles>& band, int64_t k, int64_t element,
+                  int64_t first, Next& next) {
+    Arriving<Load> x;
+    for (int r = 0; r < kRows; ++r) {
+        x.bytes[r] = static_cast<const typename Load::Element*>(tensors.data[k + r]) + element;
+        x.stretch[r] = band.stretch(k + r);
+    }
+    const Columns<kRows, Singles> columns(band, k, first, kGroup);
+    add_group<Singles, kRows>(kGroup, x, columns.before, columns.sum, next.take());
+}
+
+// The rows of four checkpoints from k on among themselves and the columns from .. to - 1, counted from the
+// band's corner: 0 is the checkpoint k - width.
+template <int kFrom, int kTo, bool kOwn, class P>
+void add_corners_of(const Band<P>& band, int64_t k, Next& next) {
+    const typename P::Value *x[kRows], *before[kTo - kFrom + 1];
+    double* sum[corner_sums(kOwn, kFrom, kTo)];
     int64_t i = 0;
     for (int r = 0; r < kRows; ++r) {
         x[r] = band.stretch(k + r);
-        for (int c = 0; c < r; ++c)
-            sum[i++] = band.of(k + r, k + c);
+        if (kOwn)
+            for (int c = 0; c < r; ++c)
+                sum[i++] = band.of(k + r, k + c);
     }
-    for (int64_t c = 0; c < columns; ++c) {
+    for (int c = kFrom; c < kTo; ++c) {
         const int64_t column = k - band.width + c;
-        before[c] = column < 0 ? x[0] : band.stretch(column);
-        for (int64_t r = 0; r < kRows && r <= c; ++r)
+        before[c - kFrom] = column < 0 ? x[0] : band.stretch(column);
+        for (int r = 0; r < kRows && r <= c; ++r)
             sum[i++] = band.of(k + r, column);
     }
-    if constexpr (kWide) {
-        if (columns == 5) return add_corners<P, true, 5>(x, before, sum, next.take());
-        if (columns == 4) return add_corners<P, true, 4>(x, before, sum, next.take());
-        if (columns == 3) return add_corners<P, true, 3>(x, before, sum, next.take());
-    }
-    add_corners<P, true, 0>(x, before, sum, next.take());
-    if (columns > 0) add_corners<P, false, 3>(x, before, sum + 6, next.take());
+    add_corners<P, kOwn, kFrom, kTo>(x, before, sum, next.take());
 }
 
 int64_t at_least(int64_t a, int64_t b) {
     return a > b ? a : b;
 }
 
-// Four checkpoints from k on; the band is at least three wide.
+// Four checkpoints from k on; the band is at least three wide. Columns that are left over beside whole groups
+// go with the rows among themselves.
 template <class P>
-void add_four(const Band<P>& band, int64_t k, Next& next) {
-    const int64_t beyond = kWide ? (band.width - 3) % kGroup : 0;
-    int64_t columns = beyond < 3 && k >= band.width ? 3 + beyond : 3;
-    if (k + 2 < band.width) columns = 0;  // they lie before the first checkpoint
-    add_rows<kRows>(band, k, at_least(0, k - band.width + columns), k, next);
-    add_corners_of(band, k, columns, next);
+struct Four {
+    int64_t k, first, beside;  // the first column of all four rows, and how many are left over
+    bool corner;               // whether there are columns of some rows only
+
+    Four(const Band<P>& band, int64_t at) : k(at) {
+        const int64_t start = k - band.width;
+        corner = start + 2 >= 0;  // it does not lie before the first checkpoint
+        first = corner ? start + 3 : 0;
+        const int64_t over = (k - first) % kGroup;
+        beside = start >= 0 && over < 3 ? over : 0;
+    }
+
+    bool has_group() const { return k - first - beside >= kGroup; }
+
+    void add(const Band<P>& band, int64_t done, Next& next) const {
+        add_rows<kRows>(band, k, first + beside + done, k, next);
+        if constexpr (kWide) {
+            if (!corner) return add_corners_of<0, 0, true>(band, k, next);
+            if (beside == 2) return add_corners_of<0, 5, true>(band, k, next);
+            if (beside == 1) return add_corners_of<0, 4, true>(band, k, next);
+            return add_corners_of<0, 3, true>(band, k, next);
+        }
+        if (beside)
+            add_corners_of<3, 4, true>(band, k, next);
+        else
+            add_corners_of<0, 0, true>(band, k, next);
+        if (corner) add_corners_of<0, 3, false>(band, k, next);
+    }
+};
+
+template <class P>
+void add_four(const TensorSeries& tensors, const Band<P>& band, int64_t k, int64_t element, int64_t count,
+              Next& next) {
+    const Four<P> four(band, k);
+    const Float dtype = tensors.dtype[k];
+    bool alike = std::is_same<P, Singles>::value && count == kSqdistStretch && four.has_group();
+    for (int r = 1; r < kRows; ++r)
+        alike = alike && tensors.dtype[k + r] == dtype;
+    if constexpr (std::is_same<P, Singles>::value)
+        if (alike) {
+            const int64_t first = four.first + four.beside;
+            if (dtype == Float::f32)
+                add_arriving<LoadF32>(tensors, band, k, element, first, next);
+            else if (dtype == Float::bf16)
+                add_arriving<LoadBf16>(tensors, band, k, element, first, next);
+            else
+                add_arriving<LoadF16>(tensors, band, k, element, first, next);
+            return four.add(band, kGroup, next);
+        }
+    for (int r = 0; r < kRows; ++r)
+        widen(tensors.data[k + r], tensors.dtype[k + r], element, count, band.stretch(k + r));
+    four.add(band, 0, next);
 }
 
 template <class P>
@@ -264,21 +388,20 @@ void add_stretch(const TensorSeries& tensors, const Band<P>& band, int64_t first
     for (int64_t k = 0; k < tensors.checkpoints; k += kRows) {
         const int64_t left = tensors.checkpoints - k, rows = left < kRows ? left : kRows;
         Next next;
-        for (int64_t r = 0; r < rows; ++r) {
-            const Float dtype = tensors.dtype[k + r];
-            widen(tensors.data[k + r], dtype, first, count, band.stretch(k + r));
+        for (int64_t r = 0; r < kRows; ++r) {
+            const int64_t row = k + (r < rows ? r : 0);
             // A stretch that begins within a line has loaded the next one's first line already.
-            next.row[r] = static_cast<const char*>(tensors.data[k + r]) +
-                          (first + kSqdistStretch) * bytes_of(dtype) + kLine;
+            next.row[r] = static_cast<const char*>(tensors.data[row]) +
+                          (first + kSqdistStretch) * bytes_of(tensors.dtype[row]) + kLine;
         }
         if (rows == kRows && band.width >= 3) {
-            add_four(band, k, next);
+            add_four(tensors, band, k, first, count, next);
             continue;
         }
-        for (int64_t r = rows; r < kRows; ++r)
-            next.row[r] = next.row[0];
-        for (int64_t r = 0; r < rows; ++r)
+        for (int64_t r = 0; r < rows; ++r) {
+            widen(tensors.data[k + r], tensors.dtype[k + r], first, count, band.stretch(k + r));
             add_rows<1>(band, k + r, at_least(0, k + r - band.width), k + r, next);
+        }
     }
 }
 

@@ -65,7 +65,7 @@ class ShiftedExp {
     }
 
     // A sum of added values as a number: exp(0) counts exactly 1, so that a sure token has log-probability 0.
-    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes) * unit_; }
+    KLTUI_INLINE_MEMBER double sum_of(DoubleV lanes) const { return sum_lanes(lanes) * unit_; }
 
     KLTUI_INLINE_MEMBER void add(FloatV x, FloatV& sum) const {
         const FloatV grid = x * 1.44269504f + kGrid;
@@ -111,7 +111,7 @@ class ShiftedExp {
     }
 
     // A sum of added values as a number: exp(0) counts exactly 1, so that a sure token has log-probability 0.
-    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes) * unit_; }
+    KLTUI_INLINE_MEMBER double sum_of(DoubleV lanes) const { return sum_lanes(lanes) * unit_; }
 
     KLTUI_INLINE_MEMBER void add(FloatV x, FloatV& sum) const {
         x = smaller(highest_, larger(lowest_, x));
@@ -135,7 +135,7 @@ struct ShiftedExp {
     static KLTUI_INLINE_MEMBER bool covers(float) { return false; }
     KLTUI_INLINE_MEMBER void move_to(float) {}
     KLTUI_INLINE_MEMBER void add(FloatV, FloatV&) const {}
-    KLTUI_INLINE_MEMBER double sum_of(FloatV lanes) const { return sum_lanes(lanes); }
+    KLTUI_INLINE_MEMBER double sum_of(DoubleV lanes) const { return sum_lanes(lanes); }
 };
 #endif
 

@@ -23,6 +23,7 @@ namespace {
 constexpr int kPanel = 2 * kLanes;
 constexpr int kRows = kLanes == 16 ? 12 : (kLanes == 8 ? 6 : 4);
 constexpr int64_t kStretch = 512;
+constexpr int64_t kPanelsApart = 16;  // whose sums are added before they join the earlier ones
 constexpr float kSlack = 16.0f;
 static_assert(kPanel <= kHeadPanel && kRows <= kHeadRows, "workspace is sized by these");
 
@@ -79,23 +80,23 @@ void pack_any(const Rows& source, int64_t first, int64_t count, float* out) {
 
 template <class Products>
 KLTUI_INLINE void multiply_stretch(const float* a, const float* b, int64_t units, FloatV (&acc)[kRows][2]) {
-#pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r)
-        acc[r][0] = acc[r][1] = FloatV{};
+    FloatV sum[kRows][2] = {};
     for (int64_t u = 0; u < units; ++u, a += kRows, b += kPanel) {
         const FloatV left = LoadF32::full(b), right = LoadF32::full(b + kLanes);
 #pragma GCC unroll 12
         for (int r = 0; r < kRows; ++r) {
-            Products::add(acc[r][0], a[r], left);
-            Products::add(acc[r][1], a[r], right);
+            Products::add(sum[r][0], a[r], left);
+            Products::add(sum[r][1], a[r], right);
         }
     }
+    __builtin_memcpy(acc, sum, sizeof sum);
 }
 
 // One register tile of products over the whole depth, summed in stretches: rounding grows with their length
-// only.
+// only. A function of its own: beside what is done with the tile, its sums would not all stay in registers.
 template <class Products>
-KLTUI_INLINE void multiply(const float* a, const float* b, int64_t units, FloatV (&total)[kRows][2]) {
+__attribute__((noinline)) void multiply(const float* a, const float* b, int64_t units,
+                                        FloatV (&total)[kRows][2]) {
     multiply_stretch<Products>(a, b, units < kStretch ? units : kStretch, total);
     for (int64_t start = kStretch; start < units; start += kStretch) {
         FloatV acc[kRows][2];
@@ -127,14 +128,27 @@ Panel describe_panel(const HeadWeights& head, int64_t first) {
     return panel;
 }
 
-// Running sums of one group by row: exp(logit - reference) per lane, relative to `reference`.
+// Running sums of one group by row: exp(logit - reference) per lane, relative to `reference`. Those of the
+// latest panels are kept apart: equal terms are all rounded the same way, so long sums in fp32 drift.
 struct Group {
     float* reference;
-    float* lane_sum;
+    float* lane_sum;     // of the latest panels
+    float* lane_before;  // of those before them
     float* target_logit;
     const int64_t* target;
     int64_t rows;
 };
+
+// Moves a row's sums to a higher reference, and returns it. Seldom, and kept out of the loop around products.
+__attribute__((noinline)) float raise_reference(const Group& group, int64_t row, float raised) {
+    const FloatV lowered = exp_of(splat(group.reference[row] - raised));
+    const FloatV sum = LoadF32::full(group.lane_sum + row * kLanes) * lowered;
+    const FloatV before = LoadF32::full(group.lane_before + row * kLanes) * lowered;
+    __builtin_memcpy(group.lane_sum + row * kLanes, &sum, sizeof sum);
+    __builtin_memcpy(group.lane_before + row * kLanes, &before, sizeof before);
+    group.reference[row] = raised;
+    return raised;
+}
 
 template <class Transform>
 KLTUI_INLINE void fold_logits(const FloatV (&acc)[kRows][2], const Panel& panel, const Transform& transform,
@@ -149,12 +163,9 @@ KLTUI_INLINE void fold_logits(const FloatV (&acc)[kRows][2], const Panel& panel,
         }
         const FloatV top = larger(x[0], x[1]);
         float reference = group.reference[row];
+        if (any_above(top, reference == kLowest ? kLowest : reference + kSlack))
+            reference = raise_reference(group, row, largest_lane(top));
         FloatV sum = LoadF32::full(group.lane_sum + row * kLanes);
-        if (any_above(top, reference == kLowest ? kLowest : reference + kSlack)) {
-            const float raised = largest_lane(top);
-            sum *= exp_of(splat(reference) - raised);
-            group.reference[row] = reference = raised;
-        }
         sum += exp_of(x[0] - reference) + exp_of(x[1] - reference);
         __builtin_memcpy(group.lane_sum + row * kLanes, &sum, sizeof sum);
         const int64_t column = group.target[row] - panel.first;
@@ -166,16 +177,24 @@ KLTUI_INLINE void fold_logits(const FloatV (&acc)[kRows][2], const Panel& panel,
     }
 }
 
+// What was added so far joins what was added before.
+void set_apart(const Group& group) {
+    for (int64_t i = 0; i < group.rows * kLanes; ++i) {
+        group.lane_before[i] += group.lane_sum[i];
+        group.lane_sum[i] = 0.0f;
+    }
+}
+
 template <class Products, class Transform>
 void run_group(const Rows& hidden, const HeadWeights& head, const Transform& transform, int64_t first_panel,
                int64_t last_panel, const float* packed_hidden, float* packed_panel, const Group& group) {
     const int64_t units = hidden.columns / Products::kDepth;
-    for (int64_t row = 0; row < group.rows; ++row) {
+    for (int64_t row = 0; row < group.rows; ++row)
         group.reference[row] = kLowest;
-        const FloatV zero = {};
-        __builtin_memcpy(group.lane_sum + row * kLanes, &zero, sizeof zero);
-    }
+    for (int64_t i = 0; i < group.rows * kLanes; ++i)
+        group.lane_sum[i] = group.lane_before[i] = 0.0f;
     for (int64_t p = first_panel; p < last_panel; ++p) {
+        if (p > first_panel && (p - first_panel) % kPanelsApart == 0) set_apart(group);
         const Panel panel = describe_panel(head, p * kPanel);
         pack_any<Products, kPanel>(head.weight, panel.first, panel.width, packed_panel);
         for (int64_t first_row = 0; first_row < group.rows; first_row += kRows) {
@@ -213,23 +232,25 @@ void run_chunk(const Rows& hidden, const HeadWeights& head, const int64_t* targe
     float* target_logit = reference + groups * n;        // n
     float* packed_hidden = target_logit + n;             // blocks x units x kRows
     float* per_thread = packed_hidden + padded * units;
-    const int64_t thread_floats = n * kLanes + units * kPanel;
+    const int64_t thread_floats = 2 * n * kLanes + units * kPanel;
     const Transform transform(head.transform);
 #pragma omp parallel num_threads(threads)
     {
         float* lane_sum = per_thread + omp_get_thread_num() * thread_floats;
-        float* packed_panel = lane_sum + n * kLanes;
+        float* lane_before = lane_sum + n * kLanes;
+        float* packed_panel = lane_before + n * kLanes;
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < padded; row += kRows)
             pack_any<Products, kRows>(hidden, row, n - row < kRows ? n - row : kRows,
                                       packed_hidden + row * units);
 #pragma omp for schedule(dynamic)
         for (int64_t g = 0; g < groups; ++g) {
-            const Group group{reference + g * n, lane_sum, target_logit, target, n};
+            const Group group{reference + g * n, lane_sum, lane_before, target_logit, target, n};
             run_group<Products>(hidden, head, transform, g * panels / groups, (g + 1) * panels / groups,
                                 packed_hidden, packed_panel, group);
             for (int64_t row = 0; row < n; ++row)
-                sum[g * n + row] = sum_lanes(LoadF32::full(lane_sum + row * kLanes));
+                sum[g * n + row] = sum_lanes(LoadF32::full(lane_sum + row * kLanes)) +
+                                   sum_lanes(LoadF32::full(lane_before + row * kLanes));
         }
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < n; ++row)

@@ -2,8 +2,8 @@
 // their tops agree.
 //
 // Two passes: maxima, then sums over the row that is in cache by now. With u = p - max p and v = q - max q,
-// KL(p || q) = sum e^u (u - v) / sum e^u - log sum e^u + log sum e^v. Sums per lane over one block in fp32,
-// across blocks in fp64.
+// KL(p || q) = sum e^u (u - v) / sum e^u - log sum e^u + log sum e^v. Sums per lane over a short run in
+// fp32 (equal terms are all rounded the same way), of runs in fp64.
 #include "elementary.hpp"
 #include "prototypes.hpp"
 
@@ -12,6 +12,7 @@ namespace KLTUI_ISA {
 namespace {
 
 constexpr int64_t kBlock = 2048;
+constexpr int64_t kRun = 8 * kLanes;
 
 struct Top {
     float value;
@@ -42,7 +43,7 @@ Top find_top(const typename Load::Element* x, int64_t columns) {
 }
 
 struct Sums {
-    double p, q, forward, reverse;
+    DoubleV p, q, forward, reverse;
 };
 
 // Adds weight * difference where x is above -inf: a token without probability adds nothing.
@@ -52,8 +53,8 @@ KLTUI_INLINE FloatV weighted(FloatV x, FloatV weight, FloatV difference) {
 }
 
 template <class Load>
-KLTUI_INLINE void add_block(const typename Load::Element* p, const typename Load::Element* q, int64_t count,
-                            float top_p, float top_q, Sums& sums) {
+KLTUI_INLINE void add_run(const typename Load::Element* p, const typename Load::Element* q, int64_t count,
+                          float top_p, float top_q, Sums& sums) {
     FloatV sum_p = {}, sum_q = {}, forward = {}, reverse = {};
     for (int64_t j = 0; j < count; j += kLanes) {
         const FloatV u = load_up_to<Load>(p + j, count - j) - top_p;
@@ -64,10 +65,10 @@ KLTUI_INLINE void add_block(const typename Load::Element* p, const typename Load
         forward += weighted(u, weight_u, u - v);
         reverse += weighted(v, weight_v, v - u);
     }
-    sums.p += sum_lanes(sum_p);
-    sums.q += sum_lanes(sum_q);
-    sums.forward += sum_lanes(forward);
-    sums.reverse += sum_lanes(reverse);
+    sums.p += fold_halves(sum_p);
+    sums.q += fold_halves(sum_q);
+    sums.forward += fold_halves(forward);
+    sums.reverse += fold_halves(reverse);
 }
 
 template <class Load>
@@ -80,15 +81,16 @@ void kl_of_rows(const Rows& p, const Rows& q, const KlRows& out, int threads) {
         const auto* row_q = data_q + r * q.row_stride;
         const Top top_p = find_top<Load>(row_p, p.columns), top_q = find_top<Load>(row_q, p.columns);
         Sums sums{};
-        for (int64_t start = 0; start < p.columns; start += kBlock) {
+        for (int64_t start = 0; start < p.columns; start += kRun) {
             const int64_t left = p.columns - start;
-            add_block<Load>(row_p + start, row_q + start, left < kBlock ? left : kBlock, top_p.value,
-                            top_q.value, sums);
+            add_run<Load>(row_p + start, row_q + start, left < kRun ? left : kRun, top_p.value, top_q.value,
+                          sums);
         }
-        const double shift = __builtin_log(sums.p) - __builtin_log(sums.q);
+        const double sum_p = sum_lanes(sums.p), sum_q = sum_lanes(sums.q);
+        const double shift = __builtin_log(sum_p) - __builtin_log(sum_q);
         const bool defined = top_p.index >= 0 && top_q.index >= 0;
-        out.forward[r] = defined ? sums.forward / sums.p - shift : __builtin_nan("");
-        out.reverse[r] = defined ? sums.reverse / sums.q + shift : __builtin_nan("");
+        out.forward[r] = defined ? sum_lanes(sums.forward) / sum_p - shift : __builtin_nan("");
+        out.reverse[r] = defined ? sum_lanes(sums.reverse) / sum_q + shift : __builtin_nan("");
         out.same_top[r] = defined && shift == shift && top_p.index == top_q.index;
     }
 }

@@ -2,7 +2,8 @@
 //
 // A row keeps a reference c and the sum of exp(x - c). c is the maximum of the first entries and is raised
 // only when a block exceeds it by more than kSlack; that block is then summed again. Sums are taken per lane
-// over one block in fp32 and across blocks in fp64.
+// over short runs in fp32, and of these in fp64: equal terms, many in rows of coarse logits, are all rounded
+// the same way, so the error of a long sum would grow with its length.
 #include "elementary.hpp"
 #include "prototypes.hpp"
 
@@ -10,8 +11,9 @@ namespace kltui {
 namespace KLTUI_ISA {
 namespace {
 
-constexpr int64_t kBlock = 8192;  // entries; a multiple of every lane count times 4
-constexpr int64_t kProbe = 512;   // entries whose maximum is the first reference
+constexpr int64_t kBlock = 8192;       // entries; a multiple of every lane count times 4
+constexpr int64_t kRun = 64 * kLanes;  // entries, 16 a lane of four sums
+constexpr int64_t kProbe = 512;        // entries whose maximum is the first reference
 constexpr float kSlack = 16.0f;
 constexpr double kQuickLimit = 1e11;  // about kBlock * exp(kSlack)
 
@@ -24,6 +26,10 @@ struct BlockResult {
     float maximum;
     double sum;
 };
+
+KLTUI_INLINE int64_t run_end(int64_t start, int64_t most) {
+    return start + kRun < most ? start + kRun : most;
+}
 
 template <class Load, class Transform>
 KLTUI_INLINE FloatV tail_of(const typename Load::Element* x, int64_t count, const Transform& transform,
@@ -47,28 +53,32 @@ KLTUI_INLINE float block_maximum(const typename Load::Element* x, int64_t count,
 template <class Load, class Transform>
 KLTUI_INLINE BlockResult block_sum(const typename Load::Element* x, int64_t count, const Transform& transform,
                                    float reference) {
-    FloatV best[4], sum[4];
-    for (int u = 0; u < 4; ++u) {
+    FloatV best[4], rest = {};
+    for (int u = 0; u < 4; ++u)
         best[u] = splat(-kInfinity);
-        sum[u] = FloatV{};
-    }
+    DoubleV total = {};
+    const int64_t whole_fours = count - count % (4 * kLanes);
     int64_t j = 0;
-    for (; j + 4 * kLanes <= count; j += 4 * kLanes) {
+    while (j < whole_fours) {
+        FloatV sum[4] = {};
+        for (const int64_t end = run_end(j, whole_fours); j < end; j += 4 * kLanes) {
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) {
-            const FloatV v = transform(Load::full(x + j + u * kLanes));
-            best[u] = larger(v, best[u]);
-            sum[u] += exp_of(v - reference);
+            for (int u = 0; u < 4; ++u) {
+                const FloatV v = transform(Load::full(x + j + u * kLanes));
+                best[u] = larger(v, best[u]);
+                sum[u] += exp_of(v - reference);
+            }
         }
+        total += fold_halves((sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
     for (; j < count; j += kLanes) {
         const bool whole = j + kLanes <= count;
         const FloatV v = whole ? transform(Load::full(x + j)) : tail_of<Load>(x + j, count - j, transform);
         best[0] = larger(v, best[0]);
-        sum[0] += exp_of(v - reference);
+        rest += exp_of(v - reference);
     }
     const FloatV top = larger(larger(best[0], best[1]), larger(best[2], best[3]));
-    return {largest_lane(top), sum_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]))};
+    return {largest_lane(top), sum_lanes(total + fold_halves(rest))};
 }
 
 // Adds a block's sum without asking for its maximum; false, and nothing added, where a value is not finite or
@@ -77,22 +87,28 @@ template <class Load, class Transform>
 KLTUI_INLINE bool add_quickly(const typename Load::Element* x, int64_t count, const Transform& transform,
                               const ShiftedExp& shifted, Running& running) {
     if (!ShiftedExp::covers(running.reference)) return false;
-    FloatV sum[4] = {};
+    DoubleV lanes = {};
+    const int64_t whole_fours = count - count % (4 * kLanes);
     int64_t j = 0;
-    for (; j + 4 * kLanes <= count; j += 4 * kLanes) {
-        prefetch_once<4 * kLanes * sizeof(typename Load::Element)>(x + j);
-        FloatV v[4];
-        Load::two(x + j, v[0], v[1]);
-        Load::two(x + j + 2 * kLanes, v[2], v[3]);
+    while (j < whole_fours) {
+        FloatV sum[4] = {};
+        for (const int64_t end = run_end(j, whole_fours); j < end; j += 4 * kLanes) {
+            prefetch_once<4 * kLanes * sizeof(typename Load::Element)>(x + j);
+            FloatV v[4];
+            Load::two(x + j, v[0], v[1]);
+            Load::two(x + j + 2 * kLanes, v[2], v[3]);
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u)
-            shifted.add(transform(v[u]), sum[u]);
+            for (int u = 0; u < 4; ++u)
+                shifted.add(transform(v[u]), sum[u]);
+        }
+        lanes += fold_halves((sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
+    FloatV rest = {};
     for (; j + kLanes <= count; j += kLanes)
-        shifted.add(transform(Load::full(x + j)), sum[0]);
+        shifted.add(transform(Load::full(x + j)), rest);
     const float nothing = running.reference - 200.0f;  // adds exp(-200), which is 0
-    if (j < count) shifted.add(tail_of<Load>(x + j, count - j, transform, nothing), sum[0]);
-    const double total = shifted.sum_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (j < count) shifted.add(tail_of<Load>(x + j, count - j, transform, nothing), rest);
+    const double total = shifted.sum_of(lanes + fold_halves(rest));
     if (!(total <= kQuickLimit)) return false;
     running.sum += total;
     return true;

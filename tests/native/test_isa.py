@@ -44,8 +44,24 @@ for name, cast in (("f32", lambda x: x), ("bf16", lambda x: (x.view(np.uint32) >
     native.causal_attention(cast(query), cast(key), cast(value), out, 0.2)
     out = out if name == "f32" else (out.astype(np.uint32) << 16).view(np.float32)
     answers["attention " + name] = out.ravel().tolist()
+for name, cast in (("f32", lambda x: x), ("f16", lambda x: x.astype(np.float16)),
+                   ("bf16", lambda x: (x.view(np.uint32) >> 16).astype(np.uint16))):
+    for size in EQUAL_SIZES:
+        rows = np.repeat(-np.array(EQUAL_DEPTHS, np.float32)[:, None], size, axis=1)
+        rows[:, size // 2] = 0
+        targets, rows = [size // 2] * len(rows), cast(rows)
+        found = [native.log_softmax_gather(rows, targets)]
+        if name != "f16":  # logits as products of rows of the identity: as exact as they stand
+            eye = cast(np.eye(len(rows), dtype=np.float32))
+            found.append(native.Head(np.ascontiguousarray(rows.T)).logprobs(eye, targets))
+        kl = native.kl_rows(rows, np.ascontiguousarray(rows[::-1]))
+        answers[f"equal {name} {size}"] = [*map(np.ndarray.tolist, (*found, kl.forward, kl.reverse))]
 json.dump(answers, sys.stdout)
 """
+# Logits that are all the same but one, which is so much higher: closed forms for how exactly many equal terms are added.
+EQUAL_DEPTHS = (0.25, 1.375, 3.5, 4.0, 7.5, 9.75)
+EQUAL_SIZES = (63, 4_099, 50_304)
+ANSWERS = ANSWERS.replace("EQUAL_DEPTHS", str(EQUAL_DEPTHS)).replace("EQUAL_SIZES", str(EQUAL_SIZES))
 
 
 @cache
@@ -69,11 +85,34 @@ def test_instruction_sets_agree(isa: str) -> None:
     ours, portable = answers(isa), answers("portable")
     assert (ours.pop("isa"), portable["isa"]) == (isa, "portable")
     for name, values in ours.items():
+        if name.startswith("equal"):
+            continue  # see below
         exact = name in ("centre", "fourth")
         tolerance = 1e-11 if exact else 3e-6
         if name == "attention bf16":
             tolerance = 2**-8  # a rounding that falls the other way
         np.testing.assert_allclose(values, portable[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+def test_many_equal_terms_are_added_without_drift(isa: str) -> None:
+    """They are all rounded the same way, so the error of a sum in float32 grows with its length."""
+    if isa not in supported():
+        pytest.skip(f"this processor or build has no {isa}")
+    depth = np.array(EQUAL_DEPTHS)
+    for size in EQUAL_SIZES:
+        total = 1 + (size - 1) * np.exp(-depth)  # of row k: one at 0, the others at -depth[k]
+        other = total[::-1]
+        terms = np.array([(depth[::-1] - depth) * (total - 1) / total, -np.log(total), np.log(other)])
+        rounding = 2e-7 * np.abs(terms).sum(axis=0)
+        for name in ("f32", "f16", "bf16"):
+            *logprobs, ours_forward, ours_reverse = answers(isa)[f"equal {name} {size}"]
+            for ours in logprobs:
+                np.testing.assert_allclose(
+                    ours, -np.log(total), rtol=3e-7, atol=2e-7, err_msg=f"{name} {size}"
+                )
+            for ours in (ours_forward, ours_reverse[::-1]):
+                assert (np.abs(ours - terms.sum(axis=0)) <= rounding).all(), f"{name} {size}"
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:
