@@ -17,6 +17,7 @@ DTYPES = ["float32", "float16", "bfloat16"]
 sizes = st.one_of(st.integers(1, 70), st.sampled_from([255, 2047, 2048, 2049, 4101]))
 seeds = st.integers(0, 2**32 - 1)
 inf, nan = np.inf, np.nan
+ULPS = 3e-7  # where the sum of exponentials is near 1, float32 counts in steps of 1.2e-7
 
 
 def as_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
@@ -47,8 +48,10 @@ def naive(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return logp[np.arange(len(x)), targets]
 
 
-def assert_within_rule(ours: np.ndarray, other: np.ndarray, exact: np.ndarray) -> None:
-    allowed = np.abs(other - exact).max() + 1e-6 * np.abs(exact).max() + 1e-7
+def assert_within_rule(
+    ours: np.ndarray, other: np.ndarray, exact: np.ndarray, rounding: float = ULPS
+) -> None:
+    allowed = np.abs(other - exact).max() + 1e-6 * np.abs(exact).max() + rounding
     assert np.abs(ours - exact).max() <= allowed
 
 
@@ -203,7 +206,9 @@ def test_head_within_the_rule(
     exact = reference.transformed(wide_h @ wide_w.T + (0 if bias is None else bias), 0.5, softcap)
     single = (wide_h.astype(np.float32) @ wide_w.T.astype(np.float32)) + (0 if bias is None else bias)
     single = reference.transformed(single, 0.5, softcap).astype(np.float32)
-    assert_within_rule(ours, naive(single, targets), truth(exact, targets))
+    # The products are summed in another order than numpy's, and few of them may be lucky in one and not the other.
+    products = 0.5 * 2.0**-24 * (np.abs(wide_h) @ np.abs(wide_w).T).max()
+    assert_within_rule(ours, naive(single, targets), truth(exact, targets), ULPS + products)
 
 
 def test_head_takes_mixed_dtypes_strides_and_long_chunks() -> None:
