@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kltui import native
 from kltui.analysis.point import Point
 from kltui.analysis.trajectory import trajectories
 from kltui.errors import KltuiError
@@ -26,7 +29,7 @@ MODES: tuple[Mode, ...] = ("none", "clip", "pretraining")
 PYTHIA_EXCLUDED = ("pythia-410m-seed3", "pythia-410m-seed4", "pythia-1b@116000")
 OUTLIER_FROM_STEP = 2000
 _DRAWN = 10_000  # values that say where a quantile lies
-_CACHED = 1 << 15  # values looked at together
+_TOGETHER = 1 << 17  # values that one call of numpy looks at
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
     """The sorted values on both sides of the q-quantile, and how far it is from the first to the second.
 
     None where nothing is there, or NaN. A draw says where they lie but for rare bad luck; what lies there is then
-    taken out in one pass, a cache's worth at a time, and partitioned alone.
+    taken out in one pass, a piece at a time, and partitioned alone.
     """
     if v.size == 0:
         return None
@@ -82,14 +85,25 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
 
 
 def _split(v: Array, bottom: float, top: float) -> tuple[int, Array]:
-    """How many values are below `bottom`, and those that are neither below it nor above `top`: any NaN among them."""
-    below, inside = 0, []
-    for start in range(0, v.size, _CACHED):
-        part = v[start : start + _CACHED]
+    """How many values are below `bottom`, and those that are neither below it nor above `top`: any NaN among them.
+
+    By as many threads as the native core takes.
+    """
+    shares = np.array_split(v, native.threads())
+    with ThreadPoolExecutor(len(shares)) as pool:
+        parts = list(pool.map(partial(_split_share, bottom=bottom, top=top), shares))
+    return sum(below for below, _ in parts), np.concatenate([inside for _, inside in parts])
+
+
+def _split_share(v: Array, bottom: float, top: float) -> tuple[int, Array]:
+    below, inside = 0, [v[:0]]
+    for start in range(0, v.size, _TOGETHER):
+        part = v[start : start + _TOGETHER]
         low = part < bottom
         below += int(np.count_nonzero(low))
         low |= part > top
-        inside.append(part[~low])
+        np.logical_not(low, out=low)
+        inside.append(part[low])
     return below, np.concatenate(inside)
 
 
