@@ -394,6 +394,18 @@ def double_centre(
     return result
 
 
+def split_values(x: TensorLike, bottom: float, top: float) -> tuple[int, F64]:
+    """How many of the pooled values are below `bottom`; and those neither below it nor above `top`, NaN among them.
+
+    The latter are one-dimensional float64 in the order of `x`, which is read once.
+    """
+    values = _doubles(x, "x", (None,))
+    if _core is None:
+        return reference.split_values(values, bottom, top)
+    below, inside = _core.split_values(values, bottom, top, threads())
+    return below, inside
+
+
 class DifferenceMoments(NamedTuple):
     """Of l_i - l_j over the texts where both are finite, K x K each; NaN where there are none."""
 

@@ -143,6 +143,12 @@ def double_centre(x_KN: F64, weights_N: F64 | None = None, floor: float = -np.in
     return np.asarray(clipped - row[:, None] - column[None, :] + np.average(column, weights=weights_N))
 
 
+def split_values(x: F64, bottom: float, top: float) -> tuple[int, F64]:
+    """How many values are below `bottom`, and those neither below it nor above `top`, NaN among them."""
+    low = x < bottom
+    return int(np.count_nonzero(low)), x[~(low | (x > top))]
+
+
 def difference_moments(loglik_KN: F64) -> tuple[F64, F64, F64]:
     """Count, second and fourth central moments of row i - row j where both are finite, K x K each."""
     K = len(loglik_KN)

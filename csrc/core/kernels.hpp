@@ -62,6 +62,11 @@ struct AttentionHead {
     void* out;
 };
 
+// Of many values: how many lie below a bottom, and how many neither below it nor above a top, NaN among them.
+struct Split {
+    int64_t below, inside;
+};
+
 struct Kernels {
     const char* name;
     // out[r] = log softmax(transform(logits[r]))[target[r]]
@@ -76,6 +81,10 @@ struct Kernels {
     // given. `workspace` holds double_centre_workspace(rows, columns) doubles; `out` may be `x`.
     void (*double_centre)(const double* x, int64_t rows, int64_t columns, const double* weight, double floor,
                           double* out, double* workspace, int threads);
+    // `inside` has room for all `count` values, though only as much of it is touched as is needed; those
+    // inside come first in it, in their order.
+    Split (*split_values)(const double* x, int64_t count, double bottom, double top, double* inside,
+                          int threads);
     // out[k * band + d - 1] = |tensor k+d - tensor k|^2, 0 where k + d is beyond the last. `workspace` holds
     // sqdist_workspace(...) doubles.
     void (*banded_sqdist)(const TensorSeries& tensors, int64_t band, double* out, double* workspace,

@@ -12,6 +12,7 @@ void online_update(const Rows& tile, int64_t first, const int64_t* target, Logit
                    float* reference, double* sum, float* target_logit, int threads);
 void double_centre(const double* x, int64_t rows, int64_t columns, const double* weight, double floor,
                    double* out, double* workspace, int threads);
+Split split_values(const double* x, int64_t count, double bottom, double top, double* inside, int threads);
 void banded_sqdist(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads);
 void difference_moments(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
                         double* second, double* fourth, int threads);

@@ -13,6 +13,7 @@ const Kernels table = {
     log_softmax_gather,
     online_update,
     double_centre,
+    split_values,
     banded_sqdist,
     difference_moments,
     head_logprobs,

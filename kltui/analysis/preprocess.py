@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -29,7 +27,6 @@ MODES: tuple[Mode, ...] = ("none", "clip", "pretraining")
 PYTHIA_EXCLUDED = ("pythia-410m-seed3", "pythia-410m-seed4", "pythia-1b@116000")
 OUTLIER_FROM_STEP = 2000
 _DRAWN = 10_000  # values that say where a quantile lies
-_TOGETHER = 1 << 17  # values that one call of numpy looks at
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
     """The sorted values on both sides of the q-quantile, and how far it is from the first to the second.
 
     None where nothing is there, or NaN. A draw says where they lie but for rare bad luck; what lies there is then
-    taken out in one pass, a piece at a time, and partitioned alone.
+    taken out in one pass and partitioned alone.
     """
     if v.size == 0:
         return None
@@ -75,36 +72,13 @@ def _neighbours(v: Array, q: float) -> tuple[float, float, float] | None:
     at, slack = q * drawn.size, 6.0 * math.sqrt(drawn.size * q * (1.0 - q)) + 2.0
     bottom = drawn[int(at - slack)] if at >= slack else -math.inf
     top = drawn[int(at + slack)] if at + slack < drawn.size else math.inf
-    below, inside = _split(v, bottom, top)
+    below, inside = native.split_values(v, bottom, top)
     if np.isnan(inside).any():
         return None
     if not below <= low <= high < below + inside.size:
         below, inside = 0, v
     part = np.partition(inside, [low - below, high - below])
     return float(part[low - below]), float(part[high - below]), position - low
-
-
-def _split(v: Array, bottom: float, top: float) -> tuple[int, Array]:
-    """How many values are below `bottom`, and those that are neither below it nor above `top`: any NaN among them.
-
-    By as many threads as the native core takes.
-    """
-    shares = np.array_split(v, native.threads())
-    with ThreadPoolExecutor(len(shares)) as pool:
-        parts = list(pool.map(partial(_split_share, bottom=bottom, top=top), shares))
-    return sum(below for below, _ in parts), np.concatenate([inside for _, inside in parts])
-
-
-def _split_share(v: Array, bottom: float, top: float) -> tuple[int, Array]:
-    below, inside = 0, [v[:0]]
-    for start in range(0, v.size, _TOGETHER):
-        part = v[start : start + _TOGETHER]
-        low = part < bottom
-        below += int(np.count_nonzero(low))
-        low |= part > top
-        np.logical_not(low, out=low)
-        inside.append(part[low])
-    return below, np.concatenate(inside)
 
 
 def outlier_scores(

@@ -170,6 +170,18 @@ void check_maps(int64_t rows, int64_t columns) {
     for (double v : out)
         sum += v;
     expect_near(sum, 0, 1e-9, "double_centre");
+    std::vector<double> inside(x.size()), wanted;
+    x[0] = std::nan("");
+    int64_t below = 0;
+    for (double v : x) {
+        below += v < -1.0;
+        if (!(v < -1.0) && !(v > 2.0)) wanted.push_back(v);
+    }
+    const Split split = active_kernels().split_values(x.data(), rows * columns, -1.0, 2.0, inside.data(), 2);
+    expect(split.below == below && split.inside == static_cast<int64_t>(wanted.size()) &&
+               std::memcmp(inside.data(), wanted.data(), wanted.size() * sizeof(double)) == 0,
+           "split_values");
+    x[0] = 0.0;
     const auto pairs = static_cast<size_t>(rows * rows);
     std::vector<double> centred(x.size() + static_cast<size_t>(rows)), count(pairs), second(pairs),
         fourth(pairs);

@@ -47,6 +47,25 @@ def test_nan_stays_nan_in_centring() -> None:
     assert np.isnan(centred[:, 3]).all()
 
 
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 400_003])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_values_are_split_as_masks_split_them(size: int, threads: int) -> None:
+    x = np.random.default_rng(size).normal(size=size)
+    x[::1_013] = np.nan
+    x[5::2_003] = np.inf
+    x[7::2_003] = -np.inf
+    before = native.threads()
+    native.set_threads(threads)
+    try:
+        for bottom, top in ((-0.5, 0.25), (-np.inf, np.inf), (2.0, 1.0), (9.0, 9.0), (np.nan, 0.0)):
+            below, inside = native.split_values(x, bottom, top)
+            wanted_below, wanted = reference.split_values(x, bottom, top)
+            assert below == wanted_below
+            np.testing.assert_array_equal(inside, wanted)
+    finally:
+        native.set_threads(before)
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 @settings(deadline=None, max_examples=30)
 @given(shape=shapes, seed=seeds)
