@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import termios
 from collections.abc import Callable
 from typing import IO, Any
@@ -59,6 +60,15 @@ class TerminalDriver(LinuxDriver):
         except termios.error:
             return self.input_tty  # so it was one
         return False
+
+    @property
+    def has_shell(self) -> bool:
+        """Whether a shell with job control started this process, and would let it go on when it is stopped."""
+        parent = os.getppid()
+        try:
+            return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+        except OSError:  # it is gone, or another's
+            return False
 
     def _tell_hung_up(self) -> None:
         app: Any = self._app

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -41,17 +40,6 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
-
-
-def has_shell() -> bool:
-    """Whether a shell with job control started this process, and would let it go on when it is stopped."""
-    if not hasattr(os, "getsid"):
-        return False
-    parent = os.getppid()
-    try:
-        return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
-    except OSError:  # it is gone, or another's
-        return False
 
 
 def _pasteable(line: str) -> str:
@@ -427,7 +415,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.exit(0)
 
     def do_suspend(self) -> None:
-        if has_shell():
+        if getattr(self._driver, "has_shell", False):
             self.action_suspend_process()
         else:
             self.say("no shell waits here to come back from: q leaves, and jobs go on")
