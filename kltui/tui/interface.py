@@ -23,7 +23,6 @@ from kltui.safe import safe_text
 from kltui.tui import prompts
 from kltui.tui.actions import SCREENS, Action, Keymap
 from kltui.tui.atlas import Atlas
-from kltui.tui.canvas import Span, spelled, wrapped
 from kltui.tui.data import Reader, Snapshot
 from kltui.tui.filter import Filter, parse_filter
 from kltui.tui.look import Look
@@ -445,29 +444,9 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.selection_changed()
 
     def do_help(self) -> None:
-        look = self.look
         groups = self.keymap.help(self.screen_name, writing=not self.read_only)
-
-        def said(keys: str) -> str:
-            return spelled([(keys, look())], look)[0][0]
-
-        widest = max(len(said(keys)) for _, entries in groups for keys, _ in entries)
-
-        def lines(width: int) -> list[list[Span]]:
-            made: list[list[Span]] = []
-            for group, entries in groups:
-                made.append([(group.upper(), look("accent", bold=True))])
-                for keys, text in entries:
-                    heads = [said(keys)]
-                    for part in wrapped(text, max(10, width - widest - 3)):
-                        head = heads.pop() if heads else ""
-                        made.append(
-                            [(f"  {head:<{widest}} ", look("text", bold=True)), (part, look("muted"))]
-                        )
-                made.append([])
-            return made
-
-        self.push_screen(prompts.Reader(f"Keys on the {self.screen_name.capitalize()} screen", lines))
+        title = f"Keys on the {self.screen_name.capitalize()} screen"
+        self.push_screen(prompts.Reader(title, prompts.key_help(groups, self.look)))
 
     def do_palette(self) -> None:
         from kltui.tui.actions import ACTIONS, key_label

@@ -20,6 +20,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input
 
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
+from kltui.tui.look import Look
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
@@ -304,6 +305,31 @@ class Choice(ModalScreen[int | None]):
         """Narrows by what is pasted."""
         self.line.pasted(text)
         self.on_input_changed()
+
+
+def key_help(
+    groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], look: Look
+) -> Callable[[int], list[list[Span]]]:
+    """What a Reader shows of keys: by group, a key and what it does, wrapped beside it; `groups` as Keymap.help has them."""
+
+    def said(keys: str) -> str:
+        return spelled([(keys, look())], look)[0][0]
+
+    widest = max(len(said(keys)) for _, entries in groups for keys, _ in entries)
+
+    def lines(width: int) -> list[list[Span]]:
+        made: list[list[Span]] = []
+        for group, entries in groups:
+            made.append([(group.upper(), look("accent", bold=True))])
+            for keys, text in entries:
+                heads = [said(keys)]
+                for part in wrapped(text, max(10, width - widest - 3)):
+                    head = heads.pop() if heads else ""
+                    made.append([(f"  {head:<{widest}} ", look("text", bold=True)), (part, look("muted"))])
+            made.append([])
+        return made
+
+    return lines
 
 
 class Reader(ModalScreen[str | None]):
