@@ -221,8 +221,8 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         strip = line if isinstance(line, Strip) else strip_of(spelled(line, look), self.body_width, ground)
         if not self.barred:
             return strip
-        bar = Strip([Segment(look.glyph("│", "|"), look("rule")), Segment(" ", ground)], 2)
-        return Strip.join([bar, strip])
+        bar = Segment(look.glyph("│", "|"), look("rule"))
+        return Strip([bar, Segment(" ", ground), *strip], 2 + strip.cell_length)
 
     def _header(self) -> list[Span]:
         left, right = spelled(self.header_left(), self.look), spelled(self.header_right(), self.look)

@@ -118,6 +118,14 @@ class RunTree(Table):
     def _empty_line(self, y: int) -> list[Span]:
         return empty_line(self, y, ("muted", "No checkpoint passes the filter; esc clears it."))
 
+    def row_key(self, index: int) -> object:
+        """The line itself, what flags it, and of a run its number and whether it is folded."""
+        line = self.lines[index]
+        if line.row is None:
+            return line, self.kl.snapshot.run_number.get(line.run, 0), line.run in self.folded
+        name, chosen = line.row.name, self.kl.selection
+        return line, name == chosen.a, name == chosen.b, name in chosen.selected
+
     def flag(self, index: int) -> Span | None:
         line = self.lines[index]
         chosen = self.kl.selection

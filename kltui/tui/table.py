@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from rich.style import Style
 from textual import events
+from textual.strip import Strip
 
-from kltui.tui.canvas import Pane, Span, fitted, width_of
+from kltui.tui.canvas import Pane, Span, fitted, spelled, strip_of, width_of
+
+MOST_ROWS_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Table(Pane):
         self.top = 0
         self._widths_for = -1
         self._widths: list[int] = []
+        self._drawn: dict[int, tuple[object, Strip]] = {}
+        self._drawn_for: tuple[object, ...] = ()
 
     def row_count(self) -> int:
         """How many rows there are."""
@@ -56,6 +61,10 @@ class Table(Pane):
     def cells(self, index: int) -> Sequence[Cell]:
         """The cells of a row, one per column."""
         return []
+
+    def row_key(self, index: int) -> object:
+        """All that a row shows beside cursor, width and colours; rows with equal keys are drawn once. None: unknown."""
+        return None
 
     def flag(self, index: int) -> Span | None:
         """A one-cell mark before the row."""
@@ -70,7 +79,7 @@ class Table(Pane):
             self._widths, self._widths_for = column_widths(self.columns, self.body_width - 2), self.body_width
         return self._widths
 
-    def body_line(self, y: int) -> list[Span]:
+    def body_line(self, y: int) -> Sequence[Span] | Strip:
         """Titles on the first line, then rows."""
         if y == 0:
             return self._titles()
@@ -78,7 +87,29 @@ class Table(Pane):
         count = self.row_count()
         if not count:
             return self._empty_line(y - 1)
-        return self._row(index) if index < count else []
+        return self._kept_row(index) if index < count else []
+
+    def _kept_row(self, index: int) -> Sequence[Span] | Strip:
+        """A row as it was drawn before, where it would show the same."""
+        key = self.row_key(index)
+        if key is None:
+            return self._row(index)
+        drawn_for = (self.body_width, self.look)
+        if drawn_for != self._drawn_for or len(self._drawn) > MOST_ROWS_KEPT:
+            self._drawn, self._drawn_for = {}, drawn_for
+        key = (key, self._ground(index))
+        kept = self._drawn.get(index)
+        if kept is None or kept[0] != key:
+            look = self.look
+            kept = key, strip_of(spelled(self._row(index), look), self.body_width, look())
+            self._drawn[index] = kept
+        return kept[1]
+
+    def _ground(self, index: int) -> str:
+        """What a row stands on."""
+        if index != self.cursor:
+            return "ground"
+        return "cursor" if self.has_focus else "raised"
 
     def _empty_line(self, y: int) -> list[Span]:
         text = self.empty[y - 1] if 1 <= y <= len(self.empty) else ""
@@ -93,9 +124,7 @@ class Table(Pane):
 
     def _row(self, index: int) -> list[Span]:
         look = self.look
-        ground = "ground"
-        if index == self.cursor:
-            ground = "cursor" if self.has_focus else "raised"
+        ground = self._ground(index)
         flag = self.flag(index) or (" ", look("text", ground))
         spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (" ", look("text", ground))]
         first = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.color import ColorSystem
@@ -25,15 +26,24 @@ Codes = tuple[str, str, str]
 OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
 LEAST_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
 
+MOST_STYLES = 4096  # whose codes are kept
+
 _PLAIN: Codes = ("", "39", "49")
+
+
+class Row(NamedTuple):
+    """Segments of a row without equal neighbours, and the cell at which each starts; last, the cell after all."""
+
+    segments: list[Segment]
+    starts: list[int]
 
 
 class Frame:
     """The rows last written to the terminal. `forget` after anything else may have written there."""
 
     def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
-        self._system = system
-        self._rows: list[list[Segment]] = []
+        self._codes = _Known(system)
+        self._rows: list[Row] = []
         self._width = 0
 
     def forget(self) -> None:
@@ -43,34 +53,34 @@ class Frame:
     def write(self, update: CompositorUpdate, width: int, height: int) -> str:
         """The text that turns what is shown into what `update` says; "" where nothing changed."""
         if width != self._width or len(self._rows) != height:
-            self._rows, self._width = [[] for _ in range(height)], width
+            self._rows, self._width = [Row([], [0]) for _ in range(height)], width
         out: list[str] = []
-        pen = _Pen(self._system)
+        pen = _Pen(self._codes)
         for y, x, cells, segments in _pieces(update):
             if 0 <= y < height and cells:
-                self._piece(out, pen, y, x, cells, _merged(segments))
+                self._piece(out, pen, y, x, cells, _row(segments))
         if out:
             out.append(pen.reset())
         return "".join(out)
 
-    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: list[Segment]) -> None:
+    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: Row) -> None:
         if x == 0 and cells >= self._width:
             old, self._rows[y] = self._rows[y], new
         else:
             old = self._put(y, x, cells, new)
-        if old == new:
+        if old.segments == new.segments:
             return
         for i, (skipped, middle) in enumerate(_differences(old, new)):
             column = x + skipped + 1
             out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
-            out.extend(pen.text(segment) for segment in middle)
+            out.extend(map(pen.text, middle))
 
-    def _put(self, y: int, x: int, cells: int, new: list[Segment]) -> list[Segment]:
+    def _put(self, y: int, x: int, cells: int, new: Row) -> Row:
         """Puts a piece into a row and returns what was there before."""
-        left, rest = _cut(self._rows[y], x)
+        left, rest = _cut(self._rows[y].segments, x)
         old, right = _cut(rest, cells)
-        self._rows[y] = _merged([*left, *new, *right])
-        return old if sum(_cells(s.text) for s in old) == cells else []
+        self._rows[y] = _row([*left, *new.segments, *right])
+        return _row(old)
 
 
 Piece = tuple[int, int, int, Iterable[Segment]]
@@ -125,118 +135,127 @@ def _cut(row: list[Segment], at: int) -> tuple[list[Segment], list[Segment]]:
     return row, []
 
 
-def _merged(strip: Iterable[Segment]) -> list[Segment]:
+def _row(segments: Iterable[Segment]) -> Row:
     """Segments with equal neighbours joined, empty ones and controls dropped, text made safe."""
     merged: list[Segment] = []
+    starts = [0]
     last: Style | None = None
-    for segment in strip:
+    at = 0
+    for segment in segments:
         text, style, control = segment
         if control or not text:
             continue
         if not text.isprintable():
             text = safe_text(text)
             segment = Segment(text, style)
+        at += len(text) if text.isascii() else cell_len(text)
         if merged and (style is last or style == last):
             merged[-1] = Segment(merged[-1].text + text, style)
+            starts[-1] = at
         else:
             merged.append(segment)
+            starts.append(at)
             last = style
-    return merged
+    return Row(merged, starts)
 
 
-def _differences(old: list[Segment], new: list[Segment]) -> list[tuple[int, list[Segment]]]:
+def _differences(old: Row, new: Row) -> list[tuple[int, list[Segment]]]:
     """(cells before it, its segments) of every stretch of `new` that differs from `old`."""
-    if sum(_cells(s.text) for s in old) != sum(_cells(s.text) for s in new):
-        return [(0, new)]
-    found, begun = [], (0, 0, 0)
-    for i, j, cells, width in _kept_stretches(old, new):
-        skipped, middle = _trimmed(old[begun[0] : i], new[begun[1] : j])
-        if middle:
-            found.append((begun[2] + skipped, middle))
-        begun = (i + 1, j + 1, cells + width)
+    (olds, old_starts), (news, new_starts) = old, new
+    if old_starts[-1] != new_starts[-1]:
+        return [(0, news)]
+    found = []
+    i = j = 0  # where the present stretch begins
+    places = dict(zip(old_starts, range(len(olds)), strict=False))
+    for at in range(len(news)):
+        start = new_starts[at]
+        if new_starts[at + 1] - start < LEAST_JUMP:
+            continue
+        there = places.get(start, -1)
+        # Segments that stay and are worth a jump end a stretch.
+        if there >= 0 and olds[there] == news[at]:
+            if at > j and (stretch := _trimmed(old, new, i, there, j, at)):
+                found.append(stretch)
+            i, j = there + 1, at + 1
+    if len(news) > j and (stretch := _trimmed(old, new, i, len(olds), j, len(news))):
+        found.append(stretch)
     return found
 
 
-def _kept_stretches(old: list[Segment], new: list[Segment]) -> Iterator[tuple[int, int, int, int]]:
-    """(index in old, index in new, cells before, cells) of segments that stay and are worth a jump; last, the end."""
-    places, at = {}, 0
-    for i, segment in enumerate(old):
-        places[at] = i
-        at += _cells(segment.text)
-    at = 0
-    for j, segment in enumerate(new):
-        width, there = _cells(segment.text), places.get(at, -1)
-        if width >= LEAST_JUMP and there >= 0 and old[there] == segment:
-            yield there, j, at, width
-        at += width
-    yield len(old), len(new), at, 0
+def _trimmed(old: Row, new: Row, i: int, i_end: int, j: int, j_end: int) -> tuple[int, list[Segment]] | None:
+    """(cells before it, segments) of `new` from j to j_end without the ends it shares with `old` from i to i_end."""
+    olds, news = old.segments, new.segments
+    while i < i_end and j < j_end and olds[i] == news[j]:
+        i, j = i + 1, j + 1
+    while i < i_end and j < j_end and olds[i_end - 1] == news[j_end - 1]:
+        i_end, j_end = i_end - 1, j_end - 1
+    if j == j_end:
+        return None
+    skipped, middle = new.starts[j], news[j:j_end]
+    if i == i_end:
+        return skipped, middle
+    first, last = olds[i], olds[i_end - 1]
+    if shared := _shared(first, middle[0], 1):
+        skipped += shared
+        middle[:1] = _rest(middle[0], shared)
+        if i == i_end - 1:
+            last = Segment(last.text[shared:], last.style)
+    if middle and (shared := _shared(last, middle[-1], -1)):
+        middle[-1:] = _rest(middle[-1], 0, -shared)
+    return (skipped, middle) if middle else None
 
 
-def _trimmed(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment]]:
-    """Cells that `new` shares with `old` at its start, and its segments between there and the shared end."""
-    skipped, old, new = _without_common_start(old, new)
-    return skipped, _without_common_end(old, new)
-
-
-def _without_common_start(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment], list[Segment]]:
-    same = 0
-    for one, two in zip(old, new, strict=False):
-        if one != two:
-            break
-        same += 1
-    cells = sum(_cells(s.text) for s in new[:same])
-    old, new = old[same:], new[same:]
-    if old and new and (shared := _shared(old[0], new[0], 1)):
-        old = [*_rest(old[0].text[shared:], old[0].style), *old[1:]]
-        new = [*_rest(new[0].text[shared:], new[0].style), *new[1:]]
-        cells += shared
-    return cells, old, new
-
-
-def _without_common_end(old: list[Segment], new: list[Segment]) -> list[Segment]:
-    same = 0
-    for one, two in zip(reversed(old), reversed(new), strict=False):
-        if one != two:
-            break
-        same += 1
-    old, new = old[: len(old) - same], new[: len(new) - same]
-    if old and new and (shared := _shared(old[-1], new[-1], -1)):
-        new = [*new[:-1], *_rest(new[-1].text[:-shared], new[-1].style)]
-    return new
-
-
-def _rest(text: str, style: Style | None) -> list[Segment]:
-    return [Segment(text, style)] if text else []
+def _rest(segment: Segment, start: int, stop: int | None = None) -> list[Segment]:
+    text = segment.text[start:stop]
+    return [Segment(text, segment.style)] if text else []
 
 
 def _shared(one: Segment, two: Segment, step: int) -> int:
     """Cells that two segments of one style share at their start (`step` 1) or end (-1)."""
-    if one.style != two.style or one.text[::step][:1] != two.text[::step][:1]:
+    a, b = one.text, two.text
+    end = 0 if step > 0 else -1
+    if not a or a[end] != b[end] or one.style != two.style or not (_narrow(a) and _narrow(b)):
         return 0
-    if not (_narrow(one.text) and _narrow(two.text)):
-        return 0
-    count = 0
-    for a, b in zip(one.text[::step], two.text[::step], strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+    least = min(len(a), len(b))
+    if step < 0:
+        a, b = a[-least:][::-1], b[-least:][::-1]
+    return next((i for i in range(least) if a[i] != b[i]), least)
 
 
+@lru_cache(maxsize=8192)
 def _narrow(text: str) -> bool:
     """Whether every character takes exactly one cell, so that characters may be counted as cells."""
     return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
 
 
+class _Known(dict[int, tuple[Style | None, Codes]]):
+    """Codes of style objects by identity: a style's own hash and comparison take longer than all else here."""
+
+    def __init__(self, system: ColorSystem | None) -> None:
+        super().__init__()
+        self._system = system
+
+    def of(self, style: Style | None) -> Codes:
+        """Equal styles have the very same codes."""
+        known = self.get(id(style))
+        if known is None:
+            if len(self) >= MOST_STYLES:
+                self.clear()
+            codes = _codes(style, self._system) if style else _PLAIN
+            # The style is held on to, or another one might come to have its identity.
+            known = self[id(style)] = style, codes
+        return known[1]
+
+
 class _Pen:
     """Style codes as differences from the style last written."""
 
-    def __init__(self, system: ColorSystem | None) -> None:
-        self._system = system
+    def __init__(self, codes: _Known) -> None:
+        self._codes = codes
         self._now = _PLAIN
 
     def text(self, segment: Segment) -> str:
-        codes = _codes(segment.style, self._system) if segment.style else _PLAIN
+        codes = self._codes.of(segment.style)
         if codes is self._now:
             return segment.text
         change = _change(self._now, codes)

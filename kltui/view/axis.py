@@ -45,7 +45,10 @@ class Axis:
 
     def unit(self, values: Floats) -> Floats:
         """Places of already scaled values between the limits: 0 at `low`, 1 at `high`; halves avoid overflow."""
-        return np.asarray((values / 2 - self.low / 2) / (self.high / 2 - self.low / 2), dtype=np.float64)
+        places: Floats = values / 2
+        places -= self.low / 2
+        places /= self.high / 2 - self.low / 2
+        return places
 
     def widened(self, span: float) -> Axis:
         """This axis about its middle with a length of at least `span`."""

@@ -63,8 +63,11 @@ def draw(
             own = shown & (scene.code_n // SHADES == number)
             _points(raster, dots[own], scene.code_n[own], markers[int(number) % len(markers)])
     else:
-        for offset in BLOB if kind == "braille" and shown.sum() <= MOST_BLOBS else BLOB[:1]:
-            _points(raster, dots[shown] + offset, scene.code_n[shown], "●")
+        codes = scene.code_n
+        if not shown.all():
+            dots, codes = dots[shown], codes[shown]
+        for offset in BLOB if kind == "braille" and len(codes) <= MOST_BLOBS else BLOB[:1]:
+            _points(raster, dots + offset if any(offset) else dots, codes, "●")
     return Planes(*raster.planes())
 
 

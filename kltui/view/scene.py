@@ -37,6 +37,8 @@ class Scene:
 
     def scaled(self) -> Floats:
         """n x 2 coordinates on the axes' own scales."""
+        if self.x_scale == self.y_scale == "linear":
+            return self.xy_n2.copy()
         x = Axis.forward(self.xy_n2[:, 0], self.x_scale)
         return np.column_stack([x, Axis.forward(self.xy_n2[:, 1], self.y_scale)])
 
@@ -62,10 +64,14 @@ class Window:
 
     def dots(self, scaled_n2: Floats, width: int, height: int) -> Floats:
         """n x 2 dot coordinates from the upper left of a raster of width x height dots."""
-        places = self.place(scaled_n2)
-        places[:, 0] *= width - 1
-        places[:, 1] = (1 - places[:, 1]) * (height - 1)
-        return places + 0.5
+        x, y = self.x.unit(scaled_n2[:, 0]), self.y.unit(scaled_n2[:, 1])
+        dots_n2 = np.empty((len(x), 2))
+        np.multiply(x, width - 1, out=x)
+        np.add(x, 0.5, out=dots_n2[:, 0])
+        np.subtract(1, y, out=y)
+        np.multiply(y, height - 1, out=y)
+        np.add(y, 0.5, out=dots_n2[:, 1])
+        return dots_n2
 
 
 def _zoomed(axis: Axis, factor: float, at: float) -> Axis:

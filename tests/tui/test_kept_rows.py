@@ -1,0 +1,62 @@
+"""Rows of the tree that are kept after they were drawn: they never show what is no longer so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from rich.segment import Segment
+
+from kltui.tui.canvas import spelled, strip_of
+from kltui.tui.interface import KltuiApp
+from kltui.tui.run_tree import RunTree
+
+KEYS = [*"jkGghabxC][", "enter", "space", "space", "escape", "pagedown", "pageup", "tab"]
+SIZES = [(80, 24), (130, 30), (200, 40)]
+
+
+def shown_and_true(tree: RunTree) -> list[tuple[list[Segment], list[Segment]]]:
+    """(a row as it is shown, the same drawn anew) of every row in view."""
+    rows = range(tree.top, min(tree.top + tree.body_height - 1, tree.row_count()))
+    lines = []
+    for index in rows:
+        kept = tree.body_line(1 + index - tree.top)
+        new = strip_of(spelled(tree._row(index), tree.look), tree.body_width, tree.look())
+        lines.append((list(kept), list(new)))
+    return lines
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_kept_rows_show_what_new_ones_would(
+    make_app: Callable[..., KltuiApp], until, seed: int
+) -> None:
+    rng = random.Random(seed)
+    app = make_app(ascii_only=seed == 3)
+    async with app.run_test(size=SIZES[0]) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        tree = app.view.runs
+        for _ in range(40):
+            await pilot.press(rng.choice(KEYS))
+            if rng.random() < 0.1:
+                app.set_filter(rng.choice(["", "run:tiny", "step>=4 -run:small"]))
+            if rng.random() < 0.1:
+                await pilot.resize_terminal(*rng.choice(SIZES))
+            for kept, new in shown_and_true(tree):
+                assert kept == new
+
+
+async def test_a_row_in_view_is_drawn_once(make_app: Callable[..., KltuiApp], until, monkeypatch) -> None:
+    app = make_app()
+    drawn: list[int] = []
+    real = RunTree._row
+    monkeypatch.setattr(RunTree, "_row", lambda tree, index: (drawn.append(index), real(tree, index))[1])
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await until(pilot, lambda: drawn)
+        await pilot.press("8", "1")
+        await until(pilot, lambda: app.main.focused is app.view.focus_pane)
+        drawn.clear()
+        await pilot.press("8", "1", "j")
+        await until(pilot, lambda: app.main.focused is app.view.focus_pane)
+        assert len(drawn) <= 6, drawn  # the cursor's rows, with and without the focus
