@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
@@ -37,14 +38,19 @@ def spelled(spans: Iterable[Span], look: Look) -> list[Span]:
 
 def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:
     """The spans as one strip of exactly `width` cells; every character in it is printable."""
-    segments, used = [], 0
+    segments: list[Segment] = []
+    used, last = 0, None
     for text, style in spans:
         if not text:
             continue
         if not text.isprintable():
             text = safe_text(text)
         used += len(text) if text.isascii() else cell_len(text)
-        segments.append(Segment(text, style))
+        if style is last:
+            segments[-1] = Segment(segments[-1].text + text, style)
+        else:
+            segments.append(Segment(text, style))
+            last = style
         if used > width:
             break
     if used > width:
@@ -180,8 +186,10 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         self._styles_cache = Lines()
         #: the size while lines are drawn: asking Textual for it each time takes a fifth of a frame
         self.room: Size | None = None
+        self._with_bar: dict[int, tuple[Strip, Strip]] = {}
+        self._blank: tuple[tuple[int, bool, Look], Strip] | None = None
 
-    @property
+    @cached_property
     def kl(self) -> KltuiApp:
         """The app, by its own type."""
         return cast("KltuiApp", self.app)
@@ -215,14 +223,30 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
 
     def render_line(self, y: int) -> Strip:
         """Line `y` of the widget, the header being line 0."""
-        look = self.look
-        ground = look()
         line = self._header() if y == 0 else self.body_line(y - 1)
-        strip = line if isinstance(line, Strip) else strip_of(spelled(line, look), self.body_width, ground)
+        if not isinstance(line, Strip):
+            return self._strip_of(line)
         if not self.barred:
-            return strip
-        bar = Segment(look.glyph("│", "|"), look("rule"))
-        return Strip([bar, Segment(" ", ground), *strip], 2 + strip.cell_length)
+            return line
+        kept = self._with_bar.get(y)
+        if kept is None or kept[0] is not line:
+            bar = [Segment(text, style) for text, style in self._separator()]
+            kept = self._with_bar[y] = line, Strip([*bar, *line], 2 + line.cell_length)
+        return kept[1]
+
+    def _strip_of(self, spans: Sequence[Span]) -> Strip:
+        look = self.look
+        width = self.body_width + (2 if self.barred else 0)
+        bar = self._separator() if self.barred else []
+        if spans:
+            return strip_of([*bar, *spelled(spans, look)], width, look())
+        if self._blank is None or self._blank[0] != (width, self.barred, look):
+            self._blank = (width, self.barred, look), strip_of(bar, width, look())
+        return self._blank[1]
+
+    def _separator(self) -> list[Span]:
+        look = self.look
+        return [(look.glyph("│", "|"), look("rule")), (" ", look())]
 
     def _header(self) -> list[Span]:
         left, right = spelled(self.header_left(), self.look), spelled(self.header_right(), self.look)

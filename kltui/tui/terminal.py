@@ -7,6 +7,7 @@ will do. It is also the last gate: no control character leaves it but its own.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
@@ -22,19 +23,19 @@ from textual.strip import Strip
 from kltui.safe import safe_text
 
 Codes = tuple[str, str, str]
+Run = tuple[str, Codes]  # text in one style
 
 OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
 LEAST_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
-
 MOST_STYLES = 4096  # whose codes are kept
 
 _PLAIN: Codes = ("", "39", "49")
 
 
 class Row(NamedTuple):
-    """Segments of a row without equal neighbours, and the cell at which each starts; last, the cell after all."""
+    """Runs of a row without equal neighbours, and the cell at which each starts; last, the cell after all."""
 
-    segments: list[Segment]
+    runs: list[Run]
     starts: list[int]
 
 
@@ -55,10 +56,10 @@ class Frame:
         if width != self._width or len(self._rows) != height:
             self._rows, self._width = [Row([], [0]) for _ in range(height)], width
         out: list[str] = []
-        pen = _Pen(self._codes)
+        pen = _Pen()
         for y, x, cells, segments in _pieces(update):
             if 0 <= y < height and cells:
-                self._piece(out, pen, y, x, cells, _row(segments))
+                self._piece(out, pen, y, x, cells, _row(self._codes.runs(segments)))
         if out:
             out.append(pen.reset())
         return "".join(out)
@@ -68,7 +69,7 @@ class Frame:
             old, self._rows[y] = self._rows[y], new
         else:
             old = self._put(y, x, cells, new)
-        if old.segments == new.segments:
+        if old.runs == new.runs:
             return
         for i, (skipped, middle) in enumerate(_differences(old, new)):
             column = x + skipped + 1
@@ -77,9 +78,9 @@ class Frame:
 
     def _put(self, y: int, x: int, cells: int, new: Row) -> Row:
         """Puts a piece into a row and returns what was there before."""
-        left, rest = _cut(self._rows[y].segments, x)
-        old, right = _cut(rest, cells)
-        self._rows[y] = _row([*left, *new.segments, *right])
+        left, rest = _cut(self._rows[y], x)
+        old, right = _cut(_row(rest), cells)
+        self._rows[y] = _row([*left, *new.runs, *right])
         return _row(old)
 
 
@@ -118,49 +119,40 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
         yield y, begun, reached - begun, chain.from_iterable(joined)
 
 
-def _cells(text: str) -> int:
-    return len(text) if text.isascii() else cell_len(text)
+def _cut(row: Row, at: int) -> tuple[list[Run], list[Run]]:
+    """The runs of a row in two at a cell; a wide character in between gives way to blanks."""
+    runs, starts = row
+    if at >= starts[-1]:
+        return runs, []
+    i = bisect_right(starts, at) - 1
+    inside = at - starts[i]
+    if not inside:
+        return runs[:i], runs[i:]
+    text, codes = runs[i]
+    one, two = Segment(text).split_cells(inside)
+    return [*runs[:i], (one.text, codes)], [(two.text, codes), *runs[i + 1 :]]
 
 
-def _cut(row: list[Segment], at: int) -> tuple[list[Segment], list[Segment]]:
-    """A row in two at a cell; a wide character in between gives way to blanks."""
-    for i, segment in enumerate(row):
-        cells = _cells(segment.text)
-        if cells > at:
-            if not at:
-                return row[:i], row[i:]
-            one, two = segment.split_cells(at)
-            return [*row[:i], one], [two, *row[i + 1 :]]
-        at -= cells
-    return row, []
-
-
-def _row(segments: Iterable[Segment]) -> Row:
-    """Segments with equal neighbours joined, empty ones and controls dropped, text made safe."""
-    merged: list[Segment] = []
+def _row(runs: Iterable[Run]) -> Row:
+    """A row of runs, those of equal style joined."""
+    merged: list[Run] = []
     starts = [0]
-    last: Style | None = None
-    at = 0
-    for segment in segments:
-        text, style, control = segment
-        if control or not text:
-            continue
-        if not text.isprintable():
-            text = safe_text(text)
-            segment = Segment(text, style)
+    at, last = 0, None
+    for run in runs:
+        text, codes = run
         at += len(text) if text.isascii() else cell_len(text)
-        if merged and (style is last or style == last):
-            merged[-1] = Segment(merged[-1].text + text, style)
+        if codes is last:
+            merged[-1] = merged[-1][0] + text, codes
             starts[-1] = at
         else:
-            merged.append(segment)
+            merged.append(run)
             starts.append(at)
-            last = style
+            last = codes
     return Row(merged, starts)
 
 
-def _differences(old: Row, new: Row) -> list[tuple[int, list[Segment]]]:
-    """(cells before it, its segments) of every stretch of `new` that differs from `old`."""
+def _differences(old: Row, new: Row) -> list[tuple[int, list[Run]]]:
+    """(cells before it, its runs) of every stretch of `new` that differs from `old`."""
     (olds, old_starts), (news, new_starts) = old, new
     if old_starts[-1] != new_starts[-1]:
         return [(0, news)]
@@ -172,7 +164,7 @@ def _differences(old: Row, new: Row) -> list[tuple[int, list[Segment]]]:
         if new_starts[at + 1] - start < LEAST_JUMP:
             continue
         there = places.get(start, -1)
-        # Segments that stay and are worth a jump end a stretch.
+        # Runs that stay and are worth a jump end a stretch.
         if there >= 0 and olds[there] == news[at]:
             if at > j and (stretch := _trimmed(old, new, i, there, j, at)):
                 found.append(stretch)
@@ -182,9 +174,9 @@ def _differences(old: Row, new: Row) -> list[tuple[int, list[Segment]]]:
     return found
 
 
-def _trimmed(old: Row, new: Row, i: int, i_end: int, j: int, j_end: int) -> tuple[int, list[Segment]] | None:
-    """(cells before it, segments) of `new` from j to j_end without the ends it shares with `old` from i to i_end."""
-    olds, news = old.segments, new.segments
+def _trimmed(old: Row, new: Row, i: int, i_end: int, j: int, j_end: int) -> tuple[int, list[Run]] | None:
+    """(cells before it, runs) of `new` from j to j_end without the ends it shares with `old` from i to i_end."""
+    olds, news = old.runs, new.runs
     while i < i_end and j < j_end and olds[i] == news[j]:
         i, j = i + 1, j + 1
     while i < i_end and j < j_end and olds[i_end - 1] == news[j_end - 1]:
@@ -199,22 +191,22 @@ def _trimmed(old: Row, new: Row, i: int, i_end: int, j: int, j_end: int) -> tupl
         skipped += shared
         middle[:1] = _rest(middle[0], shared)
         if i == i_end - 1:
-            last = Segment(last.text[shared:], last.style)
+            last = last[0][shared:], last[1]
     if middle and (shared := _shared(last, middle[-1], -1)):
         middle[-1:] = _rest(middle[-1], 0, -shared)
     return (skipped, middle) if middle else None
 
 
-def _rest(segment: Segment, start: int, stop: int | None = None) -> list[Segment]:
-    text = segment.text[start:stop]
-    return [Segment(text, segment.style)] if text else []
+def _rest(run: Run, start: int, stop: int | None = None) -> list[Run]:
+    text = run[0][start:stop]
+    return [(text, run[1])] if text else []
 
 
-def _shared(one: Segment, two: Segment, step: int) -> int:
-    """Cells that two segments of one style share at their start (`step` 1) or end (-1)."""
-    a, b = one.text, two.text
+def _shared(one: Run, two: Run, step: int) -> int:
+    """Cells that two runs of one style share at their start (`step` 1) or end (-1)."""
+    (a, style), (b, other) = one, two
     end = 0 if step > 0 else -1
-    if not a or a[end] != b[end] or one.style != two.style or not (_narrow(a) and _narrow(b)):
+    if not a or a[end] != b[end] or style != other or not (_narrow(a) and _narrow(b)):
         return 0
     least = min(len(a), len(b))
     if step < 0:
@@ -228,39 +220,45 @@ def _narrow(text: str) -> bool:
     return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
 
 
-class _Known(dict[int, tuple[Style | None, Codes]]):
-    """Codes of style objects by identity: a style's own hash and comparison take longer than all else here."""
+class _Known:
+    """The codes of style objects by their identity: a style's own hash takes longer than all else here."""
 
     def __init__(self, system: ColorSystem | None) -> None:
-        super().__init__()
         self._system = system
+        # Styles are held on to, or another one might come to have the identity of one that is gone.
+        self._known: dict[int, tuple[Style | None, Codes]] = {}
+        self._same: dict[Codes, Codes] = {_PLAIN: _PLAIN}
 
-    def of(self, style: Style | None) -> Codes:
-        """Equal styles have the very same codes."""
-        known = self.get(id(style))
-        if known is None:
-            if len(self) >= MOST_STYLES:
-                self.clear()
-            codes = _codes(style, self._system) if style else _PLAIN
-            # The style is held on to, or another one might come to have its identity.
-            known = self[id(style)] = style, codes
-        return known[1]
+    def runs(self, segments: Iterable[Segment]) -> Iterator[Run]:
+        """Text and codes; the empty and controls dropped, text made safe. Equal codes are one object."""
+        known = self._known
+        for text, style, control in segments:
+            if control or not text:
+                continue
+            entry = known.get(id(style)) or self._learnt(style)
+            yield (text if text.isprintable() else safe_text(text)), entry[1]
+
+    def _learnt(self, style: Style | None) -> tuple[Style | None, Codes]:
+        if len(self._known) >= MOST_STYLES:
+            self._known.clear()
+        codes = _codes(style, self._system) if style else _PLAIN
+        entry = self._known[id(style)] = style, self._same.setdefault(codes, codes)
+        return entry
 
 
 class _Pen:
     """Style codes as differences from the style last written."""
 
-    def __init__(self, codes: _Known) -> None:
-        self._codes = codes
+    def __init__(self) -> None:
         self._now = _PLAIN
 
-    def text(self, segment: Segment) -> str:
-        codes = self._codes.of(segment.style)
+    def text(self, run: Run) -> str:
+        text, codes = run
         if codes is self._now:
-            return segment.text
+            return text
         change = _change(self._now, codes)
         self._now = codes
-        return change + segment.text
+        return change + text
 
     def reset(self) -> str:
         return "" if self._now == _PLAIN else "\x1b[0m"
