@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shlex
 import shutil
 import subprocess
@@ -53,6 +54,14 @@ class Pane:
         while unwanted in self.tmux("capture-pane", "-p"):
             assert time.monotonic() < end, f"{unwanted} still shown"
             time.sleep(0.05)
+
+    def settled(self, seconds: float = 0.5) -> list[str]:
+        """Lines with their colours, once nothing has changed for a while."""
+        before, now = "", self.tmux("capture-pane", "-p", "-e")
+        while now != before:
+            time.sleep(seconds)
+            before, now = now, self.tmux("capture-pane", "-p", "-e")
+        return now.splitlines()
 
     def close(self) -> None:
         subprocess.run(["tmux", "-L", self.socket, "kill-server"], capture_output=True, check=False)
@@ -118,6 +127,28 @@ def test_keys_typed_ahead_reach_what_they_were_meant_for(pane: Pane) -> None:
     pane.shows("KL, bits/byte")
     pane.keys("1", "/", *"step", "Left", "Left", "C-a", *"-", "End", *">=4", "Enter", "3")
     pane.shows("/-step>=4", "Map")
+
+
+def test_after_a_storm_of_sizes_it_is_as_if_drawn_whole(pane: Pane) -> None:
+    rng = random.Random(5)
+    pane.shows("84 checkpoints")
+    for turn in range(60):
+        pane.tmux("resize-window", "-x", str(rng.randint(30, 220)), "-y", str(rng.randint(8, 70)))
+        if turn % 6 == 0:
+            pane.keys(rng.choice("13587j]l"))
+        time.sleep(rng.choice([0, 0.01, 0.05]))
+    pane.keys("1", "g")
+    for width in ("90", "130"):
+        pane.tmux("resize-window", "-x", width, "-y", "40")
+    pane.shows("@100", "Details", "variant")
+    stormy = pane.settled()
+    pane.keys("C")
+    pane.shows("palette: light")
+    pane.keys("C")  # twice, and every cell has been written again
+    pane.shows("palette: dark")
+    whole = pane.settled()
+    assert "palette: dark" in whole[-2]
+    assert stormy[:-2] + stormy[-1:] == whole[:-2] + whole[-1:]
 
 
 def test_back_to_the_shell_and_in_again(tmp_path: Path) -> None:
