@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kltui import native
+from kltui.bench.shapes import BLOCKS, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
+from kltui.bench.sweep import Sweep, bench_sweep
 from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -30,27 +32,7 @@ from kltui.scoring.loading import Loaded, pick_device
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import ScoringSettings
 
-if TYPE_CHECKING:
-    from kltui.bench.sweep import Sweep
-
 Logliks = NDArray[np.float64]
-VOCABULARY = 50_304
-BLOCKS = 4
-TEXTS = 200
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Pythia model's shape, and how many texts it is timed on with two CPU cores."""
-
-    name: str
-    width: int
-    layers: int
-    heads: int
-    cpu_texts: int
-
-
-SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 24))
 
 
 @dataclass(frozen=True)
@@ -121,8 +103,6 @@ def run(device: str, as_json: bool, shapes: Sequence[Shape] = SHAPES) -> int:
 
 def _swept(shape: Shape, device: torch.device) -> Sweep:
     """The sweep over a run of the shape, with as much memory as one model of before has left."""
-    from kltui.bench.sweep import bench_sweep
-
     gc.collect()
     sys.stderr.write(f"pythia-{shape.name}: a sweep over the checkpoints of a run ...\n")
     return bench_sweep(shape, device)
@@ -164,44 +144,6 @@ def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has products of bfloat16, without which such a body is several times slower than float32's."""
     return device.type != "cpu" or bool(native.info()["bf16_products"])
-
-
-def random_texts(count: int, seed: int = 0) -> list[Ids]:
-    """Token ids of `count` texts; lengths as 1,024-byte pieces of the Pile have them (mean 250, most 180 to 330)."""
-    rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.normal(250, 60, count), 60, 700).astype(int)
-    return [rng.integers(0, VOCABULARY, n) for n in lengths]
-
-
-def neighbours(count: int) -> list[Ids]:
-    """`count` of the `TEXTS` texts, in `BLOCKS` runs of neighbours in length spread over all lengths.
-
-    So batches are filled as they are when a whole corpus is scored: a few texts picked at random would be padded by a
-    tenth to a fifth, which no sorted corpus is.
-    """
-    by_length = sorted(random_texts(max(TEXTS, count)), key=len)
-    run, share = count // BLOCKS, len(by_length) // BLOCKS
-    begins = [block * share + (share - run) // 2 for block in range(BLOCKS)]
-    return [row for begin in begins for row in by_length[begin : begin + run]]
-
-
-def build_model(shape: Shape) -> Any:
-    """Random GPT-NeoX of the shape, float32, the same on every call."""
-    import transformers
-
-    torch.manual_seed(0)
-    library: Any = transformers
-    config = library.GPTNeoXConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=shape.width,
-        intermediate_size=4 * shape.width,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=2048,
-        rotary_pct=0.25,
-    )
-    model = library.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    return model.eval().requires_grad_(False)
 
 
 def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Side:

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from kltui.bench import endtoend
-from kltui.bench.endtoend import Shape, build_model, random_texts
+from kltui.bench import shapes
+from kltui.bench.shapes import Shape, build_model, random_texts
 from kltui.errors import KltuiError
 from kltui.jobs.batch import Batch
 from kltui.jobs.executor import LocalExecutor
@@ -129,7 +129,7 @@ def _tokenizer() -> Any:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = {f"w{i}": i for i in range(endtoend.VOCABULARY)}
+    words = {f"w{i}": i for i in range(shapes.VOCABULARY)}
     core = Tokenizer(models.WordLevel(words, unk_token="w0"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     library: Any = transformers

@@ -9,17 +9,17 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kltui import bench
-from kltui.bench import endtoend, sweep
+from kltui.bench import endtoend, shapes, sweep
 from kltui.errors import UsageError
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 
-TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
+TINY = shapes.Shape("tiny", 32, 2, 4, 8)
 
 
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
-    monkeypatch.setattr(endtoend, "VOCABULARY", 1000)
+    monkeypatch.setattr(shapes, "VOCABULARY", 1000)
     monkeypatch.setitem(sweep.TEXTS, "cpu", 4)
     monkeypatch.setattr(sweep, "CHECKPOINTS", 2)
     monkeypatch.setattr(endtoend, "multiplies_bfloat16", lambda device: True)
@@ -35,7 +35,7 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
     ]
     for case in report["cases"]:
         assert case["ratio"] == pytest.approx(case["reference_seconds"] / case["seconds"])
-        assert case["tokens"] == sum(len(row) - 1 for row in endtoend.neighbours(8))
+        assert case["tokens"] == sum(len(row) - 1 for row in shapes.neighbours(8))
         # the reference sums in float32, which is off by about 1e-7 of a text's nats
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
@@ -72,7 +72,7 @@ def test_table_names_machine_and_models(capsys):
 
 
 def test_the_reference_lens_and_kltui_agree_on_every_layer():
-    model, ids = endtoend.build_model(TINY), endtoend.random_texts(3)
+    model, ids = shapes.build_model(TINY), shapes.random_texts(3)
     with torch.inference_mode():
         theirs = endtoend.by_reference_lens(model, ids, torch.device("cpu"))
         engine = endtoend.make_engine(model, torch.device("cpu"), "all")
@@ -83,14 +83,14 @@ def test_the_reference_lens_and_kltui_agree_on_every_layer():
 
 
 def test_lengths_are_those_of_kilobyte_texts():
-    lengths = [len(row) for row in endtoend.random_texts(2000)]
+    lengths = [len(row) for row in shapes.random_texts(2000)]
     assert 240 < np.mean(lengths) < 260 and min(lengths) >= 60
 
 
 def test_blocks_are_filled_as_those_of_a_whole_corpus():
-    ids = endtoend.neighbours(24)
+    ids = shapes.neighbours(24)
     assert len(ids) == 24 and [len(row) for row in ids] == sorted(len(row) for row in ids)
-    everything = [len(row) for row in endtoend.random_texts(200)]
+    everything = [len(row) for row in shapes.random_texts(200)]
     assert abs(np.mean([len(row) for row in ids]) - np.mean(everything)) < 10
     for block in range(4):
         some = ids[6 * block : 6 * block + 6]
@@ -100,13 +100,13 @@ def test_blocks_are_filled_as_those_of_a_whole_corpus():
 
 
 def test_the_floor_counts_every_product_once():
-    model = endtoend.build_model(TINY)
+    model = shapes.build_model(TINY)
     engine = endtoend.make_engine(model, torch.device("cpu"), "none")
-    shapes = endtoend._linear_shapes(engine)
-    assert sum(shapes.values()) == 2 * 4 + 1 and shapes[(1000, 32)] == 1
+    linear = endtoend._linear_shapes(engine)
+    assert sum(linear.values()) == 2 * 4 + 1 and linear[(1000, 32)] == 1
     lens = endtoend._linear_shapes(endtoend.make_engine(model, torch.device("cpu"), "all"))
     assert sum(lens.values()) == 2 * 4 + 3 and lens[(1000, 32)] == 3  # embedding, one layer, the end
-    assert math.isfinite(endtoend.gemm_floor(engine, endtoend.random_texts(4), torch.device("cpu")))
+    assert math.isfinite(endtoend.gemm_floor(engine, shapes.random_texts(4), torch.device("cpu")))
 
 
 def test_unknown_topics_are_refused():

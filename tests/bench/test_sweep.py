@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from kltui.bench import endtoend, sweep
+from kltui.bench import shapes, sweep
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
-TINY = endtoend.Shape("tiny", 32, 2, 4, 8)
+TINY = shapes.Shape("tiny", 32, 2, 4, 8)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(endtoend, "VOCABULARY", 1000)
+    monkeypatch.setattr(shapes, "VOCABULARY", 1000)
     monkeypatch.setitem(sweep.TEXTS, "cpu", 6)
 
 
 def test_a_job_beside_scoring_alone():
     found = sweep.bench_sweep(TINY, torch.device("cpu"), checkpoints=3)
     assert (found.checkpoints, found.texts, found.dtype) == (2, 6, "float32")
-    assert found.tokens == sum(len(row) - 1 for row in endtoend.random_texts(6))
+    assert found.tokens == sum(len(row) - 1 for row in shapes.random_texts(6))
     assert found.alone_seconds > 0 and 0 < found.load_seconds < found.seconds
     assert found.load_seconds + found.scoring_seconds <= found.seconds
     assert found.over_own_scoring == pytest.approx(found.seconds / found.scoring_seconds)
@@ -36,7 +36,7 @@ def test_words_are_the_ids_and_checkpoints_differ(tmp_path):
     scorer = Scorer(texts, "c", ScoringSettings())
     results = [scorer.score(folder, "none", "w", lambda _: None) for folder in (first, second)]
     assert scorer._prepared is not None
-    for ids, row in zip(scorer._prepared[1].ids, endtoend.random_texts(3), strict=True):
+    for ids, row in zip(scorer._prepared[1].ids, shapes.random_texts(3), strict=True):
         assert np.array_equal(ids, row)
     assert scorer._engine is not None, "the run's checkpoints share one model"
     a, b = (result.vectors[0].loglik_N for result in results)
