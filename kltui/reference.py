@@ -95,12 +95,16 @@ def head_logprobs(
 
 
 def kl_rows(p_nV: NDArray[np.generic], q_nV: NDArray[np.generic]) -> tuple[F64, F64, NDArray[np.bool_]]:
-    """KL(p || q), KL(q || p) in nats and whether the first maxima agree, n each."""
+    """KL(p || q), KL(q || p) in nats and whether the first maxima agree, n each.
+
+    A token 745 or more below its row's largest has no probability, as in float64, and adds nothing.
+    """
     p, q = widened(p_nV), widened(q_nV)
     with np.errstate(invalid="ignore", over="ignore"):
         log_p, log_q = p - log_sum_exp(p)[:, None], q - log_sum_exp(q)[:, None]
-        forward = np.where(p == -np.inf, 0.0, np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-        reverse = np.where(q == -np.inf, 0.0, np.exp(log_q) * (log_q - log_p)).sum(axis=1)
+        never_p, never_q = (x - x.max(axis=1, keepdims=True) <= -745 for x in (p, q))
+        forward = np.where(never_p, 0.0, np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+        reverse = np.where(never_q, 0.0, np.exp(log_q) * (log_q - log_p)).sum(axis=1)
     undefined = np.isnan(log_sum_exp(p)) | np.isnan(log_sum_exp(q))
     forward[undefined] = reverse[undefined] = np.nan
     return forward, reverse, (p.argmax(axis=1) == q.argmax(axis=1)) & ~undefined

@@ -3,7 +3,8 @@
 //
 // Two passes: maxima, then sums over the row that is in cache by now. With u = p - max p and v = q - max q,
 // KL(p || q) = sum e^u (u - v) / sum e^u - log sum e^u + log sum e^v. Sums per lane over a short run in
-// fp32 (equal terms are all rounded the same way), of runs in fp64.
+// fp32 (equal terms are all rounded the same way), of runs in fp64. A run that holds an entry too far below
+// the top for fp32's e^u is taken again with care.
 #include "elementary.hpp"
 #include "prototypes.hpp"
 
@@ -13,6 +14,8 @@ namespace {
 
 constexpr int64_t kBlock = 2048;
 constexpr int64_t kRun = 8 * kLanes;
+constexpr float kFarthest = -87.0f;  // exp_of goes no lower
+constexpr float kNever = -745.0f;
 
 struct Top {
     float value;
@@ -46,29 +49,41 @@ struct Sums {
     DoubleV p, q, forward, reverse;
 };
 
-// Adds weight * difference where x is above -inf: a token without probability adds nothing.
-KLTUI_INLINE FloatV weighted(FloatV x, FloatV weight, FloatV difference) {
-    const FloatV term = weight * difference;
-    return x == -kInfinity ? FloatV{} : term;
+// e^x * difference for any x <= 0 and a difference of any size. Below -745, where e^x is 0 even in fp64, it
+// is 0: a token without probability adds nothing, however far the other row holds it.
+KLTUI_INLINE FloatV far_term(FloatV x, FloatV difference) {
+    const FloatV half = exp_of(x * 0.5f);  // e^x itself would not go below e^-87
+    const FloatV term = half * (half * difference);
+    return x <= kNever ? FloatV{} : term;
 }
 
-template <class Load>
-KLTUI_INLINE void add_run(const typename Load::Element* p, const typename Load::Element* q, int64_t count,
+// Adds a run; whether it could: not where an entry lies further below the top than exp_of reaches (kFar can).
+template <class Load, bool kFar>
+KLTUI_INLINE bool add_run(const typename Load::Element* p, const typename Load::Element* q, int64_t count,
                           float top_p, float top_q, Sums& sums) {
-    FloatV sum_p = {}, sum_q = {}, forward = {}, reverse = {};
+    FloatV sum_p = {}, sum_q = {}, forward = {}, reverse = {}, lowest = {};
     for (int64_t j = 0; j < count; j += kLanes) {
         const FloatV u = load_up_to<Load>(p + j, count - j) - top_p;
         const FloatV v = load_up_to<Load>(q + j, count - j) - top_q;
         const FloatV weight_u = exp_of(u), weight_v = exp_of(v);
         sum_p += weight_u;
         sum_q += weight_v;
-        forward += weighted(u, weight_u, u - v);
-        reverse += weighted(v, weight_v, v - u);
+        const FloatV term_u = weight_u * (u - v), term_v = weight_v * (v - u);
+        if (kFar) {  // one by one: logits of -FLT_MAX make terms of which fp32 holds no two
+            sums.forward += fold_halves(u > kFarthest ? term_u : far_term(u, u - v));
+            sums.reverse += fold_halves(v > kFarthest ? term_v : far_term(v, v - u));
+        } else {
+            forward += term_u;
+            reverse += term_v;
+            lowest = smaller(smaller(u, v), lowest);
+        }
     }
+    if (!kFar && largest_lane(-lowest) >= -kFarthest) return false;
     sums.p += fold_halves(sum_p);
     sums.q += fold_halves(sum_q);
     sums.forward += fold_halves(forward);
     sums.reverse += fold_halves(reverse);
+    return true;
 }
 
 template <class Load>
@@ -82,9 +97,10 @@ void kl_of_rows(const Rows& p, const Rows& q, const KlRows& out, int threads) {
         const Top top_p = find_top<Load>(row_p, p.columns), top_q = find_top<Load>(row_q, p.columns);
         Sums sums{};
         for (int64_t start = 0; start < p.columns; start += kRun) {
-            const int64_t left = p.columns - start;
-            add_run<Load>(row_p + start, row_q + start, left < kRun ? left : kRun, top_p.value, top_q.value,
-                          sums);
+            const int64_t left = p.columns - start, count = left < kRun ? left : kRun;
+            const auto *run_p = row_p + start, *run_q = row_q + start;
+            if (!add_run<Load, false>(run_p, run_q, count, top_p.value, top_q.value, sums))
+                add_run<Load, true>(run_p, run_q, count, top_p.value, top_q.value, sums);
         }
         const double sum_p = sum_lanes(sums.p), sum_q = sum_lanes(sums.q);
         const double shift = __builtin_log(sum_p) - __builtin_log(sum_q);

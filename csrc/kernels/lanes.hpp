@@ -54,6 +54,10 @@ KLTUI_INLINE FloatV larger(FloatV a, FloatV b) {
 KLTUI_INLINE FloatV smaller(FloatV a, FloatV b) {
     return (FloatV)_mm256_min_ps((__m256)a, (__m256)b);
 }
+#else
+KLTUI_INLINE FloatV smaller(FloatV a, FloatV b) {
+    return a < b ? a : b;
+}
 #endif
 
 KLTUI_INLINE FloatV bits_to_float(UintV u) {

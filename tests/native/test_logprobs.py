@@ -264,6 +264,20 @@ def test_kl_of_two_coins_and_odd_rows() -> None:
     assert not again.same_top[:2].any()
 
 
+@pytest.mark.parametrize("low", [-80.0, -86.9, -87.1, -100, -170, -300, -744, -746, -1e4, -1e30, -3.4e38, -inf])
+@pytest.mark.parametrize("vocabulary", [3, 64, 1000])
+def test_kl_where_tokens_are_masked_or_all_but_impossible(low: float, vocabulary: int) -> None:
+    rng = np.random.default_rng(vocabulary)
+    p, q = rng.normal(size=(2, 3, vocabulary)).astype(np.float32)
+    p[0, ::3] = low
+    q[1, 1:] = low
+    p[2, ::2], q[2, ::2] = low, 2 * low if low > -1e30 else low
+    ours = native.kl_rows(p, q)
+    forward, reverse, _ = reference.kl_rows(p, q)
+    np.testing.assert_allclose(ours.forward, forward, rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(ours.reverse, reverse, rtol=1e-5, atol=2e-6)
+
+
 # -- arguments -----------------------------------------------------------------------------------------------------
 
 GOOD = np.zeros((2, 4), np.float32)
