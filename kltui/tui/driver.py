@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
@@ -33,6 +35,9 @@ class Output:
 
     def _try(self, send: Callable[[], object]) -> None:
         try:
+            # Another program on the same terminal may have left it so that writing fails where it should wait.
+            if not os.get_blocking(self._file.fileno()):
+                os.set_blocking(self._file.fileno(), True)
             send()
         except (OSError, ValueError):  # ValueError: the file is closed
             self._gone = True
@@ -46,11 +51,18 @@ class Output:
 
 
 class TerminalDriver(LinuxDriver):
-    """Tells the app, a KltuiApp, that its terminal is gone by `hung_up`, and of going on after a stop by SignalResume."""
+    """Tells the app, a KltuiApp, that its terminal is gone by `hung_up`, and of going on after a stop by SignalResume.
+
+    Stopping and going on are the event loop's work. A Python signal handler may run while the same thread is within a
+    write, whose lock it would wait for, or within another such handler, and then leave two of everything.
+    """
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
         self._file: Any = Output(self._file, self._tell_hung_up)
+        self._away = False
+        self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
+        self._loop.add_signal_handler(signal.SIGCONT, self._go_on)
 
     @property
     def is_gone(self) -> bool:
@@ -63,26 +75,74 @@ class TerminalDriver(LinuxDriver):
 
     @property
     def has_shell(self) -> bool:
-        """Whether a shell with job control started this process, and would let it go on when it is stopped."""
-        parent = os.getppid()
+        """Whether a shell with job control started this process group, and would let it go on when it is stopped."""
         try:
-            return os.getsid(parent) == os.getsid(0) and os.getpgid(parent) != os.getpgrp()
+            session, group = os.getsid(0), os.getpgrp()
+            for pid in _ancestors():
+                if os.getsid(pid) != session:
+                    return False
+                if os.getpgid(pid) != group:
+                    return True
         except OSError:  # it is gone, or another's
-            return False
+            pass
+        return False
+
+    def to_shell(self) -> None:
+        """Stops the process group, as ctrl+z does where the terminal itself takes it."""
+        os.killpg(os.getpgrp(), signal.SIGTSTP)
+
+    def write(self, data: str) -> None:
+        """Writes to the terminal; nothing while it is left to others."""
+        if not self._away:
+            super().write(data)
 
     def _tell_hung_up(self) -> None:
         app: Any = self._app
         with contextlib.suppress(RuntimeError):  # the loop has ended: the app is leaving anyway
             self._loop.call_soon_threadsafe(app.hung_up)
 
-    def _sigcont_application(self, *_: object) -> None:
+    def _stop(self) -> None:
+        """Leaves the terminal as it was found, and stops."""
+        if not self._away:
+            self._leave()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _go_on(self) -> None:
         """Takes the terminal up again, unless the signal only follows a hang-up, as the kernel sends it.
 
         Who was stopped by a SIGSTOP has not left the screen; meanwhile a shell may have changed the terminal.
         """
-        if not self._auto_restart or self.is_gone:
+        if not self._auto_restart or self._app._exit:
             return
-        if not self._must_signal_resume:
-            self.suspend_application_mode()
-            self._must_signal_resume = True
+        if self.is_gone:
+            self._tell_hung_up()
+            return
+        if not self._in_foreground():
+            # Sent to the background: there is nothing to do there, and the terminal is the shell's.
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        if not self._away:
+            self._leave()
+        self._away = False
         self.resume_application_mode()
+
+    def _leave(self) -> None:
+        self.suspend_application_mode()
+        self._away = self._must_signal_resume = True
+
+    def _in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self.fileno) == os.getpgrp()
+        except OSError:  # not the terminal that controls this session: nobody else's either
+            return True
+
+
+def _ancestors() -> Iterator[int]:
+    """The parent's process id, its parent's, and so on, as far as they can be told."""
+    pid = os.getppid()
+    while pid > 1:
+        yield pid
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return

@@ -414,8 +414,9 @@ class KltuiApp(App[int], inherit_bindings=False):
         self.exit(0)
 
     def do_suspend(self) -> None:
-        if getattr(self._driver, "has_shell", False):
-            self.action_suspend_process()
+        driver: Any = self._driver
+        if getattr(driver, "has_shell", False):
+            driver.to_shell()
         else:
             self.say("no shell waits here to come back from: q leaves, and jobs go on")
 

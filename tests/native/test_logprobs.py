@@ -264,7 +264,9 @@ def test_kl_of_two_coins_and_odd_rows() -> None:
     assert not again.same_top[:2].any()
 
 
-@pytest.mark.parametrize("low", [-80.0, -86.9, -87.1, -100, -170, -300, -744, -746, -1e4, -1e30, -3.4e38, -inf])
+@pytest.mark.parametrize(
+    "low", [-80.0, -86.9, -87.1, -100, -170, -300, -744, -746, -1e4, -1e30, -3.4e38, -inf]
+)
 @pytest.mark.parametrize("vocabulary", [3, 64, 1000])
 def test_kl_where_tokens_are_masked_or_all_but_impossible(low: float, vocabulary: int) -> None:
     rng = np.random.default_rng(vocabulary)

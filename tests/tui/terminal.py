@@ -89,10 +89,13 @@ class Terminal:
         while time.perf_counter() < end:
             ready, _, _ = select.select([self.fd], [], [], 0.2)
             if ready:
-                data += os.read(self.fd, 1 << 16)
+                try:
+                    data += os.read(self.fd, 1 << 16)
+                except OSError:  # the program has ended
+                    break
                 if wanted.encode() in data:
                     return time.perf_counter() - self.started, data
-        raise AssertionError(f"{wanted!r} was not shown in {most} s; there was {data[-2000:]!r}")
+        raise AssertionError(f"{wanted!r} was not shown (in {most} s at most); there was {data[-2000:]!r}")
 
     def press(self, keys: str, quiet: float = 0.12) -> Answer:
         """What follows these keys."""

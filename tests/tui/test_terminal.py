@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 import signal
 import statistics
+import sys
 import termios
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import budgets
 import pytest
 from big_workspace import write_workspace
-from terminal import Answer, Terminal
+from terminal import HERE, Answer, Terminal
 
 CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
 COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
@@ -22,9 +24,10 @@ COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
 SLOW = float(os.environ.get("KLTUI_TEST_SLOWNESS", "inf"))
 
 
-def threads_of(terminal: Terminal) -> int:
+def threads_of(process: Terminal | int) -> int:
     """How many threads the program has; 0 where the system does not tell."""
-    return len(list(Path(f"/proc/{terminal.pid}/task").glob("*")))
+    pid = process if isinstance(process, int) else process.pid
+    return len(list(Path(f"/proc/{pid}/task").glob("*")))
 
 
 def press_all(terminal: Terminal, keys: list[str], quiet: float = 0.12) -> tuple[float, float]:
@@ -126,22 +129,87 @@ def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signa
         threads = threads_of(terminal)
         for _ in range(2):
             os.kill(terminal.pid, stop)
-            terminal.read(0.5)
+            wait_for_state(terminal, "T")
+            terminal.read(0.2)
             if stop is signal.SIGTSTP:
                 assert termios.tcgetattr(terminal.fd)[3] & termios.ICANON, "left as it was found"
             attributes = termios.tcgetattr(terminal.fd)
             attributes[3] |= termios.ECHO | termios.ICANON  # as a shell does
             termios.tcsetattr(terminal.fd, termios.TCSANOW, attributes)
             os.kill(terminal.pid, signal.SIGCONT)
-            shown = terminal.read(0.5).text
-            assert "\x1b[?1049h" in shown and "84 checkpoints" in shown and "Registry" in shown
+            shown = terminal.until("\x1b[?1049h")[1] + terminal.until("84 checkpoints")[1]
+            assert b"Registry" in shown
             assert not termios.tcgetattr(terminal.fd)[3] & (termios.ECHO | termios.ICANON)
+            terminal.read(0.5)
         assert threads_of(terminal) == threads
         assert "Jobs" in terminal.press("2").text
         terminal.press("q")
         assert terminal.wait() == 0
     finally:
         terminal.close()
+
+
+@pytest.mark.parametrize("gaps", [[0.001] * 5, [0.05, 0.01, 0.1, 0.001]])
+def test_continued_several_times_at_once_there_is_one_of_everything(gaps: list[float]) -> None:
+    terminal = Terminal.of_fake(0, 80, 24)
+    try:
+        before = termios.tcgetattr(terminal.fd)[3]
+        terminal.until("84 checkpoints")
+        terminal.read(0.5)
+        threads = threads_of(terminal)
+        os.kill(terminal.pid, signal.SIGSTOP)
+        wait_for_state(terminal, "T")
+        for gap in gaps:
+            os.kill(terminal.pid, signal.SIGCONT)
+            time.sleep(gap)
+        terminal.read(1.0)
+        assert threads_of(terminal) == threads
+        terminal.press("q")
+        assert terminal.wait() == 0
+        assert termios.tcgetattr(terminal.fd)[3] == before
+    finally:
+        terminal.close()
+
+
+def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
+    shell = Terminal(["bash", "--norc", "--noprofile", "-i"], 80, 24, PS1="ready:")
+    try:
+        shell.until("ready:")
+        program = shlex.join([sys.executable, str(HERE / "big_app.py"), "0"])
+        os.write(shell.fd, f"sh -c 'echo its pid=$$.; exec {program}'\r".encode())
+        shown = shell.until("84 checkpoints")[1]
+        pid = int(re.findall(rb"its pid=(\d+)\.", shown)[0])
+        shell.read(0.5)
+        threads = threads_of(pid)
+        os.kill(pid, signal.SIGSTOP)
+        shell.until("ready:")
+        for _ in range(2):
+            os.write(shell.fd, b"bg\r")
+            shell.until("ready:")
+            wait_for_state(pid, "T")
+        os.write(shell.fd, b"fg\r")
+        shell.until("84 checkpoints")
+        shell.read(0.5)
+        assert threads_of(pid) == threads
+        for half in ["\x1b", "[B"] * 6:  # arrows in two pieces, which two readers would tear apart
+            os.write(shell.fd, half.encode())
+            time.sleep(0.002)
+        shell.until("@100")  # the seventh of the run
+        os.write(shell.fd, b"q")
+        shell.until("ready:")
+        os.write(shell.fd, b"stty -a\r")
+        shell.until(" icanon")
+    finally:
+        shell.close()
+
+
+def wait_for_state(process: Terminal | int, state: str) -> None:
+    """Waits until a process is in a state (T: stopped)."""
+    pid = process if isinstance(process, int) else process.pid
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != state:
+        assert time.monotonic() < end, f"not in state {state}"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("size", [(60, 15), (200, 50)])
