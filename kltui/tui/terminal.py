@@ -54,7 +54,7 @@ class Frame:
     def write(self, update: CompositorUpdate, width: int, height: int) -> str:
         """The text that turns what is shown into what `update` says; "" where nothing changed."""
         if width != self._width or len(self._rows) != height:
-            self._rows, self._width = [Row([], [0]) for _ in range(height)], width
+            self._rows, self._width = [_unknown(width) for _ in range(height)], width
         out: list[str] = []
         pen = _Pen()
         for y, x, cells, segments in _pieces(update):
@@ -68,7 +68,7 @@ class Frame:
         if x == 0 and cells >= self._width:
             old, self._rows[y] = self._rows[y], new
         else:
-            old = self._put(y, x, cells, new)
+            x, old, new = self._put(y, x, cells, new)
         if old.runs == new.runs:
             return
         for i, (skipped, middle) in enumerate(_differences(old, new)):
@@ -76,12 +76,20 @@ class Frame:
             out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
             out.extend(map(pen.text, middle))
 
-    def _put(self, y: int, x: int, cells: int, new: Row) -> Row:
-        """Puts a piece into a row and returns what was there before."""
-        left, rest = _cut(self._rows[y], x)
-        old, right = _cut(_row(rest), cells)
+    def _put(self, y: int, x: int, cells: int, new: Row) -> tuple[int, Row, Row]:
+        """Puts a piece into a row; (where it begins, what was there before, the piece).
+
+        It takes in the other half of a wide character that it covers half of: a blank.
+        """
+        row, end = self._rows[y], x + cells
+        if codes := _halved(row, x):
+            x, new = x - 1, _row([(" ", codes), *new.runs])
+        if codes := _halved(row, end):
+            end, new = end + 1, _row([*new.runs, (" ", codes)])
+        left, rest = _cut(row, x)
+        old, right = _cut(_row(rest), end - x)
         self._rows[y] = _row([*left, *new.runs, *right])
-        return _row(old)
+        return x, _row(old), new
 
 
 Piece = tuple[int, int, int, Iterable[Segment]]
@@ -119,8 +127,26 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
         yield y, begun, reached - begun, chain.from_iterable(joined)
 
 
+def _unknown(width: int) -> Row:
+    """A row that equals nothing in any cell."""
+    return Row([("\0" * width, _PLAIN)], [0, width])
+
+
+def _halved(row: Row, at: int) -> Codes | None:
+    """The style of the wide character that a cut at this cell goes through; None where there is none."""
+    runs, starts = row
+    if at >= starts[-1]:
+        return None
+    i = bisect_right(starts, at) - 1
+    text, codes = runs[i]
+    if text.isascii():
+        return None
+    one, two = Segment(text).split_cells(at - starts[i])
+    return codes if one.text + two.text != text else None
+
+
 def _cut(row: Row, at: int) -> tuple[list[Run], list[Run]]:
-    """The runs of a row in two at a cell; a wide character in between gives way to blanks."""
+    """The runs of a row in two at a cell, where no wide character is cut."""
     runs, starts = row
     if at >= starts[-1]:
         return runs, []

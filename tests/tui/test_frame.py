@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from rich.cells import cell_len
 from rich.color import Color, ColorSystem
 from rich.segment import Segment
 from rich.style import Style
@@ -39,12 +40,22 @@ class Replay:
                 pen = sgr(match[1], pen)
             else:
                 assert data[at] != "\x1b"
-                self.cells[y][x] = (data[at], repr(sorted(pen.items())))
-                x += 1
+                x += self.put(y, x, data[at], repr(sorted(pen.items())))
             at = match.end() if match else at + 1
         assert not pen
 
+    def put(self, y: int, x: int, char: str, style: str) -> int:
+        """Writes a character and returns its cells; of a wide one that it covers half of, nothing stays."""
+        row, cells = self.cells[y], cell_len(char)
+        if row[x][0] == TAIL:
+            row[x - 1] = BROKEN
+        if x + cells < len(row) and row[x + cells][0] == TAIL:
+            row[x + cells] = BROKEN
+        row[x : x + cells] = [(char, style), (TAIL, style)][:cells]
+        return cells
 
+
+TAIL, BROKEN = "tail of a wide character", ("half a wide character", "")
 ENDS = {"22": "12", "23": "3", "24": "4", "27": "7"}
 
 
@@ -77,18 +88,31 @@ STYLES = [
 ]
 
 
-def row_of(rng: random.Random) -> Strip:
+def row_of(rng: random.Random, letters: str = "ab ") -> Strip:
     """A row of random runs of letters and styles."""
     segments, used = [], 0
     while used < WIDTH:
-        text = "".join(rng.choice("ab ") for _ in range(min(rng.randint(1, 6), WIDTH - used)))
+        text = "".join(rng.choice(letters) for _ in range(min(rng.randint(1, 6), WIDTH - used)))
+        while used + cell_len(text) > WIDTH:
+            text = text[:-1] or " "
         segments.append(Segment(text, rng.choice(STYLES)))
-        used += len(text)
+        used += cell_len(text)
     return Strip(segments)
 
 
-def screen_of(rng: random.Random) -> list[Strip]:
-    return [row_of(rng) for _ in range(HEIGHT)]
+def screen_of(rng: random.Random, letters: str = "ab ") -> list[Strip]:
+    return [row_of(rng, letters) for _ in range(HEIGHT)]
+
+
+def part_of(rng: random.Random, screen: list[Strip], letters: str) -> ChopsUpdate:
+    """An update of a random part of a random row, and the screen brought up to date with it."""
+    row = row_of(rng, letters)
+    y, x1 = rng.randrange(HEIGHT), rng.randrange(WIDTH)
+    x2 = rng.randint(x1 + 1, WIDTH)
+    chops: list[dict[int, Strip | None]] = [{0: None} for _ in range(HEIGHT)]
+    chops[y] = {0: row}
+    screen[y] = Strip.join([screen[y].crop(0, x1), row.crop(x1, x2), screen[y].crop(x2, WIDTH)])
+    return ChopsUpdate(chops, [(y, x1, x2)], [[WIDTH]] * HEIGHT)
 
 
 def full(screen: list[Strip]) -> LayoutUpdate:
@@ -134,19 +158,29 @@ def test_two_changed_columns_of_a_table_do_not_write_the_one_between() -> None:
     assert frame.write(row("32", "-69.5"), 20, 1) == "\x1b[1;2H\x1b[38;5;39;48;5;234m32\x1b[18G69\x1b[0m"
 
 
+@pytest.mark.parametrize("letters", ["ab ", "ab 日本", "日 "])
 @pytest.mark.parametrize("seed", range(60))
-def test_a_part_of_a_row_changes_only_that_part(seed: int) -> None:
+def test_a_part_of_a_row_changes_only_that_part(seed: int, letters: str) -> None:
     rng = random.Random(seed)
-    screen, row = screen_of(rng), row_of(rng)
-    y, x1 = rng.randrange(HEIGHT), rng.randrange(WIDTH)
-    x2 = rng.randint(x1 + 1, WIDTH)
-    chops: list[dict[int, Strip | None]] = [{0: None} for _ in range(HEIGHT)]
-    chops[y] = {0: row}
-    update = ChopsUpdate(chops, [(y, x1, x2)], [[WIDTH]] * HEIGHT)
+    screen = screen_of(rng, letters)
     by_steps, whole, frame = Replay(), Replay(), Frame()
     by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
-    by_steps.feed(frame.write(update, WIDTH, HEIGHT))
-    screen[y] = Strip.join([screen[y].crop(0, x1), row.crop(x1, x2), screen[y].crop(x2, WIDTH)])
+    for _ in range(8):
+        by_steps.feed(frame.write(part_of(rng, screen, letters), WIDTH, HEIGHT))
+    whole.feed(Frame().write(full(screen), WIDTH, HEIGHT))
+    assert by_steps.cells == whole.cells
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_not_known_is_written(seed: int) -> None:
+    rng = random.Random(seed)
+    screen = [Strip([Segment("a" * WIDTH, STYLES[0])])] * HEIGHT
+    by_steps, whole, frame = Replay(), Replay(), Frame()
+    frame.write(full(screen), WIDTH, HEIGHT)
+    frame.forget()
+    for _ in range(3):
+        by_steps.feed(frame.write(part_of(rng, screen, "a "), WIDTH, HEIGHT))
+    by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
     whole.feed(Frame().write(full(screen), WIDTH, HEIGHT))
     assert by_steps.cells == whole.cells
 

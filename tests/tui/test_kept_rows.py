@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.segment import Segment
+from screen_text import lines_of
 
 from kltui.tui.canvas import spelled, strip_of
 from kltui.tui.interface import KltuiApp
@@ -44,6 +46,44 @@ async def test_kept_rows_show_what_new_ones_would(
                 await pilot.resize_terminal(*rng.choice(SIZES))
             for kept, new in shown_and_true(tree):
                 assert kept == new
+
+
+async def test_rows_that_have_changed_in_the_store_are_drawn_anew(
+    make_app: Callable[..., KltuiApp], until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(130, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        tree, rows = app.view.runs, app.snapshot.rows
+        assert shown_and_true(tree)
+        changes = (
+            tuple(replace(r, status="failed", error="boom", mean_loglik=float("nan")) for r in rows),
+            tuple(replace(r, layers=r.layers + 1) for r in rows),
+            tuple(
+                r for r in rows if r.checkpoint.run != rows[0].checkpoint.run
+            ),  # the others' numbers change
+        )
+        for changed in changes:
+            app.snapshot = replace(app.snapshot, rows=changed)
+            app.view.update_data()
+            for kept, new in shown_and_true(tree):
+                assert kept == new
+
+
+async def test_a_pane_of_the_same_width_loses_its_bar_with_its_neighbour(
+    make_app: Callable[..., KltuiApp], until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(200, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        plot = app.view.focus_pane
+        await until(pilot, lambda: plot.scene is not None and plot.size.width == 200 - 50 - 42)
+        assert "│" in lines_of(app)[3][50]
+        await pilot.resize_terminal(200 - 50 - 42, 24)
+        await until(pilot, lambda: app.size.width == 108 and plot.size.width == 108 and not plot.barred)
+        await until(pilot, lambda: lines_of(app)[1].startswith("Map"))
+        assert not any(line.startswith("│") for line in lines_of(app))
 
 
 async def test_a_row_in_view_is_drawn_once(make_app: Callable[..., KltuiApp], until, monkeypatch) -> None:

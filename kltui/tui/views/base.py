@@ -88,7 +88,9 @@ class View(Widget):
             box.display = i in shown
             box.styles.width = "1fr" if i == fill else column.width
             for pane in column.panes:
-                pane.barred = i != first
+                if pane.barred != (i != first):
+                    pane.barred = i != first
+                    pane.refresh()
 
     def focus_now(self) -> None:
         """Gives the focus to the view's own pane."""
