@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 from kltui.errors import UsageError
@@ -41,6 +42,8 @@ def run_tui(
         memory=Memory(_state_folder() / "view.json"),
         color=color,
     )
+    # Who leaves in the middle of something need not read of what was asked for and not begun.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
     if app.failure:
         sys.stderr.write(
