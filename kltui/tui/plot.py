@@ -42,6 +42,8 @@ class PlotPane(Pane):
         self._strips: dict[int, Strip] = {}
         self._y_labels: dict[int, str] = {}
         self._patches: dict[int, list[Patch]] = {}
+        self._inks: dict[int, Style] = {}
+        self._inks_of: Look | None = None
 
     # -- what subclasses say --------------------------------------------------------------------
 
@@ -143,8 +145,14 @@ class PlotPane(Pane):
 
     def ink(self, code: int) -> Style:
         """The style of a colour code."""
-        series, shade = divmod(code, SHADES)
-        return self.look(self.look.series(series, shade))
+        look = self.look
+        if self._inks_of is not look:
+            self._inks, self._inks_of = {}, look
+        style = self._inks.get(code)
+        if style is None:
+            series, shade = divmod(code, SHADES)
+            style = self._inks[code] = look(look.series(series, shade))
+        return style
 
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""

@@ -7,7 +7,7 @@ will do. It is also the last gate: no control character leaves it but its own.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
@@ -83,13 +83,12 @@ class Frame:
         """
         row, end = self._rows[y], x + cells
         if codes := _halved(row, x):
-            x, new = x - 1, _row([(" ", codes), *new.runs])
+            x, new = x - 1, _joined(_row([(" ", codes)]), new)
         if codes := _halved(row, end):
-            end, new = end + 1, _row([*new.runs, (" ", codes)])
-        left, rest = _cut(row, x)
-        old, right = _cut(_row(rest), end - x)
-        self._rows[y] = _row([*left, *new.runs, *right])
-        return x, _row(old), new
+            end, new = end + 1, _joined(new, _row([(" ", codes)]))
+        width = row.starts[-1]
+        self._rows[y] = _joined(_between(row, 0, x), new, _between(row, end, width))
+        return x, _between(row, x, end), new
 
 
 Piece = tuple[int, int, int, Iterable[Segment]]
@@ -141,22 +140,51 @@ def _halved(row: Row, at: int) -> Codes | None:
     text, codes = runs[i]
     if text.isascii():
         return None
-    one, two = Segment(text).split_cells(at - starts[i])
-    return codes if one.text + two.text != text else None
+    one, two = _split(text, at - starts[i])
+    return codes if one + two != text else None
 
 
-def _cut(row: Row, at: int) -> tuple[list[Run], list[Run]]:
-    """The runs of a row in two at a cell, where no wide character is cut."""
+def _between(row: Row, begin: int, end: int) -> Row:
+    """The cells from `begin` to `end` of a row, where no wide character is cut."""
     runs, starts = row
-    if at >= starts[-1]:
-        return runs, []
-    i = bisect_right(starts, at) - 1
-    inside = at - starts[i]
-    if not inside:
-        return runs[:i], runs[i:]
-    text, codes = runs[i]
-    one, two = Segment(text).split_cells(inside)
-    return [*runs[:i], (one.text, codes)], [(two.text, codes), *runs[i + 1 :]]
+    end = min(end, starts[-1])
+    if begin >= end:
+        return Row([], [0])
+    i, j = bisect_right(starts, begin) - 1, bisect_left(starts, end)
+    part, places = runs[i:j], [start - begin for start in starts[i : j + 1]]
+    if places[-1] > end - begin:
+        text, codes = part[-1]
+        part[-1] = _split(text, end - starts[j - 1])[0], codes
+        places[-1] = end - begin
+    if places[0] < 0:
+        text, codes = part[0]
+        part[0] = _split(text, begin - starts[i])[1], codes
+        places[0] = 0
+    return Row(part, places)
+
+
+def _split(text: str, at: int) -> tuple[str, str]:
+    if text.isascii():
+        return text[:at], text[at:]
+    one, two = Segment(text).split_cells(at)
+    return one.text, two.text
+
+
+def _joined(*rows: Row) -> Row:
+    """Rows one after another."""
+    runs: list[Run] = []
+    starts = [0]
+    for more, places in rows:
+        if not more:
+            continue
+        at, taken = starts[-1], 0
+        if runs and runs[-1][1] is more[0][1]:
+            runs[-1] = runs[-1][0] + more[0][0], more[0][1]
+            starts[-1] = at + places[1]
+            taken = 1
+        runs += more[taken:]
+        starts += [at + place for place in places[taken + 1 :]]
+    return Row(runs, starts)
 
 
 def _row(runs: Iterable[Run]) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,9 +36,22 @@ class Planes:
 
     def runs(self, row: int) -> list[tuple[str, int]]:
         """(text, code) runs of equal colour along a row."""
-        codes, text = self.codes[row], self.text(row)
-        cuts = [0, *(np.flatnonzero(codes[1:] != codes[:-1]) + 1).tolist(), len(text)]
-        return [(text[a:b], int(codes[a])) for a, b in pairwise(cuts) if b > a]
+        return self._runs[row]
+
+    @cached_property
+    def _runs(self) -> list[list[tuple[str, int]]]:
+        height, width = self.codes.shape
+        rows: list[list[tuple[str, int]]] = [[] for _ in range(height)]
+        if self.codes.size:
+            codes, text = self.codes.ravel(), self.codepoints.astype("<u4").tobytes().decode("utf-32-le")
+            begins_run = np.ones(codes.size, bool)
+            np.not_equal(codes[1:], codes[:-1], out=begins_run[1:])
+            begins_run[::width] = True
+            begins = np.flatnonzero(begins_run)
+            cuts = [*begins.tolist(), codes.size]
+            for begin, end, code in zip(cuts, cuts[1:], codes[begins].tolist(), strict=False):
+                rows[begin // width].append((text[begin:end], code))
+        return rows
 
     def lines(self) -> list[str]:
         """Every row's characters, trailing blanks dropped."""
