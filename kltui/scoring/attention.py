@@ -91,7 +91,8 @@ class NativeAttention:
 def _by_torch(*arguments: Any, **options: Any) -> tuple[torch.Tensor, None]:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    return sdpa_attention_forward(*arguments, **options)
+    attended: tuple[torch.Tensor, None] = sdpa_attention_forward(*arguments, **options)
+    return attended
 
 
 def _fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:

@@ -30,6 +30,7 @@ LEAST_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them
 MOST_STYLES = 4096  # whose codes are kept
 
 _PLAIN: Codes = ("", "39", "49")
+_NONE: Codes = ("", "", "")  # of cells that are not known
 
 
 class Row(NamedTuple):
@@ -128,7 +129,7 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
 
 def _unknown(width: int) -> Row:
     """A row that equals nothing in any cell."""
-    return Row([("\0" * width, _PLAIN)], [0, width])
+    return Row([("\0" * width, _NONE)], [0, width])
 
 
 def _halved(row: Row, at: int) -> Codes | None:
