@@ -88,8 +88,9 @@ class TerminalDriver(LinuxDriver):
         return False
 
     def to_shell(self) -> None:
-        """Stops the process group, as ctrl+z does where the terminal itself takes it."""
-        os.killpg(os.getpgrp(), signal.SIGTSTP)
+        """Leaves the terminal, then stops the whole process group, with whatever wraps this program."""
+        self._leave()
+        os.killpg(os.getpgrp(), signal.SIGSTOP)
 
     def write(self, data: str) -> None:
         """Writes to the terminal; nothing while it is left to others."""

@@ -203,6 +203,27 @@ def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
         shell.close()
 
 
+def test_to_the_shell_and_back_under_a_wrapper_in_the_same_group() -> None:
+    shell = Terminal(["bash", "--norc", "--noprofile", "-i"], 80, 24, PS1="ready:")
+    try:
+        shell.until("ready:")
+        program = shlex.join([sys.executable, str(HERE / "big_app.py"), "0"])
+        os.write(shell.fd, f"sh -c '{program}; echo wrapper ends'\r".encode())
+        shell.until("84 checkpoints")
+        shell.read(0.5)
+        for _ in range(2):
+            os.write(shell.fd, b"\x1a")
+            shell.until("Stopped")
+            shell.read(0.5)
+            os.write(shell.fd, b"fg\r")
+            shell.until("84 checkpoints")
+            shell.read(0.5)
+        os.write(shell.fd, b"q")
+        shell.until("wrapper ends")
+    finally:
+        shell.close()
+
+
 def wait_for_state(process: Terminal | int, state: str) -> None:
     """Waits until a process is in a state (T: stopped)."""
     pid = process if isinstance(process, int) else process.pid
