@@ -153,7 +153,41 @@ CREATE TABLE record (
 CREATE INDEX vector_by_checkpoint ON vector (checkpoint_id, layer, weights, mean_loglik);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+# Every row carries a checksum, and the ledger holds how many rows a table has and all their checksums, so that a lost row
+# shows too. A vector's lies in a table of its own, for a column behind its numbers cannot be read without them; the wide
+# index holds all of a vector but its numbers.
+_V3 = """
+ALTER TABLE checkpoint ADD COLUMN tokenizer TEXT NOT NULL DEFAULT '';
+
+ALTER TABLE corpus ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE text ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE checkpoint ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job_item ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE side_file ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE weight_distance ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE fingerprint ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE benchmark_score ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE record ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE vector_checksum (
+    vector_id INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE ledger (
+    name TEXT PRIMARY KEY,
+    n INTEGER NOT NULL,
+    total INTEGER NOT NULL
+) STRICT;
+
+DROP INDEX vector_by_checkpoint;
+CREATE INDEX vector_facts ON vector (
+    checkpoint_id, layer, weights, mean_loglik, corpus_id, settings, key_hash, key, job_id, created, n_unscored, crc
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 
 
 def migrate(db: sqlite3.Connection) -> None:
@@ -170,6 +204,22 @@ def migrate(db: sqlite3.Connection) -> None:
             # Another process that started at the same moment may have done it.
             if check_version(db) == version:
                 raise
+
+
+def show_as_newest(db: sqlite3.Connection) -> None:
+    """Lets this connection read an older schema by the newest's names: what came later stands at its defaults."""
+    newest = sqlite3.connect(":memory:", isolation_level=None)
+    newest.executescript("".join(MIGRATIONS))
+    for (table,) in newest.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        columns = newest.execute("SELECT name, dflt_value FROM pragma_table_info(?)", (table,)).fetchall()
+        here = {name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+        later = [f"{default or 'NULL'} AS {name}" for name, default in columns if name not in here]
+        if not later:
+            continue
+        # A temporary view stands before the table of its name, in this connection alone.
+        of = f"rowid, *, {', '.join(later)} FROM main.{table}" if here else f"{', '.join(later)} WHERE 0"
+        db.execute(f"CREATE TEMP VIEW {table} AS SELECT {of}")
+    newest.close()
 
 
 def check_version(db: sqlite3.Connection) -> int:

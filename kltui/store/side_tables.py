@@ -22,7 +22,7 @@ class WeightDistances:
     def put(self, sqdist: Mapping[tuple[str, str], float], n_params: int) -> None:
         """Stores distances {(weights a, weights b): sum of squared differences}."""
         self._db.executemany(
-            "INSERT OR REPLACE INTO weight_distance VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO weight_distance (a_weights, b_weights, sqdist, n_params) VALUES (?, ?, ?, ?)",
             ((*sorted(pair), value, n_params) for pair, value in sqdist.items()),
         )
 
@@ -40,12 +40,14 @@ class Fingerprints:
 
     def all(self) -> dict[tuple[str, str], str]:
         """Every remembered fingerprint, {(folder, signature): sha256}."""
-        return {(path, seen): sha for path, seen, sha in self._db.execute("SELECT * FROM fingerprint")}
+        rows = self._db.execute("SELECT path, signature, sha256 FROM fingerprint")
+        return {(path, seen): sha for path, seen, sha in rows}
 
     def put(self, folder: Path, signature: str, sha256: str) -> None:
         """Remembers a folder's fingerprint."""
         self._db.execute(
-            "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?)", (str(folder), signature, sha256)
+            "INSERT OR REPLACE INTO fingerprint (path, signature, sha256) VALUES (?, ?, ?)",
+            (str(folder), signature, sha256),
         )
 
 
@@ -58,7 +60,7 @@ class BenchmarkScores:
     def put(self, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Stores {name: {task: score}}, in place of older scores of the same names and tasks."""
         self._db.executemany(
-            "INSERT OR REPLACE INTO benchmark_score VALUES (?, ?, ?)",
+            "INSERT OR REPLACE INTO benchmark_score (name, task, score) VALUES (?, ?, ?)",
             ((name, task, float(score)) for name, tasks in scores.items() for task, score in tasks.items()),
         )
 
@@ -67,11 +69,11 @@ class BenchmarkScores:
         self._db.execute("UPDATE OR IGNORE benchmark_score SET name = ? WHERE name = ?", (now, before))
 
     def all(self) -> dict[str, dict[str, float]]:
-        """Every score, {name: {task: score}}; none in a workspace that no newer kltui has written yet."""
+        """Every score, {name: {task: score}}."""
         found: dict[str, dict[str, float]] = {}
-        if _has(self._db, "benchmark_score"):
-            for name, task, score in self._db.execute("SELECT * FROM benchmark_score ORDER BY name, task"):
-                found.setdefault(name, {})[task] = score
+        rows = self._db.execute("SELECT name, task, score FROM benchmark_score ORDER BY name, task")
+        for name, task, score in rows:
+            found.setdefault(name, {})[task] = score
         return found
 
 
@@ -84,7 +86,10 @@ class Records:
     def put(self, kind: str, name: str, value: Mapping[str, object]) -> None:
         """Stores a record, in place of an older one of that kind and name."""
         text = json.dumps(value, allow_nan=False)
-        self._db.execute("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?)", (kind, name, time.time(), text))
+        self._db.execute(
+            "INSERT OR REPLACE INTO record (kind, name, created, value) VALUES (?, ?, ?, ?)",
+            (kind, name, time.time(), text),
+        )
 
     def replace(self, kind: str, name: str, value: Mapping[str, object]) -> None:
         """Puts another value into a record that is there; it keeps its age."""
@@ -93,16 +98,9 @@ class Records:
 
     @decoded
     def all(self, kind: str) -> dict[str, dict[str, object]]:
-        """Every record of a kind by name, oldest first; none in a workspace that no newer kltui has written yet."""
-        if not _has(self._db, "record"):
-            return {}
+        """Every record of a kind by name, oldest first."""
         rows = self._db.execute("SELECT name, value FROM record WHERE kind = ? ORDER BY created", (kind,))
         return {name: dict(json.loads(value)) for name, value in rows}
-
-
-def _has(db: sqlite3.Connection, table: str) -> bool:
-    """Whether the schema has that table: a reader may meet a workspace of an older release."""
-    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
 
 class SideFiles:
@@ -120,7 +118,11 @@ class SideFiles:
             "SELECT path FROM side_file WHERE checkpoint_id = ? AND corpus_id = ? AND kind = ? AND settings = ?",
             key,
         ).fetchone()
-        self._db.execute("INSERT OR REPLACE INTO side_file VALUES (?, ?, ?, ?, ?, ?)", (*key, path, sha256))
+        self._db.execute(
+            "INSERT OR REPLACE INTO side_file (checkpoint_id, corpus_id, kind, settings, path, sha256)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (*key, path, sha256),
+        )
         return str(before[0]) if before and before[0] != path else ""
 
     def intact(self, folder: Path, path: str, by_hash: bool = True) -> bool:

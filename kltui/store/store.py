@@ -12,7 +12,7 @@ from kltui.scoring.settings import Progress
 from kltui.store import writer_lock
 from kltui.store.connection import Connection, DiskError, connect_reader, connect_writer, explained
 from kltui.store.job_table import Jobs
-from kltui.store.schema import check_version, migrate
+from kltui.store.schema import MIGRATIONS, check_version, migrate, show_as_newest
 from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFiles, WeightDistances
 from kltui.store.tables import Checkpoints, Corpora, Vectors
 
@@ -51,12 +51,14 @@ class Store:
             )
         db = connect_reader(path)
         try:
-            check_version(db)
+            version = check_version(db)
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'vector'").fetchone():
                 raise StoreError(
                     f"{path} holds no kltui tables",
                     "It may just be being made: try again. Else remove that file and score again.",
                 )
+            if version < len(MIGRATIONS):
+                show_as_newest(db)
         except BaseException:
             db.close()
             raise

@@ -43,11 +43,15 @@ def test_every_schema_before_this_one_has_a_file() -> None:
 
 
 def test_an_older_workspace_is_read_as_it_is(folder: Path) -> None:
+    before = (folder / "kltui.sqlite").read_bytes()
+    version = sqlite3.connect(folder / "kltui.sqlite").execute("PRAGMA user_version").fetchone()[0]
     store = Store.read(folder)
     check(store)
-    assert store.benchmark_scores.all() == {}
-    assert store.records.all("map") == {}
+    scores, maps = store.benchmark_scores.all(), store.records.all("map")
+    assert (scores, maps) == (({}, {}) if version == 1 else ({"tiny": {"arc": 12.5}}, {"before": {"a": "y"}}))
+    assert [r[0] for r in store.db.execute("SELECT tokenizer FROM checkpoint")] == ["", ""]
     store.close()
+    assert (folder / "kltui.sqlite").read_bytes() == before
 
 
 def test_an_older_workspace_is_brought_up_to_date_by_its_next_writer(folder: Path) -> None:
@@ -63,7 +67,7 @@ def test_an_older_workspace_is_brought_up_to_date_by_its_next_writer(folder: Pat
     reader = Store.read(folder)
     check(reader)
     assert reader.benchmark_scores.all() == {"tiny": {"arc": 26.0, "mmlu": 0.0}}
-    assert reader.records.all("map") == {"main": {"b": [1, 2.5], "a": "x"}}
+    assert reader.records.all("map")["main"] == {"b": [1, 2.5], "a": "x"}
     reader.close()
 
 
