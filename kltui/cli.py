@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui import __version__
+from kltui.environment import check_environment
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
 
@@ -58,6 +60,9 @@ a job file
   workers = 1                      # processes, one a GPU where there are several
   device_map = "none"              # "auto": one process spreads a model that is larger than one GPU
 
+environment
+  KLTUI_ISA=portable | avx2 | avx512   the compiled core's instruction set (default: the best one here)
+
 exit codes
   0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
   130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
@@ -70,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        # A script that abbreviates breaks when an option of the same beginning joins.
+        allow_abbrev=False,
     )
     parser.add_argument(
         "target",
@@ -216,8 +223,9 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kltui and returns its exit code; every KltuiError is told here."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
+        check_environment()
         return _command(arguments)(arguments)
     except KltuiError as error:
         _tell(error)
@@ -228,6 +236,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; leaves with exit code 2 for those that there are not, naming what was meant perhaps."""
+    parser = build_parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        parser.error(f"unrecognized arguments: {', '.join(_with_nearest(word, options) for word in unknown)}")
+    return arguments
+
+
+def _with_nearest(word: str, options: Sequence[str]) -> str:
+    name = word.partition("=")[0]
+    begun = [option for option in options if len(name) > 2 and option.startswith(name)]
+    close = begun or difflib.get_close_matches(name, options, n=1) if name.startswith("-") else []
+    return safe_text(word, 80) + (f" (did you mean {' or '.join(close)}?)" if close else "")
 
 
 def _tell(error: KltuiError) -> None:

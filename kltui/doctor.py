@@ -21,7 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kltui import __version__, native
+from kltui.environment import KNOWN, unknown_variables
 from kltui.errors import KltuiError
+from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.store.filesystem import file_system, is_network
 
@@ -55,7 +57,7 @@ def examine(workspace: Path | None, *, as_json: bool = False) -> int:
     """Prints the findings on stdout; 0 when nothing is wrong, else 1."""
     findings = list(look(workspace))
     if as_json:
-        print(json.dumps({"findings": [asdict(f) for f in findings]}, indent=2))  # noqa: T201
+        print(json.dumps({"schema": JSON_SCHEMA, "findings": [asdict(f) for f in findings]}, indent=2))  # noqa: T201
     else:
         Console(highlight=False).print(_table(findings))
     return int(any(f.state == "wrong" for f in findings))
@@ -65,6 +67,7 @@ def look(workspace: Path | None) -> Iterator[Finding]:
     """Every finding: versions, native core, devices, the hub, and the workspace if one is named."""
     yield Finding("kltui", "ok", f"{__version__} on Python {platform.python_version()}, {platform.machine()}")
     yield from _packages()
+    yield from _environment()
     yield from _core()
     yield from _devices()
     yield Finding("sqlite", "ok", sqlite3.sqlite_version)
@@ -101,6 +104,12 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _environment() -> Iterator[Finding]:
+    if unknown := unknown_variables():
+        advice = f"kltui reads {', '.join(KNOWN)}."
+        yield Finding("environment", "note", f"set but not known: {', '.join(unknown)}", advice)
 
 
 def _core() -> Iterator[Finding]:

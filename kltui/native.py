@@ -63,6 +63,11 @@ def threads() -> int:
     return int(_core.max_threads()) if _core is not None else 1
 
 
+def instruction_sets() -> list[str]:
+    """Names that KLTUI_ISA may have here; none where the extension is missing."""
+    return list(_core.supported_isas()) if _core is not None else []
+
+
 def info() -> dict[str, object]:
     """What this build can do here: extension, instruction set in use and supported ones, threads, CUDA devices."""
     known: dict[str, object] = {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from kltui import native
 from kltui.bench.shapes import BLOCKS, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
 from kltui.bench.sweep import Sweep, bench_sweep
+from kltui.json_schema import JSON_SCHEMA
 from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -96,7 +97,12 @@ def run(device: str, as_json: bool, shapes: Sequence[Shape] = SHAPES) -> int:
         cases += found
         gc.collect()
     swept = _swept(shapes[0], picked)
-    report = {**machine, "cases": [_as_dict(case) for case in cases], "sweeps": [_as_dict(swept)]}
+    report = {
+        "schema": JSON_SCHEMA,
+        **machine,
+        "cases": [_as_dict(case) for case in cases],
+        "sweeps": [_as_dict(swept)],
+    }
     _say(json.dumps(report) + "\n" if as_json else _sweep_lines(swept) + _LEGEND)
     return 0
 

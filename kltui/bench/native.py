@@ -19,6 +19,7 @@ from kltui.analysis.preprocess import pooled_quantile
 from kltui.bench.files import weight_ratios
 from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
+from kltui.json_schema import JSON_SCHEMA
 
 VOCABULARY = 50_304
 ROWS = 1000  # 200 MB of float32 logits
@@ -41,7 +42,8 @@ def run(device: str = "auto", as_json: bool = False) -> int:
             sys.stdout.write(_line(ratio, first=len(rows) == 1))
             sys.stdout.flush()
     if as_json:
-        sys.stdout.write(json.dumps({"build": native.info(), "ratios": [asdict(r) for r in rows]}) + "\n")
+        report = {"schema": JSON_SCHEMA, "build": native.info(), "ratios": [asdict(r) for r in rows]}
+        sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kltui.demo.lanes import Moved
 from kltui.demo.suite import Run
+from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 
 LINE_EVERY_S = 5.0
@@ -36,7 +37,8 @@ class Teller:
     def event(self, event: str, **fields: object) -> None:
         """One JSON object, if events were asked for."""
         if self._json:
-            self._out.write(json.dumps({"event": event, "time": time.time(), **fields}) + "\n")
+            made = {"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}
+            self._out.write(json.dumps(made) + "\n")
             self._out.flush()
 
     def training(self, runs: Sequence[Run]) -> TrainingTold:

@@ -237,7 +237,7 @@ class Batch:
         if self._keeper.keeps(prepared):
             self._tally.kept += 1
             self._leave(prepared.index)
-            self._narrator.ended(checkpoint.name, "done", kept=True)
+            self._narrator.ended(checkpoint.name, "kept", kept=True)
             return None
         return self._task(prepared)
 

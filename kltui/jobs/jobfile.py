@@ -270,7 +270,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 
 def _child(node: Any, table: str, override: str) -> Any:
     if isinstance(node, list):
-        if not table.isdigit() or int(table) >= len(node):
+        if not table.isdecimal() or int(table) >= len(node):
             raise UsageError(f"--set {override}: there are {len(node)} models, counted from 0")
         return node[int(table)]
     if not isinstance(node, dict):

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.scoring.settings import Progress
 
@@ -104,7 +105,11 @@ class Narrator:
         if not self._json:
             return
         try:
-            print(json.dumps({"event": event, "time": time.time(), **fields}), file=self._out, flush=True)
+            print(
+                json.dumps({"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}),
+                file=self._out,
+                flush=True,
+            )
         except OSError as error:
             # Whoever read along has gone: that is no reason to stop days of work.
             self._json = False

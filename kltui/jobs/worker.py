@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
@@ -67,6 +68,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
 
 
 def _scorer(setup: Setup) -> Scorer:
+    check_environment()  # on another machine of a cluster, what it says may mean nothing
     from kltui.scoring.scorer import Scorer
 
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)

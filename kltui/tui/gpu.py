@@ -53,7 +53,7 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
 
 
 def _number(text: str, else_: int) -> int:
-    return int(text) if text.isdigit() else else_
+    return int(text) if text.isdecimal() else else_
 
 
 def said(gpus: Sequence[Gpu]) -> str:

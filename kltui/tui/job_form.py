@@ -66,9 +66,9 @@ def _meant(name: str, text: str) -> object:
     if name == "tokens":
         return text.lower() in ("yes", "y", "true", "1")
     numbers = text.replace(",", " ").split()
-    if name == "layers" and all(n.isdigit() for n in numbers):
+    if name == "layers" and all(n.isdecimal() for n in numbers):
         return [int(n) for n in numbers]
-    return int(text) if name in ("sample", "workers") and text.isdigit() else text
+    return int(text) if name in ("sample", "workers") and text.isdecimal() else text
 
 
 def _shown(value: object) -> str:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from kltui import __version__
 from kltui.errors import KltuiError, UsageError
+from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.saved_maps import Preparation
 from kltui.store.connection import DamageError
@@ -59,6 +60,7 @@ class Report:
         """Plain data for JSON: NaN and infinities are None, names are as they are."""
         sections = {s.name: _section_data(s) for s in self.sections}
         made = {
+            "schema": JSON_SCHEMA,
             "kltui": __version__,
             "workspace": self.workspace,
             "preprocess": self.preprocess,

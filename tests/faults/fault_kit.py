@@ -127,7 +127,7 @@ class Life:
     @property
     def acknowledged(self) -> list[str]:
         """Names of the checkpoints whose storage was told."""
-        return [name for name, end in ends(self.out).items() if end["status"] == "done"]
+        return [name for name, end in ends(self.out).items() if end["status"] in ("done", "kept")]
 
 
 class Lives:

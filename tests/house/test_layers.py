@@ -15,11 +15,13 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each room with the rooms it may use; what is not listed is out of reach.
-BASE = {"errors", "safe"}
+BASE = {"errors", "safe", "json_schema"}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "safe": set(),
+    "json_schema": set(),
+    "environment": BASE | {"native"},
     "reference": {"errors"},
     "native": BASE | {"reference", "_core", "_cuda", "native_cuda"},
     "native_cuda": BASE | {"reference", "_cuda", "native"},
@@ -29,7 +31,8 @@ ROOMS: dict[str, set[str]] = {
     "store": DATA,
     "scoring": DATA | {"native", "reference"},
     "importers": DATA | {"analysis"},
-    "jobs": DATA | {"store", "native", "scoring", "importers", "analysis.interpolation", "saved_maps"},
+    "jobs": DATA
+    | {"environment", "store", "native", "scoring", "importers", "analysis.interpolation", "saved_maps"},
     "weight_sweep": DATA | {"store", "analysis"},
     "saved_maps": DATA | {"store"},
     "workspace": DATA | {"store", "analysis", "native", "weight_sweep", "saved_maps"},
@@ -38,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "tui": DATA | {"workspace", "view", "jobs", "analysis", "store", "native"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
-    "doctor": DATA | {"native", "store", "workspace"},
+    "doctor": DATA | {"environment", "native", "store", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
     "__init__": {"workspace"},

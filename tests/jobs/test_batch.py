@@ -46,7 +46,9 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
 
     again = cli("--batch", str(job), "--json")
     assert again.returncode == 0
-    assert all(e["kept"] for e in events(again.stdout) if e["event"] == "checkpoint")
+    assert all(e["schema"] == 1 for e in events(again.stdout))
+    ends = [e for e in events(again.stdout) if e["event"] == "checkpoint"]
+    assert [(e["status"], e["kept"]) for e in ends] == [("kept", True)] * 8
     assert vectors(job.parent / "ws") == first
 
 

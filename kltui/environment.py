@@ -1,0 +1,45 @@
+"""Environment variables of kltui's own: what each may say, checked before anything else is done."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+
+from kltui.errors import UsageError
+from kltui.safe import safe_text
+
+KNOWN = {
+    "KLTUI_ISA": "the instruction set of the compiled core",
+    "KLTUI_LOG": "the log file of a job that runs in the background",
+}
+
+
+def check_environment(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UsageError for a variable of kltui's whose value means nothing, with the values that it may have."""
+    _check_isa(environment.get("KLTUI_ISA", ""))
+    if not environment.get("KLTUI_LOG", "set"):
+        raise UsageError("KLTUI_LOG is empty", "Unset it: kltui sets it for jobs that it starts itself.")
+
+
+def _check_isa(asked: str) -> None:
+    if not asked:
+        return
+    from kltui import native
+
+    allowed = native.instruction_sets()
+    if allowed and asked not in allowed:
+        raise UsageError(
+            f"KLTUI_ISA={safe_text(asked, 80)} is no instruction set that this processor and build have",
+            f"Unset it for the fastest, or choose one of: {', '.join(allowed)}.",
+        )
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Words on every KLTUI_ variable that kltui does not know: its name, and the one that was meant perhaps."""
+    return [_described(n) for n in sorted(environment) if n.startswith("KLTUI_") and n not in KNOWN]
+
+
+def _described(name: str) -> str:
+    close = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)
+    return safe_text(name, 80) + (f" (did you mean {close[0]}?)" if close else "")

@@ -1,0 +1,113 @@
+"""What is typed and set is taken as it stands: nothing abbreviated, nothing guessed, nothing silently ignored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kltui import doctor, native
+from kltui.cli import build_parser, main
+from kltui.environment import check_environment, unknown_variables
+from kltui.errors import UsageError
+from kltui.jobs.usage import usable_cores
+
+OPTIONS = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said on standard error of arguments that cannot be meant."""
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert not said.out
+    return said.err
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_no_option_is_abbreviated(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    short = option[:-1]
+    if short in OPTIONS or short == "--":
+        return
+    said = refusal(capsys, short)
+    assert f"unrecognized arguments: {short}" in said
+    assert option in said.rpartition("did you mean")[2]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--dryrun", "--dry-run"),
+        ("--repotr", "--report"),
+        ("--jsno=1", "--json"),
+        ("--reed-only", "--read-only"),
+    ],
+)
+def test_a_mistyped_option_gets_the_nearest_one(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{typed} (did you mean {meant}?)" in refusal(capsys, "ws", typed)
+
+
+def test_words_too_many_are_named_and_made_safe(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "--report", "ws", "other", "\x1b]0;evil\x07")
+    assert "other" in said and "did you mean" not in said and "\x1b" not in said
+
+
+def test_an_instruction_set_that_is_none_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    allowed = native.instruction_sets()
+    if not allowed:
+        pytest.skip("the extension is not built")
+    for value in ("nonsense", "AVX2", " portable", "avx2,portable", "\x1b[2J"):
+        monkeypatch.setenv("KLTUI_ISA", value)
+        for arguments in (["--doctor"], ["--report", "nowhere"], ["--batch", "none.toml"], []):
+            assert main(arguments) == 2
+            said = capsys.readouterr().err
+            assert "KLTUI_ISA=" in said and ", ".join(allowed) in said and "Traceback" not in said
+            assert "\x1b" not in said
+    for value in ("", *allowed):
+        check_environment({"KLTUI_ISA": value})
+
+
+def test_an_empty_log_is_refused_and_unknown_variables_are_named() -> None:
+    with pytest.raises(UsageError, match="KLTUI_LOG is empty"):
+        check_environment({"KLTUI_LOG": ""})
+    said = unknown_variables(
+        {"KLTUI_IAS": "x", "KLTUI_ISA": "portable", "PATH": "", "KLTUI_SOMETHING_ELSE": ""}
+    )
+    assert said == ["KLTUI_IAS (did you mean KLTUI_ISA?)", "KLTUI_SOMETHING_ELSE"]
+
+
+def test_the_doctor_names_unknown_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLTUI_THREADS", "4")
+    (found,) = doctor._environment()
+    assert found.state == "note" and "KLTUI_THREADS" in found.found and "KLTUI_ISA" in found.advice
+
+
+def test_a_number_of_threads_that_is_none_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = usable_cores()
+    for value in ("", "many", "²", "-1", "0", "1.5", "9" * 50):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        assert usable_cores() == cores
+
+
+def test_json_carries_its_schema(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from kltui.view.report import Report
+
+    monkeypatch.setattr(doctor, "look", lambda workspace: iter(()))
+    assert main(["--doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "findings": []}
+    assert Report("ws", "none", ()).as_dict()["schema"] == 1
+
+
+def test_a_place_in_a_list_of_a_job_is_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.toml").write_text(
+        'workspace = "ws"\n[corpus]\nsource = "demo"\n[[models]]\npath = "m"\n'
+    )
+    assert main(["--batch", str(tmp_path / "job.toml"), "--set", "models.².path=x"]) == 2
+    assert "models, counted from 0" in capsys.readouterr().err
