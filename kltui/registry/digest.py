@@ -28,22 +28,41 @@ def sha256_file(path: Path) -> str:
     return known
 
 
-def fingerprint(folder: Path) -> str:
-    """Hex SHA-256 over everything in a model folder that can change a log-likelihood.
+def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
+    """Hex SHA-256 over everything that can change a log-likelihood of the model in `folder`.
 
     Covered: config.json, every tokenizer file, and the whole contents of the weight files that transformers would load
-    (with their index), each by name, size and SHA-256, sorted by name. Copies in other places agree.
+    (with their index), each by name, size and SHA-256, sorted by name. Copies in other places agree. `tokenizer` is the
+    folder that its tokenizer is read from where that is another one (`registry.tokenizer`).
     """
     try:
-        names = sorted({CONFIG, *tokenizer_names([p.name for p in folder.iterdir()]), *weight_names(folder)})
-        lines = [
-            f"{name}\0{(folder / name).stat().st_size}\0{sha256_file(folder / name)}\n" for name in names
-        ]
+        own = tokenizer_names([p.name for p in folder.iterdir()])
+        lines = _lines(folder, {CONFIG, *own, *weight_names(folder)})
+        if tokenizer is not None and tokenizer != folder:
+            lines += _lines(
+                tokenizer, set(tokenizer_names([p.name for p in tokenizer.iterdir()])), "tokenizer/"
+            )
     except OSError as error:
         where = safe_text(str(error.filename or folder))
         raise KltuiError(
             f"{where} cannot be read: {error.strerror}", "A model folder needs config.json and weights."
         ) from error
-    return hashlib.sha256(
-        b"kltui fingerprint 1\n" + "".join(lines).encode(errors="surrogateescape")
-    ).hexdigest()
+    return _digest("kltui fingerprint 1", lines)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Hex SHA-256 over the tokenizer files of a folder."""
+    names = set(tokenizer_names([p.name for p in folder.iterdir()]))
+    return _digest("kltui tokenizer 1", _lines(folder, names))
+
+
+def _lines(folder: Path, names: set[str], prefix: str = "") -> list[str]:
+    """One line a file, sorted by name: name, size and SHA-256."""
+    return [
+        f"{prefix}{name}\0{(folder / name).stat().st_size}\0{sha256_file(folder / name)}\n"
+        for name in sorted(names)
+    ]
+
+
+def _digest(kind: str, lines: list[str]) -> str:
+    return hashlib.sha256(f"{kind}\n{''.join(lines)}".encode(errors="surrogateescape")).hexdigest()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
@@ -19,6 +20,14 @@ TOKENIZER_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes",
     "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json",
 )  # fmt: skip
+TOKENIZER_JSON = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Of the above, those that hold a vocabulary: settings and added tokens alone make no tokenizer.
+_VOCABULARIES = (
+    TOKENIZER_JSON, "tokenizer.model*", "vocab.*", "bpe.codes", "spiece.model", "sentencepiece*.model", "spm.model",
+    "*.tiktoken", "tekken.json",
+)  # fmt: skip
+_CLASSES_WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # bytes or code points
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -37,6 +46,18 @@ def tokenizer_names(names: Collection[str]) -> list[str]:
     return sorted(
         name for name in names if "/" not in name and any(fnmatchcase(name, p) for p in TOKENIZER_PATTERNS)
     )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether `folder` holds a tokenizer's vocabulary, or states a class that needs none."""
+    try:
+        names = _file_names(folder)
+    except OSError:
+        return False
+    if any(fnmatchcase(name, pattern) for name in names for pattern in _VOCABULARIES):
+        return True
+    stated = read_json_object(folder / TOKENIZER_CONFIG).get("tokenizer_class")
+    return isinstance(stated, str) and stated in _CLASSES_WITHOUT_FILES
 
 
 def shard_names(index: Path) -> list[str]:
@@ -84,12 +105,17 @@ def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
 
 def model_type(folder: Path) -> str:
     """`model_type` of the folder's config.json, "" where it cannot be read."""
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return ""
-    found = config.get("model_type", "") if isinstance(config, dict) else ""
+    found = read_json_object(folder / CONFIG).get("model_type", "")
     return found if isinstance(found, str) else ""
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is no such file or it holds none."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _file_names(folder: Path) -> set[str]:
