@@ -107,7 +107,11 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--report", action="store_true", help="print tables and text plots of WORKSPACE")
     what.add_argument(
-        "--export", metavar="DIR", type=Path, help="write CSV, JSON and npz files of WORKSPACE to DIR"
+        "--export",
+        metavar="DIR",
+        type=Path,
+        help="write CSV, JSON and npz files of WORKSPACE to DIR; in a CSV, text that a spreadsheet would compute"
+        " (= + - @ first) has an apostrophe before it",
     )
     what.add_argument(
         "--import",

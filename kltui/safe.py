@@ -7,6 +7,9 @@ import unicodedata
 # Bidirectional controls, zero-width joiners aside, reorder a whole terminal line.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
+# What makes a spreadsheet read a cell as a formula, full-width forms too (OWASP, "CSV injection").
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
 
 def safe_text(text: str, limit: int = 0) -> str:
     """Printable one-line form of `text`: nothing in it can reach the terminal as a command.
@@ -23,6 +26,18 @@ def safe_text(text: str, limit: int = 0) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(c) for c in text)
+
+
+def csv_text(text: str) -> str:
+    """Printable form of `text` for a cell of a CSV file, with an apostrophe before what a spreadsheet would compute.
+
+    Text that begins with apostrophes before such a character gets one more, so that taking one off gives it back.
+
+    >>> csv_text("=1+1"), csv_text("a-b"), csv_text("'=x")
+    ("'=1+1", 'a-b', "''=x")
+    """
+    shown = safe_text(text)
+    return f"'{shown}" if shown.lstrip("'").startswith(_FORMULA) else shown
 
 
 def _shown(char: str) -> str:

@@ -35,6 +35,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int = -1  # close the connection after this many bytes of the body
     body: bytes | None = None  # answer with other contents
+    endless: bool = False  # after the body zeros follow, as long as anyone listens
+    location: str = ""  # answer with a redirect to there
     method: str = ""
 
 
@@ -57,6 +59,7 @@ class FakeHub:
         self.extra_headers: dict[str, dict[str, str]] = {}  # file name -> headers of its HEAD
         self.knows_ranges = True
         self.delay_s = 0.0  # before every answer
+        self.endless_bytes = 0  # sent after the end of what was asked for
         self.page = b'{"error": "as asked"}'  # body of the answers that `fail` asks for
         self._lock = threading.Lock()
         hub = self
@@ -117,6 +120,14 @@ class FakeHub:
         """Downloads of an address with `part` bring `body`, while the listing goes on stating the old contents."""
         self.faults.append(Fault(part, times, body=body, method="GET"))
 
+    def go_on_for_ever(self, part: str, *, status: int = 200) -> None:
+        """Answers for an address with `part` never end; a file's begins with the file."""
+        self.faults.append(Fault(part, 1_000_000, status=status, endless=True, method="GET"))
+
+    def redirect(self, part: str, location: str) -> None:
+        """Every request to an address with `part` is sent on to `location`."""
+        self.faults.append(Fault(part, 1_000_000, location=location))
+
     def counts(self) -> Counter[str]:
         """How often each "METHOD /path" was asked."""
         return Counter(self.requests)
@@ -156,6 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.headers.append({k.lower(): v for k, v in self.headers.items()})
         time.sleep(self.hub.delay_s)
         fault = self.hub._take_fault(method, path)
+        if fault and fault.location:
+            return self._send(302, b"", {"Location": fault.location})
+        if fault and fault.endless:
+            return self._send_endless(fault.status, path)
         if fault and fault.status:
             return self._send(fault.status, self.hub.page, fault.headers)
         if path.startswith("/api/models/"):
@@ -224,6 +239,19 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         return self._send(206 if start else 200, body[start:], headers, cut_after)
+
+    def _send_endless(self, status: int, path: str) -> None:
+        """A body of unknown length: the file where one is asked for, then zeros until the other side hangs up."""
+        name, _, rest = path[1:].partition("/resolve/")
+        repo, (commit, _, file) = self.hub.repos.get(name), rest.partition("/")
+        self.send_response(status)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(repo.commits[commit][file] if repo and commit in repo.commits else b"")
+            while True:
+                self.hub.endless_bytes += self.wfile.write(bytes(1 << 16))
 
     def _refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self._send(

@@ -40,7 +40,10 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
+ANSWER_MOST_BYTES = 64 << 20  # of an answer that is no file: a listing of 100,000 files has 30 MB
 XET_LEAST_BYTES = 16 << 20  # below this the faster transfer saves nothing
+
+_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")  # of it as it was sent
 
 _strict: ContextVar[bool] = ContextVar("kltui_strict_hub_session", default=False)
 
@@ -109,8 +112,12 @@ class HubClient:
             if start and response.status_code != 206:
                 out.seek(out.truncate(0))
             for block in response.iter_raw():
-                out.write(block)
+                out.write(block[: file.size - out.tell()])
                 tick(out.tell())
+                if (
+                    out.tell() >= file.size
+                ):  # a body may go on for ever; the hash says whether this was all of it
+                    break
 
     def download_by_xet(self, commit: str, file: RemoteFile, tick: Callable[[int], None]) -> bool:
         """Whether the file came into the cache by the hub's parallel transfer; False means: stream it instead."""
@@ -213,7 +220,7 @@ def has_xet() -> bool:
 
 def _remote_file(sibling: Any) -> RemoteFile | None:
     digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    if sibling.size is None or not is_hash(digest or ""):
+    if type(sibling.size) is not int or sibling.size < 0 or not is_hash(digest or ""):
         return None
     return RemoteFile(sibling.rfilename, sibling.size, digest)
 
@@ -229,19 +236,43 @@ def _guard_session() -> None:
         if not _strict.get():
             return send(request, **options)
         try:
-            response = send(request, **options)
+            response = send(request, **(options | {"stream": True}))
+            if response.status_code not in TRANSIENT_STATUS:
+                whole = not options.get("stream") or response.status_code >= 400
+                return _read_within(response) if whole else response
         except Exception as error:
             if _is_transport(error):
                 raise TransientError(f"the hub cannot be reached ({type(error).__name__})") from None
             raise
-        if response.status_code not in TRANSIENT_STATUS:
-            return response
         response.close()
         what = "asks for fewer requests" if response.status_code == 429 else "is not available"
         raise TransientError(f"the hub {what} ({response.status_code})", asked_wait_s(response.headers))
 
     session.send = guarded
     session.kltui_guarded = True
+
+
+def _read_within(response: Any) -> Any:
+    """The response with its body read, which may not be larger than any listing is."""
+    body = bytearray()
+    try:
+        for block in response.iter_bytes(1 << 16):
+            body += block
+            if len(body) > ANSWER_MOST_BYTES:
+                raise KltuiError(
+                    f"An answer of the hub has more than {ANSWER_MOST_BYTES >> 20} MiB",
+                    "Check HF_ENDPOINT and the proxy settings: this is no listing.",
+                )
+    finally:
+        response.close()
+    headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in _OF_THE_BODY]
+    return type(response)(
+        response.status_code,
+        headers=headers,
+        content=bytes(body),
+        request=response.request,
+        history=response.history,
+    )
 
 
 def _is_transport(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
+from kltui.safe import csv_text
 from kltui.tui import jobs_start
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ async def _export(app: KltuiApp, kind: str, folder: Path) -> Path:
 
 
 def write_csv(path: Path, rows: list[list[object]]) -> None:
-    """Writes rows as CSV."""
+    """Writes rows as CSV; text that a spreadsheet would compute has an apostrophe before it."""
+    cells = ([csv_text(value) if isinstance(value, str) else value for value in row] for row in rows)
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows(cells)
 
 
 def job_text(app: KltuiApp) -> str:

@@ -2,6 +2,7 @@
 
 CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
 value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that.
+Text that begins with = + - or @ has an apostrophe before it, so that no spreadsheet computes it; numbers never have.
 Names are printable: characters that could steer a terminal stand as U+FFFD, in the .npz as in the tables.
 """
 
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
 from kltui.view import formats
 from kltui.view.report import checked, report_on, write_json
@@ -173,7 +174,7 @@ def _field(value: object) -> str:
     if isinstance(value, float | np.floating):
         number = float(value)
         return repr(number) if math.isfinite(number) else ""
-    return safe_text(value) if isinstance(value, str) else str(value)
+    return csv_text(value) if isinstance(value, str) else str(value)
 
 
 def _checkpoint_rows(ctx: Context) -> Iterator[Row]:

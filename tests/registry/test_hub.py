@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hub_server
 import pytest
 from hub_server import FakeHub
 
@@ -244,6 +245,45 @@ def test_a_file_that_is_not_what_the_listing_says(net: Net, body: bytes, problem
     assert not isinstance(error, TryAgainError)
     net.server.faults.clear()
     assert (net.fetch() / "model.safetensors").read_bytes() == BIG
+
+
+def test_a_body_that_goes_on_stops_at_its_stated_size(net: Net) -> None:
+    net.server.add(REPO, "main", model(BIG))
+    net.server.go_on_for_ever("model.safetensors")
+    folder = net.fetch()
+    assert (folder / "model.safetensors").read_bytes() == BIG, "what came first is what is listed"
+    net.server.faults.clear()
+    net.server.add(REPO, "main", model(b"other weights"))
+    net.server.serve_instead("model.safetensors", b"x" * 50_000_000)
+    assert "model.safetensors is damaged" in net.fails().message
+    assert sum(p.stat().st_size for p in net.cache.rglob("*") if p.is_file() and not p.is_symlink()) < 2e6
+    assert net.server.endless_bytes < 100e6
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_answer_that_goes_on_is_no_listing(net: Net, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(hub_client, "ANSWER_MOST_BYTES", 2 << 20)
+    net.server.go_on_for_ever("/api/models", status=status)
+    error = net.fails()
+    assert "more than 2 MiB" in error.message and "HF_ENDPOINT" in error.hint
+
+
+def test_a_redirect_in_a_circle_ends(net: Net) -> None:
+    for part in ("/api/models", "model.safetensors"):
+        net.server.redirect(part, f"{net.server.url}/{part.strip('/')}")
+        assert "TooManyRedirects" in net.fails().message
+        net.server.faults.clear()
+
+
+@pytest.mark.parametrize("size", [-1, 2.5, "12", None, True, 10**30])
+def test_a_size_that_none_can_have(net: Net, monkeypatch: pytest.MonkeyPatch, size: object) -> None:
+    def lying(name: str, data: bytes) -> dict[str, object]:
+        return {**described(name, data), "size": size}
+
+    described = hub_server._sibling
+    monkeypatch.setattr(hub_server, "_sibling", lying)
+    message = net.fails().message
+    assert "lacks commit, sizes or hashes" in message or "GB free" in message
 
 
 def test_a_small_file_is_checked_by_its_git_hash(net: Net) -> None:

@@ -11,6 +11,7 @@ import pytest
 from small_workspace import STEPS, Builder
 
 from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
 from kltui.view.export import export
 from kltui.workspace import Workspace
 
@@ -149,3 +150,27 @@ def test_names_are_printable_in_every_file(builder: Builder, tmp_path: Path) -> 
     names = {r["name"] for r in rows(tmp_path / "out" / "checkpoints.csv")}
     with np.load(tmp_path / "out" / "loglik.npz") as npz:
         assert set(npz["names"].tolist()) == names
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r@x", "＝1", "'=x", "''-x")
+
+
+@pytest.mark.usefixtures("without_tsne")
+def test_no_cell_of_text_is_a_formula(builder: Builder, tmp_path: Path) -> None:
+    for k, name in enumerate(FORMULAS):
+        builder.add(builder.checkpoint(name), builder.base_N * (1 + k / 50) - k)
+    builder.add(builder.checkpoint("a-b=c"), builder.base_N + np.arange(builder.n_texts) % 3)
+    with builder.open() as ws:
+        shown = ws.map().names
+        paths = export(ws, tmp_path / "out")
+    tables = [p.read_text(encoding="utf-8").splitlines() for p in paths if p.suffix == ".csv"]
+    cells = [cell for table in tables for row in csv.reader(table) for cell in row]
+    for cell in cells:
+        assert not cell.startswith(("+", "@", "=", "＝", "\t", "\r"))
+        assert not cell.startswith("-") or float(cell) < 0  # a number
+    names = [r["name"] for r in rows(tmp_path / "out" / "checkpoints.csv")]
+    assert {n.removeprefix("'") for n in names} == {safe_text(n) for n in (*FORMULAS, "a-b=c")}
+    assert "a-b=c" in names and "'=1+1" in names
+    assert any(c.startswith("-") for c in cells), "numbers keep their sign"
+    with np.load(tmp_path / "out" / "loglik.npz") as npz:
+        assert npz["names"].tolist() == [safe_text(n) for n in shown]
