@@ -3,7 +3,8 @@ if(KLTUI_CUDA STREQUAL "OFF")
   return()
 endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # 90 without suffix: machine code and PTX for what comes later
+  # 120 without suffix: machine code, and PTX for what comes later
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 86-real 89-real 90-real 100-real 120)
 endif()
 include(CheckLanguage)
 check_language(CUDA)
@@ -19,7 +20,7 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 
-add_library(kltui_cuda_kernels STATIC csrc/cuda/softmax.cu csrc/cuda/sums.cu)
+add_library(kltui_cuda_kernels STATIC csrc/cuda/devices.cu csrc/cuda/kl_rows.cu csrc/cuda/softmax.cu csrc/cuda/sums.cu)
 set_target_properties(kltui_cuda_kernels PROPERTIES CUDA_RESOLVE_DEVICE_SYMBOLS OFF)
 pybind11_add_module(_cuda csrc/bindings/module_cuda.cpp)
 target_link_libraries(_cuda PRIVATE kltui_cuda_kernels)

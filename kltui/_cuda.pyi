@@ -1,6 +1,21 @@
 """Compiled kernels for CUDA: addresses and shapes. Arguments are checked in kltui.native_cuda; call that."""
 
 def device_count() -> int: ...
+def has_code(device: int) -> bool: ...
+def kl_rows(
+    p: int,
+    q: int,
+    dtype: int,
+    rows: int,
+    columns: int,
+    stride_p: int,
+    stride_q: int,
+    forward: int,
+    reverse: int,
+    same_top: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def log_softmax_gather(
     logits: int,
     dtype: int,

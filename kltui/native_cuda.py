@@ -1,8 +1,8 @@
-"""The checked door to the CUDA kernels: torch CUDA tensors in, torch CUDA tensors out, on torch's current stream.
+"""Validated bindings of the CUDA kernels: torch CUDA tensors in, torch CUDA tensors out, on torch's current stream.
 
 Nothing waits for the device and nothing is allocated beyond the results, so values on the device are not looked at: a
-target outside the vocabulary gives NaN. torch is the caller's; it is never imported here. Where `device_count()` is 0
-(no CUDA build, no driver, no GPU) the callers use torch itself.
+target outside the vocabulary gives NaN. torch is the caller's; it is never imported here. Where `usable(device)` is
+false (no CUDA build, no driver, no GPU, a GPU that this build has no code for) the callers use torch itself.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import sys
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 Tensor = Any  # a torch.Tensor
+
+# The kind of device whose tensors the kernels take; the tests' emulation of the kernels takes those of the CPU.
+DEVICE_TYPE = "cuda"
 
 _DTYPES = {"torch.float32": 0, "torch.float16": 1, "torch.bfloat16": 2}
 
@@ -32,6 +35,19 @@ def device_count() -> int:
     return 0 if extension is None else int(extension.device_count())
 
 
+def usable(device: Any) -> bool:
+    """Whether the kernels run on `device`, a torch.device: there is an extension, and it has code for that GPU."""
+    if device.type != DEVICE_TYPE or _extension() is None:
+        return False
+    return _has_code(_index(device))
+
+
+@cache
+def _has_code(index: int) -> bool:
+    extension = _extension()
+    return extension is not None and index < device_count() and bool(extension.has_code(index))
+
+
 def log_softmax_gather(
     logits_nV: Tensor, targets_n: Tensor, *, scale: float = 1.0, softcap: float = 0.0
 ) -> Tensor:
@@ -47,43 +63,78 @@ def log_softmax_gather(
 
 
 class OnlineLogSoftmax:
-    """log p(target) of n rows whose logits arrive in tiles of vocabulary entries, in any order."""
+    """log p(target) of n rows whose logits arrive in tiles of rows and vocabulary entries, in any order.
+
+    Tiles are folded in on the stream that was torch's current one when this was made.
+    """
 
     def __init__(self, targets_n: Tensor, *, scale: float = 1.0, softcap: float = 0.0) -> None:
-        self._extension, _ = _kernels(targets_n, "targets")
+        self._extension, self._where = _kernels(targets_n, "targets")
         n = len(targets_n)
         _vector(targets_n, "targets", "torch.int64", n, targets_n.device)
         torch = _torch()
         self._targets, self._scale, self._softcap = targets_n, scale, softcap
-        self._lowest = float(torch.finfo(torch.float32).min)
-        self._reference = targets_n.new_full((n,), self._lowest, dtype=torch.float32)
+        lowest = float(torch.finfo(torch.float32).min)
+        self._reference = targets_n.new_full((n,), lowest, dtype=torch.float32)
         self._sum = targets_n.new_zeros(n, dtype=torch.float64)
         self._target_logit = targets_n.new_full((n,), float("nan"), dtype=torch.float32)
+        self._state = ((targets_n, 8), (self._reference, 4), (self._sum, 8), (self._target_logit, 4))
 
-    def update(self, tile_nv: Tensor, first: int) -> None:
-        """Folds in the logits of vocabulary entries first, first + 1, ...; each entry must come exactly once."""
-        _, where = _kernels(tile_nv, "tile")
-        matrix = _matrix(tile_nv, "tile")
-        if matrix[1] != len(self._targets) or tile_nv.device != self._targets.device:
-            raise ValueError(f"tile must have {len(self._targets)} rows on {self._targets.device}")
+    def update(self, tile_nv: Tensor, first: int, row: int | None = None) -> None:
+        """Folds in the logits of vocabulary entries first, first + 1, ... for all rows, or for those from `row` on.
+
+        For each row each entry must come exactly once.
+        """
+        dtype, rows, columns, stride = _matrix(tile_nv, "tile")
+        start, n = row or 0, len(self._targets)
+        fits = rows == n if row is None else 0 <= row <= n - rows
+        if not fits or tile_nv.device != self._targets.device:
+            where = f"{n} rows" if row is None else f"at most {n - start} rows"
+            raise ValueError(f"tile must have {where} on {self._targets.device}")
         if first < 0:
             raise ValueError(f"first must not be negative, not {first}")
-        state = (t.data_ptr() for t in (self._reference, self._sum, self._target_logit))
+        targets, *state = (t.data_ptr() + start * size for t, size in self._state)
         self._extension.online_update(
             tile_nv.data_ptr(),
-            *matrix,
+            dtype,
+            rows,
+            columns,
+            stride,
             first,
-            self._targets.data_ptr(),
+            targets,
             self._scale,
             self._softcap,
             *state,
-            *where,
+            *self._where,
         )
 
     def logprobs(self) -> Tensor:
-        """log p(target) in nats, n float32; NaN where no tile held the target."""
-        value = (self._target_logit.double() - self._reference.double() - self._sum.log()).float()
-        return value.masked_fill(self._reference == self._lowest, float("nan"))
+        """log p(target) in nats, n float32; NaN where no tile held the target, or nothing but -inf."""
+        return (self._target_logit.double() - self._reference.double() - self._sum.log()).float()
+
+
+class KlRows(NamedTuple):
+    """Per row KL(p || q) and KL(q || p) in nats, float64, and whether both have their largest entry in one place."""
+
+    forward: Tensor
+    reverse: Tensor
+    same_top: Tensor
+
+
+def kl_rows(p_nV: Tensor, q_nV: Tensor) -> KlRows:
+    """Exact KL between the next-token distributions of two matrices of logits, row by row; as `native.kl_rows`."""
+    extension, where = _kernels(p_nV, "p")
+    dtype, rows, columns, stride_p = _matrix(p_nV, "p")
+    if q_nV.device != p_nV.device or _matrix(q_nV, "q")[:3] != (dtype, rows, columns):
+        raise ValueError(f"q must be {p_nV.dtype} of shape {tuple(p_nV.shape)} on {p_nV.device}")
+    torch = _torch()
+    forward, reverse = (p_nV.new_empty(rows, dtype=torch.float64) for _ in range(2))
+    same_top = p_nV.new_empty(rows, dtype=torch.bool)
+    out = (x.data_ptr() for x in (forward, reverse, same_top))
+    extension.kl_rows(
+        p_nV.data_ptr(), q_nV.data_ptr(), dtype, rows, columns, stride_p, int(q_nV.stride(0)), *out, *where
+    )
+    return KlRows(forward, reverse, same_top)
 
 
 def sum_by_text(logp_n: Tensor, text_index_n: Tensor, n_texts: int) -> Tensor:
@@ -120,7 +171,7 @@ def _kernels(x: Tensor, name: str) -> tuple[ModuleType, tuple[int, int]]:
     """The extension, and the device and stream to run on, or a ValueError naming the tensor."""
     if type(x).__module__.partition(".")[0] != "torch":
         raise ValueError(f"{name} must be a torch tensor, not {type(x).__name__}")
-    if x.device.type != "cuda":
+    if x.device.type != DEVICE_TYPE:
         raise ValueError(f"{name} is on {x.device}: use kltui.native")
     if x.requires_grad:
         raise ValueError(f"{name} requires grad: pass {name}.detach(), or score under torch.no_grad()")
@@ -129,19 +180,36 @@ def _kernels(x: Tensor, name: str) -> tuple[ModuleType, tuple[int, int]]:
         raise ValueError(
             f"{name} is on {x.device}, but kltui was built without CUDA: reinstall it with nvcc at hand"
         )
-    device = int(x.device.index)
-    return extension, (device, int(_torch().cuda.current_stream(x.device).cuda_stream))
+    return extension, (_index(x.device), _stream(x.device))
+
+
+def _index(device: Any) -> int:
+    """The number of a device; torch leaves it out where it means the current one."""
+    if device.index is not None:
+        return int(device.index)
+    return int(_torch().cuda.current_device()) if device.type == "cuda" else 0
+
+
+def _stream(device: Any) -> int:
+    """The handle of torch's current stream on `device`; the emulation has none."""
+    return int(_torch().cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
+@cache
+def _dtype_code(dtype: Any) -> int | None:
+    return _DTYPES.get(str(dtype))
 
 
 def _matrix(x: Tensor, name: str) -> tuple[int, int, int, int]:
     """Dtype code, rows, columns and row stride of a matrix with contiguous rows, or a ValueError naming it."""
     if x.ndim != 2 or x.numel() == 0:
         raise ValueError(f"{name} must be a matrix with entries, not of shape {tuple(x.shape)}")
-    if str(x.dtype) not in _DTYPES:
+    code = _dtype_code(x.dtype)
+    if code is None:
         raise ValueError(f"{name} must be float32, float16 or bfloat16, not {x.dtype}")
     if x.shape[1] > 1 and x.stride(1) != 1:
         raise ValueError(f"{name} must have contiguous rows: strides are {x.stride()}")
-    return _DTYPES[str(x.dtype)], int(x.shape[0]), int(x.shape[1]), int(x.stride(0))
+    return code, int(x.shape[0]), int(x.shape[1]), int(x.stride(0))
 
 
 def _vector(x: Tensor, name: str, dtype: str, count: int, device: Any) -> None:

@@ -6,7 +6,9 @@ import os
 import site
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,10 +16,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side: threads that wait for each other would spin
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
+sys.path.insert(0, str(Path(__file__).parent / "native" / "emulated"))  # emulated_kernels
 
 from command import Cli, kltui_command
+from emulated_kernels import emulated
 
 import kltui
+from kltui import native_cuda
 
 # Processes that tests start import the same kltui, not a checkout that the tests happen to be run from.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -48,3 +53,14 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture
+def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The CUDA kernels on CPU tensors, their threads as fibres: within the test `kltui.native_cuda` runs them."""
+    module = emulated()
+    monkeypatch.setattr(native_cuda, "_extension", lambda: module)
+    monkeypatch.setattr(native_cuda, "DEVICE_TYPE", "cpu")
+    native_cuda._has_code.cache_clear()
+    yield module
+    native_cuda._has_code.cache_clear()

@@ -58,6 +58,21 @@ void online_update(uintptr_t tile, int dtype, int64_t rows, int64_t columns, int
           "online_update");
 }
 
+bool has_code(int device) {
+    const DeviceScope scope(device);
+    return kltui::cuda::has_code();
+}
+
+void kl_rows(uintptr_t p, uintptr_t q, int dtype, int64_t rows, int64_t columns, int64_t stride_p,
+             int64_t stride_q, uintptr_t forward, uintptr_t reverse, uintptr_t same_top, int device,
+             uintptr_t stream) {
+    const DeviceScope scope(device);
+    check(kltui::cuda::kl_rows(rows_at(p, dtype, rows, columns, stride_p),
+                               rows_at(q, dtype, rows, columns, stride_q), at<double>(forward),
+                               at<double>(reverse), at<uint8_t>(same_top), at<void>(stream)),
+          "kl_rows");
+}
+
 void sum_by_text(uintptr_t logp, uintptr_t text_index, int64_t count, int64_t texts, uintptr_t sums,
                  int device, uintptr_t stream) {
     const DeviceScope scope(device);
@@ -76,9 +91,17 @@ void double_centre(uintptr_t x, int64_t rows, int64_t columns, uintptr_t out, ui
 
 }  // namespace
 
-PYBIND11_MODULE(_cuda, m) {
-    m.doc() = "Compiled kernels of kltui for CUDA. Use kltui.native, which checks arguments.";
+#ifndef KLTUI_CUDA_MODULE
+#    define KLTUI_CUDA_MODULE _cuda
+#endif
+
+PYBIND11_MODULE(KLTUI_CUDA_MODULE, m) {
+    m.doc() = "Compiled kernels of kltui for CUDA. Use kltui.native_cuda, which checks arguments.";
     m.def("device_count", &kltui::cuda::device_count);
+    m.def("has_code", &has_code, py::arg("device"));
+    m.def("kl_rows", &kl_rows, py::arg("p"), py::arg("q"), py::arg("dtype"), py::arg("rows"),
+          py::arg("columns"), py::arg("stride_p"), py::arg("stride_q"), py::arg("forward"),
+          py::arg("reverse"), py::arg("same_top"), py::arg("device"), py::arg("stream"));
     m.def("log_softmax_gather", &log_softmax_gather, py::arg("logits"), py::arg("dtype"), py::arg("rows"),
           py::arg("columns"), py::arg("stride"), py::arg("targets"), py::arg("scale"), py::arg("softcap"),
           py::arg("out"), py::arg("device"), py::arg("stream"));

@@ -22,6 +22,9 @@ int device_count();
 // Makes `device` current for the calling thread and returns the one that was, or minus the error.
 int use_device(int device);
 
+// Whether this build has machine code, or code to be made into it, for the current device.
+bool has_code();
+
 const char* describe_error(int error);
 
 // out[r] = log softmax(softcap * tanh(scale * x / softcap))[target[r]]; softcap 0: no cap. A target outside
@@ -32,6 +35,10 @@ int log_softmax_gather(const Rows& logits, const int64_t* target, float scale, f
 // Folds a tile, vocabulary entries [first, first + columns), into running rows; see the CPU's online_update.
 int online_update(const Rows& tile, int64_t first, const int64_t* target, float scale, float softcap,
                   float* reference, double* sum, float* target_logit, void* stream);
+
+// KL(p || q) and KL(q || p) of every row in nats, and whether the largest entries stand in the same place;
+// see the CPU's kl_rows. p and q have one dtype and shape.
+int kl_rows(const Rows& p, const Rows& q, double* forward, double* reverse, uint8_t* same_top, void* stream);
 
 // sums[t] = sum of logp[i] where text_index[i] == t; text_index ascends.
 int sum_by_text(const float* logp, const int64_t* text_index, int64_t count, int64_t texts, double* sums,

@@ -1,10 +1,8 @@
 // Log-softmax of one entry per row on the GPU: a block per row, 16-byte loads, an online maximum and sum per
 // thread, shuffles to combine them, one write per row. Bound by memory.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cfloat>
 
+#include "elements.hpp"
 #include "kernels.hpp"
 
 namespace kltui::cuda {
@@ -21,17 +19,8 @@ struct Transform {
     }
 };
 
-__device__ inline float widened(float x) {
-    return x;
-}
-__device__ inline float widened(__half x) {
-    return __half2float(x);
-}
-__device__ inline float widened(__nv_bfloat16 x) {
-    return __bfloat162float(x);
-}
-
-// sum of exp(x - reference); a fresh one has the lowest reference, so that -inf never meets -inf.
+// sum of exp(x - reference); a fresh one has the lowest reference, so that -inf never meets -inf. Nothing but
+// -inf leaves the sum 0.
 struct Running {
     float reference = -FLT_MAX;
     float sum = 0.0f;
@@ -130,7 +119,7 @@ __global__ void __launch_bounds__(kThreads)
         if (threadIdx.x != 0) continue;
         // a target outside the vocabulary cannot be refused without waiting for the device: it gives NaN
         const int64_t column = target[r];
-        const bool defined = all.reference > -FLT_MAX && column >= 0 && column < columns;
+        const bool defined = all.sum > 0.0f && column >= 0 && column < columns;
         out[r] = defined ? transform(widened(row[column])) - all.reference - logf(all.sum) : nanf("");
     }
 }
@@ -153,35 +142,23 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-int blocks_for(int64_t rows) {
-    return static_cast<int>(rows < 65535 ? rows : 65535);
-}
-
 }  // namespace
 
 int log_softmax_gather(const Rows& logits, const int64_t* target, float scale, float softcap, float* out,
                        void* stream) {
-    const auto launch = [&](auto* data) {
-        gather_kernel<<<blocks_for(logits.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-            data, logits.rows, logits.columns, logits.row_stride, target, Transform{scale, softcap}, out);
-        return static_cast<int>(cudaGetLastError());
-    };
-    if (logits.dtype == Float::f32) return launch(static_cast<const float*>(logits.data));
-    if (logits.dtype == Float::f16) return launch(static_cast<const __half*>(logits.data));
-    return launch(static_cast<const __nv_bfloat16*>(logits.data));
+    return with_elements(logits, [&](auto* data) {
+        return launch(gather_kernel<Element<decltype(data)>>, blocks_for(logits.rows), kThreads, stream, data,
+                      logits.rows, logits.columns, logits.row_stride, target, Transform{scale, softcap}, out);
+    });
 }
 
 int online_update(const Rows& tile, int64_t first, const int64_t* target, float scale, float softcap,
                   float* reference, double* sum, float* target_logit, void* stream) {
-    const auto launch = [&](auto* data) {
-        update_kernel<<<blocks_for(tile.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
-            data, tile.rows, tile.columns, tile.row_stride, first, target, Transform{scale, softcap},
-            reference, sum, target_logit);
-        return static_cast<int>(cudaGetLastError());
-    };
-    if (tile.dtype == Float::f32) return launch(static_cast<const float*>(tile.data));
-    if (tile.dtype == Float::f16) return launch(static_cast<const __half*>(tile.data));
-    return launch(static_cast<const __nv_bfloat16*>(tile.data));
+    return with_elements(tile, [&](auto* data) {
+        return launch(update_kernel<Element<decltype(data)>>, blocks_for(tile.rows), kThreads, stream, data,
+                      tile.rows, tile.columns, tile.row_stride, first, target, Transform{scale, softcap},
+                      reference, sum, target_logit);
+    });
 }
 
 }  // namespace kltui::cuda
