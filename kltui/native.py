@@ -432,7 +432,7 @@ def difference_moments(loglik_KN: TensorLike) -> DifferenceMoments:
 
 
 def kl_standard_errors(loglik_KN: TensorLike, text_bytes_N: TensorLike) -> F64:
-    """Standard error over texts of KL(i, j), K x K in bits per byte (SPEC section 5); NaN below two common texts.
+    """Standard error over texts of KL(i, j), K x K in bits per byte (SPEC section 5); NaN below three common texts.
 
     KL is Var(d) / (2 B ln 2) with d = l_i - l_j; the standard error of a population variance over n texts is
     sqrt((m4 - m2^2) / n). B is the mean bytes of the texts that both rows have.
@@ -445,7 +445,7 @@ def kl_standard_errors(loglik_KN: TensorLike, text_bytes_N: TensorLike) -> F64:
         mean_bytes = (finite * text_bytes) @ finite.T / moments.n_texts
         spread = np.sqrt(np.maximum(moments.fourth - moments.second**2, 0.0) / moments.n_texts)
         errors = spread / (2.0 * mean_bytes * np.log(2.0))
-    return np.asarray(np.where(moments.n_texts < 2, np.nan, errors))
+    return np.asarray(np.where(moments.n_texts < 3, np.nan, errors))
 
 
 def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:

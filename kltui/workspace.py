@@ -17,6 +17,9 @@ from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
 
@@ -43,6 +46,7 @@ class Workspace:
         self.path = store.folder
         self.name = store.folder.resolve().name
         self.weight_problems: list[str] = []
+        self._text_ids: dict[int, NDArray[np.intp] | None] = {}
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Workspace:
@@ -91,6 +95,11 @@ class Workspace:
     def texts(self, sha256: str | None = None) -> list[str]:
         """The texts of a corpus in order."""
         return self._store.corpora.texts(self.corpus(sha256).id)
+
+    def copies(self, sha256: str | None = None) -> int:
+        """How many texts of a corpus are copies of another one."""
+        ids = self._ids_of_texts(self.corpus(sha256).id)
+        return 0 if ids is None else len(ids) - len(set(ids.tolist()))
 
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" where it has none."""
@@ -276,7 +285,16 @@ class Workspace:
             text_bytes_N=text_bytes_N,
             n_scored_KN=n_scored_KN,
             record=record,
+            text_ids_N=self._ids_of_texts(corpus_id),
         )
+
+    def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
+        """A number for every text of a corpus, the same for equal texts; None where all differ."""
+        if corpus_id not in self._text_ids:
+            from kltui.corpus.corpus import text_ids
+
+            self._text_ids[corpus_id] = text_ids(self._store.corpora.texts(corpus_id))
+        return self._text_ids[corpus_id]
 
     def weight_distances(
         self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None

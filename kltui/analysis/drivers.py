@@ -64,9 +64,15 @@ class Drivers:
         return int(np.searchsorted(grown, share - 1e-12) + 1)
 
 
-def drivers(l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike, domains: Sequence[str] = ()) -> Drivers:
+def drivers(
+    l_i: ArrayLike,
+    l_j: ArrayLike,
+    text_bytes_N: ArrayLike,
+    domains: Sequence[str] = (),
+    text_ids_N: NDArray[np.intp] | None = None,
+) -> Drivers:
     """The parts of KL(i, j) = sum_s (d_s - mean d)^2 / n / (2 B ln 2), d = l_i - l_j, by text and by domain."""
-    kl = kl_pair(l_i, l_j, text_bytes_N)
+    kl = kl_pair(l_i, l_j, text_bytes_N, text_ids_N)
     d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
     if domains and len(domains) != len(d):
         raise KltuiError(

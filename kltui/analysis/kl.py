@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 LN2 = math.log(2.0)
 _BLOCK = 2048  # texts per product: the powers of one block stay small beside K x N
 _CLOSE = 1e-8  # below this share of the norms a moment is taken from the differences themselves
+LEAST_TEXTS = 3  # differing ones that a standard error needs: two deviate alike, whatever the models
+NO_SPREAD = 1e-12  # share of a value below which its spread over texts is rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +63,55 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     return Q
 
 
-def kl_pair(l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike) -> KL:
+def kl_pair(
+    l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike, text_ids_N: NDArray[np.intp] | None = None
+) -> KL:
     """KL of two vectors in bits/byte; texts that either lacks are left out and counted.
+
+    Equal `text_ids_N` mark equal texts (None: all differ), which count once in the error: it is NaN, for unknown,
+    with fewer than three differing texts or where all deviate alike.
 
     >>> round(kl_pair([0, 0, 0, 0], [1, -1, 1, -1], [10, 10, 10, 10]).value, 7)
     0.0721348
     """
-    d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
+    first = np.asarray(l_i, dtype=np.float64)
+    d = first - np.asarray(l_j, dtype=np.float64)
     used = np.isfinite(d)
     n = int(used.sum())
     if n < 2:
         return KL(math.nan, math.nan, n, d.size - n)
     size = np.asarray(text_bytes_N, dtype=np.float64)
     if n < d.size:
-        d, size = d[used], size[used]
+        first, d, size = first[used], d[used], size[used]
     mean_bytes = float(size.mean())
     d = d - d.mean()
     d *= d
-    m2, m4 = float(d.mean()), float(d @ d) / n
+    m2 = float(d.mean())
     unit = 2.0 * mean_bytes * LN2
-    return KL(m2 / unit, math.sqrt(max(m4 - m2 * m2, 0.0) / n) / unit, n, used.size - n, mean_bytes)
+    se = _error_of_variance(d, m2, None if text_ids_N is None else text_ids_N[used])
+    if m2 <= _rounding(float(first @ first) / n):
+        se = math.nan
+    return KL(m2 / unit, se / unit, n, used.size - n, mean_bytes)
+
+
+def _rounding(mean_square: float) -> float:
+    """The variance that rounding alone makes of differences between values of that mean square."""
+    return (4.0 * np.finfo(np.float64).eps) ** 2 * mean_square
+
+
+def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | None) -> float:
+    """Standard error of a variance m2 = mean of n squared deviations; NaN where the texts cannot tell it.
+
+    se^2 = sum over differing texts of (sum over its copies of (square - m2))^2 / n^2: with n differing texts that is
+    (m4 - m2^2) / n, and copies, which are no new evidence, leave it as it is.
+    """
+    deviation: Array = square_n - m2
+    if ids_n is not None:
+        _, place = np.unique(ids_n, return_inverse=True)
+        deviation = np.bincount(place, deviation).astype(np.float64)
+    se = math.sqrt(float(deviation @ deviation)) / len(square_n)
+    known = len(deviation) >= LEAST_TEXTS and se > NO_SPREAD * m2
+    return se if known else math.nan
 
 
 def kl_bootstrap_se(
@@ -90,7 +121,7 @@ def kl_bootstrap_se(
     d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
     used = np.isfinite(d)
     d, size = d[used], np.asarray(text_bytes_N, dtype=np.float64)[used]
-    if d.size < 2:
+    if len(np.unique(d)) < LEAST_TEXTS:
         return math.nan
     rng = np.random.default_rng(seed)
     variances = [np.var(d[rng.integers(0, d.size, d.size)]) for _ in range(draws)]
@@ -105,7 +136,7 @@ def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
         return _complete_kl(X, text_bytes)
     sums = _pair_sums(X, text_bytes, fourth=False)
     kl = _ratio(sums.variance(), _unit(sums))
-    _refine(kl, None, X, sums)
+    _recompute(_close(sums.s2, sums.norm2) & (sums.n >= 2), kl, None, X, sums)
     return _symmetric(kl, sums.n)
 
 
@@ -144,15 +175,41 @@ def _close(square: Array, norm: Array) -> NDArray[np.bool_]:
     return np.triu(close, k=1) if close.any() else close
 
 
-def kl_standard_errors(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
-    """K x K standard errors of `kl_matrix` in bits/byte: sqrt((m4 - m2^2) / n) / (2 B ln 2), m of l_i - l_j."""
+def kl_standard_errors(
+    L_KN: ArrayLike, text_bytes_N: ArrayLike, text_ids_N: NDArray[np.intp] | None = None
+) -> Array:
+    """K x K standard errors of `kl_matrix` in bits/byte: sqrt((m4 - m2^2) / n) / (2 B ln 2), m of l_i - l_j.
+
+    Equal texts count once, and NaN is unknown, as in `kl_pair`; 0 stands on the diagonal alone.
+    """
     X = double_centre(L_KN)
-    sums = _pair_sums(X, np.asarray(text_bytes_N, dtype=np.float64), fourth=True)
+    size = np.asarray(text_bytes_N, dtype=np.float64)
+    copies = None
+    if text_ids_N is not None and len(np.unique(text_ids_N)) < X.shape[1]:
+        X, size, copies = _merged(X, size, text_ids_N)
+    sums = _pair_sums(X, size, fourth=copies is None, weight=copies)
+    high = sums if copies is None else _pair_sums(X, size, fourth=True, weight=copies**2)
     m2 = sums.variance()
-    spread = np.maximum(sums.fourth_moment() - m2 * m2, 0.0)
-    se = _ratio(np.sqrt(_ratio(spread, sums.n)), _unit(sums))
-    _refine(None, se, X, sums)
-    return _symmetric(se, sums.n)
+    spread = _ratio(high.deviations(_ratio(sums.s1, sums.n), m2), sums.n * sums.n)
+    se = _ratio(np.sqrt(np.maximum(spread, 0.0)), _unit(sums))
+    doubtful = _close(high.s4, high.norm4) | np.triu(spread <= _CLOSE * m2 * m2, k=1)
+    _recompute(doubtful & (sums.n >= 2), None, se, X, sums, copies)
+    values = np.asarray(L_KN, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    se[m2 <= _rounding(float(values @ values) / max(values.size, 1))] = np.nan
+    shared = np.isfinite(X) * 1.0
+    full = _symmetric(se, shared @ shared.T)
+    full[(shared @ shared.T < LEAST_TEXTS) & ~np.eye(len(X), dtype=bool)] = np.nan
+    return full
+
+
+def _merged(X_KN: Array, size_N: Array, text_ids_N: NDArray[np.intp]) -> tuple[Array, Array, Array]:
+    """Rows and sizes with the columns of equal texts as one, their mean; and how many copies each stands for."""
+    _, place, copies = np.unique(text_ids_N, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(copies)[:-1]])
+    mean: Array = np.add.reduceat(X_KN[:, order], starts, axis=1) / copies
+    return mean, size_N[order][starts], copies.astype(np.float64)
 
 
 @dataclass(slots=True)
@@ -178,26 +235,32 @@ class _PairSums:
         mean = _ratio(self.s1, self.n)
         return np.maximum(_ratio(self.s2, self.n) - mean * mean, 0.0)
 
-    def fourth_moment(self) -> Array:
-        mean, second = _ratio(self.s1, self.n), _ratio(self.s2, self.n)
-        third, fourth = _ratio(self.s3, self.n), _ratio(self.s4, self.n)
-        return fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+    def deviations(self, mean: Array, m2: Array) -> Array:
+        """Sum of ((d - mean)^2 - m2)^2, opened into the sums of powers."""
+        second = self.s2 - 2 * mean * self.s1 + mean**2 * self.n
+        fourth = (
+            self.s4 - 4 * mean * self.s3 + 6 * mean**2 * self.s2 - 4 * mean**3 * self.s1 + mean**4 * self.n
+        )
+        return fourth - 2 * m2 * second + m2 * m2 * self.n
 
 
-def _pair_sums(X_KN: Array, text_bytes_N: Array, *, fourth: bool) -> _PairSums:
-    """Sums over texts block by block: texts that all vectors have need no mask, the others carry one.
+def _pair_sums(X_KN: Array, text_bytes_N: Array, *, fourth: bool, weight: Array | None = None) -> _PairSums:
+    """Sums over texts block by block, each counted `weight` times (None: once).
 
-    Third powers enter by the mean difference, which is 0 for centred rows without gaps.
+    Texts that all vectors have need no mask, the others carry one. Third powers enter by the mean difference, which is
+    0 for centred rows without gaps.
     """
     total = _PairSums.zeros(X_KN.shape[0], fourth=fourth)
     defined = np.isfinite(X_KN)
     complete = defined.all(axis=0)
     for columns in _blocks(np.flatnonzero(complete)):
-        _add(total, X_KN[:, columns], None, text_bytes_N[columns], fourth, not complete.all())
+        counted = None if weight is None else weight[columns]
+        _add(total, X_KN[:, columns], None, text_bytes_N[columns], fourth, not complete.all(), counted)
     for columns in _blocks(np.flatnonzero(~complete)):
         mask = defined[:, columns]
         Z = np.where(mask, X_KN[:, columns], 0.0)
-        _add(total, Z, mask * 1.0, text_bytes_N[columns], fourth, with_third=True)
+        counted = None if weight is None else weight[columns]
+        _add(total, Z, mask * 1.0, text_bytes_N[columns], fourth, True, counted)
     return total
 
 
@@ -209,53 +272,67 @@ def _blocks(columns: NDArray[np.intp]) -> Iterator[slice | NDArray[np.intp]]:
 
 
 def _add(
-    total: _PairSums, Z: Array, mask: Array | None, text_bytes: Array, fourth: bool, with_third: bool
+    total: _PairSums,
+    Z: Array,
+    mask: Array | None,
+    text_bytes: Array,
+    fourth: bool,
+    with_third: bool,
+    weight: Array | None,
 ) -> None:
-    """Adds the block Z (K x n, zero where undefined) with its mask to the sums."""
+    """Adds the block Z (K x n, zero where undefined) with its mask to the sums, each column `weight` times."""
+
+    def weighted(P: Array) -> Array:
+        return P if weight is None else P * weight
 
     def over_shared(P: Array) -> Array:
         return P.sum(axis=1)[:, None] if mask is None else P @ mask.T
 
-    K = Z.shape[0]
-    total.n += np.full((K, K), float(Z.shape[1])) if mask is None else mask @ mask.T
-    total.size += text_bytes.sum() if mask is None else (mask * text_bytes) @ mask.T
+    K, ones = Z.shape[0], np.ones(Z.shape[1])
+    once = weighted(ones)
+    total.n += np.full((K, K), once.sum()) if mask is None else (mask * once) @ mask.T
+    total.size += (once * text_bytes).sum() if mask is None else (mask * once * text_bytes) @ mask.T
     Z2 = Z * Z
-    first, second = over_shared(Z), over_shared(Z2)
+    W, W2 = weighted(Z), weighted(Z2)
+    first, second = over_shared(W), over_shared(W2)
     total.s1 += first - first.T
-    total.s2 += second + second.T - 2.0 * (Z @ Z.T)
-    total.norm2 += Z2.sum(axis=1)
+    total.s2 += second + second.T - 2.0 * (W @ Z.T)
+    total.norm2 += W2.sum(axis=1)
     if fourth:
-        Z3 = Z2 * Z
+        W3 = W2 * Z
         if with_third:
-            third, mixed = over_shared(Z3), Z2 @ Z.T
+            third, mixed = over_shared(W3), W2 @ Z.T
             total.s3 += third - third.T - 3.0 * (mixed - mixed.T)
-        top, mixed = over_shared(Z2 * Z2), Z3 @ Z.T
-        total.s4 += top + top.T - 4.0 * (mixed + mixed.T) + 6.0 * (Z2 @ Z2.T)
-        total.norm4 += np.einsum("kn,kn->k", Z2, Z2)
-
-
-def _refine(kl: Array | None, se: Array | None, X_KN: Array, sums: _PairSums) -> None:
-    """Recomputes, from the differences, pairs so close that the sums above lost them to rounding."""
-    close = _close(sums.s2, sums.norm2) if se is None else _close(sums.s4, sums.norm4)
-    _recompute(close & (sums.n >= 2), kl, se, X_KN, sums)
+        top, mixed = over_shared(W2 * Z2), W3 @ Z.T
+        total.s4 += top + top.T - 4.0 * (mixed + mixed.T) + 6.0 * (W2 @ Z2.T)
+        total.norm4 += np.einsum("kn,kn->k", W2, Z2)
 
 
 def _recompute(
-    close: NDArray[np.bool_], kl: Array | None, se: Array | None, X_KN: Array, sums: _PairSums
+    close: NDArray[np.bool_],
+    kl: Array | None,
+    se: Array | None,
+    X_KN: Array,
+    sums: _PairSums,
+    copies_N: Array | None = None,
 ) -> None:
-    """Writes KL and errors of the pairs marked, from the differences of their rows."""
+    """Writes KL and errors of the pairs marked, which the sums lost to rounding, from the differences of their rows."""
     for i in np.flatnonzero(close.any(axis=1)):
         for columns in _blocks(np.flatnonzero(close[i])):
             d = X_KN[columns] - X_KN[i]
-            d -= np.nanmean(d, axis=1, keepdims=True)
+            once = np.isfinite(d) * (1.0 if copies_N is None else copies_N)
+            n = once.sum(axis=1, keepdims=True)
+            d = np.where(once > 0, d, 0.0)
+            d -= (d * once).sum(axis=1, keepdims=True) / n
             d *= d
-            m2 = np.nanmean(d, axis=1)
+            m2 = (d * once).sum(axis=1, keepdims=True) / n
             unit = 2.0 * LN2 * sums.size[i, columns] / sums.n[i, columns]
             if kl is not None:
-                kl[i, columns] = m2 / unit
+                kl[i, columns] = m2[:, 0] / unit
             if se is not None:
-                spread = np.maximum(np.nanmean(d * d, axis=1) - m2 * m2, 0.0)
-                se[i, columns] = np.sqrt(spread / sums.n[i, columns]) / unit
+                error = np.sqrt(np.square((d - m2) * once).sum(axis=1)) / n[:, 0]
+                error[error <= NO_SPREAD * m2[:, 0]] = np.nan
+                se[i, columns] = error / unit
 
 
 def _unit(sums: _PairSums) -> Array:

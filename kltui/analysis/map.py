@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -49,7 +50,8 @@ class Map:
     """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
 
     `record` tells where the vectors came from and, under "preprocess", what was applied; `kept_N` which texts of
-    the corpus are left (None: all).
+    the corpus are left (None: all). Equal `text_ids_N` mark equal texts (None: all differ): copies of a text make no
+    error smaller.
     """
 
     points: tuple[Point, ...]
@@ -58,6 +60,7 @@ class Map:
     n_scored_KN: NDArray[np.int32] | None = None
     record: dict[str, object] = field(default_factory=dict)
     kept_N: NDArray[np.intp] | None = None
+    text_ids_N: NDArray[np.intp] | None = None
 
     def __post_init__(self) -> None:
         if self.loglik_KN.shape != (len(self.points), len(self.text_bytes_N)):
@@ -90,9 +93,28 @@ class Map:
         return np.arange(len(self.text_bytes_N)) if self.kept_N is None else self.kept_N
 
     @property
+    def n_copies(self) -> int:
+        """How many texts in use are copies of another one."""
+        return 0 if self.text_ids_N is None else len(self.text_ids_N) - len(np.unique(self.text_ids_N))
+
+    @property
     def mean_bytes(self) -> float:
         """B, the mean bytes of the texts in use."""
         return float(self.text_bytes_N.mean()) if len(self.text_bytes_N) else math.nan
+
+    @cached_property
+    def pair_mean_bytes(self) -> tuple[float, float]:
+        """Least and greatest B over all pairs, each B that of the texts which both vectors have."""
+        defined = np.isfinite(self.loglik_KN)
+        if defined.all():
+            return self.mean_bytes, self.mean_bytes
+        kinds = Counter(row.tobytes() for row in defined)  # vectors often lack the same texts
+        once = np.array([np.frombuffer(kind, dtype=np.bool_) for kind in kinds], dtype=np.float64)
+        n, total = once @ once.T, (once * self.text_bytes_N) @ once.T
+        n[np.diag([held < 2 for held in kinds.values()])] = np.nan  # no pair within that kind
+        n[n == 0] = np.nan
+        B = (total / n)[np.isfinite(n)]
+        return (float(B.min()), float(B.max())) if B.size else (math.nan, math.nan)
 
     @property
     def n_unscored(self) -> NDArray[np.intp]:
@@ -132,23 +154,23 @@ class Map:
 
     @cached_property
     def _kl_se(self) -> Array:
-        return kl_standard_errors(self.loglik_KN, self.text_bytes_N)
+        return kl_standard_errors(self.loglik_KN, self.text_bytes_N, self.text_ids_N)
 
     def kl(self) -> Array:
         """K x K KL in bits/byte (kept; do not write into it)."""
         return self._kl
 
     def kl_se(self) -> Array:
-        """K x K standard errors of `kl`, in bits/byte."""
+        """K x K standard errors of `kl`, in bits/byte; NaN where the texts cannot tell them."""
         return self._kl_se
 
     def pair(self, a: str, b: str) -> KL:
         """KL between two vectors by name, with its standard error and the texts left out."""
-        return kl_pair(self.loglik_KN[self.row(a)], self.loglik_KN[self.row(b)], self.text_bytes_N)
+        return self.pair_rows(self.row(a), self.row(b))
 
     def pair_rows(self, i: int, j: int) -> KL:
         """KL between two vectors by row."""
-        return kl_pair(self.loglik_KN[i], self.loglik_KN[j], self.text_bytes_N)
+        return kl_pair(self.loglik_KN[i], self.loglik_KN[j], self.text_bytes_N, self.text_ids_N)
 
     def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
         """The runs of the map, each by rising step; those of lens vectors only with `layers`."""
@@ -183,7 +205,8 @@ class Map:
 
     def drivers(self, a: str, b: str, domains: Sequence[str] = ()) -> Drivers:
         """Which texts, and which domains (one per text of this map), drive the KL between two vectors."""
-        return drivers(self.loglik_KN[self.row(a)], self.loglik_KN[self.row(b)], self.text_bytes_N, domains)
+        rows = self.loglik_KN[self.row(a)], self.loglik_KN[self.row(b)]
+        return drivers(*rows, self.text_bytes_N, domains, self.text_ids_N)
 
     def stabilisation(self, level: float = LEVEL) -> list[Stabilisation]:
         """For each run, the step from which its consecutive KL stays at or below `level` bits/byte."""
@@ -225,7 +248,7 @@ class Map:
             None if self.n_scored_KN is None else np.concatenate([self.n_scored_KN, self.n_scored_KN[rows]])
         )
         loglik = np.concatenate([self.loglik_KN, walk])
-        return Map(self.points + extra, loglik, self.text_bytes_N, scored, dict(self.record), self.kept_N)
+        return replace(self, points=self.points + extra, loglik_KN=loglik, n_scored_KN=scored)
 
     # ---- pictures
 
@@ -315,14 +338,17 @@ class Map:
                 applied[name] = [*before[name], *p.record[name]]  # type: ignore[misc]
             applied["before"] = before
         record = {**self.record, "preprocess": applied}
-        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, self.text_index[p.kept_N])
+        ids = None if self.text_ids_N is None else self.text_ids_N[p.kept_N]
+        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, self.text_index[p.kept_N], ids)
 
     def select(self, rows: Sequence[int]) -> Map:
         """The map of some rows, in the order given; texts and record unchanged."""
         index = np.asarray(rows, dtype=np.intp)
         scored = None if self.n_scored_KN is None else self.n_scored_KN[index]
         points = tuple(self.points[k] for k in index)
-        return Map(points, self.loglik_KN[index], self.text_bytes_N, scored, dict(self.record), self.kept_N)
+        return replace(
+            self, points=points, loglik_KN=self.loglik_KN[index], n_scored_KN=scored, record=dict(self.record)
+        )
 
     def final_layers(self) -> Map:
         """The map without lens vectors."""

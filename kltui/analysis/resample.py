@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.kl import LN2, double_centre
+from kltui.analysis.kl import LEAST_TEXTS, LN2, NO_SPREAD, double_centre
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
@@ -157,7 +157,10 @@ def add_models(
 
 @dataclass(frozen=True, eq=False)
 class KLToMap:
-    """KL in bits/byte of M added models to K of a map, M x K, and the standard error that drawing the texts makes."""
+    """KL in bits/byte of M added models to K of a map, M x K, and the standard error that drawing the texts makes.
+
+    The error is NaN, for unknown, where fewer than three different texts were drawn or where all of them say the same.
+    """
 
     value: Array
     se: Array
@@ -178,4 +181,7 @@ def kl_to_map(L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, count_u: ArrayLike, m
         value[m] = part.sum(axis=1)
         scatter = ((part * n / count - value[m][:, None]) ** 2 @ count) / n
         se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))
+        se[m, se[m] <= NO_SPREAD * value[m]] = np.nan
+    if len(count) < LEAST_TEXTS:
+        se[:] = np.nan
     return KLToMap(value, se)

@@ -72,6 +72,11 @@ class ScaleRow:
     note: str
     pairs: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """q25 and q75; NaN where there is one pair, which has no spread to know."""
+        return (self.q25, self.q75) if self.n > 1 else (math.nan, math.nan)
+
     def holds(self, kl: float) -> bool:
         """Whether the setting's range on this map holds `kl`."""
         return self.low <= kl <= self.high

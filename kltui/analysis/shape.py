@@ -91,7 +91,7 @@ def winding(xy_T2: ArrayLike) -> float:
     """Turns a plane path makes about its mean point, counterclockwise positive.
 
     >>> round(winding([[1, 0], [0, 1], [-1, 0], [0, -1], [1, 0]]), 2)
-    1.01
+    1.0
     """
     xy = np.asarray(xy_T2, dtype=np.float64)
     centred = xy - xy.mean(axis=0)

@@ -14,7 +14,8 @@ CONFIDENT = 1.96  # standard errors, for a 95 % range
 class Stabilisation:
     """From `step` on, every consecutive KL of the run is at most `level`; None: the last one is not, or undefined.
 
-    `earliest` and `latest` are the same step when every KL is taken 1.96 standard errors lower or higher.
+    `earliest` and `latest` are the same step when every KL is taken 1.96 standard errors lower or higher; both are
+    None where an error that they rest on is unknown, and `range_known` says so.
     """
 
     run: str
@@ -25,6 +26,7 @@ class Stabilisation:
     last_kl: float
     last_se: float
     last_step: int
+    range_known: bool = True
 
 
 def stabilisation(
@@ -36,15 +38,20 @@ def stabilisation(
     1
     """
     assert len(kl) == len(se) == len(steps) - 1
+    known = True
 
     def settled(sign: float) -> int | None:
+        nonlocal known
         found = None
         for i in range(len(kl) - 1, -1, -1):
-            margin = se[i] if math.isfinite(se[i]) else 0.0
+            known = known and (math.isfinite(se[i]) or math.isnan(kl[i]))
+            margin = se[i] if sign else 0.0
             if not kl[i] + sign * CONFIDENT * margin <= level:
                 break
             found = steps[i]
         return found
 
+    middle, earliest, latest = settled(0), settled(-1), settled(1)
+    ends = (earliest, latest) if known else (None, None)
     last = (kl[-1], se[-1]) if len(kl) else (math.nan, math.nan)
-    return Stabilisation(run, level, settled(0), settled(-1), settled(1), *last, steps[-1])
+    return Stabilisation(run, level, middle, *ends, *last, steps[-1], known)

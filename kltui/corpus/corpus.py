@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+def text_ids(texts: Sequence[str]) -> NDArray[np.intp] | None:
+    """The place of the first equal text for every text, shape (N,); None where all differ.
+
+    >>> text_ids(["a", "b", "a"]).tolist()
+    [0, 1, 0]
+    """
+    import numpy as np
+
+    first: dict[str, int] = {}
+    ids = [first.setdefault(text, place) for place, text in enumerate(texts)]
+    return np.array(ids, dtype=np.intp) if len(first) < len(ids) else None
 
 
 @dataclass(frozen=True)

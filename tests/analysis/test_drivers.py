@@ -137,6 +137,13 @@ def test_stabilisation_step_and_its_range() -> None:
     assert undefined.step == 4
 
 
+def test_a_range_that_rests_on_unknown_errors_is_unknown() -> None:
+    s = stabilisation("r", [0, 1, 2, 3], [9.0, 0.1, 0.1], [math.nan] * 3, level=0.2)
+    assert (s.step, s.earliest, s.latest, s.range_known) == (1, None, None, False)
+    known = stabilisation("r", [0, 1, 2, 3], [9.0, 0.1, 0.1], [math.nan, 0.01, 0.01], level=0.05)
+    assert (known.step, known.earliest, known.range_known) == (None, None, True)
+
+
 def test_stabilisation_of_a_map_that_slows_down() -> None:
     rng = np.random.default_rng(4)
     size = np.array([50, 40, 20, 1, 1, 1])

@@ -103,7 +103,8 @@ def test_nearby_vectors_far_from_the_others_keep_their_digits() -> None:
     one = kl_pair(L[0], L[1], size)
     assert kl[0, 1] == pytest.approx(one.value, rel=1e-8)
     assert se[0, 1] == pytest.approx(one.se, rel=1e-8)
-    assert kl[0, 2] == se[0, 2] == 0.0
+    assert kl[0, 2] == 0.0
+    assert math.isnan(se[0, 2])  # no text deviates: nothing tells an error
 
 
 def test_standard_error_against_the_bootstrap_and_the_normal_law() -> None:
@@ -163,3 +164,69 @@ def test_the_estimate_converges_to_half_the_variance_under_the_model() -> None:
     kl = kl_pair(lp[drawn], lq[drawn], np.full(400_000, 5))
     assert kl.nats == pytest.approx(half_variance, abs=3 * kl.nats_se)
     assert kl.nats_se < 0.01 * half_variance
+
+
+# -- errors that texts cannot tell, and texts that come twice
+
+
+def clustered_error(d: np.ndarray, ids: np.ndarray, size: np.ndarray) -> float:
+    """Standard error of Var(d) / (2 B ln 2) with equal texts as one observation, by a plain loop."""
+    square = (d - d.mean()) ** 2
+    sums = [sum(square[s] - square.mean() for s in range(len(d)) if ids[s] == k) for k in set(ids.tolist())]
+    return math.sqrt(sum(x * x for x in sums)) / len(d) / (2 * size.mean() * math.log(2))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_copies_of_a_text_make_no_error_smaller(missing: float) -> None:
+    rng = np.random.default_rng(11)
+    L, size = random_vectors(6, 80, seed=11)
+    L[rng.random(L.shape) < missing] = np.nan
+    ids = np.sort(rng.integers(0, 80, 300)).astype(np.intp)
+    ids = ids[rng.permutation(300)]
+    many, sizes = L[:, ids], size[ids]
+    kl, se = kl_matrix(many, sizes), kl_standard_errors(many, sizes, ids)
+    for i, j in itertools.combinations(range(6), 2):
+        one = kl_pair(many[i], many[j], sizes, ids)
+        used = np.isfinite(many[i] - many[j])
+        d = (many[i] - many[j])[used]
+        assert one.value == kl_pair(many[i], many[j], sizes).value == pytest.approx(kl[i, j])
+        assert one.se == pytest.approx(clustered_error(d, ids[used], sizes[used]), rel=1e-9)
+        assert se[i, j] == pytest.approx(one.se, rel=1e-7)
+
+
+def test_a_corpus_taken_twice_has_the_error_of_the_corpus() -> None:
+    L, size = random_vectors(4, 50)
+    ids = np.tile(np.arange(50), 2)
+    twice = kl_standard_errors(np.tile(L, 2), np.tile(size, 2), ids)
+    np.testing.assert_allclose(twice, kl_standard_errors(L, size), rtol=1e-7)
+    naive = kl_standard_errors(np.tile(L, 2), np.tile(size, 2))
+    off = ~np.eye(4, dtype=bool)
+    np.testing.assert_allclose(naive[off] * math.sqrt(2), twice[off], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("texts", "ids"),
+    [
+        ([0.0, 1.0], None),
+        ([-3.0, 4.5, -3.0, 4.5], [0, 1, 0, 1]),
+        ([-3.0, 4.5, 4.5, 4.5, 4.5], [0, 1, 1, 1, 1]),
+        ([7.1] * 10, None),
+        ([7.1] * 10, [0] * 10),
+        ([0.0] * 50, None),
+    ],
+)
+def test_an_error_that_the_texts_cannot_tell_is_unknown(texts: list[float], ids: list[int] | None) -> None:
+    d, size = np.array(texts), np.full(len(texts), 30)
+    same = None if ids is None else np.array(ids, dtype=np.intp)
+    rows = np.stack([d - 100.3, np.full(len(d), -100.3)])
+    assert math.isnan(kl_pair(*rows, size, same).se)
+    assert math.isnan(kl_standard_errors(rows, size, same)[0, 1])
+    assert math.isnan(kl_bootstrap_se(*rows, size)) or len(set(texts)) > 2
+    assert not math.isnan(kl_pair(*rows, size, same).value)
+
+
+def test_three_differing_texts_have_an_error() -> None:
+    L = np.array([[0.0, 1.0, 5.0], [0.0, 0.0, 0.0]])
+    one = kl_pair(*L, [10, 10, 10])
+    assert one.se == pytest.approx(clustered_error(L[0], np.arange(3), np.full(3, 10.0)))
+    assert kl_standard_errors(L, [10, 10, 10])[0, 1] == pytest.approx(one.se)

@@ -111,9 +111,20 @@ def test_diffusion_of_a_gaussian_walk_and_of_given_weights(suite: Workspace) -> 
     assert {s["start"] for s in section["starts"]} == set(range(20, 220, 20))
 
 
+def test_an_error_of_the_loss_counts_each_text_once_and_is_unknown_below_three() -> None:
+    rng = np.random.default_rng(5)
+    nats, size = -rng.uniform(50, 900, 40), rng.integers(100, 900, 40)
+    once = bits_per_byte(nats, size)
+    twice = bits_per_byte(np.tile(nats, 2), np.tile(size, 2), np.tile(np.arange(40), 2))
+    assert twice == pytest.approx(once)
+    assert math.isnan(bits_per_byte(nats[:2], size[:2])[1])
+    assert math.isnan(bits_per_byte(np.repeat(nats[:1], 9), np.repeat(size[:1], 9))[1])
+    assert math.isnan(bits_per_byte(np.tile(nats[:2], 9), np.tile(size[:2], 9), np.tile([0, 1], 9))[1])
+
+
 def test_bits_per_byte_leaves_unscored_texts_out_of_both_sums() -> None:
     value, se = bits_per_byte(np.array([-8.0, np.nan, -16.0]), np.array([8, 1000, 16]))
-    assert value == pytest.approx(1 / math.log(2)) and se == pytest.approx(0)
+    assert value == pytest.approx(1 / math.log(2)) and math.isnan(se)  # two texts tell no error
     assert all(math.isnan(x) for x in bits_per_byte(np.array([np.nan]), np.array([3])))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
@@ -234,7 +235,7 @@ class ScaleView(View):
             ["setting", "published", "median", "q25", "q75", "low", "high", "n", "note"]
         ]
         return rows + [
-            [r.setting, r.published, r.median, r.q25, r.q75, r.low, r.high, r.n, r.note]
+            [r.setting, r.published, r.median, *r.quartiles, r.low, r.high, r.n, r.note]
             for r in self.table.rows
         ]
 
@@ -243,15 +244,13 @@ def joined(found: Map, layered: Map) -> Map:
     """The vectors of two maps over the same texts in one; those that both have are taken once."""
     import numpy as np
 
-    from kltui.analysis.map import Map
-
     known = set(found.names)
     rows = [k for k, n in enumerate(layered.names) if n not in known]
     if not rows or layered.loglik_KN.shape[1] != found.loglik_KN.shape[1]:
         return found
     points = found.points + tuple(layered.points[k] for k in rows)
     loglik_KN = np.concatenate([found.loglik_KN, layered.loglik_KN[rows]])
-    return Map(points, loglik_KN, found.text_bytes_N, None, dict(found.record))
+    return replace(found, points=points, loglik_KN=loglik_KN, n_scored_KN=None, record=dict(found.record))
 
 
 VIEW = ScaleView

@@ -308,7 +308,21 @@ def corpus_words(shown: Map) -> str:
     """Texts in use and their mean size; unscored ones are counted."""
     lacking = int(shown.n_unscored.sum())
     unscored = f", {lacking} unscored values left out pairwise" if lacking else ""
-    return f"{count(len(shown.text_bytes_N), 'text')}, B = {figure(shown.mean_bytes, 5)} bytes{unscored}"
+    copies = shown.n_copies
+    repeated = (
+        f", {count(copies, 'copy of another text', 'copies of other texts')}: errors count each text once"
+        if copies
+        else ""
+    )
+    return f"{count(len(shown.text_bytes_N), 'text')}, B = {mean_bytes_words(shown)}{unscored}{repeated}"
+
+
+def mean_bytes_words(shown: Map) -> str:
+    """B in words: of all texts, or its range over pairs where these leave out texts."""
+    least, most = shown.pair_mean_bytes
+    if least == most:
+        return f"{figure(most, 5)} bytes"
+    return f"{figure(least, 5)} to {figure(most, 5)} bytes, of the texts that a pair shares"
 
 
 def label_of(point: Point) -> str:

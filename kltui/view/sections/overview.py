@@ -35,6 +35,7 @@ def overview(ctx: Context) -> Section:
                 "sha256": c.sha256,
                 "texts": c.n,
                 "mean_bytes": c.mean_bytes,
+                "copies": ctx.ws.copies(c.sha256),
                 "source": c.source,
                 "record": c.record,
             }
@@ -107,10 +108,12 @@ def _run_data(run: str, members: list[CheckpointRow]) -> dict[str, object]:
 def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     blocks: list[RenderableType] = [words(str(ctx.ws.path))]
     for corpus in ctx.ws.corpora():
+        copies = ctx.ws.copies(corpus.sha256)
+        repeated = f" ({count(copies, 'copy of another', 'copies of others')})" if copies else ""
         blocks.append(
             words(
-                f"corpus {corpus.sha256[:12]}: {count(corpus.n, 'text')} of {figure(corpus.mean_bytes, 5)} bytes"
-                f" on average, from {corpus.source}"
+                f"corpus {corpus.sha256[:12]}: {count(corpus.n, 'text')}{repeated} of {figure(corpus.mean_bytes, 5)}"
+                f" bytes on average, from {corpus.source}"
             )
         )
     status = Counter(r.status for r in ctx.rows)

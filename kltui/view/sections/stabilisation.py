@@ -52,7 +52,7 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
 def _words(s: Stabilisation) -> tuple[str, str]:
     """(step, its range) in words; "not yet" where the last KL is above the level."""
     step = "not yet" if s.step is None else str(s.step)
-    if s.earliest == s.latest:
+    if s.earliest == s.latest or not s.range_known:
         return step, "-"
     early, late = ("-" if v is None else str(v) for v in (s.earliest, s.latest))
     return step, f"{early} to {late if late != '-' else 'not yet'}"
