@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,10 @@ _OURS = (
 )  # a programmer's mistake, not a fault
 
 
-_RESTORE = "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it."
+RESTORE = (
+    "kltui --check WORKSPACE names all that is damaged and says what to do: restore it from a copy, or take out what is"
+    " damaged (--check --mend) and score that again."
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,7 +104,7 @@ class _Explained:
         if not isinstance(error, sqlite3.Error | UnicodeDecodeError) or isinstance(error, _OURS):
             return
         if not isinstance(error, sqlite3.OperationalError):
-            raise DamageError(f"{self._path} is damaged: {error}", _RESTORE) from error
+            raise DamageError(f"{self._path} is damaged: {error}", RESTORE) from error
         raise _operational(self._path, str(error)) from error
 
 
@@ -113,7 +117,7 @@ def decoded(read: Callable[P, R]) -> Callable[P, R]:
             return read(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
             raise DamageError(
-                f"the workspace is damaged: a stored value makes no sense ({error})", _RESTORE
+                f"the workspace is damaged: a stored value makes no sense ({error})", RESTORE
             ) from error
 
     return checked
@@ -123,7 +127,7 @@ def _operational(path: Path, error: str) -> StoreError:
     if "full" in error or "disk I/O" in error:
         return _disk_error(path, error)
     if "decode" in error:
-        return DamageError(f"{path} is damaged: {error}", _RESTORE)
+        return DamageError(f"{path} is damaged: {error}", RESTORE)
     if "locked" in error:
         hint = "Another process holds the database. Try again when it is done."
     elif "readonly" in error or "unable to open" in error:
@@ -187,11 +191,11 @@ def connect_reader(path: Path) -> Connection:
         try:
             return _probed(_connect(path, f"{uri}?mode=ro", uri=True))
         except StoreError:
-            if not _left_by_writer(path, "-journal"):
+            if not left_by_writer(path, "-journal"):
                 raise
             return _confined(path, uri)
     except StoreError:
-        left = _left_by_writer(path, "-wal") or _left_by_writer(path, "-journal")
+        left = left_by_writer(path, "-wal") or left_by_writer(path, "-journal")
         if left or os.access(path.parent, os.W_OK):
             raise
     # On read-only media nobody writes, and WAL's shared memory cannot be made.
@@ -224,9 +228,20 @@ def _connect(path: Path, target: str, *, uri: bool) -> Connection:
             factory=Connection,
         )
     db.explained = _Explained(path)
+    _distrust(db)
     return db
 
 
-def _left_by_writer(path: Path, suffix: str) -> bool:
+def _distrust(db: Connection) -> None:
+    """Lets nothing in the file run code or reach other files, and has every page's cells checked as it is read."""
+    db.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    if sys.version_info >= (3, 12):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "temp_store = MEMORY"):
+        db.execute(f"PRAGMA {pragma}")
+
+
+def left_by_writer(path: Path, suffix: str) -> bool:
+    """Whether a log or journal of the database lies beside it with something in it."""
     left = path.with_name(path.name + suffix)
     return left.exists() and left.stat().st_size > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from kltui.scoring.settings import Progress
+from kltui.store.checksums import Checks
 from kltui.store.connection import decoded
 from kltui.store.rows import JobItemRow, JobRow, JobStatus
 from kltui.store.writer_lock import Writer, current_writer
@@ -20,8 +21,8 @@ from kltui.store.writer_lock import Writer, current_writer
 class Jobs:
     """The jobs of a workspace."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def register(self, digest: str, toml: str, checkpoint_ids: Sequence[int], log: Path | None) -> int:
         """Row id of the job with that digest, new or again, with every unfinished item queued."""
@@ -123,6 +124,7 @@ class Jobs:
     @decoded
     def all(self) -> list[JobRow]:
         """Every job, newest first; a running job whose process is gone shows as "lost"."""
+        self._checks.require("job", "job_item")
         writer = current_writer(self._db)
         rows = self._db.execute(
             "SELECT j.id, j.status, j.created, j.started, j.ended, j.pid, j.host, j.log, j.message,"
@@ -142,6 +144,7 @@ class Jobs:
     @decoded
     def items(self, job_id: int) -> list[JobItemRow]:
         """The checkpoints of one job in order."""
+        self._checks.require("job", "job_item", "checkpoint")
         rows = self._db.execute(
             "SELECT c.name, i.status, i.stage, i.texts_done, i.texts_total, i.tokens_done, i.tokens_total, i.started,"
             " i.ended, i.attempts, i.error, i.hint, i.stats FROM job_item i JOIN checkpoint c ON c.id = i.checkpoint_id"

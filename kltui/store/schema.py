@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 
 from kltui.errors import StoreError
+from kltui.safe import safe_text
+from kltui.store.checksums import seal_all
 
 APPLICATION_ID = 0x6B6C7475  # "kltu"
 
@@ -188,17 +191,24 @@ CREATE INDEX vector_facts ON vector (
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+CHECKED_SINCE = 3  # from this schema on every row has a checksum
+
+# What SQLite itself adds for its planner, when a user runs ANALYZE.
+_STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
 
 
 def migrate(db: sqlite3.Connection) -> None:
     """Brings `db` to the newest schema, each migration in a transaction of its own."""
     while (version := check_version(db)) < len(MIGRATIONS):
         try:
-            db.executescript(
-                f"BEGIN IMMEDIATE;\n{MIGRATIONS[version]}\nPRAGMA application_id = {APPLICATION_ID};\n"
-                f"PRAGMA user_version = {version + 1};\nCOMMIT;"
-            )
-        except StoreError:
+            db.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[version]}")
+            # What was there before has no checksums yet.
+            if version + 1 == CHECKED_SINCE:
+                seal_all(db)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {version + 1}")
+            db.execute("COMMIT")
+        except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             # Another process that started at the same moment may have done it.
@@ -206,8 +216,45 @@ def migrate(db: sqlite3.Connection) -> None:
                 raise
 
 
+@functools.cache
+def _expected(version: int) -> frozenset[tuple[str, str, str]]:
+    """(type, name, words) of all that the schema of that version holds."""
+    made = sqlite3.connect(":memory:", isolation_level=None)
+    made.executescript("".join(MIGRATIONS[:version]))
+    found = _held(made)
+    made.close()
+    return found
+
+
+def _held(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    rows = db.execute("SELECT type, name, COALESCE(sql, '') FROM sqlite_master").fetchall()
+    return frozenset((kind, name, " ".join(sql.split())) for kind, name, sql in rows)
+
+
+def check_schema(db: sqlite3.Connection, version: int) -> None:
+    """Raises StoreError where the database holds anything but the tables and indexes of that schema, word for word.
+
+    A view, trigger or generated column would run what someone else wrote whenever a table is read.
+    """
+    held, expected = _held(db), _expected(version)
+    odd = sorted(entry for entry in held - expected if entry[1] not in _STATISTICS)
+    missing = sorted(expected - held)
+    if not odd and not missing:
+        return
+    if odd and odd[0][:2] not in {entry[:2] for entry in missing}:
+        what = f"holds the {safe_text(odd[0][0], 20)} {safe_text(odd[0][1], 80)}, which kltui did not make"
+    else:
+        what = f"does not hold the {missing[0][0]} {missing[0][1]} as kltui made it"
+    raise StoreError(
+        f"the workspace's database {what}",
+        "It was altered by another program or is damaged: use a copy of before, and add nothing to kltui.sqlite.",
+    )
+
+
 def show_as_newest(db: sqlite3.Connection) -> None:
     """Lets this connection read an older schema by the newest's names: what came later stands at its defaults."""
+    (confined,) = db.execute("PRAGMA query_only").fetchone()
+    db.execute("PRAGMA query_only = OFF")
     newest = sqlite3.connect(":memory:", isolation_level=None)
     newest.executescript("".join(MIGRATIONS))
     for (table,) in newest.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -220,13 +267,14 @@ def show_as_newest(db: sqlite3.Connection) -> None:
         of = f"rowid, *, {', '.join(later)} FROM main.{table}" if here else f"{', '.join(later)} WHERE 0"
         db.execute(f"CREATE TEMP VIEW {table} AS SELECT {of}")
     newest.close()
+    db.execute(f"PRAGMA query_only = {confined}")
 
 
 def check_version(db: sqlite3.Connection) -> int:
     """The number of migrations applied. Raises StoreError for a foreign or newer database."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
-    if application not in (0, APPLICATION_ID):
+    if application != APPLICATION_ID and (application or version):
         raise StoreError(
             "this SQLite file was not made by kltui",
             "Point kltui at another folder, or move the file kltui.sqlite away.",

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kltui.errors import StoreError
+from kltui.store.checksums import Checks
 from kltui.store.connection import decoded
 
 
 class WeightDistances:
     """Squared distances between weights, keyed by the two weight fingerprints (smaller string first)."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def put(self, sqdist: Mapping[tuple[str, str], float], n_params: int) -> None:
         """Stores distances {(weights a, weights b): sum of squared differences}."""
@@ -28,6 +29,7 @@ class WeightDistances:
 
     def all(self) -> dict[tuple[str, str], float]:
         """Every stored distance, both ways round."""
+        self._checks.require("weight_distance")
         stored = self._db.execute("SELECT a_weights, b_weights, sqdist FROM weight_distance")
         return {pair: d for a, b, d in stored for pair in ((a, b), (b, a))}
 
@@ -35,11 +37,12 @@ class WeightDistances:
 class Fingerprints:
     """Content hashes of local model folders, valid while sizes and times of their files stand."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def all(self) -> dict[tuple[str, str], str]:
         """Every remembered fingerprint, {(folder, signature): sha256}."""
+        self._checks.require("fingerprint")
         rows = self._db.execute("SELECT path, signature, sha256 FROM fingerprint")
         return {(path, seen): sha for path, seen, sha in rows}
 
@@ -54,8 +57,8 @@ class Fingerprints:
 class BenchmarkScores:
     """Scores that others measured, by checkpoint or run and task, as they were given."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def put(self, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Stores {name: {task: score}}, in place of older scores of the same names and tasks."""
@@ -70,6 +73,7 @@ class BenchmarkScores:
 
     def all(self) -> dict[str, dict[str, float]]:
         """Every score, {name: {task: score}}."""
+        self._checks.require("benchmark_score")
         found: dict[str, dict[str, float]] = {}
         rows = self._db.execute("SELECT name, task, score FROM benchmark_score ORDER BY name, task")
         for name, task, score in rows:
@@ -80,8 +84,8 @@ class BenchmarkScores:
 class Records:
     """What a user named and wants to find again, one JSON object each: saved maps, draws of texts."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def put(self, kind: str, name: str, value: Mapping[str, object]) -> None:
         """Stores a record, in place of an older one of that kind and name."""
@@ -99,6 +103,7 @@ class Records:
     @decoded
     def all(self, kind: str) -> dict[str, dict[str, object]]:
         """Every record of a kind by name, oldest first."""
+        self._checks.require("record")
         rows = self._db.execute("SELECT name, value FROM record WHERE kind = ? ORDER BY created", (kind,))
         return {name: dict(json.loads(value)) for name, value in rows}
 
@@ -106,8 +111,8 @@ class Records:
 class SideFiles:
     """Files too large for the database, by path relative to the workspace, with their SHA-256."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def put(
         self, checkpoint_id: int, corpus_id: int, kind: str, settings: str, path: str, sha256: str
@@ -127,6 +132,7 @@ class SideFiles:
 
     def intact(self, folder: Path, path: str, by_hash: bool = True) -> bool:
         """Whether the recorded file `path` is there (by_hash: with the bytes that were written)."""
+        self._checks.require("side_file")
         row = self._db.execute("SELECT sha256 FROM side_file WHERE path = ?", (path,)).fetchone()
         try:
             if row is None or not by_hash:
@@ -137,6 +143,7 @@ class SideFiles:
 
     def find(self, folder: Path, checkpoint_id: int, corpus_id: int, kind: str) -> Path | None:
         """Path of the newest such file of the checkpoint's present weights, or None. Raises StoreError on bit rot."""
+        self._checks.require("side_file", "checkpoint")
         rows = self._db.execute(
             "SELECT s.path, s.sha256, s.settings, c.name, c.weights FROM side_file s"
             " JOIN checkpoint c ON c.id = s.checkpoint_id"

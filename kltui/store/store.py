@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.errors import StoreError
 from kltui.scoring.settings import Progress
-from kltui.store import writer_lock
-from kltui.store.connection import Connection, DiskError, connect_reader, connect_writer, explained
+from kltui.store import lock_file, writer_lock
+from kltui.store.checksums import TABLES, Checks, check_commits, count_commit, keep_checksums
+from kltui.store.connection import (
+    Connection,
+    DiskError,
+    connect_reader,
+    connect_writer,
+    explained,
+    left_by_writer,
+)
+from kltui.store.filesystem import file_system, is_network
 from kltui.store.job_table import Jobs
-from kltui.store.schema import MIGRATIONS, check_version, migrate, show_as_newest
+from kltui.store.lock_file import LockFile
+from kltui.store.schema import (
+    CHECKED_SINCE,
+    MIGRATIONS,
+    check_schema,
+    check_version,
+    migrate,
+    show_as_newest,
+)
 from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFiles, WeightDistances
 from kltui.store.tables import Checkpoints, Corpora, Vectors
 
 FILE_NAME = "kltui.sqlite"
+_PATIENCE_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -24,21 +44,22 @@ log = logging.getLogger(__name__)
 class Store:
     """A workspace's database. Use `Store.read` or `Store.write`, and close it."""
 
-    def __init__(self, folder: Path, db: Connection, notices: Connection | None = None) -> None:
+    def __init__(self, folder: Path, db: Connection, checks: Checks, hold: _Hold | None = None) -> None:
         self.folder = folder
         self.path = folder / FILE_NAME
         self.db = db
-        self._notices = notices
-        self.taken_from: writer_lock.Writer | None = None
-        self.corpora = Corpora(db)
-        self.checkpoints = Checkpoints(db)
-        self.vectors = Vectors(db)
-        self.jobs = Jobs(db)
-        self.side_files = SideFiles(db)
-        self.weight_distances = WeightDistances(db)
-        self.fingerprints = Fingerprints(db)
-        self.benchmark_scores = BenchmarkScores(db)
-        self.records = Records(db)
+        self.checks = checks
+        self._hold = hold
+        self.taken_from = hold.taken_from if hold else None
+        self.corpora = Corpora(db, checks)
+        self.checkpoints = Checkpoints(db, checks)
+        self.vectors = Vectors(db, checks)
+        self.jobs = Jobs(db, checks)
+        self.side_files = SideFiles(db, checks)
+        self.weight_distances = WeightDistances(db, checks)
+        self.fingerprints = Fingerprints(db, checks)
+        self.benchmark_scores = BenchmarkScores(db, checks)
+        self.records = Records(db, checks)
 
     @classmethod
     def read(cls, folder: Path) -> Store:
@@ -49,6 +70,7 @@ class Store:
                 f"no kltui workspace in {folder}",
                 "A workspace is made by scoring: kltui --batch job.toml, or kltui --demo.",
             )
+        noted = lock_file.noted(folder)
         db = connect_reader(path)
         try:
             version = check_version(db)
@@ -57,29 +79,25 @@ class Store:
                     f"{path} holds no kltui tables",
                     "It may just be being made: try again. Else remove that file and score again.",
                 )
+            check_schema(db, version)
             if version < len(MIGRATIONS):
                 show_as_newest(db)
+            else:
+                check_commits(db, noted)
         except BaseException:
             db.close()
             raise
-        return cls(folder, db)
+        return cls(folder, db, Checks(db, active=version >= CHECKED_SINCE))
 
     @classmethod
     def write(cls, folder: Path) -> Store:
         """The store in `folder`, made when missing, locked for this process. Raises StoreError."""
-        path = folder / FILE_NAME
-        with explained(path):
-            folder.mkdir(parents=True, exist_ok=True)
-        db = connect_writer(path, durable=True)
-        try:
-            migrate(db)
-            taken_from = writer_lock.acquire(db, str(folder))
-            store = cls(folder, db, notices=connect_writer(path, durable=False))
-        except BaseException:
-            db.close()
-            raise
-        store.taken_from = taken_from
-        return store
+        with ExitStack() as undo:
+            hold = _Hold.take(folder, undo)
+            checks = Checks(hold.db)
+            checks.require(*(table for table in TABLES if table != "text"))
+            undo.pop_all()
+        return cls(folder, hold.db, checks, hold)
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -90,6 +108,9 @@ class Store:
         with _transaction(self.db):
             writer_lock.check_held(self.db, str(self.folder))
             yield
+            commits = count_commit(self.db)
+        if self._hold is not None:
+            self._hold.lock.note(*commits)
 
     def note_progress(self, job_id: int, progress: dict[int, Progress]) -> None:
         """Renews the sign of life and records progress, in a transaction that need not reach the disk.
@@ -97,12 +118,13 @@ class Store:
         Losing the last of it in a power cut costs nothing, so it is spared the fsync a vector gets; nor does a disk
         that is full at the moment stop hours of work.
         """
-        assert self._notices is not None, "the store is open read-only"
-        jobs = Jobs(self._notices)
+        assert self._hold is not None, "the store is open read-only"
+        notices = self._hold.notices
+        jobs = Jobs(notices, self.checks)
         try:
-            with _transaction(self._notices):
-                writer_lock.check_held(self._notices, str(self.folder))
-                writer_lock.beat(self._notices)
+            with _transaction(notices):
+                writer_lock.check_held(notices, str(self.folder))
+                writer_lock.beat(notices)
                 for checkpoint_id, state in progress.items():
                     jobs.item_progress(job_id, checkpoint_id, state)
         except DiskError as error:
@@ -118,12 +140,75 @@ class Store:
 
     def close(self) -> None:
         """Closes the connections and, for a writer, gives the lock up."""
-        if self._notices is not None:
-            self._notices.close()
-            # On a full disk the row stays, and the next writer sees that this process is gone.
-            with suppress(StoreError):
-                writer_lock.release(self.db)
+        if self._hold is None:
+            self.db.close()
+        else:
+            self._hold.release(self.path)
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """What a writer holds: its connections, the lock file, and the dead writer it took the store from, if any."""
+
+    db: Connection
+    notices: Connection
+    lock: LockFile
+    taken_from: writer_lock.Writer | None
+
+    @classmethod
+    def take(cls, folder: Path, undo: ExitStack) -> _Hold:
+        """The hold on the store in `folder`, brought to the newest schema; `undo` gives it up again."""
+        path = folder / FILE_NAME
+        with explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = LockFile(folder)
+            decided = _locked(lock, folder)
+        undo.callback(lambda: lock.release(log_left=left_by_writer(path, "-wal")))
+        noted = lock_file.noted(folder)
+        db = connect_writer(path, durable=True)
+        undo.callback(db.close)
+        check_schema(db, check_version(db))
+        migrate(db)
+        check_commits(db, noted)
+        taken_from = writer_lock.acquire(db, str(folder), decided=decided)
+        undo.callback(writer_lock.release, db)
+        keep_checksums(db)
+        notices = connect_writer(path, durable=False)
+        undo.callback(notices.close)
+        keep_checksums(notices)
+        return cls(db, notices, lock, taken_from)
+
+    def release(self, path: Path) -> None:
+        """Gives up the writer's row, the connections and then the lock."""
+        self.notices.close()
+        # On a full disk the row stays, and the next writer sees that this process is gone.
+        with suppress(StoreError):
+            writer_lock.release(self.db)
         self.db.close()
+        self.lock.release(log_left=left_by_writer(path, "-wal"))
+
+
+def _locked(lock: LockFile, folder: Path) -> bool:
+    """Whether the operating system's lock decides who writes in `folder`. Raises StoreError while another holds it."""
+    until = time.monotonic() + _PATIENCE_S
+    while (got := lock.take()) is False:
+        # Whoever holds it may just be starting or ending: soon its name is in the store, or the lock is free.
+        writer = _named_writer(folder / FILE_NAME)
+        if time.monotonic() > until or (writer and writer.alive):
+            raise writer_lock.held_by(str(folder), writer)
+        time.sleep(0.05)
+    # Between hosts some network file systems take locks without telling each other.
+    return bool(got) and not is_network(file_system(folder))
+
+
+def _named_writer(path: Path) -> writer_lock.Writer | None:
+    with suppress(StoreError):
+        db = connect_reader(path)
+        try:
+            return writer_lock.current_writer(db)
+        finally:
+            db.close()
+    return None
 
 
 @contextmanager

@@ -8,13 +8,15 @@ import math
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
-from kltui.store.connection import DamageError, decoded
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source, layer_name
+from kltui.safe import safe_text
+from kltui.store.checksums import Checks, read_vector, row_checksum
+from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 
@@ -31,13 +33,14 @@ FINAL_LAYER = -1
 class Corpora:
     """The corpora of a workspace, texts included."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def add(self, corpus: Corpus, source: str) -> int:
-        """Row id of `corpus`, stored with its texts unless it is there already."""
+        """Row id of `corpus`, stored with its texts unless it is there already. Raises DamageError where those rot."""
         found = self._db.execute("SELECT id FROM corpus WHERE sha256 = ?", (corpus.sha256,)).fetchone()
         if found:
+            self.texts(int(found[0]))
             return int(found[0])
         cursor = self._db.execute(
             "INSERT INTO corpus (sha256, n, source, record, created, text_bytes) VALUES (?, ?, ?, ?, ?, ?)",
@@ -66,6 +69,7 @@ class Corpora:
         """Every corpus, oldest first."""
         import numpy as np
 
+        self._checks.require("corpus")
         rows = self._db.execute(
             "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus ORDER BY id"
         )
@@ -84,37 +88,56 @@ class Corpora:
 
     @decoded
     def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
-        """UTF-8 bytes of every text, shape (N,)."""
+        """UTF-8 bytes of every text, shape (N,). Raises DamageError where they are not those of the texts."""
         import numpy as np
 
+        self._checks.require("corpus")
         (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
-        return np.frombuffer(blob, "<i8").astype(np.int64)
+        lengths_N = np.frombuffer(blob, "<i8").astype(np.int64)
+        if not self._checks.active:
+            # An older schema has no checksums, but the texts themselves.
+            query = "SELECT LENGTH(body) FROM text WHERE corpus_id = ? ORDER BY idx"
+            if lengths_N.tolist() != [n for (n,) in self._db.execute(query, (corpus_id,))]:
+                raise DamageError(
+                    "the workspace is damaged: the lengths of its texts are not theirs", RESTORE
+                )
+        return lengths_N
 
     @decoded
     def texts(self, corpus_id: int, indices: Sequence[int] | None = None) -> list[str]:
-        """The texts in order, or those at `indices`."""
+        """The texts in order, or those at `indices`. Raises DamageError unless they are as they were written."""
         if indices is None:
-            rows = self._db.execute("SELECT body FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,))
-            return [bytes(body).decode() for (body,) in rows]
-        query = "SELECT body FROM text WHERE corpus_id = ? AND idx = ?"
-        return [bytes(self._db.execute(query, (corpus_id, int(i))).fetchone()[0]).decode() for i in indices]
+            return [body.decode() for _, body in self._texts(corpus_id)]
+        return [next(self._read(corpus_id, f" AND idx = {int(i)}"))[1].decode() for i in indices]
 
     @decoded
     def domains(self, corpus_id: int) -> list[str]:
         """The domain of every text, "" where the corpus has none."""
-        return [
-            d
-            for (d,) in self._db.execute(
-                "SELECT domain FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,)
+        return [domain.decode() for domain, _ in self._texts(corpus_id)]
+
+    def _texts(self, corpus_id: int) -> list[tuple[bytes, bytes]]:
+        """(domain, text) of a whole corpus in order, each verified, none missing."""
+        (n,) = self._db.execute("SELECT n FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
+        found = list(self._read(corpus_id, " ORDER BY idx"))
+        if len(found) != n:
+            raise DamageError(
+                f"the workspace is damaged: a corpus has {len(found)} texts where {n} were written", RESTORE
             )
-        ]
+        return found
+
+    def _read(self, corpus_id: int, which: str) -> Iterator[tuple[bytes, bytes]]:
+        query = "SELECT idx, CAST(domain AS BLOB), body, checksum FROM text WHERE corpus_id = ?" + which
+        for idx, domain, body, checksum in self._db.execute(query, (corpus_id,)):
+            if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
+                raise DamageError(f"the workspace is damaged: text {idx} is not as it was written", RESTORE)
+            yield domain, body
 
 
 class Checkpoints:
     """The registry of a workspace."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def upsert(self, checkpoint: Checkpoint, kind: str = "") -> int:
         """Row id of the checkpoint of that name, its source and lineage brought up to date."""
@@ -199,7 +222,8 @@ class Checkpoints:
     @decoded
     def all(self) -> list[CheckpointRow]:
         """Every checkpoint with its state, by run, step and variant."""
-        rows = self._db.execute(_CHECKPOINT_ROWS, (json.dumps(Jobs(self._db).waiting()),))
+        self._checks.require("checkpoint", "job", "job_item", "vector")
+        rows = self._db.execute(_CHECKPOINT_ROWS, (json.dumps(Jobs(self._db, self._checks).waiting()),))
         return [_checkpoint_row(row) for row in rows]
 
 
@@ -289,8 +313,8 @@ def _optional_int(value: object) -> int | None:
 class Vectors:
     """The log-likelihood vectors."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
 
     def put(
         self,
@@ -333,6 +357,7 @@ class Vectors:
     @decoded
     def rows(self, current_only: bool = True) -> list[VectorRow]:
         """Identity of every vector (of the checkpoints' present weights), oldest first, without the numbers."""
+        self._checks.require("checkpoint", "vector")
         query = (
             "SELECT v.id, v.checkpoint_id, v.corpus_id, v.layer, v.settings, v.weights, v.key, v.mean_loglik,"
             " v.n_unscored, v.created FROM vector v JOIN checkpoint c ON c.id = v.checkpoint_id"
@@ -350,19 +375,27 @@ class Vectors:
     def stored_layers(
         self, checkpoint_id: int, corpus_id: int, settings: str, weights: str
     ) -> dict[int | None, str]:
-        """Layers (None: final) stored for these weights under these settings, with the request that made each."""
+        """Layers (None: final) stored for these weights under these settings, with the request that made each.
+
+        A vector whose numbers are damaged counts as not stored.
+        """
+        self._checks.require("vector")
         rows = self._db.execute(
-            "SELECT layer, json_extract(key, '$.layers') FROM vector"
+            "SELECT layer, json_extract(key, '$.layers'), id FROM vector"
             " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
             (checkpoint_id, corpus_id, settings, weights),
         )
-        return {None if layer == FINAL_LAYER else layer: request or "" for layer, request in rows}
+        return {
+            None if layer == FINAL_LAYER else layer: request or ""
+            for layer, request, vector_id in rows
+            if read_vector(self._db, vector_id, checked=self._checks.active) is not None
+        }
 
     @decoded
     def load(self, ids: Iterable[int], n: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.
 
-        Raises StoreError when a row's checksum does not match its bytes.
+        Raises DamageError when a row's checksums do not match it.
         """
         import numpy as np
 
@@ -370,14 +403,19 @@ class Vectors:
         loglik_KN = np.empty((len(id_list), n), np.float64)
         n_scored_KN = np.empty((len(id_list), n), np.int32)
         for row, vector_id in enumerate(id_list):
-            loglik, n_scored, crc = self._db.execute(
-                "SELECT loglik, n_scored, crc FROM vector WHERE id = ?", (vector_id,)
-            ).fetchone()
-            if zlib.crc32(n_scored, zlib.crc32(loglik)) != crc or len(loglik) != 8 * n:
+            numbers = read_vector(self._db, vector_id, checked=self._checks.active)
+            if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
                 raise DamageError(
-                    f"vector {vector_id} is damaged: its checksum does not match",
-                    "Restore the workspace from a copy, or delete that checkpoint's vectors and score it again.",
+                    f"the workspace is damaged: the vector of {self._called(vector_id)} is not as written",
+                    RESTORE,
                 )
-            loglik_KN[row] = np.frombuffer(loglik, "<f8")
-            n_scored_KN[row] = np.frombuffer(n_scored, "<i4")
+            loglik_KN[row] = np.frombuffer(numbers[0], "<f8")
+            n_scored_KN[row] = np.frombuffer(numbers[1], "<i4")
         return loglik_KN, n_scored_KN
+
+    def _called(self, vector_id: int) -> str:
+        query = (
+            "SELECT c.name, v.layer FROM vector v JOIN checkpoint c ON c.id = v.checkpoint_id WHERE v.id = ?"
+        )
+        name, layer = self._db.execute(query, (vector_id,)).fetchone() or (f"row {vector_id}", FINAL_LAYER)
+        return layer_name(safe_text(name), None if layer == FINAL_LAYER else layer)

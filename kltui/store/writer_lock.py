@@ -1,7 +1,8 @@
-"""One process writes a store: a row that names host, process and last sign of life."""
+"""One process writes a store: a lock of the operating system, and a row that names it and its last sign of life."""
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sqlite3
@@ -27,29 +28,47 @@ class Writer:
 
     @property
     def alive(self) -> bool:
-        """Whether that process still runs; on another host, whether it gave a recent sign of life."""
-        if self.host == socket.gethostname():
-            return _process_identity(self.pid) == self.boot
+        """Whether that process still runs; where its process ids are not ours, whether it gave a recent sign of life."""
+        if self.is_near:
+            # Releases up to schema 2 wrote no pid namespace.
+            now = _process_identity(self.pid)
+            return bool(self.boot) and f"{now}:".startswith(f"{self.boot}:")
         # A sign of life far in the future is no better than one long past: some clock was set.
         return abs(time.time() - self.heartbeat) < STALE_AFTER_S
 
+    @property
+    def is_near(self) -> bool:
+        """Whether its process id is one of ours: containers may share a host name, and not their processes."""
+        if self.host != socket.gethostname():
+            return False
+        theirs = self.boot.split(":")
+        if len(theirs) != 3:
+            return True
+        ours = _process_identity(os.getpid()).split(":")
+        return (theirs[0], theirs[2]) == (ours[0], ours[-1])
+
+    @property
+    def is_this_process(self) -> bool:
+        """Whether it is the process that asks."""
+        return (self.host, self.pid, self.boot) == _this_process()
+
 
 def _process_identity(pid: int) -> str:
-    """A string that differs when a pid is reused: start time in clock ticks since this boot."""
+    """A string that differs when a pid is reused, or counts in another container: boot, start in ticks, pid namespace."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except (OSError, ValueError):
         return _identity_without_proc(pid)
     fields = stat.rpartition(")")[2].split()
-    return "" if fields[0] == "Z" else f"{_boot_id()}:{fields[19]}"
+    return "" if fields[0] == "Z" else f"{_boot_id()}:{fields[19]}:{_pid_namespace()}"
 
 
 def _identity_without_proc(pid: int) -> str:
-    if Path("/proc/self/stat").exists():
+    if Path("/proc/self/stat").exists() or pid <= 1:
         return ""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return ""
     except PermissionError:
         pass
@@ -63,53 +82,84 @@ def _boot_id() -> str:
         return ""
 
 
+def _pid_namespace() -> str:
+    """The namespace in which this process sees process ids, as its number, "" where there are none."""
+    try:
+        return "".join(c for c in str(Path("/proc/self/ns/pid").readlink()) if c.isdigit())
+    except OSError:
+        return ""
+
+
+def _this_process() -> tuple[str, int, str]:
+    pid = os.getpid()
+    return socket.gethostname(), pid, _own_identity(pid)
+
+
+@functools.cache
+def _own_identity(pid: int) -> str:
+    return _process_identity(pid)
+
+
 def current_writer(db: sqlite3.Connection) -> Writer | None:
     """The writer recorded in the store, or None."""
     row = db.execute("SELECT host, pid, boot, started, heartbeat FROM writer WHERE id = 1").fetchone()
     return Writer(*row) if row else None
 
 
-def acquire(db: sqlite3.Connection, where: str) -> Writer | None:
+def acquire(db: sqlite3.Connection, where: str, *, decided: bool) -> Writer | None:
     """Takes the writer row for this process; returns the dead writer it was taken from, if any.
 
-    Raises StoreError naming pid and host while another living process holds it.
+    `decided`: the operating system's lock is held, which no living process of this host name can hold besides. Raises
+    StoreError naming pid and host while another living process holds the store.
     """
     before = current_writer(db)
-    if before is not None and _looks_dead_elsewhere(before):
+    if before is not None and _looks_dead_elsewhere(before) and not _is_settled(before, decided):
         # Clocks of hosts differ: only one that stands still for a while is gone.
         time.sleep(WATCH_S)
     now = time.time()
-    mine = (socket.gethostname(), os.getpid(), _process_identity(os.getpid()), now, now)
+    mine = _this_process()
     db.execute("BEGIN IMMEDIATE")
     try:
         held = current_writer(db)
-        if held and (held.host, held.pid) != mine[:2] and (held.alive or _moved(before, held)):
-            raise StoreError(
-                f"{where} is being written by process {held.pid} on {held.host}",
-                "Wait for that job to end, stop it in the Jobs screen, or use another workspace.",
-            )
-        db.execute("INSERT OR REPLACE INTO writer VALUES (1, ?, ?, ?, ?, ?)", mine)
+        other = held is not None and not held.is_this_process
+        if held and other and not _is_settled(held, decided) and (held.alive or _moved(before, held)):
+            raise held_by(where, held)
+        db.execute("INSERT OR REPLACE INTO writer VALUES (1, ?, ?, ?, ?, ?)", (*mine, now, now))
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    return held if held and (held.host, held.pid) != mine[:2] else None
+    return held if other else None
+
+
+def held_by(where: str, writer: Writer | None) -> StoreError:
+    """The refusal of a store that another process writes."""
+    who = f"process {writer.pid} on {writer.host}" if writer else "another process"
+    return StoreError(
+        f"{where} is being written by {who}",
+        "Wait for that job to end, stop it in the Jobs screen, or use another workspace.",
+    )
+
+
+def _is_settled(writer: Writer, decided: bool) -> bool:
+    """Whether the lock tells that this writer is gone: one of another host may be out of the lock's reach."""
+    return decided and writer.host == socket.gethostname() and not writer.is_near
 
 
 def _looks_dead_elsewhere(writer: Writer) -> bool:
-    return writer.host != socket.gethostname() and not writer.alive
+    return not writer.is_near and not writer.alive
 
 
 def _moved(before: Writer | None, now: Writer) -> bool:
-    """Whether another host's writer came or gave a sign of life since we looked first."""
-    return now.host != socket.gethostname() and now != before
+    """Whether a writer that is not near came or gave a sign of life since we looked first."""
+    return not now.is_near and now != before
 
 
 def check_held(db: sqlite3.Connection, where: str) -> None:
     """Raises StoreError where this process is not, or no longer, the one that writes."""
     held = current_writer(db)
-    if held is None or (held.host, held.pid) != (socket.gethostname(), os.getpid()):
+    if held is None or not held.is_this_process:
         by = f"process {held.pid} on {held.host} has" if held else "another process has"
         raise StoreError(
             f"{by} taken {where} over, as if this process were gone",
@@ -119,12 +169,12 @@ def check_held(db: sqlite3.Connection, where: str) -> None:
 
 def release(db: sqlite3.Connection) -> None:
     """Gives the writer row up, if this process holds it."""
-    db.execute("DELETE FROM writer WHERE host = ? AND pid = ?", (socket.gethostname(), os.getpid()))
+    db.execute("DELETE FROM writer WHERE host = ? AND pid = ? AND boot = ?", _this_process())
 
 
 def beat(db: sqlite3.Connection) -> None:
     """Renews this process's sign of life."""
     db.execute(
-        "UPDATE writer SET heartbeat = ? WHERE host = ? AND pid = ?",
-        (time.time(), socket.gethostname(), os.getpid()),
+        "UPDATE writer SET heartbeat = ? WHERE host = ? AND pid = ? AND boot = ?",
+        (time.time(), *_this_process()),
     )

@@ -1,0 +1,269 @@
+"""Checksums of all rows: kept up to date by every connection that writes, verified by every one that reads.
+
+A row's checksum covers all its columns; the ledger holds, of every table, how many rows it has and all their checksums
+by exclusive or. Damage that SQLite itself cannot see shows in the one, a lost or doubled row in the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import xor
+
+from kltui.safe import safe_text
+from kltui.store.connection import RESTORE, DamageError
+
+# What is left out of a row's checksum. A vector's numbers have a CRC, which is a column of the row.
+_LEFT_OUT = {"checksum", "loglik", "n_scored"}
+# How a row is called in messages. The writer's row is none of these: it changes every second, and is never trusted.
+NAMES = {
+    "corpus": "sha256",
+    "text": "corpus_id || ' text ' || idx",
+    "checkpoint": "name",
+    "vector": "COALESCE((SELECT name FROM checkpoint WHERE id = checkpoint_id), checkpoint_id)"
+    " || CASE WHEN layer < 0 THEN '' ELSE '#' || layer END",
+    "job": "id",
+    "job_item": "job_id || ' ' || COALESCE((SELECT name FROM checkpoint WHERE id = checkpoint_id), checkpoint_id)",
+    "side_file": "path",
+    "weight_distance": "a_weights || ' ' || b_weights",
+    "fingerprint": "path",
+    "benchmark_score": "name || ' ' || task",
+    "record": "kind || ' ' || name",
+}
+TABLES = tuple(NAMES)
+COMMITS = "commits"  # the ledger's row that counts transactions
+
+_STORED = "(SELECT checksum FROM vector_checksum WHERE vector_id = {row}.id)"
+
+
+def row_checksum(table: str, *values: int | float | bytes | None) -> int:
+    """64-bit checksum (signed, as SQLite stores it) of a row: its values in order, text as UTF-8 bytes."""
+    digest = hashlib.blake2b(repr((table, *values)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def keep_checksums(db: sqlite3.Connection) -> None:
+    """Lets `db` keep checksums and ledger right with every change, by triggers that end with the connection."""
+    db.create_function("row_checksum", -1, row_checksum, deterministic=True)
+    db.create_function("xor", 2, xor, deterministic=True)
+    # Else a row that another takes the place of would go unnoticed.
+    db.execute("PRAGMA recursive_triggers = ON")
+    for table in TABLES:
+        db.executescript(_triggers(db, table))
+
+
+def seal_all(db: sqlite3.Connection) -> None:
+    """Computes every checksum and the whole ledger of a store that has none yet. Raises DamageError for altered texts."""
+    for corpus_id, sha256, lengths in db.execute("SELECT id, sha256, text_bytes FROM corpus").fetchall():
+        if text_identity(db, corpus_id) != (sha256, lengths):
+            raise DamageError("the workspace is damaged: its texts are not those of their corpus", RESTORE)
+    for table in TABLES:
+        seal(db, table)
+    # What this store is known by, and how many transactions it has seen.
+    db.execute("INSERT INTO ledger (name, n, total) VALUES (?, 0, ?)", (COMMITS, secrets.randbits(62)))
+
+
+def text_identity(db: sqlite3.Connection, corpus_id: int) -> tuple[str, bytes]:
+    """(SHA-256, bytes of every text as little-endian int64) of a corpus, from its stored texts; as Corpus.sha256."""
+    digest, lengths = hashlib.sha256(), bytearray()
+    for (body,) in db.execute("SELECT body FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,)):
+        size = len(body).to_bytes(8, "little")
+        lengths += size
+        digest.update(size + body)
+    return digest.hexdigest(), bytes(lengths)
+
+
+def seal(db: sqlite3.Connection, table: str) -> None:
+    """Computes the checksums of a table as it stands, and its line in the ledger."""
+    db.create_function("row_checksum", -1, row_checksum, deterministic=True)
+    of = f"row_checksum({_arguments(db, table)})"
+    if table == "vector":
+        db.execute("DELETE FROM vector_checksum")
+        db.execute(f"INSERT INTO vector_checksum SELECT id, {of} FROM vector NOT INDEXED")
+    else:
+        db.execute(f"UPDATE {table} SET checksum = {of}")
+    where = "vector_checksum" if table == "vector" else table
+    sums = [s for (s,) in db.execute(f"SELECT checksum FROM {where}")]
+    line = (table, len(sums), reduce(xor, sums, 0))
+    db.execute("INSERT OR REPLACE INTO ledger (name, n, total) VALUES (?, ?, ?)", line)
+
+
+def _columns(db: sqlite3.Connection, table: str) -> list[tuple[str, str]]:
+    """(name, type) of the columns that a row's checksum covers, in the schema's order."""
+    listed = db.execute("SELECT name, type FROM pragma_table_info(?)", (table,))
+    return [(name, kind) for name, kind in listed if name not in _LEFT_OUT]
+
+
+def _arguments(db: sqlite3.Connection, table: str, row: str = "") -> str:
+    """The arguments of `row_checksum` for a row. Text goes as bytes: damaged, it may be no text at all."""
+    dot = f"{row}." if row else ""
+    values = [
+        f"CAST({dot}{name} AS BLOB)" if kind == "TEXT" else f"{dot}{name}"
+        for name, kind in _columns(db, table)
+    ]
+    return ", ".join([f"'{table}'", *values])
+
+
+def _triggers(db: sqlite3.Connection, table: str) -> str:
+    changed = ", ".join(name for name, _ in _columns(db, table))
+    computed = f"row_checksum({_arguments(db, table, 'new')})"
+    if table == "vector":
+        old, new = _STORED.format(row="old"), _STORED.format(row="new")
+        put = f"INSERT OR REPLACE INTO vector_checksum VALUES (new.id, {computed})"
+        drop = "DELETE FROM vector_checksum WHERE vector_id = old.id;"
+    else:
+        old, new = "old.checksum", f"(SELECT checksum FROM {table} WHERE rowid = new.rowid)"
+        put = f"UPDATE {table} SET checksum = {computed} WHERE rowid = new.rowid"
+        drop = ""
+
+    def ledger(by: int, *sums: str) -> str:
+        total = reduce(lambda so_far, s: f"xor({so_far}, {s})", sums, "total")
+        return f"UPDATE ledger SET n = n + {by}, total = {total} WHERE name = '{table}';"
+
+    head = f"CREATE TEMP TRIGGER {table}"
+    # A changed row leaves the ledger before its new checksum is put in the place of the old.
+    return f"""
+        {head}_added AFTER INSERT ON main.{table} BEGIN {put}; {ledger(1, new)} END;
+        {head}_changed AFTER UPDATE OF {changed} ON main.{table} BEGIN
+            {ledger(0, old)} {put}; {ledger(0, new)}
+        END;
+        {head}_removed AFTER DELETE ON main.{table} BEGIN {ledger(-1, f"COALESCE({old}, 0)")} {drop} END;
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What verifying a table gave: names of damaged rows (rowid first), rows there and
+    their checksums, rows there should be (None: unknown)."""
+
+    table: str
+    damaged: tuple[tuple[int, str], ...]
+    n: int
+    total: int
+    expected: int | None
+    adds_up: bool
+
+    @property
+    def sound(self) -> bool:
+        return not self.damaged and self.adds_up
+
+    def words(self, limit: int = 3) -> str:
+        """What is wrong with the table, in one line."""
+        named = ", ".join(safe_text(name, 80) for _, name in self.damaged[:limit])
+        more = ", ..." if len(self.damaged) > limit else ""
+        if self.damaged:
+            return f"{len(self.damaged)} of {self.n} rows of {self.table} are not as written ({named}{more})"
+        if self.expected is None:
+            return f"what the table {self.table} holds is not on record"
+        if self.expected != self.n:
+            return f"the table {self.table} has {self.n} rows where {self.expected} were written"
+        return f"rows of {self.table} are not those that were written last"
+
+
+def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Examined:
+    """Verifies every row of a table, and that none is missing; a vector's numbers aside.
+
+    `whole`: a vector's row itself is read, not what the index holds of it.
+    """
+    columns = _arguments(db, table, "t").partition(", ")[2]
+    index = " NOT INDEXED" if whole else ""
+    if table == "vector":
+        rows = f"vector t{index} ON TRUE LEFT JOIN vector_checksum s ON s.vector_id = t.id"
+    else:
+        rows = f"{table} t{index} ON TRUE"
+    # One statement, so that ledger and rows are of one moment while another process writes.
+    query = f"SELECT l.n, l.total, t.rowid, {'s' if table == 'vector' else 't'}.checksum, {columns}"
+    query += f" FROM ledger l LEFT JOIN {rows} WHERE l.name = ?"
+    damaged: list[int] = []
+    line: tuple[int, int] | None = None
+    n = total = 0
+    for lines, totals, rowid, is_stored, *values in db.execute(query, (table,)):
+        line = lines, totals
+        if rowid is None:  # an empty table
+            continue
+        n += 1
+        total ^= is_stored or 0
+        if row_checksum(table, *values) != is_stored:
+            damaged.append(rowid)
+    names = tuple(_named(db, table, damaged))
+    return Examined(table, names, n, total, line[0] if line else None, line == (n, total))
+
+
+def read_vector(
+    db: sqlite3.Connection, vector_id: int, *, checked: bool = True
+) -> tuple[bytes, bytes] | None:
+    """The bytes (loglik, n_scored) of a vector, or None where its row or its numbers are not as they were written."""
+    columns = _arguments(db, "vector", "t").partition(", ")[2]
+    stored = "(SELECT checksum FROM vector_checksum WHERE vector_id = t.id)" if checked else "0"
+    query = f"SELECT loglik, n_scored, crc, {stored}, {columns} FROM vector t WHERE id = ?"
+    row = db.execute(query, (vector_id,)).fetchone()
+    if row is None:
+        return None
+    loglik, n_scored, crc, checksum, *values = row
+    if checked and row_checksum("vector", *values) != checksum:
+        return None
+    return (loglik, n_scored) if zlib.crc32(n_scored, zlib.crc32(loglik)) == crc else None
+
+
+def _named(db: sqlite3.Connection, table: str, rows: list[int]) -> Iterator[tuple[int, str]]:
+    for rowid in rows:
+        query = f"SELECT CAST({NAMES[table]} AS BLOB) FROM {table} WHERE rowid = ?"
+        found = db.execute(query, (rowid,)).fetchone()
+        yield rowid, bytes(found[0] if found and found[0] else b"?").decode(errors="replace")
+
+
+class Checks:
+    """Verifies tables before they are used, each once until it changes."""
+
+    def __init__(self, db: sqlite3.Connection, *, active: bool = True) -> None:
+        self._db, self._active = db, active
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether the store has checksums: one of an older schema, opened to read, has none."""
+        return self._active
+
+    def require(self, *tables: str) -> None:
+        """Raises DamageError unless every row of these tables is there and as it was written."""
+        if not self._active:
+            return
+        lines = {name: (n, total) for name, n, total in self._db.execute("SELECT name, n, total FROM ledger")}
+        for table in tables:
+            line = lines.get(table)
+            if line is not None and self._seen.get(table) == line:
+                continue
+            found = examine(self._db, table)
+            if not found.sound:
+                raise DamageError(f"the workspace is damaged: {found.words()}", RESTORE)
+            self._seen[table] = (found.n, found.total)
+
+
+def count_commit(db: sqlite3.Connection) -> tuple[int, int]:
+    """Counts the transaction under way; (the store's id, transactions with it)."""
+    db.execute("UPDATE ledger SET n = n + 1 WHERE name = ?", (COMMITS,))
+    return _commits(db)
+
+
+def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None:
+    """Raises DamageError where a store has seen fewer transactions than were noted, beside it, as committed."""
+    here = _commits(db)
+    if noted is not None and noted[0] == here[0] and noted[1] > here[1]:
+        lost = noted[1] - here[1]
+        raise DamageError(
+            f"the workspace is damaged: the last {lost} of {noted[1]} transactions are gone",
+            "Its log kltui.sqlite-wal was lost or damaged, or kltui.sqlite is a copy of before. Bring back what is"
+            " missing, or go on without it: kltui --check WORKSPACE --mend",
+        )
+
+
+def _commits(db: sqlite3.Connection) -> tuple[int, int]:
+    found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
+    if found is None:
+        raise DamageError("the workspace is damaged: its ledger has no count of transactions", RESTORE)
+    return int(found[0]), int(found[1])
