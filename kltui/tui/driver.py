@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
+from textual.message import Message
+
+from kltui.tui.terminal_input import Input
+
+READ_BYTES = 4096
 
 
 class Output:
@@ -96,6 +102,23 @@ class TerminalDriver(LinuxDriver):
         """Writes to the terminal; nothing while it is left to others."""
         if not self._away:
             super().write(data)
+
+    def run_input_thread(self) -> None:
+        """Reads the terminal until the interface ends or leaves it, whatever is sent."""
+        source = Input(self._debug)
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            leaving = False
+            while not leaving:
+                leaving = self.exit_event.is_set()  # then what waits is read for a last time
+                if selector.select(0.1):
+                    self._pass_on(source.feed(os.read(self.fileno, READ_BYTES)))
+                self._pass_on(source.tick())
+        source.close()
+
+    def _pass_on(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.process_message(message)
 
     def _tell_hung_up(self) -> None:
         app: Any = self._app

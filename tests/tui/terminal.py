@@ -53,6 +53,7 @@ class Terminal:
         self, command: list[str], width: int, height: int, *, controlling: bool = True, **environment: str
     ) -> None:
         self.started = time.perf_counter()
+        self._ahead = b""  # read, but not yet given to anyone
         self.pid, self.fd = pty.fork() if controlling else _fork_without_control()
         if self.pid == 0:
             os.chdir("/")
@@ -67,7 +68,8 @@ class Terminal:
 
     def read(self, quiet: float, most: float = 20.0) -> Answer:
         """Everything until nothing came for `quiet` seconds."""
-        begun, data, first = time.perf_counter(), b"", float("nan")
+        begun, first = time.perf_counter(), float("nan")
+        data, self._ahead = self._ahead, b""
         while time.perf_counter() - begun < most:
             ready, _, _ = select.select([self.fd], [], [], quiet)
             if not ready:
@@ -78,24 +80,28 @@ class Terminal:
                 break
             if not got:
                 break
-            if not data:
+            if first != first:
                 first = time.perf_counter() - begun
             data += got
         return Answer(data, first)
 
     def until(self, wanted: str, most: float = 20.0) -> tuple[float, bytes]:
-        """Seconds from the start until `wanted` was shown, and all bytes so far."""
-        data, end = b"", time.perf_counter() + most
-        while time.perf_counter() < end:
+        """Seconds from the start until `wanted` was shown, and all bytes up to its end; what follows is read next."""
+        end = time.perf_counter() + most
+        while (at := self._ahead.find(wanted.encode())) < 0 and time.perf_counter() < end:
             ready, _, _ = select.select([self.fd], [], [], 0.2)
             if ready:
                 try:
-                    data += os.read(self.fd, 1 << 16)
+                    self._ahead += os.read(self.fd, 1 << 16)
                 except OSError:  # the program has ended
                     break
-                if wanted.encode() in data:
-                    return time.perf_counter() - self.started, data
-        raise AssertionError(f"{wanted!r} was not shown (in {most} s at most); there was {data[-2000:]!r}")
+        if at < 0:
+            raise AssertionError(
+                f"{wanted!r} was not shown (in {most} s at most); there was {self._ahead[-2000:]!r}"
+            )
+        at += len(wanted.encode())
+        data, self._ahead = self._ahead[:at], self._ahead[at:]
+        return time.perf_counter() - self.started, data
 
     def press(self, keys: str, quiet: float = 0.12) -> Answer:
         """What follows these keys."""

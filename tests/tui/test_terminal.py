@@ -20,6 +20,18 @@ from terminal import HERE, Answer, Terminal
 
 CSI = re.compile(rb"\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]")
 COPY = re.compile(rb"\x1b\]52;c;([A-Za-z0-9+/=]*)\x07")
+NO_KEYS = (
+    b"\xfc\xdf",  # two letters of latin-1
+    b"\xff\xfe\x80\xc3",
+    b"\x1b[200~\xed\xa0\x80\x1b[201~",
+    b"\x1b[9999999u",  # beyond the last character
+    b"\x1b[55296u",  # half a character
+    b"\x1b[97:65;2u",
+    b"\x1b[1;99999999999999999999u",
+    b"\x1b[48;0;0;0;0t\x1b[<35;5;5M",  # the mouse on a screen of no size
+    b"\x1b[48;999999;999999;1;1t",
+    b"\x1b[<35;99999999999999999999;5M",
+)
 # Bytes are always held; times only on a quiet machine, by whoever asks: KLTUI_TEST_SLOWNESS=1 holds the budgets.
 SLOW = float(os.environ.get("KLTUI_TEST_SLOWNESS", "inf"))
 
@@ -70,6 +82,31 @@ def test_bytes_and_idleness_on_a_workspace_on_disk(tmp_path: Path) -> None:
         terminal.close()
     over = [str(row) for row in rows if not row.held and (row.unit == "bytes" or float("inf") > SLOW)]
     assert not over, "\n".join(over)
+
+
+def test_what_no_keyboard_sends_does_not_end_the_program() -> None:
+    terminal = Terminal.of_fake(0, 80, 24)
+    try:
+        terminal.until("84 checkpoints")
+        terminal.read(0.5)
+        for sent in NO_KEYS:
+            os.write(terminal.fd, sent)
+            terminal.read(0.15)
+        os.write(terminal.fd, b"2")
+        terminal.until("Jobs")
+        os.write(terminal.fd, b"q")
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
+
+
+def test_two_strings_that_come_in_one_piece_are_both_found() -> None:
+    terminal = Terminal(["sh", "-c", "printf 'one two three'; sleep 5"], 80, 24)
+    try:
+        assert [terminal.until(word)[1] for word in ("one", "two")] == [b"one", b" two"]
+        assert terminal.read(0.2).data == b" three"
+    finally:
+        terminal.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -137,10 +174,10 @@ def test_stopped_and_continued_it_takes_the_terminal_up_again(stop: signal.Signa
             attributes[3] |= termios.ECHO | termios.ICANON  # as a shell does
             termios.tcsetattr(terminal.fd, termios.TCSANOW, attributes)
             os.kill(terminal.pid, signal.SIGCONT)
-            shown = terminal.until("\x1b[?1049h")[1] + terminal.until("84 checkpoints")[1]
+            terminal.until("\x1b[?1049h")
+            shown = terminal.until("84 checkpoints")[1] + terminal.read(0.5).data
             assert b"Registry" in shown
             assert not termios.tcgetattr(terminal.fd)[3] & (termios.ECHO | termios.ICANON)
-            terminal.read(0.5)
         assert threads_of(terminal) == threads
         assert "Jobs" in terminal.press("2").text
         terminal.press("q")
@@ -184,9 +221,11 @@ def test_stopped_in_the_background_it_waits_for_the_foreground() -> None:
         os.kill(pid, signal.SIGSTOP)
         shell.until("ready:")
         for _ in range(2):
+            shell.read(0.2)
             os.write(shell.fd, b"bg\r")
             shell.until("ready:")
             wait_for_state(pid, "T")
+        shell.read(0.2)
         os.write(shell.fd, b"fg\r")
         shell.until("84 checkpoints")
         shell.read(0.5)
