@@ -13,6 +13,7 @@ from pathlib import Path
 from kltui.errors import KltuiError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.process import python_command
+from kltui.jobs.reach import NotReachableError, signal_writer
 from kltui.safe import safe_text
 from kltui.store import JobRow
 from kltui.store.connection import explained
@@ -92,8 +93,6 @@ def _signal(job: JobRow, number: signal.Signals) -> None:
             f"Log in there and use kill -{number.name} {job.pid}.",
         )
     try:
-        os.kill(job.pid, number)
-    except ProcessLookupError:
-        raise KltuiError(f"job {job.id} has just ended") from None
-    except PermissionError:
-        raise KltuiError(f"job {job.id} belongs to another user", f"Its process is {job.pid}.") from None
+        signal_writer(job.pid, job.process, job.workspace, number)
+    except NotReachableError as error:
+        raise KltuiError(f"job {job.id} cannot be reached: {error.message}", error.hint) from None

@@ -131,7 +131,8 @@ class Jobs:
             " COALESCE(SUM(i.status = 'done'), 0), COALESCE(SUM(i.status = 'failed'), 0), COUNT(i.job_id), j.toml"
             " FROM job j LEFT JOIN job_item i ON i.job_id = j.id GROUP BY j.id ORDER BY j.id DESC"
         )
-        return [_job_row(row, writer) for row in rows]
+        (_, _, path), *_ = self._db.execute("PRAGMA database_list")
+        return [_job_row(row, writer, Path(path).parent) for row in rows]
 
     def waiting(self) -> list[int]:
         """Ids of the jobs that go on or will: queued, paused, or running in a process that lives."""
@@ -155,11 +156,13 @@ class Jobs:
         return [_item_row(row, now) for row in rows]
 
 
-def _job_row(row: tuple[Any, ...], writer: Writer | None) -> JobRow:
+def _job_row(row: tuple[Any, ...], writer: Writer | None, workspace: Path) -> JobRow:
     job_id, status, created, started, ended, pid, host, log, *rest = row
-    lost = status == "running" and not _is_held(writer, host, pid)
+    process = writer.boot if writer is not None and _is_held(writer, host, pid) else ""
+    lost = status == "running" and not process
     shown: JobStatus = "lost" if lost else cast(JobStatus, status)
-    return JobRow(job_id, shown, created, started, ended, pid, host, Path(log), *rest)
+    values: list[Any] = [created, started, ended, pid, host, Path(log), *rest, process, workspace]
+    return JobRow(job_id, shown, *values)
 
 
 def _is_held(writer: Writer | None, host: str, pid: int | None) -> bool:

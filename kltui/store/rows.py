@@ -71,7 +71,10 @@ class VectorRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job and its counts. Times are Unix seconds; "lost" is a running job whose process is gone."""
+    """A job and its counts. Times are Unix seconds; "lost" is a running job whose process is gone.
+
+    `process` tells the process that runs it from another that may have its `pid` later, or in another container.
+    """
 
     id: int
     status: JobStatus
@@ -86,6 +89,8 @@ class JobRow:
     failed: int
     total: int
     job_toml: str = field(repr=False, default="")
+    process: str = ""
+    workspace: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)

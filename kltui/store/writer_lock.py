@@ -56,11 +56,16 @@ class Writer:
 def _process_identity(pid: int) -> str:
     """A string that differs when a pid is reused, or counts in another container: boot, start in ticks, pid namespace."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{int(pid)}/stat").read_text()
     except (OSError, ValueError):
         return _identity_without_proc(pid)
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else f"{_boot_id()}:{fields[19]}:{_pid_namespace()}"
+
+
+def is_process(pid: int, identity: str) -> bool:
+    """Whether `pid` is now, and in this container, the process that had that identity."""
+    return bool(identity) and _process_identity(pid) == identity
 
 
 def _identity_without_proc(pid: int) -> str:

@@ -1,0 +1,66 @@
+"""Signals to the process that writes a store, and to no other, whatever process id the store names."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.store.lock_file import LockFile
+from kltui.store.store import FILE_NAME
+from kltui.store.writer_lock import is_process
+
+
+class NotReachableError(KltuiError):
+    """A process that is gone, is another's, or is not what the store says it is."""
+
+
+def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals) -> None:
+    """Sends a signal to the process of that id and identity if it has the store in `folder` open.
+
+    A damaged or foreign store may name any process, and ids are used again. Raises NotReachableError.
+    """
+    with ExitStack() as stack:
+        try:
+            # Held, the descriptor stands for this very process: no other can take its place while it is looked at.
+            pinned = os.pidfd_open(pid) if hasattr(os, "pidfd_open") and pid > 1 else -1
+            if pinned >= 0:
+                stack.callback(os.close, pinned)
+            if pid <= 1 or not is_process(pid, identity) or not _has_open(pid, folder):
+                raise NotReachableError(
+                    f"process {pid} is not one that writes {folder}: it was sent no signal",
+                    "The workspace was copied or is damaged, or the job has just ended. kltui --check tells more.",
+                )
+            if pinned >= 0:
+                signal.pidfd_send_signal(pinned, number)
+            else:
+                os.kill(pid, number)
+        except (ProcessLookupError, OverflowError):
+            raise NotReachableError(f"process {pid} has just ended") from None
+        except PermissionError:
+            raise NotReachableError(f"process {pid} belongs to another user") from None
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    """Whether a process has a store's database open; without /proc, whether any has its lock."""
+    open_files = Path(f"/proc/{pid}/fd")
+    if not Path("/proc/self/fd").exists():
+        lock = LockFile(folder)
+        held = lock.take() is False
+        lock.release(log_left=True)
+        return held
+    try:
+        store = (folder / FILE_NAME).stat()
+    except FileNotFoundError:
+        return False
+    return any(_is_file(link, store) for link in open_files.iterdir())
+
+
+def _is_file(link: Path, file: os.stat_result) -> bool:
+    try:
+        state = link.stat()
+    except OSError:
+        return False
+    return (state.st_dev, state.st_ino) == (file.st_dev, file.st_ino)
