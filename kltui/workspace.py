@@ -9,10 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kltui import saved_maps
+from kltui import same_weights, saved_maps
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
-from kltui.registry.checkpoint import Checkpoint, layer_name
+from kltui.registry.checkpoint import layer_name
+from kltui.same_weights import point_of
 from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
 
@@ -100,6 +101,10 @@ class Workspace:
         """How many texts of a corpus are copies of another one."""
         ids = self._ids_of_texts(self.corpus(sha256).id)
         return 0 if ids is None else len(ids) - len(set(ids.tolist()))
+
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        """Groups of scored checkpoints that hold the same weights."""
+        return same_weights.in_store(self._store)
 
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" where it has none."""
@@ -271,6 +276,7 @@ class Workspace:
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
         loglik_KN, n_scored_KN = self._store.vectors.load((v.id for _, v in chosen), len(text_bytes_N))
         keys = [v.key_fields for _, v in chosen]
+        files = same_weights.files_on_record(self._store)
         record: dict[str, object] = {
             "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
             "settings": chosen[0][1].settings,
@@ -280,7 +286,7 @@ class Workspace:
             values = sorted({key.get(field, "") for key in keys})
             record[field] = values[0] if len(values) == 1 else values
         return Map(
-            points=tuple(_point(row.checkpoint, v.layer) for row, v in chosen),
+            points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,
             text_bytes_N=text_bytes_N,
             n_scored_KN=n_scored_KN,
@@ -337,21 +343,6 @@ class Workspace:
         return self.map().diffusion(
             distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
         )
-
-
-def _point(checkpoint: Checkpoint, layer: int | None) -> Point:
-    return Point(
-        name=layer_name(checkpoint.name, layer),
-        run=checkpoint.run,
-        step=checkpoint.step,
-        quantization=checkpoint.quantization,
-        layer=layer,
-        seed=checkpoint.seed,
-        size=checkpoint.size,
-        type=checkpoint.type,
-        parent=checkpoint.parent,
-        tags=checkpoint.tags,
-    )
 
 
 def _difference(a: str, b: str) -> str:

@@ -22,6 +22,7 @@ from kltui.analysis.kl import KL, double_centre, kl_matrix, kl_pair, kl_standard
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
+from kltui.analysis.repeats import Repeats, repeats
 from kltui.analysis.resample import Draw, draw_texts
 from kltui.analysis.scale import ScaleRow, scale
 from kltui.analysis.shape import AgainstNull, against_null, random_walk
@@ -172,9 +173,17 @@ class Map:
         """KL between two vectors by row."""
         return kl_pair(self.loglik_KN[i], self.loglik_KN[j], self.text_bytes_N, self.text_ids_N)
 
+    @cached_property
+    def repeats(self) -> Repeats:
+        """Which final vectors hold the same weights, and which of them their runs leave out."""
+        return repeats(self.points, self.loglik_KN, self.text_bytes_N)
+
     def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
-        """The runs of the map, each by rising step; those of lens vectors only with `layers`."""
-        return trajectories(self.points, layers=layers)
+        """The runs of the map, each by rising step, no weights twice; those of lens vectors only with `layers`."""
+        gone = {(p.run, p.quantization, p.step) for p in (self.points[k] for k in self.repeats.left_out)}
+        kept = [k for k, p in enumerate(self.points) if (p.run, p.quantization, p.step) not in gone]
+        found = trajectories([self.points[k] for k in kept], layers=layers)
+        return [replace(t, rows=tuple(kept[r] for r in t.rows)) for t in found]
 
     def consecutive(self) -> list[ConsecutiveKL]:
         """KL between neighbouring checkpoints, run by run (final layers)."""
@@ -329,6 +338,7 @@ class Map:
             remove_fraction,
             exclude,
             outlier_from_step,
+            self.repeats.left_out if mode == "pretraining" else (),
         )
         scored = None if self.n_scored_KN is None else self.n_scored_KN[np.ix_(p.kept_K, p.kept_N)]
         applied = dict(p.record)
@@ -382,6 +392,7 @@ class Map:
         `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly.
         """
         found = []
+        repeated = [self.points[k] for k in self.repeats.left_out]
         for t in self.trajectories():
             found += _diffusion.diffusion(
                 t.label,
@@ -392,7 +403,11 @@ class Map:
                 from_step=from_step
                 if isinstance(from_step, int)
                 else _diffusion.auto_from_step(t.steps, window),
-                schedule=[*self._excluded_steps(t.run), *((schedule or {}).get(t.run, ()))],
+                schedule=[
+                    *self._excluded_steps(t.run),
+                    *(p.step for p in repeated if p.run == t.run and p.step is not None),
+                    *((schedule or {}).get(t.run, ())),
+                ],
                 noise_corrected=noise_corrected,
             )
         return found

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FILES = "files:"
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One vector on a map. `base` is the checkpoint's name without variant and layer."""
+    """One vector on a map. `base` is the checkpoint's name without variant and layer.
+
+    `weights` says which weights it was made with, where that is known: equal for equal weights.
+    """
 
     name: str
     run: str
@@ -19,6 +24,12 @@ class Point:
     type: str = ""
     parent: str = ""
     tags: tuple[str, ...] = ()
+    weights: str = ""
+
+    @property
+    def has_files_digest(self) -> bool:
+        """Whether `weights` is a digest of the weight files alone: different ones are then different weights."""
+        return self.weights.startswith(FILES)
 
     @property
     def base(self) -> str:

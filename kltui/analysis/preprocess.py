@@ -110,10 +110,12 @@ def preprocess(
     remove_fraction: float = 0.03,
     exclude: Collection[str] = (),
     outlier_from_step: int = OUTLIER_FROM_STEP,
+    repeated: Collection[int] = (),
 ) -> Preprocessed:
     """The map's rows and texts after `mode`: "clip" pools and clips, "pretraining" also removes outlier texts.
 
-    `exclude` names runs, checkpoints (`run@step`) or single vectors; they count in nothing.
+    `exclude` names runs, checkpoints (`run@step`) or single vectors; they count in nothing. Rows of `repeated` hold
+    the weights of another step, and say nothing of how texts change from step to step.
     """
     _check(mode, clip_quantile, remove_fraction)
     L = np.array(L_KN, dtype=np.float64)
@@ -133,7 +135,7 @@ def preprocess(
     if mode != "none":
         L = _clipped(L, kept_K, clip_quantile, record)
     if mode == "pretraining":
-        score_N = outlier_scores(points, L, gone, outlier_from_step)
+        score_N = outlier_scores(points, L, gone | set(repeated), outlier_from_step)
         removed = _outliers(score_N, remove_fraction, outlier_from_step)
         kept_N = np.setdiff1d(kept_N, removed)
         record |= {

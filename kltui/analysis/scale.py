@@ -124,10 +124,15 @@ def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] =
 
 
 def _row(m: Map, setting: Setting) -> ScaleRow:
-    found = FINDERS[setting.name](m.points)
-    kl = np.array([m.pair_rows(i, j).value for i, j in found.pairs])
+    used = [k for k in range(len(m)) if k not in m.repeats.left_out]
+    found = FINDERS[setting.name]([m.points[k] for k in used])
+    every = [(used[i], used[j]) for i, j in found.pairs]
+    pairs = [(i, j) for i, j in every if j not in m.repeats.group_of(i)]
+    kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
     defined = kl[np.isfinite(kl)]
     note = found.note
+    if len(pairs) < len(every):
+        note += f"; {len(every) - len(pairs)} of {len(every)} pairs left out: both hold the same weights"
     if len(defined) < len(kl):
         note += f"; {len(kl) - len(defined)} undefined"
     if not len(defined):
@@ -135,7 +140,7 @@ def _row(m: Map, setting: Setting) -> ScaleRow:
         return ScaleRow(setting.name, setting.median, nan, nan, nan, nan, nan, 0, note)
     q25, median, q75 = (float(v) for v in np.quantile(defined, [0.25, 0.5, 0.75]))
     low, high = float(defined.min()), float(defined.max())
-    names = tuple((m.points[i].name, m.points[j].name) for i, j in found.pairs)
+    names = tuple((m.points[i].name, m.points[j].name) for i, j in pairs)
     return ScaleRow(setting.name, setting.median, median, q25, q75, low, high, len(defined), note, names)
 
 

@@ -23,6 +23,7 @@ from kltui.jobs.signals import Signals
 from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
 from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
+from kltui.same_weights import sentences
 from kltui.scoring.settings import Progress
 from kltui.store import Store
 
@@ -113,7 +114,22 @@ class Batch:
             total=self._tally.total,
         )
         self._narrator.say(self._summary(), "red" if self._tally.failed else "green")
+        self._name_repeats()
         return self._exit_code(status, signals), status
+
+    def _name_repeats(self) -> None:
+        """Says which checkpoints of the workspace hold the same weights: a hub may serve one file under many steps."""
+        try:
+            groups = self._keeper.same_weights()
+        except KltuiError as error:
+            self._narrator.say(
+                f"checkpoints could not be compared: {safe_text(error.message, 400)}", "yellow"
+            )
+            return
+        for group in groups:
+            self._narrator.event("same_weights", names=[p.name for p in group])
+        for sentence in sentences(groups):
+            self._narrator.say(f"note    {safe_text(sentence, 400)}", "yellow")
 
     def _register(self) -> None:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None

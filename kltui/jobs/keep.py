@@ -9,10 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
+from kltui.analysis.point import Point
 from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.registry.checkpoint import Checkpoint
+from kltui.registry.digest import weight_files_digest
+from kltui.same_weights import KIND, in_store
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.side_tables import side_paths
@@ -37,6 +40,7 @@ class Keeps(Protocol):
     def note(self, progress: Mapping[int, Progress]) -> None: ...
     def count_kept(self, indices: Collection[int]) -> set[int]: ...
     def finish(self, status: str, message: str) -> None: ...
+    def same_weights(self) -> list[tuple[Point, ...]]: ...
 
 
 class Keeper:
@@ -160,12 +164,15 @@ class Keeper:
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._settle(ready)
+        files = "" if ready.mix else weight_files_digest(ready.folder)
         side = self._write_tokens(ready, result)
         replaced = ""
         asked = self._plan.settings.layers
         request = asked if isinstance(asked, str) else "some"
         with self._store.atomic():
             self._note_weights(ready)
+            if files:
+                self._store.records.put(KIND, ready.weights, {"sha256": files})
             for vector in result.vectors:
                 key = {**result.key, "weights": ready.weights}
                 if vector.layer is not None:
@@ -217,3 +224,7 @@ class Keeper:
         """Writes the job's end."""
         with self._store.atomic():
             self._store.jobs.finish(self._job, status, message)
+
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        """Groups of the workspace's scored checkpoints that hold the same weights."""
+        return in_store(self._store)

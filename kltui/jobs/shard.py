@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper
@@ -110,6 +111,10 @@ class InboxKeeper:
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
 
     def finish(self, status: str, message: str) -> None: ...
+
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        """None: a part does not know the others' checkpoints."""
+        return []
 
 
 def _request(plan: Plan) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 
 from kltui.errors import KltuiError
-from kltui.registry.layout import CONFIG, tokenizer_names, weight_names
+from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names
 from kltui.safe import safe_text
 
 _known: dict[tuple[str, int, int], str] = {}
@@ -66,3 +66,23 @@ def _lines(folder: Path, names: set[str], prefix: str = "") -> list[str]:
 
 def _digest(kind: str, lines: list[str]) -> str:
     return hashlib.sha256(f"{kind}\n{''.join(lines)}".encode(errors="surrogateescape")).hexdigest()
+
+
+def weight_files_digest(folder: Path) -> str:
+    """Hex SHA-256 over the contents of a model folder's weight files alone, "" where it has none to load.
+
+    Equal where two folders hold the same bytes, whatever the files are called and whatever lies beside them. A link to a
+    file that is named by its hash, as in the hub's cache, is taken at its word: it was checked when it was fetched.
+    """
+    try:
+        names = [name for name in weight_names(folder) if not name.endswith(INDEX_SUFFIX)]
+        found = sorted(_named_by(folder / name) or sha256_file(folder / name) for name in names)
+    except (KltuiError, OSError):
+        return ""
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def _named_by(path: Path) -> str:
+    """The SHA-256 that a link's target is named by, "" for other files."""
+    name = path.readlink().name if path.is_symlink() else ""
+    return name if len(name) == 64 and not set(name) - set("0123456789abcdef") else ""

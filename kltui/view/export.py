@@ -69,7 +69,9 @@ def export(
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
-    _ = ctx.map  # nothing scored, or a preprocessing that cannot be: said before anything is written
+    # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
+    for sentence in ctx.repeats_words:
+        narrate(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     for name, (columns, rows) in _TABLES.items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]

@@ -102,6 +102,9 @@ class FakeWorkspace:
     def texts(self, sha256: str | None = None) -> list[str]:
         return [f"{TEXT} {i}" for i in range(self.n_texts)]
 
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        return []
+
     def domains(self, sha256: str | None = None) -> list[str]:
         return ["code" if i % 2 else "prose" for i in range(self.n_texts)]
 

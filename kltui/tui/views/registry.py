@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.run_tree import RunTree, TreeLine
@@ -14,6 +16,8 @@ from kltui.tui.views.base import ColumnOfPanes, View
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
 
+NAMED = 12
+
 
 class RegistryView(View):
     """The tree, and what is known of the line under the cursor."""
@@ -21,9 +25,27 @@ class RegistryView(View):
     screen_name = "registry"
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
+        self._asked = -1
+        self.same: dict[str, tuple[str, ...]] = {}  # by name, the others that hold the same weights
         self.runs = RunTree()
         self.detail = TextPane("Details", self._details)
         return [ColumnOfPanes([self.runs]), ColumnOfPanes([self.detail], width=46, least=120)]
+
+    def update_data(self) -> None:
+        """Looks for checkpoints that hold the same weights where vectors have changed."""
+        super().update_data()
+        if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
+            self._asked = self.kl.atlas.version
+            self.run_worker(self._look_for_same(), group="same", exclusive=True)
+
+    async def _look_for_same(self) -> None:
+        try:
+            groups = await self.kl.reader.read(lambda ws: ws.same_weights())
+        except KltuiError as error:
+            self.kl.complain(error)
+            return
+        self.same = {p.name: tuple(q.name for q in group if q is not p) for group in groups for p in group}
+        self.detail.update_data()
 
     def cursor_moved(self) -> None:
         """Only the details follow the cursor."""
@@ -71,6 +93,9 @@ class RegistryView(View):
             ("tags", " ".join(c.tags)),
         ]
         lines = self._facts(facts)
+        if same := self.same.get(row.name):
+            lines += [[], [("the same weights as", look("warning"))]]
+            lines += [[(part, look("text"))] for part in wrapped(_listed(same), max(8, width))]
         kind = "folder" if isinstance(c.source, LocalSource) else "hub"
         lines += [[], [(kind, look("muted"))]]
         lines += [[(part, look("text"))] for part in wrapped(str(c.source), max(8, width))]
@@ -118,6 +143,12 @@ class RegistryView(View):
 
     def do_start(self) -> None:
         jobs_start.start_job(self.kl, self._chosen())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return safe_text(", ".join(names[:NAMED]), 400) + more
 
 
 VIEW = RegistryView

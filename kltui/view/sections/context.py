@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, UsageError
+from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
@@ -276,6 +277,11 @@ class Context:
     def raw_basis(self) -> str:
         """The same for the vectors as scored."""
         return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}"
+
+    @property
+    def repeats_words(self) -> list[str]:
+        """What the runs leave out because they hold it at another step, a sentence for each run."""
+        return left_out_words(self.map.points, self.map.repeats)
 
     @property
     def floor_words(self) -> str:

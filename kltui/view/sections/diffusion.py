@@ -30,6 +30,7 @@ def diffusion(ctx: Context) -> Section:
         f"median [quartiles] over starts; windows of {WINDOW} saved checkpoints from step 1000,"
         " or from where saving becomes even in shorter runs",
         "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; the plots show each run's start of median c_q",
+        *ctx.repeats_words,
         ctx.basis,
     ]
     if ctx.choice.noise_corrected:

@@ -122,6 +122,7 @@ def consecutive(ctx: Context) -> Section:
     undefined = sum(math.isnan(x.kl) for x in every)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
     notes.append("neighbours are the saved steps: where the gap between saves grows, so does the KL")
+    notes += ctx.repeats_words
     if undefined:
         notes.append(f"{count(undefined, 'pair')} {UNDEFINED}: gaps in the curve")
     rows = [_run_row(run, xs, ctx.floor) for run, xs in runs.items()]

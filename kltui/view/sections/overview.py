@@ -7,7 +7,10 @@ from dataclasses import asdict
 
 from rich.console import RenderableType
 
+from kltui.analysis.point import Point
+from kltui.analysis.repeats import Repeats
 from kltui.errors import KltuiError
+from kltui.same_weights import left_out_words, sentences
 from kltui.store import CheckpointRow
 from kltui.view.sections.context import Context, grid_of
 from kltui.view.sections.section import Section
@@ -47,6 +50,14 @@ def overview(ctx: Context) -> Section:
             {"name": r.name, "error": r.error, "hint": r.hint} for r in rows if r.status == "failed"
         ],
     }
+    points, repeated = _repeats(ctx)
+    data["same_weights"] = [
+        {
+            "names": [points[k].name for k in group],
+            "left_out": [points[k].name for k in group if k in repeated.left_out],
+        }
+        for group in repeated.groups
+    ]
     data["saved_maps"] = [
         {"name": m.name, "preparation": asdict(m.preparation), "vectors": list(m.keys), "applied": m.applied}
         for m in ctx.ws.saved_maps()
@@ -79,6 +90,14 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
     return key, notes
 
 
+def _repeats(ctx: Context) -> tuple[tuple[Point, ...], Repeats]:
+    """The points of the map and which of them hold the same weights; none where there is no map."""
+    try:
+        return ctx.raw.points, ctx.raw.repeats
+    except KltuiError:
+        return (), Repeats()
+
+
 def _by_run(rows: list[CheckpointRow]) -> dict[str, list[CheckpointRow]]:
     runs: dict[str, list[CheckpointRow]] = {}
     for row in rows:
@@ -109,10 +128,10 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     blocks: list[RenderableType] = [words(str(ctx.ws.path))]
     for corpus in ctx.ws.corpora():
         copies = ctx.ws.copies(corpus.sha256)
-        repeated = f" ({count(copies, 'copy of another', 'copies of others')})" if copies else ""
+        counted = f" ({count(copies, 'copy of another', 'copies of others')})" if copies else ""
         blocks.append(
             words(
-                f"corpus {corpus.sha256[:12]}: {count(corpus.n, 'text')}{repeated} of {figure(corpus.mean_bytes, 5)}"
+                f"corpus {corpus.sha256[:12]}: {count(corpus.n, 'text')}{counted} of {figure(corpus.mean_bytes, 5)}"
                 f" bytes on average, from {corpus.source}"
             )
         )
@@ -122,6 +141,9 @@ def _blocks(ctx: Context, key: dict[str, object]) -> list[RenderableType]:
     if key:
         shown = ", ".join(f"{k} {_value(v)}" for k, v in key.items() if v != "")
         blocks.append(words(f"scored with {shown}"))
+    points, repeated = _repeats(ctx)
+    same = sentences([[points[k] for k in group] for group in repeated.groups])
+    blocks += [words(line, "yellow") for line in (*same, *left_out_words(points, repeated))]
     blocks += [words(line) for line in _kept(ctx)]
     if ctx.rows:
         runs = _by_run(ctx.rows)

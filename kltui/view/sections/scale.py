@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.analysis.scale import ScaleRow
+from kltui.same_weights import left_out_words
 from kltui.view.sections.context import Context, below, corpus_words, preparation
 from kltui.view.sections.section import Section
 from kltui.view.tables import figure, table, words
@@ -28,6 +29,7 @@ def scale(ctx: Context) -> Section:
         "published: medians of arXiv 2505.15353 for Pythia and hub models; what is found here is this workspace's own",
         _basis(ctx, used),
         ctx.floor_words,
+        *left_out_words(used.points, used.repeats),
         *(f"{r.setting}: {r.note}" for r in rows if r.n),
     ]
     return Section(

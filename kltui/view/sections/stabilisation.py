@@ -34,6 +34,7 @@ def stabilisation(ctx: Context) -> Section:
         "behaviour has stabilised at that step, as far as the level goes (--level chooses another); 0.067 and 0.011 are"
         " the published medians early and late in training, for neighbours 1000 steps apart: other save intervals"
         " compare with them only loosely",
+        *ctx.repeats_words,
         ctx.basis,
     )
     data: dict[str, object] = {

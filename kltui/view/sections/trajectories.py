@@ -40,7 +40,12 @@ def trajectories(ctx: Context) -> Section:
         "points": _points(shown, pictures),
         "shapes": [asdict(s) for s in shapes],
     }
-    notes = [ctx.basis, *_notes(shown, pictures, data), *(p.message for p in ctx.picture_problems)]
+    notes = [
+        ctx.basis,
+        *ctx.repeats_words,
+        *_notes(shown, pictures, data),
+        *(p.message for p in ctx.picture_problems),
+    ]
     blocks = _plots(ctx, pictures)
     if shapes:
         blocks.append(_shape_table(shapes))
@@ -120,7 +125,7 @@ def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
 def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
     """One thread per run and variant, by step; one marker for each model without steps (or for each type of many)."""
     series = []
-    threaded: set[int] = set()
+    threaded: set[int] = set(shown.repeats.left_out)
     for t in shown.trajectories():
         threaded |= set(t.rows)
         xy = xy_Kd[list(t.rows)]

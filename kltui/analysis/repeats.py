@@ -1,0 +1,119 @@
+"""Checkpoints that hold the same weights: one file served under several steps or names, runs that are one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.kl import kl_pair
+from kltui.analysis.point import Point
+from kltui.analysis.trajectory import Trajectory, trajectories
+
+Array = NDArray[np.float64]
+
+_TIED = (
+    1e-3  # relative: two places so equally near a checkpoint's neighbours are told apart by the step alone
+)
+_LOOKED_AT = 8  # values of a vector by which most are told apart
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Rows of a map in groups that hold the same weights each, and which of them are `left_out` of their run.
+
+    A run's analyses use a group's weights once, at the step where they lie nearest to the checkpoints around it.
+    """
+
+    groups: tuple[tuple[int, ...], ...] = ()
+    left_out: frozenset[int] = frozenset()
+
+    def group_of(self, row: int) -> tuple[int, ...]:
+        """The rows with the weights of `row`, itself among them; () where it is alone."""
+        return next((g for g in self.groups if row in g), ())
+
+
+def repeats(points: Sequence[Point], loglik_KN: Array, text_bytes_N: NDArray[np.int64]) -> Repeats:
+    """Which final vectors hold the same weights, told by their files or by vectors that are equal bit for bit."""
+    groups = same_weights(points, loglik_KN)
+    gone: set[int] = set()
+    for t in trajectories(points) if groups else ():
+        for group in groups:
+            members = [row for row in t.rows if row in group]
+            if len(members) > 1:
+                gone |= set(members) - {_place(t, members, loglik_KN, text_bytes_N)}
+    return Repeats(tuple(groups), frozenset(gone))
+
+
+def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, ...]]:
+    """Groups of two or more rows that hold the same weights, each by rising row.
+
+    Points between models, random walks and lens vectors are none: some of them are equal to others by design. Equal
+    vectors count unless the files are known to differ, for untrained models may say the same.
+    """
+    rows = [
+        k
+        for k, p in enumerate(points)
+        if p.layer is None and not {"null", "interpolation"} & set(p.tags) and np.isfinite(loglik_KN[k]).any()
+    ]
+    root = {k: k for k in rows}
+
+    def top(k: int) -> int:
+        while root[k] != k:
+            k = root[k]
+        return k
+
+    for alike in (*_equal_vectors(points, loglik_KN, rows), *_equal_files(points, rows)):
+        for k in alike[1:]:
+            root[max(top(k), top(alike[0]))] = min(top(k), top(alike[0]))
+    found: dict[int, list[int]] = {}
+    for k in rows:
+        found.setdefault(top(k), []).append(k)
+    return [tuple(group) for group in found.values() if len(group) > 1]
+
+
+def _equal_files(points: Sequence[Point], rows: Sequence[int]) -> list[list[int]]:
+    """Rows by their weights' digest; a quantised variant has other weights than its model."""
+    known = [k for k in rows if points[k].weights]
+    return _by(known, [(points[k].weights, points[k].quantization) for k in known])
+
+
+def _equal_vectors(points: Sequence[Point], loglik_KN: Array, rows: Sequence[int]) -> list[list[int]]:
+    """Rows with equal values, apart where their files are known and differ."""
+    found: list[list[int]] = []
+    for maybe in _by(rows, [loglik_KN[k, :_LOOKED_AT].tobytes() for k in rows]):
+        for alike in _by(maybe, [loglik_KN[k].tobytes() for k in maybe]):
+            files = [points[k].weights if points[k].has_files_digest else "" for k in alike]
+            variants = [points[k].quantization for k in alike]
+            if len(set(files) - {""}) > 1 and len(set(variants)) == 1:
+                found += _by(alike, files)
+            else:
+                found.append(alike)
+    return found
+
+
+def _by(rows: Sequence[int], keys: Sequence[Hashable]) -> list[list[int]]:
+    """Rows with the same key, two or more."""
+    groups: dict[Hashable, list[int]] = {}
+    for row, key in zip(rows, keys, strict=True):
+        groups.setdefault(key, []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _place(t: Trajectory, members: list[int], loglik_KN: Array, text_bytes_N: NDArray[np.int64]) -> int:
+    """The member whose mean KL to the nearest other weights before and after it is least; the first of equals."""
+    others = [i for i, row in enumerate(t.rows) if row not in members]
+
+    def distance(row: int) -> float:
+        at = t.rows.index(row)
+        around = [
+            max((i for i in others if i < at), default=-1),
+            min((i for i in others if i > at), default=-1),
+        ]
+        kl = [kl_pair(loglik_KN[row], loglik_KN[t.rows[i]], text_bytes_N).value for i in around if i >= 0]
+        return float(np.mean(kl)) if kl and np.isfinite(kl).all() else np.inf
+
+    far = [distance(row) for row in members]
+    return next(row for row, d in zip(members, far, strict=True) if d <= min(far) * (1 + _TIED))
