@@ -42,6 +42,11 @@ def usable(device: Any) -> bool:
     return _has_code(_index(device))
 
 
+def takes(x: Tensor) -> bool:
+    """Whether a matrix is one that the kernels read as it lies: a float dtype of theirs, its rows contiguous."""
+    return x.ndim == 2 and _dtype_code(x.dtype) is not None and (x.shape[1] == 1 or x.stride(1) == 1)
+
+
 @cache
 def _has_code(index: int) -> bool:
     extension = _extension()

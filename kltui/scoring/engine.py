@@ -113,7 +113,7 @@ class Engine:
             return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
 
         def answers() -> NDArray[np.float32]:
-            return head(hidden(), ids_BT.flatten())
+            return head(hidden(), ids_BT.flatten()).cpu().numpy()
 
         before = answers()
         self._packing = packing.find(self.model, module, self.start_tokens, hidden)
@@ -165,8 +165,9 @@ class Engine:
         between = time.perf_counter()
         logp_n = self._head[1](hidden_nD, torch.from_numpy(batch.targets_n).to(self.device))
         self.seconds["body"] += between - started
+        self._wait()
         self.seconds["head"] += time.perf_counter() - between
-        return logp_n[None]
+        return logp_n[None].cpu().numpy()
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""
@@ -206,7 +207,7 @@ class Engine:
     ) -> NDArray[np.float32]:
         """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
         module, head = self._split()
-        out = np.empty((1 + len(lens.wanted), len(targets_n)), dtype=np.float32)
+        out = torch.empty((1 + len(lens.wanted), len(targets_n)), device=self.device)
 
         def consume(k: int, hidden_BTD: torch.Tensor) -> None:
             if k < lens.depth:
@@ -219,7 +220,7 @@ class Engine:
         out[0] = head(hidden_nD, targets_n)
         if lens.depth in lens.wanted:
             out[1 + lens.wanted.index(lens.depth)] = out[0]
-        return out
+        return out.cpu().numpy()
 
     def _by_own_logits(
         self, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
@@ -237,7 +238,7 @@ class Engine:
             column_n = positions_n % T - start
             here = (column_n >= 0) & (column_n < len(columns))
             rows = logits[positions_n[here] // T, column_n[here]]
-            out[here.cpu().numpy()] = log_softmax_gather(rows, targets_n[here], LogitRule())
+            out[here.cpu().numpy()] = log_softmax_gather(rows, targets_n[here], LogitRule()).cpu().numpy()
         return out
 
     def free_memory(self) -> None:

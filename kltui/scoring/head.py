@@ -1,21 +1,22 @@
-"""Hidden states to log-probabilities of targets, never holding the logits of more than a small chunk."""
+"""Hidden states to log-probabilities of targets, never holding the logits of more than a small chunk or tile."""
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from kltui import native
+from kltui import native, native_cuda
 from kltui.scoring import anatomy
 from kltui.scoring.anatomy import LogitRule
 
 # The most that a chunk of logits may take; on a GPU launches cost more than memory.
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
 
-LogProbs = NDArray[np.float32]
+# (n,) float32 on the device of the hidden states: nothing here waits for a GPU
+LogProbs = torch.Tensor
 
 
 def chunk_bytes(device: torch.device) -> int:
@@ -35,11 +36,8 @@ class Head:
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
         step = self.rows(hidden_nD.device)
-        out = np.empty(len(targets_n), dtype=np.float32)
-        for at in range(0, len(targets_n), step):
-            rows = slice(at, at + step)
-            out[rows] = log_softmax_gather(self._forward(hidden_nD[rows]), targets_n[rows], self.rule)
-        return out
+        chunks = zip(torch.split(hidden_nD, step), torch.split(targets_n, step), strict=True)
+        return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
 
     def refilled(self) -> Head:
         """The same head on its module's weights of this moment."""
@@ -80,7 +78,7 @@ class FusedHead(Head):
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        return self._fused.logprobs(hidden_nD, targets_n)
+        return torch.from_numpy(self._fused.logprobs(hidden_nD, targets_n))
 
 
 class TiledHead(Head):
@@ -102,17 +100,124 @@ class TiledHead(Head):
                 torch.nn.functional.linear(hidden_nD, weight[tile], None if bias is None else bias[tile]),
                 first,
             )
-        return rows.logprobs()
+        return torch.from_numpy(rows.logprobs())
+
+
+class DeviceHead(Head):
+    """A plain linear head on a GPU: float32 logits appear a tile at a time and are folded in while the L2 cache holds them.
+
+    The tile's shape (rows of hidden states x vocabulary entries) is found by a short trial on the first large batch.
+    Nothing waits for the device but that trial.
+    """
+
+    BYTES = 24 * 2**20
+    WIDTHS = (1024, 2048, 4096, 8192, 16384)
+    TRIAL_ROWS = 4096
+
+    def __init__(self, module: Any, rule: LogitRule, vocabulary: int, width: int = 0) -> None:
+        super().__init__(module, rule, vocabulary)
+        self._module = module
+        self._width = width
+
+    def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
+        """Log p(target) of every row."""
+        targets_n = targets_n.to(hidden_nD.device)  # of a model that is spread, the head may lie elsewhere
+        if not len(targets_n):
+            return torch.empty(0, device=hidden_nD.device)
+        if not self._width and len(targets_n) >= self.TRIAL_ROWS and hidden_nD.device.type == "cuda":
+            self._width = self._fastest(hidden_nD, targets_n)
+        return self._tiled(hidden_nD, targets_n, self._width or self.WIDTHS[1])
+
+    def _tiled(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor, width: int) -> LogProbs:
+        """Vocabulary tiles outside, rows inside: the weights are read once."""
+        weight_VD, bias_V = self._module.weight.detach(), self._module.bias
+        rows = native_cuda.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
+        width = min(width, len(weight_VD))
+        height = max(1, min(len(targets_n), self._tile_bytes(hidden_nD.device) // (4 * width)))
+        buffer = torch.empty(height * width, dtype=torch.float32, device=hidden_nD.device)
+        products = _Products(hidden_nD, weight_VD)
+        parts = torch.split(hidden_nD, height)
+        for first in range(0, len(weight_VD), width):
+            tile_vD = weight_VD[first : first + width]
+            for at, part_nD in enumerate(parts):
+                logits_nv = buffer[: len(part_nD) * len(tile_vD)].view(len(part_nD), len(tile_vD))
+                products.into(logits_nv, part_nD, tile_vD)
+                if bias_V is not None:
+                    logits_nv += bias_V[first : first + width]
+                rows.update(logits_nv, first, at * height)
+        logp_n: LogProbs = rows.logprobs()
+        return logp_n
+
+    def _tile_bytes(self, device: torch.device) -> int:
+        """Bytes of logits in a tile: at most half of the L2 cache."""
+        if device.type != "cuda":
+            return self.BYTES
+        cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)
+        return min(self.BYTES, cache // 2) or self.BYTES
+
+    def _fastest(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> int:
+        """The tile's width that took least time for some rows, of three turns each."""
+        hidden_nD, targets_n = hidden_nD[: self.TRIAL_ROWS], targets_n[: self.TRIAL_ROWS]
+        widths = [w for w in self.WIDTHS if w < len(self._module.weight)] or [len(self._module.weight)]
+        milliseconds = dict.fromkeys(widths, math.inf)
+        for width in widths * 3:
+            before, after = _event(), _event()
+            before.record()
+            self._tiled(hidden_nD, targets_n, width)
+            after.record()
+            after.synchronize()
+            milliseconds[width] = min(milliseconds[width], before.elapsed_time(after))
+        return min(widths, key=lambda w: milliseconds[w])
+
+
+def _event() -> Any:
+    """A mark on a CUDA stream that knows its time."""
+    event: Any = torch.cuda.Event
+    return event(enable_timing=True)
+
+
+class _Products:
+    """Products of hidden states and a tile of weights in float32, also where both are half precision."""
+
+    def __init__(self, hidden_nD: torch.Tensor, weight_VD: torch.Tensor) -> None:
+        self._half = weight_VD.dtype != torch.float32 or hidden_nD.dtype != torch.float32
+        self._wide_out = self._half and hidden_nD.dtype == weight_VD.dtype and _sums_wide(hidden_nD.device)
+
+    def into(self, logits_nv: torch.Tensor, hidden_nD: torch.Tensor, tile_vD: torch.Tensor) -> None:
+        """logits = hidden . tile^T, float32, written into the tile's place."""
+        if self._wide_out:
+            torch.ops.aten.mm.dtype_out(hidden_nD, tile_vD.t(), torch.float32, out=logits_nv)
+        elif self._half:
+            torch.mm(hidden_nD.float(), tile_vD.float().t(), out=logits_nv)
+        else:
+            torch.mm(hidden_nD, tile_vD.t(), out=logits_nv)
+
+
+@cache
+def _sums_wide(device: torch.device) -> bool:
+    """Whether torch multiplies half precision into float32 here; it came with torch 2.8, for CUDA."""
+    x = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
+    try:
+        torch.ops.aten.mm.dtype_out(x, x.t(), torch.float32, out=x.new_empty(16, 16, dtype=torch.float32))
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+        return False
+    return True
 
 
 def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: LogitRule) -> LogProbs:
     """Log p(target), (n,) float32, of the head's raw output; NaN and +inf rows give NaN."""
     targets_n = targets_n.to(logits_nV.device)  # of a model that is spread, the head may lie elsewhere
-    if logits_nV.device.type == "cpu" and len(targets_n):
-        return native.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
+    if len(targets_n) and native_cuda.usable(logits_nV.device) and native_cuda.takes(logits_nV):
+        logp_n: LogProbs = native_cuda.log_softmax_gather(
+            logits_nV, targets_n, scale=rule.scale, softcap=rule.cap
+        )
+        return logp_n
+    if len(targets_n) and logits_nV.device.type == "cpu":
+        return torch.from_numpy(
+            native.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
+        )
     final = rule(logits_nV.float())
-    logp_n = final.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final, dim=1)
-    return logp_n.cpu().numpy()
+    return final.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final, dim=1)
 
 
 def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
@@ -145,7 +250,7 @@ class Probe:
         `slack`, in nats, may come on top of what the dtype's rounding explains.
         """
         hidden_nD = anatomy.body(self._model, module, self._ids_BT).flatten(0, 1)
-        error = np.abs(head(hidden_nD, self._targets_n) - self._truth_n).max()
+        error = (head(hidden_nD, self._targets_n) - self._truth_n).abs().max()
         return bool(error <= slack + anatomy.tolerance(dtype, self._logits_BTV))
 
 
@@ -153,7 +258,9 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
     """Heads that may serve, fastest first."""
     heads: list[Head] = [Head(module, rule, vocabulary)]
     plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
-    if plain and module.weight.device.type == "cpu":
+    if plain and native_cuda.usable(module.weight.device):
+        heads.insert(0, DeviceHead(module, rule, vocabulary))
+    elif plain and module.weight.device.type == "cpu":
         heads.insert(0, TiledHead(module, rule, vocabulary))
         fused = FusedHead(module, rule, vocabulary)
         if fused.fast:

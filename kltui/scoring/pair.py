@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kltui import native
+from kltui import native, native_cuda
 from kltui.errors import KltuiError
 from kltui.scoring import loading, spread, tokens
 from kltui.scoring.batching import Batch, cut_pieces
@@ -147,9 +147,12 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> tuple[NDArr
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
     za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V].to(logits_a_nV.device)
-    if za.device.type == "cpu":
+    if za.device.type == "cpu" and not native_cuda.usable(za.device):
         rows = native.kl_rows(za, zb)
         return rows.forward, rows.reverse, rows.same_top.astype(np.float64)
+    if native_cuda.usable(za.device):
+        there = native_cuda.kl_rows(za, zb)
+        return there.forward.cpu().numpy(), there.reverse.cpu().numpy(), there.same_top.double().cpu().numpy()
     logp_a, logp_b = za.log_softmax(-1), zb.log_softmax(-1)
     difference = logp_a - logp_b
     forward, reverse = (

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "registry": BASE,
     "analysis": BASE | {"native", "reference", "registry.tensors"},
     "store": DATA,
-    "scoring": DATA | {"native", "reference"},
+    "scoring": DATA | {"native", "native_cuda", "reference"},
     "importers": DATA | {"analysis"},
     "jobs": DATA
     | {

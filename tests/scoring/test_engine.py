@@ -84,7 +84,7 @@ def test_the_module_head_agrees_in_small_chunks(monkeypatch):
         plain = Head(module, head.rule, 384)
         assert plain.rows(CPU) == 7
         hidden = anatomy.body(model, module, torch.from_numpy(batch.ids_BT)).flatten(0, 1)
-        ours = plain(hidden[torch.from_numpy(batch.positions_n)], torch.from_numpy(batch.targets_n))
+        ours = plain(hidden[torch.from_numpy(batch.positions_n)], torch.from_numpy(batch.targets_n)).numpy()
     assert np.abs(ours - true_logp(model, batch)).max() < 1e-5
 
 
