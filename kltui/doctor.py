@@ -23,6 +23,8 @@ from rich.text import Text
 from kltui import __version__, native
 from kltui.environment import KNOWN, unknown_variables
 from kltui.errors import KltuiError
+from kltui.gpus import system_gpus
+from kltui.jobs.device_probe import Probe
 from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.store.filesystem import file_system, is_network
@@ -132,11 +134,32 @@ def _told(name: str, value: object) -> str:
 def _devices() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("cores", "ok", f"{cores}")
-    info = native.info()
-    if info.get("cuda_extension"):
-        yield Finding("GPUs", "ok", f"{info.get('cuda_devices', 0)}")
-    else:
-        yield Finding("GPUs", "note", "not looked for: the CUDA part was not built", "torch may see some.")
+    yield _gpus()
+    yield from _torch_device()
+
+
+def _gpus() -> Finding:
+    """What the system shows and what the core's kernels can use."""
+    system, info = system_gpus(), native.info()
+    found = f"{system} (by {system.seen_by})" if system else "none that the system shows"
+    built = info.get("cuda_extension")
+    kernels = f"{info.get('cuda_devices', 0)} for the core's kernels" if built else "core built without CUDA"
+    if system and not built:
+        return Finding("GPUs", "note", f"{found}; {kernels}", "Scoring on them works all the same, by torch.")
+    return Finding("GPUs", "ok", f"{found}; {kernels}")
+
+
+def _torch_device() -> Iterator[Finding]:
+    """What device = "auto" comes to, asked of torch itself in a process of its own."""
+    answer = Probe("auto").answer()
+    if answer.device is None:
+        yield Finding("device", "wrong", safe_text(answer.error, 300), safe_text(answer.hint, 300))
+        return
+    yield Finding("device", "ok", safe_text(f"auto is {answer.device}", 300))
+    if answer.device.warning:
+        yield Finding(
+            "device", "note", safe_text(answer.device.warning, 400), safe_text(answer.device.hint, 300)
+        )
 
 
 def _terminal() -> Finding:

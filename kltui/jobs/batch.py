@@ -7,14 +7,15 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, StoreError
+from kltui.jobs.dry_run import show_plan
 from kltui.jobs.executor import Executor, LocalExecutor
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper, Keeps
-from kltui.jobs.messages import DEVICE_LOST, Died, Failed, Message, Moved, Said, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Computes, Died, Failed, Message, Moved, Said, Scored, Setup, Task
 from kltui.jobs.narrate import Moment, Narrator, Pace, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
@@ -24,7 +25,8 @@ from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
 from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
 from kltui.same_weights import sentences
-from kltui.scoring.settings import Progress
+from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
+from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
 
 POLL_S = 0.2
@@ -52,7 +54,7 @@ def run_batch(
     if shard is not None:
         plan = part(plan, *shard)
     if dry_run:
-        return _dry_run(plan, narrator), None
+        return show_plan(plan, is_part=shard is not None, as_json=as_json), None
     if job.engine.kind == "ray":
         from kltui.jobs.ray_executor import check_ray
 
@@ -64,18 +66,6 @@ def run_batch(
         stack.callback(store.close)
         code, status = Batch(plan, Keeper(plan, store), narrator).run()
     return code, plan.workspace if status in ("done", "failed") else None
-
-
-def _dry_run(plan: Plan, narrator: Narrator) -> int:
-    """Says what would be scored, without touching the workspace."""
-    for checkpoint in plan.checkpoints:
-        narrator.event("plan", name=checkpoint.name, source=str(checkpoint.source))
-        narrator.say(f"  {safe_text(checkpoint.name)}  {safe_text(str(checkpoint.source))}")
-    narrator.say(
-        f"{len(plan.checkpoints)} checkpoints, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
-        f" into {safe_text(str(plan.workspace))}; nothing was written"
-    )
-    return 0
 
 
 class Batch:
@@ -91,6 +81,7 @@ class Batch:
         self._deaths: dict[int, int] = {}
         self._retry: list[Task] = []
         self._left = set(range(len(plan.checkpoints)))
+        self._devices: dict[str, DeviceInUse] = {}
         self._retryable = 0
         self._noted = 0.0
 
@@ -112,6 +103,8 @@ class Batch:
             kept=self._tally.kept,
             failed=self._tally.failed,
             total=self._tally.total,
+            devices=list(self._devices),
+            notes=self._narrator.repeated_notes(),
         )
         self._narrator.say(self._summary(), "red" if self._tally.failed else "green")
         self._name_repeats()
@@ -135,8 +128,14 @@ class Batch:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         note = self._keeper.register(log)
         n, texts, workspace = self._tally.total, len(self._plan.corpus), str(self._plan.workspace)
-        self._narrator.event("job", status="started", total=n, texts=texts, workspace=workspace)
-        self._narrator.say(f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}")
+        asked = self._plan.settings.device
+        self._narrator.event(
+            "job", status="started", total=n, texts=texts, workspace=workspace, device_asked=asked,
+            dtype_asked=self._plan.settings.dtype, workers=self._plan.job.engine.workers,
+        )  # fmt: skip
+        self._narrator.say(
+            f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}, device {asked}"
+        )
         if note:
             self._narrator.say(f"note    {safe_text(note, 400)}")
 
@@ -271,19 +270,46 @@ class Batch:
             self._keeper.store(self._ready[message.index], message.result)
             self._leave(message.index)
             self._tally.done += 1
-            stats = message.result.stats
-            self._narrator.ended(self._checkpoint(message.index).name, "done", stats=stats)
-            for note in message.result.notes:
-                self._narrator.say(
-                    f"note    {safe_text(self._checkpoint(message.index).name)}: {safe_text(note, 400)}"
-                )
+            self._tell_scored(self._checkpoint(message.index).name, message.result)
         elif isinstance(message, Failed):
             self._fail(message)
+        elif isinstance(message, Computes):
+            self._tell_device(message)
         elif isinstance(message, Said):
             for line in message.text.splitlines():
                 self._narrator.say(safe_text(line, 400))
         else:
             self._bury(message)
+
+    def _tell_scored(self, name: str, result: ScoreResult) -> None:
+        self._narrator.ended(
+            name, "done", stats=result.stats, notes=list(result.notes), dtype=result.key.get("dtype")
+        )
+        for note in result.notes:
+            self._narrator.note(name, note)
+
+    def _tell_device(self, message: Computes) -> None:
+        """Says on what a worker computes, once for workers that are alike."""
+        device, settings = message.device, self._plan.settings
+        on_ray = self._plan.job.engine.kind == "ray"
+        where = f"{device} on {message.host}" if on_ray else str(device)
+        if where in self._devices:
+            return
+        self._devices[where] = device
+        dtype = computed_dtype(settings.dtype, device.device)
+        budget = settings.batch_tokens or start_tokens(device.device)
+        self._narrator.event(
+            "device", **asdict(device), dtype=dtype, batch_tokens=budget, threads=message.threads,
+            workers=self._plan.job.engine.workers, host=message.host,
+        )  # fmt: skip
+        self._narrator.say(f"device  {safe_text(where)}; {dtype}, batches of {budget} tokens at first")
+        if device.warning:
+            self._narrator.say(f"warning {safe_text(device.warning, 400)}", "yellow")
+            self._narrator.say(f"        {safe_text(device.hint, 400)}")
+        self._keeper.note_devices(self._device_names())
+
+    def _device_names(self) -> str:
+        return ", ".join(dict.fromkeys(f"{d.device} ({d.name})" for d in self._devices.values()))
 
     def _bury(self, died: Died) -> None:
         if died.index is None:
@@ -302,6 +328,7 @@ class Batch:
             return
         hint = {
             -signal.SIGKILL: "Out of memory, most likely: lower scoring.batch_tokens.",
+            -signal.SIGBUS: "A weight file became shorter while it was read, or its disk failed: copy it again.",
             DEVICE_LOST: "The GPU reported an error that outlasts it: the log holds the traceback.",
         }.get(died.status, "")
         self._fail(Failed(died.index, f"the scoring process ended twice ({how})", hint))
@@ -372,4 +399,5 @@ class Batch:
             parts.append(f"{t.failed} failed")
         if t.left:
             parts.append(f"{t.left} left: run the job again to go on")
-        return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}"
+        on = f" on {self._device_names()}" if self._devices else ""
+        return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}{on}"

@@ -39,6 +39,7 @@ class Keeps(Protocol):
     def item_failed(self, index: int, error: str, hint: str) -> None: ...
     def note(self, progress: Mapping[int, Progress]) -> None: ...
     def count_kept(self, indices: Collection[int]) -> set[int]: ...
+    def note_devices(self, devices: str) -> None: ...
     def finish(self, status: str, message: str) -> None: ...
     def same_weights(self) -> list[tuple[Point, ...]]: ...
 
@@ -219,6 +220,11 @@ class Keeper:
     def note(self, progress: Mapping[int, Progress]) -> None:
         """Renews the sign of life, with the progress of what is under way."""
         self._store.note_progress(self._job, {self._ids[i]: p for i, p in progress.items()})
+
+    def note_devices(self, devices: str) -> None:
+        """Keeps on which devices the job computes, for who looks at it meanwhile."""
+        with self._store.atomic():
+            self._store.jobs.say(self._job, f"on {devices}")
 
     def finish(self, status: str, message: str) -> None:
         """Writes the job's end."""

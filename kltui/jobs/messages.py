@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kltui.jobs.mix import Mix
 from kltui.registry.checkpoint import HubSource
+from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
@@ -84,4 +85,13 @@ class Said:
     text: str
 
 
-Message = Moved | Scored | Failed | Died | Said
+@dataclass(frozen=True, slots=True)
+class Computes:
+    """The device that a worker on `host` computes on, said before its first task."""
+
+    device: DeviceInUse
+    threads: int
+    host: str
+
+
+Message = Moved | Scored | Failed | Died | Said | Computes

@@ -98,6 +98,7 @@ class Narrator:
         self._live = self.console.is_terminal and not as_json
         self._bar: Bar | None = None
         self._task = TaskID(0)
+        self._notes: dict[str, int] = {}
         self._last_line = self._last_event = time.monotonic()
 
     def event(self, event: str, **fields: object) -> None:
@@ -166,6 +167,19 @@ class Narrator:
             self.say(f"failed  {safe_text(name)}: {safe_text(error, 400)}", "red")
             if hint:
                 self.say(f"        {safe_text(hint, 400)}")
+
+    def note(self, name: str, note: str) -> None:
+        """Says a note on a checkpoint at once where it is a new one; the same again is only counted."""
+        self._notes[note] = self._notes.get(note, 0) + 1
+        if self._notes[note] == 1:
+            self.say(f"note    {safe_text(name)}: {safe_text(note, 400)}")
+
+    def repeated_notes(self) -> dict[str, int]:
+        """Says how often each note that was not the only one of its kind came; {note: checkpoints} of all notes."""
+        for note, count in self._notes.items():
+            if count > 1:
+                self.say(f"note    for {count} checkpoints alike: {safe_text(note, 400)}")
+        return dict(self._notes)
 
     def end(self) -> None:
         """Takes the bar away."""

@@ -121,12 +121,22 @@ class Preparer:
                 retry=False,
             )
 
+    def is_current(self, index: int, checkpoint: Checkpoint) -> bool:
+        """Whether what is held of a checkpoint is of the weights that it has now, as far as can be known; fetches none."""
+        held, plan = self._held.get(index, ""), self._mixes.get(checkpoint.name)
+        if not held:
+            return False
+        if plan is not None:
+            now = [self._weights_now(index, part.source) for part in plan.parts]
+            return "" in now or mixed_weights(now, plan.a, plan.b) == held
+        return self._weights_now(index, checkpoint.source) in ("", held)
+
     def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
         if isinstance(source, LocalSource):
             return self._local(index, source)
         held = self._held.get(index, "")
-        if held.startswith(f"{source.repo}@") and self._weights_now(index, source) in ("", held):
+        if held.startswith(f"{source.repo}@") and self.is_current(index, checkpoint):
             return self._unfetched(index, source, held)
         return self._fetched(index, source)
 
@@ -156,10 +166,8 @@ class Preparer:
     def _mixed(self, index: int, checkpoint: Checkpoint, plan: MixPlan) -> Ready:
         """A grid point: its parts' files are here, and their fingerprints tell its weights without making them."""
         assert isinstance(checkpoint.source, LocalSource)
-        if held := self._held.get(index, ""):
-            now = [self._weights_now(index, part.source) for part in plan.parts]
-            if "" in now or mixed_weights(now, plan.a, plan.b) == held:
-                return Ready(index, checkpoint.source.path, held)
+        if self.is_current(index, checkpoint):
+            return Ready(index, checkpoint.source.path, self._held[index])
         parts = [self._fetched(index, part.source) for part in plan.parts]
         mix = Mix(tuple(p.folder for p in parts), plan.a, plan.b, self._allow_bin)
         weights = mixed_weights([p.weights for p in parts], plan.a, plan.b)

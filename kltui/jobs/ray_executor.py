@@ -29,6 +29,7 @@ from typing import Any
 
 import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.gpus import system_gpus
 from kltui.jobs.jobfile import EngineTable
 from kltui.jobs.messages import Died, Failed, Message, Said, Scored, Setup, Task
 from kltui.jobs.ray_seat import Seat
@@ -43,6 +44,7 @@ HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when
 FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
 LEAVE_S = 15.0
 MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
+_NO_GPU = "no machine of the Ray cluster offers a GPU, so CPUs are used (ray start --num-gpus 1 offers one)"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -128,11 +130,14 @@ class RayExecutor:
         self._stdout, sys.stdout = sys.stdout, _Aside()
         self._slots: list[_Slot] = []
         self._failed_starts, self._waiting_since, self._told = 0, time.monotonic(), False
+        self._unsaid: list[Message] = []
         self._ray: Any = None
         try:
             self._ray = _connect(engine.address, workers * cpus)
             self._head = _Head(self._ray.get_runtime_context().gcs_address)
             self._options, settings = _options(self._ray.cluster_resources(), setup.settings.device, cpus)
+            if setup.settings.device == "auto" and settings == "cpu" and (seen := system_gpus()):
+                self._unsaid.append(Said(f"{seen} is here, but {_NO_GPU}"))
             setup = replace(setup, settings=replace(setup.settings, device=settings), threads=cpus)
             self._setup = self._ray.put(setup)
             self._slots += [self._launch() for _ in range(workers)]
@@ -153,6 +158,9 @@ class RayExecutor:
 
     def wait(self, timeout_s: float) -> list[Message]:
         """Messages that arrive within `timeout_s`, as soon as there is one."""
+        if self._unsaid:
+            said, self._unsaid = self._unsaid, []
+            return said
         if not any(s.task for s in self._slots):
             timeout_s = 0.0 if self.idle else START_S
         if self._head.is_silent():

@@ -60,7 +60,7 @@ class InboxKeeper:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._inbox = plan, plan.workspace / INBOX
-        self._taken = _held(plan)
+        self._taken = held_by_store(plan)
         self._collected = {_file_name(plan, Ready(i, Path(), w)) for i, w in self._taken.items()}
         self.taken_from: Writer | None = None
 
@@ -107,8 +107,10 @@ class InboxKeeper:
             if about.get("request") == _request(self._plan)
         }
         # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
-        taken = _held(self._plan, indices, by_hash=False)
+        taken = held_by_store(self._plan, indices, by_hash=False)
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
+
+    def note_devices(self, devices: str) -> None: ...
 
     def finish(self, status: str, message: str) -> None: ...
 
@@ -130,7 +132,9 @@ def _file_name(plan: Plan, ready: Ready) -> str:
     return f"{digest[:32]}.safetensors"
 
 
-def _held(plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
+def held_by_store(
+    plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True
+) -> dict[int, str]:
     """{index: weights} of what the workspace's store holds of a plan, as `Keeper.held`; nothing where it cannot be read."""
     try:
         store = Store.read(plan.workspace)

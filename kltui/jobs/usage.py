@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from kltui.gpus import system_gpus
+from kltui.jobs.device_probe import Probe
+
 
 def usable_cores() -> int:
     """Cores this process may run on, at most what OMP_NUM_THREADS allows."""
@@ -30,8 +33,7 @@ def _resident(pid: str) -> int:
 
 
 def gpu_names() -> tuple[str, ...]:
-    """Device names ("cuda:0", ...) of the GPUs that the native core sees, without importing torch."""
-    from kltui import native
-
-    count = native.info().get("cuda_devices", 0)
-    return tuple(f"cuda:{i}" for i in range(int(str(count))))
+    """Device names ("cuda:0", ...) of the GPUs that torch can use; torch is asked where the system shows any."""
+    if not system_gpus():
+        return ()
+    return tuple(f"cuda:{i}" for i in Probe("auto").answer().gpus)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.messages import DEVICE_LOST, Failed, Moved, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Computes, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
 from kltui.registry.layout import is_model_folder, weight_names
 from kltui.scoring.settings import Progress, ScoreResult
@@ -58,8 +59,12 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
     while True:
         task: Task = pipe.recv()
         try:
-            scorer = scorer or _scorer(setup)
+            if scorer is None:
+                scorer = _scorer(setup)
+                pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
             score = partial(_score, scorer, task, setup.settings.allow_bin)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
         except Exception as error:
             # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
             pipe.send(_failure(task.index, error, log))

@@ -18,13 +18,12 @@ from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch
+from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Lens
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.settings import ScoringSettings
 
-# Measured: on a CPU batches beyond a few thousand tokens fall out of the cache; a GPU wants them large.
-START_TOKENS = {"cpu": 1536, "cuda": 32_768}
 PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
 
 
@@ -44,7 +43,7 @@ class Engine:
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
         self.seconds = {"body": 0.0, "head": 0.0}
-        self.start_tokens = START_TOKENS.get(device.type, 4096)
+        self.start_tokens = start_tokens(device.type)
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kltui import native
 from kltui.errors import KltuiError
 from kltui.scoring import quantize, spread
+from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 
 if TYPE_CHECKING:
     import torch
@@ -50,29 +51,22 @@ class _TooLargeError(KltuiError):
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device that `device` names; "auto" is CUDA where there is one, else the CPU."""
+    """The torch device that `device` names; "auto" is the first GPU that torch can use, else the CPU."""
+    return torch_device(device_in_use(device), device)
+
+
+def torch_device(in_use: DeviceInUse, asked: str) -> torch.device:
+    """The device as torch names it; without an index where none was asked for."""
     import torch
 
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-    except RuntimeError as error:
-        raise KltuiError(
-            f"unknown device {device!r}", 'device is "auto", "cpu", "cuda", "cuda:1" or "mps"'
-        ) from error
-    if picked.type == "cuda" and not torch.cuda.is_available():
-        raise KltuiError(
-            f"device {device!r} was asked for, but torch sees no CUDA device", 'use device = "auto" or "cpu"'
-        )
-    return picked
+    return torch.device(in_use.device if ":" in asked else in_use.device.partition(":")[0])
 
 
 def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[str, ...]]:
     """The dtype to compute in, and a note where it is not the one asked for: CPUs never compute in fp16."""
     import torch
 
-    if dtype == "float16" and device.type == "cpu":
+    if computed_dtype(dtype, device.type) != dtype:
         return torch.float32, (
             "float16 was asked for; on a CPU the weights are upcast and computed in float32",
         )

@@ -31,14 +31,17 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
     """Arguments of `from_pretrained` for this variant: none, or its quantisation and where to put it."""
     if not is_quantized(quantization):
         return {}
-    _require(quantization)
+    check_installed(quantization)
     if quantization == "torchao-int4" and device.type == "cpu":
         raise KltuiError("torchao has no int4 products on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here")
     config = _bitsandbytes(quantization, dtype) if quantization.startswith("bnb") else _torchao(quantization)
     return {"quantization_config": config, "device_map": {"": str(device)}}
 
 
-def _require(quantization: str) -> None:
+def check_installed(quantization: str) -> None:
+    """Raises KltuiError where what a variant needs is not installed."""
+    if not is_quantized(quantization):
+        return
     packages, command = _NEEDS[quantization.partition("-")[0]]
     missing = [name for name in packages if find_spec(name) is None]
     if missing:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
+from kltui.scoring.device import device_in_use
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
@@ -65,7 +66,8 @@ class Scorer:
         self.corpus_sha256 = corpus_sha256
         self.settings = settings
         self.cache_dir = cache_dir
-        self.device = loading.pick_device(settings.device)
+        self.in_use = device_in_use(settings.device)
+        self.device = loading.torch_device(self.in_use, settings.device)
         spread.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None

@@ -54,6 +54,10 @@ class Jobs:
             (time.time(), os.getpid(), socket.gethostname(), job_id),
         )
 
+    def say(self, job_id: int, message: str) -> None:
+        """Keeps words on a job that runs."""
+        self._db.execute("UPDATE job SET message = ? WHERE id = ?", (message, job_id))
+
     def finish(self, job_id: int, status: str, message: str = "") -> None:
         """Marks the job's end; items still running go back to the queue."""
         self._db.execute(

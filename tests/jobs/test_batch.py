@@ -41,6 +41,10 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
     assert [e["status"] for e in ends] == ["done"] * 8
     assert {e["name"] for e in ends} == {f"{run}@{s}" for run in ("alpha", "beta") for s in (0, 1, 2, 4)}
     assert all("time" in e and not e.get("kept") for e in ends)
+    (device,) = [e for e in events(done.stdout) if e["event"] == "device"]
+    assert device["device"] in ("cpu", "cuda:0") and device["name"] and device["torch"]
+    assert f"device  {device['device']}: {device['name']}" in done.stderr
+    assert {e["dtype"] for e in ends} == {device["dtype"]} == {"float32"}
     first = vectors(job.parent / "ws")
     assert len(first) == 8
 
@@ -100,7 +104,7 @@ def test_a_bad_checkpoint_fails_alone_and_says_why(cli: Cli, job: Path, suite: P
 def test_dry_run_writes_nothing(cli: Cli, job: Path) -> None:
     done = cli("--batch", str(job), "--dry-run")
     assert done.returncode == 0
-    assert "alpha@4" in done.stderr and "8 checkpoints, 30 texts" in done.stderr
+    assert "alpha@4" in done.stdout and "8 checkpoints, 30 texts" in done.stdout and not done.stderr
     assert not (job.parent / "ws").exists()
 
 

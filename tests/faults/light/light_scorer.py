@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
 
@@ -42,6 +43,7 @@ class Scorer:
         if "KLTUI_LIGHT_NO_DEVICE" in os.environ:
             raise KltuiError("device 'cuda' was asked for, but there is none", 'use device = "cpu"')
         self.texts, self.corpus_sha256, self.settings = texts, corpus_sha256, settings
+        self.in_use = DeviceInUse("cpu", "a light processor", 1 << 33, "", "0.0", "")
 
     def score(
         self, folder: Path, quantization: str, weights_key: str, progress: Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""On the path of a test's subprocesses: the light scorer in place of the real one, kltui's core hidden if asked.
+"""On the path of a test's subprocesses: the light scorer and torch in place of the real ones, kltui's core hidden if asked.
 
 Python imports a module of this name at start; nothing in kltui knows of it.
 """
@@ -21,6 +21,8 @@ class Finder:
     ) -> ModuleSpec | None:
         if name == "kltui.scoring.scorer" and "KLTUI_LIGHT" in os.environ:
             return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_scorer.py"))
+        if name == "torch" and "KLTUI_LIGHT" in os.environ:
+            return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_torch.py"))
         if name == "kltui._core" and "KLTUI_NO_CORE" in os.environ:
             raise ModuleNotFoundError("hidden by a test", name=name)
         return None

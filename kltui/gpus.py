@@ -1,0 +1,107 @@
+"""GPUs that the system shows, whatever torch can do with them: by the kernel's files and by nvidia-smi."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+SMI_QUERY = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+SMI_PATIENCE_S = 10.0
+_DISPLAY, _NVIDIA = "0x03", "0x10de"  # PCI class of display controllers, and a vendor
+
+
+@dataclass(frozen=True, slots=True)
+class SystemGpus:
+    """What the system tells of its GPUs: how they were seen, their names, the driver; MiB of the first, 0: not told."""
+
+    seen_by: str = ""
+    names: tuple[str, ...] = ()
+    memory_mib: int = 0
+    driver: str = ""
+    maker: str = ""  # "NVIDIA", "AMD" or ""
+
+    def __bool__(self) -> bool:
+        return bool(self.seen_by)
+
+    def __str__(self) -> str:
+        named = ", ".join(dict.fromkeys(self.names)) or f"a GPU of {self.maker}"
+        return named + (f", driver {self.driver}" if self.driver else "")
+
+
+def system_gpus(root: Path = Path("/")) -> SystemGpus:
+    """The GPUs of this machine; false where none can be seen. `root` is where proc, dev and sys lie."""
+    driver = _kernel_driver(root)
+    if told := _told_by_smi():
+        return told
+    for seen_by, names in _nvidia_places(root):
+        if names:
+            return SystemGpus(seen_by, tuple(n for n in names if n), 0, driver, "NVIDIA")
+    nodes = _amd_nodes(root)
+    return SystemGpus("/dev/kfd", tuple(nodes), 0, "", "AMD") if nodes else SystemGpus()
+
+
+def _told_by_smi() -> SystemGpus:
+    program = which("nvidia-smi")
+    if program is None:
+        return SystemGpus()
+    try:
+        done = subprocess.run(
+            [program, *SMI_QUERY], stdin=subprocess.DEVNULL, capture_output=True, timeout=SMI_PATIENCE_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return SystemGpus()
+    lines = done.stdout.decode(errors="replace").splitlines()
+    rows = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 2]
+    if done.returncode or not rows:
+        return SystemGpus()
+    memory = rows[0][1]
+    return SystemGpus(
+        "nvidia-smi",
+        tuple(row[0] for row in rows),
+        int(memory) if memory.isdecimal() else 0,
+        rows[0][2],
+        "NVIDIA",
+    )
+
+
+def _kernel_driver(root: Path) -> str:
+    """Version of NVIDIA's kernel module, "" where it is not loaded."""
+    found = re.search(r"Kernel Module\D*?(\d+(?:\.\d+)+)", _text(root / "proc/driver/nvidia/version"))
+    return found.group(1) if found else ""
+
+
+def _nvidia_places(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where NVIDIA's GPUs may be seen, with their names there, "" for one without."""
+    known = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    yield "/proc/driver/nvidia", [_model(path) for path in known]
+    yield "/dev/nvidia*", ["" for path in (root / "dev").glob("nvidia[0-9]*")]
+    yield "the PCI bus", ["" for path in (root / "sys/bus/pci/devices").glob("*") if _is_nvidia(path)]
+
+
+def _model(path: Path) -> str:
+    found = re.search(r"^Model:\s*(.+?)\s*$", _text(path), re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def _is_nvidia(device: Path) -> bool:
+    return _text(device / "vendor").strip() == _NVIDIA and _text(device / "class").startswith(_DISPLAY)
+
+
+def _amd_nodes(root: Path) -> list[str]:
+    """Names of the GPUs that AMD's compute driver offers; its nodes without SIMD units are processors."""
+    if not (root / "dev/kfd").exists():
+        return []
+    nodes = sorted((root / "sys/class/kfd/kfd/topology/nodes").glob("*"))
+    gpus = [n for n in nodes if re.search(r"^simd_count [1-9]", _text(n / "properties"), re.MULTILINE)]
+    return [_text(n / "name").strip() or "AMD GPU" for n in gpus]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

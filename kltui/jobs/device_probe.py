@@ -1,0 +1,64 @@
+"""Torch asked for its device in a process of its own: the planning process never imports it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from kltui.jobs.process import python_command
+from kltui.scoring.device import DeviceInUse
+
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `device` comes to here and which GPUs torch can use; without a device, why and what to do."""
+
+    device: DeviceInUse | None
+    gpus: tuple[int, ...] = ()
+    error: str = ""
+    hint: str = ""
+
+
+class Probe:
+    """A question under way: torch takes seconds to be imported, so ask early and wait late."""
+
+    def __init__(self, asked: str) -> None:
+        self._process = subprocess.Popen(
+            python_command("kltui.scoring.device", "main", asked),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def answer(self) -> Answer:
+        """The answer, waited for."""
+        try:
+            out, err = self._process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return Answer(None, error=f"torch gave no answer within {PATIENCE_S:.0f} s")
+        try:
+            # Whatever else is printed while torch is imported stands before it.
+            return _read(json.loads(out.decode(errors="replace").splitlines()[-1]))
+        except (ValueError, IndexError, KeyError, TypeError):
+            return Answer(None, error=f"torch cannot be asked: {_last_line(err)}", hint="Is it installed?")
+
+    def stop(self) -> None:
+        """Gives up a question whose answer nobody wants any more."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def _read(told: dict[str, Any]) -> Answer:
+    if "error" in told:
+        return Answer(None, error=str(told["error"]), hint=str(told["hint"]))
+    return Answer(DeviceInUse(**told["device"]), tuple(int(i) for i in told["gpus"]))
+
+
+def _last_line(err: bytes) -> str:
+    lines = err.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")

@@ -1,0 +1,233 @@
+"""What a job would do, said without doing it: on standard output, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from kltui.errors import KltuiError, StoreError
+from kltui.jobs.device_probe import Answer, Probe
+from kltui.jobs.plan import Plan
+from kltui.jobs.prepare import Preparer, remembered
+from kltui.jobs.shard import InboxKeeper, held_by_store
+from kltui.json_schema import JSON_SCHEMA
+from kltui.registry.checkpoint import HubSource, Source
+from kltui.registry.layout import CONFIG, weight_names
+from kltui.safe import safe_text
+from kltui.scoring.device import computed_dtype, start_tokens
+from kltui.scoring.quantize import check_installed
+from kltui.store import Store
+from kltui.store.store import FILE_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One checkpoint of a plan: kept (stored already) or to be scored; bytes of its weights, None: not here.
+
+    `problem` is why it will fail.
+    """
+
+    name: str
+    source: str
+    status: str
+    weight_bytes: int | None
+    problem: str = ""
+
+
+def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: IO[str] | None = None) -> int:
+    """Prints what the job would do and returns the exit code 0; as words, or as JSON, one object a line."""
+    probe = None if plan.job.engine.kind == "ray" else Probe(plan.settings.device)
+    try:
+        steps = _steps(plan, is_part)
+        answer = probe.answer() if probe else None
+    except BaseException:
+        if probe:
+            probe.stop()
+        raise
+    warnings = _warnings(plan, steps, answer)
+    show = _as_json if as_json else _as_words
+    show(plan, steps, answer, warnings, out or sys.stdout)
+    return 0
+
+
+def _steps(plan: Plan, is_part: bool) -> list[Step]:
+    held = InboxKeeper(plan).held() if is_part else held_by_store(plan)
+    finder = Preparer([], remembered(_fingerprints(plan.workspace)), mixes=plan.mixes, held=held)
+    return [_step(plan, index, finder, held) for index in range(len(plan.checkpoints))]
+
+
+def _fingerprints(workspace: Path) -> Mapping[tuple[str, str], str]:
+    try:
+        store = Store.read(workspace)
+    except StoreError:
+        return {}
+    try:
+        return store.fingerprints.all()
+    finally:
+        store.close()
+
+
+def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> Step:
+    checkpoint = plan.checkpoints[index]
+    problem, kept = "", False
+    try:
+        kept = index in held and finder.is_current(index, checkpoint)
+    except (KltuiError, OSError) as error:
+        problem = _said(error)
+    sizes = []
+    for source in plan.sources(index):
+        size, wrong = _files(source, plan.settings.allow_bin)
+        sizes.append(size)
+        problem = problem or wrong
+    if not kept and not problem:
+        problem = _unusable_variant(checkpoint.quantization)
+    known = [size for size in sizes if size is not None]
+    return Step(
+        checkpoint.name, str(checkpoint.source), "kept" if kept else "score",
+        sum(known) if len(known) == len(sizes) else None, "" if kept else problem,
+    )  # fmt: skip
+
+
+def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
+    """(bytes of the weights of `source`, or None where they are not here; why they cannot be read)."""
+    if isinstance(source, HubSource):
+        from kltui.registry.hub import cached_folder
+
+        folder = cached_folder(source)
+        if folder is None:
+            return None, ""
+    else:
+        folder = source.path
+    try:
+        if not (folder / CONFIG).is_file():
+            return None, f"{safe_text(str(folder))} has no {CONFIG}"
+        return sum((folder / name).stat().st_size for name in weight_names(folder, allow_bin)), ""
+    except (KltuiError, OSError) as error:
+        return None, _said(error)
+
+
+def _unusable_variant(quantization: str) -> str:
+    try:
+        check_installed(quantization)
+    except KltuiError as error:
+        return _said(error)
+    return ""
+
+
+def _said(error: KltuiError | OSError) -> str:
+    if isinstance(error, KltuiError):
+        return error.message + (f" ({error.hint})" if error.hint else "")
+    return f"{error.filename or ''}: {error.strerror or error}"
+
+
+def _warnings(plan: Plan, steps: list[Step], answer: Answer | None) -> list[str]:
+    """What will go wrong for sure, or otherwise than one may think."""
+    found = [f"{step.name} will fail: {step.problem}" for step in steps if step.problem]
+    if answer is not None and answer.device is None:
+        found.append(f"nothing can be scored: {answer.error}. {answer.hint}".strip())
+    elif answer is not None and answer.device is not None:
+        device = answer.device
+        if device.warning:
+            found.append(f"{device.warning}. {device.hint}".strip())
+        if computed_dtype(plan.settings.dtype, device.device) != plan.settings.dtype:
+            found.append(f"{plan.settings.dtype} was asked for; on a CPU it is computed in float32")
+    return [*found, *_workspace_warnings(plan)]
+
+
+def _workspace_warnings(plan: Plan) -> list[str]:
+    found = []
+    workspace = plan.workspace
+    there = next(p for p in (workspace, *workspace.parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        found.append(f"{there} cannot be written")
+    vectors = 12 * len(plan.corpus) * len(plan.checkpoints)
+    if shutil.disk_usage(there).free < vectors:
+        found.append(f"{there} has less space free than the vectors take ({vectors / 1e6:.0f} MB)")
+    try:
+        store = Store.read(workspace)
+    except StoreError as error:
+        if (workspace / FILE_NAME).exists():
+            found.append(error.message)
+        return found
+    try:
+        if (writer := store.writer()) is not None and writer.alive:
+            found.append(f"process {writer.pid} on {writer.host} writes this workspace now")
+    finally:
+        store.close()
+    return found
+
+
+def _totals(plan: Plan, steps: list[Step], answer: Answer | None) -> dict[str, object]:
+    settings, device = plan.settings, answer.device if answer else None
+    kept = sum(step.status == "kept" for step in steps)
+    sizes = [step.weight_bytes for step in steps if step.status == "score"]
+    return {
+        "checkpoints": len(steps),
+        "kept": kept,
+        "score": len(steps) - kept,
+        "texts": len(plan.corpus),
+        "text_bytes": int(plan.corpus.text_bytes.sum()),
+        "weight_bytes": sum(size or 0 for size in sizes),
+        "not_here": sum(size is None for size in sizes),
+        "workspace": str(plan.workspace),
+        "engine": plan.job.engine.kind,
+        "workers": min(plan.job.engine.workers, max(1, len(steps))),
+        "device_asked": settings.device,
+        "device": asdict(device) if device else None,
+        "dtype": computed_dtype(settings.dtype, device.device) if device else settings.dtype,
+        "batch_tokens": settings.batch_tokens or (start_tokens(device.device) if device else None),
+    }
+
+
+def _as_json(plan: Plan, steps: list[Step], answer: Answer | None, warnings: list[str], out: IO[str]) -> None:
+    made: list[dict[str, object]] = [{"event": "plan"} | asdict(step) for step in steps]
+    made.append({"event": "plan_total"} | _totals(plan, steps, answer) | {"warnings": warnings})
+    for event in made:
+        print(json.dumps(event | {"schema": JSON_SCHEMA, "time": time.time()}), file=out)
+    out.flush()
+
+
+def _as_words(
+    plan: Plan, steps: list[Step], answer: Answer | None, warnings: list[str], out: IO[str]
+) -> None:
+    def say(text: str) -> None:
+        print(safe_text(text), file=out)
+
+    totals = _totals(plan, steps, answer)
+    width = min(40, max((len(step.name) for step in steps), default=0))
+    for step in steps:
+        size = "not here" if step.weight_bytes is None else _size(step.weight_bytes)
+        say(f"  {step.status:5}  {step.name:{width}}  {size:>9}  {step.source}")
+    say(_device_words(plan, answer))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    say(
+        f"{len(steps)} checkpoints, {len(plan.corpus)} texts of {plan.corpus.text_bytes.mean():.0f} bytes,"
+        f" into {plan.workspace}; {totals['kept']} kept, {totals['score']} to score; nothing was written"
+    )
+    out.flush()
+
+
+def _device_words(plan: Plan, answer: Answer | None) -> str:
+    settings, workers = plan.settings, plan.job.engine.workers
+    if answer is None:
+        place = plan.job.engine.address or "this machine"
+        return f"device  {settings.device}, of each of {workers} workers on Ray ({place}); {settings.dtype}"
+    if answer.device is None:
+        return f"device  {settings.device}: none; {answer.error}"
+    device = answer.device
+    several = len(answer.gpus) > 1 and workers > 1 and settings.device in ("auto", "cuda")
+    more = f" and so on, one for each of {workers} workers" if several else f"; workers: {workers}"
+    budget = settings.batch_tokens or start_tokens(device.device)
+    return f"device  {device}{more}; {computed_dtype(settings.dtype, device.device)}, {budget} tokens a batch"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

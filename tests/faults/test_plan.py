@@ -1,0 +1,232 @@
+"""A plan is said on standard output and is true; a job says on what it computes; equal notes are said once."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fault_kit import ends, run_cli, write_job
+from model_folders import make_model
+
+import kltui
+from kltui.jobs import dry_run
+from kltui.jobs.batch import Batch
+from kltui.jobs.device_probe import Answer
+from kltui.jobs.dry_run import show_plan
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.keep import Keeper
+from kltui.jobs.messages import Computes, Scored
+from kltui.jobs.narrate import Narrator
+from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.shard import InboxKeeper, part
+from kltui.scoring.device import DeviceInUse
+from kltui.scoring.settings import ScoreResult, Vector
+from kltui.store import Store
+
+CPU = DeviceInUse("cpu", "a processor", 1 << 33, "", "2.0", "")
+GPU = DeviceInUse("cuda:0", "NVIDIA L4", 23 << 30, "550.54", "2.0+cu128", "12.8")
+
+
+class Known:
+    """Stands for the process that asks torch."""
+
+    answer_is = Answer(CPU)
+
+    def __init__(self, asked: str) -> None:
+        pass
+
+    def answer(self) -> Answer:
+        return self.answer_is
+
+    def stop(self) -> None: ...
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> type[Known]:
+    monkeypatch.setattr(dry_run, "Probe", Known)
+    monkeypatch.setattr(Known, "answer_is", Answer(CPU))
+    return Known
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def planned(
+    job: Path, *overrides: str, shard: tuple[int, int] | None = None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """({checkpoint: status}, the plan's total) of a dry run."""
+    out, plan = io.StringIO(), make_plan(load_job(job, overrides))
+    if shard:
+        plan = part(plan, *shard)
+    assert show_plan(plan, is_part=shard is not None, as_json=True, out=out) == 0
+    *steps, total = events(out.getvalue())
+    assert total["event"] == "plan_total" and all(e["event"] == "plan" for e in steps)
+    return {e["name"]: e["status"] for e in steps}, total
+
+
+def test_a_plan_goes_to_standard_output_and_writes_nothing(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=3)
+    before = sorted(tmp_path.rglob("*"))
+    words = run_cli("--batch", str(job), "--dry-run", cwd=tmp_path)
+    assert words.returncode == 0 and words.stderr == ""
+    for said in (
+        "run@2",
+        "device  cpu: ",
+        "torch 0.0+light without CUDA",
+        "float32",
+        "3 checkpoints, 20 texts",
+        "3 to score",
+    ):
+        assert said in words.stdout, said
+    told = run_cli("--batch", str(job), "--dry-run", "--json", cwd=tmp_path, KLTUI_LIGHT_GPUS="2")
+    *steps, total = events(told.stdout)
+    assert [e["status"] for e in steps] == ["score"] * 3 and all(e["schema"] == 1 for e in (*steps, total))
+    assert total["device"]["device"] == "cuda:0" and total["device"]["name"] == "Light GPU 0"
+    assert total["batch_tokens"] == 32_768 and total["score"] == 3
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_kept_is_known_by_the_weights(tmp_path: Path, known: type[Known]) -> None:
+    job = write_job(tmp_path, checkpoints=3)
+    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert planned(job)[0] == {f"run@{s}": "kept" for s in range(3)}
+    # Touched and the same; touched and another; another setting; a checkpoint more.
+    weights = tmp_path / "run" / "step0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    (tmp_path / "run" / "step1" / "model.safetensors").write_bytes(b"other weights" * 9)
+    make_model(tmp_path / "run" / "step3", weights=b"new")
+    statuses, total = planned(job)
+    assert statuses == {"run@0": "kept", "run@1": "score", "run@2": "kept", "run@3": "score"}
+    assert (total["kept"], total["score"]) == (2, 2)
+    assert set(planned(job, "scoring.bos=always")[0].values()) == {"score"}
+    again = ends(run_cli("--batch", str(job), "--json", cwd=tmp_path).stdout)
+    assert {name: "score" if e["status"] == "done" else e["status"] for name, e in again.items()} == statuses
+
+
+def test_a_part_counts_what_waits_in_the_inbox(tmp_path: Path, known: type[Known]) -> None:
+    job = write_job(tmp_path, checkpoints=4)
+    assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
+    assert planned(job, shard=(0, 2))[0] == {"run@0": "kept", "run@2": "kept"}
+    assert planned(job, shard=(1, 2))[0] == {"run@1": "score", "run@3": "score"}
+
+
+def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Known]) -> None:
+    job = write_job(tmp_path, checkpoints=2)
+    (tmp_path / "run" / "step1" / "model.safetensors").rename(
+        tmp_path / "run" / "step1" / "pytorch_model.bin"
+    )
+    known.answer_is = Answer(
+        None, error="device 'cuda' was asked for, but torch sees no CUDA device: why", hint="do"
+    )
+    _, total = planned(job, "scoring.dtype=float16")
+    said = "\n".join(total["warnings"])
+    assert "run@1 will fail" in said and "torch sees no CUDA device: why" in said
+    assert total["device"] is None
+    known.answer_is = Answer(replace(CPU, warning="NVIDIA L4 is here, but the CPU is used: why", hint="do"))
+    _, total = planned(job, "scoring.dtype=float16")
+    said = "\n".join(total["warnings"])
+    assert "NVIDIA L4 is here" in said and "computed in float32" in said and total["dtype"] == "float32"
+    store = Store.write(tmp_path / "ws")
+    try:
+        assert any("writes this workspace now" in w for w in planned(job)[1]["warnings"])
+    finally:
+        store.close()
+
+
+def test_a_plan_on_ray_asks_no_device_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "Probe", None)
+    out = io.StringIO()
+    plan = make_plan(load_job(write_job(tmp_path), ["engine.kind=ray", "engine.workers=3"]))
+    show_plan(plan, out=out)
+    assert "device  auto, of each of 3 workers on Ray" in out.getvalue()
+
+
+def test_a_job_says_on_what_it_computes(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=2)
+    done = run_cli("--batch", str(job), "--json", "--set", "engine.workers=2", cwd=tmp_path)
+    assert done.returncode == 0
+    told = events(done.stdout)
+    assert told[0]["status"] == "started" and told[0]["device_asked"] == "auto" and told[0]["workers"] == 2
+    (device,) = [e for e in told if e["event"] == "device"]
+    assert (device["device"], device["name"], device["dtype"]) == ("cpu", "a light processor", "float32")
+    assert device["batch_tokens"] == 1536 and device["host"] == socket.gethostname()
+    assert told[-1]["devices"] == ["cpu: a light processor, 8.0 GiB, torch 0.0 without CUDA"]
+    assert "device auto" in done.stderr.splitlines()[0]
+    assert "device  cpu: a light processor, 8.0 GiB" in done.stderr
+    with kltui.open(tmp_path / "ws") as ws:
+        assert ws.jobs()[0].message.endswith("on cpu (a light processor)")
+
+
+class Heard:
+    """A batch whose messages a test makes up, and what it says."""
+
+    def __init__(self, plan: Plan, as_json: bool = True) -> None:
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.narrator = Narrator(as_json, self.out, self.err)
+        self.batch = Batch(plan, InboxKeeper(plan), self.narrator)
+
+
+def test_a_gpu_left_unused_is_told_once(tmp_path: Path) -> None:
+    heard = Heard(make_plan(load_job(write_job(tmp_path))))
+    unused = replace(
+        CPU, warning="NVIDIA L4 is here, but the CPU is used: the driver is too old", hint="Install."
+    )
+    for _ in range(3):
+        heard.batch._receive(Computes(unused, 1, "here"))
+    heard.batch._receive(Computes(GPU, 1, "here"))
+    words = heard.err.getvalue()
+    assert words.count("the driver is too old") == 1 and words.count("Install.") == 1
+    assert "device  cuda:0: NVIDIA L4, 23.0 GiB, driver 550.54, torch 2.0+cu128 CUDA 12.8" in words
+    assert [e["warning"] for e in events(heard.out.getvalue())] == [unused.warning, ""]
+
+
+def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = write_job(tmp_path, checkpoints=5)
+    plan = make_plan(load_job(job))
+    out, err = io.StringIO(), io.StringIO()
+    notes = [("common", "of the first"), ("common",), ("common",), (), ("common", "of the last")]
+
+    class Scores:
+        def __init__(self, *_: object) -> None:
+            self.task: Any = None
+
+        @property
+        def idle(self) -> int:
+            return int(self.task is None)
+
+        def submit(self, task: Any) -> None:
+            self.task = task
+
+        def wait(self, timeout_s: float) -> list[Scored]:
+            task, self.task = self.task, None
+            vector = Vector(None, np.full(20, -1.0), np.ones(20, np.int32))
+            return (
+                [Scored(task.index, ScoreResult((vector,), {"weights": "w"}, {}, notes[task.index]))]
+                if task
+                else []
+            )
+
+        def stop(self) -> None: ...
+
+    monkeypatch.setattr("kltui.jobs.batch.LocalExecutor", Scores)
+    store = Store.write(plan.workspace)
+    try:
+        assert Batch(plan, Keeper(plan, store), Narrator(True, out, err)).run() == (0, "done")
+    finally:
+        store.close()
+    words = err.getvalue().splitlines()
+    assert [line for line in words if "common" in line] == [
+        "note    run@0: common",
+        "note    for 4 checkpoints alike: common",
+    ]
+    assert sum("of the first" in line for line in words) == sum("of the last" in line for line in words) == 1
+    told = events(out.getvalue())
+    assert [tuple(e["notes"]) for e in told if e["event"] == "checkpoint"] == notes
+    assert told[-1]["notes"] == {"common": 4, "of the first": 1, "of the last": 1}
