@@ -86,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_commands(parser)
     _add_batch_options(parser)
+    _add_import_options(parser)
     _add_reading_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
@@ -120,7 +121,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         action="append",
         dest="imports",
         help="store vectors scored elsewhere in WORKSPACE: modelmap's releases, lm-evaluation-harness samples;"
-        " repeat it for the corpus (texts.json) or weight_distance.pkl; a .csv or .json of benchmark scores",
+        " repeat it for the corpus (texts.json) or weight_distance.pkl; a .csv or .json of benchmark scores (--as, --over)",
     )
     what.add_argument(
         "--draw",
@@ -160,6 +161,27 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     )
     batch.add_argument(
         "--collect", action="store_true", help="take what the parts have scored into the store"
+    )
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    taking = parser.add_argument_group(
+        "with --import",
+        "Names of released models become names of runs; what names are made with here (@ # + ,) and invisible characters are"
+        " percent-encoded in them, RUN@STEP apart. Files that cannot be read are named and left; the exit code is then 1.",
+    )
+    taking.add_argument(
+        "--as",
+        choices=("steps", "layers"),
+        default="",
+        dest="numbered",
+        help="what the numbers of {run: {0: vector, 1: vector, ...}} count, where nothing in the file tells",
+    )
+    taking.add_argument(
+        "--over",
+        metavar="HASH",
+        default="",
+        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so",
     )
 
 
@@ -373,10 +395,10 @@ def _draw(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from kltui.jobs.take_in import take_in
+    from kltui.jobs.take_in import Asked, import_files
 
-    take_in(arguments.imports, _workspace(arguments), _narrate)
-    return 0
+    asked = Asked(arguments.numbered, arguments.over)
+    return import_files(arguments.imports, _workspace(arguments), _narrate, asked)
 
 
 def _narrate(line: str) -> None:

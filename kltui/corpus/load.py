@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,8 @@ RULES = {
     "longer_than_context": "kept; scoring.overlong decides",
     "blank_lines": "passed over in .jsonl",
 }
+
+TEXT_MOST_CHARACTERS = 1 << 28
 
 Text = tuple[str, str]  # text, domain
 
@@ -69,10 +71,24 @@ def _texts(
 ) -> Iterator[Text]:
     """Every text of `source` with its domain: the kept chunks of each item, or the item itself."""
     for item in read_items(source, seen):
-        parts = ("".join(item.pieces),) if bounds is None else kept_chunks(item.pieces, *bounds)
+        parts = (_whole(item.pieces, source),) if bounds is None else kept_chunks(item.pieces, *bounds)
         for text in parts:
             seen["texts"] += 1
             yield text, item.domain
+
+
+def _whole(pieces: Iterable[str], source: Path | Literal["demo"]) -> str:
+    """The pieces as one text, unless it is longer than anything that is scored as one."""
+    joined, length = [], 0
+    for piece in pieces:
+        joined.append(piece)
+        length += len(piece)
+        if length > TEXT_MOST_CHARACTERS:
+            raise KltuiError(
+                f"one text of {safe_text(str(source))} has more than {TEXT_MOST_CHARACTERS:,} characters",
+                "Set chunk = true under [corpus]: it cuts documents into texts.",
+            )
+    return "".join(joined)
 
 
 def _drawn(

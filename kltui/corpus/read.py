@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from kltui.corpus.chunk import well_formed
+from kltui.corpus.files import open_regular, read_lines, read_whole
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 
@@ -34,10 +35,15 @@ def source_format(source: Path | Literal["demo"]) -> Format:
     """Which reader a source takes, by its kind and suffix. Raises KltuiError for anything else."""
     if source == "demo":
         return "demo"
-    if source.is_dir():
-        return "folder"
-    if not source.exists():
-        raise KltuiError(f"There is no corpus at {safe_text(str(source))}", FORMATS)
+    try:
+        if source.is_dir():
+            return "folder"
+        if not source.exists():
+            raise KltuiError(f"There is no corpus at {safe_text(str(source))}", FORMATS)
+    except OSError as error:
+        raise KltuiError(
+            f"{safe_text(str(source))} cannot be read: {error.strerror}", "Check its permissions."
+        ) from error
     formats: dict[str, Format] = {".txt": "text", ".jsonl": "jsonl", ".json": "json"}
     found = formats.get(source.suffix.lower())
     if found is None:
@@ -98,7 +104,7 @@ def _read_folder(folder: Path, seen: Counter[str]) -> Iterator[Item]:
 
 def _read_txt(path: Path, seen: Counter[str], domain: str = "") -> Iterator[Item]:
     """The whole file as one item, its newlines untouched."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         seen["items"] += 1
         yield Item(_decoded(file, path, seen), domain)
 
@@ -142,25 +148,24 @@ def _decode(data: bytes, seen: Counter[str]) -> str:
 def _read_jsonl(path: Path, seen: Counter[str]) -> Iterator[Item]:
     """The "text" field of every line. Blank lines are passed over; malformed ones are all named in one error."""
     malformed: list[str] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = _without_bom(line, path, seen)
-            if not line.strip():
-                seen["blank_lines"] += 1
-                continue
-            row = _parse(_decode(line, seen))
-            problem = _row_problem(row)
-            if problem:
-                malformed.append(f"line {number}: {problem}")
-            elif not malformed:  # after the first one the rest is only counted
-                yield _row_item(row, seen)
+    for number, line in read_lines(path):
+        if number == 1:
+            line = _without_bom(line, path, seen)
+        if not line.strip():
+            seen["blank_lines"] += 1
+            continue
+        row = _parse(_decode(line, seen))
+        problem = _row_problem(row)
+        if problem:
+            malformed.append(f"line {number}: {problem}")
+        elif not malformed:  # after the first one the rest is only counted
+            yield _row_item(row, seen)
     _raise_malformed(path, malformed)
 
 
 def _read_json(path: Path, seen: Counter[str]) -> Iterator[Item]:
     """The items of a JSON list: strings, or objects with a "text" field."""
-    rows = _parse(_decode(_without_bom(path.read_bytes(), path, seen), seen))
+    rows = _parse(_decode(_without_bom(read_whole(path), path, seen), seen))
     if not isinstance(rows, list):
         what = rows if isinstance(rows, _Malformed) else f"a JSON {_kind(rows)}"
         raise KltuiError(

@@ -1,16 +1,19 @@
-"""Logged samples of lm-evaluation-harness: a rolling log-likelihood task as vector and corpus."""
+"""Logged samples of lm-evaluation-harness: a rolling log-likelihood task as a vector over the texts that it logged."""
 
 from __future__ import annotations
 
 import ast
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from kltui.corpus.chunk import well_formed
 from kltui.corpus.corpus import Corpus
-from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, lineage
+from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts
 from kltui.importers.modelmap import json_lines
+from kltui.importers.naming import released
 from kltui.safe import safe_text
 
 _EXPECTED = (
@@ -18,36 +21,90 @@ _EXPECTED = (
 )
 
 
+class OtherTaskError(ImportFormatError):
+    """Samples of a task that gives no text one log-likelihood: nothing is wrong with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One document as it was scored: nats, the text where it was logged, and the filter that the value went through."""
+
+    value: float
+    text: str | None
+    filter: str
+
+
 def read_samples(path: Path, model: str = "") -> Imported:
-    """One model's samples of a rolling task, by doc_id: log-likelihoods in nats and, where logged, the texts.
+    """One model's samples of a rolling task: log-likelihoods in nats over the documents' texts, by doc_id.
 
     The model's name is the folder's ("__" stands for "/") unless given. Several filters repeat a document: the first
     counts. The harness scores the first token after a prefix token, so these vectors keep apart from others.
     """
-    found: dict[int, tuple[float, str | None]] = {}
+    found = _samples(path)
+    docs = sorted(found)
+    texts = [found[doc].text for doc in docs]
+    notes = [f"{path.name}: scored by lm-evaluation-harness, first token after a prefix token"]
+    absent = docs[-1] + 1 - len(docs)
+    if absent:
+        notes.append(f"{path.name}: {absent} of {docs[-1] + 1} documents are absent")
+    if any(text is None for text in texts):
+        if absent:
+            raise ImportFormatError(
+                f"{safe_text(str(path))} lacks documents and does not log the texts: which are meant is not known",
+                _EXPECTED,
+            )
+        over = None
+    else:
+        whole = tuple(text for text in texts if text is not None)
+        over = Texts(Corpus(whole, record={"source": path.name, "format": "lm-eval"}))
+    loglik, odd = _values([found[doc] for doc in docs])
+    notes += [f"{path.name}: {said}" for said in odd]
+    name = model or path.resolve().parent.name.replace("__", "/")
+    return Imported(
+        (ImportedVector(released(name), loglik, source="lm-eval", texts=over),), notes=tuple(notes)
+    )
+
+
+def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[str]]:
+    """(nats, NaN where nothing was scored; words on what was made NaN)."""
+    infinite = [not math.isfinite(s.value) for s in samples]
+    # A sum over no tokens is 0. That is no log-likelihood: a text has none where nothing of it was scored.
+    empty = [not bad and (s.value == 0 or s.text == "") for s, bad in zip(samples, infinite, strict=True)]
+    gone = [a or b for a, b in zip(infinite, empty, strict=True)]
+    loglik = np.array([math.nan if out else s.value for s, out in zip(samples, gone, strict=True)])
+    said = [f"{sum(infinite)} values are infinite or no numbers: unscored"] if any(infinite) else []
+    said += (
+        [f"{sum(empty)} texts have nothing that was scored (empty, or 0 nats): unscored, not 0"]
+        if any(empty)
+        else []
+    )
+    return loglik, said
+
+
+def _samples(path: Path) -> dict[int, _Sample]:
+    """{doc_id: its sample}; a document that comes twice by one filter, with another value or text, is an error."""
+    found: dict[int, _Sample] = {}
     for number, row in json_lines(path):
         doc = row.get("doc_id")
         if type(doc) is not int or doc < 0:
             raise ImportFormatError(f"{safe_text(str(path))}, line {number} has no doc_id", _EXPECTED)
-        if doc not in found:
-            found[doc] = (_loglik(row, path, number), _text(row))
+        sample = _Sample(_loglik(row, path, number), _text(row), str(row.get("filter", "none")))
+        first = found.setdefault(doc, sample)
+        if first.text != sample.text or (
+            first.filter == sample.filter and not _same(first.value, sample.value)
+        ):
+            what = "with another text" if first.text != sample.text else "with another value"
+            raise ImportFormatError(
+                f"{safe_text(str(path))}, line {number}: document {doc} comes again {what}",
+                "one file holds one run of one task: take it apart",
+            )
     if not found:
         raise ImportFormatError(f"{safe_text(str(path))} holds no samples", _EXPECTED)
-    n = max(found) + 1
-    loglik = np.full(n, np.nan)
-    for doc, (value, _) in found.items():
-        loglik[doc] = value if math.isfinite(value) else math.nan
-    texts = [found[d][1] if d in found else None for d in range(n)]
-    notes = [f"{path.name}: scored by lm-evaluation-harness, first token after a prefix token"]
-    if len(found) < n:
-        notes.append(f"{path.name}: {n - len(found)} of {n} documents are absent")
-    whole = [t for t in texts if t is not None]
-    corpus = (
-        Corpus(tuple(whole), record={"source": path.name, "format": "lm-eval"}) if len(whole) == n else None
-    )
-    name = model or path.parent.name.replace("__", "/")
-    vector = ImportedVector(lineage(name), loglik, source="lm-eval")
-    return Imported((vector,), corpus, notes=tuple(notes))
+    return found
+
+
+def _same(a: float, b: float) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
 
 
 def _loglik(row: dict[str, object], path: Path, number: int) -> float:
@@ -59,12 +116,20 @@ def _loglik(row: dict[str, object], path: Path, number: int) -> float:
         elif isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]
         elif type(value) in (int, float):
-            return float(value)  # type: ignore[arg-type]
+            return _as_float(value)
         else:
             break
-    raise ImportFormatError(
+    kind = OtherTaskError if number == 1 else ImportFormatError
+    raise kind(
         f"{safe_text(str(path))}, line {number} has no single log-likelihood among its responses", _EXPECTED
     )
+
+
+def _as_float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond all floats
+        return math.nan
 
 
 def _literal(text: str) -> object:
@@ -86,4 +151,4 @@ def _text(row: dict[str, object]) -> str | None:
             value = next(iter(value.values()))
         elif isinstance(value, list | tuple) and value:
             value = value[0]
-    return value if isinstance(value, str) else None
+    return well_formed(value) if isinstance(value, str) else None

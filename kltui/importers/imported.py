@@ -1,19 +1,26 @@
-"""What an import yields: vectors with their lineage, a corpus, weight distances, benchmark scores."""
+"""What an import yields: vectors with their lineage and what they are over, corpora, weight distances, benchmark scores."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.point import Point
 from kltui.corpus.corpus import Corpus
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
 
-_PYTHIA = re.compile(r"pythia-(?P<size>\d+(?:\.\d+)?[mb])(?:-seed(?P<seed>\d+))?$", re.IGNORECASE)
+log = logging.getLogger(__name__)
+
+_PYTHIA = re.compile(r"pythia-(?P<size>\d+(?:\.\d+)?[mb])(?:-seed(?P<seed>\d{1,9}))?$", re.IGNORECASE)
 _PLAIN_SIZE = re.compile(r"^\d+(?:\.\d+)?[mb](?=$|[-_])", re.IGNORECASE)
 
 
@@ -22,64 +29,157 @@ class ImportFormatError(KltuiError):
 
 
 @dataclass(frozen=True, eq=False)
+class Texts:
+    """What a vector is over, as far as its file says: the texts, or each one's SHA-256, or no more than their lengths."""
+
+    corpus: Corpus | None = None
+    digests: tuple[bytes, ...] = ()
+    text_bytes: tuple[int, ...] = ()
+
+    @property
+    def known(self) -> tuple[bytes, ...]:
+        """SHA-256 of every text in order, () where the file does not say which they are."""
+        return self.corpus.digests if self.corpus else self.digests
+
+
+@dataclass(frozen=True, eq=False)
 class ImportedVector:
     """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32).
 
-    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ.
+    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ. `texts`
+    is what it is over where its own file says so, and `origin` the file or folder that was asked for.
     """
 
     point: Point
     loglik: NDArray[np.float64]
     n_scored: NDArray[np.int32] | None = None
     source: str = "imported"
+    texts: Texts | None = None
+    origin: Path = Path()
+
+    @property
+    def identity(self) -> tuple[str, tuple[bytes, ...]]:
+        """What two vectors must not share: the name, over the same texts."""
+        return self.point.name, self.texts.known if self.texts else ()
 
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """Everything found: vectors, corpus (None: not in the files), distances and scores, and notes of what was odd.
+    """Everything found: vectors, texts given by themselves, distances and scores, notes of what was odd, and what was left.
 
-    `weight_sqdist` is {(run, earlier step, later step): squared distance}; `scores` is {name: {benchmark: score}}.
+    `named` are the corpora that came as files of texts: what vectors without texts of their own may be over.
+    `weight_sqdist` is {(run, earlier step, later step): squared distance}; `scores` is {name: {benchmark: score}};
+    `left` tells of each file that could not be read why.
     """
 
     vectors: tuple[ImportedVector, ...] = ()
-    corpus: Corpus | None = None
+    named: tuple[Corpus, ...] = ()
     weight_sqdist: Mapping[tuple[str, int, int], float] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+    @property
+    def corpora(self) -> tuple[Corpus, ...]:
+        """Every corpus among these, each once."""
+        own = [v.texts.corpus for v in self.vectors if v.texts and v.texts.corpus]
+        return tuple({corpus.sha256: corpus for corpus in (*self.named, *own)}.values())
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The only corpus, None where there are none or several."""
+        return self.corpora[0] if len(self.corpora) == 1 else None
 
     @property
     def n_texts(self) -> int:
-        """N of the vectors, else of the corpus, else 0."""
+        """N of the first vector, else of the first corpus, else 0."""
         if self.vectors:
             return len(self.vectors[0].loglik)
-        return len(self.corpus) if self.corpus else 0
+        return len(self.named[0]) if self.named else 0
 
     def joined(self, other: Imported) -> Imported:
-        """Both imports as one; the first corpus stays, a vector of a name that is there already is left out."""
-        names = {v.point.name for v in self.vectors}
-        twice = [v.point.name for v in other.vectors if v.point.name in names]
+        """Both imports as one; a vector is left out where one of its name over the same texts is there already."""
+        have = {v.identity for v in self.vectors}
+        twice = [v.point.name for v in other.vectors if v.identity in have]
         notes = [*self.notes, *other.notes]
         if twice:
-            notes.append(f"{len(twice)} vectors were there already and are left out, such as {twice[0]}")
+            such = safe_text(twice[0], 80)
+            notes.append(f"{len(twice)} vectors were there already and are left out, such as {such}")
+        named = {corpus.sha256: corpus for corpus in (*other.named, *self.named)}
+        for corpus in other.named:  # of the same texts, those with domains say more
+            if corpus.domains and not named[corpus.sha256].domains:
+                named[corpus.sha256] = corpus
+        order = dict.fromkeys(corpus.sha256 for corpus in (*self.named, *other.named))
         return Imported(
-            self.vectors + tuple(v for v in other.vectors if v.point.name not in names),
-            self.corpus or other.corpus,
+            self.vectors + tuple(v for v in other.vectors if v.identity not in have),
+            tuple(named[sha256] for sha256 in order),
             {**other.weight_sqdist, **self.weight_sqdist},
             {**other.scores, **self.scores},
-            tuple(notes),
+            tuple(dict.fromkeys(notes)),
+            self.left + other.left,
         )
 
     def checked(self) -> Imported:
-        """Itself, when every vector has one value per text; else KltuiError naming the first that has not."""
-        n = len(self.corpus) if self.corpus else self.n_texts
-        for v in self.vectors:
-            if len(v.loglik) != n:
-                whose = "the corpus" if self.corpus else self.vectors[0].point.name
+        """Itself, when what one file or folder holds fits together; else ImportFormatError naming the first that does not."""
+        without = [v for v in self.vectors if v.texts is None or not v.texts.known]
+        if len(self.named) <= 1 and without:
+            n = len(self.named[0]) if self.named else len(without[0].loglik)
+            whose = "the corpus" if self.named else safe_text(without[0].point.name, 80)
+            misfit = next((v for v in without if len(v.loglik) != n), None)
+            if misfit:
                 raise ImportFormatError(
-                    f"{v.point.name} has {len(v.loglik)} values, {whose} has {n}",
+                    f"{safe_text(misfit.point.name, 80)} has {len(misfit.loglik)} values, {whose} has {n}",
                     "vectors of one map must be over the same texts, in the same order",
                 )
+        twice = [name for (name, _), count in Counter(v.identity for v in self.vectors).items() if count > 1]
+        if twice:
+            raise ImportFormatError(
+                f"two vectors would be called {safe_text(twice[0], 80)}", "give each model a name of its own"
+            )
         return self
+
+
+class Gathering:
+    """Parts of an import as they come: one that cannot be read is named in `left`, and the others are taken."""
+
+    def __init__(self) -> None:
+        self._found = Imported()
+        self._errors: list[KltuiError] = []
+
+    def take(self, path: Path, read: Callable[[], Imported]) -> None:
+        """Joins what `read` finds at `path`. Only a question to the user (UsageError) is passed on."""
+        try:
+            with naming(path):
+                self._found = self._found.joined(read())
+        except UsageError:
+            raise
+        except KltuiError as error:
+            self._errors.append(error)
+
+    def result(self) -> Imported:
+        """Everything taken. Raises the first complaint where nothing could be."""
+        found = self._found
+        if self._errors and not (found.vectors or found.named or found.weight_sqdist or found.scores):
+            first, more = self._errors[0], len(self._errors) - 1
+            also = f" ({more} more could not be read either)" if more else ""
+            raise type(first)(first.message + also, first.hint)
+        return replace(found, left=found.left + tuple(error.message for error in self._errors))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turns whatever a malformed file makes its reader raise into an ImportFormatError with the file's name."""
+    try:
+        yield
+    except KltuiError:
+        raise
+    except Exception as error:
+        log.info("while reading %s", safe_text(str(path)), exc_info=error)
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImportFormatError(
+            f"{safe_text(str(path))} cannot be read: {safe_text(reason or type(error).__name__, 160)}",
+            "is it damaged, or still being written?",
+        ) from error
 
 
 def lineage(
@@ -94,13 +194,18 @@ def lineage(
     if _PLAIN_SIZE.match(run):
         run = f"pythia-{run}"
     pythia = _PYTHIA.match(run)
-    name = run if step is None else f"{run}@{step}"
-    name += "" if quantization == "none" else f"+{quantization}"
-    name += "" if layer is None else f"#{layer}"
+    name = point_name(run, step, quantization, layer)
     if pythia is None:
         return Point(name, run, step, quantization, layer)
     seed = int(pythia["seed"]) if pythia["seed"] else None
     return Point(name, run, step, quantization, layer, seed, pythia["size"], "gpt_neox")
+
+
+def point_name(run: str, step: int | None, quantization: str, layer: int | None) -> str:
+    """`run@step+variant#layer`, each part where there is one."""
+    name = run if step is None else f"{run}@{step}"
+    name += "" if quantization == "none" else f"+{quantization}"
+    return name + ("" if layer is None else f"#{layer}")
 
 
 def with_metadata(

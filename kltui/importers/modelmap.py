@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.point import Point
+from kltui.corpus.files import read_lines, read_whole
 from kltui.corpus.load import load_corpus
 from kltui.importers.imported import (
+    Gathering,
     Imported,
     ImportedVector,
     ImportFormatError,
@@ -22,6 +26,8 @@ from kltui.importers.imported import (
     variants_like_models,
     with_metadata,
 )
+from kltui.importers.naming import released
+from kltui.importers.numbered import steps_or_layers
 from kltui.importers.pickles import load_pickle
 from kltui.safe import safe_text
 
@@ -37,22 +43,28 @@ _LAYOUTS = (
 
 _EIGHT = re.compile(r"8[-_]?bit", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit", re.IGNORECASE)
+MOST_TEXTS = 100_000_000
 _DTYPE = re.compile(r"_(float16|float32|bfloat16|float64)$")
 
 
-def read_vectors_pickle(path: Path, names: Sequence[str] = ()) -> Imported:
-    """Vectors of a released pickle, whichever it is.
+def read_vectors_pickle(path: Path, names: Sequence[str] = (), numbered: str = "") -> Imported:
+    """Vectors of a released pickle, whichever it is; see `read_vectors`."""
+    return read_vectors(path, load_pickle(path), names, numbered)
+
+
+def read_vectors(path: Path, data: object, names: Sequence[str] = (), numbered: str = "") -> Imported:
+    """Vectors of plain data in one of the released layouts.
 
     {name: vector}, {run: {step: vector}}, {model: {layer: vector}}, a K x N matrix (with `names` of its rows), a list
     of records with "model_name", or one list of numbers. None stands for a model that failed: noted, left out.
+    `numbered` ("steps" or "layers") says what inner keys are where nothing in the file does.
     """
-    data = load_pickle(path)
     if isinstance(data, np.ndarray):
         return _matrix(path, data, names)
     if isinstance(data, dict) and data:
         values = [v for v in data.values() if v is not None]
         if values and all(isinstance(v, dict) for v in values):
-            return _nested(path, data)
+            return _nested(path, data, numbered)
         return _by_name(path, data)
     if isinstance(data, list | tuple) and data:
         if all(isinstance(row, dict) for row in data):
@@ -71,7 +83,7 @@ def _quantization(path: Path) -> str:
 def _by_name(path: Path, data: Mapping[object, object]) -> Imported:
     quantization = _quantization(path)
     found = [
-        ImportedVector(lineage(str(name), quantization=quantization), _vector(v, path, name))
+        ImportedVector(released(str(name), quantization), _vector(v, path, name))
         for name, v in data.items()
         if v is not None
     ]
@@ -80,28 +92,36 @@ def _by_name(path: Path, data: Mapping[object, object]) -> Imported:
     ).checked()
 
 
-def _nested(path: Path, data: Mapping[object, Any]) -> Imported:
-    """{run: {step: vector}} or {model: {layer: vector}}: layers are numbered 0, 1, 2, 3 ... without a gap."""
-    layers = "layer" in path.stem.lower() or all(_gapless(v) for v in data.values() if v)
-    found, failed = [], []
-    for run, rows in data.items():
-        for number, vector in (rows or {None: None}).items():
-            name = str(run) if number is None else f"{run} {number}"
+def _nested(path: Path, data: Mapping[object, Any], numbered: str) -> Imported:
+    """{run: {step: vector}} or {model: {layer: vector}}."""
+    rows = {str(run): _numbered(path, run, of_run) for run, of_run in data.items()}
+    layers = steps_or_layers(path, {run: list(r) for run, r in rows.items() if r}, numbered) == "layers"
+    found, failed = [], [run for run, of_run in rows.items() if not of_run]
+    for run, of_run in rows.items():
+        for number, vector in of_run.items():
+            name = f"{run} {number}"
             if vector is None:
                 failed.append(name)
                 continue
-            if type(number) is not int or number < 0:
-                raise ImportFormatError(
-                    f"{safe_text(str(path))}: {safe_text(name)} is no step or layer",
-                    "keys must be whole numbers",
-                )
-            point = lineage(str(run), layer=number) if layers else lineage(str(run), number)
+            point = lineage(run, layer=number) if layers else lineage(run, number)
             found.append(ImportedVector(point, _vector(vector, path, name)))
     return Imported(tuple(found), notes=_failed(path, failed)).checked()
 
 
-def _gapless(rows: Mapping[object, object]) -> bool:
-    return len(rows) > 3 and sorted(k for k in rows if isinstance(k, int)) == list(range(len(rows)))
+def _numbered(path: Path, run: object, of_run: object) -> dict[int, object]:
+    """{number: vector} of one run; JSON writes the numbers as text."""
+    rows: dict[int, object] = {}
+    for key, vector in of_run.items() if isinstance(of_run, dict) else ():
+        number = (
+            int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 19 else key
+        )
+        if type(number) is not int or not 0 <= number < 2**63 or number in rows:
+            raise ImportFormatError(
+                f"{safe_text(str(path))}: {safe_text(f'{run} {key!r}'[:200])} is no step or layer",
+                "keys must be whole numbers, each once",
+            )
+        rows[number] = vector
+    return rows
 
 
 def _matrix(path: Path, data: NDArray[Any], names: Sequence[str]) -> Imported:
@@ -133,7 +153,7 @@ def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
         scores[point.name] = {
             str(k)[len(SCORE_PREFIX) :]: float(v)
             for k, v in row.items()
-            if str(k).startswith(SCORE_PREFIX) and isinstance(v, int | float)
+            if str(k).startswith(SCORE_PREFIX) and isinstance(v, int | float) and abs(v) < math.inf
         }
     return Imported(tuple(found), scores={n: s for n, s in scores.items() if s}).checked()
 
@@ -149,7 +169,9 @@ def _base_model(tags: object) -> str:
 
 
 def _vector(value: object, path: Path, name: object) -> Values:
-    """`value` as N float64; infinities become NaN."""
+    """`value` as N float64; infinities and None become NaN."""
+    if isinstance(value, list) and None in value:
+        value = [math.nan if x is None else x for x in value]
     try:
         v = np.asarray(value)
         if v.ndim != 1 or v.dtype.kind not in "fiu":
@@ -199,26 +221,28 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
     return Imported(weight_sqdist=found)
 
 
-def read_model_jsonl(path: Path, n_texts: int = 0) -> Imported:
+def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | None = None) -> Imported:
     """One model's JSONL of {"index", "num-tokens", "log-likelihood"}: its vector, unlisted texts unscored.
 
     The file is named MODEL_DTYPE.jsonl with "/" written as "--". N is `n_texts`, else the largest index + 1. The
-    first token was not scored: scored tokens are num-tokens - 1.
+    first token was not scored: scored tokens are num-tokens - 1. `places` is where the text of each index is in its
+    corpus, which may hold its texts in another order.
     """
     rows: dict[int, tuple[float, int]] = {}
     for number, row in json_lines(path):
         index, value, tokens = row.get("index"), row.get("log-likelihood"), row.get("num-tokens", 0)
+        place = places.get(index, -1) if places is not None and type(index) is int else index
         if (
-            not (isinstance(index, int) and isinstance(value, int | float) and isinstance(tokens, int))
-            or index < 0
-            or index in rows
-            or (n_texts and index >= n_texts)
+            not (type(place) is int and type(value) in (int, float) and type(tokens) is int)
+            or not 0 <= place < (n_texts or MOST_TEXTS)
+            or place in rows
+            or not -1 < tokens < 2**31
         ):
             raise ImportFormatError(
                 f"{safe_text(str(path))}, line {number}: no new text with index and log-likelihood",
                 'each line should read {"index": 0, "num-tokens": 200, "log-likelihood": -600.0}',
             )
-        rows[index] = (float(value), max(tokens - 1, 0))
+        rows[place] = (_as_float(value), max(tokens - 1, 0))
     if not rows:
         raise ImportFormatError(f"{safe_text(str(path))} is empty", "score the model again")
     n = n_texts or max(rows) + 1
@@ -228,29 +252,48 @@ def read_model_jsonl(path: Path, n_texts: int = 0) -> Imported:
     model = _DTYPE.sub("", path.stem).replace("--", "/")
     missing = n - len(rows)
     notes = (f"{path.name}: {missing} of {n} texts are unscored",) if missing else ()
-    return Imported((ImportedVector(lineage(model), loglik, scored),), notes=notes)
+    return Imported((ImportedVector(released(model), loglik, scored),), notes=notes)
+
+
+def _as_float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf
+
+
+def places_of(path: Path) -> dict[int, int] | None:
+    """{index: place in the file} of a JSONL corpus whose rows state an index; None where they do not all, or it is the place."""
+    places: dict[int, int] = {}
+    for place, (_, row) in enumerate(json_lines(path)):
+        index = row.get("index")
+        if type(index) is not int or index in places:
+            return None
+        places[index] = place
+    return None if all(index == place for index, place in places.items()) else places
 
 
 def json_lines(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank."""
-    with path.open(encoding="utf-8", errors="replace") as f:
-        for number, line in enumerate(f, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    row = None
-                if not isinstance(row, dict):
-                    raise ImportFormatError(f"{safe_text(str(path))}, line {number} is no JSON object", "")
-                yield number, row
+    for number, line in read_lines(path):
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
+        if text.strip():
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise ImportFormatError(f"{safe_text(str(path))}, line {number} is no JSON object", "")
+            yield number, row
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """The JSON value of a small file, of the Python type `kind`."""
+    """The JSON value of a file, of the Python type `kind`; an object may not name a key twice."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_whole(path).decode("utf-8-sig"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as e:
-        raise ImportFormatError(f"{safe_text(str(path))} is no JSON ({e})", "fetch it again") from e
+        reason = "nested too deep" if isinstance(e, RecursionError) else safe_text(str(e), 120)
+        raise ImportFormatError(f"{safe_text(str(path))} is no JSON ({reason})", "fetch it again") from e
     if not isinstance(value, kind):
         raise ImportFormatError(
             f"{safe_text(str(path))} should hold a JSON {kind.__name__}", "fetch it again"
@@ -258,23 +301,36 @@ def read_json(path: Path, kind: type) -> Any:
     return value
 
 
-def read_release(folder: Path) -> Imported:
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"{safe_text(twice, 60)} stands in it twice")
+    return made
+
+
+def read_release(folder: Path, numbered: str = "") -> Imported:
     """A release folder as modelmap lays it out, everything in it joined.
 
     texts.json or texts*.jsonl; logp/*.pkl or log-likelihood/*.pkl or *.pkl; model_info/{model_list, modelname2type,
     sibling_info}.json; weight_distance/weight_distance.pkl. What is absent is skipped, other pickles are noted.
     """
+    parts = Gathering()
     info = [folder / "model_info", folder]
-    names = _first(info, "model_list.json", list) or []
-    types = _first(info, "modelname2type.json", dict) or {}
-    parents = _first(info, "sibling_info.json", dict) or {}
-    result = Imported(corpus=_release_corpus(folder))
-    for path in _pickles(folder):
+    names = _first(parts, info, "model_list.json", list) or []
+    types = _first(parts, info, "modelname2type.json", dict) or {}
+    parents = _first(parts, info, "sibling_info.json", dict) or {}
+    texts = _release_texts(folder)
+    if texts:
+        parts.take(texts, lambda: Imported(named=(load_corpus(texts),)))
+    pickles = [p for p in _pickles(folder) if "tsne" not in p.relative_to(folder).as_posix()]
+    for path in pickles:
         if path.name == "weight_distance.pkl":
-            result = result.joined(read_weight_distances(path))
-        elif "tsne" not in path.as_posix().removeprefix(folder.as_posix()):
-            result = result.joined(read_vectors_pickle(path, [str(n) for n in names]))
-    if not result.vectors and result.corpus is None:
+            parts.take(path, partial(read_weight_distances, path))
+        else:
+            parts.take(path, partial(read_vectors_pickle, path, [str(n) for n in names], numbered))
+    result = parts.result()
+    if not result.vectors and not result.named and not result.weight_sqdist:
         raise ImportFormatError(
             f"nothing to import in {safe_text(str(folder))}", "give the folder that holds texts.json"
         )
@@ -282,17 +338,26 @@ def read_release(folder: Path) -> Imported:
     return replace(result, vectors=vectors).checked()
 
 
-def _first(folders: Sequence[Path], name: str, kind: type) -> Any:
-    return next((read_json(f / name, kind) for f in folders if (f / name).is_file()), None)
+def _first(parts: Gathering, folders: Sequence[Path], name: str, kind: type) -> Any:
+    """The value of the first file of that name; None where there is none, or it is no such JSON and so is left."""
+    found: list[Any] = []
+
+    def read(path: Path) -> Imported:
+        found.append(read_json(path, kind))
+        return Imported()
+
+    for path in [f / name for f in folders if (f / name).is_file()][:1]:
+        parts.take(path, partial(read, path))
+    return found[0] if found else None
 
 
-def _release_corpus(folder: Path) -> Any:
+def _release_texts(folder: Path) -> Path | None:
     candidates = [
         folder / "texts.json",
         *sorted(folder.glob("texts*.jsonl")),
         *sorted(folder.glob("text/*.jsonl")),
     ]
-    return next((load_corpus(p) for p in candidates if p.is_file()), None)
+    return next((p for p in candidates if p.is_file()), None)
 
 
 def _pickles(folder: Path) -> list[Path]:

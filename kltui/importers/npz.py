@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, lineage
+from kltui.analysis.point import Point
+from kltui.importers.arrays import read_arrays
+from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts, lineage
+from kltui.importers.numbered import steps_or_layers
+from kltui.registry.names import NUMBERED_BY_STEP, made_name, run_problem
 from kltui.safe import safe_text
 
-_STEP = re.compile(r"^(?P<run>.+)[@/](?P<step>\d+)$")
+_NUMBERED = re.compile(r"(?P<run>.+)/(?P<number>\d{1,18})", re.ASCII | re.DOTALL)
 _LAYOUTS = "expected loglik.npz (loglik K x N, names K) or logp.npz (one vector per RUN or RUN/STEP)"
 
 
-def read_npz(path: Path) -> Imported:
-    """Vectors of an .npz, whose names tell run, step and variant; nothing in it is unpickled."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ImportFormatError(
-            f"{safe_text(str(path))} cannot be read as arrays ({safe_text(str(error), 120)})", _LAYOUTS
-        ) from None
+def read_npz(path: Path, numbered: str = "") -> Imported:
+    """Vectors of an .npz, whose names tell run, step and variant; nothing in it is unpickled.
+
+    `numbered` ("steps" or "layers") says what the numbers in names like RUN/3 are where nothing in the file does.
+    """
+    arrays, comment = read_arrays(path)
     if {"loglik", "names"} <= arrays.keys():
         return _matrix(path, arrays)
-    found = [_vector(path, name, value, None) for name, value in arrays.items()]
-    if not found:
+    if not arrays:
         raise ImportFormatError(f"{safe_text(str(path))} holds no vectors", _LAYOUTS)
-    return Imported(tuple(found)).checked()
+    return _by_name(path, arrays, "steps" if comment == NUMBERED_BY_STEP else numbered)
 
 
 def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
@@ -41,23 +40,76 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
         raise ImportFormatError(
             f"{safe_text(str(path))} has {len(names)} names for values of shape {values.shape}", _LAYOUTS
         )
-    counts = [None] * len(names) if scored is None or (scored < 0).any() else list(scored.astype(np.int32))
+    if scored is not None and scored.dtype.kind not in "iu":
+        raise ImportFormatError(f"{safe_text(str(path))}: n_scored holds no whole numbers", _LAYOUTS)
+    known = scored is not None and bool(((scored >= 0) & (scored < 2**31)).all())
+    counts = list(scored.astype(np.int32)) if scored is not None and known else [None] * len(names)
+    texts = _texts(path, arrays, values.shape[1])
     rows = zip(names, values, counts, strict=True)
-    return Imported(tuple(_vector(path, n, v, c) for n, v, c in rows)).checked()
+    made = [ImportedVector(_point(n), _vector(path, n, v), c, texts=texts) for n, v, c in rows]
+    return Imported(tuple(made)).checked()
 
 
-def _vector(path: Path, name: str, value: NDArray[Any], scored: NDArray[np.int32] | None) -> ImportedVector:
-    """One vector by its name: `run@step+variant`, or `run+variant/step` as modelmap's layout has it."""
-    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "fiu":
+def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:
+    """What the file says of its texts: each one's SHA-256, in bytes."""
+    digests, lengths = arrays.get("text_sha256"), arrays.get("text_bytes")
+    if digests is not None and (digests.shape != (n,) or digests.dtype.kind not in "SU"):
+        raise ImportFormatError(
+            f"{safe_text(str(path))}: text_sha256 is not one for each of {n} texts", _LAYOUTS
+        )
+    if lengths is not None and (lengths.shape != (n,) or lengths.dtype.kind not in "iu"):
+        raise ImportFormatError(
+            f"{safe_text(str(path))}: text_bytes is not one for each of {n} texts", _LAYOUTS
+        )
+    if digests is None and lengths is None:
+        return None
+    known = (
+        ()
+        if digests is None
+        else tuple(bytes.fromhex(str(d, "ascii") if isinstance(d, bytes) else d) for d in digests.tolist())
+    )
+    return Texts(digests=known, text_bytes=() if lengths is None else tuple(lengths.tolist()))
+
+
+def _by_name(path: Path, arrays: dict[str, NDArray[Any]], numbered: str) -> Imported:
+    """One array a vector, called RUN, RUN+VARIANT or either with /NUMBER."""
+    runs: dict[str, list[int]] = {}
+    for name in arrays:
+        if found := _NUMBERED.fullmatch(name):
+            runs.setdefault(found["run"], []).append(int(found["number"]))
+    layers = bool(runs) and steps_or_layers(path, runs, numbered) == "layers"
+    made = [
+        ImportedVector(_numbered_point(name, layers), _vector(path, name, v)) for name, v in arrays.items()
+    ]
+    return Imported(tuple(made)).checked()
+
+
+def _numbered_point(name: str, layers: bool) -> Point:
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return _point(name)
+    number, whole = int(found["number"]), _point(found["run"])
+    if whole.step is not None or whole.layer is not None:
+        return lineage(name)
+    step, layer = (None, number) if layers else (number, None)
+    return lineage(whole.run, step, quantization=whole.quantization, layer=layer)
+
+
+def _point(name: str) -> Point:
+    """The point of a name as they are made here, `run@step+variant#layer`; any other is a run's as it stands."""
+    parts = made_name(name)
+    if parts is None or run_problem(parts[0]):
+        return lineage(name)
+    run, step, variant, layer = parts
+    return lineage(run, step, quantization=variant, layer=layer)
+
+
+def _vector(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.float64]:
+    """N float64; infinities become NaN."""
+    if value.ndim != 1 or value.dtype.kind not in "fiu":
         raise ImportFormatError(
             f"{safe_text(str(path))}: {safe_text(name, 80)} is no vector of numbers", _LAYOUTS
         )
-    base, _, variant = name.partition("+")
-    if "/" in variant:  # run+variant/step
-        variant, _, step = variant.rpartition("/")
-        base = f"{base}/{step}"
-    found = _STEP.match(base)
-    run, at = (found["run"], int(found["step"])) if found else (base, None)
     out = value.astype(np.float64)
     out[~np.isfinite(out)] = np.nan
-    return ImportedVector(lineage(run, at, quantization=variant or "none"), out, scored)
+    return out

@@ -1,11 +1,13 @@
 """Pickles without trust: numpy arrays and plain containers come out, everything else is refused by name.
 
-A pickle is a program. This one may call nothing of numpy or Python: array constructors are replaced by stand-ins that
-check what they are given and make arrays from bytes, and any other name is refused before it is looked up.
+A pickle is a program. This one may call nothing of numpy or Python: constructors are replaced by stand-ins that check
+what they are given and make arrays from bytes, and any other name is refused before it is looked up. Its claims are
+checked against its bytes before any of it is carried out (`pickle_scan`).
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 from collections import OrderedDict, defaultdict
@@ -14,15 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from kltui.corpus.files import UnreadableFileError, read_whole
 from kltui.importers.imported import ImportFormatError
+from kltui.importers.pickle_scan import MAX_DEPTH, scan
 from kltui.safe import safe_text
 
-_PLAIN = {
-    "dict": dict, "list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "int": int, "float": float,
-    "str": str, "bytes": bytes, "bytearray": bytearray, "bool": bool, "complex": complex,
-}  # fmt: skip
 _KINDS = "biufc"  # booleans, integers, floats, complex: no objects, no structures, no text
-_MAX_DEPTH = 64
 
 
 class _RefusedError(Exception):
@@ -118,13 +117,58 @@ class _Encode:
         return text.encode("latin1")
 
 
+class _Factory:
+    """Stand-in for a built-in type that a defaultdict names as its factory; nothing calls it."""
+
+    __slots__ = ()
+
+    def __call__(self, *_: object) -> object:
+        raise _RefusedError("a call of a built-in type")
+
+
+class _Set:
+    """Stand-in for set and frozenset, which older pickles call with a list of what is in them."""
+
+    __slots__ = ()
+
+    def __call__(self, items: object = ()) -> set[object]:
+        if not isinstance(items, list | tuple):
+            raise ValueError("a set of what is no list")
+        return {_key(item) for item in items}
+
+
+class _Bytes:
+    """Stand-in for bytes and bytearray, which older pickles call with text in latin1."""
+
+    __slots__ = ()
+
+    def __call__(self, value: object = b"", encoding: object = "latin1") -> bytes:
+        if isinstance(value, bytes | bytearray):
+            return bytes(value)
+        return _Encode()(value, encoding)
+
+
+class _Complex:
+    """Stand-in for complex."""
+
+    __slots__ = ()
+
+    def __call__(self, real: object = 0.0, imaginary: object = 0.0) -> complex:
+        if not isinstance(real, float | int) or not isinstance(imaginary, float | int):
+            raise ValueError("a complex number of what are no numbers")
+        return complex(real, imaginary)
+
+
 _ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): defaultdict,
     ("numpy", "dtype"): _DType,
     ("numpy", "ndarray"): _NdarrayType(),
     ("_codecs", "encode"): _Encode(),
-    **{("builtins", name): kind for name, kind in _PLAIN.items()},
+    **{("builtins", name): _Factory() for name in ("dict", "list", "tuple", "int", "float", "str", "bool")},
+    **{("builtins", name): _Set() for name in ("set", "frozenset")},
+    **{("builtins", name): _Bytes() for name in ("bytes", "bytearray")},
+    ("builtins", "complex"): _Complex(),
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _Scalar() for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer() for core in ("core", "_core")},
@@ -142,17 +186,16 @@ class _Unpickler(pickle.Unpickler):
 def load_pickle(path: Path) -> object:
     """What the pickle at `path` holds, arrays and plain containers only; a KltuiError names what else it wanted."""
     try:
-        with path.open("rb") as f:
-            return _plain(_Unpickler(f).load(), 0)
+        data = read_whole(path)
+        scan(data)
+        return _Plain(len(data)).of(_Unpickler(io.BytesIO(data)).load(), 0)
     except _RefusedError as e:
         raise ImportFormatError(
             f"{safe_text(str(path))} wants to load {safe_text(str(e), 120)}, which is refused",
             "only numpy arrays, numbers, strings, lists and dicts are read from pickles",
         ) from None
-    except OSError as e:
-        raise ImportFormatError(
-            f"{safe_text(str(path))} cannot be read: {e.strerror}", "check the path"
-        ) from e
+    except UnreadableFileError as e:
+        raise ImportFormatError(e.message, e.hint) from e
     except Exception as e:  # a damaged pickle can raise nearly anything
         raise ImportFormatError(
             f"{safe_text(str(path))} is a damaged pickle or none at all ({safe_text(str(e) or type(e).__name__, 120)})",
@@ -160,20 +203,42 @@ def load_pickle(path: Path) -> object:
         ) from e
 
 
-def _plain(value: object, depth: int) -> object:
-    """`value` with its stand-ins replaced by arrays; containers are made new, so that nothing of the pickle stays."""
-    if depth > _MAX_DEPTH:
-        raise ValueError("containers nested too deep, or in themselves")
-    if isinstance(value, _Array):
-        return value.value
-    if isinstance(value, dict):
-        return {_key(k): _plain(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        made = [_plain(v, depth + 1) for v in value]
-        return tuple(made) if isinstance(value, tuple) else made
-    if value is None or type(value) in (int, float, str, bytes, bytearray, bool, complex, set, frozenset):
-        return value
-    raise _RefusedError(f"{type(value).__name__} object")
+class _Plain:
+    """Values with their stand-ins replaced by arrays; containers are made new, so that nothing of the pickle stays.
+
+    No more values and numbers come out than the pickle has bytes: one that names the same thing again and again would
+    otherwise grow without end.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self._left = n_bytes + 4096
+
+    def of(self, value: object, depth: int) -> object:
+        """`value` as plain data."""
+        if depth > MAX_DEPTH:
+            raise ValueError("containers nested too deep, or in themselves")
+        if isinstance(value, _Array):
+            self._spend(value.value.size)
+            return value.value
+        self._spend(1)
+        if isinstance(value, dict):
+            return {_key(k): self.of(v, depth + 1) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            if {*map(type, value)} <= {float, int}:  # a vector as a list: no call for each number
+                self._spend(len(value))
+                return value if isinstance(value, tuple) else [*value]
+            made = [self.of(v, depth + 1) for v in value]
+            return tuple(made) if isinstance(value, tuple) else made
+        if isinstance(value, set | frozenset):
+            return {_key(item) for item in value}
+        if value is None or type(value) in (int, float, str, bytes, bytearray, bool, complex):
+            return value
+        raise _RefusedError(f"{type(value).__name__} object")
+
+    def _spend(self, n: int) -> None:
+        self._left -= n
+        if self._left < 0:
+            raise ValueError("it names the same values again and again")
 
 
 def _key(key: object) -> object:

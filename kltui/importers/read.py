@@ -1,83 +1,199 @@
-"""One door to all importers: what a path is, is told from its name and content."""
+"""Everything that can be imported, by one entry: what a path is, is told from its name and content."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from kltui.corpus.files import open_regular
 from kltui.corpus.load import load_corpus
+from kltui.errors import KltuiError
 from kltui.importers import harness, modelmap
-from kltui.importers.imported import Imported, ImportFormatError
+from kltui.importers.imported import Gathering, Imported, ImportFormatError, naming
+from kltui.importers.naming import plainly_named
 from kltui.importers.npz import read_npz
-from kltui.importers.scores import read_json_scores, read_scores_csv
+from kltui.importers.scores import are_scores, read_scores_csv, read_scores_json
 from kltui.safe import safe_text
 
 KNOWN = (
-    "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle of vectors, "
+    "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle or JSON of vectors, "
     "weight_distance.pkl, kltui's own loglik.npz or logp.npz, samples_*.jsonl of lm-evaluation-harness, or a .csv or .json of benchmark scores"
 )
+_OF_A_MODEL = {"index", "log-likelihood"}
 
 
-def read(path: Path) -> Imported:
+def read_paths(paths: Sequence[Path], numbered: str = "") -> Imported:
+    """Everything that can be imported from `paths`, files and folders; what of it cannot be read is told in `left`.
+
+    `numbered` ("steps" or "layers") says under which a file keeps a run's vectors that does not say it itself. Raises
+    UsageError where that is not known, ImportFormatError where nothing can be read.
+    """
+    parts = Gathering()
+    models = [path for path in paths if _is_model_lines(path)]
+    texts = [path for path in paths if path.suffix.lower() == ".jsonl" and path not in models]
+    for path in paths:
+        parts.take(path, partial(_one_with_origin, path, models, texts, numbered))
+    return plainly_named(_with_numbers(parts.result()))
+
+
+def read(path: Path, numbered: str = "") -> Imported:
     """Everything that can be imported from `path`, a file or a folder."""
-    if path.is_dir():
-        samples = sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
-        if samples:
-            return _joined([harness.read_samples(p) for p in samples])
-        models = [p for p in sorted(path.glob("*.jsonl")) if _first_keys(p) >= {"index", "log-likelihood"}]
-        if models:
-            return _models(path, models)
-        return modelmap.read_release(path)
-    if not path.exists():
-        raise ImportFormatError(f"there is nothing at {safe_text(str(path))}", f"give {KNOWN}")
-    return _read_file(path)
+    return read_paths([path], numbered)
 
 
-def _read_file(path: Path) -> Imported:
+def _with_numbers(found: Imported) -> Imported:
+    """The import without vectors that hold not one number: those of a model that failed."""
+    gone = [v.point.name for v in found.vectors if not np.isfinite(v.loglik).any()]
+    if not gone:
+        return found
+    vectors = tuple(v for v in found.vectors if np.isfinite(v.loglik).any())
+    said = f"{len(gone)} vectors hold no number, such as {safe_text(gone[0], 80)}"
+    return replace(found, vectors=vectors, left=(*found.left, said))
+
+
+def _one_with_origin(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: str) -> Imported:
+    found = _one(path, models, texts, numbered)
+    return replace(found, vectors=tuple(replace(v, origin=path) for v in found.vectors))
+
+
+def _one(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: str) -> Imported:
+    if path in models:
+        corpora = [p for p in texts if _first_keys(p) >= {"index", "text"}]
+        return _models([path], corpora, named=False)
+    if not path.is_dir():
+        if not path.exists():
+            raise ImportFormatError(f"there is nothing at {safe_text(str(path))}", f"give {KNOWN}")
+        return _read_file(path, numbered)
+    samples = sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
+    if samples:
+        return _harness(samples)
+    lines = [p for p in sorted(path.glob("*.jsonl")) if _is_model_lines(p)]
+    if lines:
+        others = [p for p in sorted(path.glob("*.jsonl")) if p not in lines] + sorted(
+            path.glob("texts*.json")
+        )
+        return _models(lines, others)
+    return modelmap.read_release(path, numbered)
+
+
+def _read_file(path: Path, numbered: str) -> Imported:
     suffix = path.suffix.lower()
     if suffix in (".pkl", ".pickle"):
         if path.stem == "weight_distance":
             return modelmap.read_weight_distances(path)
         beside = [path.parent / "model_list.json", path.parent.parent / "model_info" / "model_list.json"]
         names: list[object] = next((modelmap.read_json(p, list) for p in beside if p.is_file()), [])
-        return modelmap.read_vectors_pickle(path, [str(n) for n in names])
+        return modelmap.read_vectors_pickle(path, [str(n) for n in names], numbered)
     if suffix == ".npz":
-        return read_npz(path)
+        return read_npz(path, numbered)
     if suffix in (".csv", ".tsv"):
         return read_scores_csv(path)
     if suffix == ".json":
-        return read_json_scores(path) or Imported(corpus=load_corpus(path))
+        return _read_json(path, numbered)
     if suffix == ".jsonl":
-        keys = _first_keys(path)
-        if "doc_id" in keys:
+        if "doc_id" in _keys(path):
             return harness.read_samples(path)
-        if keys >= {"index", "log-likelihood"}:
-            return modelmap.read_model_jsonl(path)
-        return Imported(corpus=load_corpus(path))
+        return _texts(path)
     raise ImportFormatError(f"{safe_text(str(path))} is in no format that can be imported", f"give {KNOWN}")
 
 
-def _models(folder: Path, paths: list[Path]) -> Imported:
-    """Per-model JSONL files of one folder over one corpus: N is the corpus', else the largest of all."""
-    corpora = [p for p in sorted(folder.glob("*.jsonl")) if p not in paths] + sorted(
-        folder.glob("texts*.json")
+def _read_json(path: Path, numbered: str) -> Imported:
+    """Scores, vectors in one of the layouts of released pickles, or texts."""
+    with open_regular(path) as file:
+        head = file.read(64).decode("utf-8-sig", errors="replace").lstrip()
+    if not (head.startswith("[") and head[1:].lstrip().startswith('"')):
+        try:
+            data = modelmap.read_json(path, object)
+        except ImportFormatError:
+            if not head.startswith("["):  # the corpus reader has rules for what is odd in a list of texts
+                raise
+            data = []
+        if _are_vectors(data):
+            return modelmap.read_vectors(path, data, numbered=numbered)
+        if are_scores(data):
+            return read_scores_json(path, data)
+    return _texts(path)
+
+
+def _are_vectors(data: object) -> bool:
+    """Whether a JSON value is {name: vector}, {run: {number: vector}}, or a list of records with a vector each."""
+    if isinstance(data, dict):
+        first = next((v for v in data.values() if v is not None), None)
+        inner = next((v for v in first.values() if v is not None), None) if isinstance(first, dict) else first
+        return isinstance(inner, list)
+    first = data[0] if isinstance(data, list) and data else None
+    return (
+        isinstance(first, dict) and "model_name" in first and any(f in first for f in modelmap.VECTOR_FIELDS)
     )
-    corpus = load_corpus(corpora[0]) if corpora else None
-    found = [modelmap.read_model_jsonl(p) for p in paths]
-    n = len(corpus) if corpus else max(f.n_texts for f in found)
-    found = [
-        f if f.n_texts == n else modelmap.read_model_jsonl(p, n) for f, p in zip(found, paths, strict=True)
-    ]
-    return Imported(corpus=corpus).joined(_joined(found)).checked()
 
 
-def _joined(parts: list[Imported]) -> Imported:
-    result = parts[0]
-    for part in parts[1:]:
-        result = result.joined(part)
-    return result.checked()
+def _harness(paths: Sequence[Path]) -> Imported:
+    """Samples of several models and tasks: each task is over its own texts; tasks of another kind are passed over."""
+    parts, others = Gathering(), []
+    for path in paths:
+
+        def read(path: Path = path) -> Imported:
+            try:
+                return harness.read_samples(path)
+            except harness.OtherTaskError:
+                others.append(path.name)
+                return Imported()
+
+        parts.take(path, read)
+    found = parts.result()
+    if not found.vectors and others:
+        return harness.read_samples(paths[0])  # which says what it lacks
+    note = f"{len(others)} files of tasks that are no rolling log-likelihood are passed over, such as "
+    return replace(found, notes=(*found.notes, note + safe_text(others[0], 80))) if others else found
+
+
+def _texts(path: Path) -> Imported:
+    return Imported(named=(load_corpus(path),))
+
+
+def _models(paths: Sequence[Path], corpora: Sequence[Path], *, named: bool = True) -> Imported:
+    """Per-model JSONL files over one corpus: N is the corpus', else the largest of all; places go by its rows' index."""
+    parts = Gathering()
+    for path in corpora:
+        parts.take(path, partial(_texts, path))
+    texts = parts.result() if corpora else Imported()
+    places = modelmap.places_of(corpora[0]) if len(corpora) == 1 and corpora[0].suffix == ".jsonl" else None
+    n = len(texts.named[0]) if len(texts.named) == 1 else 0
+    found = Gathering()
+    for path in paths:
+        found.take(path, partial(modelmap.read_model_jsonl, path, n, places))
+    vectors = _as_long_as_the_longest(found.result())
+    return (texts.joined(vectors) if named else replace(vectors, left=texts.left + vectors.left)).checked()
+
+
+def _as_long_as_the_longest(found: Imported) -> Imported:
+    """Vectors whose last texts are unscored, and so unlisted, with NaN there: all have the indices of one corpus."""
+    n = max(len(v.loglik) for v in found.vectors)
+    made = []
+    for v in found.vectors:
+        more = n - len(v.loglik)
+        scored = None if v.n_scored is None else np.pad(v.n_scored, (0, more))
+        loglik = np.pad(v.loglik, (0, more), constant_values=np.nan)
+        made.append(replace(v, loglik=loglik, n_scored=scored))
+    return replace(found, vectors=tuple(made))
+
+
+def _is_model_lines(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl" and path.is_file() and _first_keys(path) >= _OF_A_MODEL
 
 
 def _first_keys(path: Path) -> set[str]:
-    for _, row in modelmap.json_lines(path):
-        return set(row)
-    return set()
+    """Keys of a JSONL file's first object; none where it has none, which its reader then says."""
+    try:
+        with naming(path):
+            return _keys(path)
+    except KltuiError:
+        return set()
+
+
+def _keys(path: Path) -> set[str]:
+    return next((set(row) for _, row in modelmap.json_lines(path)), set())

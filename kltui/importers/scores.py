@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kltui.corpus.files import read_whole
 from kltui.importers.imported import Imported, ImportFormatError, lineage
 from kltui.safe import safe_text
 
@@ -21,11 +23,20 @@ Scores = dict[str, dict[str, float]]
 
 def read_scores_csv(path: Path) -> Imported:
     """Scores of a .csv or .tsv with a header; an empty cell is no score."""
+    text = read_whole(path).decode("utf-8-sig", errors="replace")
     try:
-        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+        table = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ","
+        )
+        rows = list(table)
     except csv.Error as error:
         raise ImportFormatError(f"{safe_text(str(path))} is no table ({error})", _EXPECTED) from None
+    columns = Counter(c.strip() for c in table.fieldnames or () if c)
+    twice = [column for column, count in columns.items() if column and count > 1]
+    if twice:
+        raise ImportFormatError(
+            f"{safe_text(str(path))} has two columns {safe_text(twice[0], 60)}", _EXPECTED
+        )
     return _imported(path, rows)
 
 
@@ -34,7 +45,7 @@ def read_scores_json(path: Path, data: object) -> Imported:
     if isinstance(data, dict):
         if not all(isinstance(v, dict) for v in data.values()):
             raise ImportFormatError(f"{safe_text(str(path))} is no {{name: {{task: score}}}}", _EXPECTED)
-        return _imported(path, [{"name": name, **tasks} for name, tasks in data.items()])
+        return _imported(path, [{**tasks, "name": name} for name, tasks in data.items()])
     assert isinstance(data, list)
     return _imported(path, data)
 
@@ -46,15 +57,6 @@ def are_scores(data: object) -> bool:
     if not isinstance(data, list) or not data:
         return False
     return all(isinstance(r, dict) and _name_of(r) and not isinstance(r.get("text"), str) for r in data)
-
-
-def read_json_scores(path: Path) -> Imported | None:
-    """Scores in a JSON file, None where it holds something else, such as texts."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return read_scores_json(path, data) if are_scores(data) else None
 
 
 def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
@@ -72,8 +74,14 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
                     f"{safe_text(repr(value), 60)}, no number",
                     _EXPECTED,
                 )
-            if math.isfinite(score):
-                held[task] = score
+            if not math.isfinite(score):
+                continue
+            if held.setdefault(task, score) != score:
+                raise ImportFormatError(
+                    f"{safe_text(str(path))}, row {number} gives {safe_text(str(row[column]), 60)} another "
+                    f"{safe_text(task, 60)} than a row before",
+                    "each model has one score a task",
+                )
     # a column of other numbers, such as parameter counts, is no task
     odd = {t for tasks in scores.values() for t, score in tasks.items() if not 0.0 <= score <= 100.0}
     scores = {n: {t: s for t, s in tasks.items() if t not in odd} for n, tasks in scores.items()}
@@ -109,5 +117,5 @@ def _number(value: object) -> float | None:
         return None
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -24,9 +24,8 @@ from pydantic import (
 )
 
 from kltui.errors import UsageError
+from kltui.registry.names import Quantization
 from kltui.scoring.settings import ScoringSettings
-
-Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
 
 
 def _without_controls(value: str) -> str:

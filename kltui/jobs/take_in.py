@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kltui.errors import UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.importers.imported import Imported, ImportedVector
-from kltui.importers.read import read
+from kltui.importers.read import read_paths
 from kltui.jobs.names import given_names, renamed_parents, renamed_runs
+from kltui.jobs.over import Placing, values_digest
 from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.registry.names import plain_run
+from kltui.registry.parents import parent_notes, without_itself
+from kltui.safe import safe_text
 from kltui.store import CheckpointRow, Store
 
 _IMPORT = "import:"
 UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
 
 
-def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], None]) -> int:
-    """How many vectors of `paths` are now in `workspace`, all stored in one transaction.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user says of files that do not say it: what numbers count ("steps", "layers"), which corpus of the workspace."""
 
-    The texts come from one of the paths, or are those the workspace holds already. Raises UsageError when there are
-    none, when their number does not fit the vectors, or when a vector has the name of a checkpoint scored here.
+    numbered: str = ""
+    over: str = ""
+
+
+def import_files(
+    paths: Sequence[Path], workspace: Path, narrate: Callable[[str], None], asked: Asked | None = None
+) -> int:
+    """The exit code of `kltui --import`: 0, or 1 where a file had to be left, which is then named."""
+    found = read_all(paths, asked)
+    store_all(found, paths, workspace, narrate, asked)
+    if found.left:
+        narrate(f"{len(found.left)} could not be taken in:")
+        for reason in found.left:
+            narrate(f"  {reason}")
+    return int(bool(found.left))
+
+
+def take_in(
+    paths: Sequence[Path], workspace: Path, narrate: Callable[[str], None], asked: Asked | None = None
+) -> int:
+    """How many vectors of `paths` are now in `workspace`; see `store_all`."""
+    return store_all(read_all(paths, asked), paths, workspace, narrate, asked)
+
+
+def store_all(
+    found: Imported,
+    paths: Sequence[Path],
+    workspace: Path,
+    narrate: Callable[[str], None],
+    asked: Asked | None = None,
+) -> int:
+    """How many vectors of `found` are now in `workspace`, all stored in one transaction.
+
+    The texts come with the vectors, from one of the paths, or are named by their hash. Raises UsageError when there are
+    none, when they do not fit the vectors, or when a vector has the name of a checkpoint scored here.
     """
-    found = read_all(paths)
     for note in found.notes:
         narrate(f"note: {note}")
     if not found.vectors and not found.weight_sqdist and not found.scores:
@@ -37,20 +73,27 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     try:
         with store.atomic():
             now = given_names(store)
-            if found.vectors or found.corpus is not None:
-                corpus_id = _corpus(store, found)
-                called = _as_called_here(found, paths[0], now)
-                _check_free(store, [checkpoint for _, checkpoint in called])
-                for vector, (imported, checkpoint) in zip(found.vectors, called, strict=True):
-                    _put(store, corpus_id, vector, imported, checkpoint)
+            placing = Placing(store, found, asked.over if asked else "", narrate)
+            called = _as_called_here(found, now)
+            _check_free(store, [checkpoint for _, checkpoint in called])
+            placed = placing.placed()
+            for (corpus_id, vector), (imported, checkpoint) in zip(placed, called, strict=True):
+                _put(store, corpus_id, vector, imported, checkpoint)
             distances = _put_distances(store, found, now)
             scores = _scores(store, found, now)
             store.benchmark_scores.put(scores)
             strangers = _unknown(store, scores)
+            known = [row.checkpoint for row in store.checkpoints.all()]
+    except UsageError as error:
+        raise _with_what_was_left(error, found) from None
     finally:
         store.close()
+    for note in parent_notes([c for _, c in called], known):
+        narrate(f"note: {note}")
     if found.vectors or distances:
-        narrate(f"{len(found.vectors)} vectors over {found.n_texts} texts, {distances} weight distances")
+        over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
+        texts = " and ".join(str(n) for n in over.values()) or "0"
+        narrate(f"{len(found.vectors)} vectors over {texts} texts, {distances} weight distances")
     if found.scores:
         narrate(f"benchmark scores of {len(found.scores)} models")
     if strangers:
@@ -58,34 +101,24 @@ def take_in(paths: Sequence[Path], workspace: Path, narrate: Callable[[str], Non
     return len(found.vectors)
 
 
-def read_all(paths: Sequence[Path]) -> Imported:
-    """Everything that the paths hold, joined and checked. Raises UsageError or ImportFormatError."""
+def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
+    """The complaint with the files that could not be read: texts that are lacking may be among them."""
+    if not found.left:
+        return error
+    return UsageError("\n".join((error.message, "and these could not be read:", *found.left)), error.hint)
+
+
+def read_all(paths: Sequence[Path], asked: Asked | None = None) -> Imported:
+    """Everything that the paths hold, joined. Raises UsageError or ImportFormatError."""
     missing = [str(p) for p in paths if not p.exists()]
     if missing:
         raise UsageError(f"nothing to import at {', '.join(missing)}")
-    found = read(paths[0])
-    for path in paths[1:]:
-        found = found.joined(read(path))
-    return found.checked()
+    return read_paths(paths, asked.numbered if asked else "")
 
 
-def _corpus(store: Store, found: Imported) -> int:
-    if found.corpus is not None:
-        return store.corpora.add(found.corpus, "imported")
-    fitting = [c for c in store.corpora.all() if c.n == found.n_texts]
-    if len(fitting) != 1:
-        raise UsageError(
-            f"the vectors are over {found.n_texts} texts, and it is not known which",
-            "Name the corpus too: kltui --import vectors.pkl --import texts.json WORKSPACE",
-        )
-    return fitting[0].id
-
-
-def _as_called_here(
-    found: Imported, origin: Path, now: Mapping[str, CheckpointRow]
-) -> list[tuple[Checkpoint, Checkpoint]]:
+def _as_called_here(found: Imported, now: Mapping[str, CheckpointRow]) -> list[tuple[Checkpoint, Checkpoint]]:
     """The checkpoint of each vector as the file has it, and as it is called here since names were given by hand."""
-    imported = [_checkpoint(vector, origin) for vector in found.vectors]
+    imported = [without_itself(_checkpoint(vector)) for vector in found.vectors]
     asked = {c.name for c in imported}
     called = []
     for checkpoint in imported:
@@ -110,11 +143,25 @@ def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
         )
 
 
-def _checkpoint(vector: ImportedVector, origin: Path) -> Checkpoint:
+def _checkpoint(vector: ImportedVector) -> Checkpoint:
     p = vector.point
     return Checkpoint(
-        p.run, LocalSource(origin.resolve()), p.step, p.quantization, p.seed, p.size, p.type, p.parent, p.tags
+        p.run,
+        LocalSource(_storable(vector.origin)),
+        p.step,
+        p.quantization,
+        p.seed,
+        p.size,
+        p.type,
+        p.parent,
+        p.tags,
     )
+
+
+def _storable(origin: Path) -> Path:
+    """The whole path, printable where its bytes are no UTF-8, which no database of texts takes."""
+    whole = str(origin.resolve())
+    return Path(whole if whole.isprintable() else safe_text(whole))
 
 
 def _put(
@@ -125,8 +172,8 @@ def _put(
     cid = store.checkpoints.upsert(checkpoint, kind="import")
     weights = _weights(imported.name)
     store.checkpoints.set_weights(cid, weights)
-    digest = hashlib.sha256(vector.loglik.astype("<f8").tobytes()).hexdigest()
-    key = {"weights": weights, "source": vector.source, "values": digest, "file": origin.name}
+    digest = values_digest(vector.loglik)
+    key = {"weights": weights, "source": vector.source, "values": digest, "file": safe_text(origin.name)}
     if p.layer is not None:
         key |= {"layer": str(p.layer), "layers": "some"}
     n_scored = vector.n_scored
@@ -150,6 +197,10 @@ def _scores(
     renamed = renamed_runs(now, rows) | {name: row.name for name, row in now.items()}
     for name in {row.name for row in rows} | {row.checkpoint.run for row in rows}:
         renamed.pop(name, None)
+    taken = {row.name for row in rows} | {row.checkpoint.run for row in rows}
+    for name in found.scores:  # as a vector of that name was called when it was taken in
+        if name not in taken and name not in renamed and plain_run(name) in taken:
+            renamed[name] = plain_run(name)
     own = {name: scores for name, scores in found.scores.items() if name not in renamed}
     moved = {renamed[name]: scores for name, scores in found.scores.items() if name in renamed}
     return {name: {**moved.get(name, {}), **own.get(name, {})} for name in [*own, *moved]}
@@ -162,7 +213,7 @@ def _put_distances(store: Store, found: Imported, now: Mapping[str, CheckpointRo
     pairs = {
         (known[a], known[b]): value
         for (run, step_a, step_b), value in found.weight_sqdist.items()
-        if (a := f"{run}@{step_a}") in known and (b := f"{run}@{step_b}") in known
+        if (a := f"{plain_run(run)}@{step_a}") in known and (b := f"{plain_run(run)}@{step_b}") in known
     }
     store.weight_distances.put(pairs, 0)
     return len(pairs)

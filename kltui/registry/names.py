@@ -1,8 +1,13 @@
-"""Hub names from job files, checked before they become a path or an address."""
+"""Names that are given: hub names, checked before they become a path or an address, and names of runs."""
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import re
+from collections.abc import Iterable
+from typing import Literal, get_args
+from urllib.parse import quote
 
 from kltui.errors import UsageError
 from kltui.safe import safe_text
@@ -10,6 +15,17 @@ from kltui.safe import safe_text
 _REPO = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+@=-]+(?:/[\w.+@=-]+)*", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+
+Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
+NUMBERED_BY_STEP = b"kltui: RUN/STEP"  # comment of an archive of vectors whose names are such
+MARKS = "@#+,"  # of what names are made: run@step+variant#layer, and parents are joined by commas
+MOST_RUN_BYTES = 200
+_VARIANTS = "|".join(re.escape(name) for name in get_args(Quantization)[1:])
+_MADE = re.compile(
+    rf"(?P<run>[^@#+,]+)(?:@(?P<step>\d{{1,18}}))?(?:\+(?P<variant>{_VARIANTS}))?(?:#(?P<layer>\d{{1,6}}))?",
+    re.ASCII,
+)
+_ENCODED = re.compile(r"%(?:[0-9A-F]{2}|-)")  # what would read as encoded already
 
 
 def check_repo(repo: str) -> None:
@@ -28,3 +44,70 @@ def check_revision(revision: str) -> None:
             f'"{safe_text(revision, 100)}" is no hub revision',
             "A revision is a branch, a tag or a commit hash.",
         )
+
+
+def run_problem(run: str) -> str:
+    """What keeps `run` from being the name of a run, "" if nothing does.
+
+    From a run, names are made (`run@step+variant#layer`) that must never read as another's.
+
+    >>> run_problem("tiny"), run_problem("a+b"), run_problem(" a")
+    ('', 'it holds +', 'it begins or ends with a space')
+    """
+    if not run:
+        return "it is empty"
+    found = [mark for mark in MARKS if mark in run]
+    if found:
+        return f"it holds {' and '.join(found)}".replace(",", "a comma")
+    if run != run.strip():
+        return "it begins or ends with a space"
+    if safe_text(run) != run:
+        return "it holds control or invisible characters"
+    n = len(run.encode())
+    return f"it has {n} bytes, and {MOST_RUN_BYTES} are allowed" if n > MOST_RUN_BYTES else ""
+
+
+def plain_run(name: str) -> str:
+    """`name` as a run may be called: what it must not hold is percent-encoded, a long one ends in its hash.
+
+    Two names never become one: the sign % itself is encoded where anything is.
+
+    >>> plain_run("my+model@3"), plain_run("org/model"), plain_run("50%")
+    ('my%2Bmodel%403', 'org/model', '50%')
+    """
+    if not run_problem(name) and not _ENCODED.search(name):
+        return name
+    inner = name.strip()
+    start, end = len(name) - len(name.lstrip()), len(name.rstrip())
+    whole = "".join(
+        char if start <= i < end and char not in MARKS + "%" and safe_text(char) == char else _encoded(char)
+        for i, char in enumerate(name)
+    )
+    if inner and len(whole.encode()) <= MOST_RUN_BYTES:
+        return whole
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"{whole.encode()[: MOST_RUN_BYTES - 20].decode(errors='ignore')}%-{digest}"
+
+
+def _encoded(char: str) -> str:
+    return quote(char.encode(errors="surrogatepass"), safe="")
+
+
+def made_name(name: str) -> tuple[str, int | None, str, int | None] | None:
+    """(run, step, variant, layer) of a name as they are made here, `run@step+variant#layer`; None for any other."""
+    found = _MADE.fullmatch(name)
+    if found is None:
+        return None
+    step, layer = found["step"], found["layer"]
+    return (
+        found["run"],
+        None if step is None else int(step),
+        found["variant"] or "none",
+        None if layer is None else int(layer),
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; the nearest is X" for the name among `known` that is most like `name`, "" where none is like it."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; the nearest is {safe_text(close[0], 80)}" if close else ""

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 HINTS = (
     "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness, "
     "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
+    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing tells. Over: how the hash of a corpus here begins.",
 )
 MOST_RUNS = 40
 
@@ -31,17 +32,22 @@ def import_vectors(app: KltuiApp) -> None:
     fields = (
         Field("vectors", "", "a file or a folder", paths=True),
         Field("texts", "", "absent: found beside them", paths=True),
+        Field("as", "", "steps or layers, where a file does not tell"),
+        Field("over", "", "absent: the texts named, or in the files"),
     )
 
     def check(answers: Answers) -> str:
         if not answers["vectors"].strip():
             return "Vectors: name a file or a folder"
+        if answers["as"].strip() not in ("", "steps", "layers"):
+            return "As: steps or layers"
         missing = [p for p in paths_of(answers) if not p.exists()]
         return f"there is nothing at {safe_text(str(missing[0]), 80)}" if missing else ""
 
     def answered(answers: Answers | None) -> None:
         if answers is not None:
-            app.run_worker(_preview(app, paths_of(answers)), group="import", exclusive=True)
+            asked = (answers["as"].strip(), answers["over"].strip())
+            app.run_worker(_preview(app, paths_of(answers), *asked), group="import", exclusive=True)
 
     app.push_screen(Form("Import released vectors", fields, check, HINTS), answered)
 
@@ -49,7 +55,7 @@ def import_vectors(app: KltuiApp) -> None:
 def paths_of(answers: Answers) -> list[Path]:
     """The files named: several in one line are separated by spaces, quotes keep a name with spaces together."""
     named: list[Path] = []
-    for text in answers.values():
+    for text in (answers["vectors"], answers["texts"]):
         whole = Path(text.strip()).expanduser()
         if text.strip() and whole.exists():
             named.append(whole.resolve())
@@ -62,10 +68,10 @@ def paths_of(answers: Answers) -> list[Path]:
     return named
 
 
-async def _preview(app: KltuiApp, paths: Sequence[Path]) -> None:
+async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str) -> None:
     from kltui.jobs.process import python_command
 
-    command = python_command("kltui.jobs.import_preview", "main", *map(str, paths))
+    command = python_command("kltui.jobs.import_preview", "main", numbered, *map(str, paths))
     _, out, complaint = await _timed(app, "reading the vectors", lambda: _run(command))
     try:
         told = json.loads(out)
@@ -77,15 +83,18 @@ async def _preview(app: KltuiApp, paths: Sequence[Path]) -> None:
 
     def answered(key: str | None) -> None:
         if key == "y":
-            app.run_worker(_import(app, paths), group="import", exclusive=True)
+            app.run_worker(_import(app, paths, numbered, over), group="import", exclusive=True)
 
-    text = "\n".join(preview_lines(told, bool(app.snapshot.rows)))
+    text = "\n".join(preview_lines(told, bool(app.snapshot.rows), over))
     question = f"Import {told['vectors']} vectors over {told['texts']} texts?"
     app.push_screen(prompts.confirm(question, text, app.look("text")), answered)
 
 
-def preview_lines(told: dict[str, Any], filled: bool) -> list[str]:
-    """What a person should know before importing; `filled` says that the workspace holds something."""
+def preview_lines(told: dict[str, Any], filled: bool, over: str = "") -> list[str]:
+    """What a person should know before importing; `filled` says that the workspace holds something.
+
+    `over` is what was said of the corpus that vectors without texts are over.
+    """
     lines = [
         f"{run}: {count} checkpoints, steps {low} to {high}" if count > 1 else f"{run}: 1 checkpoint"
         for run, count, low, high in told["runs"]
@@ -95,24 +104,31 @@ def preview_lines(told: dict[str, Any], filled: bool) -> list[str]:
     lines += [f"{told['weight_distances']} weight distances"] if told["weight_distances"] else []
     lines += [f"benchmark scores of {told['scores']} models"] if told["scores"] else []
     lines += [f"note: {note}" for note in told["notes"]]
-    if not told["has_texts"]:
-        where = "must be those of this workspace" if filled else "are needed too: name them in the form"
-        lines += ["", f"The texts are not in these files: they {where}."]
+    lines += [f"left: {reason}" for reason in told.get("left", ())]
+    if not told["has_texts"] and not over:
+        where = (
+            "name them in the form, or the hash of their corpus here" if filled else "name them in the form"
+        )
+        lines += ["", f"The texts are not in these files: {where}."]
     return lines
 
 
-async def _import(app: KltuiApp, paths: Sequence[Path]) -> None:
+async def _import(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str) -> None:
     from kltui.jobs.process import python_command
 
     options = [word for path in paths for word in ("--import", str(path))]
+    options += ["--as", numbered] if numbered else []
+    options += ["--over", over] if over else []
     command = python_command("kltui.cli", "main", *options, str(app.reader.path))
     code, _, said = await _timed(app, "importing", lambda: _run(command))
     lines = [line.strip().removeprefix("kltui: ") for line in said.splitlines() if line.strip()]
-    if code:
+    brought = next((line for line in lines if " vectors over " in line), "")
+    if code and not brought:
         app.say(". ".join(lines[-2:]) or "the import ended early", "bad")
         return
     await app.reload()
-    app.say(f"imported {next((line for line in lines if ' vectors over ' in line), '')}", "good")
+    left = f"; {lines[-1]}" if code else ""  # the others are in
+    app.say(f"imported {brought}{left}", "bad" if code else "good")
 
 
 async def _timed(app: KltuiApp, what: str, work: Callable[[], Awaitable[Result]]) -> Result:

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
+from kltui.registry.names import NUMBERED_BY_STEP
 from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
 from kltui.view import formats
@@ -29,6 +31,8 @@ from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from kltui.workspace import Workspace
 
 Row = Sequence[object]
@@ -102,6 +106,7 @@ def _write_modelmap(ctx: Context, path: Path) -> None:
         for name, loglik_N in formats.modelmap_arrays(ctx.map).items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, loglik_N, allow_pickle=False)
+        archive.comment = NUMBERED_BY_STEP
     with path.open("rb+") as written:
         _synced(written.fileno())
 
@@ -141,9 +146,17 @@ def _write_npz(ctx: Context, path: Path) -> None:
             loglik=shown.loglik_KN,
             names=np.array([safe_text(name) for name in shown.names], dtype=np.str_),
             text_bytes=shown.text_bytes_N,
+            text_sha256=_text_digests(ctx),
             n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
         )
         _synced(file.fileno())
+
+
+def _text_digests(ctx: Context) -> NDArray[np.bytes_]:
+    """SHA-256 of every text in use as 64 hexadecimal digits: by these an import knows what the vectors are over."""
+    texts = ctx.ws.texts(str(ctx.map.record["corpus"]))
+    used = Corpus(tuple(texts[i] for i in ctx.map.text_index))
+    return np.array([digest.hex() for digest in used.digests], dtype="S64")
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kltui.analysis.map import Map
-from kltui.errors import KltuiError
+from kltui.errors import KltuiError, UsageError
 from kltui.importers.harness import read_samples
 from kltui.importers.imported import Imported, ImportFormatError, lineage
 from kltui.importers.modelmap import (
@@ -87,8 +87,12 @@ def test_models_by_layer(tmp_path: Path) -> None:
     data = {"a": {k: vector() for k in range(3)}, "b": None}
     found = read_vectors_pickle(dump(tmp_path / "layer_logp.pkl", data))
     assert names(found) == ["a#0", "a#1", "a#2"]
-    unnamed = read_vectors_pickle(dump(tmp_path / "x.pkl", {"a": {k: vector() for k in range(5)}}))
-    assert unnamed.vectors[4].point.layer == 4
+    unnamed = dump(tmp_path / "x.pkl", {"a": {k: vector() for k in range(5)}})
+    with pytest.raises(UsageError, match="and nothing tells") as caught:
+        read_vectors_pickle(unnamed)
+    assert "--as steps or --as layers" in caught.value.hint
+    assert read_vectors_pickle(unnamed, numbered="layers").vectors[4].point.layer == 4
+    assert read_vectors_pickle(unnamed, numbered="steps").vectors[4].point.step == 4
 
 
 def test_matrix_with_model_list(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
     release(tmp_path)
     samples = tmp_path / "their__model" / "samples_x.jsonl"
     samples.parent.mkdir()
-    rows = [{"doc_id": i, "resps": [[f"{-9.5 - i}"]]} for i in range(40)]
+    texts = json.loads((tmp_path / "texts.json").read_text())
+    rows = [{"doc_id": i, "resps": [[f"{-9.5 - i}"]], "arguments": [[t]]} for i, t in enumerate(texts)]
     samples.write_text("\n".join(map(json.dumps, rows)))
     take_in([tmp_path / "loglik.pkl", tmp_path / "texts.json"], tmp_path / "ws", lambda line: None)
     take_in([samples], tmp_path / "ws", lambda line: None)
@@ -81,7 +82,9 @@ def npz(path: Path, *names: str) -> Path:
     """Vectors of these names over five texts, the same whenever they are asked for."""
     values = np.stack([np.arange(5.0) - 100 * len(name) for name in names])
     counts = np.ones_like(values, dtype=np.int32)
-    np.savez(path, loglik=values, names=np.array(names), text_bytes=np.full(5, 300), n_scored=counts)
+    np.savez(
+        path, loglik=values, names=np.array(names), text_bytes=np.full(5, len("text 0")), n_scored=counts
+    )
     return path
 
 

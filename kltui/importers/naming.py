@@ -1,0 +1,75 @@
+"""Names of released models as names of runs here: what would read as a step, variant, layer or second parent is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kltui.analysis.point import Point
+from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, lineage, point_name
+from kltui.registry.names import made_name, plain_run, run_problem
+from kltui.safe import safe_text
+
+MOST_WORD = 200
+
+
+def released(name: str, quantization: str = "none") -> Point:
+    """The point of a model as others call it: `RUN@STEP` is read as run and step, any other name is a run's.
+
+    Whatever else it holds belongs to the run's name, encoded by `plainly_named`: a model called `k@400#1` is not
+    layer 1 of `k@400`.
+    """
+    parts = made_name(name)
+    if parts and parts[1] is not None and parts[2:] == ("none", None) and not run_problem(parts[0]):
+        return lineage(parts[0], parts[1], quantization=quantization)
+    return lineage(name, quantization=quantization)
+
+
+def plainly_named(found: Imported) -> Imported:
+    """The import with runs and lineage that may stand in names; a note says what became of names that may not."""
+    renamed: dict[str, str] = {}
+    vectors = []
+    scores = {
+        safe_text(name): {safe_text(task, MOST_WORD): score for task, score in tasks.items()}
+        for name, tasks in found.scores.items()
+    }
+    for vector in found.vectors:
+        p = vector.point
+        if not p.run:
+            raise ImportFormatError("a vector has no name", "name each model")
+        run = plain_run(p.run)
+        if run != p.run:
+            renamed[p.name] = point_name(run, p.step, p.quantization, p.layer)
+            renamed[p.run] = run
+        vectors.append(replace(vector, point=_cleaned(p, run)))
+    if not renamed:
+        return replace(found, vectors=tuple(vectors), scores=scores)
+    made = tuple(_with_parent(v, renamed) for v in vectors)
+    before, now = next((b, n) for b, n in renamed.items())
+    n_runs = len({v.point.run for v in found.vectors if plain_run(v.point.run) != v.point.run})
+    note = (
+        f"{n_runs} name{'s' * (n_runs > 1)} hold{'s' * (n_runs == 1)} what names are made with here (@ # + ,), invisible"
+        f" characters or over 200 bytes: percent-encoded, such as {safe_text(now, 80)} for {safe_text(before, 80)}"
+    )
+    shown = {safe_text(name): now for name, now in renamed.items()}
+    scores = {shown.get(name, name): tasks for name, tasks in scores.items()}
+    return replace(found, vectors=made, scores=scores, notes=(*found.notes, note))
+
+
+def _cleaned(p: Point, run: str) -> Point:
+    """The point with another run, its words printable."""
+    return replace(
+        p,
+        run=run,
+        name=point_name(run, p.step, p.quantization, p.layer),
+        size=safe_text(p.size, MOST_WORD),
+        type=safe_text(p.type, MOST_WORD),
+        parent=safe_text(p.parent, 10 * MOST_WORD),
+        tags=tuple(safe_text(tag, MOST_WORD) for tag in p.tags),
+    )
+
+
+def _with_parent(vector: ImportedVector, renamed: Mapping[str, str]) -> ImportedVector:
+    p = vector.point
+    parents = renamed.get(p.parent) or ",".join(renamed.get(n, n) for n in p.parent.split(","))
+    return vector if parents == p.parent else replace(vector, point=replace(p, parent=parents))

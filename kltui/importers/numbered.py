@@ -1,0 +1,36 @@
+"""Whether the numbers under which a file keeps a run's vectors are steps of training or layers of one model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kltui.errors import UsageError
+from kltui.safe import safe_text
+
+KINDS = ("steps", "layers")
+MOST_LAYERS = 200  # the deepest models have about 130
+_STEPS = re.compile(r"step|pre-?train|checkpoint|trajector", re.IGNORECASE)
+
+
+def steps_or_layers(path: Path, numbers: Mapping[str, Sequence[int]], asked: str) -> str:
+    """ "steps" or "layers": what the numbers or the file's name tell, else what was `asked`. Raises UsageError for neither.
+
+    No model has layers by the hundred; 0, 1, 2, 3 may be either, and a wrong guess would be no error but another figure.
+    """
+    if not numbers or max(n for of_run in numbers.values() for n in of_run) >= MOST_LAYERS:
+        return "steps"
+    if "layer" in path.stem.lower():
+        return "layers"
+    if _STEPS.search(path.stem):
+        return "steps"
+    if asked:
+        return asked
+    run, of_run = next(iter(numbers.items()))
+    shown = ", ".join(map(str, sorted(of_run)[:4])) + (" ..." if len(of_run) > 4 else "")
+    raise UsageError(
+        f"{safe_text(str(path))}: the vectors of {safe_text(run, 80)} are numbered {shown}, and nothing tells whether these"
+        " are steps or layers",
+        "Say which: add --as steps or --as layers to kltui --import.",
+    )

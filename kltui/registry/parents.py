@@ -1,0 +1,95 @@
+"""Parents of checkpoints by name: which are not there, and which make a checkpoint its own ancestor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from kltui.registry.checkpoint import Checkpoint
+from kltui.registry.names import nearest
+from kltui.safe import safe_text
+
+
+def parents_of(checkpoint: Checkpoint) -> list[str]:
+    """The names of a checkpoint's parents; a merge has several, joined by commas."""
+    return [name for part in checkpoint.parent.split(",") if (name := part.strip())]
+
+
+def without_itself(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without a parent that is itself."""
+    own = _own_names(checkpoint)
+    parents = parents_of(checkpoint)
+    others = [name for name in parents if name not in own]
+    return checkpoint if len(others) == len(parents) else replace(checkpoint, parent=",".join(others))
+
+
+def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> list[str]:
+    """What cannot be meant of the parents of `checkpoints`: one that is the checkpoint itself, and circles, also by way of `known`."""
+    mistakes = [
+        f"{safe_text(c.name, 80)} would be its own parent{_hint(c, [*checkpoints, *known])}"
+        for c in checkpoints
+        if without_itself(c) is not c
+    ]
+    if mistakes:
+        return mistakes
+    everyone = {c.name: c for c in (*known, *checkpoints)}
+    names = _names(everyone.values())
+    for start in checkpoints:
+        circle = _circle(start.name, everyone, names)
+        if circle:
+            return [f"parents go in a circle: {safe_text(' <- '.join(circle), 300)}"]
+    return []
+
+
+def parent_notes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint]) -> list[str]:
+    """One line on the parents of `checkpoints` that are neither a checkpoint nor a run among these and `known`."""
+    names = _names([*known, *checkpoints])
+    lacking = {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
+    if not lacking:
+        return []
+    parent, child = next(iter(lacking.items()))
+    what = "1 parent is" if len(lacking) == 1 else f"{len(lacking)} parents are"
+    such = "" if len(lacking) == 1 else "such as "
+    return [
+        f"{what} no checkpoint or run here: {such}{safe_text(parent, 80)} of {safe_text(child, 80)}{nearest(parent, names)}"
+    ]
+
+
+def _own_names(c: Checkpoint) -> set[str]:
+    """Names that mean the checkpoint itself. Its run's is one of them; a variant's model is another checkpoint."""
+    return {c.name, c.base_name, c.run} if c.quantization == "none" else {c.name}
+
+
+def _hint(c: Checkpoint, everyone: Sequence[Checkpoint]) -> str:
+    others = [other.name for other in everyone if other.run != c.run]
+    return nearest(c.run, others)
+
+
+def _names(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+    """{what a parent may be called: the checkpoint that is meant}: its name, or its run for the last of that."""
+    named: dict[str, str] = {}
+    last: dict[str, tuple[int, str]] = {}
+    for c in checkpoints:
+        named[c.name] = c.name
+        place = (-1 if c.step is None else c.step, c.name)
+        if c.quantization == "none":
+            last[c.run] = max(last.get(c.run, place), place)
+    return {run: name for run, (_, name) in last.items()} | named
+
+
+def _circle(start: str, everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> list[str]:
+    """The names of a circle of parents through `start`, it first and last; [] where there is none."""
+    way: dict[str, str] = {}
+    waiting = [start]
+    while waiting:
+        child = waiting.pop()
+        for parent in (names[p] for p in parents_of(everyone[child]) if p in names):
+            if parent == start:
+                circle = [start, child]
+                while circle[-1] != start:
+                    circle.append(way[circle[-1]])
+                return circle
+            if parent not in way:
+                way[parent] = child
+                waiting.append(parent)
+    return []
