@@ -30,6 +30,7 @@ from kltui.jobs.messages import Died, Failed, Scored, Setup, Task
 from kltui.jobs.narrate import Narrator
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.usage import usable_cores
+from kltui.registry.reading import Hashed
 from kltui.store import Store
 
 CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is told apart
@@ -170,7 +171,7 @@ def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
 
 def _alone(executor: LocalExecutor, folders: Sequence[Path]) -> list[float]:
     """Seconds of scoring each checkpoint, loading aside, in a worker like the job's with nothing beside it."""
-    return [_scored(executor, Task(at, path, "none", "")) for at, path in enumerate(folders)]
+    return [_scored(executor, Task(at, Hashed(path, ""), "none")) for at, path in enumerate(folders)]
 
 
 def _scored(executor: LocalExecutor, task: Task) -> float:

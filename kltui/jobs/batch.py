@@ -260,7 +260,7 @@ class Batch:
         checkpoint = self._checkpoint(ready.index)
         source = checkpoint.source
         hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
-        return Task(ready.index, ready.folder, checkpoint.quantization, ready.weights, ready.mix, hub)
+        return Task(ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub)
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):

@@ -159,7 +159,7 @@ class Keeper:
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
-        if ready.signature:
+        if ready.settled and not ready.commit:
             self._store.fingerprints.put(ready.folder, ready.signature, ready.weights)
 
     def store(self, ready: Ready, result: ScoreResult) -> None:

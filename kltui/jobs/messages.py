@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kltui.jobs.mix import Mix
 from kltui.registry.checkpoint import HubSource
+from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
@@ -26,16 +27,15 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One checkpoint to score: its folder, variant and the fingerprint of its weights.
+    """One checkpoint to score: its files as they were hashed, and its variant.
 
-    With `mix`, the model is made in `folder` first. `hub` tells where its files can be had by a machine that does not
-    see `folder`.
+    With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
+    see the folder.
     """
 
     index: int
-    folder: Path
+    hashed: Hashed
     quantization: str
-    weights: str
     mix: Mix | None = None
     hub: HubSource | None = None
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.jobs.jobfile import InterpolationTable
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.layout import CONFIG, tokenizer_names
+from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import open_tensors, write_tensors
 
 FOLDER = "interpolated"
@@ -35,9 +36,9 @@ class MixPlan:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """The same with the folders that the parts' files lie in; all a worker needs."""
+    """The same with the parts' files as they were hashed; all a worker needs."""
 
-    folders: tuple[Path, ...]
+    parts: tuple[Hashed, ...]
     a: float
     b: float
     allow_bin: bool = False
@@ -133,12 +134,20 @@ def _made(folder: Path, mix: Mix) -> Path:
 def write_mix(folder: Path, mix: Mix) -> None:
     """Writes the model at (a, b) into `folder`: the base's config and tokenizer, and the mixed weights."""
     folder.mkdir(exist_ok=True)
-    base = mix.folders[0]
+    with ExitStack() as stack:
+        readings = [stack.enter_context(Reading(part)) for part in mix.parts]
+        _write_mixed(folder, mix)
+        for reading in readings:
+            reading.check()
+
+
+def _write_mixed(folder: Path, mix: Mix) -> None:
+    base = mix.parts[0].folder
     for name in (CONFIG, "generation_config.json", *tokenizer_names([p.name for p in base.iterdir()])):
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
     # With one other model, b is 0 and the base stands in for the third.
-    folders = (*mix.folders, base)[:3]
+    folders = (*(part.folder for part in mix.parts), base)[:3]
     tensors = [open_tensors(f, mix.allow_bin, tied_once=False) for f in folders]
     write_tensors(
         folder / "model.safetensors", interpolated(tensors[0], tensors[1], tensors[2], mix.a, mix.b)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
-from kltui.registry.digest import fingerprint
+from kltui.registry.reading import ChangedError, Hashed, are_settled, hash_files, stamps, still_holds
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 class Ready:
     """A checkpoint whose files are here, or those of which `mix` makes it.
 
-    `signature` is "" where nothing needs remembering.
+    `signature` is what the file system said of them just before they were hashed, and `settled` whether that tells every
+    later change, so that the fingerprint may be remembered under it.
     """
 
     index: int
@@ -30,7 +31,13 @@ class Ready:
     weights: str
     commit: str = ""
     signature: str = ""
+    settled: bool = False
     mix: Mix | None = None
+
+    @property
+    def hashed(self) -> Hashed:
+        """The files as they were hashed."""
+        return Hashed(self.folder, self.weights, self.signature, self.settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Preparer:
         self._mixes = mixes or {}
         self._held = held or {}
         # A grid of interpolations asks for its parts again and again: hashed once, and one commit for the whole job.
-        self._hashed: dict[tuple[Path, str], str] = {}
+        self._hashed: dict[tuple[Path, str], Hashed] = {}
         self._resolved: dict[HubSource, HubSource] = {}
         self._out: queue.Queue[Ready | NotReady] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
@@ -169,16 +176,22 @@ class Preparer:
         if self.is_current(index, checkpoint):
             return Ready(index, checkpoint.source.path, self._held[index])
         parts = [self._fetched(index, part.source) for part in plan.parts]
-        mix = Mix(tuple(p.folder for p in parts), plan.a, plan.b, self._allow_bin)
+        mix = Mix(tuple(p.hashed for p in parts), plan.a, plan.b, self._allow_bin)
         weights = mixed_weights([p.weights for p in parts], plan.a, plan.b)
         return Ready(index, checkpoint.source.path, weights, mix=mix)
 
     def _local(self, index: int, source: LocalSource) -> Ready:
-        seen = signature(source.path)
-        weights = self._known(source.path, seen) or self._hashed.get((source.path, seen), "")
-        if not weights:
-            weights = self._hashed[source.path, seen] = fingerprint(source.path)
-        return Ready(index, source.path, weights, signature=seen)
+        hashed = self._hashing(source.path)
+        return Ready(index, source.path, hashed.weights, signature=hashed.stamps, settled=hashed.settled)
+
+    def _hashing(self, folder: Path) -> Hashed:
+        """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
+        seen = stamps(folder)
+        if known := self._known(folder, seen):
+            return Hashed(folder, known, seen, settled=True)
+        if (folder, seen) not in self._hashed:
+            self._hashed[folder, seen] = hash_files(folder)
+        return self._hashed[folder, seen]
 
     def _fetch(self, index: int, source: HubSource) -> Ready:
         from kltui.registry.hub import fetch
@@ -189,19 +202,15 @@ class Preparer:
         asked = self._resolved.get(source, source)
         folder, resolved = fetch(asked, allow_bin=self._allow_bin, progress=report)
         self._resolved[source] = resolved
-        return Ready(index, folder, hub_weights(resolved), commit=resolved.commit)
+        weights, at_ns, seen = hub_weights(resolved), time.time_ns(), stamps(folder)
+        if not still_holds(folder, weights):  # what the fetch has just hashed is not read again
+            raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
+        return Ready(index, folder, weights, resolved.commit, seen, are_settled(seen, at_ns))
 
 
 def hub_weights(source: HubSource) -> str:
     """What stands for the weights of a resolved revision in a vector's key."""
     return f"{source.repo}@{source.commit}"
-
-
-def signature(folder: Path) -> str:
-    """Names, sizes and modification times of the files in `folder`: unchanged while nobody wrote there."""
-    return json.dumps(
-        sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir() if p.is_file())
-    )
 
 
 def remembered(fingerprints: Mapping[tuple[str, str], str]) -> Callable[[Path, str], str]:

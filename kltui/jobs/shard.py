@@ -180,7 +180,7 @@ def pack(plan: Plan, ready: Ready, result: ScoreResult) -> bytes:
         "weights": ready.weights,
         "commit": ready.commit,
         "folder": str(ready.folder),
-        "signature": ready.signature,
+        "signature": ready.signature if ready.settled else "",
         "layers": [v.layer for v in result.vectors],
         "key": result.key,
         "stats": result.stats,
@@ -199,7 +199,9 @@ class Parcel:
     def ready(self, index: int) -> Ready:
         """The checkpoint as it was when it was scored, at `index` of a plan."""
         a = self.about
-        return Ready(index, Path(a["folder"]), a["weights"], a["commit"], a["signature"])
+        return Ready(
+            index, Path(a["folder"]), a["weights"], a["commit"], a["signature"], bool(a["signature"])
+        )
 
 
 def unpack(path: Path) -> Parcel:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +20,7 @@ from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Computes, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
 from kltui.registry.layout import is_model_folder, weight_names
+from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.settings import Progress, ScoreResult
 
 if TYPE_CHECKING:
@@ -81,13 +83,16 @@ def _scorer(setup: Setup) -> Scorer:
 
 def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
-        return scorer.score(folder, task.quantization, task.weights, report)
+        # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
+        hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")
+        with Reading(hashed) as reading:
+            return scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
 
 
 def _at_hand(task: Task, allow_bin: bool) -> Path:
     """The task's folder, fetched from the hub where this machine does not see the one named."""
-    if task.hub is None or _is_whole(task.folder, allow_bin):
-        return task.folder
+    if task.hub is None or _is_whole(task.hashed.folder, allow_bin):
+        return task.hashed.folder
     from kltui.registry.hub import fetch
 
     return fetch(task.hub, allow_bin=allow_bin)[0]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 
@@ -10,22 +13,55 @@ from kltui.errors import KltuiError
 from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names
 from kltui.safe import safe_text
 
-_known: dict[tuple[str, int, int], str] = {}
+SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock of a file system in use ticks every two seconds
+
+Stamp = tuple[int, int, int, int]
+
+_known: dict[tuple[str, Stamp], str] = {}
 _lock = Lock()
 
 
+def stamp(status: os.stat_result) -> Stamp:
+    """Size in bytes, times of last modification and of last change in ns, inode: one of them moves with every write."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def is_settled(changed_ns: int, at_ns: int) -> bool:
+    """Whether a file last changed at `changed_ns` would show a change after `at_ns` in its stamp.
+
+    Two writes within one tick of the file system's clock leave the same time. The time of change is meant, which no
+    program can set, not that of modification.
+    """
+    return changed_ns < at_ns - SETTLED_AFTER_NS
+
+
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's contents; an unchanged file (path, size, time) is read once per process."""
-    status = path.stat()
-    key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+    """Hex SHA-256 of a file's contents; an unchanged file, by path and stamp, is read once per process."""
+    at_ns, status = time.time_ns(), path.stat()
+    key = (str(path.resolve()), stamp(status))
     with _lock:
         known = _known.get(key)
     if known is None:
         with path.open("rb") as file:
             known = hashlib.file_digest(file, "sha256").hexdigest()
-        with _lock:
-            _known[key] = known
+        if is_settled(status.st_ctime_ns, at_ns):
+            with _lock:
+                _known[key] = known
     return known
+
+
+def hashed_files(folder: Path, tokenizer: Path | None = None) -> dict[str, Path]:
+    """The files that the fingerprint of a folder covers, by name, sorted: whatever can change a log-likelihood.
+
+    `tokenizer` is the folder that the tokenizer is read from where that is another one; its files stand under
+    `tokenizer/`.
+    """
+    own = tokenizer_names([p.name for p in folder.iterdir()])
+    files = {name: folder / name for name in sorted({CONFIG, *own, *weight_names(folder)})}
+    if tokenizer is not None and tokenizer != folder:
+        names = tokenizer_names([p.name for p in tokenizer.iterdir()])
+        files |= {f"tokenizer/{name}": tokenizer / name for name in names}
+    return files
 
 
 def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
@@ -36,12 +72,7 @@ def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
     folder that its tokenizer is read from where that is another one (`registry.tokenizer`).
     """
     try:
-        own = tokenizer_names([p.name for p in folder.iterdir()])
-        lines = _lines(folder, {CONFIG, *own, *weight_names(folder)})
-        if tokenizer is not None and tokenizer != folder:
-            lines += _lines(
-                tokenizer, set(tokenizer_names([p.name for p in tokenizer.iterdir()])), "tokenizer/"
-            )
+        lines = _lines(hashed_files(folder, tokenizer))
     except OSError as error:
         where = safe_text(str(error.filename or folder))
         raise KltuiError(
@@ -52,16 +83,13 @@ def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
 
 def tokenizer_digest(folder: Path) -> str:
     """Hex SHA-256 over the tokenizer files of a folder."""
-    names = set(tokenizer_names([p.name for p in folder.iterdir()]))
-    return _digest("kltui tokenizer 1", _lines(folder, names))
+    names = tokenizer_names([p.name for p in folder.iterdir()])
+    return _digest("kltui tokenizer 1", _lines({name: folder / name for name in names}))
 
 
-def _lines(folder: Path, names: set[str], prefix: str = "") -> list[str]:
-    """One line a file, sorted by name: name, size and SHA-256."""
-    return [
-        f"{prefix}{name}\0{(folder / name).stat().st_size}\0{sha256_file(folder / name)}\n"
-        for name in sorted(names)
-    ]
+def _lines(files: Mapping[str, Path]) -> list[str]:
+    """One line a file: name, size and SHA-256."""
+    return [f"{name}\0{path.stat().st_size}\0{sha256_file(path)}\n" for name, path in files.items()]
 
 
 def _digest(kind: str, lines: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.reading import Hashed, Reading
 from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
@@ -74,8 +76,25 @@ class Scorer:
         self._engine: Engine | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
 
-    def score(self, folder: Path, quantization: str, weights_key: str, progress: Report) -> ScoreResult:
-        """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind."""
+    def score(
+        self,
+        folder: Path,
+        quantization: str,
+        weights_key: str,
+        progress: Report,
+        reading: Reading | None = None,
+    ) -> ScoreResult:
+        """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind.
+
+        Files that change meanwhile, or are not those of `reading`, are such a failure.
+        """
+        with ExitStack() as stack:
+            files = reading or stack.enter_context(Reading(Hashed(folder, "")))
+            return self._score(folder, quantization, weights_key, progress, files)
+
+    def _score(
+        self, folder: Path, quantization: str, weights_key: str, progress: Report, reading: Reading
+    ) -> ScoreResult:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
         config = loading.load_config(folder)
@@ -84,11 +103,13 @@ class Scorer:
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
             loaded = self._load(folder, config, quantization, layout)
+            self._check(reading)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, progress)
+            reading.check_used(by_name=spread.is_offloaded(loaded.model))
         ended = time.perf_counter()
         stats = {
             "seconds_tokenize": tokenized - started,
@@ -122,6 +143,14 @@ class Scorer:
         if quantization == "none":
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded
+
+    def _check(self, reading: Reading) -> None:
+        """Raises where what was loaded is not what was hashed; no later checkpoint is filled into such a model."""
+        try:
+            reading.check()
+        except KltuiError:
+            self._mould = self._engine = None
+            raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str) -> Engine:
         """The last checkpoint's engine where its model was refilled and agrees, else a new one."""

@@ -22,6 +22,7 @@ import kltui.view.report
 from kltui.cli import main
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.messages import Message, Scored, Setup, Task
+from kltui.registry.reading import Reading
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import Progress
 
@@ -44,9 +45,10 @@ class InlineExecutor:
         if self._task is None:
             return []
         task, self._task = self._task, None
-        return [
-            Scored(task.index, self._scorer.score(task.folder, task.quantization, task.weights, _unheard))
-        ]
+        hashed = task.hashed
+        with Reading(hashed) as reading:
+            result = self._scorer.score(hashed.folder, task.quantization, hashed.weights, _unheard, reading)
+        return [Scored(task.index, result)]
 
     def stop(self) -> None: ...
 

@@ -22,6 +22,7 @@ from kltui.jobs.messages import Setup, Task
 from kltui.jobs.ray_executor import RayExecutor, _Head, _options, check_ray
 from kltui.jobs.worker import _at_hand
 from kltui.registry.checkpoint import HubSource
+from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoringSettings
 
 ENGINE = '[engine]\nkind = "ray"\nworkers = 2\n'
@@ -228,14 +229,14 @@ def test_a_machine_that_does_not_see_a_folder_fetches_it_from_the_hub(
 
     monkeypatch.setattr("kltui.registry.hub.fetch", fetch)
     source = HubSource("org/model", "step1", "c" * 40)
-    there = Task(0, tmp_path, "none", "w", hub=source)
+    there = Task(0, Hashed(tmp_path, ""), "none", hub=source)
     (tmp_path / "config.json").write_text("{}")
     assert _at_hand(there, False) == tmp_path and asked.pop() == (source, False)  # half of it is not there
     (tmp_path / "model.safetensors").write_bytes(b"")
-    elsewhere = Task(0, tmp_path / "missing", "none", "w", hub=source)
+    elsewhere = Task(0, Hashed(tmp_path / "missing", ""), "none", hub=source)
     assert _at_hand(there, False) == tmp_path and not asked
     assert _at_hand(elsewhere, True) == tmp_path and asked == [(source, True)]
-    local = Task(0, tmp_path / "missing", "none", "w")
+    local = Task(0, Hashed(tmp_path / "missing", ""), "none")
     assert _at_hand(local, False) == tmp_path / "missing"
 
 

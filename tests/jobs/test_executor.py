@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
+from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoringSettings
 
 
@@ -28,11 +29,11 @@ def next_message(pool: LocalExecutor, kind: type[Message], seconds: float = 60) 
 def test_a_failure_is_a_message_and_the_worker_lives_on(suite: Path, tmp_path: Path) -> None:
     pool = executor()
     try:
-        pool.submit(Task(0, tmp_path, "none", "w"))
+        pool.submit(Task(0, Hashed(tmp_path, ""), "none"))
         failed = next_message(pool, Failed)
         assert isinstance(failed, Failed) and failed.index == 0 and failed.error
         pid = pool._workers[0].process.pid
-        pool.submit(Task(1, suite / "alpha" / "step0", "none", "w"))
+        pool.submit(Task(1, Hashed(suite / "alpha" / "step0", ""), "none"))
         scored = next_message(pool, Scored)
         assert isinstance(scored, Scored) and scored.index == 1
         assert pool._workers[0].process.pid == pid and pool.idle == 1
@@ -43,11 +44,11 @@ def test_a_failure_is_a_message_and_the_worker_lives_on(suite: Path, tmp_path: P
 def test_a_killed_worker_is_told_and_replaced(suite: Path) -> None:
     pool = executor()
     try:
-        pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+        pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
         os.kill(pool._workers[0].process.pid, signal.SIGKILL)
         died = next_message(pool, Died)
         assert died == Died(0, -signal.SIGKILL)
-        pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+        pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
         assert isinstance(next_message(pool, Scored), Scored)
     finally:
         pool.stop()
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_told_and_replaced(suite: Path) -> None:
 
 def test_stop_leaves_no_process(suite: Path) -> None:
     pool = executor()
-    pool.submit(Task(0, suite / "alpha" / "step0", "none", "w"))
+    pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
     process = pool._workers[0].process
     pool.stop()
     assert process.poll() is not None

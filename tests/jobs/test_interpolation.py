@@ -16,6 +16,7 @@ from kltui.jobs.jobfile import load_job
 from kltui.jobs.mix import Mix, materialised, mixed_weights, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.registry.digest import fingerprint
+from kltui.registry.reading import Hashed, hash_files
 from kltui.registry.tensors import open_tensors
 
 GRID = """
@@ -97,11 +98,11 @@ def test_weights_are_named_without_being_made() -> None:
 
 def test_the_corner_is_the_base_folder_again(suite: Path, tmp_path: Path) -> None:
     base, other = suite / "alpha" / "step4", suite / "alpha" / "step0"
-    write_mix(tmp_path / "m", Mix((base, other), 0.0, 0.0))
+    write_mix(tmp_path / "m", Mix((Hashed(base, ""), Hashed(other, "")), 0.0, 0.0))
     tensors, before = open_tensors(tmp_path / "m"), open_tensors(base)
     assert tensors.keys() == before.keys()
     assert all(np.array_equal(t.data, before[name].data) for name, t in tensors.items())
-    write_mix(tmp_path / "m", Mix((base, other), 0.5, 0.0))
+    write_mix(tmp_path / "m", Mix((Hashed(base, ""), Hashed(other, "")), 0.5, 0.0))
     assert fingerprint(tmp_path / "m") != fingerprint(base)
 
 
@@ -134,7 +135,9 @@ def test_models_are_made_within_the_workspace_and_what_a_killed_worker_left_is_r
     for left in (old, young):
         left.mkdir(parents=True)
     os.utime(old, (0, 0))
-    with materialised(folder, Mix((suite / "alpha" / "step4", suite / "alpha" / "step0"), 0.5, 0.0)) as made:
+    with materialised(
+        folder, Mix((Hashed(suite / "alpha" / "step4", ""), Hashed(suite / "alpha" / "step0", "")), 0.5, 0.0)
+    ) as made:
         assert (made / "model.safetensors").is_file() and made.parent == folder.parent
         assert not old.exists() and young.exists()
     assert not made.exists()
@@ -149,7 +152,7 @@ def test_a_full_disk_leaves_no_half_model(
 
     monkeypatch.setattr("kltui.jobs.mix.write_tensors", fail)
     folder = tmp_path / "interpolated" / "m"
-    mix = Mix((suite / "alpha" / "step4", suite / "alpha" / "step0"), 0.5, 0.0)
+    mix = Mix((Hashed(suite / "alpha" / "step4", ""), Hashed(suite / "alpha" / "step0", "")), 0.5, 0.0)
     with pytest.raises(KltuiError, match="No space left"), materialised(folder, mix):
         pytest.fail("it was not written")
     assert list(folder.parent.iterdir()) == []
@@ -160,11 +163,11 @@ def test_a_grid_reads_each_of_its_models_once(job: Path, monkeypatch: pytest.Mon
 
     read: list[Path] = []
 
-    def counting(folder: Path) -> str:
+    def counting(folder: Path) -> Hashed:
         read.append(folder)
-        return fingerprint(folder)
+        return hash_files(folder)
 
-    monkeypatch.setattr("kltui.jobs.prepare.fingerprint", counting)
+    monkeypatch.setattr("kltui.jobs.prepare.hash_files", counting)
     plan = make_plan(load_job(with_text(job, GRID)))
     preparer = Preparer(list(enumerate(plan.checkpoints)), lambda *_: "", mixes=plan.mixes)
     for _ in plan.checkpoints:

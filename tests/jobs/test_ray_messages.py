@@ -14,6 +14,7 @@ from kltui.jobs import ray_executor
 from kltui.jobs.jobfile import EngineTable
 from kltui.jobs.messages import Died, Scored, Setup, Task
 from kltui.jobs.ray_executor import RayExecutor
+from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoreResult, ScoringSettings, Vector
 
 
@@ -122,7 +123,7 @@ def test_an_answer_that_is_slow_to_arrive_is_waited_for(started: Any, tmp_path: 
     ray = Ray(Answer("there", late), [Answer(DONE, late, late, late)])
     executor = started(ray)
     assert until_idle(executor) == []
-    executor.submit(Task(0, tmp_path, "none", "w"))
+    executor.submit(Task(0, Hashed(tmp_path, ""), "none"))
     assert until_idle(executor) == [DONE]
     assert ray.started == 1
 
@@ -132,7 +133,7 @@ def test_what_is_on_its_way_while_the_head_is_away_is_not_scored_again(started: 
     executor = started(ray)
     until_idle(executor)
     executor._head.silent = [True]
-    executor.submit(Task(0, tmp_path, "none", "w"))
+    executor.submit(Task(0, Hashed(tmp_path, ""), "none"))
     assert until_idle(executor) == [DONE]
     assert ray.started == 1
 
@@ -141,6 +142,6 @@ def test_an_actor_whose_answer_is_lost_has_died(started: Any, tmp_path: Path) ->
     ray = Ray(Answer("there"), [Answer(DONE, RayError("the actor died"))])
     executor = started(ray)
     until_idle(executor)
-    executor.submit(Task(0, tmp_path, "none", "w"))
+    executor.submit(Task(0, Hashed(tmp_path, ""), "none"))
     assert until_idle(executor) == [Died(0, 1, "its Ray worker on there died")]
     assert ray.started == 2

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.reading import Reading
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
@@ -46,7 +47,12 @@ class Scorer:
         self.in_use = DeviceInUse("cpu", "a light processor", 1 << 33, "", "0.0", "")
 
     def score(
-        self, folder: Path, quantization: str, weights_key: str, progress: Callable[[Progress], None]
+        self,
+        folder: Path,
+        quantization: str,
+        weights_key: str,
+        progress: Callable[[Progress], None],
+        reading: Reading,
     ) -> ScoreResult:
         progress(Progress("load", texts_total=len(self.texts)))
         script = folder / "behaviour"
@@ -57,6 +63,7 @@ class Scorer:
             time.sleep(pause)
             progress(Progress("score", len(self.texts) * (quarter + 1) // 4, len(self.texts)))
         weights = (folder / "model.safetensors").read_bytes()
+        reading.check()
         vectors = tuple(self._vector(weights, layer) for layer in self._layers())
         tokens = None
         if self.settings.tokens:

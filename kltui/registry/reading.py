@@ -1,0 +1,168 @@
+"""What is hashed is what is read: a model's files are stamped before they are hashed and again after they are loaded.
+
+A stamp is what the file system says of one file: size, times, inode. It moves whenever the file is written, replaced or
+given other times, unless that happens within the clock's tick of the change before; a file that young is hashed again
+instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from kltui.errors import KltuiError
+from kltui.registry.digest import fingerprint, hashed_files, is_settled, stamp
+from kltui.registry.hub_cache import linked_hash, matches
+from kltui.registry.layout import weight_names
+from kltui.safe import safe_text
+
+
+class ChangedError(KltuiError):
+    """Files that are no longer those that were hashed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """A model's files as they were hashed.
+
+    `weights` stands for them in a vector's key, `stamps` is what `stamps()` gave just before, and `settled` says whether
+    every later change shows in the stamps. `tokenizer` is the folder of the tokenizer where that is another one.
+    """
+
+    folder: Path
+    weights: str
+    stamps: str = ""
+    settled: bool = False
+    tokenizer: Path | None = None
+
+
+def stamps(folder: Path, tokenizer: Path | None = None) -> str:
+    """Name and stamp of every file that the fingerprint covers, as JSON text: equal while none is touched."""
+    try:
+        return json.dumps([[n, *stamp(p.stat())] for n, p in hashed_files(folder, tokenizer).items()])
+    except OSError as error:
+        where = safe_text(str(error.filename or folder))
+        raise KltuiError(
+            f"{where} cannot be read: {error.strerror}", "A model folder needs config.json and weights."
+        ) from error
+
+
+def are_settled(stamped: str, at_ns: int) -> bool:
+    """Whether stamps taken at `at_ns` (nanoseconds since the epoch) are old enough to tell every later change."""
+    return all(is_settled(changed_ns, at_ns) for _, _, _, changed_ns, _ in json.loads(stamped))
+
+
+def hash_files(folder: Path, tokenizer: Path | None = None) -> Hashed:
+    """A model's files hashed. Raises ChangedError where someone writes to them meanwhile."""
+    at_ns, before = time.time_ns(), stamps(folder, tokenizer)
+    weights = fingerprint(folder, tokenizer)
+    _check_same(folder, before, stamps(folder, tokenizer), "while they were hashed")
+    return Hashed(folder, weights, before, are_settled(before, at_ns), tokenizer)
+
+
+def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bool:
+    """Whether a model's files, read again, are those that `weights` stands for.
+
+    Files of the hub's cache are compared with the hash that their link names; everything else by fingerprint.
+    """
+    if "@" not in weights:
+        return fingerprint(folder, tokenizer) == weights
+    return all(matches(path, linked_hash(path)) for path in hashed_files(folder, tokenizer).values())
+
+
+class Reading:
+    """A model's files from before they are read until the last number is made with them.
+
+    Raises ChangedError at once where they are not what was hashed.
+    """
+
+    def __init__(self, hashed: Hashed) -> None:
+        self._hashed, self._folder = hashed, hashed.folder
+        at_ns, self._before = time.time_ns(), self._now()
+        self._settled = are_settled(self._before, at_ns)
+        # On another machine, or another mount, the same bytes may have other stamps: then the bytes decide.
+        if not (hashed.settled and self._before == hashed.stamps):
+            self._check_bytes(hashed.stamps, "after they were hashed")
+        self._files = ExitStack()
+        self._weights = [(file, os.fstat(file.fileno())) for file in self._opened()]
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def check(self) -> None:
+        """To be called when everything is loaded: raises ChangedError unless the files are what they were."""
+        _check_same(self._folder, self._before, self._now(), "while they were loaded")
+        if not self._settled:
+            self._check_bytes(self._before, "while they were loaded")
+
+    def check_used(self, *, by_name: bool = False) -> None:
+        """To be called after the last forward pass: until then weights may lie in mapped files.
+
+        A file that was removed or replaced since it was loaded does no harm, unless parts of the model are read again
+        `by_name`; one that was written to does.
+        """
+        if by_name:
+            _check_same(self._folder, self._before, self._now(), "while they were in use")
+        mapped = _mapped_files()
+        for file, before in self._weights:
+            now, path = os.fstat(file.fileno()), Path(file.name)
+            seen = {str(now.st_ino), os.path.realpath(path)}
+            if (mapped is None or mapped & seen) and _was_written(before, now):
+                raise _changed(self._folder, [path.name], "while they were in use")
+
+    def _now(self) -> str:
+        return stamps(self._folder, self._hashed.tokenizer)
+
+    def _opened(self) -> Iterator[BinaryIO]:
+        for name in weight_names(self._folder):
+            yield self._files.enter_context((self._folder / name).open("rb"))
+
+    def _check_bytes(self, stamped: str, when: str) -> None:
+        """Raises ChangedError unless the bytes are those that were hashed; without a hash there is nothing to compare."""
+        weights = self._hashed.weights
+        if weights and not still_holds(self._folder, weights, self._hashed.tokenizer):
+            raise _changed(self._folder, _moved(stamped, self._now()), when)
+
+
+def _check_same(folder: Path, before: str, now: str, when: str) -> None:
+    if before != now:
+        raise _changed(folder, _moved(before, now), when)
+
+
+def _moved(before: str, now: str) -> list[str]:
+    """Names whose stamps differ, or that only one side has."""
+    left, right = ({name: rest for name, *rest in json.loads(text or "[]")} for text in (before, now))
+    return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+def _changed(folder: Path, names: list[str], when: str) -> ChangedError:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ChangedError(
+        f"files in {safe_text(str(folder))} changed {when}: {safe_text(shown, 200) or 'their contents'}",
+        "Nothing of it was stored. When nobody writes there any more, run the job again: it scores what is there then.",
+    )
+
+
+def _was_written(before: os.stat_result, now: os.stat_result) -> bool:
+    """Whether a file's bytes may have changed; another name for it, or one less, moves only the time of last change."""
+    if (before.st_size, before.st_mtime_ns) != (now.st_size, now.st_mtime_ns):
+        return True
+    return before.st_nlink == now.st_nlink and before.st_ctime_ns != now.st_ctime_ns
+
+
+def _mapped_files() -> set[str] | None:
+    """Inodes and paths of the files mapped into this process, None where the system does not say."""
+    try:
+        lines = Path("/proc/self/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return {word for line in lines if len(fields := line.split(maxsplit=5)) > 5 for word in fields[4:]}
