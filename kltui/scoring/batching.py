@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +77,22 @@ def _windows(text: int, length: int, first: int, context: int) -> list[Piece]:
     return windows
 
 
-def plan_batches(pieces: Sequence[Piece], batch_tokens: int, batch_texts: int = 0) -> list[list[Piece]]:
-    """Batches of pieces, longest first, at most `batch_tokens` padded inputs each, but one piece at least."""
+def plan_batches(
+    pieces: Sequence[Piece],
+    batch_tokens: int,
+    batch_texts: int = 0,
+    group: Callable[[Piece], object] = lambda _: None,
+) -> list[list[Piece]]:
+    """Batches of pieces, longest first, at most `batch_tokens` padded inputs each, but one piece at least.
+
+    Pieces whose `group` differs share no batch.
+    """
     batches: list[list[Piece]] = []
     width = 0
     for piece in sorted(pieces, key=lambda p: (-p.n_inputs, p.text, p.start)):
         rows = len(batches[-1]) if batches else 0
-        full = batch_texts > 0 and rows >= batch_texts
-        if not batches or full or (rows + 1) * width > batch_tokens:
+        full = (batch_texts > 0 and rows >= batch_texts) or (rows + 1) * width > batch_tokens
+        if not batches or full or group(batches[-1][0]) != group(piece):
             batches.append([])
             width = piece.n_inputs
         batches[-1].append(piece)

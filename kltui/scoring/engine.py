@@ -154,10 +154,14 @@ class Engine:
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities (1 + layers, n) of the batch's targets, in nats."""
-        if self._head is None:
-            return self._by_own_logits(*self._sent(batch))[None]
         if self._lens is not None:
             return self._with_layers(self._lens, *self._sent(batch))
+        return self.final(batch)[None]
+
+    def final(self, batch: Batch) -> NDArray[np.float32]:
+        """Log-probabilities (n,) of the batch's targets by the whole model, in nats."""
+        if self._head is None:
+            return self._by_own_logits(*self._sent(batch))
         started = time.perf_counter()
         hidden_nD = self.hidden(batch)
         self._wait()
@@ -166,7 +170,7 @@ class Engine:
         self.seconds["body"] += between - started
         self._wait()
         self.seconds["head"] += time.perf_counter() - between
-        return logp_n[None].cpu().numpy()
+        return logp_n.cpu().numpy()
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""

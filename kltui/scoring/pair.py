@@ -21,7 +21,7 @@ from kltui.scoring.batching import Batch, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.numerics import fast_float32
-from kltui.scoring.room import run_batches
+from kltui.scoring.room import rule_within_memory, run_batches
 from kltui.scoring.settings import Progress, ScoringSettings
 
 
@@ -98,9 +98,13 @@ def exact_kl(
             for engine in engines:
                 engine.free_memory()
 
+        rules = [
+            rule_within_memory(e.final, pieces, ids, budget, settings, free_memory, e.dtype) for e in engines
+        ]
         for batch, values, _ in run_batches(
-            partial(_kl_batch, engines[0], engines[1]), pieces, ids, budget, settings, free_memory
-        ):
+            partial(_kl_batch, engines[0], engines[1]), pieces, ids, budget, settings, free_memory,
+            lambda piece: [rule.group(piece) for rule in rules],
+        ):  # fmt: skip
             for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
             progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))

@@ -10,6 +10,7 @@ import torch
 
 from kltui.errors import KltuiError
 from kltui.scoring import spread
+from kltui.scoring.batch_effects import BatchRule, LogProbs, find_rule
 from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, plan_batches
 from kltui.scoring.loading import first_line
 from kltui.scoring.settings import ScoringSettings
@@ -24,13 +25,14 @@ def run_batches(
     budget: int,
     settings: ScoringSettings,
     free_memory: Callable[[], None],
+    group: Callable[[Piece], object],
 ) -> Iterator[tuple[Batch, Result, int]]:
     """Every batch of the pieces with what `run` makes of it, and the budget in padded inputs that it fitted in.
 
-    On out-of-memory `free_memory` is called, the budget halved and what is left planned anew. Raises KltuiError where
-    one piece alone does not fit, and for any other error of the model.
+    Pieces whose `group` differs share no batch. On out-of-memory `free_memory` is called, the budget halved and what is
+    left planned anew. Raises KltuiError where one piece alone does not fit, and for any other error of the model.
     """
-    queue = deque(plan_batches(pieces, budget, settings.batch_texts))
+    queue = deque(plan_batches(pieces, budget, settings.batch_texts, group))
     while queue:
         try:
             batch = fill_batch(queue[0], ids)
@@ -39,20 +41,45 @@ def run_batches(
             budget = _halved(error, queue[0], settings.device_map)
             free_memory()
             left = [piece for pieces in queue for piece in pieces]
-            queue = deque(plan_batches(left, budget, settings.batch_texts))
+            queue = deque(plan_batches(left, budget, settings.batch_texts, group))
             continue
         queue.popleft()
         yield batch, result, budget
 
 
+def rule_within_memory(
+    run: Callable[[Batch], LogProbs],
+    pieces: Sequence[Piece],
+    ids: Sequence[Ids],
+    budget: int,
+    settings: ScoringSettings,
+    free_memory: Callable[[], None],
+    dtype: torch.dtype,
+) -> BatchRule:
+    """Which pieces may share a batch, see `find_rule`; tried with fewer texts where memory runs out."""
+    widest = max((piece.n_inputs for piece in pieces), default=0)
+    while True:
+        try:
+            return find_rule(run, pieces, ids, budget, dtype)
+        except (MemoryError, RuntimeError) as error:
+            _check_memory(error, budget < widest, settings.device_map)
+        budget //= 2
+        free_memory()
+
+
 def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
     """Half the size of a batch that ran out of memory, in padded inputs; any other error is the checkpoint's."""
+    _check_memory(error, len(pieces) == 1, device_map)
+    return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)
+
+
+def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
+    """Raises KltuiError unless memory ran out and there is less than this to be tried: it was no text `alone`."""
     ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
     if not ran_out and "can't allocate memory" not in str(error):
         raise KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?") from error
-    if len(pieces) == 1:
+    if alone:
         raise KltuiError(
             "one text alone does not fit in memory",
             f"use a smaller dtype, another device or a smaller corpus max_bytes; {spread.more_room(device_map)}",
         ) from error
-    return max(1, len(pieces) * max(p.n_inputs for p in pieces) // 2)

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.registry.reading import Hashed, Reading
 from kltui.scoring import loading, quantize, refill, spread, tokens
+from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
-from kltui.scoring.room import run_batches
+from kltui.scoring.room import rule_within_memory, run_batches
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
 SCORING_VERSION = "1"
@@ -74,6 +75,7 @@ class Scorer:
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
         self._engine: Engine | None = None
+        self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
 
     def score(
@@ -107,8 +109,9 @@ class Scorer:
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization)
+                rule = self._rule_for(engine, prepared)
                 ready = time.perf_counter()
-                sums = self._run(engine, prepared, progress)
+                sums = self._run(engine, prepared, rule, progress)
             reading.check_used(by_name=spread.is_offloaded(loaded.model))
         ended = time.perf_counter()
         stats = {
@@ -127,7 +130,7 @@ class Scorer:
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
         key = self._key(engine, prepared.tokenizer, quantization, weights_key)
-        notes = (*loaded.notes, *engine.notes, *self._notes(sums, prepared, quantization))
+        notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, quantization))
         return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
 
     def _load(self, folder: Path, config: Any, quantization: str, layout: spread.Spread) -> Loaded:
@@ -135,7 +138,7 @@ class Scorer:
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
             return self._mould.fill(folder)
-        self._mould = self._engine = None  # frees the last model before the next one is read
+        self._mould = self._engine = self._rule = None  # frees the last model before the next one is read
         settings = self.settings
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
@@ -156,11 +159,22 @@ class Scorer:
         """The last checkpoint's engine where its model was refilled and agrees, else a new one."""
         if self._engine is not None and self._engine.refilled():
             return self._engine
-        self._engine = None
+        self._engine = self._rule = None
         engine = Engine(loaded, self.settings, device, quantization)
         if self._mould is not None:
             self._engine = engine
         return engine
+
+    def _rule_for(self, engine: Engine, prepared: _Prepared) -> BatchRule:
+        """Which texts may share a batch; found once for an engine and a corpus in its ids."""
+        if self._rule is None or self._rule[0] is not engine or self._rule[1] is not prepared:
+            rule = rule_within_memory(
+                engine.final, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
+                engine.free_memory, engine.dtype,
+            )  # fmt: skip
+            self._rule = engine, prepared, rule
+            engine.seconds = dict.fromkeys(engine.seconds, 0.0)
+        return self._rule[2]
 
     def _prepare(self, folder: Path, config: Any) -> _Prepared:
         """The corpus in this folder's ids, checked against the model's context before anything is run."""
@@ -183,14 +197,15 @@ class Scorer:
         start = self.settings.batch_tokens or engine.start_tokens
         return self._batch_tokens.get(_room_key(engine), start)
 
-    def _run(self, engine: Engine, prepared: _Prepared, progress: Report) -> _Sums:
+    def _run(self, engine: Engine, prepared: _Prepared, rule: BatchRule, progress: Report) -> _Sums:
         """Sums over all batches; the budget that they fitted in is remembered."""
         sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
         done = 0
         progress(self._progress(sums, done, prepared))  # from here on counts the pace
         for batch, logp_Ln, budget in run_batches(
-            engine, prepared.pieces, prepared.ids, self._budget(engine), self.settings, engine.free_memory
-        ):
+            engine, prepared.pieces, prepared.ids, self._budget(engine), self.settings, engine.free_memory,
+            rule.group,
+        ):  # fmt: skip
             sums.add(batch, logp_Ln, engine.dtype)
             done += batch.n_scored
             progress(self._progress(sums, done, prepared))
@@ -228,9 +243,7 @@ class Scorer:
             done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
             notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
         if quantization == "bnb-8bit":
-            notes.append(
-                "LLM.int8 picks outliers per batch and multiplies in float16: other batches move it slightly"
-            )
+            notes.append("LLM.int8 multiplies in float16")
         if prepared.tokenizer.dropped_suffix:
             notes.append("the tokenizer's end-of-text token was left out")
         return tuple(notes)

@@ -1,0 +1,201 @@
+"""Which texts may share a batch, so that each is scored as it would be alone: found by trial, no family is known by name.
+
+Two things can make a text's numbers depend on its company. Some models change with the width of the batch: long-context
+rotary embeddings take other frequencies where the longest text passes a threshold. Others change with what is in the
+other rows: LLM.int8 keeps the outlier columns of the whole batch in float16, and activations quantised by tensor share
+one scale. The first are scored among texts on their side of the threshold, the second one by one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.scoring.batching import Batch, Ids, Piece, fill_batch
+
+LogProbs = NDArray[np.float32]
+Run = Callable[[Batch], LogProbs]
+
+ROWS = 16  # texts that the trial puts side by side: enough to meet what a whole batch would bring
+TEXTS = 3  # texts that are tried at many widths: what depends on a tie in one may not show in another
+
+
+@dataclass(frozen=True)
+class BatchRule:
+    """Which pieces may share a batch: all; those between two of `last_widths`, in inputs; or none (`alone`)."""
+
+    last_widths: tuple[int, ...] = ()
+    alone: bool = False
+
+    def group(self, piece: Piece) -> tuple[int, ...]:
+        """Equal for pieces that may share a batch; sorted by length, a group's pieces stand together."""
+        if self.alone:
+            return piece.text, piece.start
+        return (bisect_left(self.last_widths, piece.n_inputs),)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the rule; nothing where any texts may share a batch."""
+        if self.alone:
+            return (
+                "the model's numbers for a text depend on the others in its batch: each was scored alone",
+            )
+        if not self.last_widths:
+            return ()
+        said = "the model's numbers for a text depend on the longest in its batch: "
+        if len(self.last_widths) > 1:
+            return (f"{said}only texts of one length were scored together",)
+        return (f"{said}texts of up to {self.last_widths[0]} tokens and longer ones were scored apart",)
+
+
+def find_rule(
+    run: Run, pieces: Sequence[Piece], ids: Sequence[Ids], budget: int, dtype: torch.dtype
+) -> BatchRule:
+    """The rule for these pieces: `run` gives log-probabilities (n,) of a batch's targets, `budget` padded inputs fit.
+
+    Raises KltuiError where one text scored twice gives two values: then no batch is right.
+    """
+    if len(pieces) < 2:
+        return BatchRule()
+    trial = _Trial(run, pieces, ids, budget, dtype)
+    alone = trial.sees_other_rows()
+    edges = set() if alone else trial.edges()
+    trial.check_repeats()
+    if len(edges) > 1:  # no threshold: every width stands for itself
+        return BatchRule(tuple(trial.widths[:-1]))
+    return BatchRule(tuple(edges), alone)
+
+
+def _ladder(widths: list[int]) -> list[int]:
+    """The widths to be tried, ascending: the greatest, the one before it, and what is nearest below each half of it."""
+    return sorted({*widths[-2:], *_halves(widths)})
+
+
+def _halves(widths: list[int]) -> set[int]:
+    """For the half, the quarter, ... of the greatest width the nearest that is there and not above it."""
+    wanted = [widths[-1] >> k for k in range(1, widths[-1].bit_length())]
+    return {widths[bisect_right(widths, w) - 1] for w in wanted if w >= widths[0]}
+
+
+def _between(same: Callable[[int, int], bool], widths: list[int], low: int, high: int) -> set[int]:
+    """The widths behind which the model changes, between two indices of `widths` at which it differs; two are enough."""
+    if high - low == 1:
+        return {widths[low]}
+    middle = (low + high) // 2
+    if same(widths[low], widths[middle]):
+        return _between(same, widths, middle, high)
+    edges = _between(same, widths, low, middle)
+    return edges if same(widths[middle], widths[high]) else edges | {widths[middle]}
+
+
+@dataclass
+class _Trial:
+    """Log-probabilities of a few texts, alone and in company."""
+
+    run: Run
+    pieces: Sequence[Piece]
+    ids: Sequence[Ids]
+    budget: int
+    dtype: torch.dtype
+    _known: dict[tuple[int, int], LogProbs] = field(default_factory=dict)
+    _noise: float | None = None
+
+    def __post_init__(self) -> None:
+        self.pieces = sorted(self.pieces, key=lambda p: (-p.n_inputs, p.text, p.start))
+        self.widths = sorted({piece.n_inputs for piece in self.pieces})
+
+    def sees_other_rows(self) -> bool:
+        """Whether a text among others of its own length gets other numbers than alone."""
+        rows = self._rows()
+        if len(rows) < 2:
+            return False
+        together = self._logp(rows).reshape(len(rows), -1)
+        chosen = sorted({0, len(rows) // 2, len(rows) - 1})
+        return any(self._differ(self._logp([rows[i]]), together[i]) for i in chosen)
+
+    def edges(self) -> set[int]:
+        """The widths after which the model changes, one or none where there is a threshold, several where there is none.
+
+        Found where a text's first ids get other numbers by themselves than as the beginning of more.
+        """
+        found: set[int] = set()
+        for text in range(min(TEXTS, len(self.pieces))):
+            same = partial(self._same, text)
+            widths = [width for width in self.widths if width <= self.pieces[text].n_inputs]
+            for low, high in pairwise(_ladder(widths)):
+                if len(found) < 2 and not same(low, high):
+                    found |= _between(same, widths, widths.index(low), widths.index(high))
+        return found
+
+    def check_repeats(self) -> None:
+        """An error where a text that was scored before now gets another value."""
+        self._first(0, self.widths[-1])
+        tried = sorted(width for text, width in self._known if text == 0)
+        for width in {tried[len(tried) // 2], tried[-1]}:
+            if self._beyond(self._logp([_cut(self.pieces[0], width)]) - self._first(0, width)):
+                raise KltuiError(
+                    "this model gives another value when the same text is scored again",
+                    "its numbers would mean nothing: it draws at random, or keeps something of what it read before "
+                    "(for Reformer set hash_seed in config.json)",
+                )
+
+    def _same(self, text: int, low: int, high: int) -> bool:
+        """Whether a text's first `low` ids get the same numbers by themselves as within its first `high`."""
+        return not self._differ(self._first(text, low), self._first(text, high)[:low])
+
+    def _first(self, text: int, width: int) -> LogProbs:
+        """Log-probabilities of a text's first `width` inputs, by themselves."""
+        key = (text, width)
+        if key not in self._known:
+            self._known[key] = self._logp([_cut(self.pieces[text], width)])
+        return self._known[key]
+
+    def _logp(self, rows: Sequence[Piece]) -> LogProbs:
+        return self.run(fill_batch(rows, self.ids))
+
+    def _rows(self) -> list[Piece]:
+        """Texts of the longer half, as far as they fit, cut to one length."""
+        longer = self.pieces[: max(2, len(self.pieces) // 2)]
+        width = longer[-1].n_inputs
+        count = min(len(longer), ROWS, self.budget // width)
+        return [_cut(longer[i * len(longer) // count], width) for i in range(count)]
+
+    def _differ(self, a_n: LogProbs, b_n: LogProbs) -> bool:
+        """Whether two are further apart than rounding takes them when a product only changes its shape."""
+        with np.errstate(invalid="ignore"):  # a NaN is told where it is scored
+            d_n = a_n.astype(np.float64) - b_n
+        return self._beyond(d_n) and _rms(d_n) > 2 * self._rounding()
+
+    def _beyond(self, d_n: NDArray[Any]) -> bool:
+        """Whether differences, in nats, are more than is let pass: 1e-4 for a text in float32, little on average below."""
+        if self.dtype == torch.float32:
+            return bool(np.abs(d_n).max() > 1e-4 or abs(d_n.sum()) > 1e-4)
+        return bool(np.abs(d_n).mean() > 4 * torch.finfo(self.dtype).eps)
+
+    def _rounding(self) -> float:
+        """Root mean square, in nats, of what the mere number of rows changes: a text alone, and among copies of itself."""
+        if self._noise is None:
+            rows, measured = self._rows(), 0.0
+            if len(rows) > 1:
+                copies = self._logp([rows[0]] * len(rows))[: rows[0].n_scored]
+                measured = _rms(copies.astype(np.float64) - self._logp(rows[:1]))
+            self._noise = max(measured, 32 * torch.finfo(torch.float32).eps)
+        return self._noise
+
+
+def _cut(piece: Piece, width: int) -> Piece:
+    """The piece's first `width` inputs, every target behind them scored."""
+    return Piece(piece.text, piece.start, piece.start + width + 1, piece.start + 1)
+
+
+def _rms(d_n: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(d_n**2)))
