@@ -87,6 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_commands(parser)
     _add_batch_options(parser)
     _add_import_options(parser)
+    parser.add_argument_group("with --check").add_argument(
+        "--mend",
+        action="store_true",
+        help="take out what is damaged, so that the rest can be used; the database as it was is kept beside",
+    )
     _add_reading_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
@@ -139,6 +144,11 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--doctor", action="store_true", help="check this installation, this machine and WORKSPACE"
+    )
+    what.add_argument(
+        "--check",
+        action="store_true",
+        help="read all of WORKSPACE against its checksums and name what is damaged (exit code 3)",
     )
     what.add_argument("--version", action="version", version=f"kltui {__version__}")
 
@@ -291,7 +301,13 @@ def _tell(error: KltuiError) -> None:
 def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     if arguments.batch:
         return _batch
-    for name, command in (("report", _report), ("demo", _demo), ("bench", _bench), ("doctor", _doctor)):
+    for name, command in (
+        ("report", _report),
+        ("demo", _demo),
+        ("bench", _bench),
+        ("doctor", _doctor),
+        ("check", _check),
+    ):
         if getattr(arguments, name):
             return command
     if arguments.imports:
@@ -423,6 +439,12 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from kltui.doctor import examine
 
     return examine(Path(arguments.target) if arguments.target else None, as_json=arguments.json)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from kltui.check import check
+
+    return check(_workspace(arguments), as_json=arguments.json, mending=arguments.mend)
 
 
 def _interface(arguments: argparse.Namespace) -> int:

@@ -21,14 +21,17 @@ from kltui.store.connection import RESTORE, DamageError
 # What is left out of a row's checksum. A vector's numbers have a CRC, which is a column of the row.
 _LEFT_OUT = {"checksum", "loglik", "n_scored"}
 # How a row is called in messages. The writer's row is none of these: it changes every second, and is never trusted.
+VECTOR_NAME = (
+    "COALESCE((SELECT name FROM checkpoint k WHERE k.id = checkpoint_id), checkpoint_id)"
+    " || CASE WHEN layer < 0 THEN '' ELSE '#' || layer END"
+)
 NAMES = {
     "corpus": "sha256",
     "text": "corpus_id || ' text ' || idx",
     "checkpoint": "name",
-    "vector": "COALESCE((SELECT name FROM checkpoint WHERE id = checkpoint_id), checkpoint_id)"
-    " || CASE WHEN layer < 0 THEN '' ELSE '#' || layer END",
+    "vector": VECTOR_NAME,
     "job": "id",
-    "job_item": "job_id || ' ' || COALESCE((SELECT name FROM checkpoint WHERE id = checkpoint_id), checkpoint_id)",
+    "job_item": "'job ' || job_id || ' item ' || ordinal",
     "side_file": "path",
     "weight_distance": "a_weights || ' ' || b_weights",
     "fingerprint": "path",
@@ -91,6 +94,30 @@ def seal(db: sqlite3.Connection, table: str) -> None:
     sums = [s for (s,) in db.execute(f"SELECT checksum FROM {where}")]
     line = (table, len(sums), reduce(xor, sums, 0))
     db.execute("INSERT OR REPLACE INTO ledger (name, n, total) VALUES (?, ?, ?)", line)
+
+
+def settle(db: sqlite3.Connection, table: str) -> None:
+    """Writes a table's line in the ledger anew after damaged rows were replaced, if all that are there are sound."""
+    found = examine(db, table)
+    if not found.damaged:
+        line = (table, found.n, found.total)
+        db.execute("INSERT OR REPLACE INTO ledger (name, n, total) VALUES (?, ?, ?)", line)
+
+
+def stored_row(
+    db: sqlite3.Connection, table: str, rowid: int
+) -> tuple[int, dict[str, int | float | bytes | None]]:
+    """(checksum, values by column as its checksum covers them) of one row with a checksum of its own."""
+    columns = _arguments(db, table).partition(", ")[2]
+    query = f"SELECT checksum, {columns} FROM {table} WHERE rowid = ?"
+    checksum, *values = db.execute(query, (rowid,)).fetchone()
+    return checksum, dict(zip((name for name, _ in _columns(db, table)), values, strict=True))
+
+
+def reseal(db: sqlite3.Connection, table: str, rowid: int) -> None:
+    """Gives a row that was put right its checksum; the ledger is left to `seal`."""
+    checksum = row_checksum(table, *stored_row(db, table, rowid)[1].values())
+    db.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum, rowid))
 
 
 def _columns(db: sqlite3.Connection, table: str) -> list[tuple[str, str]]:
@@ -247,12 +274,12 @@ class Checks:
 def count_commit(db: sqlite3.Connection) -> tuple[int, int]:
     """Counts the transaction under way; (the store's id, transactions with it)."""
     db.execute("UPDATE ledger SET n = n + 1 WHERE name = ?", (COMMITS,))
-    return _commits(db)
+    return commits(db)
 
 
 def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None:
     """Raises DamageError where a store has seen fewer transactions than were noted, beside it, as committed."""
-    here = _commits(db)
+    here = commits(db)
     if noted is not None and noted[0] == here[0] and noted[1] > here[1]:
         lost = noted[1] - here[1]
         raise DamageError(
@@ -262,7 +289,8 @@ def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None
         )
 
 
-def _commits(db: sqlite3.Connection) -> tuple[int, int]:
+def commits(db: sqlite3.Connection) -> tuple[int, int]:
+    """(the store's id, the number of transactions it has seen)."""
     found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
     if found is None:
         raise DamageError("the workspace is damaged: its ledger has no count of transactions", RESTORE)

@@ -158,22 +158,9 @@ class _Hold:
     @classmethod
     def take(cls, folder: Path, undo: ExitStack) -> _Hold:
         """The hold on the store in `folder`, brought to the newest schema; `undo` gives it up again."""
-        path = folder / FILE_NAME
-        with explained(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = LockFile(folder)
-            decided = _locked(lock, folder)
-        undo.callback(lambda: lock.release(log_left=left_by_writer(path, "-wal")))
-        noted = lock_file.noted(folder)
-        db = connect_writer(path, durable=True)
-        undo.callback(db.close)
-        check_schema(db, check_version(db))
-        migrate(db)
-        check_commits(db, noted)
-        taken_from = writer_lock.acquire(db, str(folder), decided=decided)
-        undo.callback(writer_lock.release, db)
+        db, lock, taken_from = _opened(folder, undo, damaged=False)
         keep_checksums(db)
-        notices = connect_writer(path, durable=False)
+        notices = connect_writer(folder / FILE_NAME, durable=False)
         undo.callback(notices.close)
         keep_checksums(notices)
         return cls(db, notices, lock, taken_from)
@@ -186,6 +173,36 @@ class _Hold:
             writer_lock.release(self.db)
         self.db.close()
         self.lock.release(log_left=left_by_writer(path, "-wal"))
+
+
+def _opened(
+    folder: Path, undo: ExitStack, *, damaged: bool
+) -> tuple[Connection, LockFile, writer_lock.Writer | None]:
+    """The first connection of a writer, the lock, and the dead writer before it; `damaged`: opened as it lies."""
+    path = folder / FILE_NAME
+    with explained(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = LockFile(folder)
+        decided = _locked(lock, folder)
+    undo.callback(lambda: lock.release(log_left=left_by_writer(path, "-wal")))
+    noted = lock_file.noted(folder)
+    db = connect_writer(path, durable=True)
+    undo.callback(db.close)
+    check_schema(db, check_version(db))
+    if not damaged:
+        migrate(db)
+        check_commits(db, noted)
+    taken_from = writer_lock.acquire(db, str(folder), decided=decided)
+    undo.callback(writer_lock.release, db)
+    return db, lock, taken_from
+
+
+@contextmanager
+def opened_as_it_lies(folder: Path) -> Iterator[tuple[Connection, LockFile]]:
+    """A store locked for this process of which nothing is verified, neither kept right. Raises StoreError."""
+    with ExitStack() as undo:
+        db, lock, _ = _opened(folder, undo, damaged=True)
+        yield db, lock
 
 
 def _locked(lock: LockFile, folder: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source, layer_name
 from kltui.safe import safe_text
-from kltui.store.checksums import Checks, read_vector, row_checksum
+from kltui.store.checksums import Checks, read_vector, row_checksum, settle
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
@@ -37,11 +37,17 @@ class Corpora:
         self._db, self._checks = db, checks
 
     def add(self, corpus: Corpus, source: str) -> int:
-        """Row id of `corpus`, stored with its texts unless it is there already. Raises DamageError where those rot."""
+        """Row id of `corpus`, stored with its texts unless it is there already; damaged texts are written again."""
         found = self._db.execute("SELECT id FROM corpus WHERE sha256 = ?", (corpus.sha256,)).fetchone()
         if found:
-            self.texts(int(found[0]))
-            return int(found[0])
+            corpus_id = int(found[0])
+            try:
+                self._texts(corpus_id)
+            except DamageError:
+                self._db.execute("DELETE FROM text WHERE corpus_id = ?", (corpus_id,))
+                self._put_texts(corpus_id, corpus)
+                settle(self._db, "text")
+            return corpus_id
         cursor = self._db.execute(
             "INSERT INTO corpus (sha256, n, source, record, created, text_bytes) VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -53,7 +59,10 @@ class Corpora:
                 corpus.text_bytes.astype("<i8").tobytes(),
             ),
         )
-        corpus_id = int(cursor.lastrowid or 0)
+        self._put_texts(int(cursor.lastrowid or 0), corpus)
+        return int(cursor.lastrowid or 0)
+
+    def _put_texts(self, corpus_id: int, corpus: Corpus) -> None:
         domains = corpus.domains or ("",) * len(corpus)
         self._db.executemany(
             "INSERT INTO text (corpus_id, idx, domain, body) VALUES (?, ?, ?, ?)",
@@ -62,7 +71,6 @@ class Corpora:
                 for i, (d, t) in enumerate(zip(domains, corpus.texts, strict=True))
             ),
         )
-        return corpus_id
 
     @decoded
     def all(self) -> list[CorpusRow]:

@@ -55,6 +55,7 @@ ROOMS: dict[str, set[str]] = {
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
     "doctor": DATA | {"environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
+    "check": DATA | {"store", "jobs"},
     "cli": {"*"},
     "__main__": {"cli"},
     "__init__": {"workspace"},

@@ -1,0 +1,70 @@
+"""`kltui --check`: every row and file of a workspace held against its checksum, and what to do about damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.json_schema import JSON_SCHEMA
+from kltui.safe import safe_text
+from kltui.store.check import Counts, Damage, check_store
+from kltui.store.mend import mend
+
+DAMAGED = 3
+
+
+def check(folder: Path, *, as_json: bool = False, mending: bool = False) -> int:
+    """Prints on stdout what is damaged in a workspace; 0 when nothing is, else 3. Raises StoreError where there is none.
+
+    `mending`: what is damaged is taken out first, where another checkpoint, file or figure does not need it.
+    """
+    done = mend(folder) if mending else []
+    counts = Counts()
+    found = [*check_store(folder, counts), *_inbox(folder, counts)]
+    if as_json:
+        print(json.dumps(_as_json(found, counts, done), indent=2))  # noqa: T201
+    else:
+        print("\n".join([*done, *_lines(found, counts)]))  # noqa: T201
+    return DAMAGED if found else 0
+
+
+def _as_json(found: list[Damage], counts: Counts, done: list[str]) -> dict[str, object]:
+    return {
+        "schema": JSON_SCHEMA,
+        "sound": not found,
+        "damaged": [asdict(damage) for damage in found],
+        "read": asdict(counts),
+        "mended": done,
+    }
+
+
+def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
+    for damage in found:
+        yield f"damaged: {damage.where}: {damage.name}: {damage.seen}"
+        yield f"  {damage.advice}"
+    state = f"{len(found)} damaged" if found else "sound"
+    yield (
+        f"{state}: read {counts.rows} rows, {counts.texts} texts and {counts.vectors} vectors among them,"
+        f" and {counts.files} files beside them"
+    )
+    if counts.schema and not counts.rows:
+        yield (
+            f"note: schema {counts.schema} has no checksums of rows; the next job, import or draw in the workspace"
+            " brings it up to date"
+        )
+
+
+def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
+    """Results of a job's parts that wait to be taken in."""
+    from kltui.jobs.shard import INBOX, unpack
+
+    for path in sorted((folder / INBOX).glob("*.safetensors")):
+        counts.files += 1
+        try:
+            unpack(path)
+        except KltuiError as error:
+            seen = safe_text(error.message, 200)
+            yield Damage(INBOX, safe_text(path.name, 80), seen, "delete it and run its part of the job again")

@@ -1,0 +1,192 @@
+"""Everything in a store read and held against its checksums: what is damaged, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kltui.errors import StoreError
+from kltui.safe import safe_text
+from kltui.store import lock_file
+from kltui.store.checksums import (
+    TABLES,
+    VECTOR_NAME,
+    Checks,
+    Examined,
+    check_commits,
+    examine,
+    read_vector,
+    text_identity,
+)
+from kltui.store.connection import Connection, connect_reader
+from kltui.store.schema import CHECKED_SINCE, MIGRATIONS, check_schema, check_version, show_as_newest
+from kltui.store.side_tables import SideFiles
+from kltui.store.store import FILE_NAME
+
+_RESTORE = "restore it from a copy"
+_MEND = "restore it from a copy, or take it out with --mend, and "
+_ADVICE = {
+    "corpus": _MEND + "score the corpus again, unless its texts are whole",
+    "text": _MEND + "score the corpus again",
+    "checkpoint": _MEND + "run its job again",
+    "vector": _MEND + "run its job again, or import it again",
+    "job": _MEND + "run the job again",
+    "job_item": _MEND + "run the job again",
+    "side_file": _MEND + "run its job again with scoring.tokens = true",
+    "weight_distance": _MEND + "have it computed by --report, or import it again",
+    "fingerprint": "take it out with --mend: it is computed again",
+    "benchmark_score": _MEND + "import the scores again",
+    "record": _MEND + "save the map or draw the texts again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is damaged: where (a table or file), which, what was seen, and what to do."""
+
+    where: str
+    name: str
+    seen: str
+    advice: str
+
+
+@dataclass
+class Counts:
+    """How much was read."""
+
+    rows: int = 0
+    vectors: int = 0
+    texts: int = 0
+    files: int = 0
+    schema: int = 0
+
+
+def check_store(folder: Path, counts: Counts) -> Iterator[Damage]:
+    """Everything damaged in the store in `folder`; `counts` tells how much was read. Raises StoreError where none is."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise StoreError(f"no kltui workspace in {folder}", "Name the folder that holds kltui.sqlite.")
+    noted = lock_file.noted(folder)
+    try:
+        db = connect_reader(path)
+    except StoreError as error:
+        yield Damage("database", FILE_NAME, safe_text(error.message), _RESTORE)
+        return
+    try:
+        yield from _checked(db, folder, noted, counts)
+    finally:
+        db.close()
+
+
+def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts: Counts) -> Iterator[Damage]:
+    try:
+        counts.schema = version = check_version(db)
+        check_schema(db, version)
+    except StoreError as error:
+        yield Damage("database", FILE_NAME, safe_text(error.message), error.hint or _RESTORE)
+        return
+    steps: list[Callable[[], Iterator[Damage]]] = [lambda: _integrity(db)]
+    if version < len(MIGRATIONS):
+        show_as_newest(db)
+    if version >= CHECKED_SINCE:
+        steps.append(lambda: _commits(db, noted))
+        steps += [lambda table=table: _table(db, table, counts) for table in TABLES]  # type: ignore[misc]
+    steps += [
+        lambda: _vectors(db, counts, checked=version >= CHECKED_SINCE),
+        lambda: _corpora(db),
+        lambda: _json(db),
+        lambda: _side_files(db, folder, counts),
+    ]
+    for step in steps:
+        try:
+            yield from step()
+        except StoreError as error:
+            # Pages that SQLite itself cannot follow: the rest may be read all the same.
+            yield Damage("database", FILE_NAME, safe_text(error.message), _RESTORE)
+
+
+def _integrity(db: sqlite3.Connection) -> Iterator[Damage]:
+    for (words,) in db.execute("PRAGMA integrity_check(20)"):
+        if words != "ok":
+            seen = safe_text(str(words).replace("*** in database main ***\n", ""), 200)
+            yield Damage("database", FILE_NAME, seen, f"{_RESTORE}, or try --mend")
+    for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check"):
+        yield Damage(table, f"row {rowid}", f"what it belongs to in {parent} is gone", _ADVICE[table])
+
+
+def _commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> Iterator[Damage]:
+    try:
+        check_commits(db, noted)
+    except StoreError as error:
+        yield Damage("log", f"{FILE_NAME}-wal", safe_text(error.message), error.hint)
+
+
+def _table(db: sqlite3.Connection, table: str, counts: Counts) -> Iterator[Damage]:
+    found = examine(db, table, whole=True)
+    counts.rows += found.n
+    if table == "text":
+        counts.texts += found.n
+    yield from damages(found)
+
+
+def damages(found: Examined) -> Iterator[Damage]:
+    """What the verification of a table found, row by row."""
+    for _, name in found.damaged:
+        seen = "it is not as it was written"
+        yield Damage(found.table, safe_text(name, 80), seen, _ADVICE[found.table])
+    if not found.adds_up and not found.damaged:
+        yield Damage(found.table, "rows", found.words(), _ADVICE[found.table])
+
+
+def _vectors(db: sqlite3.Connection, counts: Counts, *, checked: bool) -> Iterator[Damage]:
+    listed = f"SELECT v.id, CAST({VECTOR_NAME} AS BLOB), c.n FROM vector v LEFT JOIN corpus c ON c.id = v.corpus_id"
+    for vector_id, name, n in db.execute(listed).fetchall():
+        counts.vectors += 1
+        numbers = read_vector(db, vector_id, checked=checked)
+        called = safe_text(bytes(name or b"?").decode(errors="replace"), 80)
+        if numbers is None:
+            yield Damage("vector", called, "its numbers are not as they were written", _ADVICE["vector"])
+        elif (len(numbers[0]), len(numbers[1])) != (8 * (n or 0), 4 * (n or 0)):
+            yield Damage("vector", called, "it is not over the texts of its corpus", _ADVICE["vector"])
+
+
+def _corpora(db: sqlite3.Connection) -> Iterator[Damage]:
+    for corpus_id, sha256, n, lengths in db.execute(
+        "SELECT id, CAST(sha256 AS BLOB), n, text_bytes FROM corpus"
+    ):
+        told, measured = text_identity(db, corpus_id)
+        name = bytes(sha256).decode(errors="replace")[:12]
+        if told.encode() != sha256:
+            yield Damage("corpus", safe_text(name), "its texts do not have its SHA-256", _ADVICE["text"])
+        if measured != lengths or len(measured) != 8 * n:
+            yield Damage(
+                "corpus", safe_text(name), "the bytes of its texts are not theirs", _ADVICE["corpus"]
+            )
+
+
+def _json(db: sqlite3.Connection) -> Iterator[Damage]:
+    """Columns that hold JSON, which is read when it is used."""
+    for table, column in (
+        ("corpus", "record"),
+        ("checkpoint", "tags"),
+        ("vector", "key"),
+        ("record", "value"),
+    ):
+        for rowid, text in db.execute(f"SELECT rowid, CAST({column} AS BLOB) FROM {table}"):
+            try:
+                json.loads(text)
+            except ValueError:
+                yield Damage(table, f"row {rowid}", f"its {column} is no JSON", _ADVICE[table])
+
+
+def _side_files(db: Connection, folder: Path, counts: Counts) -> Iterator[Damage]:
+    files = SideFiles(db, Checks(db, active=False))
+    for (path,) in db.execute("SELECT path FROM side_file").fetchall():
+        counts.files += 1
+        if not files.intact(folder, path):
+            gone = not (folder / path).is_file()
+            seen = "it is gone" if gone else "its SHA-256 is not the one that was written down"
+            yield Damage("side_file", safe_text(path, 80), seen, _ADVICE["side_file"])

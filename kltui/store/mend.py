@@ -1,0 +1,151 @@
+"""What is damaged taken out of a store, so that the rest can be used and the lost be scored again."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from kltui.errors import StoreError
+from kltui.safe import safe_text
+from kltui.store import lock_file
+from kltui.store.checksums import (
+    COMMITS,
+    TABLES,
+    VECTOR_NAME,
+    commits,
+    examine,
+    read_vector,
+    reseal,
+    row_checksum,
+    seal,
+    stored_row,
+    text_identity,
+)
+from kltui.store.connection import DamageError
+from kltui.store.schema import CHECKED_SINCE
+from kltui.store.store import FILE_NAME, opened_as_it_lies
+
+# Texts and corpora are mended apart: of their rows most can be brought back.
+_TAKEN_OUT = tuple(table for table in TABLES if table not in ("text", "corpus"))
+
+
+def mend(folder: Path) -> list[str]:
+    """Takes out what is damaged, in one transaction, and says what that was; a copy of the database is kept.
+
+    Raises StoreError where another process writes the store, DamageError where it cannot be mended.
+    """
+    with opened_as_it_lies(folder) as (db, lock):
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version < CHECKED_SINCE:
+            raise StoreError(
+                f"the workspace is of schema {version}, which has no checksums to mend it by",
+                "The next job, import or draw in it brings it up to date.",
+            )
+        kept = _copy(folder)
+        try:
+            db.execute("REINDEX")
+            db.execute("BEGIN IMMEDIATE")
+            done = _mended(db, folder)
+            db.execute("COMMIT")
+        except (StoreError, sqlite3.IntegrityError) as error:
+            raise DamageError(
+                f"{folder / FILE_NAME} is damaged beyond mending: {safe_text(str(error).splitlines()[0], 200)}",
+                "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it.",
+            ) from error
+        finally:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        lock.note(*commits(db))
+    return [*done, f"the database as it was lies in {kept.name}"]
+
+
+def _mended(db: sqlite3.Connection, folder: Path) -> list[str]:
+    done = [*_texts(db), *_corpora(db)]
+    done += [line for table in _TAKEN_OUT for line in _taken_out(db, table)]
+    done += _orphans(db)
+    for table in TABLES:
+        # Texts that are still damaged must go on to be known as such.
+        if table != "text" or not examine(db, table).damaged:
+            seal(db, table)
+    return [*done, *_settled_commits(db, folder)]
+
+
+def _copy(folder: Path) -> Path:
+    """The path of a copy of the database, log included, made beside it."""
+    kept = folder / f"{FILE_NAME}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", "-wal"):
+        source = folder / f"{FILE_NAME}{suffix}"
+        if source.exists():
+            shutil.copy2(source, kept.with_name(kept.name + suffix))
+    return kept
+
+
+def _taken_out(db: sqlite3.Connection, table: str) -> Iterator[str]:
+    found = examine(db, table, whole=True)
+    damaged = dict(found.damaged)
+    if table == "vector":
+        names = db.execute(f"SELECT id, {VECTOR_NAME} FROM vector NOT INDEXED").fetchall()
+        damaged |= {i: name for i, name in names if i not in damaged and read_vector(db, i) is None}
+    for rowid, name in damaged.items():
+        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
+        yield f"taken out of {table}: {safe_text(str(name), 80)}"
+    if not found.damaged and not found.adds_up:
+        yield f"{found.words()}: what is missing cannot be brought back"
+
+
+def _texts(db: sqlite3.Connection) -> Iterator[str]:
+    """Forgets the domains of damaged texts where their corpus is whole; texts themselves only a job can bring back."""
+    whole = {i for i, sha in _identities(db) if text_identity(db, i)[0].encode() == sha}
+    for rowid, name in examine(db, "text", whole=True).damaged:
+        (corpus_id,) = db.execute("SELECT corpus_id FROM text WHERE rowid = ?", (rowid,)).fetchone()
+        if corpus_id in whole:
+            db.execute("UPDATE text SET domain = '' WHERE rowid = ?", (rowid,))
+            reseal(db, "text", rowid)
+            yield f"the domain of {safe_text(name, 80)} is forgotten"
+        else:
+            yield f"{safe_text(name, 80)} stays damaged: run a job over that corpus, which writes its texts again"
+
+
+def _corpora(db: sqlite3.Connection) -> Iterator[str]:
+    """Gives corpora back what follows from their texts; takes those out whose record is damaged, with their vectors."""
+    for corpus_id, name in examine(db, "corpus", whole=True).damaged:
+        checksum, row = stored_row(db, "corpus", corpus_id)
+        sha256, lengths = text_identity(db, corpus_id)
+        row |= {"sha256": sha256.encode(), "text_bytes": lengths, "n": len(lengths) // 8}
+        if row_checksum("corpus", *row.values()) == checksum:
+            query = "UPDATE corpus SET sha256 = ?, text_bytes = ?, n = ? WHERE id = ?"
+            db.execute(query, (sha256, lengths, row["n"], corpus_id))
+            yield f"corpus {sha256[:12]} has the bytes of its texts again"
+            continue
+        for table in ("vector", "side_file"):
+            db.execute(f"DELETE FROM {table} WHERE corpus_id = ?", (corpus_id,))
+        db.execute("DELETE FROM corpus WHERE id = ?", (corpus_id,))
+        yield f"taken out of corpus, with all its vectors: {safe_text(name, 12)}"
+
+
+def _identities(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
+    return db.execute("SELECT id, CAST(sha256 AS BLOB) FROM corpus").fetchall()
+
+
+def _orphans(db: sqlite3.Connection) -> Iterator[str]:
+    """Takes out rows whose checkpoint, corpus or job is gone."""
+    rows = db.execute("PRAGMA foreign_key_check").fetchall()
+    for table, rowid, parent, _ in rows:
+        db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
+        yield f"taken out of {table}: row {rowid}, whose {parent} is gone"
+
+
+def _settled_commits(db: sqlite3.Connection, folder: Path) -> Iterator[str]:
+    """Counts on from what was noted beside the store, where it has seen less."""
+    noted = lock_file.noted(folder)
+    found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
+    store, here = found or noted or (secrets.randbits(62), 0)
+    if noted and noted[0] == store and noted[1] > here:
+        yield f"the last {noted[1] - here} transactions are given up"
+        here = noted[1]
+    line = (COMMITS, here + 1, store)
+    db.execute("INSERT OR REPLACE INTO ledger (name, n, total) VALUES (?, ?, ?)", line)
