@@ -103,9 +103,9 @@ def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts
     for step in steps:
         try:
             yield from step()
-        except StoreError as error:
-            # Pages that SQLite itself cannot follow: the rest may be read all the same.
-            yield Damage("database", FILE_NAME, safe_text(error.message), _RESTORE)
+        except (StoreError, ValueError, TypeError) as error:
+            # Pages that SQLite itself cannot follow, values of another type: the rest may be read all the same.
+            yield Damage("database", FILE_NAME, safe_text(str(error).splitlines()[0], 200), _RESTORE)
 
 
 def _integrity(db: sqlite3.Connection) -> Iterator[Damage]:
@@ -178,7 +178,7 @@ def _json(db: sqlite3.Connection) -> Iterator[Damage]:
         for rowid, text in db.execute(f"SELECT rowid, CAST({column} AS BLOB) FROM {table}"):
             try:
                 json.loads(text)
-            except ValueError:
+            except (ValueError, TypeError):
                 yield Damage(table, f"row {rowid}", f"its {column} is no JSON", _ADVICE[table])
 
 

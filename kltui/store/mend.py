@@ -51,7 +51,7 @@ def mend(folder: Path) -> list[str]:
             db.execute("BEGIN IMMEDIATE")
             done = _mended(db, folder)
             db.execute("COMMIT")
-        except (StoreError, sqlite3.IntegrityError) as error:
+        except (StoreError, sqlite3.IntegrityError, ValueError, TypeError) as error:
             raise DamageError(
                 f"{folder / FILE_NAME} is damaged beyond mending: {safe_text(str(error).splitlines()[0], 200)}",
                 "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it.",
@@ -79,7 +79,7 @@ def _copy(folder: Path) -> Path:
     kept = folder / f"{FILE_NAME}.damaged-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("", "-wal"):
         source = folder / f"{FILE_NAME}{suffix}"
-        if source.exists():
+        if source.exists() and source.stat().st_size:
             shutil.copy2(source, kept.with_name(kept.name + suffix))
     return kept
 

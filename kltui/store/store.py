@@ -186,15 +186,25 @@ def _opened(
         decided = _locked(lock, folder)
     undo.callback(lambda: lock.release(log_left=left_by_writer(path, "-wal")))
     noted = lock_file.noted(folder)
+    if path.exists():
+        _vet(path)
     db = connect_writer(path, durable=True)
     undo.callback(db.close)
-    check_schema(db, check_version(db))
     if not damaged:
         migrate(db)
         check_commits(db, noted)
     taken_from = writer_lock.acquire(db, str(folder), decided=decided)
     undo.callback(writer_lock.release, db)
     return db, lock, taken_from
+
+
+def _vet(path: Path) -> None:
+    """Raises StoreError for a database that is not kltui's, before anything is written to it."""
+    db = connect_reader(path)
+    try:
+        check_schema(db, check_version(db))
+    finally:
+        db.close()
 
 
 @contextmanager
