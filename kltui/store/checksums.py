@@ -39,6 +39,7 @@ NAMES = {
     "record": "kind || ' ' || name",
 }
 TABLES = tuple(NAMES)
+FACTS = "INDEXED BY vector_facts"
 COMMITS = "commits"  # the ledger's row that counts transactions
 
 _STORED = "(SELECT checksum FROM vector_checksum WHERE vector_id = {row}.id)"
@@ -198,11 +199,11 @@ def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Exami
     `whole`: a vector's row itself is read, not what the index holds of it.
     """
     columns = _arguments(db, table, "t").partition(", ")[2]
-    index = " NOT INDEXED" if whole else ""
     if table == "vector":
-        rows = f"vector t{index} ON TRUE LEFT JOIN vector_checksum s ON s.vector_id = t.id"
+        index = "NOT INDEXED" if whole else FACTS
+        rows = f"vector t {index} ON TRUE LEFT JOIN vector_checksum s ON s.vector_id = t.id"
     else:
-        rows = f"{table} t{index} ON TRUE"
+        rows = f"{table} t NOT INDEXED ON TRUE"
     # One statement, so that ledger and rows are of one moment while another process writes.
     query = f"SELECT l.n, l.total, t.rowid, {'s' if table == 'vector' else 't'}.checksum, {columns}"
     query += f" FROM ledger l LEFT JOIN {rows} WHERE l.name = ?"
@@ -244,12 +245,29 @@ def _named(db: sqlite3.Connection, table: str, rows: list[int]) -> Iterator[tupl
         yield rowid, bytes(found[0] if found and found[0] else b"?").decode(errors="replace")
 
 
+def check_indexes(db: sqlite3.Connection) -> None:
+    """Raises DamageError where the indexes of a table do not fit it; those of the long tables aside."""
+    for table in TABLES:
+        if table not in ("text", "vector"):
+            (words,) = db.execute(f"PRAGMA integrity_check({table})").fetchone()
+            if words != "ok":
+                raise DamageError(f"the workspace is damaged: {safe_text(words, 200)}", RESTORE)
+
+
 class Checks:
-    """Verifies tables before they are used, each once until it changes."""
+    """Verifies tables before they are used, each once until it changes.
+
+    Queries that read a verified table go by no other index than the one that was verified: damage may be in either.
+    """
 
     def __init__(self, db: sqlite3.Connection, *, active: bool = True) -> None:
         self._db, self._active = db, active
         self._seen: dict[str, tuple[int, int]] = {}
+
+    @property
+    def facts(self) -> str:
+        """The index from which vectors are listed: what is verified must be what is read."""
+        return FACTS if self._active else ""
 
     @property
     def active(self) -> bool:

@@ -132,8 +132,9 @@ class Jobs:
         writer = current_writer(self._db)
         rows = self._db.execute(
             "SELECT j.id, j.status, j.created, j.started, j.ended, j.pid, j.host, j.log, j.message,"
-            " COALESCE(SUM(i.status = 'done'), 0), COALESCE(SUM(i.status = 'failed'), 0), COUNT(i.job_id), j.toml"
-            " FROM job j LEFT JOIN job_item i ON i.job_id = j.id GROUP BY j.id ORDER BY j.id DESC"
+            " COALESCE(i.done, 0), COALESCE(i.failed, 0), COALESCE(i.total, 0), j.toml"
+            " FROM job j LEFT JOIN (SELECT job_id, SUM(status = 'done') AS done, SUM(status = 'failed') AS failed,"
+            " COUNT(*) AS total FROM job_item NOT INDEXED GROUP BY job_id) i ON i.job_id = j.id ORDER BY j.id DESC"
         )
         (_, _, path), *_ = self._db.execute("PRAGMA database_list")
         return [_job_row(row, writer, Path(path).parent) for row in rows]
@@ -152,7 +153,7 @@ class Jobs:
         self._checks.require("job", "job_item", "checkpoint")
         rows = self._db.execute(
             "SELECT c.name, i.status, i.stage, i.texts_done, i.texts_total, i.tokens_done, i.tokens_total, i.started,"
-            " i.ended, i.attempts, i.error, i.hint, i.stats FROM job_item i JOIN checkpoint c ON c.id = i.checkpoint_id"
+            " i.ended, i.attempts, i.error, i.hint, i.stats FROM job_item i NOT INDEXED JOIN checkpoint c ON c.id = i.checkpoint_id"
             " WHERE i.job_id = ? ORDER BY i.ordinal",
             (job_id,),
         )

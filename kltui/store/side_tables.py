@@ -30,7 +30,7 @@ class WeightDistances:
     def all(self) -> dict[tuple[str, str], float]:
         """Every stored distance, both ways round."""
         self._checks.require("weight_distance")
-        stored = self._db.execute("SELECT a_weights, b_weights, sqdist FROM weight_distance")
+        stored = self._db.execute("SELECT a_weights, b_weights, sqdist FROM weight_distance NOT INDEXED")
         return {pair: d for a, b, d in stored for pair in ((a, b), (b, a))}
 
 
@@ -43,7 +43,7 @@ class Fingerprints:
     def all(self) -> dict[tuple[str, str], str]:
         """Every remembered fingerprint, {(folder, signature): sha256}."""
         self._checks.require("fingerprint")
-        rows = self._db.execute("SELECT path, signature, sha256 FROM fingerprint")
+        rows = self._db.execute("SELECT path, signature, sha256 FROM fingerprint NOT INDEXED")
         return {(path, seen): sha for path, seen, sha in rows}
 
     def put(self, folder: Path, signature: str, sha256: str) -> None:
@@ -75,7 +75,8 @@ class BenchmarkScores:
         """Every score, {name: {task: score}}."""
         self._checks.require("benchmark_score")
         found: dict[str, dict[str, float]] = {}
-        rows = self._db.execute("SELECT name, task, score FROM benchmark_score ORDER BY name, task")
+        query = "SELECT name, task, score FROM benchmark_score NOT INDEXED ORDER BY name, task"
+        rows = self._db.execute(query)
         for name, task, score in rows:
             found.setdefault(name, {})[task] = score
         return found
@@ -104,7 +105,8 @@ class Records:
     def all(self, kind: str) -> dict[str, dict[str, object]]:
         """Every record of a kind by name, oldest first."""
         self._checks.require("record")
-        rows = self._db.execute("SELECT name, value FROM record WHERE kind = ? ORDER BY created", (kind,))
+        query = "SELECT name, value FROM record NOT INDEXED WHERE kind = ? ORDER BY created"
+        rows = self._db.execute(query, (kind,))
         return {name: dict(json.loads(value)) for name, value in rows}
 
 
@@ -133,7 +135,7 @@ class SideFiles:
     def intact(self, folder: Path, path: str, by_hash: bool = True) -> bool:
         """Whether the recorded file `path` is there (by_hash: with the bytes that were written)."""
         self._checks.require("side_file")
-        row = self._db.execute("SELECT sha256 FROM side_file WHERE path = ?", (path,)).fetchone()
+        row = self._db.execute("SELECT sha256 FROM side_file NOT INDEXED WHERE path = ?", (path,)).fetchone()
         try:
             if row is None or not by_hash:
                 return row is not None and (folder / path).is_file()
@@ -145,7 +147,7 @@ class SideFiles:
         """Path of the newest such file of the checkpoint's present weights, or None. Raises StoreError on bit rot."""
         self._checks.require("side_file", "checkpoint")
         rows = self._db.execute(
-            "SELECT s.path, s.sha256, s.settings, c.name, c.weights FROM side_file s"
+            "SELECT s.path, s.sha256, s.settings, c.name, c.weights FROM side_file s NOT INDEXED"
             " JOIN checkpoint c ON c.id = s.checkpoint_id"
             " WHERE s.checkpoint_id = ? AND s.corpus_id = ? AND s.kind = ? ORDER BY s.rowid DESC",
             (checkpoint_id, corpus_id, kind),

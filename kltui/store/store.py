@@ -12,7 +12,7 @@ from pathlib import Path
 from kltui.errors import StoreError
 from kltui.scoring.settings import Progress
 from kltui.store import lock_file, writer_lock
-from kltui.store.checksums import TABLES, Checks, check_commits, count_commit, keep_checksums
+from kltui.store.checksums import TABLES, Checks, check_commits, check_indexes, count_commit, keep_checksums
 from kltui.store.connection import (
     Connection,
     DiskError,
@@ -96,6 +96,7 @@ class Store:
             hold = _Hold.take(folder, undo)
             checks = Checks(hold.db)
             checks.require(*(table for table in TABLES if table != "text"))
+            check_indexes(hold.db)
             undo.pop_all()
         return cls(folder, hold.db, checks, hold)
 

@@ -79,7 +79,7 @@ class Corpora:
 
         self._checks.require("corpus")
         rows = self._db.execute(
-            "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus ORDER BY id"
+            "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus NOT INDEXED ORDER BY id"
         )
         return [
             CorpusRow(
@@ -231,7 +231,8 @@ class Checkpoints:
     def all(self) -> list[CheckpointRow]:
         """Every checkpoint with its state, by run, step and variant."""
         self._checks.require("checkpoint", "job", "job_item", "vector")
-        rows = self._db.execute(_CHECKPOINT_ROWS, (json.dumps(Jobs(self._db, self._checks).waiting()),))
+        query = _CHECKPOINT_ROWS.format(facts=self._checks.facts)
+        rows = self._db.execute(query, (json.dumps(Jobs(self._db, self._checks).waiting()),))
         return [_checkpoint_row(row) for row in rows]
 
 
@@ -241,17 +242,17 @@ _CHECKPOINT_ROWS = """
 WITH item AS (
     SELECT checkpoint_id, status, error, hint, ended, status IN ('done', 'failed') AS is_over,
            job_id IN (SELECT value FROM json_each(?)) AS is_waiting
-    FROM job_item
+    FROM job_item NOT INDEXED
 ), latest AS (
     SELECT checkpoint_id, status, error, hint,
            MAX(CASE WHEN is_over THEN COALESCE(ended, 0) WHEN status = 'running' THEN 3e12 ELSE 2e12 END)
     FROM item WHERE is_over OR is_waiting GROUP BY checkpoint_id
 ), final AS (
-    SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v
+    SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
     WHERE v.layer = -1 GROUP BY v.checkpoint_id
 ), lens AS (
-    SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v
+    SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
     WHERE v.layer >= 0 GROUP BY v.checkpoint_id
 )
@@ -368,7 +369,7 @@ class Vectors:
         self._checks.require("checkpoint", "vector")
         query = (
             "SELECT v.id, v.checkpoint_id, v.corpus_id, v.layer, v.settings, v.weights, v.key, v.mean_loglik,"
-            " v.n_unscored, v.created FROM vector v JOIN checkpoint c ON c.id = v.checkpoint_id"
+            f" v.n_unscored, v.created FROM vector v {self._checks.facts} JOIN checkpoint c ON c.id = v.checkpoint_id"
             + (" WHERE v.weights = c.weights" if current_only else "")
             + " ORDER BY v.id"
         )
@@ -389,7 +390,7 @@ class Vectors:
         """
         self._checks.require("vector")
         rows = self._db.execute(
-            "SELECT layer, json_extract(key, '$.layers'), id FROM vector"
+            f"SELECT layer, json_extract(key, '$.layers'), id FROM vector {self._checks.facts}"
             " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
             (checkpoint_id, corpus_id, settings, weights),
         )

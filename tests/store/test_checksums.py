@@ -203,6 +203,28 @@ def test_damaged_texts_are_written_again_by_a_job_over_them(folder: Path) -> Non
     read_all(folder)
 
 
+@pytest.mark.parametrize("way", ["index", "table"])
+def test_tables_and_indexes_that_part_ways_are_found_whichever_is_damaged(folder: Path, way: str) -> None:
+    """Bytes of one are changed where they stand, so that the other tells something else."""
+    path = folder / "kltui.sqlite"
+    data = path.read_bytes()
+    with closing(sqlite3.connect(path)) as db:
+        (table,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'vector'").fetchone()
+        (index,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'vector_facts'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    page = (index if way == "index" else table) - 1
+    for word, other in ((b"w1", b"w9"), (b"bos=auto", b"bos=none")):
+        at = data.index(word, page * size, (page + 1) * size)
+        path.write_bytes(data[:at] + other + data[at + len(word) :])
+        assert found(folder)
+        try:
+            read_all(folder)
+        except StoreError as error:
+            assert "damaged" in error.message
+        else:
+            raise AssertionError(f"{word!r} was changed in the {way} and used")
+
+
 # ---- the log
 
 
