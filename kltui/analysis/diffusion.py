@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kltui.analysis.noise import NO_FLOOR, NoiseFloor
 from kltui.analysis.trajectory import even_interval
 
 Array = NDArray[np.float64]
@@ -46,7 +47,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Exponent:
-    """Exponents of one window: likelihood space (`_q`), weight space (`_w`), alpha = c_q / c_w, dimensions 2 / c."""
+    """Exponents of one window: likelihood space (`_q`), weight space (`_w`), alpha = c_q / c_w, dimensions 2 / c.
+
+    `window` counts saved steps from `start` to `end`, those that are left out too.
+    """
 
     run: str
     start: int
@@ -59,7 +63,13 @@ class Exponent:
     r2_w: float = math.nan
     se_w: float = math.nan
     n_w: int = 0
-    noise_floor: float = 0.0
+    floor: NoiseFloor = NO_FLOOR
+    end: int = 0
+
+    @property
+    def noise_floor(self) -> float:
+        """Measurement noise in bits/byte that was taken off the distances in likelihood space."""
+        return self.floor.value
 
     @property
     def alpha(self) -> float:
@@ -143,82 +153,23 @@ def diffusion(
     window: int = WINDOW,
     from_step: int = FROM_STEP,
     schedule: Sequence[int] = (),
-    noise_corrected: bool | float = False,
+    floor: NoiseFloor = NO_FLOOR,
 ) -> list[Exponent]:
     """One Exponent per start with a full window; `kl(t0, t)` and `sqdist(t0, t)` give D_q and D_w of two steps.
 
-    `noise_corrected`: a floor in bits/byte to subtract from D_q, or True to estimate one floor for the run
-    (`noise_floor`).
+    `floor` is taken off D_q before the fit (`kltui.analysis.noise`).
     """
     full = windows(steps, window, from_step, schedule)
     taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in full]
-    d_q = [np.array([kl(w[0], t) for t in w[1:]]) for w in full]
-    floor = float(noise_corrected)
-    if noise_corrected is True:
-        floor = noise_floor(taus, d_q)
     found = []
-    for w, tau, d in zip(full, taus, d_q, strict=True):
-        q = fit_exponent(tau, d - floor)
-        e = Exponent(run, w[0], window, q.c, q.r2, q.se, q.n, noise_floor=floor)
+    for w, tau in zip(full, taus, strict=True):
+        q = fit_exponent(tau, np.array([kl(w[0], t) for t in w[1:]]) - floor.value)
+        e = Exponent(run, w[0], window, q.c, q.r2, q.se, q.n, floor=floor, end=w[-1])
         if sqdist is not None:
             f = fit_exponent(tau, [sqdist(w[0], t) for t in w[1:]])
             e = replace(e, c_w=f.c, r2_w=f.r2, se_w=f.se, n_w=f.n)
         found.append(e)
     return found
-
-
-def noise_floor(taus: Sequence[Array], sqdists: Sequence[Array]) -> float:
-    """The constant f of D = a tau^c + f that fits all windows of a run best, in D's unit; 0 where none helps.
-
-    Independent errors of the two ends add the same amount to every distance. Each window has its own a and c, f
-    is shared; the misfit is relative to D, so that long lags do not rule.
-    """
-    kept = [(t, d) for t, d in zip(taus, sqdists, strict=True) if np.isfinite(d).all() and (d > 0).all()]
-    kept = [(t, d) for t, d in kept if len(t) > 2]
-    if not kept:
-        return 0.0
-    top = float(min(d.min() for _, d in kept)) * (1 - 1e-6)
-    stacked = [
-        (np.log([t for t, _ in kept if len(t) == n]), np.array([d for t, d in kept if len(t) == n]))
-        for n in sorted({len(t) for t, _ in kept})
-    ]
-
-    def misfit(floor: float) -> float:
-        return sum(_relative_misfit(log_tau, d, floor) for log_tau, d in stacked)
-
-    grid = top * np.linspace(0.0, 1.0, 65)
-    best = int(np.argmin([misfit(f) for f in grid]))
-    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 64)])
-    floor = _golden(misfit, low, high)
-    return floor if misfit(floor) < misfit(0.0) else 0.0
-
-
-def _relative_misfit(log_tau_Sw: Array, d_Sw: Array, floor: float) -> float:
-    """Sum over S windows of w points of ((D - fit) / D)^2, each window fitted by a line in logarithms."""
-    y, weight = np.log(d_Sw - floor), ((d_Sw - floor) / d_Sw) ** 2
-    total = weight.sum(axis=1, keepdims=True)
-    x = log_tau_Sw - (log_tau_Sw * weight).sum(axis=1, keepdims=True) / total
-    middle = (y * weight).sum(axis=1, keepdims=True) / total
-    c = (x * y * weight).sum(axis=1, keepdims=True) / (x * x * weight).sum(axis=1, keepdims=True)
-    fit = np.exp(middle + c * x) + floor
-    return float((((d_Sw - fit) / d_Sw) ** 2).sum())
-
-
-def _golden(f: Callable[[float], float], low: float, high: float, rounds: int = 40) -> float:
-    """Argument of the minimum of f on [low, high] by golden-section search."""
-    ratio = (math.sqrt(5.0) - 1) / 2
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    fa, fb = f(a), f(b)
-    for _ in range(rounds):
-        if fa <= fb:
-            high, b, fb = b, a, fa
-            a = high - ratio * (high - low)
-            fa = f(a)
-        else:
-            low, a, fa = a, b, fb
-            b = low + ratio * (high - low)
-            fb = f(b)
-    return (low + high) / 2
 
 
 def summarise(exponents: Sequence[Exponent]) -> list[ExponentSummary]:
@@ -233,6 +184,8 @@ def _summary(run: str, rows: list[Exponent]) -> ExponentSummary:
         if not v.size:
             return math.nan, math.nan, math.nan
         q = np.quantile(v, [0.5, 0.25, 0.75])
+        if v.size == 1:
+            return float(q[0]), math.nan, math.nan  # one start has no spread to know
         return float(q[0]), float(q[1]), float(q[2])
 
     return ExponentSummary(

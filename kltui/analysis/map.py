@@ -20,6 +20,7 @@ from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method
 from kltui.analysis.kl import KL, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
+from kltui.analysis.noise import NoiseFloor, measured_floor
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
 from kltui.analysis.repeats import Repeats, repeats
@@ -389,28 +390,31 @@ class Map:
 
         `weight_sqdist` gives |theta_b - theta_a|^2 by (earlier name, later name); `schedule` every saved step
         of a run, where some are not on the map (steps excluded by the preprocessing are known already).
-        `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly.
+        `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly. `noise_corrected`: a floor
+        in bits/byte to take off the distances, or True for that which each run's vectors tell (`kltui.analysis.noise`).
         """
         found = []
-        repeated = [self.points[k] for k in self.repeats.left_out]
         for t in self.trajectories():
+            start = from_step if isinstance(from_step, int) else _diffusion.auto_from_step(t.steps, window)
+            saved = [*self._absent_steps(t.run), *((schedule or {}).get(t.run, ()))]
             found += _diffusion.diffusion(
                 t.label,
                 t.steps,
                 self._between(t),
                 None if weight_sqdist is None else self._looked_up(t, weight_sqdist),
                 window=window,
-                from_step=from_step
-                if isinstance(from_step, int)
-                else _diffusion.auto_from_step(t.steps, window),
-                schedule=[
-                    *self._excluded_steps(t.run),
-                    *(p.step for p in repeated if p.run == t.run and p.step is not None),
-                    *((schedule or {}).get(t.run, ())),
-                ],
-                noise_corrected=noise_corrected,
+                from_step=start,
+                schedule=saved,
+                floor=self._noise(t, _diffusion.windows(t.steps, window, start, saved), noise_corrected),
             )
         return found
+
+    def _noise(self, t: Trajectory, windows: Sequence[Sequence[int]], corrected: bool | float) -> NoiseFloor:
+        """The floor to take off a run's distances: the given one, one that its vectors tell (True), or none."""
+        if corrected is not True:
+            return NoiseFloor(float(corrected))
+        rows = list(t.rows)
+        return measured_floor(windows, t.steps, self.loglik_KN[rows], self.text_bytes_N, self.text_ids_N)
 
     def _between(self, t: Trajectory) -> _diffusion.Distance:
         """KL of two steps of a trajectory; the matrix of all is as quick as the pairs of one window."""
@@ -422,7 +426,10 @@ class Map:
         name = {s: self.points[r].name for r, s in zip(t.rows, t.steps, strict=True)}
         return lambda a, b: sqdist.get((name[a], name[b]), math.nan)
 
-    def _excluded_steps(self, run: str) -> list[int]:
+    def _absent_steps(self, run: str) -> list[int]:
+        """Saved steps of a run that are not used: excluded ones, and those that hold the weights of another."""
+        repeated = [self.points[k] for k in self.repeats.left_out]
+        again = [p.step for p in repeated if p.run == run and p.step is not None]
         record = self.record.get("preprocess")
         pairs = record.get("excluded_steps", []) if isinstance(record, dict) else []
-        return [step for r, step in pairs if r == run and step is not None]
+        return [*again, *(step for r, step in pairs if r == run and step is not None)]

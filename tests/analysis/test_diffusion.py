@@ -7,19 +7,22 @@ import math
 import numpy as np
 import pytest
 
-from kltui.analysis.diffusion import auto_from_step, diffusion, fit_exponent, summarise, windows
-from kltui.analysis.kl import LN2, kl_matrix
+from kltui.analysis.diffusion import Exponent, auto_from_step, fit_exponent, summarise, windows
+from kltui.analysis.kl import LN2
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 
 N = 10_000
 
 
-def exponents(q_TN: np.ndarray, steps: list[int] | None = None, **settings: object) -> np.ndarray:
+def found(q_TN: np.ndarray, steps: list[int] | None = None, **settings: object) -> list[Exponent]:
     steps = steps or list(range(1000, 1000 * (len(q_TN) + 1), 1000))
-    kl = kl_matrix(q_TN, np.full(q_TN.shape[1], 972))
-    at = {s: i for i, s in enumerate(steps)}
-    return np.array([e.c_q for e in diffusion("r", steps, lambda a, b: kl[at[a], at[b]], **settings)])  # type: ignore[arg-type]
+    points = tuple(Point(f"r@{s}", "r", s) for s in steps)
+    return Map(points, q_TN, np.full(q_TN.shape[1], 972)).diffusion(**settings)  # type: ignore[arg-type]
+
+
+def exponents(q_TN: np.ndarray, steps: list[int] | None = None, **settings: object) -> np.ndarray:
+    return np.array([e.c_q for e in found(q_TN, steps, **settings)])
 
 
 def fractional_motion(T: int, n: int, hurst: float, seed: int) -> np.ndarray:
@@ -70,6 +73,75 @@ def test_the_correction_leaves_a_noiseless_motion_alone() -> None:
         (fractional_motion(60, N, 0.25, seed=5), 0.5),
     ):
         assert np.median(exponents(motion, noise_corrected=True)) == pytest.approx(c, abs=0.1)
+
+
+@pytest.mark.parametrize(("seed", "n"), [(3, N), (5, N), (11, 500)])
+def test_fractional_motion_is_not_taken_for_noise(seed: int, n: int) -> None:
+    motion = fractional_motion(60, n, 0.1, seed)
+    plain = exponents(motion)
+    np.testing.assert_array_equal(exponents(motion, noise_corrected=True), plain)
+    assert np.median(plain) == pytest.approx(0.20, abs=0.02)
+
+
+LAG = np.arange(40)
+BENT = {
+    "squares": LAG + 0.05 * LAG**2,
+    "growth": np.exp(LAG / 15.0),
+    "root": np.sqrt(LAG),
+    "late turn": np.where(LAG < 20, LAG, LAG + 0.02 * np.maximum(LAG - 20, 0) ** 2),
+    "wave": np.sin(LAG / 8.0) * 8,
+}
+
+
+@pytest.mark.parametrize("name", BENT)
+@pytest.mark.parametrize("n", [60, 2000])
+def test_a_bent_curve_stays_as_it_is(name: str, n: int) -> None:
+    curve = BENT[name][:, None] * np.random.default_rng(1).normal(size=n)
+    np.testing.assert_array_equal(exponents(curve, noise_corrected=True), exponents(curve))
+    assert all(e.floor.value == 0 and e.floor.why for e in found(curve, noise_corrected=True))
+
+
+@pytest.mark.parametrize("drift", [0.1, 0.3, 1.0])
+def test_a_walk_with_a_drift_stays_as_it_is(drift: float) -> None:
+    rng = np.random.default_rng(2)
+    q = np.cumsum(rng.normal(size=(60, N)), axis=0) + drift * np.arange(60)[:, None] * rng.normal(size=N)
+    np.testing.assert_array_equal(exponents(q, noise_corrected=True), exponents(q))
+
+
+@pytest.mark.parametrize(("noise", "n"), [(0.5, N), (0.5, 400), (0.15, N)])
+def test_the_floor_of_a_noisy_walk_lies_in_its_interval_and_below_its_bound(noise: float, n: int) -> None:
+    rng = np.random.default_rng(7)
+    q = np.cumsum(rng.normal(size=(60, n)), axis=0) + rng.normal(0, math.sqrt(noise), size=(60, n))
+    floor = found(q, noise_corrected=True)[0].floor
+    true = 2 * noise / (2 * 972 * LN2)
+    assert floor.why == "" and floor.value == floor.estimate
+    assert floor.low < true < floor.high
+    assert true < floor.bound < (2 * noise + 1) / (2 * 972 * LN2)  # no more than its neighbours differ by
+    assert (floor.high - floor.low) / true < 0.5
+
+
+def test_a_straight_line_with_noise_has_its_floor_taken_off() -> None:
+    rng = np.random.default_rng(8)
+    q = np.arange(60)[:, None] * rng.normal(size=N) + rng.normal(0, math.sqrt(0.5), size=(60, N))
+    assert np.median(exponents(q)) < 1.8
+    assert np.median(exponents(q, noise_corrected=True)) == pytest.approx(2.0, abs=0.02)
+
+
+def test_a_run_that_settles_is_not_given_a_floor_above_its_last_distances() -> None:
+    """As in the demo: wide steps early bend the curve, and late neighbours differ by a tenth of the fitted floor."""
+    rng = np.random.default_rng(9)
+    sizes = np.where(np.arange(24) < 12, 1.0, 0.3)
+    q = np.cumsum(sizes[:, None] * rng.normal(size=(24, 2000)), axis=0)
+    floor = found(q, noise_corrected=True)[0].floor
+    neighbours = 0.3**2 / (2 * 972 * LN2)
+    assert floor.value < neighbours
+    assert not floor.bound > neighbours * 1.1
+
+
+def test_two_texts_tell_no_floor() -> None:
+    q = np.cumsum(np.random.default_rng(1).normal(size=(30, 2)), axis=0)
+    floor = found(q, noise_corrected=True)[0].floor
+    assert floor.value == 0 and "three differing texts" in floor.why
 
 
 def test_fit_against_numpy_and_its_standard_error() -> None:

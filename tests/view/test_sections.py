@@ -282,11 +282,38 @@ def test_resampling_and_ellipses_are_of_the_right_size(full: Workspace, data: di
     assert 0 < np.median([e["major"] for e in made["ellipses"]]) < made["spread"]
 
 
+def test_a_noise_floor_stands_with_its_interval_and_its_bound(tmp_path: Path) -> None:
+    made = Builder(tmp_path / "work", n_texts=400)
+    steps = range(0, 20 * 40, 20)
+    walk = np.cumsum(made.rng.normal(0, 5.0, (len(steps), 400)), axis=0) + made.base_N
+    noise = made.rng.normal(0, 5.0 / math.sqrt(2), walk.shape)
+    for run, vectors in (("walk", walk), ("noisy", walk + noise)):
+        for step, vector in zip(steps, vectors, strict=True):
+            made.add(made.checkpoint(run, step), vector)
+    with made.open() as ws:
+        plain, found = (section(ws, "diffusion", noise_corrected=n) for n in (False, True))
+        choice = Choice(noise_corrected=True)
+        text = io.StringIO()
+        print_report(ws, ["diffusion"], width=160, stream=text, choice=choice)
+    floors = {f["run"]: f for f in found["noise_floors"]}
+    true = 5.0**2 / (2.0 * float(made.corpus.text_bytes.mean()) * math.log(2.0))
+    noisy = floors["noisy"]
+    assert noisy["low"] < true < noisy["high"] and true < noisy["bound"]
+    assert noisy["value"] == noisy["estimate"] and not noisy["why"]
+    assert floors["walk"]["value"] == 0 and floors["walk"]["why"]
+    assert {s["noise_floor"] for s in found["starts"]} == {0.0, noisy["value"]}
+    c = {r["run"]: r["c_q"]["median"] for r in found["runs"]}
+    assert c["walk"] == plain["runs"][1]["c_q"]["median"]
+    assert plain["runs"][0]["c_q"]["median"] < 0.85 and c["noisy"] == pytest.approx(1.0, abs=0.1)
+    assert "taken off" in text.getvalue() and "nothing" in text.getvalue()
+
+
 def test_levels_and_noise_are_the_reader_s(full: Workspace) -> None:
     runs = section(full, "stabilisation", level=1e9)["runs"]
     assert {r["step"] for r in runs} == {0} and {r["level"] for r in runs} == {1e9}
     plain, corrected = (section(full, "diffusion", noise_corrected=n) for n in (False, True))
-    assert [r["c_q"] for r in plain["runs"]] != [r["c_q"] for r in corrected["runs"]]
+    assert "noise_floors" not in plain
+    assert {f["run"] for f in corrected["noise_floors"]} == {r["run"] for r in plain["runs"]}
 
 
 def test_exclusions_hold_everywhere_and_strangers_are_named(full: Workspace) -> None:

@@ -11,7 +11,7 @@ from rich.style import Style
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane
+from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.plot import PlotPane
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.view.palette import SHADES
@@ -109,9 +109,8 @@ def distances(found: Map, weights: Weights, e: Exponent) -> tuple[list[float], d
     trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
     if trajectory is None:
         return [], {}
-    at = trajectory.steps.index(e.start)
-    rows = trajectory.rows[at : at + e.window + 1]
-    taus = [float(s - e.start) for s in trajectory.steps[at + 1 : at + e.window + 1]]
+    rows = [r for r, s in zip(trajectory.rows, trajectory.steps, strict=True) if e.start <= s <= e.end]
+    taus = [float(s - e.start) for s in trajectory.steps if e.start < s <= e.end]
     names = [found.names[r] for r in rows]
     return taus, {
         "q": [found.pair_rows(rows[0], r).value - e.noise_floor for r in rows[1:]],
@@ -210,10 +209,11 @@ class ExponentPlot(PlotPane):
             return [(" hjkl picks a start, [ ] walks, w window, u noise", look("faint"))]
         e = self.exponents[self.cursor]
         alpha = f"   α {e.alpha:.2f}" if math.isfinite(e.alpha) else ""
+        scatter = f" ± {e.se_q:.2g}" if math.isfinite(e.se_q) else ""
         return [
             (f" {safe_text(self.names[self.cursor], 30)}", look("text", bold=True)),
             (
-                f"   c {e.c_q:.3f} ± {e.se_q:.2g}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
+                f"   c {e.c_q:.3f}{scatter}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
                 look("muted"),
             ),
         ]
@@ -312,13 +312,36 @@ class DiffusionView(View):
                 [(look.marker(n) + " ", look(look.series(n))), (name, look("text")), (figures, look("text")),
                  (f" {s.n_starts:>3}", look("faint"))]
             )  # fmt: skip
-        settings = f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}"
-        lines += [[], [(settings, look("muted"))], [], [("published (Pythia)", look("muted"))]]
+        lines += [
+            [],
+            [(f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}", look("muted"))],
+        ]
+        if self.noise:
+            lines += self._floors(width)
+        lines += [[], [("published (Pythia)", look("muted"))]]
         for size, (c_w, c_q, alpha) in PUBLISHED_EXPONENTS.items():
             figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
             lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])
         if self.exponents and not self.distances:
             lines += [[], [("no weight distances stored; W computes them", look("warning"))]]
+        return lines
+
+    def _floors(self, width: int) -> list[list[Span]]:
+        """What is taken off each run's distances with its 95 % interval, or why nothing is."""
+        look, number = self.look, self.kl.snapshot.run_number
+        lines: list[list[Span]] = []
+        for run, f in {e.run: e.floor for e in self.exponents}.items():
+            n = number.get(run, 0)
+            interval = f" [{f.low:.2g}, {f.high:.2g}]" if math.isfinite(f.low) else ""
+            said = (
+                f"  {f.value:.2g}{interval} bits/byte"
+                if f.value
+                else f"  nothing: {f.why}{interval and ';'}{interval}"
+            )
+            lines.append(
+                [(look.marker(n) + " ", look(look.series(n))), (safe_text(run, width - 2), look("text"))]
+            )
+            lines += [[(part, look("muted"))] for part in wrapped(said, max(10, width))]
         return lines
 
     def do_window(self) -> None:
@@ -328,7 +351,9 @@ class DiffusionView(View):
 
     def do_noise(self) -> None:
         self.noise = not self.noise
-        self.kl.say("noise floor subtracted before the fit" if self.noise else "distances as they are")
+        self.kl.say(
+            "noise floor subtracted before the fit, where it holds" if self.noise else "distances as they are"
+        )
         self.update_data()
 
     def do_weights(self) -> None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 from rich.console import RenderableType
 
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent, ExponentSummary, summarise
+from kltui.analysis.noise import NoiseFloor
 from kltui.view.sections.context import WINDOW, Context
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, words
 from kltui.view.textplot import Frame, Series
+
+NOISE_NOTES = (
+    "measurement noise adds the same f to every distance of a run, D = a tau^c + f; fitted: f over all its windows, 95 %:"
+    " its interval by the texts, below 0 where the curve bends the other way; taken off D_q before the fit where it holds",
+    "at most: what independent noise can be, f <= 2 |sum c_t y_t|^2 / sum c_t^2 with the differences of neighbouring"
+    " checkpoints as c, and 1.96 standard errors over texts; a bent curve asks for more",
+)
 
 
 def diffusion(ctx: Context) -> Section:
@@ -34,7 +43,8 @@ def diffusion(ctx: Context) -> Section:
         ctx.basis,
     ]
     if ctx.choice.noise_corrected:
-        notes.insert(1, "measurement noise, estimated once for each run, is taken off D_q before the fit")
+        blocks.insert(2, _floor_table(exponents))
+        notes[1:1] = NOISE_NOTES
     if weighted:
         blocks.append(words("weight space: D_w(tau) = |theta(start + tau) - theta(start)|^2 ~ tau^c_w"))
         with_weights = [e for e in exponents if math.isfinite(e.c_w)]
@@ -44,9 +54,31 @@ def diffusion(ctx: Context) -> Section:
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
     published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
     notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")
-    return Section(
-        "diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), _data(summaries, exponents)
-    )
+    data = _data(summaries, exponents)
+    if ctx.choice.noise_corrected:
+        data["noise_floors"] = [{"run": run, **asdict(floor)} for run, floor in _floors(exponents).items()]
+    return Section("diffusion", "Diffusion exponents", tuple(blocks), tuple(notes), data)
+
+
+def _floors(exponents: list[Exponent]) -> dict[str, NoiseFloor]:
+    return {e.run: e.floor for e in exponents}
+
+
+def _floor_table(exponents: list[Exponent]) -> RenderableType:
+    """Each run's measurement noise: what is taken off, what the fit asks for with its interval, the most there can be."""
+    rows = [
+        [
+            run,
+            figure(f.value, 2) if f.value else "nothing",
+            figure(f.estimate, 2),
+            f"{figure(f.low, 2)} to {figure(f.high, 2)}" if math.isfinite(f.low) else "-",
+            figure(f.bound, 2) if math.isfinite(f.bound) else "-",
+            f.why or "-",
+        ]
+        for run, f in _floors(exponents).items()
+    ]
+    headings = ["run", "taken off", "fitted", "95 %", "at most", "why nothing"]
+    return table(headings, rows, wrap=(5,))
 
 
 def _likelihood_table(summaries: list[ExponentSummary], exponents: list[Exponent]) -> RenderableType:
@@ -101,12 +133,14 @@ def _distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int], lis
     """tau and D of one start's window."""
     t = next(t for t in ctx.map.trajectories() if t.label == e.run)
     name = {s: ctx.map.names[r] for r, s in zip(t.rows, t.steps, strict=True)}
-    later = [s for s in t.steps if s > e.start][: e.window]
+    later = [s for s in t.steps if e.start < s <= e.end]
     if weights:
         return [s - e.start for s in later], [
             ctx.weight_sqdist.get((name[e.start], name[s]), math.nan) for s in later
         ]
-    return [s - e.start for s in later], [ctx.map.pair(name[e.start], name[s]).value for s in later]
+    return [s - e.start for s in later], [
+        ctx.map.pair(name[e.start], name[s]).value - e.noise_floor for s in later
+    ]
 
 
 def _data(summaries: list[ExponentSummary], exponents: list[Exponent]) -> dict[str, object]:
@@ -136,6 +170,7 @@ def _data(summaries: list[ExponentSummary], exponents: list[Exponent]) -> dict[s
                 "c_q": e.c_q,
                 "r2_q": e.r2_q,
                 "se_q": e.se_q,
+                "noise_floor": e.noise_floor,
                 "c_w": e.c_w,
                 "r2_w": e.r2_w,
                 "se_w": e.se_w,
