@@ -260,7 +260,8 @@ class Batch:
         checkpoint = self._checkpoint(ready.index)
         source = checkpoint.source
         hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
-        return Task(ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub)
+        outside = ready.tokenizer.hub if ready.tokenizer else None
+        return Task(ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes)
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):

@@ -65,6 +65,7 @@ class ModelTable(_Table):
     type: Line = ""
     parent: Line = ""
     tags: tuple[Line, ...] = ()
+    tokenizer: Line = ""
 
     @field_validator("quantization", "revisions", mode="before")
     @classmethod
@@ -199,12 +200,19 @@ class JobFile(_Table):
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise UsageError(f"{path[:200]} cannot be a path: {reason}") from None
 
+        def model(table: ModelTable) -> ModelTable:
+            # What is no path by its looks, and no folder either, is a repository.
+            looks_local = table.tokenizer.startswith(("/", ".", "~"))
+            folder = absolute(table.tokenizer)
+            tokenizer = folder if looks_local or (folder and Path(folder).exists()) else table.tokenizer
+            return table.model_copy(update={"path": absolute(table.path), "tokenizer": tokenizer})
+
         source = self.corpus.source if self.corpus.source == "demo" else absolute(self.corpus.source)
         return self.model_copy(
             update={
                 "workspace": absolute(self.workspace),
                 "corpus": self.corpus.model_copy(update={"source": source}),
-                "models": tuple(m.model_copy(update={"path": absolute(m.path)}) for m in self.models),
+                "models": tuple(map(model, self.models)),
             }
         )
 
@@ -215,8 +223,12 @@ class JobFile(_Table):
     def digest(self) -> str:
         """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
         asked = self.model_dump(mode="json", exclude={"engine": True, "scoring": {"device", "batch_tokens"}})
-        if not self.interpolations:  # jobs of before there were any keep their digest
+        # Jobs of before there were these keep their digest.
+        if not self.interpolations:
             del asked["interpolations"]
+        for model in asked["models"]:
+            if not model["tokenizer"]:
+                del model["tokenizer"]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 

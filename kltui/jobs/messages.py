@@ -30,7 +30,7 @@ class Task:
     """One checkpoint to score: its files as they were hashed, and its variant.
 
     With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
-    see the folder.
+    see the folder, `tokenizer_hub` where those of its tokenizer can. `notes` join those of the result.
     """
 
     index: int
@@ -38,6 +38,8 @@ class Task:
     quantization: str
     mix: Mix | None = None
     hub: HubSource | None = None
+    tokenizer_hub: HubSource | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,10 +142,12 @@ def write_mix(folder: Path, mix: Mix) -> None:
 
 
 def _write_mixed(folder: Path, mix: Mix) -> None:
-    base = mix.parts[0].folder
-    for name in (CONFIG, "generation_config.json", *tokenizer_names([p.name for p in base.iterdir()])):
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    base, tokenizer = mix.parts[0].folder, mix.parts[0].tokenizer or mix.parts[0].folder
+    files = [base / CONFIG, base / "generation_config.json"]
+    files += [tokenizer / name for name in tokenizer_names([p.name for p in tokenizer.iterdir()])]
+    for file in files:
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
     # With one other model, b is 0 and the base stands in for the third.
     folders = (*(part.folder for part in mix.parts), base)[:3]
     tensors = [open_tensors(f, mix.allow_bin, tied_once=False) for f in folders]

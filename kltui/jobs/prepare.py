@@ -12,8 +12,18 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
+from kltui.registry.layout import has_tokenizer
 from kltui.registry.reading import ChangedError, Hashed, are_settled, hash_files, stamps, still_holds
+from kltui.registry.tokenizer import (
+    TokenizerPlace,
+    check_named,
+    named_source,
+    no_tokenizer,
+    own_tokenizer,
+    tokenizer_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +33,8 @@ class Ready:
     """A checkpoint whose files are here, or those of which `mix` makes it.
 
     `signature` is what the file system said of them just before they were hashed, and `settled` whether that tells every
-    later change, so that the fingerprint may be remembered under it.
+    later change, so that the fingerprint may be remembered under it. `tokenizer` is where the tokenizer lies if not in
+    `folder`.
     """
 
     index: int
@@ -33,11 +44,14 @@ class Ready:
     signature: str = ""
     settled: bool = False
     mix: Mix | None = None
+    tokenizer: TokenizerPlace | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def hashed(self) -> Hashed:
         """The files as they were hashed."""
-        return Hashed(self.folder, self.weights, self.signature, self.settled)
+        outside = self.tokenizer.folder if self.tokenizer else None
+        return Hashed(self.folder, self.weights, self.signature, self.settled, outside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,7 @@ class Preparer:
         # A grid of interpolations asks for its parts again and again: hashed once, and one commit for the whole job.
         self._hashed: dict[tuple[Path, str], Hashed] = {}
         self._resolved: dict[HubSource, HubSource] = {}
+        self._named: dict[str, TokenizerPlace] = {}
         self._out: queue.Queue[Ready | NotReady] = queue.Queue(maxsize=ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
@@ -134,66 +149,127 @@ class Preparer:
         if not held:
             return False
         if plan is not None:
-            now = [self._weights_now(index, part.source) for part in plan.parts]
+            now = [self._weights_now(index, part) for part in plan.parts]
             return "" in now or mixed_weights(now, plan.a, plan.b) == held
-        return self._weights_now(index, checkpoint.source) in ("", held)
+        return self._weights_now(index, checkpoint) in ("", held)
 
     def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
-        if isinstance(source, LocalSource):
-            return self._local(index, source)
-        held = self._held.get(index, "")
-        if held.startswith(f"{source.repo}@") and self.is_current(index, checkpoint):
-            return self._unfetched(index, source, held)
-        return self._fetched(index, source)
+        if isinstance(source, HubSource):
+            held = self._held.get(index, "")
+            if held.startswith(f"{source.repo}@") and self.is_current(index, checkpoint):
+                return self._unfetched(index, source, held)
+        ready = self._fetched(index, checkpoint)
+        if ready.tokenizer is None and not has_tokenizer(ready.folder):
+            raise no_tokenizer(source)
+        return ready
 
-    def _fetched(self, index: int, source: Source) -> Ready:
-        return self._local(index, source) if isinstance(source, LocalSource) else self._fetch(index, source)
+    def _fetched(self, index: int, checkpoint: Checkpoint) -> Ready:
+        source = checkpoint.source
+        if isinstance(source, LocalSource):
+            return self._local(index, source.path, checkpoint.tokenizer)
+        return self._fetch(index, source, checkpoint.tokenizer)
 
     def _unfetched(self, index: int, source: HubSource, weights: str) -> Ready:
         """A checkpoint of the hub whose vectors are stored: its files need not be here."""
         from kltui.registry.hub import snapshot_folder
 
-        commit = weights.rpartition("@")[2]
+        commit = weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return Ready(index, snapshot_folder(replace(source, commit=commit)), weights, commit=commit)
 
-    def _weights_now(self, index: int, source: Source) -> str:
-        """What stands for the weights of `source`, no file fetched; "" offline for what the cache does not know."""
+    def _weights_now(self, index: int, checkpoint: Checkpoint) -> str:
+        """What stands for a checkpoint's weights, none fetched; "" offline for what the cache does not know."""
+        source = checkpoint.source
         if isinstance(source, LocalSource):
-            return self._local(index, source).weights
-        from kltui.registry.hub import resolve
+            return self._local(index, source.path, checkpoint.tokenizer).weights
+        from kltui.registry.hub import fetch_tokenizer, is_offline, resolve
 
         if source not in self._resolved:
             resolved = resolve(source, progress=lambda message: self._on_fetch(index, message))
             if not resolved.commit:
                 return ""
             self._resolved[source] = resolved
-        return hub_weights(self._resolved[source])
+        resolved = self._resolved[source]
+        if not checkpoint.tokenizer:
+            return hub_weights(resolved)
+        try:
+            folder, _ = fetch_tokenizer(resolved, progress=lambda message: self._on_fetch(index, message))
+            return hub_weights(resolved, self._tokenizer(index, folder, checkpoint.tokenizer))
+        except KltuiError:
+            if is_offline():
+                return ""
+            raise
 
     def _mixed(self, index: int, checkpoint: Checkpoint, plan: MixPlan) -> Ready:
         """A grid point: its parts' files are here, and their fingerprints tell its weights without making them."""
         assert isinstance(checkpoint.source, LocalSource)
         if self.is_current(index, checkpoint):
             return Ready(index, checkpoint.source.path, self._held[index])
-        parts = [self._fetched(index, part.source) for part in plan.parts]
+        parts = [self._fetched(index, part) for part in plan.parts]
+        if parts[0].tokenizer is None and not has_tokenizer(parts[0].folder):
+            raise no_tokenizer(plan.parts[0].source)
         mix = Mix(tuple(p.hashed for p in parts), plan.a, plan.b, self._allow_bin)
         weights = mixed_weights([p.weights for p in parts], plan.a, plan.b)
         return Ready(index, checkpoint.source.path, weights, mix=mix)
 
-    def _local(self, index: int, source: LocalSource) -> Ready:
-        hashed = self._hashing(source.path)
-        return Ready(index, source.path, hashed.weights, signature=hashed.stamps, settled=hashed.settled)
+    def _local(self, index: int, folder: Path, named: str) -> Ready:
+        place = self._tokenizer(index, folder, named)
+        hashed = self._hashing(folder, place.folder if place else None)
+        return Ready(
+            index,
+            folder,
+            hashed.weights,
+            signature=hashed.stamps,
+            settled=hashed.settled,
+            tokenizer=place,
+            notes=self._unused(folder, named),
+        )
 
-    def _hashing(self, folder: Path) -> Hashed:
+    def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
-        seen = stamps(folder)
+        seen = stamps(folder, tokenizer)
         if known := self._known(folder, seen):
-            return Hashed(folder, known, seen, settled=True)
+            return Hashed(folder, known, seen, settled=True, tokenizer=tokenizer)
         if (folder, seen) not in self._hashed:
-            self._hashed[folder, seen] = hash_files(folder)
+            self._hashed[folder, seen] = hash_files(folder, tokenizer)
         return self._hashed[folder, seen]
 
-    def _fetch(self, index: int, source: HubSource) -> Ready:
+    def _tokenizer(self, index: int, folder: Path, named: str) -> TokenizerPlace | None:
+        """Where the tokenizer of the model in `folder` lies outside of it; None where it is inside, or nowhere."""
+        own = own_tokenizer(folder)
+        if own is not None:
+            return TokenizerPlace(own) if own != folder else None
+        if named and named not in self._named:
+            self._named[named] = self._fetch_named(index, named)
+        return self._named.get(named)
+
+    def _fetch_named(self, index: int, named: str) -> TokenizerPlace:
+        """The place of an entry's `tokenizer`, its files here. Raises KltuiError where it holds none."""
+        from kltui.registry.hub import fetch_tokenizer
+
+        source = named_source(named)
+        if isinstance(source, LocalSource):
+            check_named(named)
+            return TokenizerPlace(source.path)
+        folder, resolved = fetch_tokenizer(source, progress=lambda message: self._on_fetch(index, message))
+        if not has_tokenizer(folder):
+            raise no_tokenizer(source)
+        return TokenizerPlace(folder, resolved)
+
+    def _unused(self, folder: Path, named: str) -> tuple[str, ...]:
+        """A note where an entry names a tokenizer and the checkpoint or its run has one of its own, which goes first."""
+        own = own_tokenizer(folder)
+        if own is None or not named:
+            return ()
+        other = tokenizer_folder(Path(), named)
+        if other is not None and (other == own or tokenizer_digest(other) == tokenizer_digest(own)):
+            return ()
+        return (
+            f"the tokenizer beside its weights or in its run was used ({own}) and not the entry's, {named}: "
+            "that serves checkpoints without one",
+        )
+
+    def _fetch(self, index: int, source: HubSource, named: str) -> Ready:
         from kltui.registry.hub import fetch
 
         def report(message: str) -> None:
@@ -202,15 +278,18 @@ class Preparer:
         asked = self._resolved.get(source, source)
         folder, resolved = fetch(asked, allow_bin=self._allow_bin, progress=report)
         self._resolved[source] = resolved
-        weights, at_ns, seen = hub_weights(resolved), time.time_ns(), stamps(folder)
-        if not still_holds(folder, weights):  # what the fetch has just hashed is not read again
+        place = self._tokenizer(index, folder, named)
+        outside = place.folder if place else None
+        weights, at_ns, seen = hub_weights(resolved, place), time.time_ns(), stamps(folder, outside)
+        if not still_holds(folder, weights, outside):  # what the fetch has just hashed is not read again
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
-        return Ready(index, folder, weights, resolved.commit, seen, are_settled(seen, at_ns))
+        settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
+        return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
 
 
-def hub_weights(source: HubSource) -> str:
-    """What stands for the weights of a resolved revision in a vector's key."""
-    return f"{source.repo}@{source.commit}"
+def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:
+    """What stands for the weights of a resolved revision in a vector's key, and for a tokenizer from elsewhere."""
+    return f"{source.repo}@{source.commit}{outside_mark(tokenizer.folder) if tokenizer else ''}"
 
 
 def remembered(fingerprints: Mapping[tuple[str, str], str]) -> Callable[[Path, str], str]:

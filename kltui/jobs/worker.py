@@ -19,7 +19,8 @@ from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Computes, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
-from kltui.registry.layout import is_model_folder, weight_names
+from kltui.registry.checkpoint import HubSource
+from kltui.registry.layout import has_tokenizer, is_model_folder, weight_names
 from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.settings import Progress, ScoreResult
 
@@ -85,8 +86,19 @@ def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> Sc
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")
+        hashed = replace(hashed, tokenizer=_tokenizer_at_hand(hashed.tokenizer, task.tokenizer_hub))
         with Reading(hashed) as reading:
-            return scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
+            result = scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
+    return replace(result, notes=(*task.notes, *result.notes))
+
+
+def _tokenizer_at_hand(folder: Path | None, hub: HubSource | None) -> Path | None:
+    """The outside tokenizer's folder, fetched from the hub where this machine does not see the one named."""
+    if folder is None or hub is None or has_tokenizer(folder):
+        return folder
+    from kltui.registry.hub import fetch_tokenizer
+
+    return fetch_tokenizer(hub)[0]
 
 
 def _at_hand(task: Task, allow_bin: bool) -> Path:

@@ -33,7 +33,10 @@ Source = LocalSource | HubSource
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One scoreable model: a source in one variant, and its lineage."""
+    """One scoreable model: a source in one variant, and its lineage.
+
+    `tokenizer` is where to look where neither the source nor its run has one: an absolute path, or OWNER/NAME[@REVISION].
+    """
 
     run: str
     source: Source
@@ -44,6 +47,7 @@ class Checkpoint:
     type: str = ""
     parent: str = ""
     tags: tuple[str, ...] = ()
+    tokenizer: str = ""
 
     @property
     def base_name(self) -> str:

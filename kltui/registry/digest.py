@@ -13,6 +13,7 @@ from kltui.errors import KltuiError
 from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names
 from kltui.safe import safe_text
 
+TOKENIZER_MARK = "+tokenizer:"
 SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock of a file system in use ticks every two seconds
 
 Stamp = tuple[int, int, int, int]
@@ -85,6 +86,11 @@ def tokenizer_digest(folder: Path) -> str:
     """Hex SHA-256 over the tokenizer files of a folder."""
     names = tokenizer_names([p.name for p in folder.iterdir()])
     return _digest("kltui tokenizer 1", _lines({name: folder / name for name in names}))
+
+
+def outside_mark(tokenizer: Path) -> str:
+    """What is added to a hub revision's commit where its tokenizer is read from the folder `tokenizer` instead."""
+    return f"{TOKENIZER_MARK}{tokenizer_digest(tokenizer)[:32]}"
 
 
 def _lines(files: Mapping[str, Path]) -> list[str]:

@@ -11,6 +11,7 @@ from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.discover import discover
 from kltui.registry.names import check_repo, check_revision
 from kltui.registry.revisions import expand_revisions, is_step_name, parse_step
+from kltui.registry.tokenizer import check_named
 from kltui.safe import safe_text
 
 
@@ -28,6 +29,7 @@ class ModelEntry:
     type: str = ""
     parent: str = ""
     tags: tuple[str, ...] = ()
+    tokenizer: str = ""
 
 
 def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
@@ -40,6 +42,8 @@ def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
         raise UsageError("A [[models]] entry needs either path or repo", "Give one of the two, not both.")
     if not entry.quantization:
         raise UsageError("quantization = [] names no variant", 'Leave it out, or write ["none"].')
+    if entry.tokenizer:
+        check_named(entry.tokenizer)
     plain = _local(entry, entry.path) if entry.path is not None else _hub(entry)
     found = [_variant(checkpoint, q) for checkpoint in plain for q in dict.fromkeys(entry.quantization)]
     _check_names(found)
@@ -74,7 +78,7 @@ def _checkpoint(
 ) -> Checkpoint:
     return Checkpoint(
         run=run, source=source, step=step, seed=entry.seed, size=entry.size, type=model_type,
-        parent=entry.parent, tags=entry.tags,
+        parent=entry.parent, tags=entry.tags, tokenizer=entry.tokenizer,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
     CONFIG,
     INDEX_SUFFIX,
+    has_tokenizer,
     is_model_folder,
     shard_names,
     tokenizer_names,
@@ -73,6 +74,35 @@ def fetch(
         client = HubClient(source, cache.cache)
         fetcher = _Fetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
         commit = fetcher.fetch(pinned or source.revision, allow_bin)
+    return cache.snapshot(commit), replace(source, commit=commit)
+
+
+def fetch_tokenizer(
+    source: HubSource,
+    *,
+    progress: Say | None = None,
+    cache_dir: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> tuple[Path, HubSource]:
+    """As `fetch`, but only config.json, where there is one, and the tokenizer's files. There may be none of them."""
+    check_repo(source.repo)
+    check_revision(source.revision)
+    cache = RepoCache(cache_dir or default_cache(), source.repo)
+    pinned = source.commit or (source.revision if COMMIT.fullmatch(source.revision) else "")
+    with _worded_disk_errors(cache):
+        commit = pinned or (cache.commit_of(source.revision) if is_offline() else "")
+        if commit and (here := _tokenizer_here(cache, replace(source, commit=commit))):
+            return here, replace(source, commit=commit)
+        if is_offline():
+            raise KltuiError(
+                f"the tokenizer of {safe_text(str(source))} is not in the cache, and offline mode is on",
+                "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline.",
+            )
+        from kltui.registry.hub_client import HubClient
+
+        client = HubClient(source, cache.cache)
+        fetcher = _TokenizerFetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
+        commit = fetcher.fetch(pinned or source.revision, allow_bin=False)
     return cache.snapshot(commit), replace(source, commit=commit)
 
 
@@ -305,6 +335,25 @@ class _Fetcher:
                 f"has {free_bytes / 1e9:,.1f} GB free",
                 "Free space there, move the cache (HF_HOME), or free each revision after use (keep_cache = false).",
             )
+
+
+def _tokenizer_here(cache: RepoCache, source: HubSource) -> Path | None:
+    """The snapshot where the tokenizer's files in it are whole; without one, only if the model is there too.
+
+    Weights are fetched last: where they are, nothing else of the revision is missing. Offline a tokenizer will do.
+    """
+    whole = cached_folder(source, cache_dir=cache.cache) is not None
+    folder = cache.snapshot(source.commit)
+    enough = whole or (is_offline() and has_tokenizer(folder))
+    return folder if enough and not cache.tokenizer_damage(source.commit) else None
+
+
+class _TokenizerFetcher(_Fetcher):
+    """A fetch of the tokenizer alone."""
+
+    def _wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
+        names = tokenizer_names(listed)
+        return [listed[name] for name in ([CONFIG] if CONFIG in listed else []) + names]
 
 
 def _no_weights(where: str, pickled: str | None) -> KltuiError:

@@ -124,8 +124,16 @@ class RepoCache:
             wanted = [CONFIG, *tokenizer_names(names), *weight_names(folder, allow_bin)]
         except KltuiError as error:
             return [error.message]
+        return self._damaged(folder, wanted)
+
+    def tokenizer_damage(self, commit: str) -> list[str]:
+        """What is damaged of the tokenizer in the cached snapshot, judged without the hub."""
+        folder = self.snapshot(commit)
+        return self._damaged(folder, tokenizer_names([p.name for p in folder.iterdir() if p.is_file()]))
+
+    def _damaged(self, folder: Path, names: list[str]) -> list[str]:
         return [
-            f"{name} is damaged" for name in wanted if not matches(folder / name, linked_hash(folder / name))
+            f"{name} is damaged" for name in names if not matches(folder / name, linked_hash(folder / name))
         ]
 
 

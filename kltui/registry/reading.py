@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kltui.errors import KltuiError
-from kltui.registry.digest import fingerprint, hashed_files, is_settled, stamp
+from kltui.registry.digest import TOKENIZER_MARK, fingerprint, hashed_files, is_settled, outside_mark, stamp
 from kltui.registry.hub_cache import linked_hash, matches
 from kltui.registry.layout import weight_names
 from kltui.safe import safe_text
@@ -73,6 +73,8 @@ def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bo
     """
     if "@" not in weights:
         return fingerprint(folder, tokenizer) == weights
+    if TOKENIZER_MARK in weights and (tokenizer is None or not weights.endswith(outside_mark(tokenizer))):
+        return False
     return all(matches(path, linked_hash(path)) for path in hashed_files(folder, tokenizer).values())
 
 
@@ -91,6 +93,11 @@ class Reading:
             self._check_bytes(hashed.stamps, "after they were hashed")
         self._files = ExitStack()
         self._weights = [(file, os.fstat(file.fileno())) for file in self._opened()]
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Folder of the tokenizer where that is not the model's."""
+        return self._hashed.tokenizer
 
     def __enter__(self) -> Reading:
         return self

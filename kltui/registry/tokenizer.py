@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from kltui.errors import KltuiError, UsageError
 from kltui.registry.checkpoint import HubSource, LocalSource, Source
-from kltui.registry.layout import has_tokenizer
+from kltui.registry.layout import TOKENIZER_JSON, has_tokenizer
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.revisions import is_step_name
+from kltui.safe import safe_text
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerPlace:
+    """The folder outside a model's own that its tokenizer is read from, and where on the hub its files can be had."""
+
+    folder: Path
+    hub: HubSource | None = None
 
 
 def tokenizer_folder(folder: Path, named: str = "") -> Path | None:
@@ -31,14 +42,44 @@ def own_tokenizer(folder: Path) -> Path | None:
 
 
 def named_source(named: str) -> Source:
-    """What an entry's `tokenizer` names: a folder (an absolute path), or OWNER/NAME with @REVISION or without."""
-    if Path(named).is_absolute():
-        return LocalSource(Path(named))
+    """What an entry's `tokenizer` names: a folder (an absolute path), or OWNER/NAME with @REVISION or without.
+
+    The path of a tokenizer.json stands for its folder.
+    """
+    path = Path(named)
+    if path.is_absolute():
+        return LocalSource(path.parent if path.name == TOKENIZER_JSON and path.is_file() else path)
     repo, _, revision = named.partition("@")
     check_repo(repo)
     if revision:
         check_revision(revision)
     return HubSource(repo, revision or "main", revision if COMMIT.fullmatch(revision) else "")
+
+
+def check_named(named: str) -> None:
+    """Raises UsageError unless an entry's `tokenizer` is a folder with one, or spelt as a repository."""
+    try:
+        source = named_source(named)
+    except UsageError as error:
+        raise UsageError(
+            f'tokenizer = "{safe_text(named, 100)}" is neither a folder nor a hub repository', error.hint
+        ) from None
+    if isinstance(source, LocalSource) and not has_tokenizer(source.path):
+        raise UsageError(
+            f"there is no tokenizer in {safe_text(named)}",
+            f"`tokenizer` names a folder with {TOKENIZER_JSON} (or its vocabulary files), or OWNER/NAME on the hub.",
+        )
+
+
+def no_tokenizer(source: Source) -> KltuiError:
+    """What is said of a checkpoint without a tokenizer."""
+    where = safe_text(str(source))
+    looked = "" if isinstance(source, HubSource) else " nor in the folder of its run"
+    return KltuiError(
+        f"there is no tokenizer in {where}{looked}",
+        f"Put {TOKENIZER_JSON} (or its vocabulary files) there, or name one in the job's [[models]] entry: "
+        'tokenizer = "FOLDER" or "OWNER/NAME".',
+    )
 
 
 def _cached(source: HubSource) -> Path | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kltui import native, native_cuda
 from kltui.errors import KltuiError
+from kltui.registry.tokenizer import tokenizer_folder
 from kltui.scoring import loading, spread, tokens
 from kltui.scoring.batching import Batch, cut_pieces
 from kltui.scoring.engine import Engine
@@ -67,24 +68,33 @@ def exact_kl(
     settings: ScoringSettings,
     *,
     quantizations: tuple[str, str] = ("none", "none"),
+    tokenizers: tuple[Path | None, Path | None] = (None, None),
     cache_dir: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExactKL:
-    """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept."""
+    """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
+
+    `tokenizers` are the folders of their tokenizers where neither they nor their runs have one.
+    """
     device = loading.pick_device(settings.device)
     spread.check(settings.device_map, settings.device)
     configs = [loading.load_config(folder) for folder in (folder_a, folder_b)]
-    tokenizers = [tokens.load_tokenizer(folder, settings.bos) for folder in (folder_a, folder_b)]
-    if tokenizers[0].sha256 != tokenizers[1].sha256:
+    places = [
+        tokenizer_folder(folder) or named or folder
+        for folder, named in zip((folder_a, folder_b), tokenizers, strict=True)
+    ]
+    made = [
+        tokens.tokenize(place, config, settings.bos, texts, corpus_sha256, cache_dir)
+        for place, config in zip(places, configs, strict=True)
+    ]
+    if made[0].tokenizer.sha256 != made[1].tokenizer.sha256:
         raise KltuiError(
             f"{folder_a} and {folder_b} have different tokenizers, so their next tokens cannot be compared",
             "the KL of their log-likelihood vectors can",
         )
-    ids = tokens.encode(tokenizers[0], texts, corpus_sha256, cache_dir)
-    for config in configs:
-        tokens.check_vocabulary(ids, getattr(config.get_text_config(), "vocab_size", None))
+    ids = made[0].ids
     context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
-    pieces = cut_pieces([len(row) for row in ids], tokenizers[0].first_scored, context, settings.overlong)
+    pieces = cut_pieces([len(row) for row in ids], made[0].tokenizer.first_scored, context, settings.overlong)
     sums = np.zeros((4, len(texts)))
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []

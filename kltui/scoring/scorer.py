@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.registry.reading import Hashed, Reading
+from kltui.registry.tokenizer import tokenizer_folder
 from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
@@ -38,6 +39,7 @@ class _Prepared:
     """A corpus in one tokenizer's ids, cut for one context length."""
 
     tokenizer: tokens.Tokenizer
+    notes: tuple[str, ...]
     ids: list[Ids]
     pieces: list[Piece]
     n_overlong: int
@@ -91,7 +93,7 @@ class Scorer:
         Files that change meanwhile, or are not those of `reading`, are such a failure.
         """
         with ExitStack() as stack:
-            files = reading or stack.enter_context(Reading(Hashed(folder, "")))
+            files = reading or stack.enter_context(Reading(_unhashed(folder)))
             return self._score(folder, quantization, weights_key, progress, files)
 
     def _score(
@@ -100,7 +102,7 @@ class Scorer:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
         config = loading.load_config(folder)
-        prepared = self._prepare(folder, config)
+        prepared = self._prepare(folder, config, reading.tokenizer or folder)
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
@@ -176,19 +178,20 @@ class Scorer:
             engine.seconds = dict.fromkeys(engine.seconds, 0.0)
         return self._rule[2]
 
-    def _prepare(self, folder: Path, config: Any) -> _Prepared:
-        """The corpus in this folder's ids, checked against the model's context before anything is run."""
+    def _prepare(self, folder: Path, config: Any, tokenizer_in: Path) -> _Prepared:
+        """The corpus in this checkpoint's ids, checked against the model's context before anything is run."""
         context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
-        same = (tokens.files_digest(folder, config), context, size)
+        same = (tokens.files_digest(tokenizer_in, config), context, size)
         if self._prepared is not None and self._prepared[0] == same:
             return self._prepared[1]
-        tokenizer = tokens.load_tokenizer(folder, self.settings.bos)
-        ids = tokens.encode(tokenizer, self.texts, self.corpus_sha256, self.cache_dir)
-        lengths = [len(row) for row in ids]
-        pieces = cut_pieces(lengths, tokenizer.first_scored, context, self.settings.overlong)
+        made = tokens.tokenize(
+            tokenizer_in, config, self.settings.bos, self.texts, self.corpus_sha256, self.cache_dir
+        )
+        lengths = [len(row) for row in made.ids]
+        pieces = cut_pieces(lengths, made.tokenizer.first_scored, context, self.settings.overlong)
         n_overlong = sum(1 for n in lengths if context is not None and n > context)
-        tokens.check_vocabulary(ids, size)
-        prepared = _Prepared(tokenizer, ids, pieces, n_overlong)
+        prepared = _Prepared(made.tokenizer, made.notes, made.ids, pieces, n_overlong)
+        _check_scored(prepared, folder)
         self._prepared = same, prepared
         return prepared
 
@@ -223,7 +226,7 @@ class Scorer:
         return {
             "weights": weights_key,
             "corpus": self.corpus_sha256,
-            "tokenizer": tokenizer.sha256,
+            **tokenizer.key(),
             "bos": self.settings.bos,
             "prefix": ",".join(map(str, tokenizer.prefix)),
             "overlong": self.settings.overlong,
@@ -235,7 +238,7 @@ class Scorer:
         }
 
     def _notes(self, sums: _Sums, prepared: _Prepared, quantization: str) -> tuple[str, ...]:
-        notes = []
+        notes = list(prepared.notes)
         unscored = int((sums.n_scored_N == 0).sum())
         if unscored:
             notes.append(f"{unscored} of {len(self.texts)} texts have no token to score and are NaN")
@@ -244,9 +247,22 @@ class Scorer:
             notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
         if quantization == "bnb-8bit":
             notes.append("LLM.int8 multiplies in float16")
-        if prepared.tokenizer.dropped_suffix:
-            notes.append("the tokenizer's end-of-text token was left out")
         return tuple(notes)
+
+
+def _unhashed(folder: Path) -> Hashed:
+    """A model's files as they are found, its tokenizer perhaps in its run's folder."""
+    place = tokenizer_folder(folder)
+    return Hashed(folder, "", tokenizer=place if place != folder else None)
+
+
+def _check_scored(prepared: _Prepared, folder: Path) -> None:
+    """An error where no text has a token to score: such a vector would hold no number."""
+    if prepared.ids and not prepared.n_tokens:
+        raise KltuiError(
+            f"no text of the corpus has a token to score with the tokenizer of {folder}",
+            'a text needs two tokens, or one behind a beginning-of-text token (bos = "always")',
+        )
 
 
 def _room_key(engine: Engine) -> str:

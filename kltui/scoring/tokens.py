@@ -1,12 +1,10 @@
-"""Texts to token ids: special-token policies, the tokenizer's fingerprint, and a cache on disk."""
+"""Texts to token ids: which tokenizer decides, special-token policies, and a cache on disk."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.registry.layout import tokenizer_names
+from kltui.registry.checkpoint import LocalSource
+from kltui.registry.layout import (
+    TOKENIZER_CONFIG,
+    TOKENIZER_JSON,
+    has_tokenizer,
+    read_json_object,
+    tokenizer_names,
+)
+from kltui.registry.tokenizer import no_tokenizer
+from kltui.registry.tokenizer_json import read_tokenizer_json
+from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batching import Ids
+from kltui.scoring.tokenizer_backends import Backend, FileBackend, check_files, load_class
 
 # Beside those that the registry knows as a tokenizer's: whatever else may take part in making one.
 _FILES = ("*token*.json", "*.model", "vocab*", "merges*", "chat_template*")
@@ -27,7 +36,7 @@ _FILES = ("*token*.json", "*.model", "vocab*", "merges*", "chat_template*")
 class Tokenizer:
     """A tokenizer with its fingerprint, and the ids that a policy puts in front of every text."""
 
-    backend: Any
+    backend: Backend
     sha256: str
     prefix: tuple[int, ...]
     dropped_suffix: tuple[int, ...] = ()
@@ -37,19 +46,98 @@ class Tokenizer:
         """Position of the first scored id: after the prefix, and never the first id of all."""
         return max(1, len(self.prefix))
 
+    def key(self) -> dict[str, str]:
+        """What a vector's key says of the ids: the tokenizer, what read it, and in which version."""
+        from importlib.metadata import version
 
-def load_tokenizer(folder: Path, bos: str) -> Tokenizer:
-    """The folder's tokenizer under the BOS policy `bos` (SPEC section 3)."""
-    from transformers import AutoTokenizer
+        return {"tokenizer": self.sha256, "ids": self.backend.source, "tokenizers": version("tokenizers")}
 
-    try:
-        backend = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
-        raise KltuiError(
-            f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}",
-            "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
-        ) from error
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A corpus in a tokenizer's ids, prefix included, and what is to be said of them."""
+
+    tokenizer: Tokenizer
+    ids: list[Ids]
+    notes: tuple[str, ...]
+
+
+def tokenize(
+    folder: Path,
+    config: Any,
+    bos: str,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    cache_dir: Path | None,
+) -> Tokenized:
+    """The texts in the ids of the tokenizer in `folder`, checked against the model's `config` and against the texts."""
+    tokenizer = load_tokenizer(folder, bos, config)
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    checks.check_size(tokenizer.backend, size)
+    bare = _bare(tokenizer.backend, texts, corpus_sha256, cache_dir)
+    checks.check_vocabulary(bare, size)
+    notes = (*tokenizer.backend.notes, *checks.check_known(tokenizer.backend, bare, texts))
+    if isinstance(tokenizer.backend, FileBackend):
+        notes += _against_class(tokenizer, folder, config, texts, corpus_sha256, cache_dir)
+    if tokenizer.dropped_suffix:
+        notes += ("the tokenizer's end-of-text token was left out",)
+    return Tokenized(tokenizer, _with_prefix(tokenizer, bare), notes)
+
+
+def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:
+    """The folder's tokenizer under the BOS policy `bos` (SPEC section 3).
+
+    Its tokenizer.json says what ids a text has; a class of transformers serves only where there is no such file.
+    """
+    backend: Backend
+    if (folder / TOKENIZER_JSON).is_file():
+        backend = FileBackend(read_tokenizer_json(folder), folder)
+        if bos == "always" and backend.bos is None:
+            backend.bos = _bos_of_class(backend, folder, config)
+    elif has_tokenizer(folder):
+        backend = load_class(folder, config)
+        check_files(backend, folder)
+    else:
+        raise no_tokenizer(LocalSource(folder))
+    checks.check_repeatable(backend)
     return with_policy(backend, bos)
+
+
+def _bos_of_class(backend: FileBackend, folder: Path, config: Any) -> int | None:
+    """Id of the BOS token that transformers' class has of itself, where the folder names none."""
+    try:
+        token = load_class(folder, config).tokenizer.bos_token
+    except KltuiError:
+        return None
+    return None if token is None else backend.core.token_to_id(str(token))
+
+
+def _against_class(
+    tokenizer: Tokenizer,
+    folder: Path,
+    config: Any,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    cache_dir: Path | None,
+) -> tuple[str, ...]:
+    """Notes where transformers' class, or a setting beside the file, would have it otherwise."""
+    stated = read_json_object(folder / TOKENIZER_CONFIG).get("add_bos_token")
+    frame = tokenizer.backend.frame()[0]
+    notes: tuple[str, ...] = ()
+    if isinstance(stated, bool) and stated != bool(frame):
+        does = "puts one before a text" if frame else "puts none before a text"
+        notes = (
+            f"{TOKENIZER_CONFIG} says add_bos_token = {str(stated).lower()}, but {TOKENIZER_JSON} {does}: "
+            'bos = "auto" goes by the latter',
+        )
+    try:
+        other = load_class(folder, config)
+        return notes + checks.difference_notes(
+            tokenizer.backend, other, lambda b: _bare(b, texts, corpus_sha256, cache_dir)
+        )
+    except Exception as error:  # a class that is unknown or fails on a text is no reason not to score
+        logging.getLogger(__name__).debug("no comparison with transformers' class for %s: %s", folder, error)
+        return notes
 
 
 def files_digest(folder: Path, config: Any) -> str:
@@ -66,109 +154,60 @@ def files_digest(folder: Path, config: Any) -> str:
     return digest.hexdigest()
 
 
-def with_policy(backend: Any, bos: str) -> Tokenizer:
-    """Tokenizer whose prefix follows `bos`: its own default, always one BOS, or never any special token."""
-    default, suffix = _default_frame(backend)
+def with_policy(backend: Backend, bos: str) -> Tokenizer:
+    """Tokenizer whose prefix follows `bos`: its own default, always one BOS, or never any special token.
+
+    The default of a tokenizer.json is what its post-processor puts before a text; `add_bos_token` beside it says
+    nothing, as in transformers 5. A class has its own default.
+    """
+    default, suffix = backend.frame()
     prefix = default
     if bos == "never":
         prefix = ()
     elif bos == "always":
-        begin = backend.bos_token_id
+        begin = backend.bos
         if begin is None:
             raise KltuiError(
                 'bos = "always", but this tokenizer has no beginning-of-text token',
                 'use bos = "auto" or "never"',
             )
         prefix = default if begin in default else (begin, *default)
-    return Tokenizer(backend, fingerprint(backend), prefix, suffix)
-
-
-def _default_frame(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that the tokenizer itself puts before and after a text."""
-    bare = backend("a", add_special_tokens=False)["input_ids"]
-    framed = backend("a", add_special_tokens=True)["input_ids"]
-    for start in range(len(framed) - len(bare) + 1):
-        if framed[start : start + len(bare)] == bare:
-            return tuple(framed[:start]), tuple(framed[start + len(bare) :])
-    raise KltuiError(
-        "the tokenizer changes a text's own ids when it adds special tokens",
-        'use bos = "never", which adds none',
-    )
-
-
-def fingerprint(backend: Any) -> str:
-    """Hex SHA-256 over everything that decides the ids: the tokenizer's pipeline and vocabulary."""
-    core = getattr(backend, "backend_tokenizer", None)
-    if core is not None:
-        pipeline = json.loads(core.to_str())
-        # left behind by whoever used the tokenizer last; kltui neither pads nor truncates with it
-        described = json.dumps({**pipeline, "padding": None, "truncation": None}, sort_keys=True)
-    else:
-        described = repr(
-            (type(backend).__name__, sorted(backend.get_vocab().items()), _python_parts(backend))
-        )
-    return hashlib.sha256(described.encode()).hexdigest()
-
-
-def _python_parts(backend: Any) -> tuple[list[str], list[tuple[str, float]]]:
-    """What decides a Python tokenizer's ids beside its vocabulary: its files (merges, say) and its switches."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = backend.save_vocabulary(folder) or ()
-        files = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
-    switches = [(k, v) for k, v in sorted(backend.init_kwargs.items()) if isinstance(v, bool | int | float)]
-    return files, switches
+    return Tokenizer(backend, backend.sha256, prefix, suffix)
 
 
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
 ) -> list[Ids]:
     """Ids of every text, prefix included; special-token strings in a text are text, and no EOS is added."""
-    bare = (
-        _cached(tokenizer, texts, corpus_sha256, cache_dir)
-        if cache_dir
-        else _bare_ids(tokenizer.backend, texts)
-    )
+    return _with_prefix(tokenizer, _bare(tokenizer.backend, texts, corpus_sha256, cache_dir))
+
+
+def _with_prefix(tokenizer: Tokenizer, bare: list[Ids]) -> list[Ids]:
     if not tokenizer.prefix:
         return bare
     prefix = np.array(tokenizer.prefix, dtype=np.int64)
     return [np.concatenate((prefix, ids)) for ids in bare]
 
 
-def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
-    """An error where a tokenizer gives ids that a model of `size` entries does not have."""
-    highest = max((int(row.max()) for row in ids if len(row)), default=0)
-    if size is not None and highest >= size:
-        raise KltuiError(
-            f"the tokenizer gives id {highest}, but the model has {size} entries",
-            "tokenizer and model are not of one kind",
-        )
+def _bare(backend: Backend, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None) -> list[Ids]:
+    """Ids of every text without any special token, from the cache, or made and put there.
 
-
-def _bare_ids(backend: Any, texts: Sequence[str]) -> list[Ids]:
-    """Ids of every text without any special token."""
-    if not texts:
-        return []
-    options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False}
-    try:
-        rows = backend(list(texts), split_special_tokens=True, **options)["input_ids"]
-    except TypeError as error:
-        raise KltuiError(
-            f"this tokenizer cannot read special-token strings as text: {_first_line(error)}",
-            "convert it to a tokenizer.json, which can",
-        ) from error
-    return [np.array(row, dtype=np.int64) for row in rows]
-
-
-def _cached(tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path) -> list[Ids]:
-    """Bare ids from the cache, or made and put there; a file that does not fit is made anew."""
-    name = hashlib.sha256(f"{tokenizer.sha256} {corpus_sha256} {_library()}".encode()).hexdigest()
-    path = cache_dir / f"tokens-{name[:32]}.safetensors"
+    A file that does not fit is made anew.
+    """
+    if cache_dir is None:
+        return _made(backend, texts)
+    described = f"{backend.sha256} {backend.source} {corpus_sha256} {_library()}"
+    path = cache_dir / f"tokens-{hashlib.sha256(described.encode()).hexdigest()[:32]}.safetensors"
     found = _read_cache(path, len(texts))
     if found is not None:
         return found
-    ids = _bare_ids(tokenizer.backend, texts)
+    ids = _made(backend, texts)
     _write_cache(path, ids)
     return ids
+
+
+def _made(backend: Backend, texts: Sequence[str]) -> list[Ids]:
+    return [np.array(row, dtype=np.int64) for row in backend.ids(texts)]
 
 
 def _library() -> str:
@@ -212,8 +251,3 @@ def _write_cache(path: Path, ids: Sequence[Ids]) -> None:
 
 def _digest(flat: NDArray[np.int32], ends: NDArray[np.int64]) -> bytes:
     return hashlib.sha256(flat.tobytes() + b"|" + ends.tobytes()).digest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

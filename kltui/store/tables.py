@@ -164,12 +164,13 @@ class Checkpoints:
             checkpoint.type,
             checkpoint.parent,
             json.dumps(checkpoint.tags),
+            checkpoint.tokenizer,
         )
         self._db.execute(
             "INSERT INTO checkpoint (name, run, step, kind, location, revision, commit_hash, quantization,"
-            " seed, size, type, parent, tags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " seed, size, type, parent, tags, tokenizer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (name) DO UPDATE SET run = excluded.run, step = excluded.step, kind = excluded.kind,"
-            " location = excluded.location, revision = excluded.revision,"
+            " location = excluded.location, revision = excluded.revision, tokenizer = excluded.tokenizer,"
             " commit_hash = CASE WHEN excluded.commit_hash = '' THEN commit_hash ELSE excluded.commit_hash END,"
             # what was put right by hand stays where the job file says nothing
             " seed = COALESCE(excluded.seed, seed), size = COALESCE(NULLIF(excluded.size, ''), size),"
@@ -257,7 +258,7 @@ WITH item AS (
     WHERE v.layer >= 0 GROUP BY v.checkpoint_id
 )
 SELECT c.id, c.run, c.step, c.kind, c.location, c.revision, c.commit_hash, c.quantization, c.seed, c.size,
-       c.type, c.parent, c.tags, c.weights, final.checkpoint_id IS NOT NULL, final.mean_loglik,
+       c.type, c.parent, c.tags, c.tokenizer, c.weights, final.checkpoint_id IS NOT NULL, final.mean_loglik,
        COALESCE(lens.layers, 0), latest.status, latest.error, latest.hint
 FROM checkpoint c
 LEFT JOIN final ON final.checkpoint_id = c.id
@@ -275,7 +276,7 @@ def _source_columns(source: Source) -> tuple[str, str, str]:
 
 def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
     (cid, run, step, kind, location, revision, commit, quant, seed, size, type_, parent, tags) = row[:13]
-    weights, scored, mean, layers, item_status, error, hint = row[13:]
+    tokenizer, weights, scored, mean, layers, item_status, error, hint = row[13:]
     source: Source = (
         HubSource(str(location), str(revision), str(commit))
         if kind == "hub"
@@ -291,6 +292,7 @@ def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
         type=str(type_),
         parent=str(parent),
         tags=tuple(json.loads(str(tags))),
+        tokenizer=str(tokenizer),
     )
     return CheckpointRow(
         id=int(str(cid)),

@@ -49,7 +49,8 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     for row in rows:
         c = row.checkpoint
         entry: Entry = {"run": c.run, "quantization": [c.quantization]}
-        entry.update({k: v for k, v in (("size", c.size), ("type", c.type), ("parent", c.parent)) if v})
+        words = (("size", c.size), ("type", c.type), ("parent", c.parent), ("tokenizer", c.tokenizer))
+        entry.update({k: v for k, v in words if v})
         if c.seed is not None:
             entry["seed"] = c.seed
         if c.tags:

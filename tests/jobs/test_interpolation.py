@@ -163,9 +163,9 @@ def test_a_grid_reads_each_of_its_models_once(job: Path, monkeypatch: pytest.Mon
 
     read: list[Path] = []
 
-    def counting(folder: Path) -> Hashed:
+    def counting(folder: Path, tokenizer: Path | None = None) -> Hashed:
         read.append(folder)
-        return hash_files(folder)
+        return hash_files(folder, tokenizer)
 
     monkeypatch.setattr("kltui.jobs.prepare.hash_files", counting)
     plan = make_plan(load_job(with_text(job, GRID)))

@@ -41,8 +41,9 @@ def test_unscored_texts_are_nan_and_counted(folder):
     assert result.stats["n_unscored"] == 2 and any("NaN" in note for note in result.notes)
 
 
-def test_a_corpus_with_nothing_to_score_gives_only_nan(folder):
-    assert np.isnan(score(folder, ["", "x"]).vectors[0].loglik_N).all()
+def test_a_corpus_with_nothing_to_score_is_a_failure(folder):
+    with pytest.raises(KltuiError, match="no text of the corpus has a token to score"):
+        score(folder, ["", "x"])
     assert score(folder, []).vectors[0].loglik_N.shape == (0,)
 
 

@@ -6,16 +6,17 @@ from tiny_models import TEXTS, build_tokenizer
 
 from kltui.errors import KltuiError
 from kltui.scoring import tokens
+from kltui.scoring.tokenizer_backends import ClassBackend
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return build_tokenizer()
+    return ClassBackend(build_tokenizer())
 
 
 @pytest.fixture(scope="module")
 def with_bos():
-    return build_tokenizer(prepend_bos=True)
+    return ClassBackend(build_tokenizer(prepend_bos=True))
 
 
 def ids_of(backend, bos, text="Two words"):
@@ -23,14 +24,14 @@ def ids_of(backend, bos, text="Two words"):
 
 
 def test_auto_does_what_the_tokenizer_does(plain, with_bos):
-    assert ids_of(plain, "auto") == plain("Two words").input_ids
-    assert ids_of(with_bos, "auto") == with_bos("Two words").input_ids
+    assert ids_of(plain, "auto") == plain.tokenizer("Two words").input_ids
+    assert ids_of(with_bos, "auto") == with_bos.tokenizer("Two words").input_ids
     assert tokens.with_policy(plain, "auto").first_scored == 1
     assert tokens.with_policy(with_bos, "auto").prefix == (1,)
 
 
 def test_always_adds_one_and_never_two(plain, with_bos):
-    assert ids_of(plain, "always")[0] == plain.bos_token_id
+    assert ids_of(plain, "always")[0] == plain.bos
     assert ids_of(with_bos, "always") == ids_of(with_bos, "auto")
     assert ids_of(with_bos, "never") == ids_of(plain, "never")
 
@@ -49,24 +50,23 @@ def test_no_end_token_is_added():
     backend.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A <|endoftext|>", special_tokens=[("<s>", 1), ("<|endoftext|>", 0)]
     )
-    policy = tokens.with_policy(backend, "auto")
+    policy = tokens.with_policy(ClassBackend(backend), "auto")
     assert (policy.prefix, policy.dropped_suffix) == ((1,), (0,))
-    assert ids_of(backend, "auto")[-1] != 0
+    assert ids_of(ClassBackend(backend), "auto")[-1] != 0
 
 
 def test_always_without_a_bos_token_says_so(plain):
     backend = build_tokenizer()
     backend.bos_token = None
     with pytest.raises(KltuiError, match="no beginning-of-text token"):
-        tokens.with_policy(backend, "always")
+        tokens.with_policy(ClassBackend(backend), "always")
 
 
 def test_fingerprint_sees_the_pipeline_but_not_the_process(plain, with_bos):
-    assert tokens.fingerprint(plain) == tokens.fingerprint(build_tokenizer())
-    assert tokens.fingerprint(plain) != tokens.fingerprint(with_bos)
-    before = tokens.fingerprint(plain)
-    plain(["a"], truncation=True, max_length=4)
-    assert tokens.fingerprint(plain) == before
+    assert plain.sha256 == ClassBackend(build_tokenizer()).sha256 != with_bos.sha256
+    used = build_tokenizer()
+    used(["a"], truncation=True, max_length=4)
+    assert ClassBackend(used).sha256 == plain.sha256
 
 
 def test_python_tokenizers_differ_by_more_than_their_vocabulary(tmp_path):
@@ -83,7 +83,7 @@ def test_python_tokenizers_differ_by_more_than_their_vocabulary(tmp_path):
         (folder / "vocab.json").write_text(json.dumps(vocabulary))
         (folder / "merges.txt").write_text("\n".join(("#version", *merges)) + "\n")
         made.append(CTRLTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    first, second, third = (tokens.fingerprint(backend) for backend in made)
+    first, second, third = (ClassBackend(tokenizer).sha256 for tokenizer in made)
     assert first == third != second
 
 
@@ -121,10 +121,10 @@ def test_cache_gives_the_same_ids_and_a_damaged_file_is_made_anew(tmp_path, plai
 def test_cache_is_read_rather_than_made(tmp_path, plain, monkeypatch):
     policy = tokens.with_policy(plain, "auto")
     tokens.encode(policy, list(TEXTS), "c", tmp_path)
-    monkeypatch.setattr(tokens, "_bare_ids", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(tokens, "_made", lambda *_: pytest.fail("tokenised again"))
     tokens.encode(policy, list(TEXTS), "c", tmp_path)
 
 
 def test_a_folder_without_tokenizer_says_so(tmp_path):
-    with pytest.raises(KltuiError, match=r"tokenizer in .* cannot be loaded"):
+    with pytest.raises(KltuiError, match=r"there is no tokenizer in"):
         tokens.load_tokenizer(tmp_path, "auto")

@@ -1,0 +1,145 @@
+"""A folder's tokenizer.json as the tokenizers library reads it, with nothing in it left to chance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.registry.layout import TOKENIZER_CONFIG, TOKENIZER_JSON, read_json_object
+from kltui.safe import safe_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPECIAL_MAP = "special_tokens_map.json"
+# What makes a model of the tokenizers library draw among several ways to cut a text.
+_RANDOM = ("dropout", "alpha", "nbest_size")
+
+
+@dataclass(frozen=True)
+class TokenizerJson:
+    """The tokenizer in a file: strings of special tokens are text to it, and it neither pads, truncates nor samples.
+
+    `unknown` is the id for what it does not know, None where it has none.
+    """
+
+    core: Tokenizer
+    unknown: int | None
+    notes: tuple[str, ...] = ()
+
+
+def read_tokenizer_json(folder: Path) -> TokenizerJson:
+    """The folder's tokenizer.json. Raises KltuiError where it cannot be read."""
+    from tokenizers import Tokenizer
+
+    where = safe_text(str(folder / TOKENIZER_JSON))
+    try:
+        text = (folder / TOKENIZER_JSON).read_text(encoding="utf-8")
+        file = json.loads(text)
+        notes = (*_without_chance(file), *_beside(folder, file)) if isinstance(file, dict) else ()
+        changed = _mark_special(folder, file) if isinstance(file, dict) else False
+        core = Tokenizer.from_str(json.dumps(file) if changed or _is_noted(notes) else text)
+    except (
+        Exception
+    ) as error:  # the library raises plain Exception; a panic in it is a BaseException of its own
+        raise _unreadable(where, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _unreadable(where, error) from error
+    core.no_padding()
+    core.no_truncation()
+    core.encode_special_tokens = True
+    return TokenizerJson(core, _unknown_id(core, file.get("model")), notes)
+
+
+def named_special(folder: Path, kind: str) -> str | None:
+    """The token that the folder's settings name as `kind`, such as "bos_token"; None where they name none."""
+    for name in (TOKENIZER_CONFIG, SPECIAL_MAP):
+        found = _content(read_json_object(folder / name).get(kind))
+        if found is not None:
+            return found
+    return None
+
+
+def _unreadable(where: str, error: BaseException) -> KltuiError:
+    said = (str(error).strip().splitlines() or [""])[0]
+    return KltuiError(
+        f"the tokenizer in {where} cannot be read: {type(error).__name__}: {safe_text(said, 200)}",
+        "It says what ids a text has, so nothing stands in for it: fetch or save it again.",
+    )
+
+
+def _is_noted(notes: tuple[str, ...]) -> bool:
+    return any("switched off" in note for note in notes)
+
+
+def _without_chance(file: dict[str, Any]) -> tuple[str, ...]:
+    """Takes random choices out of the file's model, and says so."""
+    model = file.get("model")
+    found = [name for name in _RANDOM if isinstance(model, dict) and model.get(name)]
+    said = tuple(
+        f"{name} = {safe_text(str(model[name]), 40)} in {TOKENIZER_JSON} is switched off: ids would be drawn at random"
+        for name in found
+        if isinstance(model, dict)
+    )
+    for name in found:
+        file["model"][name] = None
+    return said
+
+
+def _mark_special(folder: Path, file: dict[str, Any]) -> bool:
+    """Marks added tokens as special that the folder's settings name so; True where one was not."""
+    named = _all_named(folder)
+    changed = False
+    for token in file.get("added_tokens") or ():
+        if token.get("content") in named and not token.get("special"):
+            token["special"] = changed = True
+    return changed
+
+
+def _all_named(folder: Path) -> set[str]:
+    """Every token that tokenizer_config.json or special_tokens_map.json names as special."""
+    named: set[str | None] = set()
+    for name in (TOKENIZER_CONFIG, SPECIAL_MAP):
+        for key, value in read_json_object(folder / name).items():
+            if key.endswith("_token"):
+                named.add(_content(value))
+            elif key.endswith("special_tokens"):
+                named |= {_content(v) for v in (value.values() if isinstance(value, dict) else value or ())}
+    return {token for token in named if token}
+
+
+def _content(value: Any) -> str | None:
+    """A token's string, written plainly or as an object."""
+    found = value.get("content") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else None
+
+
+def _unknown_id(core: Tokenizer, model: Any) -> int | None:
+    if not isinstance(model, dict):
+        return None
+    if isinstance(model.get("unk_id"), int):
+        return int(model["unk_id"])
+    token = model.get("unk_token")
+    return core.token_to_id(token) if isinstance(token, str) else None
+
+
+def _beside(folder: Path, file: dict[str, Any]) -> tuple[str, ...]:
+    """Notes on vocabularies beside the file that say something else than it does."""
+    model = file.get("model")
+    entries = model.get("vocab") if isinstance(model, dict) else None
+    ids: dict[str, Any] = dict(entries) if isinstance(entries, dict) else {}
+    ids |= {t["content"]: t["id"] for t in file.get("added_tokens") or ()}
+    notes = []
+    for name in ("vocab.json", "added_tokens.json"):
+        other = read_json_object(folder / name)
+        differ = sum(ids.get(token) != at for token, at in other.items()) if ids else 0
+        if differ:
+            notes.append(
+                f"{name} gives {differ} of its {len(other)} tokens other ids than {TOKENIZER_JSON}, which is used"
+            )
+    return tuple(notes)

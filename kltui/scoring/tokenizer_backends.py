@@ -1,0 +1,211 @@
+"""Two ways from text to ids: a tokenizer.json through the tokenizers library, or a class of transformers without one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from kltui.errors import KltuiError
+from kltui.registry.layout import TOKENIZER_JSON
+from kltui.registry.tokenizer_json import TokenizerJson, named_special
+from kltui.safe import safe_text
+
+_AT_ONCE = 1024  # texts: encodings take far more room than their ids
+Frame = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Backend(Protocol):
+    """Text to ids. `ids` adds no special token and reads the strings of special tokens as text."""
+
+    @property
+    def source(self) -> str:
+        """What it is, in a word or two for a vector's key."""
+
+    @property
+    def bos(self) -> int | None: ...
+    @property
+    def unknown(self) -> int | None: ...
+    @property
+    def n_entries(self) -> int: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    def ids(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def frame(self) -> Frame:
+        """Ids that it puts before and after a text by default."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 over everything that decides the ids."""
+
+
+class FileBackend:
+    """The folder's tokenizer.json, which alone decides: no class name, and no setting beside it, changes an id."""
+
+    source = TOKENIZER_JSON
+
+    def __init__(self, file: TokenizerJson, folder: Path) -> None:
+        self.core, self.unknown, self.notes = file.core, file.unknown, file.notes
+        name = named_special(folder, "bos_token")
+        self.bos = self.core.token_to_id(name) if name is not None else None
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the vocabulary, added tokens aside."""
+        return self.core.get_vocab_size(with_added_tokens=False)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, no special token added."""
+        rows: list[list[int]] = []
+        for at in range(0, len(texts), _AT_ONCE):
+            batch = list(texts[at : at + _AT_ONCE])
+            rows += [e.ids for e in self.core.encode_batch_fast(batch, add_special_tokens=False)]
+        return rows
+
+    def frame(self) -> Frame:
+        """Ids that the file's post-processor puts before and after a text."""
+        for probe in ("a", "0", " ", *(self.core.id_to_token(i) or "" for i in range(8))):
+            bare = self.core.encode(probe, add_special_tokens=False).ids
+            if bare:
+                return split_frame(bare, self.core.encode(probe, add_special_tokens=True).ids)
+        return (), ()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that the ids stand for."""
+        return self.core.decode(list(ids), skip_special_tokens=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 over the pipeline and the vocabulary."""
+        return core_digest(self.core)
+
+
+class ClassBackend:
+    """A tokenizer of transformers, built by its class."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.source = f"transformers {type(tokenizer).__name__}"
+
+    @property
+    def bos(self) -> int | None:
+        """Id of the token for the beginning of a text."""
+        found: int | None = self.tokenizer.bos_token_id
+        return found
+
+    @property
+    def unknown(self) -> int | None:
+        """Id for what it does not know."""
+        found: int | None = self.tokenizer.unk_token_id
+        return found
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of the vocabulary, added tokens aside."""
+        return int(self.tokenizer.vocab_size)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text, no special token added."""
+        if not texts:
+            return []
+        options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False}
+        try:
+            rows: list[list[int]] = self.tokenizer(list(texts), split_special_tokens=True, **options)[
+                "input_ids"
+            ]
+        except TypeError as error:
+            raise KltuiError(
+                f"this tokenizer cannot read special-token strings as text: {first_line(error)}",
+                "convert it to a tokenizer.json, which can",
+            ) from error
+        return rows
+
+    def frame(self) -> Frame:
+        """Ids that the class puts before and after a text."""
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        return split_frame(bare, self.tokenizer("a", add_special_tokens=True)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that the ids stand for."""
+        return str(self.tokenizer.decode(list(ids)))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 over the pipeline and the vocabulary, or a Python class's name, files and switches."""
+        core = getattr(self.tokenizer, "backend_tokenizer", None)
+        if core is not None:
+            return core_digest(core)
+        name, vocabulary = type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items())
+        described = repr((name, vocabulary, _python_parts(self.tokenizer)))
+        return hashlib.sha256(described.encode()).hexdigest()
+
+
+def load_class(folder: Path, config: Any) -> ClassBackend:
+    """What transformers makes of the folder's tokenizer files; the model's `config` helps it to choose the class."""
+    from transformers import AutoTokenizer
+
+    options = {} if config is None else {"config": config}
+    try:
+        made = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+    except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
+        raise KltuiError(
+            f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {first_line(error)}",
+            "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+        ) from error
+    return ClassBackend(made)
+
+
+def check_files(backend: ClassBackend, folder: Path) -> None:
+    """An error where the class needs merges and the folder has none: transformers then makes some up."""
+    named = getattr(backend.tokenizer, "vocab_files_names", {})
+    merges = named.get("merges_file") if isinstance(named, dict) else None
+    vocabulary = named.get("vocab_file") if isinstance(named, dict) else None
+    if merges and vocabulary and (folder / vocabulary).is_file() and not (folder / merges).is_file():
+        raise KltuiError(
+            f"the tokenizer in {safe_text(str(folder))} has {vocabulary} but no {merges}, without which its ids are "
+            "others",
+            f"copy {merges} there, or {TOKENIZER_JSON}",
+        )
+
+
+def split_frame(bare: list[int], framed: list[int]) -> Frame:
+    """What `framed` has before and after `bare`. Raises KltuiError where it does not hold it."""
+    for start in range(len(framed) - len(bare) + 1):
+        if framed[start : start + len(bare)] == bare:
+            return tuple(framed[:start]), tuple(framed[start + len(bare) :])
+    raise KltuiError(
+        "the tokenizer changes a text's own ids when it adds special tokens",
+        'use bos = "never", which adds none',
+    )
+
+
+def core_digest(core: Any) -> str:
+    """Hex SHA-256 over a tokenizer of the tokenizers library."""
+    pipeline = json.loads(core.to_str())
+    # left behind by whoever used the tokenizer last; kltui neither pads nor truncates with it
+    described = json.dumps({**pipeline, "padding": None, "truncation": None}, sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _python_parts(tokenizer: Any) -> tuple[list[str], list[tuple[str, float]]]:
+    """What decides a Python tokenizer's ids beside its vocabulary: its files (merges, say) and its switches."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = tokenizer.save_vocabulary(folder) or ()
+        files = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    switches = [(k, v) for k, v in sorted(tokenizer.init_kwargs.items()) if isinstance(v, bool | int | float)]
+    return files, switches
+
+
+def first_line(error: BaseException) -> str:
+    """`Kind: first line of its message`."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {safe_text(lines[0] if lines else '', 300)}"

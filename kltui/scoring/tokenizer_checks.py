@@ -1,0 +1,134 @@
+"""Whether a tokenizer fits its model and the corpus, and where transformers would have given other ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kltui.errors import KltuiError
+from kltui.scoring.batching import Ids
+from kltui.scoring.tokenizer_backends import Backend
+
+# Texts on which tokenizers part ways: spaces, digits, line ends, scripts, bytes, and special tokens' strings.
+PROBE: tuple[str, ...] = (
+    " leading and trailing ",
+    "two  spaces,   three,\ttabs\t\tand  ",
+    "In 2023 and 1234567 there were 3.14159 and 10,000,000.",
+    "lines\nand\n\nmore\r\nof\n\n\n them\n",
+    "def f(x):\n    return x  # 42\n",
+    "日本語の文章と中文，한국어도。",
+    "🙂👩‍👩‍👧 emoji, e\u0301 and é, \ufb01 ligature",
+    "\u0000\u0007 control \u200b and \ufeff marks, \U0001f9ff",
+    "<|endoftext|> and <s> and </s> and [MASK] and <unk>",
+    "Don't; we'll 'tis 'S 'RE CamelCase HTTPServer snake_case",
+    "x",
+    "Ünïcode Straße naïve Ω≈ç√ ½ ²",
+)
+UNKNOWN_FAILS, UNKNOWN_NOTED = 0.5, 0.01
+_SAMPLE = 200
+_EVERY_BYTE = 256
+
+Encode = Callable[[Backend], Sequence[Ids]]
+
+
+def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
+    """An error where a tokenizer gives ids that a model of `size` entries does not have."""
+    highest = max((int(row.max()) for row in ids if len(row)), default=0)
+    if size is not None and highest >= size:
+        raise KltuiError(
+            f"the tokenizer gives id {highest}, but the model has {size} entries",
+            "tokenizer and model are not of one kind",
+        )
+
+
+def check_size(backend: Backend, size: int | None) -> None:
+    """An error where a tokenizer is empty, or so small beside a model of `size` entries that it cannot be its own."""
+    n = backend.n_entries
+    tiny = size is not None and (n * 100 < size or (n < _EVERY_BYTE and n * 10 < size))
+    if n == 0 or tiny:
+        seen = "an empty vocabulary" if n == 0 else f"{n} entries and the model {size}"
+        raise KltuiError(
+            f"the tokenizer has {seen}: it cannot be the one that the model was trained with ({backend.source})",
+            "put the model's own tokenizer.json beside its weights, or name a tokenizer in the [[models]] entry",
+        )
+
+
+def check_repeatable(backend: Backend) -> None:
+    """An error where the same text gets other ids the next time."""
+    first = backend.ids(PROBE)
+    if any(backend.ids(PROBE) != first for _ in range(2)):
+        raise KltuiError(
+            "the tokenizer gives a text other ids each time: it samples",
+            "switch its sampling off (enable_sampling in tokenizer_config.json), or use a tokenizer.json",
+        )
+
+
+def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> tuple[str, ...]:
+    """A note on the part of the corpus that the tokenizer does not know; an error where that is most of it.
+
+    `ids` are bare: without the ids put before a text.
+    """
+    share, lost = _unknown_share(backend, ids), _lost_share(backend, ids, texts)
+    said = f"{share:.0%} of the corpus's tokens are its <unk>" if share >= lost else ""
+    said = said or f"it drops {lost:.0%} of the corpus's characters"
+    if max(share, lost) >= UNKNOWN_FAILS:
+        raise KltuiError(
+            f"the tokenizer does not know this corpus: {said}",
+            "is it the model's own? put its tokenizer.json beside the weights, or name it in the [[models]] entry",
+        )
+    return (
+        (f"the tokenizer does not know all of this corpus: {said}",)
+        if max(share, lost) > UNKNOWN_NOTED
+        else ()
+    )
+
+
+def _unknown_share(backend: Backend, ids: Sequence[Ids]) -> float:
+    """Part of all ids that stand for the unknown."""
+    total = sum(len(row) for row in ids)
+    if backend.unknown is None or not total:
+        return 0.0
+    return sum(int((row == backend.unknown).sum()) for row in ids) / total
+
+
+def _lost_share(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> float:
+    """Part of the characters (spaces aside) that do not come back from the ids, over a sample of the texts."""
+    before = after = 0
+    for at in range(0, len(texts), max(1, len(texts) // _SAMPLE)):
+        n = len("".join(texts[at].split()))
+        before += n
+        after += min(n, len("".join(backend.decode(ids[at].tolist()).split())))
+    return 1.0 - after / before if before else 0.0
+
+
+def difference_notes(ours: Backend, other: Backend, encode: Encode) -> tuple[str, ...]:
+    """Notes on what `other`, transformers' class for the same files, would have done otherwise.
+
+    `encode` gives the corpus's bare ids by a backend.
+    """
+    if other.sha256 == ours.sha256:
+        return ()
+    notes = []
+    name = other.source
+    corpus = _differing(encode(ours), encode(other))
+    probe = sum(a != b for a, b in zip(ours.ids(PROBE), other.ids(PROBE), strict=True))
+    if corpus[0] or probe:
+        notes.append(
+            f"ids are those of {ours.source}: {name} would give others for {corpus[0]} of {corpus[1]} texts"
+            f" (and {probe} of {len(PROBE)} made to test it)"
+        )
+    if ours.frame()[0] != other.frame()[0]:
+        notes.append(
+            f"before a text {ours.source} puts {_words(ours.frame()[0])}, which is done here; {name} would put "
+            f"{_words(other.frame()[0])}"
+        )
+    return tuple(notes)
+
+
+def _differing(ours: Sequence[Ids], others: Sequence[Ids]) -> tuple[int, int]:
+    return sum(not np.array_equal(a, b) for a, b in zip(ours, others, strict=True)), len(ours)
+
+
+def _words(prefix: Sequence[int]) -> str:
+    return f"id {', '.join(map(str, prefix))}" if prefix else "nothing"
