@@ -309,15 +309,14 @@ def write_run(
 def true_logliks(folder: Path, texts: Sequence[str], *, prefix: Sequence[int] = ()) -> list[list[float]]:
     """Log-likelihoods by a float64 loop, one text at a time: row 0 final, row 1 + k the model truncated to k layers.
 
-    NaN where a text has nothing to score. Plain transformers: full logits, log_softmax, gather, sum.
+    NaN where a text has nothing to score. Ids by the tokenizers library; full logits, log_softmax, gather, sum.
     """
     import torch
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = [
-        [*prefix, *tokenizer(t, split_special_tokens=True, add_special_tokens=False).input_ids] for t in texts
-    ]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    ids = [[*prefix, *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts]
     first = max(1, len(prefix))
     model = load_float64(folder)
     rows = []
