@@ -11,6 +11,7 @@ import numpy as np
 from kltui.errors import KltuiError, StoreError
 from kltui.registry.checkpoint import HubSource
 from kltui.store import CheckpointRow, Store
+from kltui.weight_process import BadFolderError, WeightProcess
 
 Progress = Callable[[str, int, int], None]
 Distances = dict[tuple[str, str], float]
@@ -33,21 +34,26 @@ def compute_missing(
     for row in rows:
         if row.checkpoint.step is not None:
             runs[row.checkpoint.run].append(row)
-    for run, members in runs.items():
-        if not _missing(members, known, window):
-            continue
-        try:
-            new, n_params, absent = _sweep(run, members, window, progress)
-        except KltuiError as error:
-            problems.append(f"{run}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-            continue
-        if absent:
-            problems.append(
-                f"{run}: the files of {len(absent)} checkpoints are not at hand, {absent[0]} among them"
-            )
-        _keep(folder, new, n_params)
-        found |= new
-    return found, problems
+    with WeightProcess() as process:
+        for run, members in runs.items():
+            if not _missing(members, known, window):
+                continue
+            try:
+                new, n_params, absent = _sweep(process, run, members, window, progress, problems)
+            except KltuiError as error:
+                problems.append(_worded(run, error))
+                continue
+            if absent:
+                problems.append(
+                    f"{run}: the files of {len(absent)} checkpoints are not at hand, {absent[0]} among them"
+                )
+            problems += _keep(folder, new, n_params)
+            found |= new
+    return found, list(dict.fromkeys(problems))
+
+
+def _worded(name: str, error: KltuiError) -> str:
+    return f"{name}: {error.message}" + (f" ({error.hint})" if error.hint else "")
 
 
 def _missing(members: Sequence[CheckpointRow], known: Mapping[tuple[str, str], float], window: int) -> bool:
@@ -59,29 +65,34 @@ def _missing(members: Sequence[CheckpointRow], known: Mapping[tuple[str, str], f
 
 
 def _sweep(
-    run: str, members: Sequence[CheckpointRow], window: int, progress: Progress | None
+    process: WeightProcess,
+    run: str,
+    members: Sequence[CheckpointRow],
+    window: int,
+    progress: Progress | None,
+    problems: list[str],
 ) -> tuple[Distances, int, list[str]]:
-    from kltui.analysis.weights import banded_distances
-    from kltui.registry.tensors import open_tensors, parameters
-
     at_hand = [(row, where) for row in members if (where := _files(row)) is not None]
     absent = sorted({row.name for row in members} - {row.name for row, _ in at_hand})
-    if len(at_hand) < 2:
-        return {}, 0, absent
-    tensors = [open_tensors(where) for _, where in at_hand]
-    band = banded_distances(
-        tensors,
-        min(window, len(at_hand) - 1),
-        labels=[row.name for row, _ in at_hand],
-        progress=(lambda done, total: progress(run, done, total)) if progress else None,
-    )
+    while True:
+        if len(at_hand) < 2:
+            return {}, 0, absent
+        try:
+            band, n_params = process.banded_distances(
+                [where for _, where in at_hand],
+                min(window, len(at_hand) - 1),
+                [row.name for row, _ in at_hand],
+                (lambda done, total: progress(run, done, total)) if progress else None,
+            )
+            break
+        except BadFolderError as error:
+            problems.append(_worded(at_hand.pop(error.place)[0].name, error))
     pairs = {
         (at_hand[k][0].weights, at_hand[k + d][0].weights): float(band[k, d - 1])
         for k in range(len(at_hand))
         for d in range(1, band.shape[1] + 1)
         if k + d < len(at_hand) and np.isfinite(band[k, d - 1])
     }
-    n_params = sum(t.n_elements for t in parameters(tensors[0]).values())
     return pairs, n_params, absent
 
 
@@ -95,13 +106,15 @@ def _files(row: CheckpointRow) -> Path | None:
     return source.path if source.path.is_dir() else None
 
 
-def _keep(folder: Path, distances: Distances, n_params: int) -> None:
+def _keep(folder: Path, distances: Distances, n_params: int) -> list[str]:
+    """Keeps the distances; why that could not be, which is no reason not to show them."""
     try:
         store = Store.write(folder)
-    except StoreError:
-        return  # busy or read-only: the figures are shown all the same, and computed again next time
-    try:
-        with store.atomic():
-            store.weight_distances.put(distances, n_params)
-    finally:
-        store.close()
+        try:
+            with store.atomic():
+                store.weight_distances.put(distances, n_params)
+        finally:
+            store.close()
+    except StoreError as error:
+        return [f"weight distances are not kept, and computed again next time: {error.message}"]
+    return []

@@ -194,11 +194,14 @@ def connect_reader(path: Path) -> Connection:
             if not left_by_writer(path, "-journal"):
                 raise
             return _confined(path, uri)
-    except StoreError:
+    except StoreError as error:
         left = left_by_writer(path, "-wal") or left_by_writer(path, "-journal")
-        if left or os.access(path.parent, os.W_OK):
+        is_full = isinstance(error, DiskError)
+        if not is_full and (left or os.access(path.parent, os.W_OK)):
             raise
-    # On read-only media nobody writes, and WAL's shared memory cannot be made.
+        if is_full and left:
+            return _alone(path, uri)
+    # On read-only media, or on a full disk with nothing under way, nobody writes, and WAL's shared memory cannot be made.
     return _probed(_connect(path, f"{uri}?mode=ro&immutable=1", uri=True))
 
 
@@ -206,6 +209,14 @@ def _confined(path: Path, uri: str) -> Connection:
     db = _probed(_connect(path, f"{uri}?mode=rw", uri=True))
     db.execute("PRAGMA query_only = ON")
     return db
+
+
+def _alone(path: Path, uri: str) -> Connection:
+    """A connection that keeps in its own memory what others would share in a file that the disk has no space for."""
+    db = _connect(path, f"{uri}?mode=rw", uri=True)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA query_only = ON")
+    return _probed(db)
 
 
 def _probed(db: Connection) -> Connection:

@@ -7,8 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fault_kit import Life, Lives, check_stored, truths, vectors, write_job
+from safetensors.numpy import save
+
+from kltui.store import Store
 
 SAID = "The disk is full or failing. Everything acknowledged so far is kept"
 
@@ -64,3 +68,69 @@ def test_a_disk_that_fills_up_and_is_freed_again(lives: Lives, tmp_path: Path) -
     assert stopped > 5
     assert lives.run("--batch", str(job), "--json").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
+
+
+def weighed_job(folder: Path) -> Path:
+    """A job over checkpoints whose weights can be compared."""
+    job = write_job(folder, checkpoints=4, texts=6)
+    for step in range(4):
+        tensors = {"w.weight": np.full((3, 4), step, np.float32)}
+        (folder / "run" / f"step{step}" / "model.safetensors").write_bytes(save(tensors))
+    return job
+
+
+def test_reports_and_exports_need_no_space_in_the_workspace(broken: tuple[Lives, Path]) -> None:
+    """Weight distances cannot be kept there: that is said, and they are shown all the same."""
+    lives, folder = broken
+    shutil.rmtree(folder / "ws", ignore_errors=True)
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    job = weighed_job(folder)
+    assert lives.run("--batch", str(job), "--json").code == 0
+    full = (1, errno.ENOSPC, 0)
+    out = folder / "out"
+    exported = lives.run("--export", str(out), str(folder / "ws"), arm=full)
+    assert exported.code == 0 and "Traceback" not in exported.err, exported.err
+    rows = (out / "weights.csv").read_text().splitlines()[1:]
+    assert sorted(rows) == [f"run,{a},{b},{12.0 * (b - a) ** 2}" for a in range(4) for b in range(a + 1, 4)]
+    assert "weights: weight distances are not kept, and computed again next time" in exported.err
+    whole = lives.run("--report", str(folder / "ws"), "--section", "overview", "--section", "kl")
+    again = lives.run("--report", str(folder / "ws"), "--section", "overview", "--section", "kl", arm=full)
+    assert (again.code, again.out) == (0, whole.out) and "Traceback" not in again.err
+    shown = lives.run("--report", str(folder / "ws"), arm=full)
+    assert shown.code == 0 and "Traceback" not in shown.err, shown.err
+
+
+def test_what_a_killed_writer_left_is_read_without_space(lives: Lives, tmp_path: Path) -> None:
+    """Its log holds the newest vectors, and SQLite's file for sharing it cannot be made."""
+    job = write_job(tmp_path, checkpoints=3)
+    life = lives.run("--batch", str(job), "--json", kill_after=30.0)
+    assert life.code == 0
+    ws = tmp_path / "ws"
+    store = Store.write(ws)
+    store.db.execute("PRAGMA wal_autocheckpoint = 0")
+    with store.atomic():
+        store.records.put("note", "x", {"a": 1})
+    copy = tmp_path / "copy"
+    shutil.copytree(ws, copy)
+    store.close()
+    (copy / "kltui.sqlite-shm").unlink()
+    assert (copy / "kltui.sqlite-wal").stat().st_size > 0
+    shown = lives.run("--report", str(copy), "--section", "overview", limit=1_000_000)
+    again = lives.run("--report", str(copy), "--section", "overview", limit=4_096)
+    assert again.code == 0 and again.out == shown.out, again.err
+
+
+@pytest.mark.parametrize("limit", [1, 2_000, 6_000])
+def test_an_export_to_a_full_disk_leaves_nothing_half_written(
+    lives: Lives, tmp_path: Path, limit: int
+) -> None:
+    job = write_job(tmp_path, checkpoints=4, texts=40)
+    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--export", str(tmp_path / "out"), str(tmp_path / "ws")).code == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    life = lives.run("--export", str(tmp_path / "out"), str(tmp_path / "ws"), limit=limit)
+    assert life.code == 1 and "Traceback" not in life.err, life.err
+    if limit > 1:  # what is said has to fit as well
+        assert "export to" in life.err and "Free some space" in life.err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["job.toml", "out", "run", "texts.json", "ws"]

@@ -18,6 +18,7 @@ from fault_kit import behave, check_stored, command, ends, light_env, run_cli, t
         ("segfault", "the scoring process ended twice (SIGSEGV)", ""),
         ("abort", "the scoring process ended twice (SIGABRT)", ""),
         ("kill", "the scoring process ended twice (SIGKILL)", "Out of memory, most likely"),
+        ("bus", "the scoring process ended twice (SIGBUS)", "A weight file became shorter while it was read"),
         ("half", "the scoring process ended twice (exit status 1)", ""),
         ("device", "the scoring process ended twice (exit status 70)", "The GPU reported an error"),
         ("memory", "out of memory", "Lower scoring.batch_tokens"),
@@ -35,7 +36,7 @@ def test_one_bad_checkpoint_fails_alone(tmp_path: Path, behaviour: str, error: s
         "run@0": "done", "run@1": "failed", "run@2": "done"
     }  # fmt: skip
     assert told["run@1"]["error"] == error and hint in (told["run@1"]["hint"] or "")
-    crashed = behaviour in ("segfault", "abort", "kill", "half", "device")
+    crashed = behaviour in ("segfault", "abort", "bus", "kill", "half", "device")
     assert done.stderr.count("trying once more") == crashed
     assert check_stored(job) == 2
 

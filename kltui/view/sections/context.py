@@ -220,6 +220,8 @@ class Context:
         """Squared weight distances by names, missing ones computed where the files are at hand."""
         found = self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
         self.weight_problems = list(self.ws.weight_problems)
+        for problem in self.weight_problems:
+            self.narrate(f"weights: {problem}")
         return found
 
     def _weights_progress(self, run: str, done: int, total: int) -> None:

@@ -1,7 +1,7 @@
 """A scorer that needs neither torch nor time: numbers drawn from hashes, and any misbehaviour a test asks for.
 
 A file `behaviour` in a model folder tells what happens when it is scored, one word and its argument:
-raise, error, memory, segfault, abort, kill, device, half, once WORD.
+raise, error, memory, segfault, bus, abort, kill, device, half, once WORD.
 """
 
 from __future__ import annotations
@@ -93,6 +93,8 @@ def behave(script: Path) -> None:
         raise MemoryError
     if word == "segfault":
         ctypes.string_at(0)
+    if word == "bus":
+        os.kill(os.getpid(), signal.SIGBUS)
     if word == "abort":
         os.abort()
     if word == "kill":
