@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -17,6 +17,7 @@ PAPER_INTERVAL = 1000  # steps between neighbours
 PAPER_AFTER = 2000  # end steps beyond this
 PAPER_WINDOW = 50  # first and last neighbours of each run
 ENOUGH_PAIRS = 1000
+NAMED = 8  # runs in a note
 ENOUGH_RELATED = 10  # (child, parent) pairs from which the published rule for random pairs is used
 
 _SEED_IN_NAME = re.compile(r"[-_.]?seed[-_.]?\d+$", re.IGNORECASE)
@@ -45,6 +46,16 @@ class Run:
     trajectory: Trajectory
     last: dict[int | None, int]
 
+    @property
+    def is_trajectory(self) -> bool:
+        """Whether it has two steps or more."""
+        return len(self.trajectory.rows) > 1
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Rows of its trajectory, or of a model without one."""
+        return self.trajectory.rows if self.is_trajectory else tuple(self.last.values())
+
 
 def pretraining_runs(points: Sequence[Point]) -> list[Run]:
     """Runs without a parent, in order of appearance; `last` maps each step (None too) to its row."""
@@ -63,12 +74,23 @@ def pretraining_runs(points: Sequence[Point]) -> list[Run]:
 
 
 def main_runs(points: Sequence[Point]) -> list[Run]:
-    """One run per size and type: that without a seed, else that of the lowest."""
+    """One run per size and type, of those with a trajectory: that without a seed, else that of the lowest.
+
+    A single model of a hub is no run in training, whatever its size, and does not count among them.
+    """
+    return _one_per_size([r for r in pretraining_runs(points) if r.is_trajectory])
+
+
+def _one_per_size(runs: Sequence[Run]) -> list[Run]:
+    """Of every size and type the run to compare with others: one with a trajectory first, then the lowest seed."""
+
+    def rank(run: Run) -> tuple[bool, int]:
+        return not run.is_trajectory, -1 if run.seed is None else run.seed
+
     best: dict[tuple[str, str], Run] = {}
-    for run in pretraining_runs(points):
+    for run in runs:
         key = (run.type, run.family)
-        rank = -1 if run.seed is None else run.seed
-        if key not in best or rank < (-1 if best[key].seed is None else best[key].seed):  # type: ignore[operator]
+        if key not in best or rank(run) < rank(best[key]):
             best[key] = run
     return list(best.values())
 
@@ -85,17 +107,43 @@ def seed_groups(points: Sequence[Point]) -> list[list[Run]]:
 def pretraining_pairs(points: Sequence[Point], *, late: bool) -> Pairs:
     """Neighbouring checkpoints of the main runs, early or late in training (arXiv 2505.15353, Figure 3)."""
     found: list[Pair] = []
-    rules = []
+    rules, short, used = [], [], set()
     for run in main_runs(points):
         pairs, rule = _interval_pairs(run.trajectory)
         half = min(PAPER_WINDOW, len(pairs) // 2)
         if half:
+            used.add(run.name)
             found += pairs[-half:] if late else pairs[:half]
             window = f"{'last' if late else 'first'} {half}"
             rules.append(f"{rule}, {window} of {len(pairs)} per run")
+        else:
+            short.append(run.name)
     if not found:
         return Pairs((), "needs a run of three or more evenly saved checkpoints")
-    return Pairs(tuple(found), "; ".join(dict.fromkeys(rules)))
+    left_out = _left_out_words(points, short, used)
+    return Pairs(tuple(found), "; ".join([*dict.fromkeys(rules), *left_out]))
+
+
+def _left_out_words(points: Sequence[Point], short: Sequence[str], used: Collection[str]) -> list[str]:
+    """Which runs in training the early and later pairs leave out, and why, in words."""
+    others = [
+        t.run for t in trajectories(points) if t.run not in used and t.run not in short and len(t.rows) > 1
+    ]
+    plain = {p.run for p in points if _is_plain(p)}
+    tuned = {p.run for p in points if p.parent}
+    reasons = (
+        (short, "without three evenly saved checkpoints"),
+        ([r for r in others if r in tuned], "trained on from a parent"),
+        ([r for r in others if r not in tuned and r in plain], "another seed of a run that counts"),
+    )
+    return [f"left out, {why}: {_few(names)}" for names, why in reasons if names]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names once each, those beyond the first few counted."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _interval_pairs(t: Trajectory) -> tuple[list[Pair], str]:
@@ -118,7 +166,7 @@ def seed_pairs(points: Sequence[Point]) -> Pairs:
 def size_pairs(points: Sequence[Point]) -> Pairs:
     """All pairs of sizes of one type at their last common step."""
     groups: dict[str, list[Run]] = {}
-    for run in main_runs(points):
+    for run in _one_per_size(pretraining_runs(points)):
         if run.size:
             groups.setdefault(run.type, []).append(run)
     several = [g for g in groups.values() if len(g) > 1]

@@ -114,8 +114,8 @@ def scale(
 
 def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, Map]:
     """The main runs of map `m` ("main") and its seed runs ("seed"), each prepared alone; what is not there is absent."""
-    main = [k for r in lineage.main_runs(m.points) for k in r.last.values()]
-    seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.last.values()]
+    main = [k for r in lineage.main_runs(m.points) for k in r.rows]
+    seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.rows]
     return {
         group: m.select(rows).preprocessed(mode, exclude=exclude)
         for group, rows in (("main", main), ("seed", seeds))

@@ -11,7 +11,7 @@ import pytest
 from kltui.analysis.kl import kl_pair
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
-from kltui.analysis.scale import PUBLISHED, ScaleRow, locate
+from kltui.analysis.scale import PUBLISHED, ScaleRow, locate, prepared_apart
 
 PYTHIA_STEPS = [0, *(2**k for k in range(10)), *range(1000, 144_000, 1000)]
 SIZES = ["410m", "1b", "1.4b", "2.8b", "6.9b"]
@@ -207,3 +207,44 @@ def test_where_a_kl_lies() -> None:
     assert locate(1e6, found).settings == ()
     assert locate(math.nan).nearest == ""
     assert locate(100.0).above == ""
+
+
+def test_single_models_do_not_enter_the_clip_of_the_main_runs() -> None:
+    """A whole release: runs in training and single hub models, of which the worse ones would lower the threshold."""
+    rng = np.random.default_rng(3)
+    points = [
+        point(f"run-{s}", t, size=s, type="neox") for s in ("1b", "3b") for t in range(1000, 9000, 1000)
+    ]
+    runs = len(points)
+    points += [point(f"model-{k}", type=f"t{k % 7}") for k in range(60)]
+    points += [point("run-1b", size="1b", type="neox"), point("other/1b", size="1b", type="neox")]
+    points += [point("lone", 4000, size="7b", type="neox")]
+    L = rng.normal(-1500, 200, (len(points), 80))
+    L[runs:] -= 2000
+    m = Map(tuple(points), L, np.full(80, 900))
+    main = prepared_apart(m, "clip")["main"]
+    assert main.names == [p.name for p in points[:runs]]
+    record = main.record["preprocess"]
+    assert isinstance(record, dict)
+    assert record["clip_threshold"] == np.quantile(L[:runs], 0.02) != np.quantile(L, 0.02)
+
+
+def test_sizes_are_those_of_runs_and_of_single_models_where_there_is_no_run() -> None:
+    singles = [point("a-1b", size="1b", type="a"), point("a-3b", size="3b", type="a")]
+    runs = [point(f"b-{s}", t, size=s, type="b") for s in ("1b", "3b") for t in (10, 20)]
+    again = [point("hub/b-1b", size="1b", type="b")]
+    row = rows([*again, *singles, *runs])["size"]
+    assert row.pairs == (("b-1b@20", "b-3b@20"), ("a-1b", "a-3b"))
+
+
+def test_runs_that_the_early_and_later_rows_leave_out_are_named() -> None:
+    points = [point(f"tiny-s{s}", t, seed=s, size="tiny") for s in (1, 2) for t in range(0, 200, 20)]
+    points += [point("short", t, size="small") for t in (0, 20)]
+    points += [point("tuned", t, parent="tiny-s1@180") for t in range(0, 200, 20)]
+    points += [point("hub/model")]
+    for setting in ("early pretraining", "later pretraining"):
+        note = rows(points)[setting].note
+        assert "left out, without three evenly saved checkpoints: short" in note
+        assert "left out, another seed of a run that counts: tiny-s2" in note
+        assert "left out, trained on from a parent: tuned" in note
+        assert "hub/model" not in note
