@@ -35,11 +35,15 @@ def _row_blocks(n: int, width: int) -> Iterator[slice]:
         yield slice(start, min(n, start + step))
 
 
-def log_sum_exp(x_nV: F64) -> F64:
-    """log of the sum of exp per row, n; NaN for rows with NaN or +inf and for rows of -inf alone."""
+def below_top(x_nV: F64) -> tuple[F64, F64]:
+    """(x less its row's maximum, n x V; log of the sum of exp of that, n); NaN for rows with NaN or +inf, or all -inf.
+
+    log p = the first less the second. Their sum with the maximum would lose the second beside a large one: at 2^53 the
+    distance between two float64 is 2, and log 2 for a maximum that comes twice is nothing.
+    """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        top = x_nV.max(axis=1)
-        return np.asarray(top + np.log(np.exp(x_nV - top[:, None]).sum(axis=1)))
+        below = x_nV - x_nV.max(axis=1, keepdims=True)
+        return below, np.asarray(np.log(np.exp(below).sum(axis=1)))
 
 
 def log_softmax_gather(
@@ -49,8 +53,8 @@ def log_softmax_gather(
     out = np.empty(len(logits_nV), np.float32)
     for rows in _row_blocks(*logits_nV.shape):
         x = transformed(widened(logits_nV[rows]), scale, softcap)
-        with np.errstate(invalid="ignore"):
-            out[rows] = x[np.arange(len(x)), targets_n[rows]] - log_sum_exp(x)
+        below, log_sum = below_top(x)
+        out[rows] = below[np.arange(len(x)), targets_n[rows]] - log_sum
     return out
 
 
@@ -90,7 +94,8 @@ def head_logprobs(
         with np.errstate(invalid="ignore", over="ignore"):
             x = widened(hidden_nD[rows]) @ weight.T + (0.0 if bias_V is None else bias_V)
             x = transformed(x, scale, softcap)
-            out[rows] = x[np.arange(len(x)), targets_n[rows]] - log_sum_exp(x)
+            below, log_sum = below_top(x)
+            out[rows] = below[np.arange(len(x)), targets_n[rows]] - log_sum
     return out
 
 
@@ -100,12 +105,12 @@ def kl_rows(p_nV: NDArray[np.generic], q_nV: NDArray[np.generic]) -> tuple[F64, 
     A token 745 or more below its row's largest has no probability, as in float64, and adds nothing.
     """
     p, q = widened(p_nV), widened(q_nV)
+    (u, log_sum_p), (v, log_sum_q) = below_top(p), below_top(q)
     with np.errstate(invalid="ignore", over="ignore"):
-        log_p, log_q = p - log_sum_exp(p)[:, None], q - log_sum_exp(q)[:, None]
-        never_p, never_q = (x - x.max(axis=1, keepdims=True) <= -745 for x in (p, q))
-        forward = np.where(never_p, 0.0, np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-        reverse = np.where(never_q, 0.0, np.exp(log_q) * (log_q - log_p)).sum(axis=1)
-    undefined = np.isnan(log_sum_exp(p)) | np.isnan(log_sum_exp(q))
+        ratio = (u - v) - (log_sum_p - log_sum_q)[:, None]  # log p / q
+        forward = np.where(u <= -745, 0.0, np.exp(u - log_sum_p[:, None]) * ratio).sum(axis=1)
+        reverse = np.where(v <= -745, 0.0, np.exp(v - log_sum_q[:, None]) * -ratio).sum(axis=1)
+    undefined = np.isnan(log_sum_p) | np.isnan(log_sum_q)
     forward[undefined] = reverse[undefined] = np.nan
     return forward, reverse, (p.argmax(axis=1) == q.argmax(axis=1)) & ~undefined
 

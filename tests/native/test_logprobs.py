@@ -6,6 +6,7 @@ plus 1e-6 relative.
 
 from __future__ import annotations
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -278,6 +279,42 @@ def test_kl_where_tokens_are_masked_or_all_but_impossible(low: float, vocabulary
     forward, reverse, _ = reference.kl_rows(p, q)
     np.testing.assert_allclose(ours.forward, forward, rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(ours.reverse, reverse, rtol=1e-5, atol=2e-6)
+
+
+def exact_logprobs(row: np.ndarray) -> list[mpmath.mpf]:
+    """log softmax of one row by mpmath with 60 digits, on top of the 80 that its largest number may have."""
+    with mpmath.workdps(140):
+        x = [mpmath.mpf(float(v)) for v in row]
+        total = mpmath.fsum([mpmath.exp(v - max(x)) for v in x])
+        return [v - max(x) - mpmath.log(total) for v in x]
+
+
+def exact_kl_of(p: np.ndarray, q: np.ndarray) -> float:
+    with mpmath.workdps(140):
+        pairs = zip(exact_logprobs(p), exact_logprobs(q), strict=True)
+        return float(mpmath.fsum([mpmath.exp(a) * (a - b) for a, b in pairs]))
+
+
+@pytest.mark.parametrize("top", [0.0, 30.0, 2.0**53, -(2.0**54), 1e20, -1e20, 3e38, -3e38])
+@pytest.mark.parametrize("vocabulary", [5, 70])
+def test_maxima_that_come_twice_count_twice_however_large_they_are(top: float, vocabulary: int) -> None:
+    p = np.full((3, vocabulary), np.float32(top))
+    p[0, 2:] -= np.float32(max(abs(top) * 0.1, 2.0))
+    p[1, 3:] -= np.float32(max(abs(top) * 0.1, 2.0))
+    q = p[[1, 2, 0]].copy()
+    for ours in (native.kl_rows(p, q), native.KlRows(*reference.kl_rows(p, q))):
+        for r in range(3):
+            assert ours.forward[r] == pytest.approx(exact_kl_of(p[r], q[r]), rel=1e-5, abs=1e-6)
+            assert ours.reverse[r] == pytest.approx(exact_kl_of(q[r], p[r]), rel=1e-5, abs=1e-6)
+        assert ours.same_top.all()
+    targets = np.array([1, 0, 2])
+    want = [float(exact_logprobs(p[r])[t]) for r, t in enumerate(targets)]
+    np.testing.assert_allclose(reference.log_softmax_gather(p, targets), want, rtol=1e-6)
+    np.testing.assert_allclose(native.log_softmax_gather(p, targets), want, rtol=1e-5)
+    rows = native.OnlineLogSoftmax(targets)
+    rows.update(p[:, :3].copy(), 0)
+    rows.update(p[:, 3:].copy(), 3)
+    np.testing.assert_allclose(rows.logprobs(), want, rtol=1e-5)
 
 
 # -- arguments -----------------------------------------------------------------------------------------------------
