@@ -131,6 +131,8 @@ class Imported:
                     f"{safe_text(misfit.point.name, 80)} has {len(misfit.loglik)} values, {whose} has {n}",
                     "vectors of one map must be over the same texts, in the same order",
                 )
+        if any(not v.point.run for v in self.vectors):
+            raise ImportFormatError("a vector has no name", "name each model")
         twice = [name for (name, _), count in Counter(v.identity for v in self.vectors).items() if count > 1]
         if twice:
             raise ImportFormatError(
@@ -163,7 +165,11 @@ class Gathering:
             first, more = self._errors[0], len(self._errors) - 1
             also = f" ({more} more could not be read either)" if more else ""
             raise type(first)(first.message + also, first.hint)
-        return replace(found, left=found.left + tuple(error.message for error in self._errors))
+        return self.whatever()
+
+    def whatever(self) -> Imported:
+        """Everything taken, be it nothing, with what was left."""
+        return replace(self._found, left=self._found.left + tuple(error.message for error in self._errors))
 
 
 @contextmanager
@@ -171,8 +177,10 @@ def naming(path: Path) -> Iterator[None]:
     """Turns whatever a malformed file makes its reader raise into an ImportFormatError with the file's name."""
     try:
         yield
-    except KltuiError:
-        raise
+    except KltuiError as error:
+        if path.name in error.message:
+            raise
+        raise type(error)(f"{safe_text(str(path))}: {error.message}", error.hint) from error
     except Exception as error:
         log.info("while reading %s", safe_text(str(path)), exc_info=error)
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -43,7 +43,9 @@ _LAYOUTS = (
 
 _EIGHT = re.compile(r"8[-_]?bit", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit", re.IGNORECASE)
-MOST_TEXTS = 100_000_000
+MOST_UNLISTED = (
+    1_000_000  # texts up to the largest index that a file need not list, and a hundred for each it does
+)
 _DTYPE = re.compile(r"_(float16|float32|bfloat16|float64)$")
 
 
@@ -234,7 +236,7 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
         place = places.get(index, -1) if places is not None and type(index) is int else index
         if (
             not (type(place) is int and type(value) in (int, float) and type(tokens) is int)
-            or not 0 <= place < (n_texts or MOST_TEXTS)
+            or not 0 <= place < (n_texts or 2**63)
             or place in rows
             or not -1 < tokens < 2**31
         ):
@@ -246,6 +248,11 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     if not rows:
         raise ImportFormatError(f"{safe_text(str(path))} is empty", "score the model again")
     n = n_texts or max(rows) + 1
+    if not n_texts and n > MOST_UNLISTED + 100 * len(rows):
+        raise ImportFormatError(
+            f"{safe_text(str(path))} lists {len(rows)} texts, and one of index {n - 1}",
+            "name the texts that it is over",
+        )
     loglik, scored = np.full(n, np.nan), np.zeros(n, dtype=np.int32)
     for i, (value, tokens) in rows.items():
         loglik[i], scored[i] = (value, tokens) if np.isfinite(value) else (np.nan, 0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kltui.analysis.point import Point
-from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, lineage, point_name
+from kltui.importers.imported import Imported, ImportedVector, lineage, point_name
 from kltui.registry.names import made_name, plain_run, run_problem
 from kltui.safe import safe_text
 
@@ -35,8 +35,6 @@ def plainly_named(found: Imported) -> Imported:
     }
     for vector in found.vectors:
         p = vector.point
-        if not p.run:
-            raise ImportFormatError("a vector has no name", "name each model")
         run = plain_run(p.run)
         if run != p.run:
             renamed[p.name] = point_name(run, p.step, p.quantization, p.layer)

@@ -160,14 +160,19 @@ def _models(paths: Sequence[Path], corpora: Sequence[Path], *, named: bool = Tru
     parts = Gathering()
     for path in corpora:
         parts.take(path, partial(_texts, path))
-    texts = parts.result() if corpora else Imported()
-    places = modelmap.places_of(corpora[0]) if len(corpora) == 1 and corpora[0].suffix == ".jsonl" else None
-    n = len(texts.named[0]) if len(texts.named) == 1 else 0
+    texts = parts.whatever()
+    n, places = 0, None
+    if len(texts.named) == 1:
+        n = len(texts.named[0])
+        read = [
+            p for p in corpora if str(p) == texts.named[0].record["source"] and p.suffix.lower() == ".jsonl"
+        ]
+        places = modelmap.places_of(read[0]) if read else None
     found = Gathering()
     for path in paths:
         found.take(path, partial(modelmap.read_model_jsonl, path, n, places))
     vectors = _as_long_as_the_longest(found.result())
-    return (texts.joined(vectors) if named else replace(vectors, left=texts.left + vectors.left)).checked()
+    return (texts.joined(vectors) if named else vectors).checked()
 
 
 def _as_long_as_the_longest(found: Imported) -> Imported:
