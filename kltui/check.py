@@ -59,12 +59,13 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
 
 def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
     """Results of a job's parts that wait to be taken in."""
-    from kltui.jobs.shard import INBOX, unpack
+    from kltui.jobs.parcel import check
+    from kltui.jobs.shard import INBOX
 
     for path in sorted((folder / INBOX).glob("*.safetensors")):
         counts.files += 1
         try:
-            unpack(path)
+            check(path)
         except KltuiError as error:
             seen = safe_text(error.message, 200)
             yield Damage(INBOX, safe_text(path.name, 80), seen, "delete it and run its part of the job again")

@@ -10,30 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.keep import Keeper
 from kltui.jobs.narrate import Narrator
+from kltui.jobs.parcel import abouts, oldest_first, pack, unpack
 from kltui.jobs.plan import Plan, make_plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.safe import safe_text
-from kltui.scoring.settings import Progress, ScoreResult, Vector
+from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.synced import write_synced
 from kltui.store.writer_lock import Writer
 
 INBOX = "inbox"
-FORMAT = 1
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -77,9 +73,9 @@ class InboxKeeper:
         at = {checkpoint.name: i for i, checkpoint in enumerate(self._plan.checkpoints)}
         asked = _request(self._plan)
         waiting = {
-            at[about["name"]]: str(about["weights"])
-            for about in _abouts(self._inbox)
-            if about.get("request") == asked and about.get("name") in at and about.get("weights")
+            at[about.name]: about.weights
+            for about in abouts(self._inbox)
+            if about.request == asked and about.name in at
         }
         return waiting | self._taken
 
@@ -91,7 +87,8 @@ class InboxKeeper:
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Puts one checkpoint's result into the inbox: all of it or nothing."""
         path = self._inbox / _file_name(self._plan, ready)
-        write_synced(path, pack(self._plan, ready, result))
+        name = self._plan.checkpoints[ready.index].name
+        write_synced(path, pack(_request(self._plan), name, ready, result))
 
     def item_started(self, index: int) -> None: ...
 
@@ -101,11 +98,8 @@ class InboxKeeper:
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
         """Those of `indices` whose result waits in the inbox, or has been taken in, for the weights last seen."""
-        told = {
-            about.get("name")
-            for about in _abouts(self._inbox)
-            if about.get("request") == _request(self._plan)
-        }
+        asked = _request(self._plan)
+        told = {about.name for about in abouts(self._inbox) if about.request == asked}
         # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
         taken = held_by_store(self._plan, indices, by_hash=False)
         return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
@@ -146,100 +140,6 @@ def held_by_store(
         store.close()
 
 
-def _oldest_first(inbox: Path) -> list[Path]:
-    """The inbox's files, those of a checkpoint's present weights after those of the weights it had before."""
-    return sorted(inbox.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-
-
-def _abouts(inbox: Path) -> Iterator[dict[str, Any]]:
-    """What the files in the inbox tell of themselves, unchecked and without their numbers."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in inbox.glob("*.safetensors"):
-        with suppress(SafetensorError, OSError, ValueError), safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            if isinstance(about, dict):
-                yield about
-
-
-def pack(plan: Plan, ready: Ready, result: ScoreResult) -> bytes:
-    """One checkpoint's result as the bytes of a safetensors file, its identity and checksum in the metadata."""
-    from safetensors.numpy import save
-
-    arrays: dict[str, NDArray[Any]] = {
-        "loglik_LN": np.stack([v.loglik_N for v in result.vectors]),
-        "n_scored_LN": np.stack([v.n_scored_N for v in result.vectors]),
-    }
-    if result.token_logprobs is not None:
-        arrays["tokens"] = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
-        arrays["lengths"] = np.array([len(t) for t in result.token_logprobs], np.int64)
-    about = {
-        "format": FORMAT,
-        "request": _request(plan),
-        "name": plan.checkpoints[ready.index].name,
-        "weights": ready.weights,
-        "commit": ready.commit,
-        "folder": str(ready.folder),
-        "signature": ready.signature if ready.settled else "",
-        "layers": [v.layer for v in result.vectors],
-        "key": result.key,
-        "stats": result.stats,
-    }
-    about_text = json.dumps(about)
-    return save(arrays, {"about": about_text, "sha256": _checksum(arrays, about_text)})
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """One file of the inbox, opened and checked."""
-
-    about: dict[str, Any]
-    result: ScoreResult
-
-    def ready(self, index: int) -> Ready:
-        """The checkpoint as it was when it was scored, at `index` of a plan."""
-        a = self.about
-        return Ready(
-            index, Path(a["folder"]), a["weights"], a["commit"], a["signature"], bool(a["signature"])
-        )
-
-
-def unpack(path: Path) -> Parcel:
-    """The result in an inbox file. Raises KltuiError where it is damaged or from another release."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise KltuiError(f"{path.name} cannot be read: {error}") from error
-    about_text = metadata.get("about", "")
-    if metadata.get("sha256") != _checksum(arrays, about_text):
-        raise KltuiError(f"{path.name} is damaged: its checksum does not match")
-    about = json.loads(about_text)
-    if about["format"] != FORMAT:
-        raise KltuiError(f"{path.name} is of format {about['format']}, this kltui reads {FORMAT}")
-    return Parcel(about, _result(about, arrays))
-
-
-def _result(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> ScoreResult:
-    rows = zip(about["layers"], arrays["loglik_LN"], arrays["n_scored_LN"], strict=True)
-    tokens = None
-    if "tokens" in arrays:
-        tokens = tuple(np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1]))
-    vectors = tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
-    return ScoreResult(vectors, about["key"], about["stats"], (), tokens)
-
-
-def _checksum(arrays: Mapping[str, NDArray[Any]], about: str) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
-
-
 def collect(
     job_path: Path, overrides: Sequence[str] = (), *, as_json: bool = False
 ) -> tuple[int, Path | None]:
@@ -266,38 +166,56 @@ class _Collection:
     def run(self) -> int:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         self._keeper.register(log)
-        taken = damaged = strangers = 0
-        for path in _oldest_first(self._plan.workspace / INBOX):
+        taken = strangers = 0
+        left: list[str] = []
+        for path in oldest_first(self._plan.workspace / INBOX):
             try:
-                parcel = unpack(path)
+                done = self._take(path)
             except KltuiError as error:
-                damaged += 1
-                self._narrator.say(f"left in the inbox: {safe_text(error.message, 300)}", "red")
+                if isinstance(error, StoreError):  # of the workspace, not of the file
+                    raise
+                left.append(safe_text(path.name))
+                self._narrator.say(
+                    f"left in the inbox: {safe_text(path.name)}: {safe_text(error.message, 300)}", "red"
+                )
                 continue
-            index = self._index.get(parcel.about["name"])
-            if index is None or parcel.about["request"] != _request(self._plan):
-                strangers += 1
-                continue
-            self._keeper.store(parcel.ready(index), parcel.result)
-            path.unlink()
-            taken += 1
-            self._narrator.ended(parcel.about["name"], "done", stats=parcel.result.stats)
-        return self._end(taken, damaged, strangers)
+            taken += done
+            strangers += not done
+        return self._end(taken, left, strangers)
 
-    def _end(self, taken: int, damaged: int, strangers: int) -> int:
+    def _take(self, path: Path) -> bool:
+        """Whether a file was of this job, and is in the store now. Raises KltuiError where it is damaged."""
+        parcel = unpack(path, self._plan.corpus, _request(self._plan))
+        index = self._index.get(parcel.about.name) if parcel else None
+        if parcel is None or index is None:
+            return False
+        self._keeper.store(parcel.ready(index, self._plan.checkpoints[index]), parcel.result)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            self._narrator.say(f"{safe_text(path.name)} is taken in and stays: {error.strerror}", "yellow")
+        self._narrator.ended(parcel.about.name, "done", stats=parcel.result.stats)
+        return True
+
+    def _end(self, taken: int, left: Sequence[str], strangers: int) -> int:
         held = self._keeper.held()
         missing = [name for name, index in self._index.items() if index not in held]
         said = [f"{taken} taken in", f"{len(self._index) - len(missing)} of {len(self._index)} stored"]
-        if damaged:
-            said.append(f"{damaged} damaged: delete them and run their parts again")
+        if left:
+            said.append(f"{len(left)} damaged: delete them and run their parts again")
         if strangers:
             said.append(f"{strangers} of another job left in the inbox")
         if missing:
             said.append(f"missing: {safe_text(', '.join(missing[:3]))}{', ...' * (len(missing) > 3)}")
-        whole = not missing and not damaged
+        whole = not missing and not left
         self._keeper.finish("done" if whole else "stopped", ", ".join(said))
         self._narrator.event(
-            "collect", taken=taken, damaged=damaged, strangers=strangers, missing=len(missing)
+            "collect",
+            taken=taken,
+            damaged=len(left),
+            strangers=strangers,
+            missing=len(missing),
+            left=list(left),
         )
         self._narrator.say(", ".join(said), "green" if whole else "red")
         return int(not whole)
