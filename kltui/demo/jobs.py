@@ -8,6 +8,7 @@ from pathlib import Path
 from kltui.demo.prepared import CORPUS_FILE, FOLDER
 from kltui.demo.suite import Run, Suite, checkpoint_folder
 from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
+from kltui.replacing import replacing
 
 JOB = "job.toml"
 LAYERS_JOB = "job-layers.toml"
@@ -56,7 +57,6 @@ def _written(path: Path, models: Sequence[ModelTable], scoring: ScoringTable, wo
         scoring=scoring,
         engine=EngineTable(workers=workers),
     )
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(job.to_toml(), encoding="utf-8")
-    aside.replace(path)
+    with replacing(path) as file:
+        file.write(job.to_toml().encode())
     return path

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.replacing import replacing
 
 Bytes = NDArray[np.uint8]
 
@@ -213,14 +214,12 @@ def write_tensors(
         at += size
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as f:
+    with replacing(path) as f:
         f.write(len(raw).to_bytes(8, "little") + raw)
         for name, dtype, shape, make in tensors:
             data = np.ascontiguousarray(make())
             assert data.nbytes * 8 == math.prod(shape) * BITS[dtype], name
             f.write(data.data)
-    aside.replace(path)
 
 
 # ---- tied weights

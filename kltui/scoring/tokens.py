@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from kltui.registry.layout import (
 )
 from kltui.registry.tokenizer import no_tokenizer
 from kltui.registry.tokenizer_json import read_tokenizer_json
+from kltui.replacing import replacing
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batching import Ids
 from kltui.scoring.tokenizer_backends import Backend, FileBackend, check_files, load_class
@@ -239,13 +239,10 @@ def _write_cache(path: Path, ids: Sequence[Ids]) -> None:
     flat = np.concatenate(ids).astype(np.int32) if ids else np.zeros(0, dtype=np.int32)
     digest = np.frombuffer(_digest(flat, ends), dtype=np.uint8)
     data = save({"ids": flat, "ends": ends, "sha256": digest})
-    aside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
-        aside.replace(path)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         logging.getLogger(__name__).warning("the token cache %s cannot be written: %s", path, error)
 
 

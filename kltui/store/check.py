@@ -18,8 +18,8 @@ from kltui.store.checksums import (
     Examined,
     check_commits,
     examine,
-    read_vector,
     text_identity,
+    vector_reader,
 )
 from kltui.store.connection import Connection, connect_reader
 from kltui.store.schema import CHECKED_SINCE, MIGRATIONS, check_schema, check_version, show_as_newest
@@ -143,9 +143,10 @@ def damages(found: Examined) -> Iterator[Damage]:
 
 def _vectors(db: sqlite3.Connection, counts: Counts, *, checked: bool) -> Iterator[Damage]:
     listed = f"SELECT v.id, CAST({VECTOR_NAME} AS BLOB), c.n FROM vector v LEFT JOIN corpus c ON c.id = v.corpus_id"
+    read = vector_reader(db, checked=checked)
     for vector_id, name, n in db.execute(listed).fetchall():
         counts.vectors += 1
-        numbers = read_vector(db, vector_id, checked=checked)
+        numbers = read(vector_id)
         called = safe_text(bytes(name or b"?").decode(errors="replace"), 80)
         if numbers is None:
             yield Damage("vector", called, "its numbers are not as they were written", _ADVICE["vector"])

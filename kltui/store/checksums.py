@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import xor
@@ -222,20 +222,24 @@ def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Exami
     return Examined(table, names, n, total, line[0] if line else None, line == (n, total))
 
 
-def read_vector(
-    db: sqlite3.Connection, vector_id: int, *, checked: bool = True
-) -> tuple[bytes, bytes] | None:
-    """The bytes (loglik, n_scored) of a vector, or None where its row or its numbers are not as they were written."""
+def vector_reader(
+    db: sqlite3.Connection, *, checked: bool = True
+) -> Callable[[int], tuple[bytes, bytes] | None]:
+    """What reads the bytes (loglik, n_scored) of a vector by its id: None where it is not as it was written."""
     columns = _arguments(db, "vector", "t").partition(", ")[2]
     stored = "(SELECT checksum FROM vector_checksum WHERE vector_id = t.id)" if checked else "0"
     query = f"SELECT loglik, n_scored, crc, {stored}, {columns} FROM vector t WHERE id = ?"
-    row = db.execute(query, (vector_id,)).fetchone()
-    if row is None:
-        return None
-    loglik, n_scored, crc, checksum, *values = row
-    if checked and row_checksum("vector", *values) != checksum:
-        return None
-    return (loglik, n_scored) if zlib.crc32(n_scored, zlib.crc32(loglik)) == crc else None
+
+    def read(vector_id: int) -> tuple[bytes, bytes] | None:
+        row = db.execute(query, (vector_id,)).fetchone()
+        if row is None:
+            return None
+        loglik, n_scored, crc, checksum, *values = row
+        if checked and row_checksum("vector", *values) != checksum:
+            return None
+        return (loglik, n_scored) if zlib.crc32(n_scored, zlib.crc32(loglik)) == crc else None
+
+    return read
 
 
 def _named(db: sqlite3.Connection, table: str, rows: list[int]) -> Iterator[tuple[int, str]]:

@@ -18,12 +18,12 @@ from kltui.store.checksums import (
     VECTOR_NAME,
     commits,
     examine,
-    read_vector,
     reseal,
     row_checksum,
     seal,
     stored_row,
     text_identity,
+    vector_reader,
 )
 from kltui.store.connection import DamageError
 from kltui.store.schema import CHECKED_SINCE
@@ -89,7 +89,8 @@ def _taken_out(db: sqlite3.Connection, table: str) -> Iterator[str]:
     damaged = dict(found.damaged)
     if table == "vector":
         names = db.execute(f"SELECT id, {VECTOR_NAME} FROM vector NOT INDEXED").fetchall()
-        damaged |= {i: name for i, name in names if i not in damaged and read_vector(db, i) is None}
+        read = vector_reader(db)
+        damaged |= {i: name for i, name in names if i not in damaged and read(i) is None}
     for rowid, name in damaged.items():
         db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
         yield f"taken out of {table}: {safe_text(str(name), 80)}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source, layer_name
 from kltui.safe import safe_text
-from kltui.store.checksums import Checks, read_vector, row_checksum, settle
+from kltui.store.checksums import Checks, row_checksum, settle, vector_reader
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
@@ -391,6 +391,7 @@ class Vectors:
         A vector whose numbers are damaged counts as not stored.
         """
         self._checks.require("vector")
+        read = vector_reader(self._db, checked=self._checks.active)
         rows = self._db.execute(
             f"SELECT layer, json_extract(key, '$.layers'), id FROM vector {self._checks.facts}"
             " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
@@ -399,7 +400,7 @@ class Vectors:
         return {
             None if layer == FINAL_LAYER else layer: request or ""
             for layer, request, vector_id in rows
-            if read_vector(self._db, vector_id, checked=self._checks.active) is not None
+            if read(vector_id) is not None
         }
 
     @decoded
@@ -413,8 +414,9 @@ class Vectors:
         id_list = list(ids)
         loglik_KN = np.empty((len(id_list), n), np.float64)
         n_scored_KN = np.empty((len(id_list), n), np.int32)
+        read = vector_reader(self._db, checked=self._checks.active)
         for row, vector_id in enumerate(id_list):
-            numbers = read_vector(self._db, vector_id, checked=self._checks.active)
+            numbers = read(vector_id)
             if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
                 raise DamageError(
                     f"the workspace is damaged: the vector of {self._called(vector_id)} is not as written",

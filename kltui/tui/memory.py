@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from kltui import __version__
+from kltui.replacing import replacing
 from kltui.safe import safe_text
 
 VERSION = 1
@@ -34,13 +35,8 @@ class Memory:
         everything.pop(_key(workspace), None)
         kept = dict(list(everything.items())[1 - MOST_WORKSPACES :])
         kept[_key(workspace)] = values
-        beside = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps({"version": VERSION, "workspaces": kept}), encoding="utf-8")
-            beside.replace(self._path)
-        except OSError:
-            return
+        with suppress(OSError), replacing(self._path) as file:
+            file.write(json.dumps({"version": VERSION, "workspaces": kept}).encode())
 
     def keep_traceback(self, traceback: str) -> Path | None:
         """Appends a bug's traceback to a log beside the file; its path, or None where it could not be written."""

@@ -15,11 +15,12 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each room with the rooms it may use; what is not listed is out of reach.
-BASE = {"errors", "safe", "json_schema"}
+BASE = {"errors", "safe", "json_schema", "replacing"}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "safe": set(),
+    "replacing": set(),
     "json_schema": set(),
     "environment": BASE | {"native"},
     "gpus": BASE,
