@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -73,6 +74,8 @@ def _expand(pattern: str) -> Iterator[str]:
     if any("{" in text or "}" in text for text in pieces[::2]):
         raise _wrong(pattern, "its braces are nested or unbalanced")
     choices = [[piece] if k % 2 == 0 else _alternatives(piece, pattern) for k, piece in enumerate(pieces)]
+    if math.prod(map(len, choices)) > MAX_REVISIONS:
+        raise _wrong(pattern, f"the pattern gives more than {MAX_REVISIONS} revisions")
     return map("".join, itertools.product(*choices))
 
 

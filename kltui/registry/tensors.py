@@ -108,11 +108,15 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         raw = f.read(length)
     try:
         header = json.loads(raw.decode(), object_pairs_hook=_unique)
+        # NaN and half a surrogate pair are JSON to Python alone.
+        json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as e:
         raise _bad(path, f"has a header that is no JSON object ({e})") from e
     if not isinstance(header, dict):
         raise _bad(path, "has a header that is no JSON object")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _bad(path, "has metadata that are no words")
     _check_entries(path, header, size - 8 - length)
     return header, 8 + length
 
@@ -142,7 +146,7 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(k), str(v)) for k, v in weight_map.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise _bad(index, "is no index with a weight_map") from e
     shards: dict[str, dict[str, TensorFile]] = {}
     for shard in sorted({v for _, v in pairs}):
@@ -229,7 +233,7 @@ def _tie_flag(folder: Path) -> bool | None:
     """`tie_word_embeddings` of config.json, None where it says nothing."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, dict):
         return None

@@ -228,7 +228,8 @@ def _expected(version: int) -> frozenset[tuple[str, str, str]]:
 
 def _held(db: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
     rows = db.execute("SELECT type, name, COALESCE(sql, '') FROM sqlite_master").fetchall()
-    return frozenset((kind, name, " ".join(sql.split())) for kind, name, sql in rows)
+    # Damage makes text that is bytes, or none.
+    return frozenset((str(kind), str(name), " ".join(str(sql).split())) for kind, name, sql in rows)
 
 
 def check_schema(db: sqlite3.Connection, version: int) -> None:
