@@ -157,7 +157,7 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
             folder, local_files_only=True, trust_remote_code=False, **options
         )
     except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
-        raise _no_merges(folder) or KltuiError(
+        raise KltuiError(
             f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {first_line(error)}",
             "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
         ) from error
@@ -165,20 +165,16 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
 
 
 def check_files(backend: ClassBackend, folder: Path) -> None:
-    """An error where the class needs merges and the folder has none: transformers may then make some up."""
+    """An error where the class needs merges and the folder has none: transformers then makes some up."""
     named = getattr(backend.tokenizer, "vocab_files_names", {})
-    if isinstance(named, dict) and "merges_file" in named and (error := _no_merges(folder)):
-        raise error
-
-
-def _no_merges(folder: Path) -> KltuiError | None:
-    """An error for a folder that has half of a byte-pair tokenizer's files."""
-    if not (folder / "vocab.json").is_file() or (folder / "merges.txt").is_file():
-        return None
-    return KltuiError(
-        f"the tokenizer in {safe_text(str(folder))} has vocab.json but no merges.txt, without which its ids are others",
-        f"copy merges.txt there, or {TOKENIZER_JSON}",
-    )
+    merges = named.get("merges_file") if isinstance(named, dict) else None
+    vocabulary = named.get("vocab_file") if isinstance(named, dict) else None
+    if merges and vocabulary and (folder / vocabulary).is_file() and not (folder / merges).is_file():
+        raise KltuiError(
+            f"the tokenizer in {safe_text(str(folder))} has {vocabulary} but no {merges}, without which its ids are "
+            "others",
+            f"copy {merges} there, or {TOKENIZER_JSON}",
+        )
 
 
 def split_frame(bare: list[int], framed: list[int]) -> Frame:
