@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from kltui.errors import UsageError
+from kltui.tui.guard import guarded
 
 SSH_FPS = "10"
 HANG_SECONDS = 3.0
@@ -28,6 +29,10 @@ def run_tui(
             "the interface needs a terminal, and this is none",
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
+    return guarded(lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse))
+
+
+def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.actions import load_keymap

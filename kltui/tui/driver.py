@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from textual.drivers.linux_driver import LinuxDriver
+from textual.events import Resize
 from textual.message import Message
 
 from kltui.tui.terminal_input import Input
@@ -112,13 +113,26 @@ class TerminalDriver(LinuxDriver):
             while not leaving:
                 leaving = self.exit_event.is_set()  # then what waits is read for a last time
                 if selector.select(0.1):
-                    self._pass_on(source.feed(os.read(self.fileno, READ_BYTES)))
+                    data = self._read()
+                    if not data:
+                        self._tell_hung_up()
+                        break
+                    self._pass_on(source.feed(data))
                 self._pass_on(source.tick())
         source.close()
 
+    def _read(self) -> bytes:
+        """What the terminal has sent; nothing once it is gone."""
+        try:
+            return os.read(self.fileno, READ_BYTES)
+        except OSError:
+            return b""
+
     def _pass_on(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            self.process_message(message)
+            # A size that is reported is believed where the system says the same: frames of any other fill the memory.
+            if not isinstance(message, Resize) or tuple(message.size) == self._get_terminal_size():
+                self.process_message(message)
 
     def _tell_hung_up(self) -> None:
         app: Any = self._app

@@ -3,35 +3,66 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from textual import events
-from textual._xterm_parser import XTermParser
+from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.keys import Keys
 from textual.message import Message
 
+UNKNOWN = "\ufffd"  # stands for bytes that are no text
 MOST_CELLS = (
     10_000  # in a row or a column: more is no terminal's size, and would be a frame that fills the memory
 )
 
 
-class Input:
-    """Events out of bytes that come in pieces; what is no UTF-8 is read as U+FFFD."""
+PASTE_PATIENCE_S = 2.0  # after which a paste whose end does not come is over: keys would go into it for ever
+MOST_PASTED = 4_000_000  # characters
+_MARKS = re.compile(f"{re.escape(BRACKETED_PASTE_START)}|{re.escape(BRACKETED_PASTE_END)}")
 
-    def __init__(self, debug: bool = False) -> None:
+
+class Input:
+    """Events out of bytes that come in pieces; what is no UTF-8 is no key, and U+FFFD in what is pasted."""
+
+    def __init__(self, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._parser = _Parser(debug)
+        self._clock = clock
+        self._heard = clock()
+        self._tail = ""  # the last characters, in which a mark may have begun
+        self._pasted = -1  # characters of the paste under way; -1: there is none
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """The events that are whole with these bytes."""
         text = self._decoder.decode(data)
         if text:  # to the parser an empty text is the end
+            self._heard = self._clock()
+            self._follow(text)
             yield from filter(_is_possible, self._parser.feed(text))
+            if self._pasted > MOST_PASTED:
+                yield from self._end_paste()
 
     def tick(self) -> Iterator[Message]:
         """The events that are whole because nothing followed for a while, such as the escape key."""
-        yield from self._parser.tick()
+        if self._pasted >= 0 and self._clock() - self._heard > PASTE_PATIENCE_S:
+            yield from self._end_paste()
+        yield from filter(_is_possible, self._parser.tick())
+
+    def _follow(self, text: str) -> None:
+        """Keeps count of what is pasted."""
+        seen, end = self._tail + text, 0
+        for mark in _MARKS.finditer(seen):
+            self._pasted, end = (0 if mark.group() == BRACKETED_PASTE_START else -1), mark.end()
+        self._tail = seen[max(end, len(seen) - len(BRACKETED_PASTE_START) + 1) :]
+        if self._pasted >= 0:
+            self._pasted += len(text)
+
+    def _end_paste(self) -> Iterator[Message]:
+        self._tail, self._pasted = "", -1
+        yield from filter(_is_possible, self._parser.feed(BRACKETED_PASTE_END))
 
     def close(self) -> None:
         """Ends the reading; what is not whole is dropped."""
@@ -69,6 +100,8 @@ def _has_utf8(text: str) -> bool:
 
 def _is_possible(event: Message) -> bool:
     """Whether an event can be meant: a terminal has some cells, and not millions of them."""
+    if isinstance(event, events.Key):
+        return event.character != UNKNOWN
     if isinstance(event, events.Resize):
         return 0 < event.size.width <= MOST_CELLS and 0 < event.size.height <= MOST_CELLS
     return True
