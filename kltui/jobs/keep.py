@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from kltui import __version__
 from kltui.analysis.point import Point
 from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
@@ -23,6 +26,12 @@ from kltui.store.synced import write_synced
 from kltui.store.writer_lock import Writer
 
 TOKENS = "tokens"
+NO_LAYERS = "no layers"
+
+
+def _layer_finders() -> dict[str, str]:
+    """Versions of what decides whether a model's layers can be scored."""
+    return {"kltui": __version__, "transformers": version("transformers")}
 
 
 class Keeps(Protocol):
@@ -138,7 +147,7 @@ class Keeper:
 
     def _holds(self, ready: Ready, checkpoint_id: int, corpus_id: int, by_hash: bool = True) -> bool:
         stored = self._store.vectors.stored_layers(checkpoint_id, corpus_id, self._settings, ready.weights)
-        if None not in stored or not self._has_layers(stored):
+        if None not in stored or not (self._has_layers(stored) or self._no_layers_to_have(ready)):
             return False
         if not self._plan.settings.tokens:
             return True
@@ -152,6 +161,16 @@ class Keeper:
         if asked == "all":
             return "all" in stored.values()
         return set(asked) <= set(stored)
+
+    def _no_layers_to_have(self, ready: Ready) -> bool:
+        """Whether this kltui and this transformers found before that layers asked for cannot be had."""
+        found = self._store.records.all(NO_LAYERS).get(self._layers_request(ready))
+        return found is not None and found["found_by"] == _layer_finders()
+
+    def _layers_request(self, ready: Ready) -> str:
+        """Name of the record that says why layers are not stored: what was asked of which weights."""
+        quantization = self._plan.checkpoints[ready.index].quantization
+        return json.dumps([ready.weights, quantization, self._settings, self._plan.settings.layers])
 
     def _tokens_paths(self, ready: Ready, checkpoint_id: int, corpus_id: int) -> tuple[str, str]:
         name = self._plan.checkpoints[ready.index].name
@@ -188,6 +207,9 @@ class Keeper:
                     vector.n_scored_N,
                     self._job,
                 )
+            if result.no_layers:
+                found = {"reason": result.no_layers, "found_by": _layer_finders()}
+                self._store.records.put(NO_LAYERS, self._layers_request(ready), found)
             if side:
                 replaced = self._store.side_files.put(cid, self._corpus, TOKENS, self._settings, *side)
             self._store.jobs.item_done(self._job, cid, result.stats, len(self._plan.corpus))

@@ -55,6 +55,7 @@ class About(BaseModel):
     layers: Annotated[list[Layer | None], Field(min_length=1)]
     key: dict[Word, Word]
     stats: dict[Word, Annotated[float, Field(allow_inf_nan=False, gt=-(2.0**63), lt=2.0**63)]]
+    no_layers: Word = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
         "layers": [v.layer for v in result.vectors],
         "key": result.key,
         "stats": result.stats,
+        "no_layers": result.no_layers,
     }
     about_text = json.dumps(about)
     return save(arrays, {"about": about_text, "sha256": _checksum(arrays, about_text)})
@@ -206,7 +208,7 @@ def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreRe
     rows = zip(layers, loglik_LN, n_scored_LN, strict=True)
     vectors = tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
     tokens = _tokens(arrays["tokens"], arrays["lengths"], n) if "tokens" in arrays else None
-    return ScoreResult(vectors, about.key, about.stats, (), tokens)
+    return ScoreResult(vectors, about.key, about.stats, (), tokens, about.no_layers)
 
 
 def _tokens(

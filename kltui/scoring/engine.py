@@ -20,7 +20,7 @@ from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch
 from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
-from kltui.scoring.lens import Lens
+from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.settings import ScoringSettings
 
@@ -30,6 +30,7 @@ PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
 class Engine:
     """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way.
 
+    `no_layers` says why layers that were asked for cannot be had.
     `seconds` adds up the time of body and head, where they are run apart.
     """
 
@@ -42,6 +43,7 @@ class Engine:
         self.device = device
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
+        self.no_layers = ""
         self.seconds = {"body": 0.0, "head": 0.0}
         self.start_tokens = start_tokens(device.type)
         self.shape_key = (
@@ -141,14 +143,18 @@ class Engine:
         return self._native.in_place() if self._native is not None else nullcontext()
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
-        """The lens over the layers asked for, or None where none are."""
+        """The lens over the layers asked for; None where none are, or where they cannot be had: `no_layers` says why."""
+        self.layers, self.no_layers = (), ""
         if settings.layers in ("none", ()):
             return None
         if self._head is None:
-            raise KltuiError(
-                "layers cannot be scored: this model's head cannot be split off", 'set layers = "none"'
-            )
-        lens = Lens(self.model, *self._head, settings.layers, self.dtype)
+            self.no_layers = "layers cannot be scored: this model's head cannot be split off"
+            return None
+        try:
+            lens = Lens(self.model, *self._head, settings.layers, self.dtype)
+        except LensError as error:
+            self.no_layers = error.message
+            return None
         self.layers = lens.wanted
         return lens
 
@@ -212,11 +218,9 @@ class Engine:
         module, head = self._split()
         out = torch.empty((1 + len(lens.wanted), len(targets_n)), device=self.device)
 
-        def consume(k: int, hidden_BTD: torch.Tensor) -> None:
+        def consume(k: int, flow: Flow) -> None:
             if k < lens.depth:
-                out[1 + lens.wanted.index(k)] = head(
-                    lens.head_input(hidden_BTD, ids_BT, positions_n), targets_n
-                )
+                out[1 + lens.wanted.index(k)] = head(lens.head_input(flow, ids_BT, positions_n), targets_n)
 
         with lens.watching(consume), self._attending():
             hidden_nD = anatomy.rows(anatomy.body(self.model, module, ids_BT), positions_n)

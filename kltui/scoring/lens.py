@@ -17,9 +17,18 @@ from kltui.errors import KltuiError
 from kltui.scoring import anatomy
 from kltui.scoring.anatomy import Hidden
 from kltui.scoring.head import Head
+from kltui.scoring.layer_form import Form, streams
+from kltui.scoring.loading import first_line
 
-Consume = Callable[[int, Hidden], None]
+Flow = tuple[
+    Hidden, ...
+]  # what goes from layer to layer: the hidden states, in a few families more streams beside
+Consume = Callable[[int, Flow], None]
 LayerChoice = Literal["none", "all"] | tuple[int, ...]
+
+
+class LensError(KltuiError):
+    """A model whose layers cannot be scored; its final vector can."""
 
 
 class Lens:
@@ -30,16 +39,13 @@ class Lens:
     ) -> None:
         modules = anatomy.find_layers(model)
         if modules is None:
-            raise KltuiError(
-                "this model's layers cannot be found, so they cannot be scored",
-                'score it with layers = "none"',
-            )
+            raise LensError("this model's layers cannot be found, so they cannot be scored")
         self.model = model
         self.head_module = head_module
         self.modules = modules
         self.wanted = wanted_layers(layers, len(modules))
         self._replaying = False
-        self._tuples: set[int] = set()  # layers that return their hidden states first in a tuple
+        self._forms: list[Form] = []
         self._tail = self._tested_tail(head, dtype)
 
     @property
@@ -54,18 +60,18 @@ class Lens:
 
     @contextlib.contextmanager
     def watching(self, consume: Consume) -> Iterator[None]:
-        """Within it a forward pass hands h_k (B, T, D) of every wanted layer to `consume`, as soon as it is there."""
+        """Within it a forward pass hands what leaves every wanted layer to `consume`, as soon as it is there."""
 
         def outputs_of(k: int) -> Callable[..., None]:
             def hook(_module: Any, _args: Any, output: Any) -> None:
                 if not self._replaying:
-                    consume(k, output[0] if isinstance(output, tuple) else output)
+                    consume(k, self._forms[k - 1].taken(output))
 
             return hook
 
-        def first_input(_module: Any, args: Any, kwargs: Any) -> None:
+        def first_input(module: Any, args: Any, kwargs: Any) -> None:
             if not self._replaying:
-                consume(0, args[0] if args else kwargs["hidden_states"])
+                consume(0, self._forms[0].entering(streams(module, args, kwargs)))
 
         hooks = [self.modules[k - 1].register_forward_hook(outputs_of(k)) for k in self.wanted if k > 0]
         if 0 in self.wanted:
@@ -76,73 +82,106 @@ class Lens:
             for hook in hooks:
                 hook.remove()
 
-    def head_input(self, hidden_BTD: Hidden, ids_BT: torch.Tensor, positions_n: torch.Tensor) -> Hidden:
-        """What the model would hand to its head at the flat positions (n, D'), had its last layer returned h_k."""
+    def head_input(self, flow: Flow, ids_BT: torch.Tensor, positions_n: torch.Tensor) -> Hidden:
+        """What the model would hand to its head at the flat positions (n, D'), had its last layer returned `flow`."""
         if self._tail is None:
-            return anatomy.rows(self.replay(hidden_BTD, ids_BT), positions_n)
-        return _chain(self._tail, anatomy.rows(hidden_BTD, positions_n)[None])[0]
+            return anatomy.rows(self.replay(flow, ids_BT), positions_n)
+        return _chain(self._tail, anatomy.rows(flow[0], positions_n)[None])[0]
 
-    def replay(self, hidden_BTD: Hidden, ids_BT: torch.Tensor) -> Hidden:
-        """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k"."""
-        hidden_BTD = hidden_BTD.clone()  # the tail may write into it, and the next layer still needs it
+    def replay(self, flow: Flow, ids_BT: torch.Tensor) -> Hidden:
+        """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k".
+
+        Each layer returns it in the form in which it returns its own hidden states.
+        """
+        # the tail may write into it, and the next layer still needs it
+        flow = tuple(stream.clone() for stream in flow)
         self._replaying = True
         try:
             with contextlib.ExitStack() as stack:
-                for module in self.modules:
-                    stack.enter_context(anatomy.forward_replaced(module, self._returning(module, hidden_BTD)))
+                for module, form in zip(self.modules, self._forms, strict=True):
+                    stack.enter_context(anatomy.forward_replaced(module, _returning(form.given(flow))))
                 return anatomy.body(self.model, self.head_module, ids_BT)
         finally:
             self._replaying = False
 
-    def _returning(self, module: Any, hidden_BTD: Hidden) -> Callable[..., Any]:
-        output = (hidden_BTD, None) if id(module) in self._tuples else hidden_BTD
-        return lambda *_args, **_kwargs: output
-
     def _tested_tail(self, head: Head, dtype: torch.dtype) -> list[Any] | None:
         """The modules of the tail, where they agree with the replay at the first, a middle and the last layer."""
         ids_BT = anatomy.probe_ids(self.model)
-        states, tail = self._watch_whole_pass(ids_BT)
+        try:
+            self._forms = self._learnt_forms(ids_BT)
+            flows, tail = self._watch_whole_pass(ids_BT)
+            replayed = {k: self.replay(flows[k], ids_BT).flatten(0, 1) for k in self._tried}
+            exact = self._matches_final(replayed[self.depth], ids_BT, head, dtype)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
+            raise LensError(
+                f"this model's tail cannot be run by itself, so its layers cannot be scored: {first_line(error)}"
+            ) from error
+        if not exact:
+            raise LensError(
+                "replaying this model's tail does not give its own logits, so its layers cannot be scored"
+            )
+        return tail if tail is not None and self._serves(tail, flows, replayed, head, ids_BT, dtype) else None
+
+    @property
+    def _tried(self) -> set[int]:
+        """The first, a middle and the last layer."""
+        return {0, self.depth // 2, self.depth}
+
+    def _serves(
+        self,
+        tail: list[Any],
+        flows: list[Flow],
+        replayed: dict[int, Hidden],
+        head: Head,
+        ids_BT: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> bool:
+        """Whether the tail's modules, called one after another, give what the replay gives."""
         targets_n = ids_BT.flatten()
-        for k in {0, len(self.modules) // 2, len(self.modules)}:
-            replayed = self.replay(states[k], ids_BT).flatten(0, 1)
-            if k == len(self.modules) and not self._matches_final(replayed, ids_BT, head, dtype):
-                raise KltuiError(
-                    "replaying this model's tail does not give its own logits, so its layers cannot be scored",
-                    'score it with layers = "none"',
+        try:
+            return all(
+                _close(
+                    head(_chain(tail, flows[k][0].flatten(0, 1)[None])[0], targets_n),
+                    head(replayed[k], targets_n),
+                    dtype,
                 )
-            if tail is None:
-                continue
-            try:
-                chained = _chain(tail, states[k].flatten(0, 1)[None])[0]
-            except (RuntimeError, TypeError, ValueError, AttributeError):
-                tail = None
-                continue
-            if not _close(head(chained, targets_n), head(replayed, targets_n), dtype):
-                tail = None
-        return tail
+                for k in self._tried
+            )
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            return False
 
     def _matches_final(self, replayed: Hidden, ids_BT: torch.Tensor, head: Head, dtype: torch.dtype) -> bool:
         own = anatomy.body(self.model, self.head_module, ids_BT).flatten(0, 1)
         return _close(head(own, ids_BT.flatten()), head(replayed, ids_BT.flatten()), dtype)
 
-    def _watch_whole_pass(self, ids_BT: torch.Tensor) -> tuple[list[Hidden], list[Any] | None]:
-        """All hidden states h_0 .. h_depth of a small batch, and the outermost modules called behind the layers."""
-        states: dict[int, Hidden] = {}
-        wanted, self.wanted = self.wanted, tuple(range(len(self.modules) + 1))
-        watch = _TailWatch(self.model, self.modules[-1], self.head_module)
-        hooks = [module.register_forward_hook(self._note_kind) for module in self.modules]
+    def _learnt_forms(self, ids_BT: torch.Tensor) -> list[Form]:
+        """How each layer returns its hidden states, seen in a small batch."""
+        forms: list[Form] = []
+        hooks = [m.register_forward_hook(lambda _m, _a, out: forms.append(Form(out))) for m in self.modules]
         try:
-            with self.watching(lambda k, h: states.__setitem__(k, h.clone())), watch:
-                anatomy.body(self.model, self.head_module, ids_BT)
+            anatomy.body(self.model, self.head_module, ids_BT)
         finally:
             for hook in hooks:
                 hook.remove()
-            self.wanted = wanted
-        return [states[k] for k in sorted(states)], watch.tail
+        return forms
 
-    def _note_kind(self, module: Any, _args: Any, output: Any) -> None:
-        if isinstance(output, tuple):
-            self._tuples.add(id(module))
+    def _watch_whole_pass(self, ids_BT: torch.Tensor) -> tuple[list[Flow], list[Any] | None]:
+        """What left each layer 0 .. depth in a small batch, and the outermost modules called behind the layers."""
+        flows: dict[int, Flow] = {}
+        wanted, self.wanted = self.wanted, tuple(range(len(self.modules) + 1))
+        watch = _TailWatch(self.model, self.modules[-1], self.head_module)
+
+        def keep(k: int, flow: Flow) -> None:
+            flows[k] = tuple(stream.clone() for stream in flow)
+
+        try:
+            with self.watching(keep), watch:
+                anatomy.body(self.model, self.head_module, ids_BT)
+        finally:
+            self.wanted = wanted
+        return [flows[k] for k in sorted(flows)], watch.tail
 
 
 class _TailWatch:
@@ -150,7 +189,9 @@ class _TailWatch:
 
     def __init__(self, model: Any, last_layer: Any, head_module: Any) -> None:
         inside = {id(m) for m in last_layer.modules()}
-        self._others = [m for m in model.modules() if id(m) not in inside and m is not head_module]
+        # modules around the head would run it too
+        around = {id(m) for m in model.modules() if any(inner is head_module for inner in m.modules())}
+        self._others = [m for m in model.modules() if id(m) not in inside | around]
         self._last_layer = last_layer
         self._head = head_module
         self._open = False
@@ -188,6 +229,10 @@ class _TailWatch:
         # modules that hold the layers end while the watch is open without having started in it
         if self._open and self._level > 0:
             self._level -= 1
+
+
+def _returning(output: Any) -> Callable[..., Any]:
+    return lambda *_args, **_kwargs: output
 
 
 def _chain(modules: list[Any], hidden: Hidden) -> Hidden:

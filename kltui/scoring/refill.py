@@ -29,6 +29,12 @@ class Mould:
         """Whether the folder's files fill this model: same configuration, same names, shapes and dtypes."""
         return config == self.config and read_header(folder) == self.header
 
+    def holds(self, folder: Path) -> bool:
+        """Whether the model holds the folder's tensors still: RWKV's first forward pass divides some of its own by two."""
+        shapes = {name: shape for name, (_, shape) in self.header.items()}
+        samples = _samples(folder)
+        return all(_fits(place, shapes[name], samples[name]) for name, place in self.targets.items())
+
     def fill(self, folder: Path) -> Loaded:
         """The model, now with the folder's weights."""
         from safetensors import SafetensorError, safe_open

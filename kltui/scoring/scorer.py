@@ -110,7 +110,7 @@ class Scorer:
             self._check(reading)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
-                engine = self._make_engine(loaded, device, quantization)
+                engine = self._make_engine(loaded, device, quantization, folder)
                 rule = self._rule_for(engine, prepared)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
@@ -132,8 +132,10 @@ class Scorer:
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
         key = self._key(engine, prepared.tokenizer, quantization, weights_key)
+        no_layers = engine.no_layers or sums.no_layers
         notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, quantization))
-        return ScoreResult(sums.vectors(engine.layers), key, stats, notes, sums.token_logprobs())
+        notes += (no_layers,) if no_layers else ()
+        return ScoreResult(sums.vectors(), key, stats, notes, sums.token_logprobs(), no_layers)
 
     def _load(self, folder: Path, config: Any, quantization: str, layout: spread.Spread) -> Loaded:
         """The folder's model: the last one refilled where both are of one make, else built and loaded anew."""
@@ -157,14 +159,16 @@ class Scorer:
             self._mould = self._engine = None
             raise
 
-    def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str) -> Engine:
+    def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
         """The last checkpoint's engine where its model was refilled and agrees, else a new one."""
         if self._engine is not None and self._engine.refilled():
             return self._engine
         self._engine = self._rule = None
         engine = Engine(loaded, self.settings, device, quantization)
-        if self._mould is not None:
+        if self._mould is not None and self._mould.holds(folder):
             self._engine = engine
+        else:
+            self._mould = None
         return engine
 
     def _rule_for(self, engine: Engine, prepared: _Prepared) -> BatchRule:
@@ -294,33 +298,53 @@ class _Sums:
         self.loglik_LN = np.zeros((1 + len(layers), n_texts))
         self.n_scored_N = np.zeros(n_texts, dtype=np.int32)
         self.kept: dict[int, list[NDArray[np.float32]]] | None = {} if keep_tokens else None
+        self.layers = layers
+        self._undefined: dict[int, int] = {}
 
     def add(self, batch: Batch, logp_Ln: NDArray[np.float32], dtype: torch.dtype) -> None:
-        """Add one batch's log-probabilities (1 + layers, n); a NaN or infinity is fatal and names its text."""
-        wrong = ~np.isfinite(logp_Ln).all(axis=0)
-        if wrong.any():
-            text = int(batch.texts_n[int(np.argmax(wrong))])
+        """Add one batch's log-probabilities (1 + layers, n); a NaN or infinity is fatal and names its text.
+
+        One of a layer alone only leaves that layer out.
+        """
+        wrong_Ln = ~np.isfinite(logp_Ln)
+        if wrong_Ln[0].any():
+            text = int(batch.texts_n[int(np.argmax(wrong_Ln[0]))])
             raise KltuiError(
                 f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
                 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
             )
+        for row in np.flatnonzero(wrong_Ln.any(axis=1)).tolist():
+            self._undefined.setdefault(
+                self.layers[row - 1], int(batch.texts_n[int(np.argmax(wrong_Ln[row]))])
+            )
         n_texts = len(self.n_scored_N)
         for row, logp_n in enumerate(logp_Ln):
-            self.loglik_LN[row] += np.bincount(
-                batch.texts_n, weights=logp_n.astype(np.float64), minlength=n_texts
-            )
+            if row == 0 or self.layers[row - 1] not in self._undefined:
+                self.loglik_LN[row] += np.bincount(
+                    batch.texts_n, weights=logp_n.astype(np.float64), minlength=n_texts
+                )
         self.n_scored_N += np.bincount(batch.texts_n, minlength=n_texts).astype(np.int32)
         if self.kept is not None:
             for text in np.unique(batch.texts_n):
                 self.kept.setdefault(int(text), []).append(logp_Ln[0][batch.texts_n == text])
 
-    def vectors(self, layers: tuple[int, ...]) -> tuple[Vector, ...]:
-        """The final vector and one per layer; unscored texts are NaN."""
+    def vectors(self) -> tuple[Vector, ...]:
+        """The final vector and one per layer that is defined on every text; unscored texts are NaN."""
         unscored = self.n_scored_N == 0
-        vectors = []
-        for layer, loglik_N in zip((None, *layers), self.loglik_LN, strict=True):
-            vectors.append(Vector(layer, np.where(unscored, np.nan, loglik_N), self.n_scored_N.copy()))
-        return tuple(vectors)
+        return tuple(
+            Vector(layer, np.where(unscored, np.nan, loglik_N), self.n_scored_N.copy())
+            for layer, loglik_N in zip((None, *self.layers), self.loglik_LN, strict=True)
+            if layer not in self._undefined
+        )
+
+    @property
+    def no_layers(self) -> str:
+        """Which layers are left out and why, "" where none is."""
+        if not self._undefined:
+            return ""
+        layers = ", ".join(map(str, sorted(self._undefined)))
+        text = self._undefined[min(self._undefined)]
+        return f"layers {layers} are not stored: read through the model's tail they give NaN, first in text {text}"
 
     def token_logprobs(self) -> tuple[NDArray[np.float32], ...] | None:
         """Per text its tokens' log-probabilities in order, or None where they were not asked for."""

@@ -59,6 +59,7 @@ class ScoreResult:
     `key` holds what changes a value: weights fingerprint, corpus hash, policies, dtype, quantisation,
     attention implementation, library versions. `stats` holds what does not: seconds, tokens, peak bytes,
     counts of unscored and over-long texts. `token_logprobs` (with `tokens = true`): one float32 array per text.
+    `no_layers` says why layers that were asked for are not among the vectors.
     """
 
     vectors: tuple[Vector, ...]
@@ -66,3 +67,4 @@ class ScoreResult:
     stats: dict[str, float]
     notes: tuple[str, ...] = ()
     token_logprobs: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)
+    no_layers: str = ""

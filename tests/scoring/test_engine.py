@@ -72,8 +72,8 @@ def test_a_head_that_cannot_be_split_falls_back_to_the_models_logits(monkeypatch
             ours = engine(batch)[0]
         assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
         assert "cannot be split" in engine.notes[0]
-        with pytest.raises(KltuiError, match="layers cannot be scored"):
-            engine_of(model, layers="all")
+        with torch.inference_mode():
+            assert "layers cannot be scored" in engine_of(model, layers="all").no_layers
 
 
 def test_the_module_head_agrees_in_small_chunks(monkeypatch):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, TEXTS, write_model, write_run
+from tiny_models import FAMILIES, TEXTS, VOCAB, true_logliks, write_model, write_run
 
 from kltui.errors import KltuiError
 from kltui.scoring import loading, refill
@@ -164,3 +164,16 @@ def test_a_run_is_tokenised_once_and_another_tokenizer_anew(tmp_path, monkeypatc
     assert np.array_equal(
         score(scorer, other), score(Scorer(TEXTS, "c", ScoringSettings()), other), equal_nan=True
     )
+
+
+def test_a_model_that_rewrites_its_weights_as_it_runs_is_never_refilled(tmp_path, monkeypatch, loads):
+    """RWKV divides weights of its upper layers by two in its first forward pass, and remembers that it has."""
+    arguments = {"vocab_size": VOCAB, "hidden_size": 32, "attention_hidden_size": 32, "intermediate_size": 48}
+    monkeypatch.setitem(
+        FAMILIES, "rwkv", ("RwkvConfig", arguments | {"num_hidden_layers": 4, "rescale_every": 2})
+    )
+    folders = [write_model(tmp_path / f"step{seed}", "rwkv", seed=seed) for seed in (1, 2)]
+    scorer = Scorer(TEXTS, "c", ScoringSettings())
+    for folder in folders:
+        np.testing.assert_allclose(score(scorer, folder), true_logliks(folder, TEXTS)[0], atol=1e-4)
+    assert len(loads) == 2

@@ -1,0 +1,79 @@
+"""In what form a decoder layer returns its hidden states: alone, or among other things in a tuple, a list or a mapping."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+Stream = torch.Tensor
+
+
+class Form:
+    """Where one layer's hidden states stand in what it returns, learnt from one `output`.
+
+    Besides the hidden states themselves a layer may return further streams of their shape (Reformer's attention output):
+    they go on to the next layer with them. Everything else, such as attention weights or states, is left out.
+    """
+
+    def __init__(self, output: Any) -> None:
+        self._kind: Any = type(output)
+        self._names, items = _parts(output)
+        tensors = [i for i, item in enumerate(items) if _is_stream(item)]
+        if not tensors:
+            raise TypeError(f"a layer returns {self._kind.__name__} without hidden states")
+        self._slots = [i for i in tensors if items[i].shape == items[tensors[0]].shape]
+
+    def taken(self, output: Any) -> tuple[Stream, ...]:
+        """The streams in an output of the layer, the hidden states first."""
+        items = _parts(output)[1]
+        return tuple(items[i] for i in self._slots)
+
+    def entering(self, inputs: Mapping[str, Stream]) -> tuple[Stream, ...]:
+        """A layer's inputs in the order of its outputs: by name, where both have names, else as they come."""
+        others = [stream for name, stream in inputs.items() if name not in self._names]
+        found = []
+        for slot in self._slots:
+            name = self._names[slot]
+            if name in inputs:
+                found.append(inputs[name])
+            elif others:
+                found.append(others.pop(0))
+        return tuple(found)
+
+    def given(self, flow: tuple[Stream, ...]) -> Any:
+        """An output of the layer that holds these streams, and None in every other place."""
+        if issubclass(self._kind, torch.Tensor):
+            return flow[0]
+        items: list[Any] = [None] * len(self._names)
+        for slot, stream in zip(self._slots, flow, strict=False):
+            items[slot] = stream
+        if issubclass(self._kind, Mapping):
+            return self._kind(**dict(zip(self._names, items, strict=True)))
+        return self._kind(*items) if hasattr(self._kind, "_fields") else self._kind(items)
+
+
+def _parts(output: Any) -> tuple[list[str], list[Any]]:
+    """Names ("" where they have none) and values of what a layer returns."""
+    if isinstance(output, Mapping):
+        return list(output.keys()), list(output.values())
+    if isinstance(output, tuple | list):
+        return list(getattr(output, "_fields", [""] * len(output))), list(output)
+    return [""], [output]
+
+
+def _is_stream(item: Any) -> bool:
+    return isinstance(item, torch.Tensor) and item.is_floating_point() and item.ndim >= 3
+
+
+def streams(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Stream]:
+    """The hidden states among a layer's inputs, by name, and what else has their shape; in order."""
+    names = [*inspect.signature(module.forward).parameters][: len(args)]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    found = {name: value for name, value in given.items() if _is_stream(value)}
+    if not found:
+        raise TypeError("a layer is called without hidden states")
+    hidden = found.get("hidden_states", next(iter(found.values())))
+    return {name: value for name, value in found.items() if value.shape == hidden.shape}

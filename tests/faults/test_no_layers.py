@@ -1,0 +1,108 @@
+"""Layers that cannot be had: the final vector is stored, and the same job does not score the checkpoint again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fault_kit import write_job
+
+from kltui.jobs import keep, shard
+from kltui.jobs.batch import Batch
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.keep import Keeper
+from kltui.jobs.messages import Scored
+from kltui.jobs.narrate import Narrator
+from kltui.jobs.parcel import abouts
+from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.prepare import Ready
+from kltui.scoring.settings import ScoreResult, Vector
+from kltui.store import Store
+
+WHY = "this model's layers cannot be found"
+
+
+def result(layers: tuple[int | None, ...] = (None,), no_layers: str = WHY) -> ScoreResult:
+    vectors = tuple(Vector(k, np.full(20, -1.0), np.ones(20, np.int32)) for k in layers)
+    return ScoreResult(vectors, {"weights": "w"}, {}, (), None, no_layers)
+
+
+class Scores:
+    """Workers that can score no layer; `done` counts what they were given."""
+
+    done = 0
+
+    def __init__(self, *_: object) -> None:
+        self.task: Any = None
+
+    @property
+    def idle(self) -> int:
+        return int(self.task is None)
+
+    def submit(self, task: Any) -> None:
+        self.task = task
+        Scores.done += 1
+
+    def wait(self, timeout_s: float) -> list[Scored]:
+        task, self.task = self.task, None
+        return [Scored(task.index, result())] if task else []
+
+    def stop(self) -> None: ...
+
+
+def run(plan: Plan) -> int:
+    """How many checkpoints a batch of this plan scored."""
+    Scores.done = 0
+    store = Store.write(plan.workspace)
+    try:
+        assert Batch(plan, Keeper(plan, store), Narrator(True, io.StringIO(), io.StringIO())).run()[0] == 0
+    finally:
+        store.close()
+    return Scores.done
+
+
+@pytest.mark.parametrize("asked", ["all", "[0, 2]"])
+def test_what_cannot_be_had_is_not_scored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setattr("kltui.jobs.batch.LocalExecutor", Scores)
+    job = write_job(
+        tmp_path, checkpoints=3, extra=f"[scoring]\nlayers = {asked if '[' in asked else repr(asked)}\n"
+    )
+    plan = make_plan(load_job(job))
+    assert [run(plan), run(plan)] == [3, 0]
+    # asked for otherwise, or by a newer release: it is tried anew
+    assert run(make_plan(load_job(job, ["scoring.layers=[1]"]))) == 3
+    assert run(make_plan(load_job(job, ["scoring.layers=none"]))) == 0
+    monkeypatch.setattr(keep, "_layer_finders", lambda: {"kltui": "newer"})
+    assert run(plan) == 3
+
+
+def test_layers_left_out_are_held_as_far_as_they_go(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=1, extra="[scoring]\nlayers = [0, 2]\n")
+    plan = make_plan(load_job(job))
+    store = Store.write(plan.workspace)
+    try:
+        keeper, ready = Keeper(plan, store), Ready(0, tmp_path, "w")
+        keeper.register(None)
+        keeper.store(ready, result((None, 2), no_layers=""))
+        assert not keeper.keeps(ready), "layer 0 is neither stored nor said to be out of reach"
+        keeper.store(ready, result((None, 2)))
+        assert keeper.keeps(ready)
+        assert not keeper.keeps(Ready(0, tmp_path, "other weights"))
+    finally:
+        store.close()
+
+
+def test_a_part_of_a_job_carries_why_its_layers_are_not_there(tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=1, extra='[scoring]\nlayers = "all"\n')
+    plan = make_plan(load_job(job))
+    keeper = shard.InboxKeeper(plan)
+    keeper.store(Ready(0, tmp_path, "w"), result())
+    (about,) = abouts(plan.workspace / shard.INBOX)
+    assert about.no_layers == WHY
+    assert shard.collect(job)[0] == 0
+    assert shard.InboxKeeper(plan).held() == {0: "w"}
