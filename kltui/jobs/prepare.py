@@ -15,6 +15,7 @@ from kltui.jobs.mix import Mix, MixPlan, mixed_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
 from kltui.registry.layout import has_tokenizer
+from kltui.registry.passed_on import check_folder
 from kltui.registry.reading import ChangedError, Hashed, are_settled, hash_files, stamps, still_holds
 from kltui.registry.tokenizer import (
     TokenizerPlace,
@@ -227,6 +228,7 @@ class Preparer:
 
     def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
+        check_folder(folder)
         seen = stamps(folder, tokenizer)
         if known := self._known(folder, seen):
             return Hashed(folder, known, seen, settled=True, tokenizer=tokenizer)
@@ -278,6 +280,7 @@ class Preparer:
         asked = self._resolved.get(source, source)
         folder, resolved = fetch(asked, allow_bin=self._allow_bin, progress=report)
         self._resolved[source] = resolved
+        check_folder(folder)
         place = self._tokenizer(index, folder, named)
         outside = place.folder if place else None
         weights, at_ns, seen = hub_weights(resolved, place), time.time_ns(), stamps(folder, outside)

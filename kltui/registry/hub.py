@@ -30,6 +30,7 @@ from kltui.registry.layout import (
     weight_names,
 )
 from kltui.registry.names import COMMIT, check_repo, check_revision
+from kltui.registry.passed_on import check_no_adapter
 from kltui.registry.retry import RetryPolicy, TransientError
 from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
@@ -264,6 +265,7 @@ class _Fetcher:
             raise KltuiError(
                 f"{where} has no {CONFIG}", "It is not a transformers model, or the revision is another kind."
             )
+        check_no_adapter(where, set(listed))
         entry = weight_entry(listed, allow_bin)
         if entry is None:
             raise _no_weights(where, weight_entry(listed))

@@ -64,7 +64,7 @@ def shard_names(index: Path) -> list[str]:
     """Files that a weight index (`*.index.json`) names, sorted. Raises KltuiError unless all are plain names."""
     where = safe_text(str(index))
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = json.loads(index.read_bytes(), object_pairs_hook=unique_keys)["weight_map"]
         shards = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise KltuiError(
@@ -79,7 +79,23 @@ def shard_names(index: Path) -> list[str]:
             )
     if not shards:
         raise KltuiError(f"The weight index {where} names no file", "Fetch or save the model again.")
+    kind = ".safetensors" if index.name in SAFETENSORS else ".bin"
+    strange = next((shard for shard in shards if not shard.endswith(kind)), None)
+    if strange is not None:
+        raise KltuiError(
+            f"The weight index {where} names {safe_text(strange, 80)}, which is no {kind} file",
+            "An index names files of its own kind only: a pickle is never opened by way of another format.",
+        )
     return shards
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that appears twice: readers differ in which one they take."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice")
+    return found
 
 
 def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.layout import unique_keys
 from kltui.replacing import replacing
 
 Bytes = NDArray[np.uint8]
@@ -107,7 +108,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             raise _bad(path, f"says its header has {length} bytes; the file has {size}")
         raw = f.read(length)
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=_unique)
+        header = json.loads(raw.decode(), object_pairs_hook=unique_keys)
         # NaN and half a surrogate pair are JSON to Python alone.
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as e:
@@ -159,13 +160,6 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
         if name not in shards[shard]:
             raise _bad(index, f"says {name} is in {shard}, which does not hold it")
     return {name: shards[shard][name] for name, shard in pairs}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key appears twice")
-    return found
 
 
 def _check_entries(path: Path, header: dict[str, Any], n_bytes: int) -> None:

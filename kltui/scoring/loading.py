@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui import native
 from kltui.errors import KltuiError
+from kltui.registry import layout, passed_on
 from kltui.scoring import quantize, spread
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 
@@ -89,34 +90,49 @@ def load_config(folder: Path) -> Any:
         raise KltuiError(
             f"{folder} has no config.json", "a model folder holds config.json, weights and a tokenizer"
         )
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise _config_error(folder, error) from error
+    passed_on.check_folder(folder)
+    with passed_on.staged_config(folder) as where:
+        try:
+            config = AutoConfig.from_pretrained(where, local_files_only=True, trust_remote_code=False)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise _config_error(folder, where, error) from error
+    config.name_or_path = folder
+    if any(getattr(config, key, None) for key in passed_on.REFUSED):
+        raise KltuiError(
+            f"the configuration in {folder} names another file", "a folder is scored by its own files alone"
+        )
+    return config
 
 
-def _config_error(folder: Path, error: Exception) -> KltuiError:
-    if "trust_remote_code" in str(error):
+def _config_error(folder: Path, where: Path, error: Exception) -> KltuiError:
+    if passed_on.wants_own_code(folder):
         return KltuiError(
             f"the model in {folder} needs Python code of its own, which kltui never runs",
             "use a version of the model that transformers knows by itself",
         )
     return KltuiError(
-        f"the configuration in {folder} cannot be read: {first_line(error)}", "is config.json whole?"
+        f"the configuration in {folder} cannot be read: {_said(error, where, folder)}",
+        "is config.json whole?",
     )
+
+
+def _said(error: Exception, staged: Path, folder: Path) -> str:
+    """An error's first line in which the folder goes by its own name."""
+    return first_line(error).replace(str(staged), str(folder))
 
 
 def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
     """The weight files and whether they are safetensors; any other format is an error that names it."""
-    safe = sorted(folder.glob("model*.safetensors"))
-    if safe:
-        return safe, True
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
-    if pickled and allow_bin:
-        return pickled, False
-    if pickled:
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    entry = layout.weight_entry(names)
+    if entry in layout.SAFETENSORS or (entry is not None and allow_bin):
+        files = [
+            folder / n for n in layout.weight_names(folder, allow_bin) if not n.endswith(layout.INDEX_SUFFIX)
+        ]
+        return files, entry in layout.SAFETENSORS
+    if entry is not None:
         raise KltuiError(
-            f"{folder} holds only pickled weights ({pickled[0].name}), which can run code when they are opened",
+            f"{folder} holds only pickled weights ({entry}), which can run code when they are opened",
             "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
         )
     strangers = {_OTHER_FORMATS[p.suffix] for p in folder.iterdir() if p.suffix in _OTHER_FORMATS}
@@ -143,7 +159,7 @@ def load_model(
     quantization: str,
     device: torch.device,
     allow_bin: bool,
-    layout: spread.Spread = WHOLE,
+    spreading: spread.Spread = WHOLE,
 ) -> Loaded:
     """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
     _, use_safetensors = weight_files(folder, allow_bin)
@@ -158,11 +174,11 @@ def load_model(
         "trust_remote_code": False,
         "output_loading_info": True,
         **quantize.options(quantization, picked, device),
-        **layout.options(quantization, device),
+        **spreading.options(quantization, device),
     }
     try:
-        model, info = _from_pretrained(folder, options, layout)
-        if not quantize.is_quantized(quantization) and layout.device_map == "none":
+        model, info = _from_pretrained(folder, allow_bin, options, spreading)
+        if not quantize.is_quantized(quantization) and spreading.device_map == "none":
             _move(model, device, folder)
     except _TooLargeError:
         raise
@@ -194,7 +210,7 @@ def _move(model: Any, device: torch.device, folder: Path) -> None:
     try:
         model.to(device)
     except RuntimeError as error:
-        raise _load_error(folder, error, WHOLE) from error
+        raise _load_error(folder, folder, error, WHOLE) from error
 
 
 def _attention(config: Any) -> str:
@@ -212,20 +228,24 @@ def _attention(config: Any) -> str:
 
 
 def _from_pretrained(
-    folder: Path, options: dict[str, Any], layout: spread.Spread
+    folder: Path, allow_bin: bool, options: dict[str, Any], spreading: spread.Spread
 ) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet_transformers():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except Exception as error:  # transformers and the file formats raise their own kinds
-        raise _load_error(folder, error, layout) from error
+    # What is offloaded is read from the files while the model is used.
+    with passed_on.staged(folder, allow_bin, spreading.scratch) as where:
+        try:
+            with quiet_transformers():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+        except Exception as error:  # transformers and the file formats raise their own kinds
+            raise _load_error(folder, where, error, spreading) from error
     model, info = loaded
+    model.config.name_or_path = folder
     return model, info
 
 
-def _load_error(folder: Path, error: Exception, layout: spread.Spread) -> KltuiError:
+def _load_error(folder: Path, where: Path, error: Exception, spreading: spread.Spread) -> KltuiError:
+    said = _said(error, where, folder)
     text = str(error)
     if "dispatched on the CPU or the disk" in text:
         return _TooLargeError(
@@ -234,8 +254,8 @@ def _load_error(folder: Path, error: Exception, layout: spread.Spread) -> KltuiE
         )
     if "out of memory" in text.lower() or "alloc" in text.lower():
         return _TooLargeError(
-            f"{folder} does not fit in memory: {first_line(error)}",
-            f"use a smaller dtype or another device; {spread.more_room(layout.device_map)}",
+            f"{folder} does not fit in memory: {said}",
+            f"use a smaller dtype or another device; {spread.more_room(spreading.device_map)}",
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(
@@ -243,10 +263,8 @@ def _load_error(folder: Path, error: Exception, layout: spread.Spread) -> KltuiE
             "are both of one model?",
         )
     if "safetensor" in type(error).__name__.lower() or "header" in text.lower():
-        return KltuiError(
-            f"a weight file in {folder} is damaged: {first_line(error)}", "fetch or copy it again"
-        )
-    return KltuiError(f"the model in {folder} cannot be loaded: {first_line(error)}", "are its files whole?")
+        return KltuiError(f"a weight file in {folder} is damaged: {said}", "fetch or copy it again")
+    return KltuiError(f"the model in {folder} cannot be loaded: {said}", "are its files whole?")
 
 
 def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:

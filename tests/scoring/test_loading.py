@@ -92,6 +92,42 @@ def test_other_formats_are_named(folder, name, said):
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "weights.safetensors.index.json", "adapter_model.bin"]
+)
+def test_weights_under_another_name_are_refused_and_never_opened(folder, name):
+    """transformers would load them in place of model.safetensors, a pickle too."""
+    torch.save({"x": torch.ones(1)}, folder / name)
+    change_config(folder, transformers_weights=name)
+    with pytest.raises(KltuiError, match="names another weight file: transformers_weights"):
+        load(folder)
+
+
+def test_files_beside_the_weights_are_not_seen(folder, monkeypatch):
+    """Shards of a distributed checkpoint, and an adapter where peft is installed, would go before the weights."""
+    whole = load(folder).model.state_dict()
+    from transformers.models.auto import auto_factory
+
+    monkeypatch.setattr(auto_factory, "is_peft_available", lambda: True)
+    save_file({"x": torch.ones(1)}, folder / "shard-00000-model-00001-of-00001.safetensors")
+    change_config(
+        folder, attn_implementation="someone/kernel", fusion_config={"x": True}, auto_map={"AutoModel": "a.B"}
+    )
+    found = load(folder)
+    assert all(torch.equal(whole[name], tensor) for name, tensor in found.model.state_dict().items())
+    assert found.attention == "sdpa"
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/else"}))
+    with pytest.raises(KltuiError, match="beside whole weights"):
+        load(folder)
+
+
+def test_errors_name_the_folder_and_not_the_one_made_for_transformers(folder):
+    change_config(folder, hidden_act="no_such_function")
+    with pytest.raises(KltuiError) as caught:
+        load(folder)
+    assert str(folder) in caught.value.message and "kltui-" not in caught.value.message
+
+
 def test_adapters_empty_folders_and_broken_configs(tmp_path):
     with pytest.raises(KltuiError, match=r"no config\.json"):
         loading.load_config(tmp_path)

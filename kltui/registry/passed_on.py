@@ -1,0 +1,198 @@
+"""What of a model folder is passed on to transformers: the files that were hashed, and settings that name nothing else.
+
+transformers reads more from a folder than its weights: `transformers_weights` and `configuration_files` name other
+files, `auto_map` code, an attention implementation a kernel of the hub, an adapter's file other weights on top, and a
+new release may know more of the kind. So it never sees the folder itself but one made for it, with links to the files
+that count and with JSON files from which everything is left out that is not a plain setting of a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kltui.errors import KltuiError
+from kltui.registry.layout import (
+    CONFIG,
+    TOKENIZER_CONFIG,
+    tokenizer_names,
+    unique_keys,
+    weight_entry,
+    weight_names,
+)
+from kltui.safe import safe_text
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+# Keys of a config.json that put other weights or another configuration in the place of those that were hashed.
+REFUSED = {
+    "transformers_weights": "another weight file",
+    "configuration_files": "another configuration",
+    "gguf_file": "another weight file",
+    "backbone": "another model",
+}
+# Keys that are left out: where a model came from, code that kltui never runs, and how transformers is to compute, which
+# kltui decides itself.
+LEFT_OUT = frozenset({
+    "adapter_config", "attn_implementation", "auto_map", "backbone_kwargs", "base_model_name_or_path", "cache_dir",
+    "code_revision", "compile_config", "custom_pipelines", "device_map", "distributed_config",
+    "experts_implementation", "force_download", "fusion_config", "kernel_config", "local_files_only", "name_or_path",
+    "proxies", "revision", "state_dict", "subfolder", "timm_backbone", "token", "trust_remote_code",
+    "use_auth_token", "use_kernels", "use_pretrained_backbone", "use_safetensors", "use_timm_backbone", "variant",
+})  # fmt: skip
+# Names that a configuration object has for itself: as keys they would change how it behaves, not what the model is.
+METHODS = frozenset({
+    "allow_global_per_layer_attribute_access", "attribute_map", "base_config_key", "base_model_ep_plan",
+    "base_model_fsdp_plan", "base_model_pp_plan", "base_model_tp_plan", "convert_rope_params_to_dict",
+    "default_config_fields", "default_rope_type", "default_theta", "dict_dtype_to_str", "extra_config_files",
+    "extra_files", "from_dict", "from_json_file", "from_pretrained", "get_config_dict", "get_mtp_config",
+    "get_text_config", "ignore_keys_at_rope_validation", "is_custom_code", "is_heterogeneous", "is_remote_code",
+    "nested_rope_parameter_keys", "per_layer_attributes", "push_to_hub", "register_for_auto_class",
+    "save_pretrained", "serialize_explicit_per_layer_config", "standardize_rope_params", "sub_configs",
+    "sub_configs_defaults", "to_dict", "to_diff_dict", "to_json_file", "to_json_string", "update",
+    "update_from_string", "validate", "validate_architecture", "validate_layer_type", "validate_output_attentions",
+    "validate_rope", "validate_token_ids",
+})  # fmt: skip
+# A setting in words: an activation, a kind of layer, a pattern of them. A path, a URL, a module or a repository has a
+# slash, a colon or a dot in it.
+_WORDS = re.compile(r"[\w+*|,=()\[\] -]*")
+_VERSION = re.compile(r"\d[\w.+-]*")
+QUANTIZATION = "quantization_config"
+
+# Keys of a tokenizer_config.json by which another file, class or repository could be named.
+_TOKENIZER_LEFT_OUT = re.compile(
+    r"_.*|auto_map|init_inputs|name_or_path|.*_(file|files|path|object|dir)|slow_tokenizer_class|fast_tokenizer_files"
+    r"|trust_remote_code|gguf_file|subfolder|revision|backend"
+)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises KltuiError where a folder's files say that other weights than its own are meant."""
+    model_config(folder)
+    names = {path.name for path in folder.iterdir()}
+    if weight_entry(names) is not None:
+        check_no_adapter(safe_text(str(folder)), names)
+
+
+def check_no_adapter(where: str, names: set[str]) -> None:
+    """Raises KltuiError where an adapter is among the files of a whole model."""
+    found = next((name for name in ADAPTER_FILES if name in names), None)
+    if found is not None:
+        raise KltuiError(
+            f"{where} holds an adapter ({found}) beside whole weights: which of the two is meant?",
+            "To score the weights as they are, take the adapter's files away (or name a copy without them); to score both"
+            " together, merge the adapter into the weights and save that.",
+        )
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json as it is passed on. Raises KltuiError where it names other files, or is no JSON object."""
+    path = folder / CONFIG
+    config = _read_object(path)
+    _check_names_nothing(path, config)
+    return _settings(config)
+
+
+def wants_own_code(folder: Path) -> bool:
+    """Whether config.json names Python code beside it."""
+    return "auto_map" in _read_object(folder / CONFIG)
+
+
+@contextmanager
+def staged(folder: Path, allow_bin: bool = False, scratch: Path | None = None) -> Iterator[Path]:
+    """A folder with what is passed on of the model in `folder`, gone afterwards unless it lies in `scratch`.
+
+    In `scratch` it stays, for models that are read again while they are used.
+    """
+    made = Path(tempfile.mkdtemp(prefix="kltui-model-", dir=scratch))
+    try:
+        for name in weight_names(folder, allow_bin):
+            (made / name).symlink_to((folder / name).absolute())
+        (made / CONFIG).write_text(json.dumps(model_config(folder)))
+        yield made
+    finally:
+        if scratch is None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def staged_config(folder: Path) -> Iterator[Path]:
+    """A folder with nothing but the config.json as it is passed on, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kltui-config-") as made:
+        (Path(made) / CONFIG).write_text(json.dumps(model_config(folder)))
+        yield Path(made)
+
+
+@contextmanager
+def staged_tokenizer(folder: Path) -> Iterator[Path]:
+    """A folder with what is passed on of the tokenizer in `folder`, and of the config.json beside it; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="kltui-tokenizer-") as text:
+        made = Path(text)
+        for name in tokenizer_names([path.name for path in folder.iterdir() if path.is_file()]):
+            if name != TOKENIZER_CONFIG:
+                (made / name).symlink_to((folder / name).absolute())
+        if (folder / TOKENIZER_CONFIG).is_file():
+            config = _read_object(folder / TOKENIZER_CONFIG)
+            kept = {key: value for key, value in config.items() if not _TOKENIZER_LEFT_OUT.fullmatch(key)}
+            (made / TOKENIZER_CONFIG).write_text(json.dumps(kept))
+        if (folder / CONFIG).is_file():
+            (made / CONFIG).write_text(json.dumps(model_config(folder)))
+        yield made
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    where = safe_text(str(path))
+    try:
+        found = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+    except (OSError, ValueError, RecursionError) as error:
+        raise KltuiError(
+            f"{where} cannot be read: {type(error).__name__}: {safe_text(str(error), 200)}", "Is it whole?"
+        ) from error
+    if not isinstance(found, dict):
+        raise KltuiError(f"{where} is no JSON object", "Is it whole?")
+    return found
+
+
+def _check_names_nothing(path: Path, config: dict[str, Any]) -> None:
+    for key, value in config.items():
+        if key in REFUSED and value:
+            raise KltuiError(
+                f"{safe_text(str(path))} names {REFUSED[key]}: {key} = {safe_text(json.dumps(value), 80)}",
+                f"kltui scores the weights that lie in the folder under their usual names. Remove {key}, or put"
+                " what it names in their place.",
+            )
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                _check_names_nothing(path, inner)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a model in a configuration, and in those inside of it."""
+    return {
+        key: value if key == QUANTIZATION else _inner_settings(value)
+        for key, value in config.items()
+        if not key.startswith("_")
+        and key not in LEFT_OUT | METHODS
+        and (key == QUANTIZATION or _is_plain(value))
+    }
+
+
+def _inner_settings(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _settings(value)
+    return [_inner_settings(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a number, words, a list of such, or an object, whose keys are looked at each."""
+    if isinstance(value, str):
+        return bool(_WORDS.fullmatch(value) or _VERSION.fullmatch(value))
+    if isinstance(value, list):
+        return all(_is_plain(inner) for inner in value)
+    return True
