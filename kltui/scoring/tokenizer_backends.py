@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kltui.errors import KltuiError
 from kltui.registry.layout import TOKENIZER_JSON
+from kltui.registry.passed_on import staged_tokenizer
 from kltui.registry.tokenizer_json import TokenizerJson, named_special
 from kltui.safe import safe_text
 
@@ -152,29 +153,37 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
     from transformers import AutoTokenizer
 
     options = {} if config is None else {"config": config}
-    try:
-        made = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **options
-        )
-    except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
-        raise KltuiError(
-            f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {first_line(error)}",
-            "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
-        ) from error
-    return ClassBackend(made)
+    with staged_tokenizer(folder) as where:
+        try:
+            made = AutoTokenizer.from_pretrained(
+                where, local_files_only=True, trust_remote_code=False, **options
+            )
+            backend = ClassBackend(made)
+            assert backend.sha256  # now: Python classes read their files for it
+        except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
+            said = first_line(error).replace(str(where), str(folder))
+            raise _no_merges(folder) or KltuiError(
+                f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {said}",
+                "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+            ) from error
+    return backend
 
 
 def check_files(backend: ClassBackend, folder: Path) -> None:
-    """An error where the class needs merges and the folder has none: transformers then makes some up."""
+    """An error where the class needs merges and the folder has none: transformers may then make some up."""
     named = getattr(backend.tokenizer, "vocab_files_names", {})
-    merges = named.get("merges_file") if isinstance(named, dict) else None
-    vocabulary = named.get("vocab_file") if isinstance(named, dict) else None
-    if merges and vocabulary and (folder / vocabulary).is_file() and not (folder / merges).is_file():
-        raise KltuiError(
-            f"the tokenizer in {safe_text(str(folder))} has {vocabulary} but no {merges}, without which its ids are "
-            "others",
-            f"copy {merges} there, or {TOKENIZER_JSON}",
-        )
+    if isinstance(named, dict) and "merges_file" in named and (error := _no_merges(folder)):
+        raise error
+
+
+def _no_merges(folder: Path) -> KltuiError | None:
+    """An error for a folder that has half of a byte-pair tokenizer's files."""
+    if not (folder / "vocab.json").is_file() or (folder / "merges.txt").is_file():
+        return None
+    return KltuiError(
+        f"the tokenizer in {safe_text(str(folder))} has vocab.json but no merges.txt, without which its ids are others",
+        f"copy merges.txt there, or {TOKENIZER_JSON}",
+    )
 
 
 def split_frame(bare: list[int], framed: list[int]) -> Frame:
