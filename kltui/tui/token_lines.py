@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.errors import KltuiError
 from kltui.registry.checkpoint import HubSource, LocalSource, Source
+from kltui.registry.tensors import read_header
 
 if TYPE_CHECKING:
     from kltui.workspace import Workspace
@@ -31,16 +34,44 @@ def read_tokens(ws: Workspace, name: str, index: int, text: str) -> TokenLine | 
     path = ws.token_logprobs(name)
     if path is None:
         return None
-    from safetensors import safe_open
-
-    with safe_open(str(path), "np") as file:
-        lengths = file.get_tensor("lengths")
-        start = int(lengths[:index].sum())
-        logprobs = file.get_slice("logprobs")[start : start + int(lengths[index])]
+    logprobs = _kept(path, index)
     row = next(r for r in ws.checkpoints() if r.name == name)
-    return TokenLine(
-        _spans(row.checkpoint.source, text, len(logprobs)), np.asarray(logprobs, dtype=np.float32)
-    )
+    return TokenLine(_spans(row.checkpoint.source, text, len(logprobs)), logprobs)
+
+
+def _kept(path: Path, index: int) -> NDArray[np.float32]:
+    """Log p of one text's tokens out of a side file, in nats. Raises KltuiError where it does not hold them.
+
+    Read within its bounds and not through a map: a file that shrinks meanwhile would end the interface.
+    """
+    try:
+        header, begin = read_header(path)
+        with path.open("rb") as file:
+            lengths = _read(file, begin, header["lengths"], 0, header["lengths"]["shape"][0], "<i8")
+            start = int(lengths[:index].sum())
+            return _read(file, begin, header["logprobs"], start, int(lengths[index]), "<f4").astype(
+                np.float32
+            )
+    except (OSError, LookupError, ValueError) as error:
+        raise KltuiError(
+            f"{path} cannot be read: {type(error).__name__}: {error}",
+            "Score the checkpoint with tokens = true again; kltui --check tells what else is damaged.",
+        ) from error
+
+
+def _read(
+    file: BinaryIO, begin: int, entry: Mapping[str, Any], first: int, count: int, kind: str
+) -> NDArray[Any]:
+    """`count` values of a tensor from the `first` on."""
+    width = np.dtype(kind).itemsize
+    at, end = entry["data_offsets"]
+    if min(first, count) < 0 or (first + count) * width > end - at:
+        raise ValueError(f"it has {(end - at) // width} values, and {first + count} are asked for")
+    file.seek(begin + at + first * width)
+    data = file.read(count * width)
+    if len(data) < count * width:
+        raise ValueError("it has become shorter")
+    return np.frombuffer(data, kind)
 
 
 def _spans(source: Source, text: str, n_tokens: int) -> tuple[tuple[int, int], ...]:

@@ -1,0 +1,47 @@
+"""Tokens kept beside the store: one text's are read, and a file that is not whole is an error in words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kltui.errors import KltuiError
+from kltui.tui.token_lines import _kept
+
+LENGTHS = np.array([3, 0, 5, 2], np.int64)
+LOGPROBS = -np.arange(10, dtype=np.float32) / 7
+
+
+def side_file(folder: Path, **arrays: np.ndarray) -> Path:
+    path = folder / "tokens.safetensors"
+    save_file({"lengths": LENGTHS, "logprobs": LOGPROBS} | arrays, path)
+    return path
+
+
+def test_each_text_has_its_own(tmp_path: Path) -> None:
+    path = side_file(tmp_path)
+    for index, right in enumerate(np.split(LOGPROBS, np.cumsum(LENGTHS)[:-1])):
+        assert np.array_equal(_kept(path, index), right)
+
+
+def test_what_is_not_whole_is_said(tmp_path: Path) -> None:
+    path = side_file(tmp_path)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 7):
+        os.truncate(path, length)
+        with pytest.raises(KltuiError, match=r"tokens\.safetensors"):
+            _kept(path, 0)
+        path.write_bytes(whole)
+    for wrong in ({"lengths": LENGTHS * 9}, {"lengths": -LENGTHS}, {"lengths": LENGTHS[:1]}):
+        with pytest.raises(KltuiError, match="cannot be read"):
+            _kept(side_file(tmp_path, **wrong), 2)
+    save_file({"other": LOGPROBS}, path)
+    with pytest.raises(KltuiError, match="KeyError"):
+        _kept(path, 0)
+    path.unlink()
+    with pytest.raises(KltuiError, match="FileNotFoundError"):
+        _kept(path, 0)
