@@ -1,0 +1,132 @@
+"""Bits flipped, sectors zeroed, files cut: --check finds it or no figure has changed, and no figure is ever wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from pathlib import Path
+
+import pytest
+from fault_kit import Lives, write_job
+from full_store import fill
+
+import kltui
+from kltui.cli import main
+from kltui.errors import StoreError
+from kltui.store import Store
+
+Files = dict[str, bytes]
+
+
+def figures(folder: Path) -> list[object]:
+    """Everything that a report could be made of. Raises StoreError where something is damaged."""
+    with kltui.open(folder) as ws:
+        m = ws.map(layers=True)
+        rows = [(r.name, r.status, r.mean_loglik, r.layers, r.error, r.weights) for r in ws.checkpoints()]
+        kept = [
+            ws._store.weight_distances.all(),
+            ws.benchmark_scores(),
+            ws.records("draw"),
+            ws.records("map"),
+        ]
+        jobs = [(j.status, j.done, j.failed, j.total, ws.job_items(j.id)[0].stats) for j in ws.jobs()]
+        numbers = [m.loglik_KN.tobytes(), m.n_scored_KN.tobytes(), m.text_bytes_N.tolist()]
+        return [*map(repr, rows), m.names, m.record, *numbers, ws.texts(), ws.domains(), *kept, *jobs]
+
+
+def files(folder: Path) -> Files:
+    """The files of a store; what SQLite makes anew by itself aside."""
+    found = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and not p.name.endswith("-shm")}
+    return {name: data for name, data in found.items() if data}
+
+
+def put(folder: Path, state: Files) -> None:
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    for name, data in state.items():
+        (folder / name).write_bytes(data)
+
+
+def damaged(state: Files, chance: random.Random, number: int) -> Files:
+    """The files with one damage, of a kind that goes by its number."""
+    name = chance.choice([*state, "kltui.sqlite"])
+    data = bytearray(state[name])
+    at = chance.randrange(len(data))
+    match number % 5:
+        case 0:
+            data[at] ^= 1 << chance.randrange(8)
+        case 1:
+            at -= at % 512
+            data[at : at + 512] = bytes(len(data[at : at + 512]))
+        case 2:
+            del data[at:]
+        case 3:
+            data[at : at + 64] = chance.randbytes(len(data[at : at + 64]))
+        case _:
+            at -= at % 4096
+            other = chance.randrange(len(data)) // 4096 * 4096
+            data[at : at + 4096] = data[other : other + len(data[at : at + 4096])]
+    return {**state, name: bytes(data)}
+
+
+def check_damages(folder: Path, state: Files, n: int, seed: int) -> tuple[int, int]:
+    """(found, without harm) of n damages. Raises AssertionError where one gives other figures."""
+    chance, found, harmless = random.Random(seed), 0, 0
+    put(folder, state)
+    right = figures(folder)
+    for number in range(n):
+        broken = damaged(state, chance, number)
+        put(folder, broken)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            code = main(["--check", str(folder)])
+        put(folder, broken)
+        try:
+            same = figures(folder) == right
+        except StoreError:
+            assert code == 3, f"damage {number} is refused, and --check finds nothing"
+        else:
+            assert same, f"damage {number} gives other figures"
+        assert code in (0, 3)
+        found, harmless = found + (code == 3), harmless + (code == 0)
+    put(folder, state)
+    return found, harmless
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with rows in every table."""
+    folder = tmp_path_factory.mktemp("damage")
+    fill(folder)
+    return folder
+
+
+def test_damage_is_found_or_changes_no_figure(filled: Path) -> None:
+    found, _ = check_damages(filled, files(filled), 60, seed=1)
+    assert found > 15
+
+
+def test_damage_to_what_a_killed_writer_left_is_found_or_changes_no_figure(filled: Path) -> None:
+    """With a log that is not yet in the database, and the count of what it holds beside it."""
+    store = Store.write(filled)
+    for n in range(4):
+        with store.atomic():
+            store.benchmark_scores.put({"run@0": {"arc": float(n)}})
+    state = files(filled)
+    store.close()
+    assert set(state) == {"kltui.sqlite", "kltui.sqlite-wal", "kltui.lock"}
+    found, _ = check_damages(filled, state, 60, seed=2)
+    assert found > 15
+    for gone in ("kltui.sqlite-wal", "kltui.sqlite"):
+        put(filled, {name: data for name, data in state.items() if name != gone})
+        with pytest.raises(StoreError):
+            figures(filled)
+
+
+@pytest.mark.slow
+def test_two_hundred_damages_to_what_a_batch_scored(lives: Lives, tmp_path: Path) -> None:
+    job = write_job(tmp_path, checkpoints=40, texts=300)
+    assert lives.run("--batch", str(job)).code == 0
+    found, harmless = check_damages(tmp_path / "ws", files(tmp_path / "ws"), 200, seed=3)
+    assert found + harmless == 200 and found > 60
