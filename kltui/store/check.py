@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kltui.errors import StoreError
+from kltui.errors import StoreError, TryAgainError
 from kltui.safe import safe_text
 from kltui.store import lock_file
 from kltui.store.checksums import (
@@ -25,6 +26,7 @@ from kltui.store.connection import Connection, connect_reader
 from kltui.store.schema import CHECKED_SINCE, MIGRATIONS, check_schema, check_version, show_as_newest
 from kltui.store.side_tables import SideFiles
 from kltui.store.store import FILE_NAME
+from kltui.store.writer_lock import current_writer
 
 _RESTORE = "restore it from a copy"
 _MEND = "restore it from a copy, or take it out with --mend, and "
@@ -88,6 +90,7 @@ def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts
     except StoreError as error:
         yield Damage("database", FILE_NAME, safe_text(error.message), error.hint or _RESTORE)
         return
+    _hold_still(db, folder)
     steps: list[Callable[[], Iterator[Damage]]] = [lambda: _integrity(db)]
     if version < len(MIGRATIONS):
         show_as_newest(db)
@@ -106,6 +109,19 @@ def _checked(db: Connection, folder: Path, noted: tuple[int, int] | None, counts
         except (StoreError, ValueError, TypeError) as error:
             # Pages that SQLite itself cannot follow, values of another type: the rest may be read all the same.
             yield Damage("database", FILE_NAME, safe_text(str(error).splitlines()[0], 200), _RESTORE)
+
+
+def _hold_still(db: Connection, folder: Path) -> None:
+    """Lets everything be read as it is now, whatever a writer does meanwhile. Raises TryAgainError where that would stop it."""
+    with suppress(StoreError, ValueError, TypeError):
+        (journal,) = db.execute("PRAGMA journal_mode").fetchone()
+        writer = current_writer(db)
+        if journal != "wal" and writer is not None and writer.alive:
+            raise TryAgainError(
+                f"{folder} is being written by process {writer.pid} on {safe_text(writer.host)}",
+                "It has no write-ahead log, so that the job would wait for the check: try again when it is done.",
+            )
+        db.execute("BEGIN")
 
 
 def _integrity(db: sqlite3.Connection) -> Iterator[Damage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -187,6 +188,58 @@ def test_tables_and_indexes_that_part_ways_are_found_whichever_is_damaged(folder
             assert "damaged" in error.message
         else:
             raise AssertionError(f"{word!r} was changed in the {way} and used")
+
+
+def test_files_beside_the_store_are_checked(folder: Path) -> None:
+    kept, inbox = folder / "tokens" / "a", folder / "inbox"
+    kept.write_bytes(b"other")
+    assert found(folder) == {("side_file", "tokens/a")}
+    kept.unlink()
+    assert found(folder) == {("side_file", "tokens/a")}
+    kept.write_bytes(b"")
+    inbox.mkdir()
+    (inbox / "x.safetensors").write_bytes(b"half")
+    assert found(folder) == set()
+    assert check(folder) == 3
+
+
+def test_a_check_says_all_of_it_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_hand(folder, "UPDATE vector SET loglik = zeroblob(32) WHERE id = 1")
+    assert main(["--check", "--json", str(folder)]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert not told["sound"] and told["read"]["vectors"] == 6
+    (damage,) = told["damaged"]
+    assert (damage["where"], damage["name"]) == ("vector", "run@0") and "run its job again" in damage[
+        "advice"
+    ]
+    assert main(["--check", str(folder / "none")]) == 3
+    assert "no kltui workspace" in capsys.readouterr().err
+
+
+def test_a_job_that_writes_meanwhile_is_no_damage(folder: Path) -> None:
+    store = Store.write(folder)
+    looking = check_store(folder, Counts())
+    for n in range(5):
+        with store.atomic():
+            key = {"weights": "w1", "bos": "auto", "layers": "all"}
+            store.vectors.put(2, 1, None, key, "bos=auto", np.zeros(4) - n, np.ones(4, np.int32), None)
+            store.benchmark_scores.put({"run@0": {"arc": float(n)}})
+        assert next(looking, None) is None
+        looking = check_store(folder, Counts())
+    store.close()
+
+
+def test_what_a_reader_has_verified_it_verifies_again_when_it_changes(folder: Path) -> None:
+    with closing(Store.read(folder)) as store:
+        assert store.benchmark_scores.all()["run@0"]["arc"] == 25.5
+        writer = Store.write(folder)
+        with writer.atomic():
+            writer.benchmark_scores.put({"run@0": {"arc": 1.0}})
+        writer.close()
+        assert store.benchmark_scores.all()["run@0"]["arc"] == 1.0
+        by_hand(folder, "UPDATE ledger SET n = n + 1 WHERE name = 'benchmark_score'")
+        with pytest.raises(StoreError, match="has 2 rows where 3 were written"):
+            store.benchmark_scores.all()
 
 
 # ---- the log

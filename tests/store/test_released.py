@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kltui.errors import StoreError
 from kltui.store import Store
 from kltui.store.schema import MIGRATIONS
 
@@ -52,6 +53,22 @@ def test_an_older_workspace_is_read_as_it_is(folder: Path) -> None:
     assert [r[0] for r in store.db.execute("SELECT tokenizer FROM checkpoint")] == ["", ""]
     store.close()
     assert (folder / "kltui.sqlite").read_bytes() == before
+
+
+def test_an_older_workspace_with_damaged_texts_is_neither_used_nor_brought_up_to_date(folder: Path) -> None:
+    """It has no checksums yet; what can be computed of its texts is."""
+    path = folder / "kltui.sqlite"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE corpus SET text_bytes = zeroblob(32)")
+    store = Store.read(folder)
+    with pytest.raises(StoreError, match="the lengths of its texts"):
+        store.corpora.text_bytes(1)
+    store.close()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    with pytest.raises(StoreError, match="texts are not those of their corpus"):
+        Store.write(folder)
+    assert db.execute("PRAGMA user_version").fetchone() == (max(version, 2),)
+    db.close()
 
 
 def test_an_older_workspace_is_brought_up_to_date_by_its_next_writer(folder: Path) -> None:
