@@ -40,6 +40,8 @@ REFUSED = {
 # Keys that are left out: where a model came from, code that kltui never runs, and how transformers is to compute, which
 # kltui decides itself.
 LEFT_OUT = frozenset({
+    "_attn_implementation_autoset", "_attn_implementation_internal", "_commit_hash", "_configuration_file",
+    "_experts_implementation_internal", "_flash_attn_2_enabled", "_from_auto", "_from_pipeline", "_name_or_path",
     "adapter_config", "attn_implementation", "auto_map", "backbone_kwargs", "base_model_name_or_path", "cache_dir",
     "code_revision", "compile_config", "custom_pipelines", "device_map", "distributed_config",
     "experts_implementation", "force_download", "fusion_config", "kernel_config", "local_files_only", "name_or_path",
@@ -48,6 +50,14 @@ LEFT_OUT = frozenset({
 })  # fmt: skip
 # Names that a configuration object has for itself: as keys they would change how it behaves, not what the model is.
 METHODS = frozenset({
+    "_attn_implementation", "_auto_class", "_check_received_keys", "_decode_special_floats", "_dict_from_json_file",
+    "_encode_special_floats", "_experts_implementation", "_get_config_dict", "_get_files_timestamps",
+    "_get_generation_parameters", "_getattr_without_heterogeneous_validation",
+    "_hasattr_without_heterogeneous_validation", "_iter_config_keys_with_heterogeneous_adjustment",
+    "_remove_keys_not_serialized", "_update_heterogeneous_to_dict_output", "_upload_modified_files",
+    "_validate_axial_rope_parameters", "_validate_default_rope_parameters", "_validate_dynamic_rope_parameters",
+    "_validate_linear_rope_parameters", "_validate_llama3_rope_parameters", "_validate_longrope_rope_parameters",
+    "_validate_proportional_rope_parameters", "_validate_yarn_rope_parameters",
     "allow_global_per_layer_attribute_access", "attribute_map", "base_config_key", "base_model_ep_plan",
     "base_model_fsdp_plan", "base_model_pp_plan", "base_model_tp_plan", "convert_rope_params_to_dict",
     "default_config_fields", "default_rope_type", "default_theta", "dict_dtype_to_str", "extra_config_files",
@@ -177,7 +187,7 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value if key == QUANTIZATION else _inner_settings(value)
         for key, value in config.items()
-        if not key.startswith("_")
+        if not key.startswith("__")
         and key not in LEFT_OUT | METHODS
         and (key == QUANTIZATION or _is_plain(value))
     }
@@ -185,7 +195,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _inner_settings(value: Any) -> Any:
     if isinstance(value, dict):
-        return _settings(value)
+        # This is how transformers writes an infinite number.
+        return value if value.keys() == {"__float__"} else _settings(value)
     return [_inner_settings(inner) for inner in value] if isinstance(value, list) else value
 
 
