@@ -7,6 +7,7 @@ that lie in memory beside a GPU, or on disk, are read for every batch anew.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -23,6 +24,7 @@ from kltui.scoring import quantize
 if TYPE_CHECKING:
     import torch
 
+_HELD = ".held"  # a file of a scratch folder, locked while the folder is in use
 DEVICE_MAPS = ("none", "auto", "balanced", "sequential")
 
 
@@ -89,7 +91,8 @@ def spreading(device_map: str, cache_dir: Path | None) -> Iterator[Spread]:
         return
     scratch = _scratch(cache_dir)
     try:
-        yield Spread(device_map, scratch)
+        with _held(scratch):
+            yield Spread(device_map, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -100,10 +103,30 @@ def _scratch(cache_dir: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="kltui-offload-"))
     mine = f"offload-{socket.gethostname()}-"
     for folder in cache_dir.glob(f"{mine}*"):
-        if not _is_alive(folder.name.removeprefix(mine).partition("_")[0]):
+        if not _is_alive(folder.name.removeprefix(mine).partition("_")[0]) and not _is_held(folder):
             shutil.rmtree(folder, ignore_errors=True)
     cache_dir.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}_", dir=cache_dir))
+
+
+@contextlib.contextmanager
+def _held(scratch: Path) -> Iterator[None]:
+    """Tells processes of other containers, which may have this host's name and see no process of ours, that it is in use."""
+    with (scratch / _HELD).open("w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _is_held(scratch: Path) -> bool:
+    try:
+        with (scratch / _HELD).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _is_alive(pid: str) -> bool:

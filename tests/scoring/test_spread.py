@@ -150,6 +150,16 @@ def test_scratch_goes_with_its_job_and_a_killed_ones_is_removed(tmp_path):
         assert layout.scratch is None and layout.options("none", torch.device("cpu")) == {}
 
 
+def test_scratch_of_a_process_that_another_container_runs_stays(tmp_path):
+    """It has this host's name, and a number that nobody has here."""
+    theirs = tmp_path / f"offload-{socket.gethostname()}-{2**22 + 1}_x"
+    theirs.mkdir()
+    with spread._held(theirs), spread.spreading("auto", tmp_path):
+        assert theirs.exists()
+    with spread.spreading("auto", tmp_path):
+        assert not theirs.exists()
+
+
 @pytest.mark.parametrize(
     ("device_map", "device", "said"),
     [
