@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui import __version__
-from kltui.environment import check_environment
+from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kltui.view.sections.context import Choice
     from kltui.workspace import Workspace
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 DESCRIPTION = """\
 Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
 
@@ -259,19 +261,33 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kltui and returns its exit code; every KltuiError is told here."""
+    prepare_output()
     arguments = _parsed(argv)
     try:
         check_environment()
-        return _command(arguments)(arguments)
+        code = _command(arguments)(arguments)
+        sys.stdout.flush()
+        return code
     except KltuiError as error:
         _tell(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has gone (`kltui --report | head`): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_SPACE:
+            raise
+        _drop_output()
+        _tell(KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there."))
+        return 1
+
+
+def _drop_output() -> None:
+    """Leads standard output to nowhere: what is still in its buffer would fail again when it is closed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
+import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 from kltui.errors import UsageError
 from kltui.safe import safe_text
@@ -13,6 +17,20 @@ KNOWN = {
     "KLTUI_ISA": "the instruction set of the compiled core",
     "KLTUI_LOG": "the log file of a job that runs in the background",
 }
+
+
+def prepare_output() -> None:
+    """Makes whatever is said go out: to nowhere where a stream was closed, with \\x marks where it cannot be encoded."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+    for name in ("COLUMNS", "LINES"):
+        # rich and Textual take what is there for a number, of any size.
+        if not re.fullmatch(r"[0-9]{0,4}", os.environ.get(name, "")):
+            del os.environ[name]
 
 
 def check_environment(environment: Mapping[str, str] = os.environ) -> None:

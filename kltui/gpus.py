@@ -56,8 +56,10 @@ def _told_by_smi() -> SystemGpus:
         return SystemGpus()
     lines = done.stdout.decode(errors="replace").splitlines()
     rows = [[part.strip() for part in line.split(",")] for line in lines if line.count(",") == 2]
-    if done.returncode or not rows:
+    if done.returncode or not any(lines) or "No devices" in lines[0]:
         return SystemGpus()
+    if not rows:
+        return SystemGpus("nvidia-smi", maker="NVIDIA")
     memory = rows[0][1]
     return SystemGpus(
         "nvidia-smi",

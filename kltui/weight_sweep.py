@@ -116,5 +116,5 @@ def _keep(folder: Path, distances: Distances, n_params: int) -> list[str]:
         finally:
             store.close()
     except StoreError as error:
-        return [f"weight distances are not kept, and computed again next time: {error.message}"]
+        return [f"distances are not stored, and computed again next time: {error.message}"]
     return []

@@ -196,15 +196,15 @@ def _unusable(
         capability = f"sm_{gpu.capability[0]}{gpu.capability[1]}"
         has = ", ".join(facts.codes)
         return f"torch {facts.version} has no code for {gpu.name} ({capability}; it has {has})", _INSTALL
-    for name in _HIDING:
-        value = environment.get(name)
-        if value is not None and (not value.strip() or value.strip().startswith("-")):
-            return f"{name}={value!r} hides every GPU from torch", f"Unset {name}, or name a GPU in it."
     if not facts.cuda and not facts.hip:
         return (
             f"torch {facts.version} is built without {'ROCm' if system.maker == 'AMD' else 'CUDA'}",
             _INSTALL,
         )
+    for name in _HIDING:
+        value = environment.get(name)
+        if value is not None and (not value.strip() or value.strip().startswith("-")):
+            return f"{name}={value!r} hides every GPU from torch", f"Unset {name}, or name a GPU in it."
     built = f"CUDA {facts.cuda}" if facts.cuda else f"ROCm {facts.hip}"
     visible = next((f", {n}={environment[n]!r}" for n in _HIDING if n in environment), "")
     hint = "Install a newer driver, or a torch for an older CUDA. " if "driver" in facts.complaint else ""

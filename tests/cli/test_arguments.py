@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from kltui import doctor, native
 from kltui.cli import build_parser, main
-from kltui.environment import check_environment, unknown_variables
+from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
 from kltui.jobs.usage import usable_cores
 
@@ -111,3 +114,48 @@ def test_a_place_in_a_list_of_a_job_is_a_number(tmp_path: Path, capsys: pytest.C
     )
     assert main(["--batch", str(tmp_path / "job.toml"), "--set", "models.².path=x"]) == 2
     assert "models, counted from 0" in capsys.readouterr().err
+
+
+def test_numbers_of_a_terminal_that_are_none_are_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, kept in (
+        ("100", True),
+        ("", True),
+        ("1000000000", False),
+        ("²", False),
+        ("-5", False),
+        ("9" * 5000, False),
+    ):
+        monkeypatch.setenv("COLUMNS", value)
+        prepare_output()
+        assert ("COLUMNS" in os.environ) == kept
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "arguments", [["--doctor"], ["--doctor", "--json"], ["--report", "WS"], ["--report", "WS", "--json"]]
+)
+def test_output_to_a_full_disk_is_a_sentence(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kltui.store import Store
+
+    Store.write(tmp_path / "ws").close()
+    monkeypatch.setattr(doctor, "look", lambda workspace: iter([doctor.Finding("x", "ok", "y" * 100)]))
+    words = [str(tmp_path / "ws") if word == "WS" else word for word in arguments]
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "standard output cannot be written: No space left on device" in said and "Traceback" not in said
+
+
+def test_names_go_out_in_any_encoding_and_without_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "look", lambda workspace: iter([doctor.Finding("x", "ok", "ключ 日本")]))
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["--doctor"]) == 0
+    out.flush()
+    assert b"\\u043a" in out.buffer.getvalue()  # type: ignore[attr-defined]
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["--doctor"]) == 0
+    sys.stdout.close()

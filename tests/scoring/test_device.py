@@ -58,6 +58,7 @@ def test_auto_without_any_gpu_is_the_cpu_without_a_warning() -> None:
     ("facts", "environment", "reason"),
     [
         (WITHOUT, {}, "torch 2.13.0+cpu is built without CUDA"),
+        (WITHOUT, {"CUDA_VISIBLE_DEVICES": ""}, "torch 2.13.0+cpu is built without CUDA"),
         (TOO_OLD, {}, "driver on your system is too old (found version 11040)"),
         (TOO_OLD, {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides every GPU"),
         (TOO_OLD, {"CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
@@ -172,6 +173,8 @@ def test_nvidia_smi_is_asked_and_its_failures_are_none(
     )
     found = system_gpus(tmp_path)
     assert (found.names, found.memory_mib, found.driver) == (("NVIDIA L4", "NVIDIA L4"), 23_034, "550.54")
+    fake_smi(tmp_path / "bin", "echo 'GPU 0: NVIDIA L4 (UUID: GPU-1)'", monkeypatch)
+    assert system_gpus(tmp_path) and str(system_gpus(tmp_path)) == "a GPU of NVIDIA"
     for body in ("exit 9", "echo 'No devices were found'", "echo 'a, b, c' ; exit 1"):
         fake_smi(tmp_path / "bin", body, monkeypatch)
         assert not system_gpus(tmp_path)

@@ -143,4 +143,4 @@ def test_what_cannot_be_kept_is_shown_and_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("kltui.weight_sweep.Store.write", full)
     found, problems = compute_missing(tmp_path / "ws", made, {}, 1, None)
     assert len(found) == 3
-    assert problems == ["weight distances are not kept, and computed again next time: the disk is full"]
+    assert problems == ["distances are not stored, and computed again next time: the disk is full"]
