@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -270,11 +270,19 @@ class Workspace:
         return best
 
     def _assemble(self, chosen: Sequence[tuple[CheckpointRow, VectorRow]]) -> Map:
+        from kltui.analysis.emptying import LEFT_OUT, emptying
         from kltui.analysis.map import Map
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
         loglik_KN, n_scored_KN = self._store.vectors.load((v.id for _, v in chosen), len(text_bytes_N))
+        out = emptying(loglik_KN)
+        left_out = {layer_name(chosen[k][0].name, chosen[k][1].layer): why for k, why in out.items()}
+        if out:
+            kept = [k for k in range(len(chosen)) if k not in out]
+            if not kept:
+                raise _all_left_out(left_out)
+            chosen, loglik_KN, n_scored_KN = [chosen[k] for k in kept], loglik_KN[kept], n_scored_KN[kept]
         keys = [v.key_fields for _, v in chosen]
         files = same_weights.files_on_record(self._store)
         record: dict[str, object] = {
@@ -285,6 +293,8 @@ class Workspace:
         for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR):
             values = sorted({key.get(field, "") for key in keys})
             record[field] = values[0] if len(values) == 1 else values
+        if left_out:
+            record[LEFT_OUT] = left_out
         return Map(
             points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,
@@ -360,6 +370,16 @@ def _listing(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."
+
+
+def _all_left_out(left_out: Mapping[str, str]) -> KltuiError:
+    name, why = next(iter(left_out.items()))
+    return KltuiError(
+        f"no vector can stand on a map: {name} and {len(left_out) - 1} others: {why}"
+        if len(left_out) > 1
+        else f"no vector can stand on a map: {name}: {why}",
+        "Score the checkpoints again: a tokenizer that fits neither model nor texts is the usual reason.",
+    )
 
 
 def _nothing_scored() -> KltuiError:

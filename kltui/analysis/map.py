@@ -18,6 +18,7 @@ from kltui.analysis.benchmark import SEEDS, Leakage, Prediction, leakage, predic
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method
+from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.kl import KL, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.noise import NoiseFloor, measured_floor
@@ -51,7 +52,8 @@ class ConsecutiveKL:
 class Map:
     """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
 
-    `record` tells where the vectors came from and, under "preprocess", what was applied; `kept_N` which texts of
+    `record` tells where the vectors came from, under "preprocess" what was applied, and under "left_out" {name: why} of
+    vectors that would have emptied the map; `kept_N` which texts of
     the corpus are left (None: all). Equal `text_ids_N` mark equal texts (None: all differ): copies of a text make no
     error smaller.
     """
@@ -93,6 +95,12 @@ class Map:
     def text_index(self) -> NDArray[np.intp]:
         """Place in the corpus of each text in use, shape (N,)."""
         return np.arange(len(self.text_bytes_N)) if self.kept_N is None else self.kept_N
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """{name: why} of the vectors that would have emptied the map."""
+        found = self.record.get(LEFT_OUT)
+        return dict(found) if isinstance(found, dict) else {}
 
     @property
     def n_copies(self) -> int:
@@ -137,6 +145,11 @@ class Map:
     def row(self, name: str) -> int:
         """Row of the vector called `name`; KltuiError with near names where there is none."""
         if name not in self._rows:
+            if name in self.left_out:
+                raise KltuiError(
+                    f"the vector {name!r} was left out of the map: {self.left_out[name]}",
+                    "score it again on the map's texts, or choose another",
+                )
             import difflib
 
             near = difflib.get_close_matches(name, self._rows, n=3)

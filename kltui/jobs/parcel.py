@@ -205,6 +205,8 @@ def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreRe
         )
     if np.isinf(loglik_LN).any() or (n_scored_LN < 0).any():
         raise ValueError("it holds infinite values or negative counts")
+    if n and not np.isfinite(loglik_LN[layers.index(None)]).any():
+        raise ValueError("no text of it has a number")
     rows = zip(layers, loglik_LN, n_scored_LN, strict=True)
     vectors = tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
     tokens = _tokens(arrays["tokens"], arrays["lengths"], n) if "tokens" in arrays else None

@@ -251,7 +251,7 @@ WITH item AS (
 ), final AS (
     SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
-    WHERE v.layer = -1 GROUP BY v.checkpoint_id
+    WHERE v.layer = -1 AND v.mean_loglik IS NOT NULL GROUP BY v.checkpoint_id
 ), lens AS (
     SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
@@ -388,13 +388,14 @@ class Vectors:
     ) -> dict[int | None, str]:
         """Layers (None: final) stored for these weights under these settings, with the request that made each.
 
-        A vector whose numbers are damaged counts as not stored.
+        A vector whose numbers are damaged, or that has none, counts as not stored.
         """
         self._checks.require("vector")
         read = vector_reader(self._db, checked=self._checks.active)
         rows = self._db.execute(
             f"SELECT layer, json_extract(key, '$.layers'), id FROM vector {self._checks.facts}"
-            " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?",
+            " WHERE checkpoint_id = ? AND corpus_id = ? AND settings = ? AND weights = ?"
+            " AND mean_loglik IS NOT NULL",
             (checkpoint_id, corpus_id, settings, weights),
         )
         return {

@@ -74,7 +74,7 @@ def export(
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
     # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
-    for sentence in ctx.repeats_words:
+    for sentence in (*ctx.left_out_words, *ctx.repeats_words):
         narrate(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     for name, (columns, rows) in _TABLES.items():

@@ -19,6 +19,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from kltui import __version__
+from kltui.analysis.emptying import LEFT_OUT
 from kltui.errors import KltuiError, UsageError
 from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
@@ -108,7 +109,8 @@ def _provenance(ctx: Context) -> dict[str, object]:
     record, held = ctx.map.record, set(ctx.raw.names)
     return {
         "saved_map": ctx.choice.saved,
-        "key": {k: v for k, v in record.items() if k not in ("preprocess", "map")},
+        "key": {k: v for k, v in record.items() if k not in ("preprocess", "map", LEFT_OUT)},
+        LEFT_OUT: ctx.map.left_out,
         "vectors": {
             name: {"id": row.id, "weights": row.weights, "created": row.created}
             for name, row in ctx.vectors.items()

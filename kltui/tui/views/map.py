@@ -55,7 +55,13 @@ class MapPlot(PlotPane):
         said = SAID.get(self.drawn_method, "")
         unit = "" if self.drawn_method in ("tsne", "") else "  √(bits/byte)"
         count = f"  {len(self.names)} checkpoints" if self.names else ""
+        count += f", {len(self.left_out)} left out" if self.left_out else ""
         return [*super().header_left(), (f"  {said}", look("text", bold=True)), (unit + count, look("muted"))]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """{name: why} of the vectors that would have emptied the map."""
+        return self.map.left_out if self.map is not None else {}
 
     def header_right(self) -> list[Span]:
         """What is still being computed."""
@@ -443,7 +449,15 @@ class MapView(View):
                     (f" {len(scored):>4}" + ("  hidden" if hidden else ""), look("faint")),
                 ]
             )
-        return lines + self._against_null() + self._neighbours(width)
+        return lines + self._left_out(width) + self._against_null() + self._neighbours(width)
+
+    def _left_out(self, width: int) -> list[list[Span]]:
+        """Vectors that would have emptied the map, and why they are not on it."""
+        look, lines = self.look, list[list[Span]]()
+        for name, why in self.plot.left_out.items():
+            lines.append([(fitted(f" left out: {safe_text(name)}", width), look("warning"))])
+            lines.append([(fitted(f"  {why}", width), look("muted"))])
+        return lines
 
     def _against_null(self) -> list[list[Span]]:
         """The run's shape, and in brackets the median of random walks with its step lengths."""

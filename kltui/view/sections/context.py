@@ -281,6 +281,14 @@ class Context:
         return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}"
 
     @property
+    def left_out_words(self) -> list[str]:
+        """Which vectors would have emptied the map and are not on it, and why, a sentence for each reason."""
+        names: dict[str, list[str]] = {}
+        for name, why in self.whole.left_out.items():
+            names.setdefault(why, []).append(name)
+        return [f"left out of the map: {_named(found)}: {why}" for why, found in names.items()]
+
+    @property
     def repeats_words(self) -> list[str]:
         """What the runs leave out because they hold it at another step, a sentence for each run."""
         return left_out_words(self.map.points, self.map.repeats)
@@ -293,6 +301,12 @@ class Context:
         if not self.dtype:
             return f"noise floor of values rounded to {self._stored_as}: at least {figure(self.floor, 2)} bits/byte"
         return f"noise floor of {self.dtype}: {figure(self.floor, 2)} bits/byte"
+
+
+def _named(names: Sequence[str], limit: int = 6) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def preparation(shown: Map) -> str:
@@ -322,7 +336,11 @@ def corpus_words(shown: Map) -> str:
         if copies
         else ""
     )
-    return f"{count(len(shown.text_bytes_N), 'text')}, B = {mean_bytes_words(shown)}{unscored}{repeated}"
+    gone = len(shown.left_out)
+    absent = f"; {count(gone, 'vector')} left out that would have emptied the map" if gone else ""
+    return (
+        f"{count(len(shown.text_bytes_N), 'text')}, B = {mean_bytes_words(shown)}{unscored}{repeated}{absent}"
+    )
 
 
 def mean_bytes_words(shown: Map) -> str:

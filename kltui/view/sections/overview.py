@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from rich.console import RenderableType
 
+from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.point import Point
 from kltui.analysis.repeats import Repeats
 from kltui.errors import KltuiError
@@ -22,7 +23,7 @@ RUNS_SHOWN = 40
 # These differ with the variant or the layer, which the names tell.
 _HARMLESS = {"file", "lens", "bitsandbytes", "torchao", "accelerate"}
 # Parts of a map's record that are not settings of the scoring.
-_NOT_KEYS = {"corpus", "settings", "preprocess", "map"}
+_NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT}
 
 
 def overview(ctx: Context) -> Section:
@@ -62,6 +63,7 @@ def overview(ctx: Context) -> Section:
         {"name": m.name, "preparation": asdict(m.preparation), "vectors": list(m.keys), "applied": m.applied}
         for m in ctx.ws.saved_maps()
     ]
+    data[LEFT_OUT] = _left_out(ctx)
     data["benchmark_scores"] = ctx.ws.benchmark_scores()
     if key:
         data["noise_floor_bits_per_byte"] = ctx.floor
@@ -75,7 +77,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
     except KltuiError as error:
         return {}, [error.message + (f": {error.hint}" if error.hint else "")]
     key = {k: v for k, v in record.items() if k not in _NOT_KEYS}
-    notes = [ctx.floor_words]
+    notes = [ctx.floor_words, *ctx.left_out_words]
     notes += [
         f"these vectors differ in {k} ({_value(v)}): a part of their KL may come from that"
         for k, v in key.items()
@@ -88,6 +90,14 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
             f"{count(n, 'vector')} of another corpus or scoring setting cannot be compared and are not on this map"
         )
     return key, notes
+
+
+def _left_out(ctx: Context) -> dict[str, str]:
+    """{name: why} of vectors that would have emptied the map; empty where there is no map."""
+    try:
+        return ctx.whole.left_out
+    except KltuiError:
+        return {}
 
 
 def _repeats(ctx: Context) -> tuple[tuple[Point, ...], Repeats]:

@@ -1,0 +1,62 @@
+"""Which vectors a map leaves out: those without a number, and those that would leave it too few texts."""
+
+import numpy as np
+import pytest
+
+from kltui.analysis.emptying import emptying
+
+
+def values(*had, n=10):
+    """One row per set of texts that it has, of n."""
+    rows = np.full((len(had), n), np.nan)
+    for row, texts in zip(rows, had, strict=True):
+        row[list(texts)] = -1.0
+    return rows
+
+
+ALL = range(10)
+
+
+@pytest.mark.parametrize(
+    ("had", "out"),
+    [
+        ((ALL, ALL), []),
+        ((ALL, ()), [1]),
+        (((), ()), [0, 1]),
+        ((ALL, range(9), range(1, 10)), []),
+        ((ALL, range(5)), []),
+        ((ALL, range(4)), [1]),
+        ((ALL, ALL, [3]), [2]),
+        ((ALL, range(2), range(2)), [1, 2]),  # two of three on drawn texts alone
+        ((range(4), ALL, *[range(4)] * 9), []),  # all but one on the same few: the map stands on these
+        ((range(5), range(5, 10), range(5, 10)), [0]),
+        (([1, 2], [1, 2], [1]), []),
+        ((ALL, range(7), range(3, 10)), [2]),  # each leaves enough, both together do not
+    ],
+)
+def test_who_is_left_out(had, out):
+    assert list(emptying(values(*had))) == out
+
+
+def test_reasons_say_how_many_texts_there_are():
+    out = emptying(values(ALL, (), [0, 1]))
+    assert out == {
+        1: "none of its 10 texts has a number",
+        2: "scored on 2 of 10 texts: 2 would be left for the map",
+    }
+
+
+def test_infinities_are_no_numbers():
+    rows = values(ALL, ALL)
+    rows[1] = -np.inf
+    assert list(emptying(rows)) == [1]
+
+
+def test_what_is_left_stands_on_half_of_the_usual_texts():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        rows = np.where(rng.random((8, 40)) < rng.random(), np.nan, -1.0)
+        out = emptying(rows)
+        kept = np.isfinite(rows[[k for k in range(8) if k not in out]])
+        if len(kept):
+            assert 2 * kept.all(axis=0).sum() >= kept.sum(axis=1).min()
