@@ -14,28 +14,19 @@ _LEAST_SHARE = 0.5
 def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     """{row: why} of the vectors that a map over K x N values leaves out.
 
-    Pictures stand on the texts that all vectors have. Rows that have the same texts belong together; the group with the
-    most numbers is taken, and the others join it in turn, those that share most texts with it first, as long as at least
-    half of its texts remain.
+    Pictures stand on the texts that all vectors have. Rows with the same texts belong together; the group with the most
+    numbers says which texts a map is over, and a row that has fewer than half of these is left out.
     """
     defined = np.isfinite(np.asarray(loglik_KN))
     if defined.all():
         return {}
-    n_texts = defined.shape[1]
-    counts = defined.sum(axis=1)
-    out = {int(k): f"none of its {n_texts} texts has a number" for k in np.flatnonzero(counts == 0)}
-    rest = [k for k in range(len(defined)) if k not in out]
-    if not rest:
-        return out
-    alike = Counter(defined[k].tobytes() for k in rest)
-    usual = defined[max(rest, key=lambda k: (alike[defined[k].tobytes()] * counts[k], -k))]
-    common, least = usual.copy(), _LEAST_SHARE * int(usual.sum())
-    for k in sorted(rest, key=lambda k: (-int((defined[k] & usual).sum()), k)):
-        shared = common & defined[k]
-        if int(shared.sum()) < least:
-            out[k] = (
-                f"scored on {int(counts[k])} of {n_texts} texts: {int(shared.sum())} would be left for the map"
-            )
-        else:
-            common = shared
-    return dict(sorted(out.items()))
+    counts, n_texts = defined.sum(axis=1), defined.shape[1]
+    alike = Counter(row.tobytes() for row in defined)
+    usual = defined[max(range(len(defined)), key=lambda k: (alike[defined[k].tobytes()] * counts[k], -k))]
+    out = {}
+    for k, shared in enumerate((defined & usual).sum(axis=1)):
+        if counts[k] == 0:
+            out[k] = f"none of its {n_texts} texts has a number"
+        elif shared < _LEAST_SHARE * int(usual.sum()):
+            out[k] = f"scored on {counts[k]} of {n_texts} texts: {shared} would be left for the map"
+    return out
