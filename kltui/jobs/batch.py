@@ -136,8 +136,8 @@ class Batch:
         self._narrator.say(
             f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}, device {asked}"
         )
-        if note:
-            self._narrator.say(f"note    {safe_text(note, 400)}")
+        for said in filter(None, (note, *self._plan.notes)):
+            self._narrator.say(f"note    {safe_text(said, 400)}")
 
     def _count_kept(self) -> None:
         """Counts what an earlier life or another job has stored of the checkpoints that this one did not come to."""

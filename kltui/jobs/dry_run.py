@@ -138,7 +138,7 @@ def _warnings(plan: Plan, steps: list[Step], answer: Answer | None) -> list[str]
             found.append(f"{device.warning}. {device.hint}".strip())
         if computed_dtype(plan.settings.dtype, device.device) != plan.settings.dtype:
             found.append(f"{plan.settings.dtype} was asked for; on a CPU it is computed in float32")
-    return [*found, *_workspace_warnings(plan)]
+    return [*found, *plan.notes, *_workspace_warnings(plan)]
 
 
 def _workspace_warnings(plan: Plan) -> list[str]:

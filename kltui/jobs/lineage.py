@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from kltui import saved_maps
 from kltui.errors import UsageError
 from kltui.jobs import names as names_given
 from kltui.registry.checkpoint import Checkpoint
+from kltui.registry.names import run_problem
+from kltui.registry.parents import parent_mistakes, parent_notes, without_itself
 from kltui.safe import safe_text
 from kltui.store import Store
 
@@ -19,9 +21,15 @@ FIELDS = ("run", "step", "parent", "seed", "size", "type", "tags")
 _LARGEST = 2**63
 
 
-def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, str]) -> int:
+def edit_lineage(
+    workspace: Path,
+    names: Sequence[str],
+    changes: Mapping[str, str],
+    tell: Callable[[str], None] = lambda note: None,
+) -> int:
     """How many of the checkpoints called `names` have got `changes` ({field: text}, "" empties), in one transaction.
 
+    `tell` gets a line where a parent among these is no checkpoint here, or would be the checkpoint itself.
     Raises UsageError for a value that cannot be meant, StoreError while another process writes the workspace, where
     a name is taken, or where one is not there.
     """
@@ -32,6 +40,7 @@ def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, st
         edited = {store.checkpoints.id_of(name): by_name[name].checkpoint for name in names}
         lineage = {name: (row.checkpoint, row.checkpoint) for name, row in by_name.items()}
         lineage |= _changed(list(edited.values()), values)
+        notes = _parents_checked(lineage, list(edited.values())) if "parent" in values else []
         with store.atomic():
             for id_, old in edited.items():
                 new = lineage[old.name][1]
@@ -43,7 +52,30 @@ def edit_lineage(workspace: Path, names: Sequence[str], changes: Mapping[str, st
             saved_maps.follow(store, lineage)
     finally:
         store.close()
+    for note in notes:
+        tell(note)
     return len(names)
+
+
+def _parents_checked(
+    lineage: dict[str, tuple[Checkpoint, Checkpoint]], edited: Sequence[Checkpoint]
+) -> list[str]:
+    """Notes on the parents that the checkpoints of `edited` have got. Raises UsageError where they cannot be meant.
+
+    Of several that get one parent, the parent itself may be one: it keeps the others.
+    """
+    now = [lineage[old.name][1] for old in edited]
+    others = [without_itself(c) for c in now]
+    own = [c.name for c, without in zip(now, others, strict=True) if without is not c]
+    if own and len(own) < len(now):
+        for old, without in zip(edited, others, strict=True):
+            lineage[old.name] = (old, without)
+        now = others
+    everyone = [new for _, new in lineage.values()]
+    if mistakes := parent_mistakes(now, everyone):
+        raise UsageError(f"parent: {mistakes[0]}", "Name the checkpoint that it was tuned from.")
+    kept = [f"{safe_text(own[0], 80)} is not made its own parent"] if own else []
+    return kept + parent_notes(now, everyone)
 
 
 def _changed(
@@ -82,6 +114,10 @@ def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:
         values[field] = _value(field, text)
     if "run" in values and not values["run"]:
         raise UsageError("run: a checkpoint needs a run", "A model alone is a run of its own.")
+    if problem := run_problem(values.get("run", "run")):
+        raise UsageError(
+            f"run: {problem}", "From a run, names are made: run@step+variant#layer. Use - or _ instead."
+        )
     if "step" in values and count > 1:
         raise UsageError(f"step: {count} checkpoints cannot all be one step", "Edit them one by one.")
     return values

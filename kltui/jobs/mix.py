@@ -17,6 +17,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.jobs.jobfile import InterpolationTable
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.layout import CONFIG, tokenizer_names
+from kltui.registry.names import check_run
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import open_tensors, write_tensors
 
@@ -58,6 +59,7 @@ def mixes(
     made = []
     for a, b in grid(tuple(dict.fromkeys(table.grid)), tuple(dict.fromkeys(betas))):
         place = f"a{a:g}" + (f"_b{b:g}" if len(parts) > 2 else "")
+        check_run(f"{run}_{place}", "the interpolation")
         tags = (TAG, f"of={run}", f"a={a!r}", f"b={b!r}", *(f"part={p.name}" for p in parts))
         checkpoint = Checkpoint(
             run=f"{run}_{place}",

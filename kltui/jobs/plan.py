@@ -8,17 +8,23 @@ from pathlib import Path
 
 from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
-from kltui.errors import KltuiError, UsageError
+from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.mix import MixPlan, mixes
+from kltui.jobs.names import given_names
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
+from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.scoring.settings import ScoringSettings
+from kltui.store import Store
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will do: the workspace, the corpus, the checkpoints in order; `mixes` by name of a grid point."""
+    """What a job will do: the workspace, the corpus, the checkpoints in order; `mixes` by name of a grid point.
+
+    `notes` tells what may not be meant, such as a parent that is not there.
+    """
 
     job: JobFile
     workspace: Path
@@ -26,6 +32,7 @@ class Plan:
     checkpoints: tuple[Checkpoint, ...]
     settings: ScoringSettings
     mixes: Mapping[str, MixPlan] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def sources(self, index: int) -> list[Source]:
         """Where the files come from that one checkpoint needs."""
@@ -48,6 +55,8 @@ def make_plan(job: JobFile) -> Plan:
     between, wrong = _interpolated(job, checkpoints)
     checkpoints += [checkpoint for checkpoint, _ in between]
     mistakes += wrong + _collisions(checkpoints)
+    stored, given = _there(Path(job.workspace)) if any(c.parent for c in checkpoints) else ([], [])
+    mistakes += [f"parent: {mistake}" for mistake in parent_mistakes(checkpoints, stored)]
     try:
         corpus = _corpus(job)
     except KltuiError as error:
@@ -55,7 +64,20 @@ def make_plan(job: JobFile) -> Plan:
     if mistakes:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
-    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts)
+    notes = tuple(parent_notes(checkpoints, stored, given))
+    return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts, notes)
+
+
+def _there(workspace: Path) -> tuple[list[Checkpoint], list[str]]:
+    """(checkpoints that the workspace holds, names that some of them had before); none where it cannot be read."""
+    try:
+        store = Store.read(workspace)
+    except StoreError:
+        return [], []
+    try:
+        return [row.checkpoint for row in store.checkpoints.all()], list(given_names(store))
+    finally:
+        store.close()
 
 
 def settings_key(settings: ScoringSettings) -> str:

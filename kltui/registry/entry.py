@@ -9,7 +9,7 @@ from pathlib import Path
 from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.discover import discover
-from kltui.registry.names import check_repo, check_revision
+from kltui.registry.names import check_repo, check_revision, check_run
 from kltui.registry.revisions import expand_revisions, is_step_name, parse_step
 from kltui.registry.tokenizer import check_named
 from kltui.safe import safe_text
@@ -59,13 +59,16 @@ def _local(entry: ModelEntry, path: Path) -> list[Checkpoint]:
         )
     found = discover(path)
     lone_step = len(found) == 1 and found[0].path == path and is_step_name(path.name)
-    run = entry.run or (path.parent.name if lone_step else path.name) or "model"
+    folder = path.parent if lone_step else path
+    run = entry.run or folder.name or "model"
+    check_run(run, "run =" if entry.run else "the folder's name")
     return [_checkpoint(entry, run, LocalSource(f.path), f.step, entry.type or f.type) for f in found]
 
 
 def _hub(entry: ModelEntry) -> list[Checkpoint]:
     check_repo(entry.repo)
     run = entry.run or entry.repo.rpartition("/")[2]
+    check_run(run, "run =" if entry.run else "the repository's name")
     revisions = expand_revisions(entry.revisions or ("main",))
     for revision in revisions:
         check_revision(revision)

@@ -67,6 +67,17 @@ def run_problem(run: str) -> str:
     return f"it has {n} bytes, and {MOST_RUN_BYTES} are allowed" if n > MOST_RUN_BYTES else ""
 
 
+def check_run(run: str, what: str) -> None:
+    """Raises UsageError, with a name that would do, unless `run` may be the name of a run; `what` says where it stands."""
+    problem = run_problem(run)
+    if problem:
+        better = re.sub(r"[@#+,\s\x00-\x1f]+", "-", safe_text(run, 60)).strip("-") or "model"
+        raise UsageError(
+            f"{what} {safe_text(run, 80)!r} cannot be a run: {problem}",
+            f"From a run, names are made: run@step+variant#layer. Give it another, such as run = {better!r}",
+        )
+
+
 def plain_run(name: str) -> str:
     """`name` as a run may be called: what it must not hold is percent-encoded, a long one ends in its hash.
 

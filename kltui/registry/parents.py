@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from kltui.registry.checkpoint import Checkpoint
@@ -25,14 +25,12 @@ def without_itself(checkpoint: Checkpoint) -> Checkpoint:
 
 def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> list[str]:
     """What cannot be meant of the parents of `checkpoints`: one that is the checkpoint itself, and circles, also by way of `known`."""
-    mistakes = [
-        f"{safe_text(c.name, 80)} would be its own parent{_hint(c, [*checkpoints, *known])}"
-        for c in checkpoints
-        if without_itself(c) is not c
-    ]
-    if mistakes:
-        return mistakes
+    own = [c for c in checkpoints if without_itself(c) is not c]
     everyone = {c.name: c for c in (*known, *checkpoints)}
+    if own:
+        more = f" (and so would {len(own) - 1} more)" if len(own) > 1 else ""
+        others = [c.name for c in everyone.values() if c.run != own[0].run]
+        return [f"{safe_text(own[0].name, 80)} would be its own parent{more}{nearest(own[0].run, others)}"]
     names = _names(everyone.values())
     for start in checkpoints:
         circle = _circle(start.name, everyone, names)
@@ -41,12 +39,22 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
     return []
 
 
-def parent_notes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint]) -> list[str]:
-    """One line on the parents of `checkpoints` that are neither a checkpoint nor a run among these and `known`."""
+def parents_not_there(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> dict[str, str]:
+    """{parent: a child} of the parents of `checkpoints` that are no checkpoint or run among these and `known`."""
     names = _names([*known, *checkpoints])
-    lacking = {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
+    return {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
+
+
+def parent_notes(
+    checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint], also: Collection[str] = ()
+) -> list[str]:
+    """One line on the parents of `checkpoints` that are no checkpoint or run among these and `known`, nor a name in `also`."""
+    lacking = {
+        parent: child for parent, child in parents_not_there(checkpoints, known).items() if parent not in also
+    }
     if not lacking:
         return []
+    names = _names([*known, *checkpoints])
     parent, child = next(iter(lacking.items()))
     what = "1 parent is" if len(lacking) == 1 else f"{len(lacking)} parents are"
     such = "" if len(lacking) == 1 else "such as "
@@ -58,11 +66,6 @@ def parent_notes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint])
 def _own_names(c: Checkpoint) -> set[str]:
     """Names that mean the checkpoint itself. Its run's is one of them; a variant's model is another checkpoint."""
     return {c.name, c.base_name, c.run} if c.quantization == "none" else {c.name}
-
-
-def _hint(c: Checkpoint, everyone: Sequence[Checkpoint]) -> str:
-    others = [other.name for other in everyone if other.run != c.run]
-    return nearest(c.run, others)
 
 
 def _names(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:

@@ -85,10 +85,14 @@ async def _store(app: KltuiApp, rows: Sequence[CheckpointRow], changes: dict[str
     path = app.reader.path
     assert path is not None
     before = {name: row.id for name, row in app.snapshot.by_name.items()}
+    notes: list[str] = []
     try:
-        count = await asyncio.to_thread(lineage.edit_lineage, path, [r.name for r in rows], changes)
+        count = await asyncio.to_thread(
+            lineage.edit_lineage, path, [r.name for r in rows], changes, notes.append
+        )
     except KltuiError as error:
         app.complain(error)
         return
     await app.reload(before)
-    app.say(f"stored: {', '.join(changes)} of {count} checkpoint{'s' * (count > 1)}", "good")
+    said = "; ".join([f"stored: {', '.join(changes)} of {count} checkpoint{'s' * (count > 1)}", *notes])
+    app.say(said, "bad" if notes else "good")

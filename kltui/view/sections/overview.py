@@ -11,6 +11,7 @@ from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.point import Point
 from kltui.analysis.repeats import Repeats
 from kltui.errors import KltuiError
+from kltui.registry.parents import parent_notes, parents_not_there
 from kltui.same_weights import left_out_words, sentences
 from kltui.store import CheckpointRow
 from kltui.view.sections.context import Context, grid_of
@@ -51,6 +52,9 @@ def overview(ctx: Context) -> Section:
             {"name": r.name, "error": r.error, "hint": r.hint} for r in rows if r.status == "failed"
         ],
     }
+    lineage = [row.checkpoint for row in rows]
+    notes += parent_notes(lineage, ())
+    data["parents_not_here"] = sorted(parents_not_there(lineage))
     points, repeated = _repeats(ctx)
     data["same_weights"] = [
         {
