@@ -265,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parsed(argv)
     try:
         check_environment()
+        if arguments.mend and not arguments.check:
+            raise UsageError("--mend goes with --check", "kltui --check --mend WORKSPACE")
         code = _command(arguments)(arguments)
         sys.stdout.flush()
         return code

@@ -140,13 +140,14 @@ def _arguments(db: sqlite3.Connection, table: str, row: str = "") -> str:
 def _triggers(db: sqlite3.Connection, table: str) -> str:
     changed = ", ".join(name for name, _ in _columns(db, table))
     computed = f"row_checksum({_arguments(db, table, 'new')})"
+    before = f"row_checksum({_arguments(db, table, 'old')})"
     if table == "vector":
         old, new = _STORED.format(row="old"), _STORED.format(row="new")
-        put = f"INSERT OR REPLACE INTO vector_checksum VALUES (new.id, {computed})"
+        put = "INSERT OR REPLACE INTO vector_checksum VALUES (new.id, {})"
         drop = "DELETE FROM vector_checksum WHERE vector_id = old.id;"
     else:
         old, new = "old.checksum", f"(SELECT checksum FROM {table} WHERE rowid = new.rowid)"
-        put = f"UPDATE {table} SET checksum = {computed} WHERE rowid = new.rowid"
+        put = f"UPDATE {table} SET checksum = {{}} WHERE rowid = new.rowid"
         drop = ""
 
     def ledger(by: int, *sums: str) -> str:
@@ -154,11 +155,15 @@ def _triggers(db: sqlite3.Connection, table: str) -> str:
         return f"UPDATE ledger SET n = n + {by}, total = {total} WHERE name = '{table}';"
 
     head = f"CREATE TEMP TRIGGER {table}"
-    # A changed row leaves the ledger before its new checksum is put in the place of the old.
+    # A changed row leaves the ledger before its new checksum is put in the place of the old. What was damaged stays so:
+    # the change of one column says nothing of the others.
+    kept = f"CASE WHEN {old} = {before} THEN {computed} ELSE ~{computed} END"
     return f"""
-        {head}_added AFTER INSERT ON main.{table} BEGIN {put}; {ledger(1, new)} END;
+        {head}_added AFTER INSERT ON main.{table} BEGIN
+            {put.format(computed)}; {ledger(1, new)}
+        END;
         {head}_changed AFTER UPDATE OF {changed} ON main.{table} BEGIN
-            {ledger(0, old)} {put}; {ledger(0, new)}
+            {ledger(0, old)} {put.format(kept)}; {ledger(0, new)}
         END;
         {head}_removed AFTER DELETE ON main.{table} BEGIN {ledger(-1, f"COALESCE({old}, 0)")} {drop} END;
     """

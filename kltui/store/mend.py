@@ -25,7 +25,7 @@ from kltui.store.checksums import (
     text_identity,
     vector_reader,
 )
-from kltui.store.connection import DamageError
+from kltui.store.connection import DamageError, explained
 from kltui.store.schema import CHECKED_SINCE
 from kltui.store.store import FILE_NAME, opened_as_it_lies
 
@@ -45,7 +45,8 @@ def mend(folder: Path) -> list[str]:
                 f"the workspace is of schema {version}, which has no checksums to mend it by",
                 "The next job, import or draw in it brings it up to date.",
             )
-        kept = _copy(folder)
+        with explained(folder / FILE_NAME):
+            kept = _copy(folder)
         try:
             db.execute("REINDEX")
             db.execute("BEGIN IMMEDIATE")

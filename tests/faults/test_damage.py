@@ -7,13 +7,16 @@ import io
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fault_kit import Lives, write_job
 from full_store import fill
 
 import kltui
 from kltui.cli import main
+from kltui.corpus import Corpus
 from kltui.errors import StoreError
+from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
 
 Files = dict[str, bytes]
@@ -122,6 +125,37 @@ def test_damage_to_what_a_killed_writer_left_is_found_or_changes_no_figure(fille
         put(filled, {name: data for name, data in state.items() if name != gone})
         with pytest.raises(StoreError):
             figures(filled)
+
+
+@pytest.mark.parametrize("command", ["--report", "--export"])
+def test_a_sector_of_the_lengths_of_texts_moves_no_figure(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """512 zeroed bytes there moved every KL by 14 %."""
+    folder = tmp_path / "ws"
+    corpus = Corpus(tuple(f"text {n} " * (1 + n % 7) for n in range(200)))
+    store = Store.write(folder)
+    with store.atomic():
+        corpus_id = store.corpora.add(corpus, "texts.json")
+        for step in range(3):
+            cid = store.checkpoints.upsert(Checkpoint("run", LocalSource(Path("/m")), step))
+            store.checkpoints.set_weights(cid, f"w{step}")
+            loglik_N = -np.arange(200.0) * (1 + step)
+            store.vectors.put(
+                cid, corpus_id, None, {"weights": f"w{step}"}, "s", loglik_N, np.ones(200, np.int32), 1
+            )
+    store.close()
+    path = folder / "kltui.sqlite"
+    data = path.read_bytes()
+    at = data.index(corpus.text_bytes.astype("<i8").tobytes()[:1600])
+    path.write_bytes(data[: at + 600] + bytes(512) + data[at + 1112 :])
+    asked = [command, str(tmp_path / "out")] if command == "--export" else [command]
+    assert main([*asked, str(folder)]) == 3
+    told = capsys.readouterr()
+    assert "1 of 1 rows of corpus are not as written" in told.err and not told.out
+    assert main(["--check", "--mend", str(folder)]) == 0
+    with kltui.open(folder) as ws:
+        assert ws.map().text_bytes_N.tolist() == corpus.text_bytes.tolist()
 
 
 @pytest.mark.slow

@@ -214,6 +214,7 @@ def test_a_check_says_all_of_it_as_json(folder: Path, capsys: pytest.CaptureFixt
     ]
     assert main(["--check", str(folder / "none")]) == 3
     assert "no kltui workspace" in capsys.readouterr().err
+    assert main(["--report", "--mend", str(folder)]) == 2
 
 
 def test_a_job_that_writes_meanwhile_is_no_damage(folder: Path) -> None:
@@ -268,6 +269,20 @@ def test_transactions_that_were_lost_are_noticed(folder: Path) -> None:
     assert found(folder) == set()
     read_all(folder)
     assert path.exists()
+
+
+def test_a_change_of_one_column_does_not_make_a_damaged_row_sound(folder: Path) -> None:
+    by_hand(folder, "UPDATE benchmark_score SET score = 99 WHERE task = 'arc'")
+    store = Store.write(folder)
+    with store.atomic():
+        store.benchmark_scores.follow("run@0", "run")
+    store.close()
+    assert found(folder) == {("benchmark_score", "run arc")}
+    store = Store.write(folder)
+    with store.atomic():
+        store.benchmark_scores.put({"run": {"arc": 25.5}})
+    store.close()
+    assert found(folder) == set()
 
 
 # ---- mending
