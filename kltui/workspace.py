@@ -324,11 +324,7 @@ class Workspace:
         rows = [r for r in self.checkpoints() if r.weights and r.checkpoint.quantization == "none"]
         stored = self._store.weight_distances.all()
         if compute:
-            from kltui.weight_sweep import compute_missing
-
-            at_hand = [r for r in rows if not r.weights.startswith("import:")]
-            new, self.weight_problems = compute_missing(self.path, at_hand, stored, window, progress)
-            stored |= new | {(b, a): value for (a, b), value in new.items()}
+            stored = self._computed_distances(rows, stored, window, progress)
         by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
         for row in rows:
             by_run[row.checkpoint.run].append(row)
@@ -339,6 +335,26 @@ class Workspace:
             for b in members
             if a is not b and (a.weights, b.weights) in stored
         }
+
+    def _computed_distances(
+        self,
+        rows: Sequence[CheckpointRow],
+        stored: dict[tuple[str, str], float],
+        window: int,
+        progress: WeightProgress | None,
+    ) -> dict[tuple[str, str], float]:
+        """`stored` with what is missing, and without what was computed from files that others have overwritten."""
+        from kltui.weight_sweep import CHECKED, compute_missing
+
+        at_hand = [r for r in rows if not r.weights.startswith("import:")]
+        # Earlier releases compared whatever lay in the folders: what they stored is computed anew where that can be.
+        known = stored if self.records(CHECKED) else {}
+        computed = compute_missing(
+            self.path, at_hand, known, self._store.fingerprints.all(), window, progress
+        )
+        self.weight_problems = computed.problems
+        new = computed.distances | {(b, a): value for (a, b), value in computed.distances.items()}
+        return {pair: d for pair, d in stored.items() if not computed.overwritten & set(pair)} | new
 
     def diffusion(
         self,

@@ -230,7 +230,8 @@ class Preparer:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
         check_folder(folder)
         seen = stamps(folder, tokenizer)
-        if known := self._known(folder, seen):
+        known = self._known(folder, seen)
+        if known and "@" not in known:  # that stands for a hub's commit, when asked for as such
             return Hashed(folder, known, seen, settled=True, tokenizer=tokenizer)
         if (folder, seen) not in self._hashed:
             self._hashed[folder, seen] = hash_files(folder, tokenizer)

@@ -78,6 +78,14 @@ def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bo
     return all(matches(path, linked_hash(path)) for path in hashed_files(folder, tokenizer).values())
 
 
+def has_moved(hashed: Hashed) -> bool:
+    """Whether a model's files are no longer those that were hashed."""
+    now = stamps(hashed.folder, hashed.tokenizer)
+    if hashed.settled and now == hashed.stamps:
+        return False
+    return not still_holds(hashed.folder, hashed.weights, hashed.tokenizer)
+
+
 class Reading:
     """A model's files from before they are read until the last number is made with them.
 

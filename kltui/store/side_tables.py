@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kltui.errors import StoreError
@@ -25,6 +25,12 @@ class WeightDistances:
         self._db.executemany(
             "INSERT OR REPLACE INTO weight_distance (a_weights, b_weights, sqdist, n_params) VALUES (?, ?, ?, ?)",
             ((*sorted(pair), value, n_params) for pair, value in sqdist.items()),
+        )
+
+    def drop(self, weights: Collection[str]) -> None:
+        """Removes the distances to and from these weights."""
+        self._db.executemany(
+            "DELETE FROM weight_distance WHERE a_weights = ? OR b_weights = ?", ((w, w) for w in weights)
         )
 
     def all(self) -> dict[tuple[str, str], float]:

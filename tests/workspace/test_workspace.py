@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 import kltui
 from kltui.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
-from kltui.registry import Checkpoint, LocalSource
+from kltui.registry import Checkpoint, LocalSource, fingerprint
 from kltui.store import Store
 from kltui.workspace import Workspace
 
@@ -125,7 +125,7 @@ def test_weight_distances_come_from_the_files_and_are_kept(store: Store, tmp_pat
         folder.mkdir()
         save_file({"layer.weight": w}, folder / "model.safetensors")
         (folder / "config.json").write_text('{"model_type": "gpt_neox"}')
-        add(store, Checkpoint("r", LocalSource(folder), step))
+        add(store, Checkpoint("r", LocalSource(folder), step), weights=fingerprint(folder))
     with opened(store) as ws:
         assert ws.weight_distances() == {}
         seen: list[tuple[str, int, int]] = []
@@ -145,7 +145,7 @@ def test_weight_problems_are_told_and_cost_only_their_run(store: Store, tmp_path
             folder.mkdir(parents=True)
             save_file({"w.weight": np.full((n, 2), step, np.float32)}, folder / "model.safetensors")
             (folder / "config.json").write_text("{}")
-            add(store, Checkpoint(run, LocalSource(folder), step))
+            add(store, Checkpoint(run, LocalSource(folder), step), weights=fingerprint(folder))
     with opened(store) as ws:
         got = ws.weight_distances(compute=True)
         assert got["good@0", "good@1"] == 6.0
