@@ -52,7 +52,7 @@ async def _export(app: KltuiApp, kind: str, folder: Path) -> Path:
     stem = f"{app.screen_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if kind == "svg":
         path = folder / f"{stem}.svg"
-        path.write_text(app.export_screenshot(title="kltui"), encoding="utf-8")
+        path.write_text(with_versions(app.export_screenshot(title="kltui")), encoding="utf-8")
     elif kind == "csv":
         path = folder / f"{stem}.csv"
         write_csv(path, rows_of(app))
@@ -63,6 +63,14 @@ async def _export(app: KltuiApp, kind: str, folder: Path) -> Path:
         path = folder / stem
         await asyncio.to_thread(_everything, path, app.reader.path or Path())
     return path
+
+
+def with_versions(svg: str) -> str:
+    """An SVG that says, in its description, which libraries its numbers were computed with."""
+    from kltui.view.provenance import version_words
+
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}\n    <desc>{version_words()}</desc>{rest}"
 
 
 def write_csv(path: Path, rows: list[list[object]]) -> None:

@@ -25,6 +25,7 @@ from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.saved_maps import Preparation
 from kltui.store.connection import DamageError
+from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.section import MissingError, Section
@@ -100,7 +101,7 @@ def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
         basis, record = ctx.basis, ctx.map.record.get("preprocess", "none")
         provenance = _provenance(ctx)
     except KltuiError:
-        basis, record, provenance = "", "none", {}
+        basis, record, provenance = "", "none", {"versions": versions()}
     return Report(str(ctx.ws.path), ctx.preprocess, built, basis, record, provenance)
 
 
@@ -109,6 +110,7 @@ def _provenance(ctx: Context) -> dict[str, object]:
     record, held = ctx.map.record, set(ctx.raw.names)
     return {
         "saved_map": ctx.choice.saved,
+        "versions": versions(),
         "key": {k: v for k, v in record.items() if k not in ("preprocess", "map", LEFT_OUT)},
         LEFT_OUT: ctx.map.left_out,
         "vectors": {

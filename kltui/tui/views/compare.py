@@ -193,7 +193,7 @@ class CompareView(View):
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
         lines.append([(among_published(place.below, place.above), look("muted"))])
         half = found.texts_for_share(0.5)
-        dropped = f", {kl.n_dropped} left out" if kl.n_dropped else ""
+        dropped = f", {kl.n_dropped} left out, B {kl.mean_bytes:.1f} bytes" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
         a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
         lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])

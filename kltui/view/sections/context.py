@@ -351,6 +351,17 @@ def mean_bytes_words(shown: Map) -> str:
     return f"{figure(least, 5)} to {figure(most, 5)} bytes, of the texts that a pair shares"
 
 
+def complete_words(shown: Map) -> list[str]:
+    """On how many texts, of what mean size, pictures stand, where some vector lacks a text; else nothing."""
+    complete = np.isfinite(shown.loglik_KN).all(axis=0)
+    if complete.all() or not complete.any():
+        return []
+    B = figure(float(shown.text_bytes_N[complete].mean()), 5)
+    return [
+        f"pictures stand on the {count(int(complete.sum()), 'text')} that every vector has, B = {B} bytes"
+    ]
+
+
 def label_of(point: Point) -> str:
     """The run, with its variant, or the grid of a point between models: what a curve is called."""
     if grid := grid_of(point.tags):

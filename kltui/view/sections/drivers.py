@@ -25,9 +25,11 @@ def drivers(ctx: Context) -> Section:
     found = shown.drivers(a, b, domains if any(domains) else ())
     half = found.texts_for_share(0.5)
     why = "" if ctx.choice.pair else ", the largest between final models (--pair A B chooses another)"
+    dropped = found.kl.n_dropped
+    shared = f"; {dropped} left out, B = {figure(found.kl.mean_bytes, 5)} bytes" if dropped else ""
     blocks = [
         words(f"{a} against {b}: {with_error(found.kl.value, found.kl.se)} bits/byte{why}"),
-        words(f"{count(half, 'text')} of {found.kl.n_texts} hold half of it"),
+        words(f"{count(half, 'text')} of {found.kl.n_texts} hold half of it{shared}"),
         *_tables(found, texts),
     ]
     notes = (
@@ -60,6 +62,8 @@ def _data(found: Drivers, domains: list[str]) -> dict[str, object]:
         "unit": "bits/byte",
         "kl_bits_per_byte": found.kl.value,
         "se": found.kl.se,
+        "texts_used": found.kl.n_texts,
+        "mean_bytes": found.kl.mean_bytes,
         "texts": [
             {"index": s, "domain": domains[s], "share": share, "difference_nats": difference}
             for s, share, difference in found.top(TEXTS_IN_DATA)

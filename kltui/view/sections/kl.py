@@ -53,6 +53,7 @@ def kl(ctx: Context) -> Section:
                 "kl_nats_per_text": p.nats,
                 "texts": p.n_texts,
                 "dropped": p.n_dropped,
+                "mean_bytes": p.mean_bytes,
                 "nearest_published": locate(p.value).nearest,
             }
             for a, b, p in pairs
@@ -88,16 +89,19 @@ def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[Rendera
     if len(order) > PAIRS_SHOWN:
         half = PAIRS_SHOWN // 2
         shown = order[:half] + order[-half:]
+    own_texts = any(p.n_dropped for _, _, p in pairs)
     rows = [
         [
             a,
             b,
             with_error(p.value, p.se) + below(p.value, floor),
             locate(p.value).nearest or "-",
+            *([str(p.n_texts), figure(p.mean_bytes, 5)] if own_texts else []),
         ]
         for a, b, p in shown
     ]
-    blocks: list[RenderableType] = [table(["a", "b", "KL ± se", "published like"], rows, left=(0, 1, 3))]
+    headings = ["a", "b", "KL ± se", "published like", *(["texts", "B"] if own_texts else [])]
+    blocks: list[RenderableType] = [table(headings, rows, left=(0, 1, 3))]
     if shown is not order:
         blocks.append(
             words(f"the {len(shown) // 2} nearest and farthest of {len(order)} pairs; --json has them all")

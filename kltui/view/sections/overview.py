@@ -70,6 +70,7 @@ def overview(ctx: Context) -> Section:
     data[LEFT_OUT] = _left_out(ctx)
     data["benchmark_scores"] = ctx.ws.benchmark_scores()
     if key:
+        data["mean_bytes_of_pairs"] = dict(zip(("least", "greatest"), ctx.raw.pair_mean_bytes, strict=True))
         data["noise_floor_bits_per_byte"] = ctx.floor
     return Section("overview", "Workspace", tuple(_blocks(ctx, key)), tuple(notes), data)
 

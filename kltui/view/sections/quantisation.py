@@ -120,4 +120,5 @@ def _data(shown: Map, pair: Pair) -> dict[str, object]:
         "se": kl.se,
         "texts": kl.n_texts,
         "dropped": kl.n_dropped,
+        "mean_bytes": kl.mean_bytes,
     }

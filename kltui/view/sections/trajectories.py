@@ -13,7 +13,8 @@ from kltui.analysis.embed import Method, scaled_coordinates
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.analysis.shape import AgainstNull
-from kltui.view.sections.context import PERPLEXITY, Context, grid_of, label_of
+from kltui.view.provenance import version_words, versions
+from kltui.view.sections.context import PERPLEXITY, Context, complete_words, grid_of, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table
 from kltui.view.textplot import Frame, Series
@@ -39,9 +40,11 @@ def trajectories(ctx: Context) -> Section:
         "vectors": len(shown),
         "points": _points(shown, pictures),
         "shapes": [asdict(s) for s in shapes],
+        "versions": versions(),
     }
     notes = [
         ctx.basis,
+        *complete_words(shown),
         *ctx.repeats_words,
         *_notes(shown, pictures, data),
         *(p.message for p in ctx.picture_problems),
@@ -54,6 +57,7 @@ def trajectories(ctx: Context) -> Section:
             f" random walk); winding: turns of the PCA picture; null: medians of {walks} random walks of the same"
             " step lengths, which wind too"
         )
+    notes.append(f"made with {version_words()}")
     return Section("trajectories", "Trajectories", tuple(blocks), tuple(notes), data)
 
 

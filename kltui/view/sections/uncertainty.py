@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
+from kltui.analysis.embed import complete_texts
 from kltui.analysis.uncertainty import Ellipse
-from kltui.view.sections.context import Context, finals, label_of, runs_first, thinned
+from kltui.view.provenance import version_words
+from kltui.view.sections.context import Context, complete_words, finals, label_of, runs_first, thinned
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series
@@ -40,11 +42,13 @@ def uncertainty(ctx: Context) -> Section:
     blocks.append(_plot(ctx, [(found[k], label_of(shown.points[k])) for k in last[:ROWS_SHOWN]]))
     typical = float(np.median([e.major for e in found]))
     notes = [
-        f"{DRAWS} draws of {len(shown.text_bytes_N)} texts with replacement; each PCA picture is laid over the full one"
+        f"{DRAWS} draws of {count(len(complete_texts(shown.loglik_KN)), 'text')} with replacement; each PCA picture is laid over the full one"
         " by Procrustes; axes: one standard deviation, in sqrt(bits/byte)",
         f"median long axis over {len(found)} points: {figure(typical)}, {figure(typical / spread if spread else math.nan, 2)}"
         " of the picture's spread",
         ctx.basis,
+        *complete_words(shown),
+        f"made with {version_words()}",
     ]
     if len(shown) < len(ctx.map):
         notes.append(f"{len(shown)} of {len(ctx.map)} vectors: the runs' last, others evenly thinned")
