@@ -165,7 +165,11 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="override one key of the job file, e.g. scoring.dtype=float16",
     )
-    batch.add_argument("--dry-run", action="store_true", help="say what would be scored and stop")
+    batch.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would be kept and scored, on which device, and what cannot work; then stop",
+    )
     batch.add_argument(
         "--shard",
         metavar="I/N",

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kltui.demo.lanes import Moved
 from kltui.demo.suite import Run
+from kltui.jobs.narrate import SteadyConsole
 from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 
@@ -27,7 +28,7 @@ class Teller:
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self._json, self._out = as_json, out or sys.stdout
-        self._console = Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self._console = SteadyConsole(file=err or sys.stderr, highlight=False, soft_wrap=True)
         self.live = self._console.is_terminal and not as_json
 
     def say(self, text: str, style: str = "") -> None:

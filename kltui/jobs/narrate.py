@@ -94,7 +94,7 @@ class Narrator:
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self._json, self._out = as_json, out or sys.stdout
-        self.console = _Console(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self.console = SteadyConsole(file=err or sys.stderr, highlight=False, soft_wrap=True)
         self._live = self.console.is_terminal and not as_json
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -189,8 +189,14 @@ class Narrator:
             self._bar = None
 
 
-class _Console(Console):
-    """A console that goes on in silence when its reader has gone; rich's own would end the process."""
+class SteadyConsole(Console):
+    """A console that goes on in silence when its reader has gone; rich's own would end the process.
+
+    It never hides the cursor: whoever is killed could not show it again.
+    """
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -122,7 +122,7 @@ class KltuiApp(App[int], inherit_bindings=False):
         """Called by the main screen when it is there: first view, signals, first read."""
         self.set_class(self.ascii_only, "-ascii")
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if not self.is_headless:
                 loop.add_signal_handler(number, self._leave_on, number)
         self.app_resume_signal.subscribe(self.main, self._taken_up_again)

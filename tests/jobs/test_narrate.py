@@ -63,3 +63,19 @@ def test_rates_count_from_the_first_batch_to_the_last_one_heard_of() -> None:
     assert pace.per_second(9_000) == 900.0 and pace.per_second(10) == 1.0
     pace.hear(Progress("load"), 150.0)  # the worker died, and another one begins anew
     assert pace.per_second(9_000) == 0.0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_never_hides_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed could not show it again."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    err = Terminal()
+    narrator = Narrator(False, io.StringIO(), err)
+    narrator.begin(Tally(total=4))
+    narrator.moved([SCORING], Tally(total=4, done=1))
+    narrator.end()
+    assert "run@1" in err.getvalue() and "\x1b[?25" not in err.getvalue()

@@ -78,3 +78,16 @@ async def test_a_hanging_nvidia_smi_is_given_up(monkeypatch, tmp_path) -> None:
     stand_in(tmp_path / "bin", "exec sleep 60", monkeypatch)
     monkeypatch.setattr(gpu, "PATIENCE_S", 0.1)
     assert await gpu.read_gpus() == ()
+
+
+async def test_the_device_that_a_job_computes_on_is_shown(make_app: MakeApp, until) -> None:
+    workspace = here()
+    workspace.job_rows = [
+        replace(workspace.job_rows[0], message="on cuda:0 (NVIDIA L4)"),
+        workspace.job_rows[1],
+    ]
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2")
+        await until(pilot, lambda: "on cuda:0 (NVIDIA L4)" in text_of(app))

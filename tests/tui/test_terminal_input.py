@@ -184,6 +184,19 @@ def test_signals_reach_it_through_its_parent(tmp_path: Path) -> None:
         assert terminal.wait() == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
+def test_every_signal_that_ends_it_leaves_the_terminal_as_it_was(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with interface(tmp_path) as terminal:
+        terminal.read(0.3)
+        os.kill(terminal.pid, number)
+        rest = terminal.read(1.5).data
+        assert b"\x1b[?1049l" in rest and b"\x1b[?25h" in rest and b"Traceback" not in rest
+        assert termios.tcgetattr(terminal.fd)[3] & termios.ICANON
+        assert terminal.wait() == 128 + number
+
+
 @has_proc
 def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
     with interface(tmp_path) as terminal:

@@ -13,7 +13,7 @@ from textual.geometry import Region
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start, prompts
-from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.canvas import Span, TextPane, fitted, wrapped
 from kltui.tui.gpu import Gpu, read_gpus, said
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -33,6 +33,7 @@ INK = {
 }
 LOG_BYTES = 32_768
 GPU_SECONDS = 2.0
+DEVICE_CELLS = 46
 
 
 def duration(seconds: float) -> str:
@@ -86,8 +87,11 @@ class JobList(Table):
     )
 
     def header_right(self) -> list[Span]:
-        """What the GPUs do while a job runs here."""
-        return [] if self.gpus is None else [(said(self.gpus), self.look("muted"))]
+        """On what the running job under the cursor computes, and what the GPUs do while a job runs here."""
+        job, look = self.job, self.look
+        device = job.message if job is not None and job.status == "running" else ""
+        spans = [(fitted(device, min(len(device), DEVICE_CELLS)) + "  ", look("text"))] if device else []
+        return spans if self.gpus is None else [*spans, (said(self.gpus), look("muted"))]
 
     def show_gpus(self, gpus: tuple[Gpu, ...] | None) -> None:
         """Shows new figures; only the header is drawn again."""
