@@ -29,6 +29,7 @@ from kltui.importers.imported import (
 from kltui.importers.naming import released
 from kltui.importers.numbered import steps_or_layers
 from kltui.importers.pickles import load_pickle
+from kltui.registry.layout import unique_keys
 from kltui.safe import safe_text
 
 Values = NDArray[np.float64]
@@ -297,7 +298,7 @@ def json_lines(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
 def read_json(path: Path, kind: type) -> Any:
     """The JSON value of a file, of the Python type `kind`; an object may not name a key twice."""
     try:
-        value = json.loads(read_whole(path).decode("utf-8-sig"), object_pairs_hook=_each_once)
+        value = json.loads(read_whole(path).decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
         reason = "nested too deep" if isinstance(e, RecursionError) else safe_text(str(e), 120)
         raise ImportFormatError(f"{safe_text(str(path))} is no JSON ({reason})", "fetch it again") from e
@@ -306,14 +307,6 @@ def read_json(path: Path, kind: type) -> Any:
             f"{safe_text(str(path))} should hold a JSON {kind.__name__}", "fetch it again"
         )
     return value
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"{safe_text(twice, 60)} stands in it twice")
-    return made
 
 
 def read_release(folder: Path, numbered: str = "") -> Imported:

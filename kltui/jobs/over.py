@@ -41,8 +41,16 @@ class Placing:
     def placed(self) -> list[tuple[int, ImportedVector]]:
         """(row id of the corpus, vector in that corpus' order) of every vector. Raises UsageError where texts are not known."""
         placed = [self._place(vector) for vector in self._found.vectors]
+        self._say_what_is_not_used({id_ for id_, _ in placed})
         _say_what_is_odd([(self._lengths(id_), vector) for id_, vector in placed], self._narrate)
         return placed
+
+    def _say_what_is_not_used(self, used: set[int]) -> None:
+        """Texts that were named beside vectors, which turn out to be over others."""
+        for corpus, id_, _ in self._named:
+            if used and id_ not in used:
+                source = safe_text(str(corpus.record.get("source", "")), 200)
+                self._narrate(f"note: none of the vectors is over the {len(corpus)} texts of {source}")
 
     def _place(self, vector: ImportedVector) -> tuple[int, ImportedVector]:
         texts = vector.texts

@@ -15,8 +15,9 @@ from kltui.jobs.names import given_names
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.parents import parent_mistakes, parent_notes
+from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
-from kltui.store import Store
+from kltui.store import CheckpointRow, Store
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def make_plan(job: JobFile) -> Plan:
     between, wrong = _interpolated(job, checkpoints)
     checkpoints += [checkpoint for checkpoint, _ in between]
     mistakes += wrong + _collisions(checkpoints)
-    stored, given = _there(Path(job.workspace)) if any(c.parent for c in checkpoints) else ([], [])
+    rows, given = _there(Path(job.workspace))
+    stored = [row.checkpoint for row in rows]
     mistakes += [f"parent: {mistake}" for mistake in parent_mistakes(checkpoints, stored)]
     try:
         corpus = _corpus(job)
@@ -64,18 +66,30 @@ def make_plan(job: JobFile) -> Plan:
     if mistakes:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
-    notes = tuple(parent_notes(checkpoints, stored, given))
+    notes = (*parent_notes(checkpoints, stored, given), *_over_imports(checkpoints, rows))
     return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts, notes)
 
 
-def _there(workspace: Path) -> tuple[list[Checkpoint], list[str]]:
+def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRow]) -> list[str]:
+    """A line where checkpoints have the names of imported vectors, which are then no longer those names' own."""
+    imported = {row.name for row in rows if row.weights.startswith("import:")}
+    names = [c.name for c in checkpoints if c.name in imported]
+    if not names:
+        return []
+    what = "1 name is that" if len(names) == 1 else f"{len(names)} names are those"
+    return [
+        f"{what} of vectors imported here, whose place what is scored takes, such as {safe_text(names[0], 80)}"
+    ]
+
+
+def _there(workspace: Path) -> tuple[list[CheckpointRow], list[str]]:
     """(checkpoints that the workspace holds, names that some of them had before); none where it cannot be read."""
     try:
         store = Store.read(workspace)
     except StoreError:
         return [], []
     try:
-        return [row.checkpoint for row in store.checkpoints.all()], list(given_names(store))
+        return store.checkpoints.all(), list(given_names(store))
     finally:
         store.close()
 

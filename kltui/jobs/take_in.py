@@ -77,6 +77,7 @@ def store_all(
             called = _as_called_here(found, now)
             _check_free(store, [checkpoint for _, checkpoint in called])
             placed = placing.placed()
+            replaced = _replaced(store, placed, [checkpoint for _, checkpoint in called])
             for (corpus_id, vector), (imported, checkpoint) in zip(placed, called, strict=True):
                 _put(store, corpus_id, vector, imported, checkpoint)
             distances = _put_distances(store, found, now)
@@ -88,6 +89,10 @@ def store_all(
         raise _with_what_was_left(error, found) from None
     finally:
         store.close()
+    if replaced:
+        narrate(
+            f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
+        )
     for note in parent_notes([c for _, c in called], known):
         narrate(f"note: {note}")
     if found.vectors or distances:
@@ -99,6 +104,23 @@ def store_all(
     if strangers:
         narrate(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
     return len(found.vectors)
+
+
+def _replaced(
+    store: Store, placed: Sequence[tuple[int, ImportedVector]], called: Sequence[Checkpoint]
+) -> list[str]:
+    """Names of the vectors of which the workspace holds another one, over the same texts and by the same scorer."""
+    ids = {row.name: row.id for row in store.checkpoints.all()}
+    held = {
+        (v.checkpoint_id, v.corpus_id, v.layer, v.settings): v.key_fields.get("values")
+        for v in store.vectors.rows()
+    }
+    found = []
+    for (corpus_id, vector), checkpoint in zip(placed, called, strict=True):
+        key = (ids.get(checkpoint.name, -1), corpus_id, vector.point.layer, f"source={vector.source}")
+        if key in held and held[key] != values_digest(vector.loglik):
+            found.append(vector.point.name)
+    return found
 
 
 def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
-from kltui.registry.layout import CONFIG, is_model_folder, model_type
+from kltui.registry.layout import CONFIG, is_model_folder, model_type, read_json_object
 from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
 
@@ -89,12 +88,8 @@ def _final_step(run: Path) -> int | None:
     """Step of the model that lies in the run folder itself, where a trainer has stated it."""
     if not is_model_folder(run):
         return None
-    try:
-        state = json.loads((run / "trainer_state.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    step = state.get("global_step") if isinstance(state, dict) else None
-    return step if isinstance(step, int) else None
+    step = read_json_object(run / "trainer_state.json").get("global_step")
+    return step if type(step) is int and 0 <= step < 2**63 else None
 
 
 def _nothing_found(path: Path) -> KltuiError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +29,8 @@ _VOCABULARIES = (
     "*.tiktoken", "tekken.json",
 )  # fmt: skip
 _CLASSES_WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # bytes or code points
+
+SETTINGS_MOST_BYTES = 1 << 28  # of a file of settings; tokenizers of the largest vocabularies have 40 MB
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -93,8 +96,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError for a key that appears twice: readers differ in which one they take."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r} appears twice")
     return found
 
 
@@ -126,8 +129,10 @@ def model_type(folder: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where there is no such file or it holds none."""
+    """The JSON object in a file; an empty one where there is no such regular file, or it holds none."""
     try:
+        if not path.is_file() or path.stat().st_size > SETTINGS_MOST_BYTES:
+            return {}
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}

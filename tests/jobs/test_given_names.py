@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -264,3 +265,32 @@ def test_an_imported_model_that_names_itself_has_no_parent(tmp_path: Path, capsy
             "o/b": "o/a",
             "o/c": "o/x",
         }
+
+
+def test_scoring_what_was_imported_under_that_name_is_told(tmp_path: Path, capsys) -> None:
+    (tmp_path / "x.pkl").write_bytes(
+        pickle.dumps({"run@1": np.array([-1.0, -2.0]), "other": np.array([-3.0, -4.0])})
+    )
+    job(tmp_path, 'path = "run"')
+    words = [
+        "--import",
+        str(tmp_path / "x.pkl"),
+        "--import",
+        str(tmp_path / "texts.json"),
+        str(tmp_path / "ws"),
+    ]
+    assert main(words) == 0
+    (note,) = job(tmp_path, 'path = "run"').notes
+    assert note == "1 name is that of vectors imported here, whose place what is scored takes, such as run@1"
+
+
+@pytest.mark.parametrize("state", ['{"global_step": true}', '{"global_step": -1}', '{"global_step": 1e30}',
+                                   '{"global_step": 99999999999999999999999}', "[" * 100_000, "pipe"])  # fmt: skip
+def test_a_step_that_is_none_is_not_taken(tmp_path: Path, state: str) -> None:
+    job(tmp_path, 'path = "run"')
+    make_model(tmp_path / "run", weights=b"final")
+    if state == "pipe":
+        os.mkfifo(tmp_path / "run" / "trainer_state.json")
+    else:
+        (tmp_path / "run" / "trainer_state.json").write_text(state)
+    assert [c.name for c in job(tmp_path, 'path = "run"').checkpoints] == ["run@1", "run@2"]

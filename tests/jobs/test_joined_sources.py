@@ -254,3 +254,23 @@ def test_units_that_are_none_are_noted(tmp_path: Path, capsys) -> None:
     assert "the sign turned" in said
     _, said = run(capsys, tmp_path / "c", pickled(tmp_path / "right.pkl", {"m": VALUES[0]}), texts)
     assert "note" not in said
+
+
+def test_texts_that_no_vector_is_over_are_told(tmp_path: Path, capsys) -> None:
+    a, others = samples(tmp_path / "a", TEXTS, VALUES[0]), listed(tmp_path / "o.json", OTHERS)
+    code, said = run(capsys, tmp_path / "ws", a, others)
+    assert code == 0 and "none of the vectors is over the 12 texts of" in said and "o.json" in said
+
+
+def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None:
+    first, again = (
+        samples(tmp_path / "1" / "m", TEXTS, VALUES[0]),
+        samples(tmp_path / "2" / "m", TEXTS, VALUES[1]),
+    )
+    other = samples(tmp_path / "3" / "m", OTHERS, VALUES[2])
+    for path, told in ((first, False), (first, False), (other, False), (again, True)):
+        code, said = run(capsys, tmp_path / "ws", path)
+        assert code == 0 and ("1 take the place of others of their names, such as m" in said) == told
+    code, said = run(capsys, tmp_path / "one", first, again)
+    assert code == 0 and "1 vectors were there already and are left out, such as m" in said
+    assert stored(tmp_path / "one")["m"] == {tuple(TEXTS): VALUES[0].tolist()}
