@@ -1,29 +1,31 @@
-"""End to end: kltui's scoring beside the reference procedure on random models of Pythia's shapes.
+"""End to end: kltui's scoring beside the reference procedure and a careful loop, on random models of Pythia's shapes.
 
 The reference is the procedure of the papers' code: one text at a time, the model's own forward with its defaults,
-log_softmax over the full logits, gather, sum. Both sides see the same model and the same ids, block by block in turn,
-so that a machine whose speed drifts drifts for both.
+log_softmax over the full logits, gather, sum. The careful loop is what a user who minds speed writes in transformers. All
+see the same weights and ids, block by block in turn, so that a machine whose speed drifts drifts for all.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kltui import native
-from kltui.bench.shapes import BLOCKS, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
+from kltui.bench.loops import Logliks, by_careful_loop, by_reference, by_reference_lens
+from kltui.bench.shapes import BLOCKS, LARGE, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
 from kltui.bench.sweep import Sweep, bench_sweep
 from kltui.json_schema import JSON_SCHEMA
 from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
@@ -33,28 +35,42 @@ from kltui.scoring.loading import Loaded, pick_device
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.settings import ScoringSettings
 
-Logliks = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Side:
     """One way of scoring the texts: ids in, log-likelihoods (vectors, N) out."""
 
+    kind: Literal["reference", "careful", "kltui"]
     dtype: str
     score: Callable[[list[Ids]], Logliks]
-    engine: Engine | None = None  # None: the reference
+    engine: Engine | None = None  # of kltui's sides
+
+
+@dataclass
+class Timed:
+    """What a side took over all blocks: seconds, those of its bare products, peak memory in MB, its values by block."""
+
+    seconds: float = 0.0
+    floor: float = 0.0
+    peak_mb: float = 0.0
+    values: list[Logliks] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. Seconds are for all texts; memory is the peak beyond what was there before, in MB."""
+    """One row of the table. Seconds are for all texts; memory is the peak beyond what was there before, in MB.
+
+    `careful_seconds` is NaN where there is no such loop.
+    """
 
     model: str
     what: str
     dtype: str
+    reference_dtype: str
     texts: int
     tokens: int
     reference_seconds: float
+    careful_seconds: float
     seconds: float
     floor_seconds: float
     body_share: float
@@ -67,6 +83,11 @@ class Case:
     def ratio(self) -> float:
         """How many times faster than the reference."""
         return self.reference_seconds / self.seconds
+
+    @property
+    def over_careful(self) -> float:
+        """How many times faster than the careful loop in the same dtype."""
+        return self.careful_seconds / self.seconds
 
     @property
     def over_floor(self) -> float:
@@ -84,9 +105,10 @@ class Case:
         return self.tokens / self.seconds
 
 
-def run(device: str, as_json: bool, shapes: Sequence[Shape] = SHAPES) -> int:
+def run(device: str, as_json: bool, shapes: Sequence[Shape] = ()) -> int:
     """Exit code 0 once the table, shape by shape, or with `as_json` one JSON object, is on stdout."""
     picked = pick_device(device)
+    shapes = shapes or ((*SHAPES, LARGE) if picked.type == "cuda" else SHAPES)
     machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
     _say("" if as_json else _table_head(machine))
     cases = []
@@ -121,30 +143,62 @@ def _say(text: str) -> None:
 
 def _as_dict(case: Case | Sweep) -> dict[str, Any]:
     """The case and its ratios, with None for NaN, which JSON does not know."""
-    names = ("ratio", "most", "over_floor", "tokens_per_second", "over_scoring", "over_own_scoring")
+    names = (
+        "ratio",
+        "most",
+        "over_careful",
+        "over_floor",
+        "tokens_per_second",
+        "over_scoring",
+        "over_own_scoring",
+    )
     ratios = {name: getattr(case, name) for name in names if hasattr(case, name)}
     return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(case), **ratios}.items()}
 
 
 def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
-    """The cases of one shape: float32 and, where the device multiplies it, a bfloat16 body; and every layer.
+    """The cases of one shape: the dtypes that the device multiplies fast, and every layer in float32.
 
-    All stand over the float32 reference.
+    On a CPU all stand over the float32 reference; on a GPU over the reference in their own dtype.
     """
     ids = neighbours(TEXTS if device.type == "cuda" else shape.cpu_texts)
-    # An engine packs the layers of its model: the reference has a model of its own, as transformers made it.
-    plain, model = build_model(shape).to(device), build_model(shape).to(device)
-    bodies = [model]
-    if multiplies_bfloat16(device):
-        bodies.append(build_model(shape).to(device, torch.bfloat16))
     with torch.inference_mode(), fast_float32(device):
-        reference = Side("float32", lambda block: by_reference(plain, block, device))
-        ours = [_kltui(m, device, "none") for m in bodies]
-        cases = _compare(shape, "final", [reference, *ours], ids, device)
+        sides = _sides(shape, device)
+        cases = _compare(shape, "final", sides, ids, device)
         if shape.layers <= 12:
-            lens = Side("float32", lambda block: by_reference_lens(plain, block, device))
+            plain, model = (build_model(shape).to(device) for _ in range(2))
+            lens = Side("reference", "float32", lambda block: by_reference_lens(plain, block, device))
             cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], neighbours(8), device)
     return cases
+
+
+def _sides(shape: Shape, device: torch.device) -> list[Side]:
+    """Reference, careful loop and kltui for each dtype; on a CPU the reference in float32 alone."""
+    sides: list[Side] = []
+    for dtype in _dtypes(shape, device):
+        plain, model = _models(shape, dtype, device)
+        name = str(dtype).removeprefix("torch.")
+        if device.type != "cpu" or not sides:
+            sides.append(Side("reference", name, partial(by_reference, plain, device=device)))
+        sides.append(Side("careful", name, partial(by_careful_loop, plain, device=device)))
+        sides.append(_kltui(model, device, "none"))
+    return sides
+
+
+def _models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """A model for the loops and one for kltui; on a GPU, where an engine leaves the model as it is, one for both."""
+    if shape is LARGE:
+        model = build_model(shape, dtype, str(device))
+        return model, model
+    plain = build_model(shape).to(device, dtype)
+    return plain, plain if device.type == "cuda" else build_model(shape).to(device, dtype)
+
+
+def _dtypes(shape: Shape, device: torch.device) -> list[torch.dtype]:
+    """The dtypes that the shape is timed in on `device`."""
+    if device.type == "cuda":
+        return [torch.float16] if shape is LARGE else [torch.float32, torch.float16, torch.bfloat16]
+    return [torch.float32, torch.bfloat16] if multiplies_bfloat16(device) else [torch.float32]
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -156,28 +210,26 @@ def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> 
     """kltui's side on a model in memory, warmed up."""
     engine = make_engine(model, device, layers)
     by_kltui(engine, random_texts(6, seed=1))
-    return Side(str(engine.dtype).removeprefix("torch."), lambda block: by_kltui(engine, block), engine)
+    name = str(engine.dtype).removeprefix("torch.")
+    return Side("kltui", name, lambda block: by_kltui(engine, block), engine)
 
 
 def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device: torch.device) -> list[Case]:
-    """Time all sides and their floors in turn, block by block; one case per side behind the first, the reference."""
-    times, floors, peaks = np.zeros(len(sides)), np.zeros(len(sides)), np.zeros(len(sides))
-    values: list[list[Logliks]] = [[] for _ in sides]
-    for side in sides[1:]:
-        assert side.engine is not None
-        side.engine.seconds.update(body=0.0, head=0.0)
+    """Time all sides and their floors in turn, block by block; one case for each of kltui's."""
+    timed = [Timed() for _ in sides]
+    for side in sides:
+        if side.engine is not None:
+            side.engine.seconds.update(body=0.0, head=0.0)
     for start in range(BLOCKS):
-        for at, side in enumerate(sides):
-            block = ids[start * len(ids) // BLOCKS : (start + 1) * len(ids) // BLOCKS]
-            with _as_kltui_runs(device) if side.engine else _as_torch_runs():
+        block = ids[start * len(ids) // BLOCKS : (start + 1) * len(ids) // BLOCKS]
+        for side, took in zip(sides, timed, strict=True):
+            with _as_torch_runs() if side.kind == "reference" else _as_kltui_runs(device):
                 seconds, peak, value = _measured(side.score, block, device)
-                floors[at] += gemm_floor(side.engine, block, device) if side.engine else 0.0
-            times[at] += seconds
-            peaks[at] = max(peaks[at], peak)
-            values[at].append(value)
-    return [
-        _case(shape, what, side, at, times, floors, peaks, values, ids) for at, side in enumerate(sides) if at
-    ]
+                took.floor += gemm_floor(side.engine, block, device) if side.engine else 0.0
+            took.seconds += seconds
+            took.peak_mb = max(took.peak_mb, peak)
+            took.values.append(value)
+    return [_case(shape, what, k, sides, timed, ids) for k, side in enumerate(sides) if side.engine]
 
 
 @contextmanager
@@ -192,34 +244,30 @@ def _as_torch_runs() -> Iterator[None]:
         yield
 
 
-def _case(
-    shape: Shape,
-    what: str,
-    side: Side,
-    at: int,
-    times: NDArray[np.float64],
-    floors: NDArray[np.float64],
-    peaks: NDArray[np.float64],
-    values: list[list[Logliks]],
-    ids: list[Ids],
-) -> Case:
-    """The row of side `at`."""
+def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> Case:
+    """The row of side `at`, over the reference in its dtype, or the first one where there is none."""
+    side, took = sides[at], timed[at]
     assert side.engine is not None
+    found = {(s.kind, s.dtype): (s, t) for s, t in zip(sides, timed, strict=True)}
+    beside, reference = found.get(("reference", side.dtype), (sides[0], timed[0]))
+    careful = found.get(("careful", side.dtype))
     return Case(
         model=shape.name,
         what=what,
         dtype=side.dtype,
+        reference_dtype=beside.dtype,
         texts=len(ids),
         tokens=sum(len(row) - 1 for row in ids),
-        reference_seconds=float(times[0]),
-        seconds=float(times[at]),
-        floor_seconds=float(floors[at]),
-        body_share=side.engine.seconds["body"] / float(times[at]),
-        head_share=side.engine.seconds["head"] / float(times[at]),
-        reference_peak_mb=float(peaks[0]),
-        peak_mb=float(peaks[at]),
+        reference_seconds=reference.seconds,
+        careful_seconds=math.nan if careful is None else careful[1].seconds,
+        seconds=took.seconds,
+        floor_seconds=took.floor,
+        body_share=side.engine.seconds["body"] / took.seconds,
+        head_share=side.engine.seconds["head"] / took.seconds,
+        reference_peak_mb=reference.peak_mb,
+        peak_mb=took.peak_mb,
         largest_difference_nat=max(
-            float(np.abs(a - b).max()) for a, b in zip(values[0], values[at], strict=True)
+            float(np.abs(a - b).max()) for a, b in zip(timed[0].values, took.values, strict=True)
         ),
     )
 
@@ -241,31 +289,6 @@ def by_kltui(engine: Engine, ids: list[Ids]) -> Logliks:
         for row, logp_n in enumerate(engine(batch)):
             sums[row] += np.bincount(batch.texts_n, weights=logp_n, minlength=len(ids))
     return sums
-
-
-def by_reference(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
-    """Log-likelihoods (1, N), nats, as the papers' code computes them."""
-    logliks = []
-    for row in ids:
-        ids_1T = torch.from_numpy(row)[None].to(device)
-        logp_1TV = torch.log_softmax(model(ids_1T).logits, dim=-1)
-        logliks.append(logp_1TV[0, :-1].gather(1, ids_1T[0, 1:, None]).sum().item())
-    return np.array([logliks])
-
-
-def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
-    """Log-likelihoods (2 + depth, N), nats, of the final and every layer: norm and head per layer per text."""
-    columns = []
-    for row in ids:
-        ids_1T = torch.from_numpy(row)[None].to(device)
-        states = model(ids_1T, output_hidden_states=True).hidden_states
-        logits = [model.lm_head(model.gpt_neox.final_layer_norm(h)) for h in states[:-1]]
-        logits.append(model.lm_head(states[-1]))  # already normed
-        gathered = [
-            torch.log_softmax(z, dim=-1)[0, :-1].gather(1, ids_1T[0, 1:, None]).sum().item() for z in logits
-        ]
-        columns.append([gathered[-1], *gathered])
-    return np.array(columns).T
 
 
 def gemm_floor(engine: Engine, ids: list[Ids], device: torch.device) -> float:
@@ -356,14 +379,15 @@ def _machine(device: torch.device) -> str:
 _LEGEND = """
 reference: one text at a time in float32, log_softmax over the full logits, gather, sum; glibc then keeps as much freed
 memory for it as it ever does by itself;
-ratio: reference over kltui, same process, in turn; /floor: kltui over the bare matrix products of body and heads;
+ratio: reference over kltui, same process, in turn; careful: a batched loop in transformers (sorted by length, padded on
+the right, sdpa, head on scored rows only) in the same dtype over kltui; /floor: kltui over the bare matrix products of body and heads;
 most: reference over these products, the ratio at which nothing but they would be left;
 sweep: a job over one run's checkpoints, read from disk and verified ahead, beside scoring the same files with nothing else at work
 """
 
 
 def _table_head(machine: dict[str, Any]) -> str:
-    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'most':>6} "
+    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'most':>6} {'careful':>7} "
     head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
     return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
 
@@ -376,6 +400,10 @@ def _sweep_lines(s: Sweep) -> str:
     )
 
 
+def _times(ratio: float) -> str:
+    return "      -" if math.isnan(ratio) else f"{ratio:6.2f}x"
+
+
 def _table_row(c: Case) -> str:
     rest = 1 - c.body_share - c.head_share
     shares = (
@@ -383,6 +411,6 @@ def _table_row(c: Case) -> str:
     )
     return (
         f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.seconds:7.2f}s "
-        f"{c.ratio:5.2f}x {c.most:5.2f}x {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
+        f"{c.ratio:5.2f}x {c.most:5.2f}x {_times(c.over_careful)} {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
         f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {c.largest_difference_nat:11.1e}"
     )

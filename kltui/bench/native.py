@@ -20,6 +20,8 @@ from kltui.bench.files import weight_ratios
 from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
 from kltui.json_schema import JSON_SCHEMA
+from kltui.scoring.anatomy import LogitRule
+from kltui.scoring.head import DeviceHead
 
 VOCABULARY = 50_304
 ROWS = 1000  # 200 MB of float32 logits
@@ -268,15 +270,31 @@ def cuda_ratios(device: str) -> Iterator[Ratio]:
     targets = torch.randint(VOCABULARY, (4096,), device=where)
     for dtype in (torch.bfloat16, torch.float32):
         yield _cuda_gather((torch.randn(4096, VOCABULARY, device=where) * 3).to(dtype), targets)
-    hidden = torch.randn(4096, 1024, device=where, dtype=torch.bfloat16)
-    weight = torch.randn(VOCABULARY, 1024, device=where, dtype=torch.bfloat16) * 0.05
-    yield measure(
-        "head bfloat16, D = 1024",
-        lambda: tiled_head(hidden, weight, targets),
-        ("mm", lambda: hidden @ weight.T),
-        ("mm, log_softmax, gather", lambda: reference_logprobs((hidden @ weight.T).float(), targets)),
-        synchronise=torch.cuda.synchronize,
-    )
+    for depth, dtype in (
+        (1024, torch.bfloat16),
+        (1024, torch.float16),
+        (1024, torch.float32),
+        (4096, torch.bfloat16),
+    ):
+        yield _cuda_head(depth, dtype, where)
+
+
+def _cuda_head(depth: int, dtype: torch.dtype, where: torch.device) -> Ratio:
+    """The head that scoring uses, over its product alone; the reference is the plain expression, compiled."""
+    rows = 16_384
+    linear = torch.nn.Linear(depth, VOCABULARY, bias=False, device=where, dtype=dtype)
+    hidden = torch.randn(rows, depth, device=where).to(dtype)
+    targets = torch.randint(VOCABULARY, (rows,), device=where)
+    head = DeviceHead(linear, LogitRule(), VOCABULARY)
+    compiled = torch.compile(lambda h: reference_logprobs((h @ linear.weight.T).float(), targets))
+    with torch.inference_mode():
+        return measure(
+            f"head {str(dtype)[6:]}, D = {depth}",
+            lambda: head(hidden, targets),
+            ("mm", lambda: hidden @ linear.weight.T),
+            ("mm, log_softmax, gather; torch.compile", lambda: compiled(hidden)),
+            synchronise=torch.cuda.synchronize,
+        )
 
 
 def _cuda_gather(logits: torch.Tensor, targets: torch.Tensor) -> Ratio:
@@ -288,16 +306,6 @@ def _cuda_gather(logits: torch.Tensor, targets: torch.Tensor) -> Ratio:
         ("log_softmax, gather", lambda: reference_logprobs(logits, targets)),
         synchronise=torch.cuda.synchronize,
     )
-
-
-def tiled_head(hidden_nD: torch.Tensor, weight_VD: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-    """log p(target) by vocabulary tiles of at most 25 MB of logits, which stay in the device's cache."""
-    entries = max(128, 25_000_000 // (len(hidden_nD) * hidden_nD.element_size()) // 128 * 128)
-    rows = native_cuda.OnlineLogSoftmax(targets_n)
-    for first in range(0, len(weight_VD), entries):
-        rows.update(hidden_nD @ weight_VD[first : first + entries].T, first)
-    logprobs: torch.Tensor = rows.logprobs()
-    return logprobs
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Shape:
 
 
 SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 24))
+# A GPU is timed on the largest one too, in half precision alone: in float32 two of it would not fit.
+LARGE = Shape("6.9b", 4096, 32, 32, 0)
 
 
 def random_texts(count: int, seed: int = 0) -> list[Ids]:
@@ -48,8 +50,8 @@ def neighbours(count: int) -> list[Ids]:
     return [row for begin in begins for row in by_length[begin : begin + run]]
 
 
-def build_model(shape: Shape) -> Any:
-    """Random GPT-NeoX of the shape, float32, the same on every call."""
+def build_model(shape: Shape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """Random GPT-NeoX of the shape, the same on every call; made in `dtype` on `device`, which other values may have."""
     import transformers
 
     torch.manual_seed(0)
@@ -63,5 +65,6 @@ def build_model(shape: Shape) -> Any:
         max_position_embeddings=2048,
         rotary_pct=0.25,
     )
-    model = library.AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    with torch.device(device):
+        model = library.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     return model.eval().requires_grad_(False)

@@ -37,6 +37,8 @@ def test_json_holds_every_case_and_both_sides_agree(capsys):
         assert case["ratio"] == pytest.approx(case["reference_seconds"] / case["seconds"])
         assert case["tokens"] == sum(len(row) - 1 for row in shapes.neighbours(8))
         # the reference sums in float32, which is off by about 1e-7 of a text's nats
+        assert (case["careful_seconds"] is None) == (case["what"] == "layers")
+        assert case["reference_dtype"] == "float32"
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
     (swept,) = report["sweeps"]
@@ -50,16 +52,19 @@ def test_a_processor_without_products_of_bfloat16_is_not_asked_for_them(monkeypa
     assert [(c.what, c.dtype) for c in found] == [("final", "float32"), ("layers", "float32")]
 
 
-def test_the_reference_runs_on_a_model_that_no_engine_has_touched(monkeypatch):
+def test_the_loops_run_on_a_model_that_no_engine_has_touched(monkeypatch):
     touched = []
-    by_reference = endtoend.by_reference
 
-    def watched(model, ids, device):
-        touched.append(isinstance(ALL_ATTENTION_FUNCTIONS["sdpa"], NativeAttention))
-        touched.append(any("forward" in module.__dict__ for module in model.modules()))
-        return by_reference(model, ids, device)
+    def watch(loop):
+        def watched(model, ids, device):
+            touched.append(isinstance(ALL_ATTENTION_FUNCTIONS["sdpa"], NativeAttention))
+            touched.append(any("forward" in module.__dict__ for module in model.modules()))
+            return loop(model, ids, device)
 
-    monkeypatch.setattr(endtoend, "by_reference", watched)
+        return watched
+
+    for name in ("by_reference", "by_careful_loop"):
+        monkeypatch.setattr(endtoend, name, watch(getattr(endtoend, name)))
     endtoend.bench_shape(TINY, torch.device("cpu"))
     assert touched and not any(touched)
 
@@ -69,6 +74,14 @@ def test_table_names_machine_and_models(capsys):
     table = capsys.readouterr().out
     assert "tiny" in table and "threads" in table and "bfloat16" in table
     assert "sweep  tiny, float32: 1 checkpoints of 4 texts" in table
+
+
+def test_the_careful_loop_and_the_reference_agree():
+    model, ids = shapes.build_model(TINY), shapes.random_texts(5)
+    with torch.inference_mode():
+        theirs = endtoend.by_reference(model, ids, torch.device("cpu"))
+        careful = endtoend.by_careful_loop(model, ids, torch.device("cpu"))
+    assert np.abs(careful - theirs).max() < 5e-3
 
 
 def test_the_reference_lens_and_kltui_agree_on_every_layer():

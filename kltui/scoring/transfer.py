@@ -1,0 +1,107 @@
+"""Arrays to where a model is, and results back: on a GPU nothing waits until a result is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Mark = Any
+
+
+class Transfers(Protocol):
+    """One model's traffic with the host."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether work is only queued when it is asked for, so that another batch can be sent before results are taken."""
+        ...
+
+    def send(self, array: Array) -> torch.Tensor:
+        """The array's values on the device."""
+        ...
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
+        """Starts a copy to the host; the call gives it, waiting until it and all before it is done."""
+        ...
+
+    def mark(self) -> Mark:
+        """A moment of the device: when it has done what was asked of it so far."""
+        ...
+
+    def seconds(self, before: Mark, after: Mark) -> float:
+        """Seconds between two marks that have both come to pass."""
+        ...
+
+
+def transfers(device: torch.device) -> Transfers:
+    """The way to and from `device`."""
+    return CudaTransfers(device) if device.type == "cuda" else DirectTransfers(device)
+
+
+class DirectTransfers:
+    """Where a result is there when a call returns: the CPU, and devices of which nothing more is known."""
+
+    waits = False
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def send(self, array: Array) -> torch.Tensor:
+        """The array's values on the device; on the CPU the array itself."""
+        return torch.from_numpy(array).to(self._device)
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
+        """The values on the host, at once."""
+        values: Array = tensor.cpu().numpy()
+        return lambda: values
+
+    def mark(self) -> float:
+        """Seconds of a steady clock."""
+        return time.perf_counter()
+
+    def seconds(self, before: float, after: float) -> float:
+        """Seconds between two marks."""
+        return after - before
+
+
+class CudaTransfers:
+    """A GPU: copies from and to page-locked memory on the current stream, times from the stream's own events."""
+
+    waits = True
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def send(self, array: Array) -> torch.Tensor:
+        """The array's values on the device, once the stream comes to it."""
+        pinned: torch.Tensor = torch.from_numpy(array).pin_memory()
+        return pinned.to(self._device, non_blocking=True)
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
+        """Queues the copy; the call waits for the event behind it."""
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host.copy_(tensor, non_blocking=True)
+        behind = self.mark()
+
+        def result() -> Array:
+            behind.synchronize()
+            return np.array(host.numpy())  # page-locked memory goes back to torch's pool
+
+        return result
+
+    def mark(self) -> Mark:
+        """An event with its time, on the current stream."""
+        event: Any = torch.cuda.Event
+        marked = event(enable_timing=True)
+        marked.record(torch.cuda.current_stream(self._device))
+        return marked
+
+    def seconds(self, before: Mark, after: Mark) -> float:
+        """Seconds between two events that have been reached."""
+        return float(before.elapsed_time(after)) / 1e3
