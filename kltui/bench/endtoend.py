@@ -28,11 +28,13 @@ from kltui.bench.loops import Logliks, by_careful_loop, by_reference, by_referen
 from kltui.bench.shapes import BLOCKS, LARGE, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
 from kltui.bench.sweep import Sweep, bench_sweep
 from kltui.json_schema import JSON_SCHEMA
-from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.batch_effects import BatchRule
+from kltui.scoring.batching import Ids, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded, pick_device
 from kltui.scoring.numerics import fast_float32
+from kltui.scoring.room import run_batches
 from kltui.scoring.settings import ScoringSettings
 
 
@@ -282,12 +284,14 @@ def make_engine(model: Any, device: torch.device, layers: Literal["none", "all"]
 
 
 def by_kltui(engine: Engine, ids: list[Ids]) -> Logliks:
-    """Log-likelihoods (1 + layers, N), nats: sorted batches, split head, float64 sums."""
+    """Log-likelihoods (1 + layers, N), nats, batch by batch as a job scores them."""
     sums = np.zeros((1 + len(engine.layers), len(ids)))
     pieces = cut_pieces([len(row) for row in ids], 1, None, "error")
-    for batch in (fill_batch(rows, ids) for rows in plan_batches(pieces, engine.start_tokens)):
-        for row, logp_n in enumerate(engine(batch)):
-            sums[row] += np.bincount(batch.texts_n, weights=logp_n, minlength=len(ids))
+    for batch, scores, _ in run_batches(
+        engine.submit, pieces, ids, engine.start_tokens, ScoringSettings(), engine.free_memory,
+        BatchRule().group, ahead=engine.transfers.waits,
+    ):  # fmt: skip
+        sums[:, batch.row_texts] += scores.loglik_LB
     return sums
 
 

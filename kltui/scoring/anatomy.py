@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from transformers import masking_utils
 
 from kltui.scoring.spread import input_device
 
@@ -23,8 +24,27 @@ Hidden = torch.Tensor
 
 def run(model: Any, ids_BT: torch.Tensor, **more: Any) -> torch.Tensor:
     """Logits (B, T, V) of the model's own forward: no cache, no mask (right padding needs none)."""
-    logits: torch.Tensor = model(input_ids=ids_BT, **_options(type(model).forward), **more).logits
+    with _no_packed_rows():
+        logits: torch.Tensor = model(input_ids=ids_BT, **_options(type(model).forward), **more).logits
     return logits
+
+
+@contextlib.contextmanager
+def _no_packed_rows() -> Iterator[None]:
+    """Within it transformers takes every row for one text, as they are here, without looking at the positions.
+
+    To look whether several texts are packed into a row it waits for the GPU, in every forward pass.
+    """
+    name = "find_packed_sequence_indices"
+    look = getattr(masking_utils, name, None)
+    if look is None:  # an older or newer transformers looks elsewhere, or not at all
+        yield
+        return
+    setattr(masking_utils, name, lambda _position_ids: None)
+    try:
+        yield
+    finally:
+        setattr(masking_utils, name, look)
 
 
 @cache

@@ -113,6 +113,29 @@ class Batch:
         """Targets in the batch."""
         return len(self.targets_n)
 
+    @property
+    def rows_n(self) -> Ids:
+        """The row of each target, ascending; every row has one."""
+        return np.asarray(self.positions_n // self.ids_BT.shape[1])
+
+    @property
+    def row_texts(self) -> Ids:
+        """The text of each row."""
+        return self.texts_n[np.searchsorted(self.rows_n, np.arange(len(self.ids_BT)))]
+
+
+@dataclass(frozen=True)
+class BatchScores:
+    """Log-likelihoods of a batch's rows, (1 + layers, B) in nats, and the final ones of its targets where they are kept."""
+
+    loglik_LB: NDArray[np.float64]
+    logp_n: NDArray[np.float32] | None = None
+
+
+def sum_rows(logp_Ln: NDArray[np.float32], rows_n: Ids, B: int) -> NDArray[np.float64]:
+    """Sums (L, B) in float64 of the targets of each of B rows."""
+    return np.stack([np.bincount(rows_n, logp_n.astype(np.float64), minlength=B) for logp_n in logp_Ln])
+
 
 def fill_batch(pieces: Sequence[Piece], ids: Sequence[Ids]) -> Batch:
     """The batch of these pieces, padded on the right with id 0, which causal models never look back from."""

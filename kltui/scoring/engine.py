@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,16 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kltui import native_cuda
 from kltui.errors import KltuiError
 from kltui.scoring import anatomy, attention, packing
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.attention import NativeAttention
-from kltui.scoring.batching import Batch
+from kltui.scoring.batching import Batch, BatchScores, sum_rows
 from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.settings import ScoringSettings
+from kltui.scoring.transfer import Mark, transfers
 
 PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
 
@@ -41,6 +42,7 @@ class Engine:
         self.dtype = loaded.dtype
         self.attention = loaded.attention
         self.device = device
+        self.transfers = transfers(device)
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
         self.no_layers = ""
@@ -160,23 +162,58 @@ class Engine:
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities (1 + layers, n) of the batch's targets, in nats."""
-        if self._lens is not None:
-            return self._with_layers(self._lens, *self._sent(batch))
-        return self.final(batch)[None]
+        return self.transfers.fetch(self._logprobs(batch, []))()
 
     def final(self, batch: Batch) -> NDArray[np.float32]:
         """Log-probabilities (n,) of the batch's targets by the whole model, in nats."""
+        return self.transfers.fetch(self._final(batch, []))()
+
+    def submit(self, batch: Batch) -> Callable[[], BatchScores]:
+        """Has the batch scored, on a GPU without waiting for it; the call gives the scores, once they are there."""
+        marks: list[Mark] = []
+        logp_Ln = self._logprobs(batch, marks)
+        sums = self._row_sums(logp_Ln, batch)
+        tokens = self.transfers.fetch(logp_Ln[0]) if self._settings.tokens else None
+
+        def result() -> BatchScores:
+            scores = BatchScores(sums(), None if tokens is None else tokens())
+            self._count_seconds(marks)
+            return scores
+
+        return result
+
+    def _row_sums(self, logp_Ln: torch.Tensor, batch: Batch) -> Callable[[], NDArray[np.float64]]:
+        """Sums (1 + layers, B) of the targets of each of the batch's rows, on their way to the host."""
+        B = len(batch.ids_BT)
+        if not native_cuda.usable(logp_Ln.device):
+            fetched = self.transfers.fetch(logp_Ln)
+            return lambda: sum_rows(fetched(), batch.rows_n, B)
+        rows_n = self.transfers.send(batch.rows_n).to(logp_Ln.device)
+        sums = [native_cuda.sum_by_text(logp_n, rows_n, B) for logp_n in logp_Ln]
+        return self.transfers.fetch(torch.stack(sums))
+
+    def _logprobs(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
+        """Log-probabilities (1 + layers, n) where they are made, nats; `marks` gets the moments around body and head."""
+        if self._lens is not None:
+            return self._with_layers(self._lens, *self._sent(batch))
+        return self._final(batch, marks)[None]
+
+    def _final(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
+        """Log-probabilities (n,) by the whole model; `marks` gets the moments before, between and after body and head."""
         if self._head is None:
-            return self._by_own_logits(*self._sent(batch))
-        started = time.perf_counter()
+            return self._by_own_logits(batch)
+        mark = self.transfers.mark
+        marks.append(mark())
         hidden_nD = self.hidden(batch)
-        self._wait()
-        between = time.perf_counter()
-        logp_n = self._head[1](hidden_nD, torch.from_numpy(batch.targets_n).to(self.device))
-        self.seconds["body"] += between - started
-        self._wait()
-        self.seconds["head"] += time.perf_counter() - between
-        return logp_n.cpu().numpy()
+        marks.append(mark())
+        logp_n = self._head[1](hidden_nD, self.transfers.send(batch.targets_n))
+        marks.append(mark())
+        return logp_n
+
+    def _count_seconds(self, marks: list[Mark]) -> None:
+        """Adds up what body and head took of a batch that is done, where they were run apart."""
+        for part, before, after in zip(("body", "head"), marks[:-1], marks[1:], strict=bool(marks)):
+            self.seconds[part] += self.transfers.seconds(before, after)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""
@@ -202,51 +239,44 @@ class Engine:
 
     def _sent(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The batch's ids, positions and targets on the device."""
-        arrays = (batch.ids_BT, batch.positions_n, batch.targets_n)
-        ids_BT, positions_n, targets_n = (torch.from_numpy(x).to(self.device) for x in arrays)
-        return ids_BT, positions_n, targets_n
-
-    def _wait(self) -> None:
-        """Until the device has done what was asked of it, so that seconds are counted where they are spent."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        send = self.transfers.send
+        return send(batch.ids_BT), send(batch.positions_n), send(batch.targets_n)
 
     def _with_layers(
         self, lens: Lens, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
-    ) -> NDArray[np.float32]:
+    ) -> torch.Tensor:
         """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
         module, head = self._split()
-        out = torch.empty((1 + len(lens.wanted), len(targets_n)), device=self.device)
+        found: dict[int, torch.Tensor] = {}
 
         def consume(k: int, flow: Flow) -> None:
             if k < lens.depth:
-                out[1 + lens.wanted.index(k)] = head(lens.head_input(flow, ids_BT, positions_n), targets_n)
+                found[k] = head(lens.head_input(flow, ids_BT, positions_n), targets_n)
 
         with lens.watching(consume), self._attending():
             hidden_nD = anatomy.rows(anatomy.body(self.model, module, ids_BT), positions_n)
-        out[0] = head(hidden_nD, targets_n)
-        if lens.depth in lens.wanted:
-            out[1 + lens.wanted.index(lens.depth)] = out[0]
-        return out.cpu().numpy()
+        found[lens.depth] = final_n = head(hidden_nD, targets_n)
+        # of a model that is spread, layers and head may lie on several devices
+        return torch.stack([final_n, *(found[k].to(final_n.device) for k in lens.wanted)])
 
-    def _by_own_logits(
-        self, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
-    ) -> NDArray[np.float32]:
+    def _by_own_logits(self, batch: Batch) -> torch.Tensor:
         """Log-probabilities from the model's own logits, a stretch of positions at a time where it can keep some."""
-        B, T = ids_BT.shape
+        B, T = batch.ids_BT.shape
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         step = max(1, 16 * chunk_bytes(self.device) // (4 * vocabulary * B)) if keeps else T
-        out = np.empty(len(targets_n), dtype=np.float32)
+        send, ids_BT = self.transfers.send, self.transfers.send(batch.ids_BT)
+        row_n, column_n = np.divmod(batch.positions_n, T)
+        order, parts = np.argsort(column_n // step, kind="stable"), []
         for start in range(0, T, step):
             columns = torch.arange(start, min(start + step, T), device=self.device)
             options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
             logits = anatomy.run(self.model, ids_BT, **options)
-            column_n = positions_n % T - start
-            here = (column_n >= 0) & (column_n < len(columns))
-            rows = logits[positions_n[here] // T, column_n[here]]
-            out[here.cpu().numpy()] = log_softmax_gather(rows, targets_n[here], LogitRule()).cpu().numpy()
-        return out
+            # chosen on the host, as choosing by a mask on a GPU waits for it
+            here = order[column_n[order] // step == start // step]
+            rows = logits[send(row_n[here]), send(column_n[here] - start)]
+            parts.append(log_softmax_gather(rows, send(batch.targets_n[here]), LogitRule()))
+        return torch.cat(parts)[send(np.argsort(order))]
 
     def free_memory(self) -> None:
         """Give back what a failed batch left behind."""

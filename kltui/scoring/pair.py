@@ -25,6 +25,8 @@ from kltui.scoring.numerics import fast_float32
 from kltui.scoring.room import rule_within_memory, run_batches
 from kltui.scoring.settings import Progress, ScoringSettings
 
+Values = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
 
 @dataclass(frozen=True)
 class ExactKL:
@@ -112,8 +114,8 @@ def exact_kl(
             rule_within_memory(e.final, pieces, ids, budget, settings, free_memory, e.dtype) for e in engines
         ]
         for batch, values, _ in run_batches(
-            partial(_kl_batch, engines[0], engines[1]), pieces, ids, budget, settings, free_memory,
-            lambda piece: [rule.group(piece) for rule in rules],
+            partial(_submit, engines[0], engines[1]), pieces, ids, budget, settings, free_memory,
+            lambda piece: [rule.group(piece) for rule in rules], ahead=engines[0].transfers.waits,
         ):  # fmt: skip
             for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
@@ -135,43 +137,47 @@ def _engine(
     return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
 
 
-def _kl_batch(a: Engine, b: Engine, batch: Batch) -> tuple[NDArray[np.float64], ...]:
-    """KL(a, b), KL(b, a), and 1 where the tops agree, for every target position of the batch, each (n,)."""
+def _submit(a: Engine, b: Engine, batch: Batch) -> Callable[[], Values]:
+    """Has KL(a, b), KL(b, a), and 1 where the tops agree, worked out for every target position of the batch, each (n,)."""
     hidden_a, hidden_b = a.hidden(batch), b.hidden(batch)
     step = min(a.logit_rows, b.logit_rows)
     parts = []
     for at in range(0, batch.n_scored, step):
         rows = slice(at, at + step)
         parts.append(kl_rows(a.logits(hidden_a[rows]), b.logits(hidden_b[rows])))
-    values = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    wrong = ~(np.isfinite(values[0]) & np.isfinite(values[1]))
+    fetched = a.transfers.fetch(torch.cat(parts, dim=1))
+    return lambda: _checked(fetched(), batch)
+
+
+def _checked(values_3n: NDArray[np.float64], batch: Batch) -> Values:
+    """The rows of a batch's values. Raises KltuiError where a KL is not finite."""
+    wrong = ~np.isfinite(values_3n[:2]).all(axis=0)
     if wrong.any():
         text = int(batch.texts_n[int(np.argmax(wrong))])
         raise KltuiError(
             f"the KL is not finite in text {text}",
             "one model gives NaN, or probability 0 where the other does not",
         )
-    return tuple(values)
+    return values_3n[0], values_3n[1], values_3n[2]
 
 
-def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> tuple[NDArray[np.float64], ...]:
-    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry, each (n,) float64.
+def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tensor:
+    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry: (3, n) float64 over there.
 
     Models of one family pad their vocabularies differently: the entries that both have are compared.
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
     za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V].to(logits_a_nV.device)
-    if za.device.type == "cpu" and not native_cuda.usable(za.device):
-        rows = native.kl_rows(za, zb)
-        return rows.forward, rows.reverse, rows.same_top.astype(np.float64)
     if native_cuda.usable(za.device):
         there = native_cuda.kl_rows(za, zb)
-        return there.forward.cpu().numpy(), there.reverse.cpu().numpy(), there.same_top.double().cpu().numpy()
+        return torch.stack([there.forward, there.reverse, there.same_top.double()])
+    if za.device.type == "cpu":
+        rows = native.kl_rows(za, zb)
+        return torch.from_numpy(np.stack([rows.forward, rows.reverse, rows.same_top]))
     logp_a, logp_b = za.log_softmax(-1), zb.log_softmax(-1)
     difference = logp_a - logp_b
     forward, reverse = (
         torch.where(logp == -math.inf, 0.0, logp.exp() * sign * difference).sum(-1, dtype=torch.float64)
         for logp, sign in ((logp_a, 1.0), (logp_b, -1.0))
     )
-    same = za.argmax(-1) == zb.argmax(-1)
-    return forward.cpu().numpy(), reverse.cpu().numpy(), same.double().cpu().numpy()
+    return torch.stack([forward, reverse, (za.argmax(-1) == zb.argmax(-1)).double()])

@@ -19,32 +19,50 @@ Result = TypeVar("Result")
 
 
 def run_batches(
-    run: Callable[[Batch], Result],
+    submit: Callable[[Batch], Callable[[], Result]],
     pieces: Sequence[Piece],
     ids: Sequence[Ids],
     budget: int,
     settings: ScoringSettings,
     free_memory: Callable[[], None],
     group: Callable[[Piece], object],
+    ahead: bool = False,
 ) -> Iterator[tuple[Batch, Result, int]]:
-    """Every batch of the pieces with what `run` makes of it, and the budget in padded inputs that it fitted in.
+    """Every batch of the pieces with the result that `submit` promises of it, and the budget in padded inputs.
 
-    Pieces whose `group` differs share no batch. On out-of-memory `free_memory` is called, the budget halved and what is
-    left planned anew. Raises KltuiError where one piece alone does not fit, and for any other error of the model.
+    With `ahead` the next batch is submitted before a result is asked for. Pieces whose `group` differs share no batch. On
+    out-of-memory `free_memory` is called, the budget halved and what is left planned anew. Raises KltuiError where one
+    piece alone does not fit, and for any other error of the model.
     """
     queue = deque(plan_batches(pieces, budget, settings.batch_texts, group))
+    waiting: deque[tuple[Batch, Callable[[], Result], int]] = deque()
     while queue:
         try:
             batch = fill_batch(queue[0], ids)
-            result = run(batch)
+            waiting.append((batch, submit(batch), budget))
         except (MemoryError, RuntimeError) as error:
+            yield from _results(waiting)  # what is under way holds memory too
             budget = _halved(error, queue[0], settings.device_map)
             free_memory()
             left = [piece for pieces in queue for piece in pieces]
             queue = deque(plan_batches(left, budget, settings.batch_texts, group))
             continue
         queue.popleft()
-        yield batch, result, budget
+        yield from _results(waiting, keep=int(ahead))
+    yield from _results(waiting)
+
+
+def _results(
+    waiting: deque[tuple[Batch, Callable[[], Result], int]], keep: int = 0
+) -> Iterator[tuple[Batch, Result, int]]:
+    """Takes the results, oldest first, of all but the last `keep` batches. Raises KltuiError where a model failed."""
+    while len(waiting) > keep:
+        batch, result, budget = waiting.popleft()
+        try:
+            values = result()
+        except RuntimeError as error:  # what a GPU reports late
+            raise _failed(error) from error
+        yield batch, values, budget
 
 
 def rule_within_memory(
@@ -77,9 +95,13 @@ def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
     """Raises KltuiError unless memory ran out and there is less than this to be tried: it was no text `alone`."""
     ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
     if not ran_out and "can't allocate memory" not in str(error):
-        raise KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?") from error
+        raise _failed(error) from error
     if alone:
         raise KltuiError(
             "one text alone does not fit in memory",
             f"use a smaller dtype, another device or a smaller corpus max_bytes; {spread.more_room(device_map)}",
         ) from error
+
+
+def _failed(error: Exception) -> KltuiError:
+    return KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?")

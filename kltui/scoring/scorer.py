@@ -20,7 +20,7 @@ from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
 from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batch_effects import BatchRule
-from kltui.scoring.batching import Batch, Ids, Piece, cut_pieces
+from kltui.scoring.batching import Batch, BatchScores, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -50,6 +50,11 @@ class _Prepared:
         texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
         counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
         return np.bincount(texts_n, counts_n, minlength=len(self.ids)).astype(np.int64)
+
+    @cached_property
+    def n_inputs(self) -> int:
+        """Ids that the model reads."""
+        return sum(piece.n_inputs for piece in self.pieces)
 
     @cached_property
     def n_tokens(self) -> int:
@@ -127,6 +132,7 @@ class Scorer:
             "n_unscored": float((sums.n_scored_N == 0).sum()),
             "n_overlong": float(prepared.n_overlong),
             "batch_tokens": float(self._budget(engine)),
+            "padding_share": 1.0 - prepared.n_inputs / max(sums.cells, 1),
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         }
         if self.device.type == "cuda":
@@ -209,11 +215,11 @@ class Scorer:
         sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
         done = 0
         progress(self._progress(sums, done, prepared))  # from here on counts the pace
-        for batch, logp_Ln, budget in run_batches(
-            engine, prepared.pieces, prepared.ids, self._budget(engine), self.settings, engine.free_memory,
-            rule.group,
+        for batch, scores, budget in run_batches(
+            engine.submit, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
+            engine.free_memory, rule.group, ahead=engine.transfers.waits,
         ):  # fmt: skip
-            sums.add(batch, logp_Ln, engine.dtype)
+            sums.add(batch, scores, engine.dtype)
             done += batch.n_scored
             progress(self._progress(sums, done, prepared))
             self._batch_tokens[_room_key(engine)] = budget
@@ -297,36 +303,35 @@ class _Sums:
     def __init__(self, n_texts: int, layers: tuple[int, ...], keep_tokens: bool) -> None:
         self.loglik_LN = np.zeros((1 + len(layers), n_texts))
         self.n_scored_N = np.zeros(n_texts, dtype=np.int32)
+        self.cells = 0  # of all batches, padding included
         self.kept: dict[int, list[NDArray[np.float32]]] | None = {} if keep_tokens else None
         self.layers = layers
         self._undefined: dict[int, int] = {}
 
-    def add(self, batch: Batch, logp_Ln: NDArray[np.float32], dtype: torch.dtype) -> None:
-        """Add one batch's log-probabilities (1 + layers, n); a NaN or infinity is fatal and names its text.
+    def add(self, batch: Batch, scores: BatchScores, dtype: torch.dtype) -> None:
+        """Add one batch's log-likelihoods; a NaN or infinity is fatal and names its text.
 
         One of a layer alone only leaves that layer out.
         """
-        wrong_Ln = ~np.isfinite(logp_Ln)
-        if wrong_Ln[0].any():
-            text = int(batch.texts_n[int(np.argmax(wrong_Ln[0]))])
+        wrong_LB = ~np.isfinite(scores.loglik_LB)
+        texts_B, n_texts = batch.row_texts, len(self.n_scored_N)
+        if wrong_LB[0].any():
+            text = int(texts_B[int(np.argmax(wrong_LB[0]))])
             raise KltuiError(
                 f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
                 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
             )
-        for row in np.flatnonzero(wrong_Ln.any(axis=1)).tolist():
-            self._undefined.setdefault(
-                self.layers[row - 1], int(batch.texts_n[int(np.argmax(wrong_Ln[row]))])
-            )
-        n_texts = len(self.n_scored_N)
-        for row, logp_n in enumerate(logp_Ln):
+        for row in np.flatnonzero(wrong_LB.any(axis=1)).tolist():
+            self._undefined.setdefault(self.layers[row - 1], int(texts_B[int(np.argmax(wrong_LB[row]))]))
+        for row, loglik_B in enumerate(scores.loglik_LB):
             if row == 0 or self.layers[row - 1] not in self._undefined:
-                self.loglik_LN[row] += np.bincount(
-                    batch.texts_n, weights=logp_n.astype(np.float64), minlength=n_texts
-                )
+                self.loglik_LN[row] += np.bincount(texts_B, weights=loglik_B, minlength=n_texts)
         self.n_scored_N += np.bincount(batch.texts_n, minlength=n_texts).astype(np.int32)
+        self.cells += batch.ids_BT.size
         if self.kept is not None:
+            assert scores.logp_n is not None
             for text in np.unique(batch.texts_n):
-                self.kept.setdefault(int(text), []).append(logp_Ln[0][batch.texts_n == text])
+                self.kept.setdefault(int(text), []).append(scores.logp_n[batch.texts_n == text])
 
     def vectors(self) -> tuple[Vector, ...]:
         """The final vector and one per layer that is defined on every text; unscored texts are NaN."""

@@ -164,7 +164,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(folder, monkeypatch)
     from kltui.scoring.engine import Engine
 
     truth = score(folder, overlong="window").vectors[0].loglik_N
-    run, sizes = Engine.__call__, []
+    run, sizes = Engine.submit, []
 
     def small_memory(self, batch):
         sizes.append(batch.ids_BT.size)
@@ -172,7 +172,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(folder, monkeypatch)
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, batch)
 
-    monkeypatch.setattr(Engine, "__call__", small_memory)
+    monkeypatch.setattr(Engine, "submit", small_memory)
     scorer = Scorer(TEXTS, "c", ScoringSettings(overlong="window"))
     result = scorer.score(folder, "none", "w", lambda _: None)
     assert max(sizes) > 60 and np.nanmax(np.abs(result.vectors[0].loglik_N - truth)) < 1e-4
@@ -186,7 +186,7 @@ def test_the_budget_found_is_of_one_model_and_device(tmp_path, monkeypatch, aske
     from kltui.scoring.engine import Engine
 
     small, large = (write_model(tmp_path / f, f, max_position_embeddings=128) for f in ("gpt_neox", "llama"))
-    run, failed = Engine.__call__, []
+    run, failed = Engine.submit, []
 
     def small_memory(self, batch):
         if batch.ids_BT.size > 60 and len(batch.ids_BT) > 1:
@@ -194,7 +194,7 @@ def test_the_budget_found_is_of_one_model_and_device(tmp_path, monkeypatch, aske
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(self, batch)
 
-    monkeypatch.setattr(Engine, "__call__", small_memory)
+    monkeypatch.setattr(Engine, "submit", small_memory)
     scorer = Scorer(TEXTS, "c", ScoringSettings(device="cpu", batch_tokens=asked))
     first = scorer.score(small, "none", "w", lambda _: None)
     tries = len(failed)
@@ -212,7 +212,7 @@ def test_one_text_too_many_for_memory_says_so(folder, monkeypatch):
     def no_memory(self, batch):
         raise MemoryError
 
-    monkeypatch.setattr(Engine, "__call__", no_memory)
+    monkeypatch.setattr(Engine, "submit", no_memory)
     with pytest.raises(KltuiError, match="one text alone"):
         score(folder, overlong="window")
 

@@ -207,7 +207,7 @@ def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(
         patched.setattr("transformers.AutoModelForCausalLM.from_pretrained", _raising(error))
         with pytest.raises(KltuiError, match="does not fit in memory") as loading_it:
             score(folder, device_map=device_map)
-    monkeypatch.setattr("kltui.scoring.engine.Engine.__call__", _raising(error))
+    monkeypatch.setattr("kltui.scoring.engine.Engine.submit", _raising(error))
     with pytest.raises(KltuiError, match="one text alone does not fit") as scoring_it:
         score(folder, device_map=device_map)
     for caught in (loading_it, scoring_it):

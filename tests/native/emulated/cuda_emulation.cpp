@@ -1,8 +1,11 @@
 // The emulated device: one block at a time, its threads as fibres (ucontext) of one thread of the processor.
+// A fibre is begun by ucontext; from then on a jump is enough, which asks nothing of the system. Sanitizers
+// want the former alone.
 #include "cuda_emulation.hpp"
 
 #include <ucontext.h>
 
+#include <csetjmp>
 #include <cstdlib>
 #include <memory>
 #include <random>
@@ -26,6 +29,8 @@ enum class State { ready, at_warp_barrier, at_block_barrier, returned };
 
 struct Fibre {
     ucontext_t context;
+    jmp_buf jump;
+    bool begun = false;
     std::unique_ptr<char[]> stack{new char[kStack]};
     State state = State::ready;
     unsigned exchanges = 0;
@@ -34,6 +39,7 @@ struct Fibre {
 
 std::vector<Fibre> fibres;
 ucontext_t scheduler;
+jmp_buf scheduler_jump;
 Fibre* running = nullptr;
 const std::function<void()>* body = nullptr;
 // Lanes of one warp may be one exchange apart, never two: two sets of slots are enough.
@@ -59,19 +65,38 @@ void arrived(void*, const void**, size_t*) {}
 void forget(const void*) {}
 #endif
 
+#ifdef __SANITIZE_ADDRESS__
+void to_scheduler(Fibre& self) {
+    swapcontext(&self.context, &scheduler);
+}
+void to_fibre(Fibre& fibre) {
+    swapcontext(&scheduler, &fibre.context);
+}
+#else
+void to_scheduler(Fibre& self) {
+    if (_setjmp(self.jump) == 0) _longjmp(scheduler_jump, 1);
+}
+void to_fibre(Fibre& fibre) {
+    if (_setjmp(scheduler_jump) != 0) return;
+    if (fibre.begun) _longjmp(fibre.jump, 1);
+    fibre.begun = true;
+    setcontext(&fibre.context);
+}
+#endif
+
 void enter() {
     arrived(nullptr, &scheduler_stack, &scheduler_size);
     (*body)();
     running->state = State::returned;
     leaving(nullptr, scheduler_stack, scheduler_size);  // no stack to come back to
-    swapcontext(&running->context, &scheduler);
+    to_scheduler(*running);
 }
 
 void give_way(State state) {
     Fibre& self = *running;
     self.state = state;
     leaving(&self.fake_stack, scheduler_stack, scheduler_size);
-    swapcontext(&self.context, &scheduler);
+    to_scheduler(self);
     arrived(self.fake_stack, &scheduler_stack, &scheduler_size);
 }
 
@@ -81,7 +106,7 @@ void resume(unsigned index) {
     thread_index = dim3(index, 0, 0);
     void* fake = nullptr;
     leaving(&fake, fibre.stack.get(), kStack);
-    swapcontext(&scheduler, &fibre.context);
+    to_fibre(fibre);
     arrived(fake, nullptr, nullptr);
 }
 
@@ -109,7 +134,7 @@ bool release_any() {
 }
 
 void prepare(unsigned threads) {
-    fibres = std::vector<Fibre>(threads);
+    if (fibres.size() != threads) fibres = std::vector<Fibre>(threads);
     slots[0].assign(threads, 0);
     slots[1].assign(threads, 0);
 }
@@ -121,6 +146,7 @@ void restart(Fibre& fibre) {
     fibre.context.uc_stack.ss_size = kStack;
     fibre.context.uc_link = nullptr;
     fibre.state = State::ready;
+    fibre.begun = false;
     fibre.exchanges = 0;
     makecontext(&fibre.context, enter, 0);
 }

@@ -59,7 +59,14 @@ def _compile(cuda: Path, folder: Path) -> None:
     compiler = shutil.which("c++") or "g++"
     python = sysconfig.get_paths()["include"]
     includes = [f"-I{path}" for path in (cuda, HERE, pybind11.get_include(), python)]
-    flags = [*FLAGS, "-fPIC", "-fvisibility=hidden", f"-DKLTUI_CUDA_MODULE={_name(folder)}", *includes]
+    flags = [
+        *FLAGS,
+        "-U_FORTIFY_SOURCE",
+        "-fPIC",
+        "-fvisibility=hidden",
+        f"-DKLTUI_CUDA_MODULE={_name(folder)}",
+        *includes,
+    ]
     kernels = ["-x", "c++", *sorted(str(path) for path in cuda.glob("*.cu"))]
     parts = (["-O1", *kernels, str(HERE / "cuda_emulation.cpp")], ["-O0", str(BINDING)])
     running = [subprocess.Popen([compiler, *flags, "-c", *part], cwd=folder) for part in parts]
