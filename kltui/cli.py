@@ -48,6 +48,7 @@ a job file
   sample = 1000
   [[models]]
   path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
+  tokenizer = "runs/base"          # folder or repo, for checkpoints that have none beside them or in their run
   [[models]]
   repo = "EleutherAI/pythia-410m"  # or the hub
   revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]

@@ -18,8 +18,9 @@ from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxKeeper, held_by_store
 from kltui.json_schema import JSON_SCHEMA
-from kltui.registry.checkpoint import HubSource, Source
+from kltui.registry.checkpoint import Checkpoint, HubSource, Source
 from kltui.registry.layout import CONFIG, weight_names
+from kltui.registry.tokenizer import no_tokenizer, own_tokenizer
 from kltui.safe import safe_text
 from kltui.scoring.device import computed_dtype, start_tokens
 from kltui.scoring.quantize import check_installed
@@ -87,7 +88,10 @@ def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> 
         sizes.append(size)
         problem = problem or wrong
     if not kept and not problem:
-        problem = _unusable_variant(checkpoint.quantization)
+        mix = plan.mixes.get(checkpoint.name)
+        problem = _unusable_variant(checkpoint.quantization) or _without_tokenizer(
+            mix.parts[0] if mix else checkpoint
+        )
     known = [size for size in sizes if size is not None]
     return Step(
         checkpoint.name, str(checkpoint.source), "kept" if kept else "score",
@@ -119,6 +123,13 @@ def _unusable_variant(quantization: str) -> str:
     except KltuiError as error:
         return _said(error)
     return ""
+
+
+def _without_tokenizer(checkpoint: Checkpoint) -> str:
+    source = checkpoint.source
+    if isinstance(source, HubSource) or checkpoint.tokenizer or own_tokenizer(source.path):
+        return ""
+    return _said(no_tokenizer(source))
 
 
 def _said(error: KltuiError | OSError) -> str:

@@ -161,7 +161,11 @@ class Preparer:
             if held.startswith(f"{source.repo}@") and self.is_current(index, checkpoint):
                 return self._unfetched(index, source, held)
         ready = self._fetched(index, checkpoint)
-        if ready.tokenizer is None and not has_tokenizer(ready.folder):
+        if ready.tokenizer is not None:
+            return replace(
+                ready, notes=(*ready.notes, f"its tokenizer is the one in {ready.tokenizer.folder}")
+            )
+        if not has_tokenizer(ready.folder):
             raise no_tokenizer(source)
         return ready
 

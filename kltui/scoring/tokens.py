@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,26 @@ def tokenize(
     """The texts in the ids of the tokenizer in `folder`, checked against the model's `config` and against the texts."""
     tokenizer = load_tokenizer(folder, bos, config)
     size = getattr(config.get_text_config(), "vocab_size", None)
-    checks.check_size(tokenizer.backend, size)
-    bare = _bare(tokenizer.backend, texts, corpus_sha256, cache_dir)
-    checks.check_vocabulary(bare, size)
-    notes = (*tokenizer.backend.notes, *checks.check_known(tokenizer.backend, bare, texts))
+    with _naming(folder):
+        checks.check_size(tokenizer.backend, size)
+        bare = _bare(tokenizer.backend, texts, corpus_sha256, cache_dir)
+        ids = _with_prefix(tokenizer, bare)
+        checks.check_vocabulary(ids, size)
+        notes = (*tokenizer.backend.notes, *checks.check_known(tokenizer.backend, bare, texts))
     if isinstance(tokenizer.backend, FileBackend):
         notes += _against_class(tokenizer, folder, config, texts, corpus_sha256, cache_dir)
     if tokenizer.dropped_suffix:
         notes += ("the tokenizer's end-of-text token was left out",)
-    return Tokenized(tokenizer, _with_prefix(tokenizer, bare), notes)
+    return Tokenized(tokenizer, ids, notes)
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Adds to an error which tokenizer it is about: it need not be the one beside the weights."""
+    try:
+        yield
+    except KltuiError as error:
+        raise KltuiError(f"{error.message} (the tokenizer in {folder})", error.hint) from error
 
 
 def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.registry.checkpoint import HubSource, LocalSource, Source
+from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.tensors import read_header
+from kltui.registry.tokenizer import tokenizer_folder
+from kltui.registry.tokenizer_json import read_tokenizer_json
 
 if TYPE_CHECKING:
     from kltui.workspace import Workspace
@@ -36,7 +38,7 @@ def read_tokens(ws: Workspace, name: str, index: int, text: str) -> TokenLine | 
         return None
     logprobs = _kept(path, index)
     row = next(r for r in ws.checkpoints() if r.name == name)
-    return TokenLine(_spans(row.checkpoint.source, text, len(logprobs)), logprobs)
+    return TokenLine(_spans(row.checkpoint, text, len(logprobs)), logprobs)
 
 
 def _kept(path: Path, index: int) -> NDArray[np.float32]:
@@ -74,15 +76,14 @@ def _read(
     return np.frombuffer(data, kind)
 
 
-def _spans(source: Source, text: str, n_tokens: int) -> tuple[tuple[int, int], ...]:
+def _spans(checkpoint: Checkpoint, text: str, n_tokens: int) -> tuple[tuple[int, int], ...]:
     """Character spans of the last `n_tokens` tokens: where no BOS is put in front, the first one is not scored."""
-    path = _tokenizer_file(source)
-    if path is None or any("\ud800" <= c <= "\udfff" for c in text):
+    folder = _tokenizer_in(checkpoint)
+    if folder is None or any("\ud800" <= c <= "\udfff" for c in text):
         return ()
-    from tokenizers import Tokenizer
-
     try:
-        offsets = Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).offsets
+        core = read_tokenizer_json(folder).core
+        offsets = core.encode(text, add_special_tokens=False).offsets
     except Exception:  # tokenizers raises nothing narrower; the text is shown without its tokens
         return ()
     if not 0 <= len(offsets) - n_tokens <= 1:
@@ -90,19 +91,17 @@ def _spans(source: Source, text: str, n_tokens: int) -> tuple[tuple[int, int], .
     return tuple((int(a), int(b)) for a, b in offsets[len(offsets) - n_tokens :])
 
 
-def _tokenizer_file(source: Source) -> Path | None:
+def _tokenizer_in(checkpoint: Checkpoint) -> Path | None:
+    """The folder that the checkpoint's tokenizer was read from, None where it is not at hand."""
+    source = checkpoint.source
     if isinstance(source, LocalSource):
-        path = source.path / "tokenizer.json"
-        return path if path.is_file() else None
-    return _cached(source)
+        return tokenizer_folder(source.path, checkpoint.tokenizer)
+    from kltui.registry.hub import cached_commit, snapshot_folder
 
-
-def _cached(source: HubSource) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    revision = source.commit or source.revision
-    found = try_to_load_from_cache(source.repo, "tokenizer.json", revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    commit = cached_commit(source)
+    if not commit:
+        return None
+    return tokenizer_folder(snapshot_folder(replace(source, commit=commit)), checkpoint.tokenizer)
 
 
 def colored_runs(text: str, line: TokenLine, values: NDArray[np.float64]) -> list[tuple[str, float | None]]:

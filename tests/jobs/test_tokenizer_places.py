@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command import Cli
 from hub_server import FakeHub
 from model_folders import make_model
+from safetensors.numpy import load_file, save_file
 from tiny_models import build_tokenizer, true_logliks, write_run
 
 from kltui.errors import UsageError
+from kltui.jobs.dry_run import _steps
 from kltui.jobs.jobfile import ModelTable, load_job, parse_job
+from kltui.jobs.mix import MixPlan, write_mix
+from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready
 from kltui.registry import fingerprint
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.tokenizer import own_tokenizer, tokenizer_folder
+from kltui.store import Store
 
 
 def bare_model(folder: Path) -> Path:
@@ -128,6 +135,54 @@ def test_an_entry_s_tokenizer_that_is_not_used_is_told_unless_it_is_the_same(tmp
     assert ready(model, other).weights == ready(model).weights
 
 
+def test_a_model_between_others_has_the_base_s_tokenizer_wherever_that_lies(tmp_path: Path) -> None:
+    tokenizer_in(tmp_path / "run")
+    parts = []
+    for step in (1, 2):
+        model = bare_model(tmp_path / "run" / f"step{step}")
+        save_file({"w": np.full(4, step, np.float32)}, model / "model.safetensors")
+        parts.append(Checkpoint("run", LocalSource(model), step))
+    between = Checkpoint("mix", LocalSource(tmp_path / "mixed"))
+
+    def mixed() -> Ready:
+        preparer = Preparer([(0, between)], lambda *_: "", mixes={"mix": MixPlan(tuple(parts), 0.5, 0.0)})
+        found = preparer.take(30.0)
+        preparer.stop()
+        assert isinstance(found, Ready), found
+        return found
+
+    first = mixed()
+    assert first.mix is not None
+    write_mix(tmp_path / "mixed", first.mix)
+    assert (tmp_path / "mixed" / "tokenizer.json").read_text() == "{}"
+    assert load_file(tmp_path / "mixed" / "model.safetensors")["w"].tolist() == [1.5] * 4
+    tokenizer_in(tmp_path / "run", "[1]")
+    assert mixed().weights != first.weights
+
+
+def test_the_store_remembers_it(tmp_path: Path) -> None:
+    with contextlib.closing(Store.write(tmp_path / "ws")) as store, store.atomic():
+        store.checkpoints.upsert(Checkpoint("m", LocalSource(tmp_path), tokenizer="org/tok"))
+        (row,) = store.checkpoints.all()
+        assert row.checkpoint.tokenizer == "org/tok"
+        store.checkpoints.upsert(Checkpoint("m", LocalSource(tmp_path)))
+        (row,) = store.checkpoints.all()
+        assert row.checkpoint.tokenizer == ""
+
+
+def test_a_plan_says_which_checkpoints_have_none(tmp_path: Path) -> None:
+    bare_model(tmp_path / "alone")
+    make_model(tmp_path / "whole")
+    bare_model(tmp_path / "run" / "step1")
+    tokenizer_in(tmp_path / "run")
+    text = 'workspace = "ws"\n[corpus]\nsource = "demo"\nsample = 3\n[scoring]\ndevice = "cpu"\n'
+    text += "".join(f'[[models]]\npath = "{name}"\n' for name in ("alone", "whole", "run"))
+    (tmp_path / "job.toml").write_text(text)
+    steps = {s.name: s.problem for s in _steps(make_plan(load_job(tmp_path / "job.toml")), is_part=False)}
+    assert "there is no tokenizer in" in steps.pop("alone")
+    assert steps == {"whole": "", "run@1": ""}
+
+
 # -- job files ----------------------------------------------------------------------------------
 
 
@@ -230,8 +285,6 @@ def test_a_trainer_s_run_is_scored_with_its_tokenizer_and_again_when_that_change
     cli: Cli, tmp_path: Path
 ) -> None:
     """Checkpoints without tokenizer files, as a Trainer without `processing_class` leaves them."""
-    import numpy as np
-
     folders = write_run(tmp_path / "run", steps=(1, 2))
     texts = [f"text {i}: the quick brown fox" for i in range(6)]
     truth = {f"run@{s}": true_logliks(f, texts)[0] for s, f in zip((1, 2), folders, strict=True)}

@@ -307,6 +307,15 @@ def test_ids_beyond_the_model_s_vocabulary_are_refused(cores, tmp_path):
         tokenized(write(tmp_path, cores["whole_lines"]), vocab_size=300)
 
 
+def test_a_bos_id_beyond_the_model_s_vocabulary_is_refused(tmp_path):
+    core = word_level(["a", "b", "c", "<s>"], unknown="a")
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 3)])
+    folder = write(tmp_path, core)
+    assert tokenized(folder, vocab_size=4, texts=["b c"]).ids[0].tolist() == [3, 1, 2]
+    with pytest.raises(KltuiError, match=r"gives id 3, but the model has 3 entries \(the tokenizer in "):
+        tokenized(folder, vocab_size=3, texts=["b c"])
+
+
 def test_vocabularies_beside_the_file_are_noted_where_they_differ(cores, tmp_path):
     core = cores["whole_lines"]
     folder = write(tmp_path, core)

@@ -12,7 +12,7 @@ from rich.style import Style
 
 from kltui.errors import UsageError
 from kltui.jobs.jobfile import load_job
-from kltui.registry.checkpoint import Checkpoint, HubSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow
 from kltui.tui.canvas import fitted, shortened, strip_of, width_of, wrapped
 from kltui.tui.filter import parse_filter
@@ -136,6 +136,18 @@ def test_a_job_for_chosen_checkpoints_is_a_job_file(tmp_path: Path) -> None:
     assert again == job.resolved(tmp_path)
     assert again.models[-1].revisions == ("step1", "step2")
     assert again.models[1].quantization == ("bnb-8bit",)
+
+
+def test_a_job_for_chosen_checkpoints_keeps_their_tokenizer(tmp_path: Path) -> None:
+    made = [
+        Checkpoint("p", HubSource("a/b", "step1"), 1, tokenizer="org/tok"),
+        Checkpoint("p", HubSource("a/b", "step2"), 2, tokenizer="org/tok"),
+        Checkpoint("q", LocalSource(tmp_path / "q"), tokenizer=str(tmp_path)),
+    ]
+    rows = [CheckpointRow(0, c, False, 0, 0.0, "new") for c in made]
+    job = job_of(tmp_path, entries_of(rows), {"source": "demo"})
+    again = load_job(write_job(tmp_path, job.to_toml()))
+    assert [m.tokenizer for m in again.models] == ["org/tok", str(tmp_path)]
 
 
 def test_the_last_job_says_how_to_go_on() -> None:

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from kltui.errors import KltuiError
-from kltui.tui.token_lines import _kept
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.tui.token_lines import _kept, _spans
 
 LENGTHS = np.array([3, 0, 5, 2], np.int64)
 LOGPROBS = -np.arange(10, dtype=np.float32) / 7
@@ -45,3 +46,22 @@ def test_what_is_not_whole_is_said(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(KltuiError, match="FileNotFoundError"):
         _kept(path, 0)
+
+
+def test_tokens_are_those_that_were_scored(tmp_path: Path) -> None:
+    """By the tokenizer of the run or of the entry, and with the strings of special tokens as text."""
+    from tiny_models import build_tokenizer
+
+    text = "a<|endoftext|>b the lazy dog"
+    named = tmp_path / "named"
+    build_tokenizer().save_pretrained(named)
+    model = tmp_path / "run" / "step5"
+    model.mkdir(parents=True)
+    core = build_tokenizer().backend_tokenizer
+    core.encode_special_tokens = True
+    want = core.encode(text, add_special_tokens=False).offsets
+    assert len(want) > 10
+    assert list(_spans(Checkpoint("m", LocalSource(model), tokenizer=str(named)), text, len(want))) == want
+    assert _spans(Checkpoint("m", LocalSource(model)), text, len(want)) == ()
+    build_tokenizer().save_pretrained(model.parent)
+    assert list(_spans(Checkpoint("m", LocalSource(model)), text, len(want) - 1)) == want[1:]

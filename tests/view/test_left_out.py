@@ -14,6 +14,7 @@ from small_workspace import Builder
 from kltui.errors import KltuiError
 from kltui.view.export import export
 from kltui.view.report import report
+from kltui.view.sections.overview import _ids_notes
 from kltui.workspace import Workspace
 
 NONE, DRAWN = "none of its 60 texts has a number", "scored on 6 of 60 texts: 6 would be left for the map"
@@ -65,3 +66,17 @@ def test_a_checkpoint_without_a_number_is_not_scored(mixed: Workspace) -> None:
     scored = {row.name: row.scored for row in mixed.checkpoints()}
     assert scored == {f"tiny@{s}": True for s in (1, 2, 3, 4)} | {"drawn": True, "empty": False}
     assert {row.name: row.status for row in mixed.checkpoints()}["empty"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"tokenizer": "a", "ids": "tokenizer.json"}, False),
+        ({"tokenizer": "a"}, True),
+        ({"tokenizer": "a", "ids": ["", "tokenizer.json"]}, True),
+        ({"tokenizer": "a", "ids": ["tokenizer.json", "transformers GPT2Tokenizer"]}, False),
+        ({"source": "imported"}, False),
+    ],
+)
+def test_vectors_whose_ids_transformers_made_are_told(record: dict[str, object], said: bool) -> None:
+    assert bool(_ids_notes(record)) == said

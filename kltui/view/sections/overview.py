@@ -88,6 +88,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         for k, v in key.items()
         if isinstance(v, list) and k not in _HARMLESS
     ]
+    notes += _ids_notes(record)
     others = ctx.ws.vector_groups()[1:]
     if others:
         n = sum(g.n_checkpoints for g in others)
@@ -95,6 +96,19 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
             f"{count(n, 'vector')} of another corpus or scoring setting cannot be compared and are not on this map"
         )
     return key, notes
+
+
+def _ids_notes(record: dict[str, object]) -> list[str]:
+    """A note where vectors are from before their key said what had read the tokenizer."""
+    read_by = record.get("ids", "")
+    if "tokenizer" not in record or (
+        read_by and "" not in (read_by if isinstance(read_by, list) else [read_by])
+    ):
+        return []
+    return [
+        "vectors from before kltui read tokenizer.json itself are on this map: their ids are what transformers made of "
+        "it, for some folders others; scored again into a new workspace they are the file's"
+    ]
 
 
 def _left_out(ctx: Context) -> dict[str, str]:
