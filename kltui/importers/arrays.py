@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -70,6 +71,11 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         data = file.read(n_bytes + 1)
     if len(data) != n_bytes:
         raise ValueError(f"{safe_text(member.filename, 60)} does not fill its shape")
+    if dtype.kind == "U":
+        # numpy would make strings of them that no other code can bear.
+        codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if codes.size and codes.max() > sys.maxunicode:
+            raise ValueError(f"{safe_text(member.filename, 60)} holds text that is none")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

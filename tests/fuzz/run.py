@@ -96,11 +96,10 @@ def fuzz_all(names: list[str], seconds: int, jobs: int, seed: int) -> int:
         for outcome in pool.map(lambda name: fuzz(name, seconds, seed, found), names):
             print(outcome.line(), flush=True)
             if not outcome.is_well:
-                failed.append(outcome)
-    for outcome in failed:
-        explain(outcome)
+                failed.append(outcome.name)
+                explain(outcome)
     if failed:
-        print(f"{len(failed)} targets failed; their inputs are in {found}")
+        print(f"failed: {', '.join(failed)}; the inputs are in {found}")
         return 1
     for folder in [*found.iterdir(), found]:
         folder.rmdir()
