@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,11 @@ class Texts:
         """SHA-256 of every text in order, () where the file does not say which they are."""
         return self.corpus.digests if self.corpus else self.digests
 
+    @cached_property
+    def in_any_order(self) -> bytes:
+        """What two of these share where their texts are the same, in whatever order; empty where they are not known."""
+        return hashlib.sha256(b"".join(sorted(self.known))).digest() if self.known else b""
+
 
 @dataclass(frozen=True, eq=False)
 class ImportedVector:
@@ -58,9 +65,9 @@ class ImportedVector:
     origin: Path = Path()
 
     @property
-    def identity(self) -> tuple[str, tuple[bytes, ...]]:
-        """What two vectors must not share: the name, over the same texts."""
-        return self.point.name, self.texts.known if self.texts else ()
+    def identity(self) -> tuple[str, str, bytes]:
+        """What two vectors must not share: name and scorer, over the same texts."""
+        return self.point.name, self.source, self.texts.in_any_order if self.texts else b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +140,7 @@ class Imported:
                 )
         if any(not v.point.run for v in self.vectors):
             raise ImportFormatError("a vector has no name", "name each model")
-        twice = [name for (name, _), count in Counter(v.identity for v in self.vectors).items() if count > 1]
+        twice = [name for (name, *_), count in Counter(v.identity for v in self.vectors).items() if count > 1]
         if twice:
             raise ImportFormatError(
                 f"two vectors would be called {safe_text(twice[0], 80)}", "give each model a name of its own"

@@ -78,8 +78,9 @@ def store_all(
             _check_free(store, [checkpoint for _, checkpoint in called])
             placed = placing.placed()
             replaced = _replaced(store, placed, [checkpoint for _, checkpoint in called])
-            for (corpus_id, vector), (imported, checkpoint) in zip(placed, called, strict=True):
-                _put(store, corpus_id, vector, imported, checkpoint)
+            first = _first_of_each(placed)
+            for i in first:
+                _put(store, *placed[i], *called[i])
             distances = _put_distances(store, found, now)
             scores = _scores(store, found, now)
             store.benchmark_scores.put(scores)
@@ -89,6 +90,11 @@ def store_all(
         raise _with_what_was_left(error, found) from None
     finally:
         store.close()
+    if len(first) < len(placed):
+        again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
+        narrate(
+            f"note: {len(placed) - len(first)} vectors come twice and are left out, such as {safe_text(again, 80)}"
+        )
     if replaced:
         narrate(
             f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
@@ -98,12 +104,20 @@ def store_all(
     if found.vectors or distances:
         over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
         texts = " and ".join(str(n) for n in over.values()) or "0"
-        narrate(f"{len(found.vectors)} vectors over {texts} texts, {distances} weight distances")
+        narrate(f"{len(first)} vectors over {texts} texts, {distances} weight distances")
     if found.scores:
         narrate(f"benchmark scores of {len(found.scores)} models")
     if strangers:
         narrate(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
-    return len(found.vectors)
+    return len(first)
+
+
+def _first_of_each(placed: Sequence[tuple[int, ImportedVector]]) -> list[int]:
+    """Places of the vectors that are the first of their name and scorer over their corpus."""
+    seen: dict[tuple[int, str, str], int] = {}
+    for i, (corpus_id, vector) in enumerate(placed):
+        seen.setdefault((corpus_id, vector.point.name, vector.source), i)
+    return list(seen.values())
 
 
 def _replaced(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import random
@@ -274,3 +275,22 @@ def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None
     code, said = run(capsys, tmp_path / "one", first, again)
     assert code == 0 and "1 vectors were there already and are left out, such as m" in said
     assert stored(tmp_path / "one")["m"] == {tuple(TEXTS): VALUES[0].tolist()}
+
+
+@pytest.mark.parametrize("kind", ["tasks", "files"])
+def test_one_model_has_one_vector_over_the_same_texts(tmp_path: Path, capsys, kind: str) -> None:
+    """Two tasks over the same texts in another order; a file that says what it is over, and one that does not."""
+    if kind == "tasks":
+        samples(tmp_path / "in" / "m", TEXTS, VALUES[0], "a")
+        samples(tmp_path / "in" / "m", TEXTS[::-1], VALUES[1], "b")
+        paths = (tmp_path / "in",)
+    else:
+        digests = [hashlib.sha256(t.encode()).hexdigest() for t in TEXTS]
+        np.savez(
+            tmp_path / "a.npz", loglik=VALUES[:1], names=np.array(["m"]), text_sha256=np.array(digests, "S64")
+        )
+        pickled(tmp_path / "b.pkl", {"m": VALUES[1]})
+        paths = (tmp_path / "a.npz", tmp_path / "b.pkl", listed(tmp_path / "t.json", TEXTS))
+    code, said = run(capsys, tmp_path / "ws", *paths)
+    assert code == 0 and "left out, such as m" in said and "1 vectors over 12 texts" in said
+    assert stored(tmp_path / "ws") == {"m": {tuple(TEXTS): VALUES[0].tolist()}}

@@ -191,6 +191,38 @@ async def test_released_vectors_are_shown_and_imported(tmp_path: Path, until) ->
         assert app.snapshot.n_scored == 3
 
 
+async def test_what_a_file_does_not_tell_is_said_in_the_form(tmp_path: Path, until) -> None:
+    vectors = {"m": {k: np.arange(4.0) - 20 - k for k in range(3)}}
+    (tmp_path / "vectors.pkl").write_bytes(pickle.dumps(vectors))
+    workspace(tmp_path / "ws")
+    store = Store.write(tmp_path / "ws")
+    with store.atomic():
+        corpus = Corpus(tuple(f"word {i}" for i in range(4)))
+        store.corpora.add(corpus, "test")
+    store.close()
+    app = KltuiApp(tmp_path / "ws")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for numbered in ("", "steps"):
+            await pilot.press("A", *"released", "enter")
+            await until(pilot, lambda: "Import released vectors" in text_of(app))
+            await write(pilot, str(tmp_path / "vectors.pkl"))
+            await pilot.press("down", "down")
+            await write(pilot, "neither")
+            await pilot.press("enter")
+            assert "As: steps or layers" in text_of(app)
+            await write(pilot, numbered)
+            await pilot.press("down")
+            await write(pilot, corpus.sha256[:10])
+            await pilot.press("enter")
+            if not numbered:
+                await until(pilot, lambda: "--as steps" in app.message)
+        await until(pilot, lambda: "Import 3 vectors over 4 texts?" in text_of(app))
+        assert "m: 3 checkpoints, steps 0 to 2" in text_of(app)
+        await pilot.press("y")
+        await until(pilot, lambda: "m@2" in app.snapshot.by_name)
+
+
 async def test_what_cannot_be_imported_is_told(tmp_path: Path, until) -> None:
     (tmp_path / "loglik.pkl").write_bytes(b"no pickle")
     app = KltuiApp(tmp_path / "ws")
