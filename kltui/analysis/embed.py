@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
+_FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 300  # below so many points every axis costs less than loading scipy
 
 
@@ -142,6 +143,7 @@ def tsne(
                 f"choose a perplexity below {K}, a PCA or MDS picture, or score more checkpoints",
             )
         perplexity = max(1.0, (K - 1) / 3)
+    rotated = _in_reach(rotate(Q_KN))
     from sklearn.manifold import TSNE
 
     model = TSNE(
@@ -153,8 +155,19 @@ def tsne(
         n_jobs=-1,
         verbose=verbose,
     )
-    rotated = rotate(Q_KN)
     return np.asarray(model.fit_transform(rotated), dtype=np.float64)
+
+
+def _in_reach(scores: Array) -> Array:
+    """Principal scores as they are, or scaled where float32, in which t-SNE works, would lose them: it has no unit."""
+    size = float(np.abs(scores).max(initial=0.0))
+    spread = float(np.std(scores[:, 0])) if scores.size else 0.0
+    if not spread > 1e-9 * size:
+        raise KltuiError(
+            "the map's vectors are all the same, and t-SNE has nothing to lay out",
+            "score checkpoints that differ, or on more texts",
+        )
+    return scores if _FLOAT32[0] < size < _FLOAT32[1] else scores / size
 
 
 def coordinates(

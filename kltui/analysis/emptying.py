@@ -1,4 +1,4 @@
-"""Vectors that would empty a map: those without a number, and those that share few texts with the others."""
+"""Vectors that a map cannot hold: without a number, with impossible ones, or with few texts in common with the others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
+LARGEST_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
 _LEAST_SHARE = 0.5
 
 
@@ -17,7 +18,13 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     Pictures stand on the texts that all vectors have. Rows with the same texts belong together; the group with the most
     numbers says which texts a map is over, and a row that has fewer than half of these is left out.
     """
-    defined = np.isfinite(np.asarray(loglik_KN))
+    values = np.asarray(loglik_KN, dtype=np.float64)
+    defined = np.isfinite(values)
+    beyond = [k for k in range(len(values)) if (np.abs(values[k][defined[k]]) > LARGEST_NATS).any()]
+    if beyond:
+        kept = [k for k in range(len(values)) if k not in set(beyond)]
+        rest = {kept[k]: why for k, why in emptying(values[kept]).items()} if kept else {}
+        return rest | dict.fromkeys(beyond, f"values beyond {LARGEST_NATS:g} nats are no log-likelihoods")
     if defined.all():
         return {}
     counts, n_texts = defined.sum(axis=1), defined.shape[1]

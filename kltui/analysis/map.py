@@ -310,7 +310,14 @@ class Map:
     ) -> tuple[Array, list[Ellipse]]:
         """(K x 2 picture, one standard-deviation ellipse per vector) from resampled texts; n = 0: as many as there are."""
         xy, clouds = resampled_pictures(
-            self.loglik_KN, self.text_bytes_N, method=method, sampling=sampling, n=n, draws=draws, seed=seed
+            self.loglik_KN,
+            self.text_bytes_N,
+            method=method,
+            sampling=sampling,
+            n=n,
+            draws=draws,
+            seed=seed,
+            text_ids_N=self.text_ids_N,
         )
         return xy, ellipses(clouds, self.names)
 

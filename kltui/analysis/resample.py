@@ -133,7 +133,8 @@ def resampling_errors(
 
 def _one_error(L_KN: Array, d: Draw, truth: Array, off: NDArray[np.bool_]) -> tuple[float, float, float]:
     got = square_distances(resampled_coordinates(L_KN[:, d.index], d, 1.0 / (2.0 * LN2)))
-    absolute = float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
+    size = float(np.linalg.norm(truth))
+    absolute = float(np.linalg.norm(got - truth)) / size if size > 0 else math.nan
     relative = float(np.sqrt(np.mean(((got - truth)[off] / truth[off]) ** 2))) if off.any() else math.nan
     return len(d.index), absolute, relative
 

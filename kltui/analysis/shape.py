@@ -132,7 +132,7 @@ def against_null(
     rng = np.random.default_rng(seed)
     null = [
         _shape(run, _walk(length, min(q.shape[1], _NULL_DIMS), rng))
-        for _ in range(walks if len(q) > 1 else 0)
+        for _ in range(walks if min(q.shape) > 1 else 0)
     ]
 
     def median(values: list[float]) -> float:

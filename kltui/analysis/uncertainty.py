@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis import embed
+from kltui.analysis.kl import LEAST_TEXTS
 from kltui.analysis.resample import draw, resampled_coordinates, sampling_probabilities
 from kltui.errors import KltuiError
 
@@ -59,9 +60,14 @@ def resampled_pictures(
     draws: int = 20,
     seed: int = 42,
     perplexity: float = 30.0,
+    text_ids_N: NDArray[np.intp] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Array, Array]:
-    """(K x 2 picture, draws x K x 2 pictures from n resampled texts laid over it); n = 0: as many as the map has."""
+    """(K x 2 picture, draws x K x 2 pictures from n resampled texts laid over it); n = 0: as many as the map has.
+
+    Equal `text_ids_N` mark equal texts (None: all differ), which are drawn together. Raises KltuiError with fewer than
+    three differing texts.
+    """
     if method not in ("pca", "tsne"):
         raise KltuiError(f"no error ellipses for {method!r} pictures", "known: pca, tsne")
     used = embed.complete_texts(L_KN)
@@ -73,11 +79,19 @@ def resampled_pictures(
 
     Q = embed.scaled_coordinates(L, np.full(len(used), mean_bytes))
     fixed = picture(Q)
-    p = sampling_probabilities(Q, sampling)
+    ids = np.arange(len(used)) if text_ids_N is None else text_ids_N[used]
+    _, first, copies = np.unique(ids, return_index=True, return_counts=True)
+    if len(first) < LEAST_TEXTS:
+        raise KltuiError(
+            f"the map stands on {len(first)} differing texts, and these tell no error",
+            f"error ellipses need {LEAST_TEXTS} or more: score on a larger corpus",
+        )
+    p = sampling_probabilities(Q[:, first] * np.sqrt(copies), sampling)
     clouds = np.empty((draws, *fixed.shape))
     for r in range(draws):
-        d = draw(p, n or len(used), seed + r, sampling)
-        clouds[r] = procrustes(picture(resampled_coordinates(L[:, d.index], d, mean_bytes)), fixed)
+        d = draw(p, n or len(first), seed + r, sampling)
+        d = replace(d, weight=d.weight * np.sqrt(copies[d.index]), n_texts=len(used))
+        clouds[r] = procrustes(picture(resampled_coordinates(L[:, first[d.index]], d, mean_bytes)), fixed)
         if progress:
             progress(r + 1, draws)
     return fixed, clouds

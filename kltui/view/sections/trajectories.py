@@ -86,14 +86,19 @@ def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -
     """What each picture is and keeps; the figures also go into `data`."""
     if "tsne" in pictures:
         notes = [f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit"]
+    elif len(shown) > PERPLEXITY:
+        notes = []  # why there is none stands among the problems
     else:
         notes = [
             f"t-SNE with perplexity {PERPLEXITY} needs more than {PERPLEXITY} points and the map has {len(shown)}:"
             " PCA is shown instead"
         ]
-    share = _pca_share(shown, pictures["pca"])
-    data["pca_share"] = share.tolist()
-    notes.append(f"PCA keeps {share[:2].sum():.0%} of the spread in 2 dimensions, {share[:3].sum():.0%} in 3")
+    if "pca" in pictures:
+        share = _pca_share(shown, pictures["pca"])
+        data["pca_share"] = share.tolist()
+        notes.append(
+            f"PCA keeps {share[:2].sum():.0%} of the spread in 2 dimensions, {share[:3].sum():.0%} in 3"
+        )
     if "mds" in pictures:
         data["mds_stress_2d"] = stress = shown.stress(pictures["mds"][:, :2])
         notes.append(f"MDS keeps distances (sqrt of bits/byte): stress-1 {figure(stress, 2)} in 2 dimensions")
@@ -121,7 +126,7 @@ def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
     }
     return [
         Plot(curves(ctx.map, pictures[method], ctx.slots), Frame(titles[method], equal=True), HEIGHT)
-        for method in ("tsne", "pca")
+        for method in (("tsne", "pca") if "pca" in pictures else pictures)
         if method in pictures
     ]
 
