@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
+from kltui.registry.formats import formats_in, unreadable, unreadable_run
 from kltui.registry.layout import CONFIG, is_model_folder, model_type, read_json_object
 from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
@@ -73,7 +74,8 @@ def _stepped_models(run: Path) -> dict[int, Path]:
         if step is None or not folder.is_dir():
             continue
         if not is_model_folder(folder):
-            log.warning("%s has no config and weights: left out", safe_text(str(folder)))
+            what, way_out = unreadable(folder)
+            log.warning("%s %s: left out (%s)", safe_text(str(folder)), what, way_out)
         elif step in found:
             raise KltuiError(
                 f"{safe_text(folder.name)} and {safe_text(found[step].name)} in {safe_text(str(run))} are both step {step}",
@@ -104,10 +106,12 @@ def _nothing_found(path: Path) -> KltuiError:
             f"{where} is neither a model nor a run, but holds some: {safe_text(shown, 300)}", hint
         )
     what = f"{where} holds no checkpoint (seen: {_seen(path)})"
-    if (path / "adapter_config.json").is_file():
-        return KltuiError(
-            f"{what}: it is an adapter", "Merge it into its base model and save that, then name it."
-        )
+    if formats_in(path):
+        seen, way_out = unreadable(path)
+        return KltuiError(f"{what}: it {seen}", f"It is not scored so: {way_out}.")
+    inside = unreadable_run(path, [p for p in folders if parse_step(p.name) is not None])
+    if inside is not None:
+        return KltuiError(f"{what}: {inside[0]}", f"They are not scored so: {inside[1]}.")
     return KltuiError(what, EXPECTED)
 
 

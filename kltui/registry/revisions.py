@@ -19,6 +19,11 @@ _STEP_PATTERNS = [
     for words in _STEP_WORDS
 ]
 _ONLY_STEP = re.compile(rf"(?:(?:global[-_]?)?(?:{'|'.join(_STEP_WORDS)})[-_ =]?)?[0-9]{{1,18}}")
+# Words of names that are given to copies and to what is half written: trainers' own, and people's.
+_ASIDE = re.compile(
+    r"(?:^|[^a-z])(?:tmp|temp|temporary|old|bak|backup|bkp|copy|orig|prev|previous|incomplete|partial|unfinished|broken"
+    r"|failed|corrupt|corrupted|damaged|deleted|removed|trash|wip)[0-9]*(?![0-9a-z])"
+)
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})(?:\.\.([0-9]{1,18}))?")
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -34,7 +39,11 @@ def parse_step(name: str) -> int | None:
     [500, 500, 1000, 500, 1000]
     >>> [parse_step(n) for n in ("main", "pythia-410m", "Llama-2-7b")]
     [None, None, None]
+    >>> [parse_step(n) for n in ("tmp-checkpoint-500", "checkpoint-500-old", "step5.bak", ".step5", "step5 (2)")]
+    [None, None, None, None, None]
     """
+    if is_set_aside(name):
+        return None
     if _NUMBER.fullmatch(name):
         return int(name)
     for pattern in _STEP_PATTERNS:
@@ -42,6 +51,12 @@ def parse_step(name: str) -> int | None:
         if found:
             return int(found[1])
     return None
+
+
+def is_set_aside(name: str) -> bool:
+    """Whether `name` is that of a copy, or of a checkpoint that is hidden or not whole: it states no step."""
+    lower = name.lower()
+    return name.startswith(".") or name.endswith(("~", ")")) or _ASIDE.search(lower) is not None
 
 
 def is_step_name(name: str) -> bool:

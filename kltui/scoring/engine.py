@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kltui import native_cuda
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy, attention, packing
+from kltui.scoring import anatomy, attention, packing, quantize
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
@@ -59,10 +59,10 @@ class Engine:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
             self._speed_up()
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise KltuiError(
-                f"the model fails on a small batch: {first_line(error)}", _hint(quantization)
-            ) from error
+        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+            quantised = quantize.is_quantized(quantization)
+            hint = quantize.refusal(quantization, self.model) if quantised else "does it run in transformers?"
+            raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
         self._settings = settings
@@ -292,11 +292,3 @@ def _same(found_n: NDArray[np.float32], wanted_n: NDArray[np.float32], dtype: to
         return bool(difference_n.max() <= 1e-4)
     eps = torch.finfo(dtype).eps
     return bool(difference_n.max() <= 64 * eps and difference_n.mean() <= 4 * eps)
-
-
-def _hint(quantization: str) -> str:
-    if quantization == "none":
-        return "does it run in transformers?"
-    return (
-        f"{quantization} does not run with this model's shapes on this device; score it without quantization"
-    )

@@ -12,21 +12,13 @@ from typing import TYPE_CHECKING, Any
 from kltui import native
 from kltui.errors import KltuiError
 from kltui.registry import layout, passed_on
+from kltui.registry.formats import unreadable
 from kltui.scoring import quantize, spread
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
+from kltui.scoring.missing import package_error, prefix_error, prefix_of
 
 if TYPE_CHECKING:
     import torch
-
-_OTHER_FORMATS = {
-    ".gguf": "GGUF (llama.cpp)",
-    ".h5": "TensorFlow",
-    ".msgpack": "Flax",
-    ".onnx": "ONNX",
-    ".pth": "raw PyTorch",
-    ".pt": "raw PyTorch",
-    ".nemo": "NeMo",
-}
 
 # The names under which configurations keep the number of positions; ALiBi and state-space models have none.
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
@@ -83,13 +75,8 @@ def load_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise KltuiError(
-                f"{folder} is an adapter (PEFT), not a model", "merge it into its base model and save that"
-            )
-        raise KltuiError(
-            f"{folder} has no config.json", "a model folder holds config.json, weights and a tokenizer"
-        )
+        what, way_out = unreadable(folder)
+        raise KltuiError(f"{folder} has no config.json; it {what}", way_out)
     passed_on.check_folder(folder)
     with passed_on.staged_config(folder) as where:
         try:
@@ -135,9 +122,8 @@ def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
             f"{folder} holds only pickled weights ({entry}), which can run code when they are opened",
             "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
         )
-    strangers = {_OTHER_FORMATS[p.suffix] for p in folder.iterdir() if p.suffix in _OTHER_FORMATS}
-    seen = f"only {', '.join(sorted(strangers))} files" if strangers else "no weight files"
-    raise KltuiError(f"{folder} holds {seen}", "kltui reads model*.safetensors as transformers writes them")
+    what, way_out = unreadable(folder)
+    raise KltuiError(f"{folder} {what}", way_out)
 
 
 def context_length(config: Any) -> int | None:
@@ -238,7 +224,8 @@ def _from_pretrained(
             with quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
         except Exception as error:  # transformers and the file formats raise their own kinds
-            raise _load_error(folder, where, error, spreading) from error
+            missing = package_error(folder, options["config"], error)
+            raise missing or _load_error(folder, where, error, spreading) from error
     model, info = loaded
     model.config.name_or_path = folder
     return model, info
@@ -271,6 +258,9 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
     """Notes on unused tensors; an error where the model would be partly random."""
     missing = sorted(info["missing_keys"])
     if missing:
+        unused = sorted(info["unexpected_keys"])
+        if prefix := prefix_of(missing, set(unused)):
+            raise prefix_error(folder, prefix, next(name for name in unused if prefix in name))
         raise KltuiError(
             f"the weights in {folder} lack {len(missing)} tensors of the model, first {missing[0]}",
             "the folder is incomplete or of another architecture; random weights are never scored",

@@ -112,6 +112,25 @@ def note(quantization: str, model: Any) -> tuple[str, ...]:
     return (f"only {share:.0%} of its layers' weights are {quantization}; the rest is left as it is",)
 
 
+# Weights that a 4-bit variant packs together along a row.
+_BLOCKS = {"bnb-fp4": 64, "bnb-nf4": 64, "torchao-int4": 128}
+
+
+def refusal(quantization: str, model: Any) -> str:
+    """What to do where a quantised model does not run: names the widths that its kernel may have refused."""
+    block = _BLOCKS.get(quantization, 1)
+    widths = {int(m.in_features) for m in model.modules() if hasattr(m, "in_features")}
+    odd = ", ".join(str(width) for width in sorted(widths) if width % block)
+    if odd:
+        return (
+            f"{quantization} packs {block} weights of a row together, and layers of this model are {odd} wide: "
+            "score it as bnb-8bit or without quantization"
+        )
+    return (
+        f"{quantization} does not run with this model's shapes on this device; score it without quantization"
+    )
+
+
 def versions(quantization: str) -> dict[str, str]:
     """Versions of the libraries that make this variant, for the vector's key."""
     from importlib.metadata import version

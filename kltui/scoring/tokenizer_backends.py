@@ -15,6 +15,7 @@ from kltui.registry.layout import TOKENIZER_JSON
 from kltui.registry.passed_on import staged_tokenizer
 from kltui.registry.tokenizer_json import TokenizerJson, named_special
 from kltui.safe import safe_text
+from kltui.scoring.missing import tokenizer_error
 
 _AT_ONCE = 1024  # texts: encodings take far more room than their ids
 Frame = tuple[tuple[int, ...], tuple[int, ...]]
@@ -162,9 +163,13 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
             assert backend.sha256  # now: Python classes read their files for it
         except Exception as error:  # transformers raises many kinds, down to the tokenizers library's own
             said = first_line(error).replace(str(where), str(folder))
-            raise _no_merges(folder) or KltuiError(
-                f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {said}",
-                "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+            raise (
+                _no_merges(folder)
+                or tokenizer_error(folder)
+                or KltuiError(
+                    f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {said}",
+                    "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+                )
             ) from error
     return backend
 

@@ -64,7 +64,7 @@ def test_a_half_written_checkpoint_is_left_out_and_said(
     make_model(tmp_path / "step2")
     (tmp_path / "step2" / "model.safetensors").unlink()
     assert [f.step for f in discover(tmp_path)] == [1]
-    assert "step2 has no config and weights" in caplog.text
+    assert "step2 has config.json but no weights: left out" in caplog.text
 
 
 def test_what_was_seen_is_said_where_nothing_is_found(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_was_seen_is_said_where_nothing_is_found(tmp_path: Path) -> None:
     cases = [
         (tmp_path / "none", "There is no folder", "holds adapter/, notes.txt, suite/"),
         (tmp_path / "notes.txt", "is a file", "run folder"),
-        (tmp_path / "adapter", "it is an adapter", "Merge"),
+        (tmp_path / "adapter", "it holds an adapter", "merge it into its base model"),
         (tmp_path, "seen: adapter/, notes.txt, suite/", "checkpoint-500"),
         (tmp_path / "suite", "neither a model nor a run, but holds some: alone, small", "[[models]]"),
     ]
@@ -169,3 +169,76 @@ def test_entries_that_cannot_be_meant(entry: ModelEntry, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         checkpoints_from_entry(entry)
     assert "\x1b" not in str(error.value)
+
+
+def put(folder: Path, *names: str) -> Path:
+    """A folder with these files, and folders where a name ends in a slash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(b"x")
+    return folder
+
+
+FOREIGN = [
+    (("adapter_config.json", "adapter_model.safetensors"), "an adapter (PEFT)", "merge it"),
+    (("config.json", "model-Q4_K_M.gguf"), "GGUF", "it was made from"),
+    (("params.json", "consolidated.00.pth"), "Meta's or Mistral's own layout", "convert_llama_weights_to_hf.py"),
+    (("params.json", "consolidated.safetensors"), "Meta's or Mistral's own layout", "convert_"),
+    (("config.json", "global_step500/mp_rank_00_model_states.pt", "zero_to_fp32.py"), "DeepSpeed", "zero_to_fp32.py"),
+    (("config.json", "pytorch_model_fsdp_0/__0_0.distcp"), "FSDP", "accelerate merge-weights"),
+    (("__0_0.distcp", ".metadata"), "FSDP", "accelerate merge-weights"),
+    (("mp_rank_00/model_optim_rng.pt",), "Megatron", "Megatron's own tools"),
+    (("config.json", "tf_model.h5"), "TensorFlow", "safetensors"),
+    (("config.json", "flax_model.msgpack"), "Flax", "safetensors"),
+    (("config.json", "onnx/"), "ONNX", "exported from"),
+    (("model.nemo",), "NeMo", "NeMo's own tools"),
+    (("last.ckpt",), "Lightning", "save_pretrained"),
+    (("config.json", "model.pth"), "raw PyTorch", "save_pretrained"),
+    (("config.json", "weights.safetensors"), "safetensors under another name", "rename it"),
+    (("config.json",), "has config.json but no weights", "model.safetensors"),
+    (("model.safetensors",), "has no config.json beside its weights", "config.json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("names", "what", "way_out"), FOREIGN)
+def test_other_formats_are_named_also_where_a_run_holds_nothing_else(
+    tmp_path: Path, names: tuple[str, ...], what: str, way_out: str
+) -> None:
+    alone = put(tmp_path / "alone", *names)
+    for step in (100, 200):
+        put(tmp_path / "run" / f"checkpoint-{step}", *names)
+    with pytest.raises(KltuiError) as caught:
+        discover(tmp_path / "run")
+    assert f"checkpoint-100 {'has' if what.startswith('has') else 'holds'}" in caught.value.message
+    assert what in caught.value.message and "1 more" in caught.value.message and way_out in caught.value.hint
+    with pytest.raises(KltuiError) as caught:
+        discover(alone)
+    assert what in caught.value.message or what.startswith("has ")
+
+
+def test_what_is_left_out_of_a_run_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_model(tmp_path / "checkpoint-1")
+    put(tmp_path / "checkpoint-2", "config.json", "pytorch_model_fsdp_0/")
+    assert [f.step for f in discover(tmp_path)] == [1]
+    assert "checkpoint-2 holds FSDP shards" in caplog.text and "merge-weights" in caplog.text
+
+
+def test_copies_and_half_written_checkpoints_are_no_steps(tmp_path: Path) -> None:
+    for name in (
+        "tmp-checkpoint-200",
+        "checkpoint-200-old",
+        "checkpoint-200.bak",
+        "step5_backup",
+        ".step7",
+        "step9~",
+    ):
+        make_model(tmp_path / "run" / name)
+    with pytest.raises(KltuiError, match="neither a model nor a run, but holds some"):
+        discover(tmp_path / "run")
+    make_model(tmp_path / "run" / "checkpoint-200")
+    assert [(f.step, f.path.name) for f in discover(tmp_path / "run")] == [(200, "checkpoint-200")]

@@ -242,3 +242,23 @@ def test_right_padding_is_never_read():
 
 def test_the_tokenizer_fixture_is_what_the_models_have():
     assert len(build_tokenizer()) == 384
+
+
+def test_of_a_quantised_model_only_a_gross_look_ahead_counts():
+    """LLM.int8 picks outlier columns over all tokens of a batch; a model that reads both ways is still refused."""
+    model = build_model("llama")
+    own = model.model.forward
+
+    def leaks(share):
+        def forward(*args, **kwargs):
+            out = own(*args, **kwargs)
+            out.last_hidden_state = out.last_hidden_state * (1 + share * out.last_hidden_state[:, -1:].sign())
+            return out
+
+        return forward
+
+    for quantised, share, refused in ((False, 0.01, True), (True, 0.01, False), (True, 0.9, True)):
+        model.is_quantized, model.model.forward = quantised, leaks(share)
+        with torch.inference_mode():
+            module = anatomy.find_head(model)
+            assert anatomy.looks_ahead(model, module, torch.float32) == refused
