@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_kit import Lives, write_job
+from fault_kit import Lives, check_stored, vectors, write_job
 from full_store import fill
 
 import kltui
@@ -156,6 +157,38 @@ def test_a_sector_of_the_lengths_of_texts_moves_no_figure(
     assert main(["--check", "--mend", str(folder)]) == 0
     with kltui.open(folder) as ws:
         assert ws.map().text_bytes_N.tolist() == corpus.text_bytes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "mending"),
+    [
+        ("UPDATE vector SET loglik = zeroblob(length(loglik)) WHERE id = 2", False),
+        ("UPDATE text SET body = x'41' WHERE idx = 3", False),
+        ("UPDATE checkpoint SET seed = 5 WHERE id = 2", True),
+        ("DELETE FROM checkpoint WHERE id = 2", True),
+        ("UPDATE vector SET settings = 'other' WHERE id = 2", True),
+        ("UPDATE corpus SET source = 'other'", True),
+        ("UPDATE job SET toml = ''", True),
+        ("DELETE FROM job_item", True),
+    ],
+)
+def test_what_is_damaged_is_scored_again_by_the_job(
+    lives: Lives, tmp_path: Path, change: str, mending: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the job alone, or once what is damaged was taken out."""
+    job, folder = write_job(tmp_path, checkpoints=3, texts=5), tmp_path / "ws"
+    assert lives.run("--batch", str(job)).code == 0
+    right = vectors(folder)
+    with contextlib.closing(sqlite3.connect(folder / "kltui.sqlite")) as db, db:
+        db.execute(change)
+    assert main(["--check", str(folder)]) == 3
+    if mending:
+        refused = lives.run("--batch", str(job))
+        assert refused.code == 3 and "--check --mend" in refused.err
+        assert main(["--check", "--mend", str(folder)]) == 0
+    assert lives.run("--batch", str(job)).code == 0
+    assert main(["--check", str(folder)]) == 0, capsys.readouterr().out
+    assert vectors(folder) == right and check_stored(job) == 3
 
 
 @pytest.mark.slow
