@@ -106,7 +106,12 @@ class LayersPlot(PlotPane):
         rows = self.layer_rows(found)
         lines = list(enumerate(rows))
         code_n, segments = threads(lines, len(found))
-        xy = np.ascontiguousarray(found.coordinates("pca"), dtype=np.float64)
+        try:
+            xy = np.ascontiguousarray(found.coordinates("pca"), dtype=np.float64)
+        except KltuiError as error:
+            self.note = f"{error.message}: {error.hint}"
+            self.show(None, [])
+            return
         mean = found.mean_loglik
         self._said = [f"{float(m):.1f} nats/text" for m in mean]
         self._ends = [(r[-1], series) for series, r in lines if r]

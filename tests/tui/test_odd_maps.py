@@ -1,0 +1,91 @@
+"""Every screen on maps without spread, of few models or texts, with repeated points: a picture or a sentence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+
+from kltui.analysis.map import Map
+from kltui.errors import KltuiError
+from kltui.tui.interface import KltuiApp
+
+MakeApp = Callable[..., KltuiApp]
+
+
+class OddWorkspace(FakeWorkspace):
+    """`K` checkpoints of the usual runs over N texts; `odd` changes their values in place."""
+
+    def __init__(self, K: int, N: int, odd: Callable[[np.ndarray], None]) -> None:
+        super().__init__(n_texts=N, names=checkpoints()[-K:])
+        self.odd = odd
+
+    def map(self, *given: Any, **chosen: Any) -> Map:
+        """The usual map with odd values."""
+        made = super().map(*given, **chosen)
+        values = made.loglik_KN.copy()
+        self.odd(values)
+        return replace(made, loglik_KN=values)
+
+
+def same(values: np.ndarray) -> None:
+    values[:] = values[0]
+
+
+def in_pairs(values: np.ndarray) -> None:
+    values[1::2] = values[: len(values) // 2 * 2 : 2]
+
+
+def with_gaps(values: np.ndarray) -> None:
+    values[np.random.default_rng(0).random(values.shape) < 0.4] = np.nan
+
+
+def as_is(values: np.ndarray) -> None:
+    """Few models or texts are odd enough."""
+
+
+@pytest.mark.parametrize(
+    ("K", "N", "odd"),
+    [(2, 2, as_is), (31, 60, same), (31, 2, in_pairs), (12, 30, with_gaps)],
+)
+async def test_every_screen_has_a_picture_or_a_sentence(
+    K: int, N: int, odd: Callable[[np.ndarray], None], make_app: MakeApp, until, monkeypatch
+) -> None:
+    bugs: list[str] = []
+    app = make_app(OddWorkspace(K, N, odd))
+    monkeypatch.setattr(app.memory, "keep_traceback", lambda text: bugs.append(text))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        async with app.run_test(size=(160, 45)) as pilot:
+            await until(pilot, lambda: app.snapshot.loaded)
+            monkeypatch.setattr(app.atlas, "tsne", in_process)
+            await pilot.press("a", "j", "b")
+            for screen, more in (
+                ("3", "vvv"),
+                ("4", "uw"),
+                ("5", "oo"),
+                ("6", ""),
+                ("7", "v"),
+                ("8", "jj"),
+                ("1", ""),
+            ):
+                for key in (screen, *more):
+                    await pilot.press(key)
+                    await app.workers.wait_for_complete()
+                    await pilot.pause()
+                assert not bugs, bugs[0]
+
+
+async def in_process(scores: np.ndarray) -> np.ndarray:
+    """t-SNE as the screen's own process computes it, without one."""
+    from kltui.analysis.embed import tsne
+
+    try:
+        return tsne(scores, reduce_perplexity=True)
+    except KltuiError as error:  # what the process says of it
+        raise KltuiError(f"{error.message}: {error.hint}") from error
