@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from kltui.analysis.weights import banded_distances
 from kltui.errors import KltuiError, StoreError
 from kltui.registry import Checkpoint, LocalSource
+from kltui.registry.digest import fingerprint
 from kltui.registry.tensors import open_tensors
 from kltui.store import Store
 from kltui.store.rows import CheckpointRow
@@ -34,6 +35,7 @@ def run_of(folder: Path) -> list[Path]:
             "b.weight": np.ones(3, np.float16),
         }
         save_file(tensors, made[-1] / "model.safetensors")
+        (made[-1] / "config.json").write_text("{}")
     return made
 
 
@@ -114,7 +116,7 @@ def rows(folders: list[Path]) -> list[CheckpointRow]:
         for folder in folders:
             step = int(folder.name.removeprefix("step"))
             cid = store.checkpoints.upsert(Checkpoint("run", LocalSource(folder), step=step))
-            store.checkpoints.set_weights(cid, folder.name)
+            store.checkpoints.set_weights(cid, fingerprint(folder))
     found = store.checkpoints.all()
     store.close()
     return found
@@ -124,13 +126,12 @@ def test_one_bad_checkpoint_does_not_cost_the_run(tmp_path: Path) -> None:
     folders = run_of(tmp_path)
     right = banded_distances([open_tensors(folders[k]) for k in (0, 1, 3)], 2)
     os.truncate(folders[2] / "model.safetensors", 100)
-    found, problems = compute_missing(tmp_path / "ws", rows(folders), {}, 10, None)
-    assert found == {
-        ("step0", "step1"): right[0, 0],
-        ("step0", "step4"): right[0, 1],
-        ("step1", "step4"): right[1, 0],
-    }
-    assert len(problems) == 1 and problems[0].startswith("run@2: ") and "model.safetensors" in problems[0]
+    made = rows(folders)
+    computed = compute_missing(tmp_path / "ws", made, {}, {}, 10, None)
+    a, b, _, d = (row.weights for row in made)
+    assert computed.distances == {(a, b): right[0, 0], (a, d): right[0, 1], (b, d): right[1, 0]}
+    (problem,) = computed.problems
+    assert problem.startswith("run@2: ") and "model.safetensors" in problem
 
 
 def test_what_cannot_be_kept_is_shown_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +142,6 @@ def test_what_cannot_be_kept_is_shown_and_said(tmp_path: Path, monkeypatch: pyte
         raise StoreError("the disk is full")
 
     monkeypatch.setattr("kltui.weight_sweep.Store.write", full)
-    found, problems = compute_missing(tmp_path / "ws", made, {}, 1, None)
-    assert len(found) == 3
-    assert problems == ["distances are not stored, and computed again next time: the disk is full"]
+    computed = compute_missing(tmp_path / "ws", made, {}, {}, 1, None)
+    assert len(computed.distances) == 3
+    assert computed.problems == ["distances are not stored, and computed again next time: the disk is full"]
