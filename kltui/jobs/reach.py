@@ -31,7 +31,8 @@ def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals)
             if pid <= 1 or not is_process(pid, identity) or not _has_open(pid, folder):
                 raise NotReachableError(
                     f"process {pid} is not one that writes {folder}: it was sent no signal",
-                    "The workspace was copied or is damaged, or the job has just ended. kltui --check tells more.",
+                    "The job has just ended or runs in another container; or the workspace was copied, or is damaged: kltui"
+                    " --check tells.",
                 )
             if pinned >= 0:
                 signal.pidfd_send_signal(pinned, number)
