@@ -206,6 +206,7 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
             f"{safe_text(str(path))} is no {{run: matrix}}", "expected weight_distance.pkl"
         )
     found: dict[tuple[str, int, int], float] = {}
+    odd = 0
     for run, matrix in data.items():
         if (
             not isinstance(matrix, np.ndarray)
@@ -220,8 +221,12 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
         for i in range(len(steps)):
             end = np.flatnonzero(matrix[i, i + 1 :] > 0)
             for j in range(i + 1, i + 2 + int(end[-1]) if len(end) else 0):
-                found[name, steps[i], steps[j]] = float(matrix[i, j])
-    return Imported(weight_sqdist=found)
+                if 0 <= matrix[i, j] < math.inf:
+                    found[name, steps[i], steps[j]] = float(matrix[i, j])
+                else:
+                    odd += 1
+    notes = (f"{path.name}: {odd} distances are negative or no numbers, and left out",) if odd else ()
+    return Imported(weight_sqdist=found, notes=notes)
 
 
 def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | None = None) -> Imported:

@@ -46,8 +46,11 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
     counts = list(scored.astype(np.int32)) if scored is not None and known else [None] * len(names)
     texts = _texts(path, arrays, values.shape[1])
     rows = zip(names, values, counts, strict=True)
-    made = [ImportedVector(_point(n), _vector(path, n, v), c, texts=texts) for n, v, c in rows]
-    return Imported(tuple(made)).checked()
+    done = safe_text(str(arrays.get("preprocess", "none")), 40)
+    source = "imported" if done == "none" else f"imported-{re.sub(r'[^a-z]+', '-', done.lower())}"
+    made = [ImportedVector(_point(n), _vector(path, n, v), c, source, texts) for n, v, c in rows]
+    notes = (f"{path.name}: its vectors were prepared ({done}) before: they share no map with others",)
+    return Imported(tuple(made), notes=() if done == "none" else notes).checked()
 
 
 def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:

@@ -147,9 +147,15 @@ def _write_npz(ctx: Context, path: Path) -> None:
             names=np.array([safe_text(name) for name in shown.names], dtype=np.str_),
             text_bytes=shown.text_bytes_N,
             text_sha256=_text_digests(ctx),
+            preprocess=np.array(_mode(ctx.map.record.get("preprocess")), dtype=np.str_),
             n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
         )
         _synced(file.fileno())
+
+
+def _mode(applied: object) -> str:
+    """What was done to a map's vectors, "none" for nothing."""
+    return str(applied.get("mode", "none")) if isinstance(applied, dict) else "none"
 
 
 def _text_digests(ctx: Context) -> NDArray[np.bytes_]:

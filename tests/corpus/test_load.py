@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 import random
 from pathlib import Path
 
 import pytest
 
-from kltui.corpus import Corpus, chunk_document, load_corpus
+from kltui.corpus import Corpus, chunk_document, files, load, load_corpus
 from kltui.corpus import read as read_module
 from kltui.errors import KltuiError, UsageError
 
@@ -240,3 +241,22 @@ def test_the_demo_corpus_comes_from_the_demo_room(monkeypatch: pytest.MonkeyPatc
     assert load_corpus("demo").texts == tuple(texts)
     assert load_corpus("demo").domains == ("a", "b", "a")
     assert list(load_corpus("demo", sample=2, seed=1).texts) == random.Random(1).sample(texts, 2)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "loop"])
+@pytest.mark.parametrize("suffix", ["txt", "json", "jsonl"])
+def test_what_is_no_file_of_texts_never_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
+) -> None:
+    monkeypatch.setattr(files, "LINE_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(load, "TEXT_MOST_CHARACTERS", 1 << 21)
+    path = tmp_path / f"x.{suffix}"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 1 << 42)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+    with pytest.raises(KltuiError, match=rf"x\.{suffix}"):
+        load_corpus(path)

@@ -170,6 +170,9 @@ def test_weight_distances(tmp_path: Path) -> None:
     assert ("pythia-410m", 1000, 12_000) not in found
     assert ("pythia-410m", 134_000, 135_000) not in found
     assert len(found) == (S - 10) * 10
+    m[20, 22:25] = (np.nan, -1.0, np.inf)
+    odd = read_weight_distances(dump(tmp_path / "odd" / "weight_distance.pkl", {"410m": m}))
+    assert len(odd.weight_sqdist) == (S - 10) * 10 - 3 and "3 distances are negative" in odd.notes[0]
     with pytest.raises(ImportFormatError, match="no matrix of 154 x 154"):
         read_weight_distances(dump(tmp_path / "w.pkl", {"410m": m[:5]}))
 

@@ -294,3 +294,19 @@ def test_one_model_has_one_vector_over_the_same_texts(tmp_path: Path, capsys, ki
     code, said = run(capsys, tmp_path / "ws", *paths)
     assert code == 0 and "left out, such as m" in said and "1 vectors over 12 texts" in said
     assert stored(tmp_path / "ws") == {"m": {tuple(TEXTS): VALUES[0].tolist()}}
+
+
+def test_prepared_vectors_are_not_taken_for_raw_ones(tmp_path: Path, capsys) -> None:
+    texts = listed(tmp_path / "t.json", TEXTS)
+    assert (
+        run(capsys, tmp_path / "ws", pickled(tmp_path / "a.pkl", {"a": VALUES[0], "b": VALUES[1]}), texts)[0]
+        == 0
+    )
+    with kltui.open(tmp_path / "ws") as ws:
+        export(ws, tmp_path / "out", preprocess="clip")
+        raw = ws.map().loglik_KN
+    code, said = run(capsys, tmp_path / "ws", tmp_path / "out" / "loglik.npz")
+    assert code == 0 and "were prepared (clip) before" in said
+    with kltui.open(tmp_path / "ws") as ws:
+        np.testing.assert_array_equal(ws.map(settings="source=imported").loglik_KN, raw)
+        assert ws.map(settings="source=imported-clip").loglik_KN.min() > raw.min()

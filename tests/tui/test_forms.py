@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from kltui.errors import StoreError, UsageError
 from kltui.jobs.lineage import common, edit_lineage, parse_changes
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.store.writer_lock import Writer
 from kltui.tui.interface import KltuiApp
 from kltui.tui.job_form import merged
 from kltui.tui.prompts import completed
@@ -155,17 +157,15 @@ async def test_lineage_is_edited_in_a_form(tmp_path: Path, until) -> None:
 
 async def test_a_workspace_in_use_is_not_edited(tmp_path: Path, until, monkeypatch) -> None:
     app = KltuiApp(workspace(tmp_path))
-    monkeypatch.setattr("kltui.store.writer_lock.current_writer", lambda db: _Busy())
+    monkeypatch.setattr(
+        "kltui.store.writer_lock.current_writer", lambda db: Writer("far", 77, "", 0.0, time.time())
+    )
     async with app.run_test(size=(140, 30)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("E")
         await write(pilot, "other")
         await pilot.press("enter")
         await until(pilot, lambda: "is being written by process 77" in text_of(app))
-
-
-class _Busy:
-    host, pid, alive, started, heartbeat, boot = "far", 77, True, 0.0, 0.0, ""
 
 
 async def test_released_vectors_are_shown_and_imported(tmp_path: Path, until) -> None:

@@ -53,7 +53,7 @@ def test_exactly_the_files_of_the_contract(folder: Path) -> None:
 def test_the_npz_holds_the_vectors_without_pickles(suite: Workspace, folder: Path) -> None:
     shown = suite.map()
     with np.load(folder / "loglik.npz", allow_pickle=False) as npz:
-        assert set(npz.files) == {"loglik", "names", "text_bytes", "text_sha256", "n_scored"}
+        assert set(npz.files) == {"loglik", "names", "text_bytes", "text_sha256", "n_scored", "preprocess"}
         np.testing.assert_array_equal(npz["loglik"], shown.loglik_KN)
         assert npz["names"].tolist() == shown.names and npz["loglik"].dtype == np.float64
         np.testing.assert_array_equal(npz["text_bytes"], shown.text_bytes_N)
