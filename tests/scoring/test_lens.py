@@ -160,14 +160,14 @@ def test_a_layer_that_the_tail_cannot_read_is_left_out_alone(tmp_path, monkeypat
     """A first layer whose hidden states overflow in the tail costs that layer's vector, not the checkpoint."""
     folder = write_model(tmp_path / "m", "llama", seed=3)
     truth = np.array(true_logliks(folder, TEXTS))
-    own = Engine.__call__
+    own = Engine._logprobs
 
-    def overflowing(self, batch):
-        logp_Ln = own(self, batch)
-        logp_Ln[1, batch.texts_n == 4] = np.nan
+    def overflowing(self, batch, *more):
+        logp_Ln = own(self, batch, *more)
+        logp_Ln[1, torch.from_numpy(batch.texts_n == 4)] = np.nan
         return logp_Ln
 
-    monkeypatch.setattr(Engine, "__call__", overflowing)
+    monkeypatch.setattr(Engine, "_logprobs", overflowing)
     result = score(folder, layers="all", batch_tokens=60)
     kept = [v.layer for v in result.vectors]
     assert kept == [None, 1, 2, 3]
