@@ -83,13 +83,22 @@ def _scorer(setup: Setup) -> Scorer:
 
 
 def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
+    """The task's result, or what went wrong, with what the batch had noted of its files."""
+    try:
+        result = _scored(scorer, task, allow_bin, report)
+    except KltuiError as error:
+        error.hint = " ".join(f"{part[0].upper()}{part[1:]}" for part in (error.hint, *task.notes) if part)
+        raise
+    return replace(result, notes=(*task.notes, *result.notes))
+
+
+def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")
         hashed = replace(hashed, tokenizer=_tokenizer_at_hand(hashed.tokenizer, task.tokenizer_hub))
         with Reading(hashed) as reading:
-            result = scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
-    return replace(result, notes=(*task.notes, *result.notes))
+            return scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
 
 
 def _tokenizer_at_hand(folder: Path | None, hub: HubSource | None) -> Path | None:

@@ -15,12 +15,14 @@ from model_folders import make_model
 from safetensors.numpy import load_file, save_file
 from tiny_models import build_tokenizer, true_logliks, write_run
 
-from kltui.errors import UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.jobs.dry_run import _steps
 from kltui.jobs.jobfile import ModelTable, load_job, parse_job
+from kltui.jobs.messages import Task
 from kltui.jobs.mix import MixPlan, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready
+from kltui.jobs.worker import _score
 from kltui.registry import fingerprint
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
@@ -181,6 +183,19 @@ def test_a_plan_says_which_checkpoints_have_none(tmp_path: Path) -> None:
     steps = {s.name: s.problem for s in _steps(make_plan(load_job(tmp_path / "job.toml")), is_part=False)}
     assert "there is no tokenizer in" in steps.pop("alone")
     assert steps == {"whole": "", "run@1": ""}
+
+
+def test_what_was_noted_of_the_files_is_told_with_a_failure_too(tmp_path: Path) -> None:
+    class Refusing:
+        def score(self, *_: object) -> None:
+            raise KltuiError("the tokenizer does not know this corpus", "is it the model's own?")
+
+    found = ready(make_model(tmp_path / "m"), tokenizer_in(tmp_path / "other", "[1]"))
+    task = Task(0, found.hashed, "none", notes=found.notes)
+    with pytest.raises(KltuiError) as caught:
+        _score(Refusing(), task, False, lambda _: None)  # type: ignore[arg-type]
+    assert "Is it the model's own? The tokenizer beside" in caught.value.hint
+    assert f"and not the entry's, {tmp_path / 'other'}" in caught.value.hint
 
 
 # -- job files ----------------------------------------------------------------------------------
