@@ -12,7 +12,7 @@ from model_folders import make_model, make_sharded
 
 from kltui.errors import KltuiError
 from kltui.registry import fingerprint
-from kltui.registry.digest import sha256_file
+from kltui.registry.digest import sha256_file, weight_files_digest
 from kltui.registry.layout import weight_names
 
 
@@ -105,3 +105,20 @@ def test_importing_the_registry_and_corpus_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_digest_of_the_weight_files_alone_tells_equal_weights(tmp_path: Path) -> None:
+    """Whatever lies beside them and whatever they are called; a link to a blob is taken at its name."""
+    one, other = make_model(tmp_path / "a"), make_model(tmp_path / "b")
+    (other / "config.json").write_text('{"transformers_version": "9"}')
+    assert fingerprint(one) != fingerprint(other)
+    digest = weight_files_digest(one)
+    assert digest == weight_files_digest(other) != ""
+    blob = tmp_path / hashlib.sha256((other / "model.safetensors").read_bytes()).hexdigest()
+    (other / "model.safetensors").rename(blob)
+    (other / "model.safetensors").symlink_to(blob)
+    assert weight_files_digest(other) == digest
+    (one / "model.safetensors").write_bytes(b"other weights")
+    assert weight_files_digest(one) != digest
+    (one / "model.safetensors").unlink()
+    assert weight_files_digest(one) == ""

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import text_of
 
 from kltui.analysis.map import Map
+from kltui.analysis.point import Point
 from kltui.errors import KltuiError
 from kltui.tui.interface import KltuiApp
 
@@ -89,3 +91,20 @@ async def in_process(scores: np.ndarray) -> np.ndarray:
         return tsne(scores, reduce_perplexity=True)
     except KltuiError as error:  # what the process says of it
         raise KltuiError(f"{error.message}: {error.hint}") from error
+
+
+class Repeating(FakeWorkspace):
+    """A run whose first two checkpoints hold the weights of the last."""
+
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        return [tuple(Point(f"tiny@{s}", "tiny", s) for s in (0, 1, 1400))]
+
+
+async def test_the_registry_names_checkpoints_with_the_same_weights(make_app: MakeApp, until) -> None:
+    app = make_app(Repeating())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_cursor("tiny@1")
+        await until(
+            pilot, lambda: "the same weights as" in text_of(app) and "tiny@0, tiny@1400" in text_of(app)
+        )
