@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
-from kltui.registry.formats import formats_in, unreadable, unreadable_run
+from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
 from kltui.registry.layout import CONFIG, is_model_folder, model_type, read_json_object
 from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
@@ -60,7 +60,13 @@ def discover(path: Path) -> list[LocalFound]:
 def _check_folder(path: Path) -> None:
     where = safe_text(str(path))
     if path.is_file():
-        raise KltuiError(f"{where} is a file, not a folder of checkpoints", EXPECTED)
+        formats = formats_of([path.name])
+        what, hint = (
+            (f": {formats[0].name}", f"It is not scored so: {formats[0].way_out}.")
+            if formats
+            else ("", EXPECTED)
+        )
+        raise KltuiError(f"{where} is a file, not a folder of checkpoints{what}", hint)
     if not path.is_dir():
         near = next(p for p in path.parents if p.is_dir())
         raise KltuiError(f"There is no folder {where}", f"{safe_text(str(near))} holds {_seen(near)}.")

@@ -76,7 +76,12 @@ FORMATS = (
 
 def formats_in(folder: Path) -> list[Format]:
     """Other formats that the folder's names tell of, the likeliest first; of a folder that is read as it is, none."""
-    names = [path.name.lower() + ("/" if path.is_dir() else "") for path in folder.iterdir()]
+    return formats_of([path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()])
+
+
+def formats_of(listed: Iterable[str]) -> list[Format]:
+    """Other formats that these names tell of, the likeliest first; folders end in a slash."""
+    names = [name.lower() for name in listed]
     names = [name for name in names if not fnmatchcase(name, "model*.safetensors")]
     found = [f for f in FORMATS if any(fnmatchcase(n, p.lower()) for p in f.patterns for n in names)]
     specific = [f for f in found if f.name not in ("raw PyTorch", "safetensors under another name")]

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import HubSource
+from kltui.registry.formats import formats_of
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
     CONFIG,
@@ -262,13 +263,15 @@ class _Fetcher:
         """Files to have, weights last; a weight index is fetched here because it names the shards."""
         where = safe_text(str(self.client.source))
         if CONFIG not in listed:
+            holds, hint = _other_formats(listed)
             raise KltuiError(
-                f"{where} has no {CONFIG}", "It is not a transformers model, or the revision is another kind."
+                f"{where} has no {CONFIG}{holds}",
+                hint or "It is not a transformers model, or the revision is another kind.",
             )
         check_no_adapter(where, set(listed))
         entry = weight_entry(listed, allow_bin)
         if entry is None:
-            raise _no_weights(where, weight_entry(listed))
+            raise _no_weights(where, weight_entry(listed), listed)
         names = [CONFIG, *tokenizer_names(listed), entry]
         if entry.endswith(INDEX_SUFFIX):
             self._get(commit, listed[entry], "the weight index")
@@ -358,10 +361,23 @@ class _TokenizerFetcher(_Fetcher):
         return [listed[name] for name in ([CONFIG] if CONFIG in listed else []) + names]
 
 
-def _no_weights(where: str, pickled: str | None) -> KltuiError:
+def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
+    """(what a repository holds instead, what to do about it), both "" where it is not known."""
+    formats = formats_of({name.partition("/")[0] + "/" * ("/" in name) for name in listed})
+    if not formats:
+        return "", ""
+    return (
+        f"; it holds {' and '.join(f.name for f in formats[:3])}",
+        f"It is not scored so: {formats[0].way_out}.",
+    )
+
+
+def _no_weights(where: str, pickled: str | None, listed: Iterable[str]) -> KltuiError:
     if pickled is None:
+        holds, hint = _other_formats(listed)
         return KltuiError(
-            f"{where} has no weights that transformers can load", "Expected model.safetensors or its index."
+            f"{where} has no weights that transformers can load{holds}",
+            hint or "Expected model.safetensors or its index.",
         )
     return KltuiError(
         f"{where} has only pickled weights ({pickled}), which can run code when loaded",

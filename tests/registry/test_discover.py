@@ -242,3 +242,14 @@ def test_copies_and_half_written_checkpoints_are_no_steps(tmp_path: Path) -> Non
         discover(tmp_path / "run")
     make_model(tmp_path / "run" / "checkpoint-200")
     assert [(f.step, f.path.name) for f in discover(tmp_path / "run")] == [(200, "checkpoint-200")]
+
+
+def test_a_single_file_is_named_by_its_format(tmp_path: Path) -> None:
+    put(tmp_path, "tiny-Q8_0.gguf", "notes.txt")
+    for name, what, hint in (
+        ("tiny-Q8_0.gguf", "GGUF", "made from"),
+        ("notes.txt", "is a file", "run folder"),
+    ):
+        with pytest.raises(KltuiError, match=what) as caught:
+            discover(tmp_path / name)
+        assert hint in caught.value.hint

@@ -470,7 +470,16 @@ def test_pickled_weights_only_with_permission(net: Net) -> None:
 
 @pytest.mark.parametrize(
     ("files", "message"),
-    [({"model.safetensors": b"1"}, "has no config.json"), ({"config.json": b"{}"}, "has no weights")],
+    [
+        ({"model.safetensors": b"1"}, "has no config.json"),
+        ({"config.json": b"{}"}, "has no weights"),
+        ({"tiny-Q4_K_M.gguf": b"1"}, "has no config.json; it holds GGUF"),
+        (
+            {"config.json": b"{}", "consolidated.00.pth": b"1"},
+            "it holds consolidated weights in Meta's or Mistral's",
+        ),
+        ({"config.json": b"{}", "onnx/model.onnx": b"1"}, "it holds ONNX"),
+    ],
     ids=["weights alone", "config alone"],
 )
 def test_what_is_no_model(net: Net, files: dict[str, bytes], message: str) -> None:
