@@ -6,6 +6,7 @@ import os
 import site
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -37,12 +38,49 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
+# Files that take a minute or more, most of it waiting for processes of their own: begun first, none runs alone at the end.
+LONG = (
+    "demo/test_run.py", "faults/test_damage.py", "faults/test_disk.py", "faults/test_kill.py", "faults/test_ray.py",
+    "jobs/test_batch.py", "jobs/test_hub_job.py", "jobs/test_ray_job.py", "tui/test_terminal.py", "bench/test_endtoend.py",
+    "bench/test_sweep.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts long files first, then those of many tests; within a file the order stays."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: (not item.path.as_posix().endswith(LONG), -counts[item.path], str(item.path)))
+
+
+WARM = Path(__file__).parent / "warm"
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which scoring processes are forks of one that has imported torch; see warm/."""
+    path = tmp_path_factory.mktemp("warm") / "socket"
+    with subprocess.Popen(
+        [sys.executable, "-P", str(WARM / "server.py"), str(path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        paths = os.pathsep.join(filter(None, [str(WARM), os.environ.get("PYTHONPATH", "")]))
+        yield {"KLTUI_TEST_WARM": str(path), "PYTHONPATH": paths}
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
+def cli(tmp_path: Path, request: pytest.FixtureRequest) -> Cli:
     """Runs `kltui ARGUMENTS` in an empty folder and returns the finished process."""
 
     def run(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"} | env
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
+        own = any(name.startswith(("KLTUI_", "OMP_", "CUDA_", "PYTHON")) for name in env)  # read at an import
+        if "--batch" in arguments and not own and sys.platform == "linux":
+            environment |= request.getfixturevalue("warm")
+        environment |= env
         return subprocess.run(
             kltui_command(*arguments),
             cwd=tmp_path,

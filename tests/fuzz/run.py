@@ -28,7 +28,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SEEDS = HERE / "seeds"
 SHOWN_BYTES = 3000
-WAIT_S = 120  # longer than the slowest input may take
+WAIT_S = 600  # what starts and ends slowly is not hanging: an input that hangs is reported long before
 DONE = re.compile(r"^Done (\d+) runs", re.MULTILINE)
 COVERED = re.compile(r"cov: (\d+)")
 

@@ -122,7 +122,7 @@ def test_second_batch_exits_three_naming_the_first(cli: Cli, job: Path) -> None:
     assert f"process {os.getpid()}" in done.stderr
 
 
-def wait_for(condition: object, seconds: float = 60) -> None:
+def wait_for(condition: object, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"

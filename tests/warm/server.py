@@ -1,0 +1,129 @@
+"""A process that has imported torch and forks for every scoring process that tests want; see sitecustomize.py.
+
+python server.py SOCKET      ends when its standard input does
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+def receive(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """(what is asked, the file descriptors that came with it)."""
+    size, fds, _, _ = socket.recv_fds(line, 8, 16)
+    left, data = int.from_bytes(size, "little"), b""
+    while len(data) < left:
+        data += line.recv(left - len(data))
+    return json.loads(data), fds
+
+
+def work(task: dict[str, Any], fds: list[int]) -> int:
+    """In the fork: what the process that asked would have done; its exit status."""
+    moved = [
+        fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds
+    ]  # out of the way of the numbers that are wanted
+    wanted = [0, 1, 2, *task["passed"]]
+    for fd, number in zip(moved, wanted, strict=True):
+        os.dup2(fd, number)
+    kept = set(wanted)
+    for name in [path.name for path in Path("/proc/self/fd").iterdir()]:
+        if int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    os.chdir(task["cwd"])
+    os.environ.clear()
+    os.environ.update(task["env"])
+    sys.argv = ["-c", *task["arguments"]]
+    try:
+        return int(importlib.import_module(task["module"]).main() or 0)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def serve(path: str) -> None:
+    """Forks for everyone who connects, until standard input ends."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(16)
+    print("ready", flush=True)
+    lines: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        wake, woken = os.pipe()[::-1]
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for what in (listener, sys.stdin, woken):
+            selector.register(what, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin:
+                    return
+                if key.fileobj is listener:
+                    line, _ = listener.accept()
+                    pid = start(line)
+                    lines[pid] = line
+                    selector.register(line, selectors.EVENT_READ, pid)
+                elif key.fileobj == woken:
+                    os.read(woken, 4096)
+                elif not key.fileobj.recv(1):  # type: ignore[union-attr]  # it was killed: so is its fork
+                    selector.unregister(key.fileobj)
+                    if key.data in lines:
+                        os.kill(key.data, signal.SIGKILL)
+            bury(lines, selector)
+
+
+def start(line: socket.socket) -> int:
+    """A fork that does what the other end asks."""
+    task, fds = receive(line)
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os._exit(work(task, fds))
+    for fd in fds:
+        os.close(fd)
+    line.sendall(f"{pid}\n".encode())
+    return pid
+
+
+def bury(lines: dict[int, socket.socket], selector: selectors.BaseSelector) -> None:
+    """Tells of every fork that has ended how it did."""
+    while lines:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        line = lines.pop(pid)
+        with contextlib.suppress(OSError):
+            line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with contextlib.suppress(KeyError):
+            selector.unregister(line)
+        line.close()
+
+
+if __name__ == "__main__":
+    import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import kltui.jobs.worker
+    import kltui.scoring.device
+    import kltui.scoring.scorer  # noqa: F401
+
+    serve(sys.argv[1])
+    os._exit(0)  # nothing of torch's needs to be put away
