@@ -54,7 +54,8 @@ class ImportedVector:
     """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32).
 
     `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ. `texts`
-    is what it is over where its own file says so, and `origin` the file or folder that was asked for.
+    is what it is over where its own file says so, and `origin` the file or folder that was asked for. `named_here` says
+    that the file has names as they are made here, `run@step+variant#layer`.
     """
 
     point: Point
@@ -63,6 +64,7 @@ class ImportedVector:
     source: str = "imported"
     texts: Texts | None = None
     origin: Path = Path()
+    named_here: bool = False
 
     @property
     def identity(self) -> tuple[str, str, bytes]:

@@ -149,7 +149,7 @@ def _records(path: Path, data: Sequence[Mapping[object, object]]) -> Imported:
                 f"{safe_text(str(path))}: record {i} has no model_name, or none of {', '.join(VECTOR_FIELDS)}",
                 _LAYOUTS,
             )
-        point = replace(lineage(name), parent=_base_model(row.get("tags")))
+        point = replace(released(name), parent=_base_model(row.get("tags")))
         if isinstance(row.get("model_type"), str):
             point = replace(point, type=str(row["model_type"]))
         found.append(ImportedVector(point, _vector(vector, path, name)))

@@ -29,29 +29,34 @@ def plainly_named(found: Imported) -> Imported:
     """The import with runs and lineage that may stand in names; a note says what became of names that may not."""
     renamed: dict[str, str] = {}
     vectors = []
-    scores = {
-        safe_text(name): {safe_text(task, MOST_WORD): score for task, score in tasks.items()}
-        for name, tasks in found.scores.items()
-    }
     for vector in found.vectors:
-        p = vector.point
-        run = plain_run(p.run)
+        p, run = vector.point, _run(vector)
         if run != p.run:
             renamed[p.name] = point_name(run, p.step, p.quantization, p.layer)
             renamed[p.run] = run
         vectors.append(replace(vector, point=_cleaned(p, run)))
+    scores = {
+        renamed.get(name) or (name if safe_text(name) == name else plain_run(name)): {
+            safe_text(task, MOST_WORD): score for task, score in tasks.items()
+        }
+        for name, tasks in found.scores.items()
+    }
     if not renamed:
         return replace(found, vectors=tuple(vectors), scores=scores)
     made = tuple(_with_parent(v, renamed) for v in vectors)
     before, now = next((b, n) for b, n in renamed.items())
-    n_runs = len({v.point.run for v in found.vectors if plain_run(v.point.run) != v.point.run})
+    n_runs = len({v.point.run for v in found.vectors if _run(v) != v.point.run})
     note = (
         f"{n_runs} name{'s' * (n_runs > 1)} hold{'s' * (n_runs == 1)} what names are made with here (@ # + ,), invisible"
         f" characters or over 200 bytes: percent-encoded, such as {safe_text(now, 80)} for {safe_text(before, 80)}"
     )
-    shown = {safe_text(name): now for name, now in renamed.items()}
-    scores = {shown.get(name, name): tasks for name, tasks in scores.items()}
     return replace(found, vectors=made, scores=scores, notes=(*found.notes, note))
+
+
+def _run(vector: ImportedVector) -> str:
+    """What the vector's run is called here; a name that was made here is encoded already where it had to be."""
+    run = vector.point.run
+    return run if vector.named_here and not run_problem(run) else plain_run(run)
 
 
 def _cleaned(p: Point, run: str) -> Point:

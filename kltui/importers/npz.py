@@ -48,7 +48,9 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
     rows = zip(names, values, counts, strict=True)
     done = safe_text(str(arrays.get("preprocess", "none")), 40)
     source = "imported" if done == "none" else f"imported-{re.sub(r'[^a-z]+', '-', done.lower())}"
-    made = [ImportedVector(_point(n), _vector(path, n, v), c, source, texts) for n, v, c in rows]
+    made = [
+        ImportedVector(_point(n), _vector(path, n, v), c, source, texts, named_here=True) for n, v, c in rows
+    ]
     notes = (f"{path.name}: its vectors were prepared ({done}) before: they share no map with others",)
     return Imported(tuple(made), notes=() if done == "none" else notes).checked()
 
@@ -82,7 +84,8 @@ def _by_name(path: Path, arrays: dict[str, NDArray[Any]], numbered: str) -> Impo
             runs.setdefault(found["run"], []).append(int(found["number"]))
     layers = bool(runs) and steps_or_layers(path, runs, numbered) == "layers"
     made = [
-        ImportedVector(_numbered_point(name, layers), _vector(path, name, v)) for name, v in arrays.items()
+        ImportedVector(_numbered_point(name, layers), _vector(path, name, v), named_here=True)
+        for name, v in arrays.items()
     ]
     return Imported(tuple(made)).checked()
 

@@ -22,6 +22,7 @@ from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.names import made_name, plain_run, run_problem
 from kltui.registry.parents import parent_mistakes
 from kltui.store import Store
+from kltui.view.export import export
 from kltui.view.report import report
 
 HERE = LocalSource(Path("/m"))
@@ -294,3 +295,51 @@ def test_a_step_that_is_none_is_not_taken(tmp_path: Path, state: str) -> None:
     else:
         (tmp_path / "run" / "trainer_state.json").write_text(state)
     assert [c.name for c in job(tmp_path, 'path = "run"').checkpoints] == ["run@1", "run@2"]
+
+
+def test_names_survive_the_way_out_and_in_again(tmp_path: Path, capsys) -> None:
+    """What was encoded once is not encoded again, and what can be stored is, whatever it is called."""
+    names = [
+        "my+model",
+        " lead",
+        "\ud800a",
+        "a\x00b",
+        "x" * 500,
+        "é" * 300,
+        "k@400#1",
+        "=cmd",
+        "..",
+        "50%",
+        "a%2Bb",
+        "k@7",
+    ]
+    rows = [
+        {
+            "model_name": n,
+            "model_type": "t\udfff",
+            "tags": ["base_model:\ud900p"],
+            "log-likelihood-10k": [-1.0 - i, -2.0, -4.0],
+        }
+        for i, n in enumerate(names)
+    ]
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(rows))
+    (tmp_path / "texts.json").write_text('["one", "two", "three"]')
+    ws = tmp_path / "ws"
+    assert main(["--import", str(tmp_path / "m.pkl"), "--import", str(tmp_path / "texts.json"), str(ws)]) == 0
+    (tmp_path / "s.json").write_text(
+        json.dumps({n: {"arc": float(i)} for i, n in enumerate(names) if n == n.strip()})
+    )
+    assert main(["--import", str(tmp_path / "s.json"), str(ws)]) == 0
+    assert "no checkpoint or run here" not in capsys.readouterr().err.splitlines()[-1]
+    with kltui.open(ws) as opened:
+        before = opened.map()
+        scores = opened.benchmark_scores()
+        export(opened, tmp_path / "out")
+    assert sorted(before.names) == sorted({plain_run(n) for n in names[:-1]} | {"k@7"})
+    assert {n: t["arc"] for n, t in scores.items()} == {
+        n if n == "k@7" else plain_run(n): float(i) for i, n in enumerate(names) if n == n.strip()
+    }
+    assert main(["--import", str(tmp_path / "out" / "loglik.npz"), str(ws)]) == 0
+    assert "percent-encoded" not in capsys.readouterr().err
+    with kltui.open(ws) as opened:
+        assert opened.map().names == before.names

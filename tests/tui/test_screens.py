@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from screen_text import lines_of, text_of
 
 from kltui.errors import StoreError
 from kltui.tui.actions import SCREENS
-from kltui.tui.export import rows_of
+from kltui.tui.export import rows_of, write_csv
 from kltui.tui.interface import KltuiApp
 from kltui.tui.memory import Memory
 from kltui.tui.plot import PlotPane
@@ -557,6 +558,15 @@ async def test_view_state_is_kept(make_app: MakeApp, until, tmp_path) -> None:
             "tiny@1",
             "tiny@1",
         )
+
+
+def test_no_text_of_a_view_is_a_formula_in_its_csv(tmp_path) -> None:
+    rows = [["name", "kl"], ["=1+1", -0.5], ["-x", float("nan")], ["@a", 3], ["a\x1b\n", None], ["+", -2]]
+    write_csv(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["name", "kl"], ["'=1+1", "-0.5"], ["'-x", "nan"], ["'@a", "3"], ["a\ufffd⏎", ""], ["'+", "-2"]
+        ]  # fmt: skip
 
 
 async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_path) -> None:
