@@ -17,6 +17,7 @@ from screen_text import text_of
 import kltui
 from kltui.corpus.corpus import Corpus
 from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.registry.digest import fingerprint
 from kltui.store import Store
 from kltui.store.writer_lock import _process_identity
 from kltui.tui.interface import KltuiApp
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
             files.mkdir(parents=True)
             save_file({"w": weights}, files / "model.safetensors")
             (files / "config.json").write_text('{"model_type": "gpt_neox"}')
-            write_step(store, corpus, files, step, f"w{step}", loglik)
+            write_step(store, corpus, files, step, fingerprint(files), loglik)
     store.close()
     return tmp_path / "ws"
 
