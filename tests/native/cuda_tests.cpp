@@ -14,7 +14,42 @@ using namespace kltui::cuda;
 
 namespace {
 
+#ifdef __CUDACC__
+template <class T>
+struct Managed {
+    using value_type = T;
+    Managed() = default;
+    template <class Other>
+    Managed(const Managed<Other>&) {}
+    T* allocate(size_t count) {
+        void* at = nullptr;
+        if (cudaMallocManaged(&at, count * sizeof(T)) != cudaSuccess) std::abort();
+        return static_cast<T*>(at);
+    }
+    void deallocate(T* at, size_t) { cudaFree(at); }
+    bool operator==(const Managed&) const { return true; }
+    bool operator!=(const Managed&) const { return false; }
+};
+template <class T>
+using Buffer = std::vector<T, Managed<T>>;
+int finished(int error) {
+    return error != 0 ? error : static_cast<int>(cudaDeviceSynchronize());
+}
+#else
+template <class T>
+using Buffer = std::vector<T>;
+int finished(int error) {
+    return error;
+}
+#endif
+
 int failures = 0;
+
+void check(int error) {
+    if (error == 0) return;
+    ++failures;
+    std::printf("a kernel failed: %s\n", describe_error(error));
+}
 
 void expect_close(double ours, long double exact, double slack, const char* what) {
     const bool same =
@@ -45,7 +80,7 @@ float widened(uint16_t x, Float dtype) {
 
 // Rows of logits in one allocation that ends with the last row's last entry and begins `shift` entries in.
 struct Logits {
-    std::vector<unsigned char> bytes;
+    Buffer<unsigned char> bytes;
     std::vector<float> values;
     Rows rows;
 
@@ -81,22 +116,22 @@ long double log_sum(const float* row, int64_t columns) {
 
 void test_softmax(Float dtype, int64_t n, int64_t columns, int64_t shift, std::mt19937& random) {
     const Logits logits(dtype, n, columns, shift, random);
-    std::vector<int64_t> target;
+    Buffer<int64_t> target;
     for (int64_t r = 0; r < n; ++r)
         target.push_back(static_cast<int64_t>(random() % static_cast<uint64_t>(columns)));
-    std::vector<float> out(static_cast<size_t>(n));
-    log_softmax_gather(logits.rows, target.data(), 1.0f, 0.0f, out.data(), nullptr);
-    std::vector<float> reference(out.size(), -FLT_MAX), found(out.size(), NAN);
-    std::vector<double> sum(out.size(), 0.0);
+    Buffer<float> out(static_cast<size_t>(n));
+    check(finished(log_softmax_gather(logits.rows, target.data(), 1.0f, 0.0f, out.data(), nullptr)));
+    Buffer<float> reference(out.size(), -FLT_MAX), found(out.size(), NAN);
+    Buffer<double> sum(out.size(), 0.0);
     Rows left = logits.rows, right = logits.rows;
     left.columns = columns / 2;
     right.columns = columns - left.columns;
     right.data = static_cast<const char*>(right.data) + left.columns * (dtype == Float::f32 ? 4 : 2);
-    online_update(right, left.columns, target.data(), 1.0f, 0.0f, reference.data(), sum.data(), found.data(),
-                  nullptr);
+    check(finished(online_update(right, left.columns, target.data(), 1.0f, 0.0f, reference.data(), sum.data(),
+                                 found.data(), nullptr)));
     if (left.columns > 0)
-        online_update(left, 0, target.data(), 1.0f, 0.0f, reference.data(), sum.data(), found.data(),
-                      nullptr);
+        check(finished(online_update(left, 0, target.data(), 1.0f, 0.0f, reference.data(), sum.data(),
+                                     found.data(), nullptr)));
     for (size_t r = 0; r < out.size(); ++r) {
         const auto at = static_cast<int64_t>(r);
         const long double exact = logits.row(at)[target[r]] - log_sum(logits.row(at), columns);
@@ -107,9 +142,9 @@ void test_softmax(Float dtype, int64_t n, int64_t columns, int64_t shift, std::m
 
 void test_kl(Float dtype, int64_t n, int64_t columns, std::mt19937& random) {
     const Logits p(dtype, n, columns, 0, random), q(dtype, n, columns, 1, random);
-    std::vector<double> forward(static_cast<size_t>(n)), reverse(forward.size());
-    std::vector<uint8_t> same(forward.size());
-    kl_rows(p.rows, q.rows, forward.data(), reverse.data(), same.data(), nullptr);
+    Buffer<double> forward(static_cast<size_t>(n)), reverse(forward.size());
+    Buffer<uint8_t> same(forward.size());
+    check(finished(kl_rows(p.rows, q.rows, forward.data(), reverse.data(), same.data(), nullptr)));
     for (int64_t r = 0; r < n; ++r) {
         const long double of_p = log_sum(p.row(r), columns), of_q = log_sum(q.row(r), columns);
         long double exact = 0.0L;
@@ -122,26 +157,25 @@ void test_kl(Float dtype, int64_t n, int64_t columns, std::mt19937& random) {
 }
 
 void test_sums(int64_t count, int64_t texts, std::mt19937& random) {
-    std::vector<float> logp;
-    std::vector<int64_t> text;
+    Buffer<float> logp;
+    Buffer<int64_t> text;
     std::vector<long double> exact(static_cast<size_t>(texts), 0.0L);
     for (int64_t i = 0; i < count; ++i) {
         text.push_back(i * texts / count);
         logp.push_back(-static_cast<float>(random() % 1000) / 7.0f);
         exact[static_cast<size_t>(text.back())] += logp.back();
     }
-    std::vector<double> sums(exact.size());
-    sum_by_text(logp.data(), text.data(), count, texts, sums.data(), nullptr);
+    Buffer<double> sums(exact.size());
+    check(finished(sum_by_text(logp.data(), text.data(), count, texts, sums.data(), nullptr)));
     for (size_t t = 0; t < sums.size(); ++t)
         expect_close(sums[t], exact[t], 1e-8, "sum_by_text");
 }
 
 void test_centre(int64_t rows, int64_t columns, std::mt19937& random) {
-    std::vector<double> x, out(static_cast<size_t>(rows * columns)),
-        means(static_cast<size_t>(rows + columns));
+    Buffer<double> x, out(static_cast<size_t>(rows * columns)), means(static_cast<size_t>(rows + columns));
     for (size_t i = 0; i < out.size(); ++i)
         x.push_back(-2000.0 + static_cast<double>(random() % 10000) / 7.0);
-    double_centre(x.data(), rows, columns, out.data(), means.data(), nullptr);
+    check(finished(double_centre(x.data(), rows, columns, out.data(), means.data(), nullptr)));
     std::vector<long double> row(static_cast<size_t>(rows), 0.0L), column(static_cast<size_t>(columns), 0.0L);
     long double grand = 0.0L;
     for (int64_t i = 0; i < rows; ++i)
@@ -167,9 +201,9 @@ int main(int count, char** arguments) {
     if (count > 1 && std::strcmp(arguments[1], "plant") == 0) {
         Logits logits(Float::f32, 1, 100, 0, random);
         logits.rows.columns = 101;  // one entry beyond the allocation
-        int64_t target = 0;
-        float out;
-        return log_softmax_gather(logits.rows, &target, 1.0f, 0.0f, &out, nullptr);
+        Buffer<int64_t> target(1);
+        Buffer<float> out(1);
+        return finished(log_softmax_gather(logits.rows, target.data(), 1.0f, 0.0f, out.data(), nullptr));
     }
     for (const Float dtype : {Float::f32, Float::f16, Float::bf16})
         for (const int64_t columns : {1, 2, 7, 31, 64, 511, 2048, 4101, 20001})

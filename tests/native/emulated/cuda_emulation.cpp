@@ -38,8 +38,6 @@ struct Fibre {
 };
 
 std::vector<Fibre> fibres;
-ucontext_t scheduler;
-jmp_buf scheduler_jump;
 Fibre* running = nullptr;
 const std::function<void()>* body = nullptr;
 // Lanes of one warp may be one exchange apart, never two: two sets of slots are enough.
@@ -66,6 +64,7 @@ void forget(const void*) {}
 #endif
 
 #ifdef __SANITIZE_ADDRESS__
+ucontext_t scheduler;
 void to_scheduler(Fibre& self) {
     swapcontext(&self.context, &scheduler);
 }
@@ -73,6 +72,7 @@ void to_fibre(Fibre& fibre) {
     swapcontext(&scheduler, &fibre.context);
 }
 #else
+jmp_buf scheduler_jump;
 void to_scheduler(Fibre& self) {
     if (_setjmp(self.jump) == 0) _longjmp(scheduler_jump, 1);
 }
