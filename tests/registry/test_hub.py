@@ -480,7 +480,7 @@ def test_pickled_weights_only_with_permission(net: Net) -> None:
         ),
         ({"config.json": b"{}", "onnx/model.onnx": b"1"}, "it holds ONNX"),
     ],
-    ids=["weights alone", "config alone"],
+    ids=["weights alone", "config alone", "GGUF", "consolidated", "ONNX"],
 )
 def test_what_is_no_model(net: Net, files: dict[str, bytes], message: str) -> None:
     net.server.add(REPO, "main", files)
