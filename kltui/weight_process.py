@@ -154,7 +154,7 @@ def _say(answers: Any, told: dict[str, object]) -> None:
 
 def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
     from kltui.analysis.weights import banded_distances
-    from kltui.registry.tensors import parameters
+    from kltui.registry.parameters import model_parameters
 
     place: int | None = None
     try:
@@ -170,8 +170,7 @@ def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
         raise
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}", "hint": "This is unexpected.", "place": place}
-    n_params = sum(t.n_elements for t in parameters(opened[0]).values())
-    return {"band": band_Kb.tolist(), "n_params": n_params}
+    return {"band": band_Kb.tolist(), "n_params": model_parameters(opened[0]).n_elements()}
 
 
 class _Reporter:

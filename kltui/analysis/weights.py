@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from kltui import native
 from kltui.errors import KltuiError
-from kltui.registry.tensors import BITS, TensorFile, parameters
+from kltui.registry.parameters import Parameters, model_parameters
+from kltui.registry.tensors import BITS, TensorFile
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -33,17 +34,34 @@ def banded_distances(
     `checkpoints` are `open_tensors` of each, in order; every byte is read once. A parameter that one of them
     lacks, or has in another shape, is an error that names both. `progress(bytes done, bytes in all)`.
     """
-    models = [parameters(c) for c in checkpoints]
+    told = [model_parameters(c) for c in checkpoints]
+    models = _one_set_of_names(told)
     check_same_parameters(models, labels)
     total = sum(t.data.nbytes for m in models for t in m.values())
     out = _empty(len(models), band)
     done = 0
-    for block, n_bytes in _blocks(models):
-        out += native.banded_sqdist([t[0] for t in block], [t[1] for t in block], band)
+    for name, block, n_bytes in _blocks(models):
+        part = native.banded_sqdist([t[0] for t in block], [t[1] for t in block], band)
+        out += np.where(_counted(name, told, band), part, 0.0)
         done += n_bytes
         if progress:
             progress(done, total)
     return out
+
+
+def _one_set_of_names(told: Sequence[Parameters]) -> list[dict[str, TensorFile]]:
+    """Parameters by the names that count in any of the models: where one has a head of its own, all show theirs."""
+    names = sorted({name for p in told for name in p.once})
+    return [{name: t for name in names if (t := p.named(name)) is not None} for p in told]
+
+
+def _counted(name: str, told: Sequence[Parameters], band: int) -> NDArray[np.bool_]:
+    """(K, band): whether `name` is a parameter of its own in either model of a pair; NaN beyond the last stays."""
+    own = [name in p.once for p in told]
+    K = len(own)
+    return np.array(
+        [[k + d >= K or own[k] or own[k + d] for d in range(1, band + 1)] for k in range(K)]
+    ).reshape(K, band)
 
 
 def distance_matrix(band_Kb: Array) -> Array:
@@ -84,8 +102,8 @@ def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Se
 
 def _blocks(
     models: Sequence[Mapping[str, TensorFile]],
-) -> Iterator[tuple[list[tuple[NDArray[np.uint8], str]], int]]:
-    """Same stretch of the same tensor in every checkpoint, as (bytes, dtype), and the bytes in all."""
+) -> Iterator[tuple[str, list[tuple[NDArray[np.uint8], str]], int]]:
+    """Same stretch of the same tensor in every checkpoint: its name, (bytes, dtype) of each, and the bytes in all."""
     for name in models[0] if models else ():
         tensors = [m[name] for m in models]
         n = tensors[0].n_elements
@@ -96,7 +114,7 @@ def _blocks(
                 raw = np.asarray(t.data[start * width : min(start + _SLICE, n) * width])
                 aligned = raw if raw.ctypes.data % width == 0 else raw.copy()
                 pieces.append((aligned, t.dtype))
-            yield pieces, sum(p.nbytes for p, _ in pieces)
+            yield name, pieces, sum(p.nbytes for p, _ in pieces)
 
 
 def as_float64(raw: NDArray[np.uint8], dtype: str) -> Array:

@@ -152,7 +152,7 @@ def _write_mixed(folder: Path, mix: Mix) -> None:
             shutil.copyfile(file, folder / file.name)
     # With one other model, b is 0 and the base stands in for the third.
     folders = (*(part.folder for part in mix.parts), base)[:3]
-    tensors = [open_tensors(f, mix.allow_bin, tied_once=False) for f in folders]
+    tensors = [open_tensors(f, mix.allow_bin) for f in folders]
     write_tensors(
         folder / "model.safetensors", interpolated(tensors[0], tensors[1], tensors[2], mix.a, mix.b)
     )

@@ -31,17 +31,16 @@ BITS = {
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# What some families store beside their parameters: rotary tables, causal masks, fixed position tables.
+# What some families store beside their parameters: rotary tables, causal masks, fixed position tables, statistics.
 _BUFFER = re.compile(
     r"(^|\.)(inv_freq|original_inv_freq|cos_cached|sin_cached|masked_bias|causal_mask|running_mean|running_var"
-    r"|num_batches_tracked|embed_positions\.weights|position_ids)$"
+    r"|num_batches_tracked|embed_positions\.weights|position_ids|balancing_biases|diagonal_decay|key_decay|query_decay"
+    r"|slope_rate|e_score_correction_bias|expert_bias|final_logits_bias|global_invstd|global_mean|input_max|input_min"
+    r"|output_max|output_min|layer_multipliers|layer_scalar|ngram_heads_offsets|ngram_heads_vocab_sizes|std_bias"
+    r"|std_scale|tid2eid|token_ordering)$"
 )
 _MASK = re.compile(r"(^|\.)(attn|attention|self_attention|self_attn)\.bias$")
 _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head)\.weight$")
-_EMBEDDING = re.compile(
-    r"(^|\.)(wte|embed_in|embed_tokens|word_embeddings|word_embedding|tok_embeddings|tokens_embed|embeddings"
-    r"|embedding|embed)\.weight$"
-)
 
 
 class TensorFileError(KltuiError):
@@ -64,20 +63,19 @@ class TensorFile:
         return math.prod(self.shape)
 
 
-def open_tensors(folder: Path, allow_bin: bool = False, *, tied_once: bool = True) -> dict[str, TensorFile]:
-    """Every tensor of the model in `folder` by name, mapped from its files; a tied output head is left out.
+def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
+    """Every tensor that the weight files in `folder` hold, by name, mapped from them.
 
-    Without `tied_once` it is everything that the files hold.
     `pytorch_model.bin` is a pickle: it is read (tensors only) where there are no safetensors and `allow_bin`.
     """
     found = _open_safetensors(folder)
     if found is None:
         found = _open_bin(folder, allow_bin)
-    return _tied_once(found, _tie_flag(folder)) if tied_once else found
+    return found
 
 
 def parameters(tensors: Mapping[str, TensorFile]) -> dict[str, TensorFile]:
-    """The trained parameters among `tensors`, by sorted name.
+    """The trained parameters among `tensors`, by sorted name, as the files have them: `registry.parameters` counts once.
 
     Left out as buffers: integer and boolean tensors, rotary tables, causal masks (`attention.bias` with three or
     more axes), masked_bias, running statistics. Quantised weights are refused: their distance has no meaning here.
@@ -143,7 +141,7 @@ def _open_file(path: Path) -> dict[str, TensorFile]:
 
 
 def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile]:
-    """The tensors an index file promises, each from the shard it names."""
+    """All tensors in the files that an index names, and at least those that it promises."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(k), str(v)) for k, v in weight_map.items()]
@@ -159,7 +157,13 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
     for name, shard in pairs:
         if name not in shards[shard]:
             raise _bad(index, f"says {name} is in {shard}, which does not hold it")
-    return {name: shards[shard][name] for name, shard in pairs}
+    found: dict[str, TensorFile] = {}
+    for opened in shards.values():
+        twice = next((name for name in opened if name in found), None)
+        if twice is not None:
+            raise _bad(index, f"is of no use: {twice} lies in two of its files")
+        found |= opened
+    return found
 
 
 def _check_entries(path: Path, header: dict[str, Any], n_bytes: int) -> None:
@@ -218,41 +222,6 @@ def write_tensors(
             data = np.ascontiguousarray(make())
             assert data.nbytes * 8 == math.prod(shape) * BITS[dtype], name
             f.write(data.data)
-
-
-# ---- tied weights
-
-
-def _tie_flag(folder: Path) -> bool | None:
-    """`tie_word_embeddings` of config.json, None where it says nothing."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(config, dict):
-        return None
-    inner = config.get("text_config")
-    flag = config.get(
-        "tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, dict) else None
-    )
-    return flag if isinstance(flag, bool) else None
-
-
-def _tied_once(tensors: dict[str, TensorFile], flag: bool | None) -> dict[str, TensorFile]:
-    """Without the output head where it is the input embedding: by the config, else by equal bytes."""
-    if flag is False:
-        return tensors
-    embeddings = [t for n, t in tensors.items() if _EMBEDDING.search(n)]
-    for name in [n for n in tensors if _HEAD.search(n)]:
-        head = tensors[name]
-        same = [e for e in embeddings if e.name != name and (e.shape, e.dtype) == (head.shape, head.dtype)]
-        if any(flag or _equal(e.data, head.data) for e in same):
-            tensors = {n: t for n, t in tensors.items() if n != name}
-    return tensors
-
-
-def _equal(a: Bytes, b: Bytes, block: int = 1 << 24) -> bool:
-    return all(np.array_equal(a[i : i + block], b[i : i + block]) for i in range(0, len(a), block))
 
 
 # ---- pickled weights

@@ -13,6 +13,8 @@ from kltui import native
 from kltui.errors import KltuiError
 from kltui.registry import layout, passed_on
 from kltui.registry.formats import unreadable
+from kltui.registry.parameters import has_own_head
+from kltui.registry.tensors import open_tensors
 from kltui.scoring import quantize, spread
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 from kltui.scoring.missing import package_error, prefix_error, prefix_of
@@ -176,6 +178,8 @@ def load_model(
             "does it load unquantised? Not every family can be quantised so",
         ) from error
     notes += _check_complete(folder, info) + quantize.note(quantization, model)
+    if use_safetensors:
+        notes += _check_head(folder, model)
     if (where := spread.engine_device(model, device)).type != device.type:
         picked, more = _beside_the_gpu(model, where, dtype)
         notes += more
@@ -281,6 +285,21 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
         if unused
         else ()
     )
+
+
+def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
+    """A note where config.json says that the head is the embeddings and the files hold another; an error where it is lost."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return ()
+    if not has_own_head(open_tensors(folder)):
+        return ()
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        raise KltuiError(
+            f"the files in {folder} hold an output head of their own, but transformers puts the embeddings in its place",
+            'set "tie_word_embeddings": false in config.json, as the files have it',
+        )
+    return ("the files hold an output head of their own, which was used; config.json says that it is tied",)
 
 
 @contextlib.contextmanager

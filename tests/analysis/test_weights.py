@@ -11,6 +11,7 @@ import pytest
 
 from kltui.analysis.weights import as_float64, banded_distances, distance_matrix
 from kltui.errors import KltuiError
+from kltui.registry.parameters import has_own_head, model_parameters
 from kltui.registry.tensors import TensorFileError, open_tensors, parameters, read_header
 
 NAMES = {
@@ -113,22 +114,61 @@ def test_buffers_are_no_parameters(tmp_path: Path) -> None:
     assert banded_distances(opened, 1)[0, 0] == pytest.approx(8.0)
 
 
-@pytest.mark.parametrize(
-    ("config", "n"), [({}, 1), ({"tie_word_embeddings": True}, 1), ({"tie_word_embeddings": False}, 2)]
-)
-def test_tied_weights_count_once(tmp_path: Path, config: dict[str, bool], n: int) -> None:
+@pytest.mark.parametrize("config", [{}, {"tie_word_embeddings": True}, {"tie_word_embeddings": False}])
+@pytest.mark.parametrize("own", [False, True])
+def test_the_files_say_what_is_tied_and_not_the_config(
+    tmp_path: Path, config: dict[str, bool], own: bool
+) -> None:
     e = np.random.default_rng(2).normal(size=(10, 4)).astype(np.float32)
-    (folder,) = folders(tmp_path, [{"lm_head.weight": e, "model.embed_tokens.weight": e}])
-    (folder / "config.json").write_text(json.dumps(config))
-    found = open_tensors(folder)
-    assert len(found) == n
-    assert "model.embed_tokens.weight" in found
+    models = [
+        {"lm_head.weight": e * k + own * k**2, "model.embed_tokens.weight": e * k, "model.n.w": e[0]}
+        for k in (1, 3)
+    ]
+    opened = []
+    for folder in folders(tmp_path, models):
+        (folder / "config.json").write_text(json.dumps(config))
+        opened.append(open_tensors(folder))
+    found = model_parameters(opened[0])
+    assert list(found.once) == ["embed_tokens.weight", *["lm_head.weight"] * own, "n.w"]
+    assert found.tied == ({} if own else {"lm_head.weight": "embed_tokens.weight"})
+    assert has_own_head(opened[0]) is own
+    truth = sum(
+        np.square(models[1][n].astype(float) - models[0][n]).sum()
+        for n in ("model.embed_tokens.weight", *["lm_head.weight"] * own)
+    )
+    assert banded_distances(opened, 1)[0, 0] == pytest.approx(truth, rel=2e-7)
 
 
-def test_an_untied_head_stays_where_the_config_is_silent(tmp_path: Path) -> None:
-    e = np.random.default_rng(2).normal(size=(10, 4)).astype(np.float32)
-    (folder,) = folders(tmp_path, [{"embed_out.weight": e + 1, "gpt_neox.embed_in.weight": e}])
-    assert len(open_tensors(folder)) == 2
+def test_a_head_counts_where_either_of_two_has_one_of_its_own(tmp_path: Path) -> None:
+    """Files without a head, with the embedding once more, and with another one, in one run: each pair by itself."""
+    rng = np.random.default_rng(8)
+    e = rng.normal(size=(4, 10, 4)).astype(np.float32)
+    heads = [None, e[1], e[2] + 1, None]
+    models = [
+        {
+            "transformer.wte.weight": w,
+            "transformer.h.0.w": w[0],
+            **({"lm_head.weight": h} if h is not None else {}),
+        }
+        for w, h in zip(e, heads, strict=True)
+    ]
+    got = banded_distances([open_tensors(f) for f in folders(tmp_path, models)], 3)
+    for k in range(4):
+        for j in range(k + 1, 4):
+            both = [(e[k], e[j]), (e[k][0], e[j][0])]
+            if heads[k] is heads[2] or heads[j] is heads[2]:
+                both.append((e[k] if heads[k] is None else heads[k], e[j] if heads[j] is None else heads[j]))
+            truth = sum(np.square(b.astype(float) - a).sum() for a, b in both)
+            assert got[k, j - k - 1] == pytest.approx(truth, rel=2e-7), (k, j)
+    assert np.isnan(got[3]).all()
+
+
+def test_names_with_the_bodys_prefix_and_without_it_agree(tmp_path: Path) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    bare = {"decoder.embed_tokens.weight": x, "decoder.layers.0.fc.weight": x, "lm_head.weight": x + 1}
+    whole = {(n if n.startswith("lm") else f"model.{n}"): t + 2 for n, t in bare.items()}
+    opened = [open_tensors(f) for f in folders(tmp_path, [bare, whole])]
+    assert banded_distances(opened, 1)[0, 0] == 3 * 6 * 4.0
 
 
 def test_sharded_equals_single(tmp_path: Path) -> None:
@@ -144,6 +184,21 @@ def test_sharded_equals_single(tmp_path: Path) -> None:
         weight_map |= dict.fromkeys(part, name)
     (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert banded_distances([open_tensors(single), open_tensors(sharded)], 1)[0, 0] == 0.0
+
+
+def test_every_tensor_of_a_shard_counts_and_none_lies_in_two(tmp_path: Path) -> None:
+    """As transformers reads them: the index says which files, not which tensors."""
+    x = np.ones((2, 2), np.float32)
+    for name, tensors in (("a", {"l.a.weight": x, "l.b.weight": x}), ("b", {"l.c.weight": x})):
+        write(tmp_path / f"{name}.safetensors", tensors)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps({"weight_map": {"l.a.weight": "a.safetensors", "l.c.weight": "b.safetensors"}})
+    )
+    assert sorted(open_tensors(tmp_path)) == ["l.a.weight", "l.b.weight", "l.c.weight"]
+    write(tmp_path / "b.safetensors", {"l.c.weight": x, "l.a.weight": x + 1})
+    with pytest.raises(TensorFileError, match=r"l\.a\.weight lies in two of its files"):
+        open_tensors(tmp_path)
 
 
 def test_mismatches_name_both_checkpoints(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from tiny_models import FAMILIES, build_model, write_run
 
 from kltui.analysis.weights import banded_distances
-from kltui.registry.tensors import open_tensors, parameters
+from kltui.registry.parameters import _EMBEDDING, _HEAD, model_parameters
+from kltui.registry.tensors import _BUFFER, open_tensors
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -17,7 +21,7 @@ def test_the_files_hold_the_models_parameters_once(tmp_path: Path, family: str) 
     model = build_model(family)
     model.save_pretrained(tmp_path)
     own = sum(p.numel() for p in model.parameters())
-    assert sum(t.n_elements for t in parameters(open_tensors(tmp_path)).values()) == own
+    assert model_parameters(open_tensors(tmp_path)).n_elements() == own
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama_tied"])
@@ -34,3 +38,35 @@ def test_distances_of_a_run_against_its_models(tmp_path: Path, family: str) -> N
     for k, d in ((0, 1), (0, 2), (1, 1)):
         assert got[k, d - 1] == pytest.approx(((theta[k + d] - theta[k]) ** 2).sum(), rel=2e-7)
         assert got[k, d - 1] > 0
+
+
+def causal_modules() -> dict[str, ast.Module]:
+    """The modelling files of the installed transformers that hold a causal language model, by family."""
+    root = Path(transformers.__file__).parent / "models"
+    names = re.findall(
+        r"^\s+\(\"\w+\", \"(\w+)\"\),$", (root / "auto" / "modeling_auto.py").read_text(), re.M
+    )
+    causal = re.compile(rf"^class ({'|'.join(n for n in names if 'CausalLM' in n or 'LMHead' in n)})\(", re.M)
+    texts = {path.parent.name: path.read_text() for path in root.glob("*/modeling_*.py")}
+    return {family: ast.parse(text) for family, text in texts.items() if causal.search(text)}
+
+
+def test_buffers_and_tied_weights_of_every_family_go_by_their_names() -> None:
+    """What the installed transformers stores beside parameters, and which weights it ties, is known by name."""
+    buffers, ties = set(), []
+    for tree in causal_modules().values():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Assign):
+                continue
+            target, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
+            if value.startswith(("nn.Buffer(", "torch.nn.Buffer(")) and "persistent=False" not in value:
+                buffers.add(target.removeprefix("self."))
+            if target == "_tied_weights_keys" and value.startswith("{"):
+                ties += ast.literal_eval(value).items()
+    assert buffers and not {name for name in buffers if not _BUFFER.search(name)}
+    strange = [
+        pair
+        for pair in ties
+        if not pair[0].endswith(".bias") and not all(_HEAD.search(n) or _EMBEDDING.search(n) for n in pair)
+    ]
+    assert ties and not strange

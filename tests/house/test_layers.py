@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "native_cuda": BASE | {"reference", "_cuda", "native"},
     "corpus": BASE | {"demo.texts"},
     "registry": BASE,
-    "analysis": BASE | {"native", "reference", "registry.tensors"},
+    "analysis": BASE | {"native", "reference", "registry.tensors", "registry.parameters"},
     "store": DATA,
     "scoring": DATA | {"gpus", "native", "native_cuda", "reference"},
     "importers": DATA | {"analysis"},

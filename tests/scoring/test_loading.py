@@ -121,6 +121,43 @@ def test_files_beside_the_weights_are_not_seen(folder, monkeypatch):
         load(folder)
 
 
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_head_is_the_files_whatever_the_config_says(tmp_path, stated, own):
+    """Scoring uses it, and weight distances count it: both as the files have it."""
+    from kltui.registry.parameters import model_parameters
+    from kltui.registry.tensors import open_tensors
+
+    folder = write_model(tmp_path / "m", "llama")
+    embeddings = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    change_tensors(folder, lambda t: t.update({"lm_head.weight": embeddings.clone() + own}))
+    change_config(folder, tie_word_embeddings=stated)
+    loaded = load(folder)
+    assert torch.equal(loaded.model.lm_head.weight, embeddings + own)
+    assert len(loaded.notes) == (stated and own)
+    counted = model_parameters(open_tensors(folder)).n_elements()
+    assert counted == sum(p.numel() for p in loaded.model.parameters()) - (
+        embeddings.numel()
+        if not own and not stated
+        else 0  # two copies of one tensor, which is trained as one
+    )
+
+
+def test_a_head_that_is_lost_is_an_error(folder, monkeypatch):
+    """As in releases of transformers that tie by the config alone."""
+    change_config(folder, tie_word_embeddings=True)
+    real = loading._from_pretrained
+
+    def tying(*given):
+        model, info = real(*given)
+        model.lm_head.weight = model.model.embed_tokens.weight
+        return model, info
+
+    monkeypatch.setattr(loading, "_from_pretrained", tying)
+    with pytest.raises(KltuiError, match="an output head of their own"):
+        load(folder)
+
+
 def test_errors_name_the_folder_and_not_the_one_made_for_transformers(folder):
     change_config(folder, hidden_act="no_such_function")
     with pytest.raises(KltuiError) as caught:

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 
 from kltui.registry import layout, tensors
 from kltui.registry.discover import discover
+from kltui.registry.parameters import model_parameters
 
 WORDS = (
     b'"dtype":"', b'"F32"', b'"BF16"', b'"F4"', b'"F8_E8M0"', b'"C64"', b'"BOOL"', b'"shape":[', b'"data_offsets":[', b"[0,0]",
@@ -31,10 +32,8 @@ def one_input(data: bytes) -> None:
     _folder({"config.json": b"{}", "model.safetensors": data})
     found = scratch.answer(lambda: tensors.open_tensors(scratch.FOLDER))
     if found is not None:
-        scratch.answer(lambda: tensors.parameters(found))
-    every = scratch.answer(lambda: tensors.open_tensors(scratch.FOLDER, tied_once=False))
-    if every is not None:
-        _check_against_library(every)
+        scratch.answer(lambda: model_parameters(found))
+        _check_against_library(found)
     if data.lstrip()[:1] in (b"{", b"["):
         _folder({"config.json": b"{}", "model.safetensors.index.json": data, SHARD: SMALL})
         _as_folder()

@@ -1,0 +1,101 @@
+"""What a parameter of a model is, told from its weight files alone: for weight distances and for scoring the same.
+
+Trained numbers count, each once: no buffers, no second copy of tied weights, whatever the configuration says of them.
+Names are those inside the model's body, so that files with the body's prefix and without it agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kltui.registry.tensors import FLOATS, Bytes, TensorFile, parameters
+
+_HEAD = re.compile(
+    r"(^|\.)(lm_head|generator_lm_head|embed_out|output|output_layer|output_projection|proj_out|head|lm_loss|decoder"
+    r"|pred_layer\.proj)\.weight$"
+)
+_EMBEDDING = re.compile(
+    r"(^|\.)(wte|w|embed_in|embed_tokens|word_embeddings|word_embedding|tok_embeddings|tokens_embed|embeddings"
+    r"|embedding|embed|shared)\.weight$"
+)
+_HEAD_MODULE = re.compile(
+    r"(lm_head|generator_lm_head|embed_out|output|output_layer|output_projection|proj_out|head|lm_loss|cls|pred_layer)\."
+)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A model's parameters by name, tied ones under one name; `tied` says which other names share which."""
+
+    once: Mapping[str, TensorFile]
+    tied: Mapping[str, str]
+
+    def n_elements(self) -> int:
+        """Number of trained numbers."""
+        return sum(t.n_elements for t in self.once.values())
+
+    def named(self, name: str) -> TensorFile | None:
+        """The tensor of that name. A head that the files leave out is the embedding of its shape, if there is one."""
+        if name in self.once or name in self.tied:
+            return self.once[self.tied.get(name, name)]
+        if not _HEAD.search(name):
+            return None
+        embeddings = [t for n, t in self.once.items() if _EMBEDDING.search(n)]
+        return embeddings[0] if len(embeddings) == 1 else None
+
+
+def model_parameters(tensors: Mapping[str, TensorFile]) -> Parameters:
+    """The parameters of the model whose files hold `tensors` (`registry.tensors.open_tensors`)."""
+    trained = parameters(tensors)
+    prefix = _body_prefix(list(trained))
+    named = {name.removeprefix(prefix): t for name, t in trained.items()}
+    tied: dict[str, str] = {}
+    for name in sorted(named, key=lambda n: (_HEAD.search(n) is not None, n)):
+        source = next(
+            (n for n in _may_be(name, named) if n not in tied and _equal(named[n], named[name])), None
+        )
+        if source is not None:
+            tied[name] = source
+    return Parameters({name: t for name, t in sorted(named.items()) if name not in tied}, tied)
+
+
+def has_own_head(tensors: Mapping[str, TensorFile]) -> bool:
+    """Whether the files hold an output head that differs from the embeddings."""
+    embeddings = [t for name, t in tensors.items() if _EMBEDDING.search(name)]
+    return any(
+        t.dtype in FLOATS and not any(_equal(e, t) for e in embeddings)
+        for name, t in tensors.items()
+        if _HEAD.search(name) and _HEAD_MODULE.match(name)
+    )
+
+
+def _body_prefix(names: list[str]) -> str:
+    """What the names of all tensors but the head's begin with: `model.`, `transformer.`, or nothing."""
+    body = [name.split(".") for name in names if not _HEAD_MODULE.match(name)]
+    prefix = ""
+    while len(body) > 1 and all(len(parts) > 2 for parts in body) and len({parts[0] for parts in body}) == 1:
+        prefix += f"{body[0][0]}."
+        body = [parts[1:] for parts in body]
+    return prefix
+
+
+def _may_be(name: str, named: Mapping[str, TensorFile]) -> list[str]:
+    """Names that a tensor may share its memory with: a head or an embedding with an embedding, a head's bias with one."""
+    if name.endswith(".decoder.bias"):
+        return [n for n in (f"{name.removesuffix('.decoder.bias')}.bias",) if n in named]
+    if not (_HEAD.search(name) or _EMBEDDING.search(name)):
+        return []
+    first = () if _HEAD.search(name) else (name,)
+    return [n for n in named if _EMBEDDING.search(n) and n != name and (not first or n < name)]
+
+
+def _equal(a: TensorFile, b: TensorFile) -> bool:
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and _same_bytes(a.data, b.data)
+
+
+def _same_bytes(a: Bytes, b: Bytes, block: int = 1 << 24) -> bool:
+    return all(np.array_equal(a[i : i + block], b[i : i + block]) for i in range(0, len(a), block))
