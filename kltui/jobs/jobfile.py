@@ -204,7 +204,7 @@ class JobFile(_Table):
             # What is no path by its looks, and no folder either, is a repository.
             looks_local = table.tokenizer.startswith(("/", ".", "~"))
             folder = absolute(table.tokenizer)
-            tokenizer = folder if looks_local or (folder and Path(folder).exists()) else table.tokenizer
+            tokenizer = folder if looks_local or _is_there(folder) else table.tokenizer
             return table.model_copy(update={"path": absolute(table.path), "tokenizer": tokenizer})
 
         source = self.corpus.source if self.corpus.source == "demo" else absolute(self.corpus.source)
@@ -230,6 +230,14 @@ class JobFile(_Table):
             if not model["tokenizer"]:
                 del model["tokenizer"]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file or folder of that name; a name that no file can have is none."""
+    try:
+        return bool(path) and Path(path).exists()
+    except OSError:
+        return False
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:

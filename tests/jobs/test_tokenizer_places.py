@@ -217,6 +217,15 @@ def test_a_job_file_names_a_folder_beside_it_or_a_repository(tmp_path: Path) -> 
     assert plain.digest() != named.digest()
 
 
+@pytest.mark.parametrize("named", ["x" * 300, "~nobodyhere/x", "./none", "a" * 150 + "/" + "b" * 150])
+def test_a_tokenizer_that_cannot_be_a_name_is_a_mistake_in_words(tmp_path: Path, named: str) -> None:
+    make_model(tmp_path / "m")
+    text = f'workspace = "ws"\n[corpus]\nsource = "demo"\n[[models]]\npath = "m"\ntokenizer = "{named}"\n'
+    (tmp_path / "job.toml").write_text(text)
+    with pytest.raises(UsageError):
+        make_plan(load_job(tmp_path / "job.toml"))
+
+
 @pytest.mark.parametrize("named", ["/nowhere", "a b", "../up", "x/y/z", "a/b@..", ""])
 def test_a_tokenizer_that_cannot_be_meant_is_a_mistake_of_the_job(tmp_path: Path, named: str) -> None:
     entry = ModelEntry(path=make_model(tmp_path / "m"), tokenizer=named)
