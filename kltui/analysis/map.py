@@ -35,6 +35,7 @@ from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
+_MOST_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class Map:
         if defined.all():
             return self.mean_bytes, self.mean_bytes
         kinds = Counter(row.tobytes() for row in defined)  # vectors often lack the same texts
+        if len(kinds) > _MOST_KINDS:  # thinned evenly: their products grow with the square
+            kinds = Counter(dict(list(kinds.items())[:: -(-len(kinds) // _MOST_KINDS)]))
         once = np.array([np.frombuffer(kind, dtype=np.bool_) for kind in kinds], dtype=np.float64)
         n, total = once @ once.T, (once * self.text_bytes_N) @ once.T
         n[np.diag([held < 2 for held in kinds.values()])] = np.nan  # no pair within that kind

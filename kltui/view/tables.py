@@ -34,11 +34,15 @@ def figure(value: float, digits: int = 3) -> str:
 def with_error(value: float, se: float, digits: int = 3) -> str:
     """`value ± se`, the value to the place where its error begins (two digits of error), "undefined" for NaN.
 
+    An error that is unknown (NaN) stands as "-".
+
     >>> with_error(0.123456, 0.00456), with_error(float("nan"), 1.0), with_error(0.5, float("nan"))
-    ('0.1235 ± 0.0046', 'undefined', '0.500')
+    ('0.1235 ± 0.0046', 'undefined', '0.500 ± -')
     """
     if math.isnan(value):
         return UNDEFINED
+    if math.isnan(se):
+        return f"{figure(value, digits)} ± -"
     if not math.isfinite(se) or se <= 0:
         return figure(value, digits)
     if min(abs(value), se) < 1e-4 or abs(value) >= 1e6:

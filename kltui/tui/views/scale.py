@@ -196,6 +196,7 @@ class ScaleView(View):
         """Shows the pairs of the setting under the cursor."""
         if not self.table.rows or self.map is None or self.focus_pane is self.pair_table:
             return
+        self.place.update_data()
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
         self.pair_table.note = row.note or "no pairs here"
@@ -209,11 +210,13 @@ class ScaleView(View):
         from kltui.analysis.scale import locate
 
         look, chosen = self.look, self.kl.selection
+        note = self.table.rows[self.table.cursor].note if self.table.rows else ""
+        rule: list[list[Span]] = [[(part, look("muted"))] for part in wrapped(note, max(10, width))]
         if self.map is None or not (chosen.a and chosen.b):
             text = "Mark A and B with a and b, here or on any screen, to see where their KL falls."
-            return [[(part, look("muted"))] for part in wrapped(text, max(10, width))]
+            return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
         if chosen.a not in self.map.names or chosen.b not in self.map.names:
-            return [[("A or B is not scored", look("warning"))]]
+            return [[("A or B is not scored", look("warning"))], [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
         found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
@@ -227,7 +230,7 @@ class ScaleView(View):
         if found.settings:
             lines += [[], [("as large as, in this workspace:", look("muted"))]]
             lines += [[(f"  {name}", look("text"))] for name in found.settings]
-        return lines
+        return [*lines, [], *rule]
 
     def csv_rows(self) -> list[list[object]]:
         """The table."""
