@@ -152,6 +152,7 @@ def load_model(
     """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
     _, use_safetensors = weight_files(folder, allow_bin)
     picked, notes = compute_dtype(dtype, device)
+    notes += quantize.check_stored(folder, config, quantization)
     attention = _attention(config)
     options: dict[str, Any] = {
         "config": config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
@@ -25,6 +26,42 @@ def is_quantized(quantization: str) -> bool:
     if quantization not in QUANTIZATIONS:
         raise KltuiError(f"unknown quantization {quantization!r}", f"one of: {', '.join(QUANTIZATIONS)}")
     return quantization != "none"
+
+
+def stored(config: Any) -> str:
+    """How the files themselves are quantised, "gptq 4-bit" say, by their configuration; "" where they are not."""
+    told = getattr(config, "quantization_config", None) or getattr(
+        config.get_text_config(), "quantization_config", None
+    )
+    if not told:
+        return ""
+    fields: dict[str, Any] = told if isinstance(told, dict) else told.to_dict()
+    bits = fields.get("bits") or (
+        8 if fields.get("load_in_8bit") else 4 if fields.get("load_in_4bit") else ""
+    )
+    method = str(fields.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method"))
+    return f"{method} {bits}-bit" if bits else method
+
+
+def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...]:
+    """A note on files that are quantised themselves; an error where they cannot be scored as they are."""
+    found = stored(config)
+    if not found:
+        return ()
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    method = found.split()[0]
+    if method not in AUTO_QUANTIZER_MAPPING and method != "bitsandbytes":
+        raise KltuiError(
+            f"the weights in {folder} are stored quantised ({found}), in a way that this transformers does not read",
+            "use the model as it was before, or a release of transformers that knows it",
+        )
+    if is_quantized(quantization):
+        raise KltuiError(
+            f"the weights in {folder} are stored quantised already ({found}): {quantization} cannot go on top",
+            'score them as they are, with quantization = ["none"], or name the model as it was before',
+        )
+    return (f"the weights are stored quantised ({found}) and were scored so",)
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Scorer:
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
+            stored = quantize.stored(config)
             loaded = self._load(folder, config, quantization, layout)
             self._check(reading)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
@@ -137,7 +138,7 @@ class Scorer:
         }
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
-        key = self._key(engine, prepared.tokenizer, quantization, weights_key)
+        key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
         no_layers = engine.no_layers or sums.no_layers
         notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, quantization))
         notes += (no_layers,) if no_layers else ()
@@ -153,7 +154,7 @@ class Scorer:
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
         )
-        if quantization == "none":
+        if quantization == "none" and not quantize.stored(config):
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded
 
@@ -162,7 +163,7 @@ class Scorer:
         try:
             reading.check()
         except KltuiError:
-            self._mould = self._engine = None
+            self._mould = self._engine = self._rule = None
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
@@ -230,7 +231,12 @@ class Scorer:
         return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(
-        self, engine: Engine, tokenizer: tokens.Tokenizer, quantization: str, weights_key: str
+        self,
+        engine: Engine,
+        tokenizer: tokens.Tokenizer,
+        quantization: str,
+        stored: str,
+        weights_key: str,
     ) -> dict[str, str]:
         """Everything that changes a value."""
         return {
@@ -241,7 +247,7 @@ class Scorer:
             "prefix": ",".join(map(str, tokenizer.prefix)),
             "overlong": self.settings.overlong,
             "dtype": str(engine.dtype).removeprefix("torch."),
-            "quantization": quantization,
+            "quantization": stored or quantization,
             "attention": engine.attention,
             "lens": "model tail",
             **library_versions(quantization),

@@ -1,11 +1,14 @@
 """Quantised variants on the CPU: near the original but not equal to it, or a message that says what to do."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from tiny_models import TEXTS, write_model
 
 from kltui.errors import KltuiError
-from kltui.scoring import quantize
+from kltui.scoring import loading, quantize
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -42,6 +45,30 @@ def test_missing_libraries_name_the_command(tmp_path, monkeypatch):
         with pytest.raises(KltuiError, match=said) as caught:
             score(folder, name)
         assert "pip install" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("stated", "quantization", "said"),
+    [
+        (
+            {"quant_method": "gptq", "bits": 4},
+            "none",
+            "quantised by gptq, which needs .*not installed here",
+        ),
+        ({"quant_method": "hqq_of_mine"}, "none", "in a way that this transformers does not read"),
+        ({"quant_method": "awq", "bits": 4}, "bnb-8bit", r"stored quantised already \(awq 4-bit\)"),
+    ],
+)
+def test_files_that_are_quantised_themselves_are_scored_so_or_not_at_all(
+    tmp_path, stated, quantization, said
+):
+    folder = write_model(tmp_path / "m", "llama")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": stated}))
+    config = loading.load_config(folder)
+    with pytest.raises(KltuiError, match=said):
+        loading.load_model(folder, config, "float32", quantization, torch.device("cpu"), False)
+    assert quantize.stored(config).startswith(stated["quant_method"])
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):
