@@ -89,7 +89,7 @@ def sentences(groups: Sequence[Sequence[Point]]) -> list[str]:
 def _sentence(labels: tuple[str, ...], alike: list[Sequence[Point]]) -> str:
     if len(alike) > 1:
         steps = [str(group[0].step) for group in alike]
-        return f"{_listed(labels)} hold the same weights at each of {len(alike)} steps, {_listed(steps)}"
+        return f"{_listed(labels)} {_verb(alike[0])} at each of {len(alike)} steps, {_listed(steps)}"
     of: dict[str, list[Point]] = {}
     for p in alike[0]:
         of.setdefault(_label(p), []).append(p)
@@ -97,7 +97,14 @@ def _sentence(labels: tuple[str, ...], alike: list[Sequence[Point]]) -> str:
         f"{label} at steps {_listed([str(p.step) for p in own])}" if len(own) > 1 else own[0].name
         for label, own in of.items()
     ]
-    return f"{_listed(parts)} hold the same weights"
+    return f"{_listed(parts)} {_verb(alike[0])}"
+
+
+def _verb(alike: Sequence[Point]) -> str:
+    """What is known of them: their files are the same, or only their vectors are."""
+    if alike[0].weights and len({p.weights for p in alike}) == 1:
+        return "hold the same weights"
+    return "have equal vectors and so, it seems, the same weights"
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -122,7 +129,7 @@ def left_out_words(points: Sequence[Point], r: Repeats) -> list[str]:
             kept = [p.name for p in own if p not in gone]
             if gone:
                 found.append(
-                    f"left out of {label}: steps {_listed([str(p.step) for p in gone])}, which hold the same weights"
-                    f" as {kept[0]}; these are used there alone, where they lie nearest to the checkpoints around them"
+                    f"left out of {label}: steps {_listed([str(p.step) for p in gone])}, which {_verb(own)} as"
+                    f" {kept[0]}; these are used there alone, where they lie nearest to the checkpoints around them"
                 )
     return found

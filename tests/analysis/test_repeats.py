@@ -85,7 +85,7 @@ def test_a_final_model_that_is_a_copy_is_named_and_the_run_kept_whole() -> None:
     assert m.repeats.groups == ((3, 4),)
     assert not m.repeats.left_out
     assert sentences([[m.points[k] for k in g] for g in m.repeats.groups]) == [
-        "r@3000 and r-final hold the same weights"
+        "r@3000 and r-final have equal vectors and so, it seems, the same weights"
     ]
 
 
@@ -102,7 +102,7 @@ def test_seeds_that_are_one_are_left_out_of_the_scale() -> None:
     assert row.pairs == (("s1@20", "s3@20"), ("s2@20", "s3@20"))
     assert "1 of 3 pairs left out: both hold the same weights" in row.note
     assert sentences([[m.points[k] for k in g] for g in m.repeats.groups]) == [
-        "s1 and s2 hold the same weights at each of 3 steps, 0, 10 and 20"
+        "s1 and s2 have equal vectors and so, it seems, the same weights at each of 3 steps, 0, 10 and 20"
     ]
 
 
@@ -154,4 +154,6 @@ def test_what_is_left_out_is_said_with_what_stands_for_it() -> None:
     served, _ = one_file_under_many_steps()
     (said,) = left_out_words(served.points, served.repeats)
     assert said.startswith("left out of r: steps 0, 1000, 2000,")
-    assert "hold the same weights as r@29000" in said
+    assert "the same weights as r@29000" in said
+    known = [replace(p, weights="w") for p in served.points]
+    assert "which hold the same weights as r@29000" in left_out_words(known, served.repeats)[0]

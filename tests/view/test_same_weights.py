@@ -65,7 +65,7 @@ def test_a_store_without_repeats_reads_no_vector(suite: Workspace) -> None:
 def test_the_end_of_a_job_names_them() -> None:
     class Keeper:
         def same_weights(self) -> list[tuple[Point, ...]]:
-            return [tuple(Point(f"run@{s}", "run", s) for s in (0, 20, 40))]
+            return [tuple(Point(f"run@{s}", "run", s, weights="w") for s in (0, 20, 40))]
 
     out, err = io.StringIO(), io.StringIO()
     batch = Batch.__new__(Batch)
