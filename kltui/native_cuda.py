@@ -42,6 +42,17 @@ def usable(device: Any) -> bool:
     return _has_code(_index(device))
 
 
+def why_not(device: Any) -> str:
+    """Why the kernels do not run on `device`, a CUDA device of torch, in a few words; "" where they do."""
+    if usable(device):
+        return ""
+    if _extension() is None:
+        return "kltui was built without CUDA: install it again with nvcc on PATH"
+    if _index(device) >= device_count():
+        return "the CUDA runtime that kltui was built with sees no such device: its driver may be too old"
+    return "kltui was built without machine code for this GPU: install it again with this GPU's nvcc"
+
+
 def takes(x: Tensor) -> bool:
     """Whether a matrix is one that the kernels read as it lies: a float dtype of theirs, its rows contiguous."""
     return x.ndim == 2 and _dtype_code(x.dtype) is not None and (x.shape[1] == 1 or x.stride(1) == 1)

@@ -106,7 +106,7 @@ class ScoringTable(_Table):
     """`[scoring]`: how texts are scored."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
     bos: Literal["auto", "always", "never"] = "auto"
     overlong: Literal["error", "window", "truncate"] = "error"
     layers: Literal["none", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "none"

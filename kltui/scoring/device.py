@@ -77,7 +77,7 @@ def start_tokens(device: str) -> int:
 
 
 def computed_dtype(asked: str, device: str) -> str:
-    """The dtype that a device computes in: as asked, but that CPUs never compute in float16."""
+    """The dtype that a device computes in: as asked ("auto": as stored), but that CPUs never compute in float16."""
     return "float32" if asked == "float16" and device == "cpu" else asked
 
 

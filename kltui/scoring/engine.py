@@ -63,6 +63,8 @@ class Engine:
             quantised = quantize.is_quantized(quantization)
             hint = quantize.refusal(quantization, self.model) if quantised else "does it run in transformers?"
             raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
+        if device.type == "cuda" and (why := native_cuda.why_not(device)):
+            self.notes += (f"kltui's own GPU kernels are not used, torch does their work, slower: {why}",)
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
         self._settings = settings

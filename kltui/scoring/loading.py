@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 _UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gemma"}
 
+
+# What the headers of weight files call the dtypes that a model is computed in.
+_COMPUTED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 WHOLE = spread.Spread("none")
 
@@ -58,18 +62,34 @@ def torch_device(in_use: DeviceInUse, asked: str) -> torch.device:
 
 
 def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[str, ...]]:
-    """The dtype to compute in, and a note where it is not the one asked for: CPUs never compute in fp16."""
+    """The dtype to compute in, and a note where it is not this one: CPUs never compute in fp16."""
     import torch
 
     if computed_dtype(dtype, device.type) != dtype:
         return torch.float32, (
-            "float16 was asked for; on a CPU the weights are upcast and computed in float32",
+            "float16 was asked for or stored; on a CPU the weights are upcast and computed in float32",
         )
     if dtype == "bfloat16" and device.type == "cpu" and not native.info()["bf16_products"]:
         return torch.bfloat16, (
             "this processor has no bfloat16 products: float32 is several times faster here, and more exact",
         )
     return getattr(torch, dtype), ()
+
+
+def stored_dtype(folder: Path, config: Any) -> str:
+    """The dtype for `dtype = "auto"`: that of most of the folder's numbers, float32 where it is none to compute in.
+
+    Pickled weights, whose dtypes only show when they are opened, are taken for what config.json says.
+    """
+    try:
+        tensors = open_tensors(folder).values()
+    except KltuiError:
+        stated = str(getattr(config.get_text_config(), "dtype", "")).removeprefix("torch.")
+        return stated if stated in _COMPUTED.values() else "float32"
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        counts[tensor.dtype] += tensor.n_elements
+    return _COMPUTED.get(counts.most_common(1)[0][0], "float32") if counts else "float32"
 
 
 def load_config(folder: Path) -> Any:
@@ -151,6 +171,8 @@ def load_model(
 ) -> Loaded:
     """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
     _, use_safetensors = weight_files(folder, allow_bin)
+    if dtype == "auto":
+        dtype = stored_dtype(folder, config)
     picked, notes = compute_dtype(dtype, device)
     notes += quantize.check_stored(folder, config, quantization)
     attention = _attention(config)

@@ -17,7 +17,7 @@ class ScoringSettings:
     """The `[scoring]` table of a job file; what can change a value enters the vector's key."""
 
     device: str = "auto"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
     bos: Literal["auto", "always", "never"] = "auto"
     overlong: Literal["error", "window", "truncate"] = "error"
     layers: Literal["none", "all"] | tuple[int, ...] = "none"

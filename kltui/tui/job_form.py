@@ -18,7 +18,7 @@ Tables = dict[str, dict[str, Any]]
 LINES = (
     ("texts", "corpus", "source", "", "a file, a folder, or: demo"),
     ("sample", "corpus", "sample", "", "how many texts are drawn; empty: all"),
-    ("dtype", "scoring", "dtype", "float32", "float32, float16 or bfloat16"),
+    ("dtype", "scoring", "dtype", "float32", "float32, float16, bfloat16, or auto: as stored"),
     ("device", "scoring", "device", "auto", "auto, cpu, cuda or cuda:1"),
     ("layers", "scoring", "layers", "none", "none, all, or numbers: 0 4 8 (fills the Layers screen)"),
     ("tokens", "scoring", "tokens", "no", "yes keeps every token's log-probability (fills Compare)"),

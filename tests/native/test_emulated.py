@@ -200,6 +200,29 @@ def test_centring_equals_numpy(rows: int, columns: int, seed: int) -> None:
     assert float((ours - wanted).abs().max()) <= 1e-12 * float(x.abs().max())
 
 
+class NoCode:
+    """An extension built for other GPUs than the one that is there."""
+
+    def device_count(self) -> int:
+        return 1
+
+    def has_code(self, device: int) -> bool:
+        return False
+
+
+def test_a_gpu_without_code_and_a_build_without_cuda_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = torch.device("cpu", 0)
+    assert native_cuda.usable(where)
+    assert native_cuda.why_not(where) == ""
+    assert "sees no such device" in native_cuda.why_not(torch.device("cpu", 3))
+    native_cuda._has_code.cache_clear()
+    monkeypatch.setattr(native_cuda, "_extension", NoCode)
+    assert not native_cuda.usable(where)
+    assert "without machine code for this GPU" in native_cuda.why_not(where)
+    monkeypatch.setattr(native_cuda, "_extension", lambda: None)
+    assert "built without CUDA" in native_cuda.why_not(where)
+
+
 def everything(module: ModuleType) -> list[np.ndarray]:
     """One result of each kernel, on inputs that take more than one warp and more than one turn of each loop."""
     logits, other = draw(3, 5000, torch.float32, 1, shift=1), draw(3, 5000, torch.float32, 2)

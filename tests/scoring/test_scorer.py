@@ -1,13 +1,22 @@
 """The scorer's promises: policies, NaN, progress, keys, memory, and an exact sum over all strings."""
 
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import TEXTS, build_tokenizer, load_float64, true_logliks, write_model, write_run
+from tiny_models import (
+    TEXTS,
+    build_model,
+    build_tokenizer,
+    load_float64,
+    true_logliks,
+    write_model,
+    write_run,
+)
 
 from kltui.errors import KltuiError
 from kltui.scoring.scorer import Scorer
@@ -236,3 +245,18 @@ def test_checkpoints_of_one_run_score_as_each_alone(tmp_path):
     alone = [score(f).vectors[0].loglik_N for f in folders]
     assert np.array_equal(together, alone, equal_nan=True)
     assert not np.array_equal(alone[0], alone[1], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed"), [("float32", "float32"), ("bfloat16", "bfloat16"), ("float16", "float32")]
+)
+def test_auto_computes_in_the_dtype_that_is_stored(tmp_path, stored, computed):
+    """On a CPU float16 is widened, as ever; the config's word is not asked where the files tell."""
+    model = build_model("gpt_neox").to(getattr(torch, stored))
+    model.save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"dtype": "float64"}))
+    found, plain = score(tmp_path, dtype="auto"), score(tmp_path, dtype=computed)
+    assert found.key["dtype"] == computed
+    np.testing.assert_array_equal(found.vectors[0].loglik_N, plain.vectors[0].loglik_N)
