@@ -98,6 +98,7 @@ BAD_ARRAYS: dict[str, dict[str, Any]] = {
     "flat": {"loglik_LN": -np.ones(2 * N)},
     "no dimension": {"loglik_LN": np.array(-1.0)},
     "infinite": {"loglik_LN": np.full((2, N), -np.inf)},
+    "no number": {"loglik_LN": np.full((2, N), np.nan)},
     "integers": {"loglik_LN": -np.ones((2, N), np.int64)},
     "half": {"loglik_LN": -np.ones((2, N), np.float16)},
     "negative counts": {"n_scored_LN": -np.ones((2, N), np.int32)},
