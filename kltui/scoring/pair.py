@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from kltui import native, native_cuda
 from kltui.errors import KltuiError
+from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
 from kltui.scoring import loading, spread, tokens
 from kltui.scoring.batching import Batch, cut_pieces
@@ -71,13 +72,52 @@ def exact_kl(
     *,
     quantizations: tuple[str, str] = ("none", "none"),
     tokenizers: tuple[Path | None, Path | None] = (None, None),
+    weights: tuple[str, str] = ("", ""),
     cache_dir: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExactKL:
     """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
 
-    `tokenizers` are the folders of their tokenizers where neither they nor their runs have one.
+    `tokenizers` are the folders of their tokenizers where neither they nor their runs have one; `weights` stand for
+    the files that are meant. Raises where the files are others, or change before the last number is made.
     """
+    with contextlib.ExitStack() as stack:
+        readings = [
+            stack.enter_context(Reading(Hashed(folder, meant, tokenizer=_outside(folder, named))))
+            for folder, named, meant in zip((folder_a, folder_b), tokenizers, weights, strict=True)
+        ]
+        return _exact_kl(
+            folder_a,
+            folder_b,
+            texts,
+            corpus_sha256,
+            settings,
+            quantizations,
+            tokenizers,
+            cache_dir,
+            progress,
+            readings,
+        )
+
+
+def _outside(folder: Path, named: Path | None) -> Path | None:
+    """The folder of a model's tokenizer where that is another one."""
+    found = tokenizer_folder(folder) or named
+    return None if found == folder else found
+
+
+def _exact_kl(
+    folder_a: Path,
+    folder_b: Path,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    settings: ScoringSettings,
+    quantizations: tuple[str, str],
+    tokenizers: tuple[Path | None, Path | None],
+    cache_dir: Path | None,
+    progress: Callable[[Progress], None],
+    readings: Sequence[Reading],
+) -> ExactKL:
     device = loading.pick_device(settings.device)
     spread.check(settings.device_map, settings.device)
     configs = [loading.load_config(folder) for folder in (folder_a, folder_b)]
@@ -103,6 +143,8 @@ def exact_kl(
         for folder, config, quantization in zip((folder_a, folder_b), configs, quantizations, strict=True):
             layout = stack.enter_context(spread.spreading(settings.device_map, cache_dir))
             engines.append(_engine(folder, config, quantization, settings, device, layout))
+        for reading in readings:
+            reading.check()
         budget = settings.batch_tokens or engines[0].start_tokens
         total = sum(piece.n_scored for piece in pieces)
 
@@ -120,6 +162,8 @@ def exact_kl(
             for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
             progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
+    for reading in readings:
+        reading.check_used(by_name=any(spread.is_offloaded(engine.model) for engine in engines))
     return ExactKL(sums[0], sums[1], sums[2].astype(np.int64), sums[3].astype(np.int64))
 
 

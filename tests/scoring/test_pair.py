@@ -112,3 +112,25 @@ def test_one_text_that_does_not_fit_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("kltui.scoring.engine.Engine.hidden", no_memory)
     with pytest.raises(KltuiError, match="one text alone does not fit"):
         exact_kl(folder, folder, TEXTS, "c", ScoringSettings())
+
+
+def test_weights_other_than_those_that_are_meant_are_refused(tmp_path, monkeypatch):
+    from kltui.registry import fingerprint
+    from kltui.registry.reading import ChangedError
+    from kltui.scoring import loading
+
+    a, b = write_run(tmp_path, "llama", steps=(0, 1))
+    meant = (fingerprint(a), fingerprint(b))
+    exact_kl(a, b, TEXTS[:2], "c", ScoringSettings(), weights=meant)
+    with pytest.raises(ChangedError, match="step1"):
+        exact_kl(a, b, TEXTS[:2], "c", ScoringSettings(), weights=(meant[0], meant[0]))
+    real = loading.load_model
+
+    def changing(folder, *more):
+        loaded = real(folder, *more)
+        (b / "config.json").write_text((b / "config.json").read_text() + " ")
+        return loaded
+
+    monkeypatch.setattr(loading, "load_model", changing)
+    with pytest.raises(ChangedError, match=r"config\.json"):
+        exact_kl(a, b, TEXTS[:2], "c", ScoringSettings())
