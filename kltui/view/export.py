@@ -1,4 +1,4 @@
-"""Export of a workspace as plain files: one .npz, six tables as CSV, the report as JSON; others where asked for.
+"""Export of a workspace as plain files: .npz of vectors, six tables as CSV, the report as JSON; others where asked for.
 
 CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
 value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that.
@@ -69,7 +69,7 @@ def export(
 
     loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
     `preprocess` (or `choice`, which says more and counts instead); checkpoints.csv holds every registered checkpoint
-    as scored. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
+    as scored, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
@@ -77,6 +77,8 @@ def export(
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):
         narrate(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
+    if any(row.layers for row in ctx.rows) and any(point.layer is not None for point in ctx.layered.points):
+        writers["layers.npz"] = lambda path: _write_layers(ctx, path)
     for name, (columns, rows) in _TABLES.items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
     writers["report.json"] = lambda path: _write_json(ctx, path)
@@ -149,6 +151,20 @@ def _write_npz(ctx: Context, path: Path) -> None:
             text_sha256=_text_digests(ctx),
             preprocess=np.array(_mode(ctx.map.record.get("preprocess")), dtype=np.str_),
             n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
+        )
+        _synced(file.fileno())
+
+
+def _write_layers(ctx: Context, path: Path) -> None:
+    """Lens vectors `loglik` (M x N float64, nats) and their `names` run@step#k."""
+    layered = ctx.layered
+    found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            loglik=found.loglik_KN,
+            names=np.array([safe_text(name) for name in found.names], dtype=np.str_),
+            text_bytes=found.text_bytes_N,
         )
         _synced(file.fileno())
 

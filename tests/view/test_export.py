@@ -44,10 +44,28 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_exactly_the_files_of_the_contract(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        ["loglik.npz", "checkpoints.csv", "report.json", *COLUMNS]
+        ["loglik.npz", "layers.npz", "checkpoints.csv", "report.json", *COLUMNS]
     )
     for name, header in COLUMNS.items():
         assert (folder / name).read_text().split("\n")[0] == header
+
+
+def test_lens_vectors_are_exported_as_they_were_scored(suite: Workspace, folder: Path) -> None:
+    layered = suite.map(layers=True)
+    rows = [k for k, point in enumerate(layered.points) if point.layer is not None]
+    with np.load(folder / "layers.npz", allow_pickle=False) as npz:
+        assert npz["names"].tolist() == [layered.names[k] for k in rows]
+        assert f"tiny@{STEPS[-1]}#0" in npz["names"]
+        np.testing.assert_array_equal(npz["loglik"], layered.loglik_KN[rows])
+        assert npz["loglik"].dtype == np.float64
+
+
+def test_without_lens_vectors_there_is_no_file_of_them(tmp_path: Path, without_tsne: None) -> None:
+    builder = Builder(tmp_path / "ws", 40)
+    builder.run("plain", STEPS[:3])
+    with builder.open() as ws:
+        names = [path.name for path in export(ws, tmp_path / "out")]
+    assert "loglik.npz" in names and "layers.npz" not in names
 
 
 def test_the_npz_holds_the_vectors_without_pickles(suite: Workspace, folder: Path) -> None:
