@@ -168,6 +168,9 @@ class _Sweep:
         return bool(moved)
 
     def _refuse(self, row: CheckpointRow) -> None:
+        """Leaves a checkpoint out and says so; of one that was never scored there is nothing to say."""
+        if not row.scored:
+            return
         self._computed.overwritten.add(row.weights)
         self._computed.problems.append(
             f"{row.name}: its files are no longer those that were scored, so it has no weight distances ({SCORE_AGAIN})"

@@ -87,9 +87,14 @@ def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> Sc
     try:
         result = _scored(scorer, task, allow_bin, report)
     except KltuiError as error:
-        error.hint = " ".join(f"{part[0].upper()}{part[1:]}" for part in (error.hint, *task.notes) if part)
+        if task.notes:
+            error.hint = " ".join(_sentence(part) for part in (error.hint, *task.notes) if part)
         raise
     return replace(result, notes=(*task.notes, *result.notes))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}{'' if words[-1] in '.?!' else '.'}"
 
 
 def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:

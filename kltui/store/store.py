@@ -67,7 +67,9 @@ class Store:
     def read(cls, folder: Path) -> Store:
         """The store in `folder`, read-only; never waits for a writer under WAL. Raises StoreError."""
         path = folder / FILE_NAME
-        if not path.exists():
+        with explained(path):
+            is_there = path.exists()  # a name may be too long, a folder closed
+        if not is_there:
             raise StoreError(
                 f"no kltui workspace in {folder}",
                 "A workspace is made by scoring: kltui --batch job.toml, or kltui --demo.",

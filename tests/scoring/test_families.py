@@ -94,11 +94,7 @@ def test_replayed_tail_is_exact_where_the_tail_modules_do_not_serve(tmp_path, mo
     """The slow path alone, on a family with a projection behind its layers and one with tuples out of them."""
     from kltui.scoring import lens
 
-    monkeypatch.setattr(
-        lens.Lens,
-        "_tested_tail",
-        lambda self, head, dtype: self._watch_whole_pass(lens.anatomy.probe_ids(self.model)) and None,
-    )
+    monkeypatch.setattr(lens.Lens, "_serves", lambda *_: False)
     for name in ("opt", "bloom", "gemma2"):
         folder = write_model(tmp_path / name, name, seed=3)
         result = score(folder, TEXTS, layers=(0, 2), batch_texts=4)

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 import kltui
 from kltui import weight_process
+from kltui.corpus.corpus import Corpus
 from kltui.registry import Checkpoint, HubSource, LocalSource, digest, fingerprint
 from kltui.store import Store
 from kltui.weight_sweep import CHECKED
@@ -23,7 +24,11 @@ Distances = dict[tuple[str, str], float]
 def add(store: Store, checkpoint: Checkpoint, weights: str) -> None:
     """A checkpoint that was scored with `weights`."""
     with store.atomic():
-        store.checkpoints.set_weights(store.checkpoints.upsert(checkpoint), weights)
+        cid = store.checkpoints.upsert(checkpoint)
+        store.checkpoints.set_weights(cid, weights)
+        corpus = store.corpora.add(Corpus(("a text",)), "here")
+        one = np.ones(1)
+        store.vectors.put(cid, corpus, None, {"weights": weights}, "", -one, one.astype(np.int32), None)
 
 
 def write(folder: Path, value: float) -> Path:
@@ -62,6 +67,18 @@ def truth(*without: int) -> Distances:
 def test_distances_of_what_was_scored(run: Path) -> None:
     assert computed(run) == (truth(), [])
     assert computed(run) == (truth(), []), "the second time they are stored"
+
+
+def test_of_a_checkpoint_that_was_never_scored_nothing_is_said(run: Path) -> None:
+    """It failed, its files were mended, and its job has not come to it again."""
+    store = Store.write(run / "ws")
+    folder = write(run / "r" / "step9", 9.0)
+    with store.atomic():
+        cid = store.checkpoints.upsert(Checkpoint("r", LocalSource(folder), 9))
+        store.checkpoints.set_weights(cid, fingerprint(folder))
+    store.close()
+    write(folder, 10.0)
+    assert computed(run) == (truth(), [])
 
 
 @pytest.mark.parametrize("stored_before", [False, True])
