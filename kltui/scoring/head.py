@@ -11,6 +11,7 @@ import torch
 from kltui import native, native_cuda
 from kltui.scoring import anatomy
 from kltui.scoring.anatomy import LogitRule
+from kltui.scoring.transfer import transfers
 
 # The most that a chunk of logits may take; on a GPU launches cost more than memory.
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
@@ -121,7 +122,9 @@ class DeviceHead(Head):
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        targets_n = targets_n.to(hidden_nD.device)  # of a model that is spread, the head may lie elsewhere
+        # of a model that is spread, states, targets and head may lie on several devices
+        hidden_nD = hidden_nD.to(self._module.weight.device)
+        targets_n = targets_n.to(hidden_nD.device)
         if not len(targets_n):
             return torch.empty(0, device=hidden_nD.device)
         if not self._width and len(targets_n) >= self.TRIAL_ROWS and hidden_nD.device.type == "cuda":
@@ -160,20 +163,12 @@ class DeviceHead(Head):
         hidden_nD, targets_n = hidden_nD[: self.TRIAL_ROWS], targets_n[: self.TRIAL_ROWS]
         widths = [w for w in self.WIDTHS if w < len(self._module.weight)] or [len(self._module.weight)]
         milliseconds = dict.fromkeys(widths, math.inf)
+        there = transfers(hidden_nD.device)
         for width in widths * 3:
-            before, after = _event(), _event()
-            before.record()
+            before = there.mark()
             self._tiled(hidden_nD, targets_n, width)
-            after.record()
-            after.synchronize()
-            milliseconds[width] = min(milliseconds[width], before.elapsed_time(after))
+            milliseconds[width] = min(milliseconds[width], 1e3 * there.seconds(before, there.mark()))
         return min(widths, key=lambda w: milliseconds[w])
-
-
-def _event() -> Any:
-    """A mark on a CUDA stream that knows its time."""
-    event: Any = torch.cuda.Event
-    return event(enable_timing=True)
 
 
 class _Products:

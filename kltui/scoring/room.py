@@ -17,6 +17,9 @@ from kltui.scoring.settings import ScoringSettings
 
 Result = TypeVar("Result")
 
+# What errors say that have no kind of their own: the CPU's allocator, the CUDA runtime and MPS, cuBLAS.
+_RAN_OUT = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
 
 def run_batches(
     submit: Callable[[Batch], Callable[[], Result]],
@@ -94,7 +97,7 @@ def _halved(error: Exception, pieces: Sequence[Piece], device_map: str) -> int:
 def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
     """Raises KltuiError unless memory ran out and there is less than this to be tried: it was no text `alone`."""
     ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    if not ran_out and "can't allocate memory" not in str(error):
+    if not ran_out and not any(words in str(error) for words in _RAN_OUT):
         raise _failed(error) from error
     if alone:
         raise KltuiError(

@@ -87,7 +87,8 @@ class CudaTransfers:
         """Queues the copy; the call waits for the event behind it."""
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
-        behind = self.mark()
+        # of a model that is spread, the result may lie on another device: the copy is on that one's stream
+        behind = _event(tensor.device if tensor.device.type == "cuda" else self._device)
 
         def result() -> Array:
             behind.synchronize()
@@ -97,11 +98,17 @@ class CudaTransfers:
 
     def mark(self) -> Mark:
         """An event with its time, on the current stream."""
-        event: Any = torch.cuda.Event
-        marked = event(enable_timing=True)
-        marked.record(torch.cuda.current_stream(self._device))
-        return marked
+        return _event(self._device)
 
     def seconds(self, before: Mark, after: Mark) -> float:
-        """Seconds between two events that have been reached."""
+        """Seconds between two events; waits until the second one is reached."""
+        after.synchronize()
         return float(before.elapsed_time(after)) / 1e3
+
+
+def _event(device: torch.device) -> Mark:
+    """An event recorded on the current stream of `device`."""
+    event: Any = torch.cuda.Event
+    marked = event(enable_timing=True)
+    marked.record(torch.cuda.current_stream(device))
+    return marked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,13 +13,16 @@ from tiny_models import build_model, true_logliks, write_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kltui import native_cuda
+from kltui.errors import KltuiError
+from kltui.scoring import transfer
+from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import cut_pieces, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.head import DeviceHead
 from kltui.scoring.loading import Loaded
 from kltui.scoring.pair import exact_kl
-from kltui.scoring.room import run_batches
+from kltui.scoring.room import _check_memory, run_batches
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import DirectTransfers
@@ -200,3 +203,42 @@ def test_out_of_memory_takes_what_is_under_way_first() -> None:
 def test_other_devices_are_not_for_the_kernels(emulated_cuda: object) -> None:
     assert native_cuda.usable(CPU)
     assert not native_cuda.usable(torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory"],
+)
+def test_memory_that_ran_out_is_known_by_its_words(words: str) -> None:
+    _check_memory(RuntimeError(words), alone=False, device_map="none")
+    with pytest.raises(KltuiError, match="one text alone"):
+        _check_memory(RuntimeError(words), alone=True, device_map="none")
+    with pytest.raises(KltuiError, match="the model failed"):
+        _check_memory(RuntimeError("index out of range"), alone=False, device_map="none")
+
+
+class Event:
+    """A stand-in for CUDA's events that knows on which stream it was recorded."""
+
+    recorded: ClassVar[list[Any]] = []
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: Any) -> None:
+        self.recorded.append(stream)
+
+
+def test_an_event_is_on_the_stream_of_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    transfer._event(torch.device("cuda", 1))
+    transfer.CudaTransfers(torch.device("cuda", 0)).mark()
+    assert Event.recorded == ["stream of cuda:1", "stream of cuda:0"]
+
+
+def test_the_trial_picks_a_width(emulated_cuda: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeviceHead, "WIDTHS", (8, 16))
+    head = DeviceHead(torch.nn.Linear(4, 40), LogitRule(), 40)
+    with torch.inference_mode():
+        assert head._fastest(torch.randn(3, 4), torch.tensor([0, 1, 2])) in (8, 16)

@@ -93,6 +93,18 @@ async def in_process(scores: np.ndarray) -> np.ndarray:
         raise KltuiError(f"{error.message}: {error.hint}") from error
 
 
+async def test_a_map_that_cannot_be_drawn_says_why_and_not_that_it_is_computed(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app(OddWorkspace(10, 1, as_is))
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await app.workers.wait_for_complete()
+        await until(pilot, lambda: "scored by every checkpoint" in text_of(app))
+        assert "comput" not in text_of(app).partition("Runs")[0]
+
+
 class Repeating(FakeWorkspace):
     """A run whose first two checkpoints hold the weights of the last."""
 

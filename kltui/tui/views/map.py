@@ -334,6 +334,8 @@ class MapView(View):
             await self._draw()
         except KltuiError as error:
             self.plot.note = error.message
+            self._waiting("")
+            self.plot.refresh()
             self.kl.complain(error)
         finally:
             if self._loading is mine:
