@@ -194,7 +194,9 @@ def _sums_wide(device: torch.device) -> bool:
     x = torch.ones(16, 16, dtype=torch.bfloat16, device=device)
     try:
         torch.ops.aten.mm.dtype_out(x, x.t(), torch.float32, out=x.new_empty(16, 16, dtype=torch.float32))
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+    except torch.OutOfMemoryError:
+        raise  # says nothing of what torch can do, and would be remembered
+    except (RuntimeError, AttributeError, TypeError):
         return False
     return True
 
