@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kltui.errors import KltuiError, StoreError
-from kltui.registry.checkpoint import HubSource
+from kltui.registry.checkpoint import HubSource, LocalSource
 from kltui.registry.digest import TOKENIZER_MARK
 from kltui.registry.reading import Hashed, are_settled, has_moved, stamps, still_holds
 from kltui.registry.tokenizer import tokenizer_folder
@@ -192,7 +192,7 @@ def _files(row: CheckpointRow) -> Path | None:
         # The commit that was scored, whatever the revision means by now.
         commit = row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return cached_folder(replace(source, commit=commit))
-    return source.path if source.path.is_dir() else None
+    return source.path if isinstance(source, LocalSource) and source.path.is_dir() else None
 
 
 def _keep(folder: Path, sweep: _Sweep, n_params: int, overwritten: set[str]) -> list[str]:

@@ -18,7 +18,7 @@ from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxKeeper, held_by_store
 from kltui.json_schema import JSON_SCHEMA
-from kltui.registry.checkpoint import Checkpoint, HubSource, Source
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.layout import CONFIG, weight_names
 from kltui.registry.tokenizer import no_tokenizer, own_tokenizer
 from kltui.safe import safe_text
@@ -107,6 +107,8 @@ def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
         folder = cached_folder(source)
         if folder is None:
             return None, ""
+    elif isinstance(source, ServedSource):
+        return None, ""
     else:
         folder = source.path
     try:
@@ -127,7 +129,7 @@ def _unusable_variant(quantization: str) -> str:
 
 def _without_tokenizer(checkpoint: Checkpoint) -> str:
     source = checkpoint.source
-    if isinstance(source, HubSource) or checkpoint.tokenizer or own_tokenizer(source.path):
+    if not isinstance(source, LocalSource) or checkpoint.tokenizer or own_tokenizer(source.path):
         return ""
     return _said(no_tokenizer(source))
 

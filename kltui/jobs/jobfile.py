@@ -7,10 +7,11 @@ import hashlib
 import json
 import tomllib
 import unicodedata
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tomli_w
 from pydantic import (
@@ -50,14 +51,34 @@ class CorpusTable(_Table):
     min_bytes: int = Field(default=256, ge=0)
     sample: int | None = Field(default=None, ge=1)
     seed: int = 42
+    field: Line = "text"
+    domain: Line = ""
+    kind: Literal["texts", "pairs"] = "texts"
+    template: Literal["chat", "none"] = "chat"
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> CorpusTable:
+        if self.kind == "texts" and self.template != "chat":
+            raise ValueError('template goes with kind = "pairs"')
+        if self.kind == "pairs" and self.chunk:
+            raise ValueError('a response is never cut: chunk does not go with kind = "pairs"')
+        if self.kind == "pairs" and self.source == "demo":
+            raise ValueError('the demo has texts, no pairs: name a file of rows with "prompt" and "response"')
+        return self
 
 
 class ModelTable(_Table):
-    """One `[[models]]` entry: a folder (`path`) or a hub repository (`repo`, `revisions`)."""
+    """One `[[models]]` entry: a folder or GGUF file (`path`), a hub repository (`repo`), a `preset`, or an `endpoint`.
+
+    `files` are patterns of GGUF files in the folder or repository. `base` is the model that an adapter is for.
+    """
 
     path: Line = ""
     repo: Line = ""
+    preset: Line = ""
+    endpoint: Line = ""
     revisions: tuple[Line, ...] = ()
+    files: tuple[Line, ...] = ()
     quantization: tuple[Quantization, ...] = ("none",)
     run: Line = ""
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
@@ -66,21 +87,46 @@ class ModelTable(_Table):
     parent: Line = ""
     tags: tuple[Line, ...] = ()
     tokenizer: Line = ""
+    base: Line = ""
+    model: Line = ""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    api_key_env: Annotated[Line, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
 
-    @field_validator("quantization", "revisions", mode="before")
+    @field_validator("quantization", "revisions", "files", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelTable:
-        if bool(self.path) == bool(self.repo):
-            raise ValueError("give either path (a folder) or repo (on the hub)")
-        if self.revisions and not self.repo:
-            raise ValueError("revisions go with repo, not with path")
+        if [bool(s) for s in (self.path, self.repo, self.preset, self.endpoint)].count(True) != 1:
+            raise ValueError(
+                "give one of path (a folder or a GGUF file), repo (on the hub), preset and endpoint (a server)"
+            )
+        if self.revisions and not (self.repo or self.preset):
+            raise ValueError("revisions go with repo or preset")
+        if self.files and not (self.path or self.repo):
+            raise ValueError("files go with path or repo")
+        if self.endpoint:
+            self._check_served()
+        elif self.model or self.api_key_env or self.concurrency != 16:
+            raise ValueError("model, concurrency and api_key_env go with endpoint")
         if not self.quantization:
             raise ValueError('quantization is an empty list; leave it out or say ["none"]')
         return self
+
+    def _check_served(self) -> None:
+        url = urllib.parse.urlsplit(self.endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("endpoint is the address of a server, such as http://127.0.0.1:8000/v1")
+        if url.username or url.password:
+            raise ValueError("no password in endpoint, please: name a variable that holds it as api_key_env")
+        if not self.model:
+            raise ValueError("an endpoint needs model: the name that the server calls it by")
+        if not self.tokenizer:
+            raise ValueError("an endpoint needs tokenizer (a folder or repo): the server is sent token ids")
+        if self.quantization != ("none",) or self.base:
+            raise ValueError("quantization and base do not go with endpoint: its server loads the model")
 
 
 class InterpolationTable(_Table):
@@ -114,6 +160,7 @@ class ScoringTable(_Table):
     batch_tokens: int = Field(default=0, ge=0)
     allow_bin: bool = False
     keep_cache: bool = True
+    unconditional: bool = False
 
     def settings(self) -> ScoringSettings:
         """The same as the scoring room takes it."""
@@ -159,6 +206,15 @@ class EngineTable(_Table):
         return self
 
 
+class WatchTable(_Table):
+    """`[watch]`: what `--watch` alerts to. `command` is an argv that is run with the alert in KLTUI_* variables."""
+
+    alert_loss_se: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    alert_kl_ratio: float = Field(default=5.0, gt=1, allow_inf_nan=False)
+    settled_below: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    command: tuple[Line, ...] = ()
+
+
 class JobFile(_Table):
     """A whole job. `models` may be empty only in a job that is being written."""
 
@@ -168,6 +224,15 @@ class JobFile(_Table):
     interpolations: tuple[InterpolationTable, ...] = ()
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
+    watch: WatchTable = WatchTable()
+
+    @model_validator(mode="after")
+    def _pairs_alone_have_responses(self) -> JobFile:
+        if self.scoring.unconditional and self.corpus.kind != "pairs":
+            raise ValueError(
+                'scoring.unconditional scores a response without its prompt: it goes with corpus.kind = "pairs"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_model_can_be_spread(self) -> JobFile:
@@ -202,12 +267,16 @@ class JobFile(_Table):
 
         def model(table: ModelTable) -> ModelTable:
             # What is no path by its looks, and no folder either, is a repository.
-            looks_local = table.tokenizer.startswith(("/", ".", "~"))
-            folder = absolute(table.tokenizer)
-            tokenizer = folder if looks_local or _is_there(folder) else table.tokenizer
-            return table.model_copy(update={"path": absolute(table.path), "tokenizer": tokenizer})
+            def named(place: str) -> str:
+                folder = absolute(place)
+                return folder if place.startswith(("/", ".", "~")) or _is_there(folder) else place
 
-        source = self.corpus.source if self.corpus.source == "demo" else absolute(self.corpus.source)
+            places = {"tokenizer": named(table.tokenizer), "base": named(table.base)}
+            return table.model_copy(update={"path": absolute(table.path), **places})
+
+        source = self.corpus.source
+        if source != "demo" and not source.startswith("hf://"):
+            source = absolute(source)
         return self.model_copy(
             update={
                 "workspace": absolute(self.workspace),
@@ -222,14 +291,25 @@ class JobFile(_Table):
 
     def digest(self) -> str:
         """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
-        asked = self.model_dump(mode="json", exclude={"engine": True, "scoring": {"device", "batch_tokens"}})
+        unasked = {"engine": True, "watch": True, "scoring": {"device": True, "batch_tokens": True}}
+        asked = self.model_dump(mode="json", exclude=cast("Any", unasked))
         # Jobs of before there were these keep their digest.
         if not self.interpolations:
             del asked["interpolations"]
+        for table in (asked["corpus"], asked["scoring"], *asked["models"]):
+            for key, default in _LATER.items():
+                if key in table and table[key] == default:
+                    del table[key]
         for model in asked["models"]:
-            if not model["tokenizer"]:
-                del model["tokenizer"]
+            model.pop("concurrency", None)
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+# Keys of [corpus], [[models]] and [scoring] that came after the first release, with their defaults as JSON has them.
+_LATER: dict[str, object] = {
+    **dict.fromkeys(("tokenizer", "preset", "endpoint", "base", "model", "api_key_env", "domain"), ""),
+    "files": [], "field": "text", "kind": "texts", "template": "chat", "unconditional": False,
+}  # fmt: skip
 
 
 def _is_there(path: str) -> bool:
@@ -311,6 +391,7 @@ _TABLES: dict[str, type[_Table]] = {
     "interpolations": InterpolationTable,
     "scoring": ScoringTable,
     "engine": EngineTable,
+    "watch": WatchTable,
 }
 
 

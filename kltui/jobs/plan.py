@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kltui.corpus.corpus import Corpus
@@ -15,6 +15,7 @@ from kltui.jobs.names import given_names
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.parents import parent_mistakes, parent_notes
+from kltui.registry.presets import preset
 from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
@@ -100,7 +101,11 @@ def settings_key(settings: ScoringSettings) -> str:
 
 
 def _entry(model: ModelTable) -> ModelEntry:
-    fields = model.model_dump(exclude={"path"})
+    """The entry that a table stands for. Where it names a preset, what it says besides goes before the preset's own."""
+    fields = model.model_dump(exclude={"path", "preset"})
+    if model.preset:
+        said = {k: v for k, v in fields.items() if k in model.model_fields_set and v not in ("", None, ())}
+        return replace(preset(model.preset).entry(), **said)
     return ModelEntry(path=Path(model.path) if model.path else None, **fields)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
 from kltui.registry.layout import has_tokenizer
 from kltui.registry.passed_on import check_folder
@@ -25,6 +25,7 @@ from kltui.registry.tokenizer import (
     own_tokenizer,
     tokenizer_folder,
 )
+from kltui.safe import safe_text
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +174,8 @@ class Preparer:
         source = checkpoint.source
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer)
+        if isinstance(source, ServedSource):
+            raise _served(source)
         return self._fetch(index, source, checkpoint.tokenizer)
 
     def _unfetched(self, index: int, source: HubSource, weights: str) -> Ready:
@@ -187,6 +190,8 @@ class Preparer:
         source = checkpoint.source
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer).weights
+        if isinstance(source, ServedSource):
+            raise _served(source)
         from kltui.registry.hub import fetch_tokenizer, is_offline, resolve
 
         if source not in self._resolved:
@@ -293,6 +298,10 @@ class Preparer:
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
         settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
         return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
+
+
+def _served(source: ServedSource) -> KltuiError:
+    return KltuiError(f"there are no files of {safe_text(str(source))} here", "Its server alone has them.")
 
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class LocalSource:
-    """A model folder on this machine (config.json and weights), as an absolute path."""
+    """A model folder on this machine (config.json and weights), or a GGUF file, as an absolute path."""
 
     path: Path
 
@@ -18,17 +18,34 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A hub repository at one revision; `commit` is its resolved hash, "" before that is known."""
+    """A hub repository at one revision, or one GGUF `file` of it; `commit` is its resolved hash, "" before that is known."""
 
     repo: str
     revision: str = "main"
     commit: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}"
+        return f"{self.repo}@{self.revision}" + (f"/{self.file}" if self.file else "")
 
 
-Source = LocalSource | HubSource
+@dataclass(frozen=True, slots=True)
+class ServedSource:
+    """A model behind an OpenAI-compatible completions API at `endpoint`, which calls it `model`.
+
+    At most `concurrency` requests are open at once; the environment variable `api_key_env` holds the key, "" for none.
+    """
+
+    endpoint: str
+    model: str
+    concurrency: int = 16
+    api_key_env: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.endpoint}"
+
+
+Source = LocalSource | HubSource | ServedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,8 @@ class Checkpoint:
     """One scoreable model: a source in one variant, and its lineage.
 
     `tokenizer` is where to look where neither the source nor its run has one: an absolute path, or OWNER/NAME[@REVISION].
+    `base` is the model that an adapter is for, where that is not what its config names: an absolute path, OWNER/NAME[@REVISION],
+    or the name of a checkpoint.
     """
 
     run: str
@@ -48,6 +67,7 @@ class Checkpoint:
     parent: str = ""
     tags: tuple[str, ...] = ()
     tokenizer: str = ""
+    base: str = ""
 
     @property
     def base_name(self) -> str:

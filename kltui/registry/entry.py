@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import UsageError
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.discover import discover
 from kltui.registry.names import check_repo, check_revision, check_run
 from kltui.registry.revisions import expand_revisions, is_step_name, parse_step
@@ -17,7 +17,10 @@ from kltui.safe import safe_text
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One `[[models]]` table (SPEC section 11): an absolute `path`, or a hub `repo` with revision patterns."""
+    """One `[[models]]` table (SPEC section 11): an absolute `path`, a hub `repo` with revision patterns, or an `endpoint`.
+
+    `files` are patterns of GGUF files in the folder or repository; `model` to `api_key_env` go with the endpoint.
+    """
 
     path: Path | None = None
     repo: str = ""
@@ -30,6 +33,12 @@ class ModelEntry:
     parent: str = ""
     tags: tuple[str, ...] = ()
     tokenizer: str = ""
+    base: str = ""
+    files: tuple[str, ...] = ()
+    endpoint: str = ""
+    model: str = ""
+    concurrency: int = 16
+    api_key_env: str = ""
 
 
 def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
@@ -38,13 +47,16 @@ def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
     Absent `run`: the repository's last part or the folder's name; for a lone folder whose name is only a step
     (`runs/tiny/step500`) the folder around it. Absent `type`: `model_type` of a local config.
     """
-    if (entry.path is None) == (not entry.repo):
-        raise UsageError("A [[models]] entry needs either path or repo", "Give one of the two, not both.")
+    if [entry.path is not None, bool(entry.repo), bool(entry.endpoint)].count(True) != 1:
+        raise UsageError("A [[models]] entry needs path, repo or endpoint", "Give one of them.")
     if not entry.quantization:
         raise UsageError("quantization = [] names no variant", 'Leave it out, or write ["none"].')
     if entry.tokenizer:
         check_named(entry.tokenizer)
-    plain = _local(entry, entry.path) if entry.path is not None else _hub(entry)
+    if entry.endpoint:
+        plain = [_served(entry)]
+    else:
+        plain = _local(entry, entry.path) if entry.path is not None else _hub(entry)
     found = [_variant(checkpoint, q) for checkpoint in plain for q in dict.fromkeys(entry.quantization)]
     _check_names(found)
     return found
@@ -76,12 +88,17 @@ def _hub(entry: ModelEntry) -> list[Checkpoint]:
     return sorted(found, key=lambda c: -1 if c.step is None else c.step)
 
 
-def _checkpoint(
-    entry: ModelEntry, run: str, source: LocalSource | HubSource, step: int | None, model_type: str
-) -> Checkpoint:
+def _served(entry: ModelEntry) -> Checkpoint:
+    run = entry.run or entry.model.rstrip("/").rpartition("/")[2]
+    check_run(run, "run =" if entry.run else "the served model's name")
+    source = ServedSource(entry.endpoint, entry.model, entry.concurrency, entry.api_key_env)
+    return _checkpoint(entry, run, source, None, entry.type)
+
+
+def _checkpoint(entry: ModelEntry, run: str, source: Source, step: int | None, model_type: str) -> Checkpoint:
     return Checkpoint(
         run=run, source=source, step=step, seed=entry.seed, size=entry.size, type=model_type,
-        parent=entry.parent, tags=entry.tags, tokenizer=entry.tokenizer,
+        parent=entry.parent, tags=entry.tags, tokenizer=entry.tokenizer, base=entry.base,
     )  # fmt: skip
 
 

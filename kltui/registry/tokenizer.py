@@ -41,7 +41,7 @@ def own_tokenizer(folder: Path) -> Path | None:
     return folder.parent if is_step_name(folder.name) and has_tokenizer(folder.parent) else None
 
 
-def named_source(named: str) -> Source:
+def named_source(named: str) -> LocalSource | HubSource:
     """What an entry's `tokenizer` names: a folder (an absolute path), or OWNER/NAME with @REVISION or without.
 
     The path of a tokenizer.json stands for its folder.

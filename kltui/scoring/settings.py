@@ -25,6 +25,7 @@ class ScoringSettings:
     batch_tokens: int = 0
     allow_bin: bool = False
     batch_texts: int = 0  # at most so many texts in a batch; 0: as many as the tokens allow
+    unconditional: bool = False  # of pairs: the response is scored without its prompt too
     device_map: str = "none"  # of `[engine]`: how a model larger than one device is spread over several
 
 

@@ -102,6 +102,16 @@ class Records:
             (kind, name, time.time(), text),
         )
 
+    def remove(self, kind: str, name: str) -> None:
+        """Takes out a record, if it is there."""
+        self._db.execute("DELETE FROM record WHERE kind = ? AND name = ?", (kind, name))
+
+    def rename(self, kind: str, before: str, now: str) -> None:
+        """Gives a record another name; one that had that name gives way."""
+        self._db.execute(
+            "UPDATE OR REPLACE record SET name = ? WHERE kind = ? AND name = ?", (now, kind, before)
+        )
+
     def replace(self, kind: str, name: str, value: Mapping[str, object]) -> None:
         """Puts another value into a record that is there; it keeps its age."""
         text = json.dumps(value, allow_nan=False)

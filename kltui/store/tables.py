@@ -8,17 +8,26 @@ import math
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from kltui.errors import StoreError
-from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source, layer_name
+from kltui.registry.checkpoint import (
+    Checkpoint,
+    HubSource,
+    LocalSource,
+    ServedSource,
+    Source,
+    layer_name,
+)
 from kltui.safe import safe_text
 from kltui.store.checksums import Checks, row_checksum, settle, vector_reader
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
+from kltui.store.side_tables import Records
 
 if TYPE_CHECKING:
     # The interface lists checkpoints before it needs an array: numpy is loaded where numbers are.
@@ -141,11 +150,16 @@ class Corpora:
             yield domain, body
 
 
+# Records: what a checkpoint's own columns have no place for, by its name.
+DETAILS = "checkpoint"
+
+
 class Checkpoints:
     """The registry of a workspace."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
+        self._records = Records(db, checks)
 
     def upsert(self, checkpoint: Checkpoint, kind: str = "") -> int:
         """Row id of the checkpoint of that name, its source and lineage brought up to date."""
@@ -179,7 +193,15 @@ class Checkpoints:
             " tags = COALESCE(NULLIF(excluded.tags, '[]'), tags)",
             values,
         )
+        self._put_details(checkpoint)
         return self.id_of(checkpoint.name)
+
+    def _put_details(self, checkpoint: Checkpoint) -> None:
+        details = _details(checkpoint)
+        if details:
+            self._records.put(DETAILS, checkpoint.name, details)
+        else:
+            self._records.remove(DETAILS, checkpoint.name)
 
     def relabel(self, checkpoint_id: int, checkpoint: Checkpoint) -> None:
         """Gives a stored checkpoint the lineage of `checkpoint`; children follow its name. Raises StoreError."""
@@ -205,6 +227,7 @@ class Checkpoints:
             renamed = ",".join(now if p.strip() == before else p for p in str(parents).split(","))
             self._db.execute("UPDATE checkpoint SET parent = ? WHERE id = ?", (renamed, child))
         self._db.execute("UPDATE OR REPLACE benchmark_score SET name = ? WHERE name = ?", (now, before))
+        self._records.rename(DETAILS, before, now)
 
     def id_of(self, name: str) -> int:
         """Row id of the checkpoint called `name`. Raises StoreError when there is none."""
@@ -234,7 +257,9 @@ class Checkpoints:
         self._checks.require("checkpoint", "job", "job_item", "vector")
         query = _CHECKPOINT_ROWS.format(facts=self._checks.facts)
         rows = self._db.execute(query, (json.dumps(Jobs(self._db, self._checks).waiting()),))
-        return [_checkpoint_row(row) for row in rows]
+        details = self._records.all(DETAILS)
+        found = [_checkpoint_row(row) for row in rows]
+        return [_with_details(row, details[row.name]) if row.name in details else row for row in found]
 
 
 # What waits in a job that goes on tells a checkpoint's state, else what ended last: an item that a stopped job has left
@@ -271,7 +296,28 @@ ORDER BY c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantiza
 def _source_columns(source: Source) -> tuple[str, str, str]:
     if isinstance(source, HubSource):
         return source.repo, source.revision, source.commit
-    return str(source.path), "", ""
+    return source.endpoint if isinstance(source, ServedSource) else str(source.path), "", ""
+
+
+def _details(checkpoint: Checkpoint) -> dict[str, object]:
+    """What a checkpoint's own columns have no place for, {} for most."""
+    source = checkpoint.source
+    found: dict[str, object] = {"base": checkpoint.base}
+    if isinstance(source, HubSource):
+        found["file"] = source.file
+    elif isinstance(source, ServedSource):
+        found["served"] = asdict(source)
+    return {key: value for key, value in found.items() if value}
+
+
+def _with_details(row: CheckpointRow, details: Mapping[str, object]) -> CheckpointRow:
+    """The row with what `_details` gave for its checkpoint."""
+    source = row.checkpoint.source
+    if isinstance(source, HubSource):
+        source = replace(source, file=str(details.get("file", "")))
+    elif "served" in details:
+        source = ServedSource(**cast("dict[str, Any]", details["served"]))
+    return replace(row, checkpoint=replace(row.checkpoint, source=source, base=str(details.get("base", ""))))
 
 
 def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:

@@ -6,6 +6,7 @@ import asyncio
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,22 +44,27 @@ def job_of(
 
 def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     """[[models]] tables that name exactly these checkpoints, one table each, hub revisions of a run joined."""
-    from kltui.registry.checkpoint import HubSource
+    from kltui.registry.checkpoint import HubSource, ServedSource
 
     entries: dict[tuple[Any, ...], Entry] = {}
     for row in rows:
         c = row.checkpoint
         entry: Entry = {"run": c.run, "quantization": [c.quantization]}
-        words = (("size", c.size), ("type", c.type), ("parent", c.parent), ("tokenizer", c.tokenizer))
-        entry.update({k: v for k, v in words if v})
+        words = ("size", "type", "parent", "tokenizer", "base")
+        entry.update({k: getattr(c, k) for k in words if getattr(c, k)})
         if c.seed is not None:
             entry["seed"] = c.seed
         if c.tags:
             entry["tags"] = list(c.tags)
         if isinstance(c.source, HubSource):
+            if c.source.file:
+                entry["files"] = [c.source.file]
             key = (c.source.repo, tuple(sorted((k, str(v)) for k, v in entry.items())))
             entries.setdefault(key, entry | {"repo": c.source.repo, "revisions": []})
             entries[key]["revisions"].append(c.source.revision)
+        elif isinstance(c.source, ServedSource):
+            del entry["quantization"]
+            entries[(row.name,)] = entry | asdict(c.source)
         else:
             entries[(row.name,)] = entry | {"path": str(c.source.path)}
     return list(entries.values())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.registry.checkpoint import Checkpoint, LocalSource, ServedSource
 from kltui.registry.tensors import read_header
 from kltui.registry.tokenizer import tokenizer_folder
 from kltui.registry.tokenizer_json import read_tokenizer_json
@@ -96,6 +96,8 @@ def _tokenizer_in(checkpoint: Checkpoint) -> Path | None:
     source = checkpoint.source
     if isinstance(source, LocalSource):
         return tokenizer_folder(source.path, checkpoint.tokenizer)
+    if isinstance(source, ServedSource):
+        return tokenizer_folder(Path(), checkpoint.tokenizer)
     from kltui.registry.hub import cached_commit, snapshot_folder
 
     commit = cached_commit(source)

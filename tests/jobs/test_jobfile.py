@@ -9,6 +9,7 @@ import pytest
 
 from kltui.errors import UsageError
 from kltui.jobs.jobfile import JobFile, load_job, parse_job
+from kltui.jobs.plan import make_plan
 
 # The example of the public contract, whole.
 CONTRACT = """
@@ -31,6 +32,21 @@ parent = ""
 repo = "EleutherAI/pythia-410m"
 revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]
 quantization = ["none", "bnb-8bit", "bnb-fp4"]
+[[models]]
+path = "runs/lora"
+base = "runs/tiny"
+[[models]]
+repo = "OWNER/NAME-GGUF"
+files = ["*Q4_K_M*", "*Q8_0*"]
+parent = "mine"
+[[models]]
+endpoint = "http://127.0.0.1:8000/v1"
+model = "NAME"
+tokenizer = "owner/name"
+concurrency = 16
+api_key_env = ""
+[[models]]
+preset = "pythia-410m"
 [scoring]
 device = "auto"
 dtype = "float32"
@@ -43,6 +59,11 @@ allow_bin = false
 [engine]
 kind = "local"
 workers = 1
+[watch]
+alert_loss_se = 5.0
+alert_kl_ratio = 5.0
+settled_below = 0.01
+command = ["notify", "me"]
 """
 
 
@@ -131,7 +152,7 @@ device = "gpu"
         "- workspce: unknown key, did you mean 'workspace'?",
         "- corpus.smaple: unknown key, did you mean 'sample'?",
         "- corpus.source: ",
-        "- models[0]: give either path",
+        "- models[0]: give one of path",
         "- models[1]: revisions go with repo",
         "- scoring.dtype: ",
         "- scoring.layers: ",
@@ -183,3 +204,61 @@ def test_one_string_stands_for_a_list_of_one() -> None:
     job = parse_job(data, "job")
     assert (job.models[0].revisions, job.models[0].quantization) == (("step1",), ("bnb-fp4",))
     assert job.resolved(Path("/x")).corpus.source == "demo"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"path": "a", "repo": "b/c"}, "give one of path"),
+        ({"preset": "pythia-70m", "endpoint": "http://h/v1"}, "give one of path"),
+        ({"path": "a", "revisions": ["x"]}, "revisions go with repo or preset"),
+        ({"preset": "pythia-70m", "files": ["*.gguf"]}, "files go with path or repo"),
+        ({"path": "a", "model": "m"}, "go with endpoint"),
+        ({"endpoint": "127.0.0.1:8000", "model": "m", "tokenizer": "t"}, "the address of a server"),
+        ({"endpoint": "ftp://h/v1", "model": "m", "tokenizer": "t"}, "the address of a server"),
+        ({"endpoint": "http://me:secret@h/v1", "model": "m", "tokenizer": "t"}, "no password"),
+        ({"endpoint": "http://h/v1", "tokenizer": "t"}, "needs model"),
+        ({"endpoint": "http://h/v1", "model": "m"}, "needs tokenizer"),
+        (
+            {"endpoint": "http://h/v1", "model": "m", "tokenizer": "t", "quantization": "bnb-8bit"},
+            "do not go",
+        ),
+        ({"endpoint": "http://h/v1", "model": "m", "tokenizer": "t", "api_key_env": "A B"}, "api_key_env"),
+    ],
+)
+def test_a_model_that_cannot_be_meant_is_refused(table: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": [table]}, "job")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "scoring", "said"),
+    [
+        ({"source": "a.jsonl", "template": "none"}, {}, "template goes with kind"),
+        ({"source": "a.jsonl", "kind": "pairs", "chunk": True}, {}, "never cut"),
+        ({"source": "demo", "kind": "pairs"}, {}, "no pairs"),
+        ({"source": "a.jsonl"}, {"unconditional": True}, "goes with corpus.kind"),
+    ],
+)
+def test_keys_of_pairs_go_with_pairs(
+    corpus: dict[str, object], scoring: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        parse_job({"workspace": "w", "corpus": corpus, "models": [{"path": "a"}], "scoring": scoring}, "job")
+
+
+def test_jobs_of_before_keep_their_digest() -> None:
+    """Computed by the first release's code."""
+    table = {"path": "a", "tokenizer": "x/y"}
+    job = parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": [table]}, "job")
+    assert job.digest() == "0d6395ea0452b72156d1845e30258b33480899d1b56054f614eb38d82c09d77b"
+
+
+def test_what_a_table_says_goes_before_its_preset(tmp_path: Path) -> None:
+    table = {"preset": "pythia-70m", "revisions": ["step{0,512}"], "run": "mine", "tags": ["t"]}
+    job = parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": [table]}, "job")
+    plan = make_plan(job.resolved(tmp_path))
+    assert [c.name for c in plan.checkpoints] == ["mine@0", "mine@512"]
+    assert {(c.source.repo, c.size, c.tags) for c in plan.checkpoints} == {
+        ("EleutherAI/pythia-70m", "70m", ("t",))
+    }

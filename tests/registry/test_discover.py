@@ -152,8 +152,8 @@ def test_an_entry_of_a_hub_repository() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (ModelEntry(), "either path or repo"),
-        (ModelEntry(path=Path("/x"), repo="a/b"), "either path or repo"),
+        (ModelEntry(), "needs path, repo or endpoint"),
+        (ModelEntry(path=Path("/x"), repo="a/b"), "needs path, repo or endpoint"),
         (ModelEntry(repo="a/b", quantization=()), "names no variant"),
         (ModelEntry(path=Path("/x"), revisions=("main",)), "revisions are given for the folder"),
         (ModelEntry(repo="a/b", revisions=("s1-step5", "s2-step5")), "would both be named b@5"),

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from kltui.corpus import Corpus
 from kltui.errors import StoreError
 from kltui.registry import Checkpoint, HubSource, LocalSource
+from kltui.registry.checkpoint import ServedSource, Source
 from kltui.store import Store
 from kltui.store.filesystem import file_system, is_network
 from kltui.store.schema import MIGRATIONS
@@ -311,4 +313,30 @@ def test_files_beside_the_database_follow_a_new_name(tmp_path: Path) -> None:
     for name, data in (("y@1", b"logprobs 1"), ("z@1", b"logprobs 2")):
         found = store.side_files.find(tmp_path, ids[name], corpus, "tokens")
         assert found is not None and found.read_bytes() == data
+    store.close()
+
+
+SOURCES = [
+    HubSource("o/n", "main", "", "q/x-Q8_0.gguf"),
+    ServedSource("http://127.0.0.1:8000/v1", "m", 4, "KEY"),
+    LocalSource(Path("/a")),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: type(source).__name__)
+def test_a_checkpoint_comes_back_with_all_of_its_source(tmp_path: Path, source: Source) -> None:
+    """Under its new name too, and no longer once it has another source."""
+    before = Checkpoint("a", source, base="o/base")
+    store = Store.write(tmp_path)
+    with store.atomic():
+        cid = store.checkpoints.upsert(before)
+    assert [row.checkpoint for row in store.checkpoints.all()] == [before]
+    renamed = replace(before, run="b")
+    with store.atomic():
+        store.checkpoints.relabel(cid, renamed)
+    assert [row.checkpoint for row in store.checkpoints.all()] == [renamed]
+    plain = Checkpoint("b", LocalSource(Path("/b")))
+    with store.atomic():
+        store.checkpoints.upsert(plain)
+    assert [row.checkpoint for row in store.checkpoints.all()] == [plain]
     store.close()

@@ -75,7 +75,7 @@ class RegistryView(View):
         return self._facts(facts)
 
     def _checkpoint_details(self, row: CheckpointRow, width: int) -> list[list[Span]]:
-        from kltui.registry.checkpoint import LocalSource
+        from kltui.registry.checkpoint import LocalSource, ServedSource
 
         c, look = row.checkpoint, self.look
         facts = [
@@ -96,7 +96,8 @@ class RegistryView(View):
         if same := self.same.get(row.name):
             lines += [[], [("the same weights as", look("warning"))]]
             lines += [[(part, look("text"))] for part in wrapped(_listed(same), max(8, width))]
-        kind = "folder" if isinstance(c.source, LocalSource) else "hub"
+        kinds = {LocalSource: "on this machine", ServedSource: "served"}
+        kind = kinds.get(type(c.source), "hub")
         lines += [[], [(kind, look("muted"))]]
         lines += [[(part, look("text"))] for part in wrapped(str(c.source), max(8, width))]
         if row.error:
