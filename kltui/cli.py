@@ -99,7 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
     )
-    parser.add_argument("--device", default="auto", help="with --bench: cpu or cuda")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="with --bench: cpu or cuda; with --report, --export and --draw: cuda or cuda:1 centres and multiplies the vectors"
+        " of large maps on that GPU (default there: cpu)",
+    )
     look = parser.add_argument_group("with the terminal interface")
     look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
     look.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
@@ -272,6 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_environment()
         if arguments.mend and not arguments.check:
             raise UsageError("--mend goes with --check", "kltui --check --mend WORKSPACE")
+        if arguments.batch and arguments.device != "auto":
+            hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
+            raise UsageError("a job file says on which device it scores, not --device", hint)
         code = _command(arguments)(arguments)
         sys.stdout.flush()
         return code
@@ -393,7 +401,13 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
         )
     pair = tuple(arguments.pair) if arguments.pair else None
     choice = Choice(
-        preparation, arguments.map or "", pair, arguments.where, arguments.level, arguments.noise_corrected
+        preparation,
+        arguments.map or "",
+        pair,
+        arguments.where,
+        arguments.level,
+        arguments.noise_corrected,
+        "cpu" if arguments.device == "auto" else arguments.device,
     )
     if arguments.save_map:
         from kltui.view.report import check_choice

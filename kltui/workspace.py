@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.kl import CentredGram
     from kltui.analysis.map import Map
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
@@ -145,14 +146,17 @@ class Workspace:
         corpus: str | None = None,
         preprocess: str = "none",
         settings: str | None = None,
+        device: str = "cpu",
     ) -> Map:
         """The vectors of the chosen checkpoints over one corpus (layers=True: their lens vectors too).
 
-        Without a choice: the fullest group of vectors that may be compared. Raises KltuiError when nothing
-        is scored, and UsageError naming the differing key when chosen vectors cannot share a map.
+        Without a choice: the fullest group of vectors that may be compared. With `device` "cuda" or "cuda:1" what is
+        large is centred and multiplied on that GPU. Raises KltuiError when nothing is scored or torch has no such
+        GPU, and UsageError naming the differing key when chosen vectors cannot share a map.
         """
+        gram = gram_on(device)
         chosen = self._choose(runs, names, layers, corpus, settings)
-        result = self._assemble(chosen)
+        result = self._assemble(chosen, gram)
         return result if preprocess == "none" else result.preprocessed(preprocess)
 
     def vectors(
@@ -175,8 +179,8 @@ class Workspace:
         """The named maps kept here, oldest first."""
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
-    def saved_map(self, name: str, *, prepared: bool = True) -> Map:
-        """The named map as it was saved, or its vectors before the preparation.
+    def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
+        """The named map as it was saved, or its vectors before the preparation; `device` as in `map`.
 
         Raises UsageError where there is none, or where a vector is no longer the one that was saved.
         """
@@ -185,7 +189,7 @@ class Workspace:
         names = [n for n in saved.keys if n in known]
         chosen = self._choose(None, names, False, saved.corpus, saved.settings) if names else []
         saved.check({row.name: v for row, v in chosen})
-        result = self._assemble(chosen)
+        result = self._assemble(chosen, gram_on(device))
         result.record["map"] = name
         p = saved.preparation
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
@@ -269,7 +273,9 @@ class Workspace:
             )
         return best
 
-    def _assemble(self, chosen: Sequence[tuple[CheckpointRow, VectorRow]]) -> Map:
+    def _assemble(
+        self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], gram: CentredGram | None = None
+    ) -> Map:
         from kltui.analysis.emptying import LEFT_OUT, emptying
         from kltui.analysis.map import Map
 
@@ -302,6 +308,7 @@ class Workspace:
             n_scored_KN=n_scored_KN,
             record=record,
             text_ids_N=self._ids_of_texts(corpus_id),
+            gram=gram,
         )
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
@@ -369,6 +376,18 @@ class Workspace:
         return self.map().diffusion(
             distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
         )
+
+
+def gram_on(device: str) -> CentredGram | None:
+    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None for "cpu", without torch.
+
+    Raises KltuiError where torch has no such device.
+    """
+    if device == "cpu":
+        return None
+    from kltui.scoring.centring import device_gram
+
+    return device_gram(device)
 
 
 def _difference(a: str, b: str) -> str:

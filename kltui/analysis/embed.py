@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.kl import LN2, double_centre
+from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre, kl_matrix
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
@@ -30,35 +30,47 @@ def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
     return np.flatnonzero(complete)
 
 
-def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
+def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
     """Scaled Q = double-centred L / sqrt(2 N B ln 2): squared distances are KL in bits/byte (arXiv 2502.16173).
 
-    K x N', where N' are the texts that every vector has, and B their mean bytes.
+    K x N', where N' are the texts that every vector has, and B their mean bytes. `gram` centres, where one is given.
     """
+    return _scaled(L_KN, text_bytes_N, gram)[0]
+
+
+def _scaled(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None) -> tuple[Array, Array | None]:
+    """(scaled Q, its products Q Q^T where `gram` is given, which makes both)."""
     L = np.asarray(L_KN, dtype=np.float64)
     used = complete_texts(L)
-    mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
-    Q = double_centre(L if len(used) == L.shape[1] else L[:, used])
-    Q /= math.sqrt(2.0 * len(used) * mean_bytes * LN2)
-    return Q
+    chosen = L if len(used) == L.shape[1] else L[:, used]
+    Q, products = (double_centre(chosen), None) if gram is None else centred_gram(chosen, gram)
+    square = 2.0 * len(used) * float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean()) * LN2
+    Q /= math.sqrt(square)
+    return Q, None if products is None else products / square
 
 
-def rotate(Q_KN: Array, dims: int | None = None) -> Array:
+def rotate(Q_KN: Array, dims: int | None = None, gram_KK: Array | None = None) -> Array:
     """The rows of Q in their own principal axes, K x min(K, N) or the first `dims`: axes by falling spread.
 
     All axes keep every distance. Each points where its largest entry is positive, so that a picture is the same
-    on every machine.
+    on every machine. `gram_KK` is Q Q^T of a double-centred Q, where somebody has it already.
     """
     K, N = Q_KN.shape
-    centred = Q_KN - Q_KN.mean(axis=0)
     scores: Array
     if N <= K:
+        centred = Q_KN - Q_KN.mean(axis=0)
         _, vectors = _leading(centred.T @ centred, dims)
         scores = centred @ vectors
     else:
-        values, vectors = _leading(centred @ centred.T, dims)
+        values, vectors = _leading(_gram(Q_KN) if gram_KK is None else gram_KK, dims)
         scores = vectors * np.sqrt(np.maximum(values, 0.0))
     return _oriented(scores)
+
+
+def _gram(Q_KN: Array) -> Array:
+    centred = Q_KN - Q_KN.mean(axis=0)
+    product: Array = centred @ centred.T
+    return product
 
 
 def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
@@ -80,9 +92,9 @@ def _oriented(scores: Array) -> Array:
     return scores
 
 
-def pca(Q_KN: Array, dims: int = 2) -> Array:
+def pca(Q_KN: Array, dims: int = 2, gram_KK: Array | None = None) -> Array:
     """K x dims principal component scores of Q, in sqrt(bits/byte)."""
-    return _padded(rotate(Q_KN, dims), dims)
+    return _padded(rotate(Q_KN, dims, gram_KK), dims)
 
 
 def explained_variance(Q_KN: Array) -> Array:
@@ -130,6 +142,7 @@ def tsne(
     *,
     reduce_perplexity: bool = False,
     verbose: int = 0,
+    gram_KK: Array | None = None,
 ) -> Array:
     """K x dims t-SNE of Q (init pca, learning rate auto), deterministic in `seed`. Source: arXiv 2505.15353.
 
@@ -143,7 +156,7 @@ def tsne(
                 f"choose a perplexity below {K}, a PCA or MDS picture, or score more checkpoints",
             )
         perplexity = max(1.0, (K - 1) / 3)
-    rotated = _in_reach(rotate(Q_KN))
+    rotated = _in_reach(rotate(Q_KN, gram_KK=gram_KK))
     from sklearn.manifold import TSNE
 
     model = TSNE(
@@ -179,20 +192,22 @@ def coordinates(
     seed: int = 42,
     *,
     reduce_perplexity: bool = False,
+    gram: CentredGram | None = None,
 ) -> Array:
-    """K x dims picture of the map by `method`; PCA and MDS are in sqrt(bits/byte), t-SNE has no unit."""
+    """K x dims picture of the map by `method`; PCA and MDS are in sqrt(bits/byte), t-SNE has no unit.
+
+    `gram` centres and multiplies the vectors, where one is given that will.
+    """
     if method not in METHODS:
         raise KltuiError(f"unknown picture {method!r}", f"known: {', '.join(METHODS)}")
     if dims < 1 or (method == "tsne" and dims > 3):
         raise KltuiError(f"a {method} picture in {dims} dimensions", "give 1, 2 or 3")
     if method == "mds":
-        from kltui.analysis.kl import kl_matrix
-
-        return classical_mds(kl_matrix(L_KN, text_bytes_N), dims)
-    Q = scaled_coordinates(L_KN, text_bytes_N)
+        return classical_mds(kl_matrix(L_KN, text_bytes_N, gram), dims)
+    Q, products = _scaled(L_KN, text_bytes_N, gram)
     if method == "pca":
-        return pca(Q, dims)
-    return tsne(Q, dims, perplexity, seed, reduce_perplexity=reduce_perplexity)
+        return pca(Q, dims, products)
+    return tsne(Q, dims, perplexity, seed, reduce_perplexity=reduce_perplexity, gram_KK=products)
 
 
 def _padded(scores: Array, dims: int) -> Array:

@@ -7,7 +7,7 @@ use (arXiv 2502.16173). It is a second-order estimate: good where models are clo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from kltui import native
 
 Array = NDArray[np.float64]
+# From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here.
+CentredGram = Callable[[Array], tuple[Array, Array] | None]
 
 LN2 = math.log(2.0)
 _BLOCK = 2048  # texts per product: the powers of one block stay small beside K x N
@@ -61,6 +63,15 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     Q -= _ratio(Q.sum(axis=0), defined.sum(axis=0))
     Q[~defined] = np.nan
     return Q
+
+
+def centred_gram(L_KN: Array, elsewhere: CentredGram | None = None) -> tuple[Array, Array]:
+    """(Q, Q Q^T): the double-centred vectors (K x N, nats) and their products (K x K); by `elsewhere` where it will."""
+    made = elsewhere(L_KN) if elsewhere else None
+    if made is None:
+        Q = double_centre(L_KN)
+        made = Q, Q @ Q.T
+    return made
 
 
 def kl_pair(
@@ -128,12 +139,16 @@ def kl_bootstrap_se(
     return float(np.std(variances)) / (2.0 * float(size.mean()) * LN2)
 
 
-def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
-    """K x K KL in bits/byte, symmetric with a zero diagonal; NaN for pairs that share fewer than two texts."""
-    X = double_centre(L_KN)
+def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
+    """K x K KL in bits/byte, symmetric with a zero diagonal; NaN for pairs that share fewer than two texts.
+
+    Vectors without gaps are centred and multiplied by `gram`, where one is given that will.
+    """
+    L = np.asarray(L_KN, dtype=np.float64)
     text_bytes = np.asarray(text_bytes_N, dtype=np.float64)
-    if X.shape[1] >= 2 and is_complete(X):
-        return _complete_kl(X, text_bytes)
+    if L.shape[1] >= 2 and is_complete(L):
+        return _complete_kl(*centred_gram(L, gram), text_bytes)
+    X = double_centre(L)
     sums = _pair_sums(X, text_bytes, fourth=False)
     kl = _ratio(sums.variance(), _unit(sums))
     _recompute(_close(sums.s2, sums.norm2) & (sums.n >= 2), kl, None, X, sums)
@@ -146,10 +161,10 @@ def is_complete(values: Array) -> bool:
     return bool(values.size) and math.isfinite(float(flat @ flat))
 
 
-def _complete_kl(X_KN: Array, text_bytes_N: Array) -> Array:
-    """K x K KL in bits/byte of centred rows without gaps, by one product of the rows with themselves."""
+def _complete_kl(X_KN: Array, gram_KK: Array, text_bytes_N: Array) -> Array:
+    """K x K KL in bits/byte of centred rows without gaps and their products, which it writes over."""
     K, N = X_KN.shape
-    s2 = X_KN @ X_KN.T
+    s2 = gram_KK  # |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i x_j
     norm2 = s2.diagonal().copy()
     s2 *= -2.0
     s2 += np.add.outer(norm2, norm2)

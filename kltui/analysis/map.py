@@ -19,7 +19,7 @@ from kltui.analysis.diffusion import Exponent
 from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method
 from kltui.analysis.emptying import LEFT_OUT
-from kltui.analysis.kl import KL, double_centre, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.kl import KL, CentredGram, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.noise import NoiseFloor, measured_floor
 from kltui.analysis.point import Point
@@ -56,7 +56,7 @@ class Map:
     `record` tells where the vectors came from, under "preprocess" what was applied, and under "left_out" {name: why} of
     vectors that would have emptied the map; `kept_N` which texts of
     the corpus are left (None: all). Equal `text_ids_N` mark equal texts (None: all differ): copies of a text make no
-    error smaller.
+    error smaller. `gram` centres and multiplies the vectors elsewhere, such as on a GPU (None: here).
     """
 
     points: tuple[Point, ...]
@@ -66,6 +66,7 @@ class Map:
     record: dict[str, object] = field(default_factory=dict)
     kept_N: NDArray[np.intp] | None = None
     text_ids_N: NDArray[np.intp] | None = None
+    gram: CentredGram | None = None
 
     def __post_init__(self) -> None:
         if self.loglik_KN.shape != (len(self.points), len(self.text_bytes_N)):
@@ -168,7 +169,7 @@ class Map:
 
     @cached_property
     def _kl(self) -> Array:
-        return kl_matrix(self.loglik_KN, self.text_bytes_N)
+        return kl_matrix(self.loglik_KN, self.text_bytes_N, self.gram)
 
     @cached_property
     def _kl_se(self) -> Array:
@@ -280,7 +281,7 @@ class Map:
 
     def scaled_coordinates(self) -> Array:
         """Scaled Q, K x N: squared distances are KL in bits/byte."""
-        return embed.scaled_coordinates(self.loglik_KN, self.text_bytes_N)
+        return embed.scaled_coordinates(self.loglik_KN, self.text_bytes_N, self.gram)
 
     def coordinates(
         self,
@@ -302,6 +303,7 @@ class Map:
             perplexity,
             seed,
             reduce_perplexity=reduce_perplexity,
+            gram=self.gram,
         )
 
     def stress(self, xy_Kd: Array) -> float:
@@ -373,7 +375,8 @@ class Map:
             applied["before"] = before
         record = {**self.record, "preprocess": applied}
         ids = None if self.text_ids_N is None else self.text_ids_N[p.kept_N]
-        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, self.text_index[p.kept_N], ids)
+        kept_N = self.text_index[p.kept_N]
+        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, kept_N, ids, self.gram)
 
     def select(self, rows: Sequence[int]) -> Map:
         """The map of some rows, in the order given; texts and record unchanged."""
@@ -442,7 +445,7 @@ class Map:
     def _between(self, t: Trajectory) -> _diffusion.Distance:
         """KL of two steps of a trajectory; the matrix of all is as quick as the pairs of one window."""
         at = {s: i for i, s in enumerate(t.steps)}
-        kl = kl_matrix(self.loglik_KN[list(t.rows)], self.text_bytes_N)
+        kl = kl_matrix(self.loglik_KN[list(t.rows)], self.text_bytes_N, self.gram)
         return lambda a, b: float(kl[at[a], at[b]])
 
     def _looked_up(self, t: Trajectory, sqdist: Mapping[tuple[str, str], float]) -> _diffusion.Distance:

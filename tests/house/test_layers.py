@@ -49,7 +49,8 @@ ROOMS: dict[str, set[str]] = {
     "weight_sweep": DATA | {"store", "analysis", "weight_process"},
     "saved_maps": DATA | {"store"},
     "same_weights": DATA | {"store", "analysis"},
-    "workspace": DATA | {"store", "analysis", "native", "weight_sweep", "saved_maps", "same_weights"},
+    "workspace": DATA
+    | {"store", "analysis", "native", "weight_sweep", "saved_maps", "same_weights", "scoring.centring"},
     "draws": DATA | {"store", "analysis", "workspace"},
     "view": DATA
     | {"draws", "same_weights", "saved_maps", "workspace", "analysis", "native", "store", "reference"},

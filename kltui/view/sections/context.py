@@ -20,6 +20,7 @@ from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
+from kltui.workspace import gram_on
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
@@ -44,7 +45,8 @@ def silent(_message: str) -> None:
 class Choice:
     """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
 
-    `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted.
+    `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
+    on `device` large maps are centred and multiplied.
     """
 
     preparation: Preparation = field(default_factory=Preparation)
@@ -53,6 +55,7 @@ class Choice:
     where: float | None = None
     level: float | None = None
     noise_corrected: bool = False
+    device: str = "cpu"
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Context:
         if self.choice.saved:
             saved = find(self.ws.saved_maps(), self.choice.saved)
             self.choice = replace(self.choice, preparation=saved.preparation)
+        gram_on(self.choice.device)  # a device that there is not is said before anything else
 
     @property
     def preprocess(self) -> str:
@@ -98,8 +102,8 @@ class Context:
     def whole(self) -> Map:
         """Every final vector that may share the map, or those of the saved map, as they were scored."""
         if self.choice.saved:
-            return self.ws.saved_map(self.choice.saved, prepared=False)
-        return self.ws.map()
+            return self.ws.saved_map(self.choice.saved, prepared=False, device=self.choice.device)
+        return self.ws.map(device=self.choice.device)
 
     @cached_property
     def vectors(self) -> dict[str, VectorRow]:
@@ -132,7 +136,7 @@ class Context:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
         exclude = set(self.choice.preparation.exclude)
         if not self.choice.saved and not exclude:
-            return self.ws.map(layers=True)
+            return self.ws.map(layers=True, device=self.choice.device)
         held, record = set(self.raw.names), self.whole.record
         names = [
             row.name
@@ -141,7 +145,11 @@ class Context:
             or (row.layers and {row.checkpoint.run, row.checkpoint.base_name}.isdisjoint(exclude))
         ]
         return self.ws.map(
-            names=names, layers=True, corpus=str(record["corpus"]), settings=str(record["settings"])
+            names=names,
+            layers=True,
+            corpus=str(record["corpus"]),
+            settings=str(record["settings"]),
+            device=self.choice.device,
         )
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from kltui.analysis.embed import Method, scaled_coordinates
+from kltui.analysis.embed import Method
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.analysis.shape import AgainstNull
@@ -107,7 +107,7 @@ def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -
 
 def _pca_share(shown: Map, scores_K3: Array) -> Array:
     """Share of the map's total spread along each of the picture's principal axes, shape (3,)."""
-    Q = scaled_coordinates(shown.loglik_KN, shown.text_bytes_N)
+    Q = shown.scaled_coordinates()
     total = float(np.vdot(Q, Q))
     along = (scores_K3**2).sum(axis=0)
     return along / total if total > 0 else np.zeros_like(along)
