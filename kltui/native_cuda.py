@@ -8,6 +8,7 @@ false (no CUDA build, no driver, no GPU, a GPU that this build has no code for) 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def device_count() -> int:
 
 def usable(device: Any) -> bool:
     """Whether the kernels run on `device`, a torch.device: there is an extension, and it has code for that GPU."""
-    if device.type != DEVICE_TYPE or _extension() is None:
+    if device.type != DEVICE_TYPE or _extension() is None or _is_rocm():
         return False
     return _has_code(_index(device))
 
@@ -46,6 +47,8 @@ def why_not(device: Any) -> str:
     """Why the kernels do not run on `device`, a CUDA device of torch, in a few words; "" where they do."""
     if usable(device):
         return ""
+    if _is_rocm():
+        return "they are for NVIDIA's GPUs, and this torch is for AMD's (ROCm)"
     if _extension() is None:
         return "kltui was built without CUDA: install it again with nvcc on PATH"
     if _index(device) >= device_count():
@@ -61,7 +64,27 @@ def takes(x: Tensor) -> bool:
 @cache
 def _has_code(index: int) -> bool:
     extension = _extension()
-    return extension is not None and index < device_count() and bool(extension.has_code(index))
+    if extension is None or index >= device_count():
+        return False
+    with _current(index):
+        return bool(extension.has_code(index))
+
+
+def _is_rocm() -> bool:
+    """Whether torch calls AMD's GPUs "cuda" here."""
+    return getattr(_torch().version, "hip", None) is not None
+
+
+def _current(index: int) -> AbstractContextManager[None]:
+    """Within it GPU `index` is the current one.
+
+    Behind it torch goes back to the one before only where that is in use: the runtime would begin to use it, at the cost
+    of several hundred megabytes of its memory.
+    """
+    if DEVICE_TYPE != "cuda":
+        return nullcontext()
+    there: AbstractContextManager[None] = _torch().cuda.device(index)
+    return there
 
 
 def log_softmax_gather(
@@ -72,9 +95,10 @@ def log_softmax_gather(
     matrix = _matrix(logits_nV, "logits")
     _vector(targets_n, "targets", "torch.int64", matrix[1], logits_nV.device)
     out = logits_nV.new_empty(matrix[1], dtype=_torch().float32)
-    extension.log_softmax_gather(
-        logits_nV.data_ptr(), *matrix, targets_n.data_ptr(), scale, softcap, out.data_ptr(), *where
-    )
+    with _current(where[0]):
+        extension.log_softmax_gather(
+            logits_nV.data_ptr(), *matrix, targets_n.data_ptr(), scale, softcap, out.data_ptr(), *where
+        )
     return out
 
 
@@ -110,19 +134,11 @@ class OnlineLogSoftmax:
         if first < 0:
             raise ValueError(f"first must not be negative, not {first}")
         targets, *state = (t.data_ptr() + start * size for t, size in self._state)
-        self._extension.online_update(
-            tile_nv.data_ptr(),
-            dtype,
-            rows,
-            columns,
-            stride,
-            first,
-            targets,
-            self._scale,
-            self._softcap,
-            *state,
-            *self._where,
-        )
+        with _current(self._where[0]):
+            self._extension.online_update(
+                tile_nv.data_ptr(), dtype, rows, columns, stride, first, targets, self._scale, self._softcap,
+                *state, *self._where,
+            )  # fmt: skip
 
     def logprobs(self) -> Tensor:
         """log p(target) in nats, n float32; NaN where no tile held the target, or nothing but -inf."""
@@ -147,9 +163,18 @@ def kl_rows(p_nV: Tensor, q_nV: Tensor) -> KlRows:
     forward, reverse = (p_nV.new_empty(rows, dtype=torch.float64) for _ in range(2))
     same_top = p_nV.new_empty(rows, dtype=torch.bool)
     out = (x.data_ptr() for x in (forward, reverse, same_top))
-    extension.kl_rows(
-        p_nV.data_ptr(), q_nV.data_ptr(), dtype, rows, columns, stride_p, int(q_nV.stride(0)), *out, *where
-    )
+    with _current(where[0]):
+        extension.kl_rows(
+            p_nV.data_ptr(),
+            q_nV.data_ptr(),
+            dtype,
+            rows,
+            columns,
+            stride_p,
+            int(q_nV.stride(0)),
+            *out,
+            *where,
+        )
     return KlRows(forward, reverse, same_top)
 
 
@@ -163,7 +188,10 @@ def sum_by_text(logp_n: Tensor, text_index_n: Tensor, n_texts: int) -> Tensor:
         raise ValueError(f"n_texts must not be negative, not {n_texts}")
     sums = logp_n.new_empty(n_texts, dtype=_torch().float64)
     if n_texts:
-        extension.sum_by_text(logp_n.data_ptr(), text_index_n.data_ptr(), n, n_texts, sums.data_ptr(), *where)
+        with _current(where[0]):
+            extension.sum_by_text(
+                logp_n.data_ptr(), text_index_n.data_ptr(), n, n_texts, sums.data_ptr(), *where
+            )
     return sums
 
 
@@ -175,7 +203,8 @@ def double_centre(x_KN: Tensor) -> Tensor:
             f"x must be a contiguous float64 matrix, not {x_KN.dtype} of shape {tuple(x_KN.shape)}"
         )
     out, means = _torch().empty_like(x_KN), x_KN.new_empty(sum(x_KN.shape))
-    extension.double_centre(x_KN.data_ptr(), *x_KN.shape, out.data_ptr(), means.data_ptr(), *where)
+    with _current(where[0]):
+        extension.double_centre(x_KN.data_ptr(), *x_KN.shape, out.data_ptr(), means.data_ptr(), *where)
     return out
 
 

@@ -31,10 +31,13 @@ Array = NDArray[Any]
 
 def run(device: str = "auto", as_json: bool = False) -> int:
     """Exit code 0 after a table (or one JSON object) of the ratios on the CPU, or on a CUDA device."""
-    on_cuda = device.startswith("cuda") or (device == "auto" and native_cuda.device_count() > 0)
-    if on_cuda and native_cuda.device_count() == 0:
+    # the kernels take torch's tensors: their own count of devices says nothing of what a torch for CPUs can hold
+    has_kernels = torch.cuda.is_available() and native_cuda.device_count() > 0
+    on_cuda = device.startswith("cuda") or (device == "auto" and has_kernels)
+    if on_cuda and not has_kernels:
         raise UsageError(
-            f"no kernels for {device}", "kltui needs a CUDA device and a build with nvcc; try --device cpu"
+            f"no kernels for {device}",
+            "kltui needs a CUDA device, a build with nvcc and a torch for CUDA; try --device cpu",
         )
     torch.manual_seed(0)
     rows = []

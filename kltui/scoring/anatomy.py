@@ -69,7 +69,7 @@ def looks_ahead(model: Any, head: Any | None, dtype: torch.dtype) -> bool:
     half = ids.shape[1] // 2
     other[:, half:] = other[:, half:].flip(0, 1)
     said = (run(model, x) if head is None else body(model, head, x) for x in (ids, other))
-    a, b = (x[:, :half].double() for x in said)
+    a, b = (x[:, :half].float() for x in said)  # not float64, which Apple's GPUs lack
     if getattr(model, "is_quantized", False):
         return bool((a - b).norm() > QUANTISED_CHANGE * a.norm())
     return bool((a - b).abs().max() > 100 * torch.finfo(dtype).eps * (1 + a.abs().max()))

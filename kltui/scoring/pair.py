@@ -193,7 +193,7 @@ def _submit(a: Engine, b: Engine, batch: Batch) -> Callable[[], Values]:
     return lambda: _checked(fetched(), batch)
 
 
-def _checked(values_3n: NDArray[np.float64], batch: Batch) -> Values:
+def _checked(values_3n: NDArray[np.floating[Any]], batch: Batch) -> Values:
     """The rows of a batch's values. Raises KltuiError where a KL is not finite."""
     wrong = ~np.isfinite(values_3n[:2]).all(axis=0)
     if wrong.any():
@@ -206,7 +206,9 @@ def _checked(values_3n: NDArray[np.float64], batch: Batch) -> Values:
 
 
 def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tensor:
-    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry: (3, n) float64 over there.
+    """KL(a, b) and KL(b, a) in nats per row, and 1.0 where the largest logit is the same entry: (3, n) over there.
+
+    In float64 but on Apple's GPUs, which lack it.
 
     Models of one family pad their vocabularies differently: the entries that both have are compared.
     """
@@ -218,10 +220,15 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tenso
     if za.device.type == "cpu":
         rows = native.kl_rows(za, zb)
         return torch.from_numpy(np.stack([rows.forward, rows.reverse, rows.same_top]))
-    logp_a, logp_b = za.log_softmax(-1), zb.log_softmax(-1)
+    return _kl_by_torch(za, zb, torch.float32 if za.device.type == "mps" else torch.float64)
+
+
+def _kl_by_torch(za_nV: torch.Tensor, zb_nV: torch.Tensor, sums: torch.dtype) -> torch.Tensor:
+    """As `kl_rows`, of logits of one width, added up in the dtype `sums`."""
+    logp_a, logp_b = za_nV.log_softmax(-1), zb_nV.log_softmax(-1)
     difference = logp_a - logp_b
     forward, reverse = (
-        torch.where(logp == -math.inf, 0.0, logp.exp() * sign * difference).sum(-1, dtype=torch.float64)
+        torch.where(logp == -math.inf, 0.0, logp.exp() * sign * difference).sum(-1, dtype=sums)
         for logp, sign in ((logp_a, 1.0), (logp_b, -1.0))
     )
-    return torch.stack([forward, reverse, (za.argmax(-1) == zb.argmax(-1)).double()])
+    return torch.stack([forward, reverse, (za_nV.argmax(-1) == zb_nV.argmax(-1)).to(sums)])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -31,6 +33,49 @@ def test_tensors_of_other_places_are_refused_by_name() -> None:
         native_cuda.log_softmax_gather(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="x must be a torch tensor"):
         native_cuda.double_centre(np.zeros((2, 3)))
+
+
+class RocmTorch:
+    """As much of a torch for AMD's GPUs as is asked for."""
+
+    class version:  # noqa: N801 - torch's own name
+        hip = "6.2"
+
+
+def test_a_torch_for_amd_is_not_told_to_fetch_nvidias_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_cuda, "_torch", lambda: RocmTorch)
+    device = torch.device("cuda", 0)
+    assert not native_cuda.usable(device)
+    assert "ROCm" in native_cuda.why_not(device)
+    assert "nvcc" not in native_cuda.why_not(device)
+
+
+def test_another_gpu_than_the_one_meant_is_never_made_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime's own way back to the device before would begin to use GPU 0; torch's leaves it alone."""
+    events: list[object] = []
+
+    class Extension:
+        def device_count(self) -> int:
+            return 4
+
+        def has_code(self, index: int) -> bool:
+            events.append(f"asks {index}")
+            return True
+
+    @contextmanager
+    def current(index: int) -> Iterator[None]:
+        events.append(f"enters {index}")
+        yield
+        events.append("leaves")
+
+    native_cuda._has_code.cache_clear()
+    monkeypatch.setattr(native_cuda, "_extension", lambda: Extension())
+    monkeypatch.setattr(torch.cuda, "device", current)
+    try:
+        assert native_cuda.usable(torch.device("cuda", 3))
+    finally:
+        native_cuda._has_code.cache_clear()
+    assert events == ["enters 3", "asks 3", "leaves"]
 
 
 @pytest.mark.gpu

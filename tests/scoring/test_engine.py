@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import build_model, build_tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kltui.errors import KltuiError
 from kltui.scoring import anatomy, packing
@@ -262,3 +263,19 @@ def test_of_a_quantised_model_only_a_gross_look_ahead_counts():
         with torch.inference_mode():
             module = anatomy.find_head(model)
             assert anatomy.looks_ahead(model, module, torch.float32) == refused
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses to make a float64 tensor, as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+            raise TypeError(f"{func} made a float64 tensor")
+        return made
+
+
+def test_a_look_ahead_is_seen_without_float64():
+    model = build_model("llama")
+    with torch.inference_mode(), NoFloat64():
+        assert not anatomy.looks_ahead(model, anatomy.find_head(model), torch.float32)

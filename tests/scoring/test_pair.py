@@ -6,7 +6,7 @@ import torch
 from tiny_models import TEXTS, build_tokenizer, load_float64, write_model, write_run
 
 from kltui.errors import KltuiError
-from kltui.scoring.pair import exact_kl, kl_rows
+from kltui.scoring.pair import _kl_by_torch, exact_kl, kl_rows
 from kltui.scoring.settings import ScoringSettings
 
 
@@ -58,6 +58,16 @@ def test_entries_that_are_impossible_in_both_add_nothing():
     assert forward[0] == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-6)
     assert reverse[0] == pytest.approx(float((q.exp() * (q - p)).sum()), rel=1e-6)
     assert same[0] == 0.0
+
+
+@pytest.mark.parametrize("sums", [torch.float32, torch.float64])
+def test_devices_without_kernels_get_the_same_from_torch_in_either_precision(sums):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (3 * torch.randn(7, 50, generator=generator) for _ in range(2))
+    a[:, 3] = b[:, 3] = -torch.inf
+    ours = _kl_by_torch(a, b, sums)
+    assert ours.dtype == sums
+    np.testing.assert_allclose(ours, kl_rows(a, b), rtol=2e-5)
 
 
 def test_different_tokenizers_are_refused(tmp_path):
