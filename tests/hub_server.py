@@ -2,6 +2,7 @@
 
     with FakeHub() as hub:
         hub.add("org/tiny", "step1", {"config.json": b"{}", "model.safetensors": b"..."})
+        hub.add("datasets/org/texts", "main", {"data/0.jsonl": b"..."})
         hub.fail("model.safetensors", status=503, times=2)
         ...  # HF_ENDPOINT=hub.url
 
@@ -175,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(fault.status, self.hub.page, fault.headers)
         if path.startswith("/api/models/"):
             return self._info(path.removeprefix("/api/models/"))
+        if path.startswith("/api/datasets/"):
+            rest = path.removeprefix("/api/")
+            return self._tree(*rest.split("/tree/")) if "/tree/" in rest else self._info(rest)
         if "/resolve/" in path:
             return self._file(path, fault)
         return self._send(404, b"{}")
@@ -206,6 +210,19 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = [_sibling(file, data) for file, data in repo.commits[commit].items()]
         body = json.dumps({"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": []})
         return self._send(200, body.encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, name: str, revision: str) -> None:
+        repo = self._repo(name)
+        if repo is None:
+            return None
+        commit = repo.revisions.get(revision, revision)
+        if commit not in repo.commits:
+            return self._refuse(404, "RevisionNotFound")
+        found = [
+            {"type": "file", "path": file, "size": len(data), "oid": _digest(file, data)}
+            for file, data in repo.commits[commit].items()
+        ]
+        return self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
     def _file(self, path: str, fault: Fault | None) -> None:
         name, _, rest = path[1:].partition("/resolve/")

@@ -1,17 +1,23 @@
-"""Files of others opened with care: only regular ones, never a line or a whole that no memory holds."""
+"""Files of others opened with care, decompressed by suffix: only regular ones, never more than memory holds."""
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
+import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 
 LINE_MOST_BYTES = 1 << 28
+BLOCK_BYTES = 1 << 20
+COMPRESSED = (".gz", ".zst")
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
@@ -48,26 +54,72 @@ def _check_kind(path: Path, mode: int) -> None:
         raise UnreadableFileError(f"{safe_text(str(path))} is {what}, not a file", "Name a file.")
 
 
-def read_whole(path: Path) -> bytes:
-    """The bytes of a file that is read as one. Raises UnreadableFileError where they are more than half of this machine's memory."""
-    with open_regular(path) as file:
-        size, most = os.fstat(file.fileno()).st_size, memory_bytes() // 2
-        if size > most:
-            raise UnreadableFileError(
-                f"{safe_text(str(path))} has {size:,} bytes, which is more than half of this machine's memory",
-                "Read it on a larger machine, or in parts.",
-            )
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file at `path` for reading bytes, those of a .gz or .zst unpacked.
+
+    Raises UnreadableFileError, also for what goes wrong while it is read.
+    """
+    with ExitStack() as stack:
+        file = stack.enter_context(open_regular(path))
+        unpack, damage = _unpacker(path)
         try:
-            return file.read(size + 1)
+            yield stack.enter_context(unpack(file)) if unpack else file
+        except damage as error:
+            raise UnreadableFileError(
+                f"{safe_text(str(path))} cannot be unpacked: {safe_text(str(error), 200)}",
+                "Is it whole, and packed as its name says? Fetch or pack it again.",
+            ) from error
         except OSError as error:
             raise UnreadableFileError(
                 f"{safe_text(str(path))} cannot be read: {error.strerror or error}", "Check the disk."
             ) from error
 
 
+def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
+    """(what makes of a packed file one that is read unpacked, or None; what it raises for a damaged one)."""
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED:
+        return None, ()
+    if suffix == ".gz":
+        return (lambda file: gzip.GzipFile(fileobj=file)), (gzip.BadGzipFile, EOFError, zlib.error)
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise UnreadableFileError(
+            f"{safe_text(str(path))} is packed with zstandard, which Python itself unpacks from 3.14 on",
+            "pip install '.[corpora]' (in kltui's folder) brings what is missing; or unpack it: zstd -d FILE",
+        ) from None
+    return zstd.ZstdFile, (EOFError, zstd.ZstdError)
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file that is read as one. Raises UnreadableFileError where they are more than half of this machine's memory."""
+    most, held, blocks = memory_bytes() // 2, 0, []
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise _too_large(path, most)
+        while block := file.read(BLOCK_BYTES):
+            blocks.append(block)
+            held += len(block)
+            if held > most:
+                raise _too_large(path, most)
+    return b"".join(blocks)
+
+
+def _too_large(path: Path, most: int) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{safe_text(str(path))} has more than {most:,} bytes, which is half of this machine's memory",
+        "Read it on a larger machine, or in parts.",
+    )
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(number from 1, bytes with the line's end) of every line. Raises UnreadableFileError at one beyond LINE_MOST_BYTES."""
-    with open_regular(path) as file:
+    with opened(path) as file:
         number = 0
         while line := file.readline(LINE_MOST_BYTES):
             number += 1

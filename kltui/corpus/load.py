@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from kltui.corpus.chunk import check_chunk_bytes, kept_chunks
 from kltui.corpus.corpus import Corpus
-from kltui.corpus.read import read_items, source_format
+from kltui.corpus.read import Fields, read_items
+from kltui.corpus.sources import SourceFiles, source_files
 from kltui.errors import KltuiError, UsageError
 from kltui.safe import safe_text
 
@@ -24,12 +26,84 @@ RULES = {
     "crlf": "kept, no newline is changed",
     "one_token": "kept; unscored where nothing is left to score",
     "longer_than_context": "kept; scoring.overlong decides",
-    "blank_lines": "passed over in .jsonl",
+    "blank_lines": "passed over in .jsonl, .csv and .tsv",
+    "null_rows": "passed over in .parquet where the text is null",
 }
 
 TEXT_MOST_CHARACTERS = 1 << 28
 
 Text = tuple[str, str]  # text, domain
+
+
+SAY_EVERY_S = 2.0
+
+
+@dataclass
+class _Reading:
+    """One corpus as it is read: its files (None: the demo's), how rows are read, and what was odd in them."""
+
+    source: Path | str
+    files: SourceFiles | None
+    fields: Fields
+    bounds: tuple[int, int] | None
+    say: Callable[[str], None]
+    seen: Counter[str] = field(default_factory=Counter)
+    said: float = field(default_factory=time.monotonic)
+
+    @property
+    def where(self) -> str:
+        return safe_text(str(self.source))
+
+    def texts(self, doing: str) -> Iterator[Text]:
+        """Every text with its domain: the kept chunks of each item, or the item itself."""
+        count = 0
+        for item in read_items(self.files, self.seen, self.fields):
+            parts = (
+                (self._whole(item.pieces),) if self.bounds is None else kept_chunks(item.pieces, *self.bounds)
+            )
+            for text in parts:
+                count += 1
+                yield text, item.domain
+            if time.monotonic() > self.said + SAY_EVERY_S:
+                self.said = time.monotonic()
+                self.say(f"{doing} {self.where}: {count:,} texts so far")
+        self.seen["texts"] += count
+
+    def _whole(self, pieces: Iterable[str]) -> str:
+        """The pieces as one text, unless it is longer than anything that is scored as one."""
+        joined, length = [], 0
+        for piece in pieces:
+            joined.append(piece)
+            length += len(piece)
+            if length > TEXT_MOST_CHARACTERS:
+                raise KltuiError(
+                    f"one text of {self.where} has more than {TEXT_MOST_CHARACTERS:,} characters",
+                    "Set chunk = true under [corpus]: it cuts documents into texts.",
+                )
+        return "".join(joined)
+
+    def drawn(self, sample: int, seed: int) -> list[Text]:
+        """`sample` texts in the order drawn; equal to `random.Random(seed).sample(all_texts, sample)`."""
+        n_texts = sum(1 for _ in self.texts("counting"))
+        if n_texts < sample:
+            what = "chunks" if self.bounds else "texts"
+            raise KltuiError(
+                f"sample = {sample} asks for more than the {n_texts} {what} of {self.where}",
+                f"Set sample to at most {n_texts}, or leave it out to take all.",
+            )
+        drawn = random.Random(seed).sample(range(n_texts), sample)
+        rank = {index: place for place, index in enumerate(drawn)}
+        found: dict[int, Text] = {}
+        counted, self.seen = self.seen, Counter()  # the second reading would count everything twice
+        for index, text in enumerate(self.texts("drawing from")):
+            if index in rank:
+                found[rank[index]] = text
+        self.seen = counted
+        if len(found) < sample:
+            raise KltuiError(
+                f"{self.where} changed while it was read", "Let its writer finish, then run again."
+            )
+        return [found[place] for place in range(sample)]
 
 
 def load_corpus(
@@ -40,89 +114,42 @@ def load_corpus(
     min_bytes: int = 256,
     sample: int | None = None,
     seed: int = 42,
+    fields: Fields | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Corpus:
-    """The corpus of `source`: a .txt, folder, .jsonl, .json list, or "demo" (SPEC section 2).
+    """The corpus of `source` (SPEC section 2): a file, a folder, a pattern of files, hf://datasets/..., or "demo".
 
     With `chunk` every item is a document and is cut; without it every item is a text as it stands (a .txt file is
     one item). `sample` draws that many without replacement, in the order of `random.Random(seed).sample`; the
-    source is then read twice, so that only the drawn texts are ever in memory.
+    source is then read twice, so that only the drawn texts are ever in memory. `say` gets a line every other second.
     """
-    where: Path | Literal["demo"] = "demo" if source == "demo" else Path(source)
-    settings: dict[str, object] = {
-        "source": str(source), "format": source_format(where), "chunk": chunk,
-        "max_bytes": max_bytes, "min_bytes": min_bytes, "sample": sample, "seed": seed,
-    }  # fmt: skip
     if chunk:
         check_chunk_bytes(max_bytes, min_bytes)
     if sample is not None and sample < 1:
         raise UsageError(
             f"sample = {sample} draws no text", "Set sample to 1 or more, or leave it out to take all."
         )
-    bounds = (max_bytes, min_bytes) if chunk else None
-    seen: Counter[str] = Counter()
-    texts = list(_texts(where, bounds, seen)) if sample is None else _drawn(where, bounds, seen, sample, seed)
+    fields = fields or Fields()
+    files = None if source == "demo" else source_files(source, say)
+    settings: dict[str, object] = {
+        "source": str(source), "format": files.format if files else "demo", "chunk": chunk,
+        "max_bytes": max_bytes, "min_bytes": min_bytes, "sample": sample, "seed": seed,
+        "field": fields.text, "domain": fields.domain, "files": len(files.files) if files else 0,
+        "commit": files.commit if files else "",
+    }  # fmt: skip
+    reading = _Reading(source, files, fields, (max_bytes, min_bytes) if chunk else None, say)
+    texts = list(reading.texts("reading")) if sample is None else reading.drawn(sample, seed)
     if not texts:
-        raise _no_texts(where, bounds, seen)
-    return _corpus(texts, seen, settings)
+        raise _no_texts(reading)
+    return _corpus(texts, reading.seen, settings)
 
 
-def _texts(
-    source: Path | Literal["demo"], bounds: tuple[int, int] | None, seen: Counter[str]
-) -> Iterator[Text]:
-    """Every text of `source` with its domain: the kept chunks of each item, or the item itself."""
-    for item in read_items(source, seen):
-        parts = (_whole(item.pieces, source),) if bounds is None else kept_chunks(item.pieces, *bounds)
-        for text in parts:
-            seen["texts"] += 1
-            yield text, item.domain
-
-
-def _whole(pieces: Iterable[str], source: Path | Literal["demo"]) -> str:
-    """The pieces as one text, unless it is longer than anything that is scored as one."""
-    joined, length = [], 0
-    for piece in pieces:
-        joined.append(piece)
-        length += len(piece)
-        if length > TEXT_MOST_CHARACTERS:
-            raise KltuiError(
-                f"one text of {safe_text(str(source))} has more than {TEXT_MOST_CHARACTERS:,} characters",
-                "Set chunk = true under [corpus]: it cuts documents into texts.",
-            )
-    return "".join(joined)
-
-
-def _drawn(
-    source: Path | Literal["demo"], bounds: tuple[int, int] | None, seen: Counter[str], sample: int, seed: int
-) -> list[Text]:
-    """`sample` texts in the order drawn; equal to `random.Random(seed).sample(all_texts, sample)`."""
-    n_texts = sum(1 for _ in _texts(source, bounds, seen))
-    if n_texts < sample:
-        what = "chunks" if bounds else "texts"
-        raise KltuiError(
-            f"sample = {sample} asks for more than the {n_texts} {what} of {safe_text(str(source))}",
-            f"Set sample to at most {n_texts}, or leave it out to take all.",
-        )
-    drawn = random.Random(seed).sample(range(n_texts), sample)
-    rank = {index: place for place, index in enumerate(drawn)}
-    found: dict[int, Text] = {}
-    for index, text in enumerate(_texts(source, bounds, Counter())):
-        if index in rank:
-            found[rank[index]] = text
-    if len(found) < sample:
-        raise KltuiError(
-            f"{safe_text(str(source))} changed while it was read", "Let its writer finish, then run again."
-        )
-    return [found[place] for place in range(sample)]
-
-
-def _no_texts(
-    source: Path | Literal["demo"], bounds: tuple[int, int] | None, seen: Counter[str]
-) -> KltuiError:
-    where = safe_text(str(source))
-    if bounds is None or not seen["items"]:
-        return KltuiError(f"{where} holds no text", "A corpus needs at least one item.")
+def _no_texts(reading: _Reading) -> KltuiError:
+    items, bounds = reading.seen["items"], reading.bounds
+    if bounds is None or not items:
+        return KltuiError(f"{reading.where} holds no text", "A corpus needs at least one item.")
     return KltuiError(
-        f"None of the {seen['items']} documents in {where} gives a chunk of more than {bounds[1]} bytes",
+        f"None of the {items} documents in {reading.where} gives a chunk of more than {bounds[1]} bytes",
         "Lower min_bytes, or set chunk = false to take every item as a text as it stands.",
     )
 
@@ -131,7 +158,15 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
     """The corpus with its record: settings, rules, counts over everything read, counts over the texts in use."""
     bodies = tuple(text for text, _ in texts)
     domains = tuple(domain for _, domain in texts)
-    read_names = ("items", "texts", "invalid_utf8", "lone_surrogates", "bom_stripped", "blank_lines")
+    read_names = (
+        "items",
+        "texts",
+        "invalid_utf8",
+        "lone_surrogates",
+        "bom_stripped",
+        "blank_lines",
+        "null_rows",
+    )
     record = {**settings, "rules": dict(RULES), "read": {name: seen[name] for name in read_names}}
     corpus = Corpus(bodies, domains if any(domains) else (), record)
     record["in_use"] = {

@@ -50,7 +50,7 @@ def run_batch(
     """
     narrator = Narrator(as_json)
     job = load_job(job_path, overrides)
-    plan = make_plan(job)
+    plan = make_plan(job, narrator.say)
     if shard is not None:
         plan = part(plan, *shard)
     if dry_run:

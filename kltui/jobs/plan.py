@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
+from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.mix import MixPlan, mixes
@@ -16,6 +17,7 @@ from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.registry.presets import preset
+from kltui.registry.revisions import expand_revisions, is_pattern, matching_revisions
 from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
@@ -43,13 +45,13 @@ class Plan:
         return [part.source for part in mix.parts] if mix else [checkpoint.source]
 
 
-def make_plan(job: JobFile) -> Plan:
-    """The plan of a job. Raises UsageError listing every entry that cannot be used."""
+def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> Plan:
+    """The plan of a job; `say` gets lines while a long corpus is read. Raises UsageError listing every entry that cannot be used."""
     mistakes: list[str] = []
     checkpoints: list[Checkpoint] = []
     for number, model in enumerate(job.models):
         try:
-            checkpoints += checkpoints_from_entry(_entry(model))
+            checkpoints += checkpoints_from_entry(_listed(_entry(model), model.preset))
         except KltuiError as error:
             mistakes.append(f"models[{number}]: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         except OSError as error:
@@ -61,7 +63,7 @@ def make_plan(job: JobFile) -> Plan:
     stored = [row.checkpoint for row in rows]
     mistakes += [f"parent: {mistake}" for mistake in parent_mistakes(checkpoints, stored)]
     try:
-        corpus = _corpus(job)
+        corpus = _corpus(job, say)
     except KltuiError as error:
         mistakes.append(f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else ""))
     if mistakes:
@@ -109,6 +111,19 @@ def _entry(model: ModelTable) -> ModelEntry:
     return ModelEntry(path=Path(model.path) if model.path else None, **fields)
 
 
+def _listed(entry: ModelEntry, named: str) -> ModelEntry:
+    """The entry with "all" and wildcards among its revisions written out: those of its preset, or all that the hub has."""
+    if not any(map(is_pattern, entry.revisions)):
+        return entry
+    if named:
+        known = expand_revisions(preset(named).revisions)
+    else:
+        from kltui.registry.hub import revisions
+
+        known = revisions(entry.repo)
+    return replace(entry, revisions=tuple(matching_revisions(entry.revisions, known)))
+
+
 def _interpolated(
     job: JobFile, checkpoints: Sequence[Checkpoint]
 ) -> tuple[list[tuple[Checkpoint, MixPlan]], list[str]]:
@@ -123,15 +138,17 @@ def _interpolated(
     return made, mistakes
 
 
-def _corpus(job: JobFile) -> Corpus:
+def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
     table = job.corpus
     corpus = load_corpus(
-        "demo" if table.source == "demo" else Path(table.source),
+        table.source,
         chunk=table.chunk,
         max_bytes=table.max_bytes,
         min_bytes=table.min_bytes,
         sample=table.sample,
         seed=table.seed,
+        fields=Fields(table.field, table.domain),
+        say=say,
     )
     if not len(corpus):
         raise UsageError(f"{table.source} holds no texts", "Check source, chunk and min_bytes.")

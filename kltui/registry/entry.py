@@ -10,7 +10,7 @@ from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.discover import discover
 from kltui.registry.names import check_repo, check_revision, check_run
-from kltui.registry.revisions import expand_revisions, is_step_name, parse_step
+from kltui.registry.revisions import expand_revisions, is_step_name, parse_step, step_label
 from kltui.registry.tokenizer import check_named
 from kltui.safe import safe_text
 
@@ -84,8 +84,26 @@ def _hub(entry: ModelEntry) -> list[Checkpoint]:
     revisions = expand_revisions(entry.revisions or ("main",))
     for revision in revisions:
         check_revision(revision)
-    found = [_checkpoint(entry, run, HubSource(entry.repo, r), parse_step(r), entry.type) for r in revisions]
+    steps = [parse_step(revision) for revision in revisions]
+    told_apart = len(set(steps)) < len(steps)
+    found = [
+        _checkpoint(
+            entry,
+            _labelled(run, step_label(r)) if told_apart else run,
+            HubSource(entry.repo, r),
+            step,
+            entry.type,
+        )
+        for r, step in zip(revisions, steps, strict=True)
+    ]
     return sorted(found, key=lambda c: -1 if c.step is None else c.step)
+
+
+def _labelled(run: str, label: str) -> str:
+    """The run of one branch where several branches of a repository have the same steps, such as OLMo's stages."""
+    named = f"{run}-{label.replace('/', '-')}" if label else run
+    check_run(named, "the run of that branch")
+    return named
 
 
 def _served(entry: ModelEntry) -> Checkpoint:

@@ -138,11 +138,15 @@ def resolve(
 def revisions(repo: str) -> list[str]:
     """Names of the branches and tags of a repository, by step, those without one first; the hub is asked once.
 
-    Raises TryAgainError where it cannot be reached, KltuiError where it knows no such repository.
+    Offline: those that were fetched from it. Raises TryAgainError where the hub cannot be reached, or offline where none
+    was fetched, KltuiError where it knows no such repository.
     """
     check_repo(repo)
     if is_offline():
-        raise TryAgainError("HF_HUB_OFFLINE forbids asking the hub", "Unset it to see the revisions.")
+        names = RepoCache(default_cache(), repo).revisions()
+        if not names:
+            raise TryAgainError("HF_HUB_OFFLINE forbids asking the hub", "Unset it to see the revisions.")
+        return _by_step(names)
     from kltui.registry.hub_client import HubClient
 
     client = HubClient(HubSource(repo, "main"), default_cache())
@@ -150,6 +154,10 @@ def revisions(repo: str) -> list[str]:
         names = client.revisions()
     except TransientError as error:
         raise TryAgainError(error.reason, "Check the network and HF_ENDPOINT.") from None
+    return _by_step(names)
+
+
+def _by_step(names: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(names), key=lambda n: -1 if (step := parse_step(n)) is None else step)
 
 

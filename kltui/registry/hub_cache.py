@@ -87,6 +87,11 @@ class RepoCache:
             return ""
         return commit if COMMIT.fullmatch(commit) else ""
 
+    def revisions(self) -> list[str]:
+        """Branches and tags whose commit is known, in the order of their names."""
+        folder = self.root / "refs"
+        return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
     def remember(self, revision: str, commit: str) -> None:
         """Notes what `revision` means, for use offline, where the cache can be written."""
         if revision != commit and self.commit_of(revision) != commit:

@@ -6,11 +6,13 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 
 from kltui.errors import UsageError
 from kltui.safe import safe_text
 
 MAX_REVISIONS = 100_000
+ALL = "all"
 
 # A word for the step, at the start of a word, then the number; "step" is tried before "checkpoint".
 _STEP_WORDS = ("steps?", "iteration|iter", "checkpoint|ckpt")
@@ -62,6 +64,49 @@ def is_set_aside(name: str) -> bool:
 def is_step_name(name: str) -> bool:
     """Whether `name` states a step and nothing else, such as `checkpoint-500` or `500`."""
     return _ONLY_STEP.fullmatch(name.lower()) is not None
+
+
+def step_label(name: str) -> str:
+    """What a revision's name says before its step, "" for nothing and for main: what tells branches of one step apart.
+
+    >>> [step_label(n) for n in ("stage1-step1000-tokens5B", "step5", "500", "main", "dev", "a/checkpoint_5")]
+    ['stage1', '', '', '', 'dev', 'a']
+    """
+    if parse_step(name) is None:
+        return "" if name == "main" else name.strip("-_/.")
+    for pattern in _STEP_PATTERNS:
+        if found := pattern.search(name.lower()):
+            return name[: found.start()].strip("-_/.")
+    return ""
+
+
+def is_pattern(revision: str) -> bool:
+    """Whether a revision stands for several that only the hub can list: "all", or a name with a wildcard."""
+    return revision == ALL or any(mark in revision for mark in "*?[")
+
+
+def matching_revisions(patterns: Sequence[str], listed: Sequence[str]) -> list[str]:
+    """Of the revisions `listed` those that `patterns` mean, in the order of the patterns, each once.
+
+    What is no pattern is kept as it stands. Raises UsageError for a pattern that means none.
+
+    >>> matching_revisions(["main", "step1*"], ["main", "step0", "step1", "step10"]), matching_revisions(["all"], ["a"])
+    (['main', 'step1', 'step10'], ['a'])
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if not is_pattern(pattern):
+            found.update(dict.fromkeys(expand_revisions([pattern])))
+            continue
+        meant = [name for name in listed if pattern == ALL or fnmatchcase(name, pattern)]
+        if not meant:
+            near = ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
+            raise UsageError(
+                f'no revision is meant by "{safe_text(pattern, 120)}"',
+                f"There are {safe_text(near, 300) or 'none'}.",
+            )
+        found.update(dict.fromkeys(meant))
+    return list(found)
 
 
 def expand_revisions(patterns: Sequence[str]) -> list[str]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kltui.corpus import Corpus, chunk_document, files, load, load_corpus
-from kltui.corpus import read as read_module
+from kltui.corpus import Corpus, chunk_document, files, load, load_corpus, text_files
 from kltui.errors import KltuiError, UsageError
 
 DOCUMENTS = ["first " * 200, "zwei äöü " * 90, "短い", "third\r\n" * 100]
@@ -147,7 +146,7 @@ def test_a_txt_in_blocks_decodes_like_the_whole(
     data = "añ日😀".encode() + b"\xff\xe6\x97" + "日".encode() + b"\xf0\x9f"
     path = tmp_path / "t.txt"
     path.write_bytes(data)
-    monkeypatch.setattr(read_module, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     corpus = load_corpus(path)
     assert corpus.texts == (data.decode(errors="replace"),)
     assert counts(corpus)["invalid_utf8"] == 1
@@ -193,15 +192,15 @@ def test_a_json_file_that_is_no_list_of_texts(tmp_path: Path, content: str, mess
 
 
 def test_sources_that_cannot_be_read_say_so(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("a")
+    (tmp_path / "table.xlsx").write_text("a")
     (tmp_path / "utf16.txt").write_bytes("text".encode("utf-16"))
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "empty").mkdir()
     for name, message in [
         ("none.txt", "There is no corpus"),
-        ("table.csv", "cannot be told from its name"),
+        ("table.xlsx", "cannot be told from its name"),
         ("utf16.txt", "UTF-16"),
-        ("empty", "No .txt or .jsonl file"),
+        ("empty", r"No \.txt, \.jsonl, \.csv, \.tsv or \.parquet file"),
     ]:
         with pytest.raises(KltuiError, match=message):
             load_corpus(tmp_path / name)

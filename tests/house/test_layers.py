@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "reference": {"errors"},
     "native": BASE | {"reference", "_core", "_cuda", "native_cuda"},
     "native_cuda": BASE | {"reference", "_cuda", "native"},
-    "corpus": BASE | {"demo.texts"},
+    "corpus": BASE | {"demo.texts", "registry.names", "registry.hub"},
     "registry": BASE,
     "analysis": BASE | {"native", "reference", "registry.tensors", "registry.parameters"},
     "store": DATA,

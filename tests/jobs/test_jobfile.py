@@ -262,3 +262,18 @@ def test_what_a_table_says_goes_before_its_preset(tmp_path: Path) -> None:
     assert {(c.source.repo, c.size, c.tags) for c in plan.checkpoints} == {
         ("EleutherAI/pythia-70m", "70m", ("t",))
     }
+
+
+def test_wildcards_mean_what_the_hub_or_the_preset_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.registry.hub.revisions", lambda repo: ["main", "step0", "step5", "step50"])
+    models = [
+        {"repo": "o/n", "revisions": "all"},
+        {"repo": "o/n", "revisions": ["step5*", "step7"], "run": "b"},
+        {"preset": "pythia-70m", "revisions": ["step14*"]},
+    ]
+    job = parse_job({"workspace": "w", "corpus": {"source": "demo"}, "models": models}, "job")
+    names = [c.name for c in make_plan(job.resolved(tmp_path)).checkpoints]
+    assert names[:7] == ["n", "n@0", "n@5", "n@50", "b@5", "b@7", "b@50"]
+    assert names[7:] == [f"pythia-70m@{step}" for step in (14000, *range(140000, 143001, 1000))]

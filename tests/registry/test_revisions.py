@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kltui.errors import UsageError
-from kltui.registry import expand_revisions, parse_step
-from kltui.registry.revisions import is_step_name
+from kltui.registry import ModelEntry, checkpoints_from_entry, expand_revisions, parse_step
+from kltui.registry.revisions import is_step_name, matching_revisions
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,25 @@ def test_patterns_that_cannot_be_meant(pattern: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as error:
         expand_revisions([pattern])
     assert "step{1000..143000..1000}" in error.value.hint
+
+
+def test_branches_of_one_step_are_runs_of_their_own() -> None:
+    listed = [
+        "main",
+        "stage1-step5-tokens1B",
+        "stage1-step9-tokens2B",
+        "stage2-ingredient1-step5-tokens1B",
+        "dev",
+    ]
+    entry = ModelEntry(repo="o/olmo", revisions=tuple(matching_revisions(["all"], listed)))
+    assert [c.name for c in checkpoints_from_entry(entry)] == [
+        "olmo", "olmo-dev", "olmo-stage1@5", "olmo-stage2-ingredient1@5", "olmo-stage1@9",
+    ]  # fmt: skip
+    one = ModelEntry(repo="o/olmo", revisions=tuple(matching_revisions(["stage1-*"], listed)))
+    assert [c.name for c in checkpoints_from_entry(one)] == ["olmo@5", "olmo@9"]
+
+
+def test_a_pattern_that_means_no_revision_names_some() -> None:
+    with pytest.raises(UsageError, match='no revision is meant by "step\\*"') as error:
+        matching_revisions(["step*"], ["main", "v1"])
+    assert "main, v1" in error.value.hint

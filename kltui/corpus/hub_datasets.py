@@ -1,0 +1,136 @@
+"""Files of a dataset on the hub, in the cache that all Hugging Face tools share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from urllib.parse import unquote
+
+from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.registry.names import check_repo, check_revision
+from kltui.safe import safe_text
+
+_PREFIX = "hf://datasets/"
+_REFS = re.compile(r"^(refs/(?:convert|pr)/[^/]+)/(.*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetAddress:
+    """`hf://datasets/OWNER/NAME[@REV]/PATTERN` in its parts; the pattern is "*" where there is none."""
+
+    repo: str
+    revision: str
+    pattern: str
+
+
+def parse_address(source: str) -> DatasetAddress:
+    """The parts of a dataset's address. Raises UsageError for one that cannot be meant.
+
+    >>> parse_address("hf://datasets/o/n@v1/data/*.parquet")
+    DatasetAddress(repo='o/n', revision='v1', pattern='data/*.parquet')
+    >>> parse_address("hf://datasets/o/n@refs/convert/parquet/x.parquet").revision
+    'refs/convert/parquet'
+    """
+    owner, _, rest = source.removeprefix(_PREFIX).partition("/")
+    named, _, pattern = rest.partition("/")
+    name, at, revision = named.partition("@")
+    if at and revision == "refs" and (found := _REFS.match(f"refs/{pattern}")):
+        revision, pattern = found[1], found[2]
+    try:
+        check_repo(f"{owner}/{name}")
+        if at:
+            check_revision(unquote(revision))
+    except UsageError:
+        raise UsageError(
+            f"{safe_text(source, 200)} is no address of a dataset",
+            "Write hf://datasets/OWNER/NAME[@REVISION]/PATTERN, such as hf://datasets/OWNER/NAME/data/*.parquet.",
+        ) from None
+    return DatasetAddress(f"{owner}/{name}", unquote(revision) or "main", pattern or "*")
+
+
+def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[Path], str]:
+    """(folder, files of the pattern in it in their order, commit) of a dataset's address, fetched where they are not here.
+
+    Raises TryAgainError where the hub is away, KltuiError where it has no such dataset, revision or file.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from kltui.registry.hub import default_cache, is_offline
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs addresses, signed ones among them
+    address = parse_address(source)
+    where = safe_text(source, 200)
+    say(f"fetching {where}")
+    try:
+        folder = Path(
+            snapshot_download(
+                address.repo, repo_type="dataset", revision=address.revision, allow_patterns=[address.pattern],
+                tqdm_class=_progress(say, where), cache_dir=default_cache(), local_files_only=is_offline(),
+                endpoint=os.environ.get("HF_ENDPOINT") or None,
+            )
+        )  # fmt: skip
+    except HfHubHTTPError as error:
+        raise _refused(where, error) from None
+    except LocalEntryNotFoundError:
+        raise TryAgainError(
+            f"{where} is not in the cache, and the hub cannot be asked",
+            "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TryAgainError(
+            f"{where} could not be fetched: {safe_text(str(error), 200)}", "Check the network and the disk."
+        ) from None
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    meant = [p for p in files if fnmatchcase(p.relative_to(folder).as_posix(), address.pattern)]
+    if not meant:
+        raise KltuiError(
+            f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} is meant by "
+            f"{safe_text(address.pattern)}",
+            "Look at the dataset's files on the hub; patterns are as in *.parquet.",
+        )
+    return folder, meant, folder.name
+
+
+def _refused(where: str, error: Exception) -> KltuiError:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return KltuiError(
+            f"{where} is gated",
+            "Accept its conditions on the hub, then log in: hf auth login (or set HF_TOKEN).",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return KltuiError(
+            f"the hub has no dataset {where}", "Check OWNER/NAME; a private one needs HF_TOKEN."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return KltuiError(f"the hub has no such revision: {where}", "Check what stands after the @.")
+    return TryAgainError(
+        f"{where} could not be fetched: {safe_text(str(error).splitlines()[0], 200)}",
+        "The hub may be busy: run again.",
+    )
+
+
+def _progress(say: Callable[[str], None], where: str) -> type:
+    """A progress bar that draws nothing and says every other second how much is there."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Said(tqdm):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **{**options, "mininterval": 2.0, "disable": False})  # type: ignore[no-untyped-call]
+
+        def display(self, *args: object, **options: object) -> None:
+            if not self.total:
+                return
+            if str(self.unit).startswith("B"):
+                say(f"fetching {where}: {self.n / 1e6:,.0f} of {self.total / 1e6:,.0f} MB")
+            else:
+                say(f"fetching {where}: {self.n:,} of {self.total:,} files")
+
+    return Said

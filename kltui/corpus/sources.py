@@ -1,0 +1,111 @@
+"""The files that a corpus source stands for: one, a folder, a pattern, or files of a dataset on the hub."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kltui.corpus.rows import READERS, kind_of
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+
+HUB = "hf://datasets/"
+TEXT = ".txt"
+# What is taken of a folder. A .json there is more often a description than a list of texts: it is named by itself.
+IN_FOLDERS = (TEXT, ".jsonl", ".parquet", ".csv", ".tsv")
+FORMATS = (
+    "Name a .txt, .jsonl, .csv, .tsv or .parquet file (all but the last may be packed as .gz or .zst), a .json list, a folder "
+    'or a pattern such as "data/*.jsonl.zst", hf://datasets/OWNER/NAME/*.parquet, or "demo".'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """The files of a source in their order, each with the domain that its folder gives; `format` names their kind.
+
+    `commit` is that of a dataset on the hub.
+    """
+
+    files: tuple[tuple[Path, str], ...]
+    format: str
+    commit: str = ""
+
+
+def source_files(source: Path | str, say: Callable[[str], None] = lambda line: None) -> SourceFiles:
+    """What `source` stands for. Files of the hub are fetched. Raises KltuiError where it stands for nothing."""
+    if str(source).startswith(HUB):
+        from kltui.corpus.hub_datasets import fetch_dataset
+
+        _, files, commit = fetch_dataset(str(source), say)
+        taken = [p for p in files if _takes(p)]
+        if not taken:
+            raise _nothing(f"file of texts in {safe_text(str(source))}", files)
+        return replace(_several([(p, "") for p in taken]), commit=commit)
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if path.exists() or path.is_symlink():
+            return _one(path)
+    except OSError as error:
+        raise KltuiError(
+            f"{safe_text(str(path))} cannot be read: {error.strerror}", "Check its permissions."
+        ) from error
+    if glob.has_magic(str(path)):
+        return _pattern(path)
+    raise KltuiError(f"There is no corpus at {safe_text(str(path))}", FORMATS)
+
+
+def _takes(path: Path) -> bool:
+    kind = kind_of(path)
+    return kind == TEXT or (kind in READERS and (kind != ".parquet" or path.suffix.lower() == kind))
+
+
+def _one(path: Path) -> SourceFiles:
+    if not _takes(path):
+        raise KltuiError(f"The format of {safe_text(str(path))} cannot be told from its name", FORMATS)
+    return _several([(path, "")])
+
+
+def _several(files: list[tuple[Path, str]]) -> SourceFiles:
+    kinds = sorted({kind_of(path).removeprefix(".") for path, _ in files})
+    return SourceFiles(tuple(files), "text" if kinds == ["txt"] else " ".join(kinds))
+
+
+def _folder(folder: Path) -> SourceFiles:
+    """Every file of texts below `folder`, by relative path; the sub-folder of a .txt is its domain."""
+    files = sorted(
+        (p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix()
+    )
+    files = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    taken = [p for p in files if kind_of(p) in IN_FOLDERS and _takes(p)]
+    if not taken:
+        raise _nothing(f".txt, .jsonl, .csv, .tsv or .parquet file in {safe_text(str(folder))}", files)
+    return replace(_several([(p, _sub_folder(p, folder)) for p in taken]), format="folder")
+
+
+def _sub_folder(path: Path, folder: Path) -> str:
+    parent = path.relative_to(folder).parent.as_posix()
+    return "" if parent == "." or kind_of(path) != TEXT else parent
+
+
+def _pattern(pattern: Path) -> SourceFiles:
+    found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - the pattern is absolute
+    files = [p for p in found if p.is_file()]
+    taken = [p for p in files if _takes(p)]
+    if not taken:
+        raise _nothing(f"file of texts is meant by {safe_text(str(pattern))}", files)
+    if len(taken) < len(files):
+        odd = next(p for p in files if p not in taken)
+        raise KltuiError(
+            f"{safe_text(str(pattern))} also means {safe_text(str(odd))}, whose format cannot be told from its name",
+            "Write a pattern that means files of texts alone. " + FORMATS,
+        )
+    return _several([(p, "") for p in taken])
+
+
+def _nothing(what: str, files: list[Path]) -> KltuiError:
+    suffixes = ", ".join(sorted({p.suffix or p.name for p in files})[:8]) or "nothing"
+    return KltuiError(f"No {what} (seen: {safe_text(suffixes, 200)})", FORMATS)

@@ -1,0 +1,52 @@
+"""Text of files: UTF-8 in blocks or whole, a leading BOM stripped, what is no UTF-8 replaced and counted."""
+
+from __future__ import annotations
+
+import codecs
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+
+BLOCK_BYTES = 1 << 20
+
+
+def decoded(file: BinaryIO, path: Path, seen: Counter[str]) -> Iterator[str]:
+    """Pieces of a UTF-8 file: a leading BOM is stripped, each invalid sequence becomes U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    block = without_bom(file.read(BLOCK_BYTES), path, seen)
+    while True:
+        try:
+            yield decoder.decode(block, final=not block)
+        except UnicodeDecodeError:
+            decoder.errors = "replace"
+            seen["invalid_utf8"] += 1
+            yield decoder.decode(block, final=not block)
+        if not block:
+            return
+        block = file.read(BLOCK_BYTES)
+
+
+def without_bom(head: bytes, path: Path, seen: Counter[str]) -> bytes:
+    """The first bytes of a file without its BOM. Raises KltuiError for UTF-16."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise KltuiError(
+            f"{safe_text(str(path))} is UTF-16 text, not UTF-8",
+            "Convert it first: iconv -f UTF-16 -t UTF-8 OLD > NEW",
+        )
+    if head.startswith(codecs.BOM_UTF8):
+        seen["bom_stripped"] += 1
+        return head[len(codecs.BOM_UTF8) :]
+    return head
+
+
+def decode(data: bytes, seen: Counter[str]) -> str:
+    """The bytes as text, each invalid sequence as U+FFFD."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        seen["invalid_utf8"] += 1
+        return data.decode(errors="replace")
