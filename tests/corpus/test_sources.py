@@ -188,6 +188,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     with FakeHub() as hub:
         monkeypatch.setattr("kltui.registry.hub.default_cache", lambda: tmp_path / "hub")
         monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
 
