@@ -32,10 +32,13 @@ from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Ids, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
-from kltui.scoring.loading import Loaded, pick_device
+from kltui.scoring.loading import Loaded, first_line, pick_device
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.room import run_batches
 from kltui.scoring.settings import ScoringSettings
+
+# What a GPU holds besides the models: logits of the loops, states of a batch, the products' operands, the libraries' own.
+_WORKING_BYTES = 6 << 30
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Timed:
 class Case:
     """One row of the table. Seconds are for all texts; memory is the peak beyond what was there before, in MB.
 
-    `careful_seconds` is NaN where there is no such loop.
+    `careful_seconds` is NaN where there is no such loop, `largest_difference_nat`, from the float32 reference, where no
+    side is in float32.
     """
 
     model: str
@@ -113,22 +117,48 @@ def run(device: str, as_json: bool, shapes: Sequence[Shape] = ()) -> int:
     shapes = shapes or ((*SHAPES, LARGE) if picked.type == "cuda" else SHAPES)
     machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
     _say("" if as_json else _table_head(machine))
-    cases = []
+    cases: list[Case] = []
+    skipped: dict[str, str] = {}
     for shape in shapes:
         sys.stderr.write(f"pythia-{shape.name}: building a random model and timing it ...\n")
-        found = bench_shape(shape, picked)
+        found = _cases_or_why(shape, picked)
+        if isinstance(found, str):
+            skipped[shape.name] = found
+            _say("" if as_json else f"{shape.name:6} left out: {found}\n")
+            continue
         _say("" if as_json else "".join(_table_row(case) + "\n" for case in found))
         cases += found
-        gc.collect()
     swept = _swept(shapes[0], picked)
     report = {
         "schema": JSON_SCHEMA,
         **machine,
         "cases": [_as_dict(case) for case in cases],
+        "skipped": skipped,
         "sweeps": [_as_dict(swept)],
     }
     _say(json.dumps(report) + "\n" if as_json else _sweep_lines(swept) + _LEGEND)
     return 0
+
+
+def _cases_or_why(shape: Shape, device: torch.device) -> list[Case] | str:
+    """The cases of one shape, or why it is left out: the GPU's memory is too small for it."""
+    try:
+        return lacking(shape, device) or bench_shape(shape, device)
+    except torch.OutOfMemoryError as error:
+        return first_line(error)
+    finally:
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def lacking(shape: Shape, device: torch.device) -> str:
+    """What the shape needs of a GPU's memory and what is free, where that is less; "" where it fits, and on a CPU."""
+    if device.type != "cuda":
+        return ""
+    free, _ = torch.cuda.mem_get_info(device)
+    needed = _WORKING_BYTES + shape.parameters * sum(dtype.itemsize for dtype in _dtypes(shape, device))
+    return "" if free >= needed else f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
 
 
 def _swept(shape: Shape, device: torch.device) -> Sweep:
@@ -217,15 +247,22 @@ def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> 
 
 
 def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device: torch.device) -> list[Case]:
-    """Time all sides and their floors in turn, block by block; one case for each of kltui's."""
+    """Time all sides and their floors in turn, block by block; one case for each of kltui's.
+
+    On a GPU each side first sees the block of the longest texts untimed: kernels are loaded, and tiles found by trial, once.
+    """
     timed = [Timed() for _ in sides]
+    if device.type == "cuda":
+        for side in sides:
+            with _as_its_users_run(side, device):
+                _measured(side.score, ids[(BLOCKS - 1) * len(ids) // BLOCKS :], device)
     for side in sides:
         if side.engine is not None:
             side.engine.seconds.update(body=0.0, head=0.0)
     for start in range(BLOCKS):
         block = ids[start * len(ids) // BLOCKS : (start + 1) * len(ids) // BLOCKS]
         for side, took in zip(sides, timed, strict=True):
-            with _as_torch_runs() if side.kind == "reference" else _as_kltui_runs(device):
+            with _as_its_users_run(side, device):
                 seconds, peak, value = _measured(side.score, block, device)
                 took.floor += gemm_floor(side.engine, block, device) if side.engine else 0.0
             took.seconds += seconds
@@ -235,15 +272,14 @@ def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device:
 
 
 @contextmanager
-def _as_kltui_runs(device: torch.device) -> Iterator[None]:
-    with fast_float32(device), kept_heap():
-        yield
-
-
-@contextmanager
-def _as_torch_runs() -> Iterator[None]:
-    with fast_float32(torch.device("meta")):  # the default of torch, whatever holds around it
-        yield
+def _as_its_users_run(side: Side, device: torch.device) -> Iterator[None]:
+    """The reference under torch's defaults, whatever holds around it; the others as kltui runs."""
+    if side.kind == "reference":
+        with fast_float32(torch.device("meta")):
+            yield
+    else:
+        with fast_float32(device), kept_heap():
+            yield
 
 
 def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> Case:
@@ -253,6 +289,7 @@ def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed
     found = {(s.kind, s.dtype): (s, t) for s, t in zip(sides, timed, strict=True)}
     beside, reference = found.get(("reference", side.dtype), (sides[0], timed[0]))
     careful = found.get(("careful", side.dtype))
+    exact = found.get(("reference", "float32"))
     return Case(
         model=shape.name,
         what=what,
@@ -268,10 +305,12 @@ def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed
         head_share=side.engine.seconds["head"] / took.seconds,
         reference_peak_mb=reference.peak_mb,
         peak_mb=took.peak_mb,
-        largest_difference_nat=max(
-            float(np.abs(a - b).max()) for a, b in zip(timed[0].values, took.values, strict=True)
-        ),
+        largest_difference_nat=math.nan if exact is None else _largest(exact[1].values, took.values),
     )
+
+
+def _largest(a: list[Logliks], b: list[Logliks]) -> float:
+    return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
 
 def make_engine(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Engine:
@@ -381,17 +420,19 @@ def _machine(device: torch.device) -> str:
 
 
 _LEGEND = """
-reference: one text at a time in float32, log_softmax over the full logits, gather, sum; glibc then keeps as much freed
-memory for it as it ever does by itself;
+dtype: what kltui's side computes in, its logits and sums in float32 and float64 all the same;
+reference: one text at a time, log_softmax over the full logits, gather, sum, in the dtype of the column "in" (on a CPU
+float32, on a GPU kltui's); glibc then keeps as much freed memory for it as it ever does by itself;
 ratio: reference over kltui, same process, in turn; careful: a batched loop in transformers (sorted by length, padded on
-the right, sdpa, head on scored rows only) in the same dtype over kltui; /floor: kltui over the bare matrix products of body and heads;
-most: reference over these products, the ratio at which nothing but they would be left;
+the right, sdpa, head on scored rows only) in kltui's dtype over kltui; /floor: kltui over the bare matrix products of body and
+heads in kltui's dtype; most: reference over these products, the ratio at which nothing but they would be left;
+max |d|: from the reference in float32, - where there is none;
 sweep: a job over one run's checkpoints, read from disk and verified ahead, beside scoring the same files with nothing else at work
 """
 
 
 def _table_head(machine: dict[str, Any]) -> str:
-    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'kltui':>8} {'ratio':>6} {'most':>6} {'careful':>7} "
+    head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'in':>8} {'kltui':>8} {'ratio':>6} {'most':>6} {'careful':>7} "
     head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
     return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
 
@@ -408,13 +449,17 @@ def _times(ratio: float) -> str:
     return "      -" if math.isnan(ratio) else f"{ratio:6.2f}x"
 
 
+def _difference(c: Case) -> str:
+    return "-" if math.isnan(c.largest_difference_nat) else f"{c.largest_difference_nat:.1e}"
+
+
 def _table_row(c: Case) -> str:
     rest = 1 - c.body_share - c.head_share
     shares = (
         ["    -"] * 3 if c.what == "layers" else [f"{s:5.2f}" for s in (c.body_share, c.head_share, rest)]
     )
     return (
-        f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.seconds:7.2f}s "
+        f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.reference_dtype:>8} {c.seconds:7.2f}s "
         f"{c.ratio:5.2f}x {c.most:5.2f}x {_times(c.over_careful)} {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
-        f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {c.largest_difference_nat:11.1e}"
+        f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {_difference(c):>11}"
     )

@@ -289,7 +289,9 @@ def _cuda_head(depth: int, dtype: torch.dtype, where: torch.device) -> Ratio:
     hidden = torch.randn(rows, depth, device=where).to(dtype)
     targets = torch.randint(VOCABULARY, (rows,), device=where)
     head = DeviceHead(linear, LogitRule(), VOCABULARY)
-    compiled = torch.compile(lambda h: reference_logprobs((h @ linear.weight.T).float(), targets))
+    compiled = torch.compile(
+        lambda h: reference_logprobs((h @ linear.weight.T).float(), targets), dynamic=False
+    )
     with torch.inference_mode():
         return measure(
             f"head {str(dtype)[6:]}, D = {depth}",

@@ -25,6 +25,11 @@ class Shape:
     heads: int
     cpu_texts: int
 
+    @property
+    def parameters(self) -> int:
+        """How many there are: a layer's four products of width x width and two of four times that, embedding and head."""
+        return 12 * self.layers * self.width**2 + 2 * VOCABULARY * self.width
+
 
 SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 24))
 # A GPU is timed on the largest one too, in half precision alone: in float32 two of it would not fit.

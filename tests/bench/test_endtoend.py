@@ -1,7 +1,10 @@
 """The end-to-end benchmark on a tiny shape: its two sides agree, and its table and JSON hold what they say."""
 
+import contextlib
+import io
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,17 +20,44 @@ from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 TINY = shapes.Shape("tiny", 32, 2, 4, 8)
 
 
+def make_small(patch):
+    patch.setattr(shapes, "VOCABULARY", 1000)
+    patch.setitem(sweep.TEXTS, "cpu", 4)
+    patch.setattr(sweep, "CHECKPOINTS", 2)
+    patch.setattr(endtoend, "multiplies_bfloat16", lambda device: True)
+    # what is left of other tests is no matter here, and to look through all of it takes a fifth of a second every time
+    patch.setattr(endtoend, "gc", SimpleNamespace(collect=lambda: None))
+
+
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch):
-    monkeypatch.setattr(shapes, "VOCABULARY", 1000)
-    monkeypatch.setitem(sweep.TEXTS, "cpu", 4)
-    monkeypatch.setattr(sweep, "CHECKPOINTS", 2)
-    monkeypatch.setattr(endtoend, "multiplies_bfloat16", lambda device: True)
+    make_small(monkeypatch)
 
 
-def test_json_holds_every_case_and_both_sides_agree(capsys):
-    assert endtoend.run("cpu", True, [TINY]) == 0
-    report = json.loads(capsys.readouterr().out)
+@pytest.fixture(scope="module")
+def ran():
+    """(the JSON report of one whole run, its cases, its sweep)."""
+    made, printed, patch = {}, io.StringIO(), pytest.MonkeyPatch()
+
+    def kept(name):
+        work = getattr(endtoend, name)
+
+        def run(*given):
+            made[name] = work(*given)
+            return made[name]
+
+        patch.setattr(endtoend, name, run)
+
+    with patch.context() as patch, contextlib.redirect_stdout(printed):
+        make_small(patch)
+        kept("bench_shape")
+        kept("_swept")
+        assert endtoend.run("cpu", True, [TINY]) == 0
+    return json.loads(printed.getvalue()), made["bench_shape"], made["_swept"]
+
+
+def test_json_holds_every_case_and_both_sides_agree(ran):
+    report = ran[0]
     assert [(c["what"], c["dtype"]) for c in report["cases"]] == [
         ("final", "float32"),
         ("final", "bfloat16"),
@@ -69,7 +99,58 @@ def test_the_loops_run_on_a_model_that_no_engine_has_touched(monkeypatch):
     assert touched and not any(touched)
 
 
-def test_table_names_machine_and_models(capsys):
+def test_without_a_float32_side_no_difference_is_claimed(capsys, monkeypatch):
+    monkeypatch.setattr(endtoend, "_dtypes", lambda shape, device: [torch.bfloat16])
+    small = shapes.Shape("tiny", 32, 13, 4, 4)
+    (case,) = endtoend.bench_shape(small, torch.device("cpu"))
+    assert case.reference_dtype == case.dtype == "bfloat16"
+    assert endtoend._as_dict(case)["largest_difference_nat"] is None
+    assert endtoend._table_row(case).endswith(" -")
+
+
+@pytest.mark.parametrize(("free", "fits"), [(7 << 30, True), (6 << 30, False)])
+def test_a_gpu_with_too_little_memory_leaves_a_shape_out(monkeypatch, free, fits):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    why = endtoend.lacking(TINY, torch.device("cuda"))
+    assert why == ("" if fits else "it needs 6.0 GiB, 6.0 GiB are free")
+    matrices = [p.numel() for p in shapes.build_model(TINY).parameters() if p.ndim == 2]
+    assert TINY.parameters == sum(matrices)
+
+
+def test_what_is_left_out_is_told_and_the_rest_goes_on(capsys, monkeypatch):
+    def full(shape, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(endtoend, "bench_shape", full)
+    monkeypatch.setattr(
+        endtoend, "_swept", lambda shape, device: sweep.Sweep("tiny", "f", 1, 1, 1, *[1.0] * 5)
+    )
+    assert endtoend.run("cpu", True, [TINY]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["cases"] == [] and report["skipped"] == {
+        "tiny": "OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB"
+    }
+    assert endtoend.run("cpu", False, [TINY]) == 0
+    assert "tiny   left out: OutOfMemoryError: CUDA out of memory" in capsys.readouterr().out
+
+
+def test_on_a_gpu_the_longest_block_is_seen_once_untimed(monkeypatch):
+    """No trial of tiles and no loading of kernels falls into what is timed."""
+    seen = []
+    side = endtoend.Side(
+        "reference", "float32", lambda block: np.full((1, len(block)), seen.append(block) or 0.0)
+    )
+    monkeypatch.setattr(endtoend, "_measured", lambda score, block, device: (1.0, 0.0, score(block)))
+    ids = shapes.neighbours(8)
+    assert endtoend._compare(TINY, "final", [side], ids, torch.device("cuda")) == []
+    assert len(seen) == 5 and len(seen[0]) == 2
+    assert all(a is b for a, b in zip(seen[0], seen[4], strict=True))
+
+
+def test_table_names_machine_and_models(ran, capsys, monkeypatch):
+    _, cases, swept = ran
+    monkeypatch.setattr(endtoend, "bench_shape", lambda shape, device: cases)
+    monkeypatch.setattr(endtoend, "_swept", lambda shape, device: swept)
     assert endtoend.run("cpu", False, [TINY]) == 0
     table = capsys.readouterr().out
     assert "tiny" in table and "threads" in table and "bfloat16" in table

@@ -25,6 +25,8 @@ def rows(out: Path) -> Iterator[Row]:
     report = _json(out / "endtoend.json")
     for case in report.get("cases", []):
         yield from case_rows(case)
+    for model, why in report.get("skipped", {}).items():
+        yield f"{model}", f"left out: {why}", "", ""
     for sweep in report.get("sweeps", []):
         yield (
             f"sweep {sweep['model']}",
@@ -55,7 +57,7 @@ def case_rows(case: dict[str, Any]) -> Iterator[Row]:
             *_least(case["over_careful"], careful),
         )
     yield f"{name}, products", f"{case['over_floor']:.2f} x", *_most(case["over_floor"], OVER_PRODUCTS)
-    if case["what"] == "final":
+    if case["what"] == "final" and case["largest_difference_nat"] is not None:
         nats = float(case["largest_difference_nat"])
         yield f"{name}, largest difference", f"{nats:.3f} nat a text", *_most(nats, NATS)
 

@@ -20,7 +20,10 @@ def test_figures_stand_beside_their_targets(tmp_path, capsys):
         "largest_difference_nat": 0.2,
     }  # fmt: skip
     sweeps = [{"model": "70m", "over_scoring": 1.05}]
-    (tmp_path / "endtoend.json").write_text(json.dumps({"cases": [case], "sweeps": sweeps}))
+    large = case | {"model": "6.9b", "largest_difference_nat": None}
+    (tmp_path / "endtoend.json").write_text(
+        json.dumps({"cases": [case, large], "sweeps": sweeps, "skipped": {"410m": "it is too large"}})
+    )
     table.main(tmp_path)
     printed = capsys.readouterr().out
     assert printed == (tmp_path / "table.md").read_text()
@@ -31,9 +34,12 @@ def test_figures_stand_beside_their_targets(tmp_path, capsys):
         "| 70m final float16, papers' loop | 31.00 x faster | >= 25 | met |",
         "| 70m final float16, careful loop | 1.90 x faster | >= 2 | missed |",
         "| 70m final float16, largest difference | 0.200 nat a text | <= 0.15 | missed |",
+        "| 6.9b final float16, papers' loop | 31.00 x faster | >= 1.2 | met |",
+        "| 410m | left out: it is too large |  |  |",
         "| sweep 70m | 1.05 x scoring | <= 1.1 | met |",
     ):
         assert row in printed
+    assert "6.9b final float16, largest" not in printed
 
 
 def test_a_part_that_broke_off_has_no_figures(tmp_path):
