@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FEW = "(gpt_neox or gemma2 or mamba2) and float32 or exact_kl or killed or two_workers or halved"
+FEW = "(gpt_neox or gemma2 or mamba2) and float32 or exact_kl or killed or two_workers or halved or bit_variants"
 
 
 def main(out: Path) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,14 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import FAMILIES, true_logliks, write_model, write_run
+from transformers import AutoModelForCausalLM
 
 from kltui import native_cuda
+from kltui.analysis.kl import centred_gram
 from kltui.jobs.process import python_command
+from kltui.scoring import quantize
 from kltui.scoring.anatomy import LogitRule
+from kltui.scoring.centring import device_gram
 from kltui.scoring.head import DeviceHead
 from kltui.scoring.pair import exact_kl
 from kltui.scoring.scorer import Scorer
@@ -37,9 +44,11 @@ TEXTS = [
 PER_TOKEN = {"float32": 2e-5, "float16": 0.03, "bfloat16": 0.25}
 
 
-def score(folder: Path, device: str, texts: list[str] = TEXTS, **settings: Any) -> ScoreResult:
+def score(
+    folder: Path, device: str, texts: list[str] = TEXTS, quantization: str = "none", **settings: Any
+) -> ScoreResult:
     scorer = Scorer(texts, "0" * 64, ScoringSettings(device=device, overlong="window", **settings))
-    return scorer.score(folder, "none", "", lambda _: None)
+    return scorer.score(folder, quantization, "", lambda _: None)
 
 
 def assert_close(found: ScoreResult, truth: list[list[float]], dtype: str) -> None:
@@ -88,19 +97,77 @@ def test_plain_heads_go_through_the_kernels(device: str) -> None:
     assert head._width in DeviceHead.WIDTHS
 
 
-def test_a_batch_that_does_not_fit_is_halved(device: str, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", "llama")
-    texts = [f"{i}: " + "words and more of them, " * 12 for i in range(400)]
-    roomy = score(folder, device, texts, batch_tokens=512)
-    if device == "cpu":
-        pytest.skip("a dry run cannot fill a GPU")
-    free, _ = torch.cuda.mem_get_info()
-    filler = torch.empty(max(free - 96 * 2**20, 1), dtype=torch.uint8, device=device)
-    tight = score(folder, device, texts, batch_tokens=400_000)
-    del filler
+@contextmanager
+def memory_limit(limit: int) -> Iterator[None]:
+    """This process may reserve so many bytes of the GPU; what others have is left alone."""
+    _, total = torch.cuda.mem_get_info()
     torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(limit / total)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+def reserved_by(work: Callable[[], ScoreResult]) -> tuple[ScoreResult, int]:
+    """What `work` gives, and the most bytes of the GPU that were reserved meanwhile."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    result = work()
+    return result, torch.cuda.max_memory_reserved()
+
+
+def test_a_batch_that_does_not_fit_is_halved(device: str, tmp_path: Path) -> None:
+    """Memory is limited to the middle between what small batches and one of everything reserve."""
+    folder = write_model(tmp_path / "model", "llama", hidden_size=256, intermediate_size=1024)
+    texts = [f"{i}: " + "words and more of them, " * 12 for i in range(400)]
+    if device == "cpu":
+        assert score(folder, device, texts[:20], batch_tokens=512).stats["batch_tokens"] == 512
+        return
+    small, few = reserved_by(lambda: score(folder, device, texts, batch_tokens=512))
+    whole, many = reserved_by(lambda: score(folder, device, texts, batch_tokens=400_000))
+    assert whole.stats["batch_tokens"] == 400_000 and many - few > 64 * 2**20
+    with memory_limit((few + many) // 2):
+        tight = score(folder, device, texts, batch_tokens=400_000)
     assert tight.stats["batch_tokens"] < 400_000
-    np.testing.assert_allclose(tight.vectors[0].loglik_N, roomy.vectors[0].loglik_N, atol=1e-2)
+    for other in (small, whole):
+        np.testing.assert_allclose(tight.vectors[0].loglik_N, other.vectors[0].loglik_N, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["bnb-fp4", "bnb-nf4"])
+def test_four_bit_variants_equal_a_loop_over_the_same_rounded_weights(
+    kind: str, device: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra 'quant' is not installed")
+    folder = write_model(tmp_path / "model", "llama", hidden_size=64, intermediate_size=128)
+    found = score(folder, device, quantization=kind, layers="all")
+    rounded = tmp_path / "rounded"
+    shutil.copytree(folder, rounded)
+    options = quantize.options(kind, torch.float32, torch.device(device))
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).dequantize().save_pretrained(
+        rounded
+    )
+    assert_close(found, true_logliks(rounded, TEXTS), "float16")
+    original = true_logliks(folder, TEXTS)
+    assert np.nanmax(np.abs(found.vectors[0].loglik_N - original[0])) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["bnb-8bit", "torchao-int8"])
+def test_eight_bit_variants_are_near_the_original_but_not_it(kind: str, device: str, tmp_path: Path) -> None:
+    pytest.importorskip("torchao" if "torchao" in kind else "bitsandbytes", reason="not installed")
+    folder = write_model(tmp_path / "model", "llama", hidden_size=64, intermediate_size=128)
+    found = score(folder, device, quantization=kind).vectors[0]
+    error = np.abs(found.loglik_N - true_logliks(folder, TEXTS)[0]) / found.n_scored_N.clip(1)
+    assert 1e-5 < np.nanmax(error) < 0.1
+
+
+def test_maps_are_centred_and_multiplied_as_on_the_cpu(device: str) -> None:
+    if device == "cpu":
+        pytest.skip("a dry run has no GPU to send a map to")
+    L = np.random.default_rng(0).normal(-2300.0, 300.0, (1018, 2000))
+    for ours, exact in zip(device_gram(device)(L) or (), centred_gram(L), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
 
 def write_job(folder: Path, device: str, workers: int = 1) -> Path:
