@@ -80,6 +80,7 @@ class Batch:
         self._ready: dict[int, Ready] = {}
         self._deaths: dict[int, int] = {}
         self._retry: list[Task] = []
+        self._expected: list[Task] = []  # admitted while all workers are busy; one of them may be reading it
         self._left = set(range(len(plan.checkpoints)))
         self._devices: dict[str, DeviceInUse] = {}
         self._retryable = 0
@@ -226,22 +227,40 @@ class Batch:
         return LocalExecutor(setup, workers, devices)
 
     def _feed(self, preparer: Preparer, executor: Executor) -> None:
-        """Hands prepared checkpoints to idle workers; those already stored are only counted."""
+        """Hands prepared checkpoints to idle workers and tells busy ones, where they read ahead, what comes next."""
         while executor.idle:
-            if self._retry:
-                task = self._retry.pop()
-            else:
-                prepared = preparer.take(0.0 if self._started else POLL_S)
-                if prepared is None:
-                    return
-                task_or_none = self._admit(prepared)
-                if task_or_none is None:
-                    continue
-                task = task_or_none
+            task = self._next_task(preparer, executor)
+            if task is None:
+                return
             self._started[task.index] = time.monotonic()
             self._progress[task.index] = Progress("load")
             self._keeper.item_started(task.index)
             executor.submit(task)
+        while executor.can_expect:
+            task = self._admitted(preparer, 0.0)
+            if task is None:
+                return
+            self._expected.append(task)
+            executor.expect(task)
+
+    def _next_task(self, preparer: Preparer, executor: Executor) -> Task | None:
+        """What an idle worker is to do, None where nothing is ready yet."""
+        if self._retry:
+            return self._retry.pop()
+        if self._expected:
+            known = executor.expected
+            task = known if known is not None and known in self._expected else self._expected[0]
+            self._expected.remove(task)
+            return task
+        return self._admitted(preparer, 0.0 if self._started else POLL_S)
+
+    def _admitted(self, preparer: Preparer, timeout_s: float) -> Task | None:
+        """The next prepared checkpoint that is to be scored, if there is one within the time; those stored are counted."""
+        while (prepared := preparer.take(timeout_s)) is not None:
+            task = self._admit(prepared)
+            if task is not None:
+                return task
+        return None
 
     def _admit(self, prepared: Ready | NotReady) -> Task | None:
         if isinstance(prepared, NotReady):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Protocol
 
-from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
+from kltui.jobs.messages import Computes, Died, Expect, Failed, Message, Scored, Setup, Task
 from kltui.jobs.process import python_command
 
 STOP_GRACE_S = 3.0
@@ -20,6 +21,11 @@ class Executor(Protocol):
 
     @property
     def idle(self) -> int: ...
+    @property
+    def can_expect(self) -> bool: ...
+    @property
+    def expected(self) -> Task | None: ...
+    def expect(self, task: Task) -> None: ...
     def submit(self, task: Task) -> None: ...
     def wait(self, timeout_s: float) -> list[Message]: ...
     def stop(self) -> None: ...
@@ -31,6 +37,9 @@ class _Worker:
     pipe: Connection
     device: str
     task: Task | None = None
+    reads_ahead: bool = False
+    expects: Task | None = None
+    since: float = 0.0
 
 
 class LocalExecutor:
@@ -50,10 +59,29 @@ class LocalExecutor:
         """How many more tasks could start now."""
         return self._size - sum(w.task is not None for w in self._workers)
 
+    @property
+    def can_expect(self) -> bool:
+        """Whether a worker could read ahead while it scores: one on a GPU that has not been told what comes next."""
+        return any(w.task and w.reads_ahead and not w.expects for w in self._workers)
+
+    @property
+    def expected(self) -> Task | None:
+        """A task that an idle worker was told to expect, if there is one."""
+        return next((w.expects for w in self._workers if w.task is None and w.expects), None)
+
+    def expect(self, task: Task) -> None:
+        """Tells a worker that could read ahead, the one longest at work, which task comes next; it is not started yet."""
+        ready = [w for w in self._workers if w.task and w.reads_ahead and not w.expects]
+        worker = min(ready, key=lambda w: w.since)
+        worker.expects = task
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.pipe.send(Expect(task))
+
     def submit(self, task: Task) -> None:
-        """Starts `task` on an idle worker, launching one where needed."""
-        worker = next((w for w in self._workers if w.task is None), None) or self._launch()
-        worker.task = task
+        """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
+        idle = [w for w in self._workers if w.task is None]
+        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()
+        worker.task, worker.expects, worker.since = task, None, time.monotonic()
         # A worker that died idle shows up as Died at the next wait.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             worker.pipe.send(task)
@@ -69,6 +97,8 @@ class LocalExecutor:
                 message = self._bury(worker)
             if isinstance(message, Scored | Failed):
                 worker.task = None
+            elif isinstance(message, Computes):
+                worker.reads_ahead = message.device.device.startswith("cuda")
             messages.append(message)
         return messages
 

@@ -43,6 +43,13 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Expect:
+    """The task that a worker will be given next, most likely: said while it scores, so that it can read ahead."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A worker's progress on a task."""
 

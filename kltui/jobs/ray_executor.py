@@ -150,6 +150,19 @@ class RayExecutor:
         """How many more tasks could start now: actors that are there and have nothing to do."""
         return sum(s.awaited is None for s in self._slots)
 
+    @property
+    def can_expect(self) -> bool:
+        """An actor is told a task when it starts it, never before."""
+        return False
+
+    @property
+    def expected(self) -> Task | None:
+        """None: see `can_expect`."""
+        return None
+
+    def expect(self, task: Task) -> None:
+        """Leaves it: see `can_expect`."""
+
     def submit(self, task: Task) -> None:
         """Starts `task` on an idle actor."""
         slot = next(s for s in self._slots if s.awaited is None)

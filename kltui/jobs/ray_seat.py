@@ -24,6 +24,9 @@ class _Line:
     def recv(self) -> Any:
         return self.inbox.get()
 
+    def poll(self) -> bool:
+        return False  # an actor is told its next task when it is done with the one before
+
     def send(self, message: Message, /) -> None:
         self.outbox.put(message)
 

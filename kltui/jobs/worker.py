@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.messages import DEVICE_LOST, Computes, Failed, Moved, Scored, Setup, Task
+from kltui.jobs.messages import DEVICE_LOST, Computes, Expect, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.layout import has_tokenizer, is_model_folder, weight_names
@@ -35,6 +36,7 @@ class Line(Protocol):
 
     def send(self, message: Any, /) -> None: ...
     def recv(self) -> Any: ...
+    def poll(self) -> bool: ...
 
 
 def _to_stderr(text: str) -> None:
@@ -58,21 +60,35 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
     """Scores what comes through the pipe; `log` takes tracebacks. Raises EOFError when the other side has gone."""
     setup: Setup = pipe.recv()
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
-    scorer = None
-    while True:
-        task: Task = pipe.recv()
-        try:
-            if scorer is None:
-                scorer = _scorer(setup)
-                pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
-            score = partial(_score, scorer, task, setup.settings.allow_bin)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
-        except Exception as error:
-            # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
-            pipe.send(_failure(task.index, error, log))
-            continue
-        pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index), log))
+    with ExitStack() as stack:
+        scorer = None
+        while True:
+            message: Task | Expect = pipe.recv()
+            if isinstance(message, Expect):
+                continue  # said too late, or of a checkpoint that failed early: the task itself is next
+            task = message
+            try:
+                if scorer is None:
+                    scorer = _scorer(setup)
+                    stack.callback(scorer.close)
+                    pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
+                score = partial(_score, scorer, task, setup.settings.allow_bin)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
+                pipe.send(_failure(task.index, error, log))
+                continue
+            expect = partial(_expect, scorer, setup.settings.allow_bin)
+            pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index, expect), log))
+
+
+def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
+    """Has a task's weights read ahead where all of its files are here: nothing is fetched or made for it yet."""
+    hashed = task.hashed
+    here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
+    if task.mix is None and here and _is_whole(hashed.folder, allow_bin):
+        scorer.expect(hashed, task.quantization)
 
 
 def _scorer(setup: Setup) -> Scorer:
@@ -172,13 +188,16 @@ def _device_is_lost(error: BaseException) -> bool:
 
 
 class _Reporter:
-    """Passes progress on, a few times a second; every change of stage at once."""
+    """Passes progress on, a few times a second; every change of stage at once. `expect` takes what is said meanwhile."""
 
-    def __init__(self, pipe: Line, index: int) -> None:
-        self._pipe, self._index = pipe, index
+    def __init__(self, pipe: Line, index: int, expect: Callable[[Task], None]) -> None:
+        self._pipe, self._index, self._expect = pipe, index, expect
         self._stage, self._next = "", 0.0
 
     def __call__(self, progress: Progress) -> None:
+        # not before: only then the model is there that the next checkpoint may be filled into
+        while progress.stage == "score" and self._pipe.poll():
+            self._expect(self._pipe.recv().task)
         now = time.monotonic()
         if progress.stage == self._stage and now < self._next:
             return

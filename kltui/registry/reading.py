@@ -103,6 +103,11 @@ class Reading:
         self._weights = [(file, os.fstat(file.fileno())) for file in self._opened()]
 
     @property
+    def hashed(self) -> Hashed:
+        """The files as they were hashed."""
+        return self._hashed
+
+    @property
     def tokenizer(self) -> Path | None:
         """Folder of the tokenizer where that is not the model's."""
         return self._hashed.tokenizer

@@ -32,7 +32,7 @@ class Engine:
     """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way.
 
     `no_layers` says why layers that were asked for cannot be had.
-    `seconds` adds up the time of body and head, where they are run apart.
+    `seconds` adds up the time of all batches that were submitted, and of body and head, where they are run apart.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Engine:
         self.notes: tuple[str, ...] = ()
         self.layers: tuple[int, ...] = ()
         self.no_layers = ""
-        self.seconds = {"body": 0.0, "head": 0.0}
+        self.seconds = {"batches": 0.0, "body": 0.0, "head": 0.0}
         self.start_tokens = start_tokens(device.type)
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
@@ -173,13 +173,16 @@ class Engine:
     def submit(self, batch: Batch) -> Callable[[], BatchScores]:
         """Has the batch scored, on a GPU without waiting for it; the call gives the scores, once they are there."""
         marks: list[Mark] = []
+        begun = self.transfers.mark()
         logp_Ln = self._logprobs(batch, marks)
         sums = self._row_sums(logp_Ln, batch)
         tokens = self.transfers.fetch(logp_Ln[0]) if self._settings.tokens else None
+        ended = self.transfers.mark()
 
         def result() -> BatchScores:
             scores = BatchScores(sums(), None if tokens is None else tokens())
             self._count_seconds(marks)
+            self.seconds["batches"] += self.transfers.seconds(begun, ended)
             return scores
 
         return result

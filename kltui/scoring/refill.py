@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,16 @@ class Mould:
         samples = _samples(folder)
         return all(_fits(place, shapes[name], samples[name]) for name, place in self.targets.items())
 
-    def fill(self, folder: Path) -> Loaded:
-        """The model, now with the folder's weights."""
+    def fill(self, folder: Path, ahead: Mapping[str, torch.Tensor] | None = None) -> Loaded:
+        """The model, now with the folder's weights: those read `ahead`, where they were, else from its files."""
+        if ahead is None:
+            return self._fill_from_files(folder)
+        with torch.no_grad():
+            for name, place in self.targets.items():
+                place.copy_(ahead[name], non_blocking=True)
+        return self.loaded
+
+    def _fill_from_files(self, folder: Path) -> Loaded:
         from safetensors import SafetensorError, safe_open
 
         filled = set()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
+from kltui.scoring.prefetch import Tensors, prefetch_for
 from kltui.scoring.room import rule_within_memory, run_batches
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
@@ -84,6 +85,20 @@ class Scorer:
         self._engine: Engine | None = None
         self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
+        # a model that is spread over several devices has no one place for a second set of weights
+        self._prefetch = prefetch_for(self.device) if settings.device_map == "none" else None
+        self._last_result_s: float | None = None
+
+    def expect(self, hashed: Hashed, quantization: str) -> None:
+        """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
+        if self._prefetch is None or self._mould is None or quantization != "none":
+            return
+        self._prefetch.begin(hashed, self._mould.header, self._mould.targets.keys())
+
+    def close(self) -> None:
+        """Ends what goes on in the background."""
+        if self._prefetch is not None:
+            self._prefetch.release()
 
     def score(
         self,
@@ -112,7 +127,7 @@ class Scorer:
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
             stored = quantize.stored(config)
-            loaded = self._load(folder, config, quantization, layout)
+            loaded, read_ahead = self._load(folder, config, quantization, layout, reading)
             self._check(reading)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
@@ -120,6 +135,7 @@ class Scorer:
                 rule = self._rule_for(engine, prepared)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
+                idle = self._idle_seconds(engine, started)
             reading.check_used(by_name=spread.is_offloaded(loaded.model))
         ended = time.perf_counter()
         stats = {
@@ -138,25 +154,50 @@ class Scorer:
         }
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
+        if engine.transfers.waits:
+            stats |= {"device_idle_seconds": idle, "weights_read_ahead": float(read_ahead)}
         key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
         no_layers = engine.no_layers or sums.no_layers
         notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, quantization))
         notes += (no_layers,) if no_layers else ()
         return ScoreResult(sums.vectors(), key, stats, notes, sums.token_logprobs(), no_layers)
 
-    def _load(self, folder: Path, config: Any, quantization: str, layout: spread.Spread) -> Loaded:
-        """The folder's model: the last one refilled where both are of one make, else built and loaded anew."""
+    def _load(
+        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, reading: Reading
+    ) -> tuple[Loaded, bool]:
+        """The folder's model, and whether its weights were read ahead.
+
+        The last one refilled where both are of one make, else built and loaded anew.
+        """
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
-            return self._mould.fill(folder)
+            with self._read_ahead(reading.hashed) as ahead:
+                return self._mould.fill(folder, ahead), ahead is not None
         self._mould = self._engine = self._rule = None  # frees the last model before the next one is read
+        self.close()
         settings = self.settings
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
         )
         if quantization == "none" and not quantize.stored(config):
             self._mould = refill.make_mould(loaded, folder, described)
-        return loaded
+        return loaded, False
+
+    def _read_ahead(self, hashed: Hashed) -> AbstractContextManager[Tensors | None]:
+        """Within it the weights of a checkpoint, where they were read ahead."""
+        return nullcontext() if self._prefetch is None else self._prefetch.taken(hashed)
+
+    def _free_memory(self, engine: Engine) -> None:
+        """Gives back what a failed batch left behind, and a second set of weights beside it."""
+        if self._prefetch is not None:
+            self._prefetch.give_way()
+        engine.free_memory()
+
+    def _idle_seconds(self, engine: Engine, started: float) -> float:
+        """Seconds since the last result before this checkpoint's (`started`: where there is none) without a batch of it."""
+        before, self._last_result_s = self._last_result_s, time.perf_counter()
+        since = started if before is None else before
+        return max(0.0, self._last_result_s - since - engine.seconds["batches"])
 
     def _check(self, reading: Reading) -> None:
         """Raises where what was loaded is not what was hashed; no later checkpoint is filled into such a model."""
@@ -183,7 +224,7 @@ class Scorer:
         if self._rule is None or self._rule[0] is not engine or self._rule[1] is not prepared:
             rule = rule_within_memory(
                 engine.final, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
-                engine.free_memory, engine.dtype,
+                partial(self._free_memory, engine), engine.dtype,
             )  # fmt: skip
             self._rule = engine, prepared, rule
             engine.seconds = dict.fromkeys(engine.seconds, 0.0)
@@ -218,7 +259,7 @@ class Scorer:
         progress(self._progress(sums, done, prepared))  # from here on counts the pace
         for batch, scores, budget in run_batches(
             engine.submit, prepared.pieces, prepared.ids, self._budget(engine), self.settings,
-            engine.free_memory, rule.group, ahead=engine.transfers.waits,
+            partial(self._free_memory, engine), rule.group, ahead=engine.transfers.waits,
         ):  # fmt: skip
             sums.add(batch, scores, engine.dtype)
             done += batch.n_scored

@@ -30,6 +30,8 @@ from kltui.scoring.settings import Progress
 class InlineExecutor:
     """Scores in the batch process itself: no worker to start."""
 
+    can_expect, expected = False, None
+
     def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
         self._scorer = Scorer(setup.texts, setup.corpus_sha256, setup.settings)
         self._task: Task | None = None

@@ -34,6 +34,7 @@ class Scores:
     """Workers that can score no layer; `done` counts what they were given."""
 
     done = 0
+    can_expect, expected = False, None
 
     def __init__(self, *_: object) -> None:
         self.task: Any = None

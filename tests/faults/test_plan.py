@@ -194,6 +194,8 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
     notes = [("common", "of the first"), ("common",), ("common",), (), ("common", "of the last")]
 
     class Scores:
+        can_expect, expected = False, None
+
         def __init__(self, *_: object) -> None:
             self.task: Any = None
 

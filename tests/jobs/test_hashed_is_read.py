@@ -46,6 +46,9 @@ class Line:
             raise EOFError
         return self.waiting.pop(0)
 
+    def poll(self) -> bool:
+        return False
+
     def send(self, message: Message, /) -> None:
         self.sent.append(message)
 

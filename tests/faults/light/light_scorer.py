@@ -14,13 +14,14 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.registry.reading import Reading
+from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
@@ -45,6 +46,21 @@ class Scorer:
             raise KltuiError("device 'cuda' was asked for, but there is none", 'use device = "cpu"')
         self.texts, self.corpus_sha256, self.settings = texts, corpus_sha256, settings
         self.in_use = DeviceInUse("cpu", "a light processor", 1 << 33, "", "0.0", "")
+        if "KLTUI_LIGHT_GPU" in os.environ:
+            self.in_use = replace(self.in_use, device="cuda:0", name="a light GPU")
+
+    def expect(self, hashed: Hashed, quantization: str) -> None:
+        """Notes what is to be read ahead in the file that KLTUI_LIGHT_GPU names."""
+        self._note(f"expects {hashed.folder.name}")
+
+    def close(self) -> None:
+        """Notes the end of what goes on in the background."""
+        self._note("closes")
+
+    def _note(self, words: str) -> None:
+        if "KLTUI_LIGHT_GPU" in os.environ:
+            with Path(os.environ["KLTUI_LIGHT_GPU"]).open("a") as file:
+                file.write(f"{words}\n")
 
     def score(
         self,
@@ -54,6 +70,7 @@ class Scorer:
         progress: Callable[[Progress], None],
         reading: Reading,
     ) -> ScoreResult:
+        self._note(f"scores {folder.name}")
         progress(Progress("load", texts_total=len(self.texts)))
         script = folder / "behaviour"
         if script.exists():

@@ -1,0 +1,313 @@
+"""The next checkpoint's weights, read while the one before it is scored, so that a GPU does not wait for a disk.
+
+A thread of its own reads them into page-locked memory, under the same check of their files as every other reading, and
+sends them to the GPU on a stream of their own where it has room for a second set. Whatever goes wrong costs the head
+start alone: the checkpoint is then read in the ordinary way when its turn comes, which says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from kltui.registry.reading import Hashed, Reading
+from kltui.registry.tensors import BITS, read_header
+from kltui.scoring.refill import Header, weight_files
+
+Event = Any
+Tensors = Mapping[str, torch.Tensor]
+
+ALIGNMENT = 256  # bytes between the beginnings of two tensors: every dtype fits
+HOST_SHARE = 0.5  # of the memory that is available, which page-locked memory may take
+SPARE_SHARE = 0.05  # of a GPU's memory, which a second set of weights leaves free
+END_WITHIN_S = 5.0
+PIECE_BYTES = 64 * 2**20
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+class Gpu(Protocol):
+    """What reading ahead asks of a GPU."""
+
+    def enter_thread(self) -> None:
+        """To be called first in a thread that uses it."""
+        ...
+
+    def locked(self, n_bytes: int) -> torch.Tensor:
+        """Page-locked memory of the host, uint8."""
+        ...
+
+    def spare_bytes(self) -> int:
+        """Bytes of its memory that nobody uses, less what is to be left free."""
+        ...
+
+    def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
+        """Begins a copy in its memory on a stream of its own; the event tells its end."""
+        ...
+
+    def use(self, there: torch.Tensor, event: Event) -> None:
+        """Lets what is asked of the GPU from now on wait for an event, and keeps what is `there` until that is done."""
+        ...
+
+    def mark(self) -> Event:
+        """An event behind all that was asked of the GPU so far; `synchronize` waits for it."""
+        ...
+
+
+class CudaGpu:
+    """A GPU through CUDA or ROCm."""
+
+    def __init__(self, device: torch.device) -> None:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        self._device = torch.device("cuda", index)
+        stream: Any = torch.cuda.Stream
+        self._stream = stream(self._device)
+
+    def enter_thread(self) -> None:
+        """Makes the GPU this thread's current one: a thread begins with GPU 0."""
+        torch.cuda.set_device(self._device)
+
+    def locked(self, n_bytes: int) -> torch.Tensor:
+        """Page-locked memory of the host, uint8."""
+        return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
+
+    def spare_bytes(self) -> int:
+        """Bytes that the driver has free, less a share of the whole."""
+        free, total = torch.cuda.mem_get_info(self._device)
+        return free - int(SPARE_SHARE * total)
+
+    def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
+        """Begins a copy on the stream that is for this alone; the event tells its end."""
+        with torch.cuda.stream(self._stream):
+            there = host.to(self._device, non_blocking=True)
+            return there, self._stream.record_event()
+
+    def use(self, there: torch.Tensor, event: Event) -> None:
+        """Lets the current stream wait for an event; the memory of `there` is not used anew before it is done with it."""
+        stream: Any = torch.cuda.current_stream(self._device)
+        stream.wait_event(event)
+        there.record_stream(stream)
+
+    def mark(self) -> Event:
+        """An event on the current stream."""
+        return torch.cuda.current_stream(self._device).record_event()
+
+
+@dataclass
+class _Errand:
+    """One checkpoint that is read ahead: what is wanted of it, and how far that is."""
+
+    hashed: Hashed
+    header: Header
+    names: frozenset[str]
+    thread: threading.Thread | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    host: torch.Tensor | None = None
+    there: tuple[torch.Tensor, Event] | None = None
+    whole: bool = False
+
+
+class Prefetch:
+    """Reads one checkpoint ahead at a time; page-locked memory is kept for the next one of the same make."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._errand: _Errand | None = None
+        self._host: torch.Tensor | None = None
+        self._consumed: Event | None = None
+        self._two_sets = True
+
+    def begin(self, hashed: Hashed, header: Header, names: Collection[str]) -> None:
+        """Begins to read the tensors `names` of a model whose files have `header`; what was begun before is dropped."""
+        self._drop()
+        errand = _Errand(hashed, header, frozenset(names))
+        errand.thread = threading.Thread(target=self._run, args=(errand,), name="read ahead", daemon=True)
+        self._errand = errand
+        errand.thread.start()
+
+    @contextlib.contextmanager
+    def taken(self, hashed: Hashed) -> Iterator[Tensors | None]:
+        """Within it the tensors of a checkpoint that was read ahead, None where it was not, or not to its end.
+
+        They may be copied on the GPU's current stream until it ends; nothing waits for those copies here.
+        """
+        errand, self._errand = self._errand, None
+        if errand is None or errand.hashed != hashed:
+            self._end(errand)
+            yield None
+            return
+        assert errand.thread is not None
+        errand.thread.join()
+        if not errand.whole or errand.host is None:
+            yield None
+            return
+        source = errand.host
+        if errand.there is not None:
+            source, sent = errand.there
+            self._gpu.use(source, sent)
+        try:
+            yield _views(source, errand.header, errand.names)
+        finally:
+            self._consumed = self._gpu.mark()
+
+    def give_way(self) -> None:
+        """Memory of the GPU is short: no second set lies there any more."""
+        self._two_sets = False
+        errand = self._errand
+        if errand is not None and errand.there is not None:
+            errand.there[1].synchronize()
+            errand.there = None
+
+    def release(self) -> None:
+        """Ends what is under way and gives all memory back."""
+        self._drop()
+        self._wait_for_copies()
+        self._host = None
+
+    def _drop(self) -> None:
+        errand, self._errand = self._errand, None
+        self._end(errand)
+
+    def _end(self, errand: _Errand | None) -> None:
+        """Ends a reading at the tensor that it is at, and waits for that."""
+        if errand is not None and errand.thread is not None:
+            errand.cancelled.set()
+            errand.thread.join(END_WITHIN_S)
+            if errand.thread.is_alive():
+                self._host = None  # a file system that hangs: its thread keeps the memory that it writes into
+            errand.there = None
+
+    def _wait_for_copies(self) -> None:
+        """Waits until the tensors handed out last have been copied."""
+        if self._consumed is not None:
+            self._consumed.synchronize()
+            self._consumed = None
+
+    def _run(self, errand: _Errand) -> None:
+        # What is wrong with the files is said where the checkpoint is scored: it is read again there.
+        with contextlib.suppress(Exception):
+            self._gpu.enter_thread()
+            self._wait_for_copies()
+            self._read(errand)
+
+    def _read(self, errand: _Errand) -> None:
+        """Reads a checkpoint's tensors and, where there is room, sends them to the GPU."""
+        if any(errand.header[name][0] not in _DTYPES for name in errand.names):
+            return
+        n_bytes = _layout(errand.header, errand.names)[1]
+        host = self._host_memory(n_bytes)
+        if host is None:
+            return
+        with Reading(errand.hashed) as reading:
+            if not _read_files(errand, host):
+                return
+            reading.check()
+        errand.host, errand.whole = host, True
+        if self._two_sets and not errand.cancelled.is_set() and n_bytes <= self._gpu.spare_bytes():
+            there = self._gpu.send(host)
+            if self._two_sets:
+                errand.there = there
+
+    def _host_memory(self, n_bytes: int) -> torch.Tensor | None:
+        """Page-locked memory for so many bytes: that of the last checkpoint, or new where the machine has enough."""
+        if self._host is not None and len(self._host) == n_bytes:
+            return self._host
+        self._host = None
+        # torch takes page-locked memory in powers of two
+        if not n_bytes or 1 << (n_bytes - 1).bit_length() > HOST_SHARE * available_bytes():
+            return None
+        self._host = self._gpu.locked(n_bytes)
+        return self._host
+
+
+def prefetch_for(device: torch.device) -> Prefetch | None:
+    """What reads ahead for a device, None where nothing would be gained: a CPU scores while it could read."""
+    return Prefetch(CudaGpu(device)) if device.type == "cuda" else None
+
+
+def available_bytes() -> int:
+    """Bytes of memory that this process could still take, 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError, IndexError):
+        return 0
+    return max(0, min([*found[:1], *_left_in_container()])) if found else 0
+
+
+def _left_in_container() -> list[int]:
+    """Bytes that the control group leaves, where it has a limit."""
+    here = Path("/sys/fs/cgroup")
+    try:
+        return [int((here / "memory.max").read_text()) - int((here / "memory.current").read_text())]
+    except (OSError, ValueError):  # no such group, or "max"
+        return []
+
+
+def _layout(header: Header, names: Collection[str]) -> tuple[dict[str, int], int]:
+    """Where each tensor begins in one stretch of memory, and how long that is, in bytes."""
+    places, at = {}, 0
+    for name in sorted(names):
+        places[name] = at
+        at += -(-_n_bytes(header, name) // ALIGNMENT) * ALIGNMENT
+    return places, at
+
+
+def _n_bytes(header: Header, name: str) -> int:
+    dtype, shape = header[name]
+    return math.prod(shape) * BITS[dtype] // 8
+
+
+def _views(memory: torch.Tensor, header: Header, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """The tensors that lie in `memory` by `_layout`."""
+    found = {}
+    for name, at in _layout(header, names)[0].items():
+        dtype, shape = header[name]
+        found[name] = memory[at : at + _n_bytes(header, name)].view(_DTYPES[dtype]).view(shape)
+    return found
+
+
+def _read_files(errand: _Errand, host: torch.Tensor) -> bool:
+    """Whether the files of a checkpoint, which have the header that was foreseen, were all read into `host`.
+
+    Read, not mapped: a mapped file that becomes shorter would end the process, and with it another checkpoint's scoring.
+    """
+    places, _ = _layout(errand.header, errand.names)
+    array: Any = host.numpy()
+    memory, seen = memoryview(array), set()
+    for path in weight_files(errand.hashed.folder):
+        entries, start = read_header(path)
+        with path.open("rb", buffering=0) as file:
+            for name in sorted(
+                errand.names & entries.keys(), key=lambda n: int(entries[n]["data_offsets"][0])
+            ):
+                begin, end = entries[name]["data_offsets"]
+                foreseen = (entries[name]["dtype"], tuple(entries[name]["shape"])) == errand.header[name]
+                part = memory[places[name] : places[name] + end - begin]
+                file.seek(start + begin)
+                if not foreseen or not _is_filled(part, file, errand.cancelled):
+                    return False
+                seen.add(name)
+    return seen == errand.names
+
+
+def _is_filled(part: memoryview, file: FileIO, cancelled: threading.Event) -> bool:
+    """Whether `part` was filled with a file's next bytes, a piece at a time, before it was cancelled."""
+    while part:
+        n = 0 if cancelled.is_set() else file.readinto(part[:PIECE_BYTES])
+        if not n:
+            return False
+        part = part[n:]
+    return True
