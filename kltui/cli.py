@@ -205,6 +205,16 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         default="",
         help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so",
     )
+    taking.add_argument(
+        "--declare",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="declared",
+        help="how the vectors were scored: bos=auto|always|never, dtype=float16, overlong=error|window|truncate,"
+        " tokenizer=own; repeat it. Vectors scored here by the same rules then share their map (modelmap's releases"
+        " and loglik.npz say it themselves)",
+    )
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -448,9 +458,10 @@ def _draw(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from kltui.jobs.declared import parse_declared
     from kltui.jobs.take_in import Asked, import_files
 
-    asked = Asked(arguments.numbered, arguments.over)
+    asked = Asked(arguments.numbered, arguments.over, parse_declared(arguments.declared))
     return import_files(arguments.imports, _workspace(arguments), _narrate, asked)
 
 

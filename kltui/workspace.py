@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kltui import same_weights, saved_maps
+from kltui import comparable, same_weights, saved_maps
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry.checkpoint import layer_name
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
-_OF_ONE_VECTOR = {"weights", "layer", "layers", "quantization", "values"}
+_OF_ONE_VECTOR = {"weights", "of_weights", "layer", "layers", "quantization", "values"}
+
+FROM_ELSEWHERE = (
+    "from_elsewhere"  # of a map's record: how many of its vectors others scored, and how many are own
+)
 
 WeightProgress = Callable[[str, int, int], None]
 
@@ -121,9 +125,12 @@ class Workspace:
 
     def vector_groups(self) -> list[VectorGroup]:
         """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
-        rows = [v for v in self._store.vectors.rows() if v.layer is None]
-        counts = Counter((v.corpus_id, v.settings) for v in rows)
-        newest = {(v.corpus_id, v.settings): v.id for v in rows}
+        every = self._store.vectors.rows()
+        of = comparable.groups(every)
+        rows = [v for v in every if v.layer is None]
+        held = {(v.corpus_id, of[v.corpus_id, v.settings], v.checkpoint_id): v.id for v in rows}
+        counts = Counter((corpus_id, group) for corpus_id, group, _ in held)
+        newest = {(v.corpus_id, of[v.corpus_id, v.settings]): v.id for v in rows}
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         whole = {c.id: c.sha256 not in drawn for c in self.corpora()} if drawn else {}
         order = sorted(counts, key=lambda g: (whole.get(g[0], True), counts[g], newest[g]), reverse=True)
@@ -222,18 +229,24 @@ class Workspace:
         by_id = {row.id: row for row in self.checkpoints()}
         wanted = self._wanted(by_id.values(), runs, names)
         corpus_id = self.corpus(corpus).id if self.corpora() else -1
+        every = self._store.vectors.rows()
+        groups = comparable.groups(every)
         rows = [
             v
-            for v in self._store.vectors.rows()
+            for v in every
             if v.checkpoint_id in wanted and v.corpus_id == corpus_id and (layers or v.layer is None)
         ]
+        of = {v.id: groups[v.corpus_id, v.settings] for v in rows}
         if settings is not None:
-            rows = [v for v in rows if v.settings == settings]
+            wished = groups.get((corpus_id, settings), settings)
+            rows = [v for v in rows if of[v.id] == wished]
         if not rows:
             raise _nothing_scored()
-        group = self._one_group(rows, strict=names is not None)
-        # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept.
-        newest = {(v.checkpoint_id, v.layer): v for v in rows if v.settings == group}
+        group = self._one_group(rows, of, strict=names is not None)
+        # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept; where one has the
+        # very settings asked for, that one is.
+        rows = sorted((v for v in rows if of[v.id] == group), key=lambda v: v.settings == (settings or group))
+        newest = {(v.checkpoint_id, v.layer): v for v in rows}
         order = {cid: i for i, cid in enumerate(by_id)}
         chosen = sorted(
             newest.values(), key=lambda v: (order[v.checkpoint_id], v.layer is None, v.layer or 0)
@@ -259,17 +272,19 @@ class Workspace:
         }
 
     @staticmethod
-    def _one_group(rows: Sequence[VectorRow], strict: bool) -> str:
+    def _one_group(rows: Sequence[VectorRow], of: Mapping[int, str], strict: bool) -> str:
         by_group: dict[str, set[int]] = defaultdict(set)
+        newest: dict[str, int] = {}
         for row in rows:
-            by_group[row.settings].add(row.checkpoint_id)
-        best = max(by_group, key=lambda g: (len(by_group[g]), max(r.id for r in rows if r.settings == g)))
+            by_group[of[row.id]].add(row.checkpoint_id)
+            newest[of[row.id]] = row.id
+        best = max(by_group, key=lambda g: (len(by_group[g]), newest[g]))
         everyone = {row.checkpoint_id for row in rows}
         if strict and by_group[best] != everyone:
             others = [g for g in by_group if g != best]
             raise UsageError(
                 f"these checkpoints cannot share a map: {_difference(best, others[0])}",
-                "Score them under one [scoring] setting and corpus, or choose others.",
+                comparable.remedy(best, others[0]),
             )
         return best
 
@@ -293,7 +308,7 @@ class Workspace:
         files = same_weights.files_on_record(self._store)
         record: dict[str, object] = {
             "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
-            "settings": chosen[0][1].settings,
+            "settings": self._group_of(chosen[0][1]),
             "preprocess": "none",
         }
         for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR):
@@ -301,6 +316,9 @@ class Workspace:
             record[field] = values[0] if len(values) == 1 else values
         if left_out:
             record[LEFT_OUT] = left_out
+        n_imported = sum(v.is_imported for _, v in chosen)
+        if 0 < n_imported < len(chosen):
+            record[FROM_ELSEWHERE] = {"imported": n_imported, "scored_here": len(chosen) - n_imported}
         return Map(
             points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,
@@ -310,6 +328,10 @@ class Workspace:
             text_ids_N=self._ids_of_texts(corpus_id),
             gram=gram,
         )
+
+    def _group_of(self, vector: VectorRow) -> str:
+        """The settings of the map that a vector belongs to."""
+        return comparable.groups(self._store.vectors.rows())[vector.corpus_id, vector.settings]
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
         """A number for every text of a corpus, the same for equal texts; None where all differ."""
@@ -392,7 +414,7 @@ def gram_on(device: str) -> CentredGram | None:
 
 def _difference(a: str, b: str) -> str:
     """The settings that differ between two groups, each as `name: this or that`."""
-    left, right = (dict(part.split("=", 1) for part in s.split(" ") if "=" in part) for s in (a, b))
+    left, right = comparable.words(a), comparable.words(b)
     differing = [
         f"{k} is {left.get(k, '-')} or {right.get(k, '-')}"
         for k in sorted({*left, *right})

@@ -53,9 +53,10 @@ class Texts:
 class ImportedVector:
     """One vector: `loglik` (N float64, nats, NaN where unscored) and, where known, scored tokens (N int32).
 
-    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ. `texts`
-    is what it is over where its own file says so, and `origin` the file or folder that was asked for. `named_here` says
-    that the file has names as they are made here, `run@step+variant#layer`.
+    `source` tells who scored it: vectors of different sources share no map, for their first tokens may differ, unless
+    it is known how they were scored. That is in `key`, as far as it is known by the release or on record in the file
+    (`on_record`, with its `settings`). `texts` is what it is over where its own file says so, and `origin` the file or
+    folder that was asked for. `named_here` says that the file has names as they are made here, `run@step+variant#layer`.
     """
 
     point: Point
@@ -65,6 +66,18 @@ class ImportedVector:
     texts: Texts | None = None
     origin: Path = Path()
     named_here: bool = False
+    key: Mapping[str, str] = field(default_factory=dict)
+    settings: str = ""
+
+    @property
+    def on_record(self) -> bool:
+        """Whether the file itself has the vector's key."""
+        return bool(self.settings)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the values are as they were scored: prepared ones never join a map of raw ones."""
+        return not self.source.startswith("imported-")
 
     @property
     def identity(self) -> tuple[str, str, bytes]:

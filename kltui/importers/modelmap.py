@@ -48,11 +48,29 @@ MOST_UNLISTED = (
     1_000_000  # texts up to the largest index that a file need not list, and a hundred for each it does
 )
 _DTYPE = re.compile(r"_(float16|float32|bfloat16|float64)$")
+# How the released vectors were scored: each tokenizer's own special tokens, texts cut to the context, models in float16.
+SCORED = {"bos": "auto", "dtype": "float16", "overlong": "truncate", "tokenizer": "own"}
+_OF_RELEASE = ("logp", "log-likelihood")  # folders, and ends of names, of released vectors
 
 
 def read_vectors_pickle(path: Path, names: Sequence[str] = (), numbered: str = "") -> Imported:
     """Vectors of a released pickle, whichever it is; see `read_vectors`."""
-    return read_vectors(path, load_pickle(path), names, numbered)
+    data = load_pickle(path)
+    found = read_vectors(path, data, names, numbered)
+    return scored_as_released(found) if _is_released(path, data) else found
+
+
+def _is_released(path: Path, data: object) -> bool:
+    """Whether a pickle is one of the released ones, by its records' names or by where it lies and what it is called."""
+    if isinstance(data, list) and data and isinstance(data[0], dict):
+        return any(field in data[0] for field in VECTOR_FIELDS[:2])
+    return path.parent.name in _OF_RELEASE or path.stem.endswith("_logp")
+
+
+def scored_as_released(found: Imported, dtype: str = "") -> Imported:
+    """The import with what is known of how the release was scored; `dtype` where a file says it."""
+    key = {**SCORED, "dtype": dtype or SCORED["dtype"]}
+    return replace(found, vectors=tuple(v if v.key else replace(v, key=key) for v in found.vectors))
 
 
 def read_vectors(path: Path, data: object, names: Sequence[str] = (), numbered: str = "") -> Imported:
@@ -262,10 +280,11 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     loglik, scored = np.full(n, np.nan), np.zeros(n, dtype=np.int32)
     for i, (value, tokens) in rows.items():
         loglik[i], scored[i] = (value, tokens) if np.isfinite(value) else (np.nan, 0)
-    model = _DTYPE.sub("", path.stem).replace("--", "/")
+    model, dtype = _DTYPE.sub("", path.stem).replace("--", "/"), _DTYPE.search(path.stem)
     missing = n - len(rows)
     notes = (f"{path.name}: {missing} of {n} texts are unscored",) if missing else ()
-    return Imported((ImportedVector(released(model), loglik, scored),), notes=notes)
+    found = Imported((ImportedVector(released(model), loglik, scored),), notes=notes)
+    return scored_as_released(found, dtype[1]) if dtype else found
 
 
 def _as_float(value: object) -> float:

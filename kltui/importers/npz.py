@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from kltui.importers.imported import Imported, ImportedVector, ImportFormatError
 from kltui.importers.numbered import steps_or_layers
 from kltui.registry.names import NUMBERED_BY_STEP, made_name, run_problem
 from kltui.safe import safe_text
+
+MOST_FIELDS, MOST_WORD = 100, 400  # of a key
 
 _NUMBERED = re.compile(r"(?P<run>.+)/(?P<number>\d{1,18})", re.ASCII | re.DOTALL)
 _LAYOUTS = "expected loglik.npz (loglik K x N, names K) or logp.npz (one vector per RUN or RUN/STEP)"
@@ -45,14 +48,48 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
     known = scored is not None and bool(((scored >= 0) & (scored < 2**31)).all())
     counts = list(scored.astype(np.int32)) if scored is not None and known else [None] * len(names)
     texts = _texts(path, arrays, values.shape[1])
-    rows = zip(names, values, counts, strict=True)
+    rows = zip(names, values, counts, _keys(path, arrays, len(names)), strict=True)
     done = safe_text(str(arrays.get("preprocess", "none")), 40)
     source = "imported" if done == "none" else f"imported-{re.sub(r'[^a-z]+', '-', done.lower())}"
     made = [
-        ImportedVector(_point(n), _vector(path, n, v), c, source, texts, named_here=True) for n, v, c in rows
+        ImportedVector(
+            _point(n), _vector(path, n, v), c, source, texts, named_here=True, key=key, settings=settings
+        )
+        for n, v, c, (key, settings) in rows
     ]
     notes = (f"{path.name}: its vectors were prepared ({done}) before: they share no map with others",)
     return Imported(tuple(made), notes=() if done == "none" else notes).checked()
+
+
+def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dict[str, str], str]]:
+    """(key, settings) of each of n vectors as it was scored; empty where the file has none."""
+    keys, settings = arrays.get("keys"), arrays.get("settings")
+    if keys is None or settings is None:
+        return [({}, "")] * n
+    if keys.shape != (n,) or settings.shape != (n,) or {keys.dtype.kind, settings.dtype.kind} != {"U"}:
+        raise ImportFormatError(
+            f"{safe_text(str(path))}: keys and settings are not one for each of {n} vectors", _LAYOUTS
+        )
+    return [
+        (_key(path, text), safe_text(said, MOST_WORD))
+        for text, said in zip(keys.tolist(), settings.tolist(), strict=True)
+    ]
+
+
+def _key(path: Path, text: str) -> dict[str, str]:
+    try:
+        key = json.loads(text)
+    except (ValueError, RecursionError):
+        key = None
+    if (
+        not isinstance(key, dict)
+        or len(key) > MOST_FIELDS
+        or not all(isinstance(v, str) for v in key.values())
+    ):
+        raise ImportFormatError(
+            f"{safe_text(str(path))}: {safe_text(text, 60)} is no key of a vector", _LAYOUTS
+        )
+    return {safe_text(name, MOST_WORD): safe_text(value, MOST_WORD) for name, value in key.items()}
 
 
 def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from kltui.errors import KltuiError, UsageError
 from kltui.importers.imported import Imported, ImportedVector
 from kltui.importers.read import read_paths
+from kltui.jobs.declared import as_declared, kept_off_the_map, settings_of
 from kltui.jobs.names import given_names, renamed_parents, renamed_runs
 from kltui.jobs.over import Placing, values_digest
 from kltui.registry.checkpoint import Checkpoint, LocalSource
@@ -25,10 +26,13 @@ UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the user says of files that do not say it: what numbers count ("steps", "layers"), which corpus of the workspace."""
+    """What the user says of files that do not say it: what numbers count ("steps", "layers"), which corpus of the workspace,
+    and how the vectors were scored (`declared`, such as {"bos": "auto"}).
+    """
 
     numbered: str = ""
     over: str = ""
+    declared: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_files(
@@ -69,6 +73,7 @@ def store_all(
         raise UsageError(
             f"no vectors in {', '.join(map(str, paths))}", "See the README for what can be imported."
         )
+    found = as_declared(found, asked.declared if asked else {}, narrate)
     store = Store.write(workspace)
     try:
         with store.atomic():
@@ -79,8 +84,10 @@ def store_all(
             placed = placing.placed()
             replaced = _replaced(store, placed, [checkpoint for _, checkpoint in called])
             first = _first_of_each(placed)
+            _drop_older(store, [(*placed[i], called[i][1]) for i in first])
             for i in first:
                 _put(store, *placed[i], *called[i])
+            kept_apart = kept_off_the_map(store.vectors.rows())
             distances = _put_distances(store, found, now)
             scores = _scores(store, found, now)
             store.benchmark_scores.put(scores)
@@ -105,6 +112,8 @@ def store_all(
         over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
         texts = " and ".join(str(n) for n in over.values()) or "0"
         narrate(f"{len(first)} vectors over {texts} texts, {distances} weight distances")
+    for note in kept_apart:
+        narrate(f"note: {note}")
     if found.scores:
         narrate(f"benchmark scores of {len(found.scores)} models")
     if strangers:
@@ -126,15 +135,27 @@ def _replaced(
     """Names of the vectors of which the workspace holds another one, over the same texts and by the same scorer."""
     ids = {row.name: row.id for row in store.checkpoints.all()}
     held = {
-        (v.checkpoint_id, v.corpus_id, v.layer, v.settings): v.key_fields.get("values")
+        (v.checkpoint_id, v.corpus_id, v.layer, v.key_fields.get("source")): v.key_fields.get("values")
         for v in store.vectors.rows()
     }
     found = []
     for (corpus_id, vector), checkpoint in zip(placed, called, strict=True):
-        key = (ids.get(checkpoint.name, -1), corpus_id, vector.point.layer, f"source={vector.source}")
+        key = (ids.get(checkpoint.name, -1), corpus_id, vector.point.layer, vector.source)
         if key in held and held[key] != values_digest(vector.loglik):
             found.append(vector.point.name)
     return found
+
+
+def _drop_older(store: Store, put: Sequence[tuple[int, ImportedVector, Checkpoint]]) -> None:
+    """Removes what was imported before of the same names, texts and scorer: it may have been declared otherwise."""
+    ids = {row.name: row.id for row in store.checkpoints.all()}
+    coming = {(ids.get(c.name, -1), corpus_id, v.point.layer, v.source) for corpus_id, v, c in put}
+    store.vectors.drop(
+        row.id
+        for row in store.vectors.rows()
+        if row.is_imported
+        and (row.checkpoint_id, row.corpus_id, row.layer, row.key_fields.get("source")) in coming
+    )
 
 
 def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
@@ -209,13 +230,16 @@ def _put(
     weights = _weights(imported.name)
     store.checkpoints.set_weights(cid, weights)
     digest = values_digest(vector.loglik)
-    key = {"weights": weights, "source": vector.source, "values": digest, "file": safe_text(origin.name)}
+    own = {"weights": weights, "source": vector.source, "values": digest, "file": safe_text(origin.name)}
+    key = {**vector.key, **own}
+    if scored := vector.key.get("of_weights") or vector.key.get("weights"):
+        key["of_weights"] = scored
     if p.layer is not None:
         key |= {"layer": str(p.layer), "layers": "some"}
     n_scored = vector.n_scored
     if n_scored is None:
         n_scored = np.full(len(vector.loglik), UNKNOWN_COUNT, np.int32)
-    store.vectors.put(cid, corpus_id, p.layer, key, f"source={vector.source}", vector.loglik, n_scored, None)
+    store.vectors.put(cid, corpus_id, p.layer, key, settings_of(vector), vector.loglik, n_scored, None)
 
 
 def _unknown(store: Store, names: Iterable[str]) -> list[str]:

@@ -68,6 +68,11 @@ class VectorRow:
         """The vector's full key: everything that changes its value."""
         return dict(json.loads(self.key))
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether others scored it."""
+        return self.weights.startswith("import:")
+
 
 @dataclass(frozen=True, slots=True)
 class JobRow:

@@ -411,6 +411,10 @@ class Vectors:
             ),
         )
 
+    def drop(self, ids: Iterable[int]) -> None:
+        """Removes the vectors `ids`."""
+        self._db.executemany("DELETE FROM vector WHERE id = ?", ((i,) for i in ids))
+
     @decoded
     def rows(self, current_only: bool = True) -> list[VectorRow]:
         """Identity of every vector (of the checkpoints' present weights), oldest first, without the numbers."""

@@ -142,6 +142,7 @@ def _written(
 def _write_npz(ctx: Context, path: Path) -> None:
     shown = ctx.map
     unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
+    keys, settings = _keys(ctx)
     with path.open("wb") as file:
         np.savez(
             file,
@@ -151,8 +152,18 @@ def _write_npz(ctx: Context, path: Path) -> None:
             text_sha256=_text_digests(ctx),
             preprocess=np.array(_mode(ctx.map.record.get("preprocess")), dtype=np.str_),
             n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
+            keys=keys,
+            settings=settings,
         )
         _synced(file.fileno())
+
+
+def _keys(ctx: Context) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """(key as a JSON object, settings) of every vector on the map, K each: how it was scored, for whoever takes it in."""
+    record = ctx.map.record
+    rows = ctx.ws.vectors(names=ctx.map.names, corpus=str(record["corpus"]), settings=str(record["settings"]))
+    found = [rows[name] for name in ctx.map.names]
+    return np.array([r.key for r in found], np.str_), np.array([r.settings for r in found], np.str_)
 
 
 def _write_layers(ctx: Context, path: Path) -> None:

@@ -71,7 +71,9 @@ def test_without_lens_vectors_there_is_no_file_of_them(tmp_path: Path, without_t
 def test_the_npz_holds_the_vectors_without_pickles(suite: Workspace, folder: Path) -> None:
     shown = suite.map()
     with np.load(folder / "loglik.npz", allow_pickle=False) as npz:
-        assert set(npz.files) == {"loglik", "names", "text_bytes", "text_sha256", "n_scored", "preprocess"}
+        assert set(npz.files) == {
+            *("loglik", "names", "text_bytes", "text_sha256", "n_scored", "preprocess", "keys", "settings")
+        }
         np.testing.assert_array_equal(npz["loglik"], shown.loglik_KN)
         assert npz["names"].tolist() == shown.names and npz["loglik"].dtype == np.float64
         np.testing.assert_array_equal(npz["text_bytes"], shown.text_bytes_N)

@@ -17,14 +17,15 @@ from kltui.store import CheckpointRow
 from kltui.view.sections.context import Context, grid_of
 from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, words
+from kltui.workspace import FROM_ELSEWHERE
 
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
 # These differ with the variant or the layer, which the names tell.
-_HARMLESS = {"file", "lens", "bitsandbytes", "torchao", "accelerate"}
+_HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate"}
 # Parts of a map's record that are not settings of the scoring.
-_NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT}
+_NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT, FROM_ELSEWHERE}
 
 
 def overview(ctx: Context) -> Section:

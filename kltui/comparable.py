@@ -1,0 +1,108 @@
+"""Which vectors may share a map: what their settings say, and which settings go together.
+
+Settings are words such as `bos=auto dtype=float32 overlong=error`. Vectors that others scored have them too where it is
+declared how they were scored; without that their one word is `source=imported`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kltui.store import VectorRow
+
+DECLARABLE: Mapping[str, tuple[str, ...]] = {
+    "bos": ("auto", "always", "never"),
+    "dtype": ("float32", "float16", "bfloat16", "float64", "auto"),
+    "overlong": ("error", "window", "truncate"),
+    "tokenizer": (),
+}
+RULES = ("bos", "overlong")  # what moves whole tokens; a dtype moves digits, and is noted
+DECLARE_HINT = "kltui --import FILE --declare bos=auto --declare dtype=float16 WORKSPACE"
+
+
+def words(settings: str) -> dict[str, str]:
+    """{name: value} of settings.
+
+    >>> words("bos=auto dtype=float16")
+    {'bos': 'auto', 'dtype': 'float16'}
+    """
+    return dict(part.split("=", 1) for part in settings.split(" ") if "=" in part)
+
+
+def declared_settings(key: Mapping[str, str]) -> str:
+    """The settings that a key or a declaration comes to, "" where it does not say which BOS rule there was.
+
+    Without a word on texts longer than a context, there were none.
+    """
+    if "bos" not in key:
+        return ""
+    return f"bos={key['bos']} dtype={key.get('dtype', 'auto')} overlong={key.get('overlong', 'error')}"
+
+
+def says_how(settings: str) -> bool:
+    """Whether settings tell how their vectors were scored."""
+    return "bos" in words(settings)
+
+
+def differing(target: str, settings: str) -> dict[str, tuple[str, str]]:
+    """{name: (value of the map, value here)} of the words that keep a vector off a map; {} where it joins.
+
+    A dtype keeps none off. A vector scored with overlong=error has no text longer than its context: any other rule
+    would have made the same of it.
+    """
+    ours, theirs = words(target), words(settings)
+    out = {
+        name: (ours.get(name, "-"), theirs.get(name, "-"))
+        for name in sorted({*ours, *theirs} - {"dtype"})
+        if ours.get(name) != theirs.get(name)
+    }
+    if "overlong" in ours and theirs.get("overlong") == "error":
+        out.pop("overlong", None)
+    return out
+
+
+def difference_words(target: str, settings: str) -> str:
+    """What keeps vectors of these settings off the map of those, each as `name is this or that`; "" for nothing."""
+    found = differing(target, settings)
+    return "; ".join(f"{name} is {ours} or {theirs}" for name, (ours, theirs) in found.items())
+
+
+def remedy(target: str, settings: str) -> str:
+    """What to do where vectors of these settings are kept off the map of those."""
+    found = differing(target, settings)
+    if "source" in found:
+        return f"Say how the imported vectors were scored, by importing them again: {DECLARE_HINT}"
+    sets = " ".join(f"--set scoring.{name}={ours}" for name, (ours, _) in found.items() if name in RULES)
+    if sets:
+        return (
+            f"Score them as the map's: kltui --batch JOB {sets}"
+            " (or, where the declaration is wrong, import again with another --declare)."
+        )
+    return "Score them under one [scoring] setting and corpus, or choose others."
+
+
+def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
+    """{(corpus, settings): settings of the map they belong to}, for every settings that the vectors have.
+
+    Own vectors share a map under the very same settings. Vectors from elsewhere whose settings are known take in all
+    that differ in what may be noted.
+    """
+    elsewhere: dict[int, Counter[str]] = defaultdict(Counter)
+    every: dict[int, set[str]] = defaultdict(set)
+    for row in rows:
+        every[row.corpus_id].add(row.settings)
+        if row.is_imported and says_how(row.settings):
+            elsewhere[row.corpus_id][row.settings] += 1
+    return {
+        (corpus_id, settings): _target(elsewhere[corpus_id], settings)
+        for corpus_id, held in every.items()
+        for settings in held
+    }
+
+
+def _target(elsewhere: Counter[str], settings: str) -> str:
+    fitting = [s for s in elsewhere if not differing(s, settings)]
+    return max(fitting, key=lambda s: (elsewhere[s], s), default=settings)
