@@ -13,6 +13,7 @@ from kltui.corpus.files import open_regular
 from kltui.corpus.load import load_corpus
 from kltui.errors import KltuiError
 from kltui.importers import harness, modelmap
+from kltui.importers.harness_results import is_results, read_results
 from kltui.importers.imported import Gathering, Imported, ImportFormatError, naming
 from kltui.importers.naming import plainly_named
 from kltui.importers.npz import read_npz
@@ -21,7 +22,7 @@ from kltui.safe import safe_text
 
 KNOWN = (
     "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle or JSON of vectors, "
-    "weight_distance.pkl, kltui's own loglik.npz or logp.npz, samples_*.jsonl of lm-evaluation-harness, or a .csv or .json of benchmark scores"
+    "weight_distance.pkl, kltui's own loglik.npz or logp.npz, samples_*.jsonl, results_*.json or the output folder of lm-evaluation-harness, or a .csv or .json of benchmark scores"
 )
 _OF_A_MODEL = {"index", "log-likelihood"}
 
@@ -69,8 +70,9 @@ def _one(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: st
             raise ImportFormatError(f"there is nothing at {safe_text(str(path))}", f"give {KNOWN}")
         return _read_file(path, numbered)
     samples = sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
-    if samples:
-        return _harness(samples)
+    results = sorted(path.glob("results_*.json")) or sorted(path.glob("*/results_*.json"))
+    if samples or results:
+        return _harness(samples, results)
     lines = [p for p in sorted(path.glob("*.jsonl")) if _is_model_lines(p)]
     if lines:
         others = [p for p in sorted(path.glob("*.jsonl")) if p not in lines] + sorted(
@@ -112,6 +114,8 @@ def _read_json(path: Path, numbered: str) -> Imported:
             if not head.startswith("["):  # the corpus reader has rules for what is odd in a list of texts
                 raise
             data = []
+        if is_results(data):
+            return read_results([path])
         if _are_vectors(data):
             return modelmap.read_vectors(path, data, numbered=numbered)
         if are_scores(data):
@@ -131,8 +135,8 @@ def _are_vectors(data: object) -> bool:
     )
 
 
-def _harness(paths: Sequence[Path]) -> Imported:
-    """Samples of several models and tasks: each task is over its own texts; tasks of another kind are passed over."""
+def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
+    """Samples and results of several models and tasks: each task is over its own texts; samples of other tasks are passed over."""
     parts, others = Gathering(), []
     for path in paths:
 
@@ -144,8 +148,10 @@ def _harness(paths: Sequence[Path]) -> Imported:
                 return Imported()
 
         parts.take(path, read)
+    if results:
+        parts.take(results[0].parent, partial(read_results, results))
     found = parts.result()
-    if not found.vectors and others:
+    if not found.vectors and not found.scores and others:
         return harness.read_samples(paths[0])  # which says what it lacks
     note = f"{len(others)} files of tasks that are no rolling log-likelihood are passed over, such as "
     return replace(found, notes=(*found.notes, note + safe_text(others[0], 80))) if others else found

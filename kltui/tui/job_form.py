@@ -16,7 +16,7 @@ Tables = dict[str, dict[str, Any]]
 
 # (name in the form, table, key, default, what may stand there)
 LINES = (
-    ("texts", "corpus", "source", "", "a file, a folder, or: demo"),
+    ("texts", "corpus", "source", "", "a file, a folder, a pattern, hf://datasets/..., or: demo"),
     ("sample", "corpus", "sample", "", "how many texts are drawn; empty: all"),
     ("dtype", "scoring", "dtype", "float32", "float32, float16, bfloat16, or auto: as stored"),
     ("device", "scoring", "device", "auto", "auto, cpu, cuda or cuda:1"),

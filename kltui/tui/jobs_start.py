@@ -129,18 +129,30 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
 
     def answered(source: str | None) -> None:
         if source:
-            chosen = source if source == "demo" else str(Path(source).expanduser().resolve())
+            as_it_is = source == "demo" or source.startswith("hf://")
+            chosen = source if as_it_is else str(Path(source).expanduser().resolve())
             offer(app, entries, {"source": chosen}, scoring)
 
-    hints = ("A .json list of strings, .jsonl with a text field, .txt, a folder, or: demo",)
+    hints = (
+        "A .txt, .jsonl, .csv, .parquet (or packed: .gz, .zst), a .json list, a folder, a pattern such as data/*.jsonl, "
+        "hf://datasets/OWNER/NAME/*.parquet, or: demo",
+    )
     prompt = prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints, paths=True)
     app.push_screen(prompt, answered)
 
 
 def _source_complaint(source: str) -> str:
-    if source == "demo" or Path(source).expanduser().exists():
-        return ""
-    return f"there is no {safe_text(source, 60)}"
+    from kltui.corpus.hub_datasets import parse_address
+    from kltui.corpus.sources import HUB, source_files
+
+    try:
+        if source.startswith(HUB):
+            parse_address(source)
+        elif source != "demo":
+            source_files(Path(source).expanduser())
+    except KltuiError as error:
+        return safe_text(error.message, 200)
+    return ""
 
 
 def offer(

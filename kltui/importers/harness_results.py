@@ -1,0 +1,67 @@
+"""Results of lm-evaluation-harness (`results_DATE.json`): one model's scores on its tasks, in percent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kltui.importers.imported import Imported, ImportFormatError
+from kltui.importers.modelmap import read_json
+from kltui.importers.naming import released
+from kltui.safe import safe_text
+
+_EXPECTED = "expected results_DATE.json as lm_eval writes it with --output_path"
+_METRIC = re.compile(r"(?P<metric>[^,]+),(?P<filter>[^,]+)")
+# Metrics that are no share: perplexities, bits, counts and sums.
+_OTHER = re.compile(r"perplexity|bits_per_byte|likelihood|length|count|stderr|ter$|chrf|bleu", re.IGNORECASE)
+
+
+def is_results(data: object) -> bool:
+    """Whether a JSON value is a file of results: tasks, each with "metric,filter" keys."""
+    tasks = data.get("results") if isinstance(data, dict) else None
+    return isinstance(tasks, dict) and any(
+        isinstance(found, dict) and any(_METRIC.fullmatch(str(key)) for key in found)
+        for found in tasks.values()
+    )
+
+
+def read_results(paths: Sequence[Path]) -> Imported:
+    """Scores of every model among `paths`, in percent, by `task`, or `task metric` where a task has several.
+
+    The model's name is the folder's ("__" stands for "/"), as for its samples. Of one task in several files the newest
+    counts: their names state the date. Raises ImportFormatError where one holds no results.
+    """
+    scores: dict[str, dict[str, float]] = {}
+    left: list[str] = []
+    for path in sorted(paths, key=lambda p: p.name):
+        data = read_json(path, dict)
+        if not is_results(data):
+            raise ImportFormatError(f"{safe_text(str(path))} holds no results of tasks", _EXPECTED)
+        name = released(path.resolve().parent.name.replace("__", "/")).name
+        held = scores.setdefault(name, {})
+        for task, found in data["results"].items():
+            shares = _shares(found) if isinstance(found, dict) else {}
+            if not shares:
+                left.append(str(task))
+            for metric, share in shares.items():
+                held[str(task) if len(shares) == 1 else f"{task} {metric}"] = 100 * share
+    notes = ()
+    if left:
+        notes = (
+            f"results of {len(left)} tasks are no share between 0 and 1 and were passed over, such as {safe_text(left[0], 80)}",
+        )
+    return Imported(scores={name: tasks for name, tasks in scores.items() if tasks}, notes=notes)
+
+
+def _shares(found: dict[str, object]) -> dict[str, float]:
+    """{metric: its value} of those between 0 and 1; a filter other than "none" stands behind its metric."""
+    shares = {}
+    for key, value in found.items():
+        named = _METRIC.fullmatch(str(key))
+        if named is None or _OTHER.search(named["metric"]) or isinstance(value, bool):
+            continue
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            metric = named["metric"] if named["filter"] == "none" else f"{named['metric']} {named['filter']}"
+            shares[metric] = float(value)
+    return shares
