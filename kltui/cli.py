@@ -44,14 +44,18 @@ examples
 a job file
   workspace = "pythia"             # paths are relative to this file
   [corpus]
-  source = "texts.json"            # .json list, .jsonl ("text"), .txt, folder, or "demo"
+  source = "texts.json"            # .json list, .jsonl, .csv, .tsv, .parquet, .txt, packed (.gz, .zst), a folder, a pattern,
+                                   # hf://datasets/OWNER/NAME/*.parquet, or "demo"
+  field = "text"                   # where a row has its text; domain = "meta.set": where it has its domain
   sample = 1000
   [[models]]
   path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
   tokenizer = "runs/base"          # folder or repo, for checkpoints that have none beside them or in their run
   [[models]]
   repo = "EleutherAI/pythia-410m"  # or the hub
-  revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]
+  revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]  # "all" and "stage1-*": as the hub lists them
+  [[models]]
+  preset = "pythia-70m"            # a known run: repository, revisions, size and type
   [[interpolations]]               # models between checkpoints named above, made as they are needed
   base = "tiny@1000"
   others = ["tiny@500", "pythia-410m@1000"]
