@@ -46,7 +46,7 @@ def read_results(paths: Sequence[Path]) -> Imported:
                 left.append(str(task))
             for metric, share in shares.items():
                 held[str(task) if len(shares) == 1 else f"{task} {metric}"] = 100 * share
-    notes = ()
+    notes: tuple[str, ...] = ()
     if left:
         notes = (
             f"results of {len(left)} tasks are no share between 0 and 1 and were passed over, such as {safe_text(left[0], 80)}",
