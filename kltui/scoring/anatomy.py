@@ -160,7 +160,7 @@ def _behind_head(model: Any, head: Any, values: torch.Tensor) -> torch.Tensor:
     return logits[0, -1]
 
 
-def body(model: Any, head: Any, ids_BT: torch.Tensor) -> Hidden:
+def body(model: Any, head: Any, ids_BT: torch.Tensor, **more: Any) -> Hidden:
     """What the model hands to its head, (B, T, D): everything but the head is run."""
     caught: list[Hidden] = []
 
@@ -169,7 +169,7 @@ def body(model: Any, head: Any, ids_BT: torch.Tensor) -> Hidden:
         return hidden[..., :1].float()
 
     with forward_replaced(head, forward):
-        run(model, ids_BT)
+        run(model, ids_BT, **more)
     return caught[0]
 
 

@@ -27,10 +27,10 @@ def is_possible(model: Any) -> bool:
     """Whether modules of the model ask transformers for sdpa, and the core is built (its numpy twin is slow)."""
     configs = (getattr(module, "config", None) for module in model.modules())
     wanted = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
-    return wanted and bool(native.info()["extension"]) and _functions() is not None
+    return wanted and bool(native.info()["extension"]) and attention_functions() is not None
 
 
-def _functions() -> Any | None:
+def attention_functions() -> Any | None:
     """transformers' table of attention functions by name, or None where it has none."""
     try:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -48,7 +48,7 @@ class NativeAttention:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within it, models that ask for sdpa come here."""
-        functions = _functions()
+        functions = attention_functions()
         assert functions is not None
         before = functions[REPLACED]
         functions[REPLACED] = self

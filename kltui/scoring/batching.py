@@ -114,6 +114,12 @@ class Batch:
         return len(self.targets_n)
 
     @property
+    def n_inputs(self) -> int:
+        """Ids that are read, the padding aside: each row up to its last target's position."""
+        last_B = np.searchsorted(self.rows_n, np.arange(len(self.ids_BT)), side="right") - 1
+        return int((self.positions_n[last_B] % self.ids_BT.shape[1] + 1).sum())
+
+    @property
     def rows_n(self) -> Ids:
         """The row of each target, ascending; every row has one."""
         return np.asarray(self.positions_n // self.ids_BT.shape[1])
@@ -126,9 +132,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchScores:
-    """Log-likelihoods of a batch's rows, (1 + layers, B) in nats, and the final ones of its targets where they are kept."""
+    """Log-likelihoods of a batch's rows, (1 + layers, B) in nats, and the final ones of its targets where they are kept.
+
+    `cells` counts the ids that the model read, padding included.
+    """
 
     loglik_LB: NDArray[np.float64]
+    cells: int
     logp_n: NDArray[np.float32] | None = None
 
 

@@ -6,7 +6,7 @@ import gc
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kltui import native_cuda
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy, attention, packing, quantize
+from kltui.scoring import anatomy, attention, one_row, packing, quantize
 from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
@@ -22,10 +22,20 @@ from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
+from kltui.scoring.one_row import RowAttention
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
 
 PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
+
+
+class _Read(NamedTuple):
+    """A batch on the device as a model reads it: ids, flat positions of what is scored, further inputs, and within what."""
+
+    ids_BT: torch.Tensor
+    positions_n: torch.Tensor
+    more: dict[str, torch.Tensor]
+    attending: AbstractContextManager[None]
 
 
 class Engine:
@@ -53,12 +63,14 @@ class Engine:
         )
         self._packing: packing.Packing | None = None
         self._native: NativeAttention | None = None
+        self._row: RowAttention | None = None
         self._all_served = True  # nothing that might be faster failed its test
         packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
             self._speed_up()
+            self._try_one_row()
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             quantised = quantize.is_quantized(quantization)
             hint = quantize.refusal(quantization, self.model) if quantised else "does it run in transformers?"
@@ -91,6 +103,8 @@ class Engine:
             with self._attending():
                 if not probe.agrees(*self._head, self.dtype, slack):
                     return False
+            if self._row is not None and not self._agrees_in_one_row():
+                return False
         except (RuntimeError, ValueError, IndexError, TypeError):
             return False  # a new engine finds out what it is
         self._lens = self._make_lens(self._settings)
@@ -142,6 +156,39 @@ class Engine:
         else:
             self._native, self._all_served = None, self._all_served and same
 
+    def _try_one_row(self) -> None:
+        """Have texts read one behind another, where torch can attend so and a small batch gives the same as padded."""
+        kernel = one_row.kernel_for(self.device, self.dtype)
+        if kernel is None or self._head is None or not one_row.takes_places(self.model):
+            return
+        self._row = RowAttention(kernel)
+        try:
+            same = self._agrees_in_one_row()
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the model
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            self._row = None
+            return
+        if same:
+            self.attention = one_row.NAME
+        else:
+            self._row, self._all_served = None, False
+
+    def _agrees_in_one_row(self) -> bool:
+        """Whether texts of a small batch get in one row what they get padded, and nothing of one reaches the next."""
+        row, self._row = self._row, None
+        assert row is not None
+        width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
+        ids_n = anatomy.probe_ids(self.model, rows=1, width=width).cpu().numpy()[0]
+        batch, other = (one_row.probe_batch(ids_n, first_changed=changed) for changed in (False, True))
+        padded_n = self.final(batch)
+        self._row, row.calls = row, 0
+        hidden_nD, changed_nD = self.hidden(batch), self.hidden(other)
+        depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
+        if row.calls != 2 * (depth or 0) or one_row.leaks(hidden_nD, changed_nD, len(ids_n) - 1):
+            return False
+        return _same(self.final(batch), padded_n, self.dtype)
+
     def _attending(self) -> AbstractContextManager[None]:
         """Within it the model attends natively, where that was found to give the same."""
         return self._native.in_place() if self._native is not None else nullcontext()
@@ -178,9 +225,10 @@ class Engine:
         sums = self._row_sums(logp_Ln, batch)
         tokens = self.transfers.fetch(logp_Ln[0]) if self._settings.tokens else None
         ended = self.transfers.mark()
+        cells = batch.ids_BT.size if self._row is None else batch.n_inputs
 
         def result() -> BatchScores:
-            scores = BatchScores(sums(), None if tokens is None else tokens())
+            scores = BatchScores(sums(), cells, None if tokens is None else tokens())
             self._count_seconds(marks)
             self.seconds["batches"] += self.transfers.seconds(begun, ended)
             return scores
@@ -200,7 +248,7 @@ class Engine:
     def _logprobs(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
         """Log-probabilities (1 + layers, n) where they are made, nats; `marks` gets the moments around body and head."""
         if self._lens is not None:
-            return self._with_layers(self._lens, *self._sent(batch))
+            return self._with_layers(self._lens, batch)
         return self._final(batch, marks)[None]
 
     def _final(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
@@ -222,9 +270,10 @@ class Engine:
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the model hands to its head at the batch's target positions, (n, D)."""
-        ids_BT, positions_n, _ = self._sent(batch)
-        with self._attending():
-            return anatomy.rows(anatomy.body(self.model, self._split()[0], ids_BT), positions_n)
+        read = self._read(batch)
+        with read.attending:
+            body = anatomy.body(self.model, self._split()[0], read.ids_BT, **read.more)
+            return anatomy.rows(body, read.positions_n)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
@@ -242,24 +291,34 @@ class Engine:
             )
         return self._head
 
-    def _sent(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The batch's ids, positions and targets on the device."""
+    def _read(self, batch: Batch) -> _Read:
+        """The batch on the device as the model reads it: padded, or in one row."""
         send = self.transfers.send
-        return send(batch.ids_BT), send(batch.positions_n), send(batch.targets_n)
+        if self._row is None:
+            return _Read(send(batch.ids_BT), send(batch.positions_n), {}, self._attending())
+        row = one_row.in_one_row(batch)
+        return _Read(
+            send(row.ids_1T),
+            send(row.positions_n),
+            {"position_ids": send(row.places_1T)},
+            self._row.over(send(row.starts), row.longest),
+        )
 
-    def _with_layers(
-        self, lens: Lens, ids_BT: torch.Tensor, positions_n: torch.Tensor, targets_n: torch.Tensor
-    ) -> torch.Tensor:
+    def _with_layers(self, lens: Lens, batch: Batch) -> torch.Tensor:
         """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
         module, head = self._split()
+        read, targets_n = self._read(batch), self.transfers.send(batch.targets_n)
         found: dict[int, torch.Tensor] = {}
 
         def consume(k: int, flow: Flow) -> None:
             if k < lens.depth:
-                found[k] = head(lens.head_input(flow, ids_BT, positions_n), targets_n)
+                states_nD = lens.head_input(flow, read.ids_BT, read.positions_n, **read.more)
+                found[k] = head(states_nD, targets_n)
 
-        with lens.watching(consume), self._attending():
-            hidden_nD = anatomy.rows(anatomy.body(self.model, module, ids_BT), positions_n)
+        with lens.watching(consume), read.attending:
+            hidden_nD = anatomy.rows(
+                anatomy.body(self.model, module, read.ids_BT, **read.more), read.positions_n
+            )
         found[lens.depth] = final_n = head(hidden_nD, targets_n)
         # of a model that is spread, layers and head may lie on several devices
         return torch.stack([final_n, *(found[k].to(final_n.device) for k in lens.wanted)])

@@ -82,13 +82,16 @@ class Lens:
             for hook in hooks:
                 hook.remove()
 
-    def head_input(self, flow: Flow, ids_BT: torch.Tensor, positions_n: torch.Tensor) -> Hidden:
-        """What the model would hand to its head at the flat positions (n, D'), had its last layer returned `flow`."""
+    def head_input(self, flow: Flow, ids_BT: torch.Tensor, positions_n: torch.Tensor, **more: Any) -> Hidden:
+        """What the model would hand to its head at the flat positions (n, D'), had its last layer returned `flow`.
+
+        `more` is what the model was given beside its ids.
+        """
         if self._tail is None:
-            return anatomy.rows(self.replay(flow, ids_BT), positions_n)
+            return anatomy.rows(self.replay(flow, ids_BT, **more), positions_n)
         return _chain(self._tail, anatomy.rows(flow[0], positions_n)[None])[0]
 
-    def replay(self, flow: Flow, ids_BT: torch.Tensor) -> Hidden:
+    def replay(self, flow: Flow, ids_BT: torch.Tensor, **more: Any) -> Hidden:
         """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k".
 
         Each layer returns it in the form in which it returns its own hidden states.
@@ -100,7 +103,7 @@ class Lens:
             with contextlib.ExitStack() as stack:
                 for module, form in zip(self.modules, self._forms, strict=True):
                     stack.enter_context(anatomy.forward_replaced(module, _returning(form.given(flow))))
-                return anatomy.body(self.model, self.head_module, ids_BT)
+                return anatomy.body(self.model, self.head_module, ids_BT, **more)
         finally:
             self._replaying = False
 

@@ -374,7 +374,7 @@ class _Sums:
             if row == 0 or self.layers[row - 1] not in self._undefined:
                 self.loglik_LN[row] += np.bincount(texts_B, weights=loglik_B, minlength=n_texts)
         self.n_scored_N += np.bincount(batch.texts_n, minlength=n_texts).astype(np.int32)
-        self.cells += batch.ids_BT.size
+        self.cells += scores.cells
         if self.kept is not None:
             assert scores.logp_n is not None
             for text in np.unique(batch.texts_n):
