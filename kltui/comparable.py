@@ -7,7 +7,7 @@ declared how they were scored; without that their one word is `source=imported`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ DECLARABLE: Mapping[str, tuple[str, ...]] = {
     "overlong": ("error", "window", "truncate"),
     "tokenizer": (),
 }
+BY_RELEASE, BY_USER, BY_FILE = (
+    "by the release",
+    "by the user",
+    "by the file",
+)  # who says how imported vectors were scored
 RULES = ("bos", "overlong")  # what moves whole tokens; a dtype moves digits, and is noted
 DECLARE_HINT = "kltui --import FILE --declare bos=auto --declare dtype=float16 WORKSPACE"
 
@@ -101,6 +106,17 @@ def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
         for corpus_id, held in every.items()
         for settings in held
     }
+
+
+def fullest(rows: Iterable[VectorRow], drawn: Collection[int] = ()) -> list[tuple[int, str, int]]:
+    """(corpus, settings, number of checkpoints) of each map, the fullest (then newest) first; those on `drawn` texts last."""
+    every = list(rows)
+    of = groups(every)
+    final = [(r.corpus_id, of[r.corpus_id, r.settings], r) for r in every if r.layer is None]
+    counts = Counter((corpus, group) for corpus, group, _ in {(c, g, r.checkpoint_id) for c, g, r in final})
+    newest = {(corpus, group): r.id for corpus, group, r in final}
+    order = sorted(counts, key=lambda g: (g[0] not in drawn, counts[g], newest[g]), reverse=True)
+    return [(corpus, settings, counts[corpus, settings]) for corpus, settings in order]
 
 
 def _target(elsewhere: Counter[str], settings: str) -> str:

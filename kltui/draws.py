@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui import comparable
 from kltui.analysis.embed import complete_texts
 from kltui.analysis.kl import double_centre
 from kltui.analysis.resample import Draw, KLToMap, draw, kl_to_map, sampling_probabilities
 from kltui.corpus.corpus import Corpus
-from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.store import Store
 from kltui.store.connection import decoded
 from kltui.store.synced import write_synced
@@ -27,6 +28,8 @@ from kltui.store.synced import write_synced
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.workspace import Workspace
+
+Values = NDArray[np.float64]
 
 KIND = "draw"
 FOLDER = "draws"
@@ -66,11 +69,14 @@ class TextDraw:
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """Models scored on a draw's texts alone (M), and their KL to every vector of the map (M x K, bits/byte)."""
+    """Models scored on a draw's texts alone (M), and their KL to every vector of the map (M x K, bits/byte).
+
+    `left_out` says of each other vector over the drawn texts why it is not among them.
+    """
 
     draw: TextDraw
     names: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str]
     kl: KLToMap
 
 
@@ -146,29 +152,58 @@ def _parsed(r: Mapping[str, Any]) -> TextDraw:
 def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
     """The models scored on a draw's texts and not on the map's, placed beside the vectors of `whole` (unprepared).
 
-    None where there are none; a model that lacks some of the drawn texts is told in `left_out`.
+    None where nothing is scored on them, or where the draw is of another corpus.
     """
-    if d.of != whole.record.get("corpus") or d.settings != whole.record.get("settings"):
+    if d.of != whole.record.get("corpus"):
         return None
-    try:
-        small = ws.map(corpus=d.corpus, settings=d.settings)
-    except (StoreError, UsageError):
-        return None  # nothing is scored on them yet
-    held = set(whole.names)
-    rows = [k for k, name in enumerate(small.names) if name not in held]
-    complete = [k for k in rows if np.isfinite(small.loglik_KN[k]).all()]
-    if not rows:
+    scored, left_out = scored_on(ws, whole, d)
+    if not scored and not left_out:
         return None
+    held = set(whole.names) & scored.keys()
+    left_out |= dict.fromkeys(sorted(held), "the map has a vector of its name, over all texts")
+    new = {name: values for name, values in scored.items() if name not in held}
+    kl = KLToMap(*np.empty((2, 0, len(whole))))
+    if new:
+        kl = kl_to_drawn(whole, d, np.array(list(new.values())))
+    return Added(d, tuple(new), left_out, kl)
+
+
+def scored_on(ws: Workspace, whole: Map, d: TextDraw) -> tuple[dict[str, Values], dict[str, str]]:
+    """({name: values (u)} of the vectors over the drawn texts that may join map `whole`, {name: why} of the others)."""
+    scored: dict[str, Values] = {}
+    left_out: dict[str, str] = {}
+    target = str(whole.record["settings"])
+    ids = {c.id for c in ws.corpora() if c.sha256 == d.corpus}
+    for group in ws.vector_groups():
+        if group.corpus_id not in ids:
+            continue
+        small = ws.map(corpus=d.corpus, settings=group.settings)
+        differ = comparable.difference_words(target, group.settings)
+        for name, values in zip(small.names, small.loglik_KN, strict=True):
+            if differ:
+                left_out[name] = f"{differ} (the map's first). {comparable.remedy(target, group.settings)}"
+            elif not np.isfinite(values).all():
+                left_out[name] = "it lacks some of the drawn texts"
+            else:
+                scored.setdefault(name, values)
+        left_out |= small.left_out
+    return scored, {name: why for name, why in left_out.items() if name not in scored}
+
+
+def kl_to_drawn(whole: Map, d: TextDraw, new_Mu: Values) -> KLToMap:
+    """The KL of M vectors over the drawn texts to every vector of the map, M x K in bits/byte."""
+    return kl_to_map(on_drawn(whole, d), d.clipped(new_Mu), d.draw, np.array(d.count), d.mean_bytes)
+
+
+def on_drawn(whole: Map, d: TextDraw) -> Values:
+    """The map's vectors at the drawn texts, K x u, clipped as the draw's map was. Raises KltuiError for gaps."""
     old = whole.loglik_KN[:, list(d.index)]
     if not np.isfinite(old).all():
         raise KltuiError(
             f"the map has vectors that lack some of the texts of {d.name}",
             "draw texts anew: kltui --draw N WORKSPACE",
         )
-    new = small.loglik_KN[complete]
-    kl = kl_to_map(d.clipped(old), d.clipped(new), d.draw, np.array(d.count), d.mean_bytes)
-    names = tuple(small.names[k] for k in complete)
-    return Added(d, names, tuple(small.names[k] for k in rows if k not in complete), kl)
+    return d.clipped(old)
 
 
 def relative_error(added: Added) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -125,18 +125,9 @@ class Workspace:
 
     def vector_groups(self) -> list[VectorGroup]:
         """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
-        every = self._store.vectors.rows()
-        of = comparable.groups(every)
-        rows = [v for v in every if v.layer is None]
-        held = {(v.corpus_id, of[v.corpus_id, v.settings], v.checkpoint_id): v.id for v in rows}
-        counts = Counter((corpus_id, group) for corpus_id, group, _ in held)
-        newest = {(v.corpus_id, of[v.corpus_id, v.settings]): v.id for v in rows}
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
-        whole = {c.id: c.sha256 not in drawn for c in self.corpora()} if drawn else {}
-        order = sorted(counts, key=lambda g: (whole.get(g[0], True), counts[g], newest[g]), reverse=True)
-        return [
-            VectorGroup(corpus_id, settings, counts[corpus_id, settings]) for corpus_id, settings in order
-        ]
+        on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
+        return [VectorGroup(*found) for found in comparable.fullest(self._store.vectors.rows(), on_drawn)]
 
     def token_logprobs(self, name: str) -> Path | None:
         """Safetensors file with the per-token log-probabilities of a checkpoint, if they were kept."""
@@ -410,6 +401,17 @@ def gram_on(device: str) -> CentredGram | None:
     from kltui.scoring.centring import device_gram
 
     return device_gram(device)
+
+
+def dtypes_of(record: Mapping[str, object]) -> list[str]:
+    """The dtypes that a map's vectors were scored in, by its record; "" for those that do not say.
+
+    Half precision throughout, sums included, is that of released vectors.
+    """
+    found, declared = record.get("dtype", ""), record.get("declared", "")
+    known = [str(v) for v in found] if isinstance(found, list) else [str(found)]
+    released = comparable.BY_RELEASE in (declared if isinstance(declared, list) else [declared])
+    return ["float16 throughout" if d == "float16" and released else d for d in known]
 
 
 def _difference(a: str, b: str) -> str:

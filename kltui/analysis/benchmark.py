@@ -6,7 +6,7 @@ Source: arXiv 2502.16173, Section 5: ridge regression on Q, folds grouped by mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ ALPHAS = tuple(10.0**i for i in range(1, 10))
 MEAN_ALPHAS = tuple(10.0**i for i in range(-4, 5))
 FOLDS = 5
 SEEDS = (0, 1, 2, 3, 4)
+MEAN = "mean of tasks"
 PUBLISHED = {
     "Q": (0.953, 0.960),
     "mean": (0.395, 0.400),
@@ -91,6 +92,55 @@ def predict(
     r, rho = _correlations(predicted[:, known], y)
     r_mean, rho_mean = _correlations(by_mean, y)
     return Prediction(predicted, r, rho, r_mean, rho_mean, len(y), n_groups)
+
+
+def predict_for(
+    x_KD: Array, score_K: Sequence[float], groups: Sequence[str], row: int, seed: int = SEEDS[0]
+) -> tuple[float, float, int]:
+    """(score of `row`, root mean square error, number of models) by ridge regression on the models with a score.
+
+    `x` are rotated coordinates in nats. The penalty is the best of 10^1 .. 10^9; the error is that of models of other
+    groups, one of five parts predicted from the others with that penalty, and NaN for fewer groups.
+    """
+    y = np.asarray(score_K, dtype=np.float64)
+    known = np.flatnonzero(np.isfinite(y) & (np.arange(len(y)) != row))
+    if len(known) < FOLDS:
+        raise KltuiError(
+            f"{len(known)} models of the map have a score", f"a prediction needs {FOLDS} or more: give scores"
+        )
+    alpha = _best_alpha(x_KD, y, known, ALPHAS)
+    score = float(np.clip(_ridge(x_KD, y, known, np.array([row]), [alpha])[0, 0], 0.0, 100.0))
+    group = np.asarray(groups, dtype=object)[known]
+    if len(set(group)) < FOLDS:
+        return score, math.nan, len(known)
+    from sklearn.model_selection import GroupKFold
+
+    folds = GroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    error = 0.0
+    for train, test in folds.split(known, known, groups=group):
+        out = np.clip(_ridge(x_KD, y, known[train], known[test], [alpha])[0], 0.0, 100.0)
+        error += float(((out - y[known[test]]) ** 2).sum())
+    return score, math.sqrt(error / len(known)), len(known)
+
+
+def scores_by_task(
+    names: Sequence[str], last: Mapping[str, str], given: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """{task: {vector: score}} of the vectors `names`, and before them the mean over tasks of those that have them all.
+
+    A score given for a run is that of its `last` vector.
+    """
+    held = set(names)
+    by_task: dict[str, dict[str, float]] = {}
+    for name, tasks in given.items():
+        vector = name if name in held else last.get(name)
+        for task, score in tasks.items() if vector else ():
+            by_task.setdefault(task, {})[str(vector)] = score
+    if len(by_task) > 1:
+        complete = set.intersection(*(set(s) for s in by_task.values()))
+        mean = {n: float(np.mean([s[n] for s in by_task.values()])) for n in names if n in complete}
+        by_task = {MEAN: mean, **by_task}
+    return {task: scores for task, scores in by_task.items() if scores}
 
 
 def _out_of_fold(x: Array, y: Array, group: NDArray[np.object_], seed: int, alphas: Sequence[float]) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -24,6 +26,12 @@ def noise_floor(dtype: str, mean_bytes: float) -> float:
     if dtype == "float64":
         return 0.0
     return MEASURED.get(dtype, float("nan"))
+
+
+def coarsest_floor(dtypes: Collection[str], mean_bytes: float) -> float:
+    """The largest floor of the dtypes that a map's vectors were scored in; NaN where one of them is unknown or none is given."""
+    floors = [noise_floor(dtype, mean_bytes) for dtype in dtypes]
+    return float(np.max(floors)) if floors else float("nan")
 
 
 def rounding_floor(loglik_KN: ArrayLike, mean_bytes: float, dtype: str = "float32") -> float:

@@ -40,13 +40,18 @@ class Ellipse:
 
 def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
     """`moving` shifted, rotated, reflected and scaled as a whole onto `fixed` with the least squared error, K x d."""
-    moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
-    centre = fixed.mean(axis=0)
-    a, b = moving - moving.mean(axis=0), fixed - centre
+    return aligned(moving_Kd, fixed_Kd)
+
+
+def aligned(moving_Md: ArrayLike, fixed_Kd: ArrayLike) -> Array:
+    """M x d: `moving`, whose first K rows are laid over `fixed` by `procrustes`; the others (K <= M) go with them."""
+    moving, fixed = np.asarray(moving_Md, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
+    centre, own = fixed.mean(axis=0), moving[: len(fixed)].mean(axis=0)
+    a, b = moving[: len(fixed)] - own, fixed - centre
     u, s, vt = np.linalg.svd(a.T @ b)
     size = float((a * a).sum())
     scale = float(s.sum()) / size if size > 0 else 0.0
-    out: Array = scale * (a @ u @ vt) + centre
+    out: Array = scale * ((moving - own) @ u @ vt) + centre
     return out
 
 

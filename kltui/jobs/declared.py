@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from kltui import comparable
+from kltui.comparable import BY_FILE, BY_RELEASE, BY_USER
 from kltui.errors import UsageError
 from kltui.importers.imported import Imported, ImportedVector
 from kltui.safe import safe_text
 from kltui.store import VectorRow
-
-BY_RELEASE, BY_USER, BY_FILE = "by the release", "by the user", "by the file"
 
 
 def parse_declared(words: Sequence[str]) -> dict[str, str]:

@@ -25,7 +25,8 @@ from pydantic import (
 )
 
 from kltui.errors import UsageError
-from kltui.registry.names import Quantization
+from kltui.jobs.map_defaults import with_map_defaults
+from kltui.registry.names import Quantization, is_map_source
 from kltui.scoring.settings import ScoringSettings
 
 
@@ -275,7 +276,7 @@ class JobFile(_Table):
             return table.model_copy(update={"path": absolute(table.path), **places})
 
         source = self.corpus.source
-        if source != "demo" and not source.startswith("hf://"):
+        if source != "demo" and not source.startswith("hf://") and not is_map_source(source):
             source = absolute(source)
         return self.model_copy(
             update={
@@ -341,7 +342,8 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
         ) from None
     for override in overrides:
         _apply(data, override)
-    return parse_job(data, str(path)).resolved(path.parent.resolve())
+    base = path.parent.resolve()
+    return parse_job(with_map_defaults(data, base), str(path)).resolved(base)
 
 
 def parse_job(data: dict[str, Any], where: str) -> JobFile:

@@ -11,10 +11,12 @@ from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import JobFile, ModelTable
+from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.mix import MixPlan, mixes
 from kltui.jobs.names import given_names
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
+from kltui.registry.names import is_map_source
 from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.registry.presets import preset
 from kltui.registry.revisions import expand_revisions, is_pattern, matching_revisions
@@ -69,7 +71,13 @@ def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> P
     if mistakes:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
-    notes = (*parent_notes(checkpoints, stored, given), *_over_imports(checkpoints, rows))
+    notes = (
+        *parent_notes(checkpoints, stored, given),
+        *_over_imports(checkpoints, rows),
+        *map_notes(
+            Path(job.workspace), job.corpus.source, job.scoring.model_dump(), settings_key(job.settings())
+        ),
+    )
     return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts, notes)
 
 
@@ -140,6 +148,8 @@ def _interpolated(
 
 def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
     table = job.corpus
+    if is_map_source(table.source):
+        return map_texts(Path(job.workspace), table.source, table.sample, table.seed)
     corpus = load_corpus(
         table.source,
         chunk=table.chunk,

@@ -122,3 +122,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """ "; the nearest is X" for the name among `known` that is most like `name`, "" where none is like it."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; the nearest is {safe_text(close[0], 80)}" if close else ""
+
+
+def is_map_source(source: str) -> bool:
+    """Whether `[corpus] source` names texts that the workspace holds: those of its map, or `map:HASH`."""
+    return source == "map" or source.startswith("map:")

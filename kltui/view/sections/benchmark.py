@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from rich.console import RenderableType
 
-from kltui.analysis.benchmark import FOLDS, PUBLISHED, Leakage, Prediction
+from kltui.analysis.benchmark import FOLDS, PUBLISHED, Leakage, Prediction, scores_by_task
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
 from kltui.view.sections.context import Context, finals, label_of
@@ -15,7 +14,6 @@ from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series
 
-MEAN = "mean of tasks"
 ROWS_SHOWN = 15
 SUSPICIOUS = 3.0
 LEAST_TREND = 3
@@ -33,17 +31,7 @@ def scored(ctx: Context) -> Scores:
     """
     shown, given = ctx.map, ctx.ws.benchmark_scores()
     last = {shown.points[k].run: shown.names[k] for k in finals(shown)}
-    held = set(shown.names)
-    by_task: Scores = {}
-    for name, tasks in given.items():
-        vector = name if name in held else last.get(name)
-        for task, score in tasks.items() if vector else ():
-            by_task.setdefault(task, {})[str(vector)] = score
-    if len(by_task) > 1:
-        names = set.intersection(*(set(s) for s in by_task.values()))
-        mean = {n: float(np.mean([s[n] for s in by_task.values()])) for n in shown.names if n in names}
-        by_task = {MEAN: mean, **by_task}
-    return {task: scores for task, scores in by_task.items() if scores}
+    return scores_by_task(shown.names, last, given)
 
 
 def _required(ctx: Context) -> Scores:

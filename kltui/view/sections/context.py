@@ -20,7 +20,7 @@ from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
-from kltui.workspace import FROM_ELSEWHERE, gram_on
+from kltui.workspace import FROM_ELSEWHERE, dtypes_of, gram_on
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
@@ -264,11 +264,9 @@ class Context:
     @cached_property
     def dtype(self) -> str:
         """The dtype that the map's vectors were scored in, the coarsest of several; "" when unknown."""
-        found = self.raw.record.get("dtype", "")
-        known = [found] if isinstance(found, str) else list(found) if isinstance(found, list) else []
-        if "" in known:
-            return ""
-        return max(known, key=lambda dtype: noise_floor(dtype, self.raw.mean_bytes), default="")
+        known = dtypes_of(self.raw.record)
+        floors = {dtype: noise_floor(dtype, self.raw.mean_bytes) for dtype in known}
+        return "" if any(map(math.isnan, floors.values())) else max(known, key=floors.__getitem__, default="")
 
     @cached_property
     def floor(self) -> float:

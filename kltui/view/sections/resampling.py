@@ -18,6 +18,7 @@ DRAWS = 10
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 MODELS_MOST = 60
 NEAREST = 5
+LEFT_NAMED = 12
 NAMES = {"uniform": "uniform", "ls": "LS", "kl": "KL"}
 
 
@@ -106,15 +107,22 @@ def added(ctx: Context) -> Section:
         " drawn, centred with the texts' weights",
         ctx.raw_basis,
     ]
-    left = [name for one in found for name in one.left_out]
-    if left:
-        notes.append(f"left out, for they lack some of the drawn texts: {', '.join(left)}")
+    left = [(name, why) for one in found for name, why in one.left_out.items()]
+    for why in dict.fromkeys(why for _, why in left):
+        names = [name for name, of in left if of == why]
+        notes.append(f"left out: {', '.join(names[:LEFT_NAMED])}{_more(names)}: {why}")
     data: dict[str, object] = {"unit": "bits/byte", "draws": [_added_data(ctx, one) for one in found]}
     return Section("added", "Models added by drawn texts", tuple(blocks), tuple(notes), data)
 
 
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - LEFT_NAMED} more" if len(names) > LEFT_NAMED else ""
+
+
 def _added_blocks(ctx: Context, one: Added) -> list[RenderableType]:
     d = one.draw
+    if not one.names:
+        return [words(f"{d.name}: no model scored on these texts alone can be added; the notes say why")]
     head = (
         f"{d.name}: {d.n_drawn} draws, {len(d.index)} different of {d.n_texts} texts; median error"
         f" {relative_error(one):.1%} of the KL"
@@ -134,6 +142,7 @@ def _added_data(ctx: Context, one: Added) -> dict[str, object]:
         "drawn": one.draw.n_drawn,
         "different": len(one.draw.index),
         "clip_threshold": one.draw.clip_threshold,
+        "left_out": dict(one.left_out),
         "models": [
             {
                 "name": name,
