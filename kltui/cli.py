@@ -61,7 +61,7 @@ a job file
   others = ["tiny@500", "pythia-410m@1000"]
   grid = [0.0, 0.5, 1.0]
   [scoring]
-  dtype = "float32"
+  dtype = "float32"                # "auto": as stored; on a GPU a job says first how much faster that would be
   layers = "none"                  # "all": every layer through the logit lens
   [engine]
   workers = 1                      # processes, one a GPU where there are several

@@ -26,7 +26,7 @@ from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
 from kltui.same_weights import sentences
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
-from kltui.scoring.settings import Progress, ScoreResult
+from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
 from kltui.store import Store
 
 POLL_S = 0.2
@@ -295,6 +295,9 @@ class Batch:
             self._fail(message)
         elif isinstance(message, Computes):
             self._tell_device(message)
+        elif isinstance(message, DtypeCost):
+            self._narrator.event("dtype_cost", dtype=self._plan.settings.dtype, **asdict(message))
+            self._narrator.say(f"note    {safe_text(str(message), 400)}", "yellow")
         elif isinstance(message, Said):
             for line in message.text.splitlines():
                 self._narrator.say(safe_text(line, 400))

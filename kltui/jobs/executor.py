@@ -135,6 +135,7 @@ class LocalExecutor:
         self._workers.append(worker)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
+        self._setup = replace(self._setup, compares_dtypes=False)
         return worker
 
     def _bury(self, worker: _Worker) -> Died:

@@ -9,20 +9,24 @@ from kltui.jobs.mix import Mix
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
-from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
+from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads."""
+    """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads.
+
+    `compares_dtypes`: whether it tells what float32 costs on its GPU; one worker of a job is enough.
+    """
 
     texts: tuple[str, ...]
     corpus_sha256: str
     settings: ScoringSettings
     cache_dir: Path
     threads: int
+    compares_dtypes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +107,4 @@ class Computes:
     host: str
 
 
-Message = Moved | Scored | Failed | Died | Said | Computes
+Message = Moved | Scored | Failed | Died | Said | Computes | DtypeCost

@@ -140,7 +140,9 @@ class RayExecutor:
                 self._unsaid.append(Said(f"{seen} is here, but {_NO_GPU}"))
             setup = replace(setup, settings=replace(setup.settings, device=settings), threads=cpus)
             self._setup = self._ray.put(setup)
-            self._slots += [self._launch() for _ in range(workers)]
+            self._slots.append(self._launch())
+            self._setup = self._ray.put(replace(setup, compares_dtypes=False))
+            self._slots += [self._launch() for _ in range(workers - 1)]
         except BaseException:
             self.stop()
             raise

@@ -69,7 +69,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
             task = message
             try:
                 if scorer is None:
-                    scorer = _scorer(setup)
+                    scorer = _scorer(setup, pipe)
                     stack.callback(scorer.close)
                     pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
                 score = partial(_score, scorer, task, setup.settings.allow_bin)
@@ -91,11 +91,12 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
         scorer.expect(hashed, task.quantization)
 
 
-def _scorer(setup: Setup) -> Scorer:
+def _scorer(setup: Setup, pipe: Line) -> Scorer:
     check_environment()  # on another machine of a cluster, what it says may mean nothing
     from kltui.scoring.scorer import Scorer
 
-    return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir)
+    tell_cost = pipe.send if setup.compares_dtypes else None
+    return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost)
 
 
 def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:

@@ -22,13 +22,14 @@ from kltui.scoring import loading, quantize, refill, spread, tokens
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
+from kltui.scoring.dtype_cost import dtype_cost
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.prefetch import Tensors, prefetch_for
 from kltui.scoring.room import rule_within_memory, run_batches
-from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
+from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings, Vector
 
 SCORING_VERSION = "1"
 
@@ -72,6 +73,7 @@ class Scorer:
         corpus_sha256: str,
         settings: ScoringSettings,
         cache_dir: Path | None = None,
+        tell_cost: Callable[[DtypeCost], None] | None = None,
     ) -> None:
         self.texts = list(texts)
         self.corpus_sha256 = corpus_sha256
@@ -88,6 +90,7 @@ class Scorer:
         # a model that is spread over several devices has no one place for a second set of weights
         self._prefetch = prefetch_for(self.device) if settings.device_map == "none" else None
         self._last_result_s: float | None = None
+        self._tell_cost = tell_cost  # once; None where nobody asks, or it was told
 
     def expect(self, hashed: Hashed, quantization: str) -> None:
         """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
@@ -133,6 +136,8 @@ class Scorer:
                 device = spread.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization, folder)
                 rule = self._rule_for(engine, prepared)
+                if quantization == "none" and not stored:
+                    self._compare_dtypes(engine, prepared, rule, folder)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
                 idle = self._idle_seconds(engine, started)
@@ -229,6 +234,29 @@ class Scorer:
             self._rule = engine, prepared, rule
             engine.seconds = dict.fromkeys(engine.seconds, 0.0)
         return self._rule[2]
+
+    def _compare_dtypes(self, engine: Engine, prepared: _Prepared, rule: BatchRule, folder: Path) -> None:
+        """Tells, once, what float32 costs on a GPU where the weights are stored in half precision."""
+        settings, tell = self.settings, self._tell_cost
+        one_device = settings.device_map == "none"
+        if tell is None or settings.dtype != "float32" or not one_device or not engine.transfers.waits:
+            return
+        config = loading.load_config(folder)
+        auto = loading.stored_dtype(folder, config)
+        if auto == "float32":
+            return
+
+        def in_half() -> Engine:
+            loaded = loading.load_model(folder, config, auto, "none", self.device, settings.allow_bin)
+            return Engine(loaded, settings, engine.device, "none")
+
+        cost = dtype_cost(engine, in_half, auto, prepared.pieces, prepared.ids, rule, self._budget(engine))
+        self._tell_cost = None
+        tell(cost)
+        engine.free_memory()
+        engine.seconds = dict.fromkeys(engine.seconds, 0.0)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     def _prepare(self, folder: Path, config: Any, tokenizer_in: Path) -> _Prepared:
         """The corpus in this checkpoint's ids, checked against the model's context before anything is run."""

@@ -41,6 +41,21 @@ class Progress:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DtypeCost:
+    """How many times as long a batch takes in float32 as in what dtype = "auto" would be; None and `why` where unknown."""
+
+    auto: str
+    factor: float | None
+    why: str = ""
+
+    def __str__(self) -> str:
+        stored = f'dtype = "auto" would ({self.auto}, as the weights are stored)'
+        if self.factor is None:
+            return f"how many times as long float32 takes here as {stored} was not measured: {self.why}"
+        return f"float32 takes {self.factor:.1f} times as long here as {stored}, measured on the first batch"
+
+
 @dataclass(frozen=True)
 class Vector:
     """Log-likelihoods of one checkpoint (layer None) or of its layer k, in nats per text.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ def test_each_checkpoint_but_the_first_is_expected_before_it_is_scored(tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert check_stored(job) == 3
+    (cost,) = [e for e in map(json.loads, done.stdout.splitlines()) if e["event"] == "dtype_cost"]
+    assert (cost["dtype"], cost["auto"], cost["factor"]) == ("float32", "bfloat16", 3.25)
+    assert 'float32 takes 3.2 times as long here as dtype = "auto" would (bfloat16' in done.stderr
     wanted = ["scores step0"]
     for step in range(1, 3):
         wanted += [f"expects step{step}", f"scores step{step}"]
@@ -128,6 +132,14 @@ def test_a_task_goes_to_the_worker_that_expects_it() -> None:
     assert pool.workers[1].heard[-1] == task(3) and pool.expected is None and pool.can_expect
     pool.expect(task(4))
     assert pool.workers[1].heard[-1] == Expect(task(4))
+
+
+def test_one_worker_of_a_job_says_what_float32_costs(tmp_path: Path) -> None:
+    job, log = write_job(tmp_path, checkpoints=4), tmp_path / "log"
+    more = ("--json", "--set", "engine.workers=2")
+    done = run_cli("--batch", str(job), *more, cwd=tmp_path, KLTUI_LIGHT_GPU=str(log))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"dtype_cost"') == 1
 
 
 def test_a_worker_that_dies_takes_its_expectation_along() -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.device import DeviceInUse
-from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
+from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings, Vector
 
 
 def loglik(weights: bytes, text: str, layer: int | None = None) -> float:
@@ -41,6 +41,7 @@ class Scorer:
         corpus_sha256: str,
         settings: ScoringSettings,
         cache_dir: Path | None = None,
+        tell_cost: Callable[[DtypeCost], None] | None = None,
     ) -> None:
         if "KLTUI_LIGHT_NO_DEVICE" in os.environ:
             raise KltuiError("device 'cuda' was asked for, but there is none", 'use device = "cpu"')
@@ -48,6 +49,8 @@ class Scorer:
         self.in_use = DeviceInUse("cpu", "a light processor", 1 << 33, "", "0.0", "")
         if "KLTUI_LIGHT_GPU" in os.environ:
             self.in_use = replace(self.in_use, device="cuda:0", name="a light GPU")
+            if tell_cost is not None:
+                tell_cost(DtypeCost("bfloat16", 3.25))
 
     def expect(self, hashed: Hashed, quantization: str) -> None:
         """Notes what is to be read ahead in the file that KLTUI_LIGHT_GPU names."""

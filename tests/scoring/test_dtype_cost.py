@@ -1,0 +1,99 @@
+"""What float32 costs is told once, on a device that is waited for, where the weights are stored in half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import TEXTS, write_run
+
+from kltui.errors import KltuiError
+from kltui.scoring import engine, loading
+from kltui.scoring.engine import Engine
+from kltui.scoring.scorer import Scorer
+from kltui.scoring.settings import DtypeCost, ScoringSettings
+from kltui.scoring.transfer import DirectTransfers
+
+
+class Queue(DirectTransfers):
+    waits = True
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two checkpoints stored in bfloat16, scored as on a device that is waited for."""
+    monkeypatch.setattr(engine, "transfers", Queue)
+    folders = write_run(tmp_path / "run", "gpt_neox", steps=(0, 1))
+    for folder in folders:
+        path = folder / "model.safetensors"
+        halves = {name: x.to(torch.bfloat16) for name, x in load_file(path).items()}
+        save_file(halves, path, metadata={"format": "pt"})
+    return list(folders)
+
+
+def told(folders: list[Path], **settings: Any) -> list[DtypeCost]:
+    """What a scorer tells of the folders, whose vectors are those of one that tells nothing."""
+    costs: list[DtypeCost] = []
+    asked = ScoringSettings(device="cpu", **settings)
+    teller, quiet = Scorer(TEXTS, "c", asked, tell_cost=costs.append), Scorer(TEXTS, "c", asked)
+    for folder in folders:
+        ours, plain = (s.score(folder, "none", "w", lambda _: None) for s in (teller, quiet))
+        assert ours.key == plain.key
+        assert np.array_equal(ours.vectors[0].loglik_N, plain.vectors[0].loglik_N, equal_nan=True)
+        assert ours.stats["seconds_body"] < ours.stats["seconds_score"]
+    return costs
+
+
+def test_the_factor_is_told_once(run: list[Path]) -> None:
+    (cost,) = told(run)
+    assert cost.auto == "bfloat16" and cost.factor is not None and cost.factor > 0
+    assert "float32 takes" in str(cost) and "bfloat16, as the weights are stored" in str(cost)
+
+
+def test_nothing_is_told_of_another_dtype(run: list[Path]) -> None:
+    assert told(run, dtype="auto") == told(run, dtype="bfloat16") == []
+
+
+def test_nothing_is_told_of_weights_in_float32_or_on_a_cpu(
+    tmp_path: Path, run: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told(list(write_run(tmp_path / "wide", "gpt_neox", steps=(0,)))) == []
+    monkeypatch.setattr(engine, "transfers", DirectTransfers)
+    assert told(run) == []
+
+
+def test_without_room_for_both_it_says_so_and_scores(
+    run: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loading.load_model
+
+    def full(folder: Path, config: Any, dtype: str, *more: Any) -> Any:
+        if dtype == "bfloat16":
+            raise KltuiError("it does not fit in memory")
+        return real(folder, config, dtype, *more)
+
+    monkeypatch.setattr(loading, "load_model", full)
+    (cost,) = told(run)
+    assert cost.factor is None and "was not measured: it does not fit in memory" in str(cost)
+
+
+def test_a_batch_that_is_too_large_is_tried_smaller(run: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, sizes = Engine.submit, []
+
+    def submit(self: Engine, batch: Any) -> Any:
+        sizes.append(batch.ids_BT.size)
+        if self.dtype == torch.bfloat16 and len(sizes) < 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, batch)
+
+    monkeypatch.setattr(Engine, "submit", submit)
+    (cost,) = told(run[:1], batch_tokens=4096)
+    assert cost.factor is not None
+
+
+def test_the_words_of_a_factor() -> None:
+    assert "3.2 times" in str(DtypeCost("float16", 3.24))
