@@ -39,7 +39,7 @@ PACKAGES = (
     "textual",
     "plotext",
 )
-EXTRAS = {"bitsandbytes": "quant", "accelerate": "large", "ray": "ray"}
+EXTRAS = {"bitsandbytes": "quant", "accelerate": "large", "ray": "ray", "gguf": "gguf"}
 HUB_TIMEOUT_S = 4.0
 
 State = Literal["ok", "note", "wrong"]
@@ -96,7 +96,7 @@ def _packages() -> Iterator[Finding]:
             "extras",
             "note",
             f"not installed: {', '.join(absent)}",
-            f"For quantised variants, models larger than one GPU, or Ray: pip install {extras}",
+            f"For quantised variants, GGUF files, models larger than one GPU, or Ray: pip install {extras}",
         )
 
 

@@ -19,8 +19,9 @@ from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxKeeper, held_by_store
 from kltui.json_schema import JSON_SCHEMA
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
-from kltui.registry.layout import CONFIG, weight_names
-from kltui.registry.tokenizer import no_tokenizer, own_tokenizer
+from kltui.registry.gguf_file import is_gguf
+from kltui.registry.layout import CONFIG, weight_paths
+from kltui.registry.tokenizer import no_tokenizer, tokenizer_at_hand
 from kltui.safe import safe_text
 from kltui.scoring.device import computed_dtype, start_tokens
 from kltui.scoring.quantize import check_installed
@@ -112,9 +113,9 @@ def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
     else:
         folder = source.path
     try:
-        if not (folder / CONFIG).is_file():
+        if not is_gguf(folder) and not (folder / CONFIG).is_file():
             return None, f"{safe_text(str(folder))} has no {CONFIG}"
-        return sum((folder / name).stat().st_size for name in weight_names(folder, allow_bin)), ""
+        return sum(path.stat().st_size for path in weight_paths(folder, allow_bin)), ""
     except (KltuiError, OSError) as error:
         return None, _said(error)
 
@@ -129,7 +130,7 @@ def _unusable_variant(quantization: str) -> str:
 
 def _without_tokenizer(checkpoint: Checkpoint) -> str:
     source = checkpoint.source
-    if not isinstance(source, LocalSource) or checkpoint.tokenizer or own_tokenizer(source.path):
+    if not isinstance(source, LocalSource) or tokenizer_at_hand(source.path, checkpoint.tokenizer):
         return ""
     return _said(no_tokenizer(source))
 

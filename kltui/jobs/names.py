@@ -89,5 +89,6 @@ def _is_same(row: CheckpointRow, asked: Checkpoint) -> bool:
         return False
     if isinstance(here, HubSource) and isinstance(there, HubSource):
         commits = {here.commit, there.commit} - {""}
-        return (here.repo, here.revision) == (there.repo, there.revision) and len(commits) < 2
+        same = (here.repo, here.revision, here.file) == (there.repo, there.revision, there.file)
+        return same and len(commits) < 2
     return here == there

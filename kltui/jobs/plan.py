@@ -14,6 +14,7 @@ from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.mix import MixPlan, mixes
 from kltui.jobs.names import given_names
+from kltui.jobs.originals import with_originals
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.names import is_map_source
@@ -58,21 +59,23 @@ def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> P
             mistakes.append(f"models[{number}]: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         except OSError as error:
             mistakes.append(f"models[{number}]: {(error.filename or '')[:200]}: {error.strerror}")
+    rows, given = _there(Path(job.workspace))
+    stored = [row.checkpoint for row in rows]
+    corpus, wrong = _corpus_or_mistake(job, say)
+    mistakes += wrong
+    runs = {model.run for model in job.models if model.run}
+    joined = with_originals(checkpoints, stored, runs, corpus.texts if corpus else ())
+    checkpoints = joined.checkpoints
     between, wrong = _interpolated(job, checkpoints)
     checkpoints += [checkpoint for checkpoint, _ in between]
     mistakes += wrong + _collisions(checkpoints)
-    rows, given = _there(Path(job.workspace))
-    stored = [row.checkpoint for row in rows]
     mistakes += [f"parent: {mistake}" for mistake in parent_mistakes(checkpoints, stored)]
-    try:
-        corpus = _corpus(job, say)
-    except KltuiError as error:
-        mistakes.append(f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-    if mistakes:
+    if mistakes or corpus is None:
         raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
     notes = (
         *parent_notes(checkpoints, stored, given),
+        *joined.notes,
         *_over_imports(checkpoints, rows),
         *map_notes(
             Path(job.workspace), job.corpus.source, job.scoring.model_dump(), settings_key(job.settings())
@@ -163,6 +166,13 @@ def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
     if not len(corpus):
         raise UsageError(f"{table.source} holds no texts", "Check source, chunk and min_bytes.")
     return corpus
+
+
+def _corpus_or_mistake(job: JobFile, say: Callable[[str], None]) -> tuple[Corpus | None, list[str]]:
+    try:
+        return _corpus(job, say), []
+    except KltuiError as error:
+        return None, [f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else "")]
 
 
 def _collisions(checkpoints: Sequence[Checkpoint]) -> list[str]:

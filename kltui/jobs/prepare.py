@@ -159,7 +159,7 @@ class Preparer:
         source = checkpoint.source
         if isinstance(source, HubSource):
             held = self._held.get(index, "")
-            if held.startswith(f"{source.repo}@") and self.is_current(index, checkpoint):
+            if held.startswith(f"{hub_stem(source)}@") and self.is_current(index, checkpoint):
                 return self._unfetched(index, source, held)
         ready = self._fetched(index, checkpoint)
         if ready.tokenizer is not None:
@@ -192,7 +192,7 @@ class Preparer:
             return self._local(index, source.path, checkpoint.tokenizer).weights
         if isinstance(source, ServedSource):
             raise _served(source)
-        from kltui.registry.hub import fetch_tokenizer, is_offline, resolve
+        from kltui.registry.hub import fetch_tokenizer, is_offline, resolve, snapshot_folder
 
         if source not in self._resolved:
             resolved = resolve(source, progress=lambda message: self._on_fetch(index, message))
@@ -203,7 +203,10 @@ class Preparer:
         if not checkpoint.tokenizer:
             return hub_weights(resolved)
         try:
-            folder, _ = fetch_tokenizer(resolved, progress=lambda message: self._on_fetch(index, message))
+            if source.file:  # only what is named serves it
+                folder = snapshot_folder(resolved)
+            else:
+                folder, _ = fetch_tokenizer(resolved, progress=lambda message: self._on_fetch(index, message))
             return hub_weights(resolved, self._tokenizer(index, folder, checkpoint.tokenizer))
         except KltuiError:
             if is_offline():
@@ -306,7 +309,13 @@ def _served(source: ServedSource) -> KltuiError:
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:
     """What stands for the weights of a resolved revision in a vector's key, and for a tokenizer from elsewhere."""
-    return f"{source.repo}@{source.commit}{outside_mark(tokenizer.folder) if tokenizer else ''}"
+    mark = outside_mark(tokenizer.folder, with_config=bool(source.file)) if tokenizer else ""
+    return f"{hub_stem(source)}@{source.commit}{mark}"
+
+
+def hub_stem(source: HubSource) -> str:
+    """What stands for the weights of a repository, or of one GGUF file of it, before the commit."""
+    return f"{source.repo}:{source.file}" if source.file else source.repo
 
 
 def remembered(fingerprints: Mapping[tuple[str, str], str]) -> Callable[[Path, str], str]:

@@ -21,7 +21,8 @@ from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Computes, Expect, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
 from kltui.registry.checkpoint import HubSource
-from kltui.registry.layout import has_tokenizer, is_model_folder, weight_names
+from kltui.registry.gguf_file import is_gguf
+from kltui.registry.layout import has_tokenizer, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.settings import Progress, ScoreResult
 
@@ -144,7 +145,7 @@ def _at_hand(task: Task, allow_bin: bool) -> Path:
 def _is_whole(folder: Path, allow_bin: bool) -> bool:
     """Whether a model's config and all its weights are there: another worker may be fetching them just now."""
     try:
-        return is_model_folder(folder) and bool(weight_names(folder, allow_bin))
+        return (is_gguf(folder) or is_model_folder(folder)) and bool(weight_paths(folder, allow_bin))
     except (KltuiError, OSError):
         return False
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import Lock
 
 from kltui.errors import KltuiError
-from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names
+from kltui.registry.gguf_file import is_gguf
+from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names, weight_paths
 from kltui.safe import safe_text
 
 TOKENIZER_MARK = "+tokenizer:"
@@ -55,12 +56,16 @@ def hashed_files(folder: Path, tokenizer: Path | None = None) -> dict[str, Path]
     """The files that the fingerprint of a folder covers, by name, sorted: whatever can change a log-likelihood.
 
     `tokenizer` is the folder that the tokenizer is read from where that is another one; its files stand under
-    `tokenizer/`.
+    `tokenizer/`. Of a GGUF file they are its parts, whatever it is called, and the configuration beside the tokenizer.
     """
-    own = tokenizer_names([p.name for p in folder.iterdir()])
-    files = {name: folder / name for name in sorted({CONFIG, *own, *weight_names(folder)})}
+    if is_gguf(folder):
+        files = {f"model-{k}.gguf": path for k, path in enumerate(weight_paths(folder), 1)}
+    else:
+        own = tokenizer_names([p.name for p in folder.iterdir()])
+        files = {name: folder / name for name in sorted({CONFIG, *own, *weight_names(folder)})}
     if tokenizer is not None and tokenizer != folder:
         names = tokenizer_names([p.name for p in tokenizer.iterdir()])
+        names += [CONFIG] if is_gguf(folder) and (tokenizer / CONFIG).is_file() else []
         files |= {f"tokenizer/{name}": tokenizer / name for name in names}
     return files
 
@@ -88,9 +93,15 @@ def tokenizer_digest(folder: Path) -> str:
     return _digest("kltui tokenizer 1", _lines({name: folder / name for name in names}))
 
 
-def outside_mark(tokenizer: Path) -> str:
-    """What is added to a hub revision's commit where its tokenizer is read from the folder `tokenizer` instead."""
-    return f"{TOKENIZER_MARK}{tokenizer_digest(tokenizer)[:32]}"
+def outside_mark(tokenizer: Path, *, with_config: bool = False) -> str:
+    """What is added to a hub revision's commit where its tokenizer is read from the folder `tokenizer` instead.
+
+    `with_config`: a GGUF file takes its configuration from there too.
+    """
+    digest = tokenizer_digest(tokenizer)
+    if with_config and (tokenizer / CONFIG).is_file():
+        digest = _digest("kltui tokenizer and config 1", [digest, *_lines({CONFIG: tokenizer / CONFIG})])
+    return f"{TOKENIZER_MARK}{digest[:32]}"
 
 
 def _lines(files: Mapping[str, Path]) -> list[str]:
@@ -109,8 +120,8 @@ def weight_files_digest(folder: Path) -> str:
     file that is named by its hash, as in the hub's cache, is taken at its word: it was checked when it was fetched.
     """
     try:
-        names = [name for name in weight_names(folder) if not name.endswith(INDEX_SUFFIX)]
-        found = sorted(_named_by(folder / name) or sha256_file(folder / name) for name in names)
+        paths = [path for path in weight_paths(folder) if not path.name.endswith(INDEX_SUFFIX)]
+        found = sorted(_named_by(path) or sha256_file(path) for path in paths)
     except (KltuiError, OSError):
         return ""
     return hashlib.sha256("\n".join(found).encode()).hexdigest()

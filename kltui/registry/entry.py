@@ -9,6 +9,7 @@ from pathlib import Path
 from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.discover import discover
+from kltui.registry.gguf_entry import FoundGGUF, hub_ggufs, local_ggufs, names_ggufs
 from kltui.registry.names import check_repo, check_revision, check_run
 from kltui.registry.revisions import expand_revisions, is_step_name, parse_step, step_label
 from kltui.registry.tokenizer import check_named
@@ -42,7 +43,7 @@ class ModelEntry:
 
 
 def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
-    """Checkpoints of one entry, by step, the variants of one step together. Asks no network.
+    """Checkpoints of one entry, by step, the variants of one step together. Asks no network but for `files` of a repository.
 
     Absent `run`: the repository's last part or the folder's name; for a lone folder whose name is only a step
     (`runs/tiny/step500`) the folder around it. Absent `type`: `model_type` of a local config.
@@ -55,20 +56,18 @@ def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
         check_named(entry.tokenizer)
     if entry.endpoint:
         plain = [_served(entry)]
+    elif (entry.repo and entry.files) or (entry.path is not None and names_ggufs(entry.path, entry.files)):
+        plain = _ggufs(entry)
     else:
         plain = _local(entry, entry.path) if entry.path is not None else _hub(entry)
-    found = [_variant(checkpoint, q) for checkpoint in plain for q in dict.fromkeys(entry.quantization)]
+    found = [_variant(c, q) for c in plain for q in dict.fromkeys(entry.quantization)]
     _check_names(found)
     return found
 
 
 def _local(entry: ModelEntry, path: Path) -> list[Checkpoint]:
     assert path.is_absolute(), path
-    if entry.revisions:
-        raise UsageError(
-            f"revisions are given for the folder {safe_text(str(path))}",
-            "Only a hub repo has revisions: remove them.",
-        )
+    _check_no_revisions(entry, path)
     found = discover(path)
     lone_step = len(found) == 1 and found[0].path == path and is_step_name(path.name)
     folder = path.parent if lone_step else path
@@ -106,6 +105,36 @@ def _labelled(run: str, label: str) -> str:
     return named
 
 
+def _ggufs(entry: ModelEntry) -> list[Checkpoint]:
+    """GGUF files, each a variant of the model that it was made from; `base` is the folder beside that holds it."""
+    if entry.quantization != ("none",):
+        raise UsageError("quantization does not go with GGUF files, which are quantised", "Leave it out.")
+    if entry.path is not None:
+        _check_no_revisions(entry, entry.path)
+        found: list[tuple[FoundGGUF, int | None]] = [(f, None) for f in local_ggufs(entry.path, entry.files)]
+    else:
+        check_repo(entry.repo)
+        sources = [HubSource(entry.repo, r) for r in expand_revisions(entry.revisions or ("main",))]
+        found = [(f, parse_step(s.revision)) for s in sources for f in hub_ggufs(s, entry.files)]
+    return [_gguf(entry, f, step) for f, step in found]
+
+
+def _gguf(entry: ModelEntry, found: FoundGGUF, step: int | None) -> Checkpoint:
+    run = entry.run or found.stem
+    check_run(run, "run =" if entry.run else "the file's name")
+    made = _checkpoint(entry, run, found.source, step, entry.type or found.architecture)
+    base = entry.base or ("" if entry.parent or found.original is None else str(found.original))
+    return replace(made, quantization=found.variant, base=base)
+
+
+def _check_no_revisions(entry: ModelEntry, path: Path) -> None:
+    if entry.revisions:
+        raise UsageError(
+            f"revisions are given for the folder {safe_text(str(path))}",
+            "Only a hub repo has revisions: remove them.",
+        )
+
+
 def _served(entry: ModelEntry) -> Checkpoint:
     run = entry.run or entry.model.rstrip("/").rpartition("/")[2]
     check_run(run, "run =" if entry.run else "the served model's name")
@@ -121,7 +150,7 @@ def _checkpoint(entry: ModelEntry, run: str, source: Source, step: int | None, m
 
 
 def _variant(checkpoint: Checkpoint, quantization: str) -> Checkpoint:
-    return replace(checkpoint, quantization=quantization)
+    return checkpoint if quantization == "none" else replace(checkpoint, quantization=quantization)
 
 
 def _check_names(checkpoints: list[Checkpoint]) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.formats import formats_of
+from kltui.registry.gguf_file import part_names
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
     CONFIG,
@@ -29,6 +30,7 @@ from kltui.registry.layout import (
     tokenizer_names,
     weight_entry,
     weight_names,
+    weight_paths,
 )
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.passed_on import check_no_adapter
@@ -56,7 +58,9 @@ def fetch(
     cache_dir: Path | None = None,
     retry: RetryPolicy | None = None,
 ) -> tuple[Path, HubSource]:
-    """Folder with the model's files, each checked against the hub's size and hash, and `source` with its commit.
+    """Folder with the model's files (of a GGUF file: the file), each checked against the hub's size and hash.
+
+    With it comes `source` with its commit.
 
     Offline (or with HF_HUB_OFFLINE=1) the cache answers, every file checked against the hash it was stored under; so it
     does for a known commit that is whole there. `progress` gets short lines. Raises TryAgainError when the hub stays
@@ -69,14 +73,14 @@ def fetch(
     with _worded_disk_errors(cache):
         if offline or is_offline():
             return _from_cache(cache, source, pinned, allow_bin)
-        if pinned and not cache.problems(pinned, allow_bin):
-            return cache.snapshot(pinned), replace(source, commit=pinned)
+        if pinned and not cache.problems(pinned, allow_bin, source.file):
+            return cache.snapshot(pinned) / source.file, replace(source, commit=pinned)
         from kltui.registry.hub_client import HubClient
 
         client = HubClient(source, cache.cache)
         fetcher = _Fetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
         commit = fetcher.fetch(pinned or source.revision, allow_bin)
-    return cache.snapshot(commit), replace(source, commit=commit)
+    return cache.snapshot(commit) / source.file, replace(source, commit=commit)
 
 
 def fetch_tokenizer(
@@ -168,16 +172,21 @@ def cached_commit(source: HubSource, *, cache_dir: Path | None = None) -> str:
 
 
 def snapshot_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path:
-    """Folder in which the files of `source.commit` lie once they are fetched."""
-    return RepoCache(cache_dir or default_cache(), source.repo).snapshot(source.commit)
+    """Folder in which the files of `source.commit` lie once they are fetched; the GGUF file where one is named."""
+    return RepoCache(cache_dir or default_cache(), source.repo).snapshot(source.commit) / source.file
 
 
 def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path | None:
-    """Folder with the model's files if the cache has them all, else None. Asks no hub and reads no weights."""
+    """Folder with the model's files (or the GGUF file) if the cache has all of it, else None.
+
+    Asks no hub and reads no weights.
+    """
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     commit = source.commit or cache.commit_of(source.revision)
     folder = cache.snapshot(commit)
     try:
+        if source.file:
+            return folder / source.file if commit and weight_paths(folder / source.file) else None
         whole = bool(commit) and is_model_folder(folder) and bool(weight_names(folder))
     except (KltuiError, OSError):
         return None
@@ -227,10 +236,10 @@ def _from_cache(cache: RepoCache, source: HubSource, pinned: str, allow_bin: boo
     commit = pinned or cache.commit_of(source.revision)
     if not commit or not cache.snapshot(commit).is_dir():
         raise KltuiError(f"{where} is not in the cache, and offline mode is on", hint)
-    problems = cache.problems(commit, allow_bin)
+    problems = cache.problems(commit, allow_bin, source.file)
     if problems:
         raise KltuiError(f"{where} is not whole in the cache: {problems[0]}", hint)
-    return cache.snapshot(commit), replace(source, commit=commit)
+    return cache.snapshot(commit) / source.file, replace(source, commit=commit)
 
 
 def _forget(cache: RepoCache, commit: str) -> None:
@@ -270,6 +279,8 @@ class _Fetcher:
     def _wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
         """Files to have, weights last; a weight index is fetched here because it names the shards."""
         where = safe_text(str(self.client.source))
+        if self.client.source.file:
+            return _gguf_parts(self.client.source, listed)
         if CONFIG not in listed:
             holds, hint = _other_formats(listed)
             raise KltuiError(
@@ -378,6 +389,17 @@ def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
         f"; it holds {' and '.join(f.name for f in formats[:3])}",
         f"It is not scored so: {formats[0].way_out}.",
     )
+
+
+def _gguf_parts(source: HubSource, listed: dict[str, RemoteFile]) -> list[RemoteFile]:
+    names = part_names(source.file)
+    missing = [name for name in names if name not in listed]
+    if missing:
+        raise KltuiError(
+            f"{safe_text(str(source))} is not there any more: {safe_text(missing[0])} is not listed",
+            "Plan the job again: its owner has renamed or removed the file.",
+        )
+    return [listed[name] for name in names]
 
 
 def _no_weights(where: str, pickled: str | None, listed: Iterable[str]) -> KltuiError:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.registry.digest import sha256_file
+from kltui.registry.gguf_file import part_names
 from kltui.registry.layout import CONFIG, tokenizer_names, weight_entry, weight_names
 from kltui.registry.names import COMMIT
 from kltui.safe import safe_text
@@ -114,12 +115,18 @@ class RepoCache:
         """Deletes a damaged blob, so that it is fetched anew."""
         self.blob(file.digest).unlink(missing_ok=True)
 
-    def problems(self, commit: str, allow_bin: bool) -> list[str]:
-        """What keeps the cached snapshot from being whole, judged without the hub; each file is read and hashed.
+    def problems(self, commit: str, allow_bin: bool, file: str = "") -> list[str]:
+        """What keeps the cached snapshot (of a GGUF `file`: its parts) from being whole, judged without the hub.
+
+        Each file is read and hashed.
 
         Weights are fetched last, so a snapshot with whole weights has its other files too.
         """
         folder = self.snapshot(commit)
+        if file:
+            parts = part_names(file)
+            missing = [f"{name} is missing" for name in parts if not (folder / name).is_file()]
+            return missing or self._damaged(folder, parts)
         if not (folder / CONFIG).is_file():
             return [f"{CONFIG} is missing"]
         names = [p.name for p in folder.iterdir() if p.is_file()]

@@ -119,6 +119,18 @@ class HubClient:
                 ):  # a body may go on for ever; the hash says whether this was all of it
                     break
 
+    @contextmanager
+    def streaming(self, commit: str, file: RemoteFile) -> Iterator[Iterator[bytes]]:
+        """Within it a file's bytes, block by block from its start; what is not asked for is not sent."""
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        url = self._url(commit, file.name)
+        with (
+            self._asking(),
+            get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response,
+        ):
+            hf_raise_for_status(response)
+            yield response.iter_raw(1 << 16)
+
     def download_by_xet(self, commit: str, file: RemoteFile, tick: Callable[[int], None]) -> bool:
         """Whether the file came into the cache by the hub's parallel transfer; False means: stream it instead."""
         if file.size < XET_LEAST_BYTES or not has_xet():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
+from kltui.registry.gguf_file import gguf_has_tokenizer, is_gguf, part_paths
 from kltui.safe import safe_text
 
 CONFIG = "config.json"
@@ -52,7 +53,9 @@ def tokenizer_names(names: Collection[str]) -> list[str]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether `folder` holds a tokenizer's vocabulary, or states a class that needs none."""
+    """Whether `folder` (or a GGUF file) holds a tokenizer's vocabulary, or states a class that needs none."""
+    if is_gguf(folder):
+        return gguf_has_tokenizer(folder)
     try:
         names = _file_names(folder)
     except OSError:
@@ -120,6 +123,13 @@ def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
             "Copy or fetch them again; the index names every file that belongs to the model.",
         )
     return sorted([entry, *shards])
+
+
+def weight_paths(folder: Path, allow_bin: bool = True) -> list[Path]:
+    """The weight files of a model folder, its index included, or the parts of a GGUF file, in order."""
+    if is_gguf(folder):
+        return part_paths(folder)
+    return [folder / name for name in weight_names(folder, allow_bin)]
 
 
 def model_type(folder: Path) -> str:

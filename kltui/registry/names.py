@@ -20,7 +20,7 @@ Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8",
 NUMBERED_BY_STEP = b"kltui: RUN/STEP"  # comment of an archive of vectors whose names are such
 MARKS = "@#+,"  # of what names are made: run@step+variant#layer, and parents are joined by commas
 MOST_RUN_BYTES = 200
-_VARIANTS = "|".join(re.escape(name) for name in get_args(Quantization)[1:])
+_VARIANTS = "|".join([*(re.escape(name) for name in get_args(Quantization)[1:]), r"gguf-[a-z0-9_]{1,20}"])
 _MADE = re.compile(
     rf"(?P<run>[^@#+,]+)(?:@(?P<step>\d{{1,18}}))?(?:\+(?P<variant>{_VARIANTS}))?(?:#(?P<layer>\d{{1,6}}))?",
     re.ASCII,

@@ -17,7 +17,7 @@ def parents_of(checkpoint: Checkpoint) -> list[str]:
 
 def without_itself(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint without a parent that is itself."""
-    own = _own_names(checkpoint)
+    own = _owncalled(checkpoint)
     parents = parents_of(checkpoint)
     others = [name for name in parents if name not in own]
     return checkpoint if len(others) == len(parents) else replace(checkpoint, parent=",".join(others))
@@ -31,7 +31,7 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
         more = f" (and so would {len(own) - 1} more)" if len(own) > 1 else ""
         others = [c.name for c in everyone.values() if c.run != own[0].run]
         return [f"{safe_text(own[0].name, 80)} would be its own parent{more}{nearest(own[0].run, others)}"]
-    names = _names(everyone.values())
+    names = called(everyone.values())
     for start in checkpoints:
         circle = _circle(start.name, everyone, names)
         if circle:
@@ -41,7 +41,7 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
 
 def parents_not_there(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> dict[str, str]:
     """{parent: a child} of the parents of `checkpoints` that are no checkpoint or run among these and `known`."""
-    names = _names([*known, *checkpoints])
+    names = called([*known, *checkpoints])
     return {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
 
 
@@ -54,7 +54,7 @@ def parent_notes(
     }
     if not lacking:
         return []
-    names = _names([*known, *checkpoints])
+    names = called([*known, *checkpoints])
     parent, child = next(iter(lacking.items()))
     what = "1 parent is" if len(lacking) == 1 else f"{len(lacking)} parents are"
     such = "" if len(lacking) == 1 else "such as "
@@ -63,12 +63,12 @@ def parent_notes(
     ]
 
 
-def _own_names(c: Checkpoint) -> set[str]:
+def _owncalled(c: Checkpoint) -> set[str]:
     """Names that mean the checkpoint itself. Its run's is one of them; a variant's model is another checkpoint."""
     return {c.name, c.base_name, c.run} if c.quantization == "none" else {c.name}
 
 
-def _names(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
+def called(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
     """{what a parent may be called: the checkpoint that is meant}: its name, or its run for the last of that."""
     named: dict[str, str] = {}
     last: dict[str, tuple[int, str]] = {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
+from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.layout import (
     CONFIG,
     TOKENIZER_CONFIG,
@@ -83,7 +84,10 @@ _TOKENIZER_LEFT_OUT = re.compile(
 
 
 def check_folder(folder: Path) -> None:
-    """Raises KltuiError where a folder's files say that other weights than its own are meant."""
+    """Raises KltuiError where a folder's files say that other weights than its own are meant, or a GGUF file is damaged."""
+    if is_gguf(folder):
+        read_model(folder)
+        return
     model_config(folder)
     names = {path.name for path in folder.iterdir()}
     if weight_entry(names) is not None:

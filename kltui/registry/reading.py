@@ -18,8 +18,9 @@ from typing import BinaryIO
 
 from kltui.errors import KltuiError
 from kltui.registry.digest import TOKENIZER_MARK, fingerprint, hashed_files, is_settled, outside_mark, stamp
+from kltui.registry.gguf_file import is_gguf
 from kltui.registry.hub_cache import linked_hash, matches
-from kltui.registry.layout import weight_names
+from kltui.registry.layout import weight_paths
 from kltui.safe import safe_text
 
 
@@ -73,8 +74,10 @@ def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bo
     """
     if "@" not in weights:
         return fingerprint(folder, tokenizer) == weights
-    if TOKENIZER_MARK in weights and (tokenizer is None or not weights.endswith(outside_mark(tokenizer))):
-        return False
+    if TOKENIZER_MARK in weights:
+        mark = outside_mark(tokenizer, with_config=is_gguf(folder)) if tokenizer else ""
+        if not mark or not weights.endswith(mark):
+            return False
     return all(matches(path, linked_hash(path)) for path in hashed_files(folder, tokenizer).values())
 
 
@@ -143,8 +146,8 @@ class Reading:
         return stamps(self._folder, self._hashed.tokenizer)
 
     def _opened(self) -> Iterator[BinaryIO]:
-        for name in weight_names(self._folder):
-            yield self._files.enter_context((self._folder / name).open("rb"))
+        for path in weight_paths(self._folder):
+            yield self._files.enter_context(path.open("rb"))
 
     def _check_bytes(self, stamped: str, when: str) -> None:
         """Raises ChangedError unless the bytes are those that were hashed; without a hash there is nothing to compare."""

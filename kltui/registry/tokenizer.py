@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.checkpoint import HubSource, LocalSource, Source
+from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import TOKENIZER_JSON, has_tokenizer
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.revisions import is_step_name
@@ -35,10 +36,20 @@ def tokenizer_folder(folder: Path, named: str = "") -> Path | None:
 
 
 def own_tokenizer(folder: Path) -> Path | None:
-    """The folder itself or its run's root, whichever holds a tokenizer first; None where neither does."""
+    """The folder itself or its run's root, whichever holds a tokenizer first; None where neither does.
+
+    Of a GGUF file None: what is in it serves only where nothing else is named.
+    """
+    if is_gguf(folder):
+        return None
     if has_tokenizer(folder):
         return folder
     return folder.parent if is_step_name(folder.name) and has_tokenizer(folder.parent) else None
+
+
+def tokenizer_at_hand(folder: Path, named: str) -> bool:
+    """Whether the model in `folder` has a tokenizer: one that is named, its own, or the one in its GGUF file."""
+    return bool(named) or own_tokenizer(folder) is not None or has_tokenizer(folder)
 
 
 def named_source(named: str) -> LocalSource | HubSource:

@@ -14,9 +14,10 @@ from kltui import native
 from kltui.errors import KltuiError
 from kltui.registry import layout, passed_on
 from kltui.registry.formats import unreadable
+from kltui.registry.gguf_file import is_gguf
 from kltui.registry.parameters import has_own_head
 from kltui.registry.tensors import open_tensors
-from kltui.scoring import quantize, spread
+from kltui.scoring import gguf, quantize, spread
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 from kltui.scoring.missing import package_error, prefix_error, prefix_of
 
@@ -81,6 +82,8 @@ def stored_dtype(folder: Path, config: Any) -> str:
 
     Pickled weights, whose dtypes only show when they are opened, are taken for what config.json says.
     """
+    if is_gguf(folder):
+        return gguf.stored_dtype(folder)
     try:
         tensors = open_tensors(folder).values()
     except KltuiError:
@@ -92,9 +95,16 @@ def stored_dtype(folder: Path, config: Any) -> str:
     return _COMPUTED.get(counts.most_common(1)[0][0], "float32") if counts else "float32"
 
 
-def load_config(folder: Path) -> Any:
-    """The folder's configuration; a folder that holds no scoreable model says what it holds instead."""
+def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
+    """The folder's configuration; a folder that holds no scoreable model says what it holds instead.
+
+    Of a GGUF file it may be the one beside its `tokenizer`.
+    """
     from transformers import AutoConfig
+
+    if is_gguf(folder):
+        beside = tokenizer if tokenizer and (tokenizer / "config.json").is_file() else None
+        return gguf.load_config(folder, load_config(beside) if beside else None)
 
     if not (folder / "config.json").is_file():
         what, way_out = unreadable(folder)
@@ -170,7 +180,7 @@ def load_model(
     spreading: spread.Spread = WHOLE,
 ) -> Loaded:
     """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
-    _, use_safetensors = weight_files(folder, allow_bin)
+    use_safetensors = not is_gguf(folder) and weight_files(folder, allow_bin)[1]
     if dtype == "auto":
         dtype = stored_dtype(folder, config)
     picked, notes = compute_dtype(dtype, device)
@@ -186,6 +196,7 @@ def load_model(
         "output_loading_info": True,
         **quantize.options(quantization, picked, device),
         **spreading.options(quantization, device),
+        **(gguf.options(config) if is_gguf(folder) else {}),
     }
     try:
         model, info = _from_pretrained(folder, allow_bin, options, spreading)
@@ -203,6 +214,8 @@ def load_model(
     notes += _check_complete(folder, info) + quantize.note(quantization, model)
     if use_safetensors:
         notes += _check_head(folder, model)
+    elif is_gguf(folder):
+        notes += gguf.check_used(folder, model, config)
     if (where := spread.engine_device(model, device)).type != device.type:
         picked, more = _beside_the_gpu(model, where, dtype)
         notes += more
@@ -246,7 +259,8 @@ def _from_pretrained(
     from transformers import AutoModelForCausalLM
 
     # What is offloaded is read from the files while the model is used.
-    with passed_on.staged(folder, allow_bin, spreading.scratch) as where:
+    files = gguf.staged(folder) if is_gguf(folder) else passed_on.staged(folder, allow_bin, spreading.scratch)
+    with files as where:
         try:
             with quiet_transformers():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
@@ -338,7 +352,8 @@ def quiet_transformers() -> Iterator[None]:
     accelerate.setLevel("ERROR")
     logging.disable_progress_bar()
     try:
-        yield
+        with gguf.quiet():
+            yield
     finally:
         logging.set_verbosity(level)
         accelerate.setLevel(level_beside)

@@ -120,10 +120,12 @@ def _exact_kl(
 ) -> ExactKL:
     device = loading.pick_device(settings.device)
     spread.check(settings.device_map, settings.device)
-    configs = [loading.load_config(folder) for folder in (folder_a, folder_b)]
     places = [
         tokenizer_folder(folder) or named or folder
         for folder, named in zip((folder_a, folder_b), tokenizers, strict=True)
+    ]
+    configs = [
+        loading.load_config(folder, place) for folder, place in zip((folder_a, folder_b), places, strict=True)
     ]
     made = [
         tokens.tokenize(place, config, settings.bos, texts, corpus_sha256, cache_dir)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
+from kltui.registry.gguf_file import is_gguf_variant
+from kltui.scoring import gguf
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +24,12 @@ _NEEDS = {
 
 
 def is_quantized(quantization: str) -> bool:
-    """Whether the variant is anything but the weights as they are; an unknown name is an error."""
+    """Whether the variant is made here, of weights that are anything but so; an unknown name is an error.
+
+    A GGUF file's are read as they lie in it.
+    """
+    if is_gguf_variant(quantization):
+        return False
     if quantization not in QUANTIZATIONS:
         raise KltuiError(f"unknown quantization {quantization!r}", f"one of: {', '.join(QUANTIZATIONS)}")
     return quantization != "none"
@@ -77,6 +84,8 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
 
 def check_installed(quantization: str) -> None:
     """Raises KltuiError where what a variant needs is not installed."""
+    if is_gguf_variant(quantization):
+        gguf.check_installed()
     if not is_quantized(quantization):
         return
     packages, command = _NEEDS[quantization.partition("-")[0]]
@@ -172,6 +181,8 @@ def versions(quantization: str) -> dict[str, str]:
     """Versions of the libraries that make this variant, for the vector's key."""
     from importlib.metadata import version
 
+    if is_gguf_variant(quantization):
+        return {"gguf": version("gguf")}
     if not is_quantized(quantization):
         return {}
     name = _NEEDS[quantization.partition("-")[0]][0][0]

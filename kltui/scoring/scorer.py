@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.gguf_file import is_gguf
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import loading, quantize, refill, spread, tokens
+from kltui.scoring import gguf, loading, quantize, refill, spread, tokens
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
@@ -124,8 +125,9 @@ class Scorer:
     ) -> ScoreResult:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
-        config = loading.load_config(folder)
+        config = loading.load_config(folder, reading.tokenizer)
         prepared = self._prepare(folder, config, reading.tokenizer or folder)
+        file_notes = self._file_notes(folder, config, prepared, reading.tokenizer)
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
@@ -163,9 +165,24 @@ class Scorer:
             stats |= {"device_idle_seconds": idle, "weights_read_ahead": float(read_ahead)}
         key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
         no_layers = engine.no_layers or sums.no_layers
-        notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, quantization))
+        notes = (
+            *file_notes,
+            *loaded.notes,
+            *engine.notes,
+            *rule.notes,
+            *self._notes(sums, prepared, quantization),
+        )
         notes += (no_layers,) if no_layers else ()
         return ScoreResult(sums.vectors(), key, stats, notes, sums.token_logprobs(), no_layers)
+
+    def _file_notes(
+        self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
+    ) -> tuple[str, ...]:
+        """What is to be said of a GGUF file's ids and configuration, which may come from elsewhere."""
+        if not is_gguf(folder):
+            return ()
+        notes = gguf.tokenizer_notes(folder, prepared.tokenizer.backend, self.texts)
+        return (*notes, *gguf.config_notes(config, tokenizer))
 
     def _load(
         self, folder: Path, config: Any, quantization: str, layout: spread.Spread, reading: Reading

@@ -49,9 +49,8 @@ class Backend(Protocol):
 class FileBackend:
     """The folder's tokenizer.json, which alone decides: no class name, and no setting beside it, changes an id."""
 
-    source = TOKENIZER_JSON
-
-    def __init__(self, file: TokenizerJson, folder: Path) -> None:
+    def __init__(self, file: TokenizerJson, folder: Path, source: str = TOKENIZER_JSON) -> None:
+        self.source = source
         self.core, self.unknown, self.notes = file.core, file.unknown, file.notes
         name = named_special(folder, "bos_token")
         self.bos = self.core.token_to_id(name) if name is not None else None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
+from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import (
     TOKENIZER_CONFIG,
     TOKENIZER_JSON,
@@ -25,6 +26,7 @@ from kltui.registry.layout import (
 from kltui.registry.tokenizer import no_tokenizer
 from kltui.registry.tokenizer_json import read_tokenizer_json
 from kltui.replacing import replacing
+from kltui.scoring import gguf
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batching import Ids
 from kltui.scoring.tokenizer_backends import Backend, FileBackend, check_files, load_class
@@ -80,7 +82,7 @@ def tokenize(
         ids = _with_prefix(tokenizer, bare)
         checks.check_vocabulary(ids, size)
         notes = (*tokenizer.backend.notes, *checks.check_known(tokenizer.backend, bare, texts))
-    if isinstance(tokenizer.backend, FileBackend):
+    if isinstance(tokenizer.backend, FileBackend) and not is_gguf(folder):
         notes += _against_class(tokenizer, folder, config, texts, corpus_sha256, cache_dir)
     if tokenizer.dropped_suffix:
         notes += ("the tokenizer's end-of-text token was left out",)
@@ -102,7 +104,9 @@ def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:
     Its tokenizer.json says what ids a text has; a class of transformers serves only where there is no such file.
     """
     backend: Backend
-    if (folder / TOKENIZER_JSON).is_file():
+    if is_gguf(folder):
+        backend = gguf.load_backend(folder)
+    elif (folder / TOKENIZER_JSON).is_file():
         backend = FileBackend(read_tokenizer_json(folder), folder)
         if bos == "always" and backend.bos is None:
             backend.bos = _bos_of_class(backend, folder, config)
@@ -157,6 +161,8 @@ def files_digest(folder: Path, config: Any) -> str:
 
     transformers picks some tokenizers by what the model's configuration says, so that counts too.
     """
+    if is_gguf(folder):
+        return gguf.keys_digest(folder)
     said = (config.model_type, getattr(config, "tokenizer_class", None))
     digest = hashlib.sha256(repr(said).encode())
     known = tokenizer_names([p.name for p in folder.iterdir() if p.is_file()])

@@ -23,7 +23,7 @@ FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
 RUNS_SHOWN = 40
 # These differ with the variant or the layer, which the names tell.
-_HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate"}
+_HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
 # Parts of a map's record that are not settings of the scoring.
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT, FROM_ELSEWHERE}
 
@@ -215,7 +215,8 @@ def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:
         d = _run_data(run, members)
         lineage = [members[0].checkpoint.size, members[0].checkpoint.type]
         lineage += [f"seed {d['seed']}"] if d["seed"] is not None else []
-        lineage += [f"from {p}" for p in sorted({m.checkpoint.parent for m in members} - {""})]
+        own = {"", run, *(m.checkpoint.base_name for m in members)}
+        lineage += [f"from {p}" for p in sorted({m.checkpoint.parent for m in members} - own)]
         lineage += [q for q in sorted({m.checkpoint.quantization for m in members}) if q != "none"]
         lineage += [f"{d['layers']} lens layers"] if d["layers"] else []
         steps = f"{d['first_step']} to {d['last_step']}" if d["first_step"] is not None else "-"

@@ -1,0 +1,147 @@
+"""The GGUF files that a `[[models]]` entry names, each as a checkpoint in the variant that its header states."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from kltui.errors import KltuiError, UsageError
+from kltui.registry.checkpoint import HubSource, LocalSource
+from kltui.registry.gguf_file import (
+    SUFFIX,
+    GGUFModel,
+    NoModelError,
+    first_names,
+    is_gguf,
+    model_stem,
+    part_names,
+    part_paths,
+    read_model,
+)
+from kltui.registry.layout import is_model_folder
+from kltui.registry.revisions import parse_step
+from kltui.safe import safe_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGGUF:
+    """One model among the files: where it is, its file's name without the quantisation, its variant and architecture.
+
+    `original` is the folder beside it that holds the model it was made from, where there is one.
+    """
+
+    source: LocalSource | HubSource
+    stem: str
+    variant: str
+    architecture: str
+    original: Path | None = None
+
+
+def names_ggufs(path: Path, files: Sequence[str]) -> bool:
+    """Whether a local entry is of GGUF files: one, patterns of such, or a folder of them that is nothing else."""
+    if files or (is_gguf(path) and path.exists()):
+        return True
+    return path.is_dir() and not is_model_folder(path) and not _holds_models(path) and bool(_ggufs_in(path))
+
+
+def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
+    """The models of a GGUF file, or of those in a folder whose names match one of `files` (all, where that is empty)."""
+    if is_gguf(path):
+        if files:
+            raise UsageError(
+                f"files are given for the file {safe_text(str(path))}",
+                "They choose from a folder: name that.",
+            )
+        return [_local(part_paths(path)[0])]
+    if not path.is_dir():
+        raise KltuiError(f"There is no folder {safe_text(str(path))}", "Check the path.")
+    wanted = chosen(dict.fromkeys(_ggufs_in(path)), files, safe_text(str(path)))
+    return models_of(wanted, lambda name: _local(part_paths(path / name)[0]))
+
+
+def hub_ggufs(source: HubSource, files: Sequence[str]) -> list[FoundGGUF]:
+    """The models among a repository's GGUF files whose names match one of `files`; the headers alone are fetched."""
+    from kltui.registry.gguf_hub import RepoHeaders
+
+    headers = RepoHeaders(source)
+    wanted = chosen(headers.sizes, files, safe_text(str(source)))
+
+    def found(name: str) -> FoundGGUF:
+        file = part_names(name)[0]
+        model = headers.model(file)
+        place = HubSource(source.repo, source.revision, source.commit, file)
+        return _found(place, file.rpartition("/")[2], model, None)
+
+    return models_of(wanted, found)
+
+
+def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> list[str]:
+    """Those of the GGUF files `names` that match a pattern, each model once. Raises UsageError for one that matches none."""
+    ggufs = first_names(list(names))
+    shown = safe_text(", ".join(ggufs[:8]), 300) + (f" and {len(ggufs) - 8} more" if len(ggufs) > 8 else "")
+    if not ggufs:
+        raise UsageError(f"{where} holds no {SUFFIX} file", "Check the path, or the name of the repository.")
+    for pattern in patterns:
+        if not any(_matches(name, pattern) for name in ggufs):
+            raise UsageError(
+                f"no GGUF file in {where} is called like {safe_text(pattern, 80)!r}", f"There are: {shown}."
+            )
+    return [name for name in ggufs if not patterns or any(_matches(name, p) for p in patterns)]
+
+
+def models_of(names: Iterable[str], read: Callable[[str], FoundGGUF]) -> list[FoundGGUF]:
+    """What `read` finds; files that hold no language model (a projector, an importance matrix) are left out, and said so."""
+    found, refused = [], []
+    for name in names:
+        try:
+            found.append(read(name))
+        except NoModelError as error:
+            refused.append(error)
+            log.warning("%s: left out", error.message)
+    if not found:
+        raise refused[0]
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a file's name, with its folders or without, matches a pattern; upper and lower case are the same."""
+    return any(fnmatchcase(n.lower(), pattern.lower()) for n in (name, name.rpartition("/")[2]))
+
+
+def _ggufs_in(folder: Path) -> list[str]:
+    """GGUF files in a folder and in those directly inside, by their names from there."""
+    paths = [*folder.glob("*"), *folder.glob("*/*")]
+    return sorted(str(p.relative_to(folder)) for p in paths if is_gguf(p) and p.is_file())
+
+
+def _holds_models(folder: Path) -> bool:
+    return any(parse_step(p.name) is not None and is_model_folder(p) for p in folder.iterdir() if p.is_dir())
+
+
+def _local(path: Path) -> FoundGGUF:
+    return _found(LocalSource(path), path.name, read_model(path), original_beside(path))
+
+
+def _found(source: LocalSource | HubSource, name: str, model: GGUFModel, original: Path | None) -> FoundGGUF:
+    return FoundGGUF(source, model_stem(name), model.variant, model.first.architecture, original)
+
+
+def original_beside(path: Path) -> Path | None:
+    """The model folder that the GGUF file `path` lies in or beside: the one of its name, or else the only one.
+
+    Looked at in this order: the file's own folder, the folders beside the file, and, by name alone, those beside its folder.
+    """
+    folder, stem = path.parent, model_stem(path.name)
+    if is_model_folder(folder):
+        return folder
+    beside = [p for p in sorted(folder.iterdir()) if p.is_dir() and is_model_folder(p)]
+    named = [p for p in beside if p.name == stem]
+    if named or len(beside) == 1:
+        return (named or beside)[0]
+    outer = folder.parent / stem
+    return outer if outer != folder and outer.is_dir() and is_model_folder(outer) else None

@@ -1,0 +1,320 @@
+"""GGUF files as models and tokenizers: transformers' own reader, with what it leaves out held against the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kltui.errors import KltuiError
+from kltui.registry.gguf_file import TOKENS, GGUFError, GGUFModel, read_model
+from kltui.registry.gguf_merge import merge
+from kltui.registry.layout import CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON, read_json_object
+from kltui.registry.tokenizer_json import read_tokenizer_json
+from kltui.safe import safe_text
+from kltui.scoring.tokenizer_backends import Backend, FileBackend, first_line
+
+SOURCE = "gguf"  # of ids, in a vector's key
+NAME = "model.gguf"  # of the file as transformers sees it
+INSTALL = "pip install '.[gguf]'"
+COMPARED_TEXTS = 32
+MOST_OTHER_TOKENS = 0.01  # share of a vocabulary: spellings of a few special tokens differ between tools
+
+# Shapes of a configuration that say which model it is of.
+_SHAPES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+# (family of a file, family in transformers): tensors of the same names and layout, which llama.cpp keeps under one name.
+_ALIKE = {("llama", "mistral")}
+# Keys behind the architecture's name that transformers' reader leaves out for some families, and what they are there.
+_LEFT_OUT = {
+    "attention.key_length": "head_dim",
+    "context_length": "n_positions",
+    "feed_forward_length": "n_inner",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+}
+_COMPUTED = {"F16": "float16", "BF16": "bfloat16"}
+
+
+def check_installed() -> None:
+    """Raises KltuiError where the library that takes quantised tensors apart is not installed."""
+    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    if missing:
+        raise KltuiError(f"GGUF files need {' and '.join(missing)}, not installed here", INSTALL)
+
+
+def load_config(path: Path, original: Any | None) -> Any:
+    """The configuration of the model in a GGUF file.
+
+    `original` is that of the model whose tokenizer it takes: where both are of one family and shape it is used, as a
+    file's header leaves settings out. The head is tied where the file holds none.
+    """
+    check_installed()
+    model = read_model(path)
+    own = _config_of(path, model)
+    fits = original is not None and _is_same_model(own, original)
+    config: Any = original if fits else own
+    text = config.get_text_config()
+    if not fits:
+        _complete(text, model)
+        _check_positions(path, model, text)
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config  # of how the original's own files are stored
+    config.tie_word_embeddings = text.tie_word_embeddings = own.tie_word_embeddings
+    rows = next((t.shape[0] for t in model.tensors if t.name == "token_embd.weight"), None)
+    text.vocab_size = rows or text.vocab_size
+    config.name_or_path = path
+    return config
+
+
+def _config_of(path: Path, model: GGUFModel) -> Any:
+    from transformers import AutoConfig
+
+    family = safe_text(model.first.architecture, 60)
+    with staged(path) as folder:
+        try:
+            return AutoConfig.from_pretrained(folder, gguf_file=NAME, local_files_only=True)
+        except (
+            Exception
+        ) as error:  # what transformers lacks of a family it meets as a ValueError, a KeyError, ...
+            said = first_line(error).replace(str(folder / NAME), path.name)
+            if "not supported" in said or "nrecognized" in said:
+                raise GGUFError(
+                    f"{safe_text(str(path))} is of the family {family}, which transformers {version('transformers')} does not"
+                    " read from GGUF files",
+                    "Score the model it was made from, or serve the file with llama.cpp and name its endpoint.",
+                ) from error
+            raise GGUFError(
+                f"the header of {safe_text(str(path))} (family {family}) makes no configuration: {said}",
+                "Is it whole, and of a language model?",
+            ) from error
+
+
+def _is_same_model(own: Any, other: Any) -> bool:
+    """Whether two configurations are of one family and of models of one shape."""
+    a, b = own.get_text_config(), other.get_text_config()
+    if a.model_type != b.model_type and (a.model_type, b.model_type) not in _ALIKE:
+        return False
+    pairs = [(getattr(a, name, None), getattr(b, name, None)) for name in _SHAPES]
+    return all(x == y for x, y in pairs if isinstance(x, int) and isinstance(y, int))
+
+
+def _complete(text: Any, model: GGUFModel) -> None:
+    """Sets in a configuration what the header says and transformers' reader left out."""
+    for key, name in _LEFT_OUT.items():
+        value = model.first.keys.get(f"{model.first.architecture}.{key}")
+        if isinstance(value, int | float) and hasattr(text, name):
+            setattr(text, name, value)
+
+
+def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
+    """Raises where positions are scaled or seen through a window, which the reader drops without a word."""
+    header = model.first
+    prefix = f"{header.architecture}.rope.scaling"
+    kind, factor = header.words(f"{prefix}.type"), header.keys.get(f"{prefix}.factor", 1.0)
+    scaled = kind not in ("", "none") and not (isinstance(factor, int | float) and math.isclose(factor, 1.0))
+    window = header.number(f"{header.architecture}.attention.sliding_window")
+    seen = window in (None, 0, getattr(text, "sliding_window", None))
+    factors = any(t.name.startswith("rope_f") for t in model.tensors)
+    if scaled or factors or not seen:
+        what = f"scales its rotary positions ({safe_text(kind, 40) or 'rope_freqs'})"
+        raise GGUFError(
+            f"{safe_text(str(path))} {what if scaled or factors else f'attends through a window of {window} tokens'}, which"
+            " transformers does not read from GGUF files of its family",
+            "Name the model it was made from, whose config.json says how: parent = NAME of it in the job, or tokenizer ="
+            " its folder or repository.",
+        )
+
+
+def options(config: Any) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a staged GGUF file: its weights are taken apart as they are loaded.
+
+    Until then `config` has the name that the file has for its family, by which the reader finds the tensors.
+    """
+    from transformers import GgufConfig
+
+    config.model_type = next(
+        (ours for ours, theirs in _ALIKE if theirs == config.model_type), config.model_type
+    )
+    return {"gguf_file": NAME, "quantization_config": GgufConfig(dequantize=True)}
+
+
+def stored_dtype(path: Path) -> str:
+    """The dtype for `dtype = "auto"`: that of most of the file's numbers, float32 where they are quantised."""
+    counts: Counter[str] = Counter()
+    for tensor in read_model(path).tensors:
+        counts[tensor.type] += tensor.n_elements
+    return _COMPUTED.get(counts.most_common(1)[0][0], "float32")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within it transformers' reader of GGUF files draws no progress bar: it has one of its own, which no setting reaches."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    reader: Any = modeling_gguf_pytorch_utils
+    bar = reader.tqdm
+    reader.tqdm = lambda tensors, **_: tensors
+    try:
+        yield
+    finally:
+        reader.tqdm = bar
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A folder with the model's file alone, as `NAME`: a link to it, or its parts put together; gone afterwards."""
+    model = read_model(path)
+    with tempfile.TemporaryDirectory(prefix="kltui-gguf-") as folder:
+        if len(model.parts) == 1:
+            (Path(folder) / NAME).symlink_to(model.first.path.absolute())
+        else:
+            merge(model, Path(folder) / NAME)
+        yield Path(folder)
+
+
+def check_used(path: Path, model: Any, asked: Any) -> tuple[str, ...]:
+    """A note on tensors of the file that the loaded model has no place for; an error where they are part of its layers."""
+    found = read_model(path)
+    unused = _unused(found, model)
+    for config in (model.config, asked):  # `options` had set it
+        config.__dict__.pop("model_type", None)
+    model.is_quantized = False  # its weights are numbers like any other now
+    layers = [name for name in unused if name.startswith("blk.")]
+    if layers:
+        raise GGUFError(
+            f"{safe_text(str(path))} holds {len(layers)} tensors of its layers that transformers' {safe_text(found.first.architecture, 60)}"
+            f" has no place for, first {safe_text(layers[0], 80)}",
+            "It would be scored without them: name the model it was made from, or serve the file with llama.cpp.",
+        )
+    others = [name for name in unused if not name.startswith("rope_f")]
+    return (
+        (f"{len(others)} tensors of the file are not used, first {safe_text(others[0], 80)}",)
+        if others
+        else ()
+    )
+
+
+def _unused(found: GGUFModel, model: Any) -> list[str]:
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
+    from transformers.modeling_gguf_pytorch_utils import (
+        TENSOR_PROCESSORS,
+        TensorProcessor,
+        get_gguf_hf_weights_map,
+    )
+
+    architecture = found.first.architecture
+    if is_gguf_arch_supported(architecture):  # its loader reports names of its own that have no place
+        return []
+    make: Any = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+    places = get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
+    names = [t.name for t in found.tensors]
+    own_head = {"output.weight"} if architecture == "gpt2" else set()
+    return [
+        n for n in names if n not in places and n.removesuffix(".weight") not in places and n not in own_head
+    ]
+
+
+def load_backend(path: Path) -> Backend:
+    """The tokenizer that a GGUF file describes, made by transformers and read as a tokenizer.json."""
+    check_installed()
+    from transformers import AutoTokenizer
+
+    with staged(path) as folder:
+        try:
+            made = AutoTokenizer.from_pretrained(folder, gguf_file=NAME, local_files_only=True)
+            made.backend_tokenizer.save(str(folder / TOKENIZER_JSON))
+        except Exception as error:  # transformers and the tokenizers library raise their own kinds
+            said = first_line(error).replace(str(folder / NAME), path.name)
+            raise GGUFError(
+                f"no tokenizer can be made from {safe_text(str(path))}: {said}",
+                'Name one in its [[models]] entry: tokenizer = "FOLDER" or "OWNER/NAME", or the parent.',
+            ) from error
+        named = {"bos_token": made.bos_token} if made.bos_token else {}
+        (folder / TOKENIZER_CONFIG).write_text(json.dumps(named))
+        return FileBackend(read_tokenizer_json(folder), folder, SOURCE)
+
+
+def config_notes(config: Any, tokenizer: Path | None) -> tuple[str, ...]:
+    """A note where the configuration beside the tokenizer is of another model, so that the file's header alone counts."""
+    beside = read_json_object(tokenizer / CONFIG) if tokenizer else {}
+    text = config.get_text_config()
+    same = beside.get("model_type") in (config.model_type, text.model_type)
+    if not beside or (same and beside.get("hidden_size", text.hidden_size) == text.hidden_size):
+        return ()
+    return (
+        f"the config.json beside its tokenizer is of another model ({safe_text(str(beside.get('model_type')), 40)}):"
+        " the file's own header was used",
+    )
+
+
+def keys_digest(path: Path) -> str:
+    """Hex SHA-256 over the keys of a GGUF file, its tokenizer among them."""
+    header = read_model(path).first
+    with path.open("rb") as file:
+        file.seek(header.keys_start)
+        return hashlib.sha256(file.read(header.keys_end - header.keys_start)).hexdigest()
+
+
+def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of scoring a GGUF file with a tokenizer from elsewhere: an error where it is another model's.
+
+    The file's tokens are held against the tokenizer's by id, and on some texts the ids of both.
+    """
+    if used.source == SOURCE:
+        return ("its tokenizer is made from the file, as transformers does it",)
+    tokens = read_model(path, keep=(TOKENS,)).first.keys.get(TOKENS)
+    notes = _token_notes(path, used, tokens) if isinstance(tokens, list) else ()
+    try:
+        own = load_backend(path) if tokens else None
+    except KltuiError as error:
+        logging.getLogger(__name__).debug("no comparison with the tokenizer in %s: %s", path, error)
+        own = None
+    shown = list(texts[:COMPARED_TEXTS])
+    differ = sum(a != b for a, b in zip(own.ids(shown), used.ids(shown), strict=True)) if own else 0
+    if own and own.frame()[0] != used.frame()[0]:
+        does = (
+            "ask for one and the tokenizer puts none"
+            if own.frame()[0]
+            else "ask for none and the tokenizer puts one"
+        )
+        notes += (f"of a beginning-of-text token the file's own keys {does}: the tokenizer decides",)
+    if differ:
+        notes += (
+            f"made from the file itself, as transformers does it, the tokenizer would give {differ} of {len(shown)} texts"
+            " other ids",
+        )
+    return notes
+
+
+def _token_notes(path: Path, used: Backend, tokens: list[Any]) -> tuple[str, ...]:
+    core = getattr(used, "core", None)
+    if core is None:
+        return ()
+    pairs = [(i, token, core.id_to_token(i)) for i, token in enumerate(tokens)]
+    known = [(i, a, b) for i, a, b in pairs if b is not None]
+    other = [(i, a, b) for i, a, b in known if a != b]
+    if not other and len(known) > 0.5 * len(tokens):
+        return ()
+    if not other or len(other) > MOST_OTHER_TOKENS * len(known):
+        i, a, b = (other or [(0, str(tokens[0]), "nothing")])[0]
+        raise GGUFError(
+            f"the tokenizer is not that of {safe_text(str(path))}: {len(other) + len(tokens) - len(known)} of its"
+            f" {len(tokens)} tokens are others, id {i} is {safe_text(repr(a), 40)} there and {safe_text(repr(b), 40)} here",
+            "Name the tokenizer of the model that it was made from, or leave `tokenizer` and `parent` out: the file has one.",
+        )
+    return (f"{len(other)} of the file's {len(tokens)} tokens are spelt otherwise than the tokenizer's",)
