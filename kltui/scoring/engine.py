@@ -22,7 +22,7 @@ from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
-from kltui.scoring.one_row import RowAttention
+from kltui.scoring.one_row import RowAttention, UnsuitedError
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
 
@@ -175,7 +175,7 @@ class Engine:
             self._row, self._all_served = None, False
 
     def _agrees_in_one_row(self) -> bool:
-        """Whether texts of a small batch get in one row what they get padded, and nothing of one reaches the next."""
+        """Whether texts of a small batch get in one row what they get padded. Raises UnsuitedError for a model that cannot."""
         row, self._row = self._row, None
         assert row is not None
         width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
@@ -186,7 +186,7 @@ class Engine:
         hidden_nD, changed_nD = self.hidden(batch), self.hidden(other)
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
         if row.calls != 2 * (depth or 0) or one_row.leaks(hidden_nD, changed_nD, len(ids_n) - 1):
-            return False
+            raise UnsuitedError("not every layer attends, or something runs from one text into the next")
         return _same(self.final(batch), padded_n, self.dtype)
 
     def _attending(self) -> AbstractContextManager[None]:

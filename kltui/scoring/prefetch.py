@@ -26,7 +26,7 @@ Event = Any
 Tensors = Mapping[str, torch.Tensor]
 
 ALIGNMENT = 256  # bytes between the beginnings of two tensors: every dtype fits
-HOST_SHARE = 0.5  # of the memory that is available, which page-locked memory may take
+HOST_SHARE = 0.5  # of the memory that is available, which page-locked memory may take for all GPUs together
 SPARE_SHARE = 0.05  # of a GPU's memory, which a second set of weights leaves free
 END_WITHIN_S = 5.0
 PIECE_BYTES = 64 * 2**20
@@ -40,6 +40,11 @@ _DTYPES = {
 
 class Gpu(Protocol):
     """What reading ahead asks of a GPU."""
+
+    @property
+    def peers(self) -> int:
+        """GPUs of this machine, each of which may have a worker like this one."""
+        ...
 
     def enter_thread(self) -> None:
         """To be called first in a thread that uses it."""
@@ -74,6 +79,11 @@ class CudaGpu:
         self._device = torch.device("cuda", index)
         stream: Any = torch.cuda.Stream
         self._stream = stream(self._device)
+
+    @property
+    def peers(self) -> int:
+        """GPUs that torch sees."""
+        return int(torch.cuda.device_count())
 
     def enter_thread(self) -> None:
         """Makes the GPU this thread's current one: a thread begins with GPU 0."""
@@ -225,8 +235,9 @@ class Prefetch:
         if self._host is not None and len(self._host) == n_bytes:
             return self._host
         self._host = None
-        # torch takes page-locked memory in powers of two
-        if not n_bytes or 1 << (n_bytes - 1).bit_length() > HOST_SHARE * available_bytes():
+        # torch takes page-locked memory in powers of two; every GPU's worker may come for its own at once
+        limit = HOST_SHARE / self._gpu.peers * available_bytes()
+        if not n_bytes or 1 << (n_bytes - 1).bit_length() > limit:
             return None
         self._host = self._gpu.locked(n_bytes)
         return self._host

@@ -157,12 +157,12 @@ class Scorer:
             "n_overlong": float(prepared.n_overlong),
             "batch_tokens": float(self._budget(engine)),
             "padding_share": 1.0 - prepared.n_inputs / max(sums.cells, 1),
+            "device_idle_seconds": idle,
+            "weights_read_ahead": float(read_ahead),
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         }
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
-        if engine.transfers.waits:
-            stats |= {"device_idle_seconds": idle, "weights_read_ahead": float(read_ahead)}
         key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
         no_layers = engine.no_layers or sums.no_layers
         notes = (
