@@ -56,6 +56,10 @@ a job file
   revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]  # "all" and "stage1-*": as the hub lists them
   [[models]]
   preset = "pythia-70m"            # a known run: repository, revisions, size and type
+  [[models]]
+  endpoint = "http://127.0.0.1:8000/v1"  # served by vLLM, llama.cpp: token ids go, log-probabilities come back
+  model = "NAME"                   # as the server calls it; concurrency = 16, api_key_env = "VARIABLE"
+  tokenizer = "runs/base"
   [[interpolations]]               # models between checkpoints named above, made as they are needed
   base = "tiny@1000"
   others = ["tiny@500", "pythia-410m@1000"]

@@ -22,7 +22,7 @@ from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
 from kltui.jobs.shard import InboxKeeper, part
 from kltui.jobs.signals import Signals
 from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
-from kltui.registry.checkpoint import Checkpoint, HubSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, ServedSource
 from kltui.safe import safe_text
 from kltui.same_weights import sentences
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
@@ -280,7 +280,10 @@ class Batch:
         source = checkpoint.source
         hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
         outside = ready.tokenizer.hub if ready.tokenizer else None
-        return Task(ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes)
+        served = source if isinstance(source, ServedSource) else None
+        return Task(
+            ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served
+        )
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):

@@ -184,7 +184,7 @@ class Keeper:
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._settle(ready)
-        files = "" if ready.mix else weight_files_digest(ready.folder)
+        files = "" if ready.mix or ready.served else weight_files_digest(ready.folder)
         side = self._write_tokens(ready, result)
         replaced = ""
         asked = self._plan.settings.layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.jobs.mix import Mix
-from kltui.registry.checkpoint import HubSource
+from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings
@@ -34,7 +34,8 @@ class Task:
     """One checkpoint to score: its files as they were hashed, and its variant.
 
     With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
-    see the folder, `tokenizer_hub` where those of its tokenizer can. `notes` join those of the result.
+    see the folder, `tokenizer_hub` where those of its tokenizer can. A `served` model has no files: `hashed` names the
+    folder of its tokenizer, and stands for what its server says of itself. `notes` join those of the result.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Task:
     hub: HubSource | None = None
     tokenizer_hub: HubSource | None = None
     notes: tuple[str, ...] = ()
+    served: ServedSource | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from kltui.registry.tokenizer import (
     own_tokenizer,
     tokenizer_folder,
 )
-from kltui.safe import safe_text
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Ready:
 
     `signature` is what the file system said of them just before they were hashed, and `settled` whether that tells every
     later change, so that the fingerprint may be remembered under it. `tokenizer` is where the tokenizer lies if not in
-    `folder`.
+    `folder`, which of a `served` model is its tokenizer's.
     """
 
     index: int
@@ -48,6 +47,7 @@ class Ready:
     mix: Mix | None = None
     tokenizer: TokenizerPlace | None = None
     notes: tuple[str, ...] = ()
+    served: bool = False
 
     @property
     def hashed(self) -> Hashed:
@@ -157,6 +157,8 @@ class Preparer:
 
     def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
+        if isinstance(source, ServedSource):
+            return self._served(index, source, checkpoint.tokenizer)
         if isinstance(source, HubSource):
             held = self._held.get(index, "")
             if held.startswith(f"{hub_stem(source)}@") and self.is_current(index, checkpoint):
@@ -175,8 +177,18 @@ class Preparer:
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer)
         if isinstance(source, ServedSource):
-            raise _served(source)
+            return self._served(index, source, checkpoint.tokenizer)
         return self._fetch(index, source, checkpoint.tokenizer)
+
+    def _served(self, index: int, source: ServedSource, named: str) -> Ready:
+        """A served model: its tokenizer is here, and its server, which is waited for, has said what it serves."""
+        from kltui.scoring.served import served_weights
+        from kltui.scoring.served_client import ServedClient
+
+        place = self._outside(index, named)
+        facts = ServedClient(source).facts(lambda message: self._on_fetch(index, message))
+        weights = served_weights(facts, tokenizer_digest(place.folder))
+        return Ready(index, place.folder, weights, tokenizer=place, served=True)
 
     def _unfetched(self, index: int, source: HubSource, weights: str) -> Ready:
         """A checkpoint of the hub whose vectors are stored: its files need not be here."""
@@ -191,7 +203,7 @@ class Preparer:
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer).weights
         if isinstance(source, ServedSource):
-            raise _served(source)
+            return self._served(index, source, checkpoint.tokenizer).weights
         from kltui.registry.hub import fetch_tokenizer, is_offline, resolve, snapshot_folder
 
         if source not in self._resolved:
@@ -254,9 +266,13 @@ class Preparer:
         own = own_tokenizer(folder)
         if own is not None:
             return TokenizerPlace(own) if own != folder else None
-        if named and named not in self._named:
+        return self._outside(index, named) if named else None
+
+    def _outside(self, index: int, named: str) -> TokenizerPlace:
+        """The place of the tokenizer that an entry names, looked up once."""
+        if named not in self._named:
             self._named[named] = self._fetch_named(index, named)
-        return self._named.get(named)
+        return self._named[named]
 
     def _fetch_named(self, index: int, named: str) -> TokenizerPlace:
         """The place of an entry's `tokenizer`, its files here. Raises KltuiError where it holds none."""
@@ -301,10 +317,6 @@ class Preparer:
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
         settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
         return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
-
-
-def _served(source: ServedSource) -> KltuiError:
-    return KltuiError(f"there are no files of {safe_text(str(source))} here", "Its server alone has them.")
 
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:

@@ -20,7 +20,7 @@ from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import DEVICE_LOST, Computes, Expect, Failed, Moved, Scored, Setup, Task
 from kltui.jobs.mix import materialised
-from kltui.registry.checkpoint import HubSource
+from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import has_tokenizer, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
@@ -68,6 +68,16 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
             if isinstance(message, Expect):
                 continue  # said too late, or of a checkpoint that failed early: the task itself is next
             task = message
+            if task.served is not None:
+                pipe.send(
+                    _outcome(
+                        partial(_score_served, setup, task, task.served),
+                        task.index,
+                        _Reporter(pipe, task.index),
+                        log,
+                    )
+                )
+                continue
             try:
                 if scorer is None:
                     scorer = _scorer(setup, pipe)
@@ -90,6 +100,24 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
     here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
     if task.mix is None and here and _is_whole(hashed.folder, allow_bin):
         scorer.expect(hashed, task.quantization)
+
+
+def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Reporter) -> ScoreResult:
+    """The result of a model that a server holds: torch is never imported for it."""
+    from kltui.scoring.served import score_served
+
+    folder = _tokenizer_at_hand(task.hashed.folder, task.tokenizer_hub) or task.hashed.folder
+    result = score_served(
+        source,
+        folder,
+        task.hashed.weights,
+        setup.texts,
+        setup.corpus_sha256,
+        setup.settings,
+        setup.cache_dir,
+        report,
+    )
+    return replace(result, notes=(*task.notes, *result.notes))
 
 
 def _scorer(setup: Setup, pipe: Line) -> Scorer:
@@ -192,7 +220,7 @@ def _device_is_lost(error: BaseException) -> bool:
 class _Reporter:
     """Passes progress on, a few times a second; every change of stage at once. `expect` takes what is said meanwhile."""
 
-    def __init__(self, pipe: Line, index: int, expect: Callable[[Task], None]) -> None:
+    def __init__(self, pipe: Line, index: int, expect: Callable[[Task], None] = lambda task: None) -> None:
         self._pipe, self._index, self._expect = pipe, index, expect
         self._stage, self._next = "", 0.0
 

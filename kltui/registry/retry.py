@@ -70,7 +70,7 @@ class RetryPolicy:
             say(f"{failed.reason}: trying again in {wait_s:.0f} s ({attempt + 2} of {self.attempts})")
             self.sleep(wait_s)
             attempt += 1
-        asked = "" if failed.retry_after_s is None else f" The hub asks to wait {failed.retry_after_s:.0f} s."
+        asked = "" if failed.retry_after_s is None else f" It asks to wait {failed.retry_after_s:.0f} s."
         raise TryAgainError(
             f"{what}: {failed.reason}, {tries} tries",
             "Run the same command again later: what is done is kept." + asked,

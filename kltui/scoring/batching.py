@@ -36,12 +36,14 @@ class Piece:
         return self.stop - self.first
 
 
-def cut_pieces(lengths: Sequence[int], first: int, context: int | None, overlong: str) -> list[Piece]:
+def cut_pieces(
+    lengths: Sequence[int], first: int, context: int | None, overlong: str, window: int | None = None
+) -> list[Piece]:
     """Pieces of all texts by the length policy (SPEC section 3); texts with nothing to score have none.
 
     `lengths` counts ids with their prefix; `first` is the first scored position. A text is over-long when it has
     more than `context` ids; `window` then scores every id once: inputs of `context` ids, the last window reaching
-    back as far as it can (lm-evaluation-harness `loglikelihood_rolling`).
+    back as far as it can (lm-evaluation-harness `loglikelihood_rolling`). `window`: inputs of `window` ids instead.
     """
     too_long = [i for i, n in enumerate(lengths) if context is not None and n > context]
     if too_long and overlong == "error":
@@ -55,7 +57,7 @@ def cut_pieces(lengths: Sequence[int], first: int, context: int | None, overlong
     for text, length in enumerate(lengths):
         if context is not None and length > context:
             pieces += (
-                _windows(text, length, first, context)
+                _windows(text, length, first, window or context)
                 if overlong == "window"
                 else [Piece(text, 0, context, first)]
             )

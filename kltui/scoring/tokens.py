@@ -193,6 +193,15 @@ def with_policy(backend: Backend, bos: str) -> Tokenizer:
     return Tokenizer(backend, backend.sha256, prefix, suffix)
 
 
+def encode_checked(
+    tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
+) -> tuple[list[Ids], tuple[str, ...]]:
+    """As `encode`, with notes. Raises KltuiError where the tokenizer does not know most of the corpus."""
+    bare = _bare(tokenizer.backend, texts, corpus_sha256, cache_dir)
+    known = checks.check_known(tokenizer.backend, bare, texts)
+    return _with_prefix(tokenizer, bare), (*tokenizer.backend.notes, *known)
+
+
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], corpus_sha256: str, cache_dir: Path | None
 ) -> list[Ids]:

@@ -1,0 +1,187 @@
+"""A served model and a corpus in, log-likelihoods out: prompts go as token ids, log-probabilities come back."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError, TryAgainError
+from kltui.registry.checkpoint import ServedSource
+from kltui.registry.retry import RetryPolicy
+from kltui.safe import safe_text
+from kltui.scoring import tokens
+from kltui.scoring.batching import Ids, Piece, cut_pieces
+from kltui.scoring.served_client import PATIENCE, Dialect, ServedClient, ServerFacts, UnusableAnswerError
+from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
+
+SERVED_VERSION = "1"
+UNSEEN = "served: weights not seen"
+N_PROBES = 3
+
+Report = Callable[[Progress], None]
+
+
+def served_weights(facts: ServerFacts, tokenizer: str) -> str:
+    """What stands for a served model's weights in a vector's key: what its server says of itself, and the tokenizer's digest."""
+    said = json.dumps([facts.identity(), tokenizer], sort_keys=True)
+    return f"served:{safe_text(facts.model, 100)}@{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+
+
+def score_served(
+    source: ServedSource,
+    tokenizer_folder: Path,
+    weights_key: str,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    settings: ScoringSettings,
+    cache_dir: Path | None,
+    progress: Report,
+    retry: RetryPolicy = PATIENCE,
+) -> ScoreResult:
+    """The vector of a served model: log-likelihoods in nats of every text, as of a local one with the same ids.
+
+    Raises TryAgainError where the server stays away, KltuiError where it drops, reorders or cuts tokens, or is another one
+    at the end than at the beginning.
+    """
+    started = time.perf_counter()
+    progress(Progress("tokenize", texts_total=len(texts)))
+    tokenizer = tokens.load_tokenizer(tokenizer_folder, settings.bos)
+    ids, notes = tokens.encode_checked(tokenizer, texts, corpus_sha256, cache_dir)
+
+    def say(line: str) -> None:
+        progress(Progress("load", message=line))
+
+    client = ServedClient(source, lambda token: tokenizer.backend.decode([token]), retry)
+    facts = client.facts(say)
+    pieces = _pieces([len(row) for row in ids], tokenizer.first_scored, facts.context, settings.overlong)
+    if not pieces:
+        raise KltuiError(
+            "no text of the corpus has a token to score", 'A text needs two tokens, or bos = "always".'
+        )
+    dialect = client.probe([_prompt(piece, ids) for piece in _spread(pieces)], say)
+    ready = time.perf_counter()
+    answers = _answers(client, dialect, pieces, ids, len(texts), progress)
+    loglik_N, n_scored_N = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int32)
+    kept: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in texts]
+    for piece, values in zip(pieces, answers, strict=True):
+        scored = np.array(values[piece.first - piece.start - 1 :], dtype=np.float64)
+        loglik_N[piece.text] += scored.sum()
+        n_scored_N[piece.text] += len(scored)
+        kept[piece.text].append(scored.astype(np.float32))
+    n_tokens = int(n_scored_N.sum())
+    if client.facts(say).identity() != facts.identity():
+        raise KltuiError(
+            f"{client.where} is another model now than when scoring began",
+            "Run the job again: nothing of it is stored.",
+        )
+    ended = time.perf_counter()
+    unscored = n_scored_N == 0
+    notes += (UNSEEN, *_notes(int(unscored.sum()), len(texts), settings))
+    stats = {
+        "seconds_tokenize": ready - started, "seconds_score": ended - ready, "tokens": float(n_tokens),
+        "tokens_per_second": n_tokens / max(ended - ready, 1e-9), "n_unscored": float(unscored.sum()),
+        "concurrency": float(source.concurrency),
+    }  # fmt: skip
+    key = {
+        "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
+        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
+        "dtype": facts.dtype or "unknown", "quantization": "none", "attention": UNSEEN,
+        "served": facts.model, "server": facts.version or "unknown", "dialect": dialect, "scoring": f"served {SERVED_VERSION}",
+    }  # fmt: skip
+    logprobs = tuple(map(np.concatenate, kept)) if settings.tokens else None
+    no_layers = (
+        "" if settings.layers == "none" else "a served model gives no hidden states: it has no layer vectors"
+    )
+    vector = Vector(None, np.where(unscored, np.nan, loglik_N), n_scored_N)
+    return ScoreResult(
+        (vector,), key, stats, notes + ((no_layers,) if no_layers else ()), logprobs, no_layers
+    )
+
+
+def _notes(n_unscored: int, n_texts: int, settings: ScoringSettings) -> tuple[str, ...]:
+    notes = []
+    if n_unscored:
+        notes.append(f"{n_unscored} of {n_texts} texts have no token to score and are NaN")
+    if settings.dtype not in ("auto", "float32"):
+        notes.append(f"dtype = {settings.dtype} was not asked of the server: it computes as it was started")
+    return tuple(notes)
+
+
+def _pieces(lengths: Sequence[int], first: int, context: int | None, overlong: str) -> list[Piece]:
+    """Pieces of texts of so many ids. A prompt holds its targets too, and one place is left for a token that is generated."""
+    longest = None if context is None else context - 1
+    return cut_pieces(lengths, first, longest, overlong, None if longest is None else longest - 1)
+
+
+def _prompt(piece: Piece, ids: Sequence[Ids]) -> list[int]:
+    return [int(token) for token in ids[piece.text][piece.start : piece.stop]]
+
+
+def _spread(pieces: Sequence[Piece]) -> list[Piece]:
+    """Short, middling and long pieces to probe with."""
+    by_length = sorted(pieces, key=lambda piece: piece.n_inputs)
+    places = {round(k * (len(by_length) - 1) / (N_PROBES - 1)) for k in range(N_PROBES)}
+    return [by_length[place] for place in sorted(places)]
+
+
+def _answers(
+    client: ServedClient,
+    dialect: Dialect,
+    pieces: Sequence[Piece],
+    ids: Sequence[Ids],
+    n_texts: int,
+    progress: Report,
+) -> list[list[float]]:
+    """Log-probabilities of every piece's ids but the first, in the order of `pieces` whatever the order they came in."""
+    found: dict[int, list[float]] = {}
+    texts_left = np.bincount([piece.text for piece in pieces], minlength=n_texts)
+    at = Progress("score", 0, n_texts, 0, sum(piece.n_scored for piece in pieces))
+    waiting: list[str] = []
+
+    def ask(place: int) -> list[float]:
+        return client.logprobs(_prompt(pieces[place], ids), dialect, waiting.append)
+
+    concurrency = client.source.concurrency
+    pool, queue = ThreadPoolExecutor(concurrency, "served"), iter(range(len(pieces)))
+    under_way: dict[Future[list[float]], int] = {}
+    progress(at)
+    try:
+        while len(found) < len(pieces):
+            # Not all at once: an error is to end what was asked for, not a queue of thousands.
+            for place in itertools.islice(queue, concurrency - len(under_way)):
+                under_way[pool.submit(ask, place)] = place
+            finished, _ = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in finished:
+                place = under_way.pop(future)
+                found[place] = _result(future, pieces[place])
+                texts_left[pieces[place].text] -= 1
+                at = replace(
+                    at, texts_done=int((texts_left == 0).sum()), tokens_done=at.tokens_done + pieces[place].n_scored
+                )  # fmt: skip
+            progress(replace(at, message="" if finished or not waiting else waiting[-1]))
+            waiting.clear()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [found[place] for place in range(len(pieces))]
+
+
+def _result(future: Future[list[float]], piece: Piece) -> list[float]:
+    """What came of a request, an error with its text. Raises KltuiError."""
+    try:
+        return future.result()
+    except UnusableAnswerError as error:
+        raise KltuiError(
+            f"text {piece.text} was not scored: {error.message}",
+            "A vector with a text that was cut or reordered would be wrong: look at the server's log and its limits.",
+        ) from None
+    except TryAgainError as error:
+        raise TryAgainError(f"text {piece.text}: {error.message}", error.hint) from None

@@ -1,0 +1,283 @@
+"""Log-probabilities of a prompt's tokens from a server: OpenAI's completions API, in the dialects that can give them.
+
+Two ways are in use. `prompt_logprobs` is vLLM's: every token's log-probability stands under its id. `echo` with
+`logprobs` is that of the old completions API: the prompt comes back token by token, with one that is generated where
+the server refuses to generate none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any, Literal
+
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import ServedSource
+from kltui.registry.retry import RetryPolicy, TransientError, asked_wait_s
+from kltui.safe import safe_text
+
+TIMEOUT_S = 600.0  # a long prompt behind a full queue
+ANSWER_MOST_BYTES = 256 << 20
+TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
+# A server that restarts may take minutes to load its model.
+PATIENCE = RetryPolicy(attempts=24, cap_s=30.0)
+LOWEST = -9999.0  # what vLLM writes for minus infinity, which JSON does not have
+_AS_ID = re.compile(r"token_id:(\d+)")
+_TINY = {"temperature": 1.0, "top_p": 1.0, "stream": False}
+
+Dialect = Literal["prompt_logprobs", "echo, 0 generated", "echo, 1 generated"]
+DIALECTS: tuple[Dialect, ...] = ("prompt_logprobs", "echo, 0 generated", "echo, 1 generated")
+Say = Callable[[str], None]
+
+
+class UnusableAnswerError(KltuiError):
+    """An answer that does not hold the log-probability of every token that was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a server says of itself: its model's name and root, who owns it, its version, and the longest prompt it takes."""
+
+    model: str
+    root: str = ""
+    owner: str = ""
+    version: str = ""
+    dtype: str = ""
+    context: int | None = None
+
+    def identity(self) -> dict[str, str]:
+        """What stands for the weights, which nobody sees: every word of the server that does not change with a restart."""
+        said = {
+            "model": self.model,
+            "root": self.root,
+            "owner": self.owner,
+            "version": self.version,
+            "dtype": self.dtype,
+        }
+        return {name: value for name, value in said.items() if value}
+
+
+class ServedClient:
+    """One served model; thread-safe. `decode` gives a token's text, to see that what comes back is what was sent."""
+
+    def __init__(
+        self,
+        source: ServedSource,
+        decode: Callable[[int], str] = lambda token: "",
+        retry: RetryPolicy = PATIENCE,
+    ) -> None:
+        self.source, self._decode, self._retry = source, decode, retry
+        self.where = safe_text(str(source), 200)
+        self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if source.api_key_env:
+            key = os.environ.get(source.api_key_env, "")
+            if not key:
+                raise KltuiError(
+                    f"the environment variable {source.api_key_env} is not set, which is to hold the key for {self.where}",
+                    f"export {source.api_key_env}=... in the shell that starts kltui; kltui never stores it.",
+                )
+            self._headers["Authorization"] = f"Bearer {key}"
+        # A redirect would carry the key to another server.
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def facts(self, say: Say = lambda line: None) -> ServerFacts:
+        """What the server says of itself. Raises TryAgainError where it stays away, KltuiError where it has no such model."""
+        listed = self._asked("models", None, say)
+        entries = listed.get("data")
+        models = [m for m in entries if isinstance(m, dict)] if isinstance(entries, list) else []
+        found = next((m for m in models if m.get("id") == self.source.model), None)
+        if models and found is None:
+            names = ", ".join(str(m.get("id")) for m in models[:6])
+            raise KltuiError(
+                f"{safe_text(self.source.endpoint)} serves no model {safe_text(self.source.model, 100)}",
+                f"It serves {safe_text(names, 300)}.",
+            )
+        found = found or {}
+        length = found.get("max_model_len") or (found.get("meta") or {}).get("n_ctx")
+        return ServerFacts(
+            self.source.model, str(found.get("root") or ""), str(found.get("owned_by") or ""), self._version(),
+            str(found.get("dtype") or ""), length if isinstance(length, int) and length > 1 else None,
+        )  # fmt: skip
+
+    def _version(self) -> str:
+        """The server's version where it states one (vLLM: /version beside /v1)."""
+        try:
+            answer = self._request("../version", None)
+        except (TransientError, KltuiError):
+            return ""
+        return str(answer.get("version") or "")
+
+    def probe(self, prompts: Sequence[Sequence[int]], say: Say = lambda line: None) -> Dialect:
+        """The first dialect in which the server gives every token's log-probability of all `prompts`.
+
+        Raises KltuiError with what was wrong in each where there is none.
+        """
+        wrong: list[str] = []
+        for dialect in DIALECTS:
+            try:
+                for ids in prompts:
+                    self.logprobs(ids, dialect, say)
+                return dialect
+            except KltuiError as error:
+                if not isinstance(error, UnusableAnswerError):
+                    raise
+                wrong.append(f"{dialect}: {error.message}")
+        raise KltuiError(
+            f"{self.where} does not give the log-probabilities of a prompt's tokens ({'; '.join(wrong)})",
+            "vLLM does by prompt_logprobs, llama.cpp's Python server (logits_all) by echo; many servers do not at all.",
+        )
+
+    def logprobs(self, ids: Sequence[int], dialect: Dialect, say: Say = lambda line: None) -> list[float]:
+        """Log-probabilities in nats of ids[1:], each given all before it.
+
+        Raises UnusableAnswerError unless every id came back in its place with a finite number; TryAgainError where the
+        server stays away.
+        """
+        body: dict[str, object] = {"model": self.source.model, "prompt": list(ids), **_TINY}
+        if dialect == "prompt_logprobs":
+            answer = self._asked("completions", {**body, "max_tokens": 1, "prompt_logprobs": 0}, say)
+            return _by_id(_choice(answer), ids)
+        extra = int(dialect == "echo, 1 generated")
+        options = {"max_tokens": extra, "echo": True, "logprobs": 1, "return_tokens_as_token_ids": True}
+        answer = self._asked("completions", {**body, **options}, say)
+        return self._echoed(_choice(answer), ids, _generated(answer, ids, extra))
+
+    def _echoed(self, choice: Mapping[str, Any], ids: Sequence[int], extra: int) -> list[float]:
+        held = choice.get("logprobs")
+        tokens, values = (
+            held.get(k) if isinstance(held, dict) else None for k in ("tokens", "token_logprobs")
+        )
+        if not isinstance(tokens, list) or not isinstance(values, list):
+            raise UnusableAnswerError("the answer has no log-probabilities of the prompt")
+        if not len(tokens) == len(values) == len(ids) + extra:
+            raise UnusableAnswerError(f"{len(values)} tokens came back of {len(ids)} that were sent")
+        for place, (token, sent) in enumerate(zip(tokens, ids, strict=False)):
+            if not self._is_that(str(token), sent):
+                raise UnusableAnswerError(
+                    f"token {place} came back as {safe_text(repr(token), 60)}, which was not sent"
+                )
+        return [_number(value, place) for place, value in enumerate(values[: len(ids)])][1:]
+
+    def _is_that(self, token: str, sent: int) -> bool:
+        """Whether a token that came back is the one sent: by its id where it is stated, else by its text.
+
+        Parts of a character have no text of their own, and tokenizers differ in how they write a space.
+        """
+        if found := _AS_ID.fullmatch(token):
+            return int(found[1]) == sent
+        text = self._decode(sent)
+        if "\ufffd" in text or "\ufffd" in token or token.startswith("bytes:"):
+            return True
+        return not text.strip() or not token.strip() or text.strip() == token.replace("▁", " ").strip()
+
+    def _asked(self, path: str, body: Mapping[str, object] | None, say: Say) -> dict[str, Any]:
+        return self._retry.run(lambda: self._request(path, body), self.where, say)
+
+    def _request(self, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
+        """The JSON object that the server answers. Raises TransientError for what time may mend, else KltuiError."""
+        base = self.source.endpoint.rstrip("/")
+        url = f"{base.removesuffix('/v1')}{path[2:]}" if path.startswith("../") else f"{base}/{path}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, self._headers)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                text = answer.read(ANSWER_MOST_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from None
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise TransientError(f"it cannot be reached ({safe_text(str(reason), 120)})") from None
+        if len(text) > ANSWER_MOST_BYTES:
+            raise UnusableAnswerError(f"an answer has more than {ANSWER_MOST_BYTES >> 20} MiB")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise TransientError("it gave an answer that is no JSON") from None
+        if not isinstance(found, dict):
+            raise UnusableAnswerError("an answer is no JSON object")
+        return found
+
+    def _refused(self, error: urllib.error.HTTPError) -> Exception:
+        with error:
+            said = safe_text(error.read(2000).decode(errors="replace"), 300)
+        if error.code in TRANSIENT_STATUS:
+            return TransientError(f"it answers {error.code}", asked_wait_s(_lower(error.headers)))
+        if error.code in (401, 403):
+            named = (
+                f"the key in {self.source.api_key_env}"
+                if self.source.api_key_env
+                else "a request without a key"
+            )
+            return KltuiError(
+                f"{self.where} refuses {named} ({error.code})",
+                "Name the variable that holds its key: api_key_env.",
+            )
+        if error.code == 404:
+            return KltuiError(
+                f"{self.where}: there is nothing at {safe_text(error.url or '', 200)} (404)",
+                "endpoint is the address that ends in /v1, and model the name under which it is served.",
+            )
+        return UnusableAnswerError(f"it refuses the request ({error.code}: {said})")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **options: Any) -> None:
+        return None
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {str(k).lower(): str(v) for k, v in headers.items()}
+
+
+def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        raise UnusableAnswerError("the answer has no single completion")
+    return choices[0]
+
+
+def _generated(answer: Mapping[str, Any], ids: Sequence[int], asked: int) -> int:
+    """How many tokens were generated. A server that cut the prompt, or put something before it, counts other tokens."""
+    usage = answer.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    if counts.get("prompt_tokens", len(ids)) != len(ids):
+        raise UnusableAnswerError(
+            f"it counted {safe_text(str(counts['prompt_tokens']), 20)} tokens of {len(ids)} that were sent"
+        )
+    made = counts.get("completion_tokens", asked)
+    return made if isinstance(made, int) else asked
+
+
+def _by_id(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
+    """From vLLM's list of {id: {"logprob": ...}}, None for the first token."""
+    held = choice.get("prompt_logprobs")
+    if not isinstance(held, list):
+        raise UnusableAnswerError("the answer has no prompt_logprobs")
+    if len(held) != len(ids):
+        raise UnusableAnswerError(f"{len(held)} tokens came back of {len(ids)} that were sent")
+    values = []
+    for place, (found, sent) in enumerate(zip(held, ids, strict=True)):
+        if place == 0:
+            continue
+        entry = found.get(str(sent)) if isinstance(found, dict) else None
+        if not isinstance(entry, dict):
+            raise UnusableAnswerError(f"token {place} came back without the id that was sent, {sent}")
+        values.append(_number(entry.get("logprob"), place))
+    return values
+
+
+def _number(value: object, place: int) -> float:
+    """A token's log-probability; the first has none. Raises UnusableAnswerError for what is no finite number of at most 0."""
+    if place == 0:
+        return 0.0
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not usable or float(value) <= LOWEST or float(value) > 1e-3:  # type: ignore[arg-type]
+        raise UnusableAnswerError(f"token {place} has the log-probability {safe_text(str(value), 40)}")
+    return float(value)  # type: ignore[arg-type]

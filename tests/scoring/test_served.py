@@ -1,0 +1,283 @@
+"""Served models: values equal those of the same model scored here, and no fault of a server becomes a number."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from served_server import ServedModel
+from tiny_models import TEXTS, true_logliks, write_model
+
+from kltui.errors import KltuiError, TryAgainError
+from kltui.registry.checkpoint import ServedSource
+from kltui.registry.retry import RetryPolicy
+from kltui.scoring.scorer import Scorer
+from kltui.scoring.served import UNSEEN, score_served, served_weights
+from kltui.scoring.served_client import ServedClient, ServerFacts
+from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
+
+SOON = RetryPolicy(attempts=8, base_s=0.02, cap_s=0.1)
+MORE = [*TEXTS, "", "x", "ü日本 🎉 \ufffd", "  spaces  and\nlines\t", "the end " * 12]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("served"), "llama", prepend_bos=True)
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[ServedModel]:
+    with ServedModel(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared: ServedModel) -> ServedModel:
+    """The one server as it was at first."""
+    fresh: dict[str, Any] = {
+        "dialect": "vllm",
+        "context": None,
+        "key": "",
+        "delay_s": 0.0,
+        "version": "0.9",
+        "most_open": 0,
+    }
+    while shared.open:  # what the test before gave up on
+        time.sleep(0.01)
+    for name, value in fresh.items():
+        setattr(shared, name, value)
+    shared.faults, shared.prompts, shared.headers = [], [], []
+    shared.alter = lambda answer: answer
+    return shared
+
+
+def score(
+    server: ServedModel,
+    texts: list[str] = MORE,
+    retry: RetryPolicy = SOON,
+    seen: list[Progress] | None = None,
+    **more: Any,
+) -> ScoreResult:
+    place: dict[str, Any] = {k: more.pop(k) for k in ("concurrency", "api_key_env") if k in more}
+    source = ServedSource(server.url, "org/model", **place)
+    said = seen if seen is not None else []
+    return score_served(
+        source, server.folder, "served:x", texts, "sha", ScoringSettings(**more), None, said.append, retry
+    )
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "echo0", "echo1"])
+@pytest.mark.parametrize("bos", ["auto", "never"])
+def test_values_are_those_of_the_same_model_scored_here(server: ServedModel, dialect: str, bos: Any) -> None:
+    server.dialect = dialect
+    served = score(server, bos=bos, tokens=True)
+    local = Scorer(MORE, "sha", ScoringSettings(bos=bos, tokens=True)).score(
+        server.folder, "none", "w", lambda _: None
+    )
+    (ours,), (theirs,) = local.vectors, served.vectors
+    np.testing.assert_allclose(theirs.loglik_N, ours.loglik_N, atol=1e-4)
+    np.testing.assert_array_equal(theirs.n_scored_N, ours.n_scored_N)
+    truth = true_logliks(server.folder, MORE, prefix=() if bos == "never" else (1,))[0]
+    np.testing.assert_allclose(theirs.loglik_N, truth, atol=1e-4)
+    assert served.token_logprobs is not None and local.token_logprobs is not None
+    for a, b in zip(served.token_logprobs, local.token_logprobs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    same = ("tokenizer", "ids", "bos", "prefix", "overlong", "corpus")
+    assert {k: served.key[k] for k in same} == {k: local.key[k] for k in same}
+    assert served.key["attention"] == UNSEEN and UNSEEN in served.notes
+
+
+def test_windows_and_cuts_fit_the_server_s_context(server: ServedModel) -> None:
+    """One place is left for the token that is generated: a window reads one id less than a local one."""
+    server.context = 12
+    with pytest.raises(KltuiError, match="more tokens than the model's context"):
+        score(server)
+    cut = score(server, overlong="truncate")
+    assert max(map(len, server.prompts)) == 11
+    whole = score(server, overlong="window", concurrency=3)
+    assert max(map(len, server.prompts)) == 11
+    long = MORE.index(max(MORE, key=len))
+    assert whole.vectors[0].n_scored_N[long] > cut.vectors[0].n_scored_N[long] == 10
+    # each window by hand, through the server itself
+    ids = [row for row in server.prompts if len(row) == 11]
+    values = {tuple(row): server._logprobs(row) for row in ids}
+    assert np.isclose(cut.vectors[0].loglik_N[long], [sum(v) for v in values.values()]).any()
+
+
+def test_at_most_so_many_requests_are_open_and_order_does_not_matter(server: ServedModel) -> None:
+    alone = score(server, concurrency=1).vectors[0].loglik_N
+    assert server.most_open == 1
+    server.delay_s = 0.01
+    seen: list[Progress] = []
+    together = score(server, concurrency=5, seen=seen).vectors[0].loglik_N
+    np.testing.assert_array_equal(alone, together)
+    assert 2 <= server.most_open <= 5
+    done = [p.texts_done for p in seen if p.stage == "score"]
+    assert done == sorted(done) and done[-1] == len(MORE)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 0])
+def test_what_time_mends_is_waited_for(server: ServedModel, status: int) -> None:
+    expected = score(server).vectors[0].loglik_N
+    server.fail(status, times=4, Retry_After="0")
+    np.testing.assert_array_equal(score(server, concurrency=2).vectors[0].loglik_N, expected)
+
+
+def test_a_server_that_restarts_is_waited_for(server: ServedModel) -> None:
+    expected = score(server).vectors[0].loglik_N
+    server.delay_s = 0.02
+    restart = threading.Timer(0.1, lambda: (server.stop(), time.sleep(0.3), server.start()))
+    restart.start()
+    patient = RetryPolicy(attempts=60, base_s=0.05, cap_s=0.1)
+    np.testing.assert_array_equal(score(server, retry=patient, concurrency=1).vectors[0].loglik_N, expected)
+    restart.join()
+
+
+def test_a_server_that_stays_away_may_be_tried_again_later(server: ServedModel) -> None:
+    server.fail(503, times=1000)
+    with pytest.raises(TryAgainError, match="it answers 503"):
+        score(server)
+    server.stop()
+    try:
+        with pytest.raises(TryAgainError, match="cannot be reached"):
+            score(server)
+    finally:
+        server.start()
+
+
+def _choice(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def alter(answer: dict[str, Any]) -> dict[str, Any]:
+        choice = answer["choices"][0]
+        held = choice.get("prompt_logprobs") or (choice["logprobs"] or {}).get("tokens", ())
+        if len(held) > 9:
+            change(choice)
+        return answer
+
+    return alter
+
+
+def _drop(choice: dict[str, Any]) -> None:
+    if "prompt_logprobs" in choice:
+        del choice["prompt_logprobs"][3]
+    else:
+        del choice["logprobs"]["tokens"][3], choice["logprobs"]["token_logprobs"][3]
+
+
+def _reorder(choice: dict[str, Any]) -> None:
+    for held in (
+        [choice.get("prompt_logprobs")] if "prompt_logprobs" in choice else choice["logprobs"].values()
+    ):
+        held[2:8] = held[2:8][::-1]
+
+
+def _undefined(choice: dict[str, Any]) -> None:
+    if "prompt_logprobs" in choice:
+        next(iter(choice["prompt_logprobs"][4].values()))["logprob"] = -9999.0
+    else:
+        choice["logprobs"]["token_logprobs"][4] = None
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "echo0", "echo1"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(_drop, "came back of"), (_reorder, "came back (as|without)"), (_undefined, "has the log-probability")],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_server_that_alters_tokens_fails_the_checkpoint(
+    server: ServedModel, dialect: str, change: Callable[[dict[str, Any]], None], said: str, late: bool
+) -> None:
+    """At the probe, or only when the corpus is under way."""
+    server.dialect = dialect
+    alter = _choice(change)
+    server.alter = lambda answer: answer if late and len(server.prompts) < 12 else alter(answer)
+    with pytest.raises(KltuiError, match=said) as error:
+        score(server, concurrency=1)
+    assert not isinstance(error.value, TryAgainError)
+    assert ("was not scored" in error.value.message) == late
+
+
+def test_a_server_without_log_probabilities_is_told_what_was_tried(server: ServedModel) -> None:
+    server.dialect = "none"
+    with pytest.raises(
+        KltuiError, match=r"does not give .* \(prompt_logprobs: .*; echo, 0 .*; echo, 1 "
+    ) as error:
+        score(server)
+    assert "vLLM" in error.value.hint
+
+
+def test_a_prompt_that_the_server_counts_otherwise_is_refused(server: ServedModel) -> None:
+    server.dialect = "echo0"
+
+    def longer(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["usage"]["prompt_tokens"] += 1
+        return answer
+
+    server.alter = longer
+    with pytest.raises(KltuiError, match="it counted"):
+        score(server)
+
+
+def test_another_model_at_the_end_is_noticed(server: ServedModel) -> None:
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        server.version = "1.0"
+        return answer
+
+    server.alter = change
+    with pytest.raises(KltuiError, match="another model now"):
+        score(server)
+
+
+def test_a_name_that_is_not_served_lists_those_that_are(server: ServedModel) -> None:
+    with pytest.raises(KltuiError, match="serves no model other") as error:
+        ServedClient(ServedSource(server.url, "other"), retry=SOON).facts()
+    assert "org/model" in error.value.hint
+    with pytest.raises(KltuiError, match="nothing at"):
+        ServedClient(ServedSource(server.url + "/wrong", "org/model"), retry=SOON).facts()
+
+
+def test_the_key_is_sent_and_never_shown(server: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = "s3cret"
+    with pytest.raises(KltuiError, match="refuses a request without a key"):
+        score(server)
+    with pytest.raises(KltuiError, match="KLTUI_TEST_KEY is not set"):
+        score(server, api_key_env="KLTUI_TEST_KEY")
+    monkeypatch.setenv("KLTUI_TEST_KEY", "wrong")
+    with pytest.raises(KltuiError, match="refuses the key in KLTUI_TEST_KEY") as error:
+        score(server, api_key_env="KLTUI_TEST_KEY")
+    assert "wrong" not in str(error.value)
+    monkeypatch.setenv("KLTUI_TEST_KEY", "s3cret")
+    result = score(server, api_key_env="KLTUI_TEST_KEY")
+    assert "s3cret" not in repr(result) and np.isfinite(result.vectors[0].loglik_N).any()
+
+
+def test_a_redirect_does_not_carry_the_key_elsewhere(
+    server: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLTUI_TEST_KEY", "s3cret")
+    server.fail(302, times=1000, Location=server.url + "/completions")
+    with pytest.raises(KltuiError, match="302"):
+        score(server, api_key_env="KLTUI_TEST_KEY")
+    assert not [h for h in server.headers if h.get("authorization") != "Bearer s3cret"]
+
+
+def test_what_stands_for_weights_outlives_a_restart() -> None:
+    facts = ServerFacts("m", "root", "vllm", "0.9")
+    assert served_weights(facts, "t") == served_weights(
+        ServerFacts("m", "root", "vllm", "0.9", context=99), "t"
+    )
+    others = [
+        ServerFacts("m2", "root", "vllm", "0.9"),
+        ServerFacts("m", "other", "vllm", "0.9"),
+        ServerFacts("m", "root", "vllm", "1.0"),
+    ]
+    assert len({served_weights(f, "t") for f in (facts, *others)} | {served_weights(facts, "u")}) == 5
+
+
+def test_layers_of_a_served_model_are_told_to_be_none(server: ServedModel) -> None:
+    result = score(server, layers="all")
+    assert "no layer vectors" in result.no_layers and len(result.vectors) == 1
