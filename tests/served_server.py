@@ -147,18 +147,21 @@ class _Handler(BaseHTTPRequestHandler):
             s.open += 1
             s.most_open = max(s.most_open, s.open)
             fault = s.faults.pop(0) if s.faults else None
+        answer: tuple[int, dict[str, Any]] | None = None
         try:
             time.sleep(s.delay_s)
-            if fault is not None and fault[0] == 0:
-                self.close_connection = True
-                self.connection.close()
-                return None
-            if fault is not None:
-                return self._send(fault[0], {"error": "as asked"}, fault[1])
-            return self._send(*s.complete(json.loads(body)))
+            if fault is None:
+                answer = s.complete(json.loads(body))
         finally:
-            with s._counts:
+            with s._counts:  # before the answer is sent: the next request may follow at once
                 s.open -= 1
+        if answer is not None:
+            self._send(*answer)
+        elif fault is not None and fault[0]:
+            self._send(fault[0], {"error": "as asked"}, fault[1])
+        else:
+            self.close_connection = True
+            self.connection.close()
 
     def _send(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = json.dumps(answer).encode()
