@@ -142,7 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         s.headers.append({k.lower(): v for k, v in self.headers.items()})
         if s.key and self.headers.get("Authorization") != f"Bearer {s.key}":
-            return self._send(401, {"error": "no key"})
+            self._send(401, {"error": "no key"})
+            return
         with s._counts:
             s.open += 1
             s.most_open = max(s.most_open, s.open)
