@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_commands(parser)
     _add_batch_options(parser)
     _add_import_options(parser)
+    _add_placing_options(parser)
     parser.add_argument_group("with --check").add_argument(
         "--mend",
         action="store_true",
@@ -149,6 +150,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="draw N texts of WORKSPACE's map, on which new models can be scored and added to it (--draw-by)",
+    )
+    what.add_argument(
+        "--place",
+        metavar="MODEL",
+        help="score MODEL by the rules of WORKSPACE's map and say where it stands there: nearest models, KL on the published"
+        " scale, error ellipse, predicted scores; MODEL is a folder, an adapter's folder, a GGUF file, OWNER/NAME[@REV] or"
+        " http://HOST/v1 (--texts)",
     )
     what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
@@ -222,6 +230,19 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         help="how the vectors were scored: bos=auto|always|never, dtype=float16, overlong=error|window|truncate,"
         " tokenizer=own; repeat it. Vectors scored here by the same rules then share their map (modelmap's releases"
         " and loglik.npz say it themselves)",
+    )
+
+
+def _add_placing_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group(
+        "with --place",
+        "--set KEY=VALUE goes for the job that scores it: scoring.device=cpu, or model.KEY for a key of its [[models]] entry,"
+        " such as model.tokenizer=FOLDER, model.base=FOLDER, model.model=NAME (of a server), model.run=NAME.",
+    ).add_argument(
+        "--texts",
+        metavar="N",
+        type=int,
+        help="score it on N texts drawn for the map, not on all; the error of its KLs then stands beside the whole corpus'",
     )
 
 
@@ -363,6 +384,8 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
         return _import
     if arguments.draw is not None:
         return _draw
+    if arguments.place is not None:
+        return _place
     return _export if arguments.export else _interface
 
 
@@ -462,6 +485,16 @@ def _draw(arguments: argparse.Namespace) -> int:
         f" {workspace.path} then places it on the map."
     )
     print(safe_text(str(path)))  # noqa: T201
+    return 0
+
+
+def _place(arguments: argparse.Namespace) -> int:
+    from kltui.view.placed import print_placement
+    from kltui.workspace import Workspace
+
+    with Workspace.open(_workspace(arguments)) as workspace:
+        found = workspace.place(arguments.place, arguments.texts, arguments.overrides, _narrate)
+    print_placement(found, sys.stdout, as_json=arguments.json)
     return 0
 
 

@@ -24,6 +24,10 @@ BY_RELEASE, BY_USER, BY_FILE = (
     "by the user",
     "by the file",
 )  # who says how imported vectors were scored
+FROM_ELSEWHERE = (
+    "from_elsewhere"  # of a map's record: how many of its vectors others scored, and how many are own
+)
+NOTED = ("dtype", "attention", "torch", "transformers")  # what may differ on one map, and is then named
 RULES = ("bos", "overlong")  # what moves whole tokens; a dtype moves digits, and is noted
 DECLARE_HINT = "kltui --import FILE --declare bos=auto --declare dtype=float16 WORKSPACE"
 
@@ -106,6 +110,46 @@ def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
         for corpus_id, held in every.items()
         for settings in held
     }
+
+
+def dtypes_of(record: Mapping[str, object]) -> list[str]:
+    """The dtypes that a map's vectors were scored in, by its record; "" for those that do not say.
+
+    Half precision throughout, sums included, is that of released vectors.
+    """
+    declared = record.get("declared", "")
+    released = BY_RELEASE in (declared if isinstance(declared, list) else [declared])
+    return ["float16 throughout" if d == "float16" and released else d for d in _values(record, "dtype")]
+
+
+def standing_note(record: Mapping[str, object]) -> str:
+    """What stands beside every figure of a map that holds vectors scored elsewhere and own ones; "" for any other map."""
+    found = record.get(FROM_ELSEWHERE)
+    if not isinstance(found, Mapping):
+        return ""
+    differ = [
+        f"{name} ({', '.join(value or 'not on record' for value in _values(record, name))})"
+        for name in NOTED
+        if len(_values(record, name)) > 1
+    ]
+    what = f", which differ in {', '.join(differ)}: a part of their KL may come from that" if differ else ""
+    return f"; {found['imported']} imported vectors beside {found['scored_here']} scored here{what}"
+
+
+def joined_record(record: Mapping[str, object], key: Mapping[str, str], imported: int) -> dict[str, object]:
+    """The record of a map of `imported` vectors with one more that was scored here, by its key."""
+    more = {name: sorted({*_values(record, name), key.get(name, "")}) for name in NOTED}
+    own = (
+        {}
+        if FROM_ELSEWHERE in record or not imported
+        else {FROM_ELSEWHERE: {"imported": imported, "scored_here": 1}}
+    )
+    return {**record, **more, **own}
+
+
+def _values(record: Mapping[str, object], name: str) -> list[str]:
+    value = record.get(name, "")
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
 def fullest(rows: Iterable[VectorRow], drawn: Collection[int] = ()) -> list[tuple[int, str, int]]:

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.kl import CentredGram
     from kltui.analysis.map import Map
+    from kltui.placement import Placement
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
 _OF_ONE_VECTOR = {"weights", "of_weights", "layer", "layers", "quantization", "values"}
-
-FROM_ELSEWHERE = (
-    "from_elsewhere"  # of a map's record: how many of its vectors others scored, and how many are own
-)
 
 WeightProgress = Callable[[str, int, int], None]
 
@@ -205,6 +202,18 @@ class Workspace:
         saved_maps.save(self.path, saved)
         return made
 
+    def place(
+        self,
+        model: str | PathLike[str],
+        texts: int | None = None,
+        overrides: Sequence[str] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Placement:
+        """Where `model` stands on this workspace's map, scored in a process of its own; see `kltui.placement.place`."""
+        from kltui.placement import place
+
+        return place(self, str(model), texts, overrides, say)
+
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         """The workspace's named records of one kind, oldest first."""
         return self._store.records.all(kind)
@@ -302,14 +311,17 @@ class Workspace:
             "settings": self._group_of(chosen[0][1]),
             "preprocess": "none",
         }
-        for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR):
+        for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR - record.keys()):
             values = sorted({key.get(field, "") for key in keys})
             record[field] = values[0] if len(values) == 1 else values
         if left_out:
             record[LEFT_OUT] = left_out
         n_imported = sum(v.is_imported for _, v in chosen)
         if 0 < n_imported < len(chosen):
-            record[FROM_ELSEWHERE] = {"imported": n_imported, "scored_here": len(chosen) - n_imported}
+            record[comparable.FROM_ELSEWHERE] = {
+                "imported": n_imported,
+                "scored_here": len(chosen) - n_imported,
+            }
         return Map(
             points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,
@@ -401,17 +413,6 @@ def gram_on(device: str) -> CentredGram | None:
     from kltui.scoring.centring import device_gram
 
     return device_gram(device)
-
-
-def dtypes_of(record: Mapping[str, object]) -> list[str]:
-    """The dtypes that a map's vectors were scored in, by its record; "" for those that do not say.
-
-    Half precision throughout, sums included, is that of released vectors.
-    """
-    found, declared = record.get("dtype", ""), record.get("declared", "")
-    known = [str(v) for v in found] if isinstance(found, list) else [str(found)]
-    released = comparable.BY_RELEASE in (declared if isinstance(declared, list) else [declared])
-    return ["float16 throughout" if d == "float16" and released else d for d in known]
 
 
 def _difference(a: str, b: str) -> str:

@@ -22,6 +22,7 @@ MEAN_ALPHAS = tuple(10.0**i for i in range(-4, 5))
 FOLDS = 5
 SEEDS = (0, 1, 2, 3, 4)
 MEAN = "mean of tasks"
+SUSPICIOUS = 3.0  # robust deviations above the trend
 PUBLISHED = {
     "Q": (0.953, 0.960),
     "mean": (0.395, 0.400),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,12 +17,10 @@ from kltui.analysis import embed
 from kltui.analysis.benchmark import Leakage, leakage, predict_for
 from kltui.analysis.kl import LEAST_TEXTS, LN2
 from kltui.analysis.resample import Draw, KLToMap, kl_to_map, resampled_coordinates
-from kltui.analysis.uncertainty import Ellipse, aligned, ellipses
+from kltui.analysis.uncertainty import Ellipse, ellipse_of
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
-DRAWS = 20
-POINTS_MOST = 300  # of the map in pictures that tell an error
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +67,13 @@ class Drawn:
         se: Array = np.sqrt(np.maximum(m4 - m2 * m2, 0.0) / self.draw.n_texts) / self.unit
         return se
 
-    def mean_loglik(self) -> float:
-        """Mean log-likelihood (nats per text) that the drawn texts let expect over all N."""
+    def mean_loglik(self, row: int, mean: float) -> float:
+        """Mean log-likelihood (nats per text) over all N texts: that of the map's vector `row` is known to be `mean`.
+
+        The drawn texts tell the difference of the two, which varies less than either.
+        """
         square = self.draw.weight**2
-        return float(self.new_u @ square / square.sum())
+        return mean + float((self.new_u - self.map_Ku[row]) @ square / square.sum())
 
     def coordinates(self) -> Array:
         """(K + 1) x u scaled Q, the model's last: squared distances are KL in bits/byte."""
@@ -80,39 +81,25 @@ class Drawn:
         return resampled_coordinates(both, self.draw, self.mean_bytes)
 
 
-def position(known: Drawn, picture_K2: Array, near: Sequence[int], seed: int = 42) -> Ellipse:
-    """Where the model stands in the map's PCA picture, and the ellipse (one standard deviation) of where it may stand.
+def position(known: Drawn, picture_K2: Array) -> Ellipse:
+    """Where the model stands in the map's PCA picture, with the ellipse (one standard deviation) that the texts leave.
 
-    The place is that of the PCA of map and model laid over the map's own. The ellipse is from texts drawn anew
-    `DRAWS` times, on the map's vectors `near` and others evenly thinned.
+    x_j = sum_k <q, q_k> picture_kj / |picture_j|^2: the projection on the map's own axes, so that a copy of a vector
+    stands where that does. The products are sums over texts, and the scatter of the texts' parts is the error.
     """
-    Q = known.coordinates()
-    x, y = aligned(embed.pca(Q, 2), picture_K2)[-1]
-    rows = _thinned(len(picture_K2), near)
-    few = replace(known, map_Ku=known.map_Ku[rows])
-    if len(known.count_u) < LEAST_TEXTS or len(rows) < LEAST_TEXTS:
-        return Ellipse("", float(x), float(y), math.nan, math.nan, 0.0)
-    rng = np.random.default_rng(seed)
-    places = np.array([_redrawn(few, picture_K2[rows], rng) for _ in range(DRAWS)])
-    (spread,) = ellipses(places[:, None], [""])
-    return replace(spread, x=float(x), y=float(y))
-
-
-def _thinned(n: int, near: Sequence[int]) -> list[int]:
-    others = np.linspace(0, n - 1, min(n, POINTS_MOST - min(len(near), POINTS_MOST // 2))).astype(int)
-    return sorted({*near[: POINTS_MOST // 2], *others.tolist()})
-
-
-def _redrawn(known: Drawn, picture_K2: Array, rng: np.random.Generator) -> Array:
-    """The model's place by as many texts drawn anew from those drawn, each as often as it was."""
-    n = int(known.count_u.sum())
-    count = rng.multinomial(n, known.count_u / n)
-    used = np.flatnonzero(count)
-    weight = known.draw.weight[used] * np.sqrt(count[used] / known.count_u[used])
-    d = replace(known.draw, index=known.draw.index[used], weight=weight)
-    Q = resampled_coordinates(np.vstack([known.map_Ku, known.new_u])[:, used], d, known.mean_bytes)
-    place: Array = aligned(embed.pca(Q, 2), picture_K2)[-1]
-    return place
+    square, n = known.draw.weight**2, float(known.count_u.sum())
+    old = known.map_Ku - (known.map_Ku @ square / square.sum())[:, None]
+    column = old.mean(axis=0)
+    new_u = known.new_u - known.new_u @ square / square.sum() - column
+    spread = (picture_K2**2).sum(axis=0)
+    axes_K2 = np.divide(picture_K2, spread, out=np.zeros_like(picture_K2), where=spread > 0)
+    part_u2 = (square * new_u)[:, None] * ((old - column).T @ axes_K2) / (known.draw.n_texts * known.unit)
+    place = part_u2.sum(axis=0)
+    x, y = place.tolist()
+    if len(part_u2) < LEAST_TEXTS:
+        return Ellipse("", x, y, math.nan, math.nan, 0.0)
+    off = part_u2 * (n / known.count_u)[:, None] - place
+    return ellipse_of("", x, y, (off * known.count_u[:, None]).T @ off / (n * (n - 1.0)))
 
 
 @dataclass(frozen=True, slots=True)

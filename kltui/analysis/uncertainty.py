@@ -40,18 +40,13 @@ class Ellipse:
 
 def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
     """`moving` shifted, rotated, reflected and scaled as a whole onto `fixed` with the least squared error, K x d."""
-    return aligned(moving_Kd, fixed_Kd)
-
-
-def aligned(moving_Md: ArrayLike, fixed_Kd: ArrayLike) -> Array:
-    """M x d: `moving`, whose first K rows are laid over `fixed` by `procrustes`; the others (K <= M) go with them."""
-    moving, fixed = np.asarray(moving_Md, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
-    centre, own = fixed.mean(axis=0), moving[: len(fixed)].mean(axis=0)
-    a, b = moving[: len(fixed)] - own, fixed - centre
+    moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
+    centre = fixed.mean(axis=0)
+    a, b = moving - moving.mean(axis=0), fixed - centre
     u, s, vt = np.linalg.svd(a.T @ b)
     size = float((a * a).sum())
     scale = float(s.sum()) / size if size > 0 else 0.0
-    out: Array = scale * ((moving - own) @ u @ vt) + centre
+    out: Array = scale * (a @ u @ vt) + centre
     return out
 
 
@@ -112,7 +107,12 @@ def _ellipse(name: str, cloud_R2: Array) -> Ellipse:
     x, y = cloud_R2.mean(axis=0)
     if len(cloud_R2) < 2:
         return Ellipse(name, float(x), float(y), math.nan, math.nan, 0.0)
-    values, vectors = np.linalg.eigh(np.cov(cloud_R2.T))
+    return ellipse_of(name, float(x), float(y), np.cov(cloud_R2.T))
+
+
+def ellipse_of(name: str, x: float, y: float, covariance_22: Array) -> Ellipse:
+    """The ellipse of one standard deviation around (x, y) for a covariance of places."""
+    values, vectors = np.linalg.eigh(covariance_22)
     minor, major = np.sqrt(np.maximum(values, 0.0))
     angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1])) % 180.0
-    return Ellipse(name, float(x), float(y), float(major), float(minor), angle)
+    return Ellipse(name, x, y, float(major), float(minor), angle)

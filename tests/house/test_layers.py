@@ -61,11 +61,14 @@ ROOMS: dict[str, set[str]] = {
         "same_weights",
         "scoring.centring",
         "comparable",
+        "placement",
     },
+    "placement": DATA | {"store", "analysis", "draws", "jobs", "comparable"},
     "draws": DATA | {"store", "analysis", "workspace", "comparable"},
     "view": DATA
     | {
         "draws",
+        "placement",
         "comparable",
         "same_weights",
         "saved_maps",

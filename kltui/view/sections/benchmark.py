@@ -6,7 +6,7 @@ import math
 
 from rich.console import RenderableType
 
-from kltui.analysis.benchmark import FOLDS, PUBLISHED, Leakage, Prediction, scores_by_task
+from kltui.analysis.benchmark import FOLDS, PUBLISHED, SUSPICIOUS, Leakage, Prediction, scores_by_task
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
 from kltui.view.sections.context import Context, finals, label_of
@@ -15,7 +15,6 @@ from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series
 
 ROWS_SHOWN = 15
-SUSPICIOUS = 3.0
 LEAST_TREND = 3
 Scores = dict[str, dict[str, float]]
 NEEDED = (

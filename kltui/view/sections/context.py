@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point
+from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
 from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
-from kltui.workspace import FROM_ELSEWHERE, dtypes_of, gram_on
+from kltui.workspace import gram_on
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
@@ -34,7 +35,6 @@ LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
-NOTED = ("dtype", "attention", "torch", "transformers")  # what may differ on one map, and is then named
 _LOOKED_AT = 64  # vectors whose values tell how they were rounded
 
 
@@ -283,12 +283,12 @@ class Context:
     @property
     def basis(self) -> str:
         """Which vectors, in words: raw or how preprocessed, over how many texts of what mean size."""
-        return f"{preparation(self.map)} of final layers; {corpus_words(self.map)}{elsewhere_words(self.map)}"
+        return f"{preparation(self.map)} of final layers; {corpus_words(self.map)}{standing_note(self.map.record)}"
 
     @property
     def raw_basis(self) -> str:
         """The same for the vectors as scored."""
-        return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}{elsewhere_words(self.raw)}"
+        return f"{preparation(self.raw)} of final layers; {corpus_words(self.raw)}{standing_note(self.raw.record)}"
 
     @property
     def left_out_words(self) -> list[str]:
@@ -351,20 +351,6 @@ def corpus_words(shown: Map) -> str:
     return (
         f"{count(len(shown.text_bytes_N), 'text')}, B = {mean_bytes_words(shown)}{unscored}{repeated}{absent}"
     )
-
-
-def elsewhere_words(shown: Map) -> str:
-    """The standing note of a map that holds vectors scored elsewhere beside own ones: how many, and in what they differ."""
-    found = shown.record.get(FROM_ELSEWHERE)
-    if not isinstance(found, dict):
-        return ""
-    differ = [
-        f"{name} ({', '.join(str(v) or 'not on record' for v in shown.record[name])})"  # type: ignore[attr-defined]
-        for name in NOTED
-        if isinstance(shown.record.get(name), list)
-    ]
-    what = f", which differ in {', '.join(differ)}: a part of their KL may come from that" if differ else ""
-    return f"; {found['imported']} imported vectors beside {found['scored_here']} scored here{what}"
 
 
 def mean_bytes_words(shown: Map) -> str:

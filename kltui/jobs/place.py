@@ -1,0 +1,191 @@
+"""The job that scores one model for a map: its entry, its name, and its run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from kltui import comparable
+from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.jobs.jobfile import JobFile, load_job
+from kltui.jobs.map_defaults import TAKEN
+from kltui.jobs.plan import make_plan, settings_key
+from kltui.jobs.process import python_command
+from kltui.registry.checkpoint import Checkpoint, HubSource, Source
+from kltui.registry.names import check_repo
+from kltui.safe import safe_text
+from kltui.store import CheckpointRow
+from kltui.store.synced import write_synced
+
+Say = Callable[[str], None]
+_RETRY = 75  # exit code of a batch whose failures may succeed later
+_DTYPES = ("float32", "float16", "bfloat16", "auto")
+
+
+def entry_of(model: str) -> dict[str, Any]:
+    """The `[[models]]` entry of a model as it is named on the command line. Raises UsageError where it names none.
+
+    A folder or file, the address of a server, or a hub repository OWNER/NAME[@REVISION].
+    """
+    if model.startswith(("http://", "https://")):
+        return {"endpoint": model}
+    try:
+        path = Path(model).expanduser()
+        if model and path.exists():
+            return {"path": str(path.resolve())}
+    except (OSError, RuntimeError):
+        path = Path(model)
+    if not model or model.startswith(("/", ".", "~")) or path.suffix == ".gguf" or model.count("/") != 1:
+        raise UsageError(
+            f"there is no model at {safe_text(model, 200)}",
+            "Give a model's folder, an adapter's folder, a GGUF file, OWNER/NAME[@REVISION] on the hub, or http://HOST/v1.",
+        )
+    repo, at, revision = model.partition("@")
+    check_repo(repo)
+    return {"repo": repo, "revisions": [revision]} if at else {"repo": repo}
+
+
+def write_job(
+    workspace: Path,
+    model: str,
+    source: str,
+    settings: str,
+    overrides: Sequence[str],
+    rows: Sequence[CheckpointRow],
+) -> tuple[Path, Checkpoint]:
+    """(job file, checkpoint) that scores `model` over the texts `source` by a map's settings.
+
+    `overrides` are KEY=VALUE as of --set; `model.KEY` is one of the `[[models]]` entry. Raises UsageError where the model
+    is none, is several, or would share no map under these settings.
+    """
+    said = comparable.words(settings)
+    scoring = {n: v for n, v in said.items() if n in TAKEN and (n != "dtype" or v in _DTYPES)}
+    data: dict[str, Any] = {"workspace": str(workspace.resolve()), "corpus": {"source": source}}
+    data |= {"models": [entry_of(model)], "scoring": scoring}
+    path = workspace / "jobs" / f"place-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.toml"
+    sets = [_of_entry(word) for word in overrides]
+    try:
+        write_synced(path, tomli_w.dumps(data).encode())
+        job = load_job(path, sets)
+        checkpoint = _only_one(job, model)
+        if differ := comparable.difference_words(settings, settings_key(job.settings())):
+            raise UsageError(
+                f"scored so, {safe_text(checkpoint.name, 80)} would share no map with what is there: {differ}",
+                "Leave that --set out: --place scores by the map's settings.",
+            )
+        run = _free_run(checkpoint, rows)
+        job = job.model_copy(update={"models": (job.models[0].model_copy(update={"run": run}),)})
+        write_synced(path, job.to_toml().encode())
+    except KltuiError as error:
+        path.unlink(missing_ok=True)
+        message = error.message.replace(str(path), f"--place {safe_text(model, 120)}")
+        served = "Say it as --set model.model=NAME --set model.tokenizer=FOLDER."
+        hint = served if "an endpoint needs" in message else error.hint
+        raise type(error)(message, hint) from None
+    return path, replace(checkpoint, run=run)
+
+
+def _of_entry(word: str) -> str:
+    return f"models.0.{word.removeprefix('model.')}" if word.startswith("model.") else word
+
+
+def _only_one(job: JobFile, model: str) -> Checkpoint:
+    found = make_plan(job).checkpoints
+    if len(found) > 1:
+        names = ", ".join(safe_text(c.name, 60) for c in found[:4])
+        raise UsageError(
+            f"{safe_text(model, 120)} holds {len(found)} checkpoints: {names}{' ...' if len(found) > 4 else ''}",
+            "Name one of them, or score all by a job (kltui --batch).",
+        )
+    return found[0]
+
+
+def _free_run(checkpoint: Checkpoint, rows: Sequence[CheckpointRow]) -> str:
+    """The run under which the workspace has this very model, else one under which its name takes no other's place."""
+    for row in rows:
+        here = row.checkpoint
+        same = (here.step, here.quantization) == (checkpoint.step, checkpoint.quantization)
+        if same and not row.weights.startswith("import:") and same_source(here.source, checkpoint.source):
+            return here.run
+    taken = {row.name for row in rows}
+    tries = (checkpoint.run, f"{checkpoint.run}-own", *(f"{checkpoint.run}-own{i}" for i in range(2, 1000)))
+    return next(run for run in tries if replace(checkpoint, run=run).name not in taken)
+
+
+def same_source(a: Source, b: Source) -> bool:
+    """Whether two sources are one; a hub's revision may be resolved in one of them."""
+    if isinstance(a, HubSource) and isinstance(b, HubSource):
+        return (a.repo, a.revision, a.file) == (b.repo, b.revision, b.file)
+    return a == b
+
+
+def run_job(path: Path, say: Say) -> None:
+    """Runs a job file in a process of its own and waits for its end. Raises KltuiError where the model could not be scored."""
+    command = python_command("kltui.cli", "main", "--batch", str(path), "--json")
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            errors="replace",
+        ) as child:
+            try:
+                failed = _followed(child, say)
+            finally:
+                if child.poll() is None and child.stdout is not None and not child.stdout.closed:
+                    child.terminate()  # interrupted: what is stored stays
+            code = child.wait()
+        complaints.seek(0)
+        said = complaints.read()
+    if code == 0:
+        return
+    if failed is not None:
+        kind = TryAgainError if code == _RETRY else KltuiError
+        raise kind(failed[0], failed[1])
+    lines = [line.strip().removeprefix("kltui: ") for line in said.splitlines() if line.strip()]
+    raise KltuiError(
+        lines[-2] if len(lines) > 1 else (lines or [f"the scoring process ended with {code}"])[-1],
+        lines[-1] if len(lines) > 1 else "",
+    )
+
+
+def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:
+    """(error, hint) of the checkpoint that failed, None where none did; tells the stages meanwhile."""
+    failed = None
+    stage = ""
+    for line in child.stdout or ():
+        try:
+            event: Mapping[str, Any] = json.loads(line)
+        except ValueError:
+            continue
+        kind = event.get("event")
+        if kind == "checkpoint" and event.get("status") == "failed":
+            failed = f"{event['name']} could not be scored: {event['error']}", str(event.get("hint") or "")
+        elif kind == "checkpoint":
+            say(f"{event['name']}: {'was scored before' if event['status'] == 'kept' else 'scored'}")
+        elif kind == "progress" and (now := _stage(event)) != stage:
+            stage = now
+            say(f"{event['name']}: {now}")
+    child.wait()
+    return failed
+
+
+def _stage(event: Mapping[str, Any]) -> str:
+    """The stage, of scoring with the tenths of its texts that are done."""
+    stage, total, done = (
+        event.get("stage"),
+        int(event.get("texts_total") or 0),
+        int(event.get("texts_done") or 0),
+    )
+    tenths = 10 * done // total if total else 0
+    return f"{stage} {tenths}0 %" if stage == "score" and tenths else str(stage)

@@ -1,0 +1,127 @@
+"""`kltui --place`: a model of one's own beside released ones, on all texts and on a draw of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import kltui_command
+from undisturbed import Undisturbed
+
+import kltui
+from kltui.cli import main
+from kltui.errors import KltuiError, UsageError
+from kltui.jobs.place import entry_of
+
+N_MODELS = 24
+
+
+@pytest.fixture(scope="module")
+def released(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of released vectors, one of them alpha@4's own, with scores."""
+    folder = tmp_path_factory.mktemp("released")
+    with kltui.open(undisturbed.workspace) as ws:
+        shown, texts = ws.map(), ws.texts()
+    twin = shown.loglik_KN[shown.row("alpha@4")]
+    rng = np.random.default_rng(0)
+    directions = 4 * rng.standard_normal((6, len(texts)))
+    records = [
+        {
+            "model_name": "lab/twin",
+            "model_type": "0",
+            "log-likelihood-10k": twin.tolist(),
+            "score_v1_arc": 50.0,
+        }
+    ]
+    for i in range(N_MODELS):
+        skill = float(rng.standard_normal())
+        vector = twin + skill * directions[5] + directions[i % 5] + rng.standard_normal(len(texts))
+        kind = {"model_name": f"lab/{i}", "model_type": str(i % 5), "score_v1_arc": 50 + 9 * skill}
+        records.append({**kind, "log-likelihood-10k": vector.tolist()})
+    (folder / "in" / "logp").mkdir(parents=True)
+    (folder / "in" / "texts.json").write_text(json.dumps(texts))
+    (folder / "in" / "logp" / "models.pkl").write_bytes(pickle.dumps(records))
+    assert main(["--import", str(folder / "in"), str(folder / "map")]) == 0
+    return folder / "map"
+
+
+def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
+    released: Path, suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--place", str(suite / "alpha" / "step4"), str(released), "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)["placement"]
+    assert whole["nearest"][0]["name"] == "lab/twin" and whole["nearest"][0]["kl"] <= whole["floor"]
+    assert whole["name"] == "alpha@4" and whole["n_vectors"] == N_MODELS + 1 and whole["drawn"] == 0
+    assert whole["settings"] == "bos=auto dtype=float16 overlong=truncate" and whole["ellipse"]["major"] > 0
+    assert abs(whole["expected"][0]["score"] - 50) < 10 and not whole["suspicious"]
+    assert "imported vectors beside 1 scored here" in whole["notes"][0]
+    with kltui.open(released) as ws:
+        placed = ws.place(
+            suite / "alpha" / "step4", texts=20
+        )  # stands on the map already: the same on fewer texts
+        assert placed.nearest[0].name == "lab/twin" and placed.nearest[0].kl <= placed.floor
+        assert (placed.drawn, placed.n_corpus) == (20, 30) and placed.n_texts < 20
+        truth = ws.map()
+        for near in placed.nearest[1:]:
+            assert abs(near.kl - truth.pair("alpha@4", near.name).value) < 5 * near.se
+            assert near.se_whole == pytest.approx(truth.pair("alpha@4", near.name).se, rel=1.0)
+    assert main(["--report", "--section", "added", str(released)]) == 0
+    assert "left out: alpha@4: the map has a vector of its name" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_cannot_be_placed_is_said_before_anything_is_scored(
+    released: Path, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kltui.open(released) as ws:
+        with pytest.raises(UsageError, match="holds 4 checkpoints"):
+            ws.place(suite / "alpha")
+        with pytest.raises(UsageError, match="would share no map with what is there: bos is auto or always"):
+            ws.place(suite / "alpha" / "step4", overrides=["scoring.bos=always"])
+        with pytest.raises(UsageError, match="draws no text"):
+            ws.place(suite / "alpha" / "step4", texts=0)
+        with pytest.raises(UsageError, match="an endpoint needs model") as served:
+            ws.place("http://127.0.0.1:9/v1")
+        assert "--set model.model=NAME" in served.value.hint
+    assert not list((released / "jobs").glob("*.toml.*"))
+    npz = tmp_path / "v.npz"
+    np.savez(npz, loglik=np.random.default_rng(0).normal(-9, 1, (2, 4)), names=["a", "b"])
+    (tmp_path / "t.json").write_text(json.dumps(["a", "b", "c", "d"]))
+    assert main(["--import", str(npz), "--import", str(tmp_path / "t.json"), str(tmp_path / "w")]) == 0
+    assert main(["--place", str(suite / "alpha" / "step4"), str(tmp_path / "w")]) == 2
+    said = capsys.readouterr().err
+    assert "do not say how they were scored" in said and "--declare bos=auto" in said
+
+
+@pytest.mark.parametrize("model", ["", "/nowhere", "./nowhere", "a/b/c", "name", "gone/model.gguf"])
+def test_what_is_no_model_is_said(model: str) -> None:
+    with pytest.raises(KltuiError, match="there is no model at"):
+        entry_of(model)
+
+
+def test_a_model_is_a_folder_a_file_a_repository_or_a_server(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    assert entry_of(str(tmp_path / "m.gguf")) == {"path": str(tmp_path / "m.gguf")}
+    assert entry_of("lab/model@step3") == {"repo": "lab/model", "revisions": ["step3"]}
+    assert entry_of("lab/model") == {"repo": "lab/model"}
+    assert entry_of("http://127.0.0.1:8000/v1") == {"endpoint": "http://127.0.0.1:8000/v1"}
+
+
+def test_placing_loads_no_torch_where_it_is_asked_for(released: Path) -> None:
+    code = (
+        "import sys, kltui\n"
+        f"ws = kltui.open({str(released)!r})\n"
+        "try:\n    ws.place('/nowhere')\n"
+        "except Exception: pass\n"
+        "import kltui.placement, kltui.view.placed\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [kltui_command()[0], "-c", code]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.stdout.strip() == "False", done.stderr
