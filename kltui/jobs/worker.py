@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -95,11 +95,15 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
 
 
 def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
-    """Has a task's weights read ahead where all of its files are here: nothing is fetched or made for it yet."""
+    """Has a task's weights read ahead where all of its files are here: nothing is fetched or made for it yet.
+
+    What goes wrong with them is not the failure of the checkpoint that is being scored.
+    """
     hashed = task.hashed
-    here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
-    if task.mix is None and here and _is_whole(hashed.folder, allow_bin):
-        scorer.expect(hashed, task.quantization)
+    with suppress(KltuiError, OSError, RuntimeError):
+        here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
+        if task.mix is None and here and _is_whole(hashed.folder, allow_bin):
+            scorer.expect(hashed, task.quantization)
 
 
 def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Reporter) -> ScoreResult:
@@ -225,8 +229,10 @@ class _Reporter:
         self._stage, self._next = "", 0.0
 
     def __call__(self, progress: Progress) -> None:
-        # not before: only then the model is there that the next checkpoint may be filled into
-        while progress.stage == "score" and self._pipe.poll():
+        # not before: then the model is there that the next checkpoint may be filled into, and the largest batch has shown
+        # how much memory is left beside it
+        begun = progress.stage == "score" and (progress.tokens_done or progress.texts_done)
+        while begun and self._pipe.poll():
             self._expect(self._pipe.recv().task)
         now = time.monotonic()
         if progress.stage == self._stage and now < self._next:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from fault_kit import behave, check_stored, ends, run_cli, write_job
+from fault_kit import behave, check_stored, ends, light_scorer, run_cli, write_job
+from model_folders import make_model
 
 from kltui.jobs.executor import LocalExecutor
-from kltui.jobs.messages import Computes, Died, Expect, Scored, Setup, Task
-from kltui.registry.reading import Hashed
+from kltui.jobs.messages import Computes, Died, Expect, Failed, Scored, Setup, Task
+from kltui.jobs.worker import serve
+from kltui.registry.reading import Hashed, hash_files
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import ScoreResult, ScoringSettings
 
@@ -40,7 +43,7 @@ def test_a_job_on_a_cpu_expects_nothing(tmp_path: Path) -> None:
     assert not pool.can_expect
 
 
-@pytest.mark.parametrize("behaviour", ["error", "kill", "once kill"])
+@pytest.mark.parametrize("behaviour", ["error", "kill"])
 def test_what_is_expected_by_a_worker_that_fails_is_scored_all_the_same(
     tmp_path: Path, behaviour: str
 ) -> None:
@@ -49,11 +52,61 @@ def test_what_is_expected_by_a_worker_that_fails_is_scored_all_the_same(
     done = run_cli(
         "--batch", str(job), "--json", cwd=tmp_path, KLTUI_LIGHT_GPU=str(log), KLTUI_LIGHT_SECONDS="0.4"
     )
-    lasting = not behaviour.startswith("once")
-    assert done.returncode == int(lasting), done.stderr
-    told = ends(done.stdout)
-    assert [name for name, end in told.items() if end["status"] == "failed"] == ["run@1"] * lasting
-    assert len(told) == 3 and check_stored(job) == 3 - lasting
+    assert done.returncode == 1, done.stderr
+    statuses = {name: end["status"] for name, end in ends(done.stdout).items()}
+    assert statuses == {"run@0": "done", "run@1": "failed", "run@2": "done"}
+    assert check_stored(job) == 2
+
+
+class Line:
+    """A worker's line on which everything has been said already."""
+
+    def __init__(self, *said: object) -> None:
+        self.waiting, self.sent = list(said), []
+
+    def poll(self) -> bool:
+        return bool(self.waiting) and isinstance(self.waiting[0], Expect)
+
+    def recv(self) -> object:
+        if not self.waiting:
+            raise EOFError
+        return self.waiting.pop(0)
+
+    def send(self, message: object, /) -> None:
+        self.sent.append(message)
+
+
+def served(tmp_path: Path, *expectations: Task) -> list[object]:
+    """What a worker answers that is given two tasks, and is told meanwhile what to expect."""
+    write_job(tmp_path, checkpoints=2)
+    tasks = [Task(i, hash_files(tmp_path / "run" / f"step{i}"), "none") for i in range(2)]
+    setup = Setup(("a", "b", "c", "d"), "c", ScoringSettings(), tmp_path, 1)
+    line = Line(setup, tasks[0], *map(Expect, expectations or tasks[1:]), tasks[1])
+    with pytest.raises(EOFError):
+        serve(line)
+    return [m for m in line.sent if isinstance(m, Scored | Failed)]
+
+
+def test_a_worker_is_told_once_it_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kltui.scoring.scorer", light_scorer)
+    monkeypatch.setenv("KLTUI_LIGHT_GPU", str(tmp_path / "log"))
+    assert [type(m) for m in served(tmp_path)] == [Scored, Scored]
+    noted = (tmp_path / "log").read_text().splitlines()
+    assert noted == ["scores step0", "expects step1", "scores step1", "closes"]
+
+
+def test_what_cannot_be_read_ahead_does_not_fail_what_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kltui.scoring.scorer", light_scorer)
+
+    def fails(self: object, hashed: Hashed, quantization: str) -> None:
+        raise OSError("no such device")
+
+    monkeypatch.setattr(light_scorer.Scorer, "expect", fails)
+    gone = Task(1, Hashed(tmp_path / "gone", "w", tokenizer=tmp_path / "nowhere"), "none")
+    there = Task(1, hash_files(make_model(tmp_path / "m")), "none")
+    assert [type(m) for m in served(tmp_path, gone, there)] == [Scored, Scored]
 
 
 class Pipe:
