@@ -19,8 +19,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
 sys.path.insert(0, str(Path(__file__).parent / "native" / "emulated"))  # emulated_kernels
 
+import markers
 from command import Cli, kltui_command
 from emulated_kernels import emulated
+from warm_process import KLTUI, TORCH, warm_process
 
 import kltui
 from kltui import native_cuda
@@ -47,28 +49,26 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts long files first, then those of many tests; within a file the order stays."""
+    """Marks every test by its cost, and puts long files first, then those of many tests; within a file the order stays."""
+    for item in items:
+        markers.mark(item)
     counts = Counter(item.path for item in items)
     items.sort(key=lambda item: (not item.path.as_posix().endswith(LONG), -counts[item.path], str(item.path)))
-
-
-WARM = Path(__file__).parent / "warm"
 
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment in which scoring processes are forks of one that has imported torch; see warm/."""
-    path = tmp_path_factory.mktemp("warm") / "socket"
-    with subprocess.Popen(
-        [sys.executable, "-P", str(WARM / "server.py"), str(path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdin is not None and process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        paths = os.pathsep.join(filter(None, [str(WARM), os.environ.get("PYTHONPATH", "")]))
-        yield {"KLTUI_TEST_WARM": str(path), "PYTHONPATH": paths}
+    socket = tmp_path_factory.mktemp("warm") / "socket"
+    with warm_process(socket, (*TORCH, *KLTUI), os.environ) as environment:
+        yield environment
+
+
+@pytest.fixture
+def warmed(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring processes that this process starts are forks of the warm one, too."""
+    for name, value in warm.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -78,8 +78,10 @@ def cli(tmp_path: Path, request: pytest.FixtureRequest) -> Cli:
     def run(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
         own = any(name.startswith(("KLTUI_", "OMP_", "CUDA_", "PYTHON")) for name in env)  # read at an import
-        if "--batch" in arguments and not own and sys.platform == "linux":
+        if "--batch" in arguments and not own:
             environment |= request.getfixturevalue("warm")
+            if not env and "engine.kind=ray" not in arguments:
+                environment["KLTUI_TEST_WARM_MAIN"] = "1"
         environment |= env
         return subprocess.run(
             kltui_command(*arguments),

@@ -35,7 +35,7 @@ def small_vocabulary(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ran():
+def ran(warm):
     """(the JSON report of one whole run, its cases, its sweep)."""
     made, printed, patch = {}, io.StringIO(), pytest.MonkeyPatch()
 
@@ -50,6 +50,8 @@ def ran():
 
     with patch.context() as patch, contextlib.redirect_stdout(printed):
         make_small(patch)
+        for name, value in warm.items():
+            patch.setenv(name, value)
         kept("bench_shape")
         kept("_swept")
         assert endtoend.run("cpu", True, [TINY]) == 0

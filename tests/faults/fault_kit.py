@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from model_folders import make_model
+from warm_process import KLTUI, WARM, warm_process
 
 import kltui
 from kltui.errors import StoreError
@@ -101,11 +105,30 @@ def ends(lines: str) -> dict[str, dict[str, Any]]:
     return {e["name"]: e for e in events if e["event"] == "checkpoint"}
 
 
-def run_cli(*arguments: str, cwd: Path, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
-    """A finished `kltui ARGUMENTS` with light workers."""
+def run_cli(
+    *arguments: str, cwd: Path, timeout: float = 60, cold: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """A finished `kltui ARGUMENTS` with light workers; its processes are forks but where `cold` or `env` forbid it."""
+    environment = light_env(**env)
+    if not cold and all(name.startswith("KLTUI_LIGHT") for name in env):
+        environment |= _light_forks()
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=light_env(**env), capture_output=True, text=True, timeout=timeout
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
     )
+
+
+@functools.cache
+def _light_forks() -> dict[str, str]:
+    """The environment in which kltui and its light workers are forks of one process, which ends with this one."""
+    folder = Path(tempfile.mkdtemp(prefix="kltui-light-"))
+    forks = warm_process(folder / "socket", KLTUI, light_env())
+    environment = forks.__enter__()
+    atexit.register(lambda: (forks.__exit__(None, None, None), shutil.rmtree(folder, ignore_errors=True)))
+    return environment and {
+        "KLTUI_TEST_WARM": environment["KLTUI_TEST_WARM"],
+        "KLTUI_TEST_WARM_MAIN": "1",
+        "PYTHONPATH": os.pathsep.join([str(LIGHT), str(WARM), str(ROOT)]),
+    }
 
 
 def command(*arguments: str) -> list[str]:

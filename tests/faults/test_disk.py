@@ -34,15 +34,17 @@ def check_told(life: Life) -> None:
         assert SAID in life.err or "progress could not be noted" in life.err, life.err
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["every fifth", "all"])
-def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], stride: int) -> None:
+@pytest.mark.parametrize(
+    "chosen", [(1,), pytest.param((0, 2, 3, 4), marks=pytest.mark.slow)], ids=["every fifth", "the others"]
+)
+def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], chosen: tuple[int, ...]) -> None:
     lives, folder = broken
     job = write_job(folder, checkpoints=2, texts=4)
     shutil.rmtree(folder / "ws", ignore_errors=True)
     whole = lives.run("--batch", str(job), "--json", count=True)
     assert whole.code == 0 and whole.writes > 50
-    stopped = 0
-    for n in range(1, whole.writes + 1, stride):
+    stopped, moments = 0, [n for n in range(1, whole.writes + 1) if n % 5 in chosen]
+    for n in moments:
         shutil.rmtree(folder / "ws")
         error = (errno.ENOSPC, errno.EIO)[n % 2]
         once = n // 2 % 2
@@ -52,7 +54,7 @@ def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], stride
         check_stored(job, life.acknowledged)
         assert lives.run("--batch", str(job), "--json").code == 0, f"no way on after write {n} failed"
         assert vectors(folder / "ws") == truths(job)
-    assert stopped > whole.writes // stride // 4
+    assert stopped > len(moments) // 4
 
 
 def test_a_disk_that_fills_up_and_is_freed_again(lives: Lives, tmp_path: Path) -> None:
@@ -103,8 +105,7 @@ def test_reports_and_exports_need_no_space_in_the_workspace(broken: tuple[Lives,
 def test_what_a_killed_writer_left_is_read_without_space(lives: Lives, tmp_path: Path) -> None:
     """Its log holds the newest vectors, and SQLite's file for sharing it cannot be made."""
     job = write_job(tmp_path, checkpoints=3)
-    life = lives.run("--batch", str(job), "--json", kill_after=30.0)
-    assert life.code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     ws = tmp_path / "ws"
     store = Store.write(ws)
     store.db.execute("PRAGMA wal_autocheckpoint = 0")

@@ -171,7 +171,7 @@ def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(tmp_path
     assert 1 <= check_stored(job) < 12
     with kltui.open(tmp_path / "ws") as ws:
         assert [j.status for j in ws.jobs()] == ["failed"]
-    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path, cold=True).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -199,7 +199,7 @@ def test_an_address_where_nothing_is_exits_75_and_the_job_has_failed(tmp_path: P
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets it, nobody answers
         port = taken.getsockname()[1]
         job = write_job(tmp_path, extra=f'{ENGINE}address = "127.0.0.1:{port}"\n')
-        done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
+        done = run_cli("--batch", str(job), "--json", cwd=tmp_path, cold=True)
     assert done.returncode == 75 and f"no Ray cluster can be reached at '127.0.0.1:{port}'" in done.stderr
     assert "refused" in done.stderr and "Traceback" not in done.stderr
     assert '"status": "failed"' in done.stdout.splitlines()[-1]

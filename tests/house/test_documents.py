@@ -15,7 +15,7 @@ from kltui.jobs.jobfile import parse_job
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("page", ["docs/reliability.md", "SECURITY.md", "csrc/README.md"])
+@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/gpu.md", "SECURITY.md", "csrc/README.md"])
 def test_every_file_that_a_page_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     named = set(re.findall(r"`((?:tests|kltui|csrc)/[\w/.]*?)(?:::\w+)?`", text))

@@ -55,8 +55,9 @@ def job(suite: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     command = kltui_command("--batch", str(write_job(folder, suite)), "--json")
-    done = subprocess.run(command, env=ENV, cwd=folder, capture_output=True, text=True, timeout=120)
+    environment = ENV | warm | {"KLTUI_TEST_WARM_MAIN": "1"}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
     return Undisturbed(done, folder / "ws")

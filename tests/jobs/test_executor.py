@@ -7,10 +7,14 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from kltui.jobs.executor import LocalExecutor
 from kltui.jobs.messages import Died, Failed, Message, Scored, Setup, Task
 from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoringSettings
+
+pytestmark = pytest.mark.usefixtures("warmed")
 
 
 def executor(texts: tuple[str, ...] = ("one two three", "four five")) -> LocalExecutor:

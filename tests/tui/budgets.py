@@ -79,7 +79,7 @@ def show_map(terminal: Terminal) -> None:
 
 def pressed(terminal: Terminal, keys: Sequence[str], quiet: float = 0.15) -> list[Answer]:
     """What followed each key; every key must have shown something."""
-    answers = [terminal.press(key, quiet) for key in keys]
+    answers = [terminal.shown_for(key, quiet) for key in keys]
     silent = [key for key, answer in zip(keys, answers, strict=True) if not answer.data]
     assert not silent, f"nothing followed {silent}"
     return answers

@@ -66,12 +66,12 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def read(self, quiet: float, most: float = 20.0) -> Answer:
-        """Everything until nothing came for `quiet` seconds."""
+    def read(self, quiet: float, most: float = 20.0, patience: float = 0.0) -> Answer:
+        """Everything until nothing came for `quiet` seconds; for the first of it `patience` where that is longer."""
         begun, first = time.perf_counter(), float("nan")
         data, self._ahead = self._ahead, b""
         while time.perf_counter() - begun < most:
-            ready, _, _ = select.select([self.fd], [], [], quiet)
+            ready, _, _ = select.select([self.fd], [], [], quiet if data else max(quiet, patience))
             if not ready:
                 break
             try:
@@ -104,9 +104,14 @@ class Terminal:
         return time.perf_counter() - self.started, data
 
     def press(self, keys: str, quiet: float = 0.12) -> Answer:
-        """What follows these keys."""
+        """What follows these keys, which may be nothing."""
         os.write(self.fd, keys.encode())
         return self.read(quiet)
+
+    def shown_for(self, keys: str, quiet: float = 0.12) -> Answer:
+        """What follows these keys, which show something, however busy the machine is."""
+        os.write(self.fd, keys.encode())
+        return self.read(quiet, patience=20.0)
 
     def wait(self, most: float = 10.0) -> int:
         """The exit status (negative: the signal), while the rest is read."""

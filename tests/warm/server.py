@@ -1,6 +1,6 @@
-"""A process that has imported torch and forks for every scoring process that tests want; see sitecustomize.py.
+"""A process that has imported what kltui needs and forks for every process of it that tests want; see hand_over.py.
 
-python server.py SOCKET      ends when its standard input does
+python server.py SOCKET MODULE ...      ends when its standard input does
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
         traceback.print_exc()
         return 1
     finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # as at the end of every process: threads are waited for
         sys.stdout.flush()
         sys.stderr.flush()
 
@@ -118,12 +120,10 @@ def bury(lines: dict[int, socket.socket], selector: selectors.BaseSelector) -> N
 
 
 if __name__ == "__main__":
-    import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-
-    import kltui.jobs.worker
-    import kltui.scoring.device
-    import kltui.scoring.scorer  # noqa: F401
-
+    for name in sys.argv[2:]:
+        module, _, attribute = name.partition(":")
+        imported = importlib.import_module(module)
+        if attribute:
+            getattr(imported, attribute)  # some libraries import what they hold when it is asked for
     serve(sys.argv[1])
     os._exit(0)  # nothing of torch's needs to be put away
