@@ -221,10 +221,8 @@ def _kernels(x: Tensor, name: str) -> tuple[ModuleType, tuple[int, int]]:
     if x.requires_grad:
         raise ValueError(f"{name} requires grad: pass {name}.detach(), or score under torch.no_grad()")
     extension = _extension()
-    if extension is None:
-        raise ValueError(
-            f"{name} is on {x.device}, but kltui was built without CUDA: reinstall it with nvcc at hand"
-        )
+    if extension is None or not usable(x.device):
+        raise ValueError(f"{name} is on {x.device}: {why_not(x.device)}")
     return extension, (_index(x.device), _stream(x.device))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +332,67 @@ def test_available_memory_is_a_part_of_the_machines() -> None:
     import os
 
     assert 0 < prefetch.available_bytes() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Stream:
+    """A stream of CUDA, by what is asked of it."""
+
+    def __init__(self, name: str, log: list[Any]) -> None:
+        self._name, self._log = name, log
+
+    def record_event(self) -> str:
+        self._log.append(f"event on {self._name}")
+        return f"event of {self._name}"
+
+    def wait_event(self, event: str) -> None:
+        self._log.append(f"{self._name} waits for {event}")
+
+    def __str__(self) -> str:
+        return self._name
+
+
+class Memory:
+    """A tensor, by what is asked of it."""
+
+    def __init__(self, log: list[Any]) -> None:
+        self._log = log
+
+    def to(self, device: torch.device, *, non_blocking: bool) -> Memory:
+        self._log.append(f"copy to {device}{' without blocking' * non_blocking}")
+        return self
+
+    def record_stream(self, stream: Stream) -> None:
+        self._log.append(f"kept for {stream}")
+
+
+def test_what_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy is on a stream of its own, and the current one waits for it; no other GPU than the one meant is touched."""
+    log: list[Any] = []
+    stack: list[Stream] = []
+
+    @contextmanager
+    def within(stream: Stream) -> Iterator[None]:
+        stack.append(stream)
+        yield
+        stack.pop()
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(f"side of {device}", log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(f"current of {device}", log))
+    monkeypatch.setattr(torch.cuda, "stream", within)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: log.append(f"sets {device}"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    gpu = prefetch.CudaGpu(torch.device("cuda", 1))
+    gpu.enter_thread()
+    there, sent = gpu.send(Memory(log))
+    gpu.use(there, sent)
+    gpu.mark()
+    assert log == [
+        "sets cuda:1",
+        "copy to cuda:1 without blocking",
+        "event on side of cuda:1",
+        "current of cuda:1 waits for event of side of cuda:1",
+        "kept for current of cuda:1",
+        "event on current of cuda:1",
+    ]
+    assert gpu.peers == 2 and gpu.spare_bytes() == 50 and stack == []
