@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -123,12 +123,17 @@ def _started() -> subprocess.Popen[str]:
     )
 
 
-def _opened(folder: Path) -> Any:
-    """The tensors in a folder. Raises KltuiError, also for what the system says of its files."""
+def _opened(folder: Path, names: Collection[str] = ()) -> Any:
+    """The tensors in a folder, or those of a GGUF file that have these names of its original's.
+
+    Raises KltuiError, also for what the system says of its files.
+    """
+    from kltui.registry.gguf_file import is_gguf
+    from kltui.registry.gguf_tensors import open_gguf
     from kltui.registry.tensors import open_tensors
 
     try:
-        return open_tensors(folder)
+        return open_gguf(folder, names) if is_gguf(folder) else open_tensors(folder)
     except OSError as error:
         raise KltuiError(f"{error.filename or folder}: {error.strerror}", "Is it still there?") from error
 
@@ -158,9 +163,9 @@ def _answered(asked: dict[str, Any], answers: Any) -> dict[str, object]:
 
     place: int | None = None
     try:
-        opened = []
+        opened: list[Any] = []
         for place, folder in enumerate(asked["folders"]):  # noqa: B007 - where it stopped
-            opened.append(_opened(Path(folder)))
+            opened.append(_opened(Path(folder), opened[0] if opened else ()))
         place = None
         progress = _Reporter(answers)
         band_Kb = banded_distances(opened, asked["band"], labels=asked["labels"], progress=progress)

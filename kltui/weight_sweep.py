@@ -50,8 +50,9 @@ def compute_missing(
     remembered: Mapping[tuple[str, str], str],
     window: int,
     progress: Progress | None,
+    variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
 ) -> Computed:
-    """Squared distances of the pairs up to `window` apart that are not `known`, run by run.
+    """Squared distances of the pairs up to `window` apart that are not `known`, run by run, and of each of `variants`.
 
     Every file is read once. `remembered`: fingerprints {(folder, stamps): sha256}, so that files which have not moved
     need not be hashed. What is computed is kept in the store at once, unless another process writes it.
@@ -61,8 +62,9 @@ def compute_missing(
     for row in rows:
         if row.checkpoint.step is not None:
             runs[row.checkpoint.run].append(row)
+    groups = [*runs.items(), *((variant.name, [model, variant]) for model, variant in variants)]
     with WeightProcess() as process:
-        for run, members in runs.items():
+        for run, members in groups:
             if not _missing(members, known, window):
                 continue
             sweep = _Sweep(run, members, remembered, computed)
@@ -192,7 +194,7 @@ def _files(row: CheckpointRow) -> Path | None:
         # The commit that was scored, whatever the revision means by now.
         commit = row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
         return cached_folder(replace(source, commit=commit))
-    return source.path if isinstance(source, LocalSource) and source.path.is_dir() else None
+    return source.path if isinstance(source, LocalSource) and source.path.exists() else None
 
 
 def _keep(folder: Path, sweep: _Sweep, n_params: int, overwritten: set[str]) -> list[str]:

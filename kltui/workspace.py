@@ -368,12 +368,32 @@ class Workspace:
             if a is not b and (a.weights, b.weights) in stored
         }
 
+    def gguf_distances(
+        self, compute: bool = False, progress: WeightProgress | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(model, its GGUF file): sum over parameters}, of the file's weights taken apart.
+
+        With `compute` as for `weight_distances`.
+        """
+        from kltui.analysis.lineage import GGUF, variant_pairs
+        from kltui.same_weights import point_of
+
+        rows = [r for r in self.checkpoints() if r.weights and not r.weights.startswith("import:")]
+        pairs = [(rows[a], rows[b]) for a, b in variant_pairs([point_of(r.checkpoint, None) for r in rows])]
+        ggufs = [(a, b) for a, b in pairs if b.checkpoint.quantization.startswith(GGUF)]
+        stored = self._store.weight_distances.all()
+        if compute and ggufs:
+            stored = self._computed_distances([], stored, 1, progress, ggufs)
+        found = {(a.name, b.name): stored.get((a.weights, b.weights)) for a, b in ggufs}
+        return {pair: value for pair, value in found.items() if value is not None}
+
     def _computed_distances(
         self,
         rows: Sequence[CheckpointRow],
         stored: dict[tuple[str, str], float],
         window: int,
         progress: WeightProgress | None,
+        variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
     ) -> dict[tuple[str, str], float]:
         """`stored` with what is missing, and without what was computed from files that others have overwritten."""
         from kltui.weight_sweep import CHECKED, compute_missing
@@ -382,7 +402,7 @@ class Workspace:
         # Earlier releases compared whatever lay in the folders: what they stored is computed anew where that can be.
         known = stored if self.records(CHECKED) else {}
         computed = compute_missing(
-            self.path, at_hand, known, self._store.fingerprints.all(), window, progress
+            self.path, at_hand, known, self._store.fingerprints.all(), window, progress, variants
         )
         self.weight_problems = computed.problems
         new = computed.distances | {(b, a): value for (a, b), value in computed.distances.items()}

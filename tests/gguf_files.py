@@ -178,13 +178,19 @@ def _quantised(values: Array, name: str, kind: str) -> tuple[tuple[NDArray[Any],
 
 
 def _made_blocks(shape: tuple[int, ...], kind: str, block: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """Random blocks whose numbers spread as a trained matrix's do: their scales are set by what comes of them."""
     rng = np.random.default_rng(seed)
     n = shape[-1] // block
     data = rng.integers(0, 256, (*shape[:-1], n, size), dtype=np.uint8)
-    for at in MADE_BLOCKS[kind]:
-        scales = rng.uniform(0.0002, 0.001, (*shape[:-1], n, 1)).astype(np.float16)
-        data[..., at : at + 2] = scales.view(np.uint8)
-    return data.reshape(*shape[:-1], n * size)
+    spread = 1.0
+    for _ in range(2):
+        for at in MADE_BLOCKS[kind]:
+            scales = np.full((*shape[:-1], n, 1), 1e-3 / spread, np.float16)
+            data[..., at : at + 2] = scales.view(np.uint8)
+        raw = data.reshape(*shape[:-1], n * size)
+        values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[kind])
+        spread = float(values.std()) * shape[-1] ** 0.5 * spread
+    return raw
 
 
 def _add_keys(writer: Any, arch: str, config: Mapping[str, Any], file_type: int) -> None:

@@ -23,6 +23,8 @@ ENOUGH_RELATED = 10  # (child, parent) pairs from which the published rule for r
 _SEED_IN_NAME = re.compile(r"[-_.]?seed[-_.]?\d+$", re.IGNORECASE)
 _EIGHT = re.compile(r"8[-_]?bit|int8|q8", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit|[nf]p?4\b|int4|q4", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+")
+GGUF = "gguf-"  # of the variants that are GGUF files
 _MERGE = re.compile(r"[,;|]")
 
 
@@ -190,16 +192,48 @@ def _at_last_common_step(groups: Iterable[Sequence[Run]], need: str) -> Pairs:
 def quantization_pairs(points: Sequence[Point], bits: int) -> Pairs:
     """Each model against its own `bits`-bit variant."""
     pattern = {8: _EIGHT, 4: _FOUR}[bits]
-    plain = {p.base: row for row, p in enumerate(points) if p.quantization == "none" and p.layer is None}
-    found = [
-        (plain[p.base], row)
-        for row, p in enumerate(points)
-        if p.layer is None and pattern.search(p.quantization) and p.base in plain
-    ]
+    kinds = {pair: points[pair[1]].quantization for pair in variant_pairs(points)}
+    found = [pair for pair, kind in kinds.items() if not kind.startswith(GGUF) and pattern.search(kind)]
     if not found:
         return Pairs((), f"needs a model scored unquantised and in {bits}-bit")
-    kinds = dict.fromkeys(points[b].quantization for _, b in found)
-    return Pairs(tuple(found), f"each model against itself in {', '.join(kinds)}")
+    named = dict.fromkeys(kinds[pair] for pair in found)
+    return Pairs(tuple(found), f"each model against itself in {', '.join(named)}")
+
+
+def variant_pairs(points: Sequence[Point]) -> list[Pair]:
+    """Rows (model, its quantised variant) of every variant whose model is among them, in order.
+
+    The model is the one of the variant's own name; of a GGUF file under another name, its parent.
+    """
+    plain = {p.base: row for row, p in enumerate(points) if p.quantization == "none" and p.layer is None}
+    parents = {**_final_rows(points), **plain}
+    found = []
+    for row, p in enumerate(points):
+        if p.quantization == "none" or p.layer is not None:
+            continue
+        model = plain.get(p.base)
+        if model is None and p.quantization.startswith(GGUF):
+            model = parents.get(p.parent)
+        if model is not None:
+            found.append((model, row))
+    return found
+
+
+def gguf_pairs(points: Sequence[Point]) -> dict[str, Pairs]:
+    """Each model against its GGUF files, by kind ("Q4_K_M"), those of most bits first."""
+    found: dict[str, list[Pair]] = {}
+    for pair in variant_pairs(points):
+        kind = points[pair[1]].quantization
+        if kind.startswith(GGUF):
+            found.setdefault(kind.removeprefix(GGUF).upper(), []).append(pair)
+    note = "each model against itself in this kind of GGUF file"
+    return {kind: Pairs(tuple(found[kind]), note) for kind in sorted(found, key=_bits_last)}
+
+
+def _bits_last(kind: str) -> tuple[float, str]:
+    """Sorts F32 before F16, Q8_0 before Q4_K_M, and IQ2_XS last: by the first number in a kind's name, downwards."""
+    number = _NUMBER.search(kind)
+    return -float(number[0]) if number else 0.0, kind
 
 
 def parent_pairs(points: Sequence[Point]) -> Pairs:

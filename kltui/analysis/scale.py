@@ -58,6 +58,8 @@ FINDERS: dict[str, Callable[[Sequence[Point]], Pairs]] = {
 class ScaleRow:
     """One setting on this map, in bits/byte: median, quartiles and range over n pairs; NaN where n is 0.
 
+    `published` is NaN for a setting that the paper does not have.
+
     `note` says which rule found the pairs or, where there are none, what would be needed.
     """
 
@@ -103,13 +105,17 @@ def scale(
     exclude: Collection[str] = (),
     apart: Mapping[str, Map] | None = None,
 ) -> list[ScaleRow]:
-    """The ten settings on map `m`, in the published order.
+    """The ten settings on map `m`, in the published order, and after them each kind of GGUF file that it holds.
 
     `pretraining` prepares the main runs and the seed runs as in the paper, each group apart and without the
     checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
     """
     groups = apart or (prepared_apart(m, "pretraining", exclude) if pretraining else {})
-    return [_row(groups.get(_GROUP_OF.get(s.name, ""), m), s) for s in PUBLISHED]
+    rows = [_row(groups.get(_GROUP_OF.get(s.name, ""), m), s, FINDERS[s.name]) for s in PUBLISHED]
+    points = [m.points[k] for k in _used(m)]
+    for kind, pairs in lineage.gguf_pairs(points).items():
+        rows.append(_row(m, Setting(f"GGUF {kind}", math.nan), lambda _, pairs=pairs: pairs))  # type: ignore[misc]
+    return rows
 
 
 def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, Map]:
@@ -123,9 +129,13 @@ def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] =
     }
 
 
-def _row(m: Map, setting: Setting) -> ScaleRow:
-    used = [k for k in range(len(m)) if k not in m.repeats.left_out]
-    found = FINDERS[setting.name]([m.points[k] for k in used])
+def _used(m: Map) -> list[int]:
+    return [k for k in range(len(m)) if k not in m.repeats.left_out]
+
+
+def _row(m: Map, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> ScaleRow:
+    used = _used(m)
+    found = find([m.points[k] for k in used])
     every = [(used[i], used[j]) for i, j in found.pairs]
     pairs = [(i, j) for i, j in every if j not in m.repeats.group_of(i)]
     kl = np.array([m.pair_rows(i, j).value for i, j in pairs])

@@ -27,6 +27,7 @@ from kltui.store.writer_lock import Writer
 
 TOKENS = "tokens"
 NO_LAYERS = "no layers"
+BITS = "bits_per_weight"  # a figure of a scoring, and the kind of the records that keep it by what stands for the weights
 
 
 def _layer_finders() -> dict[str, str]:
@@ -193,6 +194,8 @@ class Keeper:
             self._note_weights(ready)
             if files:
                 self._store.records.put(KIND, ready.weights, {"sha256": files})
+            if (bits := result.stats.get(BITS)) is not None:
+                self._store.records.put(BITS, ready.weights, {"bits": bits})
             for vector in result.vectors:
                 key = {**result.key, "weights": ready.weights}
                 if vector.layer is not None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.registry.gguf_file import is_gguf
+from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
 from kltui.scoring import gguf, loading, quantize, refill, spread, tokens
@@ -163,6 +163,8 @@ class Scorer:
         }
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
+        if is_gguf(folder):
+            stats["bits_per_weight"] = read_model(folder).bits_per_weight
         key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
         no_layers = engine.no_layers or sums.no_layers
         notes = (

@@ -65,7 +65,7 @@ class ScaleTable(Table):
         width = self.widths()[5]
         return [
             Cell(row.setting, "text" if found else "muted", bold=found),
-            Cell(f"{row.published:g}", "warning"),
+            Cell(f"{row.published:g}" if math.isfinite(row.published) else "", "warning"),
             Cell(f"{row.median:.3g}" if found else "", "accent"),
             Cell(f"{row.q25:.3g} to {row.q75:.3g}" if row.n > 1 else "", "muted"),
             Cell(str(row.n) if found else "", "muted"),
@@ -109,7 +109,8 @@ def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: b
             for i in range(at(low), at(high) + 1):
                 cells[i] = sign
         cells[at(row.median)] = middle
-    cells[at(row.published)] = dot
+    if math.isfinite(row.published):
+        cells[at(row.published)] = dot
     return "".join(cells)
 
 

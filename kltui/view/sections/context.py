@@ -233,6 +233,14 @@ class Context:
             self.narrate(f"weights: {problem}")
         return found
 
+    @cached_property
+    def gguf_sqdist(self) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(model, its GGUF file)}, missing ones computed where the files are at hand."""
+        found = self.ws.gguf_distances(compute=True, progress=self._weights_progress)
+        for problem in self.ws.weight_problems:
+            self.narrate(f"weights: {problem}")
+        return found
+
     def _weights_progress(self, run: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._said >= SECONDS_BETWEEN or done >= total:

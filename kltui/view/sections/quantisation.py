@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from rich.console import RenderableType
 
-from kltui.analysis.lineage import Pair
+from kltui.analysis.lineage import Pair, variant_pairs
 from kltui.analysis.map import Map
 from kltui.analysis.shifts import Shifts, shifts
 from kltui.view.sections.context import Context, below
@@ -18,22 +18,10 @@ from kltui.view.tables import figure, table, with_error, words
 COSINES_SHOWN, VARIANTS_SHOWN = 20, 30
 
 
-def variant_pairs(shown: Map) -> list[Pair]:
-    """Rows (model, its quantised variant) of every variant whose model is on the map, in the map's order."""
-    plain = {
-        p.base: row for row, p in enumerate(shown.points) if p.quantization == "none" and p.layer is None
-    }
-    return [
-        (plain[p.base], row)
-        for row, p in enumerate(shown.points)
-        if p.quantization != "none" and p.layer is None and p.base in plain
-    ]
-
-
 def quantisation(ctx: Context) -> Section:
     """KL to the own variants, and cosines between the shifts of the runs' last quantised checkpoints."""
     shown = ctx.map
-    every = variant_pairs(shown)
+    every = variant_pairs(shown.points)
     if not every:
         raise MissingError(
             "no model is scored both unquantised and quantised",

@@ -30,7 +30,8 @@ def scale(ctx: Context) -> Section:
         _basis(ctx, used),
         ctx.floor_words,
         *left_out_words(used.points, used.repeats),
-        *(f"{r.setting}: {r.note}" for r in rows if r.n),
+        *(f"{r.setting}: {r.note}" for r in rows if r.n and math.isfinite(r.published)),
+        *_gguf_words(rows),
     ]
     return Section(
         "scale",
@@ -58,7 +59,17 @@ def _row(r: ScaleRow, floor: float) -> list[str]:
     if not r.n:
         return [r.setting, "none", "-", "-", figure(r.published, 2)]
     quartiles = f"{figure(r.q25)} to {figure(r.q75)}" if r.n > 1 else "-"
-    return [r.setting, str(r.n), figure(r.median) + below(r.median, floor), quartiles, figure(r.published, 2)]
+    return [r.setting, str(r.n), figure(r.median) + below(r.median, floor), quartiles, _published(r)]
+
+
+def _gguf_words(rows: list[ScaleRow]) -> list[str]:
+    """A line on what the rows of GGUF files are, where there are any."""
+    any_gguf = any(not math.isfinite(r.published) for r in rows)
+    return ["GGUF: each model against itself in files of this kind; not in the paper"] if any_gguf else []
+
+
+def _published(r: ScaleRow) -> str:
+    return figure(r.published, 2) if math.isfinite(r.published) else "-"
 
 
 def _data(rows: list[ScaleRow]) -> list[dict[str, object]]:
