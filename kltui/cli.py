@@ -35,6 +35,7 @@ examples
   kltui --batch job.toml --dry-run --set corpus.sample=100
   kltui --report pythia --section diffusion
   kltui --report pythia --section drivers --pair tiny@100 tiny@200
+  kltui --report pythia --section exact --pair tiny@100 tiny@200   exact next-token KL: both models run once more
   kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
   kltui --report pythia --map main
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
@@ -112,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device",
         default="auto",
         help="with --bench: cpu or cuda; with --report, --export and --draw: cuda or cuda:1 centres and multiplies the vectors"
-        " of large maps on that GPU (default there: cpu)",
+        " of large maps on that GPU (default there: cpu), and with --section exact models run there",
     )
     look = parser.add_argument_group("with the terminal interface")
     look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
@@ -280,7 +281,8 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="look at the KL between these two (sections drivers, where)",
+        help="look at the KL between these two (sections drivers, where; exact: both models are run over the texts for"
+        " their exact next-token KL, which is then kept)",
     )
     reading.add_argument(
         "--where", metavar="KL", type=float, help="look up this KL, in bits/byte, on the scale"
@@ -411,22 +413,24 @@ def _batch(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    _print_report(_workspace(arguments), arguments)
-    return 0
+    return _print_report(_workspace(arguments), arguments)
 
 
-def _print_report(folder: Path, arguments: argparse.Namespace) -> None:
+def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
+    """Exit code: 1 where a section that was asked for by name failed."""
     from kltui.view.report import print_report
     from kltui.workspace import Workspace
 
     with Workspace.open(folder) as workspace:
-        print_report(
+        made = print_report(
             workspace,
             arguments.section,
             as_json=arguments.json,
             choice=_choice(arguments, workspace),
             ascii_only=arguments.ascii,
         )
+    asked = arguments.section or ()
+    return int(any(section.status == "failed" for section in made.sections if section.name in asked))
 
 
 def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
@@ -449,6 +453,8 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
         arguments.level,
         arguments.noise_corrected,
         "cpu" if arguments.device == "auto" else arguments.device,
+        compute="exact" in (arguments.section or ()),
+        scoring_device=arguments.device,
     )
     if arguments.save_map:
         from kltui.view.report import check_choice

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.diffusion import Exponent
-    from kltui.analysis.kl import CentredGram
+    from kltui.analysis.exact import NextTokenKL
+    from kltui.analysis.kl import KL, CentredGram
     from kltui.analysis.map import Map
+    from kltui.exact import Asked
+    from kltui.exact import Said as ExactProgress
     from kltui.placement import Placement
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
@@ -217,6 +220,68 @@ class Workspace:
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         """The workspace's named records of one kind, oldest first."""
         return self._store.records.all(kind)
+
+    def exact_kl(
+        self,
+        a: str,
+        b: str,
+        *,
+        corpus: str | None = None,
+        compute: bool = True,
+        device: str = "auto",
+        progress: ExactProgress | None = None,
+    ) -> NextTokenKL | None:
+        """Exact next-token KL of two scored checkpoints with one tokenizer, the estimate from their vectors beside it.
+
+        Worked out once, in a process of its own on `device`, and kept here; with compute=False only what is kept (None:
+        nothing). Raises UsageError for names that are not scored, and KltuiError saying why it cannot be had.
+        """
+        from dataclasses import replace
+
+        from kltui import exact
+
+        asked = self._asked_exactly(a, b, corpus)
+        found = exact.stored(self.records(exact.KIND), asked)
+        if found is None and compute:
+            found = exact.exact_kl_of(self._store, asked, device, progress or exact.silent)
+        return found and replace(found, estimate=self._estimate(asked))
+
+    def check_exact(self, a: str, b: str, *, corpus: str | None = None) -> None:
+        """Raises KltuiError where `exact_kl` could not be had, as far as that is known without the models' files."""
+        from kltui import exact
+
+        exact.check(self._asked_exactly(a, b, corpus))
+
+    def exact_pairs(self) -> list[tuple[str, str]]:
+        """Names of the pairs whose exact KL was worked out here, oldest first, as they were named then."""
+        from kltui import exact
+
+        return [exact.names_in(record) for record in self.records(exact.KIND).values()]
+
+    def _asked_exactly(self, a: str, b: str, corpus: str | None) -> Asked:
+        from kltui.exact import Asked, Side
+
+        names = list(dict.fromkeys((a, b)))
+        chosen = {row.name: Side(row, v) for row, v in self._choose(None, names, False, corpus, None)}
+        row = self.corpus(corpus)
+        unscored = [name for name in names if name not in chosen]
+        if unscored:
+            raise UsageError(
+                f"{unscored[0]} is not scored on the corpus {row.sha256[:12]}",
+                "Score it first: kltui --batch job.toml, or s on the Registry.",
+            )
+        return Asked(chosen[a], chosen[b], row)
+
+    def _estimate(self, asked: Asked) -> KL:
+        """The KL of the two vectors, as the map has it."""
+        from kltui.analysis.kl import kl_pair
+
+        text_bytes_N = self._store.corpora.text_bytes(asked.corpus.id)
+        a_N, b_N = (
+            self._store.vectors.load((side.vector.id,), len(text_bytes_N))[0][0]
+            for side in (asked.a, asked.b)
+        )
+        return kl_pair(a_N, b_N, text_bytes_N, self._ids_of_texts(asked.corpus.id))
 
     def _choose(
         self,

@@ -9,7 +9,7 @@ from kltui.jobs.mix import Mix
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
-from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings
+from kltui.scoring.settings import DtypeCost, ExactKL, Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
 
@@ -56,6 +56,15 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
+class PairTask:
+    """Two checkpoints whose exact next-token KL is wanted."""
+
+    index: int
+    a: Task
+    b: Task
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """A worker's progress on a task."""
 
@@ -69,6 +78,14 @@ class Scored:
 
     index: int
     result: ScoreResult
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A finished task of two checkpoints."""
+
+    index: int
+    result: ExactKL
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,4 +126,4 @@ class Computes:
     host: str
 
 
-Message = Moved | Scored | Failed | Died | Said | Computes | DtypeCost
+Message = Moved | Scored | Compared | Failed | Died | Said | Computes | DtypeCost

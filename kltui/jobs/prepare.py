@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.messages import Task
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
@@ -54,6 +55,17 @@ class Ready:
         """The files as they were hashed."""
         outside = self.tokenizer.folder if self.tokenizer else None
         return Hashed(self.folder, self.weights, self.signature, self.settled, outside)
+
+
+def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
+    """What a worker is asked of a checkpoint whose files are here."""
+    source = checkpoint.source
+    hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
+    outside = ready.tokenizer.hub if ready.tokenizer else None
+    served = source if isinstance(source, ServedSource) else None
+    return Task(
+        ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ ACTIONS: tuple[Action, ...] = (
            writes=True),
     Action("tokens", ("T",), "tokens", "score the tokens of A and B by a short job", "plot", ("compare",), rank=7,
            writes=True),
+    Action("exact", ("X",), "exact", "exact next-token KL of A and B by a short job; kept", "plot", ("compare",), rank=8,
+           writes=True),
     Action("add", ("A",), "add", "add a folder, a hub repo, a preset, released vectors", "jobs",
            ("registry", "jobs"), rank=4, writes=True),
     Action("edit", ("E",), "edit", "edit the lineage: run, step, parent, seed, size, tags", "jobs",

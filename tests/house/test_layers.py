@@ -51,8 +51,10 @@ ROOMS: dict[str, set[str]] = {
     "weight_sweep": DATA | {"store", "analysis", "weight_process"},
     "saved_maps": DATA | {"store"},
     "same_weights": DATA | {"store", "analysis"},
+    "exact": DATA | {"__init__", "analysis", "comparable", "jobs", "store"},
     "workspace": DATA
     | {
+        "exact",
         "store",
         "analysis",
         "native",

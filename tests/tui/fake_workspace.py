@@ -105,6 +105,9 @@ class FakeWorkspace:
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
 
+    def exact_kl(self, a: str, b: str, compute: bool = True) -> None:
+        """Nothing is kept."""
+
     def domains(self, sha256: str | None = None) -> list[str]:
         return ["code" if i % 2 else "prose" for i in range(self.n_texts)]
 

@@ -8,6 +8,7 @@ from kltui.view.sections.benchmark import benchmark, leakage
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
 from kltui.view.sections.drivers import drivers
+from kltui.view.sections.exact import exact
 from kltui.view.sections.interpolation import interpolation
 from kltui.view.sections.kl import consecutive, kl
 from kltui.view.sections.layers import layers
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Builder] = {
     "quantisation": quantisation,
     "interpolation": interpolation,
     "drivers": drivers,
+    "exact": exact,
     "resampling": resampling,
     "added": added,
     "benchmark": benchmark,

@@ -47,7 +47,7 @@ class Choice:
     """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
 
     `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
-    on `device` large maps are centred and multiplied.
+    on `device` large maps are centred and multiplied. `compute`: what only models can tell is worked out, on `scoring_device`.
     """
 
     preparation: Preparation = field(default_factory=Preparation)
@@ -57,6 +57,8 @@ class Choice:
     level: float | None = None
     noise_corrected: bool = False
     device: str = "cpu"
+    compute: bool = False
+    scoring_device: str = "auto"
 
 
 @dataclass
@@ -152,6 +154,14 @@ class Context:
             settings=str(record["settings"]),
             device=self.choice.device,
         )
+
+    def check_pair(self) -> None:
+        """Raises UsageError where the pair that the reader asks for is not on the map."""
+        for name in self.choice.pair or ():
+            try:
+                self.raw.row(name)
+            except KltuiError as error:
+                raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
 
     @cached_property
     def pair(self) -> tuple[str, str]:
