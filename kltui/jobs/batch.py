@@ -297,7 +297,7 @@ class Batch:
         elif isinstance(message, Said):
             for line in message.text.splitlines():
                 self._narrator.say(safe_text(line, 400))
-        else:
+        elif isinstance(message, Died):
             self._bury(message)
 
     def _tell_scored(self, name: str, result: ScoreResult) -> None:
