@@ -304,9 +304,10 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     reading.add_argument(
         "--draw-by",
-        choices=("ls", "kl", "uniform"),
+        metavar="WAY",
         default="ls",
-        help="with --draw: by variance over models (ls), by part in all KL (kl), or alike",
+        help="with --draw: by variance over models (ls), by part in all KL (kl), alike (uniform), or as released: the name of"
+        " imported draws, such as lss-uniq-idx-weight",
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kltui import comparable, same_weights, saved_maps
 from kltui.analysis.point import Point
@@ -216,6 +217,24 @@ class Workspace:
         from kltui.placement import place
 
         return place(self, str(model), texts, overrides, say)
+
+    def released_pictures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """K x 2 (or 3) coordinates of `names` by each picture that came with a release, NaN where it has none of a name."""
+        import numpy as np
+
+        found = {}
+        for picture, record in self.records("picture").items():
+            points = cast("dict[str, list[float]]", record["points"])
+            dims = max(map(len, points.values()), default=2)
+            rows = [points.get(name, [math.nan] * dims) for name in names]
+            if any(name in points for name in names):
+                found[f"released {picture}"] = np.array(rows, dtype=np.float64)
+        return found
+
+    def type_colours(self) -> dict[str, str]:
+        """{model type: colour} as a release gives them, #rrggbb; empty without."""
+        record = self.records("colours").get("type", {})
+        return cast("dict[str, str]", record.get("colours", {}))
 
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         """The workspace's named records of one kind, oldest first."""

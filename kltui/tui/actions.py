@@ -81,7 +81,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_right", ("L", "shift+right"), "pan", "pan right (HJKL)", "plot", ("map",), rank=21),
     Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot", ("diffusion", "layers")),
     Action("marker", ("m",), "marker", "marker: braille, dots, half blocks, ASCII", "plot", PLOTS, rank=40),
-    Action("method", ("v",), "method", "the picture: t-SNE, PCA or MDS; steps or threads", "plot", ("map", "layers"), rank=5),
+    Action("method", ("v",), "method", "the picture: t-SNE, PCA, MDS or a released one; steps or threads", "plot", ("map", "layers"), rank=5),
     Action("hide_run", ("z",), "hide", "hide or show the run under the cursor", "plot", ("map",), rank=18),
     Action("show_runs", ("Z",), "", "show every run again", "plot", ("map",)),
     Action("null", ("w",), "null", "a random walk with the run's step lengths", "plot", ("map",), rank=31),

@@ -53,6 +53,7 @@ CHECKPOINT_COLUMNS = (
     "bits_per_byte",
     "bits_per_byte_se",
     "error",
+    "colour",
 )
 
 
@@ -227,6 +228,7 @@ def _field(value: object) -> str:
 
 def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
     loss_of = {x.name: x for x in losses(ctx.raw)}
+    colours = ctx.ws.type_colours()
     for row in ctx.rows:
         c, loss = row.checkpoint, loss_of.get(row.name)
         yield (
@@ -246,6 +248,7 @@ def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
             loss.bits_per_byte if loss else None,
             loss.se if loss else None,
             row.error,
+            colours.get(c.type, ""),
         )
 
 
@@ -279,9 +282,10 @@ def _weight_rows(ctx: Context) -> Iterator[Row]:
 
 def _coordinate_rows(ctx: Context) -> Iterator[Row]:
     """Two or three coordinates of every vector by each method that the map allows; z is empty for t-SNE."""
-    for method, xyz in ctx.pictures.items():
+    for method, xyz in (*ctx.pictures.items(), *ctx.released_pictures.items()):
         for name, place in zip(ctx.map.names, xyz, strict=True):
-            yield name, method, *place, *([None] * (3 - len(place)))
+            if np.isfinite(place).all():
+                yield name, method, *place, *([None] * (3 - len(place)))
 
 
 _TABLES: dict[str, tuple[Sequence[str], Callable[[Context], Iterable[Row]]]] = {

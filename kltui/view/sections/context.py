@@ -235,6 +235,11 @@ class Context:
         return found
 
     @cached_property
+    def released_pictures(self) -> dict[str, NDArray[np.float64]]:
+        """K x 2 (or 3) coordinates of the map's vectors by released picture, NaN for those that it has not."""
+        return self.ws.released_pictures(self.map.names)
+
+    @cached_property
     def weight_sqdist(self) -> dict[tuple[str, str], float]:
         """Squared weight distances by names, missing ones computed where the files are at hand."""
         found = self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
