@@ -129,6 +129,12 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--batch", metavar="JOB", type=Path, help="score a job file without the interface; resumable"
     )
+    what.add_argument(
+        "--watch",
+        metavar="JOB",
+        type=Path,
+        help="score what is there, then each checkpoint as it lands, until ctrl-C (--until-step); alerts by [watch]",
+    )
     what.add_argument("--report", action="store_true", help="print tables and text plots of WORKSPACE")
     what.add_argument(
         "--export",
@@ -192,6 +198,12 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         "--dry-run",
         action="store_true",
         help="print what would be kept and scored, on which device, and what cannot work; then stop",
+    )
+    batch.add_argument(
+        "--until-step",
+        metavar="N",
+        type=int,
+        help="with --watch: end once a checkpoint of step N or later is scored",
     )
     batch.add_argument(
         "--shard",
@@ -374,6 +386,8 @@ def _tell(error: KltuiError) -> None:
 def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     if arguments.batch:
         return _batch
+    if arguments.watch:
+        return _watch
     for name, command in (
         ("report", _report),
         ("demo", _demo),
@@ -411,6 +425,16 @@ def _batch(arguments: argparse.Namespace) -> int:
     if code in (0, 1) and workspace is not None and not arguments.json:
         _print_report(workspace, arguments)
     return code
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from kltui.watch.run import run_watch
+
+    if arguments.target:
+        raise UsageError(f"unexpected {arguments.target!r}", "The workspace is named in the job file.")
+    return run_watch(
+        arguments.watch, arguments.overrides, until_step=arguments.until_step, as_json=arguments.json
+    )
 
 
 def _report(arguments: argparse.Namespace) -> int:

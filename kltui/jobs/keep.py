@@ -251,6 +251,12 @@ class Keeper:
         with self._store.atomic():
             self._store.jobs.say(self._job, f"on {devices}")
 
+    def wait(self, words: str) -> None:
+        """Lets the job go on as running, with `words` on what it waits for."""
+        with self._store.atomic():
+            self._store.jobs.start(self._job)
+            self._store.jobs.say(self._job, words)
+
     def finish(self, status: str, message: str) -> None:
         """Writes the job's end."""
         with self._store.atomic():

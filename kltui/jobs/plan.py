@@ -48,8 +48,13 @@ class Plan:
         return [part.source for part in mix.parts] if mix else [checkpoint.source]
 
 
-def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> Plan:
-    """The plan of a job; `say` gets lines while a long corpus is read. Raises UsageError listing every entry that cannot be used."""
+def make_plan(
+    job: JobFile, say: Callable[[str], None] = lambda line: None, corpus: Corpus | None = None
+) -> Plan:
+    """The plan of a job, over its `corpus` where that has been read before; `say` gets lines while a long one is read.
+
+    Raises UsageError listing every entry that cannot be used.
+    """
     mistakes: list[str] = []
     checkpoints: list[Checkpoint] = []
     for number, model in enumerate(job.models):
@@ -61,8 +66,9 @@ def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> P
             mistakes.append(f"models[{number}]: {(error.filename or '')[:200]}: {error.strerror}")
     rows, given = _there(Path(job.workspace))
     stored = [row.checkpoint for row in rows]
-    corpus, wrong = _corpus_or_mistake(job, say)
-    mistakes += wrong
+    if corpus is None:
+        corpus, wrong = _corpus_or_mistake(job, say)
+        mistakes += wrong
     runs = {model.run for model in job.models if model.run}
     joined = with_originals(checkpoints, stored, runs, corpus.texts if corpus else ())
     checkpoints = joined.checkpoints
@@ -149,7 +155,8 @@ def _interpolated(
     return made, mistakes
 
 
-def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
+def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
+    """The job's texts; `say` gets lines while they are many. Raises KltuiError."""
     table = job.corpus
     if is_map_source(table.source):
         return map_texts(Path(job.workspace), table.source, table.sample, table.seed)
@@ -170,7 +177,7 @@ def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
 
 def _corpus_or_mistake(job: JobFile, say: Callable[[str], None]) -> tuple[Corpus | None, list[str]]:
     try:
-        return _corpus(job, say), []
+        return read_corpus(job, say), []
     except KltuiError as error:
         return None, [f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else "")]
 

@@ -85,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
     "doctor": DATA | {"environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
     "check": DATA | {"store", "jobs"},
+    "watch": DATA | {"jobs", "store", "analysis", "view", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
     "__init__": {"workspace"},
