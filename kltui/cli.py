@@ -232,7 +232,8 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         "--over",
         metavar="HASH",
         default="",
-        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so",
+        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so; with --report, --export,"
+        " --draw and the interface: show that corpus (--section corpora lists them)",
     )
     taking.add_argument(
         "--declare",
@@ -446,7 +447,7 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
     from kltui.view.report import print_report
     from kltui.workspace import Workspace
 
-    with Workspace.open(folder) as workspace:
+    with Workspace.open(folder, arguments.over) as workspace:
         made = print_report(
             workspace,
             arguments.section,
@@ -469,6 +470,8 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
             "--map brings its own preparation",
             "Leave out --preprocess, --exclude, --separate and --save-map, or leave out --map.",
         )
+    if arguments.map and arguments.over:
+        raise UsageError("--map brings its own corpus", "Leave out --over, or leave out --map.")
     pair = tuple(arguments.pair) if arguments.pair else None
     choice = Choice(
         preparation,
@@ -495,7 +498,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from kltui.view.export import export
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments)) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
         choice = _choice(arguments, workspace)
         for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
@@ -507,7 +510,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     from kltui.view.sections.context import Context
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments)) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
         shown = Context(workspace, _choice(arguments, workspace)).map
         path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
     _narrate(
@@ -571,7 +574,19 @@ def _interface(arguments: argparse.Namespace) -> int:
     from kltui.tui.app import run_tui
 
     path = Path(arguments.target) if arguments.target else None
-    return run_tui(path, read_only=arguments.read_only, ascii=arguments.ascii, no_mouse=arguments.no_mouse)
+    if arguments.over:
+        from kltui.workspace import Workspace
+
+        Workspace.open(
+            path or Path(), arguments.over
+        ).close()  # a hash that fits none is said before anything is drawn
+    return run_tui(
+        path,
+        read_only=arguments.read_only,
+        ascii=arguments.ascii,
+        no_mouse=arguments.no_mouse,
+        over=arguments.over,
+    )
 
 
 def _workspace(arguments: argparse.Namespace) -> Path:

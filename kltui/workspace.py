@@ -53,12 +53,29 @@ class Workspace:
         self.path = store.folder
         self.name = store.folder.resolve().name
         self.weight_problems: list[str] = []
+        self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
 
     @classmethod
-    def open(cls, path: str | PathLike[str]) -> Workspace:
-        """The workspace in folder `path`. Raises StoreError where there is none."""
-        return cls(Store.read(Path(path)))
+    def open(cls, path: str | PathLike[str], over: str = "") -> Workspace:
+        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`.
+
+        Raises StoreError where there is none, and UsageError where it has no such corpus.
+        """
+        made = cls(Store.read(Path(path)))
+        try:
+            if over:
+                made.choose_corpus(over)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def choose_corpus(self, sha256: str) -> CorpusRow:
+        """From now on means the corpus whose hash begins with `sha256` where none is named. Raises UsageError for another."""
+        row = self.corpus(sha256)
+        self.over = row.sha256
+        return row
 
     def close(self) -> None:
         """Closes the database."""
@@ -83,8 +100,8 @@ class Workspace:
         return self._store.corpora.all()
 
     def corpus(self, sha256: str | None = None) -> CorpusRow:
-        """The corpus with that hash (a prefix will do), or the one that most checkpoints were scored on."""
-        corpora = self.corpora()
+        """The corpus with that hash (a prefix will do), or the one chosen, or that which most checkpoints were scored on."""
+        corpora, sha256 = self.corpora(), sha256 or self.over
         if sha256:
             found = [c for c in corpora if c.sha256.startswith(sha256)]
             if len(found) == 1:

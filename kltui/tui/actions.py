@@ -115,6 +115,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("retry", ("R",), "retry", "run the job again: what is missing or failed", "jobs", ("jobs",), rank=8,
            writes=True),
     Action("export", ("e",), "export", "export this view: CSV, SVG, job file", "everywhere", rank=50),
+    Action("corpus", ("O",), "", "choose which corpus the screens show (--over HASH)", "everywhere"),
     Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere"),
 )  # fmt: skip
 

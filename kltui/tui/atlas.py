@@ -55,6 +55,10 @@ class Atlas:
             self._key = key
             self.version += 1
 
+    def forget(self) -> None:
+        """Takes note that other vectors are meant now: those of another corpus."""
+        self.version += 1
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is scored."""

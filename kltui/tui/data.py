@@ -67,6 +67,7 @@ class Reader:
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
+        self.over = ""  # hash of the corpus that is shown, "" for that of most checkpoints
         self._opener = opener
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
@@ -77,6 +78,11 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: question(self._opened())
         )
+
+    async def choose_corpus(self, sha256: str) -> None:
+        """Shows the corpus of that hash from now on."""
+        self.over = sha256
+        await self.read(lambda ws: ws.choose_corpus(sha256))
 
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""
@@ -101,6 +107,8 @@ class Reader:
             if self.path is None:
                 raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
             self._workspace = (self._opener or _open)(self.path)
+            if self.over:
+                self._workspace.choose_corpus(self.over)
         return self._workspace
 
     def close(self) -> None:

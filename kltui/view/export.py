@@ -26,7 +26,7 @@ from kltui.registry.names import NUMBERED_BY_STEP
 from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
 from kltui.view import formats
-from kltui.view.report import checked, report_on, write_json
+from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
 
@@ -70,10 +70,11 @@ def export(
 
     loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
     `preprocess` (or `choice`, which says more and counts instead); checkpoints.csv holds every registered checkpoint
-    as scored, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
+    as scored, tree.nwk the tree of neighbour joining where there are three models, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
+    check_choice(ctx)
     # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):
         narrate(sentence)
@@ -82,8 +83,21 @@ def export(
         writers["layers.npz"] = lambda path: _write_layers(ctx, path)
     for name, (columns, rows) in _TABLES.items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
+    if (tree := _newick(ctx)) is not None:
+        writers["tree.nwk"] = lambda path: _write_text(path, tree)
     writers["report.json"] = lambda path: _write_json(ctx, path)
     return _written(folder, writers | _others(ctx, also), narrate)
+
+
+def _newick(ctx: Context) -> str | None:
+    """The tree of neighbour joining, for programs that draw trees; None where the map has none."""
+    from kltui.analysis.tree import newick
+
+    try:
+        found = ctx.forest
+    except KltuiError:
+        return None
+    return newick(found.trees.joined, [safe_text(name) for name in found.leaves.names])
 
 
 def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], None]]:
@@ -204,6 +218,12 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
 def _write_json(ctx: Context, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         write_json(report_on(ctx), file)
+        _flushed(file)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
         _flushed(file)
 
 

@@ -85,7 +85,7 @@ async def test_the_result_is_shown_when_it_is_there(folder: Path, until, monkeyp
 
     monkeypatch.setattr(launch, "start_exact", start)
     text = await after_x(folder, until, "two", "same top token 75%")
-    assert asked == [(folder, "one", "two")]
+    assert asked == [(folder, "one", "two", "")]
     assert "exact 0.125 ± 0.002, back 0.125 ± 0.002 (estimate" in text
 
 

@@ -149,7 +149,7 @@ class CompareView(View):
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
         elif None in self.lines and self._read_at != self.kl.snapshot.generation:
             self._ask_tokens()  # which a job may have stored by now
-        wanted = (self.kl.snapshot.generation, chosen.a, chosen.b)
+        wanted = (self.kl.snapshot.generation, version, chosen.a, chosen.b)
         if wanted != self._exact_asked:
             self._exact_asked = wanted
             self.run_worker(self._read_exact(chosen.a, chosen.b), group="exact")
@@ -369,7 +369,7 @@ class CompareView(View):
         try:
             # refused at once where nothing can come of it, in the words of the report
             await self.kl.reader.read(lambda ws: ws.check_exact(a, b))
-            job = await asyncio.to_thread(start_exact, path, a, b)
+            job = await asyncio.to_thread(start_exact, path, a, b, self.kl.reader.over)
         except KltuiError as error:
             self.kl.complain(error)
             return

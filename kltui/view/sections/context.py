@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kltui.analysis.embed import Method
     from kltui.analysis.map import ConsecutiveKL, Map
     from kltui.analysis.scale import ScaleRow
+    from kltui.analysis.tree import Forest
     from kltui.store import CheckpointRow, VectorRow
     from kltui.workspace import Workspace
 
@@ -35,6 +36,7 @@ LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
+LEAVES = 100  # of a tree
 _LOOKED_AT = 64  # vectors whose values tell how they were rounded
 
 
@@ -167,6 +169,7 @@ class Context:
     def pair(self) -> tuple[str, str]:
         """The two vectors that the reader looks at, else the two runs' final checkpoints with the largest KL."""
         if self.choice.pair:
+            self.check_pair()
             return tuple(self.raw.names[self.raw.row(name)] for name in self.choice.pair)  # type: ignore[return-value]
         shown = self.raw
         defined = []
@@ -180,6 +183,23 @@ class Context:
             )
         _, a, b = max(defined)
         return a, b
+
+    @cached_property
+    def forest(self) -> Forest:
+        """Trees of the runs' last models, those that some of them name as parents, and the pair asked for."""
+        from kltui.analysis.tree import forest
+
+        shown = self.map
+        ends = finals(shown)
+        wanted = {*(shown.points[k].parent for k in ends), *(self.pair if self.choice.pair else ())} - {""}
+        rows = list(dict.fromkeys([*(k for k, n in enumerate(shown.names) if n in wanted), *ends]))[:LEAVES]
+        if len(rows) < 3:
+            raise MissingError(
+                f"a tree needs three models, and the map has {count(len(rows), 'run')}",
+                "score more runs or models on the same corpus",
+            )
+        self.narrate(f"trees of {len(rows)} models over draws of the texts")
+        return forest(shown.select(sorted(rows)))
 
     @cached_property
     def consecutive(self) -> dict[str, list[ConsecutiveKL]]:
