@@ -117,7 +117,7 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
     hashed = task.hashed
     with suppress(KltuiError, OSError, RuntimeError):
         here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
-        if task.mix is None and here and _is_whole(hashed.folder, allow_bin):
+        if task.mix is None and task.served is None and here and _is_whole(hashed.folder, allow_bin):
             scorer.expect(hashed, task.quantization)
 
 
