@@ -58,6 +58,8 @@ def loglik(points: list[Checkpoint], n_texts: int) -> np.ndarray:
 class FakeWorkspace:
     """Everything the interface asks of a workspace. `scored` limits how many have vectors."""
 
+    with_released = False  # whether a picture came with a release
+
     def __init__(
         self, n_texts: int = 200, scored: int | None = None, names: list[Checkpoint] | None = None
     ) -> None:
@@ -104,6 +106,11 @@ class FakeWorkspace:
 
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
+
+    def released_pictures(self, names: list[str]) -> dict[str, np.ndarray]:
+        xy = np.array([[k, k % 3] for k in range(len(names))], dtype=float)
+        xy[-1:] = np.nan
+        return {"released tsne_Q": xy} if self.with_released else {}
 
     def exact_kl(self, a: str, b: str, compute: bool = True) -> None:
         """Nothing is kept."""
