@@ -28,14 +28,14 @@ LONG_LINES = {"COLUMNS": "400"}  # of a report that is read by a program
 _started: list[int] = []
 
 
-def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
-    """Starts `kltui --batch job_path` in a session of its own and returns its process id.
+def start_detached(job_path: Path, extra_args: Sequence[str] = (), *, watch: bool = False) -> int:
+    """Starts `kltui --batch job_path` (or `--watch`) in a session of its own and returns its process id.
 
     Its output goes to a new file in WORKSPACE/logs. Raises UsageError for a job file with mistakes and StoreError
     for a workspace that cannot be written, before anything starts.
     """
-    job = load_job(job_path)
-    return _spawned(Path(job.workspace), job_path.stem, "--batch", str(job_path.resolve()), *extra_args).pid
+    job, command = load_job(job_path), "--watch" if watch else "--batch"
+    return _spawned(Path(job.workspace), job_path.stem, command, str(job_path.resolve()), *extra_args).pid
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
+ALERT_SHOWN_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Snapshot:
     problem: str = ""
     hint: str = ""
     loaded: bool = False
+    alert: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, CheckpointRow]:
@@ -139,4 +142,13 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
         jobs=jobs,
         items={i: tuple(ws.job_items(i)) for i in wanted if i in known},
         loaded=True,
+        alert=_alert(ws),
     )
+
+
+def _alert(ws: Workspace) -> str:
+    """What a watch alerted to last, "" where that was more than ALERT_SHOWN_S ago."""
+    found = list(ws.records("alert").values())
+    if not found or time.time() - float(str(found[-1].get("at", 0.0))) > ALERT_SHOWN_S:
+        return ""
+    return f"alert: {found[-1].get('message', '')}"

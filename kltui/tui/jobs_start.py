@@ -162,7 +162,7 @@ def _source_complaint(source: str) -> str:
 def offer(
     app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry, engine: Entry | None = None
 ) -> None:
-    """Shows the job file; s writes and starts it, w only writes it, e changes how it scores."""
+    """Shows the job file; s writes and starts it, t watches its runs, w only writes it, e changes how it scores."""
     assert app.reader.path is not None
     try:
         job = job_of(app.reader.path, entries, corpus, scoring, engine)
@@ -178,15 +178,20 @@ def offer(
             _change(app, entries, {"corpus": corpus, "scoring": scoring, "engine": engine or {}})
             return
         path = write_job(app.reader.path or Path(), text)
-        if key == "s":
-            _start(app, path)
+        if key in ("s", "t"):
+            _start(app, path, watch=key == "t")
         else:
             app.say(f"written: {path}")
 
     reader = prompts.Reader(
         "This job",
         prompts.reading(text, app.look("text")),
-        keys=(("s", "write and start"), ("e", "change how it scores"), ("w", "write only")),
+        keys=(
+            ("s", "write and start"),
+            ("t", "write and watch: scores what lands, too"),
+            ("e", "change how it scores"),
+            ("w", "write only"),
+        ),
     )
     app.push_screen(reader, answered)
 
@@ -217,12 +222,12 @@ def write_job(workspace: Path, text: str) -> Path:
     return path
 
 
-def _start(app: KltuiApp, path: Path) -> None:
+def _start(app: KltuiApp, path: Path, *, watch: bool = False) -> None:
     from kltui.jobs.launch import start_detached
 
     async def start() -> None:
         try:
-            pid = await asyncio.to_thread(start_detached, path)
+            pid = await asyncio.to_thread(start_detached, path, watch=watch)
         except KltuiError as error:
             app.complain(error)
             return

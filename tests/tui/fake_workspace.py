@@ -70,6 +70,7 @@ class FakeWorkspace:
         self.change = 1
         self.job_rows: list[JobRow] = default_jobs(len(self.all))
         self.item_rows: dict[int, list[JobItemRow]] = {2: default_items(self.all)}
+        self.kept_records: dict[str, dict[str, dict[str, object]]] = {}
 
     def generation(self) -> int:
         return self.change
@@ -103,6 +104,9 @@ class FakeWorkspace:
 
     def texts(self, sha256: str | None = None) -> list[str]:
         return [f"{TEXT} {i}" for i in range(self.n_texts)]
+
+    def records(self, kind: str) -> dict[str, dict[str, object]]:
+        return self.kept_records.get(kind, {})
 
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
