@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from kltui.analysis.lineage import variant_pairs
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.registry.names import NUMBERED_BY_STEP
@@ -29,6 +30,7 @@ from kltui.view import formats
 from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
+from kltui.view.sections.variant_figures import variants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,7 +83,7 @@ def export(
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     if any(row.layers for row in ctx.rows) and any(point.layer is not None for point in ctx.layered.points):
         writers["layers.npz"] = lambda path: _write_layers(ctx, path)
-    for name, (columns, rows) in _TABLES.items():
+    for name, (columns, rows) in _tables(ctx).items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
     if (tree := _newick(ctx)) is not None:
         writers["tree.nwk"] = lambda path: _write_text(path, tree)
@@ -106,7 +108,7 @@ def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], Non
     if "parquet" in also:
         formats.check_parquet()
         writers["loglik.parquet"] = lambda path: formats.write_parquet_vectors(path, ctx.map)
-        for name, (columns, rows) in _TABLES.items():
+        for name, (columns, rows) in _tables(ctx).items():
             writers[f"{Path(name).stem}.parquet"] = lambda path, c=columns, r=rows: (
                 formats.write_parquet_table(  # type: ignore[misc]
                     path, c, r(ctx)
@@ -308,7 +310,39 @@ def _coordinate_rows(ctx: Context) -> Iterator[Row]:
                 yield name, method, *place, *([None] * (3 - len(place)))
 
 
-_TABLES: dict[str, tuple[Sequence[str], Callable[[Context], Iterable[Row]]]] = {
+def _variant_rows(ctx: Context) -> Iterator[Row]:
+    """Every quantised variant beside its model; the exact KL where it was worked out."""
+    for v in variants(ctx):
+        exact = v.exact.forward if v.exact else None
+        yield (
+            v.model, v.name, v.quantization, v.kl.value, v.kl.se,
+            exact.nats_per_token if exact else None, exact.nats_per_token_se if exact else None,
+            exact.high_nats if exact else None, v.exact.top1_agreement if v.exact else None,
+            v.bits_per_weight, v.weight_sqdist,
+        )  # fmt: skip
+
+
+def _tables(ctx: Context) -> dict[str, Table]:
+    """The tables of an export by file name; that of variants only where there are any."""
+    return _TABLES | (_OF_VARIANTS if variant_pairs(ctx.map.points) else {})
+
+
+Table = tuple[Sequence[str], Callable[[Context], Iterable[Row]]]
+VARIANT_COLUMNS = (
+    "model",
+    "variant",
+    "quantization",
+    "kl_bits_per_byte",
+    "se",
+    "exact_nats_per_token",
+    "exact_nats_per_token_se",
+    "exact_99_nats",
+    "top1_agreement",
+    "bits_per_weight",
+    "weight_sqdist",
+)
+_OF_VARIANTS: dict[str, Table] = {"quantisation.csv": (VARIANT_COLUMNS, _variant_rows)}
+_TABLES: dict[str, Table] = {
     "checkpoints.csv": (CHECKPOINT_COLUMNS, _checkpoint_rows),
     "kl.csv": (("a", "b", "kl_bits_per_byte", "se"), _kl_rows),
     "consecutive.csv": (("run", "step_from", "step_to", "kl_bits_per_byte", "se"), _consecutive_rows),

@@ -1,0 +1,54 @@
+"""What is known of each quantised variant beside its model: KL from the vectors, exact KL, size, and how far its weights moved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kltui.analysis.lineage import variant_pairs
+from kltui.view.sections.context import Context
+
+if TYPE_CHECKING:
+    from kltui.analysis.exact import NextTokenKL
+    from kltui.analysis.kl import KL
+
+BITS = "bits_per_weight"  # kind of the records that a scoring leaves, by what stands for the weights
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A variant beside its model, by their rows on the map; NaN for what is not known.
+
+    `kl` is in bits/byte, `exact` KL(model, variant) of the next token where it was worked out, `bits_per_weight` the size
+    of its file, `weight_sqdist` the squared distance of the weights that are left of it.
+    """
+
+    rows: tuple[int, int]
+    model: str
+    name: str
+    quantization: str
+    kl: KL
+    exact: NextTokenKL | None
+    bits_per_weight: float
+    weight_sqdist: float
+
+
+def variants(ctx: Context) -> list[Variant]:
+    """Every variant on the map whose model is there too, in the map's order."""
+    shown = ctx.map
+    pairs = variant_pairs(shown.points)
+    sizes: dict[str, float] = {w: float(r["bits"]) for w, r in ctx.ws.records(BITS).items()}  # type: ignore[arg-type]
+    weights = {row.name: row.weights for row in ctx.rows}
+    moved = ctx.gguf_sqdist if pairs else {}
+    found = []
+    for model, variant in pairs:
+        a, b = shown.names[model], shown.names[variant]
+        found.append(
+            Variant(
+                (model, variant), a, b, shown.points[variant].quantization, shown.pair_rows(model, variant),
+                ctx.ws.exact_kl(a, b, corpus=str(shown.record["corpus"]), compute=False),
+                sizes.get(weights.get(b, ""), math.nan), moved.get((a, b), math.nan),
+            )
+        )  # fmt: skip
+    return found
