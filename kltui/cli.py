@@ -481,7 +481,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
         arguments.level,
         arguments.noise_corrected,
         "cpu" if arguments.device == "auto" else arguments.device,
-        compute="exact" in (arguments.section or ()),
+        compute=bool({"exact", "quantisation"} & set(arguments.section or ())),
         scoring_device=arguments.device,
     )
     if arguments.save_map:

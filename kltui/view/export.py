@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from kltui.analysis.lineage import variant_pairs
+from kltui.analysis.lineage import gguf_pairs
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.registry.names import NUMBERED_BY_STEP
@@ -323,8 +323,8 @@ def _variant_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _tables(ctx: Context) -> dict[str, Table]:
-    """The tables of an export by file name; that of variants only where there are any."""
-    return _TABLES | (_OF_VARIANTS if variant_pairs(ctx.map.points) else {})
+    """The tables of an export by file name; that of variants only where GGUF files are among them."""
+    return _TABLES | (_OF_VARIANTS if gguf_pairs(ctx.map.points) else {})
 
 
 Table = tuple[Sequence[str], Callable[[Context], Iterable[Row]]]

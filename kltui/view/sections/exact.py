@@ -53,7 +53,7 @@ def _asked(ctx: Context) -> NextTokenKL:
         corpus=_corpus(ctx),
         compute=ctx.choice.compute,
         device=ctx.choice.scoring_device,
-        progress=_Progress(ctx, f"exact KL of {a} and {b}"),
+        progress=Progress(ctx, f"exact KL of {a} and {b}"),
     )
     if found is None:
         raise MissingError(f"the exact next-token KL of {a} and {b} has not been worked out", HOW)
@@ -78,7 +78,7 @@ def _kept(ctx: Context) -> list[NextTokenKL]:
     return found
 
 
-class _Progress:
+class Progress:
     """Says what goes on: every stage, and the share that is done every few seconds."""
 
     def __init__(self, ctx: Context, what: str) -> None:

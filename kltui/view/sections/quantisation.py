@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from rich.console import RenderableType
 
-from kltui.analysis.lineage import Pair
+from kltui.analysis.lineage import GGUF, Pair
 from kltui.analysis.map import Map
 from kltui.analysis.shifts import Shifts, shifts
 from kltui.view.sections.context import Context, below
@@ -36,6 +36,10 @@ def quantisation(ctx: Context) -> Section:
         f"shift: q quantised - q original over {moved.n_texts} texts; published cosines within a family: 0.91 to 0.98"
     )
     notes += _exact_words(figures)
+    if any(math.isfinite(v.weight_sqdist) for v in figures):
+        notes.append(
+            "weights by: length of the difference between the original's weights and the file's, taken apart"
+        )
     if len(every) > len(last):
         notes.append(f"the last of each run's quantised checkpoints, of {len(every)}; --json has them all")
     data: dict[str, object] = {
@@ -75,34 +79,42 @@ def _exact_words(figures: list[Variant]) -> list[str]:
     said = []
     if known:
         said.append(
-            "exact: KL(original, quantised) of the next token, nats, mean ± standard error over texts; 99%: its quantile"
-            " over positions; top-1: share of positions where both put the same token first"
+            "exact: KL(original, quantised) of the next token, mean ± standard error over texts; 99%: its quantile over"
+            " positions, nats; top-1: share of positions where both put the same token first"
         )
     missing = next((v for v in figures if not v.exact), None)
     if missing:
         said.append(
-            f"exact next-token KL of {len(figures) - len(known)} of {len(figures)} is not worked out yet:"
-            f" kltui --report --section exact --pair {missing.model} {missing.name} WORKSPACE"
+            f"exact next-token KL of {len(figures) - len(known)} of {len(figures)} is not worked out yet: kltui --report"
+            + (
+                " --section quantisation WORKSPACE"
+                if missing.quantization.startswith(GGUF)
+                else f" --section exact --pair {missing.model} {missing.name} WORKSPACE"
+            )
         )
     return said
 
 
 def _cells(v: Variant, length: float, floor: float) -> dict[str, str]:
     """A variant's row by heading; "" for what is not known."""
-    exact = v.exact
     return {
         "model": v.model,
         "variant": v.quantization,
         "KL ± se": with_error(v.kl.value, v.kl.se) + below(v.kl.value, floor),
-        "exact ± se": with_error(exact.forward.nats_per_token, exact.forward.nats_per_token_se)
-        if exact
-        else "",
-        "99%": figure(exact.forward.high_nats) if exact else "",
-        "top-1": f"{exact.top1_agreement:.2%}" if exact else "",
-        "bits/weight": f"{v.bits_per_weight:.2f}" if math.isfinite(v.bits_per_weight) else "",
         "shift, nats": figure(length),
-        "weights moved": figure(math.sqrt(v.weight_sqdist)) if math.isfinite(v.weight_sqdist) else "",
+        "bits/weight": f"{v.bits_per_weight:.2f}" if math.isfinite(v.bits_per_weight) else "",
+        "weights by": figure(math.sqrt(v.weight_sqdist)) if math.isfinite(v.weight_sqdist) else "",
     }
+
+
+def _exact_cells(v: Variant) -> list[str]:
+    if v.exact is None:
+        return [v.name, "-", "-", "-", "-"]
+    way = v.exact.forward
+    return [
+        v.name, with_error(way.nats_per_token, way.nats_per_token_se), figure(way.high_nats),
+        figure(way.bits_per_byte), f"{v.exact.top1_agreement:.2%}",
+    ]  # fmt: skip
 
 
 def _blocks(ctx: Context, figures: list[Variant], last: list[Pair], moved: Shifts) -> list[RenderableType]:
@@ -113,6 +125,11 @@ def _blocks(ctx: Context, figures: list[Variant], last: list[Pair], moved: Shift
     headings = [h for h in cells[0] if any(c[h] for c in cells)]
     rows = [[c[h] or "-" for h in headings] for c in cells]
     blocks: list[RenderableType] = [table(headings, rows[:VARIANTS_SHOWN], left=(0, 1))]
+    if any(known[pair].exact for pair in last):
+        exact = [_exact_cells(known[pair]) for pair in last[:VARIANTS_SHOWN]]
+        blocks.append(
+            table(["exact KL to", "nats/token ± se", "99%", "bits/byte", "top-1"], exact, left=(0,))
+        )
     if len(rows) > VARIANTS_SHOWN:
         blocks.append(words(f"{VARIANTS_SHOWN} of {len(rows)} variants; --json has them all"))
     pairs = _cosines(moved)

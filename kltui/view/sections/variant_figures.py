@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kltui.analysis.lineage import variant_pairs
+from kltui.analysis.lineage import GGUF, variant_pairs
+from kltui.errors import KltuiError
 from kltui.view.sections.context import Context
+from kltui.view.sections.exact import Progress
 
 if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
@@ -34,6 +36,19 @@ class Variant:
     weight_sqdist: float
 
 
+def _exact(ctx: Context, a: str, b: str, quantization: str) -> NextTokenKL | None:
+    """The exact KL that is kept; of a GGUF file worked out now where sections are asked for that show it."""
+    compute = ctx.choice.compute and quantization.startswith(GGUF)
+    try:
+        return ctx.ws.exact_kl(
+            a, b, corpus=str(ctx.map.record["corpus"]), compute=compute, device=ctx.choice.scoring_device,
+            progress=Progress(ctx, f"exact KL of {a} and {b}"),
+        )  # fmt: skip
+    except KltuiError as error:
+        ctx.narrate(f"no exact KL of {a} and {b}: {error.message}")
+        return None
+
+
 def variants(ctx: Context) -> list[Variant]:
     """Every variant on the map whose model is there too, in the map's order."""
     shown = ctx.map
@@ -47,7 +62,7 @@ def variants(ctx: Context) -> list[Variant]:
         found.append(
             Variant(
                 (model, variant), a, b, shown.points[variant].quantization, shown.pair_rows(model, variant),
-                ctx.ws.exact_kl(a, b, corpus=str(shown.record["corpus"]), compute=False),
+                _exact(ctx, a, b, shown.points[variant].quantization),
                 sizes.get(weights.get(b, ""), math.nan), moved.get((a, b), math.nan),
             )
         )  # fmt: skip
