@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from fault_kit import command, ends
+from command import Cli
+from fault_kit import ends
 from tiny_models import write_model
 
 import kltui
@@ -76,16 +75,13 @@ def build(root: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_ten_checkpoints_of_which_two_are_sound(tmp_path: Path) -> None:
+def test_ten_checkpoints_of_which_two_are_sound(cli: Cli, tmp_path: Path) -> None:
     said = build(tmp_path)
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
     models = "".join(f'[[models]]\npath = "{name}"\n' for name in said)
     job = tmp_path / "job.toml"
     job.write_text(f'workspace = "ws"\n[corpus]\nsource = "texts.json"\n{models}')
-    done = subprocess.run(
-        command("--batch", str(job), "--json"), cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+    done = cli("--batch", str(job), "--json", timeout=280)
     assert done.returncode == 1, done.stderr
     told = ends(done.stdout)
     assert {n for n, e in told.items() if e["status"] == "done"} == {"whole", "sharded"}, told
