@@ -8,7 +8,6 @@ start alone: the checkpoint is then read in the ordinary way when its turn comes
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -22,8 +21,6 @@ import torch
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import BITS, read_header
 from kltui.scoring.refill import Header, weight_files
-
-log = logging.getLogger(__name__)
 
 Event = Any
 Tensors = Mapping[str, torch.Tensor]
@@ -209,13 +206,11 @@ class Prefetch:
             self._consumed = None
 
     def _run(self, errand: _Errand) -> None:
-        try:
+        # What is wrong with the files is said where the checkpoint is scored: it is read again there.
+        with contextlib.suppress(Exception):
             self._gpu.enter_thread()
             self._wait_for_copies()
             self._read(errand)
-        except Exception as error:
-            # What is wrong with the files is said where the checkpoint is scored: it is read again there.
-            log.debug("%s was not read ahead", errand.hashed.folder, exc_info=error)
 
     def _read(self, errand: _Errand) -> None:
         """Reads a checkpoint's tensors and, where there is room, sends them to the GPU."""
