@@ -435,11 +435,12 @@ class Workspace:
 
 
 def gram_on(device: str) -> CentredGram | None:
-    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None for "cpu", without torch.
+    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None, without torch, where the CPU does.
 
+    That is for "cpu", "auto", and "mps", which has no float64.
     Raises KltuiError where torch has no such device.
     """
-    if device == "cpu":
+    if device in ("cpu", "auto", "mps"):
         return None
     from kltui.scoring.centring import device_gram
 

@@ -79,7 +79,8 @@ def test_a_device_that_is_none_and_a_job_s_device_are_refused(suite: Workspace, 
 
 def test_the_cpu_is_named_without_torch(suite: Workspace, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.delitem(sys.modules, "kltui.scoring.centring")
-    for device in ("cpu", "auto"):
+    for device in ("cpu", "auto", "mps"):
+        assert suite.map(device=device).gram is None
         assert main(["--report", "--section", "overview", str(suite.path), "--device", device]) == 0
     assert "kltui.scoring.centring" not in sys.modules
     assert capsys.readouterr().out
