@@ -18,8 +18,13 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "open"]
 
 
-def open(path: str | PathLike[str]) -> Workspace:  # shadows the builtin on purpose: it reads as kltui.open
-    """The workspace in folder `path`, read-only. Raises KltuiError where there is none."""
+def open(
+    path: str | PathLike[str], over: str = ""
+) -> Workspace:  # shadows the builtin: it reads as kltui.open
+    """The workspace in folder `path`, read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
+
+    Raises KltuiError where there is none.
+    """
     from kltui.workspace import Workspace
 
-    return Workspace.open(path)
+    return Workspace.open(path, over)

@@ -35,6 +35,7 @@ examples
   kltui --batch job.toml --dry-run --set corpus.sample=100
   kltui --report pythia --section diffusion
   kltui --report pythia --section drivers --pair tiny@100 tiny@200
+  kltui --report pythia --section exact --pair tiny@100 tiny@200   exact next-token KL: both models run once more
   kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
   kltui --report pythia --map main
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
@@ -112,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device",
         default="auto",
         help="with --bench: cpu or cuda; with --report, --export and --draw: cuda or cuda:1 centres and multiplies the vectors"
-        " of large maps on that GPU (default there: cpu)",
+        " of large maps on that GPU (default there: cpu), and with --section exact models run there",
     )
     look = parser.add_argument_group("with the terminal interface")
     look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
@@ -127,6 +128,12 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     ).add_mutually_exclusive_group()
     what.add_argument(
         "--batch", metavar="JOB", type=Path, help="score a job file without the interface; resumable"
+    )
+    what.add_argument(
+        "--watch",
+        metavar="JOB",
+        type=Path,
+        help="score what is there, then each checkpoint as it lands, until ctrl-C (--until-step); alerts by [watch]",
     )
     what.add_argument("--report", action="store_true", help="print tables and text plots of WORKSPACE")
     what.add_argument(
@@ -193,6 +200,12 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         help="print what would be kept and scored, on which device, and what cannot work; then stop",
     )
     batch.add_argument(
+        "--until-step",
+        metavar="N",
+        type=int,
+        help="with --watch: end once a checkpoint of step N or later is scored",
+    )
+    batch.add_argument(
         "--shard",
         metavar="I/N",
         help="score only part I of N (from 0) into WORKSPACE/inbox, on any machine that shares the folder",
@@ -219,7 +232,8 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         "--over",
         metavar="HASH",
         default="",
-        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so",
+        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so; with --report, --export,"
+        " --draw and the interface: show that corpus (--section corpora lists them)",
     )
     taking.add_argument(
         "--declare",
@@ -280,7 +294,8 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="look at the KL between these two (sections drivers, where)",
+        help="look at the KL between these two (sections drivers, where; exact: both models are run over the texts for"
+        " their exact next-token KL, which is then kept)",
     )
     reading.add_argument(
         "--where", metavar="KL", type=float, help="look up this KL, in bits/byte, on the scale"
@@ -302,9 +317,10 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     reading.add_argument(
         "--draw-by",
-        choices=("ls", "kl", "uniform"),
+        metavar="WAY",
         default="ls",
-        help="with --draw: by variance over models (ls), by part in all KL (kl), or alike",
+        help="with --draw: by variance over models (ls), by part in all KL (kl), alike (uniform), or as released: the name of"
+        " imported draws, such as lss-uniq-idx-weight",
     )
 
 
@@ -371,6 +387,8 @@ def _tell(error: KltuiError) -> None:
 def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     if arguments.batch:
         return _batch
+    if arguments.watch:
+        return _watch
     for name, command in (
         ("report", _report),
         ("demo", _demo),
@@ -410,23 +428,35 @@ def _batch(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _watch(arguments: argparse.Namespace) -> int:
+    from kltui.watch.run import run_watch
+
+    if arguments.target:
+        raise UsageError(f"unexpected {arguments.target!r}", "The workspace is named in the job file.")
+    return run_watch(
+        arguments.watch, arguments.overrides, until_step=arguments.until_step, as_json=arguments.json
+    )
+
+
 def _report(arguments: argparse.Namespace) -> int:
-    _print_report(_workspace(arguments), arguments)
-    return 0
+    return _print_report(_workspace(arguments), arguments)
 
 
-def _print_report(folder: Path, arguments: argparse.Namespace) -> None:
+def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
+    """Exit code: 1 where a section that was asked for by name failed."""
     from kltui.view.report import print_report
     from kltui.workspace import Workspace
 
-    with Workspace.open(folder) as workspace:
-        print_report(
+    with Workspace.open(folder, arguments.over) as workspace:
+        made = print_report(
             workspace,
             arguments.section,
             as_json=arguments.json,
             choice=_choice(arguments, workspace),
             ascii_only=arguments.ascii,
         )
+    asked = arguments.section or ()
+    return int(any(section.status == "failed" for section in made.sections if section.name in asked))
 
 
 def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
@@ -440,6 +470,8 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
             "--map brings its own preparation",
             "Leave out --preprocess, --exclude, --separate and --save-map, or leave out --map.",
         )
+    if arguments.map and arguments.over:
+        raise UsageError("--map brings its own corpus", "Leave out --over, or leave out --map.")
     pair = tuple(arguments.pair) if arguments.pair else None
     choice = Choice(
         preparation,
@@ -449,6 +481,8 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
         arguments.level,
         arguments.noise_corrected,
         "cpu" if arguments.device == "auto" else arguments.device,
+        compute=bool({"exact", "quantisation"} & set(arguments.section or ())),
+        scoring_device=arguments.device,
     )
     if arguments.save_map:
         from kltui.view.report import check_choice
@@ -464,7 +498,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from kltui.view.export import export
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments)) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
         choice = _choice(arguments, workspace)
         for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
@@ -476,7 +510,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     from kltui.view.sections.context import Context
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments)) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
         shown = Context(workspace, _choice(arguments, workspace)).map
         path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
     _narrate(
@@ -540,7 +574,19 @@ def _interface(arguments: argparse.Namespace) -> int:
     from kltui.tui.app import run_tui
 
     path = Path(arguments.target) if arguments.target else None
-    return run_tui(path, read_only=arguments.read_only, ascii=arguments.ascii, no_mouse=arguments.no_mouse)
+    if arguments.over:
+        from kltui.workspace import Workspace
+
+        Workspace.open(
+            path or Path(), arguments.over
+        ).close()  # a hash that fits none is said before anything is drawn
+    return run_tui(
+        path,
+        read_only=arguments.read_only,
+        ascii=arguments.ascii,
+        no_mouse=arguments.no_mouse,
+        over=arguments.over,
+    )
 
 
 def _workspace(arguments: argparse.Namespace) -> Path:

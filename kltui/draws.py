@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kltui import comparable
 from kltui.analysis.embed import complete_texts
 from kltui.analysis.kl import double_centre
-from kltui.analysis.resample import Draw, KLToMap, draw, kl_to_map, sampling_probabilities
+from kltui.analysis.resample import METHODS, Draw, KLToMap, draw, kl_to_map, sampling_probabilities
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
 from kltui.store import Store
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 Values = NDArray[np.float64]
 
 KIND = "draw"
+RELEASED = "samples"  # kind of the records of draws that came with a release
 FOLDER = "draws"
+_OTHER_MAP = 0.1  # share of the draws by which a map that they were not made for is known
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ def _drawn(
     ws: Workspace, m: Map, n: int, method: str, seed: int
 ) -> tuple[TextDraw, tuple[str, ...], tuple[str, ...]]:
     used = complete_texts(m.loglik_KN)
-    p = sampling_probabilities(double_centre(m.loglik_KN[:, used]), method)
-    d = draw(p, n, seed, method)
+    if method in METHODS:
+        p = sampling_probabilities(double_centre(m.loglik_KN[:, used]), method)
+        d = draw(p, n, seed, method)
+    else:
+        d, p = _released(ws, m, used, n, method, seed)
     sha256 = str(m.record["corpus"])
     place = m.text_index[used[d.index]]
     everything, labels = ws.texts(sha256), ws.domains(sha256)
@@ -131,11 +136,46 @@ def _drawn(
             clip_threshold=threshold,
             index=tuple(place.tolist()),
             weight=tuple(d.weight.tolist()),
-            count=tuple(np.rint(d.weight**2 * n * p[d.index]).astype(int).tolist()),
+            count=tuple(np.maximum(np.rint(d.weight**2 * n * p[d.index]), 1).astype(int).tolist()),
         ),
         texts,
         domains,
     )
+
+
+def _released(
+    ws: Workspace, m: Map, used: NDArray[np.intp], n: int, name: str, seed: int
+) -> tuple[Draw, Values]:
+    """(draw, probabilities p_N) of released draws called `name`, for n texts and a seed. Raises UsageError for none such."""
+    records = ws.records(RELEASED)
+    if name not in records:
+        known = ", ".join((*METHODS, *records))
+        raise UsageError(f"no way to draw texts is called {name!r}", f"There are: {known}.")
+    sizes = cast("dict[str, list[int]]", records[name]["sets"]).get(str(seed), [])
+    if n not in sizes:
+        raise UsageError(
+            f"{name} holds no draw of {n} texts with seed {seed}",
+            f"It has, for that seed: {', '.join(map(str, sizes)) or 'none'}.",
+        )
+    with np.load(ws.path / str(records[name]["file"]), allow_pickle=False) as arrays:
+        index = arrays[f"{seed}/{n}/index"].astype(np.intp)
+        weight = arrays[f"{seed}/{n}/weight"].astype(np.float64)
+    if len(used) != len(m.text_bytes_N) or m.kept_N is not None or index.max(initial=0) >= len(used):
+        raise UsageError(
+            f"{name} draws from other texts than the {len(used)} that every vector of this map has",
+            "Released draws go with the release's own vectors and texts, unprepared.",
+        )
+    # Which way they were drawn by is the beginning of their name: kls, lss, uniform.
+    way = next((known for known in METHODS if name.startswith(known)), "ls")
+    p = sampling_probabilities(double_centre(m.loglik_KN), way)
+    order = np.argsort(index)
+    d = Draw(index[order], weight[order], n, len(used), name, seed)
+    drawn = float(np.rint(d.weight**2 * n * p[d.index]).sum())
+    if abs(drawn - n) > _OTHER_MAP * n:
+        raise UsageError(
+            f"the weights of {name} are not those of this map", "Were they drawn for another release?"
+        )
+    return d, p
 
 
 def text_draws(ws: Workspace) -> list[TextDraw]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kltui import comparable, same_weights, saved_maps
 from kltui.analysis.point import Point
@@ -22,23 +23,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.diffusion import Exponent
-    from kltui.analysis.kl import CentredGram
+    from kltui.analysis.exact import NextTokenKL
+    from kltui.analysis.kl import KL, CentredGram
     from kltui.analysis.map import Map
+    from kltui.exact import Asked
+    from kltui.exact import Said as ExactProgress
     from kltui.placement import Placement
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
-_OF_ONE_VECTOR = {
-    "weights",
-    "base",
-    "adapter",
-    "adapter_config",
-    "peft",
-    "of_weights",
-    "layer",
-    "layers",
-    "quantization",
-    "values",
-}
+_OF_ONE_VECTOR = {"weights", "of_weights", "layer", "layers", "quantization", "values"}
 
 WeightProgress = Callable[[str, int, int], None]
 
@@ -60,12 +53,29 @@ class Workspace:
         self.path = store.folder
         self.name = store.folder.resolve().name
         self.weight_problems: list[str] = []
+        self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
 
     @classmethod
-    def open(cls, path: str | PathLike[str]) -> Workspace:
-        """The workspace in folder `path`. Raises StoreError where there is none."""
-        return cls(Store.read(Path(path)))
+    def open(cls, path: str | PathLike[str], over: str = "") -> Workspace:
+        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`.
+
+        Raises StoreError where there is none, and UsageError where it has no such corpus.
+        """
+        made = cls(Store.read(Path(path)))
+        try:
+            if over:
+                made.choose_corpus(over)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def choose_corpus(self, sha256: str) -> CorpusRow:
+        """From now on means the corpus whose hash begins with `sha256` where none is named. Raises UsageError for another."""
+        row = self.corpus(sha256)
+        self.over = row.sha256
+        return row
 
     def close(self) -> None:
         """Closes the database."""
@@ -90,8 +100,8 @@ class Workspace:
         return self._store.corpora.all()
 
     def corpus(self, sha256: str | None = None) -> CorpusRow:
-        """The corpus with that hash (a prefix will do), or the one that most checkpoints were scored on."""
-        corpora = self.corpora()
+        """The corpus with that hash (a prefix will do), or the one chosen, or that which most checkpoints were scored on."""
+        corpora, sha256 = self.corpora(), sha256 or self.over
         if sha256:
             found = [c for c in corpora if c.sha256.startswith(sha256)]
             if len(found) == 1:
@@ -225,9 +235,89 @@ class Workspace:
 
         return place(self, str(model), texts, overrides, say)
 
+    def released_pictures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """K x 2 (or 3) coordinates of `names` by each picture that came with a release, NaN where it has none of a name."""
+        import numpy as np
+
+        found = {}
+        for picture, record in self.records("picture").items():
+            points = cast("dict[str, list[float]]", record["points"])
+            dims = max(map(len, points.values()), default=2)
+            rows = [points.get(name, [math.nan] * dims) for name in names]
+            if any(name in points for name in names):
+                found[f"released {picture}"] = np.array(rows, dtype=np.float64)
+        return found
+
+    def type_colours(self) -> dict[str, str]:
+        """{model type: colour} as a release gives them, #rrggbb; empty without."""
+        record = self.records("colours").get("type", {})
+        return cast("dict[str, str]", record.get("colours", {}))
+
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         """The workspace's named records of one kind, oldest first."""
         return self._store.records.all(kind)
+
+    def exact_kl(
+        self,
+        a: str,
+        b: str,
+        *,
+        corpus: str | None = None,
+        compute: bool = True,
+        device: str = "auto",
+        progress: ExactProgress | None = None,
+    ) -> NextTokenKL | None:
+        """Exact next-token KL of two scored checkpoints with one tokenizer, the estimate from their vectors beside it.
+
+        Worked out once, in a process of its own on `device`, and kept here; with compute=False only what is kept (None:
+        nothing). Raises UsageError for names that are not scored, and KltuiError saying why it cannot be had.
+        """
+        from dataclasses import replace
+
+        from kltui import exact
+
+        asked = self._asked_exactly(a, b, corpus)
+        found = exact.stored(self.records(exact.KIND), asked)
+        if found is None and compute:
+            found = exact.exact_kl_of(self._store, asked, device, progress or exact.silent)
+        return found and replace(found, estimate=self._estimate(asked))
+
+    def check_exact(self, a: str, b: str, *, corpus: str | None = None) -> None:
+        """Raises KltuiError where `exact_kl` could not be had, as far as that is known without the models' files."""
+        from kltui import exact
+
+        exact.check(self._asked_exactly(a, b, corpus))
+
+    def exact_pairs(self) -> list[tuple[str, str]]:
+        """Names of the pairs whose exact KL was worked out here, oldest first, as they were named then."""
+        from kltui import exact
+
+        return [exact.names_in(record) for record in self.records(exact.KIND).values()]
+
+    def _asked_exactly(self, a: str, b: str, corpus: str | None) -> Asked:
+        from kltui.exact import Asked, Side
+
+        names = list(dict.fromkeys((a, b)))
+        chosen = {row.name: Side(row, v) for row, v in self._choose(None, names, False, corpus, None)}
+        row = self.corpus(corpus)
+        unscored = [name for name in names if name not in chosen]
+        if unscored:
+            raise UsageError(
+                f"{unscored[0]} is not scored on the corpus {row.sha256[:12]}",
+                "Score it first: kltui --batch job.toml, or s on the Registry.",
+            )
+        return Asked(chosen[a], chosen[b], row)
+
+    def _estimate(self, asked: Asked) -> KL:
+        """The KL of the two vectors, as the map has it."""
+        from kltui.analysis.kl import kl_pair
+
+        text_bytes_N = self._store.corpora.text_bytes(asked.corpus.id)
+        a_N, b_N = (
+            self._store.vectors.load((side.vector.id,), len(text_bytes_N))[0][0]
+            for side in (asked.a, asked.b)
+        )
+        return kl_pair(a_N, b_N, text_bytes_N, self._ids_of_texts(asked.corpus.id))
 
     def _choose(
         self,

@@ -1,24 +1,39 @@
-"""What a test costs, told by what its module and its fixtures use: markers by which a run is chosen.
+"""What a test costs, told by what its module and the modules of its fixtures import: markers by which a run is chosen.
 
 process  starts processes of its own: kltui itself, workers, a terminal, a compiler
-model    builds tiny models and has torch compute with them
+model    has torch compute, mostly with tiny models that it builds
+screen   runs the whole interface
 ray      starts a Ray cluster
 quick    none of these, nor gpu or slow: `pytest -m quick` touches every package within a minute
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 HERE = Path(__file__).parent
-PROCESSES = ("subprocess", "multiprocessing", "fault_kit", "command", "terminal", "budgets", "lives")
-MODELS = ("tiny_models",)
-COSTLY = ("process", "model", "ray", "gpu", "slow")
+IMPORTED = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
+TELLING = {
+    "process": (
+        "subprocess",
+        "multiprocessing",
+        "fault_kit",
+        "command",
+        "terminal",
+        "budgets",
+        "warm_process",
+    ),
+    "model": ("torch", "transformers", "tiny_models"),
+    "screen": ("kltui.tui.interface", "kltui.tui.app"),
+}
+COSTLY = (*TELLING, "ray", "gpu", "slow")
+# What every test has of the root's conftest.py is told by the fixtures that it asks for.
+FIXTURES = {"cli": "process", "warm": "process", "emulated_cuda": "process"}
 
 
 def mark(item: pytest.Item) -> None:
@@ -30,30 +45,30 @@ def mark(item: pytest.Item) -> None:
 
 
 def costs(item: pytest.Item) -> set[str]:
-    """Those of process, model and ray that fit."""
-    used = {name for scope in _scopes(item) for name in _modules(scope)}
-    found = {"process"} if used.intersection(PROCESSES) else set()
-    if used.intersection(MODELS):
-        found.add("model")
+    """Those of process, model, screen and ray that fit."""
+    found = {name for path in _sources(item) for name in _told_by(path)}
+    found |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
     if "ray" in item.path.stem.split("_"):
         found.add("ray")
     return found
 
 
-def _scopes(item: pytest.Item) -> Iterator[Mapping[str, Any]]:
-    """The names that a test's module knows, and those that the modules of its fixtures know, if they lie here."""
-    if isinstance(item, pytest.Function):
-        yield item.function.__globals__
+def _sources(item: pytest.Item) -> Iterator[Path]:
+    """The test's file, and those of its fixtures below this folder."""
+    yield item.path
     fixtures = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures else ():
-        scope = getattr(definitions[-1].func, "__globals__", {})
-        if HERE in Path(scope.get("__file__") or "/").parents:
-            yield scope
+        path = Path(getattr(definitions[-1].func, "__globals__", {}).get("__file__") or "/")
+        if HERE in path.parents and path.parent != HERE:
+            yield path
 
 
-def _modules(scope: Mapping[str, Any]) -> Iterator[str]:
-    """Modules that were imported there, or something of them."""
-    for value in list(scope.values()):
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(name, str):
-            yield name
+@cache
+def _told_by(path: Path) -> frozenset[str]:
+    """What a file's imports tell, those within functions among them."""
+    imported = IMPORTED.findall(path.read_text(encoding="utf-8")) if path.suffix == ".py" else []
+    return frozenset(
+        cost
+        for cost, modules in TELLING.items()
+        if any(name == module or name.startswith(f"{module}.") for name in imported for module in modules)
+    )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from kltui.analysis.point import Point
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
+from kltui.importers.side_files import SideFiles
 from kltui.safe import safe_text
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Imported:
 
     `named` are the corpora that came as files of texts: what vectors without texts of their own may be over.
     `weight_sqdist` is {(run, earlier step, later step): squared distance}; `scores` is {name: {benchmark: score}};
-    `left` tells of each file that could not be read why.
+    `left` tells of each file that could not be read why; `side` is what a release holds besides.
     """
 
     vectors: tuple[ImportedVector, ...] = ()
@@ -100,6 +101,7 @@ class Imported:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    side: SideFiles = field(default_factory=SideFiles)
 
     @property
     def corpora(self) -> tuple[Corpus, ...]:
@@ -139,6 +141,7 @@ class Imported:
             {**other.scores, **self.scores},
             tuple(dict.fromkeys(notes)),
             self.left + other.left,
+            self.side.joined(other.side),
         )
 
     def checked(self) -> Imported:
@@ -183,7 +186,9 @@ class Gathering:
     def result(self) -> Imported:
         """Everything taken. Raises the first complaint where nothing could be."""
         found = self._found
-        if self._errors and not (found.vectors or found.named or found.weight_sqdist or found.scores):
+        if self._errors and not (
+            found.vectors or found.named or found.weight_sqdist or found.scores or found.side
+        ):
             first, more = self._errors[0], len(self._errors) - 1
             also = f" ({more} more could not be read either)" if more else ""
             raise type(first)(first.message + also, first.hint)

@@ -26,9 +26,17 @@ from kltui.importers.imported import (
     variants_like_models,
     with_metadata,
 )
-from kltui.importers.naming import released
+from kltui.importers.naming import released, side_name
 from kltui.importers.numbered import steps_or_layers
 from kltui.importers.pickles import load_pickle
+from kltui.importers.side_files import (
+    SideFileError,
+    kind_of,
+    read_colours,
+    read_parents,
+    read_side_pickle,
+    read_types,
+)
 from kltui.registry.layout import unique_keys
 from kltui.safe import safe_text
 
@@ -347,19 +355,51 @@ def read_release(folder: Path, numbered: str = "") -> Imported:
     texts = _release_texts(folder)
     if texts:
         parts.take(texts, lambda: Imported(named=(load_corpus(texts),)))
-    pickles = [p for p in _pickles(folder) if "tsne" not in p.relative_to(folder).as_posix()]
-    for path in pickles:
-        if path.name == "weight_distance.pkl":
+    for name in ("modelname2type.json", "sibling_info.json", "type2color.json"):
+        for path in [f / name for f in info if (f / name).is_file()][:1]:
+            parts.take(path, partial(read_side_json, path))
+    for path in _pickles(folder):
+        if kind_of(path):
+            parts.take(path, partial(read_side_file, path))
+        elif path.name == "weight_distance.pkl":
             parts.take(path, partial(read_weight_distances, path))
         else:
             parts.take(path, partial(read_vectors_pickle, path, [str(n) for n in names], numbered))
     result = parts.result()
-    if not result.vectors and not result.named and not result.weight_sqdist:
+    if not result.vectors and not result.named and not result.weight_sqdist and not result.side:
         raise ImportFormatError(
             f"nothing to import in {safe_text(str(folder))}", "give the folder that holds texts.json"
         )
     vectors = variants_like_models(with_metadata(result.vectors, types, parents))
     return replace(result, vectors=vectors).checked()
+
+
+def read_side_file(path: Path) -> Imported:
+    """A pickle that a release holds beside vectors; see `kltui.importers.side_files`."""
+    data = load_pickle(path)
+    try:
+        return Imported(side=read_side_pickle(path, data, side_name))
+    except (SideFileError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_side_file(path, error) from None
+
+
+def read_side_json(path: Path) -> Imported:
+    """modelname2type.json, sibling_info.json or type2color.json."""
+    data = read_json(path, dict)
+    try:
+        if path.stem == "type2color":
+            return Imported(side=read_colours(data))
+        reader = read_types if path.stem == "modelname2type" else read_parents
+        return Imported(side=reader(data, side_name))
+    except (SideFileError, ValueError, TypeError) as error:
+        raise _no_side_file(path, error) from None
+
+
+def _no_side_file(path: Path, error: Exception) -> ImportFormatError:
+    why = safe_text(str(error), 160)
+    return ImportFormatError(
+        f"{safe_text(str(path))} is in no released layout ({why})", "fetch it again, or leave it out"
+    )
 
 
 def _first(parts: Gathering, folders: Sequence[Path], name: str, kind: type) -> Any:

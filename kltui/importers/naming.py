@@ -25,6 +25,13 @@ def released(name: str, quantization: str = "none") -> Point:
     return lineage(name, quantization=quantization)
 
 
+def side_name(model: str, quantization: str, layer: int | None) -> str:
+    """The name here of a model that a side file names as others call it."""
+    p = replace(released(model, quantization), layer=layer)
+    run = p.run if not run_problem(p.run) else plain_run(p.run)
+    return point_name(run, p.step, p.quantization, p.layer)
+
+
 def plainly_named(found: Imported) -> Imported:
     """The import with runs and lineage that may stand in names; a note says what became of names that may not."""
     renamed: dict[str, str] = {}

@@ -18,6 +18,7 @@ from kltui.importers.imported import Gathering, Imported, ImportFormatError, nam
 from kltui.importers.naming import plainly_named
 from kltui.importers.npz import read_npz
 from kltui.importers.scores import are_scores, read_scores_csv, read_scores_json
+from kltui.importers.side_files import kind_of
 from kltui.safe import safe_text
 
 KNOWN = (
@@ -87,6 +88,8 @@ def _read_file(path: Path, numbered: str) -> Imported:
     if suffix in (".pkl", ".pickle"):
         if path.stem == "weight_distance":
             return modelmap.read_weight_distances(path)
+        if kind_of(path):
+            return modelmap.read_side_file(path)
         beside = [path.parent / "model_list.json", path.parent.parent / "model_info" / "model_list.json"]
         names: list[object] = next((modelmap.read_json(p, list) for p in beside if p.is_file()), [])
         return modelmap.read_vectors_pickle(path, [str(n) for n in names], numbered)
@@ -94,6 +97,8 @@ def _read_file(path: Path, numbered: str) -> Imported:
         return read_npz(path, numbered)
     if suffix in (".csv", ".tsv"):
         return read_scores_csv(path)
+    if path.name in ("modelname2type.json", "sibling_info.json", "type2color.json"):
+        return modelmap.read_side_json(path)
     if suffix == ".json":
         return _read_json(path, numbered)
     if suffix == ".jsonl":

@@ -18,11 +18,11 @@ from kltui.jobs.keep import Keeper, Keeps
 from kltui.jobs.messages import DEVICE_LOST, Computes, Died, Failed, Message, Moved, Said, Scored, Setup, Task
 from kltui.jobs.narrate import Moment, Narrator, Pace, Tally, duration
 from kltui.jobs.plan import Plan, make_plan
-from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered
+from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered, task_of
 from kltui.jobs.shard import InboxKeeper, part
 from kltui.jobs.signals import Signals
 from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
-from kltui.registry.checkpoint import Checkpoint, HubSource, ServedSource
+from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
 from kltui.same_weights import sentences
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
@@ -276,15 +276,7 @@ class Batch:
         return self._task(prepared)
 
     def _task(self, ready: Ready) -> Task:
-        checkpoint = self._checkpoint(ready.index)
-        source = checkpoint.source
-        hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
-        outside = ready.tokenizer.hub if ready.tokenizer else None
-        served = source if isinstance(source, ServedSource) else None
-        return Task(
-            ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served,
-            ready.adapted,
-        )  # fmt: skip
+        return task_of(ready, self._checkpoint(ready.index))
 
     def _receive(self, message: Message) -> None:
         if isinstance(message, Moved):
@@ -305,7 +297,7 @@ class Batch:
         elif isinstance(message, Said):
             for line in message.text.splitlines():
                 self._narrator.say(safe_text(line, 400))
-        else:
+        elif isinstance(message, Died):
             self._bury(message)
 
     def _tell_scored(self, name: str, result: ScoreResult) -> None:

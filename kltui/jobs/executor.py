@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Protocol
 
-from kltui.jobs.messages import Computes, Died, Expect, Failed, Message, Scored, Setup, Task
+from kltui.jobs.messages import (
+    Compared,
+    Computes,
+    Died,
+    Expect,
+    Failed,
+    Message,
+    PairTask,
+    Scored,
+    Setup,
+    Task,
+)
 from kltui.jobs.process import python_command
 
 STOP_GRACE_S = 3.0
@@ -36,7 +47,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     pipe: Connection
     device: str
-    task: Task | None = None
+    task: Task | PairTask | None = None
     reads_ahead: bool = False
     expects: Task | None = None
     since: float = 0.0
@@ -77,7 +88,7 @@ class LocalExecutor:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             worker.pipe.send(Expect(task))
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Task | PairTask) -> None:
         """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
         idle = [w for w in self._workers if w.task is None]
         worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()
@@ -95,7 +106,7 @@ class LocalExecutor:
                 message: Message = worker.pipe.recv()
             except (EOFError, OSError):  # OSError: it died in the middle of a message
                 message = self._bury(worker)
-            if isinstance(message, Scored | Failed):
+            if isinstance(message, Scored | Compared | Failed):
                 worker.task = None
             elif isinstance(message, Computes):
                 worker.reads_ahead = message.device.device.startswith("cuda")

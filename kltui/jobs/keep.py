@@ -179,13 +179,13 @@ class Keeper:
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
-        if ready.settled and not ready.commit and not ready.adapted:
+        if ready.settled and not ready.commit:
             self._store.fingerprints.put(ready.folder, ready.signature, ready.weights)
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._settle(ready)
-        files = "" if ready.mix or ready.served or ready.adapted else weight_files_digest(ready.folder)
+        files = "" if ready.mix or ready.served else weight_files_digest(ready.folder)
         side = self._write_tokens(ready, result)
         replaced = ""
         asked = self._plan.settings.layers
@@ -250,6 +250,12 @@ class Keeper:
         """Keeps on which devices the job computes, for who looks at it meanwhile."""
         with self._store.atomic():
             self._store.jobs.say(self._job, f"on {devices}")
+
+    def wait(self, words: str) -> None:
+        """Lets the job go on as running, with `words` on what it waits for."""
+        with self._store.atomic():
+            self._store.jobs.start(self._job)
+            self._store.jobs.say(self._job, words)
 
     def finish(self, status: str, message: str) -> None:
         """Writes the job's end."""

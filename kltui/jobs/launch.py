@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.errors import KltuiError
@@ -20,21 +21,61 @@ from kltui.store.connection import explained
 from kltui.store.synced import write_synced
 
 NICE = 10
+COMPLAINTS = ("kltui: ", "error: ", "not here: ")
+LONG_LINES = {"COLUMNS": "400"}  # of a report that is read by a program
 
 # Children that ended while their starter lives are reaped at the next start, so that none stays a zombie.
 _started: list[int] = []
 
 
-def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
-    """Starts `kltui --batch job_path` in a session of its own and returns its process id.
+def start_detached(job_path: Path, extra_args: Sequence[str] = (), *, watch: bool = False) -> int:
+    """Starts `kltui --batch job_path` (or `--watch`) in a session of its own and returns its process id.
 
     Its output goes to a new file in WORKSPACE/logs. Raises UsageError for a job file with mistakes and StoreError
     for a workspace that cannot be written, before anything starts.
     """
-    job = load_job(job_path)
-    logs = Path(job.workspace) / "logs"
-    log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{job_path.stem}.log"
-    command = python_command("kltui.cli", "main", "--batch", str(job_path.resolve()), *extra_args)
+    job, command = load_job(job_path), "--watch" if watch else "--batch"
+    return _spawned(Path(job.workspace), job_path.stem, command, str(job_path.resolve()), *extra_args).pid
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """A process in a session of its own, and the file that its output goes to."""
+
+    pid: int
+    log: Path
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return _still_runs(self.pid)
+
+    def lines(self) -> list[str]:
+        """The lines of its output so far that are not empty, safe to show."""
+        try:
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        return [safe_text(line.strip(), 400) for line in text.splitlines() if line.strip()]
+
+    def complaint(self) -> str:
+        """The line in which it says what went wrong, "" where there is none."""
+        return next((line for line in self.lines() if line.startswith(COMPLAINTS)), "")
+
+
+def start_exact(workspace: Path, a: str, b: str, over: str = "") -> Detached:
+    """Starts what works out the exact next-token KL of two checkpoints and keeps it in the workspace.
+
+    `over`: hash of the corpus. Raises StoreError for a workspace that cannot be written.
+    """
+    asked = ("--report", "--section", "exact", "--pair", a, b, *(("--over", over) if over else ()))
+    return _spawned(workspace, "exact", *asked, str(workspace.resolve()))
+
+
+def _spawned(workspace: Path, stem: str, *arguments: str) -> Detached:
+    """kltui with these arguments, in a session of its own, its output in a new file in WORKSPACE/logs."""
+    logs = workspace / "logs"
+    log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{stem}.log"
+    command = python_command("kltui.cli", "main", *arguments)
     with explained(logs):
         logs.mkdir(parents=True, exist_ok=True)
         output = log.open("ab")
@@ -43,7 +84,7 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
         pid = os.posix_spawn(
             command[0],
             command,
-            os.environ | {"KLTUI_LOG": str(log)},
+            os.environ | LONG_LINES | {"KLTUI_LOG": str(log)},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
@@ -55,7 +96,7 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = ()) -> int:
         # Whoever sits before the screen comes first, where cores are few; what the job starts inherits it.
         os.setpriority(os.PRIO_PROCESS, pid, NICE)
     _started[:] = [p for p in _started if _still_runs(p)] + [pid]
-    return pid
+    return Detached(pid, log)
 
 
 def _still_runs(pid: int) -> bool:

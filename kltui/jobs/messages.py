@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.jobs.mix import Mix
-from kltui.registry.adapters import Adapted
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
-from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings
+from kltui.scoring.settings import DtypeCost, ExactKL, Progress, ScoreResult, ScoringSettings
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
 
@@ -36,8 +35,7 @@ class Task:
 
     With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
     see the folder, `tokenizer_hub` where those of its tokenizer can. A `served` model has no files: `hashed` names the
-    folder of its tokenizer, and stands for what its server says of itself. With `adapted`, an adapter goes on its base;
-    `hashed` then has the weights that both come to. `notes` join those of the result.
+    folder of its tokenizer, and stands for what its server says of itself. `notes` join those of the result.
     """
 
     index: int
@@ -48,7 +46,6 @@ class Task:
     tokenizer_hub: HubSource | None = None
     notes: tuple[str, ...] = ()
     served: ServedSource | None = None
-    adapted: Adapted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,15 @@ class Expect:
     """The task that a worker will be given next, most likely: said while it scores, so that it can read ahead."""
 
     task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class PairTask:
+    """Two checkpoints whose exact next-token KL is wanted."""
+
+    index: int
+    a: Task
+    b: Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,14 @@ class Scored:
 
     index: int
     result: ScoreResult
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A finished task of two checkpoints."""
+
+    index: int
+    result: ExactKL
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +126,4 @@ class Computes:
     host: str
 
 
-Message = Moved | Scored | Failed | Died | Said | Computes | DtypeCost
+Message = Moved | Scored | Compared | Failed | Died | Said | Computes | DtypeCost

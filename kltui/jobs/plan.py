@@ -10,7 +10,6 @@ from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
-from kltui.jobs.bases import is_adapter, with_bases
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.mix import MixPlan, mixes
@@ -22,7 +21,6 @@ from kltui.registry.names import is_map_source
 from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.registry.presets import preset
 from kltui.registry.revisions import expand_revisions, is_pattern, matching_revisions
-from kltui.registry.tokenizer import named_source
 from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
@@ -47,17 +45,16 @@ class Plan:
         """Where the files come from that one checkpoint needs."""
         checkpoint = self.checkpoints[index]
         mix = self.mixes.get(checkpoint.name)
-        if mix:
-            return [part.source for part in mix.parts]
-        return (
-            [named_source(checkpoint.base), checkpoint.source]
-            if is_adapter(checkpoint)
-            else [checkpoint.source]
-        )
+        return [part.source for part in mix.parts] if mix else [checkpoint.source]
 
 
-def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> Plan:
-    """The plan of a job; `say` gets lines while a long corpus is read. Raises UsageError listing every entry that cannot be used."""
+def make_plan(
+    job: JobFile, say: Callable[[str], None] = lambda line: None, corpus: Corpus | None = None
+) -> Plan:
+    """The plan of a job, over its `corpus` where that has been read before; `say` gets lines while a long one is read.
+
+    Raises UsageError listing every entry that cannot be used.
+    """
     mistakes: list[str] = []
     checkpoints: list[Checkpoint] = []
     for number, model in enumerate(job.models):
@@ -69,13 +66,12 @@ def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> P
             mistakes.append(f"models[{number}]: {(error.filename or '')[:200]}: {error.strerror}")
     rows, given = _there(Path(job.workspace))
     stored = [row.checkpoint for row in rows]
-    corpus, wrong = _corpus_or_mistake(job, say)
-    mistakes += wrong
+    if corpus is None:
+        corpus, wrong = _corpus_or_mistake(job, say)
+        mistakes += wrong
     runs = {model.run for model in job.models if model.run}
     joined = with_originals(checkpoints, stored, runs, corpus.texts if corpus else ())
-    based = with_bases(joined.checkpoints, stored, job.folder)
-    checkpoints = based.checkpoints
-    mistakes += based.mistakes
+    checkpoints = joined.checkpoints
     between, wrong = _interpolated(job, checkpoints)
     checkpoints += [checkpoint for checkpoint, _ in between]
     mistakes += wrong + _collisions(checkpoints)
@@ -86,7 +82,6 @@ def make_plan(job: JobFile, say: Callable[[str], None] = lambda line: None) -> P
     notes = (
         *parent_notes(checkpoints, stored, given),
         *joined.notes,
-        *based.notes,
         *_over_imports(checkpoints, rows),
         *map_notes(
             Path(job.workspace), job.corpus.source, job.scoring.model_dump(), settings_key(job.settings())
@@ -160,7 +155,8 @@ def _interpolated(
     return made, mistakes
 
 
-def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
+def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
+    """The job's texts; `say` gets lines while they are many. Raises KltuiError."""
     table = job.corpus
     if is_map_source(table.source):
         return map_texts(Path(job.workspace), table.source, table.sample, table.seed)
@@ -181,7 +177,7 @@ def _corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
 
 def _corpus_or_mistake(job: JobFile, say: Callable[[str], None]) -> tuple[Corpus | None, list[str]]:
     try:
-        return _corpus(job, say), []
+        return read_corpus(job, say), []
     except KltuiError as error:
         return None, [f"corpus: {error.message}" + (f" ({error.hint})" if error.hint else "")]
 

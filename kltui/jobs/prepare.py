@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.bases import is_adapter
+from kltui.jobs.messages import Task
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
-from kltui.registry.adapters import Adapted, check_adapter, check_peft
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
 from kltui.registry.layout import has_tokenizer
@@ -49,7 +48,6 @@ class Ready:
     mix: Mix | None = None
     tokenizer: TokenizerPlace | None = None
     notes: tuple[str, ...] = ()
-    adapted: Adapted | None = None
     served: bool = False
 
     @property
@@ -57,6 +55,17 @@ class Ready:
         """The files as they were hashed."""
         outside = self.tokenizer.folder if self.tokenizer else None
         return Hashed(self.folder, self.weights, self.signature, self.settled, outside)
+
+
+def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
+    """What a worker is asked of a checkpoint whose files are here."""
+    source = checkpoint.source
+    hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
+    outside = ready.tokenizer.hub if ready.tokenizer else None
+    served = source if isinstance(source, ServedSource) else None
+    return Task(
+        ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +176,6 @@ class Preparer:
             if held.startswith(f"{hub_stem(source)}@") and self.is_current(index, checkpoint):
                 return self._unfetched(index, source, held)
         ready = self._fetched(index, checkpoint)
-        if ready.adapted is not None:
-            if not has_tokenizer(ready.adapted.tokenizer):
-                raise no_tokenizer(source)
-            return ready
         if ready.tokenizer is not None:
             return replace(
                 ready, notes=(*ready.notes, f"its tokenizer is the one in {ready.tokenizer.folder}")
@@ -181,8 +186,6 @@ class Preparer:
 
     def _fetched(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
-        if is_adapter(checkpoint):
-            return self._adapted(index, checkpoint)
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer)
         if isinstance(source, ServedSource):
@@ -209,8 +212,6 @@ class Preparer:
     def _weights_now(self, index: int, checkpoint: Checkpoint) -> str:
         """What stands for a checkpoint's weights, none fetched; "" offline for what the cache does not know."""
         source = checkpoint.source
-        if is_adapter(checkpoint):
-            return self._adapted(index, checkpoint).weights
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer).weights
         if isinstance(source, ServedSource):
@@ -261,24 +262,9 @@ class Preparer:
             notes=self._unused(folder, named),
         )
 
-    def _adapted(self, index: int, checkpoint: Checkpoint) -> Ready:
-        """An adapter's files and its base's: together they tell its weights."""
-        assert isinstance(checkpoint.source, LocalSource)
-        folder = checkpoint.source.path
-        check_adapter(folder, self._allow_bin)
-        check_peft()
-        base = self._fetched(index, replace(checkpoint, source=named_source(checkpoint.base), base=""))
-        own = own_tokenizer(folder)
-        adapted = Adapted(base.hashed, self._hash(folder, own if own != folder else None))
-        notes = () if own is not None else base.notes
-        return Ready(index, folder, adapted.weights, commit=base.commit, notes=notes, adapted=adapted)
-
     def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
         check_folder(folder)
-        return self._hash(folder, tokenizer)
-
-    def _hash(self, folder: Path, tokenizer: Path | None) -> Hashed:
         seen = stamps(folder, tokenizer)
         known = self._known(folder, seen)
         if known and "@" not in known:  # that stands for a hub's commit, when asked for as such

@@ -14,6 +14,7 @@ from kltui.importers.read import read_paths
 from kltui.jobs.declared import as_declared, kept_off_the_map, settings_of
 from kltui.jobs.names import given_names, renamed_parents, renamed_runs
 from kltui.jobs.over import Placing, values_digest
+from kltui.jobs.side_files import put_side_files
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.names import plain_run
 from kltui.registry.parents import parent_notes, without_itself
@@ -69,7 +70,7 @@ def store_all(
     """
     for note in found.notes:
         narrate(f"note: {note}")
-    if not found.vectors and not found.weight_sqdist and not found.scores:
+    if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
         raise UsageError(
             f"no vectors in {', '.join(map(str, paths))}", "See the README for what can be imported."
         )
@@ -91,6 +92,7 @@ def store_all(
             distances = _put_distances(store, found, now)
             scores = _scores(store, found, now)
             store.benchmark_scores.put(scores)
+            beside = put_side_files(store, found.side)
             strangers = _unknown(store, scores)
             known = [row.checkpoint for row in store.checkpoints.all()]
     except UsageError as error:
@@ -108,6 +110,8 @@ def store_all(
         )
     for note in parent_notes([c for _, c in called], known):
         narrate(f"note: {note}")
+    for line in beside:
+        narrate(line)
     if found.vectors or distances:
         over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
         texts = " and ".join(str(n) for n in over.values()) or "0"

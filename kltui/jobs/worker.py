@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -18,14 +18,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.messages import DEVICE_LOST, Computes, Expect, Failed, Moved, Scored, Setup, Task
+from kltui.jobs.messages import (
+    DEVICE_LOST,
+    Compared,
+    Computes,
+    Expect,
+    Failed,
+    Moved,
+    PairTask,
+    Scored,
+    Setup,
+    Task,
+)
 from kltui.jobs.mix import materialised
-from kltui.registry.adapters import AdaptedReading
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import has_tokenizer, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
-from kltui.scoring.settings import Progress, ScoreResult
+from kltui.scoring.settings import ExactKL, Progress, ScoreResult
 
 if TYPE_CHECKING:
     from kltui.scoring.scorer import Scorer
@@ -65,9 +75,13 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
     with ExitStack() as stack:
         scorer = None
         while True:
-            message: Task | Expect = pipe.recv()
+            message: Task | PairTask | Expect = pipe.recv()
             if isinstance(message, Expect):
                 continue  # said too late, or of a checkpoint that failed early: the task itself is next
+            if isinstance(message, PairTask):
+                compare = partial(_compared, setup, message)
+                pipe.send(_outcome(compare, message.index, _Reporter(pipe, message.index), log))
+                continue
             task = message
             if task.served is not None:
                 pipe.send(
@@ -103,7 +117,7 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
     hashed = task.hashed
     with suppress(KltuiError, OSError, RuntimeError):
         here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
-        if task.mix is None and task.adapted is None and here and _is_whole(hashed.folder, allow_bin):
+        if task.mix is None and task.served is None and here and _is_whole(hashed.folder, allow_bin):
             scorer.expect(hashed, task.quantization)
 
 
@@ -144,22 +158,44 @@ def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> Sc
     return replace(result, notes=(*task.notes, *result.notes))
 
 
+def _compared(setup: Setup, task: PairTask, report: _Reporter) -> ExactKL:
+    """The exact next-token KL of the task's two checkpoints."""
+    check_environment()
+    from kltui.scoring.pair import exact_kl
+
+    allow_bin = setup.settings.allow_bin
+    with ExitStack() as stack:
+        a, b = (stack.enter_context(_files(one, allow_bin)) for one in (task.a, task.b))
+        return exact_kl(
+            a.folder,
+            b.folder,
+            setup.texts,
+            setup.corpus_sha256,
+            setup.settings,
+            quantizations=(task.a.quantization, task.b.quantization),
+            tokenizers=(a.tokenizer, b.tokenizer),
+            weights=(a.weights, b.weights),
+            cache_dir=setup.cache_dir,
+            progress=report,
+        )
+
+
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}{'' if words[-1] in '.?!' else '.'}"
 
 
 def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
-    if task.adapted is not None:
-        with AdaptedReading(task.adapted) as reading:
-            return scorer.score(
-                task.adapted.base.folder, task.quantization, task.hashed.weights, report, reading
-            )
+    with _files(task, allow_bin) as hashed, Reading(hashed) as reading:
+        return scorer.score(hashed.folder, task.quantization, task.hashed.weights, report, reading)
+
+
+@contextmanager
+def _files(task: Task, allow_bin: bool) -> Iterator[Hashed]:
+    """Within it the task's files are in a folder of this machine."""
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")
-        hashed = replace(hashed, tokenizer=_tokenizer_at_hand(hashed.tokenizer, task.tokenizer_hub))
-        with Reading(hashed) as reading:
-            return scorer.score(folder, task.quantization, task.hashed.weights, report, reading)
+        yield replace(hashed, tokenizer=_tokenizer_at_hand(hashed.tokenizer, task.tokenizer_hub))
 
 
 def _tokenizer_at_hand(folder: Path | None, hub: HubSource | None) -> Path | None:
@@ -189,10 +225,14 @@ def _is_whole(folder: Path, allow_bin: bool) -> bool:
 
 
 def _outcome(
-    score: Callable[[_Reporter], ScoreResult], index: int, report: _Reporter, log: Callable[[str], None]
-) -> Scored | Failed:
+    work: Callable[[_Reporter], ScoreResult | ExactKL],
+    index: int,
+    report: _Reporter,
+    log: Callable[[str], None],
+) -> Scored | Compared | Failed:
     try:
-        return Scored(index, score(report))
+        result = work(report)
+        return Compared(index, result) if isinstance(result, ExactKL) else Scored(index, result)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 
 from kltui.registry.checkpoint import Checkpoint
 from kltui.registry.names import nearest
@@ -32,6 +33,8 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
         others = [c.name for c in everyone.values() if c.run != own[0].run]
         return [f"{safe_text(own[0].name, 80)} would be its own parent{more}{nearest(own[0].run, others)}"]
     names = called(everyone.values())
+    if _has_order(everyone, names):
+        return []
     for start in checkpoints:
         circle = _circle(start.name, everyone, names)
         if circle:
@@ -78,6 +81,16 @@ def called(checkpoints: Iterable[Checkpoint]) -> dict[str, str]:
         if c.quantization == "none":
             last[c.run] = max(last.get(c.run, place), place)
     return {run: name for run, (_, name) in last.items()} | named
+
+
+def _has_order(everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> bool:
+    """Whether all can stand behind their parents: then none goes in a circle, which is known without a look from each."""
+    parents = {name: [names[p] for p in parents_of(c) if p in names] for name, c in everyone.items()}
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError:
+        return False
+    return True
 
 
 def _circle(start: str, everyone: Mapping[str, Checkpoint], names: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,43 +23,9 @@ from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.numerics import fast_float32
 from kltui.scoring.room import rule_within_memory, run_batches
-from kltui.scoring.settings import Progress, ScoringSettings
+from kltui.scoring.settings import ExactKL, OverPositions, Progress, ScoringSettings
 
 Values = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class ExactKL:
-    """Per text, sums over its scored positions: KL(a, b) and KL(b, a) in nats, and how often both agree on the top.
-
-    The KL at a position is sum_v p(v) log(p(v) / q(v)) over the next token, as llama.cpp `--kl-divergence` has it.
-    """
-
-    forward_nats_N: NDArray[np.float64]
-    reverse_nats_N: NDArray[np.float64]
-    same_top_N: NDArray[np.int64]
-    n_scored_N: NDArray[np.int64]
-
-    @property
-    def forward(self) -> float:
-        """Mean KL(a, b) in nats per token."""
-        return float(self.forward_nats_N.sum() / max(1, self.n_scored_N.sum()))
-
-    @property
-    def reverse(self) -> float:
-        """Mean KL(b, a) in nats per token."""
-        return float(self.reverse_nats_N.sum() / max(1, self.n_scored_N.sum()))
-
-    @property
-    def top1_agreement(self) -> float:
-        """Share of positions where both models put the same token first."""
-        return float(self.same_top_N.sum() / max(1, self.n_scored_N.sum()))
-
-    def bits_per_byte(self, text_bytes_N: NDArray[np.int64]) -> tuple[float, float]:
-        """Forward and reverse KL on the map's scale, bits per byte of the scored texts."""
-        used = self.n_scored_N > 0
-        scale = float(text_bytes_N[used].sum()) * math.log(2)
-        return float(self.forward_nats_N.sum()) / scale, float(self.reverse_nats_N.sum()) / scale
 
 
 def exact_kl(
@@ -140,6 +105,8 @@ def _exact_kl(
     context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
     pieces = cut_pieces([len(row) for row in ids], made[0].tokenizer.first_scored, context, settings.overlong)
     sums = np.zeros((4, len(texts)))
+    forward_parts: list[NDArray[np.float64]] = []  # per batch, (n,): numbers, never logits
+    reverse_parts: list[NDArray[np.float64]] = []
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []
         for folder, config, quantization in zip((folder_a, folder_b), configs, quantizations, strict=True):
@@ -163,10 +130,22 @@ def _exact_kl(
         ):  # fmt: skip
             for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
                 sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
+            forward_parts.append(values[0])
+            reverse_parts.append(values[1])
             progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
     for reading in readings:
         reading.check_used(by_name=any(spread.is_offloaded(engine.model) for engine in engines))
-    return ExactKL(sums[0], sums[1], sums[2].astype(np.int64), sums[3].astype(np.int64))
+    counts = sums[2].astype(np.int64), sums[3].astype(np.int64)
+    return ExactKL(sums[0], sums[1], *counts, _over_positions(forward_parts), _over_positions(reverse_parts))
+
+
+def _over_positions(parts: Sequence[NDArray[np.float64]]) -> OverPositions:
+    """What the KLs of all positions come to, part by part given."""
+    if not parts:
+        return OverPositions()
+    nats_T = np.concatenate(parts)
+    median, high = np.quantile(nats_T, [0.5, 0.99])
+    return OverPositions(float(median), float(high), float(nats_T.max()))
 
 
 def _engine(

@@ -8,6 +8,7 @@ start alone: the checkpoint is then read in the ordinary way when its turn comes
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -21,6 +22,8 @@ import torch
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import BITS, read_header
 from kltui.scoring.refill import Header, weight_files
+
+log = logging.getLogger(__name__)
 
 Event = Any
 Tensors = Mapping[str, torch.Tensor]
@@ -206,11 +209,13 @@ class Prefetch:
             self._consumed = None
 
     def _run(self, errand: _Errand) -> None:
-        # What is wrong with the files is said where the checkpoint is scored: it is read again there.
-        with contextlib.suppress(Exception):
+        try:
             self._gpu.enter_thread()
             self._wait_for_copies()
             self._read(errand)
+        except Exception as error:
+            # What is wrong with the files is said where the checkpoint is scored: it is read again there.
+            log.debug("%s was not read ahead", errand.hashed.folder, exc_info=error)
 
     def _read(self, errand: _Errand) -> None:
         """Reads a checkpoint's tensors and, where there is room, sends them to the GPU."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -84,3 +85,48 @@ class ScoreResult:
     notes: tuple[str, ...] = ()
     token_logprobs: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)
     no_layers: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OverPositions:
+    """Median, 99 % quantile and maximum over all scored positions, in nats; NaN where there is none."""
+
+    median: float = math.nan
+    high: float = math.nan
+    most: float = math.nan
+
+
+@dataclass(frozen=True)
+class ExactKL:
+    """Per text, sums over its scored positions: KL(a, b) and KL(b, a) in nats, and how often both agree on the top.
+
+    The KL at a position is sum_v p(v) log(p(v) / q(v)) over the next token, as llama.cpp `--kl-divergence` has it.
+    """
+
+    forward_nats_N: NDArray[np.float64]
+    reverse_nats_N: NDArray[np.float64]
+    same_top_N: NDArray[np.int64]
+    n_scored_N: NDArray[np.int64]
+    forward_positions: OverPositions = OverPositions()
+    reverse_positions: OverPositions = OverPositions()
+
+    @property
+    def forward(self) -> float:
+        """Mean KL(a, b) in nats per token."""
+        return float(self.forward_nats_N.sum() / max(1, self.n_scored_N.sum()))
+
+    @property
+    def reverse(self) -> float:
+        """Mean KL(b, a) in nats per token."""
+        return float(self.reverse_nats_N.sum() / max(1, self.n_scored_N.sum()))
+
+    @property
+    def top1_agreement(self) -> float:
+        """Share of positions where both models put the same token first."""
+        return float(self.same_top_N.sum() / max(1, self.n_scored_N.sum()))
+
+    def bits_per_byte(self, text_bytes_N: NDArray[np.int64]) -> tuple[float, float]:
+        """Forward and reverse KL on the map's scale, bits per byte of the scored texts."""
+        used = self.n_scored_N > 0
+        scale = float(text_bytes_N[used].sum()) * math.log(2)
+        return float(self.forward_nats_N.sum()) / scale, float(self.reverse_nats_N.sum()) / scale

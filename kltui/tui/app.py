@@ -18,9 +18,16 @@ HANG_SECONDS = 3.0
 
 
 def run_tui(
-    path: Path | None, *, read_only: bool = False, ascii: bool = False, no_mouse: bool = False
+    path: Path | None,
+    *,
+    read_only: bool = False,
+    ascii: bool = False,
+    no_mouse: bool = False,
+    over: str = "",
 ) -> int:
     """Runs the interface on workspace `path` (or the folder one is in) and returns the exit code.
+
+    `over`: hash of the corpus that it shows, "" for that of most checkpoints.
 
     Raises UsageError without a terminal. 128+n after signal n.
     """
@@ -29,10 +36,10 @@ def run_tui(
             "the interface needs a terminal, and this is none",
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
-    return guarded(lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse))
+    return guarded(lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, over=over))
 
 
-def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool) -> int:
+def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, over: str) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.actions import load_keymap
@@ -47,6 +54,7 @@ def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool) -> 
         memory=Memory(_state_folder() / "view.json"),
         color=color,
     )
+    app.reader.over = over
     # Who leaves in the middle of something need not read of what was asked for and not begun.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)

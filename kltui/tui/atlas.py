@@ -55,6 +55,10 @@ class Atlas:
             self._key = key
             self.version += 1
 
+    def forget(self) -> None:
+        """Takes note that other vectors are meant now: those of another corpus."""
+        self.version += 1
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is scored."""
@@ -117,8 +121,10 @@ class Atlas:
         return found, self._kept[key]
 
     async def picture(self, method: str) -> tuple[Map, Array]:
-        """The map and its K x 2 coordinates by "tsne" (in a process of its own), "pca" or "mds"."""
+        """The map and its K x 2 coordinates by "tsne" (in a process of its own), "pca", "mds" or a released picture."""
         found = await self.map()
+        if method in await self.released():
+            return found, (await self.released())[method][:, :2]
         if method == "mds":
             return found, await self._once("mds", lambda: found.coordinates("mds"))
         found, scores = await self.scores()
@@ -131,6 +137,15 @@ class Atlas:
                 self._kept[key] = coordinates
             return found, coordinates
         return found, self._kept[key]
+
+    async def released(self) -> dict[str, Array]:
+        """Pictures that came with a release by name, K x 2 or K x 3; NaN for vectors that one has not."""
+        found = await self.map()
+        key = f"released {self._map_version}"
+        if key not in self._kept:
+            self._kept[key] = await self._reader.read(lambda ws: ws.released_pictures(found.names))
+        pictures: dict[str, Array] = self._kept[key]
+        return pictures
 
     def has_picture(self, method: str) -> bool:
         """Whether the picture of the present vectors is there already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
+ALERT_SHOWN_S = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Snapshot:
     problem: str = ""
     hint: str = ""
     loaded: bool = False
+    alert: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, CheckpointRow]:
@@ -67,6 +70,7 @@ class Reader:
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
+        self.over = ""  # hash of the corpus that is shown, "" for that of most checkpoints
         self._opener = opener
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
@@ -77,6 +81,11 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: question(self._opened())
         )
+
+    async def choose_corpus(self, sha256: str) -> None:
+        """Shows the corpus of that hash from now on."""
+        self.over = sha256
+        await self.read(lambda ws: ws.choose_corpus(sha256))
 
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""
@@ -101,6 +110,8 @@ class Reader:
             if self.path is None:
                 raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
             self._workspace = (self._opener or _open)(self.path)
+            if self.over:
+                self._workspace.choose_corpus(self.over)
         return self._workspace
 
     def close(self) -> None:
@@ -131,4 +142,13 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
         jobs=jobs,
         items={i: tuple(ws.job_items(i)) for i in wanted if i in known},
         loaded=True,
+        alert=_alert(ws),
     )
+
+
+def _alert(ws: Workspace) -> str:
+    """What a watch alerted to last, "" where that was more than ALERT_SHOWN_S ago."""
+    found = list(ws.records("alert").values())
+    if not found or time.time() - float(str(found[-1].get("at", 0.0))) > ALERT_SHOWN_S:
+        return ""
+    return f"alert: {found[-1].get('message', '')}"

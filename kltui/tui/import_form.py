@@ -72,7 +72,7 @@ async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: st
     from kltui.jobs.process import python_command
 
     command = python_command("kltui.jobs.import_preview", "main", numbered, *map(str, paths))
-    _, out, complaint = await _timed(app, "reading the vectors", lambda: _run(command))
+    _, out, complaint = await timed(app, "reading the vectors", lambda: _run(command))
     try:
         told = json.loads(out)
     except ValueError:
@@ -120,7 +120,7 @@ async def _import(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str
     options += ["--as", numbered] if numbered else []
     options += ["--over", over] if over else []
     command = python_command("kltui.cli", "main", *options, str(app.reader.path))
-    code, _, said = await _timed(app, "importing", lambda: _run(command))
+    code, _, said = await timed(app, "importing", lambda: _run(command))
     lines = [line.strip().removeprefix("kltui: ") for line in said.splitlines() if line.strip()]
     brought = next((line for line in lines if " vectors over " in line), "")
     if code and not brought:
@@ -131,7 +131,7 @@ async def _import(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str
     app.say(f"imported {brought}{left}", "bad" if code else "good")
 
 
-async def _timed(app: KltuiApp, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
+async def timed(app: KltuiApp, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
     """The result of `work`, while the status line says what goes on and for how long."""
     begun = time.monotonic()
     task = asyncio.ensure_future(work())

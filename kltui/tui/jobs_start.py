@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, TryAgainError
+from kltui.registry.names import is_map_source
 from kltui.safe import safe_text
 from kltui.tui import prompts
+from kltui.tui.place_form import place_model
 
 if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
@@ -80,7 +82,8 @@ def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
             data = tomllib.loads(job.job_toml)
         except tomllib.TOMLDecodeError:
             continue
-        if isinstance(data.get("corpus"), dict):
+        corpus = data.get("corpus")
+        if isinstance(corpus, dict) and Path(str(corpus.get("source", ""))).parent.name != "draws":
             return data["corpus"], data.get("scoring", {})
     return {}, {}
 
@@ -129,15 +132,16 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
 
     def answered(source: str | None) -> None:
         if source:
-            as_it_is = source == "demo" or source.startswith("hf://")
+            as_it_is = source == "demo" or source.startswith("hf://") or is_map_source(source)
             chosen = source if as_it_is else str(Path(source).expanduser().resolve())
             offer(app, entries, {"source": chosen}, scoring)
 
     hints = (
         "A .txt, .jsonl, .csv, .parquet (or packed: .gz, .zst), a .json list, a folder, a pattern such as data/*.jsonl, "
-        "hf://datasets/OWNER/NAME/*.parquet, or: demo",
+        "hf://datasets/OWNER/NAME/*.parquet, or: demo, map (this map's)",
     )
-    prompt = prompts.Prompt("Score which texts?", "demo", _source_complaint, hints=hints, paths=True)
+    known = "demo" if app.atlas.is_empty else "map"
+    prompt = prompts.Prompt("Score which texts?", known, _source_complaint, hints=hints, paths=True)
     app.push_screen(prompt, answered)
 
 
@@ -148,7 +152,7 @@ def _source_complaint(source: str) -> str:
     try:
         if source.startswith(HUB):
             parse_address(source)
-        elif source != "demo":
+        elif source != "demo" and not is_map_source(source):
             source_files(Path(source).expanduser())
     except KltuiError as error:
         return safe_text(error.message, 200)
@@ -158,7 +162,7 @@ def _source_complaint(source: str) -> str:
 def offer(
     app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring: Entry, engine: Entry | None = None
 ) -> None:
-    """Shows the job file; s writes and starts it, w only writes it, e changes how it scores."""
+    """Shows the job file; s writes and starts it, t watches its runs, w only writes it, e changes how it scores."""
     assert app.reader.path is not None
     try:
         job = job_of(app.reader.path, entries, corpus, scoring, engine)
@@ -174,15 +178,20 @@ def offer(
             _change(app, entries, {"corpus": corpus, "scoring": scoring, "engine": engine or {}})
             return
         path = write_job(app.reader.path or Path(), text)
-        if key == "s":
-            _start(app, path)
+        if key in ("s", "t"):
+            _start(app, path, watch=key == "t")
         else:
             app.say(f"written: {path}")
 
     reader = prompts.Reader(
         "This job",
         prompts.reading(text, app.look("text")),
-        keys=(("s", "write and start"), ("e", "change how it scores"), ("w", "write only")),
+        keys=(
+            ("s", "write and start"),
+            ("t", "write and watch: scores what lands, too"),
+            ("e", "change how it scores"),
+            ("w", "write only"),
+        ),
     )
     app.push_screen(reader, answered)
 
@@ -213,12 +222,12 @@ def write_job(workspace: Path, text: str) -> Path:
     return path
 
 
-def _start(app: KltuiApp, path: Path) -> None:
+def _start(app: KltuiApp, path: Path, *, watch: bool = False) -> None:
     from kltui.jobs.launch import start_detached
 
     async def start() -> None:
         try:
-            pid = await asyncio.to_thread(start_detached, path)
+            pid = await asyncio.to_thread(start_detached, path, watch=watch)
         except KltuiError as error:
             app.complain(error)
             return
@@ -263,8 +272,9 @@ def add_models(app: KltuiApp) -> None:
         ("preset", "published runs: Pythia sizes and seeds, OLMo 2, SmolLM ..."),
         ("released vectors", "modelmap's releases, lm-evaluation-harness samples"),
         ("job file", "one that is written already"),
+        ("on this map", "a model of your own: where it stands among these"),
     ]
-    asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file)
+    asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file, place_model)
     app.push_screen(
         prompts.Choice("Add checkpoints from", options), lambda i: None if i is None else asks[i](app)
     )

@@ -110,10 +110,14 @@ class StatusBar(Bar):
         if kl.under_way:
             return [(kl.under_way, look("warning", "raised"))]
         job = next(iter(kl.snapshot.active_jobs), None)
-        if job is None:
-            return []
-        text = f"job {job.id} {job.status} {job.done + job.failed}/{job.total}"
-        return [(text, look("good" if job.status == "running" else "warning", "raised"))]
+        found: list[Span] = []
+        if kl.snapshot.alert:
+            alert = safe_text(kl.snapshot.alert)
+            found = [(fitted(alert, min(len(alert), max(20, self.size.width // 2))), look("bad", "raised"))]
+        if job is not None:
+            text = f"{'  ' if found else ''}job {job.id} {job.status} {job.done + job.failed}/{job.total}"
+            found.append((text, look("good" if job.status == "running" else "warning", "raised")))
+        return found
 
 
 class KeyBar(Bar):

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
+from kltui.analysis.lineage import gguf_pairs
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.registry.names import NUMBERED_BY_STEP
 from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
 from kltui.view import formats
-from kltui.view.report import checked, report_on, write_json
+from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.loss import losses
+from kltui.view.sections.variant_figures import variants
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +55,7 @@ CHECKPOINT_COLUMNS = (
     "bits_per_byte",
     "bits_per_byte_se",
     "error",
+    "colour",
 )
 
 
@@ -69,20 +72,34 @@ def export(
 
     loglik.npz, kl.csv, consecutive.csv, diffusion.csv and coordinates.csv hold the final vectors after
     `preprocess` (or `choice`, which says more and counts instead); checkpoints.csv holds every registered checkpoint
-    as scored, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
+    as scored, tree.nwk the tree of neighbour joining where there are three models, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
     ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
+    check_choice(ctx)
     # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):
         narrate(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     if any(row.layers for row in ctx.rows) and any(point.layer is not None for point in ctx.layered.points):
         writers["layers.npz"] = lambda path: _write_layers(ctx, path)
-    for name, (columns, rows) in _TABLES.items():
+    for name, (columns, rows) in _tables(ctx).items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
+    if (tree := _newick(ctx)) is not None:
+        writers["tree.nwk"] = lambda path: _write_text(path, tree)
     writers["report.json"] = lambda path: _write_json(ctx, path)
     return _written(folder, writers | _others(ctx, also), narrate)
+
+
+def _newick(ctx: Context) -> str | None:
+    """The tree of neighbour joining, for programs that draw trees; None where the map has none."""
+    from kltui.analysis.tree import newick
+
+    try:
+        found = ctx.forest
+    except KltuiError:
+        return None
+    return newick(found.trees.joined, [safe_text(name) for name in found.leaves.names])
 
 
 def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], None]]:
@@ -91,7 +108,7 @@ def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], Non
     if "parquet" in also:
         formats.check_parquet()
         writers["loglik.parquet"] = lambda path: formats.write_parquet_vectors(path, ctx.map)
-        for name, (columns, rows) in _TABLES.items():
+        for name, (columns, rows) in _tables(ctx).items():
             writers[f"{Path(name).stem}.parquet"] = lambda path, c=columns, r=rows: (
                 formats.write_parquet_table(  # type: ignore[misc]
                     path, c, r(ctx)
@@ -206,6 +223,12 @@ def _write_json(ctx: Context, path: Path) -> None:
         _flushed(file)
 
 
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        _flushed(file)
+
+
 def _flushed(file: TextIO) -> None:
     file.flush()
     _synced(file.fileno())
@@ -227,6 +250,7 @@ def _field(value: object) -> str:
 
 def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
     loss_of = {x.name: x for x in losses(ctx.raw)}
+    colours = ctx.ws.type_colours()
     for row in ctx.rows:
         c, loss = row.checkpoint, loss_of.get(row.name)
         yield (
@@ -246,6 +270,7 @@ def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
             loss.bits_per_byte if loss else None,
             loss.se if loss else None,
             row.error,
+            colours.get(c.type, ""),
         )
 
 
@@ -279,12 +304,45 @@ def _weight_rows(ctx: Context) -> Iterator[Row]:
 
 def _coordinate_rows(ctx: Context) -> Iterator[Row]:
     """Two or three coordinates of every vector by each method that the map allows; z is empty for t-SNE."""
-    for method, xyz in ctx.pictures.items():
+    for method, xyz in (*ctx.pictures.items(), *ctx.released_pictures.items()):
         for name, place in zip(ctx.map.names, xyz, strict=True):
-            yield name, method, *place, *([None] * (3 - len(place)))
+            if np.isfinite(place).all():
+                yield name, method, *place, *([None] * (3 - len(place)))
 
 
-_TABLES: dict[str, tuple[Sequence[str], Callable[[Context], Iterable[Row]]]] = {
+def _variant_rows(ctx: Context) -> Iterator[Row]:
+    """Every quantised variant beside its model; the exact KL where it was worked out."""
+    for v in variants(ctx):
+        exact = v.exact.forward if v.exact else None
+        yield (
+            v.model, v.name, v.quantization, v.kl.value, v.kl.se,
+            exact.nats_per_token if exact else None, exact.nats_per_token_se if exact else None,
+            exact.high_nats if exact else None, v.exact.top1_agreement if v.exact else None,
+            v.bits_per_weight, v.weight_sqdist,
+        )  # fmt: skip
+
+
+def _tables(ctx: Context) -> dict[str, Table]:
+    """The tables of an export by file name; that of variants only where GGUF files are among them."""
+    return _TABLES | (_OF_VARIANTS if gguf_pairs(ctx.map.points) else {})
+
+
+Table = tuple[Sequence[str], Callable[[Context], Iterable[Row]]]
+VARIANT_COLUMNS = (
+    "model",
+    "variant",
+    "quantization",
+    "kl_bits_per_byte",
+    "se",
+    "exact_nats_per_token",
+    "exact_nats_per_token_se",
+    "exact_99_nats",
+    "top1_agreement",
+    "bits_per_weight",
+    "weight_sqdist",
+)
+_OF_VARIANTS: dict[str, Table] = {"quantisation.csv": (VARIANT_COLUMNS, _variant_rows)}
+_TABLES: dict[str, Table] = {
     "checkpoints.csv": (CHECKPOINT_COLUMNS, _checkpoint_rows),
     "kl.csv": (("a", "b", "kl_bits_per_byte", "se"), _kl_rows),
     "consecutive.csv": (("run", "step_from", "step_to", "kl_bits_per_byte", "se"), _consecutive_rows),

@@ -128,8 +128,7 @@ def check_choice(ctx: Context) -> None:
             raise UsageError(f"{name} {value}: a KL is a number from 0 up", f"For example {name} 0.05")
     if ctx.choice.preparation.exclude:
         _ = ctx.excluded
-    if ctx.choice.pair:
-        _ = ctx.pair
+    ctx.check_pair()
 
 
 def checked(preprocess: str) -> str:
@@ -177,8 +176,8 @@ def print_report(
     choice: Choice | None = None,
     ascii_only: bool = False,
     narration: TextIO | None = None,
-) -> None:
-    """Writes the report to `stream` (standard output) at `width` columns (the terminal's, else 80).
+) -> Report:
+    """Writes the report to `stream` (standard output) at `width` columns (the terminal's, else 80), and returns it.
 
     Progress of long computations goes to `narration` (standard error), one line each.
     """
@@ -197,6 +196,7 @@ def print_report(
     else:
         write_text(made, data, width, ascii_only)
     data.flush()
+    return made
 
 
 def write_json(made: Report, stream: TextIO) -> None:

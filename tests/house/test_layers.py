@@ -51,8 +51,10 @@ ROOMS: dict[str, set[str]] = {
     "weight_sweep": DATA | {"store", "analysis", "weight_process"},
     "saved_maps": DATA | {"store"},
     "same_weights": DATA | {"store", "analysis"},
+    "exact": DATA | {"__init__", "analysis", "comparable", "jobs", "store"},
     "workspace": DATA
     | {
+        "exact",
         "store",
         "analysis",
         "native",
@@ -83,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
     "doctor": DATA | {"environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
     "check": DATA | {"store", "jobs"},
+    "watch": DATA | {"jobs", "store", "analysis", "view", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
     "__init__": {"workspace"},

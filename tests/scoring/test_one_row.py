@@ -173,6 +173,19 @@ def test_a_kept_engine_reads_the_next_checkpoint_in_one_row_too(tmp_path: Path, 
         assert found.key["attention"] == one_row.NAME
 
 
+def test_the_whole_way_of_a_gpu_gives_the_truth(
+    tmp_path: Path, kernel: list[int], emulated_cuda: object
+) -> None:
+    """Texts in one row, kltui's own kernels behind them, emulated: head, layers and sums."""
+    folder = write_model(tmp_path / "m", "gpt_neox")
+    found = score(folder, layers="all", tokens=True, batch_tokens=60)
+    assert found.stats["padding_share"] == 0.0 and max(kernel) > 1
+    for ours, exact in zip(found.vectors, true_logliks(folder, TEXTS), strict=True):
+        np.testing.assert_allclose(ours.loglik_N, exact, atol=2e-4)
+    sums = [row.sum(dtype=np.float64) for row in found.token_logprobs]
+    np.testing.assert_allclose(sums, np.nan_to_num(found.vectors[0].loglik_N), atol=2e-4)
+
+
 def test_torch_has_the_kernel_as_it_is_called() -> None:
     """On a GPU in half precision; elsewhere, and in float32, texts are padded."""
     cuda = torch.device("cuda", 0)

@@ -161,6 +161,28 @@ def test_files_that_change_after_they_were_hashed_fail_where_they_are_scored(tmp
         score(scorer, b)
 
 
+def test_files_that_change_while_they_are_read_ahead_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (hash_files(f) for f in write_run(tmp_path, "gpt_neox", steps=(0, 1)))
+    path, real = b.folder / "model.safetensors", prefetch._read_files
+    whole = path.read_bytes()
+
+    def written_to(errand: Any, host: torch.Tensor) -> bool:
+        path.write_bytes(whole[:-4] + b"\0\0\0\0")
+        done = real(errand, host)
+        assert done
+        return done
+
+    monkeypatch.setattr(prefetch, "_read_files", written_to)
+    scorer = scorer_with(FakeGpu())
+    score(scorer, a, lambda: scorer.expect(b, "none"))
+    finished(scorer)
+    assert not scorer._prefetch._errand.whole
+    path.write_bytes(whole)  # what was hashed is back: what was read in between must not be
+    assert np.array_equal(score(scorer, b), score(scorer_with(None), b), equal_nan=True)
+
+
 def test_files_that_change_after_they_were_read_ahead_fail_too(tmp_path: Path) -> None:
     a, b = (hash_files(f) for f in write_run(tmp_path, "gpt_neox", steps=(0, 1)))
     scorer = scorer_with(FakeGpu())

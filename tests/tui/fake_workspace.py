@@ -58,6 +58,8 @@ def loglik(points: list[Checkpoint], n_texts: int) -> np.ndarray:
 class FakeWorkspace:
     """Everything the interface asks of a workspace. `scored` limits how many have vectors."""
 
+    with_released = False  # whether a picture came with a release
+
     def __init__(
         self, n_texts: int = 200, scored: int | None = None, names: list[Checkpoint] | None = None
     ) -> None:
@@ -68,6 +70,7 @@ class FakeWorkspace:
         self.change = 1
         self.job_rows: list[JobRow] = default_jobs(len(self.all))
         self.item_rows: dict[int, list[JobItemRow]] = {2: default_items(self.all)}
+        self.kept_records: dict[str, dict[str, dict[str, object]]] = {}
 
     def generation(self) -> int:
         return self.change
@@ -102,8 +105,19 @@ class FakeWorkspace:
     def texts(self, sha256: str | None = None) -> list[str]:
         return [f"{TEXT} {i}" for i in range(self.n_texts)]
 
+    def records(self, kind: str) -> dict[str, dict[str, object]]:
+        return self.kept_records.get(kind, {})
+
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
+
+    def released_pictures(self, names: list[str]) -> dict[str, np.ndarray]:
+        xy = np.array([[k, k % 3] for k in range(len(names))], dtype=float)
+        xy[-1:] = np.nan
+        return {"released tsne_Q": xy} if self.with_released else {}
+
+    def exact_kl(self, a: str, b: str, compute: bool = True) -> None:
+        """Nothing is kept."""
 
     def domains(self, sha256: str | None = None) -> list[str]:
         return ["code" if i % 2 else "prose" for i in range(self.n_texts)]

@@ -52,6 +52,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Escape", ("▾ ● tiny",)),
         ("A", ("Add checkpoints from", "folder", "hub repository", "preset", "released vectors")),
         ("Escape", ("84 checkpoints",)),
+        ("P", ("Place which model?", "adapter's folder")),
+        ("Escape", ("84 checkpoints",)),
         ("E", ("Lineage of tiny@2", "parent", "seed", "tags")),
         ("Escape", ("84 checkpoints",)),
         ("s", ("This job", "models = [", "s write and start")),

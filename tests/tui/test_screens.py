@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,22 +134,39 @@ async def test_read_only_starts_nothing(make_app: MakeApp, until) -> None:
         assert "Stop job" not in text_of(app)
 
 
+@pytest.mark.parametrize("key", ["s", "t"])
 async def test_a_job_for_the_selection_is_shown_before_it_starts(
-    make_app: MakeApp, until, tmp_path, monkeypatch
+    make_app: MakeApp, until, tmp_path, monkeypatch, key
 ) -> None:
     started = []
-    monkeypatch.setattr("kltui.jobs.launch.start_detached", lambda path: started.append(path) or 4321)
+    monkeypatch.setattr(
+        "kltui.jobs.launch.start_detached", lambda path, *, watch: started.append((path, watch)) or 4321
+    )
     app = make_app(path=tmp_path)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("space", "space", "s")
         await until(pilot, lambda: "This job" in text_of(app))
         assert "models" in text_of(app) and "/models/tiny/step0" in text_of(app)
-        await pilot.press("s")
+        await pilot.press(key)
         await until(pilot, lambda: started)
         await until(pilot, lambda: "started as process 4321" in text_of(app))
-        assert started[0].parent == tmp_path / "jobs"
+        assert started[0][0].parent == tmp_path / "jobs" and started[0][1] == (key == "t")
         assert app.screen_name == "jobs"
+
+
+async def test_an_alert_of_a_watch_stands_in_the_status_line(make_app: MakeApp, until) -> None:
+    workspace = FakeWorkspace()
+    told = {"rule": "loss", "message": "the loss rose at \x1b[31mtiny@4", "at": time.time()}
+    workspace.kept_records["alert"] = {"old": told | {"message": "before"}, "new": told}
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        assert "alert: the loss rose at" in text_of(app) and "\x1b" not in text_of(app)
+        told["at"] = time.time() - 25 * 3600
+        workspace.change += 1
+        await pilot.press("r")
+        await until(pilot, lambda: "alert:" not in text_of(app))
 
 
 async def test_a_job_from_a_run_s_heading_is_for_the_whole_run(make_app: MakeApp, until) -> None:

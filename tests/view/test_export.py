@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_exactly_the_files_of_the_contract(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == sorted(
-        ["loglik.npz", "layers.npz", "checkpoints.csv", "report.json", *COLUMNS]
+        ["loglik.npz", "layers.npz", "checkpoints.csv", "report.json", "tree.nwk", *COLUMNS]
     )
     for name, header in COLUMNS.items():
         assert (folder / name).read_text().split("\n")[0] == header

@@ -106,6 +106,12 @@ class View(Widget):
         panes = self.panes
         self.focus_on(panes[(panes.index(self.focus_pane) + by) % len(panes)])
 
+    def do_corpus(self) -> None:
+        """Chooses the corpus that all screens show."""
+        from kltui.tui.corpus_choice import choose_corpus
+
+        self.kl.run_worker(choose_corpus(self.kl), group="corpus", exclusive=True)
+
     def focus_on(self, pane: Pane) -> None:
         """Brings a pane to the fore."""
         self.focus_pane = pane

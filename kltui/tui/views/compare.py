@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -13,7 +16,7 @@ from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
-from kltui.tui.figures import among_published, with_error
+from kltui.tui.figures import among_published, briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map import mean_of
@@ -22,12 +25,15 @@ from kltui.view.palette import difference, heat, ink_on
 
 if TYPE_CHECKING:
     from kltui.analysis.drivers import Drivers
+    from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.map import Map
+    from kltui.jobs.launch import Detached
     from kltui.tui.token_lines import TokenLine
 
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
 WORST_NATS = 10.0
+LOOK_SECONDS = 0.3  # between looks at a short job
 COLUMNS = (
     Column("text", 6, right=True),
     Column("share", 6, right=True),
@@ -121,6 +127,9 @@ class CompareView(View):
         self.found: Map | None = None
         self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
         self._read_at = -1
+        self._exact_asked: tuple[object, ...] = ()
+        self.exact: NextTokenKL | None = None
+        self._working_out = False
         self.summary = TextPane("A against B", self._summary, id="compare-summary")
         self.texts = TextTable()
         self.reading = TextPane("Text", self._text)
@@ -132,14 +141,22 @@ class CompareView(View):
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
         chosen, version = self.kl.selection, self.kl.atlas.version
-        self.summary.styles.height = 7 if chosen.a and chosen.b else 2
+        self._fit_summary()
         super().update_data()
-        wanted = (version, chosen.a, chosen.b)
-        if wanted != self._asked and not self.kl.atlas.is_empty:
-            self._asked = wanted
+        compared = (version, chosen.a, chosen.b)
+        if compared != self._asked and not self.kl.atlas.is_empty:
+            self._asked = compared
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
         elif None in self.lines and self._read_at != self.kl.snapshot.generation:
             self._ask_tokens()  # which a job may have stored by now
+        wanted = (self.kl.snapshot.generation, version, chosen.a, chosen.b)
+        if wanted != self._exact_asked:
+            self._exact_asked = wanted
+            self.run_worker(self._read_exact(chosen.a, chosen.b), group="exact")
+
+    def _fit_summary(self) -> None:
+        both = self.kl.selection.a and self.kl.selection.b
+        self.summary.styles.height = (8 if self.exact else 7) if both else 2
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
@@ -192,6 +209,7 @@ class CompareView(View):
         place = locate(kl.value)
         lines.append([("KL ", look("muted")), (with_error(kl.value, kl.se), look("text", bold=True))])
         lines.append([(among_published(place.below, place.above), look("muted"))])
+        lines += self._exact_line()
         half = found.texts_for_share(0.5)
         dropped = f", {kl.n_dropped} left out, B {kl.mean_bytes:.1f} bytes" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
@@ -203,6 +221,28 @@ class CompareView(View):
                 said.pop()
             lines.append([("domains", look("muted")), ("".join(said), look("text"))])
         return lines
+
+    def _exact_line(self) -> list[list[Span]]:
+        """The exact KL both ways, how far the estimate is from it, and how often the same token comes first."""
+        found, look = self.exact, self.look
+        if found is None:
+            return []
+        there, back = (briefly(d.bits_per_byte, d.bits_per_byte_se) for d in (found.forward, found.reverse))
+        times = f" (estimate {found.ratio:.3g}x)" if math.isfinite(found.ratio) else ""
+        said = f", back {back}{times}, same top token {100 * found.top1_agreement:.0f}%"
+        return [[("exact ", look("muted")), (there, look("text")), (said, look("muted"))]]
+
+    async def _read_exact(self, a: str, b: str) -> None:
+        """Takes up what is kept of A and B, if it is."""
+        found = None
+        if a and b:
+            with contextlib.suppress(KltuiError):  # without a vector, or on no map together: nothing is kept
+                found = await self.kl.reader.read(lambda ws: ws.exact_kl(a, b, compute=False))
+        if (a, b) != (self.kl.selection.a, self.kl.selection.b):
+            return
+        self.exact = found
+        self._fit_summary()
+        self.summary.update_data()
 
     # -- one text -------------------------------------------------------------------------------
 
@@ -310,6 +350,46 @@ class CompareView(View):
             self.kl.say("mark A and B first; the corpus is taken from the last job", "warning")
             return
         jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | {"tokens": True})
+
+    def do_exact(self) -> None:
+        """Starts a short job that works out the exact next-token KL of A and B; it goes on when this is left."""
+        chosen, path = self.kl.selection, self.kl.reader.path
+        if not (chosen.a and chosen.b) or path is None:
+            self.kl.say("mark A and B first", "warning")
+        elif self.exact is not None:
+            self.kl.say("the exact KL of A and B is here already", "good")
+        elif self._working_out:
+            self.kl.say("an exact KL is being worked out already", "warning")
+        else:
+            self.kl.run_worker(self._work_out(path, chosen.a, chosen.b), group="exact job", exclusive=True)
+
+    async def _work_out(self, path: Path, a: str, b: str) -> None:
+        from kltui.jobs.launch import start_exact
+
+        try:
+            # refused at once where nothing can come of it, in the words of the report
+            await self.kl.reader.read(lambda ws: ws.check_exact(a, b))
+            job = await asyncio.to_thread(start_exact, path, a, b, self.kl.reader.over)
+        except KltuiError as error:
+            self.kl.complain(error)
+            return
+        await self._watch(job)
+        await self._read_exact(a, b)
+        if self.exact is not None:
+            self.kl.say("the exact KL is kept in the workspace", "good")
+        else:
+            self.kl.say(job.complaint() or f"no exact KL came of it: {job.log}", "bad")
+
+    async def _watch(self, job: Detached) -> None:
+        """Shows how far a short job is, until it ends."""
+        self._working_out = True
+        try:
+            while await asyncio.to_thread(job.runs):
+                self.kl.busy_with((job.lines() or ["exact KL: starting …"])[-1])
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            self._working_out = False
+            self.kl.busy_with("")
 
     def cursor_moved(self) -> None:
         """A and B do not move with the cursor."""

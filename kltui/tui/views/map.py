@@ -52,8 +52,8 @@ class MapPlot(PlotPane):
     def header_left(self) -> list[Span]:
         """Which picture, of what."""
         look = self.look
-        said = SAID.get(self.drawn_method, "")
-        unit = "" if self.drawn_method in ("tsne", "") else "  √(bits/byte)"
+        said = SAID.get(self.drawn_method, safe_text(self.drawn_method, 60))
+        unit = "  √(bits/byte)" if self.drawn_method in ("pca", "mds") else ""
         count = f"  {len(self.names)} checkpoints" if self.names else ""
         count += f", {len(self.left_out)} left out" if self.left_out else ""
         return [*super().header_left(), (f"  {said}", look("text", bold=True)), (unit + count, look("muted"))]
@@ -261,6 +261,7 @@ class MapView(View):
         self._stale = False
         self._near: tuple[str, list[tuple[str, KL]]] = ("", [])
         self.following = False
+        self.released: tuple[str, ...] = ()  # pictures that came with a release
         self._asked: tuple[int, str, str] = (-1, "", "")
         self.plot = MapPlot()
         self.legend = TextPane("Runs", self._legend)
@@ -279,7 +280,7 @@ class MapView(View):
 
     def kept(self) -> dict[str, object]:
         """What the next session starts with."""
-        return {"method": self.method}
+        return {"method": self.method if self.method in METHODS else METHODS[0]}
 
     def update_data(self) -> None:
         """Reads the map again where vectors have changed; draws marks, filter and colours anew."""
@@ -325,7 +326,7 @@ class MapView(View):
             await self._show_pca()
 
     async def _show_pca(self) -> None:
-        self.plot.show_map(*await self._picture("pca"), "pca", self.null_run)
+        self.plot.show_map(*await self._picture("pca", self.null_run), "pca", self.null_run)
 
     async def _load(self) -> None:
         mine = self._loading = object()
@@ -358,16 +359,18 @@ class MapView(View):
             self._waiting(f"t-SNE is being computed{self._meanwhile}")
             if self.plot.drawn_method != "tsne":
                 await self._show_pca()
-        found, coordinates = await self._picture(method)
+        self.released = tuple(await atlas.released())
+        null_run = self.null_run if method in METHODS else ""
+        found, coordinates = await self._picture(method, null_run)
         if not self._stale or self.plot.drawn_method == "tsne":
-            self.plot.show_map(found, coordinates, method, self.null_run)
+            self.plot.show_map(found, coordinates, method, null_run)
         self.shape = await self._shape()
         if method == self.method:
             self._waiting("")
 
-    async def _picture(self, method: str) -> tuple[Map, Array]:
+    async def _picture(self, method: str, null_run: str) -> tuple[Map, Array]:
         atlas = self.kl.atlas
-        return await (atlas.walk_picture(self.null_run, method) if self.null_run else atlas.picture(method))
+        return await (atlas.walk_picture(null_run, method) if null_run else atlas.picture(method))
 
     async def _shape(self) -> AgainstNull | None:
         """The shape of the run beside random walks of its step lengths, where one is laid over it."""
@@ -427,8 +430,11 @@ class MapView(View):
         self._follow()
 
     def do_method(self) -> None:
-        self.method = METHODS[(METHODS.index(self.method) + 1) % len(METHODS)]
-        self.kl.say(f"picture: {SAID[self.method]}")
+        methods = (*METHODS, *self.released)
+        self.method = (
+            methods[(methods.index(self.method) + 1) % len(methods)] if self.method in methods else METHODS[0]
+        )
+        self.kl.say(f"picture: {SAID.get(self.method, safe_text(self.method, 60))}")
         if not self.kl.atlas.is_empty:
             self._ask()
 

@@ -127,6 +127,14 @@ class RegistryView(View):
     def do_add(self) -> None:
         jobs_start.add_models(self.kl)
 
+    def do_place(self) -> None:
+        """Places a model on this map: the one under the cursor, or another that is named."""
+        from kltui.tui.place_form import place_model
+
+        row = self.runs.line.row if self.runs.line else None
+        own = row is not None and not row.weights.startswith("import:")
+        place_model(self.kl, row.checkpoint if row and own else None)
+
     def do_edit(self) -> None:
         """Edits the lineage of what is chosen."""
         if rows := self._chosen():

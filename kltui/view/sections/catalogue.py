@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from kltui.view.sections.benchmark import benchmark, leakage
 from kltui.view.sections.context import Context
+from kltui.view.sections.corpora import corpora
 from kltui.view.sections.diffusion import diffusion
+from kltui.view.sections.directions import directions
 from kltui.view.sections.drivers import drivers
+from kltui.view.sections.exact import exact
 from kltui.view.sections.interpolation import interpolation
 from kltui.view.sections.kl import consecutive, kl
 from kltui.view.sections.layers import layers
@@ -20,6 +23,7 @@ from kltui.view.sections.scale import scale
 from kltui.view.sections.section import Section
 from kltui.view.sections.stabilisation import stabilisation
 from kltui.view.sections.trajectories import trajectories
+from kltui.view.sections.tree import tree
 from kltui.view.sections.uncertainty import uncertainty
 from kltui.view.sections.where import where
 
@@ -34,6 +38,7 @@ SECTIONS: dict[str, Builder] = {
     "scale": scale,
     "where": where,
     "neighbours": neighbours,
+    "tree": tree,
     "trajectories": trajectories,
     "uncertainty": uncertainty,
     "diffusion": diffusion,
@@ -41,6 +46,9 @@ SECTIONS: dict[str, Builder] = {
     "quantisation": quantisation,
     "interpolation": interpolation,
     "drivers": drivers,
+    "directions": directions,
+    "corpora": corpora,
+    "exact": exact,
     "resampling": resampling,
     "added": added,
     "benchmark": benchmark,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kltui.analysis.embed import Method
     from kltui.analysis.map import ConsecutiveKL, Map
     from kltui.analysis.scale import ScaleRow
+    from kltui.analysis.tree import Forest
     from kltui.store import CheckpointRow, VectorRow
     from kltui.workspace import Workspace
 
@@ -35,6 +36,7 @@ LN2 = math.log(2.0)
 WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
+LEAVES = 100  # of a tree
 _LOOKED_AT = 64  # vectors whose values tell how they were rounded
 
 
@@ -47,7 +49,7 @@ class Choice:
     """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
 
     `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
-    on `device` large maps are centred and multiplied.
+    on `device` large maps are centred and multiplied. `compute`: what only models can tell is worked out, on `scoring_device`.
     """
 
     preparation: Preparation = field(default_factory=Preparation)
@@ -57,6 +59,8 @@ class Choice:
     level: float | None = None
     noise_corrected: bool = False
     device: str = "cpu"
+    compute: bool = False
+    scoring_device: str = "auto"
 
 
 @dataclass
@@ -153,10 +157,19 @@ class Context:
             device=self.choice.device,
         )
 
+    def check_pair(self) -> None:
+        """Raises UsageError where the pair that the reader asks for is not on the map."""
+        for name in self.choice.pair or ():
+            try:
+                self.raw.row(name)
+            except KltuiError as error:
+                raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
+
     @cached_property
     def pair(self) -> tuple[str, str]:
         """The two vectors that the reader looks at, else the two runs' final checkpoints with the largest KL."""
         if self.choice.pair:
+            self.check_pair()
             return tuple(self.raw.names[self.raw.row(name)] for name in self.choice.pair)  # type: ignore[return-value]
         shown = self.raw
         defined = []
@@ -170,6 +183,23 @@ class Context:
             )
         _, a, b = max(defined)
         return a, b
+
+    @cached_property
+    def forest(self) -> Forest:
+        """Trees of the runs' last models, those that some of them name as parents, and the pair asked for."""
+        from kltui.analysis.tree import forest
+
+        shown = self.map
+        ends = finals(shown)
+        wanted = {*(shown.points[k].parent for k in ends), *(self.pair if self.choice.pair else ())} - {""}
+        rows = list(dict.fromkeys([*(k for k, n in enumerate(shown.names) if n in wanted), *ends]))[:LEAVES]
+        if len(rows) < 3:
+            raise MissingError(
+                f"a tree needs three models, and the map has {count(len(rows), 'run')}",
+                "score more runs or models on the same corpus",
+            )
+        self.narrate(f"trees of {len(rows)} models over draws of the texts")
+        return forest(shown.select(sorted(rows)))
 
     @cached_property
     def consecutive(self) -> dict[str, list[ConsecutiveKL]]:
@@ -223,6 +253,11 @@ class Context:
             except KltuiError as error:
                 self.picture_problems.append(error)
         return found
+
+    @cached_property
+    def released_pictures(self) -> dict[str, NDArray[np.float64]]:
+        """K x 2 (or 3) coordinates of the map's vectors by released picture, NaN for those that it has not."""
+        return self.ws.released_pictures(self.map.names)
 
     @cached_property
     def weight_sqdist(self) -> dict[tuple[str, str], float]:

@@ -90,7 +90,9 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         if isinstance(v, list) and k not in _HARMLESS
     ]
     notes += _ids_notes(record)
-    others = ctx.ws.vector_groups()[1:]
+    corpus_id = next((c.id for c in ctx.ws.corpora() if c.sha256 == record.get("corpus")), None)
+    shown = corpus_id, record.get("settings")
+    others = [g for g in ctx.ws.vector_groups() if (g.corpus_id, g.settings) != shown]
     if others:
         n = sum(g.n_checkpoints for g in others)
         notes.append(

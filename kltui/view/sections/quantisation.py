@@ -8,11 +8,12 @@ from itertools import combinations
 import numpy as np
 from rich.console import RenderableType
 
-from kltui.analysis.lineage import Pair, variant_pairs
+from kltui.analysis.lineage import GGUF, Pair
 from kltui.analysis.map import Map
 from kltui.analysis.shifts import Shifts, shifts
 from kltui.view.sections.context import Context, below
 from kltui.view.sections.section import MissingError, Section
+from kltui.view.sections.variant_figures import Variant, variants
 from kltui.view.tables import figure, table, with_error, words
 
 COSINES_SHOWN, VARIANTS_SHOWN = 20, 30
@@ -21,11 +22,12 @@ COSINES_SHOWN, VARIANTS_SHOWN = 20, 30
 def quantisation(ctx: Context) -> Section:
     """KL to the own variants, and cosines between the shifts of the runs' last quantised checkpoints."""
     shown = ctx.map
-    every = variant_pairs(shown.points)
+    figures = variants(ctx)
+    every = [v.rows for v in figures]
     if not every:
         raise MissingError(
             "no model is scored both unquantised and quantised",
-            'score variants too: quantization = ["none", "bnb-8bit", "bnb-fp4"] in a [[models]] table',
+            'score variants too: quantization = ["none", "bnb-8bit", "bnb-fp4"] in a [[models]] table, or a GGUF file of it',
         )
     last = _last(shown, every)
     moved = shifts(shown.loglik_KN, last, [shown.names[row] for _, row in last])
@@ -33,15 +35,22 @@ def quantisation(ctx: Context) -> Section:
     notes.append(
         f"shift: q quantised - q original over {moved.n_texts} texts; published cosines within a family: 0.91 to 0.98"
     )
+    notes += _exact_words(figures)
+    if any(math.isfinite(v.weight_sqdist) for v in figures):
+        notes.append(
+            "weights by: length of the difference between the original's weights and the file's, taken apart"
+        )
     if len(every) > len(last):
         notes.append(f"the last of each run's quantised checkpoints, of {len(every)}; --json has them all")
     data: dict[str, object] = {
         "unit": "bits/byte",
-        "variants": [_data(shown, pair) for pair in every],
+        "variants": [_data(v) for v in figures],
         "cosines": [{"a": a, "b": b, "cosine": c} for a, b, c in _cosines(moved)],
         "shift_lengths_nats": dict(zip(moved.names, moved.length.tolist(), strict=True)),
     }
-    return Section("quantisation", "Quantisation", tuple(_blocks(ctx, last, moved)), tuple(notes), data)
+    return Section(
+        "quantisation", "Quantisation", tuple(_blocks(ctx, figures, last, moved)), tuple(notes), data
+    )
 
 
 def _last(shown: Map, pairs: list[Pair]) -> list[Pair]:
@@ -64,15 +73,63 @@ def _cosines(moved: Shifts) -> list[tuple[str, str, float]]:
     return sorted(found, key=lambda f: -f[2] if math.isfinite(f[2]) else math.inf)
 
 
-def _blocks(ctx: Context, last: list[Pair], moved: Shifts) -> list[RenderableType]:
-    rows = []
-    for (model, variant), length in zip(last, moved.length, strict=True):
-        kl = ctx.map.pair_rows(model, variant)
-        shown = with_error(kl.value, kl.se) + below(kl.value, ctx.floor)
-        kind = ctx.map.points[variant].quantization
-        rows.append([ctx.map.names[model], kind, shown, figure(float(length))])
-    headings = ["model", "variant", "KL ± se", "shift, nats"]
+def _exact_words(figures: list[Variant]) -> list[str]:
+    """What the columns of the exact KL are, or how to have them filled."""
+    known = [v for v in figures if v.exact]
+    said = []
+    if known:
+        said.append(
+            "exact: KL(original, quantised) of the next token, mean ± standard error over texts; 99%: its quantile over"
+            " positions, nats; top-1: share of positions where both put the same token first"
+        )
+    missing = next((v for v in figures if not v.exact), None)
+    if missing:
+        said.append(
+            f"exact next-token KL of {len(figures) - len(known)} of {len(figures)} is not worked out yet: kltui --report"
+            + (
+                " --section quantisation WORKSPACE"
+                if missing.quantization.startswith(GGUF)
+                else f" --section exact --pair {missing.model} {missing.name} WORKSPACE"
+            )
+        )
+    return said
+
+
+def _cells(v: Variant, length: float, floor: float) -> dict[str, str]:
+    """A variant's row by heading; "" for what is not known."""
+    return {
+        "model": v.model,
+        "variant": v.quantization,
+        "KL ± se": with_error(v.kl.value, v.kl.se) + below(v.kl.value, floor),
+        "shift, nats": figure(length),
+        "bits/weight": f"{v.bits_per_weight:.2f}" if math.isfinite(v.bits_per_weight) else "",
+        "weights by": figure(math.sqrt(v.weight_sqdist)) if math.isfinite(v.weight_sqdist) else "",
+    }
+
+
+def _exact_cells(v: Variant) -> list[str]:
+    if v.exact is None:
+        return [v.name, "-", "-", "-", "-"]
+    way = v.exact.forward
+    return [
+        v.name, with_error(way.nats_per_token, way.nats_per_token_se), figure(way.high_nats),
+        figure(way.bits_per_byte), f"{v.exact.top1_agreement:.2%}",
+    ]  # fmt: skip
+
+
+def _blocks(ctx: Context, figures: list[Variant], last: list[Pair], moved: Shifts) -> list[RenderableType]:
+    known = {v.rows: v for v in figures}
+    cells = [
+        _cells(known[pair], float(length), ctx.floor) for pair, length in zip(last, moved.length, strict=True)
+    ]
+    headings = [h for h in cells[0] if any(c[h] for c in cells)]
+    rows = [[c[h] or "-" for h in headings] for c in cells]
     blocks: list[RenderableType] = [table(headings, rows[:VARIANTS_SHOWN], left=(0, 1))]
+    if any(known[pair].exact for pair in last):
+        exact = [_exact_cells(known[pair]) for pair in last[:VARIANTS_SHOWN]]
+        blocks.append(
+            table(["exact KL to", "nats/token ± se", "99%", "bits/byte", "top-1"], exact, left=(0,))
+        )
     if len(rows) > VARIANTS_SHOWN:
         blocks.append(words(f"{VARIANTS_SHOWN} of {len(rows)} variants; --json has them all"))
     pairs = _cosines(moved)
@@ -98,15 +155,22 @@ def _families(shown: Map, pairs: list[tuple[str, str, float]]) -> list[Renderabl
     return [table(["variant", "models", "pairs", "median cosine"], rows, left=(0, 1))] if rows else []
 
 
-def _data(shown: Map, pair: Pair) -> dict[str, object]:
-    kl = shown.pair_rows(*pair)
+def _data(v: Variant) -> dict[str, object]:
+    exact = v.exact
     return {
-        "model": shown.names[pair[0]],
-        "variant": shown.names[pair[1]],
-        "quantization": shown.points[pair[1]].quantization,
-        "kl_bits_per_byte": kl.value,
-        "se": kl.se,
-        "texts": kl.n_texts,
-        "dropped": kl.n_dropped,
-        "mean_bytes": kl.mean_bytes,
+        "model": v.model,
+        "variant": v.name,
+        "quantization": v.quantization,
+        "kl_bits_per_byte": v.kl.value,
+        "se": v.kl.se,
+        "texts": v.kl.n_texts,
+        "dropped": v.kl.n_dropped,
+        "mean_bytes": v.kl.mean_bytes,
+        "exact_nats_per_token": exact.forward.nats_per_token if exact else math.nan,
+        "exact_nats_per_token_se": exact.forward.nats_per_token_se if exact else math.nan,
+        "exact_bits_per_byte": exact.forward.bits_per_byte if exact else math.nan,
+        "exact_99_nats": exact.forward.high_nats if exact else math.nan,
+        "top1_agreement": exact.top1_agreement if exact else math.nan,
+        "bits_per_weight": v.bits_per_weight,
+        "weight_sqdist": v.weight_sqdist,
     }

@@ -1,0 +1,51 @@
+"""Which corpus the screens show, where a workspace has several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from kltui.safe import safe_text
+from kltui.tui import prompts
+
+if TYPE_CHECKING:
+    from kltui.store import CorpusRow
+    from kltui.tui.interface import KltuiApp
+    from kltui.workspace import Workspace
+
+
+def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
+    """(hash of the corpus shown, [(corpus, vectors of its fullest map)] of those that something is scored on)."""
+    vectors: Counter[int] = Counter()
+    for group in ws.vector_groups():
+        vectors[group.corpus_id] = max(vectors[group.corpus_id], group.n_checkpoints)
+    return ws.corpus().sha256, [(row, vectors[row.id]) for row in ws.corpora() if vectors[row.id]]
+
+
+async def choose_corpus(app: KltuiApp) -> None:
+    """Offers the corpora that something is scored on; all screens then show the one chosen."""
+    shown, found = await app.reader.read(scored_corpora)
+    if len(found) < 2:
+        app.say("vectors stand over one corpus alone")
+        return
+    options = [
+        (
+            f"{row.sha256[:12]}{' (shown)' if row.sha256 == shown else ''}",
+            f"{row.n} texts, {n} vectors, {safe_text(row.source, 60)}",
+        )
+        for row, n in found
+    ]
+
+    def chosen(index: int | None) -> None:
+        if index is not None:
+            app.run_worker(_show(app, found[index][0]), group="corpus", exclusive=True)
+
+    app.push_screen(prompts.Choice("Show which corpus?", options), chosen)
+
+
+async def _show(app: KltuiApp, row: CorpusRow) -> None:
+    await app.reader.choose_corpus(row.sha256)
+    app.atlas.forget()
+    if app.view is not None:
+        app.view.update_data()
+    app.say(f"corpus {row.sha256[:12]}: {row.n} texts", "good")

@@ -1,0 +1,129 @@
+"""The tree of the runs' last models with errors, by neighbour joining and average linkage; which model descends from which."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from kltui.analysis.map import Map
+from kltui.analysis.tree import Candidate, Forest, Fork, candidates, newick
+from kltui.view.sections.context import Context
+from kltui.view.sections.section import Section
+from kltui.view.tables import figure, table, with_error, words
+
+CANDIDATES_SHOWN = 2
+MODELS_SHOWN = 20
+LEAST = 0.01  # probability of a candidate that is listed
+
+
+def tree(ctx: Context) -> Section:
+    """Both trees with the support of every fork, and the candidates that each model may descend from."""
+    found = ctx.forest
+    names = found.leaves.names
+    descents = {u: candidates(found.kl, u, _candidates_of(found.leaves, u)) for u in _asked(ctx, found)}
+    blocks: list[RenderableType] = [words("neighbour joining: branch in bits/byte, support of the fork")]
+    blocks += [words(line) for line in fork_lines(found.trees.joined, names)]
+    blocks.append(words("average linkage of sqrt(KL)"))
+    blocks += [words(line) for line in fork_lines(found.trees.linked, names)]
+    shown = dict(list(descents.items())[:MODELS_SHOWN])
+    if any(shown.values()):
+        blocks.append(_descents(found.leaves, shown))
+    notes = (
+        "KL adds up along a tree whose branches move independently; neighbour joining (Saitou and Nei 1987) is unrooted:"
+        f" its top is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, whose"
+        " tree has the fork too",
+        "P(u descends from p) = share of draws in which KL(u, p) is the least among the candidates (the models of other"
+        " runs), given that one of them is the parent",
+        "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2, how far from p the lines part:"
+        " 0 where u descends from p itself, half of KL(u, p) where both are equally far from a common ancestor",
+        ctx.basis,
+    )
+    return Section("tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents))
+
+
+def _asked(ctx: Context, found: Forest) -> list[int]:
+    """The models whose parent is asked for: the first of the pair that the reader named, else all."""
+    if ctx.choice.pair:
+        return [found.leaves.row(ctx.pair[0])]
+    return list(range(len(found.leaves)))
+
+
+def _candidates_of(leaves: Map, u: int) -> list[int]:
+    """Models of other runs: what a run's own checkpoints are to each other is known."""
+    return [k for k, p in enumerate(leaves.points) if p.run != leaves.points[u].run]
+
+
+def fork_lines(node: Fork, names: list[str]) -> list[str]:
+    """A tree as lines: branch lengths (bits/byte), the support of forks in %, names of leaves."""
+    length = figure(node.length, 2)
+    if not node.children:
+        return [f"{length}  {names[node.row]}"]
+    head = "." if node.support is None else f"{length}  [{100 * node.support:.0f} %]"
+    out = [head]
+    for at, child in enumerate(node.children):
+        last = at == len(node.children) - 1
+        inner = fork_lines(child, names)
+        out.append(f"{'└─' if last else '├─'} {inner[0]}")
+        out += [f"{'  ' if last else '│ '} {line}" for line in inner[1:]]
+    return out
+
+
+def _descents(leaves: Map, found: dict[int, list[Candidate]]) -> RenderableType:
+    rows = []
+    for u, every in found.items():
+        point = leaves.points[u]
+        listed = [c for c in every if c.probability >= LEAST][:CANDIDATES_SHOWN]
+        for place, c in enumerate(listed):
+            rows.append(
+                [
+                    point.name if place == 0 else "",
+                    (point.parent or "-") if place == 0 else "",
+                    leaves.names[c.row],
+                    f"{100 * c.probability:.1f} %",
+                    with_error(c.kl, c.kl_se),
+                    with_error(c.parted, c.parted_se),
+                ]
+            )
+    return table(
+        ["model", "named parent", "descends from", "P", "KL ± se", "parted ± se"], rows, left=(0, 1, 2)
+    )
+
+
+def _data(found: Forest, descents: dict[int, list[Candidate]]) -> dict[str, object]:
+    names = found.leaves.names
+    return {
+        "unit": "bits/byte",
+        "models": names,
+        "draws": found.trees.n_draws,
+        "neighbour_joining": _node(found.trees.joined, names),
+        "average_linkage": _node(found.trees.linked, names),
+        "newick": newick(found.trees.joined, names).strip(),
+        "descents": [
+            {
+                "name": names[u],
+                "parent": found.leaves.points[u].parent,
+                "candidates": [
+                    {
+                        "name": names[c.row],
+                        "probability": c.probability,
+                        "kl_bits_per_byte": c.kl,
+                        "se": c.kl_se,
+                        "parted_bits_per_byte": c.parted,
+                        "parted_se": c.parted_se,
+                    }
+                    for c in every
+                ],
+            }
+            for u, every in descents.items()
+        ],
+    }
+
+
+def _node(node: Fork, names: list[str]) -> dict[str, object]:
+    """A node as plain data; a leaf has a name and no children."""
+    if not node.children:
+        return {"name": names[node.row], "length": node.length}
+    return {
+        "length": node.length,
+        "support": node.support,
+        "children": [_node(child, names) for child in node.children],
+    }

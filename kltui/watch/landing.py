@@ -1,0 +1,81 @@
+"""Which checkpoints of a run have landed: all of their files there, whole, and unchanged for some seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from kltui.errors import KltuiError
+from kltui.registry.layout import CONFIG, is_model_folder, read_json_object
+from kltui.registry.revisions import is_set_aside, parse_step
+from kltui.registry.tensors import open_tensors, read_header
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SETTLED_S = 3.0
+
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+class Landings:
+    """What has been seen of model folders, look by look. A folder has landed when two looks `settled_s` apart agree."""
+
+    def __init__(self, settled_s: float = SETTLED_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settled_s, self._clock = settled_s, clock
+        self._seen: dict[Path, tuple[Signature, float]] = {}
+
+    def look(self, places: Iterable[Path], *, allow_bin: bool = False) -> dict[Path, Signature]:
+        """{folder: what its files look like} of every checkpoint in `places` that has landed.
+
+        A place is a model folder or a run with model folders in it; one that is not there holds none.
+        """
+        landed: dict[Path, Signature] = {}
+        for folder in candidates(places):
+            now = _signature(folder)
+            before, since = self._seen.get(folder, (None, 0.0))
+            if now != before:
+                self._seen[folder] = (now, self._clock())
+                since = self._clock()
+            if now and self._clock() >= since + self._settled_s and is_whole(folder, allow_bin=allow_bin):
+                landed[folder] = now
+        return landed
+
+
+def candidates(places: Iterable[Path]) -> list[Path]:
+    """Folders that may be checkpoints: the places themselves and what lies in them under a step's name.
+
+    A trainer's staging folders and copies state no step (`registry.revisions.parse_step`).
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        try:
+            inside = sorted(p for p in place.iterdir() if parse_step(p.name) is not None and p.is_dir())
+        except OSError:  # not there yet, or gone for a while
+            continue
+        found.update(dict.fromkeys(inside))
+        if not is_set_aside(place.name):
+            found[place] = None
+    return list(found)
+
+
+def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
+    """Whether a folder's config can be read and its index, its shards and every byte that their headers state are there."""
+    try:
+        if (folder / ADAPTER_CONFIG).is_file():
+            read_header(folder / ADAPTER_WEIGHTS)
+            return bool(read_json_object(folder / ADAPTER_CONFIG))
+        if not is_model_folder(folder) or not read_json_object(folder / CONFIG):
+            return False
+        return bool(open_tensors(folder, allow_bin))
+    except (KltuiError, OSError):
+        return False
+
+
+def _signature(folder: Path) -> Signature:
+    """Name, size, time and inode of every file in a folder; () where it has none or cannot be listed."""
+    try:
+        files = sorted(p for p in folder.iterdir() if p.is_file())
+        facts = [(p.name, p.stat()) for p in files]
+    except OSError:
+        return ()
+    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in facts)

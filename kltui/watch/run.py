@@ -1,0 +1,232 @@
+"""`kltui --watch JOB`: scores what is there, then each checkpoint as it lands, and alerts to what is out of the ordinary."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from kltui.jobs.batch import Batch
+from kltui.jobs.jobfile import JobFile, load_job
+from kltui.jobs.keep import Keeper
+from kltui.jobs.narrate import Narrator
+from kltui.jobs.plan import Plan, make_plan, read_corpus, settings_key
+from kltui.jobs.signals import Signals
+from kltui.registry.checkpoint import LocalSource
+from kltui.safe import safe_text
+from kltui.store import Store
+from kltui.watch.figures import run_figures
+from kltui.watch.landing import SETTLED_S, Landings, Signature
+from kltui.watch.rules import Alert, Figures, alerts, stopped
+
+ALERTS = "alert"  # records of the workspace: what was told, by its key
+POLL_S = 1.0
+COMMAND_LIMIT_S = 60.0
+
+
+def run_watch(
+    job_path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    until_step: int | None = None,
+    as_json: bool = False,
+    settled_s: float = SETTLED_S,
+) -> int:
+    """Watches the job's runs until a signal, or until a checkpoint of step `until_step` or later is scored.
+
+    The exit code: 0 where `until_step` was reached (1 where checkpoints failed), else 130/143/129 by the signal that ended it.
+    """
+    narrator = _WatchNarrator(as_json)
+    job = load_job(job_path, overrides)
+    with ExitStack() as stack:
+        store = Store.write(Path(job.workspace))
+        stack.callback(store.close)
+        return _Watch(job, store, narrator, until_step, settled_s).run()
+
+
+class _WatchNarrator(Narrator):
+    """Tells once of each checkpoint that is stored already: every round comes by them again."""
+
+    def __init__(self, as_json: bool) -> None:
+        super().__init__(as_json)
+        self._kept: set[str] = set()
+
+    def ended(self, name: str, status: str, error: str = "", hint: str = "", **fields: object) -> None:
+        if status == "kept" and name in self._kept:
+            return
+        self._kept.add(name)
+        super().ended(name, status, error, hint, **fields)
+
+
+class _Watch:
+    """One watch: looks at the folders, scores what has landed, looks at the figures."""
+
+    def __init__(
+        self, job: JobFile, store: Store, narrator: Narrator, until_step: int | None, settled_s: float
+    ) -> None:
+        self._job, self._store, self._narrator, self._until = job, store, narrator, until_step
+        self._corpus = read_corpus(job, narrator.say)
+        self._landings = Landings(settled_s)
+        self._scored: dict[Path, Signature] | None = None  # what the last round was about
+        self._told_figures: set[str] = set()
+        self._known = set(store.records.all(ALERTS))
+        self._keeper: Keeper | None = None
+        self._at_first: frozenset[Path] | None = None
+        self._failed: dict[Path, Signature] = {}
+
+    def run(self) -> int:
+        """The exit code, see `run_watch`."""
+        places = [Path(model.path) for model in self._job.models if model.path]
+        self._narrator.event(
+            "watch", status="started", places=[str(p) for p in places], until_step=self._until
+        )
+        self._narrator.say(
+            f"watching {', '.join(safe_text(str(p), 200) for p in places) or 'no folder of this machine'}"
+        )
+        with Signals() as signals:
+            while True:
+                landed = self._landings.look(places, allow_bin=self._job.scoring.allow_bin)
+                self._at_first = frozenset(landed) if self._at_first is None and landed else self._at_first
+                if landed != self._scored:
+                    ended = self._round(landed)
+                    if ended is not None:
+                        return self._end("stopped", ended)
+                    if self._reached():
+                        return self._end("failed" if self._failed else "done", int(bool(self._failed)))
+                self._tell_stopped(landed)
+                if signals.finish_current or signals.stop_now:
+                    paused = signals.received == signal.SIGUSR1
+                    return self._end("paused" if paused else "stopped", 128 + signals.received)
+                if self._keeper is not None:
+                    self._keeper.note({})  # the sign of life
+                time.sleep(POLL_S)
+
+    def _end(self, status: str, code: int) -> int:
+        if self._keeper is not None:
+            self._keeper.finish(status, "the watch has ended")
+        self._narrator.event("watch", status="ended", code=code)
+        self._narrator.say("the watch has ended")
+        return code
+
+    def _round(self, landed: Mapping[Path, Signature]) -> int | None:
+        """Scores what has landed and is not stored; the exit code where a signal ended it."""
+        self._scored = dict(landed)
+        plan = self._plan(landed)
+        if plan is None:
+            return None
+        self._keeper = Keeper(plan, self._store)
+        code, status = Batch(plan, self._keeper, self._narrator).run()
+        if status in ("stopped", "paused"):
+            return code
+        self._note_failed(plan, landed)
+        figures = run_figures(plan.workspace, self._corpus.sha256, settings_key(plan.settings))
+        for run in figures.values():
+            self._tell_figures(run)
+            for alert in alerts(run, self._job.watch):
+                self._alert(alert)
+        self._keeper.wait("watching for the next checkpoint")
+        return None
+
+    def _plan(self, landed: Mapping[Path, Signature]) -> Plan | None:
+        """The job over what has landed, and over what lies elsewhere; None where there is nothing yet."""
+        here = [m for m in self._job.models if not m.path or _has_landed(Path(m.path), landed)]
+        if not here:
+            return None
+        plan = make_plan(self._job.model_copy(update={"models": tuple(here)}), corpus=self._corpus)
+        kept = [
+            c for c in plan.checkpoints
+            if not isinstance(c.source, LocalSource) or c.name in plan.mixes or self._is_due(c.source.path, landed)
+        ]  # fmt: skip
+        return replace(plan, job=self._job, checkpoints=tuple(kept)) if kept else None
+
+    def _is_due(self, path: Path, landed: Mapping[Path, Signature]) -> bool:
+        """Whether a checkpoint has landed, and has not failed as it stands. A GGUF file is taken as it is."""
+        if path in landed:
+            return self._failed.get(path) != landed[path]
+        return path.is_file()
+
+    def _note_failed(self, plan: Plan, landed: Mapping[Path, Signature]) -> None:
+        """Notes which checkpoints failed: they are tried again when their files change."""
+        failed = {row.name for row in self._store.checkpoints.all() if row.status == "failed"}
+        for c in plan.checkpoints:
+            if isinstance(c.source, LocalSource) and c.source.path in landed:
+                if c.name in failed:
+                    self._failed[c.source.path] = landed[c.source.path]
+                else:
+                    self._failed.pop(c.source.path, None)
+
+    def _reached(self) -> bool:
+        """Whether a scored checkpoint has the step to stop at."""
+        if self._until is None:
+            return False
+        rows = self._store.checkpoints.all()
+        return any(r.scored and (r.checkpoint.step or 0) >= self._until for r in rows)
+
+    def _tell_figures(self, run: Sequence[Figures]) -> None:
+        for figures in run:
+            if figures.name not in self._told_figures:
+                self._told_figures.add(figures.name)
+                self._narrator.event("figures", **_numbers(figures))
+                self._narrator.say(f"{safe_text(figures.name, 80)}: {figures.words()}")
+
+    def _tell_stopped(self, landed: Mapping[Path, Signature]) -> None:
+        """Alerts where a run that has grown meanwhile does so no longer."""
+        if self._at_first is None or self._at_first >= landed.keys():
+            return
+        by_run: dict[Path, list[Path]] = {}
+        for folder in landed:
+            by_run.setdefault(folder.parent, []).append(folder)
+        for run, folders in by_run.items():
+            times = {folder: max(mtime for _, _, mtime, _ in landed[folder]) / 1e9 for folder in folders}
+            last = max(folders, key=lambda folder: times[folder])
+            found = stopped(run.name, f"{run.name}/{last.name}", list(times.values()), time.time())
+            if found is not None:
+                self._alert(found)
+
+    def _alert(self, alert: Alert) -> None:
+        """Tells an alert once: as an event, a line, a record that the interface shows, and to the command."""
+        if alert.key in self._known:
+            return
+        self._known.add(alert.key)
+        with self._store.atomic():
+            self._store.records.put(ALERTS, alert.key, {**alert.fields(), "at": time.time()})
+        self._narrator.event("alert", **alert.fields())
+        self._narrator.say(f"ALERT ({alert.rule}): {safe_text(alert.message, 400)}", "bold red")
+        if self._job.watch.command:
+            self._run_command(alert)
+
+    def _run_command(self, alert: Alert) -> None:
+        """Runs the job's command with the alert in its environment; no shell reads it."""
+        told = {**alert.fields(), "workspace": self._job.workspace}
+        environment = os.environ | {f"KLTUI_{name.upper()}": str(value) for name, value in told.items()}
+        command = list(self._job.watch.command)
+        try:
+            done = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, timeout=COMMAND_LIMIT_S, check=False,
+            )  # fmt: skip
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            self._narrator.say(f"watch.command failed: {safe_text(str(error), 300)}", "yellow")
+            return
+        if done.returncode:
+            said = safe_text(done.stderr.decode(errors="replace").strip(), 300)
+            self._narrator.say(f"watch.command ended with {done.returncode}: {said}", "yellow")
+
+
+def _numbers(figures: Figures) -> dict[str, object]:
+    """The figures as a JSON event has them: null for what is not defined."""
+    found = {
+        "name": figures.name, "run": figures.run, "step": figures.step, "bits_per_byte": figures.loss,
+        "bits_per_byte_se": figures.loss_se, "loss_change": figures.loss_change, "loss_change_se": figures.loss_change_se,
+        "kl_consecutive": figures.kl, "kl_consecutive_se": figures.kl_se, "kl_median_before": figures.kl_median,
+    }  # fmt: skip
+    return {k: None if isinstance(v, float) and v != v else v for k, v in found.items()}
+
+
+def _has_landed(place: Path, landed: Mapping[Path, Signature]) -> bool:
+    return place in landed or any(folder.parent == place for folder in landed)

@@ -1,0 +1,90 @@
+"""A checkpoint has landed when all of it is there and nobody writes to it any more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_models import write_run
+
+from kltui.watch.landing import Landings, candidates, is_whole
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("landing") / "run", steps=(0,))[0]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_only_what_is_whole_and_still_has_landed(model: Path, tmp_path: Path) -> None:
+    clock, run = Clock(), tmp_path / "run"
+    landings = Landings(3.0, clock)
+    assert landings.look([run]) == {}  # not there yet
+    shutil.copytree(model, run / "checkpoint-5")
+    assert landings.look([run]) == {}
+    clock.now = 2.0
+    assert landings.look([run]) == {}
+    clock.now = 3.0
+    assert list(landings.look([run])) == [run / "checkpoint-5"]
+    (run / "checkpoint-5" / "trainer_state.json").write_text("{}")
+    assert landings.look([run]) == {}  # written to again
+    clock.now = 6.0
+    assert list(landings.look([run])) == [run / "checkpoint-5"]
+    shutil.move(run, tmp_path / "away")
+    assert landings.look([run]) == {}
+    shutil.move(tmp_path / "away", run)
+    assert list(landings.look([run])) == [run / "checkpoint-5"]
+
+
+def test_staging_folders_and_copies_are_never_candidates(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in (
+        "checkpoint-5",
+        "tmp-checkpoint-6",
+        "checkpoint-7.tmp",
+        ".checkpoint-8",
+        "checkpoint-9-old",
+        "logs",
+    ):
+        (run / name).mkdir(parents=True)
+    assert candidates([run]) == [run / "checkpoint-5", run]
+
+
+def _cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def _header_only(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:20])
+
+
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _half_config(folder: Path) -> None:
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:-9])
+
+
+def _lost_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+@pytest.mark.parametrize("damage", [_cut, _header_only, _no_config, _half_config, _lost_shard])
+def test_what_is_not_all_there_has_not_landed(model: Path, tmp_path: Path, damage: object) -> None:
+    folder = shutil.copytree(model, tmp_path / "step5")
+    assert is_whole(folder)
+    damage(folder)  # type: ignore[operator]
+    assert not is_whole(folder)

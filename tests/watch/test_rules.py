@@ -1,0 +1,73 @@
+"""Each rule of a watch on runs made for it: a planted spike is found, an ordinary run is let alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from kltui.jobs.jobfile import WatchTable
+from kltui.watch.rules import Figures, alerts, stopped, with_medians
+
+TABLE = WatchTable()
+
+
+def ordinary(n: int = 12, kl: float = 0.05) -> list[Figures]:
+    """A run whose loss falls by one standard error or more a checkpoint, and whose KLs are alike."""
+    run = [
+        Figures(f"r@{k}", "r", k, 4.0 - 0.1 * k, 0.05, -0.1 if k else math.nan, 0.02, kl * (1 + 0.1 * (k % 3)) if k else math.nan, 0.002)
+        for k in range(n)
+    ]  # fmt: skip
+    return with_medians(run)
+
+
+def test_an_ordinary_run_is_let_alone() -> None:
+    assert alerts(ordinary(), TABLE) == []
+
+
+@pytest.mark.parametrize(("rise", "told"), [(0.099, False), (0.101, True)])
+def test_a_loss_that_rises_beyond_its_errors(rise: float, told: bool) -> None:
+    run = ordinary()
+    run[7] = replace(run[7], loss_change=rise)
+    found = alerts(run, TABLE)
+    assert [(a.rule, a.checkpoint) for a in found] == ([("loss", "r@7")] if told else [])
+    if told:
+        assert math.isclose(found[0].value, rise / 0.02) and found[0].limit == 5.0
+        assert "standard errors" in found[0].message and "r@7" in found[0].message
+
+
+def test_a_kl_that_is_large_beside_those_before_it() -> None:
+    run = ordinary()
+    run[9] = replace(run[9], kl=5.2 * (run[9].kl_median))
+    (found,) = alerts(run, TABLE)
+    assert (found.rule, found.checkpoint) == ("kl", "r@9") and math.isclose(found.value, 5.2)
+    assert alerts(run, WatchTable(alert_kl_ratio=6.0)) == []
+
+
+def test_without_three_before_it_no_kl_is_large() -> None:
+    run = with_medians([replace(f, kl=f.kl * (100 if f.step == 3 else 1)) for f in ordinary()])
+    assert math.isnan(run[3].kl_median) and not [a for a in alerts(run, TABLE) if a.rule == "kl"]
+
+
+def test_a_run_settles_once_its_kl_stays_below_with_its_error() -> None:
+    run = with_medians([replace(f, kl=0.004 if f.step > 6 else 0.05, kl_se=0.001) for f in ordinary()])
+    (found,) = alerts(run, TABLE)
+    assert found.rule == "settled" and found.key == "settled r" and "step 6" in found.message
+    noisy = [replace(f, kl_se=0.01) for f in run]  # 0.004 + 1.96 x 0.01 is not below 0.01
+    assert alerts(noisy, TABLE) == []
+    assert alerts(run[:9], TABLE)[0].key == "settled r" and alerts(run[:8], TABLE) == []
+
+
+def test_undefined_figures_are_no_alerts() -> None:
+    run = [replace(f, loss_change=math.nan, kl=math.nan, kl_se=math.nan) for f in ordinary()]
+    assert alerts(with_medians(run), TABLE) == []
+
+
+def test_training_that_writes_no_more() -> None:
+    times = [0.0, 100.0, 220.0, 310.0]
+    assert stopped("r", "r@3", times, 310.0 + 359.0) is None
+    found = stopped("r", "r@3", times, 310.0 + 361.0)
+    assert found is not None and found.limit == 360.0 and found.value == 361.0
+    assert stopped("r", "r@1", times[:2], 1e9) is None
+    assert stopped("r", "r@3", [0.0, 1.0, 2.0], 61.0) is None  # a minute at least

@@ -1,0 +1,102 @@
+"""A run is watched while it is written: each checkpoint is scored as it lands, a planted spike raises the alert."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import write_model, write_run
+
+import kltui
+from kltui.errors import KltuiError
+from kltui.watch.run import run_watch
+
+JOB = """\
+workspace = "ws"
+[corpus]
+source = "texts.json"
+[[models]]
+path = "run"
+[scoring]
+device = "cpu"
+[watch]
+alert_loss_se = 1000.0  # random weights rise and fall
+settled_below = 0.0
+command = ["{python}", "-c", "import os; open(os.environ['OUT'], 'a').write(os.environ['KLTUI_RULE'] + ' ' + os.environ['KLTUI_CHECKPOINT'] + '\\\\n')"]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six checkpoints that move little, and one of another model."""
+    folder = tmp_path_factory.mktemp("made")
+    steps = write_run(folder / "run", steps=(1, 2, 3, 4, 5))
+    return [*steps, write_model(folder / "spike", "gpt_neox", seed=9)]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(40)]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    path = tmp_path / "job.toml"
+    path.write_text(JOB.format(python=sys.executable))
+    monkeypatch.setenv("OUT", str(tmp_path / "told.txt"))
+    monkeypatch.setattr("kltui.watch.run.POLL_S", 0.05)
+    yield path
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def _scored(workspace: Path) -> int:
+    try:
+        with kltui.open(workspace) as ws:
+            return sum(row.scored for row in ws.checkpoints())
+    except KltuiError:
+        return 0
+
+
+def test_checkpoints_are_scored_as_they_land_and_a_spike_is_told(
+    job: Path, made: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, workspace = job.parent / "run", job.parent / "ws"
+
+    def train() -> None:
+        for k, source in enumerate(made[:4], 1):
+            shutil.copytree(source, run / f"tmp-checkpoint-{k}")  # as a trainer does
+            (run / f"tmp-checkpoint-{k}").rename(run / f"checkpoint-{k}")
+        while _scored(workspace) < 4:
+            time.sleep(0.05)
+        shutil.copytree(made[-1], run / "checkpoint-9")
+
+    trainer = threading.Thread(target=train, daemon=True)
+    trainer.start()
+    assert run_watch(job, until_step=9, as_json=True, settled_s=0.3) == 0
+    trainer.join()
+    found = events(capsys)
+    done = [e["name"] for e in found if e["event"] == "checkpoint" and e["status"] == "done"]
+    assert sorted(done) == ["run@1", "run@2", "run@3", "run@4", "run@9"] and done[-1] == "run@9"
+    figures = {e["name"]: e for e in found if e["event"] == "figures"}
+    assert figures["run@1"]["kl_consecutive"] is None and figures["run@2"]["kl_consecutive"] > 0
+    told = {(e["rule"], e["checkpoint"]) for e in found if e["event"] == "alert"}
+    assert ("kl", "run@9") in told and {c for _, c in told} == {"run@9"}
+    assert set((job.parent / "told.txt").read_text().split("\n")) - {""} == {f"{r} {c}" for r, c in told}
+    with kltui.open(workspace) as ws:
+        assert {(r["rule"], r["checkpoint"]) for r in ws.records("alert").values()} == told
+        assert [j.status for j in ws.jobs()] == ["done"]
+
+
+def test_ctrl_c_ends_a_watch_that_waits_for_a_folder(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert run_watch(job, as_json=True, settled_s=0.1) == 130
+    assert [e["event"] for e in events(capsys)] == ["watch", "watch"]
