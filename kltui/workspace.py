@@ -31,7 +31,18 @@ if TYPE_CHECKING:
     from kltui.placement import Placement
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
-_OF_ONE_VECTOR = {"weights", "of_weights", "layer", "layers", "quantization", "values"}
+_OF_ONE_VECTOR = {
+    "weights",
+    "base",
+    "adapter",
+    "adapter_config",
+    "peft",
+    "of_weights",
+    "layer",
+    "layers",
+    "quantization",
+    "values",
+}
 
 WeightProgress = Callable[[str, int, int], None]
 

@@ -8,20 +8,22 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from kltui.errors import KltuiError, StoreError
+from kltui.jobs.bases import is_adapter
 from kltui.jobs.device_probe import Answer, Probe
 from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxKeeper, held_by_store
 from kltui.json_schema import JSON_SCHEMA
+from kltui.registry.adapters import check_adapter, check_peft
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.gguf_file import is_gguf
-from kltui.registry.layout import CONFIG, weight_paths
-from kltui.registry.tokenizer import no_tokenizer, tokenizer_at_hand
+from kltui.registry.layout import CONFIG, is_adapter_folder, weight_paths
+from kltui.registry.tokenizer import named_source, no_tokenizer, tokenizer_at_hand
 from kltui.safe import safe_text
 from kltui.scoring.device import computed_dtype, start_tokens
 from kltui.scoring.quantize import check_installed
@@ -113,7 +115,10 @@ def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
     else:
         folder = source.path
     try:
-        if not is_gguf(folder) and not (folder / CONFIG).is_file():
+        if is_adapter_folder(folder):
+            check_adapter(folder, allow_bin)
+            check_peft()
+        elif not is_gguf(folder) and not (folder / CONFIG).is_file():
             return None, f"{safe_text(str(folder))} has no {CONFIG}"
         return sum(path.stat().st_size for path in weight_paths(folder, allow_bin)), ""
     except (KltuiError, OSError) as error:
@@ -132,6 +137,8 @@ def _without_tokenizer(checkpoint: Checkpoint) -> str:
     source = checkpoint.source
     if not isinstance(source, LocalSource) or tokenizer_at_hand(source.path, checkpoint.tokenizer):
         return ""
+    if is_adapter(checkpoint):
+        return _without_tokenizer(replace(checkpoint, source=named_source(checkpoint.base)))
     return _said(no_tokenizer(source))
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -226,6 +227,12 @@ class JobFile(_Table):
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
     watch: WatchTable = WatchTable()
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the job file lies in, once its paths are resolved."""
+        return self._folder
 
     @model_validator(mode="after")
     def _pairs_alone_have_responses(self) -> JobFile:
@@ -278,13 +285,15 @@ class JobFile(_Table):
         source = self.corpus.source
         if source != "demo" and not source.startswith("hf://") and not is_map_source(source):
             source = absolute(source)
-        return self.model_copy(
+        made = self.model_copy(
             update={
                 "workspace": absolute(self.workspace),
                 "corpus": self.corpus.model_copy(update={"source": source}),
                 "models": tuple(map(model, self.models)),
             }
         )
+        made._folder = base
+        return made
 
     def to_toml(self) -> str:
         """TOML of this job, defaults left out."""

@@ -179,13 +179,13 @@ class Keeper:
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
-        if ready.settled and not ready.commit:
+        if ready.settled and not ready.commit and not ready.adapted:
             self._store.fingerprints.put(ready.folder, ready.signature, ready.weights)
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._settle(ready)
-        files = "" if ready.mix or ready.served else weight_files_digest(ready.folder)
+        files = "" if ready.mix or ready.served or ready.adapted else weight_files_digest(ready.folder)
         side = self._write_tokens(ready, result)
         replaced = ""
         asked = self._plan.settings.layers

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.jobs.mix import Mix
+from kltui.registry.adapters import Adapted
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
@@ -35,7 +36,8 @@ class Task:
 
     With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
     see the folder, `tokenizer_hub` where those of its tokenizer can. A `served` model has no files: `hashed` names the
-    folder of its tokenizer, and stands for what its server says of itself. `notes` join those of the result.
+    folder of its tokenizer, and stands for what its server says of itself. With `adapted`, an adapter goes on its base;
+    `hashed` then has the weights that both come to. `notes` join those of the result.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Task:
     tokenizer_hub: HubSource | None = None
     notes: tuple[str, ...] = ()
     served: ServedSource | None = None
+    adapted: Adapted | None = None
 
 
 @dataclass(frozen=True, slots=True)

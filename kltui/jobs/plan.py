@@ -10,6 +10,7 @@ from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.jobs.bases import is_adapter, with_bases
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.mix import MixPlan, mixes
@@ -21,6 +22,7 @@ from kltui.registry.names import is_map_source
 from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.registry.presets import preset
 from kltui.registry.revisions import expand_revisions, is_pattern, matching_revisions
+from kltui.registry.tokenizer import named_source
 from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
@@ -45,7 +47,13 @@ class Plan:
         """Where the files come from that one checkpoint needs."""
         checkpoint = self.checkpoints[index]
         mix = self.mixes.get(checkpoint.name)
-        return [part.source for part in mix.parts] if mix else [checkpoint.source]
+        if mix:
+            return [part.source for part in mix.parts]
+        return (
+            [named_source(checkpoint.base), checkpoint.source]
+            if is_adapter(checkpoint)
+            else [checkpoint.source]
+        )
 
 
 def make_plan(
@@ -71,7 +79,9 @@ def make_plan(
         mistakes += wrong
     runs = {model.run for model in job.models if model.run}
     joined = with_originals(checkpoints, stored, runs, corpus.texts if corpus else ())
-    checkpoints = joined.checkpoints
+    based = with_bases(joined.checkpoints, stored, job.folder)
+    checkpoints = based.checkpoints
+    mistakes += based.mistakes
     between, wrong = _interpolated(job, checkpoints)
     checkpoints += [checkpoint for checkpoint, _ in between]
     mistakes += wrong + _collisions(checkpoints)
@@ -82,6 +92,7 @@ def make_plan(
     notes = (
         *parent_notes(checkpoints, stored, given),
         *joined.notes,
+        *based.notes,
         *_over_imports(checkpoints, rows),
         *map_notes(
             Path(job.workspace), job.corpus.source, job.scoring.model_dump(), settings_key(job.settings())

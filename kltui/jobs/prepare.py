@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.bases import is_adapter
 from kltui.jobs.messages import Task
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
+from kltui.registry.adapters import Adapted, check_adapter, check_peft
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
 from kltui.registry.layout import has_tokenizer
@@ -48,6 +50,7 @@ class Ready:
     mix: Mix | None = None
     tokenizer: TokenizerPlace | None = None
     notes: tuple[str, ...] = ()
+    adapted: Adapted | None = None
     served: bool = False
 
     @property
@@ -64,8 +67,9 @@ def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
     outside = ready.tokenizer.hub if ready.tokenizer else None
     served = source if isinstance(source, ServedSource) else None
     return Task(
-        ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served
-    )
+        ready.index, ready.hashed, checkpoint.quantization, ready.mix, hub, outside, ready.notes, served,
+        ready.adapted,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,10 @@ class Preparer:
             if held.startswith(f"{hub_stem(source)}@") and self.is_current(index, checkpoint):
                 return self._unfetched(index, source, held)
         ready = self._fetched(index, checkpoint)
+        if ready.adapted is not None:
+            if not has_tokenizer(ready.adapted.tokenizer):
+                raise no_tokenizer(source)
+            return ready
         if ready.tokenizer is not None:
             return replace(
                 ready, notes=(*ready.notes, f"its tokenizer is the one in {ready.tokenizer.folder}")
@@ -186,6 +194,8 @@ class Preparer:
 
     def _fetched(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
+        if is_adapter(checkpoint):
+            return self._adapted(index, checkpoint)
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer)
         if isinstance(source, ServedSource):
@@ -212,6 +222,8 @@ class Preparer:
     def _weights_now(self, index: int, checkpoint: Checkpoint) -> str:
         """What stands for a checkpoint's weights, none fetched; "" offline for what the cache does not know."""
         source = checkpoint.source
+        if is_adapter(checkpoint):
+            return self._adapted(index, checkpoint).weights
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer).weights
         if isinstance(source, ServedSource):
@@ -262,9 +274,24 @@ class Preparer:
             notes=self._unused(folder, named),
         )
 
+    def _adapted(self, index: int, checkpoint: Checkpoint) -> Ready:
+        """An adapter's files and its base's: together they tell its weights."""
+        assert isinstance(checkpoint.source, LocalSource)
+        folder = checkpoint.source.path
+        check_adapter(folder, self._allow_bin)
+        check_peft()
+        base = self._fetched(index, replace(checkpoint, source=named_source(checkpoint.base), base=""))
+        own = own_tokenizer(folder)
+        adapted = Adapted(base.hashed, self._hash(folder, own if own != folder else None))
+        notes = () if own is not None else base.notes
+        return Ready(index, folder, adapted.weights, commit=base.commit, notes=notes, adapted=adapted)
+
     def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
         check_folder(folder)
+        return self._hash(folder, tokenizer)
+
+    def _hash(self, folder: Path, tokenizer: Path | None) -> Hashed:
         seen = stamps(folder, tokenizer)
         known = self._known(folder, seen)
         if known and "@" not in known:  # that stands for a hub's commit, when asked for as such

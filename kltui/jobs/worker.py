@@ -31,6 +31,7 @@ from kltui.jobs.messages import (
     Task,
 )
 from kltui.jobs.mix import materialised
+from kltui.registry.adapters import AdaptedReading
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import has_tokenizer, is_model_folder, weight_paths
@@ -117,7 +118,8 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
     hashed = task.hashed
     with suppress(KltuiError, OSError, RuntimeError):
         here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
-        if task.mix is None and task.served is None and here and _is_whole(hashed.folder, allow_bin):
+        plain = task.mix is None and task.served is None and task.adapted is None
+        if plain and here and _is_whole(hashed.folder, allow_bin):
             scorer.expect(hashed, task.quantization)
 
 
@@ -185,6 +187,11 @@ def _sentence(words: str) -> str:
 
 
 def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
+    if task.adapted is not None:
+        with AdaptedReading(task.adapted) as reading:
+            return scorer.score(
+                task.adapted.base.folder, task.quantization, task.hashed.weights, report, reading
+            )
     with _files(task, allow_bin) as hashed, Reading(hashed) as reading:
         return scorer.score(hashed.folder, task.quantization, task.hashed.weights, report, reading)
 

@@ -11,7 +11,15 @@ from threading import Lock
 
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import is_gguf
-from kltui.registry.layout import CONFIG, INDEX_SUFFIX, tokenizer_names, weight_names, weight_paths
+from kltui.registry.layout import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    INDEX_SUFFIX,
+    is_adapter_folder,
+    tokenizer_names,
+    weight_names,
+    weight_paths,
+)
 from kltui.safe import safe_text
 
 TOKENIZER_MARK = "+tokenizer:"
@@ -62,7 +70,8 @@ def hashed_files(folder: Path, tokenizer: Path | None = None) -> dict[str, Path]
         files = {f"model-{k}.gguf": path for k, path in enumerate(weight_paths(folder), 1)}
     else:
         own = tokenizer_names([p.name for p in folder.iterdir()])
-        files = {name: folder / name for name in sorted({CONFIG, *own, *weight_names(folder)})}
+        config = ADAPTER_CONFIG if is_adapter_folder(folder) else CONFIG
+        files = {name: folder / name for name in sorted({config, *own, *weight_names(folder)})}
     if tokenizer is not None and tokenizer != folder:
         names = tokenizer_names([p.name for p in tokenizer.iterdir()])
         names += [CONFIG] if is_gguf(folder) and (tokenizer / CONFIG).is_file() else []

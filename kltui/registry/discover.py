@@ -9,7 +9,7 @@ from pathlib import Path
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
-from kltui.registry.layout import CONFIG, is_model_folder, model_type, read_json_object
+from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object
 from kltui.registry.revisions import parse_step
 from kltui.safe import safe_text
 
@@ -45,7 +45,7 @@ def discover(path: Path) -> list[LocalFound]:
     try:
         inside = _stepped_models(path)
         if not inside:
-            if not is_model_folder(path):
+            if not is_checkpoint_folder(path):
                 raise _nothing_found(path)
             return [LocalFound(path, parse_step(path.name), model_type(path))]
         final = _final_step(path)
@@ -79,7 +79,7 @@ def _stepped_models(run: Path) -> dict[int, Path]:
         step = parse_step(folder.name)
         if step is None or not folder.is_dir():
             continue
-        if not is_model_folder(folder):
+        if not is_checkpoint_folder(folder):
             what, way_out = unreadable(folder)
             log.warning("%s %s: left out (%s)", safe_text(str(folder)), what, way_out)
         elif step in found:
@@ -94,7 +94,7 @@ def _stepped_models(run: Path) -> dict[int, Path]:
 
 def _final_step(run: Path) -> int | None:
     """Step of the model that lies in the run folder itself, where a trainer has stated it."""
-    if not is_model_folder(run):
+    if not is_checkpoint_folder(run):
         return None
     step = read_json_object(run / "trainer_state.json").get("global_step")
     return step if type(step) is int and 0 <= step < 2**63 else None
@@ -104,7 +104,7 @@ def _nothing_found(path: Path) -> KltuiError:
     """What was seen instead of checkpoints, and the folders one level down that would do."""
     where = safe_text(str(path))
     folders = [p for p in sorted(path.iterdir()) if p.is_dir()]
-    better = [p.name for p in folders if is_model_folder(p) or _has_stepped_models(p)]
+    better = [p.name for p in folders if is_checkpoint_folder(p) or _has_stepped_models(p)]
     if better:
         shown = ", ".join(better[:6]) + (f" and {len(better) - 6} more" if len(better) > 6 else "")
         hint = f'Name each in a [[models]] entry of its own, for example path = "{safe_text(str(path / better[0]))}".'
@@ -122,7 +122,9 @@ def _nothing_found(path: Path) -> KltuiError:
 
 
 def _has_stepped_models(folder: Path) -> bool:
-    return any(parse_step(p.name) is not None and p.is_dir() and is_model_folder(p) for p in folder.iterdir())
+    return any(
+        parse_step(p.name) is not None and p.is_dir() and is_checkpoint_folder(p) for p in folder.iterdir()
+    )
 
 
 def _seen(folder: Path) -> str:

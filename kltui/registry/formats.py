@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kltui.registry.layout import CONFIG, SAFETENSORS, is_model_folder
+from kltui.registry.layout import CONFIG, SAFETENSORS, is_checkpoint_folder
 from kltui.safe import safe_text
 
 _CONVERT = "convert it to a transformers folder with safetensors"
@@ -27,7 +27,7 @@ FORMATS = (
     Format(
         "an adapter (PEFT)",
         ("adapter_config.json", "adapter_model.*"),
-        "merge it into its base model and save that",
+        "an adapter is adapter_config.json and adapter_model.safetensors in one folder; or merge it into its base model and save that",
     ),
     Format(
         "DeepSpeed shards",
@@ -103,7 +103,7 @@ def unreadable(folder: Path) -> tuple[str, str]:
 
 def unreadable_run(run: Path, folders: Iterable[Path]) -> tuple[str, str] | None:
     """(what the step folders of a run hold instead of models, what to do about it); None where there are none."""
-    seen = {folder.name: unreadable(folder) for folder in folders if not is_model_folder(folder)}
+    seen = {folder.name: unreadable(folder) for folder in folders if not is_checkpoint_folder(folder)}
     if not seen:
         return None
     first = next(iter(seen))

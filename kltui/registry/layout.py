@@ -18,6 +18,8 @@ CONFIG = "config.json"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 INDEX_SUFFIX = ".index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes",
     "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json",
@@ -37,6 +39,19 @@ SETTINGS_MOST_BYTES = 1 << 28  # of a file of settings; tokenizers of the larges
 def is_model_folder(folder: Path) -> bool:
     """Whether `folder` has a config and weights that transformers can load."""
     return (folder / CONFIG).is_file() and weight_entry(_file_names(folder)) is not None
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether `folder` holds an adapter (PEFT) and no whole model."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return False
+    names = _file_names(folder)
+    return weight_entry(names) is None and any(name in names for name in ADAPTER_WEIGHTS)
+
+
+def is_checkpoint_folder(folder: Path) -> bool:
+    """Whether `folder` holds what can be scored: a model, or an adapter."""
+    return is_model_folder(folder) or is_adapter_folder(folder)
 
 
 def weight_entry(names: Collection[str], allow_bin: bool = True) -> str | None:
@@ -105,9 +120,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
-    """Weight files of a model folder, sorted, its index included. Raises KltuiError where one is missing."""
+    """Weight files of a model or adapter folder, sorted, its index included. Raises KltuiError where one is missing."""
     names = _file_names(folder)
     entry = weight_entry(names, allow_bin)
+    if entry is None and ADAPTER_CONFIG in names:
+        entry = next((name for name in ADAPTER_WEIGHTS[: 1 + allow_bin] if name in names), None)
     if entry is None:
         raise KltuiError(
             f"No weights in {safe_text(str(folder))}", f"Expected one of {', '.join(SAFETENSORS + PICKLED)}."

@@ -63,6 +63,11 @@ def model_parameters(tensors: Mapping[str, TensorFile]) -> Parameters:
     return Parameters({name: t for name, t in sorted(named.items()) if name not in tied}, tied)
 
 
+def is_embedding(name: str, *, or_head: bool = False) -> bool:
+    """Whether a tensor's name is that of a model's embeddings, or of its output head too."""
+    return bool(_EMBEDDING.search(name) or (or_head and _HEAD.search(name)))
+
+
 def has_own_head(tensors: Mapping[str, TensorFile]) -> bool:
     """Whether the files hold an output head that differs from the embeddings."""
     embeddings = [t for name, t in tensors.items() if _EMBEDDING.search(name)]

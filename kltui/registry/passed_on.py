@@ -22,6 +22,7 @@ from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.layout import (
     CONFIG,
     TOKENIZER_CONFIG,
+    is_adapter_folder,
     tokenizer_names,
     unique_keys,
     weight_entry,
@@ -88,6 +89,11 @@ def check_folder(folder: Path) -> None:
     if is_gguf(folder):
         read_model(folder)
         return
+    if is_adapter_folder(folder):
+        raise KltuiError(
+            f"{safe_text(str(folder))} holds an adapter and not the model that it is for",
+            "Name it as a [[models]] entry of its own, with its base.",
+        )
     model_config(folder)
     names = {path.name for path in folder.iterdir()}
     if weight_entry(names) is not None:

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.registry.adapters import AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import gguf, loading, quantize, refill, spread, tokens
+from kltui.scoring import adapters, gguf, loading, quantize, refill, spread, tokens
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece, cut_pieces
 from kltui.scoring.device import device_in_use
@@ -86,6 +87,7 @@ class Scorer:
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
         self._engine: Engine | None = None
+        self._adapted: adapters.AdaptedModel | None = None
         self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
         self._prepared: tuple[tuple[str, int | None, int | None], _Prepared] | None = None
         # a model that is spread over several devices has no one place for a second set of weights
@@ -126,19 +128,21 @@ class Scorer:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
         config = loading.load_config(folder, reading.tokenizer)
-        prepared = self._prepare(folder, config, reading.tokenizer or folder)
+        adapter = self._read_adapter(reading)
+        as_scored = config if adapter is None else adapters.adapted_config(config, adapter.state)
+        prepared = self._prepare(folder, as_scored, reading.tokenizer or folder)
         file_notes = self._file_notes(folder, config, prepared, reading.tokenizer)
         tokenized = time.perf_counter()
         progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
             stored = quantize.stored(config)
-            loaded, read_ahead = self._load(folder, config, quantization, layout, reading)
+            loaded, read_ahead = self._load(folder, config, quantization, layout, reading, adapter)
             self._check(reading)
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization, folder)
                 rule = self._rule_for(engine, prepared)
-                if quantization == "none" and not stored:
+                if quantization == "none" and not stored and adapter is None:
                     self._compare_dtypes(engine, prepared, rule, folder)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
@@ -166,6 +170,8 @@ class Scorer:
         if is_gguf(folder):
             stats["bits_per_weight"] = read_model(folder).bits_per_weight
         key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
+        if adapter is not None:
+            key |= adapter.key()
         no_layers = engine.no_layers or sums.no_layers
         notes = (
             *file_notes,
@@ -187,12 +193,16 @@ class Scorer:
         return (*notes, *gguf.config_notes(config, tokenizer))
 
     def _load(
-        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, reading: Reading
-    ) -> tuple[Loaded, bool]:
+        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, reading: Reading,
+        adapter: adapters.Adapter | None,
+    ) -> tuple[Loaded, bool]:  # fmt: skip
         """The folder's model, and whether its weights were read ahead.
 
         The last one refilled where both are of one make, else built and loaded anew.
         """
+        if adapter is not None:
+            return self._load_adapted(folder, config, quantization, layout, adapter), False
+        self._adapted = None
         described = refill.config_text(config)  # now: loading writes into the configuration
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
             with self._read_ahead(reading.hashed) as ahead:
@@ -206,6 +216,29 @@ class Scorer:
         if quantization == "none" and not quantize.stored(config):
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded, False
+
+    def _read_adapter(self, reading: Reading) -> adapters.Adapter | None:
+        """The adapter that is scored on a base, its tensors read; None where a model is scored as it is."""
+        if not isinstance(reading, AdaptedReading):
+            return None
+        return adapters.read_adapter(reading.adapted, self.settings.allow_bin)
+
+    def _load_adapted(
+        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, adapter: adapters.Adapter
+    ) -> Loaded:
+        """The base with an adapter on it: the last one with other tensors where it is of the same make, else loaded anew."""
+        make = adapter.make(quantization)
+        if self._adapted is not None and self._adapted.make == make:
+            self._adapted.swap(adapter)
+            return self._adapted.loaded
+        self._mould = self._engine = self._rule = self._adapted = None
+        self.close()
+        settings = self.settings
+        base = loading.load_model(
+            folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
+        )
+        self._adapted = adapters.adapt(base, adapter, make)
+        return self._adapted.loaded
 
     def _read_ahead(self, hashed: Hashed) -> AbstractContextManager[Tensors | None]:
         """Within it the weights of a checkpoint, where they were read ahead."""
@@ -228,7 +261,7 @@ class Scorer:
         try:
             reading.check()
         except KltuiError:
-            self._mould = self._engine = self._rule = None
+            self._mould = self._engine = self._rule = self._adapted = None
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
@@ -237,7 +270,7 @@ class Scorer:
             return self._engine
         self._engine = self._rule = None
         engine = Engine(loaded, self.settings, device, quantization)
-        if self._mould is not None and self._mould.holds(folder):
+        if self._adapted is not None or (self._mould is not None and self._mould.holds(folder)):
             self._engine = engine
         else:
             self._mould = None

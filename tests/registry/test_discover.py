@@ -185,7 +185,7 @@ def put(folder: Path, *names: str) -> Path:
 
 
 FOREIGN = [
-    (("adapter_config.json", "adapter_model.safetensors"), "an adapter (PEFT)", "merge it"),
+    (("adapter_config.json",), "an adapter (PEFT)", "merge it"),
     (("config.json", "model-Q4_K_M.gguf"), "GGUF", "it was made from"),
     (("params.json", "consolidated.00.pth"), "Meta's or Mistral's own layout", "convert_llama_weights_to_hf.py"),
     (("params.json", "consolidated.safetensors"), "Meta's or Mistral's own layout", "convert_"),

@@ -1,0 +1,204 @@
+"""Adapters (PEFT): what their folders say of themselves, which base they are for, and both held to what was hashed.
+
+An adapter's `adapter_config.json` may name a base, a module to import and other adapters. The base is resolved here; of
+the rest only settings of the method are passed on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import HubSource, LocalSource
+from kltui.registry.layout import (
+    ADAPTER_CONFIG,
+    SETTINGS_MOST_BYTES,
+    has_tokenizer,
+    is_checkpoint_folder,
+    unique_keys,
+    weight_names,
+)
+from kltui.registry.names import check_repo, check_revision
+from kltui.registry.reading import Hashed, Reading
+from kltui.safe import safe_text
+
+INSTALL = "pip install '.[adapters]' (in kltui's folder)"
+
+# Methods that put tokens before a text or mix several adapters: what they score is not the text alone, or not one adapter.
+_REFUSED_METHODS = {
+    **dict.fromkeys(
+        ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"),
+        "puts learned tokens beside a text, so it cannot be merged or scored as a change of weights",
+    ),
+    **dict.fromkeys(("XLORA", "POLY"), "mixes several adapters"),
+}
+# Initialisations after which the base's own weights are others than in its files.
+_MOVES_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
+_REFUSED_KEYS = {
+    "layer_replication": "it repeats the base's layers",
+    "alora_invocation_tokens": "it acts only after certain tokens of a chat",
+    "megatron_config": "it is for models that Megatron runs",
+}
+# Where an adapter came from, what it was started from, and names of modules to import.
+_LEFT_OUT = frozenset({
+    "auto_mapping", "base_model_name_or_path", "revision", "megatron_core", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "runtime_config", "arrow_config", "peft_version", "inference_mode", "qalora_group_size_config",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """An adapter and its base, each as it was hashed. The tokenizer is the adapter's own where it has one."""
+
+    base: Hashed
+    adapter: Hashed
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder that the tokenizer is read from."""
+        if has_tokenizer(self.adapter.folder):
+            return self.adapter.folder
+        return self.adapter.tokenizer or self.base.tokenizer or self.base.folder
+
+    @property
+    def weights(self) -> str:
+        """What stands for both in a vector's key: a hex SHA-256."""
+        told = f"kltui adapter 1\n{self.base.weights}\n{self.adapter.weights}"
+        return hashlib.sha256(told.encode()).hexdigest()
+
+
+class AdaptedReading(Reading):
+    """The base's files and the adapter's, from before they are read until the last number is made with them."""
+
+    def __init__(self, adapted: Adapted) -> None:
+        self.adapted = adapted
+        self._adapter = Reading(adapted.adapter)
+        try:
+            super().__init__(adapted.base)
+        except BaseException:
+            self._adapter.__exit__()
+            raise
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder that the tokenizer is read from."""
+        return self.adapted.tokenizer
+
+    def __exit__(self, *error: object) -> None:
+        self._adapter.__exit__(*error)
+        super().__exit__(*error)
+
+    def check(self) -> None:
+        """Raises ChangedError unless the files of both are what they were."""
+        super().check()
+        self._adapter.check()
+
+    def check_used(self, *, by_name: bool = False) -> None:
+        """To be called after the last forward pass, for both."""
+        super().check_used(by_name=by_name)
+        self._adapter.check_used(by_name=by_name)
+
+
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """The folder's adapter_config.json whole. Raises KltuiError where it is no JSON object or asks for what cannot be scored."""
+    path = folder / ADAPTER_CONFIG
+    where = safe_text(str(path))
+    try:
+        if path.stat().st_size > SETTINGS_MOST_BYTES:
+            raise ValueError("it is too large to be settings")
+        config = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+    except (OSError, ValueError, RecursionError) as error:
+        said = safe_text(str(error), 200)
+        raise KltuiError(f"{where} cannot be read: {type(error).__name__}: {said}", "Is it whole?") from error
+    if not isinstance(config, dict):
+        raise KltuiError(f"{where} is no JSON object", "Is it whole?")
+    _check_method(where, config)
+    return config
+
+
+def passed_on(config: dict[str, Any]) -> dict[str, Any]:
+    """What of an adapter's configuration peft is given: settings of its method, sets of names in one order."""
+    kept = {key: value for key, value in config.items() if key not in _LEFT_OUT and not key.startswith("_")}
+    for key in ("target_modules", "modules_to_save", "exclude_modules", "target_parameters"):
+        if isinstance(kept.get(key), list):
+            kept[key] = sorted(kept[key])
+    return kept | {"inference_mode": True}
+
+
+def _check_method(where: str, config: dict[str, Any]) -> None:
+    method, task = str(config.get("peft_type") or ""), str(config.get("task_type") or "CAUSAL_LM")
+    if not method:
+        raise KltuiError(f"{where} names no peft_type", "Save the adapter again with peft's save_pretrained.")
+    if method in _REFUSED_METHODS:
+        raise KltuiError(
+            f"{where}: {safe_text(method, 40)} {_REFUSED_METHODS[method]}",
+            "LoRA and its kin, which change weights, are scored.",
+        )
+    if task != "CAUSAL_LM":
+        raise KltuiError(
+            f"{where}: the adapter is for {safe_text(task, 40)}, not for a causal language model",
+            "kltui scores causal models only.",
+        )
+    for key, why in _REFUSED_KEYS.items():
+        if config.get(key):
+            raise KltuiError(
+                f"{where} sets {key}: {why}, which kltui does not score",
+                "Merge it and save that, if peft can.",
+            )
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and _MOVES_BASE.search(start):
+        raise KltuiError(
+            f"{where}: init_lora_weights = {safe_text(start, 40)} changes the base's own weights",
+            "Save it as an ordinary LoRA: save_pretrained(..., path_initial_model_for_weight_conversion=...).",
+        )
+
+
+def check_adapter(folder: Path, allow_bin: bool = False) -> None:
+    """Raises KltuiError where the adapter in `folder` cannot be scored, as far as its files tell without peft."""
+    adapter_config(folder)
+    names = weight_names(folder)
+    if names[0].endswith(".bin") and not allow_bin:
+        raise KltuiError(
+            f"{safe_text(str(folder))} holds only a pickled adapter ({names[0]}), which can run code when it is opened",
+            "Save it as safetensors, or set allow_bin = true in [scoring] if you trust it.",
+        )
+
+
+def check_peft() -> None:
+    """Raises KltuiError where peft is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("peft") is None:
+        raise KltuiError("adapters need peft, not installed here", INSTALL)
+
+
+def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
+    """The base that the adapter in `folder` names: a folder, by the adapter's or the job's, or a repository of the hub.
+
+    Raises KltuiError where it names none, or a folder that is not there.
+    """
+    config = adapter_config(folder)
+    named, where = config.get("base_model_name_or_path"), safe_text(str(folder / ADAPTER_CONFIG))
+    if not isinstance(named, str) or not named.strip():
+        raise KltuiError(
+            f"{where} names no base", 'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".'
+        )
+    shown = safe_text(named, 120)
+    for root in (folder, job_folder):
+        if is_checkpoint_folder(here := Path(root, Path(named).expanduser())):
+            return LocalSource(here.resolve())
+    revision = config.get("revision") or "main"
+    try:
+        check_repo(named)
+        check_revision(str(revision))
+    except KltuiError as error:
+        raise KltuiError(
+            f"{where} names the base {shown}, which is no model folder here and no repository of the hub",
+            'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
+        ) from error
+    return HubSource(named, str(revision))

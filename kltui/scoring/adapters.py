@@ -1,0 +1,224 @@
+"""Adapters scored by peft on a base that stays loaded: one adapter's tensors take the place of the last one's."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kltui.errors import KltuiError
+from kltui.registry import adapters
+from kltui.registry.adapters import Adapted
+from kltui.registry.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_names
+from kltui.registry.parameters import is_embedding
+from kltui.registry.tensors import read_header
+from kltui.safe import safe_text
+from kltui.scoring.loading import Loaded, first_line, quiet_transformers
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on its base, as hashed, and its tensors by name."""
+
+    adapted: Adapted
+    state: State
+
+    @property
+    def folder(self) -> Path:
+        """The adapter's folder."""
+        return self.adapted.adapter.folder
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What peft is told of it."""
+        return adapters.passed_on(adapters.adapter_config(self.folder))
+
+    def make(self, quantization: str) -> str:
+        """What adapters that can take each other's place have in common: base, variant, settings, names and shapes."""
+        shapes = {name: [str(t.dtype), *t.shape] for name, t in sorted(self.state.items())}
+        base = self.adapted.base
+        return json.dumps([base.weights, str(base.folder), quantization, self.settings, shapes])
+
+    def key(self) -> dict[str, str]:
+        """What a vector's key holds besides: both fingerprints, the settings and peft's version."""
+        from importlib.metadata import version
+
+        return {
+            "base": self.adapted.base.weights,
+            "adapter": self.adapted.adapter.weights,
+            "adapter_config": json.dumps(self.settings, sort_keys=True),
+            "peft": version("peft"),
+        }
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A base with an adapter in it: `loaded` is the base's own model, whose layers peft has put its own around.
+
+    `make` says what the next adapter must share to be put in this one's place.
+    """
+
+    make: str
+    loaded: Loaded
+    peft_model: Any
+
+    def swap(self, adapter: Adapter) -> None:
+        """Puts another adapter's tensors in the place of this one's; same names and shapes."""
+        _fill(self.peft_model, adapter)
+
+
+def read_adapter(adapted: Adapted, allow_bin: bool) -> Adapter:
+    """The adapter with its tensors. Raises KltuiError where they are damaged, or pickled and not allowed, or without peft."""
+    adapters.check_peft()
+    return Adapter(adapted, read_state(adapted.adapter.folder, allow_bin))
+
+
+def read_state(folder: Path, allow_bin: bool) -> State:
+    """The tensors in an adapter's folder. Raises KltuiError where they are damaged, or pickled and not allowed."""
+    adapters.check_adapter(folder, allow_bin)
+    path = folder / weight_names(folder)[0]
+    try:
+        if path.name == ADAPTER_WEIGHTS[0]:
+            from safetensors.torch import load_file
+
+            read_header(path)
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except KltuiError:
+        raise
+    except Exception as error:  # safetensors and torch raise several kinds for a damaged file
+        raise KltuiError(
+            f"the adapter's weights {safe_text(str(path))} cannot be read: {safe_text(first_line(error))}",
+            "copy or save it again",
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise KltuiError(f"{safe_text(str(path))} holds more than tensors", "save the adapter as safetensors")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def adapted_config(config: Any, state: State) -> Any:
+    """The base's configuration with the vocabulary that the adapter's own embeddings have, where it brings some."""
+    rows = _embedding_rows(state)
+    if rows is None or rows == config.get_text_config().vocab_size:
+        return config
+    made = copy.deepcopy(config)
+    made.get_text_config().vocab_size = rows
+    return made
+
+
+def adapt(loaded: Loaded, adapter: Adapter, make: str) -> AdaptedModel:
+    """The base just loaded with the adapter in it. Raises KltuiError where peft cannot, or not every tensor finds its place."""
+    import peft
+
+    folder = adapter.folder
+    notes = _resize(loaded.model, adapter.state, folder)
+    with tempfile.TemporaryDirectory(prefix="kltui-adapter-") as made:
+        (Path(made) / ADAPTER_CONFIG).write_text(json.dumps(adapter.settings))
+        try:
+            settings = peft.PeftConfig.from_pretrained(made)
+            # whatever it starts from, the file's tensors take its place
+            if hasattr(settings, "init_lora_weights"):
+                settings.init_lora_weights = True
+            with warnings.catch_warnings(), quiet_transformers():
+                warnings.simplefilter("ignore")
+                model = peft.get_peft_model(loaded.model, settings)
+        except Exception as error:  # peft's own kinds, and those of the libraries beneath
+            said = safe_text(first_line(error)).replace(made, str(folder))
+            raise KltuiError(
+                f"peft cannot put the adapter in {safe_text(str(folder))} on its base: {said}",
+                "is it for this base (`base` in the [[models]] entry names another), and of a kind that this peft knows?",
+            ) from error
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    _fill(model, adapter)
+    note = f"scored by peft {peft.__version__} on {safe_text(str(adapter.adapted.base.folder))}"
+    return AdaptedModel(make, replace(loaded, notes=(*loaded.notes, note, *notes)), model)
+
+
+def _fill(model: Any, adapter: Adapter) -> None:
+    """Copies the adapter's tensors into the model. Raises KltuiError unless all of them, and nothing less, find a place."""
+    import peft
+
+    folder, state = safe_text(str(adapter.folder)), adapter.state
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            own = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+            _check_names(own, state, folder)
+            result: Any = peft.set_peft_model_state_dict(model, dict(state))
+    except KltuiError:
+        raise
+    except KeyError as error:
+        raise _incomplete(folder, [str(error.args[0])]) from error
+    except RuntimeError as error:
+        said = next(
+            (line.strip() for line in str(error).splitlines() if "size mismatch" in line), first_line(error)
+        )
+        raise KltuiError(
+            f"the adapter in {folder} does not fit its base: {safe_text(said, 300)}",
+            "are its configuration, its weights and its base of one training?",
+        ) from error
+    if result.unexpected_keys:
+        raise _left_over(folder, sorted(result.unexpected_keys))
+
+
+def _check_names(own: set[str], state: State, folder: str) -> None:
+    """The names that peft would save of this model must be those in the file; whole embeddings may come on top."""
+    if lacking := sorted(own - state.keys()):
+        raise _incomplete(folder, lacking)
+    if over := sorted(name for name in state.keys() - own if not _is_whole_embedding(name)):
+        raise _left_over(folder, over)
+
+
+def _incomplete(folder: str, lacking: list[str]) -> KltuiError:
+    return KltuiError(
+        f"the adapter in {folder} lacks {len(lacking)} of its tensors, first {safe_text(lacking[0], 160)}",
+        "random weights are never scored: are its configuration, weights and base of one training?",
+    )
+
+
+def _left_over(folder: str, over: list[str]) -> KltuiError:
+    return KltuiError(
+        f"{len(over)} tensors of the adapter in {folder} have no place in its base, first {safe_text(over[0], 160)}",
+        "is it for this base? `base` in the [[models]] entry names another.",
+    )
+
+
+def _is_whole_embedding(name: str) -> bool:
+    """Whether a tensor is a whole embedding or output head, which peft saves beside an adapter where they were resized."""
+    return ".lora_" not in name and is_embedding(name.replace(".base_layer.", "."), or_head=True)
+
+
+def _embedding_rows(state: State) -> int | None:
+    """Entries of the vocabulary in the embeddings that the adapter brings whole; None where it brings none."""
+    rows = {t.shape[0] for name, t in state.items() if _is_whole_embedding(name) and t.ndim == 2}
+    return rows.pop() if len(rows) == 1 else None
+
+
+def _resize(model: Any, state: State, folder: Path) -> tuple[str, ...]:
+    """Gives the model the vocabulary of the adapter's own embeddings; a note where that is another one."""
+    rows, before = _embedding_rows(state), model.get_input_embeddings().weight.shape[0]
+    if rows is None or rows == before:
+        return ()
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is None or head.weight is embeddings.weight
+    whole = sum(_is_whole_embedding(name) for name in state)
+    if not tied and whole < 2:
+        raise KltuiError(
+            f"the adapter in {safe_text(str(folder))} has {rows} entries of the vocabulary where its base has {before},"
+            " and only one of embeddings and output head",
+            "save it with both: save_pretrained(..., save_embedding_layers=True)",
+        )
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    return (
+        f"its vocabulary has {rows} entries, that of its base {before}: embeddings are the adapter's own",
+    )

@@ -1,0 +1,51 @@
+"""Small adapters on small random models, as folders that peft wrote, with weights that show."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+def write_adapter(base: Path, folder: Path, *, seed: int, rows: int | None = None, **config: Any) -> Path:
+    """The folder, with a random adapter of this configuration on the model in `base`; `rows` resizes its vocabulary."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    torch.manual_seed(seed)
+    if rows is not None:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    kind = config.pop("kind", "LoraConfig")
+    settings = (
+        {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"} | config if kind == "LoraConfig" else config
+    )
+    adapted = peft.get_peft_model(model, getattr(peft, kind)(**settings))
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft says that it saves embeddings too
+        adapted.save_pretrained(folder, save_embedding_layers=True if rows is not None else "auto")
+    return folder
+
+
+def scored_fresh(base: Path, folder: Path, ids: list[list[int]], rows: int | None = None) -> list[float]:
+    """Float64 sums of log p(x_t | x_<t) by a new PeftModel of the folders, one text at a time."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if rows is not None:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.PeftModel.from_pretrained(model, folder).double().eval()
+    sums = []
+    with torch.inference_mode():
+        for row in ids:
+            logp_TV = model(torch.tensor([row])).logits[0].log_softmax(-1)
+            sums.append(float(sum(logp_TV[t, token] for t, token in enumerate(row[1:]))))
+    return sums
