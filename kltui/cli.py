@@ -36,6 +36,9 @@ examples
   kltui --report pythia --section diffusion
   kltui --report pythia --section drivers --pair tiny@100 tiny@200
   kltui --report pythia --section exact --pair tiny@100 tiny@200   exact next-token KL: both models run once more
+  kltui --report pythia --section directions --pair tiny@100 tiny@200   domains that the step moved towards
+  kltui --report pythia --section tree --pair unknown tiny@200          trees with support; whom `unknown` descends from
+  kltui --report pythia --section corpora       KL on every corpus side by side; --over HASH shows another one
   kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
   kltui --report pythia --map main
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
@@ -294,7 +297,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="look at the KL between these two (sections drivers, where; exact: both models are run over the texts for"
+        help="look at the KL between these two (sections drivers, where, directions, tree, corpora; exact: both models are run over the texts for"
         " their exact next-token KL, which is then kept)",
     )
     reading.add_argument(

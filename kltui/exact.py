@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from kltui.jobs.prepare import Ready
 
 KIND = "exact"  # of the records that hold results
+KNOWN_SETTINGS = {
+    "bos",
+    "dtype",
+    "overlong",
+}  # what `_settings` understands: any other word says that something else was scored
 POLL_S = 0.2
 Said = Callable[[str, float], None]  # (stage, share of the positions done, NaN where that is not known)
 
@@ -102,6 +107,12 @@ def check(asked: Asked) -> None:
                 f"{side.row.name} is served elsewhere, and a server does not give whole next-token distributions",
                 "Score the model from its own files to compare it exactly.",
             )
+    strange = set(comparable.words(asked.a.vector.settings)) - KNOWN_SETTINGS
+    if strange:
+        raise KltuiError(
+            f"{asked.a.row.name} was scored with {asked.a.vector.settings}: exact KL is of whole texts, read as they stand",
+            "The KL from the two vectors can be had: kltui --report --section kl",
+        )
     one, other = (side.vector.key_fields.get("tokenizer", "") for side in (asked.a, asked.b))
     if one != other:
         raise KltuiError(

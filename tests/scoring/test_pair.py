@@ -144,3 +144,37 @@ def test_weights_other_than_those_that_are_meant_are_refused(tmp_path, monkeypat
     monkeypatch.setattr(loading, "load_model", changing)
     with pytest.raises(ChangedError, match=r"config\.json"):
         exact_kl(a, b, TEXTS[:2], "c", ScoringSettings())
+
+
+def test_next_token_kl_adds_up_to_that_of_whole_sequences():
+    """Chain rule, by enumeration of all 4^3 sequences: KL(P, Q) = sum over contexts c of P(c) KL(p(. | c), q(. | c))."""
+    generator = torch.Generator().manual_seed(3)
+    p_of, q_of = (
+        [torch.randn(4**t, 4, generator=generator, dtype=torch.float64) for t in range(3)] for _ in range(2)
+    )
+    logp, logq, total = torch.zeros(1), torch.zeros(1), 0.0
+    for p, q in zip(p_of, q_of, strict=True):
+        total += float(logp.double().exp() @ kl_rows(p.float(), q.float())[0].double())
+        logp, logq = ((before[:, None] + z.log_softmax(-1)).flatten() for before, z in ((logp, p), (logq, q)))
+    enumerated = float((logp.exp() * (logp - logq)).sum())
+    assert len(logp) == 64 and total == pytest.approx(enumerated, rel=1e-5)
+
+
+def test_never_more_rows_of_logits_than_fit(tmp_path, monkeypatch):
+    """A vocabulary of 50,000 entries takes memory for a few rows at once, not for all positions of the corpus."""
+    from kltui.scoring.engine import Engine
+
+    first, _, last = write_run(tmp_path, "llama", steps=(0, 1, 2))
+    whole = exact_kl(first, last, TEXTS, "c", ScoringSettings())
+    run, rows = Engine.logits, []
+
+    def counted(self, hidden_nD):
+        rows.append(len(hidden_nD))
+        return run(self, hidden_nD)
+
+    monkeypatch.setattr(Engine, "logits", counted)
+    monkeypatch.setattr(Engine, "logit_rows", 7)
+    few = exact_kl(first, last, TEXTS, "c", ScoringSettings())
+    assert max(rows) == 7 and sum(rows) == 2 * few.n_scored_N.sum()
+    assert np.abs(few.forward_nats_N - whole.forward_nats_N).max() < 1e-5
+    assert few.forward_positions.high == pytest.approx(whole.forward_positions.high, rel=1e-4)

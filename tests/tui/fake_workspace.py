@@ -12,7 +12,7 @@ from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
-from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
 LAYERS = 4
@@ -118,6 +118,22 @@ class FakeWorkspace:
 
     def exact_kl(self, a: str, b: str, compute: bool = True) -> None:
         """Nothing is kept."""
+
+    def check_exact(self, a: str, b: str) -> None:
+        """Refuses: there are no models."""
+        raise StoreError("exact KL needs the models, and this workspace has none")
+
+    def vector_groups(self) -> list[object]:
+        """None: the map alone."""
+        return []
+
+    def corpora(self) -> list[CorpusRow]:
+        """The one corpus."""
+        return [self.corpus()]
+
+    def corpus(self) -> CorpusRow:
+        """The one corpus."""
+        return CorpusRow(1, "0" * 64, self.n_texts, 70.0, "demo", 0.0)
 
     def domains(self, sha256: str | None = None) -> list[str]:
         return ["code" if i % 2 else "prose" for i in range(self.n_texts)]

@@ -153,6 +153,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("x", ("half of it lies in",)),
         ("T", ("This job", "tokens = true")),
         ("Escape", ("half of it lies in",)),
+        ("X", ("exact KL needs the models",)),
+        ("O", ("one corpus alone",)),
         ("y", ("copied: def heap_push",)),
     ],
     "layers": [

@@ -22,7 +22,7 @@ from kltui.view.sections.loss import bits_per_byte
 from kltui.workspace import Workspace
 
 # What this suite lacks: `test_sections` has a workspace with everything.
-NEEDS_MORE = {"interpolation", "added", "benchmark", "leakage"}
+NEEDS_MORE = {"interpolation", "added", "benchmark", "leakage", "exact", "corpora"}
 QUICK = ["overview", "loss", "kl", "consecutive", "scale", "diffusion", "layers", "quantisation"]
 QUICK += ["stabilisation", "drivers"]
 

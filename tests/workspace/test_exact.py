@@ -175,6 +175,16 @@ def test_what_cannot_be_compared_is_refused(workspace: Path, here, pair, said) -
     assert here.tasks == 0
 
 
+def test_what_is_no_whole_text_is_refused(workspace: Path, here) -> None:
+    store = Store.write(workspace)
+    with store.atomic():
+        store.db.execute("UPDATE vector SET settings = settings || ' kind=pairs'")
+    store.close()
+    with kltui.open(workspace) as ws, pytest.raises(KltuiError, match="whole texts"):
+        ws.exact_kl("one", "two")
+    assert here.tasks == 0
+
+
 def test_files_that_are_gone_or_others_are_refused(
     scored: Path, workspace: Path, tmp_path: Path, here
 ) -> None:

@@ -115,7 +115,7 @@ def _kl(held: Held, a: str, b: str) -> tuple[float, float]:
 def _correlations(found: list[tuple[Held, Held, Agreement]]) -> RenderableType:
     rows = [
         [
-            f"{a.short} and {b.short}",
+            f"{a.row.sha256[:8]} and {b.row.sha256[:8]}",
             str(r.n_models),
             str(r.n_pairs),
             with_error(r.pearson, r.pearson_se),
