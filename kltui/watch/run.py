@@ -26,6 +26,7 @@ from kltui.watch.rules import Alert, Figures, alerts, stopped
 
 ALERTS = "alert"  # records of the workspace: what was told, by its key
 POLL_S = 1.0
+WITH_PARENT = "KLTUI_WITH_PARENT"  # where it is set, a watch ends with the process that started it
 COMMAND_LIMIT_S = 60.0
 
 
@@ -76,12 +77,14 @@ class _Watch:
         self._told_figures: set[str] = set()
         self._known = set(store.records.all(ALERTS))
         self._keeper: Keeper | None = None
+        self._places = [Path(model.path) for model in job.models if model.path]
+        self._parent = os.getppid() if os.environ.get(WITH_PARENT) else None
         self._at_first: frozenset[Path] | None = None
         self._failed: dict[Path, Signature] = {}
 
     def run(self) -> int:
         """The exit code, see `run_watch`."""
-        places = [Path(model.path) for model in self._job.models if model.path]
+        places = self._places
         self._narrator.event(
             "watch", status="started", places=[str(p) for p in places], until_step=self._until
         )
@@ -102,6 +105,8 @@ class _Watch:
                 if signals.finish_current or signals.stop_now:
                     paused = signals.received == signal.SIGUSR1
                     return self._end("paused" if paused else "stopped", 128 + signals.received)
+                if self._parent not in (None, os.getppid()):
+                    return self._end("stopped", 128 + signal.SIGHUP)
                 if self._keeper is not None:
                     self._keeper.note({})  # the sign of life
                 time.sleep(POLL_S)
@@ -145,10 +150,13 @@ class _Watch:
         return replace(plan, job=self._job, checkpoints=tuple(kept)) if kept else None
 
     def _is_due(self, path: Path, landed: Mapping[Path, Signature]) -> bool:
-        """Whether a checkpoint has landed, and has not failed as it stands. A GGUF file is taken as it is."""
+        """Whether a checkpoint has landed, and has not failed as it stands.
+
+        What does not lie in a watched folder, such as an adapter's base, is taken as it is, and so is a GGUF file.
+        """
         if path in landed:
             return self._failed.get(path) != landed[path]
-        return path.is_file()
+        return path.is_file() or not {path, path.parent} & set(self._places)
 
     def _note_failed(self, plan: Plan, landed: Mapping[Path, Signature]) -> None:
         """Notes which checkpoints failed: they are tried again when their files change."""

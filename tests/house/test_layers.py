@@ -85,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
     "doctor": DATA | {"environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
     "check": DATA | {"store", "jobs"},
+    "integrations": DATA | {"jobs", "watch.run"},
     "watch": DATA | {"jobs", "store", "analysis", "view", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
@@ -92,7 +93,7 @@ ROOMS: dict[str, set[str]] = {
     "_core": set(),
     "_cuda": set(),
 }
-TORCH = ("scoring", "bench", "demo.pretrain", "demo.reference", "registry.tensors")
+TORCH = ("scoring", "integrations", "bench", "demo.pretrain", "demo.reference", "registry.tensors")
 
 
 def modules() -> list[str]:

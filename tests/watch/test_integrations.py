@@ -1,0 +1,74 @@
+"""The Trainer's callback: figures of every saved checkpoint come through the Trainer's own logger."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import build_model, build_tokenizer
+
+import kltui
+from kltui.errors import UsageError
+
+TEXTS = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(30)]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps(TEXTS))
+    return path
+
+
+def trainer_of(folder: Path, steps: int = 4) -> Any:
+    """A Trainer of a tiny model on CPU that saves every other step, its tokenizer with it."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    arguments = TrainingArguments(
+        str(folder), max_steps=steps, save_steps=2, logging_steps=1, per_device_train_batch_size=2, use_cpu=True,
+        report_to=[], disable_tqdm=True, learning_rate=1e-2,
+    )  # fmt: skip
+    rows = [{"input_ids": torch.arange(5, 13), "labels": torch.arange(5, 13)} for _ in range(8)]
+    tokenizer = build_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    return Trainer(build_model("gpt_neox"), arguments, train_dataset=rows, processing_class=tokenizer)
+
+
+@pytest.mark.slow
+def test_each_saved_checkpoint_is_logged_with_its_errors(tmp_path: Path, texts: Path) -> None:
+    from kltui.integrations import ScoreCheckpoints
+
+    trainer = trainer_of(tmp_path / "run")
+    trainer.add_callback(ScoreCheckpoints(trainer, texts, sample=20))
+    trainer.train()
+    found = [row for row in trainer.state.log_history if "kltui/step" in row]
+    assert [row["kltui/step"] for row in found] == [2, 4]
+    assert "kltui/kl_consecutive" not in found[0] and found[1]["kltui/kl_consecutive"] > 0
+    with kltui.open(tmp_path / "run" / "kltui") as ws:
+        m = ws.map()
+        assert m.names == ["run@2", "run@4"]
+        assert found[1]["kltui/kl_consecutive"] == pytest.approx(m.pair("run@2", "run@4").value)
+        loss = -np.nansum(m.loglik_KN, axis=1) / m.text_bytes_N.sum() / np.log(2)
+        assert [row["kltui/bits_per_byte"] for row in found] == pytest.approx(loss.tolist())
+    assert all(row["kltui/bits_per_byte_se"] > 0 for row in found)
+
+
+def test_a_mistake_is_told_before_training_begins(tmp_path: Path, texts: Path) -> None:
+    from kltui.integrations import ScoreCheckpoints
+
+    with pytest.raises(UsageError, match=r"scoring\.dtype"):
+        ScoreCheckpoints(trainer_of(tmp_path / "run"), texts, scoring={"dtype": "float8"})
+
+
+def test_importing_it_starts_nothing() -> None:
+    code = (
+        "import multiprocessing, subprocess, threading; subprocess.Popen = None; import kltui.integrations;"
+        "assert threading.active_count() == 1 and not multiprocessing.active_children()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
