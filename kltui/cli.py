@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kltui import __version__
 from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
+from kltui.figures import options as figures
 from kltui.safe import safe_text
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ examples
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
   kltui --draw 1000 pythia         texts on which a new model can be scored in less time
   kltui --export out pythia        CSV and npz files
+  kltui --figure trajectories --out fig.pdf --width 85mm pythia
+  kltui --reproduce modelmap --out papers
 
 a job file
   workspace = "pythia"             # paths are relative to this file
@@ -109,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="take out what is damaged, so that the rest can be used; the database as it was is kept beside",
     )
     _add_reading_options(parser)
+    figures.add_options(parser)
     parser.add_argument(
         "--json", action="store_true", help="machine-readable output on stdout: events, or the report"
     )
@@ -161,6 +165,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="draw N texts of WORKSPACE's map, on which new models can be scored and added to it (--draw-by)",
     )
+    figures.add_commands(what)
     what.add_argument(
         "--place",
         metavar="MODEL",
@@ -407,6 +412,10 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
         return _draw
     if arguments.place is not None:
         return _place
+    if arguments.figure is not None:
+        return _figure
+    if arguments.reproduce:
+        return _reproduce
     return _export if arguments.export else _interface
 
 
@@ -506,6 +515,22 @@ def _export(arguments: argparse.Namespace) -> int:
         for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
     return 0
+
+
+def _figure(arguments: argparse.Namespace) -> int:
+    from kltui.figures.catalogue import check_name
+    from kltui.figures.command import figure
+
+    check_name(arguments.figure)
+    for path in figure(arguments, _workspace(arguments), _choice, _narrate):
+        print(safe_text(str(path)))  # noqa: T201
+    return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from kltui.figures.reproduce.command import reproduce
+
+    return reproduce(arguments, _narrate)
 
 
 def _draw(arguments: argparse.Namespace) -> int:

@@ -86,12 +86,13 @@ def predict(
     predicted: Array = np.full((len(seeds), len(score)), np.nan)
     by_mean: Array = np.empty((len(seeds), len(y)))
     for i, seed in enumerate(seeds):
-        predicted[i, known] = _out_of_fold(x, y, group, seed, ALPHAS)
-        by_mean[i] = _out_of_fold(mean, y, group, seed, MEAN_ALPHAS)
+        fold = fold_numbers(len(y), seed, list(group))
+        predicted[i, known] = out_of_fold(x, y[:, None], fold)[:, 0]
+        by_mean[i] = out_of_fold(mean, y[:, None], fold, MEAN_ALPHAS)[:, 0]
         if progress:
             progress(i + 1, len(seeds))
-    r, rho = _correlations(predicted[:, known], y)
-    r_mean, rho_mean = _correlations(by_mean, y)
+    r, rho = correlations(predicted[:, known], y)
+    r_mean, rho_mean = correlations(by_mean, y)
     return Prediction(predicted, r, rho, r_mean, rho_mean, len(y), n_groups)
 
 
@@ -109,18 +110,20 @@ def predict_for(
         raise KltuiError(
             f"{len(known)} models of the map have a score", f"a prediction needs {FOLDS} or more: give scores"
         )
-    alpha = _best_alpha(x_KD, y, known, ALPHAS)
-    score = float(np.clip(_ridge(x_KD, y, known, np.array([row]), [alpha])[0, 0], 0.0, 100.0))
-    group = np.asarray(groups, dtype=object)[known]
+    alpha = ALPHAS[int(_best_alphas(x_KD, y[:, None], known, ALPHAS)[0])]
+
+    def predicted(train: NDArray[np.intp], test: NDArray[np.intp]) -> Array:
+        return np.clip(_ridge(x_KD, y[:, None], train, test, [alpha])[0, :, 0], 0.0, 100.0)
+
+    score = float(predicted(known, np.array([row]))[0])
+    group = [groups[k] for k in known]
     if len(set(group)) < FOLDS:
         return score, math.nan, len(known)
-    from sklearn.model_selection import GroupKFold
-
-    folds = GroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
+    fold = fold_numbers(len(known), seed, group)
     error = 0.0
-    for train, test in folds.split(known, known, groups=group):
-        out = np.clip(_ridge(x_KD, y, known[train], known[test], [alpha])[0], 0.0, 100.0)
-        error += float(((out - y[known[test]]) ** 2).sum())
+    for number in range(FOLDS):
+        train, test = known[fold != number], known[fold == number]
+        error += float(((predicted(train, test) - y[test]) ** 2).sum())
     return score, math.sqrt(error / len(known)), len(known)
 
 
@@ -144,49 +147,68 @@ def scores_by_task(
     return {task: scores for task, scores in by_task.items() if scores}
 
 
-def _out_of_fold(x: Array, y: Array, group: NDArray[np.object_], seed: int, alphas: Sequence[float]) -> Array:
-    """K predictions, each from models of other groups, clipped to [0, 100]."""
-    from sklearn.model_selection import GroupKFold
+def fold_numbers(n: int, seed: int, groups: Sequence[str] | None = None) -> NDArray[np.intp]:
+    """Number from 0 of each model's part of five, (n,): models of one group together, or any (None)."""
+    from sklearn.model_selection import GroupKFold, KFold
 
-    out: Array = np.empty(len(y))
-    folds = GroupKFold(n_splits=FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(y, y, groups=group):
-        alpha = _best_alpha(x, y, train, alphas)
-        out[test] = np.clip(_ridge(x, y, train, test, [alpha])[0], 0.0, 100.0)
+    kind = KFold if groups is None else GroupKFold
+    folds = kind(n_splits=FOLDS, shuffle=True, random_state=seed)
+    label = None if groups is None else np.asarray(groups, dtype=object)
+    out = np.empty(n, dtype=np.intp)
+    for number, (_, test) in enumerate(folds.split(np.zeros(n), groups=label)):
+        out[test] = number
     return out
 
 
-def _best_alpha(x: Array, y: Array, rows: NDArray[np.intp], alphas: Sequence[float]) -> float:
-    """The penalty with the best mean R^2 over five consecutive parts of `rows`."""
-    score = np.zeros(len(alphas))
+def out_of_fold(
+    x_KD: Array, y_KT: Array, fold_K: NDArray[np.intp], alphas: Sequence[float] = ALPHAS
+) -> Array:
+    """K x T scores, each predicted from the models of other folds and clipped to [0, 100].
+
+    The penalty of each of the T tasks is its own; the decompositions serve all of them.
+    """
+    out: Array = np.empty(y_KT.shape)
+    for number in range(int(fold_K.max()) + 1):
+        train, test = np.flatnonzero(fold_K != number), np.flatnonzero(fold_K == number)
+        best = _best_alphas(x_KD, y_KT, train, alphas)
+        every = _ridge(x_KD, y_KT, train, test, alphas)
+        out[test] = np.stack([every[a, :, t] for t, a in enumerate(best)], axis=1)
+    return np.clip(out, 0.0, 100.0)
+
+
+def _best_alphas(
+    x_KD: Array, y_KT: Array, rows: NDArray[np.intp], alphas: Sequence[float]
+) -> NDArray[np.intp]:
+    """Number of each task's penalty with the best mean R^2 over five consecutive parts of `rows`, (T,)."""
+    score = np.zeros((len(alphas), y_KT.shape[1]))
     for part in np.array_split(np.arange(len(rows)), min(FOLDS, len(rows))):
         train, test = np.delete(rows, part), rows[part]
-        spread = float(((y[test] - y[test].mean()) ** 2).sum())
-        error = ((_ridge(x, y, train, test, alphas) - y[test]) ** 2).sum(axis=1)
-        score += 1.0 - error / spread if spread > 0 else -error
-    return alphas[int(np.argmax(score))]
+        spread = ((y_KT[test] - y_KT[test].mean(axis=0)) ** 2).sum(axis=0)
+        error = ((_ridge(x_KD, y_KT, train, test, alphas) - y_KT[test]) ** 2).sum(axis=1)
+        score += np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), -error)
+    return np.argmax(score, axis=0)
 
 
 def _ridge(
-    x: Array, y: Array, train: NDArray[np.intp], test: NDArray[np.intp], alphas: Sequence[float]
+    x_KD: Array, y_KT: Array, train: NDArray[np.intp], test: NDArray[np.intp], alphas: Sequence[float]
 ) -> Array:
-    """Predictions for `test` by ridge regression with an intercept on `train`, one row per penalty.
+    """Predictions for `test` by ridge regression with an intercept on `train`, penalties x tests x tasks.
 
-    One decomposition, of the smaller of the two product matrices, serves every penalty.
+    One decomposition, of the smaller of the two product matrices, serves every penalty and task.
     """
-    centre, middle = x[train].mean(axis=0), y[train].mean()
-    a, b, t = x[train] - centre, x[test] - centre, y[train] - middle
-    if x.shape[1] < len(train):
+    centre, middle = x_KD[train].mean(axis=0), y_KT[train].mean(axis=0)
+    a, b, t = x_KD[train] - centre, x_KD[test] - centre, y_KT[train] - middle
+    if x_KD.shape[1] < len(train):
         values, vectors = np.linalg.eigh(a.T @ a)
         across, target = b @ vectors, vectors.T @ (a.T @ t)
     else:
         values, vectors = np.linalg.eigh(a @ a.T)
         across, target = (b @ a.T) @ vectors, vectors.T @ t
-    predicted: Array = target / (np.maximum(values, 0.0) + np.asarray(alphas)[:, None]) @ across.T + middle
-    return predicted
+    positive = np.maximum(values, 0.0)
+    return np.stack([across @ (target / (positive + alpha)[:, None]) + middle for alpha in alphas])
 
 
-def _correlations(predicted_SK: Array, y: Array) -> tuple[float, float]:
+def correlations(predicted_SK: Array, y: Array) -> tuple[float, float]:
     """Mean over seeds of Pearson's and Spearman's correlation; NaN where a prediction does not vary."""
     ranks = _ranks(y)
     pearson = [_pearson(p, y) for p in predicted_SK]

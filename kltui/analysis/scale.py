@@ -58,9 +58,8 @@ FINDERS: dict[str, Callable[[Sequence[Point]], Pairs]] = {
 class ScaleRow:
     """One setting on this map, in bits/byte: median, quartiles and range over n pairs; NaN where n is 0.
 
-    `published` is NaN for a setting that the paper does not have.
-
-    `note` says which rule found the pairs or, where there are none, what would be needed.
+    `published` is NaN for a setting that the paper does not have. `note` says which rule found the pairs or, where there
+    are none, what would be needed. `values` are the KL of `pairs`, NaN where undefined.
     """
 
     setting: str
@@ -73,6 +72,7 @@ class ScaleRow:
     n: int
     note: str
     pairs: tuple[tuple[str, str], ...] = ()
+    values: tuple[float, ...] = ()
 
     @property
     def quartiles(self) -> tuple[float, float]:
@@ -138,11 +138,16 @@ def _row(m: Map, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> 
     found = find([m.points[k] for k in used])
     every = [(used[i], used[j]) for i, j in found.pairs]
     pairs = [(i, j) for i, j in every if j not in m.repeats.group_of(i)]
-    kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
-    defined = kl[np.isfinite(kl)]
     note = found.note
     if len(pairs) < len(every):
         note += f"; {len(every) - len(pairs)} of {len(every)} pairs left out: both hold the same weights"
+    return row_of(m, setting, pairs, note)
+
+
+def row_of(m: Map, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
+    """One setting's row from pairs of rows of map `m`, found by the rule that `note` tells."""
+    kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
+    defined = kl[np.isfinite(kl)]
     if len(defined) < len(kl):
         note += f"; {len(kl) - len(defined)} undefined"
     if not len(defined):
@@ -151,7 +156,10 @@ def _row(m: Map, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> 
     q25, median, q75 = (float(v) for v in np.quantile(defined, [0.25, 0.5, 0.75]))
     low, high = float(defined.min()), float(defined.max())
     names = tuple((m.points[i].name, m.points[j].name) for i, j in pairs)
-    return ScaleRow(setting.name, setting.median, median, q25, q75, low, high, len(defined), note, names)
+    quantiles = (median, q25, q75, low, high)
+    return ScaleRow(
+        setting.name, setting.median, *quantiles, len(defined), note, names, tuple(float(v) for v in kl)
+    )
 
 
 def locate(kl: float, rows: Sequence[ScaleRow] = ()) -> Location:

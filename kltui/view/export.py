@@ -213,7 +213,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_field(value) for value in row] for row in rows)
+        writer.writerows([csv_field(value) for value in row] for row in rows)
         _flushed(file)
 
 
@@ -238,7 +238,7 @@ def _synced(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def _field(value: object) -> str:
+def csv_field(value: object) -> str:
     """A CSV field: floats with all their digits, "" for what is undefined or absent."""
     if value is None:
         return ""

@@ -114,22 +114,22 @@ def _range(starts: list[int]) -> str:
 def _plot(ctx: Context, exponents: list[Exponent], weights: bool) -> Plot:
     series = []
     for run in dict.fromkeys(e.run for e in exponents):
-        e = _typical([e for e in exponents if e.run == run])
-        tau, d = _distances(ctx, e, weights)
+        e = typical([e for e in exponents if e.run == run])
+        tau, d = window_distances(ctx, e, weights)
         c = e.c_w if weights else e.c_q
         series.append(Series(f"{run} from {e.start}: slope {figure(c, 2)}", tau, d, slot=ctx.slots.get(run)))
     what = "D_w, squared weight distance" if weights else "D_q, bits/byte"
     return Plot(series, Frame("", "tau, steps from the start", what, "log", "log"), 16)
 
 
-def _typical(rows: list[Exponent]) -> Exponent:
+def typical(rows: list[Exponent]) -> Exponent:
     """The start whose c_q is nearest the median."""
     finite = [e for e in rows if math.isfinite(e.c_q)] or rows
     middle = float(np.median([e.c_q for e in finite]))
     return min(finite, key=lambda e: (abs(e.c_q - middle), e.start))
 
 
-def _distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int], list[float]]:
+def window_distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int], list[float]]:
     """tau and D of one start's window."""
     t = next(t for t in ctx.map.trajectories() if t.label == e.run)
     name = {s: ctx.map.names[r] for r, s in zip(t.rows, t.steps, strict=True)}

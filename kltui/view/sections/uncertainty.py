@@ -84,14 +84,15 @@ def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
     """Each model's place as a marker within the ellipse that holds most of its resampled places."""
     series = []
     for e, label in found:
-        x, y = _outline(e.scaled(SHARE))
+        x, y = outline(e.scaled(SHARE))
         series.append(Series(label, x, y, markers=False, slot=ctx.slots.get(label)))
         series.append(Series(label, [e.x], [e.y], line=False, slot=ctx.slots.get(label)))
     title = f"last checkpoints with ellipses of {SHARE:.0%}, sqrt(bits/byte)"
     return Plot(series, Frame(title, equal=True), 20)
 
 
-def _outline(e: Ellipse) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def outline(e: Ellipse) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y of 73 places around an ellipse, the first again last."""
     turn = np.linspace(0.0, 2.0 * np.pi, 73)
     along, across, tilt = e.major * np.cos(turn), e.minor * np.sin(turn), math.radians(e.angle)
     x = e.x + along * math.cos(tilt) - across * math.sin(tilt)

@@ -1,0 +1,74 @@
+"""The figures by name, and the command that writes one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from kltui.errors import KltuiError, UsageError
+from kltui.figures import curves, kl, maps, scores
+from kltui.figures.draw import Look, check_matplotlib
+from kltui.figures.files import checked_path, write
+from kltui.figures.groups import BY
+from kltui.figures.picture import Picture
+from kltui.safe import safe_text
+from kltui.view.report import check_choice
+from kltui.view.sections.context import Context
+from kltui.view.sections.section import MissingError
+
+BY_COLOUR: dict[str, Callable[[Context, str], Picture]] = {
+    "trajectories": maps.trajectories,
+    "trajectories-3d": maps.trajectories_3d,
+}
+FIGURES: dict[str, Callable[[Context], Picture]] = {
+    "trajectories": maps.trajectories,
+    "trajectories-3d": maps.trajectories_3d,
+    "scale": kl.scale,
+    "curves": curves.curves,
+    "diffusion": curves.diffusion,
+    "layers": maps.layers,
+    "matrix": kl.matrix,
+    "tree": kl.tree,
+    "drivers": kl.drivers,
+    "quantisation": kl.quantisation,
+    "benchmark": scores.benchmark,
+    "leakage": scores.leakage,
+    "resampling": curves.resampling,
+}
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a figure that there is not, naming those that there are."""
+    if name not in FIGURES:
+        near = difflib.get_close_matches(name, FIGURES, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise UsageError(
+            f"there is no figure {safe_text(name, 60)!r}{meant}", f"There are: {', '.join(FIGURES)}."
+        )
+
+
+def picture(ctx: Context, name: str, colour: str = "") -> Picture:
+    """The figure `name` of a workspace. Raises UsageError for an unknown one, MissingError where something lacks."""
+    check_name(name)
+    if colour and name not in BY_COLOUR:
+        raise UsageError(
+            f"--colour goes with {' and '.join(BY_COLOUR)}, not with {name}",
+            f"--colour takes {', '.join(BY)}.",
+        )
+    try:
+        return BY_COLOUR[name](ctx, colour) if colour else FIGURES[name](ctx)
+    except MissingError as error:
+        raise KltuiError(f"the figure {name} cannot be drawn: {error.message}", error.hint) from error
+
+
+def write_figure(ctx: Context, name: str, path: Path, look: Look, colour: str = "") -> list[Path]:
+    """Paths of the figure `name`, its CSV and its script, written for a workspace."""
+    check_name(name)
+    checked_path(path)
+    check_matplotlib()
+    check_choice(ctx)
+    made = picture(ctx, name, colour)
+    for note in made.notes:
+        ctx.narrate(note)
+    return write(made, path, look)

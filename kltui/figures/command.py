@@ -1,0 +1,37 @@
+"""What --figure and --reproduce do with their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kltui.errors import UsageError
+from kltui.figures.catalogue import check_name, write_figure
+from kltui.figures.draw import Look, check_matplotlib, parse_width
+from kltui.figures.files import checked_path
+from kltui.view.sections.context import Choice, Context
+from kltui.workspace import Workspace
+
+
+def look_of(arguments: argparse.Namespace) -> Look:
+    """How figures are to look, by --width and --style."""
+    return Look(parse_width(arguments.width) if arguments.width else 0.0, arguments.style)
+
+
+def figure(
+    arguments: argparse.Namespace,
+    folder: Path,
+    choose: Callable[[argparse.Namespace, Workspace], Choice],
+    narrate: Callable[[str], None],
+) -> Sequence[Path]:
+    """Paths of the files that --figure writes."""
+    check_name(arguments.figure)
+    if arguments.out is None:
+        raise UsageError("--figure writes a file", f"Add --out {arguments.figure}.pdf (or .svg, .png).")
+    checked_path(arguments.out)
+    look = look_of(arguments)
+    check_matplotlib()
+    with Workspace.open(folder) as workspace:
+        ctx = Context(workspace, choose(arguments, workspace), narrate)
+        return write_figure(ctx, arguments.figure, arguments.out, look, arguments.colour)

@@ -1,0 +1,341 @@
+"""Figures drawn by matplotlib: vectors on a light ground, fonts embedded; nothing of pyplot's global state."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from kltui import __version__
+from kltui.errors import KltuiError, UsageError
+from kltui.figures.picture import Array, Axis, Layer, Panel, Picture, shades
+from kltui.safe import safe_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("pdf", "svg", "png")
+MM = 1.0 / 25.4
+LEGEND_MOST = 40
+_UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
+_FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
+_NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
+_OPEN = "_|x+"  # marks that are strokes
+_RC: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # TrueType, embedded whole enough to be searched and edited
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "kltui",
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "legend.fontsize": 7.0,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 300.0,
+    "lines.solid_capstyle": "round",
+    "axes.formatter.useoffset": False,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.4,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure is drawn: its width in inches (0: by its panels), and a matplotlib style file."""
+
+    width: float = 0.0
+    style: Path | None = None
+
+
+def check_matplotlib() -> None:
+    """Raises KltuiError where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise KltuiError(
+            "figures are drawn by matplotlib, which is not installed",
+            "pip install '.[figures]' in kltui's folder, or pip install 'kltui[figures]'.",
+        )
+
+
+def parse_width(text: str) -> float:
+    """Inches of a width such as 85mm, 8.5cm, 3.3in or 240pt. Raises UsageError.
+
+    >>> round(parse_width("85mm"), 3)
+    3.346
+    """
+    number, unit = text[:-2].strip(), text[-2:]
+    try:
+        inches = float(number) * _UNITS[unit]
+    except (KeyError, ValueError):
+        inches = math.nan
+    if not 0.5 <= inches <= 100:
+        raise UsageError(f"--width {safe_text(text, 40)}: no width of a figure", "For example --width 85mm")
+    return inches
+
+
+def save(picture: Picture, path: Path, look: Look, file: BinaryIO) -> None:
+    """Writes the figure into `file`, in the format that the name of `path` ends in."""
+    with _settings(look):
+        figure = drawn(picture, look)
+        kind = path.suffix[1:].lower()
+        metadata: dict[str, str | None] = {"Title": picture.title} if kind != "png" else {}
+        maker = {"pdf": "Creator", "svg": "Creator", "png": "Software"}[kind]
+        metadata[maker] = f"kltui {__version__}"
+        figure.savefig(file, format=kind, metadata=metadata)
+
+
+@contextmanager
+def _settings(look: Look) -> Iterator[None]:
+    """Matplotlib under its own defaults, ours and those of the style file, and as it was afterwards."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        if look.style is not None:
+            matplotlib.rcParams.update(_style(look.style))
+        yield
+
+
+def _style(path: Path) -> dict[Any, Any]:
+    """The settings of a style file. Raises UsageError where it is none."""
+    from matplotlib import RcParams, rc_params_from_file
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            named = [line.partition(":")[0].strip() for line in file if ":" in line.partition("#")[0]]
+        unknown = [name for name in named if name not in RcParams().validate]
+        if unknown:
+            raise ValueError(f"there is no setting {unknown[0]}")
+        found: dict[Any, Any] = dict(
+            rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        )
+        return found
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--style {safe_text(str(path))}: {safe_text(str(error), 160)}",
+            "Give a matplotlib style file, lines such as font.size: 7",
+        ) from error
+
+
+def drawn(picture: Picture, look: Look) -> Figure:
+    """The figure as matplotlib has it; to be used within the settings that it was made under."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(picture.columns, len(picture.panels))
+    width = look.width or (170 * MM if columns > 1 else 120 * MM)
+    columns = max(1, min(columns, int(width / _NARROWEST)))
+    n_rows = -(-len(picture.panels) // columns)
+    height = n_rows * (width / columns) * _aspect(picture) + 8 * MM
+    handles: dict[str, Any] = {}
+    cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
+    figure = Figure((width, height), layout="compressed" if cells else "constrained")
+    FigureCanvasAgg(figure)
+    for number, panel in enumerate(picture.panels):
+        projection = {"projection": "3d"} if panel.z is not None else {}
+        axes = figure.add_subplot(n_rows, columns, number + 1, **projection)
+        _panel(figure, axes, panel, handles)
+    if picture.panels and handles:
+        _legend(figure, handles, width, height)
+    return figure
+
+
+def _aspect(picture: Picture) -> float:
+    """Height over width of a panel."""
+    tall = max((len(p.y.ticks) for p in picture.panels), default=0)
+    square = any(p.equal or p.z is not None or p.value_label for p in picture.panels)
+    return max(0.9 if square else 0.68, min(tall * 0.045, 3.0))
+
+
+def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
+    longest = max(len(label) for label in handles)
+    columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.35))))
+    shown = list(handles.items())[:LEGEND_MOST]
+    labels = [safe_text(label, 60) for label, _ in shown]
+    if len(handles) > LEGEND_MOST:
+        labels[-1] = f"and {len(handles) - LEGEND_MOST + 1} more"
+    lines = -(-len(shown) // columns)
+    figure.set_size_inches(width, height + lines * 0.14)
+    figure.legend(
+        [handle for _, handle in shown],
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=1.6,
+        columnspacing=1.2,
+        markerscale=1.2,
+    )
+
+
+def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> None:
+    mapped = None
+    for layer in panel.layers:
+        handle, colours = _layer(axes, layer, panel)
+        mapped = colours if colours is not None else mapped
+        if layer.label and layer.label not in handles and handle is not None:
+            handles[layer.label] = handle
+    axes.set_title(panel.title)
+    _axis(axes, "x", panel.x)
+    _axis(axes, "y", panel.y)
+    if panel.z is not None:
+        _axis(axes, "z", panel.z)
+        _solid(axes, panel)
+    elif panel.equal:
+        axes.set_aspect("equal", adjustable="datalim")
+    if mapped is not None:
+        figure.colorbar(mapped, ax=axes, label=panel.value_label, pad=0.02)
+
+
+def _solid(axes: Any, panel: Panel) -> None:
+    """Three axes of equal units, none shorter than a part of the longest, seen without perspective."""
+    from matplotlib.ticker import MaxNLocator
+
+    found = [
+        [layer.x, layer.y, layer.x if layer.z is None else layer.z] for layer in panel.layers if len(layer.x)
+    ]
+    xyz = np.concatenate([np.array(v) for v in found], axis=1)
+    low, high = np.nanmin(xyz, axis=1), np.nanmax(xyz, axis=1)
+    half = np.maximum(high - low, _FLATTEST * float((high - low).max()) or 1.0) * 0.53
+    middle = (low + high) / 2
+    for which, m, h in zip("xyz", middle, half, strict=True):
+        getattr(axes, f"set_{which}lim")(m - h, m + h)
+        getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
+        axes.tick_params(axis=which, pad=0)
+    axes.set_proj_type("ortho")
+    axes.set_box_aspect(half, zoom=0.82)
+
+
+def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
+    """Ticks of a logarithmic axis as plain numbers: each power of ten, or 1, 2 and 5 of few powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = getattr(axes, f"get_{which}lim")()
+    few = high / low < 80
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _axis(axes: Axes, which: str, axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    getattr(axes, f"set_{which}label")(axis.label)
+    if axis.scale != "linear":
+        getattr(axes, f"set_{which}scale")(axis.scale)
+    if axis.scale == "log":
+        _log_ticks(getattr(axes, f"{which}axis"), which, axes)
+    if axis.whole:
+        getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(integer=True))
+    if axis.ticks:
+        at, words = zip(*axis.ticks, strict=True)
+        shown = [safe_text(word, 40) for word in words]
+        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if which == "x" else {}
+        getattr(axes, f"set_{which}ticks")(at, shown, **turned)
+    if axis.limits:
+        getattr(axes, f"set_{which}lim")(*axis.limits)
+
+
+def _layer(axes: Any, layer: Layer, panel: Panel) -> tuple[Any, Any]:
+    """Draws a layer: (what stands for it in the legend, what a colour bar is made of), None where there is none."""
+    if layer.kind == "cells":
+        return None, _cells(axes, layer, panel)
+    xyz = [layer.x, layer.y] if panel.z is None or layer.z is None else [layer.x, layer.y, layer.z]
+    look = {"linewidth": layer.width, "markersize": layer.size, "color": layer.colour}
+    dash = layer.dash if layer.kind == "line" else "none"
+    (handle,) = axes.plot(*([[]] * len(xyz)), linestyle=dash, marker=layer.mark or None, **look)
+    if layer.value is not None:
+        return None, _coloured(axes, xyz, layer, panel)
+    if layer.shaded and len(layer.x) > 1:
+        _shaded(axes, xyz, layer)
+    else:
+        edge = layer.width if layer.mark in _OPEN else 0.0
+        axes.plot(*xyz, linestyle=dash, marker=layer.mark or None, markeredgewidth=edge, **look)
+    if layer.low is not None and layer.high is not None and panel.z is None:
+        _bars(axes, layer)
+    return handle, None
+
+
+def _shaded(axes: Any, xyz: list[Array], layer: Layer) -> None:
+    """A run from light to its own colour: every segment and mark in the colour of its step."""
+    colours = shades(layer.colour, len(layer.x))
+    if layer.kind == "line":
+        for k in range(len(layer.x) - 1):
+            axes.plot(*(v[k : k + 2] for v in xyz), color=colours[k + 1], linewidth=layer.width, zorder=1.8)
+    axes.scatter(*xyz, c=colours, marker=layer.mark or "o", s=layer.size**2, linewidths=0.0, zorder=2.2)
+
+
+def _bars(axes: Axes, layer: Layer) -> None:
+    assert layer.low is not None and layer.high is not None
+    known = np.isfinite(layer.low) & np.isfinite(layer.high) & np.isfinite(layer.y)
+    if known.any():
+        axes.vlines(
+            layer.x[known],
+            layer.low[known],
+            layer.high[known],
+            colors=layer.colour,
+            linewidths=0.6,
+            alpha=0.7,
+        )
+
+
+def _coloured(axes: Any, xyz: list[Array], layer: Layer, panel: Panel) -> Any:
+    """Points coloured by their value; those without one in grey."""
+    assert layer.value is not None
+    known = np.isfinite(layer.value)
+    size = layer.size**2
+    if not known.all():
+        axes.scatter(*(v[~known] for v in xyz), c="#c8c8c8", marker=layer.mark or "o", s=size, linewidths=0.0)
+    return axes.scatter(
+        *(v[known] for v in xyz),
+        c=layer.value[known],
+        cmap="viridis_r",
+        norm=_norm(layer.value, panel),
+        marker=layer.mark or "o",
+        s=size,
+        linewidths=0.0,
+    )
+
+
+def _norm(value: Array, panel: Panel) -> Any:
+    from matplotlib.colors import LogNorm, Normalize
+
+    finite = value[np.isfinite(value) & ((value > 0) | (not panel.value_log))]
+    if not len(finite):
+        return Normalize(0.0, 1.0)
+    low, high = panel.value_limits or (float(finite.min()), float(finite.max()))
+    if panel.value_log:
+        return LogNorm(low, high if high > low else low * 10)
+    return Normalize(low, high if high > low else low + 1.0)
+
+
+def _cells(axes: Axes, layer: Layer, panel: Panel) -> Any:
+    """A matrix of whole-numbered places as filled squares, each a vector path."""
+    assert layer.value is not None
+    n_x, n_y = int(layer.x.max()) + 1, int(layer.y.max()) + 1
+    grid = np.full((n_y, n_x), np.nan)
+    grid[layer.y.astype(int), layer.x.astype(int)] = layer.value
+    shown = np.ma.masked_invalid(np.where(grid > 0, grid, np.nan) if panel.value_log else grid)
+    edges = np.arange(n_x + 1) - 0.5, np.arange(n_y + 1) - 0.5
+    mesh = axes.pcolormesh(*edges, shown, cmap="viridis_r", norm=_norm(layer.value, panel))
+    mesh.set_edgecolor("face")
+    mesh.set_linewidth(0.1)
+    axes.set_ylim(n_y - 0.5, -0.5)
+    axes.set_aspect("equal")
+    return mesh

@@ -1,0 +1,107 @@
+"""A figure's files: the picture, its points as CSV, and a short script that draws them again from that CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kltui.errors import UsageError
+from kltui.figures.draw import FORMATS, Look, save
+from kltui.figures.picture import COLUMNS, Panel, Picture, rows
+from kltui.replacing import replacing
+from kltui.safe import csv_text, safe_text
+from kltui.view.export import csv_field
+
+SCRIPT = """# Draws {picture} again from {table}.
+import csv, itertools, operator, pathlib
+from matplotlib.figure import Figure
+here, panels = pathlib.Path(__file__), {panels}
+figure = Figure({size}, layout="constrained")
+axes = {{p: figure.add_subplot({rows}, {columns}, n, title=p, **look) for n, (p, look) in enumerate(panels.items(), 1)}}
+table = csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines())
+for (panel, _, label, line, mark, colour), part in itertools.groupby(table, operator.itemgetter("panel", "layer", "series", "line", "mark", "colour")):
+    {names} = zip(*([float(r[c] or "nan") for c in {read}] for r in part))
+    {draw}
+[a.legend(fontsize=6) for a in axes.values() if a.get_legend_handles_labels()[0]]
+figure.savefig(here.with_suffix(".redrawn.pdf"))
+"""
+_PLOT = "axes[panel].plot(x, y, {z}ls=line, marker=mark, color=colour, label=label, ms=3, lw=0.8)"
+_BARS = "; axes[panel].vlines(x, low, high, color=colour, lw=0.5)"
+_VALUES = (
+    'axes[panel].scatter(x, y, {z}c=value, marker=mark, cmap="viridis_r") if any(v == v for v in value) else '
+)
+
+
+def checked_path(path: Path) -> Path:
+    """The path of a figure to write. Raises UsageError where it ends in no format that there is, or has no folder."""
+    if path.suffix[1:].lower() not in FORMATS:
+        raise UsageError(
+            f"--out {safe_text(str(path))}: a figure is written as {', '.join(FORMATS)}",
+            f"For example --out {safe_text(path.stem or 'figure')}.pdf",
+        )
+    return path
+
+
+def write(picture: Picture, path: Path, look: Look) -> list[Path]:
+    """Paths of the figure, its CSV and its script, all complete."""
+    table, script = path.with_suffix(".csv"), path.with_suffix(".py")
+    with replacing(path) as file:
+        save(picture, path, look, file)
+    write_table(table, COLUMNS, rows(picture))
+    with replacing(script) as file:
+        file.write(script_text(picture, path).encode())
+    return [path, table, script]
+
+
+def script_text(picture: Picture, path: Path) -> str:
+    """The script that draws a figure again from the CSV beside it."""
+    layers = [layer for panel in picture.panels for layer in panel.layers]
+    read = ["x", "y"]
+    read += ["z"] if any(p.z is not None for p in picture.panels) else []
+    read += ["low", "high"] if any(layer.low is not None for layer in layers) else []
+    read += ["value"] if any(layer.value is not None for layer in layers) else []
+    draw = (_VALUES if "value" in read else "") + _PLOT + (_BARS if "low" in read else "")
+    columns = min(picture.columns, len(picture.panels))
+    n_rows = -(-len(picture.panels) // columns)
+    return SCRIPT.format(
+        picture=ascii(safe_text(path.name)),
+        table=ascii(safe_text(path.with_suffix(".csv").name)),
+        panels=ascii({csv_text(p.title): _axes(p) for p in picture.panels}),
+        size=(round(3.35 * columns, 2), round(2.8 * n_rows, 2)),
+        rows=n_rows,
+        columns=columns,
+        names=", ".join(read),
+        read=tuple(read),
+        draw=draw.format(z="z, " if "z" in read else ""),
+    )
+
+
+def _axes(panel: Panel) -> dict[str, object]:
+    """What add_subplot takes for a panel's axes."""
+    look: dict[str, object] = {"projection": "3d"} if panel.z is not None else {}
+    for which, axis in (("x", panel.x), ("y", panel.y), ("z", panel.z)):
+        if axis is None:
+            continue
+        look[f"{which}label"] = safe_text(axis.label)
+        if axis.scale != "linear":
+            look[f"{which}scale"] = axis.scale
+        if axis.ticks:
+            look[f"{which}ticks"] = [at for at, _ in axis.ticks]
+            look[f"{which}ticklabels"] = [safe_text(word, 40) for _, word in axis.ticks]
+        if axis.limits:
+            look[f"{which}lim"] = axis.limits
+    if panel.equal and panel.z is None:
+        look["aspect"] = "equal"
+    return look
+
+
+def write_table(path: Path, columns: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV as exports are: floats with all their digits, "" for what is undefined or absent."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([csv_field(value) for value in line] for line in lines)
+    with replacing(path) as file:
+        file.write(stream.getvalue().encode())

@@ -1,0 +1,89 @@
+"""What colours and marks a map's points: their run, type, size, tag, or a benchmark score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from kltui.analysis.map import Map
+from kltui.analysis.point import Point
+from kltui.errors import UsageError
+from kltui.safe import safe_text
+from kltui.view.sections.context import grid_of, label_of
+
+BY = ("run", "type", "size", "tag", "score")
+NONE = "not stated"
+FEW = 12  # names that a legend holds beside runs with steps
+
+_GROUP: dict[str, Callable[[Point], str]] = {
+    "run": lambda p: label_of(p),
+    "type": lambda p: p.type or NONE,
+    "size": lambda p: p.size or NONE,
+    "tag": lambda p: next((t for t in p.tags if not t.startswith("of=")), "no tag"),
+}
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """The series of every point on a map, its number among all series, or its score.
+
+    `score` is (task, {vector: score from 0 to 100}) where points are coloured by it.
+    """
+
+    by: str = "run"
+    slots: Mapping[str, int] = field(default_factory=dict)
+    task: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    merged: bool = False  # models without steps by their type, for there are too many to name
+
+    def label(self, point: Point) -> str:
+        """The series of a point, as a legend has it."""
+        if self.by == "run" and self.merged and point.step is None:
+            kind = grid_of(point.tags) or point.type or "other models"
+            return kind if point.quantization == "none" else f"{kind}+{point.quantization}"
+        return _GROUP[self.by if self.by != "score" else "run"](point)
+
+    def slot(self, label: str) -> int:
+        """The number of a series: its colour and mark."""
+        return self.slots.get(label, len(self.slots))
+
+    def score(self, point: Point) -> float:
+        """The score of a point, NaN where it has none."""
+        return self.scores.get(point.name, math.nan)
+
+
+def colouring(
+    shown: Map,
+    by: str = "run",
+    slots: Mapping[str, int] | None = None,
+    scores: Mapping[str, Mapping[str, float]] | None = None,
+) -> Colouring:
+    """What colours `shown`: `by` is run, type, size, tag, score (the mean over tasks), or the name of a task.
+
+    `slots` are numbers that runs have already; `scores` {task: {vector: score}}. Raises UsageError for another word.
+    """
+    if by in _GROUP:
+        single = {label_of(p) for p in shown.points if p.step is None and p.layer is None}
+        made = Colouring(by, slots or {}, merged=by == "run" and len(single) > FEW)
+        labels = dict.fromkeys(made.label(p) for p in shown.points)
+        known = {label: n for label, n in (slots or {}).items() if by == "run" and label in labels}
+        if made.merged or not known:
+            known = {}
+        free = (n for n in range(len(labels) + len(known)) if n not in known.values())
+        numbered = {label: known[label] if label in known else next(free) for label in labels}
+        return Colouring(by, numbered, merged=made.merged)
+    tasks = dict(scores or {})
+    task = by if by in tasks else next(iter(tasks), "") if by == "score" else ""
+    if not task:
+        have = [*BY[:-1], *(["score", *tasks] if tasks else [])]
+        why = (
+            ""
+            if tasks or by != "score"
+            else " (the workspace has no benchmark scores: kltui --import scores.csv)"
+        )
+        raise UsageError(
+            f"--colour {safe_text(by, 60)}: points have no such property{why}",
+            f"There are: {', '.join(safe_text(h, 40) for h in have)}.",
+        )
+    return Colouring("score", {}, task, tasks[task])

@@ -1,0 +1,259 @@
+"""Figures of KL between models: the scale's settings, the matrix, the tree, what drives one KL, quantisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kltui.analysis.map import Map
+from kltui.analysis.neighbours import Clustering
+from kltui.analysis.scale import ScaleRow
+from kltui.figures.picture import DARK, Array, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
+from kltui.view.sections import drivers as drivers_section
+from kltui.view.sections import quantisation as quantisation_section
+from kltui.view.sections.context import Context, finals, runs_first, thinned
+from kltui.view.sections.section import MissingError
+from kltui.view.tables import count
+
+MATRIX_MOST, TREE_MOST = 60, 80
+KL_AXIS = "KL, bits/byte"
+
+
+def scale(ctx: Context) -> Picture:
+    """The ten settings of the scale: every pair, the median with its quartiles, and the published median."""
+    rows = ctx.scale_rows
+    if not any(r.n for r in rows):
+        raise MissingError("the scale has no setting here", "; ".join(f"{r.setting} {r.note}" for r in rows))
+    notes = [f"{r.setting}: {r.note}" for r in rows]
+    published = "published: medians of arXiv 2505.15353 for Pythia and hub models"
+    return Picture(
+        "scale", "The scale of KL", (scale_panel(rows),), (published, ctx.basis, *notes), columns=1
+    )
+
+
+def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL") -> Panel:
+    """Settings side by side: pairs as pale points, medians with quartiles, published medians as open marks."""
+    here = [(k, r) for k, r in enumerate(rows) if r.n]
+    layers = []
+    for k, r in here:
+        value = values(r.values)
+        x = k + 0.5 * (_scattered(len(value)) - 0.5)
+        names = tuple(f"{a} | {b}" for a, b in r.pairs)
+        colour = slot_colour(k)
+        layers.append(Layer("", x, value, "points", names=names, colour=colour, mark="o", size=1.2))
+    x, median = values([k for k, _ in here]), values([r.median for _, r in here])
+    low, high = values([r.q25 for _, r in here]), values([r.q75 for _, r in here])
+    label = "median here, with quartiles"
+    layers.append(Layer(label, x, median, "points", low=low, high=high, colour=DARK, mark="D", size=3.5))
+    every = values(range(len(rows)))
+    told = values([r.published for r in rows])
+    layers.append(
+        Layer("published median", every, told, "points", colour="#c03028", mark="_", size=9.0, width=1.6)
+    )
+    ticks = tuple((float(k), f"{r.setting} ({r.n})" if r.n else r.setting) for k, r in enumerate(rows))
+    return Panel(title, Axis("setting (pairs)", ticks=ticks), Axis(KL_AXIS, "log"), tuple(layers))
+
+
+def _scattered(n: int) -> Array:
+    """n places from 0 to 1 that fill it evenly, the same each time (golden ratio)."""
+    return values(np.mod(np.arange(n) * 0.6180339887498949 + 0.5, 1.0))
+
+
+def matrix(ctx: Context) -> Picture:
+    """KL between the runs' last checkpoints as coloured cells, similar models side by side."""
+    rows = finals(ctx.map)
+    if len(rows) < 2:
+        raise MissingError(
+            f"only {count(len(rows), 'run')} on the map, and KL here is between runs",
+            "score a second run or model on the same corpus",
+        )
+    ends = ctx.map.select(rows)
+    shown = ends.select(thinned(ends, MATRIX_MOST)[:MATRIX_MOST]) if len(ends) > MATRIX_MOST else ends
+    notes = [f"{ctx.basis}; low and high in the CSV: one standard error over texts"]
+    if len(shown) < len(ends):
+        notes.append(f"{len(shown)} of {len(ends)} models; kltui --export has all pairs")
+    return Picture("matrix", "KL between models", (matrix_panel(shown),), tuple(notes), columns=1)
+
+
+def matrix_panel(shown: Map) -> Panel:
+    """Cells of a KL matrix in the order of its tree, where every KL is defined; the smallest KL is the brightest."""
+    kl, se = shown.kl(), shown.kl_se()
+    order = shown.clustering().order if len(shown) > 2 and np.isfinite(kl).all() else np.arange(len(shown))
+    names = [shown.names[k] for k in order]
+    x, y = (v.ravel().astype(np.float64) for v in np.meshgrid(range(len(order)), range(len(order))))
+    value, error = (m[np.ix_(order, order)].ravel() for m in (kl, se))
+    value = np.where(x == y, np.nan, value)
+    cells = Layer(
+        "",
+        x,
+        y,
+        "cells",
+        low=value - error,
+        high=value + error,
+        value=value,
+        names=tuple(f"{a} | {b}" for a in names for b in names),
+    )
+    ticks = tuple((float(k), name) for k, name in enumerate(names))
+    return Panel(
+        "KL between last checkpoints",
+        Axis(ticks=ticks),
+        Axis(ticks=ticks),
+        (cells,),
+        value_label=KL_AXIS,
+        value_log=True,
+    )
+
+
+def tree(ctx: Context) -> Picture:
+    """The runs' last checkpoints as a tree by average linkage of sqrt(KL)."""
+    shown = ctx.map
+    rows = runs_first(shown, finals(shown))
+    if len(rows) < 3:
+        raise MissingError(
+            f"only {count(len(rows), 'model')} on the map", "a tree needs three runs or models"
+        )
+    ends = shown.select(rows[:TREE_MOST])
+    panel = tree_panel(ends.clustering(), ends.names)
+    notes = [f"average linkage of sqrt(KL); {ctx.basis}"]
+    if len(rows) > TREE_MOST:
+        notes.append(f"the first {TREE_MOST} of {len(rows)} models, runs with steps first")
+    return Picture("tree", "Tree of models", (panel,), tuple(notes), columns=1)
+
+
+def tree_panel(made: Clustering, names: Sequence[str], title: str = "Tree of models") -> Panel:
+    """A dendrogram: leaves on the y axis, forks at the sqrt(KL) at which their branches join."""
+    K = len(names)
+    at = {int(leaf): (0.0, float(k)) for k, leaf in enumerate(made.order)}
+    layers = []
+    for k, (a, b, height, size) in enumerate(made.merges):
+        (xa, ya), (xb, yb) = at[int(a)], at[int(b)]
+        at[K + k] = (float(height), (ya + yb) / 2)
+        place = values([xa, height, height, xb]), values([ya, ya, yb, yb])
+        layers.append(Layer("", *place, names=(f"{int(size)} models",) * 4, colour=DARK, width=0.7))
+    ticks = tuple((float(k), names[leaf]) for k, leaf in enumerate(made.order))
+    return Panel(title, Axis("sqrt(KL), sqrt(bits/byte)"), Axis(ticks=ticks), tuple(layers))
+
+
+def drivers(ctx: Context) -> Picture:
+    """What drives one KL: its share by domain beside the share of texts, and its sum over texts by falling part."""
+    data = drivers_section.drivers(ctx).data
+    a, b = str(data["a"]), str(data["b"])
+    domains, texts = _dicts(data["domains"]), _dicts(data["texts"])
+    panels = []
+    if domains:
+        x = values(range(len(domains)))
+        share = Layer(
+            "share of the KL",
+            x - 0.1,
+            values([d["kl_share"] for d in domains]),
+            "points",
+            colour=slot_colour(0),
+            mark="o",
+            size=4,
+        )
+        part = Layer(
+            "share of the texts",
+            x + 0.1,
+            values([d["text_share"] for d in domains]),
+            "points",
+            colour=slot_colour(1),
+            mark="s",
+            size=4,
+        )
+        stems = [_stem(layer) for layer in (share, part)]
+        ticks = tuple((float(k), str(d["domain"]) or "(none)") for k, d in enumerate(domains))
+        panels.append(
+            Panel(
+                "By domain",
+                Axis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
+                Axis("share"),
+                (*stems, share, part),
+            )
+        )
+    parts = values([t["share"] for t in texts])
+    grown = np.cumsum(parts)
+    names = tuple(f"text {t['index']}" for t in texts)
+    sums = Layer("", values(range(1, len(grown) + 1)), grown, names=names, colour=slot_colour(0), width=1.2)
+    panels.append(
+        Panel("By text", Axis("texts, by falling part"), Axis("share of the KL", limits=(0.0, 1.0)), (sums,))
+    )
+    notes = (f"{a} against {b}: {data['kl_bits_per_byte']:.6g} ± {data['se']:.2g} bits/byte", ctx.raw_basis)
+    return Picture("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)
+
+
+def _stem(layer: Layer) -> Layer:
+    """Lines from 0 up to the layer's points."""
+    flat = [(x, v) for x, y in zip(layer.x, layer.y, strict=True) for v in (0.0, y, math.nan)]
+    x, y = (values(v) for v in zip(*flat, strict=True))
+    return Layer("", x, y, colour=layer.colour, width=1.0)
+
+
+def quantisation(ctx: Context) -> Picture:
+    """KL of every model to its own quantised variants with errors, and the cosines between their shifts."""
+    data = quantisation_section.quantisation(ctx).data
+    rows, cosines = _dicts(data["variants"]), _dicts(data["cosines"])
+    models = list(dict.fromkeys(str(r["model"]) for r in rows))
+    kinds = list(dict.fromkeys(str(r["quantization"]) for r in rows))
+    layers = []
+    for slot, kind in enumerate(kinds):
+        own = [r for r in rows if r["quantization"] == kind]
+        x = values([models.index(str(r["model"])) + 0.15 * (slot - (len(kinds) - 1) / 2) for r in own])
+        kl, se = values([r["kl_bits_per_byte"] for r in own]), values([r["se"] for r in own])
+        names = tuple(str(r["variant"]) for r in own)
+        layers.append(
+            Layer(
+                kind,
+                x,
+                kl,
+                "points",
+                low=kl - se,
+                high=kl + se,
+                names=names,
+                colour=slot_colour(slot),
+                mark=slot_mark(slot),
+                size=3.5,
+            )
+        )
+    ticks = tuple((float(k), m) for k, m in enumerate(models)) if len(models) <= MATRIX_MOST else ()
+    panels = [
+        Panel(
+            "KL to the own variant",
+            Axis("" if ticks else "model", ticks=ticks),
+            Axis(KL_AXIS, "log"),
+            tuple(layers),
+        )
+    ]
+    if cosines and len(models) <= MATRIX_MOST:
+        panels.append(_cosines(cosines))
+    notes = (
+        f"bits/byte, bars: one standard error over texts; {ctx.basis}",
+        "published cosines within a family: 0.91 to 0.98",
+    )
+    return Picture("quantisation", "Quantisation", tuple(panels), notes)
+
+
+def _cosines(rows: Sequence[dict[str, object]]) -> Panel:
+    names = list(dict.fromkeys(str(r[side]) for r in rows for side in ("a", "b")))
+    at = {name: k for k, name in enumerate(names)}
+    pairs = [(at[str(r[p])], at[str(r[q])], r["cosine"]) for r in rows for p, q in (("a", "b"), ("b", "a"))]
+    x, y, value = (values(v) for v in zip(*pairs, strict=True))
+    told = tuple(f"{names[int(i)]} | {names[int(j)]}" for i, j in zip(y, x, strict=True))
+    ticks = tuple((float(k), name) for k, name in enumerate(names))
+    cells = Layer("", x, y, "cells", value=value, names=told)
+    known = value[np.isfinite(value)]
+    limits = (float(known.min()), 1.0) if len(known) else (0.0, 1.0)
+    return Panel(
+        "Cosine of shifts",
+        Axis(ticks=ticks),
+        Axis(ticks=ticks),
+        (cells,),
+        value_label="cosine",
+        value_limits=limits,
+    )
+
+
+def _dicts(rows: object) -> list[dict[str, object]]:
+    assert isinstance(rows, list)
+    return rows

@@ -1,0 +1,250 @@
+"""Pictures of a map: trajectories in two and three dimensions, models with their lines, layers as threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from kltui.analysis.embed import complete_texts
+from kltui.analysis.lineage import parent_pairs
+from kltui.analysis.map import Map
+from kltui.analysis.uncertainty import Ellipse
+from kltui.errors import KltuiError
+from kltui.figures.groups import Colouring, colouring
+from kltui.figures.picture import (
+    GREY,
+    Array,
+    Axis,
+    Layer,
+    Panel,
+    Picture,
+    segments,
+    slot_colour,
+    slot_mark,
+    values,
+)
+from kltui.view.provenance import version_words
+from kltui.view.sections.benchmark import scored
+from kltui.view.sections.context import PERPLEXITY, Context, complete_words, finals
+from kltui.view.sections.layers import threads
+from kltui.view.sections.quantisation import variant_pairs
+from kltui.view.sections.section import MissingError
+from kltui.view.sections.uncertainty import DRAWS, LEAST, POINTS_MOST, SHARE, outline
+from kltui.view.tables import count
+
+UNIT = "sqrt(bits/byte)"
+SMALL, LARGE = 1.6, 4.5
+
+
+def coloured(ctx: Context, by: str) -> Colouring:
+    """What colours the map of a context."""
+    scores = scored(ctx) if by not in ("run", "type", "size", "tag") else {}
+    return colouring(ctx.map, by, ctx.slots, scores)
+
+
+def trajectories(ctx: Context, by: str = "run") -> Picture:
+    """The map by t-SNE, where there are points enough, and by PCA with its ellipses; equal units on both axes."""
+    shown = _two_or_more(ctx)
+    look = coloured(ctx, by)
+    panels = []
+    notes = [ctx.basis, *complete_words(shown)]
+    if "tsne" in ctx.pictures:
+        panels.append(panel("t-SNE", shown, ctx.pictures["tsne"], look, unit=""))
+        notes.append(f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit")
+    if "pca" in ctx.pictures:
+        made = panel("PCA", shown, ctx.pictures["pca"][:, :2], look)
+        layers = _ellipses(ctx, look)
+        if layers:
+            notes.append(f"outlines: {SHARE:.0%} of {DRAWS} maps from resampled texts, of last checkpoints")
+        panels.append(
+            Panel(
+                made.title, made.x, made.y, (*made.layers, *layers), equal=True, value_label=made.value_label
+            )
+        )
+    if not panels:
+        raise ctx.picture_problems[0]
+    return Picture("trajectories", "Trajectories", tuple(panels), (*notes, f"made with {version_words()}"))
+
+
+def trajectories_3d(ctx: Context, by: str = "run") -> Picture:
+    """The map in three dimensions by PCA, and by t-SNE where there are points enough."""
+    shown = _two_or_more(ctx)
+    look = coloured(ctx, by)
+    panels = []
+    if len(shown) > PERPLEXITY:
+        ctx.narrate(f"t-SNE of {len(shown)} points in three dimensions")
+        xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
+        panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
+    panels.append(panel(f"PCA in three dimensions, {UNIT}", shown, ctx.pictures["pca"], look, unit=""))
+    notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
+    return Picture("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
+
+
+def _two_or_more(ctx: Context) -> Map:
+    if len(ctx.map) < 2:
+        raise MissingError(f"only {count(len(ctx.map), 'vector')} on the map", "score more checkpoints")
+    return ctx.map
+
+
+def panel(title: str, shown: Map, xy_Kd: Array, look: Colouring, unit: str = UNIT) -> Panel:
+    """One picture of a map with its threads, single models and lines of descent."""
+    layers = [*_lines(shown, xy_Kd), *_threads(shown, xy_Kd, look), *_alone(shown, xy_Kd, look)]
+    names = [f"axis {k + 1}" + (f", {unit}" if unit else "") for k in range(xy_Kd.shape[1])]
+    z = Axis(names[2]) if len(names) > 2 else None
+    return Panel(
+        title,
+        Axis(names[0]),
+        Axis(names[1]),
+        tuple(layers),
+        z,
+        equal=True,
+        value_label=f"{look.task} score" if look.task else "",
+    )
+
+
+def _lines(shown: Map, xy_Kd: Array) -> list[Layer]:
+    """Thin lines from parents to children and from originals to quantised variants."""
+    found = (
+        ("parent to child", parent_pairs(shown.points).pairs),
+        ("original to quantised", variant_pairs(shown)),
+    )
+    return [segments(pairs, xy_Kd, label, shown.names) for label, pairs in found if pairs]
+
+
+def _layer(
+    label: str, xy_Kd: Array, rows: Sequence[int], shown: Map, colour: str, mark: str, **more: object
+) -> Layer:
+    part = xy_Kd[list(rows)]
+    return Layer(
+        label,
+        part[:, 0],
+        part[:, 1],
+        z=part[:, 2] if part.shape[1] > 2 else None,
+        names=tuple(shown.points[k].name for k in rows),
+        steps=tuple(shown.points[k].step for k in rows),
+        colour=colour,
+        mark=mark,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def _threads(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
+    """Runs by step: a shaded line, and the last checkpoint as a larger mark."""
+    layers = []
+    for t in shown.trajectories():
+        label = look.label(shown.points[t.rows[0]])
+        slot = look.slot(label)
+        colour, mark = slot_colour(slot), slot_mark(slot)
+        if look.task:
+            value = values([look.score(shown.points[k]) for k in t.rows])
+            layers.append(_layer("", xy_Kd, t.rows, shown, GREY, "", width=0.5))
+            layers.append(_layer("", xy_Kd, t.rows, shown, GREY, "o", kind="points", value=value, size=LARGE))
+            continue
+        layers.append(_layer("", xy_Kd, t.rows, shown, colour, mark, shaded=True, size=SMALL))
+        layers.append(_layer(label, xy_Kd, t.rows[-1:], shown, colour, mark, kind="points", size=LARGE))
+    return layers
+
+
+def _alone(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
+    """Models without steps, a layer for each series; coloured by score where that is asked for."""
+    threaded = {k for t in shown.trajectories() for k in t.rows} | set(shown.repeats.left_out)
+    rows = [k for k, p in enumerate(shown.points) if k not in threaded and p.layer is None]
+    size = LARGE if len(rows) < 100 else 2.5
+    if look.task:
+        value = values([look.score(shown.points[k]) for k in rows])
+        return (
+            [_layer("", xy_Kd, rows, shown, GREY, "o", kind="points", value=value, size=size)] if rows else []
+        )
+    groups: dict[str, list[int]] = {}
+    for k in rows:
+        groups.setdefault(look.label(shown.points[k]), []).append(k)
+    return [
+        _layer(
+            label,
+            xy_Kd,
+            of,
+            shown,
+            slot_colour(look.slot(label)),
+            slot_mark(look.slot(label)),
+            kind="points",
+            size=size,
+        )
+        for label, of in groups.items()
+    ]
+
+
+def _ellipses(ctx: Context, look: Colouring) -> list[Layer]:
+    """Outlines of where the runs' last checkpoints may lie, on maps that are not too large for it."""
+    if not LEAST <= len(ctx.map) <= POINTS_MOST:
+        return []
+    try:
+        ctx.narrate(f"{DRAWS} resampled maps of {len(ctx.map)} points")
+        _, found = ctx.map.error_ellipses("pca", draws=DRAWS)
+    except KltuiError:
+        return []
+    return [_outline(found[k], look, ctx.map, k) for k in finals(ctx.map) if math.isfinite(found[k].major)]
+
+
+def _outline(e: Ellipse, look: Colouring, shown: Map, row: int) -> Layer:
+    x, y = outline(e.scaled(SHARE))
+    colour = GREY if look.task else slot_colour(look.slot(look.label(shown.points[row])))
+    return Layer("", x, y, names=(shown.names[row],) * len(x), colour=colour, width=0.6)
+
+
+def layers(ctx: Context) -> Picture:
+    """KL from layer to layer, and the layers of all models as threads through one map with the models themselves."""
+    if not any(row.layers for row in ctx.rows):
+        raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
+    found = [t for t in threads(ctx.layered) if t.steps]
+    if not found:
+        raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
+    held = {t.model for t in found}
+    whole = ctx.layered
+    rows = [k for k, p in enumerate(whole.points) if p.name.rpartition("#")[0] in held or p.name in held]
+    part = whole.select(rows)
+    curve = Panel(
+        "KL from the layer before",
+        Axis("layer k", whole=True),
+        Axis("KL, bits/byte", "log"),
+        _layer_curves(ctx),
+    )
+    panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", list(held)))
+    notes = (
+        "layer 0 is the embedding output; each layer is read through the model's own norm and head; squares: the models",
+        f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
+        f"made with {version_words()}",
+    )
+    return Picture("layers", "Layers", panels, notes)
+
+
+def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
+    made = []
+    for slot, t in enumerate(t for t in threads(ctx.layered) if t.steps):
+        kl = values([k.value for _, _, k in t.steps])
+        se = values([k.se for _, _, k in t.steps])
+        x = values([b for _, b, _ in t.steps])
+        made.append(
+            Layer(t.model, x, kl, low=kl - se, high=kl + se, colour=slot_colour(slot), mark=slot_mark(slot))
+        )
+    return tuple(made)
+
+
+def layer_map(part: Map, method: str, models: Sequence[str], xy_K2: Array | None = None) -> Panel:
+    """Every model's layers as a thread, light at the embedding, through one map; a square where the model itself is."""
+    xy = part.coordinates(method, 2, perplexity=PERPLEXITY) if xy_K2 is None else xy_K2  # type: ignore[arg-type]
+    made = []
+    for slot, model in enumerate(dict.fromkeys(models)):
+        own = sorted(
+            (p.layer, k)
+            for k, p in enumerate(part.points)
+            if p.layer is not None and p.name.rpartition("#")[0] == model
+        )
+        rows = [k for _, k in own]
+        colour, mark = slot_colour(slot), slot_mark(slot)
+        layer = _layer(model, xy, rows, part, colour, mark, shaded=True, size=2.2)
+        made.append(layer)
+        whole = [k for k, p in enumerate(part.points) if p.name == model]
+        if whole:
+            made.append(_layer("", xy, whole, part, colour, "s", kind="points", size=LARGE))
+    title, unit = ("t-SNE of layers", "") if method == "tsne" else ("PCA of layers", f", {UNIT}")
+    return Panel(title, Axis(f"axis 1{unit}"), Axis(f"axis 2{unit}"), tuple(made), equal=True)

@@ -1,0 +1,51 @@
+"""The options of the command line that concern figures."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
+    """--figure and --reproduce, among the commands."""
+    what.add_argument(
+        "--figure",
+        metavar="NAME",
+        help="write a figure for a paper of WORKSPACE to --out, its points as CSV and a script that redraws it beside it:"
+        " trajectories, trajectories-3d, scale, curves, diffusion, layers, matrix, tree, drivers, quantisation, benchmark,"
+        " leakage, resampling (pip install '.[figures]')",
+    )
+    what.add_argument(
+        "--reproduce",
+        metavar="FOLDER",
+        type=Path,
+        help="draw the figures and tables of arXiv 2505.15353 and 2502.16173 that the released files in FOLDER allow into"
+        " --out, each number beside the published one",
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What --figure and --reproduce take."""
+    figures = parser.add_argument_group(
+        "with --figure and --reproduce",
+        "--figure also takes --preprocess, --exclude, --separate, --map and --pair.",
+    )
+    figures.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="with --figure: the file, .pdf, .svg or .png; with --reproduce: the folder",
+    )
+    figures.add_argument(
+        "--width", metavar="WIDTH", help="of the figure: 85mm, 8.5cm, 3.3in or 240pt (default: by its panels)"
+    )
+    figures.add_argument(
+        "--style", metavar="FILE", type=Path, help="a matplotlib style file, such as lines font.size: 7"
+    )
+    figures.add_argument(
+        "--colour",
+        metavar="BY",
+        default="",
+        help="with --figure trajectories and trajectories-3d: run, type, size, tag, score, or a benchmark's name"
+        " (default: run)",
+    )

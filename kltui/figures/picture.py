@@ -1,0 +1,168 @@
+"""A figure before it is drawn: panels with named axes, layers of points and lines, all of it plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.safe import safe_text
+from kltui.view.palette import LIGHT, rgb
+
+Array = NDArray[np.float64]
+Scale = Literal["linear", "log", "symlog"]
+Kind = Literal["line", "points", "cells"]
+
+# Seven marks and eight colours: the cycles are out of step, so that 56 series differ.
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*rgb(index)) for index in LIGHT.series)
+GREY, DARK = "#9a9a9a", "#222222"
+FADE = 0.75  # how far towards white the first step of a run is drawn
+
+COLUMNS = (
+    "panel",
+    "layer",
+    "series",
+    "name",
+    "step",
+    "x",
+    "y",
+    "z",
+    "low",
+    "high",
+    "value",
+    "line",
+    "mark",
+    "colour",
+    "size",
+    "width",
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis: its name with the unit, its scale, its limits, its own ticks (place, words) where it has some; `whole`: of integers."""
+
+    label: str = ""
+    scale: Scale = "linear"
+    ticks: tuple[tuple[float, str], ...] = ()
+    limits: tuple[float, float] | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """n points of one series: joined by a line, alone, or as cells of a matrix.
+
+    `low` and `high` are ends of error bars in y; `step` shades from light (first) to the full colour (last); `value`
+    colours by a scale of its own. A non-finite x or y is a gap. An empty `label` stands in no legend.
+    """
+
+    label: str
+    x: Array
+    y: Array
+    kind: Kind = "line"
+    z: Array | None = None
+    low: Array | None = None
+    high: Array | None = None
+    value: Array | None = None
+    steps: tuple[int | None, ...] = ()
+    names: tuple[str, ...] = ()
+    colour: str = DARK
+    mark: str = ""
+    dash: str = "solid"
+    size: float = 3.0
+    width: float = 0.8
+    shaded: bool = False
+
+    def __post_init__(self) -> None:
+        assert len(self.x) == len(self.y), "x and y of a layer have equal length"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair (or triple) of axes with its layers; `equal` gives both axes the same unit."""
+
+    title: str
+    x: Axis
+    y: Axis
+    layers: tuple[Layer, ...]
+    z: Axis | None = None
+    equal: bool = False
+    value_label: str = ""
+    value_log: bool = False
+    value_limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: panels in rows of `columns`, and notes of what the numbers rest on."""
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...] = ()
+    columns: int = 2
+    record: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        titles = [p.title for p in self.panels]
+        assert len(set(titles)) == len(titles), "the CSV tells panels apart by their titles"
+
+
+def values(data: Any) -> Array:
+    """`data` as float64; None is NaN."""
+    return np.asarray(data, dtype=np.float64)
+
+
+def slot_colour(slot: int) -> str:
+    """The colour of series number `slot`, as #rrggbb."""
+    return COLOURS[slot % len(COLOURS)]
+
+
+def slot_mark(slot: int) -> str:
+    """The mark of series number `slot`."""
+    return MARKS[slot % len(MARKS)]
+
+
+def shades(colour: str, n: int) -> list[str]:
+    """n colours as #rrggbb, from light (first) to `colour` itself (last)."""
+    base = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
+    share = np.linspace(FADE, 0.0, n) if n > 1 else np.zeros(n)
+    rows = np.rint(base + (255.0 - base) * share[:, None]).astype(int)
+    return ["#{:02x}{:02x}{:02x}".format(*row) for row in rows]
+
+
+def segments(pairs: Sequence[tuple[int, int]], xyz_Kd: Array, label: str, names: Sequence[str]) -> Layer:
+    """Thin grey lines between pairs of rows, with gaps between them."""
+    dims = xyz_Kd.shape[1]
+    gap = np.full(dims, np.nan)
+    flat = [v for a, b in pairs for v in (xyz_Kd[a], xyz_Kd[b], gap)]
+    xyz = np.array(flat).reshape(-1, dims)
+    of = tuple(n for a, b in pairs for n in (names[a], names[b], ""))
+    z = xyz[:, 2] if dims > 2 else None
+    return Layer(label, xyz[:, 0], xyz[:, 1], z=z, names=of, colour=GREY, width=0.5)
+
+
+def rows(picture: Picture) -> Iterator[tuple[object, ...]]:
+    """The figure's points in the order they are drawn, one row of `COLUMNS` each."""
+    for panel in picture.panels:
+        for number, layer in enumerate(panel.layers, 1):
+            yield from _layer_rows(panel.title, number, layer)
+
+
+def _layer_rows(title: str, number: int, layer: Layer) -> Iterator[tuple[object, ...]]:
+    n = len(layer.x)
+    line = layer.dash if layer.kind == "line" else ""
+    mark = "s" if layer.kind == "cells" else layer.mark
+    optional = [layer.z, layer.low, layer.high, layer.value]
+    z, low, high, value = ([None] * n if v is None else list(v) for v in optional)
+    for k in range(n):
+        name = layer.names[k] if layer.names else ""
+        step = layer.steps[k] if layer.steps else None
+        place = (float(layer.x[k]), float(layer.y[k]), z[k], low[k], high[k], value[k])
+        look = (line, mark, layer.colour, layer.size, layer.width)
+        yield (title, number, safe_text(layer.label), safe_text(name), step, *place, *look)
