@@ -1,0 +1,159 @@
+"""A folder of released files as one map, with what the files say of lineage, scores, weights and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kltui.analysis.map import Map
+from kltui.analysis.point import Point
+from kltui.analysis.preprocess import PYTHIA_EXCLUDED
+from kltui.corpus.corpus import Corpus, text_ids
+from kltui.errors import KltuiError, UsageError
+from kltui.importers.imported import Imported
+from kltui.importers.modelmap import read_json, read_release
+from kltui.importers.naming import released
+from kltui.importers.pickles import load_pickle
+from kltui.safe import safe_text
+from kltui.view.sections.section import MissingError
+
+# Where the files lie below the folder that is given: itself, its data, or a copy of the whole repository.
+PLACES = ("", "data", "kl-scale/data", "1000models/data", "kl-scale", "1000models")
+MARKS = ("texts.json", "texts*.jsonl", "text/*.jsonl")
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """One folder of released files.
+
+    `whole` has every vector, lens vectors too, as they were scored; `order` are the models of model_list.json, and
+    `siblings` {child: parents} in the order of sibling_info.json, both by the names that the files have.
+    """
+
+    folder: Path
+    whole: Map
+    texts: Corpus
+    scores: Mapping[str, Mapping[str, float]]
+    weight_sqdist: Mapping[tuple[str, str], float]
+    order: Sequence[str]
+    types: Mapping[str, str]
+    siblings: Mapping[str, Sequence[str]]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def models(self) -> Map:
+        """Models without steps, unquantised, in the order of the files: what was downloaded from a hub."""
+        rows = self._rows_where(lambda p: p.step is None and p.quantization == "none")
+        return self._part(rows, "vectors of single models (a list of records, or a matrix with model_list.json)")
+
+    @cached_property
+    def main(self) -> Map:
+        """The main pretraining runs prepared as published: clipped, without outlier texts, seeds and 1b at 116000."""
+        return self._prepared(self._rows_where(lambda p: p.step is not None and p.seed is None))
+
+    @cached_property
+    def pretraining(self) -> Map:
+        """All pretraining runs but two seeds that do not behave, prepared together."""
+        return self._prepared(self._rows_where(lambda p: p.step is not None))
+
+    def _prepared(self, rows: Sequence[int]) -> Map:
+        part = self._part(rows, "pretraining runs (logp/pretraining_logp.pkl)")
+        return part.preprocessed("pretraining", exclude=PYTHIA_EXCLUDED)
+
+    def _part(self, rows: Sequence[int], what: str) -> Map:
+        if not rows:
+            raise MissingError(f"no {what}", f"{safe_text(str(self.folder))} has none")
+        return self.whole.select(rows)
+
+    def _rows_where(self, wanted: Callable[[Point], bool]) -> list[int]:
+        """Rows of final vectors that are wanted."""
+        return [k for k, p in enumerate(self.whole.points) if p.layer is None and wanted(p)]
+
+    def row(self, name: str) -> int | None:
+        """The row of a model by the name that the files have; None where it has no vector."""
+        return self._rows.get(released(name).name)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {p.name: k for k, p in enumerate(self.whole.points)}
+
+    def picture(self, name: str) -> object:
+        """The plain data of a released picture tsne/NAME. Raises MissingError where there is none."""
+        path = self.folder / "tsne" / name
+        if not path.is_file():
+            raise MissingError(f"no released coordinates (tsne/{name})", "they are computed instead")
+        return load_pickle(path)
+
+
+def read_releases(folder: Path) -> list[Release]:
+    """The releases in a folder, or in a copy of the whole repository. Raises UsageError where there is none."""
+    if not folder.is_dir():
+        raise UsageError(f"--reproduce {safe_text(str(folder))}: there is no such folder", "Name that of the released files.")
+    found, problems = [], []
+    for place in PLACES:
+        inside = folder / place
+        if inside.is_dir() and any(path.is_file() for mark in MARKS for path in inside.glob(mark)):
+            try:
+                found.append(_release(inside))
+            except KltuiError as error:
+                problems.append(error)
+    if not found:
+        if problems:
+            raise problems[0]
+        raise UsageError(
+            f"{safe_text(str(folder))} holds no released files",
+            "Give the folder with texts.json and logp/, as shimo-lab/modelmap has it under kl-scale/data.",
+        )
+    return found
+
+
+def _release(folder: Path) -> Release:
+    found = read_release(folder)
+    if not found.vectors:
+        raise KltuiError(
+            f"{safe_text(str(folder))} has texts and no vectors", "Large files may still be pointers: fetch them whole."
+        )
+    if found.corpus is None:
+        raise KltuiError(f"{safe_text(str(folder))} has no one corpus", "Bytes per text need texts.json beside the vectors.")
+    whole = _map(found, found.corpus)
+    names = _json(folder, "model_list.json", list)
+    types = _json(folder, "modelname2type.json", dict)
+    siblings = _json(folder, "sibling_info.json", dict)
+    plain = [p for p in whole.points if p.layer is None and p.step is None and p.quantization == "none"]
+    parents = {str(k): [v] if isinstance(v, str) else list(v or ()) for k, v in siblings.items()}
+    return Release(
+        folder,
+        whole,
+        found.corpus,
+        found.scores,
+        {(f"{run}@{a}", f"{run}@{b}"): d for (run, a, b), d in found.weight_sqdist.items()},
+        [str(n) for n in names] or [p.name for p in plain],
+        {str(k): str(v) for k, v in types.items()} or {p.name: p.type for p in plain if p.type},
+        parents or {p.name: p.parent.split(",") for p in plain if p.parent},
+        found.notes + found.left,
+    )
+
+
+def _map(found: Imported, corpus: Corpus) -> Map:
+    n = len(corpus)
+    used = [v for v in found.vectors if len(v.loglik) == n]
+    return Map(
+        points=tuple(v.point for v in used),
+        loglik_KN=np.array([v.loglik for v in used]),
+        text_bytes_N=np.asarray(corpus.text_bytes, dtype=np.int64),
+        record={"corpus": corpus.sha256, "preprocess": "none"},
+        text_ids_N=text_ids(corpus.texts),
+    )
+
+
+def _json(folder: Path, name: str, kind: type) -> Any:
+    """The value of model_info/NAME or NAME, empty where there is none."""
+    for path in (folder / "model_info" / name, folder / name):
+        if path.is_file():
+            return read_json(path, kind)
+    return kind()
