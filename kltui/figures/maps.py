@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from kltui.analysis.embed import complete_texts
-from kltui.analysis.lineage import parent_pairs
+from kltui.analysis.lineage import parent_pairs, variant_pairs
 from kltui.analysis.map import Map
+from kltui.analysis.point import Point
 from kltui.analysis.uncertainty import Ellipse
 from kltui.errors import KltuiError
 from kltui.figures.groups import Colouring, colouring
@@ -27,7 +28,6 @@ from kltui.view.provenance import version_words
 from kltui.view.sections.benchmark import scored
 from kltui.view.sections.context import PERPLEXITY, Context, complete_words, finals
 from kltui.view.sections.layers import threads
-from kltui.view.sections.quantisation import variant_pairs
 from kltui.view.sections.section import MissingError
 from kltui.view.sections.uncertainty import DRAWS, LEAST, POINTS_MOST, SHARE, outline
 from kltui.view.tables import count
@@ -106,7 +106,7 @@ def _lines(shown: Map, xy_Kd: Array) -> list[Layer]:
     """Thin lines from parents to children and from originals to quantised variants."""
     found = (
         ("parent to child", parent_pairs(shown.points).pairs),
-        ("original to quantised", variant_pairs(shown)),
+        ("original to quantised", variant_pairs(shown.points)),
     )
     return [segments(pairs, xy_Kd, label, shown.names) for label, pairs in found if pairs]
 
@@ -200,7 +200,7 @@ def layers(ctx: Context) -> Picture:
         raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
     held = {t.model for t in found}
     whole = ctx.layered
-    rows = [k for k, p in enumerate(whole.points) if p.name.rpartition("#")[0] in held or p.name in held]
+    rows = [k for k, p in enumerate(whole.points) if of_model(p) in held or p.name in held]
     part = whole.select(rows)
     curve = Panel(
         "KL from the layer before",
@@ -229,22 +229,26 @@ def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
     return tuple(made)
 
 
-def layer_map(part: Map, method: str, models: Sequence[str], xy_K2: Array | None = None) -> Panel:
+def layer_map(
+    part: Map, method: str, models: Sequence[str], xy_K2: Array | None = None, title: str = ""
+) -> Panel:
     """Every model's layers as a thread, light at the embedding, through one map; a square where the model itself is."""
     xy = part.coordinates(method, 2, perplexity=PERPLEXITY) if xy_K2 is None else xy_K2  # type: ignore[arg-type]
     made = []
     for slot, model in enumerate(dict.fromkeys(models)):
         own = sorted(
-            (p.layer, k)
-            for k, p in enumerate(part.points)
-            if p.layer is not None and p.name.rpartition("#")[0] == model
+            (p.layer, k) for k, p in enumerate(part.points) if p.layer is not None and of_model(p) == model
         )
         rows = [k for _, k in own]
         colour, mark = slot_colour(slot), slot_mark(slot)
-        layer = _layer(model, xy, rows, part, colour, mark, shaded=True, size=2.2)
-        made.append(layer)
+        made.append(_layer(model, xy, rows, part, colour, mark, shaded=True, size=2.2))
         whole = [k for k, p in enumerate(part.points) if p.name == model]
         if whole:
             made.append(_layer("", xy, whole, part, colour, "s", kind="points", size=LARGE))
-    title, unit = ("t-SNE of layers", "") if method == "tsne" else ("PCA of layers", f", {UNIT}")
-    return Panel(title, Axis(f"axis 1{unit}"), Axis(f"axis 2{unit}"), tuple(made), equal=True)
+    name, unit = ("t-SNE of layers", "") if method == "tsne" else ("PCA of layers", f", {UNIT}")
+    return Panel(title or name, Axis(f"axis 1{unit}"), Axis(f"axis 2{unit}"), tuple(made), equal=True)
+
+
+def of_model(point: Point) -> str:
+    """The name of the model or checkpoint whose layer a lens vector is."""
+    return point.name.rpartition("#")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import PYTHIA_EXCLUDED
 from kltui.corpus.corpus import Corpus, text_ids
 from kltui.errors import KltuiError, UsageError
+from kltui.figures.reproduce.coordinates import FILES, READERS
 from kltui.importers.imported import Imported
 from kltui.importers.modelmap import read_json, read_release
 from kltui.importers.naming import released
 from kltui.importers.pickles import load_pickle
 from kltui.safe import safe_text
 from kltui.view.sections.section import MissingError
+
+Array = NDArray[np.float64]
 
 # Where the files lie below the folder that is given: itself, its data, or a copy of the whole repository.
 PLACES = ("", "data", "kl-scale/data", "1000models/data", "kl-scale", "1000models")
@@ -49,7 +54,9 @@ class Release:
     def models(self) -> Map:
         """Models without steps, unquantised, in the order of the files: what was downloaded from a hub."""
         rows = self._rows_where(lambda p: p.step is None and p.quantization == "none")
-        return self._part(rows, "vectors of single models (a list of records, or a matrix with model_list.json)")
+        return self._part(
+            rows, "vectors of single models (a list of records, or a matrix with model_list.json)"
+        )
 
     @cached_property
     def main(self) -> Map:
@@ -82,18 +89,23 @@ class Release:
     def _rows(self) -> dict[str, int]:
         return {p.name: k for k, p in enumerate(self.whole.points)}
 
-    def picture(self, name: str) -> object:
-        """The plain data of a released picture tsne/NAME. Raises MissingError where there is none."""
-        path = self.folder / "tsne" / name
+    def coordinates(self, picture: str, shown: Map) -> Array | None:
+        """Released t-SNE coordinates of a map's vectors, K x 2 (NaN where one has none); None where there are none."""
+        path = self.folder / "tsne" / FILES[picture]
         if not path.is_file():
-            raise MissingError(f"no released coordinates (tsne/{name})", "they are computed instead")
-        return load_pickle(path)
+            return None
+        places = READERS[picture](load_pickle(path), shown)
+        xy = np.array([places.get(name, (math.nan, math.nan)) for name in shown.names], dtype=np.float64)
+        return xy if np.isfinite(xy).any() else None
 
 
 def read_releases(folder: Path) -> list[Release]:
     """The releases in a folder, or in a copy of the whole repository. Raises UsageError where there is none."""
     if not folder.is_dir():
-        raise UsageError(f"--reproduce {safe_text(str(folder))}: there is no such folder", "Name that of the released files.")
+        raise UsageError(
+            f"--reproduce {safe_text(str(folder))}: there is no such folder",
+            "Name that of the released files.",
+        )
     found, problems = [], []
     for place in PLACES:
         inside = folder / place
@@ -116,10 +128,14 @@ def _release(folder: Path) -> Release:
     found = read_release(folder)
     if not found.vectors:
         raise KltuiError(
-            f"{safe_text(str(folder))} has texts and no vectors", "Large files may still be pointers: fetch them whole."
+            f"{safe_text(str(folder))} has texts and no vectors",
+            "Large files may still be pointers: fetch them whole.",
         )
     if found.corpus is None:
-        raise KltuiError(f"{safe_text(str(folder))} has no one corpus", "Bytes per text need texts.json beside the vectors.")
+        raise KltuiError(
+            f"{safe_text(str(folder))} has no one corpus",
+            "Bytes per text need texts.json beside the vectors.",
+        )
     whole = _map(found, found.corpus)
     names = _json(folder, "model_list.json", list)
     types = _json(folder, "modelname2type.json", dict)

@@ -1,0 +1,36 @@
+"""Figures as text plots, where matplotlib is missing."""
+
+from __future__ import annotations
+
+from kltui.figures.picture import Panel, Picture
+from kltui.view.axis import Scale
+from kltui.view.textplot import Frame, Series, Style, draw
+
+_SCALES: dict[str, Scale] = {"linear": "linear", "log": "log", "symlog": "log1p"}
+WIDTH, HEIGHT = 100, 24
+
+
+def text_of(picture: Picture) -> str:
+    """The panels of a figure below each other, in printable characters."""
+    parts = [picture.title, *(_panel(panel) for panel in picture.panels), *picture.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def _panel(panel: Panel) -> str:
+    slots: dict[str, int] = {}
+    series = []
+    for layer in panel.layers:
+        slot = slots.setdefault(layer.label or layer.colour, len(slots))
+        line = layer.kind == "line"
+        series.append(Series(layer.label, layer.x, layer.y, line=line, markers=bool(layer.mark), slot=slot))
+    places = [f"{at:g}: {word}" for axis in (panel.x, panel.y) for at, word in axis.ticks]
+    frame = Frame(
+        panel.title,
+        panel.x.label,
+        panel.y.label,
+        _SCALES[panel.x.scale],
+        _SCALES[panel.y.scale],
+        equal=panel.equal,
+    )
+    drawn = draw(series, frame, Style(WIDTH, HEIGHT))
+    return "\n".join([drawn, *(["places: " + "; ".join(dict.fromkeys(places))] if places else [])])
