@@ -116,7 +116,7 @@ def predict_for(
         return np.clip(_ridge(x_KD, y[:, None], train, test, [alpha])[0, :, 0], 0.0, 100.0)
 
     score = float(predicted(known, np.array([row]))[0])
-    group = [groups[k] for k in known]
+    group = [groups[int(k)] for k in known]
     if len(set(group)) < FOLDS:
         return score, math.nan, len(known)
     fold = fold_numbers(len(known), seed, group)
@@ -186,7 +186,8 @@ def _best_alphas(
         spread = ((y_KT[test] - y_KT[test].mean(axis=0)) ** 2).sum(axis=0)
         error = ((_ridge(x_KD, y_KT, train, test, alphas) - y_KT[test]) ** 2).sum(axis=1)
         score += np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), -error)
-    return np.argmax(score, axis=0)
+    best: NDArray[np.intp] = np.argmax(score, axis=0)
+    return best
 
 
 def _ridge(

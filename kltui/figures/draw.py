@@ -276,9 +276,21 @@ def _shaded(axes: Any, xyz: list[Array], layer: Layer) -> None:
     """A run from light to its own colour: every segment and mark in the colour of its step."""
     colours = shades(layer.colour, len(layer.x))
     if layer.kind == "line":
-        for k in range(len(layer.x) - 1):
-            axes.plot(*(v[k : k + 2] for v in xyz), color=colours[k + 1], linewidth=layer.width, zorder=1.8)
+        _segments(axes, np.array(xyz).T, colours[1:], layer.width)
     axes.scatter(*xyz, c=colours, marker=layer.mark or "o", s=layer.size**2, linewidths=0.0, zorder=2.2)
+
+
+def _segments(axes: Any, xyz_nd: Array, colours: list[str], width: float) -> None:
+    """Lines between neighbours among n points, each in a colour of its own, as one collection."""
+    pieces = np.stack([xyz_nd[:-1], xyz_nd[1:]], axis=1)
+    if xyz_nd.shape[1] == 3:
+        from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+        axes.add_collection3d(Line3DCollection(pieces, colors=colours, linewidths=width))
+        return
+    from matplotlib.collections import LineCollection
+
+    axes.add_collection(LineCollection(list(pieces), colors=colours, linewidths=width, zorder=1.8))
 
 
 def _bars(axes: Axes, layer: Layer) -> None:

@@ -68,14 +68,21 @@ def _models(base: np.ndarray, n: int, rng: np.random.Generator) -> tuple[Any, ..
     direction = 25.0 * rng.standard_normal((len(TYPES) + 1, len(base)))
     skill = rng.standard_normal(n)
     L = np.array(
-        [base + skill[i] * direction[-1] + direction[i // 3 % len(TYPES)] + 20 * rng.standard_normal(len(base)) for i in range(n)]
+        [
+            base
+            + skill[i] * direction[-1]
+            + direction[i // 3 % len(TYPES)]
+            + 20 * rng.standard_normal(len(base))
+            for i in range(n)
+        ]
     )
     return names, kinds, parents, L, skill
 
 
 def _layers(base: np.ndarray, rng: np.random.Generator, n: int = 33) -> dict[int, np.ndarray]:
     return {
-        k: (base * (1 + 0.1 * (n - k)) + 30 * rng.standard_normal(len(base))).astype(np.float32) for k in range(n)
+        k: (base * (1 + 0.1 * (n - k)) + 30 * rng.standard_normal(len(base))).astype(np.float32)
+        for k in range(n)
     }
 
 
@@ -87,7 +94,9 @@ def _band(rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-def _tsne(folder: Path, names: list[str], parents: dict[str, Any], n_steps: int, rng: np.random.Generator) -> None:
+def _tsne(
+    folder: Path, names: list[str], parents: dict[str, Any], n_steps: int, rng: np.random.Generator
+) -> None:
     order = [s for s in SEEDS if s not in ("410m-seed3", "410m-seed4")] + list(SIZES)
     lengths = {run: n_steps - (run == "1b" and 116_000 in STEPS[:n_steps]) for run in order}
     metadata = {"model_names": order, "model_lengths": lengths, "init": "pca"}
@@ -100,8 +109,14 @@ def _tsne(folder: Path, names: list[str], parents: dict[str, Any], n_steps: int,
 
 
 def _records(
-    folder: Path, texts: list[str], names: list[str], kinds: dict[str, str], parents: dict[str, Any], L: np.ndarray,
-    skill: np.ndarray, rng: np.random.Generator,
+    folder: Path,
+    texts: list[str],
+    names: list[str],
+    kinds: dict[str, str],
+    parents: dict[str, Any],
+    L: np.ndarray,
+    skill: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
     rows = [
         {"index": i, "text": t, "pile_set_name": ("Pile-CC", "Github")[i % 2], "pile_idx": i, "chunk_idx": 0}
@@ -112,13 +127,20 @@ def _records(
     clipped = np.maximum(L, np.quantile(L, 0.02))
     records = []
     for i, name in enumerate(names):
-        scores = {f"score_v1_{t}": float(np.clip(50 + 12 * skill[i] + rng.normal(0, 4), 0, 100)) for t in TASKS}
+        scores = {
+            f"score_v1_{t}": float(np.clip(50 + 12 * skill[i] + rng.normal(0, 4), 0, 100)) for t in TASKS
+        }
         scores["score_v1_6-taskmean"] = float(np.mean(list(scores.values())))
         if i == 4:
             scores["score_v1_GSM8K"] = float("nan")
         of = parents.get(name, [])
         tags = [f"base_model:{p}" for p in ([of] if isinstance(of, str) else of)]
-        row = {"model_name": name, "model_type": kinds.get(name), "tags": tags, "mean_logp": float(L[i].mean())}
+        row = {
+            "model_name": name,
+            "model_type": kinds.get(name),
+            "tags": tags,
+            "mean_logp": float(L[i].mean()),
+        }
         records.append({**row, "log-likelihood-10k": clipped[i].tolist(), **scores})
     _pickle(folder / "model-metadata/model-data-1018.pkl", records)
 

@@ -18,7 +18,7 @@ from kltui.figures.draw import Look
 from kltui.figures.files import write, write_table
 from kltui.figures.picture import COLUMNS, Picture, rows
 from kltui.figures.reproduce import kishino, oyama
-from kltui.figures.reproduce.item import Item, Number, Result
+from kltui.figures.reproduce.item import OYAMA, Item, Number, Result
 from kltui.figures.reproduce.release import Release, read_releases
 from kltui.figures.text import text_of
 from kltui.json_schema import JSON_SCHEMA
@@ -79,7 +79,7 @@ def _made(item: Item, releases: Sequence[Release], narrate: Callable[[str], None
     """What the first release that allows an item makes of it; what it lacks where none does."""
     narrate(f"{item.paper} {item.what}")
     lacks = []
-    for release in releases:
+    for release in sorted(releases, key=lambda r: item.paper == OYAMA and not r.scores):
         try:
             return item.make(release)
         except KltuiError as error:

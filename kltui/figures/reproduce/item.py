@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kltui.figures.picture import Picture
 from kltui.figures.reproduce.release import Release
 
@@ -57,10 +59,8 @@ class Item:
 
 def medians(quantity: str, values: Sequence[float], published: float = math.nan, **more: str) -> Number:
     """The median of values with its quartiles; NaN of none."""
-    import numpy as np
-
     known = np.array([v for v in values if math.isfinite(v)])
     if not len(known):
-        return Number(quantity, math.nan, published, n=0, **more)  # type: ignore[arg-type]
+        return Number(quantity, math.nan, published, n=0, **more)
     low, middle, high = (float(v) for v in np.quantile(known, [0.25, 0.5, 0.75]))
     return Number(quantity, middle, published, low, high, len(known), **more)  # type: ignore[arg-type]

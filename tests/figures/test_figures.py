@@ -1,0 +1,235 @@
+"""Figures of a workspace: every one is drawn, its CSV holds the report's numbers, its script draws it again."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kltui.cli import main
+from kltui.errors import KltuiError, UsageError
+from kltui.figures.catalogue import FIGURES, picture, write_figure
+from kltui.figures.draw import Look, check_matplotlib, drawn, parse_width
+from kltui.figures.picture import MARKS, Picture, shades, slot_colour, slot_mark
+from kltui.view.report import report_on
+from kltui.view.sections.context import Choice, Context
+from kltui.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def ctx(folder: Path) -> Context:
+    return Context(Workspace.open(folder))
+
+
+@pytest.fixture(scope="module")
+def pictures(ctx: Context) -> dict[str, Picture]:
+    names = [n for n in FIGURES if n not in ("benchmark", "leakage")]
+    return {name: picture(ctx, name) for name in names}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_axis_of_every_figure_has_a_name_or_ticks_in_words(pictures: dict[str, Picture]) -> None:
+    for made in pictures.values():
+        for panel in made.panels:
+            assert all(axis.label or axis.ticks for axis in (panel.x, panel.y)), (made.name, panel.title)
+
+
+QUICK = ("scale", "matrix", "trajectories-3d")
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in FIGURES if n not in (*QUICK, "benchmark", "leakage")]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
+def test_script_draws_the_figure_again_from_its_csv(
+    ctx: Context, pictures: dict[str, Picture], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FIGURES, name, lambda _: pictures[name])
+    paths = write_figure(ctx, name, tmp_path / "fig.svg", Look())
+    assert [p.suffix for p in paths] == [".svg", ".csv", ".py"]
+    lines = [line for line in paths[2].read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 11
+    runpy.run_path(str(paths[2]))
+    assert (tmp_path / "fig.redrawn.pdf").read_bytes().startswith(b"%PDF")
+    assert len(read(paths[1])) == sum(len(layer.x) for p in pictures[name].panels for layer in p.layers)
+
+
+def test_pdf_embeds_true_type_fonts_and_draws_data_as_vectors(
+    ctx: Context, pictures: dict[str, Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FIGURES, "matrix", lambda _: pictures["matrix"])
+    style = tmp_path / "plain.mplstyle"
+    style.write_text("pdf.compression: 0\n")
+    (path, *_) = write_figure(ctx, "matrix", tmp_path / "fig.pdf", Look(parse_width("85mm"), style))
+    data = path.read_bytes()
+    assert (
+        b"/FontFile2" in data
+        and b"/Type42" not in data.replace(b"/Type0", b"")
+        and b"/Subtype /Type3" not in data
+    )
+    # The colour bar is the only picture made of pixels, if there is one at all.
+    assert data.count(b"/Subtype /Image") <= 1
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ", data)
+    assert box and math.isclose(float(box[1]), 85 / 25.4 * 72, abs_tol=0.5)
+
+
+def test_map_axes_have_equal_units(pictures: dict[str, Picture]) -> None:
+    figure = drawn(pictures["trajectories"], Look())
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        x = axes.transData.transform([[0, 0], [1, 0], [0, 1]])
+        assert np.isclose(x[1, 0] - x[0, 0], x[2, 1] - x[0, 1])
+    solid = drawn(pictures["trajectories-3d"], Look()).axes[0]
+    sizes = [np.ptp(getattr(solid, f"get_{w}lim")()) for w in "xyz"]
+    assert np.allclose(np.array(sizes) / sizes[0], solid._box_aspect / solid._box_aspect[0])
+
+
+def test_step_is_lightness_and_run_is_colour() -> None:
+    found = shades("#2060a0", 4)
+    light = [sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in found]
+    assert light == sorted(light, reverse=True) and found[-1] == "#2060a0"
+    looks = {(slot_colour(k), slot_mark(k)) for k in range(56)}
+    assert len(looks) == 56 and len(MARKS) == 7
+
+
+def test_numbers_are_those_of_the_report(ctx: Context, pictures: dict[str, Picture]) -> None:
+    data = {s.name: s.data for s in report_on(ctx, ["scale", "layers", "quantisation", "loss"]).sections}
+    medians = next(layer for layer in pictures["scale"].panels[0].layers if layer.label.startswith("median"))
+    told = [s["median"] for s in data["scale"]["settings"] if s["pairs"]]  # type: ignore[attr-defined]
+    assert medians.y.tolist() == told
+    curve = pictures["layers"].panels[0].layers[0]
+    assert curve.y.tolist() == [s["kl_bits_per_byte"] for s in data["layers"]["models"][0]["adjacent"]]  # type: ignore[index]
+    (variants,) = pictures["quantisation"].panels[0].layers
+    assert variants.y.tolist() == [v["kl_bits_per_byte"] for v in data["quantisation"]["variants"]]  # type: ignore[attr-defined]
+    loss = {c["name"]: c["bits_per_byte"] for c in data["loss"]["checkpoints"]}  # type: ignore[attr-defined]
+    tiny = next(layer for layer in pictures["curves"].panels[0].layers if layer.label == "tiny")
+    assert tiny.y.tolist() == [loss[f"tiny@{int(s)}"] for s in tiny.x]
+
+
+def test_matrix_cells_are_the_kl_with_one_standard_error(ctx: Context, pictures: dict[str, Picture]) -> None:
+    (cells,) = pictures["matrix"].panels[0].layers
+    assert cells.value is not None and cells.low is not None
+    for name, value, low in zip(cells.names, cells.value, cells.low, strict=True):
+        a, b = name.split(" | ")
+        if a != b:
+            kl = ctx.map.pair(a, b)
+            assert value == pytest.approx(kl.value, rel=1e-9) and value - low == pytest.approx(
+                kl.se, rel=1e-6
+            )
+
+
+def test_lines_lead_from_parents_and_originals(pictures: dict[str, Picture]) -> None:
+    lines = {layer.label: layer for layer in pictures["trajectories"].panels[1].layers}
+    assert lines["parent to child"].names[:2] == ("tiny@400", "tuned")
+    quantised = lines["original to quantised"].names
+    assert {"tiny@400", "tiny@400+bnb-8bit", "small@400", "small@400+bnb-8bit"} <= set(quantised)
+
+
+def test_outlines_on_the_map_are_the_reports_ellipses(ctx: Context, pictures: dict[str, Picture]) -> None:
+    (section,) = report_on(ctx, ["uncertainty"]).sections
+    told = {e["name"]: e for e in section.data["ellipses"]}  # type: ignore[attr-defined]
+    made = [layer for layer in pictures["trajectories"].panels[1].layers if len(layer.x) == 73]
+    assert len(made) == 6
+    for layer in made:
+        e = told[layer.names[0]]
+        assert (layer.x[:-1].mean(), layer.y[:-1].mean()) == pytest.approx((e["x"], e["y"]), abs=1e-9)
+
+
+@pytest.mark.parametrize("by", ["run", "type", "size", "tag", "score", "task"])
+def test_colours_by_run_type_size_tag_and_score(scored: Workspace, by: str) -> None:
+    made = picture(Context(scored), "trajectories", by)
+    layers = made.panels[-1].layers
+    labels = {layer.label for layer in layers if layer.label}
+    if by in ("score", "task"):
+        (layer,) = [layer for layer in layers if layer.value is not None]
+        given = scored.benchmark_scores()
+        want = [given[n]["task"] if by == "task" else np.mean(list(given[n].values())) for n in layer.names]
+        assert np.allclose(layer.value, want)  # type: ignore[arg-type]
+        assert made.panels[-1].value_label
+    else:
+        n = {"run": 6, "type": 6, "size": 2, "tag": 2}[by]  # 24 models without steps are told apart by type
+        assert len(labels) == n
+        assert len({(layer.colour, layer.mark) for layer in layers if layer.label}) == n
+
+
+def test_scores_predicted_and_true_are_those_of_the_report(scored: Workspace) -> None:
+    ctx = Context(scored)
+    (section,) = report_on(ctx, ["benchmark"]).sections
+    for task, panel in zip(section.data["tasks"], picture(ctx, "benchmark").panels, strict=True):  # type: ignore[call-overload]
+        points = {
+            name: (x, y)
+            for layer in panel.layers
+            for name, x, y in zip(layer.names, layer.x, layer.y, strict=False)
+        }
+        assert points == {p["name"]: (p["score"], p["predicted"]) for p in task["predicted"]}
+    assert picture(ctx, "leakage").panels[0].layers[-1].label == "robust trend"
+
+
+def test_refusals_say_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = str(folder)
+
+    def said(*arguments: str) -> str:
+        assert main([*arguments, where]) in (1, 2)
+        return capsys.readouterr().err
+
+    assert "There are: trajectories, trajectories-3d, scale" in said("--figure", "scael", "--out", "x.pdf")
+    assert "Add --out scale.pdf" in said("--figure", "scale")
+    assert "pdf, svg, png" in said("--figure", "scale", "--out", str(tmp_path / "x.jpg"))
+    out = str(tmp_path / "x.pdf")
+    assert "--width 85mm" in said("--figure", "scale", "--out", out, "--width", "wide")
+    assert "no setting font.sise" in said(
+        "--figure", "scale", "--out", out, "--style", _style(tmp_path, "font.sise: 7")
+    )
+    assert "style file" in said("--figure", "scale", "--out", out, "--style", str(tmp_path / "none"))
+    assert "kltui --import scores.csv" in said("--figure", "benchmark", "--out", out)
+    assert "trajectories" in said("--figure", "scale", "--out", out, "--colour", "type")
+    assert "type, size, tag" in said("--figure", "trajectories", "--out", out, "--colour", "wish")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def _style(folder: Path, line: str) -> str:
+    path = folder / "a.mplstyle"
+    path.write_text(line + "\n")
+    return str(path)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(KltuiError, match="not installed") as error:
+        check_matplotlib()
+    assert "pip install '.[figures]'" in error.value.hint
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(
+    ctx: Context, pictures: dict[str, Picture], tmp_path: Path
+) -> None:
+    import sys
+
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    from kltui.figures.files import write
+
+    write(pictures["tree"], tmp_path / "tree.png", Look())
+    assert dict(matplotlib.rcParams) == before and "matplotlib.pyplot" not in sys.modules
+
+
+def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        made = picture(Context(ws, Choice(pair=("tiny@20", "tiny@400"))), "drivers")
+        kl = ws.map().pair("tiny@20", "tiny@400")
+    assert "tiny@20" in made.title and f"{kl.value:.6g}" in made.notes[0]
+
+
+def test_widths_are_lengths() -> None:
+    assert parse_width("3.3in") == 3.3 and parse_width("8.5cm") == pytest.approx(parse_width("85mm"))
+    for wrong in ("85", "mm", "-3in", "nanmm", "1e9mm"):
+        with pytest.raises(UsageError):
+            parse_width(wrong)
