@@ -210,15 +210,17 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_drawing_leaves_matplotlibs_settings_alone(
     ctx: Context, pictures: dict[str, Picture], tmp_path: Path
 ) -> None:
-    import sys
-
     import matplotlib
+    from matplotlib._pylab_helpers import Gcf
 
-    before = dict(matplotlib.rcParams)
     from kltui.figures.files import write
 
+    def settings() -> dict[str, object]:
+        return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
+
+    before = settings()
     write(pictures["tree"], tmp_path / "tree.png", Look())
-    assert dict(matplotlib.rcParams) == before and "matplotlib.pyplot" not in sys.modules
+    assert settings() == before and not Gcf.get_all_fig_managers()
 
 
 def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:

@@ -57,10 +57,16 @@ class Item:
     make: Callable[[Release], Result]
 
 
-def medians(quantity: str, values: Sequence[float], published: float = math.nan, **more: str) -> Number:
+def medians(
+    quantity: str,
+    values: Sequence[float],
+    published: float = math.nan,
+    unit: str = "bits/byte",
+    note: str = "",
+) -> Number:
     """The median of values with its quartiles; NaN of none."""
     known = np.array([v for v in values if math.isfinite(v)])
     if not len(known):
-        return Number(quantity, math.nan, published, n=0, **more)
+        return Number(quantity, math.nan, published, unit=unit, note=note)
     low, middle, high = (float(v) for v in np.quantile(known, [0.25, 0.5, 0.75]))
-    return Number(quantity, middle, published, low, high, len(known), **more)  # type: ignore[arg-type]
+    return Number(quantity, middle, published, low, high, len(known), unit, note)
