@@ -15,6 +15,7 @@ from kltui import __version__
 from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.figures import options as figures
+from kltui.help_text import DESCRIPTION, EPILOG
 from kltui.safe import safe_text
 
 if TYPE_CHECKING:
@@ -22,68 +23,6 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-DESCRIPTION = """\
-Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.
-
-A model's log-likelihoods of a fixed set of texts are its coordinates. kltui scores checkpoints on a corpus,
-keeps the vectors in a workspace (a folder), and shows how models move."""
-
-EPILOG = """\
-examples
-  kltui --demo                     pretrain, score and report a small suite here (about 3 minutes)
-  kltui kltui-demo                 open it
-  kltui --batch job.toml           score what the job file asks for; run it again to resume
-  kltui --batch job.toml --dry-run --set corpus.sample=100
-  kltui --report pythia --section diffusion
-  kltui --report pythia --section drivers --pair tiny@100 tiny@200
-  kltui --report pythia --section exact --pair tiny@100 tiny@200   exact next-token KL: both models run once more
-  kltui --report pythia --section directions --pair tiny@100 tiny@200   domains that the step moved towards
-  kltui --report pythia --section tree --pair unknown tiny@200          trees with support; whom `unknown` descends from
-  kltui --report pythia --section corpora       KL on every corpus side by side; --over HASH shows another one
-  kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
-  kltui --report pythia --map main
-  kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
-  kltui --draw 1000 pythia         texts on which a new model can be scored in less time
-  kltui --export out pythia        CSV and npz files
-  kltui --figure trajectories --out fig.pdf --width 85mm pythia
-  kltui --reproduce modelmap --out papers
-
-a job file
-  workspace = "pythia"             # paths are relative to this file
-  [corpus]
-  source = "texts.json"            # .json list, .jsonl, .csv, .tsv, .parquet, .txt, packed (.gz, .zst), a folder, a pattern,
-                                   # hf://datasets/OWNER/NAME/*.parquet, or "demo"
-  field = "text"                   # where a row has its text; domain = "meta.set": where it has its domain
-  sample = 1000
-  [[models]]
-  path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
-  tokenizer = "runs/base"          # folder or repo, for checkpoints that have none beside them or in their run
-  [[models]]
-  repo = "EleutherAI/pythia-410m"  # or the hub
-  revisions = ["step{0,1,2,4,8}", "step{1000..143000..1000}"]  # "all" and "stage1-*": as the hub lists them
-  [[models]]
-  preset = "pythia-70m"            # a known run: repository, revisions, size and type
-  [[models]]
-  endpoint = "http://127.0.0.1:8000/v1"  # served by vLLM, llama.cpp: token ids go, log-probabilities come back
-  model = "NAME"                   # as the server calls it; concurrency = 16, api_key_env = "VARIABLE"
-  tokenizer = "runs/base"
-  [[interpolations]]               # models between checkpoints named above, made as they are needed
-  base = "tiny@1000"
-  others = ["tiny@500", "pythia-410m@1000"]
-  grid = [0.0, 0.5, 1.0]
-  [scoring]
-  dtype = "float32"                # "auto": as stored; on a GPU a job says first how much faster that would be
-  layers = "none"                  # "all": every layer through the logit lens
-  [engine]
-  workers = 1                      # processes, one a GPU where there are several
-  device_map = "none"              # "auto": one process spreads a model that is larger than one GPU
-
-environment
-  KLTUI_ISA=portable | avx2 | avx512   the compiled core's instruction set (default: the best one here)
-
-exit codes
-  0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later
-  130 / 143 / 129 stopped by ctrl-C / TERM / HUP"""
 
 
 def build_parser() -> argparse.ArgumentParser:

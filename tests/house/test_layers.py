@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "safe": set(),
     "replacing": set(),
     "json_schema": set(),
+    "help_text": set(),
     "environment": BASE | {"native"},
     "gpus": BASE,
     "reference": {"errors"},
