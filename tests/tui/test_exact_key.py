@@ -84,9 +84,9 @@ async def test_the_result_is_shown_when_it_is_there(folder: Path, until, monkeyp
         return Job(workspace)
 
     monkeypatch.setattr(launch, "start_exact", start)
-    text = await after_x(folder, until, "two", "same top token 75%")
+    text = await after_x(folder, until, "two", "same top token at 75%")
     assert asked == [(folder, "one", "two", "")]
-    assert "exact 0.125 ± 0.002, back 0.125 ± 0.002 (estimate" in text
+    assert "exact 0.125 ± 0.002, back 0.125 ± 0.002" in text
 
 
 async def test_what_went_wrong_is_said(folder: Path, until, monkeypatch) -> None:

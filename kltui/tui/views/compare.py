@@ -156,7 +156,7 @@ class CompareView(View):
 
     def _fit_summary(self) -> None:
         both = self.kl.selection.a and self.kl.selection.b
-        self.summary.styles.height = (8 if self.exact else 7) if both else 2
+        self.summary.styles.height = (9 if self.exact else 7) if both else 2
 
     async def _load(self, a: str, b: str) -> None:
         table = self.texts
@@ -228,9 +228,12 @@ class CompareView(View):
         if found is None:
             return []
         there, back = (briefly(d.bits_per_byte, d.bits_per_byte_se) for d in (found.forward, found.reverse))
-        times = f" (estimate {found.ratio:.3g}x)" if math.isfinite(found.ratio) else ""
-        said = f", back {back}{times}, same top token {100 * found.top1_agreement:.0f}%"
-        return [[("exact ", look("muted")), (there, look("text")), (said, look("muted"))]]
+        times = f"estimate {found.ratio:.3g}x of their mean, " if math.isfinite(found.ratio) else ""
+        same = f"same top token at {100 * found.top1_agreement:.0f}%"
+        return [
+            [("exact ", look("muted")), (there, look("text")), (f", back {back}", look("muted"))],
+            [(f"{times}{same}", look("muted"))],
+        ]
 
     async def _read_exact(self, a: str, b: str) -> None:
         """Takes up what is kept of A and B, if it is."""
