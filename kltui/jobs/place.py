@@ -60,11 +60,13 @@ def write_job(
     settings: str,
     overrides: Sequence[str],
     rows: Sequence[CheckpointRow],
+    *,
+    alone: bool = False,
 ) -> tuple[Path, Checkpoint]:
     """(job file, checkpoint) that scores `model` over the texts `source` by a map's settings.
 
     `overrides` are KEY=VALUE as of --set; `model.KEY` is one of the `[[models]]` entry. Raises UsageError where the model
-    is none, is several, or would share no map under these settings.
+    is none, is several, or would share no map under these settings: those very ones, where the map is `alone` of own vectors.
     """
     said = comparable.words(settings)
     scoring = {n: v for n, v in said.items() if n in TAKEN and (n != "dtype" or v in _DTYPES)}
@@ -76,7 +78,10 @@ def write_job(
         write_synced(path, tomli_w.dumps(data).encode())
         job = load_job(path, sets)
         checkpoint = _only_one(job, model)
-        if differ := comparable.difference_words(settings, settings_key(job.settings())):
+        differ = comparable.difference_words(settings, settings_key(job.settings()))
+        if not differ and alone and settings_key(job.settings()) != settings:
+            differ = f"{settings} or {settings_key(job.settings())}"
+        if differ:
             raise UsageError(
                 f"scored so, {safe_text(checkpoint.name, 80)} would share no map with what is there: {differ}",
                 "Leave that --set out: --place scores by the map's settings.",

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import prompts
 from kltui.tui.forms import Answers, Field, Form
@@ -22,7 +23,8 @@ Result = TypeVar("Result")
 HINTS = (
     "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness, "
     "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
-    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing tells. Over: how the hash of a corpus here begins.",
+    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing tells. Over: how the hash of a corpus here begins. Declare: with it"
+    " own vectors scored by the same rules share their map.",
 )
 MOST_RUNS = 40
 
@@ -34,6 +36,7 @@ def import_vectors(app: KltuiApp) -> None:
         Field("texts", "", "absent: found beside them", paths=True),
         Field("as", "", "steps or layers, where a file does not tell"),
         Field("over", "", "absent: the texts named, or in the files"),
+        Field("declare", "", "how they were scored, such as bos=auto dtype=float16"),
     )
 
     def check(answers: Answers) -> str:
@@ -41,12 +44,18 @@ def import_vectors(app: KltuiApp) -> None:
             return "Vectors: name a file or a folder"
         if answers["as"].strip() not in ("", "steps", "layers"):
             return "As: steps or layers"
+        from kltui.jobs.declared import parse_declared
+
+        try:
+            parse_declared(answers["declare"].split())
+        except KltuiError as error:
+            return safe_text(error.message, 200)
         missing = [p for p in paths_of(answers) if not p.exists()]
         return f"there is nothing at {safe_text(str(missing[0]), 80)}" if missing else ""
 
     def answered(answers: Answers | None) -> None:
         if answers is not None:
-            asked = (answers["as"].strip(), answers["over"].strip())
+            asked = (answers["as"].strip(), answers["over"].strip(), answers["declare"].strip())
             app.run_worker(_preview(app, paths_of(answers), *asked), group="import", exclusive=True)
 
     app.push_screen(Form("Import released vectors", fields, check, HINTS), answered)
@@ -68,7 +77,7 @@ def paths_of(answers: Answers) -> list[Path]:
     return named
 
 
-async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str) -> None:
+async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str, declared: str) -> None:
     from kltui.jobs.process import python_command
 
     command = python_command("kltui.jobs.import_preview", "main", numbered, *map(str, paths))
@@ -83,7 +92,7 @@ async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: st
 
     def answered(key: str | None) -> None:
         if key == "y":
-            app.run_worker(_import(app, paths, numbered, over), group="import", exclusive=True)
+            app.run_worker(_import(app, paths, numbered, over, declared), group="import", exclusive=True)
 
     text = "\n".join(preview_lines(told, bool(app.snapshot.rows), over))
     question = f"Import {told['vectors']} vectors over {told['texts']} texts?"
@@ -113,16 +122,19 @@ def preview_lines(told: dict[str, Any], filled: bool, over: str = "") -> list[st
     return lines
 
 
-async def _import(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str) -> None:
+async def _import(app: KltuiApp, paths: Sequence[Path], numbered: str, over: str, declared: str) -> None:
     from kltui.jobs.process import python_command
 
     options = [word for path in paths for word in ("--import", str(path))]
     options += ["--as", numbered] if numbered else []
     options += ["--over", over] if over else []
+    options += [word for said in declared.split() for word in ("--declare", said)]
     command = python_command("kltui.cli", "main", *options, str(app.reader.path))
     code, _, said = await timed(app, "importing", lambda: _run(command))
     lines = [line.strip().removeprefix("kltui: ") for line in said.splitlines() if line.strip()]
-    brought = next((line for line in lines if " vectors over " in line), "")
+    brought = next(
+        (line for line in lines if " vectors over " in line), "" if code else lines[-1] if lines else ""
+    )
     if code and not brought:
         app.say(". ".join(lines[-2:]) or "the import ended early", "bad")
         return

@@ -35,6 +35,7 @@ from kltui.view.sections.variant_figures import variants
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kltui.store import VectorRow
     from kltui.workspace import Workspace
 
 Row = Sequence[object]
@@ -159,7 +160,9 @@ def _written(
 def _write_npz(ctx: Context, path: Path) -> None:
     shown = ctx.map
     unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
-    keys, settings = _keys(ctx)
+    record = shown.record
+    rows = ctx.ws.vectors(names=shown.names, corpus=str(record["corpus"]), settings=str(record["settings"]))
+    keys, settings = _keys([rows[name] for name in shown.names])
     with path.open("wb") as file:
         np.savez(
             file,
@@ -175,24 +178,26 @@ def _write_npz(ctx: Context, path: Path) -> None:
         _synced(file.fileno())
 
 
-def _keys(ctx: Context) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """(key as a JSON object, settings) of every vector on the map, K each: how it was scored, for whoever takes it in."""
-    record = ctx.map.record
-    rows = ctx.ws.vectors(names=ctx.map.names, corpus=str(record["corpus"]), settings=str(record["settings"]))
-    found = [rows[name] for name in ctx.map.names]
-    return np.array([r.key for r in found], np.str_), np.array([r.settings for r in found], np.str_)
+def _keys(rows: Sequence[VectorRow]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """(key as a JSON object, settings) of vectors, K each: how they were scored, for whoever takes them in."""
+    return np.array([r.key for r in rows], np.str_), np.array([r.settings for r in rows], np.str_)
 
 
 def _write_layers(ctx: Context, path: Path) -> None:
     """Lens vectors `loglik` (M x N float64, nats) and their `names` run@step#k."""
     layered = ctx.layered
     found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
+    record = layered.record
+    rows = ctx.ws.vectors(layers=True, corpus=str(record["corpus"]), settings=str(record["settings"]))
+    keys, settings = _keys([rows[name] for name in found.names])
     with path.open("wb") as file:
         np.savez(
             file,
             loglik=found.loglik_KN,
             names=np.array([safe_text(name) for name in found.names], dtype=np.str_),
             text_bytes=found.text_bytes_N,
+            keys=keys,
+            settings=settings,
         )
         _synced(file.fileno())
 

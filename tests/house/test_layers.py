@@ -81,7 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "reference",
     },
-    "tui": DATA | {"workspace", "same_weights", "view", "jobs", "analysis", "store", "native"},
+    "tui": DATA | {"comparable", "workspace", "same_weights", "view", "jobs", "analysis", "store", "native"},
     "figures": DATA | {"json_schema", "view", "workspace", "saved_maps", "analysis", "importers"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},

@@ -12,9 +12,10 @@ from rich.cells import cell_len
 from rich.style import Style
 from textual.geometry import Region
 
+from kltui.comparable import standing_note
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane, fitted, width_of
+from kltui.tui.canvas import Span, TextPane, fitted, width_of, wrapped
 from kltui.tui.figures import briefly, with_error
 from kltui.tui.plot import PlotPane
 from kltui.tui.run_tree import RunTree
@@ -457,7 +458,13 @@ class MapView(View):
                     (f" {len(scored):>4}" + ("  hidden" if hidden else ""), look("faint")),
                 ]
             )
-        return lines + self._left_out(width) + self._against_null() + self._neighbours(width)
+        return (
+            lines
+            + self._left_out(width)
+            + self._standing(width)
+            + self._against_null()
+            + self._neighbours(width)
+        )
 
     def _left_out(self, width: int) -> list[list[Span]]:
         """Vectors that would have emptied the map, and why they are not on it."""
@@ -466,6 +473,12 @@ class MapView(View):
             lines.append([(fitted(f" left out: {safe_text(name)}", width), look("warning"))])
             lines.append([(fitted(f"  {why}", width), look("muted"))])
         return lines
+
+    def _standing(self, width: int) -> list[list[Span]]:
+        """What stands beside a map of imported and own vectors: in what they differ."""
+        note = standing_note(self.plot.map.record) if self.plot.map is not None else ""
+        parts = wrapped(safe_text(note.removeprefix("; "), 400), max(8, width)) if note else []
+        return [[(part, self.look("muted"))] for part in parts]
 
     def _against_null(self) -> list[list[Span]]:
         """The run's shape, and in brackets the median of random walks with its step lengths."""

@@ -163,7 +163,14 @@ class Context:
             try:
                 self.raw.row(name)
             except KltuiError as error:
+                self._refuse_other_settings()
                 raise UsageError(f"--pair {name}: {error.message}", error.hint) from error
+
+    def _refuse_other_settings(self) -> None:
+        """Raises UsageError naming the key that differs, where both of the pair are scored and share no map by that."""
+        asked, known = self.choice.pair or (), {row.name for row in self.rows if row.scored}
+        if known.issuperset(asked):
+            self.ws.map(names=list(asked), corpus=str(self.whole.record["corpus"]))
 
     @cached_property
     def pair(self) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.point import Point
 from kltui.analysis.repeats import Repeats
-from kltui.comparable import FROM_ELSEWHERE
+from kltui.comparable import FROM_ELSEWHERE, difference_words, remedy, standing_note
 from kltui.errors import KltuiError
 from kltui.registry.parents import parent_notes, parents_not_there
 from kltui.same_weights import left_out_words, sentences
@@ -18,6 +18,7 @@ from kltui.store import CheckpointRow
 from kltui.view.sections.context import Context, grid_of
 from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, words
+from kltui.workspace import VectorGroup
 
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3
@@ -89,6 +90,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         for k, v in key.items()
         if isinstance(v, list) and k not in _HARMLESS
     ]
+    notes += filter(None, [standing_note(record).removeprefix("; ")])
     notes += _ids_notes(record)
     corpus_id = next((c.id for c in ctx.ws.corpora() if c.sha256 == record.get("corpus")), None)
     shown = corpus_id, record.get("settings")
@@ -98,7 +100,21 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         notes.append(
             f"{count(n, 'vector')} of another corpus or scoring setting cannot be compared and are not on this map"
         )
+        notes += [_kept_off(str(record["settings"]), g) for g in others if g.corpus_id == corpus_id]
     return key, notes
+
+
+def _kept_off(settings: str, others: VectorGroup) -> str:
+    """Which key keeps vectors over the same texts off this map, and the remedy."""
+    differ = difference_words(settings, others.settings)
+    if not differ:  # own vectors of another dtype, which imported ones alone would join
+        return (
+            f"{count(others.n_checkpoints, 'vector')} over the same texts were scored with {others.settings}"
+        )
+    return (
+        f"{count(others.n_checkpoints, 'vector')} over the same texts are not on this map: {differ}."
+        f" {remedy(settings, others.settings)}"
+    )
 
 
 def _ids_notes(record: dict[str, object]) -> list[str]:
