@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kltui.demo.prepared import CORPUS_FILE, FOLDER
-from kltui.demo.suite import Run, Suite, checkpoint_folder
+from kltui.demo.suite import Run, Suite, checkpoint_folder, llama_run
 from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
 from kltui.replacing import replacing
 
@@ -14,7 +14,9 @@ JOB = "job.toml"
 LAYERS_JOB = "job-layers.toml"
 
 
-def write_jobs(workspace: Path, suite: Suite, *, eight_bit: bool, workers: int) -> list[Path]:
+def write_jobs(
+    workspace: Path, suite: Suite, *, eight_bit: bool, workers: int, gguf: bool = False
+) -> list[Path]:
     """Paths of the job files written into `workspace`, in the order to run them in.
 
     The last checkpoint of each size and fine-tune comes first, with its layers: the job for all then finds it scored.
@@ -26,10 +28,20 @@ def write_jobs(workspace: Path, suite: Suite, *, eight_bit: bool, workers: int) 
     if eight_bit:
         quantized = {"quantization": ("bnb-8bit",)}
         everything += [m.model_copy(update=quantized) for m in ends[: len(sizes)]]
+    if gguf:
+        everything += _gguf_models(llama_run(suite))
     return [
         _written(workspace / LAYERS_JOB, ends, ScoringTable(layers="all"), workers),
         _written(workspace / JOB, everything, ScoringTable(), workers),
     ]
+
+
+def _gguf_models(run: Run) -> list[ModelTable]:
+    """The entries of a Llama and of the GGUF file of it that lies in its run's folder."""
+    end = checkpoint_folder(Path(), run, run.last_step)
+    model = ModelTable(path=end.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="llama")
+    file = ModelTable(path=end.parent.as_posix(), files=("*.gguf",), parent=f"{run.name}@{run.last_step}")
+    return [model, file]
 
 
 def written_jobs(workspace: Path) -> list[Path]:

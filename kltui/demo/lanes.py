@@ -34,7 +34,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    kind: Literal["train", "8-bit"]
+    kind: Literal["train", "8-bit", "gguf"]
     run: str
 
 
@@ -91,6 +91,12 @@ class Lanes:
         connection.send(_Task("8-bit", run.name))
         return self._answer(connection) is True
 
+    def writes_gguf(self) -> bool:
+        """Whether a small Llama was trained and written as a GGUF file; False where gguf is not installed."""
+        _, connection = self._lanes[0]
+        connection.send(_Task("gguf", ""))
+        return self._answer(connection) is True
+
     def _answer(self, connection: Connection) -> Moved | bool:
         try:
             answer = connection.recv()
@@ -138,6 +144,10 @@ def _lane(connection: Connection, workspace: Path, suite: Suite) -> None:
 def _work(connection: Connection, workspace: Path, suite: Suite, task: _Task) -> None:
     from kltui.demo import pretrain
 
+    if task.kind == "gguf":
+        prepared = load(workspace / FOLDER, suite)
+        connection.send(pretrain.writes_gguf(workspace, prepared, suite))
+        return
     run = suite.run(task.run)
     if task.kind == "8-bit":
         connection.send(pretrain.computes_in_eight_bit(workspace, run))

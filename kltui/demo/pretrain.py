@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ import torch
 import torch.nn.functional as fn
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from kltui.demo.gguf_model import KIND, write_gguf
 from kltui.demo.prepared import Prepared, batches
-from kltui.demo.suite import TRAINING_LOSS, Run, Suite, checkpoint_folder
+from kltui.demo.suite import TRAINING_LOSS, Run, Suite, checkpoint_folder, llama_run
 from kltui.scoring.quantize import options
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Trained:
 class _State:
     """Model and optimizer after `step` updates, and the loss of every update so far, in nats per token."""
 
-    model: GPTNeoXForCausalLM
+    model: GPTNeoXForCausalLM | LlamaForCausalLM
     optimizer: torch.optim.AdamW
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -100,6 +102,47 @@ def train(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> Iterat
     _state_file(prepared, run).unlink(missing_ok=True)
 
 
+def writes_gguf(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
+    """Whether gguf is here; then a Llama is trained for some updates, saved, and written beside as a GGUF file too."""
+    if find_spec("gguf") is None or find_spec("accelerate") is None:
+        return False
+    run = llama_run(suite)
+    folder = checkpoint_folder(workspace, run, run.last_step)
+    path = folder.parent / f"{run.name}-{KIND}.gguf"
+    if folder.is_dir() and path.is_file():
+        return True
+    model = _llama(suite, run).train()
+    state, starts_SB = _State(model, _optimizer(model, suite)), batches(prepared.pretraining, suite, run)
+    while state.step < run.last_step:
+        window_BT = starts_SB[state.step][:, None] + np.arange(suite.length + 1)
+        ids_BT = torch.from_numpy(prepared.pretraining[window_BT].astype(np.int64))
+        state.losses.append(_update(state, ids_BT, suite, run))
+        state.step += 1
+    shutil.rmtree(folder, ignore_errors=True)
+    _save_checkpoint(workspace, prepared, run, state)
+    write_gguf({n: t.detach().numpy() for n, t in model.state_dict().items()}, model.config, path)
+    return True
+
+
+def _llama(suite: Suite, run: Run) -> LlamaForCausalLM:
+    """Llama of the run's size with weights drawn from its seed; rows of whole blocks, as quantisation needs them."""
+    config = LlamaConfig(
+        vocab_size=suite.vocabulary,
+        hidden_size=run.size.hidden,
+        num_hidden_layers=run.size.layers,
+        num_attention_heads=run.size.heads,
+        num_key_value_heads=run.size.heads,
+        intermediate_size=4 * run.size.hidden,
+        max_position_embeddings=suite.context,
+        bos_token_id=0,
+        eos_token_id=0,
+        tie_word_embeddings=False,
+        dtype="float32",
+    )
+    torch.manual_seed(run.seed)
+    return LlamaForCausalLM(config)
+
+
 def computes_in_eight_bit(workspace: Path, run: Run) -> bool:
     """Whether bitsandbytes is here and a forward pass of the run's end in LLM.int8 gives finite logits."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -129,7 +172,7 @@ def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: Run) -> floa
     return float(loss.detach())
 
 
-def _optimizer(model: GPTNeoXForCausalLM, suite: Suite) -> torch.optim.AdamW:
+def _optimizer(model: GPTNeoXForCausalLM | LlamaForCausalLM, suite: Suite) -> torch.optim.AdamW:
     """AdamW that decays matrices only, as Pythia's does."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim < 2]

@@ -88,6 +88,7 @@ class Suite:
 
 
 FINETUNE_RATE = 0.1
+LLAMA_UPDATES = 64
 TRAINING_LOSS = "training_loss.json"  # in every checkpoint: the loss of each update so far
 
 
@@ -100,6 +101,12 @@ def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
     assert last % interval == 0, "the last step is a multiple of the interval"
     powers = tuple(1 << k for k in range((interval - 1).bit_length()))
     return (0, *powers, *range(interval, last + 1, interval))
+
+
+def llama_run(suite: Suite) -> Run:
+    """A Llama that is trained briefly, to be quantised: llama.cpp's format has no GPT-NeoX that transformers reads."""
+    size = Size("tiny", hidden=64, layers=2, heads=2, learning_rate=5e-3)
+    return Run("llama-tiny", size, 1, (min(LLAMA_UPDATES, suite.runs[0].last_step),))
 
 
 def checkpoint_folder(workspace: Path, run: Run, step: int) -> Path:

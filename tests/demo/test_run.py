@@ -76,7 +76,8 @@ def test_the_whole_demo(
     assert "micro-seed1" in said.out
     with Workspace.open(tmp_path) as ws:
         rows = {row.name: row for row in ws.checkpoints()}
-        assert len(rows) == suite.n_checkpoints()
+        llama = {"llama-tiny@24", "llama-tiny@24+gguf-q4_0"}
+        assert llama <= set(rows) and len(rows) == suite.n_checkpoints() + len(llama)
         assert all(row.scored for row in rows.values())
         assert rows["micro-seed1@24"].layers > 0
         assert rows["micro-seed1@0"].layers == 0
