@@ -29,13 +29,13 @@ class Joined:
 def with_originals(
     checkpoints: Sequence[Checkpoint],
     stored: Sequence[Checkpoint],
-    runs: Collection[str],
+    named: Collection[str],
     texts: Sequence[str],
 ) -> Joined:
     """`checkpoints` with each GGUF file, last of all, as a variant of its parent, which is added where nobody names it.
 
     The parent is the entry's, or the model in the folder beside the file (`base`). From it the variant has its run and
-    step, unless the entry gives it one of `runs`, its type and, where the entry names none, its tokenizer. Tokenizers
+    step, unless its source is among those `named` by their entry, its type and, where the entry names none, its tokenizer. Tokenizers
     that give `texts` other ids than the parent's are told of.
     """
     if not any(is_gguf_variant(c.quantization) for c in checkpoints):
@@ -51,7 +51,7 @@ def with_originals(
             continue
         if not c.parent and original.name not in {k.name for k in joined}:
             joined.append(original)
-        made = _variant_of(c, original, named=c.run in runs)
+        made = _variant_of(c, original, named=str(c.source) in named)
         joined.append(made)
         if c.tokenizer:
             notes += _other_ids(made, original, texts)
@@ -98,7 +98,7 @@ def _new(c: Checkpoint, source: LocalSource | HubSource) -> Checkpoint:
 def _variant_of(c: Checkpoint, original: Checkpoint, named: bool) -> Checkpoint:
     run, step = (c.run, c.step) if named else (original.run, original.step)
     return replace(
-        c, run=run, step=step, parent=c.parent or original.name, seed=original.seed if c.seed is None else c.seed,
+        c, run=run, step=step, base="", parent=c.parent or original.name, seed=original.seed if c.seed is None else c.seed,
         size=c.size or original.size, type=original.type or c.type, tokenizer=c.tokenizer or _tokenizer_of(original),
     )  # fmt: skip
 

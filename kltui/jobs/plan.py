@@ -65,9 +65,12 @@ def make_plan(
     """
     mistakes: list[str] = []
     checkpoints: list[Checkpoint] = []
+    named: set[str] = set()  # sources whose entry gives them a run
     for number, model in enumerate(job.models):
         try:
-            checkpoints += checkpoints_from_entry(_listed(_entry(model), model.preset))
+            found = checkpoints_from_entry(_listed(_entry(model), model.preset))
+            checkpoints += found
+            named |= {str(c.source) for c in found if model.run}
         except KltuiError as error:
             mistakes.append(f"models[{number}]: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         except OSError as error:
@@ -77,8 +80,7 @@ def make_plan(
     if corpus is None:
         corpus, wrong = _corpus_or_mistake(job, say)
         mistakes += wrong
-    runs = {model.run for model in job.models if model.run}
-    joined = with_originals(checkpoints, stored, runs, corpus.texts if corpus else ())
+    joined = with_originals(checkpoints, stored, named, corpus.texts if corpus else ())
     based = with_bases(joined.checkpoints, stored, job.folder)
     checkpoints = based.checkpoints
     mistakes += based.mistakes
