@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kltui import __version__, comparable
 from kltui.analysis.exact import Direction, NextTokenKL, direction, ratio_of_sums
 from kltui.errors import KltuiError, StoreError, TryAgainError, UsageError
-from kltui.registry.checkpoint import ServedSource
+from kltui.registry.checkpoint import LocalSource, ServedSource
 from kltui.scoring.settings import ExactKL, Progress, ScoringSettings
 from kltui.store import CheckpointRow, CorpusRow, Store, VectorRow
 from kltui.store.connection import decoded
@@ -102,7 +102,13 @@ def check(asked: Asked) -> None:
                 f"{side.row.name} was imported as a vector, so there are no weights here that give its next tokens",
                 "The KL from the two vectors is all that can be had: kltui --report --section kl",
             )
-        if isinstance(side.row.checkpoint.source, ServedSource):
+        source = side.row.checkpoint.source
+        if isinstance(source, LocalSource) and not source.path.exists():
+            raise KltuiError(
+                f"the files of {side.row.name} are gone: {source.path} is not there",
+                "Put them back where they were scored, or score the checkpoint from where they are now.",
+            )
+        if isinstance(source, ServedSource):
             raise KltuiError(
                 f"{side.row.name} is served elsewhere, and a server does not give whole next-token distributions",
                 "Score the model from its own files to compare it exactly.",

@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
     with store.atomic():
         corpus = store.corpora.add(Corpus(tuple(f"text {i}" for i in range(30))), "test")
         for name, weights in (("one", "w1"), ("two", "w2"), ("far", "import:f")):
+            (tmp_path / name).mkdir()
             row = store.checkpoints.upsert(Checkpoint(name, LocalSource(tmp_path / name)))
             store.checkpoints.set_weights(row, weights)
             key, counts = {"weights": weights, "tokenizer": "t"}, np.full(30, 5, np.int32)

@@ -199,7 +199,7 @@ def test_files_that_are_gone_or_others_are_refused(
         with pytest.raises(KltuiError, match="no longer those that were scored"):
             ws.exact_kl("one", "two")
         shutil.rmtree(moved)
-        with pytest.raises(KltuiError, match=r"two: .*moved"):
+        with pytest.raises(KltuiError, match=r"files of two are gone: .*moved"):
             ws.exact_kl("one", "two")
     assert here.tasks == 0
 
