@@ -66,7 +66,7 @@ class _Reading:
                 yield text, item.domain
             if time.monotonic() > self.said + SAY_EVERY_S:
                 self.said = time.monotonic()
-                self.say(f"{doing} {self.where}: {count:,} texts so far")
+                self.say(f"{doing} {self.where}: {count:,} text{'s' * (count != 1)} so far")
         self.seen["texts"] += count
 
     def _whole(self, pieces: Iterable[str]) -> str:
