@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device",
         default="auto",
-        help="with --bench: cpu or cuda; with --report, --export and --draw: cuda or cuda:1 centres and multiplies the vectors"
+        help="with --bench: cpu or cuda; with --report and --export: cuda or cuda:1 centres and multiplies the vectors"
         " of large maps on that GPU (default there: cpu), and with --section exact models run there",
     )
     look = parser.add_argument_group("with the terminal interface")
