@@ -23,6 +23,7 @@ examples
   kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
   kltui --report pythia --map main
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
+  kltui --place runs/mine pythia   where a model of your own stands on that map (--texts 1000: in less time)
   kltui --draw 1000 pythia         texts on which a new model can be scored in less time
   kltui --export out pythia        CSV and npz files
   kltui --figure trajectories --out fig.pdf --width 85mm pythia
@@ -32,7 +33,7 @@ a job file
   workspace = "pythia"             # paths are relative to this file
   [corpus]
   source = "texts.json"            # .json list, .jsonl, .csv, .tsv, .parquet, .txt, packed (.gz, .zst), a folder, a pattern,
-                                   # hf://datasets/OWNER/NAME/*.parquet, or "demo"
+                                   # hf://datasets/OWNER/NAME/*.parquet, "demo", or "map": the workspace's own
   field = "text"                   # where a row has its text; domain = "meta.set": where it has its domain
   sample = 1000
   [[models]]

@@ -15,6 +15,7 @@ import tomli_w
 
 from kltui import comparable
 from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.jobs.bases import is_adapter
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN
 from kltui.jobs.plan import make_plan, settings_key
@@ -103,7 +104,8 @@ def _of_entry(word: str) -> str:
 
 
 def _only_one(job: JobFile, model: str) -> Checkpoint:
-    found = make_plan(job).checkpoints
+    planned = make_plan(job).checkpoints
+    found = tuple(filter(is_adapter, planned)) or planned  # an adapter's base comes with it
     if len(found) > 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
         raise UsageError(

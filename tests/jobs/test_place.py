@@ -16,7 +16,7 @@ from undisturbed import Undisturbed
 import kltui
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
-from kltui.jobs.place import entry_of
+from kltui.jobs.place import entry_of, write_job
 
 N_MODELS = 24
 
@@ -125,3 +125,25 @@ def test_placing_loads_no_torch_where_it_is_asked_for(released: Path) -> None:
         command, capture_output=True, text=True, timeout=60, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_an_adapter_is_placed_with_its_base_and_under_a_name_that_is_free(
+    released: Path, suite: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    config = {
+        "base_model_name_or_path": str(suite / "beta" / "step4"),
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    with kltui.open(released) as ws:
+        rows, settings = ws.checkpoints(), ws.vector_groups()[0].settings
+    path, checkpoint = write_job(released, str(folder), "map", settings, [], rows)
+    assert checkpoint.name == "lora" and checkpoint.parent == "beta@4"
+    path.unlink()
+    path, checkpoint = write_job(released, str(folder), "map", settings, ["model.run=lab/twin"], rows)
+    assert checkpoint.name == "lab/twin-own" and 'run = "lab/twin-own"' in path.read_text()
+    path.unlink()
