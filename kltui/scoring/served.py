@@ -70,13 +70,7 @@ def score_served(
     dialect = client.probe([_prompt(piece, ids) for piece in _spread(pieces)], say)
     ready = time.perf_counter()
     answers = _answers(client, dialect, pieces, ids, len(texts), progress)
-    loglik_N, n_scored_N = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int32)
-    kept: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in texts]
-    for piece, values in zip(pieces, answers, strict=True):
-        scored = np.array(values[piece.first - piece.start - 1 :], dtype=np.float64)
-        loglik_N[piece.text] += scored.sum()
-        n_scored_N[piece.text] += len(scored)
-        kept[piece.text].append(scored.astype(np.float32))
+    loglik_N, n_scored_N, kept = _summed(pieces, answers, len(texts))
     n_tokens = int(n_scored_N.sum())
     if client.facts(say).identity() != facts.identity():
         raise KltuiError(
@@ -93,9 +87,7 @@ def score_served(
     }  # fmt: skip
     key = {
         "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
-        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
-        "dtype": facts.dtype or "unknown", "quantization": "none", "attention": UNSEEN,
-        "served": facts.model, "server": facts.version or "unknown", "dialect": dialect, "scoring": f"served {SERVED_VERSION}",
+        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong, **_served_key(facts, dialect),
     }  # fmt: skip
     logprobs = tuple(map(np.concatenate, kept)) if settings.tokens else None
     no_layers = (
@@ -105,6 +97,28 @@ def score_served(
     return ScoreResult(
         (vector,), key, stats, notes + ((no_layers,) if no_layers else ()), logprobs, no_layers
     )
+
+
+def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:
+    """What a vector's key says of the server; it computes in a dtype of its own."""
+    return {
+        "dtype": facts.dtype or "unknown", "quantization": "none", "attention": UNSEEN, "served": facts.model,
+        "server": facts.version or "unknown", "dialect": dialect, "scoring": f"served {SERVED_VERSION}",
+    }  # fmt: skip
+
+
+def _summed(
+    pieces: Sequence[Piece], answers: Sequence[Sequence[float]], n_texts: int
+) -> tuple[NDArray[np.float64], NDArray[np.int32], list[list[NDArray[np.float32]]]]:
+    """(nats by text in float64, scored tokens by text, log-probabilities by text and piece)."""
+    loglik_N, n_scored_N = np.zeros(n_texts), np.zeros(n_texts, dtype=np.int32)
+    kept: list[list[NDArray[np.float32]]] = [[np.empty(0, np.float32)] for _ in range(n_texts)]
+    for piece, values in zip(pieces, answers, strict=True):
+        scored = np.array(values[piece.first - piece.start - 1 :], dtype=np.float64)
+        loglik_N[piece.text] += scored.sum()
+        n_scored_N[piece.text] += len(scored)
+        kept[piece.text].append(scored.astype(np.float32))
+    return loglik_N, n_scored_N, kept
 
 
 def _notes(n_unscored: int, n_texts: int, settings: ScoringSettings) -> tuple[str, ...]:
