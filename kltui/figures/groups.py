@@ -35,6 +35,7 @@ class Colouring:
     slots: Mapping[str, int] = field(default_factory=dict)
     task: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "score"
     merged: bool = False  # models without steps by their type, for there are too many to name
 
     def label(self, point: Point) -> str:

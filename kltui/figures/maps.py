@@ -98,7 +98,7 @@ def panel(title: str, shown: Map, xy_Kd: Array, look: Colouring, unit: str = UNI
         tuple(layers),
         z,
         equal=True,
-        value_label=f"{look.task} score" if look.task else "",
+        value_label=f"{look.task}, {look.unit}" if look.task else "",
     )
 
 

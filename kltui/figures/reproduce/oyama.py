@@ -27,11 +27,18 @@ PERPLEXITY = 30.0
 SIX = "6-taskmean"
 LIKELIHOOD = "mean log-likelihood"
 TREE_MOST = 80
+CLIPPED = 0.01  # share of values alike at the bottom that only clipping makes
 
 
 def _models(release: Release) -> Map:
-    """Downloaded models, clipped at the 2 % quantile of all values, as published; clipped values stay as they are."""
+    """Downloaded models, clipped at the 2 % quantile of all values, as published.
+
+    Values that share their least one in about that number are clipped already, and stay as they are.
+    """
     shown = release.models
+    L = shown.loglik_KN
+    if np.count_nonzero(np.nanmin(L) == L) > CLIPPED * L.size:
+        return shown
     return shown.preprocessed("clip")
 
 
@@ -42,7 +49,10 @@ def model_map(release: Release) -> Result:
         raise MissingError(f"only {len(shown)} models", f"t-SNE needs more than {PERPLEXITY:g}")
     xy = shown.coordinates("tsne", 2, perplexity=PERPLEXITY)
     mean = dict(zip(shown.names, shown.mean_loglik.tolist(), strict=True))
-    looks = {"by type": colouring(shown, "type"), "by likelihood": Colouring("score", {}, LIKELIHOOD, mean)}
+    looks = {
+        "by type": colouring(shown, "type"),
+        "by likelihood": Colouring("score", {}, LIKELIHOOD, mean, "nats per text"),
+    }
     tasks = _tasks(release)
     if tasks:
         task = SIX if SIX in tasks else next(iter(tasks))

@@ -17,16 +17,21 @@ from kltui.analysis.point import Point
 from kltui.analysis.preprocess import PYTHIA_EXCLUDED
 from kltui.corpus.corpus import Corpus, text_ids
 from kltui.errors import KltuiError, UsageError
-from kltui.figures.reproduce.coordinates import FILES, READERS
-from kltui.importers.imported import Imported
+from kltui.importers.imported import Imported, lineage
 from kltui.importers.modelmap import read_json, read_release
 from kltui.importers.naming import released
-from kltui.importers.pickles import load_pickle
+from kltui.importers.side_files import Picture
 from kltui.safe import safe_text
 from kltui.view.sections.section import MissingError
 
 Array = NDArray[np.float64]
 
+PICTURES = {
+    "pretraining": "pretraining_tsne_2d",
+    "quantisation": "8bit_quantization_tsne",
+    "fine-tuning": "ft_tsne",
+    "layer": "layer_tsne",
+}
 # Where the files lie below the folder that is given: itself, its data, or a copy of the whole repository.
 PLACES = ("", "data", "kl-scale/data", "1000models/data", "kl-scale", "1000models")
 MARKS = ("texts.json", "texts*.jsonl", "text/*.jsonl")
@@ -48,6 +53,7 @@ class Release:
     order: Sequence[str]
     types: Mapping[str, str]
     siblings: Mapping[str, Sequence[str]]
+    pictures: Mapping[str, Picture]
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -91,11 +97,16 @@ class Release:
 
     def coordinates(self, picture: str, shown: Map) -> Array | None:
         """Released t-SNE coordinates of a map's vectors, K x 2 (NaN where one has none); None where there are none."""
-        path = self.folder / "tsne" / FILES[picture]
-        if not path.is_file():
+        found = self.pictures.get(PICTURES[picture])
+        if found is None:
             return None
-        places = READERS[picture](load_pickle(path), shown)
-        xy = np.array([places.get(name, (math.nan, math.nan)) for name in shown.names], dtype=np.float64)
+        places: dict[str, Sequence[float]] = dict(found.points)
+        lines = {t.run: t for t in shown.trajectories()}
+        for run, xy_nd in found.runs.items():
+            line = lines.get(lineage(run).run)
+            if line is not None and len(line.rows) == len(xy_nd):
+                places |= {shown.names[k]: place for k, place in zip(line.rows, xy_nd, strict=True)}
+        xy = np.array([places.get(name, (math.nan, math.nan))[:2] for name in shown.names], dtype=np.float64)
         return xy if np.isfinite(xy).any() else None
 
 
@@ -151,6 +162,7 @@ def _release(folder: Path) -> Release:
         [str(n) for n in names] or [p.name for p in plain],
         {str(k): str(v) for k, v in types.items()} or {p.name: p.type for p in plain if p.type},
         parents or {p.name: p.parent.split(",") for p in plain if p.parent},
+        found.side.pictures,
         found.notes + found.left,
     )
 
