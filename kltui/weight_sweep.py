@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kltui.adapter_sweep import AdapterSweep, adapter_runs
 from kltui.errors import KltuiError, StoreError
+from kltui.registry.adapters import is_adapter
 from kltui.registry.checkpoint import HubSource, LocalSource
 from kltui.registry.digest import TOKENIZER_MARK
 from kltui.registry.reading import Hashed, are_settled, has_moved, stamps, still_holds
@@ -60,7 +62,7 @@ def compute_missing(
     computed = Computed()
     runs: dict[str, list[CheckpointRow]] = defaultdict(list)
     for row in rows:
-        if row.checkpoint.step is not None:
+        if row.checkpoint.step is not None and not is_adapter(row.checkpoint):
             runs[row.checkpoint.run].append(row)
     groups = [*runs.items(), *((variant.name, [model, variant]) for model, variant in variants)]
     with WeightProcess() as process:
@@ -74,7 +76,14 @@ def compute_missing(
                 computed.problems.append(_worded(run, error))
                 n_params = 0
             computed.distances |= sweep.distances
-            computed.problems += _keep(folder, sweep, n_params, computed.overwritten)
+            computed.problems += _keep(folder, sweep.distances, sweep.at_hand, n_params, computed.overwritten)
+    adapters = AdapterSweep()
+    for members in adapter_runs(rows):
+        adapters.run(members, rows, known, window)
+    computed.distances |= adapters.distances
+    computed.problems += adapters.problems
+    if adapters.distances:
+        computed.problems += _keep(folder, adapters.distances, (), 0, set())
     computed.problems = list(dict.fromkeys(computed.problems))
     return computed
 
@@ -197,16 +206,22 @@ def _files(row: CheckpointRow) -> Path | None:
     return source.path if isinstance(source, LocalSource) and source.path.exists() else None
 
 
-def _keep(folder: Path, sweep: _Sweep, n_params: int, overwritten: set[str]) -> list[str]:
+def _keep(
+    folder: Path,
+    distances: Distances,
+    at_hand: Sequence[tuple[CheckpointRow, Hashed]],
+    n_params: int,
+    overwritten: set[str],
+) -> list[str]:
     """Keeps the distances and the fingerprints that were checked; why that could not be: they are shown all the same."""
     try:
         store = Store.write(folder)
         try:
             with store.atomic():
                 store.weight_distances.drop(overwritten)
-                store.weight_distances.put(sweep.distances, n_params)
+                store.weight_distances.put(distances, n_params)
                 store.records.put(CHECKED, "files checked", {})
-                for row, hashed in sweep.at_hand:
+                for row, hashed in at_hand:
                     if hashed.settled:
                         store.fingerprints.put(hashed.folder, hashed.stamps, row.weights)
         finally:

@@ -480,6 +480,16 @@ class Workspace:
             if a is not b and (a.weights, b.weights) in stored
         }
 
+    def adapter_distances(self) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(base, adapter): sum over parameters} that `weight_distances` has computed."""
+        from kltui.adapter_sweep import adapter_runs, base_row
+
+        rows = [r for r in self.checkpoints() if r.weights]
+        stored = self._store.weight_distances.all()
+        pairs = [(base, row) for run in adapter_runs(rows) for row in run if (base := base_row(row, rows))]
+        found = {(base.name, row.name): stored.get((base.weights, row.weights)) for base, row in pairs}
+        return {pair: value for pair, value in found.items() if value is not None}
+
     def gguf_distances(
         self, compute: bool = False, progress: WeightProgress | None = None
     ) -> dict[tuple[str, str], float]:

@@ -49,3 +49,17 @@ def scored_fresh(base: Path, folder: Path, ids: list[list[int]], rows: int | Non
             logp_TV = model(torch.tensor([row])).logits[0].log_softmax(-1)
             sums.append(float(sum(logp_TV[t, token] for t, token in enumerate(row[1:]))))
     return sums
+
+
+def merged_float64(base: Path, folder: Path | None) -> dict[str, Any]:
+    """{parameter: its values} of the base in float64, with the adapter merged into it by peft where one is given."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
+    if folder is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = peft.PeftModel.from_pretrained(model, folder).double().merge_and_unload()
+    return {name: p.detach().numpy() for name, p in model.named_parameters()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError
-from kltui.registry.adapters import base_source
+from kltui.registry.adapters import base_source, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.layout import is_adapter_folder, is_checkpoint_folder, model_type
@@ -23,12 +23,6 @@ class WithBases:
     checkpoints: list[Checkpoint]
     mistakes: list[str]
     notes: list[str]
-
-
-def is_adapter(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is an adapter's folder."""
-    source = checkpoint.source
-    return isinstance(source, LocalSource) and source.path.is_dir() and is_adapter_folder(source.path)
 
 
 def with_bases(

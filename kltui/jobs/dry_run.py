@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from kltui.errors import KltuiError, StoreError
-from kltui.jobs.bases import is_adapter
 from kltui.jobs.device_probe import Answer, Probe
 from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
 from kltui.jobs.shard import InboxKeeper, held_by_store
 from kltui.json_schema import JSON_SCHEMA
-from kltui.registry.adapters import check_adapter, check_peft
+from kltui.registry.adapters import check_adapter, check_peft, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import CONFIG, is_adapter_folder, weight_paths

@@ -10,12 +10,13 @@ from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
-from kltui.jobs.bases import is_adapter, with_bases
+from kltui.jobs.bases import with_bases
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.mix import MixPlan, mixes
 from kltui.jobs.names import given_names
 from kltui.jobs.originals import with_originals
+from kltui.registry.adapters import is_adapter
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.names import is_map_source

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
-from kltui.registry.checkpoint import HubSource, LocalSource
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.layout import (
     ADAPTER_CONFIG,
     SETTINGS_MOST_BYTES,
     has_tokenizer,
+    is_adapter_folder,
     is_checkpoint_folder,
     unique_keys,
     weight_names,
@@ -68,8 +69,18 @@ class Adapted:
     @property
     def weights(self) -> str:
         """What stands for both in a vector's key: a hex SHA-256."""
-        told = f"kltui adapter 1\n{self.base.weights}\n{self.adapter.weights}"
-        return hashlib.sha256(told.encode()).hexdigest()
+        return joined_weights(self.base.weights, self.adapter.weights)
+
+
+def joined_weights(base: str, adapter: str) -> str:
+    """What stands for an adapter on its base in a vector's key, by what stands for each: a hex SHA-256."""
+    return hashlib.sha256(f"kltui adapter 1\n{base}\n{adapter}".encode()).hexdigest()
+
+
+def is_adapter(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is an adapter's folder."""
+    source = checkpoint.source
+    return isinstance(source, LocalSource) and source.path.is_dir() and is_adapter_folder(source.path)
 
 
 class AdaptedReading(Reading):

@@ -299,12 +299,15 @@ def _diffusion_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _weight_rows(ctx: Context) -> Iterator[Row]:
-    """Squared weight distances within runs, earlier step first."""
+    """Squared weight distances within runs, earlier step first, then those of adapters to their bases, without step_from."""
     known = {row.name: row.checkpoint for row in ctx.rows}
     for (a, b), sqdist in ctx.weight_sqdist.items():
         start, end = known[a].step, known[b].step
         if start is not None and end is not None and start < end:
             yield known[a].run, start, end, sqdist
+    for (_, adapter), sqdist in ctx.ws.adapter_distances().items():
+        if adapter in known:
+            yield known[adapter].run, None, known[adapter].step, sqdist
 
 
 def _coordinate_rows(ctx: Context) -> Iterator[Row]:

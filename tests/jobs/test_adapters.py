@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from adapter_folders import scored_fresh, write_adapter
+from adapter_folders import merged_float64, scored_fresh, write_adapter
 from tiny_models import TEXTS, write_model
 
 import kltui
@@ -123,6 +123,11 @@ def test_a_job_of_adapters_adds_their_base_once_and_makes_it_their_parent(
     assert parents == {"base": "", "lora@10": "base", "lora@20": "base", "lora@30": "base", "dora": "base"}
     row = next(r for r in ws.map().scale() if r.setting == "fine-tuning")
     assert set(row.pairs) == {("base", "lora@30"), ("base", "dora")}
+    near = ws.weight_distances(compute=True)
+    plain, *steps = [merged_float64(made / "base", f) for f in (None, *sorted((made / "lora").iterdir())[:2])]
+    apart = [sum(float(np.sum((y[n] - x[n]) ** 2)) for n in x) for x, y in ((plain, steps[0]), tuple(steps))]
+    assert ws.adapter_distances()["base", "lora@10"] == pytest.approx(apart[0], rel=1e-6)
+    assert near["lora@10", "lora@20"] == pytest.approx(apart[1], rel=1e-6)
     capsys.readouterr()
     assert main(["--batch", str(job), "--json"]) == 0
     ends = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]

@@ -1,0 +1,74 @@
+"""Squared distances between adapters of one base, and to the base, from the factors of their changes.
+
+Of s B A only r x r matrices are made: |s B A|^2 = tr((B^T B)(A A^T)) s^2, and a difference of two such changes is one
+more of them. What is no such product (DoRA, whole tensors) is merged a tensor at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.registry.adapter_tensors import Change
+
+F64 = NDArray[np.float64]
+Base = Callable[[str], F64]
+
+
+def sqdist(a: Change | None, b: Change, base: Base) -> float:
+    """|theta_b - theta_a|^2 over all tensors that either changes; `a` None is the base. `base` gives its tensors by name.
+
+    Raises KltuiError where a tensor has another shape in one of them.
+    """
+    names = sorted((a.names if a is not None else set()) | b.names)
+    return float(sum(_of_tensor(a, b, name, base) for name in names))
+
+
+def _of_tensor(a: Change | None, b: Change, name: str, base: Base) -> float:
+    changes = [c for c in (a, b) if c is not None and name in c.names]
+    if not any(name in c.whole or name in c.magnitude for c in changes):
+        left = a.low_rank.get(name) if a is not None else None
+        return product_sqnorm(*_difference(left, b.low_rank.get(name)))
+    both_whole = len(changes) == 2 and all(name in c.whole and name not in c.magnitude for c in changes)
+    own = None if both_whole else base(name)  # where both bring the tensor, the base's values do not matter
+    one, other = _merged(a, name, own), _merged(b, name, own)
+    if one.shape != other.shape:
+        raise KltuiError(
+            f"{name} is {list(one.shape)} in one and {list(other.shape)} in the other",
+            "a vocabulary that was resized has no weight distance to what it was before",
+        )
+    return float(np.sum((other - one) ** 2))
+
+
+def _merged(change: Change | None, name: str, own: F64 | None) -> F64:
+    """A tensor with the adapter in it; `own` is the base's."""
+    value = change.whole.get(name, own) if change is not None else own
+    assert value is not None
+    if change is None or name not in change.low_rank:
+        return value
+    B, A = change.low_rank[name]
+    value = value + (B @ A).reshape(value.shape)
+    if name in change.magnitude:  # DoRA: m V / |V|, norms of rows
+        norm = np.linalg.norm(value, axis=1)
+        value = value * (change.magnitude[name] / norm)[:, None]
+    return value
+
+
+def _difference(a: tuple[F64, F64] | None, b: tuple[F64, F64] | None) -> tuple[F64, F64]:
+    """(B, A) with B A = b - a. Of equal ranks as (B_b - B_a) A_a + B_b (A_b - A_a): near adapters lose no digits."""
+    if a is None or b is None:
+        found = a or b
+        assert found is not None
+        return found
+    (B_a, A_a), (B_b, A_b) = a, b
+    if A_a.shape == A_b.shape and B_a.shape == B_b.shape:
+        return np.hstack((B_b - B_a, B_b)), np.vstack((A_a, A_b - A_a))
+    return np.hstack((B_b, -B_a)), np.vstack((A_b, A_a))
+
+
+def product_sqnorm(B: F64, A: F64) -> float:
+    """|B A|^2, Frobenius, of B (out, r) and A (r, in): tr((B^T B)(A A^T))."""
+    return float(np.sum((B.T @ B) * (A @ A.T)))

@@ -1,0 +1,144 @@
+"""What an adapter changes of its base, module by module, read from its files without building a model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.errors import KltuiError
+from kltui.registry.adapters import adapter_config
+from kltui.registry.layout import ADAPTER_WEIGHTS, INDEX_SUFFIX, weight_names
+from kltui.registry.parameters import is_embedding
+from kltui.registry.tensors import FLOATS, read_header
+from kltui.safe import safe_text
+
+F64 = NDArray[np.float64]
+
+_PREFIX = "base_model.model."
+_FACTOR = re.compile(r"(.*)\.lora_(embedding_)?([AB])(\.weight|\.bias)?")
+_MAGNITUDE = re.compile(r"(.*)\.lora_magnitude_vector(\.weight)?")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an adapter adds to the base: `low_rank` {tensor: (s B (out, r), A (r, in))}, `whole` {tensor: its new values}.
+
+    `magnitude` {tensor: (out,)} holds what DoRA sets the norms of a tensor's rows to. Tensors go by the base's names.
+    """
+
+    low_rank: Mapping[str, tuple[F64, F64]]
+    whole: Mapping[str, F64]
+    magnitude: Mapping[str, F64]
+
+    @property
+    def names(self) -> set[str]:
+        """Tensors of the base that are others with the adapter."""
+        return self.low_rank.keys() | self.whole.keys()
+
+
+def read_change(folder: Path) -> Change:
+    """The change that the adapter in `folder` makes, float64. Raises KltuiError for methods that add no low-rank product."""
+    config, path = adapter_config(folder), folder / ADAPTER_WEIGHTS[0]
+    where = safe_text(str(folder))
+    if config.get("peft_type") != "LORA" or config.get("target_parameters"):
+        what = "target_parameters" if config.get("target_parameters") else str(config.get("peft_type"))
+        raise KltuiError(
+            f"weight distances of {safe_text(what, 40)} adapters are not computed ({where})",
+            "They are for LoRA, rsLoRA and DoRA on linear layers and embeddings; merge it to compare its weights.",
+        )
+    if not path.is_file():
+        raise KltuiError(
+            f"the adapter in {where} is pickled", "Save it as safetensors to compare its weights."
+        )
+    factors: dict[str, dict[str, F64]] = {}
+    whole: dict[str, F64] = {}
+    magnitude: dict[str, F64] = {}
+    for name, values in read_floats(path).items():
+        own = name.removeprefix(_PREFIX)
+        if found := _MAGNITUDE.fullmatch(own):
+            magnitude[f"{found[1]}.weight"] = values.reshape(-1)
+        elif found := _FACTOR.fullmatch(own):
+            kind = "bias" if found[4] == ".bias" else f"{found[2] or ''}{found[3]}"
+            factors.setdefault(found[1], {})[kind] = values
+        else:
+            whole[own.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = values
+    low_rank: dict[str, tuple[F64, F64]] = {}
+    for module, parts in factors.items():
+        low_rank |= _products(module, parts, config, where)
+    return Change(low_rank, whole, magnitude)
+
+
+def _products(
+    module: str, parts: Mapping[str, F64], config: Mapping[str, Any], where: str
+) -> dict[str, tuple[F64, F64]]:
+    """{tensor: (s B, A)} of one module, whose change of its weight is s B A."""
+    embedding = "embedding_A" in parts
+    A, B = (parts.get(f"embedding_{k}" if embedding else k) for k in "AB")
+    if A is None or B is None or A.ndim != 2 or B.ndim != 2 or B.shape[1] != A.shape[0]:
+        raise KltuiError(
+            f"the change of {safe_text(module, 120)} by the adapter in {where} is no product of two matrices",
+            "Weight distances are for linear layers and embeddings; merge it to compare its weights.",
+        )
+    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
+    scale = alpha / (math.sqrt(len(A)) if config.get("use_rslora") else len(A))
+    transposed = embedding or bool(config.get("fan_in_fan_out"))
+    pair = (A.T * scale, B.T) if transposed else (B * scale, A)
+    found = {f"{module}.weight": pair}
+    if "bias" in parts:
+        found[f"{module}.bias"] = parts["bias"][:, None] * scale, np.ones((1, 1))
+    return found
+
+
+def _by_pattern(pattern: Any, module: str, default: Any) -> float:
+    """A module's own value by the first pattern that its name ends in, as peft has it."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return float(value)
+    return float(default)
+
+
+def base_tensor(folder: Path, name: str) -> F64:
+    """A model's tensor by the name it has in the model or, in its files, without the body's prefix. Raises KltuiError."""
+    files = [folder / n for n in weight_names(folder, allow_bin=False) if not n.endswith(INDEX_SUFFIX)]
+    body = name.partition(".")[2]
+    headers = [(path, read_header(path)[0]) for path in files]
+    held = [(path, n) for n in (name, body) for path, header in headers if n in header]
+    if not held and is_embedding(name, or_head=True):  # a head that the files leave out is the embeddings
+        held = [(path, n) for path, header in headers for n in header if is_embedding(n)]
+    if not held:
+        raise KltuiError(
+            f"{safe_text(str(folder))} holds no {safe_text(name, 120)}",
+            "Its distance to the adapter cannot be computed from the files.",
+        )
+    path, found = held[0]
+    return read_floats(path, found)[found]
+
+
+def read_floats(path: Path, only: str = "") -> dict[str, F64]:
+    """The tensors in a safetensors file, or one of them, as float64. Read, not mapped: the file may become shorter."""
+    header, start = read_header(path)
+    found = {}
+    with path.open("rb") as file:
+        for name, entry in header.items():
+            if (only and name != only) or entry["dtype"] not in FLOATS:
+                continue
+            begin, end = entry["data_offsets"]
+            file.seek(start + begin)
+            raw = file.read(end - begin)
+            if len(raw) < end - begin:
+                raise KltuiError(f"{safe_text(str(path))} became shorter while it was read", "Copy it again.")
+            found[name] = _as_float64(raw, entry["dtype"]).reshape(entry["shape"])
+    return found
+
+
+def _as_float64(raw: bytes, dtype: str) -> F64:
+    if dtype == "BF16":
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return np.frombuffer(raw, {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)

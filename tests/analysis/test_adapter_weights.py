@@ -1,0 +1,65 @@
+"""Distances of adapters from their factors against merged weights in float64, by peft itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adapter_folders import merged_float64, write_adapter
+from tiny_models import write_model
+
+from kltui.analysis.adapter_weights import product_sqnorm, sqdist
+from kltui.errors import KltuiError
+from kltui.registry.adapter_tensors import base_tensor, read_change
+
+pytest.importorskip("peft")
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("llama", {"target_modules": ["q_proj", "down_proj"]}),
+    "rslora": (
+        "llama",
+        {"target_modules": ["q_proj", "v_proj"], "use_rslora": True, "rank_pattern": {"v_proj": 2},
+         "alpha_pattern": {"layers.1.self_attn.q_proj": 32}},
+    ),
+    "dora": ("llama", {"target_modules": ["q_proj", "o_proj"], "use_dora": True}),
+    "saved": ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens"]}),
+    "embeddings": ("llama", {"target_modules": ["embed_tokens", "lm_head"]}),
+    "transposed": ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
+    "biases": ("gpt_neox", {"target_modules": ["query_key_value"], "bias": "lora_only", "lora_bias": False}),
+}  # fmt: skip
+
+
+def test_a_products_norm_is_that_of_the_product() -> None:
+    rng = np.random.default_rng(0)
+    B, A = rng.normal(size=(7, 3)), rng.normal(size=(3, 5))
+    assert product_sqnorm(B, A) == pytest.approx(np.sum((B @ A) ** 2), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distances_are_those_of_the_merged_weights(tmp_path: Path, kind: str) -> None:
+    family, config = KINDS[kind]
+    base = write_model(tmp_path / "base", family, seed=3)
+    folders = [write_adapter(base, tmp_path / f"a{seed}", seed=seed, **dict(config)) for seed in (1, 2)]
+    plain, first, second = (merged_float64(base, f) for f in (None, *folders))
+    a, b = (read_change(folder) for folder in folders)
+
+    def truth(x: dict[str, Any], y: dict[str, Any]) -> float:
+        return sum(float(np.sum((y[name] - x[name]) ** 2)) for name in x)
+
+    def tensor(name: str) -> Any:
+        return base_tensor(base, name)
+
+    assert sqdist(None, b, tensor) == pytest.approx(truth(plain, second), rel=1e-6)
+    assert sqdist(a, b, tensor) == pytest.approx(truth(first, second), rel=1e-6)
+    assert sqdist(a, a, tensor) == 0.0
+
+
+def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base", "llama", seed=3)
+    made = write_adapter(
+        base, tmp_path / "a", seed=1, kind="LoHaConfig", task_type="CAUSAL_LM", target_modules=["q_proj"]
+    )
+    with pytest.raises(KltuiError, match="weight distances of LOHA adapters are not computed"):
+        read_change(made)
