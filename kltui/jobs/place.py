@@ -15,11 +15,11 @@ import tomli_w
 
 from kltui import comparable
 from kltui.errors import KltuiError, TryAgainError, UsageError
-from kltui.jobs.bases import is_adapter
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN
 from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
+from kltui.registry.adapters import is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, Source
 from kltui.registry.names import check_repo
 from kltui.safe import safe_text
