@@ -19,8 +19,7 @@ from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN
 from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
-from kltui.registry.adapters import is_adapter
-from kltui.registry.checkpoint import Checkpoint, HubSource, Source
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.registry.names import check_repo
 from kltui.safe import safe_text
 from kltui.store import CheckpointRow
@@ -104,8 +103,8 @@ def _of_entry(word: str) -> str:
 
 
 def _only_one(job: JobFile, model: str) -> Checkpoint:
-    planned = make_plan(job).checkpoints
-    found = tuple(filter(is_adapter, planned)) or planned  # an adapter's base comes with it
+    # An adapter's base, and what a GGUF file was made of, come with it.
+    found = [c for c in make_plan(job).checkpoints if _is_asked(job, c.source)]
     if len(found) > 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
         raise UsageError(
@@ -113,6 +112,14 @@ def _only_one(job: JobFile, model: str) -> Checkpoint:
             "Name one of them, or score all by a job (kltui --batch).",
         )
     return found[0]
+
+
+def _is_asked(job: JobFile, source: Source) -> bool:
+    """Whether a source is what the job's one entry names, or lies within it."""
+    table = job.models[0]
+    if isinstance(source, LocalSource):
+        return bool(table.path) and source.path.is_relative_to(table.path)
+    return source.repo == table.repo if isinstance(source, HubSource) else source.endpoint == table.endpoint
 
 
 def _free_run(checkpoint: Checkpoint, rows: Sequence[CheckpointRow]) -> str:
