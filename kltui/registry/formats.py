@@ -50,7 +50,11 @@ FORMATS = (
         "name the same model in transformers' layout (its repository often ends in -hf), or convert it with "
         "transformers' convert_llama_weights_to_hf.py or convert_mistral_weights_to_hf.py",
     ),
-    Format("GGUF (llama.cpp)", ("*.gguf",), "name the model it was made from, as safetensors"),
+    Format(
+        "GGUF (llama.cpp)",
+        ("*.gguf",),
+        'name the files that are meant, files = ["*Q4_K_M*"] in the [[models]] entry, or the model it was made from',
+    ),
     Format("TensorFlow", ("*.h5", "*.ckpt.index", "*.data-00000-of-*"), _CONVERT),
     Format("Flax", ("*.msgpack",), _CONVERT),
     Format("Orbax (JAX)", ("_CHECKPOINT_METADATA", "ocdbt.process_*/", "manifest.ocdbt"), _CONVERT),
