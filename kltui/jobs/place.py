@@ -99,7 +99,13 @@ def write_job(
 
 
 def _of_entry(word: str) -> str:
-    return f"models.0.{word.removeprefix('model.')}" if word.startswith("model.") else word
+    """An override for the job file; a folder that it names is found from where the command is given."""
+    if not word.startswith("model."):
+        return word
+    key, _, value = word.removeprefix("model.").partition("=")
+    if key.strip() in ("tokenizer", "base") and value and Path(value).expanduser().exists():
+        value = str(Path(value).expanduser().resolve())
+    return f"models.0.{key}={value}"
 
 
 def _only_one(job: JobFile, model: str) -> Checkpoint:
