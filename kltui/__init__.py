@@ -7,24 +7,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from os import PathLike
 
-    from kltui.workspace import Workspace
+    from kltui.notebook.vector import ScoredTexts
+    from kltui.notebook.workspace import NotebookWorkspace
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open"]
+__all__ = ["__version__", "open", "score"]
 
 
 def open(
     path: str | PathLike[str], over: str = ""
-) -> Workspace:  # shadows the builtin: it reads as kltui.open
+) -> NotebookWorkspace:  # shadows the builtin: it reads as kltui.open
     """The workspace in folder `path`, read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
 
     Raises KltuiError where there is none.
     """
-    from kltui.workspace import Workspace
+    from kltui.notebook.workspace import NotebookWorkspace
 
-    return Workspace.open(path, over)
+    return NotebookWorkspace.open(path, over)
+
+
+def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **scoring: Any) -> ScoredTexts:
+    """Log-likelihoods of `texts` (N) in nats under one model, without a workspace. This call imports torch.
+
+    `model_or_folder` is the folder of a model or adapter, a GGUF file, "OWNER/NAME[@REVISION]" on the hub, or a causal model
+    of transformers that is in memory, which needs its `tokenizer`: a PreTrainedTokenizerFast, a tokenizers.Tokenizer, or a
+    folder. `scoring` are keys of a job file's [scoring] table: dtype, bos, overlong, device, layers, tokens, batch_tokens,
+    allow_bin; a model in memory is scored in its own dtype, where it lies. The values are those of `kltui --batch`.
+    Raises KltuiError (UsageError for arguments that cannot be meant).
+
+    >>> a = kltui.score("runs/mine/step1000", texts)          # doctest: +SKIP
+    >>> a.kl(kltui.score("runs/mine/step2000", texts))        # doctest: +SKIP
+    """
+    from kltui.notebook.score import score
+
+    return score(model_or_folder, texts, tokenizer, scoring)

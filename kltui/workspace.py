@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from kltui import comparable, same_weights, saved_maps
 from kltui.analysis.point import Point
@@ -68,7 +68,7 @@ class Workspace:
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
 
     @classmethod
-    def open(cls, path: str | PathLike[str], over: str = "") -> Workspace:
+    def open(cls, path: str | PathLike[str], over: str = "") -> Self:
         """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`.
 
         Raises StoreError where there is none, and UsageError where it has no such corpus.
@@ -92,7 +92,10 @@ class Workspace:
         """Closes the database."""
         self._store.close()
 
-    def __enter__(self) -> Workspace:
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.path)!r})"
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

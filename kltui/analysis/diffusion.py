@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.noise import NO_FLOOR, NoiseFloor
+from kltui.analysis.number_text import figure, with_error
 from kltui.analysis.trajectory import even_interval
+from kltui.html_table import html_table
 
 Array = NDArray[np.float64]
 Distance = Callable[[int, int], float]
@@ -85,6 +87,15 @@ class Exponent:
     def dimension_w(self) -> float:
         """Fractal dimension 2 / c of the trajectory in weight space."""
         return 2.0 / self.c_w if self.c_w else math.nan
+
+    def _repr_html_(self) -> str:
+        rows = (
+            ("c in likelihood space", with_error(self.c_q, self.se_q), figure(self.r2_q), str(self.n_q)),
+            ("c in weight space", with_error(self.c_w, self.se_w), figure(self.r2_w), str(self.n_w)),
+            ("alpha = c_q / c_w", figure(self.alpha), "", ""),
+        )
+        caption = f"diffusion of {self.run}, steps {self.start} to {self.end}"
+        return html_table(caption, ("", "exponent", "R²", "points"), rows)
 
 
 @dataclass(frozen=True, slots=True)

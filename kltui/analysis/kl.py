@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kltui import native
+from kltui.analysis.number_text import with_error
+from kltui.html_table import html_table
 
 Array = NDArray[np.float64]
 # From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here.
@@ -45,6 +47,20 @@ class KL:
     def nats_se(self) -> float:
         """Its standard error in nats per text."""
         return self.se * self.mean_bytes * LN2
+
+    def __repr__(self) -> str:
+        return f"KL({with_error(self.value, self.se)} bits/byte, {self._texts})"
+
+    @property
+    def _texts(self) -> str:
+        return f"{self.n_texts} texts" + (f", {self.n_dropped} left out" if self.n_dropped else "")
+
+    def _repr_html_(self) -> str:
+        rows = (
+            ("bits per byte", with_error(self.value, self.se)),
+            ("nats per text", with_error(self.nats, self.nats_se)),
+        )
+        return html_table(f"KL over {self._texts}", ("", "KL ± standard error"), rows)
 
 
 def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:

@@ -84,6 +84,9 @@ class Map:
     def __len__(self) -> int:
         return len(self.points)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} vectors over {len(self.text_bytes_N)} texts)"
+
     @property
     def names(self) -> list[str]:
         """The K names, in the order of the rows."""
@@ -376,7 +379,7 @@ class Map:
         record = {**self.record, "preprocess": applied}
         ids = None if self.text_ids_N is None else self.text_ids_N[p.kept_N]
         kept_N = self.text_index[p.kept_N]
-        return Map(p.points, p.loglik_KN, p.text_bytes_N, scored, record, kept_N, ids, self.gram)
+        return type(self)(p.points, p.loglik_KN, p.text_bytes_N, scored, record, kept_N, ids, self.gram)
 
     def select(self, rows: Sequence[int]) -> Map:
         """The map of some rows, in the order given; texts and record unchanged."""

@@ -156,6 +156,13 @@ def drawn(picture: Picture, look: Look) -> Figure:
     return figure
 
 
+def figure_of(picture: Picture) -> Figure:
+    """The figure for whoever shows or saves it. Raises KltuiError where matplotlib is not installed."""
+    check_matplotlib()
+    with _settings(Look()):
+        return drawn(picture, Look())
+
+
 def _aspect(picture: Picture) -> float:
     """Height over width of a panel."""
     tall = max((len(p.y.ticks) for p in picture.panels), default=0)

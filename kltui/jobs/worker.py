@@ -99,7 +99,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
                     scorer = _scorer(setup, pipe)
                     stack.callback(scorer.close)
                     pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
-                score = partial(_score, scorer, task, setup.settings.allow_bin)
+                score = partial(score_task, scorer, task, setup.settings.allow_bin)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
@@ -149,7 +149,9 @@ def _scorer(setup: Setup, pipe: Line) -> Scorer:
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost)
 
 
-def _score(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
+def score_task(
+    scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progress], None]
+) -> ScoreResult:
     """The task's result, or what went wrong, with what the batch had noted of its files."""
     try:
         result = _scored(scorer, task, allow_bin, report)
@@ -186,7 +188,7 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}{'' if words[-1] in '.?!' else '.'}"
 
 
-def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: _Reporter) -> ScoreResult:
+def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progress], None]) -> ScoreResult:
     if task.adapted is not None:
         with AdaptedReading(task.adapted) as reading:
             return scorer.score(

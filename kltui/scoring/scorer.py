@@ -183,6 +183,22 @@ class Scorer:
         notes += (no_layers,) if no_layers else ()
         return ScoreResult(sums.vectors(), key, stats, notes, sums.token_logprobs(), no_layers)
 
+    def score_loaded(
+        self, loaded: Loaded, made: tokens.Tokenized, weights_key: str, model: str
+    ) -> ScoreResult:
+        """All vectors of a model that is in memory already, over the corpus in the ids `made`; `model` names it in errors."""
+        prepared = self._cut(made, loading.context_length(loaded.config), model)
+        # not inference mode: what the model keeps from a forward pass must be of use to whoever trains it on
+        with torch.no_grad(), fast_float32(self.device), kept_heap():
+            engine = Engine(loaded, self.settings, self.device, "none")
+            rule = self._rule_for(engine, prepared)
+            sums = self._run(engine, prepared, rule, lambda _: None)
+        key = self._key(engine, prepared.tokenizer, "none", "", weights_key)
+        no_layers = engine.no_layers or sums.no_layers
+        notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, "none"))
+        notes += (no_layers,) if no_layers else ()
+        return ScoreResult(sums.vectors(), key, {}, notes, sums.token_logprobs(), no_layers)
+
     def _file_notes(
         self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
     ) -> tuple[str, ...]:
@@ -319,12 +335,17 @@ class Scorer:
         made = tokens.tokenize(
             tokenizer_in, config, self.settings.bos, self.texts, self.corpus_sha256, self.cache_dir
         )
+        prepared = self._cut(made, context, str(folder))
+        self._prepared = same, prepared
+        return prepared
+
+    def _cut(self, made: tokens.Tokenized, context: int | None, model: str) -> _Prepared:
+        """A corpus in ids, its texts cut for a model of that name and context. Raises KltuiError where none has a token to score."""
         lengths = [len(row) for row in made.ids]
         pieces = cut_pieces(lengths, made.tokenizer.first_scored, context, self.settings.overlong)
         n_overlong = sum(1 for n in lengths if context is not None and n > context)
         prepared = _Prepared(made.tokenizer, made.notes, made.ids, pieces, n_overlong)
-        _check_scored(prepared, folder)
-        self._prepared = same, prepared
+        _check_scored(prepared, model)
         return prepared
 
     def _budget(self, engine: Engine) -> int:
@@ -393,11 +414,11 @@ def _unhashed(folder: Path) -> Hashed:
     return Hashed(folder, "", tokenizer=place if place != folder else None)
 
 
-def _check_scored(prepared: _Prepared, folder: Path) -> None:
+def _check_scored(prepared: _Prepared, model: str) -> None:
     """An error where no text has a token to score: such a vector would hold no number."""
     if prepared.ids and not prepared.n_tokens:
         raise KltuiError(
-            f"no text of the corpus has a token to score with the tokenizer of {folder}",
+            f"no text of the corpus has a token to score with the tokenizer of {model}",
             'a text needs two tokens, or one behind a beginning-of-text token (bos = "always")',
         )
 

@@ -13,10 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.rule import Rule
-from rich.text import Text
+from rich.console import Console, RenderableType
 
 from kltui import __version__
 from kltui.analysis.emptying import LEFT_OUT
@@ -29,7 +26,6 @@ from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.section import MissingError, Section
-from kltui.view.tables import words
 
 if TYPE_CHECKING:
     from kltui.workspace import Workspace
@@ -56,7 +52,7 @@ class Report:
 
     def renderables(self) -> list[RenderableType]:
         """One rich renderable per section, in order."""
-        return [_shown(section) for section in self.sections]
+        return [section.renderable() for section in self.sections]
 
     def as_dict(self) -> dict[str, object]:
         """Plain data for JSON: NaN and infinities are None, names are as they are."""
@@ -255,22 +251,6 @@ class _Buffer(io.StringIO):
         if self._encoding == "ascii":
             text = text.translate(_TO_ASCII)
         return text.encode(self._encoding, "replace").decode(self._encoding)
-
-
-def _shown(section: Section) -> RenderableType:
-    head = Rule(words(section.title, "bold"), align="left", style="none")
-    parts: list[RenderableType] = [head]
-    if section.status != "shown":
-        lead = "not here: " if section.status == "missing" else "error: "
-        parts.append(Text.assemble((lead, "bold"), words(section.message)))
-        if section.hint:
-            parts.append(Padding(words(section.hint), (0, 0, 0, 2)))
-    for block, following in zip(section.blocks, [*section.blocks[1:], None], strict=False):
-        parts.append(block)
-        if not (isinstance(block, Text) and isinstance(following, Text)):
-            parts.append(Text(""))
-    parts += [Padding(words(note, "dim"), (0, 0, 0, 2)) for note in section.notes]
-    return Group(*parts, Text(""))
 
 
 def _section_data(section: Section) -> dict[str, object]:

@@ -1,65 +1,18 @@
-"""Tables of reports: numbers with their errors as text, and columns that fit the terminal."""
+"""Tables of reports: columns that fit the terminal, of numbers with their errors as text."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from kltui.analysis.number_text import UNDEFINED as UNDEFINED
+from kltui.analysis.number_text import figure as figure
+from kltui.analysis.number_text import spread as spread
+from kltui.analysis.number_text import with_error as with_error
 from kltui.safe import safe_text
-
-UNDEFINED = "undefined"
-
-
-def figure(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, never in more characters than it needs; NaN is "undefined".
-
-    >>> figure(0.0123456), figure(1234.5), figure(float("nan")), figure(2.5e-7)
-    ('0.0123', '1234', 'undefined', '2.5e-07')
-    """
-    if math.isnan(value):
-        return UNDEFINED
-    if value == 0 or math.isinf(value):
-        return f"{value:g}"
-    if 1e-4 <= abs(value) < 1e6:
-        rounded = float(f"{value:.{digits - 1}e}")
-        places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-        return f"{value:.{places}f}"
-    return f"{value:.{digits}g}"
-
-
-def with_error(value: float, se: float, digits: int = 3) -> str:
-    """`value ± se`, the value to the place where its error begins (two digits of error), "undefined" for NaN.
-
-    An error that is unknown (NaN) stands as "-".
-
-    >>> with_error(0.123456, 0.00456), with_error(float("nan"), 1.0), with_error(0.5, float("nan"))
-    ('0.1235 ± 0.0046', 'undefined', '0.500 ± -')
-    """
-    if math.isnan(value):
-        return UNDEFINED
-    if math.isnan(se):
-        return f"{figure(value, digits)} ± -"
-    if not math.isfinite(se) or se <= 0:
-        return figure(value, digits)
-    if min(abs(value), se) < 1e-4 or abs(value) >= 1e6:
-        return f"{value:.{digits}g} ± {se:.2g}"
-    places = max(0, 1 - math.floor(math.log10(se)))
-    return f"{value:.{places}f} ± {se:.{places}f}"
-
-
-def spread(median: float, low: float, high: float, digits: int = 3) -> str:
-    """`median [low, high]` of a distribution, "undefined" for NaN.
-
-    >>> spread(0.5, 0.25, 0.75)
-    '0.500 [0.250, 0.750]'
-    """
-    if math.isnan(median):
-        return UNDEFINED
-    return f"{figure(median, digits)} [{figure(low, digits)}, {figure(high, digits)}]"
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

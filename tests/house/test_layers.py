@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "replacing": set(),
     "json_schema": set(),
     "help_text": set(),
+    "html_table": {"safe"},
     "environment": BASE | {"native"},
     "gpus": BASE,
     "reference": {"errors"},
@@ -31,7 +32,14 @@ ROOMS: dict[str, set[str]] = {
     "corpus": BASE | {"demo.texts", "registry.names", "registry.hub"},
     "registry": BASE,
     "analysis": BASE
-    | {"native", "reference", "registry.tensors", "registry.parameters", "registry.adapter_tensors"},
+    | {
+        "html_table",
+        "native",
+        "reference",
+        "registry.tensors",
+        "registry.parameters",
+        "registry.adapter_tensors",
+    },
     "store": DATA,
     "scoring": DATA | {"gpus", "native", "native_cuda", "reference"},
     "importers": DATA | {"analysis"},
@@ -94,7 +102,19 @@ ROOMS: dict[str, set[str]] = {
     "watch": DATA | {"jobs", "store", "analysis", "view", "workspace"},
     "cli": {"*"},
     "__main__": {"cli"},
-    "__init__": {"workspace"},
+    "notebook": DATA
+    | {
+        "analysis",
+        "figures",
+        "html_table",
+        "jobs.alone",
+        "jobs.place",
+        "saved_maps",
+        "scoring.in_memory",
+        "view",
+        "workspace",
+    },
+    "__init__": {"notebook"},
     "_core": set(),
     "_cuda": set(),
 }
@@ -162,10 +182,11 @@ def test_torch_stays_in_its_rooms(module: str) -> None:
         "import kltui.tui.app",
         "import kltui.workspace, kltui.view.report, kltui.view.export, kltui.analysis.map",
         "import kltui.jobs.batch, kltui.jobs.launch",
+        "import kltui.notebook.workspace, kltui.notebook.score",
     ],
 )
 def test_starts_without_torch(statement: str) -> None:
-    code = f"{statement}; import sys; print([m for m in ('torch', 'transformers', 'sklearn', 'scipy') if m in sys.modules])"
+    code = f"{statement}; import sys; print([m for m in ('torch', 'transformers', 'sklearn', 'scipy', 'pandas', 'matplotlib') if m in sys.modules])"
     root = str(PACKAGE.parent)
     command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

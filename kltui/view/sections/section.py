@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.padding import Padding
+from rich.rule import Rule
 from rich.text import Text
 
 from kltui.errors import KltuiError
+from kltui.view.tables import words
 from kltui.view.textplot import Frame, Series, Style, draw
 
+HTML_COLUMNS = 110
+_HTML = '<pre style="font-family: monospace; line-height: 1.2; overflow-x: auto">{code}</pre>'
 Status = Literal["shown", "missing", "failed"]
 
 
@@ -32,6 +38,32 @@ class Section:
     status: Status = "shown"
     message: str = ""
     hint: str = ""
+
+    def __repr__(self) -> str:
+        return f"Section({self.name!r}, {self.status})"
+
+    def renderable(self) -> RenderableType:
+        """What a terminal shows of it: its title, its blocks or why there are none, and its notes."""
+        parts: list[RenderableType] = [Rule(words(self.title, "bold"), align="left", style="none")]
+        if self.status != "shown":
+            lead = "not here: " if self.status == "missing" else "error: "
+            parts.append(Text.assemble((lead, "bold"), words(self.message)))
+            if self.hint:
+                parts.append(Padding(words(self.hint), (0, 0, 0, 2)))
+        for block, following in zip(self.blocks, [*self.blocks[1:], None], strict=False):
+            parts.append(block)
+            if not (isinstance(block, Text) and isinstance(following, Text)):
+                parts.append(Text(""))
+        parts += [Padding(words(note, "dim"), (0, 0, 0, 2)) for note in self.notes]
+        return Group(*parts, Text(""))
+
+    def _repr_html_(self) -> str:
+        console = Console(
+            file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor", width=HTML_COLUMNS,
+            highlight=False, markup=False, emoji=False, legacy_windows=False,
+        )  # fmt: skip
+        console.print(self.renderable())
+        return console.export_html(inline_styles=True, code_format=_HTML)
 
 
 class MissingError(KltuiError):

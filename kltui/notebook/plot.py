@@ -1,0 +1,32 @@
+"""A map drawn by matplotlib, as the figures of papers are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kltui.analysis.embed import Method
+from kltui.analysis.map import Map
+from kltui.errors import UsageError
+from kltui.figures.draw import check_matplotlib, figure_of
+from kltui.figures.groups import colouring
+from kltui.figures.maps import UNIT, panel
+from kltui.figures.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TITLES: dict[Method, str] = {"pca": "PCA", "mds": "classical MDS", "tsne": "t-SNE"}
+
+
+def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float) -> Figure:
+    """The map in two or three dimensions, coloured `by` run, type, size or tag; distances of t-SNE have no unit."""
+    check_matplotlib()
+    if method not in TITLES or dims not in (2, 3):
+        raise UsageError(
+            f"a map is not drawn by {method!r} in {dims} dimensions",
+            f"method is one of {', '.join(TITLES)}; dims is 2 or 3.",
+        )
+    unit = "" if method == "tsne" else UNIT
+    xyz_Kd = shown.coordinates(method, dims, perplexity=perplexity)
+    made = panel(TITLES[method], shown, xyz_Kd, colouring(shown, by), unit)
+    return figure_of(Picture("map", "Map", (made,)))

@@ -1,0 +1,96 @@
+"""Texts scored under a model without a workspace: the one call of the public package that imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from kltui.corpus.chunk import well_formed
+from kltui.corpus.corpus import Corpus, text_ids
+from kltui.errors import UsageError
+from kltui.jobs.alone import job_of, score_alone
+from kltui.jobs.place import entry_of
+from kltui.notebook.vector import ScoredTexts
+from kltui.scoring.settings import ScoreResult
+
+
+def score(
+    model: Any, texts: Iterable[str], tokenizer: Any = None, scoring: Mapping[str, Any] | None = None
+) -> ScoredTexts:
+    """The log-likelihoods of `texts` under `model`, as `kltui.score` says."""
+    scoring = dict(scoring or {})
+    corpus, replaced = _corpus(texts)
+    if isinstance(model, str | PathLike):
+        name, result, _ = score_alone(_entry(model, tokenizer), corpus, scoring)
+    else:
+        name, result = type(model).__name__, _in_memory(model, tokenizer, corpus, scoring)
+    return _scored(name, result, corpus, replaced)
+
+
+def _entry(model: str | PathLike[str], tokenizer: Any) -> dict[str, Any]:
+    """The `[[models]]` entry of a model on disk or on the hub. Raises UsageError where it is none."""
+    entry = entry_of(str(model))
+    if "endpoint" in entry:
+        raise UsageError(
+            f"kltui.score loads models, and {entry['endpoint']} is a server",
+            "Score it by a job (kltui --batch).",
+        )
+    if tokenizer is None:
+        return entry
+    if not isinstance(tokenizer, str | PathLike):
+        raise UsageError(
+            "a tokenizer object goes with a model object; a folder's model is read with the tokenizer beside it",
+            "Leave tokenizer out, or name the folder or OWNER/NAME of one, where the model has none.",
+        )
+    return {**entry, "tokenizer": str(tokenizer)}
+
+
+def _corpus(texts: Iterable[str]) -> tuple[Corpus, int]:
+    """The texts as a corpus, and in how many a lone surrogate became U+FFFD. Raises UsageError for anything but strings."""
+    if isinstance(texts, str | bytes | Mapping):
+        raise UsageError(
+            f"texts is of the type {type(texts).__name__}, not a list of strings",
+            "Put a single text into a list: [text]",
+        )
+    try:
+        found = list(texts)
+    except TypeError:
+        raise UsageError(
+            f"texts is of the type {type(texts).__name__}, not a list of strings",
+            'For example ["a text", "another"]',
+        ) from None
+    for place, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UsageError(
+                f"texts[{place}] is of the type {type(text).__name__}, not a string", "Every text is a str."
+            )
+    if not found:
+        raise UsageError("texts is empty", "Give at least one text.")
+    clean = tuple(map(well_formed, found))
+    return Corpus(clean), sum(a is not b for a, b in zip(clean, found, strict=True))
+
+
+def _in_memory(model: Any, tokenizer: Any, corpus: Corpus, scoring: Mapping[str, Any]) -> ScoreResult:
+    """The vectors of a model object."""
+    settings = job_of({"path": "."}, scoring, Path("unused")).settings()
+    from kltui.scoring.in_memory import score_in_memory
+
+    return score_in_memory(model, tokenizer, corpus.texts, corpus.sha256, settings, frozenset(scoring))
+
+
+def _scored(name: str, result: ScoreResult, corpus: Corpus, replaced: int) -> ScoredTexts:
+    final = next(v for v in result.vectors if v.layer is None)
+    said = (f"{replaced} texts had lone surrogates, which became U+FFFD",) if replaced else ()
+    return ScoredTexts(
+        name,
+        final.loglik_N,
+        final.n_scored_N,
+        corpus.text_bytes,
+        dict(result.key),
+        (*said, *result.notes),
+        {v.layer: v.loglik_N for v in result.vectors if v.layer is not None},
+        result.token_logprobs,
+        text_ids(corpus.texts),
+    )

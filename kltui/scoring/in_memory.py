@@ -1,0 +1,186 @@
+"""A transformers model that is in memory already and its tokenizer: checked, scored, and left as they were found."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from kltui.errors import KltuiError, UsageError
+from kltui.registry.layout import TOKENIZER_JSON
+from kltui.scoring import packing, quantize
+from kltui.scoring.loading import Loaded
+from kltui.scoring.scorer import Scorer
+from kltui.scoring.settings import ScoreResult, ScoringSettings
+from kltui.scoring.tokens import Tokenized, tokenize
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def score_in_memory(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    corpus_sha256: str,
+    settings: ScoringSettings,
+    asked: frozenset[str],
+) -> ScoreResult:
+    """All vectors of a model object where it lies and in its own dtype; `asked` are the settings that the caller named.
+
+    Raises UsageError for an object that cannot be scored, and for a device or dtype that is not the model's.
+    """
+    check_model(model)
+    device = _device_of(model)
+    settings = _as_it_is(settings, asked, model.dtype, device)
+    with _as_scored(model):
+        made = _tokenized(tokenizer, model.config, settings.bos, texts, corpus_sha256)
+        attention = str(getattr(model.config, "_attn_implementation", None) or "eager")
+        loaded = Loaded(model, model.config, attention, model.dtype, ())
+        scorer = Scorer(texts, corpus_sha256, settings)
+        try:
+            return scorer.score_loaded(loaded, made, weights_digest(model), type(model).__name__)
+        finally:
+            scorer.close()
+
+
+def check_model(model: Any) -> None:
+    """Raises UsageError where an object is no causal language model of transformers that can be scored as it is."""
+    kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+    if hasattr(model, "peft_config"):
+        raise UsageError(
+            f"a model with peft's adapters on it is not scored in memory ({kind})",
+            "Give the adapter's folder, or the model that merge_and_unload() returns.",
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise UsageError(
+            f"model is of the type {kind}: neither a path, nor a hub repository, nor a model of transformers",
+            "Give a folder, OWNER/NAME, or what AutoModelForCausalLM.from_pretrained returned (not compiled or wrapped).",
+        )
+    if _head_of(model) is None:
+        raise UsageError(
+            f"{kind} has no language-model head", "Load it by AutoModelForCausalLM.from_pretrained."
+        )
+    if stored := quantize.stored(model.config):
+        raise UsageError(
+            f"a quantised model ({stored}) is not scored in memory",
+            "Give its folder: what made its weights then stands in the key.",
+        )
+    if model.dtype not in DTYPES:
+        raise UsageError(
+            f"the model is in {str(model.dtype).removeprefix('torch.')}", "Make it float32: model.float()"
+        )
+
+
+def _head_of(model: Any) -> Any:
+    return model.get_output_embeddings()
+
+
+def _device_of(model: Any) -> torch.device:
+    """The one device that the model lies on. Raises UsageError where it lies on several, or on none."""
+    devices: set[torch.device] = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    if len(devices) != 1 or next(iter(devices)).type == "meta":
+        where = ", ".join(sorted(map(str, devices)))
+        raise UsageError(
+            f"the model does not lie whole on one device (it lies on {where})",
+            "Move it: model.to(DEVICE). A model larger than one GPU is scored by a job with engine.device_map.",
+        )
+    return devices.pop()
+
+
+def _as_it_is(
+    settings: ScoringSettings, asked: frozenset[str], dtype: torch.dtype, device: torch.device
+) -> ScoringSettings:
+    """The settings with the model's own dtype and device. Raises UsageError where others were asked for."""
+    own = str(dtype).removeprefix("torch.")
+    if "dtype" in asked and settings.dtype not in ("auto", own):
+        raise UsageError(
+            f'dtype="{settings.dtype}" was asked for, but the model in memory is in {own}',
+            f"Leave dtype out, or make the model so before: model.to(torch.{settings.dtype})",
+        )
+    if own == "float16" and device.type == "cpu":
+        raise UsageError(
+            "the model in memory is in float16 on a CPU, which never computes in it",
+            "Make it float32 before: model.float()",
+        )
+    kind, _, index = settings.device.partition(":")
+    if settings.device != "auto" and (kind != device.type or (index and int(index) != (device.index or 0))):
+        raise UsageError(
+            f'device="{settings.device}" was asked for, but the model in memory lies on {device}',
+            f'Leave device out, or move the model before: model.to("{settings.device}")',
+        )
+    return replace(settings, device=str(device), dtype=own)  # type: ignore[arg-type]  # one of DTYPES
+
+
+@contextmanager
+def _as_scored(model: Any) -> Iterator[None]:
+    """The model in evaluation mode and without a cache; afterwards every module and setting as it was."""
+    training = [module for module in model.modules() if module.training]
+    use_cache = getattr(model.config, "use_cache", None)
+    model.eval()
+    model.config.use_cache = False
+    try:
+        yield
+    finally:
+        packing.unpack(model)
+        for module in training:
+            module.training = True
+        if use_cache is None:
+            del model.config.use_cache
+        else:
+            model.config.use_cache = use_cache
+
+
+def weights_digest(model: Any) -> str:
+    """`memory:` and the hex SHA-256 over the model's tensors by name, with their dtypes and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f"memory:{digest.hexdigest()}"
+
+
+def _tokenized(tokenizer: Any, config: Any, bos: str, texts: Sequence[str], corpus_sha256: str) -> Tokenized:
+    """The texts in the ids of a tokenizer: a folder's, or those of an object as they are once it is saved."""
+    if isinstance(tokenizer, str | Path):
+        folder = Path(tokenizer).expanduser()
+        if not folder.is_dir():
+            raise UsageError(
+                f"there is no tokenizer in {folder}",
+                "Give its folder, or what AutoTokenizer.from_pretrained returned.",
+            )
+        return tokenize(folder, config, bos, texts, corpus_sha256, None)
+    with tempfile.TemporaryDirectory(prefix="kltui-") as name:
+        _save(tokenizer, Path(name))
+        try:
+            return tokenize(Path(name), config, bos, texts, corpus_sha256, None)
+        except KltuiError as error:
+            said = error.message.replace(f"the tokenizer in {name}", "the tokenizer in memory")
+            raise type(error)(said, error.hint) from error
+
+
+def _save(tokenizer: Any, folder: Path) -> None:
+    """Writes a tokenizer of the tokenizers library, bare or in a class of transformers, as tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    if tokenizer is None:
+        raise UsageError(
+            "a model in memory is scored with its tokenizer, and none was given",
+            "kltui.score(model, texts, tokenizer=AutoTokenizer.from_pretrained(...)), or the folder of its files.",
+        )
+    if isinstance(tokenizer, Tokenizer):
+        tokenizer.save(str(folder / TOKENIZER_JSON))
+        return
+    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
+        kind = f"{type(tokenizer).__module__.partition('.')[0]}.{type(tokenizer).__name__}"
+        raise UsageError(
+            f"a tokenizer of the type {kind} is not used from memory: it is not one of the tokenizers library",
+            "Give a PreTrainedTokenizerFast, or the folder of the tokenizer's files.",
+        )
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,39 @@
+"""A scored run of tiny models with the texts they were scored on; scores in this process on one thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import kltui_command
+
+sys.path.insert(0, str(Path(__file__).parent))  # scored_run
+
+from scored_run import Run
+
+TEXTS = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(12)]
+TEXTS += ["x", "", "a <|endoftext|> in it, and <s>"]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Run:
+    from tiny_models import write_run
+
+    root = tmp_path_factory.mktemp("notebook")
+    write_run(root / "tiny", "gpt_neox", steps=(0, 1, 2), seed=5)
+    (root / "texts.json").write_text(json.dumps(TEXTS))
+    job = 'workspace = "ws"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "tiny"\n[scoring]\nlayers = [1]\n'
+    (root / "job.toml").write_text(job)
+    done = subprocess.run(
+        kltui_command("--batch", str(root / "job.toml")),
+        env=os.environ | warm | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(root / "tiny", TEXTS, root / "ws")
