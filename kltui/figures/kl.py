@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
 from kltui.analysis.scale import ScaleRow
+from kltui.analysis.tree import Fork
 from kltui.figures.picture import DARK, Array, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
 from kltui.view.sections import drivers as drivers_section
 from kltui.view.sections import quantisation as quantisation_section
-from kltui.view.sections.context import Context, finals, runs_first, thinned
+from kltui.view.sections.context import Context, finals, thinned
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count
 
-MATRIX_MOST, TREE_MOST = 60, 80
+MATRIX_MOST = 60
 KL_AXIS = "KL, bits/byte"
 
 
@@ -107,19 +108,51 @@ def matrix_panel(shown: Map) -> Panel:
 
 
 def tree(ctx: Context) -> Picture:
-    """The runs' last checkpoints as a tree by average linkage of sqrt(KL)."""
-    shown = ctx.map
-    rows = runs_first(shown, finals(shown))
-    if len(rows) < 3:
-        raise MissingError(
-            f"only {count(len(rows), 'model')} on the map", "a tree needs three runs or models"
-        )
-    ends = shown.select(rows[:TREE_MOST])
-    panel = tree_panel(ends.clustering(), ends.names)
-    notes = [f"average linkage of sqrt(KL); {ctx.basis}"]
-    if len(rows) > TREE_MOST:
-        notes.append(f"the first {TREE_MOST} of {len(rows)} models, runs with steps first")
-    return Picture("tree", "Tree of models", (panel,), tuple(notes), columns=1)
+    """The runs' last models as trees by neighbour joining and by average linkage, with the support of every fork."""
+    found = ctx.forest
+    names = found.leaves.names
+    panels = (
+        fork_panel(found.trees.joined, names, "Neighbour joining"),
+        fork_panel(found.trees.linked, names, "Average linkage of sqrt(KL)"),
+    )
+    support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the fork too"
+    notes = ("neighbour joining is unrooted: its top is no ancestor", support, ctx.basis)
+    return Picture("tree", "Trees of models", panels, notes)
+
+
+def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
+    """A tree with branches as long as their KL, leaves on the y axis, forks coloured by their support."""
+    leaves = [node.row for node in top.nodes() if not node.children]
+    places: dict[
+        int, tuple[float, float]
+    ] = {}  # of each node, by its identity: x from the top, y among the leaves
+    _place(top, 0.0, {row: k for k, row in enumerate(leaves)}, places)
+    made = []
+    for node in top.nodes():
+        x, y = places[id(node)]
+        for child in node.children:
+            x_child, y_child = places[id(child)]
+            label = names[child.row] if not child.children else f"{len(child.leaves())} models"
+            branch = values([x, x, x_child]), values([y, y_child, y_child])
+            made.append(Layer("", *branch, names=(label,) * 3, colour=DARK, width=0.7))
+    forks = [node for node in top.nodes() if node.support is not None]
+    if forks:
+        x, y = (values([places[id(node)][axis] for node in forks]) for axis in (0, 1))
+        value = values([node.support for node in forks])
+        made.append(Layer("", x, y, "points", value=value, colour=DARK, mark="o", size=4.0))
+    ticks = tuple((float(k), names[row]) for k, row in enumerate(leaves))
+    label = "support of the fork" if forks else ""
+    return Panel(
+        title, Axis(KL_AXIS), Axis(ticks=ticks), tuple(made), value_label=label, value_limits=(0.0, 1.0)
+    )
+
+
+def _place(node: Fork, x: float, order: Mapping[int, int], places: dict[int, tuple[float, float]]) -> float:
+    """Places a node and all below it; its y, the mean of its children's."""
+    below = [_place(child, x + child.length, order, places) for child in node.children]
+    y = sum(below) / len(below) if below else float(order[node.row])
+    places[id(node)] = (x, y)
+    return y
 
 
 def tree_panel(made: Clustering, names: Sequence[str], title: str = "Tree of models") -> Panel:

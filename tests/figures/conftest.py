@@ -58,4 +58,4 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of the papers' repository."""
-    return write_repository(tmp_path_factory.mktemp("repo"), n_texts=100, n_steps=24, n_models=42)
+    return write_repository(tmp_path_factory.mktemp("repo"), n_texts=100, n_steps=24, n_models=42, n_tasks=1)

@@ -21,8 +21,10 @@ TASKS = ("ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K")
 TYPES = ("llama-2", "mistral", "gpt_neox", "gemma", "opt", "falcon", "others")
 
 
-def write_repository(folder: Path, n_texts: int = 10_000, n_steps: int = 154, n_models: int = 1018) -> Path:
-    """The folder, made: `n_steps` first checkpoints of every run, `n_models` downloaded models."""
+def write_repository(
+    folder: Path, n_texts: int = 10_000, n_steps: int = 154, n_models: int = 1018, n_tasks: int = 6
+) -> Path:
+    """The folder, made: `n_steps` first checkpoints of every run, `n_models` models with scores of `n_tasks`."""
     rng = np.random.default_rng(7)
     data = folder / "kl-scale" / "data"
     texts = [f"text {i} é" * int(k) for i, k in enumerate(rng.integers(30, 100, n_texts))]
@@ -42,7 +44,7 @@ def write_repository(folder: Path, n_texts: int = 10_000, n_steps: int = 154, n_
     _pickle(data / "logp/layer_logp.pkl", {n: _layers(base, rng) for n in names[:3]})
     _pickle(data / "weight_distance/weight_distance.pkl", {run: _band(rng) for run in SIZES})
     _tsne(data / "tsne", names, parents, n_steps, rng)
-    _records(folder / "1000models" / "data", texts, names, kinds, parents, L, skill, rng)
+    _records(folder / "1000models" / "data", texts, names, kinds, parents, L, skill, n_tasks, rng)
     return folder
 
 
@@ -116,6 +118,7 @@ def _records(
     parents: dict[str, Any],
     L: np.ndarray,
     skill: np.ndarray,
+    n_tasks: int,
     rng: np.random.Generator,
 ) -> None:
     rows = [
@@ -128,11 +131,12 @@ def _records(
     records = []
     for i, name in enumerate(names):
         scores = {
-            f"score_v1_{t}": float(np.clip(50 + 12 * skill[i] + rng.normal(0, 4), 0, 100)) for t in TASKS
+            f"score_v1_{t}": float(np.clip(50 + 12 * skill[i] + rng.normal(0, 4), 0, 100))
+            for t in TASKS[:n_tasks]
         }
         scores["score_v1_6-taskmean"] = float(np.mean(list(scores.values())))
         if i == 4:
-            scores["score_v1_GSM8K"] = float("nan")
+            scores["score_v1_ARC"] = float("nan")
         of = parents.get(name, [])
         tags = [f"base_model:{p}" for p in ([of] if isinstance(of, str) else of)]
         row = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kltui.analysis.tree import Fork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
@@ -235,3 +236,37 @@ def test_widths_are_lengths() -> None:
     for wrong in ("85", "mm", "-3in", "nanmm", "1e9mm"):
         with pytest.raises(UsageError):
             parse_width(wrong)
+
+
+def test_layers_are_reported_for_any_checkpoint(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        (section,) = report_on(Context(ws, Choice(pair=("tiny@20", "tiny@40"))), ["layers"]).sections
+        made = {c["model"]: c["adjacent"] for c in section.data["checkpoints"]}  # type: ignore[attr-defined]
+        layered = ws.map(layers=True)
+    assert len(made) == 26 and "the checkpoints asked for" in " ".join(section.notes)
+    for model, adjacent in made.items():
+        for part in adjacent:
+            kl = layered.pair(f"{model}#{part['from']}", f"{model}#{part['to']}")
+            assert part["kl_bits_per_byte"] == kl.value
+
+
+def test_a_tree_is_as_long_as_its_branches_and_forks_have_their_support(
+    ctx: Context, pictures: dict[str, Picture]
+) -> None:
+    for top, panel in zip(
+        (ctx.forest.trees.joined, ctx.forest.trees.linked), pictures["tree"].panels, strict=True
+    ):
+        forks = [node.support for node in top.nodes() if node.support is not None]
+        layer = panel.layers[-1]
+        assert layer.value is not None and layer.value.tolist() == forks
+        ends = {
+            of.names[0]: float(of.x[-1]) for of in panel.layers[:-1] if not of.names[0].endswith("models")
+        }
+        for name, x in ends.items():
+            assert x == pytest.approx(_depth(top, ctx.forest.leaves.row(name)))
+
+
+def _depth(node: Fork, row: int) -> float:
+    """Sum of the branches from the top down to a leaf."""
+    below = [child for child in node.children if row in child.leaves()]
+    return below[0].length + _depth(below[0], row) if below else 0.0

@@ -16,6 +16,7 @@ from kltui.view.tables import figure, table, with_error
 from kltui.view.textplot import Frame, Series
 
 CURVES_SHOWN = 12
+_LAST = "each run's last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,18 @@ class Thread:
     to_final: KL | None
 
 
-def threads(shown: Map) -> list[Thread]:
-    """The thread of every run's last checkpoint that has lens vectors, variants apart, in the map's order."""
+def threads(shown: Map, *, every: bool = False) -> list[Thread]:
+    """The thread of every run's last checkpoint that has lens vectors (`every`: of each that has), variants apart."""
     held: dict[tuple[str, str], dict[int, dict[int, int]]] = {}
     for row, p in enumerate(shown.points):
         if p.layer is not None:
             steps = held.setdefault((p.run, p.quantization), {})
             steps.setdefault(-1 if p.step is None else p.step, {})[p.layer] = row
-    return [_thread(shown, steps[max(steps)]) for steps in held.values()]
+    return [
+        _thread(shown, steps[step])
+        for steps in held.values()
+        for step in (sorted(steps) if every else [max(steps)])
+    ]
 
 
 def _thread(shown: Map, rows: dict[int, int]) -> Thread:
@@ -46,29 +51,39 @@ def _thread(shown: Map, rows: dict[int, int]) -> Thread:
 
 
 def layers(ctx: Context) -> Section:
-    """Adjacent-layer KL of every run's last checkpoint with lens vectors: table and curve over layers."""
+    """Adjacent-layer KL of every run's last checkpoint with lens vectors, or of the pair asked for: table and curves."""
     if not any(row.layers for row in ctx.rows):
         raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
     shown = ctx.layered
     found = [t for t in threads(shown) if t.steps]
     if not found:
         raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
+    every = [t for t in threads(shown, every=True) if t.steps]
+    asked = [t for t in every if t.model in (ctx.choice.pair or ())]
+    listed = asked or found
     series = [
         Series(t.model, [b for _, b, _ in t.steps], [kl.value for _, _, kl in t.steps])
-        for t in found[:CURVES_SHOWN]
+        for t in listed[:CURVES_SHOWN]
     ]
     blocks = (
-        table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in found]),
+        table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in listed]),
         Plot(series, Frame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
     )
     notes = (
         "bits/byte ± standard error over texts; layer 0 is the embedding output; each layer is read through the"
         " model's own norm and head",
-        f"raw lens vectors of each run's last checkpoint; {corpus_words(shown)}",
+        f"raw lens vectors of {'the checkpoints asked for' if asked else _LAST}; {corpus_words(shown)}",
     )
-    return Section(
-        "layers", "Layers", blocks, notes, {"unit": "bits/byte", "models": [_data(t) for t in found]}
-    )
+    data: dict[str, object] = {
+        "unit": "bits/byte",
+        "models": [_data(t) for t in found],
+        "checkpoints": [_data(t) for t in every],
+    }
+    if len(every) > len(listed):
+        notes += (
+            f"{len(every)} checkpoints have lens vectors: --pair A B shows two of them, --json has all",
+        )
+    return Section("layers", "Layers", blocks, notes, data)
 
 
 def _row(t: Thread) -> list[str]:
