@@ -137,9 +137,9 @@ def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
             made.append(Layer("", *branch, names=(label,) * 3, colour=DARK, width=0.7))
     forks = [node for node in top.nodes() if node.support is not None]
     if forks:
-        x, y = (values([places[id(node)][axis] for node in forks]) for axis in (0, 1))
+        at = values([places[id(node)] for node in forks])
         value = values([node.support for node in forks])
-        made.append(Layer("", x, y, "points", value=value, colour=DARK, mark="o", size=4.0))
+        made.append(Layer("", at[:, 0], at[:, 1], "points", value=value, colour=DARK, mark="o", size=4.0))
     ticks = tuple((float(k), names[row]) for k, row in enumerate(leaves))
     label = "support of the fork" if forks else ""
     return Panel(

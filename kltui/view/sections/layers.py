@@ -69,7 +69,7 @@ def layers(ctx: Context) -> Section:
         table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in listed]),
         Plot(series, Frame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
     )
-    notes = (
+    notes: tuple[str, ...] = (
         "bits/byte ± standard error over texts; layer 0 is the embedding output; each layer is read through the"
         " model's own norm and head",
         f"raw lens vectors of {'the checkpoints asked for' if asked else _LAST}; {corpus_words(shown)}",
