@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kltui.demo.prepared import CORPUS_FILE, FOLDER
-from kltui.demo.suite import Run, Suite, checkpoint_folder, llama_run
+from kltui.demo.suite import Run, Suite, adapter_run, checkpoint_folder, llama_run
 from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
 from kltui.replacing import replacing
 
@@ -15,7 +15,13 @@ LAYERS_JOB = "job-layers.toml"
 
 
 def write_jobs(
-    workspace: Path, suite: Suite, *, eight_bit: bool, workers: int, gguf: bool = False
+    workspace: Path,
+    suite: Suite,
+    *,
+    eight_bit: bool,
+    workers: int,
+    gguf: bool = False,
+    adapters: bool = False,
 ) -> list[Path]:
     """Paths of the job files written into `workspace`, in the order to run them in.
 
@@ -28,12 +34,22 @@ def write_jobs(
     if eight_bit:
         quantized = {"quantization": ("bnb-8bit",)}
         everything += [m.model_copy(update=quantized) for m in ends[: len(sizes)]]
+    if adapters:
+        everything.append(_adapters(adapter_run(suite)))
     if gguf:
         everything += _gguf_models(llama_run(suite))
     return [
         _written(workspace / LAYERS_JOB, ends, ScoringTable(layers="all"), workers),
         _written(workspace / JOB, everything, ScoringTable(), workers),
     ]
+
+
+def _adapters(run: Run) -> ModelTable:
+    """The entry of a LoRA run, whose adapters name their base themselves."""
+    folder = checkpoint_folder(Path(), run, run.last_step).parent
+    return ModelTable(
+        path=folder.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="gpt_neox"
+    )
 
 
 def _gguf_models(run: Run) -> list[ModelTable]:

@@ -34,7 +34,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    kind: Literal["train", "8-bit", "gguf"]
+    kind: Literal["train", "8-bit", "gguf", "adapters"]
     run: str
 
 
@@ -97,6 +97,12 @@ class Lanes:
         connection.send(_Task("gguf", ""))
         return self._answer(connection) is True
 
+    def writes_adapters(self) -> bool:
+        """Whether a few LoRA adapters were trained and saved; False where peft is not installed."""
+        _, connection = self._lanes[0]
+        connection.send(_Task("adapters", ""))
+        return self._answer(connection) is True
+
     def _answer(self, connection: Connection) -> Moved | bool:
         try:
             answer = connection.recv()
@@ -147,6 +153,11 @@ def _work(connection: Connection, workspace: Path, suite: Suite, task: _Task) ->
     if task.kind == "gguf":
         prepared = load(workspace / FOLDER, suite)
         connection.send(pretrain.writes_gguf(workspace, prepared, suite))
+        return
+    if task.kind == "adapters":
+        from kltui.demo.adapters import writes_adapters
+
+        connection.send(writes_adapters(workspace, load(workspace / FOLDER, suite), suite))
         return
     run = suite.run(task.run)
     if task.kind == "8-bit":

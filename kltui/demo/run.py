@@ -73,11 +73,14 @@ def _pretrained(folder: Path, suite: Suite, teller: Teller, n_lanes: int) -> lis
         _tell_losses(folder, suite, prepared, teller)
         eight_bit = lanes.scores_eight_bit(suite.runs[0])
         gguf = lanes.writes_gguf()
+        adapters = lanes.writes_adapters()
     if not eight_bit:
         teller.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
     if not gguf:
         teller.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
-    return write_jobs(folder, suite, eight_bit=eight_bit, gguf=gguf, workers=n_lanes)
+    if not adapters:
+        teller.say("no LoRA run: peft is not installed here (pip install '.[adapters]')")
+    return write_jobs(folder, suite, eight_bit=eight_bit, gguf=gguf, adapters=adapters, workers=n_lanes)
 
 
 def _prepared(folder: Path, suite: Suite, teller: Teller) -> Prepared:

@@ -119,6 +119,14 @@ def is_finished(workspace: Path, run: Run) -> bool:
     return all(checkpoint_folder(workspace, run, step).is_dir() for step in run.steps)
 
 
+def adapter_run(suite: Suite) -> Run:
+    """A LoRA run of four adapters on the end of the first fine-tune's parent, a quarter as long as the fine-tune for each."""
+    tuned = next(run for run in suite.runs if run.parent)
+    quarter = max(1, tuned.last_step // 4)
+    steps = tuple(quarter * k for k in (1, 2, 3, 4) if quarter * k <= tuned.last_step)
+    return Run(f"{tuned.parent}-lora", tuned.size, tuned.seed, steps, parent=tuned.parent)
+
+
 def full_suite() -> Suite:
     """The suite of `kltui --demo`: `tiny` from three seeds, `small` from one, and a fine-tune of `small`."""
     tiny = Size("tiny", hidden=64, layers=3, heads=2, learning_rate=1e-2)

@@ -77,7 +77,9 @@ def test_the_whole_demo(
     with Workspace.open(tmp_path) as ws:
         rows = {row.name: row for row in ws.checkpoints()}
         llama = {"llama-tiny@24", "llama-tiny@24+gguf-q4_0"}
-        assert llama <= set(rows) and len(rows) == suite.n_checkpoints() + len(llama)
+        lora = {f"micro-seed1-lora@{k}" for k in (1, 2, 3, 4)}
+        assert llama | lora <= set(rows) and len(rows) == suite.n_checkpoints() + len(llama) + len(lora)
+        assert {rows[name].checkpoint.parent for name in lora} == {"micro-seed1@24"}
         assert all(row.scored for row in rows.values())
         assert rows["micro-seed1@24"].layers > 0
         assert rows["micro-seed1@0"].layers == 0
