@@ -118,7 +118,15 @@ ROOMS: dict[str, set[str]] = {
     "_core": set(),
     "_cuda": set(),
 }
-TORCH = ("scoring", "integrations", "bench", "demo.pretrain", "demo.reference", "registry.tensors")
+TORCH = (
+    "scoring",
+    "integrations",
+    "bench",
+    "demo.pretrain",
+    "demo.adapters",
+    "demo.reference",
+    "registry.tensors",
+)
 
 
 def modules() -> list[str]:

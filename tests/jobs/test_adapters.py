@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from adapter_folders import merged_float64, scored_fresh, write_adapter
+from command import kltui_command
 from tiny_models import TEXTS, write_model
 
 import kltui
@@ -230,3 +234,27 @@ def test_what_is_hashed_is_what_is_read_of_an_adapter_too(made: Path, tmp_path: 
     shutil.copy(made / "lora/checkpoint-10/adapter_model.safetensors", folder)
     with pytest.raises(KltuiError, match="changed after they were hashed"):
         adapters.AdaptedReading(both)
+
+
+@pytest.mark.slow
+def test_a_job_killed_among_adapters_goes_on_behind_what_it_acknowledged(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_job(tmp_path, f'[[models]]\npath = "{made}/lora"')
+    command = kltui_command("--batch", str(job), "--json")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    assert process.stdout is not None
+    acknowledged = []
+    for line in process.stdout:
+        event = json.loads(line) if line.startswith("{") else {}
+        acknowledged += [event["name"]] if event.get("event") == "checkpoint" else []
+        if "lora@10" in acknowledged:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    assert main(["--batch", str(job), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    ends = {e["name"]: e["status"] for e in events if e["event"] == "checkpoint"}
+    assert set(ends) == {"base", "lora@10", "lora@20", "lora@30"}
+    assert all(ends[name] == "kept" for name in acknowledged) and ends["lora@30"] == "done"
