@@ -1,4 +1,4 @@
-"""A scored run of tiny models with the texts they were scored on; scores in this process on one thread."""
+"""A scored run of tiny models with the texts they were scored on, laid out as the demo does it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TEXTS += ["x", "", "a <|endoftext|> in it, and <s>"]
 def run(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Run:
     from tiny_models import write_run
 
-    root = tmp_path_factory.mktemp("notebook")
-    write_run(root / "tiny", "gpt_neox", steps=(0, 1, 2), seed=5)
+    root = tmp_path_factory.mktemp("notebook") / "kltui-demo"
+    write_run(root / "runs" / "tiny-seed1", "gpt_neox", steps=(0, 1, 2), seed=5)
     (root / "texts.json").write_text(json.dumps(TEXTS))
-    job = 'workspace = "ws"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "tiny"\n[scoring]\nlayers = [1]\n'
+    job = 'workspace = "."\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "runs/tiny-seed1"\n[scoring]\nlayers = [1]\n'
     (root / "job.toml").write_text(job)
     done = subprocess.run(
         kltui_command("--batch", str(root / "job.toml")),
@@ -36,4 +36,4 @@ def run(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Run:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    return Run(root / "tiny", TEXTS, root / "ws")
+    return Run(root / "runs" / "tiny-seed1", TEXTS, root)

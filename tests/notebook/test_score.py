@@ -43,11 +43,11 @@ def in_memory(folder: Path) -> tuple[Any, Any]:
 def test_a_folder_gets_what_a_batch_gives_it(run: Run, from_folder: ScoredTexts) -> None:
     with kltui.open(run.workspace) as ws:
         m = ws.map(layers=True)
-        key = ws.vectors()["tiny@1"].key_fields
-    assert m.loglik_KN[m.row("tiny@1")].tobytes() == from_folder.loglik_N.tobytes()
-    assert m.loglik_KN[m.row("tiny@1#1")].tobytes() == from_folder.layers[1].tobytes()
+        key = ws.vectors()["tiny-seed1@1"].key_fields
+    assert m.loglik_KN[m.row("tiny-seed1@1")].tobytes() == from_folder.loglik_N.tobytes()
+    assert m.loglik_KN[m.row("tiny-seed1@1#1")].tobytes() == from_folder.layers[1].tobytes()
     assert m.n_scored_KN is not None
-    assert m.n_scored_KN[m.row("tiny@1")].tolist() == from_folder.n_scored_N.tolist()
+    assert m.n_scored_KN[m.row("tiny-seed1@1")].tolist() == from_folder.n_scored_N.tolist()
     assert m.text_bytes_N.tolist() == from_folder.text_bytes_N.tolist()
     shared = key.keys() & from_folder.key.keys()
     assert {"weights", "corpus", "tokenizer", "bos", "dtype"} <= shared
@@ -71,7 +71,7 @@ def test_tokens_add_up(from_folder: ScoredTexts) -> None:
 def test_kl_of_two_is_the_map_s(run: Run, from_folder: ScoredTexts) -> None:
     other = kltui.score(str(run.folder / "step2"), run.texts)
     with kltui.open(run.workspace) as ws:
-        assert from_folder.kl(other) == ws.map().pair("tiny@1", "tiny@2")
+        assert from_folder.kl(other) == ws.map().pair("tiny-seed1@1", "tiny-seed1@2")
     d = (from_folder.loglik_N - other.loglik_N)[from_folder.n_scored_N > 0]
     size = from_folder.text_bytes_N[from_folder.n_scored_N > 0].mean()
     assert from_folder.kl(other).value == pytest.approx(d.var() / (2 * size * math.log(2)), rel=1e-12)
@@ -156,7 +156,10 @@ def test_results_of_other_texts_are_not_compared(run: Run, from_folder: ScoredTe
 def test_a_result_is_frozen_and_short_to_see(from_folder: ScoredTexts) -> None:
     with pytest.raises(ValueError, match="read-only"):
         from_folder.loglik_N[0] = 0.0
-    assert repr(from_folder).startswith("ScoredTexts('tiny@1', 15 texts, ") and len(repr(from_folder)) < 120
+    assert (
+        repr(from_folder).startswith("ScoredTexts('tiny-seed1@1', 15 texts, ")
+        and len(repr(from_folder)) < 120
+    )
     assert "loss, bits/byte" in from_folder._repr_html_()
 
 
