@@ -425,7 +425,9 @@ def _release_texts(folder: Path) -> Path | None:
 
 
 def _pickles(folder: Path) -> list[Path]:
-    return sorted(p for pattern in ("*.pkl", "*/*.pkl") for p in folder.glob(pattern) if p.is_file())
+    found = (p for pattern in ("*.pkl", "*/*.pkl") for p in folder.glob(pattern) if p.is_file())
+    # Of vectors that two files hold, those beside types, tags and scores are the ones to keep.
+    return sorted(found, key=lambda path: ("metadata" not in path.parent.name, path))
 
 
 def points(imported: Imported) -> list[Point]:

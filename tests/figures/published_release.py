@@ -147,6 +147,9 @@ def _records(
         }
         records.append({**row, "log-likelihood-10k": clipped[i].tolist(), **scores})
     _pickle(folder / "model-metadata/model-data-1018.pkl", records)
+    _pickle(
+        folder / "log-likelihood/log-likelihood_1018.pkl", dict(zip(names, L.astype(np.float32), strict=True))
+    )
 
 
 def _json(path: Path, value: object) -> None:
