@@ -11,7 +11,7 @@ from kltui.corpus.corpus import Corpus
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import JobFile, parse_job
-from kltui.jobs.plan import make_plan
+from kltui.jobs.plan import CANNOT_RUN, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, task_of
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.safe import safe_text
@@ -63,7 +63,12 @@ def score_alone(
 def _only_checkpoint(job: JobFile, corpus: Corpus) -> Checkpoint:
     """The one checkpoint that the job's entry names; the base of an adapter, which the plan adds, is none."""
     entry = job.models[0]
-    found = [c for c in make_plan(job, corpus=corpus).checkpoints if _is_named(c, entry.path, entry.repo)]
+    try:
+        planned = make_plan(job, corpus=corpus).checkpoints
+    except UsageError as error:  # speaks of a job file, and there is none
+        said = error.message.replace(CANNOT_RUN, WHERE).replace("models[0]: ", "")
+        raise UsageError(said, error.hint) from None
+    found = [c for c in planned if _is_named(c, entry.path, entry.repo)]
     if len(found) != 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
         raise UsageError(

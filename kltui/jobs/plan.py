@@ -28,6 +28,8 @@ from kltui.safe import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
 
+CANNOT_RUN = "the job cannot run as written"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -90,7 +92,7 @@ def make_plan(
     mistakes += wrong + _collisions(checkpoints)
     mistakes += [f"parent: {mistake}" for mistake in parent_mistakes(checkpoints, stored)]
     if mistakes or corpus is None:
-        raise UsageError("the job cannot run as written\n" + "\n".join(f"  - {m}" for m in mistakes))
+        raise UsageError(f"{CANNOT_RUN}\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
     notes = (
         *parent_notes(checkpoints, stored, given),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kltui.analysis.embed import Method
@@ -15,6 +17,7 @@ from kltui.figures.picture import Picture
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SHOWN_DPI = 130
 TITLES: dict[Method, str] = {"pca": "PCA", "mds": "classical MDS", "tsne": "t-SNE"}
 
 
@@ -29,4 +32,13 @@ def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float
     unit = "" if method == "tsne" else UNIT
     xyz_Kd = shown.coordinates(method, dims, perplexity=perplexity)
     made = panel(TITLES[method], shown, xyz_Kd, colouring(shown, by), unit)
-    return figure_of(Picture("map", "Map", (made,)))
+    figure = figure_of(Picture("map", "Map", (made,)))
+    # Jupyter shows figures by itself only once pyplot, with its global state, has been imported.
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=SHOWN_DPI)
+    return file.getvalue()

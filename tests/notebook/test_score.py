@@ -199,6 +199,7 @@ def test_models_that_are_none_are_refused(run: Run, tmp_path: Path) -> None:
     for model, words in (
         (tmp_path / "nothing", "there is no model"),
         (run.folder, "holds 3 checkpoints"),
+        (run.folder / "step1" / "config.json", r"kltui.score\n  - .*config.json is a file"),
         ("http://127.0.0.1:1/v1", "is a server"),
         (torch.nn.Linear(2, 2), "of the type torch.Linear: neither"),
         (None, "neither a path"),

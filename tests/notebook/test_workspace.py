@@ -118,10 +118,13 @@ def test_a_section_is_had_by_name(ws: NotebookWorkspace) -> None:
 
 @pytest.mark.parametrize(("method", "dims"), [("pca", 2), ("mds", 3)])
 def test_a_map_draws_itself(ws: NotebookWorkspace, method: str, dims: int) -> None:
+    before = "matplotlib.pyplot" in sys.modules
     figure = ws.map().plot(method, dims, by="size")  # type: ignore[arg-type]
     axes = figure.axes[0]
     assert len(figure.axes) == 1 and hasattr(axes, "get_zlim") is (dims == 3)
     assert "sqrt(bits/byte)" in axes.get_xlabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert ("matplotlib.pyplot" in sys.modules) is before
 
 
 def test_pictures_that_there_are_not_are_refused(ws: NotebookWorkspace) -> None:
