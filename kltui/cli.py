@@ -16,6 +16,7 @@ from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.figures import options as figures
 from kltui.help_text import DESCRIPTION, EPILOG
+from kltui.pair_values import add_values_option
 from kltui.safe import safe_text
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--save-map", metavar="NAME", help="keep these vectors and their preparation as a map"
     )
+    add_values_option(reading)
     reading.add_argument("--map", metavar="NAME", help="the map kept under that name, exactly as it was")
     reading.add_argument(
         "--pair",
@@ -398,7 +400,7 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
     from kltui.view.report import print_report
     from kltui.workspace import Workspace
 
-    with Workspace.open(folder, arguments.over) as workspace:
+    with Workspace.open(folder, arguments.over, arguments.values) as workspace:
         made = print_report(
             workspace,
             arguments.section,
@@ -449,7 +451,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from kltui.view.export import export
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
         choice = _choice(arguments, workspace)
         for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
@@ -477,7 +479,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     from kltui.view.sections.context import Context
     from kltui.workspace import Workspace
 
-    with Workspace.open(_workspace(arguments), arguments.over) as workspace:
+    with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
         shown = Context(workspace, _choice(arguments, workspace)).map
         path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
     _narrate(
@@ -553,6 +555,7 @@ def _interface(arguments: argparse.Namespace) -> int:
         ascii=arguments.ascii,
         no_mouse=arguments.no_mouse,
         over=arguments.over,
+        values=arguments.values,
     )
 
 

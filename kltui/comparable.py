@@ -24,6 +24,7 @@ BY_RELEASE, BY_USER, BY_FILE = (
     "by the user",
     "by the file",
 )  # who says how imported vectors were scored
+UNCONDITIONAL = "values=unconditional"  # the word of vectors of responses scored without their prompts
 FROM_ELSEWHERE = (
     "from_elsewhere"  # of a map's record: how many of its vectors others scored, and how many are own
 )
@@ -48,7 +49,36 @@ def declared_settings(key: Mapping[str, str]) -> str:
     """
     if "bos" not in key:
         return ""
-    return f"bos={key['bos']} dtype={key.get('dtype', 'auto')} overlong={key.get('overlong', 'error')}"
+    pairs = "".join(
+        f" {name}={key[name]}" for name in ("kind", "template", "values") if "kind" in key and name in key
+    )
+    return f"bos={key['bos']} dtype={key.get('dtype', 'auto')} overlong={key.get('overlong', 'error')}{pairs}"
+
+
+def unconditional_settings(settings: str) -> str:
+    """The settings of the same responses scored without their prompts."""
+    return f"{settings} {UNCONDITIONAL}"
+
+
+def is_unconditional(settings: str) -> bool:
+    """Whether vectors of these settings are of responses without their prompts."""
+    return settings.endswith(f" {UNCONDITIONAL}")
+
+
+def conditional_settings(settings: str) -> str:
+    """The settings of the same responses scored behind their prompts."""
+    return settings.removesuffix(f" {UNCONDITIONAL}")
+
+
+def settings_apart(a: str, b: str) -> str:
+    """The settings that differ between two groups, each as `name: this or that`."""
+    left, right = words(a), words(b)
+    differing = [
+        f"{k} is {left.get(k, '-')} or {right.get(k, '-')}"
+        for k in sorted({*left, *right})
+        if left.get(k) != right.get(k)
+    ]
+    return "; ".join(differing)
 
 
 def says_how(settings: str) -> bool:
@@ -85,6 +115,8 @@ def remedy(target: str, settings: str) -> str:
     if "source" in found:
         return f"Say how the imported vectors were scored, by importing them again: {DECLARE_HINT}"
     sets = " ".join(f"--set scoring.{name}={ours}" for name, (ours, _) in found.items() if name in RULES)
+    if {"kind", "template"} & found.keys():
+        return "Pairs and texts, or pairs whose prompts are written in two ways, never share a map: score them apart."
     if sets:
         return (
             f"Score them as the map's: kltui --batch JOB {sets}"
@@ -156,7 +188,11 @@ def fullest(rows: Iterable[VectorRow], drawn: Collection[int] = ()) -> list[tupl
     """(corpus, settings, number of checkpoints) of each map, the fullest (then newest) first; those on `drawn` texts last."""
     every = list(rows)
     of = groups(every)
-    final = [(r.corpus_id, of[r.corpus_id, r.settings], r) for r in every if r.layer is None]
+    final = [
+        (r.corpus_id, of[r.corpus_id, r.settings], r)
+        for r in every
+        if r.layer is None and not is_unconditional(r.settings)
+    ]
     counts = Counter((corpus, group) for corpus, group, _ in {(c, g, r.checkpoint_id) for c, g, r in final})
     newest = {(corpus, group): r.id for corpus, group, r in final}
     order = sorted(counts, key=lambda g: (g[0] not in drawn, counts[g], newest[g]), reverse=True)

@@ -89,11 +89,13 @@ def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42
     """
     if n < 1:
         raise UsageError(f"--draw {n} draws no text", "Draw one or more.")
-    made, texts, domains = _drawn(ws, m, n, method, seed)
+    if "values" in m.record:
+        raise UsageError("texts are drawn for a map of responses to their prompts", "Leave out --values.")
+    made, drawn = _drawn(ws, m, n, method, seed)
     path = ws.path / FOLDER / f"{made.name}.jsonl"
     rows = [
-        {"text": text, "domain": domain, "index": i, "weight": w}
-        for text, domain, i, w in zip(texts, domains, made.index, made.weight, strict=True)
+        {**_row(drawn, k), "index": i, "weight": w}
+        for k, (i, w) in enumerate(zip(made.index, made.weight, strict=True))
     ]
     store = Store.write(ws.path)
     try:
@@ -105,9 +107,16 @@ def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42
     return path, made
 
 
-def _drawn(
-    ws: Workspace, m: Map, n: int, method: str, seed: int
-) -> tuple[TextDraw, tuple[str, ...], tuple[str, ...]]:
+def _row(corpus: Corpus, k: int) -> dict[str, object]:
+    """A text as a row of a corpus file, or a pair."""
+    domain = {"domain": corpus.domains[k]}
+    if not corpus.prompts:
+        return {"text": corpus.texts[k], **domain}
+    turns = (*corpus.prompts[k], ("assistant", corpus.texts[k]))
+    return {"messages": [{"role": role, "content": content} for role, content in turns], **domain}
+
+
+def _drawn(ws: Workspace, m: Map, n: int, method: str, seed: int) -> tuple[TextDraw, Corpus]:
     used = complete_texts(m.loglik_KN)
     if method in METHODS:
         p = sampling_probabilities(double_centre(m.loglik_KN[:, used]), method)
@@ -117,8 +126,10 @@ def _drawn(
     sha256 = str(m.record["corpus"])
     place = m.text_index[used[d.index]]
     everything, labels = ws.texts(sha256), ws.domains(sha256)
+    prompts = ws.prompts(sha256)
     texts, domains = tuple(everything[i] for i in place), tuple(labels[i] for i in place)
-    drawn = Corpus(texts).sha256
+    corpus = Corpus(texts, domains, {}, tuple(prompts[i] for i in place) if prompts else ())
+    drawn = corpus.sha256
     record = m.record.get("preprocess")
     threshold = record.get("clip_threshold") if isinstance(record, dict) else None
     return (
@@ -138,8 +149,7 @@ def _drawn(
             weight=tuple(d.weight.tolist()),
             count=tuple(np.maximum(np.rint(d.weight**2 * n * p[d.index]), 1).astype(int).tolist()),
         ),
-        texts,
-        domains,
+        corpus,
     )
 
 

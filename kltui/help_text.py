@@ -36,6 +36,8 @@ a job file
                                    # hf://datasets/OWNER/NAME/*.parquet, "demo", or "map": the workspace's own
   field = "text"                   # where a row has its text; domain = "meta.set": where it has its domain
   sample = 1000
+  kind = "pairs"                   # rows {prompt, response} or {messages}: only the response is scored, log p(response | prompt)
+  template = "chat"                # its prompt by the tokenizer's chat template; "none": as it stands
   [[models]]
   path = "runs/tiny"               # a model folder, or a run folder with step500, step1000, ...
   tokenizer = "runs/base"          # folder or repo, for checkpoints that have none beside them or in their run
@@ -55,6 +57,7 @@ a job file
   [scoring]
   dtype = "float32"                # "auto": as stored; on a GPU a job says first how much faster that would be
   layers = "none"                  # "all": every layer through the logit lens
+  unconditional = false            # true, of pairs: the response is scored without its prompt too (--values)
   [engine]
   workers = 1                      # processes, one a GPU where there are several
   device_map = "none"              # "auto": one process spreads a model that is larger than one GPU

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
-from kltui import comparable, same_weights, saved_maps
+from kltui import comparable, pair_values, same_weights, saved_maps
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry.checkpoint import layer_name
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.kl import KL, CentredGram
     from kltui.analysis.map import Map
+    from kltui.corpus.corpus import Prompt
     from kltui.exact import Asked
     from kltui.exact import Said as ExactProgress
     from kltui.placement import Placement
@@ -65,16 +66,18 @@ class Workspace:
         self.name = store.folder.resolve().name
         self.weight_problems: list[str] = []
         self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
+        self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
 
     @classmethod
-    def open(cls, path: str | PathLike[str], over: str = "") -> Self:
-        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`.
+    def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
+        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`; `values` as in `map`.
 
         Raises StoreError where there is none, and UsageError where it has no such corpus.
         """
         made = cls(Store.read(Path(path)))
         try:
+            made.values = pair_values.checked(values)
             if over:
                 made.choose_corpus(over)
         except BaseException:
@@ -134,6 +137,10 @@ class Workspace:
         """The texts of a corpus in order."""
         return self._store.corpora.texts(self.corpus(sha256).id)
 
+    def prompts(self, sha256: str | None = None) -> tuple[Prompt, ...]:
+        """What the texts of a corpus answer, where they are the responses of pairs: (role, content) by turn; else none."""
+        return self._store.corpora.prompts(self.corpus(sha256).sha256)
+
     def copies(self, sha256: str | None = None) -> int:
         """How many texts of a corpus are copies of another one."""
         ids = self._ids_of_texts(self.corpus(sha256).id)
@@ -177,17 +184,32 @@ class Workspace:
         preprocess: str = "none",
         settings: str | None = None,
         device: str = "cpu",
+        values: str = "",
     ) -> Map:
         """The vectors of the chosen checkpoints over one corpus (layers=True: their lens vectors too).
 
+        `values` of pairs: "conditional" log p(response | prompt), "unconditional" log p(response), or "pmi", the difference
+        (pointwise mutual information; arXiv 2603.18593); "": as this workspace was opened.
         Without a choice: the fullest group of vectors that may be compared. With `device` "cuda" or "cuda:1" what is
         large is centred and multiplied on that GPU. Raises KltuiError when nothing is scored or torch has no such
         GPU, and UsageError naming the differing key when chosen vectors cannot share a map.
         """
         gram = gram_on(device)
         chosen = self._choose(runs, names, layers, corpus, settings)
-        result = self._assemble(chosen, gram)
+        values = pair_values.checked(values or self.values)
+        if values == pair_values.CONDITIONAL:
+            result = self._assemble(chosen, gram)
+        else:
+            result = self._of_pairs(chosen, values, gram)
         return result if preprocess == "none" else result.preprocessed(preprocess)
+
+    def _of_pairs(
+        self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], values: str, gram: CentredGram | None
+    ) -> Map:
+        """The map of the same responses scored without their prompts, or of what the prompts change."""
+        held, lacking = pair_values.matched(chosen, self._store.vectors.rows(), values)
+        minuend = [v for _, v, _ in held] if values == pair_values.PMI else None
+        return self._assemble([(row, u) for row, _, u in held], gram, minuend, values, lacking)
 
     def vectors(
         self,
@@ -214,6 +236,7 @@ class Workspace:
 
         Raises UsageError where there is none, or where a vector is no longer the one that was saved.
         """
+        pair_values.check_kept(self.values)
         saved = saved_maps.find(self.saved_maps(), name)
         known = {row.name for row in self.checkpoints()}
         names = [n for n in saved.keys if n in known]
@@ -226,6 +249,7 @@ class Workspace:
 
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
         """The map of all comparable vectors under `preparation`, kept under `name` with the key of every vector."""
+        pair_values.check_kept(self.values)
         p = preparation or Preparation()
         rows, whole = self.vectors(), self.map()
         made = whole.preprocessed(p.mode, exclude=p.exclude)
@@ -349,7 +373,10 @@ class Workspace:
         rows = [
             v
             for v in every
-            if v.checkpoint_id in wanted and v.corpus_id == corpus_id and (layers or v.layer is None)
+            if v.checkpoint_id in wanted
+            and v.corpus_id == corpus_id
+            and (layers or v.layer is None)
+            and not comparable.is_unconditional(v.settings)
         ]
         of = {v.id: groups[v.corpus_id, v.settings] for v in rows}
         if settings is not None:
@@ -398,37 +425,49 @@ class Workspace:
         if strict and by_group[best] != everyone:
             others = [g for g in by_group if g != best]
             raise UsageError(
-                f"these checkpoints cannot share a map: {_difference(best, others[0])}",
+                f"these checkpoints cannot share a map: {comparable.settings_apart(best, others[0])}",
                 comparable.remedy(best, others[0]),
             )
         return best
 
     def _assemble(
-        self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], gram: CentredGram | None = None
+        self,
+        chosen: Sequence[tuple[CheckpointRow, VectorRow]],
+        gram: CentredGram | None = None,
+        minuend: Sequence[VectorRow] | None = None,
+        values: str = "",
+        lacking: Mapping[str, str] | None = None,
     ) -> Map:
-        from kltui.analysis.emptying import LEFT_OUT, emptying
+        """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
+        from kltui.analysis.emptying import LEFT_OUT, all_left_out, emptying
         from kltui.analysis.map import Map
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
         loglik_KN, n_scored_KN = self._store.vectors.load((v.id for _, v in chosen), len(text_bytes_N))
+        if minuend is not None:
+            conditional_KN, n_scored_KN = self._store.vectors.load((v.id for v in minuend), len(text_bytes_N))
+            loglik_KN = conditional_KN - loglik_KN
         out = emptying(loglik_KN)
         left_out = {layer_name(chosen[k][0].name, chosen[k][1].layer): why for k, why in out.items()}
+        left_out |= lacking or {}
         if out:
             kept = [k for k in range(len(chosen)) if k not in out]
             if not kept:
-                raise _all_left_out(left_out)
+                raise all_left_out(left_out)
             chosen, loglik_KN, n_scored_KN = [chosen[k] for k in kept], loglik_KN[kept], n_scored_KN[kept]
         keys = [v.key_fields for _, v in chosen]
         files = same_weights.files_on_record(self._store)
         record: dict[str, object] = {
             "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
-            "settings": self._group_of(chosen[0][1]),
+            "settings": comparable.conditional_settings(self._group_of(chosen[0][1])),
             "preprocess": "none",
         }
+        if values:
+            record["values"] = values
         for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR - record.keys()):
-            values = sorted({key.get(field, "") for key in keys})
-            record[field] = values[0] if len(values) == 1 else values
+            said = sorted({key.get(field, "") for key in keys})
+            record[field] = said[0] if len(said) == 1 else said
         if left_out:
             record[LEFT_OUT] = left_out
         n_imported = sum(v.is_imported for _, v in chosen)
@@ -456,7 +495,7 @@ class Workspace:
         if corpus_id not in self._text_ids:
             from kltui.corpus.corpus import text_ids
 
-            self._text_ids[corpus_id] = text_ids(self._store.corpora.texts(corpus_id))
+            self._text_ids[corpus_id] = text_ids(self._store.corpora.told_apart(corpus_id))
         return self._text_ids[corpus_id]
 
     def weight_distances(
@@ -561,31 +600,10 @@ def gram_on(device: str) -> CentredGram | None:
     return device_gram(device)
 
 
-def _difference(a: str, b: str) -> str:
-    """The settings that differ between two groups, each as `name: this or that`."""
-    left, right = comparable.words(a), comparable.words(b)
-    differing = [
-        f"{k} is {left.get(k, '-')} or {right.get(k, '-')}"
-        for k in sorted({*left, *right})
-        if left.get(k) != right.get(k)
-    ]
-    return "; ".join(differing)
-
-
 def _listing(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."
-
-
-def _all_left_out(left_out: Mapping[str, str]) -> KltuiError:
-    name, why = next(iter(left_out.items()))
-    return KltuiError(
-        f"no vector can stand on a map: {name} and {len(left_out) - 1} others: {why}"
-        if len(left_out) > 1
-        else f"no vector can stand on a map: {name}: {why}",
-        "Score the checkpoints again: a tokenizer that fits neither model nor texts is the usual reason.",
-    )
 
 
 def _nothing_scored() -> KltuiError:

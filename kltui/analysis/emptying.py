@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
 LARGEST_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
@@ -37,3 +40,14 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
         elif shared < _LEAST_SHARE * int(usual.sum()):
             out[k] = f"scored on {counts[k]} of {n_texts} texts: {shared} would be left for the map"
     return out
+
+
+def all_left_out(left_out: Mapping[str, str]) -> KltuiError:
+    """The error where every vector is left out, with the first one's reason."""
+    name, why = next(iter(left_out.items()))
+    return KltuiError(
+        f"no vector can stand on a map: {name} and {len(left_out) - 1} others: {why}"
+        if len(left_out) > 1
+        else f"no vector can stand on a map: {name}: {why}",
+        "Score the checkpoints again: a tokenizer that fits neither model nor texts is the usual reason.",
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def text_ids(texts: Sequence[str]) -> NDArray[np.intp] | None:
+Turn = tuple[str, str]  # role, content
+Prompt = tuple[Turn, ...]
+
+
+def text_ids(texts: Sequence[object]) -> NDArray[np.intp] | None:
     """The place of the first equal text for every text, shape (N,); None where all differ.
 
     >>> text_ids(["a", "b", "a"]).tolist()
@@ -21,18 +26,22 @@ def text_ids(texts: Sequence[str]) -> NDArray[np.intp] | None:
     """
     import numpy as np
 
-    first: dict[str, int] = {}
+    first: dict[object, int] = {}
     ids = [first.setdefault(text, place) for place, text in enumerate(texts)]
     return np.array(ids, dtype=np.intp) if len(first) < len(ids) else None
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """N texts in order, their optional domains (length N or empty), and a record of every rule applied."""
+    """N texts in order, their optional domains (length N or empty), and a record of every rule applied.
+
+    Of pairs the texts are the responses, and `prompts` (length N, else empty) what each of them answers.
+    """
 
     texts: tuple[str, ...]
     domains: tuple[str, ...] = ()
     record: dict[str, object] = field(default_factory=dict)
+    prompts: tuple[Prompt, ...] = ()
 
     @cached_property
     def text_bytes(self) -> NDArray[np.int64]:
@@ -45,14 +54,22 @@ class Corpus:
     def sha256(self) -> str:
         """Hex SHA-256 over the texts' UTF-8 bytes in order, each preceded by its length (8 bytes, little endian).
 
-        The length keeps ("ab", "c") and ("a", "bc") apart.
+        The length keeps ("ab", "c") and ("a", "bc") apart. Of pairs each prompt goes before its response, and a first word
+        before all of them, so that no corpus of texts has the hash of one of pairs.
         """
-        digest = hashlib.sha256()
-        for text in self.texts:
-            data = text.encode()
+        digest = hashlib.sha256(b"kltui pairs 1\n" if self.prompts else b"")
+        for data in self._hashed:
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
         return digest.hexdigest()
+
+    @property
+    def _hashed(self) -> Iterator[bytes]:
+        if not self.prompts:
+            yield from (text.encode() for text in self.texts)
+        for prompt, response in zip(self.prompts, self.texts if self.prompts else (), strict=True):
+            yield json.dumps(prompt).encode()
+            yield response.encode()
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kltui.corpus.chunk import check_chunk_bytes, kept_chunks
-from kltui.corpus.corpus import Corpus
+from kltui.corpus.corpus import Corpus, Prompt
 from kltui.corpus.read import Fields, read_items
 from kltui.corpus.sources import SourceFiles, source_files
 from kltui.errors import KltuiError, UsageError
@@ -32,7 +32,7 @@ RULES = {
 
 TEXT_MOST_CHARACTERS = 1 << 28
 
-Text = tuple[str, str]  # text, domain
+Text = tuple[str, str, Prompt]  # text, domain, what it answers
 
 
 SAY_EVERY_S = 2.0
@@ -63,7 +63,7 @@ class _Reading:
             )
             for text in parts:
                 count += 1
-                yield text, item.domain
+                yield text, item.domain, item.prompt
             if time.monotonic() > self.said + SAY_EVERY_S:
                 self.said = time.monotonic()
                 self.say(f"{doing} {self.where}: {count:,} text{'s' * (count != 1)} so far")
@@ -115,6 +115,7 @@ def load_corpus(
     sample: int | None = None,
     seed: int = 42,
     fields: Fields | None = None,
+    template: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> Corpus:
     """The corpus of `source` (SPEC section 2): a file, a folder, a pattern of files, hf://datasets/..., or "demo".
@@ -122,6 +123,7 @@ def load_corpus(
     With `chunk` every item is a document and is cut; without it every item is a text as it stands (a .txt file is
     one item). `sample` draws that many without replacement, in the order of `random.Random(seed).sample`; the
     source is then read twice, so that only the drawn texts are ever in memory. `say` gets a line every other second.
+    `template` goes into the record of a corpus of pairs: how prompts are written.
     """
     if chunk:
         check_chunk_bytes(max_bytes, min_bytes)
@@ -137,6 +139,8 @@ def load_corpus(
         "field": fields.text, "domain": fields.domain, "files": len(files.files) if files else 0,
         "commit": files.commit if files else "",
     }  # fmt: skip
+    if fields.pairs:
+        settings |= {"kind": "pairs", "template": template}
     reading = _Reading(source, files, fields, (max_bytes, min_bytes) if chunk else None, say)
     texts = list(reading.texts("reading")) if sample is None else reading.drawn(sample, seed)
     if not texts:
@@ -156,8 +160,9 @@ def _no_texts(reading: _Reading) -> KltuiError:
 
 def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) -> Corpus:
     """The corpus with its record: settings, rules, counts over everything read, counts over the texts in use."""
-    bodies = tuple(text for text, _ in texts)
-    domains = tuple(domain for _, domain in texts)
+    bodies = tuple(text for text, _, _ in texts)
+    domains = tuple(domain for _, domain, _ in texts)
+    prompts = tuple(prompt for _, _, prompt in texts)
     read_names = (
         "items",
         "texts",
@@ -168,12 +173,12 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
         "null_rows",
     )
     record = {**settings, "rules": dict(RULES), "read": {name: seen[name] for name in read_names}}
-    corpus = Corpus(bodies, domains if any(domains) else (), record)
+    corpus = Corpus(bodies, domains if any(domains) else (), record, prompts if any(prompts) else ())
     record["in_use"] = {
         "texts": len(bodies),
         "mean_bytes": float(corpus.text_bytes.mean()),
         "empty": sum(not text for text in bodies),
-        "duplicates": len(bodies) - len(set(bodies)),
+        "duplicates": len(bodies) - len(set(zip(bodies, prompts, strict=True))),
         "crlf": sum("\r\n" in text for text in bodies),
     }
     return corpus

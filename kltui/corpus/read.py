@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.corpus.chunk import well_formed
+from kltui.corpus.corpus import Prompt
 from kltui.corpus.files import opened
+from kltui.corpus.pairs import EXAMPLE, pairs_of
 from kltui.corpus.rows import json_kind, kind_of, read_rows, usable, value_at
 from kltui.corpus.sources import TEXT, SourceFiles
 from kltui.corpus.text_files import decode, decoded
+from kltui.errors import KltuiError
 from kltui.safe import safe_text
 
 # Where a row's domain stands where the job names no field: at the top or, as the Pile has it, under `meta`.
@@ -20,18 +23,23 @@ DOMAIN_FIELDS = ("domain", "pile_set_name", "meta.domain", "meta.pile_set_name")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a source: the pieces that join to its text, and its domain ("" where it has none)."""
+    """One item of a source: the pieces that join to its text, its domain ("" where it has none), what it answers if anything."""
 
     pieces: Iterable[str]
     domain: str = ""
+    prompt: Prompt = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where a row has its text and its domain, by names that may be dotted; no domain: the first of DOMAIN_FIELDS."""
+    """Where a row has its text and its domain, by names that may be dotted; no domain: the first of DOMAIN_FIELDS.
+
+    `pairs`: rows are of a prompt and a response, which is then the text.
+    """
 
     text: str = "text"
     domain: str = ""
+    pairs: bool = False
 
     def domain_of(self, row: object) -> str:
         """The domain that a row states, "" where it states none. A number is written out where its field was named."""
@@ -72,7 +80,9 @@ def read_items(source: SourceFiles | None, seen: Counter[str], fields: Fields) -
         yield from (_item(item.text, item.domain, seen) for item in corpus_items())
         return
     for path, domain in source.files:
-        if kind_of(path) == TEXT:
+        if fields.pairs:
+            yield from _pairs(path, seen, fields)
+        elif kind_of(path) == TEXT:
             yield from _whole_file(path, domain, seen)
         else:
             yield from _rows(path, seen, fields)
@@ -90,6 +100,15 @@ def _whole_file(path: Path, domain: str, seen: Counter[str]) -> Iterator[Item]:
     with opened(path) as file:
         seen["items"] += 1
         yield Item(decoded(file, path, seen), domain)
+
+
+def _pairs(path: Path, seen: Counter[str], fields: Fields) -> Iterator[Item]:
+    """The responses of a file's rows, each with its prompt."""
+    if kind_of(path) == TEXT:
+        raise KltuiError(f"{safe_text(str(path))} is a text, and pairs are rows of a file", EXAMPLE)
+    for prompt, response, row in pairs_of(read_rows(path, seen), seen, path):
+        seen["items"] += 1
+        yield Item((response,), fields.domain_of(row), prompt)
 
 
 def _rows(path: Path, seen: Counter[str], fields: Fields) -> Iterator[Item]:

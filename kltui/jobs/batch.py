@@ -216,8 +216,9 @@ class Batch:
     def _executor(self) -> Executor:
         plan = self._plan
         setup = Setup(
-            plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores()
-        )
+            plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores(),
+            prompts=plan.corpus.prompts,
+        )  # fmt: skip
         workers = min(plan.job.engine.workers, len(plan.checkpoints))
         if plan.job.engine.kind == "ray":
             from kltui.jobs.ray_executor import RayExecutor

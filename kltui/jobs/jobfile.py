@@ -64,6 +64,10 @@ class CorpusTable(_Table):
             raise ValueError('template goes with kind = "pairs"')
         if self.kind == "pairs" and self.chunk:
             raise ValueError('a response is never cut: chunk does not go with kind = "pairs"')
+        if self.kind == "pairs" and self.field != "text":
+            raise ValueError(
+                'field names where a text stands: rows of pairs have "prompt" and "response", or "messages"'
+            )
         if self.kind == "pairs" and self.source == "demo":
             raise ValueError('the demo has texts, no pairs: name a file of rows with "prompt" and "response"')
         return self
@@ -261,7 +265,8 @@ class JobFile(_Table):
 
     def settings(self) -> ScoringSettings:
         """How its texts are scored, and how a model is spread over devices."""
-        return replace(self.scoring.settings(), device_map=self.engine.device_map)
+        template = self.corpus.template if self.corpus.kind == "pairs" else ""
+        return replace(self.scoring.settings(), device_map=self.engine.device_map, template=template)
 
     def resolved(self, base: Path) -> JobFile:
         """The same job with every path absolute, `base` being the folder that the job file lies in."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from kltui import __version__
 from kltui.analysis.point import Point
+from kltui.comparable import unconditional_settings
 from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
@@ -150,6 +151,13 @@ class Keeper:
         stored = self._store.vectors.stored_layers(checkpoint_id, corpus_id, self._settings, ready.weights)
         if None not in stored or not (self._has_layers(stored) or self._no_layers_to_have(ready)):
             return False
+        if self._plan.settings.unconditional:
+            alone = unconditional_settings(self._settings)
+            if (
+                stored.keys()
+                - self._store.vectors.stored_layers(checkpoint_id, corpus_id, alone, ready.weights).keys()
+            ):
+                return False
         if not self._plan.settings.tokens:
             return True
         paths = self._tokens_paths(ready, checkpoint_id, corpus_id)
@@ -196,20 +204,20 @@ class Keeper:
                 self._store.records.put(KIND, ready.weights, {"sha256": files})
             if (bits := result.stats.get(BITS)) is not None:
                 self._store.records.put(BITS, ready.weights, {"bits": bits})
-            for vector in result.vectors:
-                key = {**result.key, "weights": ready.weights}
-                if vector.layer is not None:
-                    key |= {"layer": str(vector.layer), "layers": request}
-                self._store.vectors.put(
-                    cid,
-                    self._corpus,
-                    vector.layer,
-                    key,
-                    self._settings,
-                    vector.loglik_N,
-                    vector.n_scored_N,
-                    self._job,
-                )
+            # The newest vector of a checkpoint is the one that its row tells of: that of responses to their prompts.
+            alone = unconditional_settings(self._settings)
+            response_alone = {"scored": "response alone"}
+            for settings, said, vectors in (
+                (alone, response_alone, result.unconditional),
+                (self._settings, dict[str, str](), result.vectors),
+            ):
+                for vector in vectors:
+                    key = {**result.key, **said, "weights": ready.weights}
+                    if vector.layer is not None:
+                        key |= {"layer": str(vector.layer), "layers": request}
+                    self._store.vectors.put(
+                        cid, self._corpus, vector.layer, key, settings, vector.loglik_N, vector.n_scored_N, self._job
+                    )  # fmt: skip
             if result.no_layers:
                 found = {"reason": result.no_layers, "found_by": _layer_finders()}
                 self._store.records.put(NO_LAYERS, self._layers_request(ready), found)

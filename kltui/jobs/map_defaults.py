@@ -86,12 +86,21 @@ def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
             )
         return data
     source = corpus.get("source", "map")
-    tables = {"corpus": {**corpus, "source": shown.source if source == "map" else source}}
+    of_map = {"source": shown.source, **pairs_keys(shown.settings)}
+    tables = {"corpus": {**of_map, **corpus, "source": shown.source} if source == "map" else {**corpus}}
     return {**data, **tables, "scoring": {**shown.scoring, **scoring}}
 
 
-def map_texts(workspace: Path, source: str, sample: int | None, seed: int) -> Corpus:
-    """The texts that `map:HASH` names, or some of them drawn as from a file. Raises KltuiError."""
+def pairs_keys(settings: str) -> dict[str, str]:
+    """The `[corpus]` keys of a map of pairs, none for one of texts."""
+    return {name: v for name, v in comparable.words(settings).items() if name in ("kind", "template")}
+
+
+def map_texts(workspace: Path, source: str, sample: int | None, seed: int, template: str = "") -> Corpus:
+    """The texts that `map:HASH` names, or some of them drawn as from a file. Raises KltuiError.
+
+    `template` says how the prompts are written where they are pairs, and is "" for texts.
+    """
     store = Store.read(workspace)
     try:
         wanted = source.partition(":")[2]
@@ -102,6 +111,7 @@ def map_texts(workspace: Path, source: str, sample: int | None, seed: int) -> Co
                 'Write source = "map" for its map\'s.',
             )
         texts, domains = store.corpora.texts(found[0].id), store.corpora.domains(found[0].id)
+        prompts = store.corpora.prompts(found[0].sha256)
     finally:
         store.close()
     kept = (
@@ -110,7 +120,13 @@ def map_texts(workspace: Path, source: str, sample: int | None, seed: int) -> Co
         else random.Random(seed).sample(range(len(texts)), min(sample, len(texts)))
     )
     record: dict[str, object] = {"source": source, "sample": sample, "seed": seed}
-    return Corpus(tuple(texts[i] for i in kept), tuple(domains[i] for i in kept), record)
+    if prompts:
+        record |= {"kind": "pairs", "template": template}
+    if bool(prompts) != bool(template):
+        is_of = "pairs" if prompts else "texts"
+        raise UsageError(f"the corpus {source} is of {is_of}", f'Say kind = "{is_of}" under [corpus].')
+    chosen = tuple(prompts[i] for i in kept) if prompts else ()
+    return Corpus(tuple(texts[i] for i in kept), tuple(domains[i] for i in kept), record, chosen)
 
 
 def map_notes(workspace: Path, source: str, scoring: Mapping[str, object], settings: str) -> list[str]:

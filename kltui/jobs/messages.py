@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kltui.corpus.corpus import Prompt
 from kltui.jobs.mix import Mix
 from kltui.registry.adapters import Adapted
 from kltui.registry.checkpoint import HubSource, ServedSource
@@ -19,7 +20,8 @@ DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the p
 class Setup:
     """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads.
 
-    `compares_dtypes`: whether it tells what float32 costs on its GPU; one worker of a job is enough.
+    `compares_dtypes`: whether it tells what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
+    the texts answer, where they are the responses of pairs.
     """
 
     texts: tuple[str, ...]
@@ -28,6 +30,7 @@ class Setup:
     cache_dir: Path
     threads: int
     compares_dtypes: bool = True
+    prompts: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,15 @@ from kltui.scoring.settings import ScoreResult, Vector
 
 FORMAT = 1
 HEADER_MOST_BYTES = 16 << 20
-_DTYPES = {"loglik_LN": "float64", "n_scored_LN": "int32", "tokens": "float32", "lengths": "int64"}
+_DTYPES = {
+    "loglik_LN": "float64", "n_scored_LN": "int32", "tokens": "float32", "lengths": "int64",
+    "alone_loglik_LN": "float64", "alone_n_scored_LN": "int32",
+}  # fmt: skip
+_FINAL, _TOKENS, _ALONE = (
+    ("loglik_LN", "n_scored_LN"),
+    ("tokens", "lengths"),
+    ("alone_loglik_LN", "alone_n_scored_LN"),
+)
 
 
 def _storable(text: str) -> str:
@@ -56,6 +64,7 @@ class About(BaseModel):
     key: dict[Word, Word]
     stats: dict[Word, Annotated[float, Field(allow_inf_nan=False, gt=-(2.0**63), lt=2.0**63)]]
     no_layers: Word = ""
+    unconditional: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,14 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
     """One checkpoint's result as the bytes of a safetensors file, its identity and checksum in the metadata."""
     from safetensors.numpy import save
 
-    arrays: dict[str, NDArray[Any]] = {
-        "loglik_LN": np.stack([v.loglik_N for v in result.vectors]),
-        "n_scored_LN": np.stack([v.n_scored_N for v in result.vectors]).astype(np.int32, copy=False),
-    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for names, vectors in ((_FINAL, result.vectors), (_ALONE, result.unconditional)):
+        if vectors:
+            values_LN, counts_LN = [v.loglik_N for v in vectors], [v.n_scored_N for v in vectors]
+            arrays |= {
+                names[0]: np.stack(values_LN),
+                names[1]: np.stack(counts_LN).astype(np.int32, copy=False),
+            }
     if result.token_logprobs is not None:
         arrays["tokens"] = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
         arrays["lengths"] = np.array([len(t) for t in result.token_logprobs], np.int64)
@@ -98,6 +111,7 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
         "key": result.key,
         "stats": result.stats,
         "no_layers": result.no_layers,
+        "unconditional": bool(result.unconditional),
     }
     about_text = json.dumps(about)
     return save(arrays, {"about": about_text, "sha256": _checksum(arrays, about_text)})
@@ -188,29 +202,39 @@ def _about(metadata: Mapping[str, str]) -> About:
 def _most_bytes(about: About, corpus: Corpus) -> int:
     """Bytes that the arrays of a result over this corpus have at most: a text has fewer tokens than bytes, marks aside."""
     n = len(corpus)
-    return 12 * len(about.layers) * n + 8 * n + 4 * (int(corpus.text_bytes.sum()) + 64 * n)
+    return (
+        12 * len(about.layers) * n * (1 + about.unconditional)
+        + 8 * n
+        + 4 * (int(corpus.text_bytes.sum()) + 64 * n)
+    )
 
 
 def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreResult:
     layers = about.layers
     if layers.count(None) != 1 or len(set(layers)) != len(layers):
         raise ValueError("its layers are not each one vector, with a final one")
-    wanted = {"loglik_LN", "n_scored_LN"} | (_DTYPES.keys() if "tokens" in arrays else set())
+    wanted = {*_FINAL, *(_TOKENS if "tokens" in arrays else ()), *(_ALONE if about.unconditional else ())}
     if arrays.keys() != wanted or any(str(array.dtype) != _DTYPES[name] for name, array in arrays.items()):
         raise ValueError(f"it holds {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}")
-    loglik_LN, n_scored_LN = arrays["loglik_LN"], arrays["n_scored_LN"]
+    vectors = _vectors(layers, arrays["loglik_LN"], arrays["n_scored_LN"], n)
+    if n and not any(np.isfinite(v.loglik_N).any() for v in vectors if v.layer is None):
+        raise ValueError("no text of it has a number")
+    alone = _vectors(layers, arrays[_ALONE[0]], arrays[_ALONE[1]], n) if about.unconditional else ()
+    tokens = _tokens(arrays["tokens"], arrays["lengths"], n) if "tokens" in arrays else None
+    return ScoreResult(vectors, about.key, about.stats, (), tokens, about.no_layers, alone)
+
+
+def _vectors(
+    layers: Sequence[int | None], loglik_LN: NDArray[np.float64], n_scored_LN: NDArray[np.int32], n: int
+) -> tuple[Vector, ...]:
     if loglik_LN.shape != (len(layers), n) or n_scored_LN.shape != loglik_LN.shape:
         raise ValueError(
             f"its values have the shape {loglik_LN.shape} for {len(layers)} layers and {n} texts"
         )
     if np.isinf(loglik_LN).any() or (n_scored_LN < 0).any():
         raise ValueError("it holds infinite values or negative counts")
-    if n and not np.isfinite(loglik_LN[layers.index(None)]).any():
-        raise ValueError("no text of it has a number")
     rows = zip(layers, loglik_LN, n_scored_LN, strict=True)
-    vectors = tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
-    tokens = _tokens(arrays["tokens"], arrays["lengths"], n) if "tokens" in arrays else None
-    return ScoreResult(vectors, about.key, about.stats, (), tokens, about.no_layers)
+    return tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
 
 
 def _tokens(

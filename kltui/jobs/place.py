@@ -16,7 +16,7 @@ import tomli_w
 from kltui import comparable
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import JobFile, load_job
-from kltui.jobs.map_defaults import TAKEN
+from kltui.jobs.map_defaults import TAKEN, pairs_keys
 from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
@@ -70,7 +70,8 @@ def write_job(
     """
     said = comparable.words(settings)
     scoring = {n: v for n, v in said.items() if n in TAKEN and (n != "dtype" or v in _DTYPES)}
-    data: dict[str, Any] = {"workspace": str(workspace.resolve()), "corpus": {"source": source}}
+    corpus = {"source": source, **pairs_keys(settings)}
+    data: dict[str, Any] = {"workspace": str(workspace.resolve()), "corpus": corpus}
     data |= {"models": [entry_of(model)], "scoring": scoring}
     path = workspace / "jobs" / f"place-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.toml"
     sets = [_of_entry(word) for word in overrides]

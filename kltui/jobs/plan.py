@@ -132,7 +132,8 @@ def _there(workspace: Path) -> tuple[list[CheckpointRow], list[str]]:
 
 def settings_key(settings: ScoringSettings) -> str:
     """What two vectors of one corpus must share to stand on one map, as `name=value` words."""
-    return f"bos={settings.bos} dtype={settings.dtype} overlong={settings.overlong}"
+    words = f"bos={settings.bos} dtype={settings.dtype} overlong={settings.overlong}"
+    return f"{words} kind=pairs template={settings.template}" if settings.template else words
 
 
 def _entry(model: ModelTable) -> ModelEntry:
@@ -175,7 +176,7 @@ def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
     """The job's texts; `say` gets lines while they are many. Raises KltuiError."""
     table = job.corpus
     if is_map_source(table.source):
-        return map_texts(Path(job.workspace), table.source, table.sample, table.seed)
+        return map_texts(Path(job.workspace), table.source, table.sample, table.seed, job.settings().template)
     corpus = load_corpus(
         table.source,
         chunk=table.chunk,
@@ -183,7 +184,8 @@ def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
         min_bytes=table.min_bytes,
         sample=table.sample,
         seed=table.seed,
-        fields=Fields(table.field, table.domain),
+        fields=Fields(table.field, table.domain, table.kind == "pairs"),
+        template=table.template if table.kind == "pairs" else "",
         say=say,
     )
     if not len(corpus):

@@ -116,7 +116,8 @@ class InboxKeeper:
 def _request(plan: Plan) -> str:
     """What the results of two parts must have in common to belong to one job."""
     settings = plan.settings
-    asked = [plan.corpus.sha256, settings_key(settings), settings.layers, settings.tokens]
+    asked: list[object] = [plan.corpus.sha256, settings_key(settings), settings.layers, settings.tokens]
+    asked += ["unconditional"] * settings.unconditional
     return json.dumps(asked)
 
 

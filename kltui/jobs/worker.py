@@ -137,6 +137,7 @@ def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Repor
         setup.settings,
         setup.cache_dir,
         report,
+        prompts=setup.prompts,
     )
     return replace(result, notes=(*task.notes, *result.notes))
 
@@ -146,7 +147,7 @@ def _scorer(setup: Setup, pipe: Line) -> Scorer:
     from kltui.scoring.scorer import Scorer
 
     tell_cost = pipe.send if setup.compares_dtypes else None
-    return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost)
+    return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost, setup.prompts)
 
 
 def score_task(

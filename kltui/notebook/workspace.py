@@ -83,9 +83,10 @@ class NotebookWorkspace(Workspace):
         preprocess: str = "none",
         settings: str | None = None,
         device: str = "cpu",
+        values: str = "",
     ) -> NotebookMap:
         """As `Workspace.map`."""
-        return NotebookMap.of(super().map(runs, names, layers, corpus, preprocess, settings, device))
+        return NotebookMap.of(super().map(runs, names, layers, corpus, preprocess, settings, device, values))
 
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> NotebookMap:
         """As `Workspace.saved_map`."""

@@ -22,7 +22,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TOKENIZER_PATTERNS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes",
-    "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json",
+    "spiece.model", "sentencepiece*.model", "spm.model", "*.tiktoken", "tekken.json", "chat_template.jinja",
 )  # fmt: skip
 TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

@@ -57,7 +57,7 @@ def cut_pieces(
     for text, length in enumerate(lengths):
         if context is not None and length > context:
             pieces += (
-                _windows(text, length, first, window or context)
+                rolling(text, length, first, window or context, start=1)
                 if overlong == "window"
                 else [Piece(text, 0, context, first)]
             )
@@ -66,15 +66,18 @@ def cut_pieces(
     return pieces
 
 
-def _windows(text: int, length: int, first: int, context: int) -> list[Piece]:
-    """Rolling windows of at most `context` inputs that score the ids [first, length) once each."""
+def rolling(text: int, length: int, first: int, context: int, start: int | None = None) -> list[Piece]:
+    """Rolling windows of at most `context` inputs that score the ids [first, length) once each.
+
+    They are laid from the id `start` on, absent from the first that is scored on, each reaching back as far as it can.
+    """
     windows = []
-    scored = 1
+    scored = first if start is None else start
     while scored < length:
         stop = min(scored + context, length)
-        start = max(0, stop - 1 - context)
+        left = max(0, stop - 1 - context)
         if stop > first:
-            windows.append(Piece(text, start, stop, max(scored, first)))
+            windows.append(Piece(text, left, stop, max(scored, first)))
         scored = stop
     return windows
 

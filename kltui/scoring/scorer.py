@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
 from kltui.registry.adapters import AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import adapters, gguf, loading, quantize, refill, spread, tokens
+from kltui.scoring import adapters, answers, gguf, loading, quantize, refill, spread, tokens
+from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batch_effects import BatchRule
-from kltui.scoring.batching import Batch, BatchScores, Ids, Piece, cut_pieces
+from kltui.scoring.batching import Batch, BatchScores, Ids, Piece
 from kltui.scoring.device import device_in_use
 from kltui.scoring.dtype_cost import dtype_cost
 from kltui.scoring.engine import Engine
@@ -40,17 +42,22 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A corpus in one tokenizer's ids, cut for one context length."""
+    """A corpus in one tokenizer's ids, cut for one context length. There may be more rows of ids than texts."""
 
     tokenizer: tokens.Tokenizer
     notes: tuple[str, ...]
-    ids: list[Ids]
+    scored: answers.Scored
     pieces: list[Piece]
     n_overlong: int
 
+    @property
+    def ids(self) -> list[Ids]:
+        """What the model reads, a row for every text, then one for every response without its prompt."""
+        return self.scored.ids
+
     @cached_property
     def text_counts(self) -> NDArray[np.int64]:
-        """Ids that are scored, by text."""
+        """Ids that are scored, by row."""
         texts_n = np.array([piece.text for piece in self.pieces], dtype=np.int64)
         counts_n = np.array([piece.n_scored for piece in self.pieces], dtype=np.int64)
         return np.bincount(texts_n, counts_n, minlength=len(self.ids)).astype(np.int64)
@@ -76,8 +83,10 @@ class Scorer:
         settings: ScoringSettings,
         cache_dir: Path | None = None,
         tell_cost: Callable[[DtypeCost], None] | None = None,
+        prompts: Sequence[Prompt] = (),
     ) -> None:
         self.texts = list(texts)
+        self.prompts = prompts
         self.corpus_sha256 = corpus_sha256
         self.settings = settings
         self.cache_dir = cache_dir
@@ -157,7 +166,7 @@ class Scorer:
             "seconds_head": engine.seconds["head"],
             "tokens": float(prepared.n_tokens),
             "tokens_per_second": prepared.n_tokens / max(ended - ready, 1e-9),
-            "n_unscored": float((sums.n_scored_N == 0).sum()),
+            "n_unscored": float((sums.n_scored_R[: len(self.texts)] == 0).sum()),
             "n_overlong": float(prepared.n_overlong),
             "batch_tokens": float(self._budget(engine)),
             "padding_share": 1.0 - prepared.n_inputs / max(sums.cells, 1),
@@ -169,7 +178,7 @@ class Scorer:
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
         if is_gguf(folder):
             stats["bits_per_weight"] = read_model(folder).bits_per_weight
-        key = self._key(engine, prepared.tokenizer, quantization, stored, weights_key)
+        key = self._key(engine, prepared, quantization, stored, weights_key)
         if adapter is not None:
             key |= adapter.key()
         no_layers = engine.no_layers or sums.no_layers
@@ -181,23 +190,26 @@ class Scorer:
             *self._notes(sums, prepared, quantization),
         )
         notes += (no_layers,) if no_layers else ()
-        return ScoreResult(sums.vectors(), key, stats, notes, sums.token_logprobs(), no_layers)
+        n = len(self.texts)
+        alone = sums.vectors(slice(n, None)) if len(prepared.ids) > n else ()
+        return ScoreResult(sums.vectors(slice(n)), key, stats, notes, sums.token_logprobs(), no_layers, alone)
 
     def score_loaded(
         self, loaded: Loaded, made: tokens.Tokenized, weights_key: str, model: str
     ) -> ScoreResult:
         """All vectors of a model that is in memory already, over the corpus in the ids `made`; `model` names it in errors."""
-        prepared = self._cut(made, loading.context_length(loaded.config), model)
+        scored = answers.laid_out(Path(), made.tokenizer, made.ids, (), self.settings)
+        prepared = self._cut(made, scored, loading.context_length(loaded.config), model)
         # not inference mode: what the model keeps from a forward pass must be of use to whoever trains it on
         with torch.no_grad(), fast_float32(self.device), kept_heap():
             engine = Engine(loaded, self.settings, self.device, "none")
             rule = self._rule_for(engine, prepared)
             sums = self._run(engine, prepared, rule, lambda _: None)
-        key = self._key(engine, prepared.tokenizer, "none", "", weights_key)
+        key = self._key(engine, prepared, "none", "", weights_key)
         no_layers = engine.no_layers or sums.no_layers
         notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, "none"))
         notes += (no_layers,) if no_layers else ()
-        return ScoreResult(sums.vectors(), key, {}, notes, sums.token_logprobs(), no_layers)
+        return ScoreResult(sums.vectors(slice(None)), key, {}, notes, sums.token_logprobs(), no_layers)
 
     def _file_notes(
         self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
@@ -335,16 +347,19 @@ class Scorer:
         made = tokens.tokenize(
             tokenizer_in, config, self.settings.bos, self.texts, self.corpus_sha256, self.cache_dir
         )
-        prepared = self._cut(made, context, str(folder))
+        scored = answers.laid_out(tokenizer_in, made.tokenizer, made.ids, self.prompts, self.settings)
+        checks.check_vocabulary(scored.ids, size)
+        prepared = self._cut(made, scored, context, str(folder))
         self._prepared = same, prepared
         return prepared
 
-    def _cut(self, made: tokens.Tokenized, context: int | None, model: str) -> _Prepared:
+    def _cut(
+        self, made: tokens.Tokenized, scored: answers.Scored, context: int | None, model: str
+    ) -> _Prepared:
         """A corpus in ids, its texts cut for a model of that name and context. Raises KltuiError where none has a token to score."""
-        lengths = [len(row) for row in made.ids]
-        pieces = cut_pieces(lengths, made.tokenizer.first_scored, context, self.settings.overlong)
-        n_overlong = sum(1 for n in lengths if context is not None and n > context)
-        prepared = _Prepared(made.tokenizer, made.notes, made.ids, pieces, n_overlong)
+        pieces = answers.cut(scored, context, self.settings.overlong)
+        n_overlong = len({row % len(self.texts) for row in answers.overlong_rows(scored, context)})
+        prepared = _Prepared(made.tokenizer, made.notes, scored, pieces, n_overlong)
         _check_scored(prepared, model)
         return prepared
 
@@ -355,7 +370,7 @@ class Scorer:
 
     def _run(self, engine: Engine, prepared: _Prepared, rule: BatchRule, progress: Report) -> _Sums:
         """Sums over all batches; the budget that they fitted in is remembered."""
-        sums = _Sums(len(self.texts), engine.layers, self.settings.tokens)
+        sums = _Sums(len(self.texts), len(prepared.ids), engine.layers, self.settings.tokens)
         done = 0
         progress(self._progress(sums, done, prepared))  # from here on counts the pace
         for batch, scores, budget in run_batches(
@@ -369,18 +384,20 @@ class Scorer:
         return sums
 
     def _progress(self, sums: _Sums, done: int, prepared: _Prepared) -> Progress:
-        texts_done = int((sums.n_scored_N == prepared.text_counts).sum())
+        rows_done = sums.n_scored_R == prepared.text_counts
+        texts_done = int(rows_done.reshape(-1, max(len(self.texts), 1)).all(axis=0).sum())
         return Progress("score", texts_done, len(self.texts), done, prepared.n_tokens)
 
     def _key(
         self,
         engine: Engine,
-        tokenizer: tokens.Tokenizer,
+        prepared: _Prepared,
         quantization: str,
         stored: str,
         weights_key: str,
     ) -> dict[str, str]:
         """Everything that changes a value."""
+        tokenizer, scored = prepared.tokenizer, prepared.scored.key
         return {
             "weights": weights_key,
             "corpus": self.corpus_sha256,
@@ -392,15 +409,14 @@ class Scorer:
             "quantization": stored or quantization,
             "attention": engine.attention,
             "lens": "model tail",
+            **scored,
             **library_versions(quantization),
         }
 
     def _notes(self, sums: _Sums, prepared: _Prepared, quantization: str) -> tuple[str, ...]:
         notes = list(prepared.notes)
-        unscored = int((sums.n_scored_N == 0).sum())
-        if unscored:
-            notes.append(f"{unscored} of {len(self.texts)} texts have no token to score and are NaN")
-        if prepared.n_overlong:
+        notes += answers.notes(prepared.scored, sums.n_scored_R, prepared.n_overlong, self.settings.overlong)
+        if prepared.n_overlong and not self.prompts:
             done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
             notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
         if quantization == "bnb-8bit":
@@ -446,11 +462,15 @@ def library_versions(quantization: str) -> dict[str, str]:
 
 
 class _Sums:
-    """Log-likelihoods as they add up: float64 per text and vector, and single tokens where they are kept."""
+    """Log-likelihoods as they add up: float64 per row and vector, and single tokens where they are kept.
 
-    def __init__(self, n_texts: int, layers: tuple[int, ...], keep_tokens: bool) -> None:
-        self.loglik_LN = np.zeros((1 + len(layers), n_texts))
-        self.n_scored_N = np.zeros(n_texts, dtype=np.int32)
+    A row is a text; behind them may stand rows of the same texts (R in all), read otherwise.
+    """
+
+    def __init__(self, n_texts: int, n_rows: int, layers: tuple[int, ...], keep_tokens: bool) -> None:
+        self._n_texts = n_texts
+        self.loglik_LR = np.zeros((1 + len(layers), n_rows))
+        self.n_scored_R = np.zeros(n_rows, dtype=np.int32)
         self.cells = 0  # of all batches, padding included
         self.kept: dict[int, list[NDArray[np.float32]]] | None = {} if keep_tokens else None
         self.layers = layers
@@ -462,9 +482,9 @@ class _Sums:
         One of a layer alone only leaves that layer out.
         """
         wrong_LB = ~np.isfinite(scores.loglik_LB)
-        texts_B, n_texts = batch.row_texts, len(self.n_scored_N)
+        texts_B, n_rows = batch.row_texts, len(self.n_scored_R)
         if wrong_LB[0].any():
-            text = int(texts_B[int(np.argmax(wrong_LB[0]))])
+            text = int(texts_B[int(np.argmax(wrong_LB[0]))]) % self._n_texts
             raise KltuiError(
                 f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
                 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
@@ -473,20 +493,20 @@ class _Sums:
             self._undefined.setdefault(self.layers[row - 1], int(texts_B[int(np.argmax(wrong_LB[row]))]))
         for row, loglik_B in enumerate(scores.loglik_LB):
             if row == 0 or self.layers[row - 1] not in self._undefined:
-                self.loglik_LN[row] += np.bincount(texts_B, weights=loglik_B, minlength=n_texts)
-        self.n_scored_N += np.bincount(batch.texts_n, minlength=n_texts).astype(np.int32)
+                self.loglik_LR[row] += np.bincount(texts_B, weights=loglik_B, minlength=n_rows)
+        self.n_scored_R += np.bincount(batch.texts_n, minlength=n_rows).astype(np.int32)
         self.cells += scores.cells
         if self.kept is not None:
             assert scores.logp_n is not None
             for text in np.unique(batch.texts_n):
                 self.kept.setdefault(int(text), []).append(scores.logp_n[batch.texts_n == text])
 
-    def vectors(self) -> tuple[Vector, ...]:
-        """The final vector and one per layer that is defined on every text; unscored texts are NaN."""
-        unscored = self.n_scored_N == 0
+    def vectors(self, rows: slice) -> tuple[Vector, ...]:
+        """The final vector and one per layer that is defined on every text, of those rows; unscored ones are NaN."""
+        n_scored_N = self.n_scored_R[rows]
         return tuple(
-            Vector(layer, np.where(unscored, np.nan, loglik_N), self.n_scored_N.copy())
-            for layer, loglik_N in zip((None, *self.layers), self.loglik_LN, strict=True)
+            Vector(layer, np.where(n_scored_N == 0, np.nan, loglik_R[rows]), n_scored_N.copy())
+            for layer, loglik_R in zip((None, *self.layers), self.loglik_LR, strict=True)
             if layer not in self._undefined
         )
 
@@ -496,7 +516,7 @@ class _Sums:
         if not self._undefined:
             return ""
         layers = ", ".join(map(str, sorted(self._undefined)))
-        text = self._undefined[min(self._undefined)]
+        text = self._undefined[min(self._undefined)] % self._n_texts
         return f"layers {layers} are not stored: read through the model's tail they give NaN, first in text {text}"
 
     def token_logprobs(self) -> tuple[NDArray[np.float32], ...] | None:
@@ -504,4 +524,4 @@ class _Sums:
         if self.kept is None:
             return None
         empty = np.zeros(0, dtype=np.float32)
-        return tuple(np.concatenate(self.kept.get(i, [empty])) for i in range(len(self.n_scored_N)))
+        return tuple(np.concatenate(self.kept.get(i, [empty])) for i in range(self._n_texts))

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import ServedSource
 from kltui.registry.retry import RetryPolicy
 from kltui.safe import safe_text
-from kltui.scoring import tokens
-from kltui.scoring.batching import Ids, Piece, cut_pieces
+from kltui.scoring import answers, tokens
+from kltui.scoring.batching import Ids, Piece
 from kltui.scoring.served_client import PATIENCE, Dialect, ServedClient, ServerFacts, UnusableAnswerError
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vector
 
@@ -46,6 +47,7 @@ def score_served(
     cache_dir: Path | None,
     progress: Report,
     retry: RetryPolicy = PATIENCE,
+    prompts: Sequence[Prompt] = (),
 ) -> ScoreResult:
     """The vector of a served model: log-likelihoods in nats of every text, as of a local one with the same ids.
 
@@ -55,48 +57,55 @@ def score_served(
     started = time.perf_counter()
     progress(Progress("tokenize", texts_total=len(texts)))
     tokenizer = tokens.load_tokenizer(tokenizer_folder, settings.bos)
-    ids, notes = tokens.encode_checked(tokenizer, texts, corpus_sha256, cache_dir)
+    bare, notes = tokens.encode_checked(tokenizer, texts, corpus_sha256, cache_dir)
+    scored = answers.laid_out(tokenizer_folder, tokenizer, bare, prompts, settings)
+    ids, n_rows = scored.ids, len(scored.ids)
 
     def say(line: str) -> None:
         progress(Progress("load", message=line))
 
     client = ServedClient(source, lambda token: tokenizer.backend.decode([token]), retry)
     facts = client.facts(say)
-    pieces = _pieces([len(row) for row in ids], tokenizer.first_scored, facts.context, settings.overlong)
+    longest = _longest(facts.context)
+    pieces = answers.cut(scored, longest, settings.overlong, None if longest is None else longest - 1)
     if not pieces:
         raise KltuiError(
             "no text of the corpus has a token to score", 'A text needs two tokens, or bos = "always".'
         )
     dialect = client.probe([_prompt(piece, ids) for piece in _spread(pieces)], say)
     ready = time.perf_counter()
-    answers = _answers(client, dialect, pieces, ids, len(texts), progress)
-    loglik_N, n_scored_N, kept = _summed(pieces, answers, len(texts))
-    n_tokens = int(n_scored_N.sum())
+    came = _answers(client, dialect, pieces, ids, n_rows, progress)
+    loglik_R, n_scored_R, kept = _summed(pieces, came, n_rows)
+    n_tokens = int(n_scored_R.sum())
     if client.facts(say).identity() != facts.identity():
         raise KltuiError(
             f"{client.where} is another model now than when scoring began",
             "Run the job again: nothing of it is stored.",
         )
     ended = time.perf_counter()
-    unscored = n_scored_N == 0
-    notes += (UNSEEN, *_notes(int(unscored.sum()), len(texts), settings))
+    n_overlong = len({row % len(texts) for row in answers.overlong_rows(scored, longest)}) if prompts else 0
+    cuts = answers.notes(scored, n_scored_R, n_overlong, settings.overlong)
+    notes += (UNSEEN, *cuts, *_notes(settings))
     stats = {
         "seconds_tokenize": ready - started, "seconds_score": ended - ready, "tokens": float(n_tokens),
-        "tokens_per_second": n_tokens / max(ended - ready, 1e-9), "n_unscored": float(unscored.sum()),
+        "tokens_per_second": n_tokens / max(ended - ready, 1e-9), "n_unscored": float((n_scored_R[: len(texts)] == 0).sum()),
         "concurrency": float(source.concurrency),
     }  # fmt: skip
     key = {
         "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
-        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong, **_served_key(facts, dialect),
+        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
+        **scored.key, **_served_key(facts, dialect),
     }  # fmt: skip
-    logprobs = tuple(map(np.concatenate, kept)) if settings.tokens else None
+    logprobs = tuple(map(np.concatenate, kept[: len(texts)])) if settings.tokens else None
     no_layers = (
         "" if settings.layers == "none" else "a served model gives no hidden states: it has no layer vectors"
     )
-    vector = Vector(None, np.where(unscored, np.nan, loglik_N), n_scored_N)
-    return ScoreResult(
-        (vector,), key, stats, notes + ((no_layers,) if no_layers else ()), logprobs, no_layers
-    )
+    parts = (slice(len(texts)), slice(len(texts), None))[: 1 + settings.unconditional]
+    vector, *alone = [
+        Vector(None, np.where(n_scored_R[p] == 0, np.nan, loglik_R[p]), n_scored_R[p].copy()) for p in parts
+    ]
+    said = notes + ((no_layers,) if no_layers else ())
+    return ScoreResult((vector,), key, stats, said, logprobs, no_layers, tuple(alone))
 
 
 def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:
@@ -121,19 +130,16 @@ def _summed(
     return loglik_N, n_scored_N, kept
 
 
-def _notes(n_unscored: int, n_texts: int, settings: ScoringSettings) -> tuple[str, ...]:
+def _notes(settings: ScoringSettings) -> tuple[str, ...]:
     notes = []
-    if n_unscored:
-        notes.append(f"{n_unscored} of {n_texts} texts have no token to score and are NaN")
     if settings.dtype not in ("auto", "float32"):
         notes.append(f"dtype = {settings.dtype} was not asked of the server: it computes as it was started")
     return tuple(notes)
 
 
-def _pieces(lengths: Sequence[int], first: int, context: int | None, overlong: str) -> list[Piece]:
-    """Pieces of texts of so many ids. A prompt holds its targets too, and one place is left for a token that is generated."""
-    longest = None if context is None else context - 1
-    return cut_pieces(lengths, first, longest, overlong, None if longest is None else longest - 1)
+def _longest(context: int | None) -> int | None:
+    """Ids that a request may hold, its targets among them: one place is left for a token that is generated."""
+    return None if context is None else context - 1
 
 
 def _prompt(piece: Piece, ids: Sequence[Ids]) -> list[int]:

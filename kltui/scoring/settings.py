@@ -27,6 +27,7 @@ class ScoringSettings:
     allow_bin: bool = False
     batch_texts: int = 0  # at most so many texts in a batch; 0: as many as the tokens allow
     unconditional: bool = False  # of pairs: the response is scored without its prompt too
+    template: str = ""  # how the prompts of pairs are written, "chat" or "none"; "": texts are scored
     device_map: str = "none"  # of `[engine]`: how a model larger than one device is spread over several
 
 
@@ -76,7 +77,8 @@ class ScoreResult:
     `key` holds what changes a value: weights fingerprint, corpus hash, policies, dtype, quantisation,
     attention implementation, library versions. `stats` holds what does not: seconds, tokens, peak bytes,
     counts of unscored and over-long texts. `token_logprobs` (with `tokens = true`): one float32 array per text.
-    `no_layers` says why layers that were asked for are not among the vectors.
+    `no_layers` says why layers that were asked for are not among the vectors. `unconditional` are those of responses
+    without their prompts, where they were asked for.
     """
 
     vectors: tuple[Vector, ...]
@@ -85,6 +87,7 @@ class ScoreResult:
     notes: tuple[str, ...] = ()
     token_logprobs: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)
     no_layers: str = ""
+    unconditional: tuple[Vector, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ Frame = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class Backend(Protocol):
-    """Text to ids. `ids` adds no special token and reads the strings of special tokens as text."""
+    """Text to ids. `ids` adds no special token and reads the strings of special tokens as text, unless `special`."""
 
     @property
     def source(self) -> str:
@@ -36,7 +36,11 @@ class Backend(Protocol):
     def n_entries(self) -> int: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
-    def ids(self, texts: Sequence[str]) -> list[list[int]]: ...
+    @property
+    def specials(self) -> list[str]:
+        """The strings of its special tokens."""
+
+    def ids(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]: ...
     def frame(self) -> Frame:
         """Ids that it puts before and after a text by default."""
 
@@ -60,12 +64,21 @@ class FileBackend:
         """Entries of the vocabulary, added tokens aside."""
         return self.core.get_vocab_size(with_added_tokens=False)
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of every text, no special token added."""
+    @property
+    def specials(self) -> list[str]:
+        """The strings of its special tokens."""
+        return [t.content for t in self.core.get_added_tokens_decoder().values() if t.special]
+
+    def ids(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Ids of every text, no special token added; `special`: their strings in a text are the tokens."""
         rows: list[list[int]] = []
-        for at in range(0, len(texts), _AT_ONCE):
-            batch = list(texts[at : at + _AT_ONCE])
-            rows += [e.ids for e in self.core.encode_batch_fast(batch, add_special_tokens=False)]
+        self.core.encode_special_tokens = not special
+        try:
+            for at in range(0, len(texts), _AT_ONCE):
+                batch = list(texts[at : at + _AT_ONCE])
+                rows += [e.ids for e in self.core.encode_batch_fast(batch, add_special_tokens=False)]
+        finally:
+            self.core.encode_special_tokens = True
         return rows
 
     def frame(self) -> Frame:
@@ -112,13 +125,18 @@ class ClassBackend:
         """Entries of the vocabulary, added tokens aside."""
         return int(self.tokenizer.vocab_size)
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of every text, no special token added."""
+    @property
+    def specials(self) -> list[str]:
+        """The strings of its special tokens."""
+        return list(self.tokenizer.all_special_tokens)
+
+    def ids(self, texts: Sequence[str], *, special: bool = False) -> list[list[int]]:
+        """Ids of every text, no special token added; `special`: their strings in a text are the tokens."""
         if not texts:
             return []
         options: dict[str, Any] = {"add_special_tokens": False, "return_attention_mask": False}
         try:
-            rows: list[list[int]] = self.tokenizer(list(texts), split_special_tokens=True, **options)[
+            rows: list[list[int]] = self.tokenizer(list(texts), split_special_tokens=not special, **options)[
                 "input_ids"
             ]
         except TypeError as error:

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kltui.corpus.corpus import Corpus
+    from kltui.corpus.corpus import Corpus, Prompt
 
 FINAL_LAYER = -1
+PROMPTS = "prompts"  # kind of the records of what a corpus' texts answer, by its hash
 
 
 class Corpora:
@@ -44,6 +45,7 @@ class Corpora:
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
         self._db, self._checks = db, checks
+        self._records = Records(db, checks)
 
     def add(self, corpus: Corpus, source: str) -> int:
         """Row id of `corpus`, stored with its texts unless it is there already; damaged texts are written again."""
@@ -56,6 +58,8 @@ class Corpora:
                 self._db.execute("DELETE FROM text WHERE corpus_id = ?", (corpus_id,))
                 self._put_texts(corpus_id, corpus)
                 settle(self._db, "text")
+            if corpus.prompts and corpus.sha256 not in self._records.all(PROMPTS):
+                self._put_prompts(corpus)
             return corpus_id
         cursor = self._db.execute(
             "INSERT INTO corpus (sha256, n, source, record, created, text_bytes) VALUES (?, ?, ?, ?, ?, ?)",
@@ -69,7 +73,25 @@ class Corpora:
             ),
         )
         self._put_texts(int(cursor.lastrowid or 0), corpus)
+        if corpus.prompts:
+            self._put_prompts(corpus)
         return int(cursor.lastrowid or 0)
+
+    def _put_prompts(self, corpus: Corpus) -> None:
+        self._records.put(PROMPTS, corpus.sha256, {"prompts": corpus.prompts})
+
+    def told_apart(self, corpus_id: int) -> list[object]:
+        """What tells the texts of a corpus apart, in order: themselves, of pairs with their prompts."""
+        texts = self.texts(corpus_id)
+        query = "SELECT sha256 FROM corpus WHERE id = ?"
+        prompts = self.prompts(str(self._db.execute(query, (corpus_id,)).fetchone()[0]))
+        return list(zip(prompts, texts, strict=True)) if prompts else list(texts)
+
+    @decoded
+    def prompts(self, sha256: str) -> tuple[Prompt, ...]:
+        """What the texts of a corpus answer, in order; none where it is of texts."""
+        found = self._records.all(PROMPTS).get(sha256, {}).get("prompts", [])
+        return tuple(tuple((str(role), str(text)) for role, text in prompt) for prompt in cast("Any", found))
 
     def _put_texts(self, corpus_id: int, corpus: Corpus) -> None:
         domains = corpus.domains or ("",) * len(corpus)

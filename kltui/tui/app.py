@@ -24,10 +24,11 @@ def run_tui(
     ascii: bool = False,
     no_mouse: bool = False,
     over: str = "",
+    values: str = "conditional",
 ) -> int:
     """Runs the interface on workspace `path` (or the folder one is in) and returns the exit code.
 
-    `over`: hash of the corpus that it shows, "" for that of most checkpoints.
+    `over`: hash of the corpus that it shows, "" for that of most checkpoints; `values`: what its maps of pairs are made of.
 
     Raises UsageError without a terminal. 128+n after signal n.
     """
@@ -36,10 +37,12 @@ def run_tui(
             "the interface needs a terminal, and this is none",
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
-    return guarded(lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, over=over))
+    return guarded(
+        lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, over=over, values=values)
+    )
 
 
-def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, over: str) -> int:
+def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, over: str, values: str) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.actions import load_keymap
@@ -54,7 +57,7 @@ def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, ove
         memory=Memory(_state_folder() / "view.json"),
         color=color,
     )
-    app.reader.over = over
+    app.reader.over, app.reader.values = over, values
     # Who leaves in the middle of something need not read of what was asked for and not begun.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)

@@ -71,6 +71,7 @@ class Reader:
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
         self.over = ""  # hash of the corpus that is shown, "" for that of most checkpoints
+        self.values = "conditional"  # what maps of pairs are made of
         self._opener = opener
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
@@ -110,6 +111,7 @@ class Reader:
             if self.path is None:
                 raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
             self._workspace = (self._opener or _open)(self.path)
+            self._workspace.values = self.values
             if self.over:
                 self._workspace.choose_corpus(self.over)
         return self._workspace

@@ -9,6 +9,7 @@ Names are printable: characters that could steer a terminal stand as U+FFFD, in 
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import shutil
@@ -162,7 +163,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
     unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
     record = shown.record
     rows = ctx.ws.vectors(names=shown.names, corpus=str(record["corpus"]), settings=str(record["settings"]))
-    keys, settings = _keys([rows[name] for name in shown.names])
+    keys, settings = _keys([rows[name] for name in shown.names], record.get("values"))
     with path.open("wb") as file:
         np.savez(
             file,
@@ -178,8 +179,14 @@ def _write_npz(ctx: Context, path: Path) -> None:
         _synced(file.fileno())
 
 
-def _keys(rows: Sequence[VectorRow]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """(key as a JSON object, settings) of vectors, K each: how they were scored, for whoever takes them in."""
+def _keys(rows: Sequence[VectorRow], values: object = None) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """(key as a JSON object, settings) of vectors, K each: how they were scored, for whoever takes them in.
+
+    `values`: what a map of pairs was made of where that is not the responses to their prompts.
+    """
+    if values:
+        keys = [json.dumps({**r.key_fields, "values": values}, sort_keys=True) for r in rows]
+        return np.array(keys, np.str_), np.array([f"{r.settings} values={values}" for r in rows], np.str_)
     return np.array([r.key for r in rows], np.str_), np.array([r.settings for r in rows], np.str_)
 
 
@@ -189,7 +196,7 @@ def _write_layers(ctx: Context, path: Path) -> None:
     found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
     record = layered.record
     rows = ctx.ws.vectors(layers=True, corpus=str(record["corpus"]), settings=str(record["settings"]))
-    keys, settings = _keys([rows[name] for name in found.names])
+    keys, settings = _keys([rows[name] for name in found.names], record.get("values"))
     with path.open("wb") as file:
         np.savez(
             file,

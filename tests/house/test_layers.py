@@ -57,6 +57,7 @@ ROOMS: dict[str, set[str]] = {
         "comparable",
     },
     "comparable": DATA | {"store"},
+    "pair_values": DATA | {"comparable", "store"},
     "weight_process": BASE | {"registry", "analysis", "jobs.process"},
     "adapter_sweep": DATA | {"store", "analysis"},
     "weight_sweep": DATA | {"store", "analysis", "weight_process", "adapter_sweep"},
@@ -65,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "exact": DATA | {"__init__", "analysis", "comparable", "jobs", "store"},
     "workspace": DATA
     | {
+        "pair_values",
         "exact",
         "store",
         "analysis",
@@ -81,6 +83,7 @@ ROOMS: dict[str, set[str]] = {
     "draws": DATA | {"store", "analysis", "workspace", "comparable"},
     "view": DATA
     | {
+        "pair_values",
         "draws",
         "placement",
         "comparable",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kltui.analysis.drivers import Drivers
     from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.map import Map
+    from kltui.corpus.corpus import Prompt
     from kltui.jobs.launch import Detached
     from kltui.tui.token_lines import TokenLine
 
@@ -53,6 +54,7 @@ class TextTable(Table):
         self.drivers: Drivers | None = None
         self.order: list[int] = []
         self.texts: Sequence[str] = ()
+        self.prompts: Sequence[Prompt] = ()
         self.domains: Sequence[str] = ()
         self.order_name = "most"
         self.note = ""
@@ -165,6 +167,7 @@ class CompareView(View):
             if a and b:
                 found = self.found = await self.kl.atlas.map()
                 table.texts, every = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
+                table.prompts = await self.kl.reader.read(lambda ws: ws.prompts())
                 table.show_domains(every)
                 domains = every if any(every) else ()
                 table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
@@ -290,12 +293,23 @@ class CompareView(View):
         made: list[list[Span]] = [
             [(f"text {index}, {len(text.encode(errors='surrogatepass'))} bytes", look("muted"))],
             [],
+            *self._prompt_lines(index, width),
         ]
         if a is None or b is None or not a.spans or not b.spans:
             made += flowed([(text, None)], width, lambda _: look("text"), breaks=False)
             why = "no token log-probabilities stored; T scores them" if a is None or b is None else ""
             return [*made, [], [(why or "the tokens could not be laid over this text", look("warning"))]]
         return made + self._heat_lines(text, a, b, width)
+
+    def _prompt_lines(self, index: int, width: int) -> list[list[Span]]:
+        """What the text answers, marked as what is not scored; none where it is no response."""
+        look, prompts = self.look, self.texts.prompts
+        if index >= len(prompts):
+            return []
+        made: list[list[Span]] = [[("prompt, not scored", look("accent", bold=True))]]
+        for role, content in prompts[index]:
+            made += flowed([(f"{role}: {content}", None)], width, lambda _: look("muted"), breaks=False)
+        return [*made, [], [("response", look("accent", bold=True))]]
 
     def _heat_lines(self, text: str, a: TokenLine, b: TokenLine, width: int) -> list[list[Span]]:
         from kltui.tui.token_lines import colored_runs

@@ -17,6 +17,7 @@ from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
+from kltui.pair_values import CONDITIONAL, WORDS
 from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
@@ -398,8 +399,17 @@ def corpus_words(shown: Map) -> str:
     )
     gone = len(shown.left_out)
     absent = f"; {count(gone, 'vector')} left out that would have emptied the map" if gone else ""
+    kind = "response" if "kind" in shown.record else "text"
+    return f"{values_words(shown)}{count(len(shown.text_bytes_N), kind)}, B = {mean_bytes_words(shown)}{unscored}{repeated}{absent}"
+
+
+def values_words(shown: Map) -> str:
+    """Which values of pairs a map is made of, ending in a comma; "" for texts."""
+    if "kind" not in shown.record:
+        return ""
+    values = str(shown.record.get("values", CONDITIONAL))
     return (
-        f"{count(len(shown.text_bytes_N), 'text')}, B = {mean_bytes_words(shown)}{unscored}{repeated}{absent}"
+        f"{WORDS.get(values, 'log p(response | prompt)')} of pairs, template {shown.record.get('template')}, "
     )
 
 

@@ -1,0 +1,153 @@
+"""A prompt by its tokenizer's own chat template: which template that is, and the text that it makes of a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kltui.corpus.corpus import Prompt
+from kltui.errors import KltuiError
+from kltui.registry.gguf_file import is_gguf
+from kltui.registry.layout import TOKENIZER_CONFIG, read_json_object
+from kltui.registry.tokenizer_json import named_special
+from kltui.safe import safe_text
+from kltui.scoring import chat_renderer
+
+FILE = "chat_template.jinja"
+REMEDY = 'Set template = "none" under [corpus]: the contents of the prompt then stand as they are.'
+MOST_BYTES = 1 << 20
+_PATIENCE_S = 120.0  # beyond the processor time that the renderer allows itself
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+_SENTINELS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # noncharacters of Unicode: no text is meant to hold one
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A chat template with the special tokens that it may write, and where it was found."""
+
+    source: str
+    variables: dict[str, str]
+    where: str
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 over all that decides what it writes."""
+        return hashlib.sha256(json.dumps([self.source, self.variables], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Prompts as a template writes them. In `texts` a `sentinel` breaks every special-token string of the contents."""
+
+    texts: list[str]
+    sentinel: str
+
+
+def find_template(folder: Path) -> ChatTemplate:
+    """The chat template of the tokenizer in `folder`: chat_template.jinja, else that of tokenizer_config.json.
+
+    Of several named ones that called "default". Raises KltuiError where there is none.
+    """
+    if is_gguf(folder):
+        raise _unusable(folder, "a GGUF file's chat template is not read")
+    path = folder / FILE
+    source: object = None
+    where = path
+    if path.is_file():
+        if path.stat().st_size > MOST_BYTES:
+            raise _unusable(path, f"it has more than {MOST_BYTES:,} bytes")
+        source = path.read_bytes().decode(errors="replace")
+    else:
+        where = folder / TOKENIZER_CONFIG
+        source = _named(read_json_object(where).get("chat_template"), where)
+    if not isinstance(source, str) or not source.strip():
+        raise _unusable(folder, f"there is neither {FILE} nor chat_template in {TOKENIZER_CONFIG}")
+    tokens = {kind: named_special(folder, kind) for kind in _SPECIAL}
+    return ChatTemplate(source, {kind: t for kind, t in tokens.items() if t is not None}, str(where))
+
+
+def _named(found: object, where: Path) -> object:
+    """The template among named ones that is meant: "default", or the only one."""
+    if not isinstance(found, list):
+        return found
+    named = {
+        str(one["name"]): one.get("template") for one in found if isinstance(one, dict) and "name" in one
+    }
+    if "default" in named or len(named) == 1:
+        return named.get("default", next(iter(named.values())))
+    if not named:
+        return None
+    names = safe_text(", ".join(named), 120)
+    raise _unusable(where, f'there are several ({names}), and none is called "default"')
+
+
+def _unusable(where: Path | str, why: str) -> KltuiError:
+    return KltuiError(f"no chat template for {safe_text(str(where))}: {why}", REMEDY)
+
+
+def write(template: ChatTemplate, prompts: Sequence[Prompt], specials: Sequence[str]) -> Written:
+    """Every prompt as the template writes it, up to where the assistant answers.
+
+    Raises KltuiError for a template that fails, reaches outside, or does not end.
+    """
+    sentinel = _sentinel(template, prompts)
+    broken = [[(role, _broken(text, specials, sentinel)) for role, text in prompt] for prompt in prompts]
+    asked = {"template": template.source, "variables": template.variables, "prompts": broken}
+    answer = _asked(asked, template)
+    texts = answer.get("texts")
+    if texts is None:
+        why = safe_text(str(answer.get("error")), 300)
+        raise KltuiError(
+            f"the chat template in {safe_text(template.where)} fails on the prompt of pair {answer.get('row')}: {why}",
+            REMEDY,
+        )
+    return Written(texts, sentinel)
+
+
+def _asked(asked: dict[str, Any], template: ChatTemplate) -> dict[str, Any]:
+    """The renderer's answer. Raises KltuiError where it has none."""
+    command = [sys.executable, "-I", str(Path(chat_renderer.__file__).resolve())]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asked), capture_output=True, encoding="utf-8", timeout=_PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        raise _no_answer(template, f"it did not end within {_PATIENCE_S:.0f} s") from None
+    if done.returncode == 0:
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+    if done.returncode < 0:
+        raise _no_answer(
+            template, f"it did not end within {chat_renderer.CPU_SECONDS} s, or took too much memory"
+        )
+    said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    raise _no_answer(template, said)
+
+
+def _no_answer(template: ChatTemplate, why: str) -> KltuiError:
+    return KltuiError(
+        f"the chat template in {safe_text(template.where)} cannot be used: {safe_text(why, 300)}", REMEDY
+    )
+
+
+def _sentinel(template: ChatTemplate, prompts: Sequence[Prompt]) -> str:
+    """A character that stands neither in the template nor in any prompt."""
+    held = {c for prompt in prompts for _, text in prompt for c in _SENTINELS if c in text}
+    free = [c for c in _SENTINELS if c not in held and c not in template.source]
+    if not free:
+        raise _no_answer(template, "the prompts hold every noncharacter of Unicode from U+FDD0 to U+FDEF")
+    return free[0]
+
+
+def _broken(text: str, specials: Sequence[str], sentinel: str) -> str:
+    """The text with `sentinel` behind the first character of every special-token string in it."""
+    for special in specials:
+        if special and special in text:
+            text = text.replace(special, special[0] + sentinel + special[1:])
+    return text

@@ -1,0 +1,79 @@
+"""Prompts written out by a chat template, in a process of its own: run as a file, it imports nothing of kltui.
+
+Reads {"template", "variables", "prompts", "sentinel"} as JSON from stdin, writes {"texts"} or {"error", "row"} to stdout.
+A template is a program by whoever made the model: it runs in jinja2's immutable sandbox, without a loader or a clock,
+within limits of time and memory, and may write no file.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+CPU_SECONDS = 20
+MEMORY_BYTES = 2 << 30
+LONGEST = 1 << 20  # characters that a template may add to a prompt, and 16 times those of the prompt itself
+TODAY = datetime(
+    2024, 7, 26
+)  # what templates that print a date fall back to themselves; values must not depend on the day
+
+
+class RefusedError(Exception):
+    """What the template itself raises by `raise_exception`, or what it does wrong."""
+
+
+def _limit() -> None:
+    limits = ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY_BYTES))
+    for what, most in (*limits, (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):  # a lower one is set already, or the system has none
+            resource.setrlimit(what, (most, most))
+
+
+def _raise(message: object) -> None:
+    raise RefusedError(f"it says: {message}")
+
+
+def _compiled(source: str) -> Any:
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, indent=None, **_: json.dumps(
+        value, ensure_ascii=False, indent=indent
+    )
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = TODAY.strftime
+    return environment.from_string(source)
+
+
+def _render(asked: dict[str, Any]) -> dict[str, object]:
+    texts: list[str] = []
+    try:
+        template = _compiled(asked["template"])
+        for prompt in asked["prompts"]:
+            messages = [{"role": role, "content": content} for role, content in prompt]
+            text = template.render(messages=messages, add_generation_prompt=True, **asked["variables"])
+            if len(text) > LONGEST + 16 * sum(len(content) for _, content in prompt):
+                raise RefusedError(f"it makes {len(text):,} characters of one prompt")
+            texts.append(text)
+    except Exception as error:  # a template can raise anything
+        said = "" if isinstance(error, RefusedError) else f"{type(error).__name__}: "
+        return {"error": f"{said}{error}"[:1000], "row": len(texts)}
+    return {"texts": texts}
+
+
+def main() -> None:
+    """Answers one request."""
+    asked = json.load(sys.stdin)
+    _limit()
+    json.dump(_render(asked), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""Responses to prompts: log p(y | x) against float64 loops, by six families' chat templates, cut contexts, bad templates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kltui.corpus.corpus import Corpus, Prompt
+from kltui.corpus.load import load_corpus
+from kltui.corpus.read import Fields
+from kltui.errors import KltuiError
+from kltui.scoring import chat_renderer
+from kltui.scoring.scorer import Scorer
+from kltui.scoring.settings import ScoreResult, ScoringSettings
+from tests.tiny_models import BEGIN, END, load_float64, write_model
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+    "{{ m['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] + '\n\n' %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}{% for m in messages %}"
+    "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
+    "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PHI3 = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+ZEPHYR = (
+    "{% for m in messages %}\n{% if m['role'] == 'user' %}\n{{ '<|user|>\n' + m['content'] + eos_token }}\n"
+    "{% elif m['role'] == 'system' %}\n{{ '<|system|>\n' + m['content'] + eos_token }}\n"
+    "{% else %}\n{{ '<|assistant|>\n' + m['content'] + eos_token }}\n{% endif %}\n"
+    "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
+)
+# Each with the family of tiny models it is tried on, and its special tokens.
+TEMPLATES: dict[str, tuple[str, str, list[str]]] = {
+    "chatml": (CHATML, "qwen2", ["<|im_start|>", "<|im_end|>"]),
+    "llama3": (LLAMA3, "llama", ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]),
+    "mistral": (MISTRAL, "mistral", ["[INST]", "[/INST]"]),
+    "gemma": (GEMMA, "gemma2", ["<start_of_turn>", "<end_of_turn>"]),
+    "phi3": (PHI3, "gpt_neox", ["<|user|>", "<|assistant|>", "<|end|>"]),
+    "zephyr": (ZEPHYR, "gpt2", ["<|user|>", "<|system|>", "<|assistant|>"]),
+}
+PAIRS: tuple[tuple[Prompt, str], ...] = (
+    ((("user", "What is the capital of France?"),), "Paris, of course."),
+    ((("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Who are you?")), "A fox."),
+    ((("user", "Say x."),), "x"),
+    ((("user", "Quote <|im_start|>, [INST] and <s> for me."),), "<|endoftext|> and <s> are text."),
+    ((("user", "日本語で"),), "いろはにほへと"),
+)
+PROMPTS, RESPONSES = tuple(p for p, _ in PAIRS), tuple(y for _, y in PAIRS)
+
+
+def model(folder: Path, family: str, template: str, specials: list[str]) -> Path:
+    write_model(folder, family, prepend_bos=True, vocab_size=400)
+    file = json.loads((folder / "tokenizer.json").read_text())
+    for special in specials:
+        n = max(t["id"] for t in file["added_tokens"])
+        n = max(n, *file["model"]["vocab"].values()) + 1
+        file["added_tokens"].append(
+            {"id": n, "content": special, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+        )  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(file))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def scored(
+    folder: Path, prompts: Any = PROMPTS, texts: Any = RESPONSES, template: str = "chat", **settings: Any
+) -> ScoreResult:
+    settings = {"device": "cpu", **settings}
+    scorer = Scorer(texts, "c", ScoringSettings(template=template, **settings), None, None, prompts)
+    return scorer.score(folder, "none", "w", lambda _: None)
+
+
+def core(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def by_transformers(folder: Path, prompt: Prompt) -> str:
+    """The prompt as transformers' own renderer writes it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [{"role": role, "content": content} for role, content in prompt]
+    rendered, _ = render_jinja_template(
+        [messages], chat_template=(folder / "chat_template.jinja").read_text(), add_generation_prompt=True,
+        bos_token=BEGIN, eos_token=END, unk_token=END,
+    )  # fmt: skip
+    return str(rendered[0])
+
+
+def ids_of_prompt(folder: Path, prompt: Prompt) -> list[int]:
+    """By a second way: contents' strings of special tokens are cut out and put in again as text."""
+    tokenizer = core(folder)
+    specials = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+    held = {s: f"QZ{k}QZ" for k, s in enumerate(specials)}
+    hidden = []
+    for role, content in prompt:
+        for special, mark in held.items():
+            content = content.replace(special, mark)
+        hidden.append((role, content))
+    text = by_transformers(folder, tuple(hidden))
+    if not any(mark in text for mark in held.values()):
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+    ids: list[int] = []
+    while text:
+        found = [(text.index(s), -len(s), s) for s in specials if s in text]
+        at, _, special = min(found) if found else (len(text), 0, "")
+        part = text[:at]
+        for name, mark in held.items():
+            part = part.replace(mark, name)
+        tokenizer.encode_special_tokens = True
+        ids += tokenizer.encode(part, add_special_tokens=False).ids if part else []
+        ids += [tokenizer.token_to_id(special)] if special else []
+        text = text[at + len(special) :]
+    return ids
+
+
+def ids_of_response(folder: Path, text: str) -> list[int]:
+    tokenizer = core(folder)
+    tokenizer.encode_special_tokens = True
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def truth(network: Any, context: list[int], response: list[int]) -> float:
+    """Sum over the response of log p(id | all before it), one forward for every id, in float64."""
+    import torch
+
+    total = 0.0
+    row = list(context)
+    with torch.no_grad():
+        for target in response:
+            if row:
+                logits = network(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].double()
+                total += float(logits.log_softmax(-1)[target])
+            row.append(target)
+    return total
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_response_by_each_chat_template_equals_a_float64_loop(name: str, tmp_path: Path) -> None:
+    template, family, specials = TEMPLATES[name]
+    folder = model(tmp_path / "m", family, template, specials)
+    result = scored(folder, unconditional=True, tokens=True)
+    network, begin = load_float64(folder), core(folder).token_to_id(BEGIN)
+    for k, (prompt, text) in enumerate(PAIRS):
+        context, response = ids_of_prompt(folder, prompt), ids_of_response(folder, text)
+        assert result.vectors[0].loglik_N[k] == pytest.approx(truth(network, context, response), abs=2e-4)
+        assert result.vectors[0].n_scored_N[k] == len(response)
+        assert result.token_logprobs is not None
+        assert len(result.token_logprobs[k]) == len(response)
+        assert context[:2].count(begin) == (1 if name in ("llama3", "mistral", "gemma") else 0)
+        alone = result.unconditional[0].loglik_N[k]
+        assert alone == pytest.approx(truth(network, [begin], response), abs=2e-4)
+    assert result.key["template"] == "chat"
+    assert len(result.token_logprobs or ()) == len(PAIRS)
+
+
+def test_bos_is_added_or_taken_where_that_is_asked_and_never_twice(tmp_path: Path) -> None:
+    network_ids = {}
+    for name in ("llama3", "chatml"):
+        template, _, specials = TEMPLATES[name]
+        folder = model(tmp_path / name, "llama", template, specials)
+        network, begin = load_float64(folder), core(folder).token_to_id(BEGIN)
+        context, response = ids_of_prompt(folder, PROMPTS[0]), ids_of_response(folder, RESPONSES[0])
+        bare = context[1:] if context[0] == begin else context
+        for bos, read in (("always", [begin, *bare]), ("never", bare), ("auto", context)):
+            value = scored(folder, PROMPTS[:1], RESPONSES[:1], bos=bos).vectors[0].loglik_N[0]
+            assert value == pytest.approx(truth(network, read, response), abs=2e-4)
+        network_ids[name] = context[0] == begin
+    assert network_ids == {"llama3": True, "chatml": False}
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "window"])
+def test_a_long_prompt_is_cut_from_the_left_and_no_response_is(overlong: str, tmp_path: Path) -> None:
+    template, _, specials = TEMPLATES["chatml"]
+    folder = model(tmp_path / "m", "llama", template, specials)
+    network, context = load_float64(folder), 256
+    prompts: tuple[Prompt, ...] = ((("user", "the quick fox " * 80),), *PROMPTS[:1])
+    texts = ("Two words and more", RESPONSES[0])
+    with pytest.raises(KltuiError, match="1 of 2 pairs have more tokens"):
+        scored(folder, prompts, texts)
+    result = scored(folder, prompts, texts, overlong=overlong)
+    response = ids_of_response(folder, texts[0])
+    whole = ids_of_prompt(folder, prompts[0]) + response
+    # truncate keeps `context` ids in all; in a window the model reads `context` ids, and the last target is one more
+    kept = whole[-context:] if overlong == "truncate" else whole[-context - 1 :]
+    expected = truth(network, kept[: -len(response)], response)
+    assert result.vectors[0].loglik_N[0] == pytest.approx(expected, abs=2e-4)
+    assert result.vectors[0].n_scored_N[0] == len(response)
+    assert result.stats["n_overlong"] == 1
+    assert any("1 pairs are longer" in note for note in result.notes)
+
+
+def test_a_response_longer_than_the_context_is_windowed_or_refused(tmp_path: Path) -> None:
+    template, _, specials = TEMPLATES["chatml"]
+    folder = model(tmp_path / "m", "llama", template, specials)
+    texts = ("the lazy dog " * 90,)
+    response = ids_of_response(folder, texts[0])
+    assert len(response) > 256
+    with pytest.raises(KltuiError, match="the response of pair 0"):
+        scored(folder, PROMPTS[:1], texts, overlong="truncate")
+    result = scored(folder, PROMPTS[:1], texts, overlong="window")
+    assert result.vectors[0].n_scored_N[0] == len(response)
+    network, whole = load_float64(folder), ids_of_prompt(folder, PROMPTS[0]) + response
+    at, expected = len(whole) - len(response), 0.0
+    while at < len(whole):
+        stop = min(at + 256, len(whole))
+        left = max(0, stop - 257)
+        expected += truth(network, whole[left:at], whole[at:stop])
+        at = stop
+    assert result.vectors[0].loglik_N[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_a_template_contents_stand_as_they_are(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", "llama", prepend_bos=True)
+    result = scored(folder, template="none")
+    network, begin = load_float64(folder), core(folder).token_to_id(BEGIN)
+    for k, (prompt, text) in enumerate(PAIRS):
+        context = ids_of_response(folder, "\n".join(content for _, content in prompt))
+        expected = truth(network, [begin, *context], ids_of_response(folder, text))
+        assert result.vectors[0].loglik_N[k] == pytest.approx(expected, abs=2e-4)
+    with pytest.raises(KltuiError, match="no chat template") as error:
+        scored(folder)
+    assert 'template = "none"' in error.value.hint
+
+
+def test_an_empty_response_is_unscored(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", "llama")
+    result = scored(folder, PROMPTS[:2], ("", "x"), template="none", unconditional=True)
+    assert math.isnan(result.vectors[0].loglik_N[0])
+    # without a BOS there is nothing before the first token of a response alone
+    assert np.isnan(result.unconditional[0].loglik_N).all()
+    assert any("1 of 2 responses have no token" in note for note in result.notes)
+
+
+BAD = {
+    "reaches outside": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "reads a file": "{% include '/etc/passwd' %}",
+    "globals": "{{ cycler.__init__.__globals__.os.system('true') }}",
+    "raises": "{{ raise_exception('only users may speak') }}",
+    "changes what it is given": "{{ messages.append(1) }}",
+    "is no template": "{% for m in messages %}",
+    "undefined": "{{ nothing.at.all }}",
+    "writes without end": "{% for a in range(9999) %}{% for b in range(9999) %}{{ 'abcdefgh' }}{% endfor %}{% endfor %}",
+    "takes all memory": "{{ 'a' * 9999999999 }}",
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_template_that_reaches_outside_or_fails_is_an_error_with_the_remedy(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kltui.scoring import chat
+
+    (tmp_path / "chat_template.jinja").write_text(BAD[kind])
+    template = chat.find_template(tmp_path)
+    with pytest.raises(KltuiError, match="chat template in") as error:
+        chat.write(template, PROMPTS[:1], [])
+    assert 'template = "none"' in error.value.hint
+
+
+def test_a_template_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kltui.scoring import chat
+
+    monkeypatch.setattr(chat, "_PATIENCE_S", 1.5)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (tmp_path / "chat_template.jinja").write_text(endless)
+    with pytest.raises(KltuiError, match="did not end"):
+        chat.write(chat.find_template(tmp_path), PROMPTS[:1], [])
+    assert chat_renderer.CPU_SECONDS <= 60
+
+
+def test_the_template_is_found_in_either_file_and_among_named_ones(tmp_path: Path) -> None:
+    from kltui.scoring.chat import find_template
+
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"chat_template": "one", "bos_token": {"content": "<b>"}}))
+    assert (find_template(tmp_path).source, find_template(tmp_path).variables) == (
+        "one",
+        {"bos_token": "<b>"},
+    )
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    config.write_text(json.dumps({"chat_template": named}))
+    assert find_template(tmp_path).source == "d"
+    named[1]["name"] = "rag"
+    config.write_text(json.dumps({"chat_template": named}))
+    with pytest.raises(KltuiError, match="several"):
+        find_template(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("file")
+    assert find_template(tmp_path).source == "file"
+
+
+def test_pairs_are_read_and_every_mistake_is_named_with_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    rows: list[Any] = [
+        {"prompt": "a", "response": "b", "domain": "x"},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"},
+                      {"role": "assistant", "content": "y"}]},
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = load_corpus(path, fields=Fields(pairs=True), template="chat")
+    assert corpus.texts == ("b", "y")
+    assert corpus.prompts == ((("user", "a"),), (("system", "s"), ("user", "u")))
+    assert corpus.text_bytes.tolist() == [1, 1]
+    assert (corpus.record["kind"], corpus.record["template"]) == ("pairs", "chat")
+    assert corpus.sha256 != Corpus(corpus.texts).sha256
+    wrong: list[Any] = [
+        {"prompt": "a"}, {"prompt": 1, "response": "b"}, {"messages": []},
+        {"messages": [{"role": "user", "content": "u"}, {"role": "user", "content": "v"}]},
+        {"messages": [{"role": "tool", "content": "u"}, {"role": "assistant", "content": "v"}]},
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*wrong, *rows]))
+    with pytest.raises(KltuiError) as error:
+        load_corpus(path, fields=Fields(pairs=True))
+    for said in (
+        'line 1: "response" is missing',
+        'line 2: "prompt" is a JSON number',
+        "line 3:",
+        "line 4:",
+        "line 5:",
+    ):
+        assert said in error.value.message
+    assert Counter(error.value.message)[";"] >= 4
