@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self, cast
 
 from kltui import comparable, pair_values, same_weights, saved_maps
 from kltui.analysis.point import Point
-from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.errors import UsageError
+from kltui.map_device import gram_on, nothing_scored
 from kltui.registry.checkpoint import layer_name
 from kltui.same_weights import point_of
 from kltui.saved_maps import Preparation, SavedMap
@@ -131,7 +132,7 @@ class Workspace:
             return next(c for c in corpora if c.id == groups[0].corpus_id)
         if corpora:
             return corpora[-1]
-        raise _nothing_scored()
+        raise nothing_scored()
 
     def texts(self, sha256: str | None = None) -> list[str]:
         """The texts of a corpus in order."""
@@ -383,7 +384,7 @@ class Workspace:
             wished = groups.get((corpus_id, settings), settings)
             rows = [v for v in rows if of[v.id] == wished]
         if not rows:
-            raise _nothing_scored()
+            raise nothing_scored()
         group = self._one_group(rows, of, strict=names is not None)
         # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept; where one has the
         # very settings asked for, that one is.
@@ -587,27 +588,7 @@ class Workspace:
         )
 
 
-def gram_on(device: str) -> CentredGram | None:
-    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None, without torch, where the CPU does.
-
-    That is for "cpu", "auto", and "mps", which has no float64.
-    Raises KltuiError where torch has no such device.
-    """
-    if device in ("cpu", "auto", "mps"):
-        return None
-    from kltui.scoring.centring import device_gram
-
-    return device_gram(device)
-
-
 def _listing(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."
-
-
-def _nothing_scored() -> KltuiError:
-    return StoreError(
-        "nothing is scored in this workspace yet",
-        "Score something first: kltui --batch job.toml, or start a job in the Jobs screen.",
-    )

@@ -64,8 +64,10 @@ ROOMS: dict[str, set[str]] = {
     "saved_maps": DATA | {"store"},
     "same_weights": DATA | {"store", "analysis"},
     "exact": DATA | {"__init__", "analysis", "comparable", "jobs", "store"},
+    "map_device": BASE | {"scoring.centring", "analysis"},
     "workspace": DATA
     | {
+        "map_device",
         "pair_values",
         "exact",
         "store",
@@ -83,6 +85,7 @@ ROOMS: dict[str, set[str]] = {
     "draws": DATA | {"store", "analysis", "workspace", "comparable"},
     "view": DATA
     | {
+        "map_device",
         "pair_values",
         "draws",
         "placement",

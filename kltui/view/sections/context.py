@@ -17,12 +17,12 @@ from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
+from kltui.map_device import gram_on
 from kltui.pair_values import CONDITIONAL, WORDS
 from kltui.same_weights import left_out_words
 from kltui.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
-from kltui.workspace import gram_on
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent

@@ -1,0 +1,31 @@
+"""What a map needs before it is made: vectors, and the device that they are centred and multiplied on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError, StoreError
+
+if TYPE_CHECKING:
+    from kltui.analysis.kl import CentredGram
+
+
+def gram_on(device: str) -> CentredGram | None:
+    """What centres and multiplies a map's vectors on `device` ("cuda", "cuda:1"); None, without torch, where the CPU does.
+
+    That is for "cpu", "auto", and "mps", which has no float64.
+    Raises KltuiError where torch has no such device.
+    """
+    if device in ("cpu", "auto", "mps"):
+        return None
+    from kltui.scoring.centring import device_gram
+
+    return device_gram(device)
+
+
+def nothing_scored() -> KltuiError:
+    """What is said of a workspace without vectors."""
+    return StoreError(
+        "nothing is scored in this workspace yet",
+        "Score something first: kltui --batch job.toml, or start a job in the Jobs screen.",
+    )
