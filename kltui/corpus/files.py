@@ -93,7 +93,10 @@ def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
             f"{safe_text(str(path))} is packed with zstandard, which Python itself unpacks from 3.14 on",
             "pip install '.[corpora]' (in kltui's folder) brings what is missing; or unpack it: zstd -d FILE",
         ) from None
-    return zstd.ZstdFile, (EOFError, zstd.ZstdError)
+    # Large sets are packed with `zstd --long=31`, a window of up to 2 GiB; by itself zstd unpacks one of 128 MiB.
+    widest = zstd.DecompressionParameter.window_log_max
+    options: dict[int, int] = {widest: widest.bounds()[1]}
+    return (lambda file: zstd.ZstdFile(file, options=options)), (EOFError, zstd.ZstdError)
 
 
 def read_whole(path: Path) -> bytes:

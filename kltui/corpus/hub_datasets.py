@@ -27,6 +27,15 @@ class DatasetAddress:
     revision: str
     pattern: str
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The pattern, and the same with each `**/` for no folder at all, as in patterns of files here."""
+        return tuple(dict.fromkeys((self.pattern, self.pattern.replace("**/", ""))))
+
+    def means(self, name: str) -> bool:
+        """Whether a file of the dataset is meant."""
+        return any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
 
 def parse_address(source: str) -> DatasetAddress:
     """The parts of a dataset's address. Raises UsageError for one that cannot be meant.
@@ -61,18 +70,19 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from kltui.registry.hub import default_cache, is_offline
+    from kltui.registry.hub import default_cache
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs addresses, signed ones among them
     address = parse_address(source)
     where = safe_text(source, 200)
     say(f"fetching {where}")
     try:
+        listed = _listed(address)
         folder = Path(
             snapshot_download(
-                address.repo, repo_type="dataset", revision=address.revision, allow_patterns=[address.pattern],
-                tqdm_class=_progress(say, where), cache_dir=default_cache(), local_files_only=is_offline(),
-                endpoint=os.environ.get("HF_ENDPOINT") or None,
+                address.repo, repo_type="dataset", revision=address.revision, allow_patterns=list(address.patterns),
+                tqdm_class=_progress(say, where), cache_dir=default_cache(), local_files_only=listed is None,
+                endpoint=_endpoint(),
             )
         )  # fmt: skip
     except HfHubHTTPError as error:
@@ -87,14 +97,61 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
             f"{where} could not be fetched: {safe_text(str(error), 200)}", "Check the network and the disk."
         ) from None
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    meant = [p for p in files if fnmatchcase(p.relative_to(folder).as_posix(), address.pattern)]
+    meant = [p for p in files if address.means(p.relative_to(folder).as_posix())]
+    _check_all_here(address, where, folder, meant, listed)
     if not meant:
         raise KltuiError(
             f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} is meant by "
             f"{safe_text(address.pattern)}",
             "Look at the dataset's files on the hub; patterns are as in *.parquet.",
         )
+    if listed is None:
+        say(
+            f"{where}: the hub was not asked; its cache holds {len(meant):,} file{'s' * (len(meant) != 1)} of it"
+        )
     return folder, meant, folder.name
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _listed(address: DatasetAddress) -> list[str] | None:
+    """Names of the files that the hub has and the address means; None where the hub is not or cannot be asked.
+
+    Raises HfHubHTTPError where it refuses.
+    """
+    from huggingface_hub import HfApi
+
+    from kltui.registry.hub import is_offline
+    from kltui.registry.hub_client import is_transport
+
+    if is_offline():
+        return None
+    try:
+        info = HfApi(endpoint=_endpoint()).dataset_info(address.repo, revision=address.revision)
+    except Exception as error:
+        if is_transport(error):
+            return None
+        raise
+    return [s.rfilename for s in info.siblings or [] if address.means(s.rfilename)]
+
+
+def _check_all_here(
+    address: DatasetAddress, where: str, folder: Path, meant: list[Path], listed: list[str] | None
+) -> None:
+    """Raises TryAgainError where a fetch that was cut left a part of the files: half a corpus is another corpus."""
+    if listed is not None:
+        lost = set(listed) - {p.relative_to(folder).as_posix() for p in meant}
+        if lost:
+            raise TryAgainError(
+                f"{len(lost)} of {len(listed)} files of {where} could not be fetched", "Run again."
+            )
+    elif any((folder.parent.parent / "blobs").glob("*.incomplete")):
+        raise TryAgainError(
+            f"the cache holds only a part of {safe_text(address.repo)}, and the hub cannot be asked for the rest",
+            "A fetch of it was cut short. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again.",
+        )
 
 
 def _refused(where: str, error: Exception) -> KltuiError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kltui.corpus.files import COMPRESSED, open_regular, read_lines, read_whole
+from kltui.corpus.files import COMPRESSED, open_regular, opened, read_lines, read_whole
 from kltui.corpus.text_files import decode, without_bom
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
@@ -88,6 +90,16 @@ def _json_lines(path: Path, seen: Counter[str], columns: Sequence[str]) -> Itera
         yield f"line {number}", _parsed(decode(line, seen))
 
 
+def _json(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a .json file: those of its list, or of its lines where each is an object (C4 and Dolma name them so)."""
+    with opened(path) as file:
+        lines = file.read(len(BOM_UTF8) + 1).removeprefix(BOM_UTF8)[:1] == b"{"
+    if lines:
+        first = [row for _, row in itertools.islice(_json_lines(path, Counter(), columns), 2)]
+        lines = len(first) == 2 and isinstance(first[0], dict)
+    yield from (_json_lines if lines else _json_list)(path, seen, columns)
+
+
 def _json_list(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
     rows = _parsed(decode(without_bom(read_whole(path), path, seen), seen))
     if not isinstance(rows, list):
@@ -116,7 +128,7 @@ def _separated(delimiter: str) -> Reader:
         csv.field_size_limit(CELL_MOST_CHARACTERS)
         table = csv.reader(_lines(path, seen), delimiter=delimiter, strict=True)
         try:
-            names = next(table, [])
+            names = next((cells for cells in table if cells), [])
             if len(set(names)) < len(names):
                 raise _no_table(path, "a name stands twice in its first line")
             for cells in table:
@@ -191,7 +203,7 @@ def _chosen(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[st
 
 READERS: dict[str, Reader] = {
     ".jsonl": _json_lines,
-    ".json": _json_list,
+    ".json": _json,
     ".csv": _separated(","),
     ".tsv": _separated("\t"),
     ".parquet": _parquet,

@@ -93,7 +93,11 @@ def _sub_folder(path: Path, folder: Path) -> str:
 
 def _pattern(pattern: Path) -> SourceFiles:
     found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))  # noqa: PTH207 - the pattern is absolute
-    files = [p for p in found if p.is_file()]
+    # `**` comes by a file twice where it stands twice, or where a link leads back: each counts once.
+    once: dict[Path, Path] = {}
+    for p in found:
+        once.setdefault(p.parent.resolve() / p.name, p)
+    files = [p for p in once.values() if p.is_file()]
     taken = [p for p in files if _takes(p)]
     if not taken:
         raise _nothing(f"file of texts is meant by {safe_text(str(pattern))}", files)

@@ -174,7 +174,7 @@ class HubClient:
         except HfHubHTTPError as error:
             raise self._refusal(error) from None
         except Exception as error:
-            if _is_transport(error):
+            if is_transport(error):
                 raise TransientError(f"the connection to the hub broke ({type(error).__name__})") from None
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -253,7 +253,7 @@ def _guard_session() -> None:
                 whole = not options.get("stream") or response.status_code >= 400
                 return _read_within(response) if whole else response
         except Exception as error:
-            if _is_transport(error):
+            if is_transport(error):
                 raise TransientError(f"the hub cannot be reached ({type(error).__name__})") from None
             raise
         response.close()
@@ -287,7 +287,7 @@ def _read_within(response: Any) -> Any:
     )
 
 
-def _is_transport(error: Exception) -> bool:
+def is_transport(error: Exception) -> bool:
     """Whether the HTTP library says that the connection failed; it goes by different names in different versions."""
     for cls in type(get_session()).__mro__:
         library = sys.modules[cls.__module__.partition(".")[0]]

@@ -226,3 +226,62 @@ def test_a_dataset_that_cannot_be_had(hub: FakeHub) -> None:
 def test_addresses_that_cannot_be_meant(bad: str) -> None:
     with pytest.raises(UsageError, match="no address of a dataset"):
         parse_address(bad)
+
+
+def test_json_files_of_lines_are_read_as_such(tmp_path: Path) -> None:
+    """C4 and Dolma name their lines .json.gz."""
+    (tmp_path / "c4.json.gz").write_bytes(gzip.compress(jsonl()))
+    (tmp_path / "bom.json").write_bytes(b"\xef\xbb\xbf" + jsonl())
+    for name in ("c4.json.gz", "bom.json"):
+        assert load(tmp_path / name).texts == tuple(TEXTS)
+        assert list(load(tmp_path / name, sample=5, seed=3).texts) == random.Random(3).sample(TEXTS, 5)
+    (tmp_path / "pretty.json").write_text(json.dumps({"text": "x"}, indent=1))
+    with pytest.raises(KltuiError, match="not a JSON list of texts: a JSON object"):
+        load_corpus(tmp_path / "pretty.json")
+
+
+def test_a_wide_window_of_zstd_is_unpacked(tmp_path: Path) -> None:
+    options = {zstd.CompressionParameter.window_log: 28, zstd.CompressionParameter.content_size_flag: 0}
+    packer = zstd.ZstdCompressor(options=options)  # what `zstd --long=28` writes from a pipe
+    (tmp_path / "t.jsonl.zst").write_bytes(packer.compress(jsonl()) + packer.flush())
+    assert load(tmp_path / "t.jsonl.zst").texts == tuple(TEXTS)
+
+
+def test_a_pattern_takes_each_file_once(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for k, name in enumerate(("0.jsonl", "a/1.jsonl", "a/b/2.jsonl")):
+        (tmp_path / name).write_text(f'{{"text": "{k}"}}\n')
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    for pattern in ("**/*.jsonl", "**/**/*.jsonl"):
+        assert load_corpus(tmp_path / pattern).texts == ("0", "1", "2")
+
+
+def test_lines_before_a_table_s_names_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\ntext,b\nx,y\n\n")
+    assert load_corpus(tmp_path / "a.csv").texts == ("x",)
+
+
+def test_a_pattern_on_the_hub_means_what_it_means_here(hub: FakeHub) -> None:
+    rows = {name: f'{{"text": "{name}"}}\n'.encode() for name in ("d/a.jsonl", "d/e/b.jsonl", "c.jsonl")}
+    hub.add("datasets/org/texts", "main", rows)
+    assert load_corpus("hf://datasets/org/texts/d/**/*.jsonl").texts == ("d/a.jsonl", "d/e/b.jsonl")
+    assert len(load_corpus("hf://datasets/org/texts/**/*.jsonl").texts) == 3
+
+
+def test_a_dataset_whose_fetch_was_cut_is_never_half_a_corpus(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = {f"{k}.jsonl": f'{{"text": "{k}"}}\n'.encode() for k in range(3)}
+    hub.add("datasets/org/texts", "main", rows)
+    lines: list[str] = []
+    assert load_corpus("hf://datasets/org/texts/*.jsonl", say=lines.append).texts == ("0", "1", "2")
+    assert not any("was not asked" in line for line in lines)
+    (blobs,) = (tmp_path / "hub").rglob("blobs")
+    (blobs / "half.incomplete").write_bytes(b"x")
+    assert len(load_corpus("hf://datasets/org/texts/*.jsonl").texts) == 3  # the hub says that these are all
+    monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: True)
+    with pytest.raises(TryAgainError, match="only a part"):
+        load_corpus("hf://datasets/org/texts/*.jsonl")
+    (blobs / "half.incomplete").unlink()
+    assert len(load_corpus("hf://datasets/org/texts/*.jsonl", say=lines.append).texts) == 3
+    assert "the hub was not asked; its cache holds 3 files" in lines[-1]
