@@ -77,13 +77,7 @@ class ServedClient:
         self.where = safe_text(str(source), 200)
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if source.api_key_env:
-            key = os.environ.get(source.api_key_env, "")
-            if not key:
-                raise KltuiError(
-                    f"the environment variable {source.api_key_env} is not set, which is to hold the key for {self.where}",
-                    f"export {source.api_key_env}=... in the shell that starts kltui; kltui never stores it.",
-                )
-            self._headers["Authorization"] = f"Bearer {key}"
+            self._headers["Authorization"] = f"Bearer {_key(source.api_key_env, self.where)}"
         # A redirect would carry the key to another server.
         self._opener = urllib.request.build_opener(_NoRedirects)
 
@@ -199,6 +193,11 @@ class ServedClient:
         try:
             found = json.loads(text)
         except ValueError:
+            if text.lstrip()[:1] == b"<":
+                raise KltuiError(
+                    f"{self.where} answers with a web page",
+                    "endpoint is the address that ends in /v1; a log-in page or a proxy answers like this too.",
+                ) from None
             raise TransientError("it gave an answer that is no JSON") from None
         if not isinstance(found, dict):
             raise UnusableAnswerError("an answer is no JSON object")
@@ -232,11 +231,29 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def _key(name: str, where: str) -> str:
+    """The key that the environment variable `name` holds. Raises KltuiError, which never shows it."""
+    key = os.environ.get(name, "").strip()  # a file's last line end comes along easily
+    if not key:
+        raise KltuiError(
+            f"the environment variable {name} is not set, which is to hold the key for {where}",
+            f"export {name}=... in the shell that starts kltui; kltui never stores it.",
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise KltuiError(
+            f"the environment variable {name} holds characters that no key for {where} can have",
+            "A line end or a letter that is not ASCII stands in it: set it again.",
+        )
+    return key
+
+
 def _lower(headers: Any) -> dict[str, str]:
     return {str(k).lower(): str(v) for k, v in headers.items()}
 
 
 def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    if answer.get("error"):
+        raise UnusableAnswerError(f"it answers with an error: {safe_text(str(answer['error']), 200)}")
     choices = answer.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise UnusableAnswerError("the answer has no single completion")
@@ -247,12 +264,18 @@ def _generated(answer: Mapping[str, Any], ids: Sequence[int], asked: int) -> int
     """How many tokens were generated. A server that cut the prompt, or put something before it, counts other tokens."""
     usage = answer.get("usage")
     counts = usage if isinstance(usage, dict) else {}
-    if counts.get("prompt_tokens", len(ids)) != len(ids):
+    counted, made = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    if counted is not None and counted != len(ids):
         raise UnusableAnswerError(
-            f"it counted {safe_text(str(counts['prompt_tokens']), 20)} tokens of {len(ids)} that were sent"
+            f"it counted {safe_text(str(counted), 20)} tokens of {len(ids)} that were sent"
         )
-    made = counts.get("completion_tokens", asked)
-    return made if isinstance(made, int) else asked
+    if not isinstance(made, int):
+        return asked
+    if (
+        made > 1
+    ):  # some take max_tokens = 0 for no limit, and would write to the end of their context for every text
+        raise UnusableAnswerError(f"it generated {made} tokens where {asked} were asked for")
+    return made
 
 
 def _by_id(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:

@@ -255,6 +255,62 @@ def test_the_key_is_sent_and_never_shown(server: ServedModel, monkeypatch: pytes
     assert "s3cret" not in repr(result) and np.isfinite(result.vectors[0].loglik_N).any()
 
 
+@pytest.mark.parametrize("held", ["s3cret\r", " s3cret\n", "s3\ncret", "s3cret\u20ac"])
+def test_no_error_shows_a_key_that_cannot_be_sent(
+    server: ServedModel, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    server.key = "s3cret"
+    monkeypatch.setenv("KLTUI_TEST_KEY", held)
+    if held.strip() == server.key:
+        assert np.isfinite(score(server, api_key_env="KLTUI_TEST_KEY").vectors[0].loglik_N).any()
+        return
+    with pytest.raises(KltuiError, match="KLTUI_TEST_KEY holds characters") as error:
+        score(server, api_key_env="KLTUI_TEST_KEY")
+    assert "s3" not in str(error.value) + error.value.hint
+
+
+def test_a_server_that_takes_no_tokens_for_no_limit_is_asked_for_one(server: ServedModel) -> None:
+    """As llama.cpp's Python library does: it would write to the end of its context for every text."""
+    server.dialect = "echo0"
+    expected = score(server).vectors[0].loglik_N
+
+    def unlimited(answer: dict[str, Any]) -> dict[str, Any]:
+        held, usage = answer["choices"][0]["logprobs"], answer["usage"]
+        if held and not usage["completion_tokens"]:
+            held["tokens"] += ["z"] * 50
+            held["token_logprobs"] += [-1.0] * 50
+            usage["completion_tokens"] = 50
+        return answer
+
+    server.alter = unlimited
+    found = score(server)
+    np.testing.assert_array_equal(found.vectors[0].loglik_N, expected)
+    assert found.key["dialect"] == "echo, 1 generated"
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+@pytest.mark.parametrize("dialect", ["vllm", "echo0", "echo1"])
+def test_a_server_that_counts_nothing_is_scored(server: ServedModel, dialect: str, usage: Any) -> None:
+    server.dialect = dialect
+    expected = score(server, list(TEXTS[:4])).vectors[0].loglik_N
+    server.alter = lambda answer: {**answer, "usage": usage}
+    np.testing.assert_array_equal(score(server, list(TEXTS[:4])).vectors[0].loglik_N, expected)
+
+
+def test_what_a_server_says_of_an_error_is_told(server: ServedModel) -> None:
+    server.alter = lambda answer: {"error": {"message": "out of memory"}}
+    with pytest.raises(KltuiError, match="out of memory"):
+        score(server)
+
+
+def test_a_web_page_is_not_waited_for(server: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "<!doctype html><title>Log in</title>"
+    monkeypatch.setattr("served_server.json.dumps", lambda answer: page)
+    with pytest.raises(KltuiError, match="a web page") as error:
+        ServedClient(ServedSource(server.url, "org/model"), retry=SOON).facts()
+    assert not isinstance(error.value, TryAgainError)
+
+
 def test_a_redirect_does_not_carry_the_key_elsewhere(
     server: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
