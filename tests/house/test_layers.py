@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "reference": {"errors"},
     "native": BASE | {"reference", "_core", "_cuda", "native_cuda"},
     "native_cuda": BASE | {"reference", "_cuda", "native"},
-    "corpus": BASE | {"demo.texts", "registry.names", "registry.hub"},
+    "corpus": BASE | {"demo.texts", "registry.names", "registry.hub", "registry.hub_client"},
     "registry": BASE,
     "analysis": BASE
     | {
