@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from hub_server import FakeHub
 from scored_run import Run
 
 import kltui
@@ -143,6 +144,21 @@ def test_a_gguf_file_is_scored(run: Run, tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "m-F32.gguf", plain, "F32")
     a, b = kltui.score(plain, run.texts), kltui.score(file, run.texts)
     np.testing.assert_allclose(a.loglik_N, b.loglik_N, atol=1e-3, equal_nan=True)
+
+
+def test_a_repository_s_revision_is_scored(
+    run: Run, from_folder: ScoredTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.registry.hub.default_cache", lambda: tmp_path / "hub")
+    monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with FakeHub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        hub.add_folder("org/tiny", "main", run.folder / "step2")
+        commit = hub.add_folder("org/tiny", "step1", run.folder / "step1")
+        made = kltui.score("org/tiny@step1", run.texts)
+    assert made.loglik_N.tobytes() == from_folder.loglik_N.tobytes()
+    assert made.key["weights"] == f"org/tiny@{commit}"
 
 
 def test_results_of_other_texts_are_not_compared(run: Run, from_folder: ScoredTexts) -> None:
