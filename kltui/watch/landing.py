@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kltui.errors import KltuiError
+from kltui.registry.gguf_file import first_names, is_gguf, part_paths, read_model
 from kltui.registry.layout import CONFIG, is_model_folder, read_json_object
 from kltui.registry.revisions import is_set_aside, parse_step
 from kltui.registry.tensors import open_tensors, read_header
@@ -25,9 +26,9 @@ class Landings:
         self._seen: dict[Path, tuple[Signature, float]] = {}
 
     def look(self, places: Iterable[Path], *, allow_bin: bool = False) -> dict[Path, Signature]:
-        """{folder: what its files look like} of every checkpoint in `places` that has landed.
+        """{folder or GGUF file: what its files look like} of every checkpoint in `places` that has landed.
 
-        A place is a model folder or a run with model folders in it; one that is not there holds none.
+        A place is a model folder, a GGUF file, or a folder with either in it; one that is not there holds none.
         """
         landed: dict[Path, Signature] = {}
         for folder in candidates(places):
@@ -42,25 +43,34 @@ class Landings:
 
 
 def candidates(places: Iterable[Path]) -> list[Path]:
-    """Folders that may be checkpoints: the places themselves and what lies in them under a step's name.
+    """What may be a checkpoint: the places themselves, what lies in them under a step's name, and GGUF files.
 
     A trainer's staging folders and copies state no step (`registry.revisions.parse_step`).
     """
     found: dict[Path, None] = {}
     for place in places:
+        if is_gguf(place):
+            found[place] = None
+            continue
         try:
-            inside = sorted(p for p in place.iterdir() if parse_step(p.name) is not None and p.is_dir())
+            inside = sorted(place.iterdir())
         except OSError:  # not there yet, or gone for a while
             continue
-        found.update(dict.fromkeys(inside))
+        found.update((p, None) for p in inside if parse_step(p.name) is not None and p.is_dir())
+        found.update((place / name, None) for name in first_names([p.name for p in inside if is_gguf(p)]))
         if not is_set_aside(place.name):
             found[place] = None
     return list(found)
 
 
 def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
-    """Whether a folder's config can be read and its index, its shards and every byte that their headers state are there."""
+    """Whether a folder's config can be read and its index, its shards and every byte that their headers state are there.
+
+    Of a GGUF file its parts.
+    """
     try:
+        if is_gguf(folder):
+            return bool(read_model(folder).parts)
         if (folder / ADAPTER_CONFIG).is_file():
             read_header(folder / ADAPTER_WEIGHTS)
             return bool(read_json_object(folder / ADAPTER_CONFIG))
@@ -72,10 +82,10 @@ def is_whole(folder: Path, *, allow_bin: bool = False) -> bool:
 
 
 def _signature(folder: Path) -> Signature:
-    """Name, size, time and inode of every file in a folder; () where it has none or cannot be listed."""
+    """Name, size, time and inode of every file in a folder, of a GGUF's parts; () where it has none or cannot be listed."""
     try:
-        files = sorted(p for p in folder.iterdir() if p.is_file())
+        files = part_paths(folder) if is_gguf(folder) else sorted(p for p in folder.iterdir() if p.is_file())
         facts = [(p.name, p.stat()) for p in files]
-    except OSError:
+    except (OSError, KltuiError):
         return ()
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in facts)

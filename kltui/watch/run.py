@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from kltui.errors import KltuiError
 from kltui.jobs.batch import Batch
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.keep import Keeper
@@ -18,10 +20,11 @@ from kltui.jobs.narrate import Narrator
 from kltui.jobs.plan import Plan, make_plan, read_corpus, settings_key
 from kltui.jobs.signals import Signals
 from kltui.registry.checkpoint import LocalSource
+from kltui.registry.gguf_file import is_gguf
 from kltui.safe import safe_text
 from kltui.store import Store
 from kltui.watch.figures import run_figures
-from kltui.watch.landing import SETTLED_S, Landings, Signature
+from kltui.watch.landing import SETTLED_S, Landings, Signature, candidates
 from kltui.watch.rules import Alert, Figures, alerts, stopped
 
 ALERTS = "alert"  # records of the workspace: what was told, by its key
@@ -51,13 +54,16 @@ def run_watch(
 
 
 class _WatchNarrator(Narrator):
-    """Tells once of each checkpoint that is stored already: every round comes by them again."""
+    """Tells once of each checkpoint that is stored already: every round comes by them again. `scored`: names of those."""
 
     def __init__(self, as_json: bool) -> None:
         super().__init__(as_json)
+        self.scored: set[str] = set()
         self._kept: set[str] = set()
 
     def ended(self, name: str, status: str, error: str = "", hint: str = "", **fields: object) -> None:
+        if status in ("done", "kept"):
+            self.scored.add(name)
         if status == "kept" and name in self._kept:
             return
         self._kept.add(name)
@@ -68,7 +74,7 @@ class _Watch:
     """One watch: looks at the folders, scores what has landed, looks at the figures."""
 
     def __init__(
-        self, job: JobFile, store: Store, narrator: Narrator, until_step: int | None, settled_s: float
+        self, job: JobFile, store: Store, narrator: _WatchNarrator, until_step: int | None, settled_s: float
     ) -> None:
         self._job, self._store, self._narrator, self._until = job, store, narrator, until_step
         self._corpus = read_corpus(job, narrator.say)
@@ -81,6 +87,7 @@ class _Watch:
         self._parent = os.getppid() if os.environ.get(WITH_PARENT) else None
         self._at_first: frozenset[Path] | None = None
         self._failed: dict[Path, Signature] = {}
+        self._step = -1
 
     def run(self) -> int:
         """The exit code, see `run_watch`."""
@@ -129,6 +136,7 @@ class _Watch:
         if status in ("stopped", "paused"):
             return code
         self._note_failed(plan, landed)
+        self._note_step(plan)
         figures = run_figures(plan.workspace, self._corpus.sha256, settings_key(plan.settings))
         for run in figures.values():
             self._tell_figures(run)
@@ -142,7 +150,14 @@ class _Watch:
         here = [m for m in self._job.models if not m.path or _has_landed(Path(m.path), landed)]
         if not here:
             return None
-        plan = make_plan(self._job.model_copy(update={"models": tuple(here)}), corpus=self._corpus)
+        try:
+            plan = make_plan(self._job.model_copy(update={"models": tuple(here)}), corpus=self._corpus)
+        except KltuiError as error:
+            if landed.keys() >= set(candidates(self._places)) - set(self._places):
+                raise
+            # What is half written, such as one of several GGUF files, may be the reason: the next look tells.
+            self._narrator.say(f"not yet: {error.message}", "yellow")
+            return None
         kept = [
             c for c in plan.checkpoints
             if not isinstance(c.source, LocalSource) or c.name in plan.mixes or self._is_due(c.source.path, landed)
@@ -152,11 +167,11 @@ class _Watch:
     def _is_due(self, path: Path, landed: Mapping[Path, Signature]) -> bool:
         """Whether a checkpoint has landed, and has not failed as it stands.
 
-        What does not lie in a watched folder, such as an adapter's base, is taken as it is, and so is a GGUF file.
+        What does not lie in a watched folder, such as an adapter's base, is taken as it is.
         """
         if path in landed:
             return self._failed.get(path) != landed[path]
-        return path.is_file() or not {path, path.parent} & set(self._places)
+        return not {path, path.parent} & set(self._places)
 
     def _note_failed(self, plan: Plan, landed: Mapping[Path, Signature]) -> None:
         """Notes which checkpoints failed: they are tried again when their files change."""
@@ -168,12 +183,18 @@ class _Watch:
                 else:
                     self._failed.pop(c.source.path, None)
 
+    def _note_step(self, plan: Plan) -> None:
+        """Notes the highest step that is scored of the watched runs, bases and other folders left aside."""
+        steps = [
+            c.step or 0 for c in plan.checkpoints
+            if isinstance(c.source, LocalSource) and {c.source.path, c.source.path.parent} & set(self._places)
+            and c.name in self._narrator.scored
+        ]  # fmt: skip
+        self._step = max(self._step, *steps, 0)
+
     def _reached(self) -> bool:
         """Whether a scored checkpoint has the step to stop at."""
-        if self._until is None:
-            return False
-        rows = self._store.checkpoints.all()
-        return any(r.scored and (r.checkpoint.step or 0) >= self._until for r in rows)
+        return self._until is not None and self._step >= self._until
 
     def _tell_figures(self, run: Sequence[Figures]) -> None:
         for figures in run:
@@ -187,7 +208,7 @@ class _Watch:
         if self._at_first is None or self._at_first >= landed.keys():
             return
         by_run: dict[Path, list[Path]] = {}
-        for folder in landed:
+        for folder in (p for p in landed if not is_gguf(p)):
             by_run.setdefault(folder.parent, []).append(folder)
         for run, folders in by_run.items():
             times = {folder: max(mtime for _, _, mtime, _ in landed[folder]) / 1e9 for folder in folders}
@@ -213,16 +234,19 @@ class _Watch:
         told = {**alert.fields(), "workspace": self._job.workspace}
         environment = os.environ | {f"KLTUI_{name.upper()}": str(value) for name, value in told.items()}
         command = list(self._job.watch.command)
-        try:
-            done = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE, timeout=COMMAND_LIMIT_S, check=False,
-            )  # fmt: skip
-        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-            self._narrator.say(f"watch.command failed: {safe_text(str(error), 300)}", "yellow")
-            return
+        # A file, no pipe: what the command leaves running would hold a pipe open, and be waited for.
+        with tempfile.TemporaryFile() as words:
+            try:
+                done = subprocess.run(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
+                    timeout=COMMAND_LIMIT_S, check=False,
+                )  # fmt: skip
+            except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+                self._narrator.say(f"watch.command failed: {safe_text(str(error), 300)}", "yellow")
+                return
+            words.seek(0)
+            said = safe_text(words.read(2000).decode(errors="replace").strip(), 300)
         if done.returncode:
-            said = safe_text(done.stderr.decode(errors="replace").strip(), 300)
             self._narrator.say(f"watch.command ended with {done.returncode}: {said}", "yellow")
 
 

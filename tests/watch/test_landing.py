@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_models import write_run
+from gguf_files import write_gguf
+from tiny_models import write_model, write_run
 
 from kltui.watch.landing import Landings, candidates, is_whole
 
@@ -88,3 +89,28 @@ def test_what_is_not_all_there_has_not_landed(model: Path, tmp_path: Path, damag
     assert is_whole(folder)
     damage(folder)  # type: ignore[operator]
     assert not is_whole(folder)
+
+
+def test_gguf_files_land_one_by_one_and_whole(tmp_path: Path) -> None:
+    clock, folder = Clock(), tmp_path / "quantised"
+    landings = Landings(3.0, clock)
+    alone = folder / "m-F16.gguf"
+    assert landings.look([folder, alone]) == {}
+    folder.mkdir()
+    whole = write_gguf(tmp_path / "m-Q8_0.gguf", write_model(tmp_path / "m", "llama"), "Q8_0")
+    (folder / whole.name).write_bytes(whole.read_bytes()[:-1])
+    write_gguf(alone, tmp_path / "m", "F16")
+    landings.look([folder, alone])
+    clock.now = 3.0
+    assert list(landings.look([folder, alone])) == [alone]
+    shutil.copy(whole, folder)
+    assert list(landings.look([folder])) == [alone]
+    clock.now = 6.0
+    assert list(landings.look([folder])) == [alone, folder / whole.name]
+    write_gguf(folder / "big.gguf", tmp_path / "m", "F32", parts=2)
+    landings.look([folder])
+    clock.now = 9.0
+    first = folder / "big-00001-of-00002.gguf"
+    assert first in landings.look([folder])
+    first.with_name("big-00002-of-00002.gguf").unlink()
+    assert first not in landings.look([folder])

@@ -11,14 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_models import write_model, write_run
 
 import kltui
 from kltui.errors import KltuiError
-from kltui.watch.run import run_watch
+from kltui.jobs.take_in import take_in
+from kltui.watch.rules import Alert
+from kltui.watch.run import _Watch, run_watch
 
 JOB = """\
 workspace = "ws"
@@ -61,15 +65,27 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 def _scored(workspace: Path) -> int:
     try:
         with kltui.open(workspace) as ws:
-            return sum(row.scored for row in ws.checkpoints())
+            return sum(row.scored and row.checkpoint.run == "run" for row in ws.checkpoints())
     except KltuiError:
         return 0
+
+
+def _import_another(folder: Path, workspace: Path) -> None:
+    """A run of the workspace that is not watched: its steps end no watch."""
+    (folder / "other.json").write_text('["a text", "of another corpus"]')
+    sizes = np.array([len("a text"), len("of another corpus")])
+    rows, counts = np.full((1, 2), -9.0), np.ones((1, 2), np.int32)
+    np.savez(
+        folder / "other.npz", loglik=rows, names=np.array(["other@99"]), text_bytes=sizes, n_scored=counts
+    )
+    take_in([folder / "other.npz", folder / "other.json"], workspace, lambda line: None)
 
 
 def test_checkpoints_are_scored_as_they_land_and_a_spike_is_told(
     job: Path, made: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, workspace = job.parent / "run", job.parent / "ws"
+    _import_another(job.parent, workspace)
 
     def train() -> None:
         for k, source in enumerate(made[:4], 1):
@@ -100,3 +116,22 @@ def test_ctrl_c_ends_a_watch_that_waits_for_a_folder(job: Path, capsys: pytest.C
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     assert run_watch(job, as_json=True, settled_s=0.1) == 130
     assert [e["event"] for e in events(capsys)] == ["watch", "watch"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("sleep 30 &", []),
+        ("echo why >&2; exit 3", ["watch.command ended with 3: why"]),
+        ("exec sleep 30", ["timed out"]),
+    ],
+)
+def test_a_command_that_fails_hangs_or_leaves_something_running_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, command: str, said: list[str]
+) -> None:
+    monkeypatch.setattr("kltui.watch.run.COMMAND_LIMIT_S", 0.2 if "exec" in command else 20.0)
+    lines: list[str] = []
+    job = SimpleNamespace(watch=SimpleNamespace(command=("sh", "-c", command)), workspace="ws")
+    watch = SimpleNamespace(_job=job, _narrator=SimpleNamespace(say=lambda line, style: lines.append(line)))
+    _Watch._run_command(watch, Alert("kl", "run", "run@1", 1.0, 0.5, "large"))  # type: ignore[arg-type]
+    assert len(lines) == len(said) and all(part in line for part, line in zip(said, lines, strict=True))
