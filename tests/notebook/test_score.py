@@ -246,6 +246,27 @@ def test_models_in_memory_that_are_not_scored_are_refused(run: Run) -> None:
         kltui.score(run.folder / "step1", ["a text"], tokenizer)
 
 
+def test_models_that_are_not_whole_or_plain_are_refused(run: Run) -> None:
+    peft = pytest.importorskip("peft")
+    model, tokenizer = in_memory(run.folder / "step1")
+    model.gpt_neox.layers[0].to("meta")
+    with pytest.raises(UsageError, match="it lies on cpu, meta"):
+        kltui.score(model, ["a text"], tokenizer)
+    model, _ = in_memory(run.folder / "step1")
+    model.config.quantization_config = {"quant_method": "gptq", "bits": 4}
+    with pytest.raises(UsageError, match="a quantised model \\(gptq 4-bit\\)"):
+        kltui.score(model, ["a text"], tokenizer)
+    del model.config.quantization_config
+    with pytest.raises(UsageError, match="peft's adapters"):
+        kltui.score(peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM")), ["a text"], tokenizer)
+
+
+def test_results_in_other_dtypes_are_not_compared(run: Run, from_folder: ScoredTexts) -> None:
+    half = kltui.score(run.folder / "step1", run.texts, dtype="bfloat16", overlong="window")
+    with pytest.raises(UsageError, match="overlong is error or window; dtype is float32 or bfloat16"):
+        from_folder.kl(half)
+
+
 def test_texts_longer_than_the_context_have_their_rule(run: Run) -> None:
     model, tokenizer = in_memory(run.folder / "step1")
     long = ["word " * 600]
