@@ -16,6 +16,7 @@ from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.figures import options as figures
 from kltui.help_text import DESCRIPTION, EPILOG
+from kltui.option_use import INTERFACE, check_options, command_of
 from kltui.pair_values import add_values_option
 from kltui.safe import safe_text
 
@@ -279,8 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parsed(argv)
     try:
         check_environment()
-        if arguments.mend and not arguments.check:
-            raise UsageError("--mend goes with --check", "kltui --check --mend WORKSPACE")
+        check_options(build_parser(), arguments)
         if arguments.batch and arguments.device != "auto":
             hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
             raise UsageError("a job file says on which device it scores, not --device", hint)
@@ -334,30 +334,23 @@ def _tell(error: KltuiError) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    if arguments.batch:
-        return _batch
-    if arguments.watch:
-        return _watch
-    for name, command in (
-        ("report", _report),
-        ("demo", _demo),
-        ("bench", _bench),
-        ("doctor", _doctor),
-        ("check", _check),
-    ):
-        if getattr(arguments, name):
-            return command
-    if arguments.imports:
-        return _import
-    if arguments.draw is not None:
-        return _draw
-    if arguments.place is not None:
-        return _place
-    if arguments.figure is not None:
-        return _figure
-    if arguments.reproduce:
-        return _reproduce
-    return _export if arguments.export else _interface
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "batch": _batch,
+        "watch": _watch,
+        "report": _report,
+        "demo": _demo,
+        "bench": _bench,
+        "doctor": _doctor,
+        "check": _check,
+        "imports": _import,
+        "draw": _draw,
+        "place": _place,
+        "figure": _figure,
+        "reproduce": _reproduce,
+        "export": _export,
+        INTERFACE: _interface,
+    }
+    return commands[command_of(arguments)]
 
 
 def _batch(arguments: argparse.Namespace) -> int:

@@ -32,6 +32,6 @@ def figure(
     checked_path(arguments.out)
     look = look_of(arguments)
     check_matplotlib()
-    with Workspace.open(folder, arguments.over) as workspace:
+    with Workspace.open(folder, arguments.over, arguments.values) as workspace:
         ctx = Context(workspace, choose(arguments, workspace), narrate)
         return write_figure(ctx, arguments.figure, arguments.out, look, arguments.colour)

@@ -15,6 +15,7 @@ from kltui.cli import build_parser, main
 from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
 from kltui.jobs.usage import usable_cores
+from kltui.option_use import COMMANDS, INTERFACE, USERS
 
 OPTIONS = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
 
@@ -159,3 +160,55 @@ def test_names_go_out_in_any_encoding_and_without_an_output(monkeypatch: pytest.
     monkeypatch.setattr("sys.stdout", None)
     assert main(["--doctor"]) == 0
     sys.stdout.close()
+
+
+COMMAND_LINES = {
+    "report": ["--report", "ws"],
+    "batch": ["--batch", "job.toml"],
+    "watch": ["--watch", "job.toml"],
+    "import": ["--import", "x.npz", "ws"],
+    "figure": ["--figure", "matrix", "--out", "m.pdf", "ws"],
+    "reproduce": ["--reproduce", "released", "--out", "papers"],
+    "place": ["--place", "runs/mine", "ws"],
+    "export": ["--export", "out", "ws"],
+    "draw": ["--draw", "10", "ws"],
+    "interface": ["ws"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("report", ["--texts", "20"]),
+        ("batch", ["--until-step", "8"]),
+        ("export", ["--declare", "bos=auto"]),
+        ("report", ["--colour", "run"]),
+        ("reproduce", ["--colour", "run"]),
+        ("interface", ["--width", "85mm"]),
+        ("report", ["--out", "m.pdf"]),
+        ("watch", ["--dry-run"]),
+        ("watch", ["--device", "cuda"]),
+        ("place", ["--device", "cuda"]),
+        ("place", ["--over", "06"]),
+        ("reproduce", ["--pair", "a", "b"]),
+        ("import", ["--section", "kl"]),
+        ("draw", ["--also", "parquet"]),
+        ("report", ["--set", "scoring.bos=always"]),
+        ("figure", ["--section", "kl"]),
+        ("interface", ["--where", "0"]),
+        ("report", ["--mend"]),
+    ],
+)
+def test_an_option_that_a_command_would_not_look_at_is_refused(
+    command: str, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND_LINES[command], *option]) == 2
+    said = capsys.readouterr()
+    assert f"{option[0]} means nothing to " in said.err and not said.out
+    assert "It goes with --" in said.err or "--set scoring.device" in said.err
+
+
+def test_every_option_is_for_commands_that_there_are() -> None:
+    names = {action.dest for action in build_parser()._actions}
+    assert set(USERS) <= names and {user for users in USERS.values() for user in users} <= set(COMMANDS)
+    assert set(COMMANDS) - {INTERFACE} <= names

@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "replacing": set(),
     "json_schema": set(),
     "help_text": set(),
+    "option_use": {"errors"},
     "html_table": {"safe"},
     "environment": BASE | {"native"},
     "gpus": BASE,

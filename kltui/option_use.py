@@ -1,0 +1,74 @@
+"""Which options go with which command: one that a command would not look at is refused, never ignored."""
+
+from __future__ import annotations
+
+import argparse
+
+from kltui.errors import UsageError
+
+INTERFACE = "interface"
+COMMANDS = {
+    "batch": "--batch",
+    "watch": "--watch",
+    "report": "--report",
+    "demo": "--demo",
+    "bench": "--bench",
+    "doctor": "--doctor",
+    "check": "--check",
+    "imports": "--import",
+    "draw": "--draw",
+    "place": "--place",
+    "figure": "--figure",
+    "reproduce": "--reproduce",
+    "export": "--export",
+    INTERFACE: "the terminal interface",
+}
+# A job without --json prints the report of its workspace at its end.
+REPORTED = ("report", "batch")
+MAPPED = (*REPORTED, "export", "figure")
+USERS: dict[str, tuple[str, ...]] = {
+    "overrides": ("batch", "watch", "place"),
+    "dry_run": ("batch",),
+    "until_step": ("watch",),
+    "shard": ("batch",),
+    "collect": ("batch",),
+    "mend": ("check",),
+    "numbered": ("imports",),
+    "declared": ("imports",),
+    "texts": ("place",),
+    "over": ("imports", *MAPPED, "draw", INTERFACE),
+    "values": (*MAPPED, "draw", INTERFACE),
+    "section": REPORTED,
+    **dict.fromkeys(("preprocess", "exclude", "separate", "save_map", "map"), (*MAPPED, "draw")),
+    **dict.fromkeys(("pair", "where", "level", "noise_corrected"), MAPPED),
+    "device": (*MAPPED, "draw", "bench"),
+    "also": ("export",),
+    "draw_by": ("draw",),
+    **dict.fromkeys(("out", "width", "style"), ("figure", "reproduce")),
+    "colour": ("figure",),
+}
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """The key in COMMANDS of the command that was asked for."""
+    asked = (name for name in COMMANDS if name != INTERFACE and getattr(arguments, name) not in (None, False))
+    return next(asked, INTERFACE)
+
+
+def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Raises UsageError for an option that the command would not look at, naming those that do."""
+    command = command_of(arguments)
+    for action in parser._actions:
+        users = USERS.get(action.dest)
+        if users is None or command in users or getattr(arguments, action.dest) == action.default:
+            continue
+        option = action.option_strings[-1]
+        *most, last = (COMMANDS[name] for name in users)
+        known = f"{', '.join(most)} or {last}" if most else last
+        raise UsageError(f"{option} means nothing to {COMMANDS[command]}", _hint(action.dest, command, known))
+
+
+def _hint(dest: str, command: str, known: str) -> str:
+    if dest == "device" and command in ("watch", "place"):
+        return "A job says on which device it scores: --set scoring.device=DEVICE"
+    return f"It goes with {known}."
