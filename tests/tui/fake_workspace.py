@@ -105,6 +105,9 @@ class FakeWorkspace:
     def texts(self, sha256: str | None = None) -> list[str]:
         return [f"{TEXT} {i}" for i in range(self.n_texts)]
 
+    def prompts(self, sha256: str | None = None) -> tuple[object, ...]:
+        return ()
+
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         return self.kept_records.get(kind, {})
 

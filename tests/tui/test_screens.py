@@ -655,3 +655,23 @@ def test_no_terminal_points_to_batch(cli) -> None:
     done = cli("some-workspace")
     assert done.returncode == 2 and "--batch" in done.stderr
     assert done.stdout == ""
+
+
+async def test_compare_never_shows_the_last_pair_under_other_marks(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("space", "j", "a", "j", "b", "c")
+        await until(pilot, lambda: app.screen_name == "compare" and app.view.texts.drivers is not None)
+        assert "KL " in text_of(app)
+        await pilot.press("1")
+        app.selection.a, app.selection.b = "", ""  # as esc drops them
+        app.view.update_data()
+        await pilot.press("6")
+        await pilot.pause()
+        assert app.view.texts.drivers is None and "A not marked" in text_of(app)
+        app.selection.a, app.selection.b = "tiny@1", "tiny@8"
+        app.view.update_data()  # before anything of them is known
+        assert app.view.texts.drivers is None and app.view.texts.order == [] and app.view.text_index == -1
+        await until(pilot, lambda: app.view.texts.drivers is not None)
+        assert "A tiny@1" in text_of(app) and "B tiny@8" in text_of(app)

@@ -126,6 +126,7 @@ class CompareView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked: tuple[object, ...] = ()
+        self._of = ("", "")  # the pair that what is shown belongs to
         self.found: Map | None = None
         self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
         self._read_at = -1
@@ -143,6 +144,8 @@ class CompareView(View):
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
         chosen, version = self.kl.selection, self.kl.atlas.version
+        if self._of != (chosen.a, chosen.b):
+            self._forget(chosen.a, chosen.b)
         self._fit_summary()
         super().update_data()
         compared = (version, chosen.a, chosen.b)
@@ -160,9 +163,15 @@ class CompareView(View):
         both = self.kl.selection.a and self.kl.selection.b
         self.summary.styles.height = (9 if self.exact else 7) if both else 2
 
-    async def _load(self, a: str, b: str) -> None:
+    def _forget(self, a: str, b: str) -> None:
+        """Takes away what belongs to other marks before anything of it is drawn under these."""
+        self._of, self.found, self.exact, self.lines = (a, b), None, None, (None, None)
         table = self.texts
         table.drivers, table.order, table.note = None, [], "computing …" if a and b else ""
+
+    async def _load(self, a: str, b: str) -> None:
+        table = self.texts
+        self._forget(a, b)
         try:
             if a and b:
                 found = self.found = await self.kl.atlas.map()
