@@ -202,11 +202,6 @@ def _prepared(store: Store, asked: Asked, allow_bin: bool, progress: Said) -> tu
                 pass
             if isinstance(one, NotReady):
                 raise _error(f"{side.row.name}: {one.error}", one.hint, one.retry)
-            if one.adapted is not None:
-                raise KltuiError(
-                    f"{side.row.name} is an adapter on a base, and exact KL is of models whose own files hold all weights",
-                    "Merge it into its base (peft's merge_and_unload), score the merged model, and compare that.",
-                )
             if one.weights != side.vector.weights:
                 raise KltuiError(
                     f"the files of {side.row.name} are no longer those that were scored",

@@ -180,6 +180,7 @@ def _compared(setup: Setup, task: PairTask, report: _Reporter) -> ExactKL:
             quantizations=(task.a.quantization, task.b.quantization),
             tokenizers=(a.tokenizer, b.tokenizer),
             weights=(a.weights, b.weights),
+            adapted=(task.a.adapted, task.b.adapted),
             cache_dir=setup.cache_dir,
             progress=report,
         )
@@ -201,7 +202,10 @@ def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progr
 
 @contextmanager
 def _files(task: Task, allow_bin: bool) -> Iterator[Hashed]:
-    """Within it the task's files are in a folder of this machine."""
+    """Within it the task's files are in a folder of this machine; an adapter's are its base's."""
+    if task.adapted is not None:
+        yield replace(task.adapted.base, tokenizer=task.adapted.tokenizer)
+        return
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")

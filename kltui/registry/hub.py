@@ -22,6 +22,7 @@ from kltui.registry.formats import formats_of
 from kltui.registry.gguf_file import part_names
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
+    ADAPTER_CONFIG,
     CONFIG,
     INDEX_SUFFIX,
     has_tokenizer,
@@ -281,6 +282,8 @@ class _Fetcher:
         where = safe_text(str(self.client.source))
         if self.client.source.file:
             return _gguf_parts(self.client.source, listed)
+        if ADAPTER_CONFIG in listed and weight_entry(listed) is None:
+            raise _only_adapter(self.client.source)
         if CONFIG not in listed:
             holds, hint = _other_formats(listed)
             raise KltuiError(
@@ -388,6 +391,15 @@ def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
     return (
         f"; it holds {' and '.join(f.name for f in formats[:3])}",
         f"It is not scored so: {formats[0].way_out}.",
+    )
+
+
+def _only_adapter(source: HubSource) -> KltuiError:
+    where, repo = safe_text(str(source)), safe_text(source.repo)
+    return KltuiError(
+        f"{where} holds an adapter (PEFT) and not the model that it is for",
+        f"Adapters are scored from folders: hf download {repo} --revision {safe_text(source.revision)} --local-dir FOLDER,"
+        ' then path = "FOLDER" in place of repo in the [[models]] entry.',
     )
 
 

@@ -14,9 +14,10 @@ import torch
 
 from kltui.errors import KltuiError
 from kltui.registry import adapters
-from kltui.registry.adapters import Adapted
+from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_names
 from kltui.registry.parameters import is_embedding
+from kltui.registry.reading import Reading
 from kltui.registry.tensors import read_header
 from kltui.safe import safe_text
 from kltui.scoring.loading import Loaded, first_line, quiet_transformers
@@ -81,6 +82,11 @@ def read_adapter(adapted: Adapted, allow_bin: bool) -> Adapter:
     return Adapter(adapted, read_state(adapted.adapter.folder, allow_bin))
 
 
+def adapter_of(reading: Reading, allow_bin: bool) -> Adapter | None:
+    """The adapter that is scored on a base, its tensors read; None where a model is scored as it is."""
+    return read_adapter(reading.adapted, allow_bin) if isinstance(reading, AdaptedReading) else None
+
+
 def read_state(folder: Path, allow_bin: bool) -> State:
     """The tensors in an adapter's folder. Raises KltuiError where they are damaged, or pickled and not allowed."""
     adapters.check_adapter(folder, allow_bin)
@@ -104,9 +110,9 @@ def read_state(folder: Path, allow_bin: bool) -> State:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def adapted_config(config: Any, state: State) -> Any:
+def adapted_config(config: Any, adapter: Adapter | None) -> Any:
     """The base's configuration with the vocabulary that the adapter's own embeddings have, where it brings some."""
-    rows = _embedding_rows(state)
+    rows = None if adapter is None else _embedding_rows(adapter.state)
     if rows is None or rows == config.get_text_config().vocab_size:
         return config
     made = copy.deepcopy(config)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from kltui import native, native_cuda
 from kltui.errors import KltuiError
+from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import loading, spread, tokens
+from kltui.scoring import adapters, loading, spread, tokens
 from kltui.scoring.batching import Batch, cut_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
@@ -38,18 +39,25 @@ def exact_kl(
     quantizations: tuple[str, str] = ("none", "none"),
     tokenizers: tuple[Path | None, Path | None] = (None, None),
     weights: tuple[str, str] = ("", ""),
+    adapted: tuple[Adapted | None, Adapted | None] = (None, None),
     cache_dir: Path | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> ExactKL:
     """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
 
     `tokenizers` are the folders of their tokenizers where neither they nor their runs have one; `weights` stand for
-    the files that are meant. Raises where the files are others, or change before the last number is made.
+    the files that are meant. An `adapted` one is the adapter on its base; its folder is the base's. Raises where the files are others, or change before the last number is made.
     """
     with contextlib.ExitStack() as stack:
         readings = [
-            stack.enter_context(Reading(Hashed(folder, meant, tokenizer=_outside(folder, named))))
-            for folder, named, meant in zip((folder_a, folder_b), tokenizers, weights, strict=True)
+            stack.enter_context(
+                Reading(Hashed(folder, meant, tokenizer=_outside(folder, named)))
+                if on_base is None
+                else AdaptedReading(on_base)
+            )
+            for folder, named, meant, on_base in zip(
+                (folder_a, folder_b), tokenizers, weights, adapted, strict=True
+            )
         ]
         return _exact_kl(
             folder_a,
@@ -58,7 +66,6 @@ def exact_kl(
             corpus_sha256,
             settings,
             quantizations,
-            tokenizers,
             cache_dir,
             progress,
             readings,
@@ -78,7 +85,6 @@ def _exact_kl(
     corpus_sha256: str,
     settings: ScoringSettings,
     quantizations: tuple[str, str],
-    tokenizers: tuple[Path | None, Path | None],
     cache_dir: Path | None,
     progress: Callable[[Progress], None],
     readings: Sequence[Reading],
@@ -86,15 +92,17 @@ def _exact_kl(
     device = loading.pick_device(settings.device)
     spread.check(settings.device_map, settings.device)
     places = [
-        tokenizer_folder(folder) or named or folder
-        for folder, named in zip((folder_a, folder_b), tokenizers, strict=True)
+        reading.tokenizer or folder for folder, reading in zip((folder_a, folder_b), readings, strict=True)
     ]
+    on_bases = [adapters.adapter_of(reading, settings.allow_bin) for reading in readings]
     configs = [
         loading.load_config(folder, place) for folder, place in zip((folder_a, folder_b), places, strict=True)
     ]
     made = [
-        tokens.tokenize(place, config, settings.bos, texts, corpus_sha256, cache_dir)
-        for place, config in zip(places, configs, strict=True)
+        tokens.tokenize(
+            place, adapters.adapted_config(config, adapter), settings.bos, texts, corpus_sha256, cache_dir
+        )
+        for place, config, adapter in zip(places, configs, on_bases, strict=True)
     ]
     if made[0].tokenizer.sha256 != made[1].tokenizer.sha256:
         raise KltuiError(
@@ -109,9 +117,11 @@ def _exact_kl(
     reverse_parts: list[NDArray[np.float64]] = []
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []
-        for folder, config, quantization in zip((folder_a, folder_b), configs, quantizations, strict=True):
+        for folder, config, quantization, adapter in zip(
+            (folder_a, folder_b), configs, quantizations, on_bases, strict=True
+        ):
             layout = stack.enter_context(spread.spreading(settings.device_map, cache_dir))
-            engines.append(_engine(folder, config, quantization, settings, device, layout))
+            engines.append(_engine(folder, config, quantization, settings, device, layout, adapter))
         for reading in readings:
             reading.check()
         budget = settings.batch_tokens or engines[0].start_tokens
@@ -155,10 +165,13 @@ def _engine(
     settings: ScoringSettings,
     device: torch.device,
     layout: spread.Spread,
+    adapter: adapters.Adapter | None,
 ) -> Engine:
     loaded = loading.load_model(
         folder, config, settings.dtype, quantization, device, settings.allow_bin, layout
     )
+    if adapter is not None:
+        loaded = adapters.adapt(loaded, adapter, adapter.make(quantization)).loaded
     return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
-from kltui.registry.adapters import AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
@@ -137,8 +136,8 @@ class Scorer:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
         config = loading.load_config(folder, reading.tokenizer)
-        adapter = self._read_adapter(reading)
-        as_scored = config if adapter is None else adapters.adapted_config(config, adapter.state)
+        adapter = adapters.adapter_of(reading, self.settings.allow_bin)
+        as_scored = adapters.adapted_config(config, adapter)
         prepared = self._prepare(folder, as_scored, reading.tokenizer or folder)
         file_notes = self._file_notes(folder, config, prepared, reading.tokenizer)
         tokenized = time.perf_counter()
@@ -244,12 +243,6 @@ class Scorer:
         if quantization == "none" and not quantize.stored(config):
             self._mould = refill.make_mould(loaded, folder, described)
         return loaded, False
-
-    def _read_adapter(self, reading: Reading) -> adapters.Adapter | None:
-        """The adapter that is scored on a base, its tensors read; None where a model is scored as it is."""
-        if not isinstance(reading, AdaptedReading):
-            return None
-        return adapters.read_adapter(reading.adapted, self.settings.allow_bin)
 
     def _load_adapted(
         self, folder: Path, config: Any, quantization: str, layout: spread.Spread, adapter: adapters.Adapter

@@ -8,13 +8,12 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pair_in_process import InThisProcess
 from tiny_models import TEXTS, build_tokenizer, load_float64, write_model
 
 import kltui
@@ -22,7 +21,6 @@ from kltui.cli import main
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs import executor
-from kltui.jobs.worker import _compared, _outcome
 from kltui.registry.checkpoint import Checkpoint, LocalSource, ServedSource
 from kltui.registry.reading import hash_files
 from kltui.scoring.scorer import Scorer
@@ -32,28 +30,6 @@ from kltui.store.writer_lock import _process_identity
 
 SETTINGS = "bos=auto dtype=float32 overlong=error"
 CORPUS = Corpus(TEXTS)
-
-
-class InThisProcess:
-    """What LocalExecutor does, without the seconds that another process needs to import torch."""
-
-    tasks = 0
-
-    def __init__(self, setup: object, workers: int) -> None:
-        self._setup, self._messages = setup, []
-
-    def submit(self, task: object) -> None:
-        InThisProcess.tasks += 1
-        report = SimpleNamespace()
-        work: Callable[[object], object] = lambda _: _compared(self._setup, task, lambda p: None)  # noqa: E731
-        self._messages.append(_outcome(work, 0, report, lambda text: None))
-
-    def wait(self, _: float) -> list[object]:
-        messages, self._messages = self._messages, []
-        return messages
-
-    def stop(self) -> None:
-        """Nothing runs."""
 
 
 @pytest.fixture

@@ -1,0 +1,164 @@
+"""Adapters whose base is on the hub, adapters that are on the hub themselves, and those that are not for their base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adapter_folders import merged_float64, scored_fresh, write_adapter
+from hub_server import FakeHub
+from pair_in_process import InThisProcess
+from tiny_models import TEXTS, write_model
+
+import kltui
+from kltui.cli import main
+from kltui.jobs import executor
+
+pytest.importorskip("peft")
+
+ON = {"target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base and two adapters for it; one says that the base is tag v1 of org/base."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    base = write_model(root / "base", "llama", seed=3)
+    for step in (10, 20):
+        folder = write_adapter(base, root / "lora" / f"checkpoint-{step}", seed=step, **ON)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        config |= {"base_model_name_or_path": "org/base", "revision": "v1"}
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+    return root
+
+
+@pytest.fixture
+def hub(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with the base as tag v1 of org/base, where main is a model with other weights."""
+    with FakeHub() as server:
+        server.add_folder("org/base", "v1", made / "base")
+        server.add_folder("org/base", "main", write_model(tmp_path / "newer", "llama", seed=4))
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        yield server
+
+
+def write_job(folder: Path, models: str, texts: list[str] = TEXTS) -> Path:
+    (folder / "texts.json").write_text(json.dumps(texts))
+    path = folder / "job.toml"
+    path.write_text(
+        f'workspace = "ws"\n[corpus]\nsource = "texts.json"\n{models}\n[scoring]\ndevice = "cpu"\n'
+    )
+    return path
+
+
+def text_ids(base: Path) -> list[list[int]]:
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_file(str(base / "tokenizer.json"))
+    core.encode_special_tokens = True
+    return [core.encode(text).ids for text in TEXTS]
+
+
+@pytest.mark.slow
+def test_a_base_on_the_hub_is_the_one_of_its_revision_scored_once(
+    made: Path,
+    hub: FakeHub,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run's own configuration names it, or the entry does; one adapter under two names is noticed."""
+    other = shutil.copytree(made / "lora" / "checkpoint-20", tmp_path / "other")
+    settings = other / "adapter_config.json"
+    settings.write_text(settings.read_text().replace("org/base", "gone/away"))
+    models = f'[[models]]\npath = "{made}/lora"\n[[models]]\npath = "other"\nbase = "org/base@v1"\n'
+    models += f'[[models]]\npath = "{made}/lora/checkpoint-10"\nrun = "again"\n'
+    job = write_job(tmp_path, models)
+    assert main(["--batch", str(job)]) == 0, capsys.readouterr().err
+    assert "lora@10 and again@10 hold the same weights" in " ".join(capsys.readouterr().err.split())
+    assert hub.downloads("model.safetensors") == [
+        "/org/base/resolve/" + hub.repos["org/base"].revisions["v1"] + "/model.safetensors"
+    ]
+    with kltui.open(tmp_path / "ws") as ws:
+        parents = {row.name: row.checkpoint.parent for row in ws.checkpoints()}
+        assert parents == {
+            "base": "",
+            "lora@10": "base",
+            "lora@20": "base",
+            "other": "base",
+            "again@10": "base",
+        }
+        loglik = dict(zip(ws.map().names, np.nan_to_num(ws.map().loglik_KN), strict=True))
+        names = [("lora@10", "lora", "checkpoint-10"), ("other", "lora", "checkpoint-20")]
+        for name, *folder in names:
+            truth_N = scored_fresh(made / "base", made.joinpath(*folder), text_ids(made / "base"))
+            np.testing.assert_allclose(loglik[name], truth_N, atol=1e-4)
+    capsys.readouterr()
+    assert main(["--batch", str(job), "--json"]) == 0
+    ends = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert {e["status"] for e in ends if e["event"] == "checkpoint"} == {"kept"}
+    _check_exact(made, tmp_path / "ws", monkeypatch)
+
+
+def _check_exact(made: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact KL of an adapter to its base, and to the next one, is that of merged weights in a float64 loop."""
+    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    truths = {
+        name: logp(made / "base", folder, text_ids(made / "base"))
+        for name, folder in (
+            ("base", None),
+            ("lora@10", made / "lora" / "checkpoint-10"),
+            ("lora@20", made / "lora" / "checkpoint-20"),
+        )
+    }
+    with kltui.open(workspace) as ws:
+        for a, b in (("lora@10", "base"), ("lora@10", "lora@20")):
+            found = ws.exact_kl(a, b)
+            p, q = truths[a], truths[b]
+            assert found is not None and found.n_tokens == len(p)
+            assert found.forward.nats_per_token == pytest.approx(
+                (np.exp(p) * (p - q)).sum(1).mean(), rel=1e-4
+            )
+            assert found.reverse.nats_per_token == pytest.approx(
+                (np.exp(q) * (q - p)).sum(1).mean(), rel=1e-4
+            )
+            assert found.top1_agreement == pytest.approx((p.argmax(1) == q.argmax(1)).mean())
+        assert ws.exact_kl("lora@20", "other").forward.bits_per_byte == 0.0
+
+
+def logp(base: Path, folder: Path | None, ids: list[list[int]]) -> np.ndarray:
+    """log p of every entry at each target position, (T, V), by the base with the adapter merged in, in float64."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64).eval()
+    if folder is not None:
+        merged = merged_float64(base, folder)
+        model.load_state_dict({n: torch.from_numpy(v) for n, v in merged.items()}, strict=False)
+    with torch.inference_mode():
+        rows = [model(torch.tensor([row])).logits[0, :-1].log_softmax(-1) for row in ids if len(row) > 1]
+    return torch.cat(rows).numpy()
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_adapter_on_the_hub_is_refused_with_how_to_score_it(
+    made: Path, hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_config: bool
+) -> None:
+    files = {p.name: p.read_bytes() for p in (made / "lora" / "checkpoint-10").iterdir()}
+    if with_config:
+        files["config.json"] = (made / "base" / "config.json").read_bytes()
+    hub.add("org/lora", "main", files)
+    job = write_job(tmp_path, '[[models]]\nrepo = "org/lora"')
+    assert main(["--batch", str(job)]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "org/lora@main holds an adapter (PEFT) and not the model that it is for" in said
+    assert 'hf download org/lora --revision main --local-dir FOLDER, then path = "FOLDER"' in said
+    assert not hub.downloads("adapter_model.safetensors")
