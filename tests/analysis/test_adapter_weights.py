@@ -37,12 +37,29 @@ def test_a_products_norm_is_that_of_the_product() -> None:
     assert product_sqnorm(B, A) == pytest.approx(np.sum((B @ A) ** 2), rel=1e-12)
 
 
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """{family: a model's folder}."""
+    root = tmp_path_factory.mktemp("bases")
+    return {
+        f: write_model(root / f, f, seed=3) for f in dict.fromkeys(family for family, _ in KINDS.values())
+    }
+
+
+@pytest.fixture(scope="module")
+def plains(bases: dict[str, Path]) -> dict[str, dict[str, Any]]:
+    """{family: the parameters of its model in float64}."""
+    return {family: merged_float64(base, None) for family, base in bases.items()}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_distances_are_those_of_the_merged_weights(tmp_path: Path, kind: str) -> None:
+def test_distances_are_those_of_the_merged_weights(
+    bases: dict[str, Path], plains: dict[str, dict[str, Any]], tmp_path: Path, kind: str
+) -> None:
     family, config = KINDS[kind]
-    base = write_model(tmp_path / "base", family, seed=3)
+    base, plain = bases[family], plains[family]
     folders = [write_adapter(base, tmp_path / f"a{seed}", seed=seed, **dict(config)) for seed in (1, 2)]
-    plain, first, second = (merged_float64(base, f) for f in (None, *folders))
+    first, second = (merged_float64(base, f) for f in folders)
     a, b = (read_change(folder) for folder in folders)
 
     def truth(x: dict[str, Any], y: dict[str, Any]) -> float:
@@ -56,10 +73,8 @@ def test_distances_are_those_of_the_merged_weights(tmp_path: Path, kind: str) ->
     assert sqdist(a, a, tensor) == 0.0
 
 
-def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:
-    base = write_model(tmp_path / "base", "llama", seed=3)
-    made = write_adapter(
-        base, tmp_path / "a", seed=1, kind="LoHaConfig", task_type="CAUSAL_LM", target_modules=["q_proj"]
-    )
+def test_other_methods_are_refused_by_name(bases: dict[str, Path], tmp_path: Path) -> None:
+    method = {"kind": "LoHaConfig", "task_type": "CAUSAL_LM", "target_modules": ["q_proj"]}
+    made = write_adapter(bases["llama"], tmp_path / "a", seed=1, **method)
     with pytest.raises(KltuiError, match="weight distances of LOHA adapters are not computed"):
         read_change(made)

@@ -115,13 +115,41 @@ def test_every_kind_and_every_step_is_what_a_new_peft_model_gives_in_float64(mad
     )
 
 
-def test_a_job_of_adapters_adds_their_base_once_and_makes_it_their_parent(
+def killed_behind(job: Path, name: str) -> list[str]:
+    """Starts the job, ends its whole group with SIGKILL once it has acknowledged `name`; all that it acknowledged."""
+    command = kltui_command("--batch", str(job), "--json")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    assert process.stdout is not None
+    acknowledged: list[str] = []
+    for line in process.stdout:
+        event = json.loads(line) if line.startswith("{") else {}
+        acknowledged += [event["name"]] if event.get("event") == "checkpoint" else []
+        if name in acknowledged:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    return acknowledged
+
+
+def ends_of(job: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """{checkpoint: how it ended} of the job run through."""
+    capsys.readouterr()
+    assert main(["--batch", str(job), "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    return {e["name"]: e["status"] for e in events if e["event"] == "checkpoint"}
+
+
+@pytest.mark.usefixtures("warmed")
+def test_a_job_of_adapters_through_a_kill_adds_their_base_once_and_makes_it_their_parent(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = write_job(tmp_path, f'[[models]]\npath = "{made}/lora"\n[[models]]\npath = "{made}/dora"')
     assert main(["--batch", str(job), "--dry-run"]) == 0
     assert "base is added: the base of lora@10" in capsys.readouterr().out
-    assert main(["--batch", str(job)]) == 0
+    acknowledged, ends = killed_behind(job, "lora@10"), ends_of(job, capsys)
+    assert set(ends) == {"base", "lora@10", "lora@20", "lora@30", "dora"}
+    assert all(ends[name] == "kept" for name in acknowledged) and ends["dora"] == "done"
     ws = kltui.open(tmp_path / "ws")
     parents = {row.name: row.checkpoint.parent for row in ws.checkpoints()}
     assert parents == {"base": "", "lora@10": "base", "lora@20": "base", "lora@30": "base", "dora": "base"}
@@ -132,10 +160,7 @@ def test_a_job_of_adapters_adds_their_base_once_and_makes_it_their_parent(
     apart = [sum(float(np.sum((y[n] - x[n]) ** 2)) for n in x) for x, y in ((plain, steps[0]), tuple(steps))]
     assert ws.adapter_distances()["base", "lora@10"] == pytest.approx(apart[0], rel=1e-6)
     assert near["lora@10", "lora@20"] == pytest.approx(apart[1], rel=1e-6)
-    capsys.readouterr()
-    assert main(["--batch", str(job), "--json"]) == 0
-    ends = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    assert {e["status"] for e in ends if e["event"] == "checkpoint"} == {"kept"}
+    assert set(ends_of(job, capsys).values()) == {"kept"}
 
 
 @pytest.mark.parametrize("place", ["{made}/base", "mine", "absent"])
@@ -197,6 +222,7 @@ def test_an_adapter_whose_tensors_do_not_all_load_fails(
         scored(scorer, made / "base", _spoilt(made, tmp_path, **changes))
 
 
+@pytest.mark.usefixtures("warmed")
 def test_an_adapter_pickled_or_damaged_or_without_peft(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,27 +260,3 @@ def test_what_is_hashed_is_what_is_read_of_an_adapter_too(made: Path, tmp_path: 
     shutil.copy(made / "lora/checkpoint-10/adapter_model.safetensors", folder)
     with pytest.raises(KltuiError, match="changed after they were hashed"):
         adapters.AdaptedReading(both)
-
-
-@pytest.mark.slow
-def test_a_job_killed_among_adapters_goes_on_behind_what_it_acknowledged(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job = write_job(tmp_path, f'[[models]]\npath = "{made}/lora"')
-    command = kltui_command("--batch", str(job), "--json")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
-    assert process.stdout is not None
-    acknowledged = []
-    for line in process.stdout:
-        event = json.loads(line) if line.startswith("{") else {}
-        acknowledged += [event["name"]] if event.get("event") == "checkpoint" else []
-        if "lora@10" in acknowledged:
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
-    assert main(["--batch", str(job), "--json"]) == 0
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
-    ends = {e["name"]: e["status"] for e in events if e["event"] == "checkpoint"}
-    assert set(ends) == {"base", "lora@10", "lora@20", "lora@30"}
-    assert all(ends[name] == "kept" for name in acknowledged) and ends["lora@30"] == "done"

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Cli, kltui_command
+from command import kltui_command
 from gguf_files import write_gguf
 from hub_server import FakeHub
 from safetensors.numpy import load_file
 from tiny_models import build_tokenizer, true_logliks, write_model
 
 import kltui
+from kltui.cli import main
 from kltui.errors import UsageError
 from kltui.jobs.dry_run import _steps
 from kltui.jobs.jobfile import load_job
@@ -64,14 +65,13 @@ def ready(plan: Plan, index: int) -> Ready | NotReady:
     return found
 
 
-def killed_after_one(job: Path, env: dict[str, str]) -> str:
+def killed_after_one(job: Path) -> str:
     """Starts the job, ends its whole group with SIGKILL once a checkpoint is done; that one's name."""
     command = kltui_command("--batch", str(job), "--json")
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | env,
         start_new_session=True,
         cwd=job.parent,
     ) as process:
@@ -85,7 +85,28 @@ def killed_after_one(job: Path, env: dict[str, str]) -> str:
     raise AssertionError("no checkpoint was scored")
 
 
-def test_the_page_s_job_through_a_kill(cli: Cli, made: Path, tmp_path: Path, warm: dict[str, str]) -> None:
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command prints; it ends well."""
+    capsys.readouterr()
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def exported_before_any_exact_kl(capsys: pytest.CaptureFixture[str], ws: Path) -> None:
+    """The export has a table of the variants, whose exact figures are empty until they have been asked for."""
+    printed(capsys, "--export", str(ws.parent / "out"), str(ws))
+    with (ws.parent / "out" / "quantisation.csv").open() as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"mine+gguf-q4_0", "mine+gguf-q8_0"}
+    for row in rows.values():
+        assert row["model"] == "mine" and row["exact_nats_per_token"] == ""
+        assert 4.5 < float(row["bits_per_weight"]) < 8.7 and float(row["kl_bits_per_byte"]) > 0
+
+
+@pytest.mark.usefixtures("warmed")
+def test_the_page_s_job_through_a_kill(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The job file of docs/gguf.md, ended by kill -9 and run again, against float64 loops; then what is shown of it."""
     for name in ("mine", "quants"):
         (tmp_path / name).symlink_to(made / name)
@@ -93,10 +114,9 @@ def test_the_page_s_job_through_a_kill(cli: Cli, made: Path, tmp_path: Path, war
     assert found
     (tmp_path / "job.toml").write_text(found[1])
     (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
-    first = killed_after_one(tmp_path / "job.toml", warm)
-    done = cli("--batch", "job.toml", "--json")
-    assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    first = killed_after_one(tmp_path / "job.toml")
+    done = printed(capsys, "--batch", str(tmp_path / "job.toml"), "--json")
+    events = [json.loads(line) for line in done.splitlines()]
     status = {e["name"]: e["status"] for e in events if e["event"] == "checkpoint"}
     names = ["mine", "mine+gguf-q4_0", "mine+gguf-q8_0"]
     assert status == {name: "kept" if name == first else "done" for name in names}
@@ -115,7 +135,10 @@ def test_the_page_s_job_through_a_kill(cli: Cli, made: Path, tmp_path: Path, war
         wanted_sum = sum(float(((left[n].astype(np.float64) - w) ** 2).sum()) for n, w in plain.items())
         assert moved["mine", f"mine+gguf-{kind}"] == pytest.approx(wanted_sum, rel=1e-6)
         assert rows[f"mine+gguf-{kind}"].checkpoint.parent == "mine"
-    told = json.loads(cli("--report", "--section", "quantisation", "--json", "ws", **warm).stdout)
+    exported_before_any_exact_kl(capsys, tmp_path / "ws")
+    told = json.loads(
+        printed(capsys, "--report", "--section", "quantisation", "--json", str(tmp_path / "ws"))
+    )
     variants = {v["quantization"]: v for v in told["sections"]["quantisation"]["variants"]}
     # 32 numbers of a matrix in 18 or 34 bytes, and the norms as they are
     assert (
@@ -274,14 +297,3 @@ def test_only_the_header_of_a_large_file_is_streamed(hub: FakeHub, made: Path, t
     plan = plan_of(tmp_path, made, '[[models]]\nrepo = "org/mine-GGUF"\nfiles = "*F16*"\n')
     assert [c.name for c in plan.checkpoints] == ["mine+gguf-f16"]
     assert not list((tmp_path / "cache").rglob("*.gguf"))
-
-
-def test_the_export_has_a_table_of_variants(made: Path, tmp_path: Path, cli: Cli) -> None:
-    write_job(tmp_path, made, '[[models]]\npath = "MADE/quants"\nfiles = ["*F16*"]\n')
-    assert cli("--batch", "job.toml").returncode == 0
-    assert cli("--export", "out", "ws").returncode == 0
-    with (tmp_path / "out" / "quantisation.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert (row["model"], row["variant"]) == ("mine", "mine+gguf-f16")
-    assert 16 < float(row["bits_per_weight"]) < 16.5 and float(row["kl_bits_per_byte"]) > 0
-    assert row["exact_nats_per_token"] == ""
