@@ -145,6 +145,8 @@ def load_corpus(
     texts = list(reading.texts("reading")) if sample is None else reading.drawn(sample, seed)
     if not texts:
         raise _no_texts(reading)
+    if fields.domain and not any(text[1] for text in texts):
+        say(f'no text in use of {reading.where} has a domain under "{safe_text(fields.domain, 80)}"')
     return _corpus(texts, reading.seen, settings)
 
 

@@ -285,3 +285,14 @@ def test_a_dataset_whose_fetch_was_cut_is_never_half_a_corpus(
     (blobs / "half.incomplete").unlink()
     assert len(load_corpus("hf://datasets/org/texts/*.jsonl", say=lines.append).texts) == 3
     assert "the hub was not asked; its cache holds 3 files" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
+def test_a_domain_that_no_text_has_is_told(tmp_path: Path, name: str) -> None:
+    files(tmp_path)
+    lines: list[str] = []
+    found = load_corpus(tmp_path / name, fields=Fields("body", "meta.sett"), say=lines.append)
+    assert found.domains == () and 'has a domain under "meta.sett"' in lines[-1]
+    lines.clear()
+    load(tmp_path / name, say=lines.append)
+    assert lines == []
