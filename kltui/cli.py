@@ -134,14 +134,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
-    batch = parser.add_argument_group("with --batch")
+    batch = parser.add_argument_group("with --batch and --watch")
     batch.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         dest="overrides",
-        help="override one key of the job file, e.g. scoring.dtype=float16",
+        help="override one key of the job file, e.g. scoring.dtype=float16 (also with --place)",
     )
     batch.add_argument(
         "--dry-run",
@@ -210,12 +210,15 @@ def _add_placing_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
-    reading = parser.add_argument_group("with --report, --export and --draw")
+    reading = parser.add_argument_group(
+        "with --report, --export, --figure and --draw",
+        "An option that the command would not look at is refused.",
+    )
     reading.add_argument(
         "--section",
         metavar="NAME",
         action="append",
-        help="only this section (may be repeated; an unknown name lists them)",
+        help="with --report: only this section (may be repeated; an unknown name lists them)",
     )
     reading.add_argument(
         "--preprocess",

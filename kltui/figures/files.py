@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,13 +36,29 @@ _VALUES = (
 
 
 def checked_path(path: Path) -> Path:
-    """The path of a figure to write. Raises UsageError where it ends in no format that there is, or has no folder."""
+    """The path of a figure to write, its folder made. Raises UsageError where no figure can be written so."""
     if path.suffix[1:].lower() not in FORMATS:
         raise UsageError(
             f"--out {safe_text(str(path))}: a figure is written as {', '.join(FORMATS)}",
             f"For example --out {safe_text(path.stem or 'figure')}.pdf",
         )
+    if path.is_dir():
+        raise UsageError(
+            f"--out {safe_text(str(path))} is a folder", "Name a file in it, such as figure.pdf."
+        )
+    check_folder(path.parent)
     return path
+
+
+def check_folder(folder: Path) -> None:
+    """Makes the folder that --out writes to. Raises UsageError where it cannot be written."""
+    hint = "Choose a folder that you may write to."
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out: cannot make {safe_text(str(folder))}: {error.strerror}", hint) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: {safe_text(str(folder))} may not be written", hint)
 
 
 def write(picture: Picture, path: Path, look: Look) -> list[Path]:

@@ -270,3 +270,19 @@ def _depth(node: Fork, row: int) -> float:
     """Sum of the branches from the top down to a leaf."""
     below = [child for child in node.children if row in child.leaves()]
     return below[0].length + _depth(below[0], row) if below else 0.0
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.pdf").mkdir()
+    asked = ["--figure", "matrix", str(folder), "--out"]
+    assert main([*asked, str(tmp_path / "folder.pdf")]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert main([*asked, str(tmp_path / "file" / "m.pdf")]) == 2
+    assert "cannot make" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    assert main([*asked, str(tmp_path / "m.pdf")]) == 2
+    assert "may not be written" in capsys.readouterr().err
+    assert not list(tmp_path.glob("m*"))

@@ -15,7 +15,7 @@ from rich.console import Console
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.command import look_of
 from kltui.figures.draw import Look
-from kltui.figures.files import write, write_table
+from kltui.figures.files import check_folder, write, write_table
 from kltui.figures.picture import COLUMNS, Picture, rows
 from kltui.figures.reproduce import kishino, oyama
 from kltui.figures.reproduce.item import OYAMA, Item, Number, Result
@@ -64,6 +64,7 @@ def reproduce(arguments: argparse.Namespace, narrate: Callable[[str], None]) -> 
         )
     look = look_of(arguments)
     releases = read_releases(arguments.reproduce)
+    check_folder(arguments.out)
     made = [(item, _made(item, releases, narrate)) for item in ITEMS]
     files = [path for item, result in made for path in _write(item, result, arguments.out, look)]
     files += _summary(made, releases, arguments.out)
