@@ -236,7 +236,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--separate",
         action="store_true",
-        help="prepare the scale's main and seed runs apart, as published (default: all together)",
+        help="for the section scale: prepare runs that differ only in their seed apart from the others, as published",
     )
     reading.add_argument(
         "--save-map", metavar="NAME", help="keep these vectors and their preparation as a map"
@@ -247,8 +247,8 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="look at the KL between these two (sections drivers, where, directions, tree, corpora; exact: both models are run over the texts for"
-        " their exact next-token KL, which is then kept)",
+        help="look at the KL between these two (sections drivers, where, directions, tree, corpora;"
+        " exact: both models are run over the texts for their exact next-token KL, which is then kept)",
     )
     reading.add_argument(
         "--where", metavar="KL", type=float, help="look up this KL, in bits/byte, on the scale"

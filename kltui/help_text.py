@@ -18,16 +18,17 @@ examples
   kltui --report pythia --section drivers --pair tiny@100 tiny@200
   kltui --report pythia --section exact --pair tiny@100 tiny@200   exact next-token KL: both models run once more
   kltui --report pythia --section directions --pair tiny@100 tiny@200   domains that the step moved towards
-  kltui --report pythia --section tree --pair unknown tiny@200          trees with support; whom `unknown` descends from
-  kltui --report pythia --section corpora       KL on every corpus side by side; --over HASH shows another one
+  kltui --report pythia --section tree --pair unknown tiny@200   family trees; whether `unknown` descends from it
+  kltui --report pythia --section corpora   KL on each corpus of texts; --over HASH: another one's report
   kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
-  kltui --report pythia --map main
+  kltui --report pythia --map main   the same vectors, prepared the same way, whatever is scored later
   kltui --import scores.csv pythia benchmark scores: name, then one column per task (0 to 100)
   kltui --place runs/mine pythia   where a model of your own stands on that map (--texts 1000: in less time)
   kltui --draw 1000 pythia         texts on which a new model can be scored in less time
+  kltui --import vectors.npz --import texts.json --declare bos=auto released   vectors scored elsewhere, and how
   kltui --export out pythia        CSV and npz files
-  kltui --figure trajectories --out fig.pdf --width 85mm pythia
-  kltui --reproduce modelmap --out papers
+  kltui --figure trajectories --out fig.pdf --width 85mm pythia   for a paper; fig.csv and fig.py come with it
+  kltui --reproduce modelmap --out papers   the papers' figures from a copy of their repository
 
 a job file
   workspace = "pythia"             # paths are relative to this file
