@@ -21,15 +21,15 @@ __all__ = ["__version__", "open", "score"]
 
 
 def open(
-    path: str | PathLike[str], over: str = ""
+    path: str | PathLike[str], over: str = "", values: str = "conditional"
 ) -> NotebookWorkspace:  # shadows the builtin: it reads as kltui.open
     """The workspace in folder `path`, read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
 
-    Raises KltuiError where there is none.
+    What is read of pairs are their `values`: "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError where there is none.
     """
     from kltui.notebook.workspace import NotebookWorkspace
 
-    return NotebookWorkspace.open(path, over)
+    return NotebookWorkspace.open(path, over, values)
 
 
 def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **scoring: Any) -> ScoredTexts:

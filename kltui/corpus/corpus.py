@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Turn = tuple[str, str]  # role, content
 Prompt = tuple[Turn, ...]
+_PAIRS = b"kltui pairs 1\n"  # the first word of what is hashed of pairs
 
 
 def text_ids(texts: Sequence[object]) -> NDArray[np.intp] | None:
@@ -57,7 +58,7 @@ class Corpus:
         The length keeps ("ab", "c") and ("a", "bc") apart. Of pairs each prompt goes before its response, and a first word
         before all of them, so that no corpus of texts has the hash of one of pairs.
         """
-        digest = hashlib.sha256(b"kltui pairs 1\n" if self.prompts else b"")
+        digest = hashlib.sha256(_PAIRS if self.prompts else b"")
         for data in self._hashed:
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
@@ -73,8 +74,15 @@ class Corpus:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """SHA-256 of every text's UTF-8 bytes, 32 bytes each: what tells whether a text of two corpora is the same."""
-        return tuple(hashlib.sha256(text.encode()).digest() for text in self.texts)
+        """SHA-256 of every text's UTF-8 bytes, 32 bytes each: what tells whether a text of two corpora is the same.
+
+        Of pairs it is over the prompt and the response, so that no text is the same as a pair.
+        """
+        if not self.prompts:
+            return tuple(hashlib.sha256(text.encode()).digest() for text in self.texts)
+        parts = list(self._hashed)
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        return tuple(hashlib.sha256(_PAIRS + prompt + response).digest() for prompt, response in pairs)
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from kltui.corpus.chunk import well_formed
@@ -39,6 +39,11 @@ def _messages(row: dict[str, object]) -> list[dict[str, object]]:
         {"role": "user", "content": row["prompt"]},
         {"role": "assistant", "content": row["response"]},
     ]
+
+
+def are_pairs(keys: Container[str]) -> bool:
+    """Whether rows of these keys are pairs and no texts."""
+    return "text" not in keys and ("messages" in keys or ("prompt" in keys and "response" in keys))
 
 
 def problem(row: object) -> str:

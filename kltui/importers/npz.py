@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui import comparable
 from kltui.analysis.point import Point
+from kltui.errors import UsageError
 from kltui.importers.arrays import read_arrays
 from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts, lineage
 from kltui.importers.numbered import steps_or_layers
@@ -69,6 +71,11 @@ def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dic
     if keys.shape != (n,) or settings.shape != (n,) or {keys.dtype.kind, settings.dtype.kind} != {"U"}:
         raise ImportFormatError(
             f"{safe_text(str(path))}: keys and settings are not one for each of {n} vectors", _LAYOUTS
+        )
+    if any("values" in comparable.words(said) for said in settings.tolist()):
+        raise UsageError(
+            f"{safe_text(str(path))} holds other values of pairs than log p(response | prompt)",
+            "Import what kltui --export writes without --values.",
         )
     return [
         (_key(path, text), safe_text(said, MOST_WORD))

@@ -11,6 +11,8 @@ import numpy as np
 
 from kltui.corpus.files import open_regular
 from kltui.corpus.load import load_corpus
+from kltui.corpus.pairs import are_pairs
+from kltui.corpus.read import Fields
 from kltui.errors import KltuiError
 from kltui.importers import harness, modelmap
 from kltui.importers.harness_results import is_results, read_results
@@ -104,7 +106,7 @@ def _read_file(path: Path, numbered: str) -> Imported:
     if suffix == ".jsonl":
         if "doc_id" in _keys(path):
             return harness.read_samples(path)
-        return _texts(path)
+        return _texts(path, pairs=are_pairs(_first_keys(path)))
     raise ImportFormatError(f"{safe_text(str(path))} is in no format that can be imported", f"give {KNOWN}")
 
 
@@ -125,6 +127,8 @@ def _read_json(path: Path, numbered: str) -> Imported:
             return modelmap.read_vectors(path, data, numbered=numbered)
         if are_scores(data):
             return read_scores_json(path, data)
+        if isinstance(data, list) and data and isinstance(data[0], dict):
+            return _texts(path, pairs=are_pairs(data[0]))
     return _texts(path)
 
 
@@ -162,8 +166,8 @@ def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
     return replace(found, notes=(*found.notes, note + safe_text(others[0], 80))) if others else found
 
 
-def _texts(path: Path) -> Imported:
-    return Imported(named=(load_corpus(path),))
+def _texts(path: Path, *, pairs: bool = False) -> Imported:
+    return Imported(named=(load_corpus(path, fields=Fields(pairs=pairs)),))
 
 
 def _models(paths: Sequence[Path], corpora: Sequence[Path], *, named: bool = True) -> Imported:

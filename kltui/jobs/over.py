@@ -106,7 +106,9 @@ class Placing:
 
     def _digests_of(self, corpus_id: int) -> Digests:
         if corpus_id not in self._digests:
-            self._digests[corpus_id] = Corpus(tuple(self._store.corpora.texts(corpus_id))).digests
+            corpora = self._store.corpora
+            prompts = corpora.prompts(self._row(corpus_id).sha256)
+            self._digests[corpus_id] = Corpus(tuple(corpora.texts(corpus_id)), prompts=prompts).digests
         return self._digests[corpus_id]
 
     def _row(self, corpus_id: int) -> CorpusRow:

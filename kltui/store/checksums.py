@@ -7,6 +7,7 @@ by exclusive or. Damage that SQLite itself cannot see shows in the one, a lost o
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import sqlite3
 import zlib
@@ -74,12 +75,27 @@ def seal_all(db: sqlite3.Connection) -> None:
 
 def text_identity(db: sqlite3.Connection, corpus_id: int) -> tuple[str, bytes]:
     """(SHA-256, bytes of every text as little-endian int64) of a corpus, from its stored texts; as Corpus.sha256."""
-    digest, lengths = hashlib.sha256(), bytearray()
-    for (body,) in db.execute("SELECT body FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,)):
-        size = len(body).to_bytes(8, "little")
-        lengths += size
-        digest.update(size + body)
+    prompts = _prompts(db, corpus_id)
+    digest, lengths = hashlib.sha256(b"kltui pairs 1\n" if prompts else b""), bytearray()
+    rows = db.execute("SELECT body FROM text WHERE corpus_id = ? ORDER BY idx", (corpus_id,))
+    for place, (body,) in enumerate(rows):
+        lengths += len(body).to_bytes(8, "little")
+        for data in (*prompts[place : place + 1], body):
+            digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest(), bytes(lengths)
+
+
+def _prompts(db: sqlite3.Connection, corpus_id: int) -> list[bytes]:
+    """What is hashed of the prompts of a corpus of pairs, in order; none where it is of texts or they cannot be read."""
+    query = "SELECT r.value FROM record r JOIN corpus c ON r.name = c.sha256 WHERE r.kind = 'prompts' AND c.id = ?"
+    try:
+        return [
+            json.dumps(prompt).encode()
+            for (value,) in db.execute(query, (corpus_id,))
+            for prompt in json.loads(value)["prompts"]
+        ]
+    except (ValueError, TypeError, KeyError):
+        return []
 
 
 def seal(db: sqlite3.Connection, table: str) -> None:

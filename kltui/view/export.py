@@ -216,8 +216,9 @@ def _mode(applied: object) -> str:
 
 def _text_digests(ctx: Context) -> NDArray[np.bytes_]:
     """SHA-256 of every text in use as 64 hexadecimal digits: by these an import knows what the vectors are over."""
-    texts = ctx.ws.texts(str(ctx.map.record["corpus"]))
-    used = Corpus(tuple(texts[i] for i in ctx.map.text_index))
+    sha256, kept = str(ctx.map.record["corpus"]), ctx.map.text_index
+    texts, prompts = ctx.ws.texts(sha256), ctx.ws.prompts(sha256)
+    used = Corpus(tuple(texts[i] for i in kept), prompts=tuple(prompts[i] for i in kept) if prompts else ())
     return np.array([digest.hex() for digest in used.digests], dtype="S64")
 
 

@@ -89,3 +89,35 @@ def test_reports_and_exports_read_the_values_asked_for(job: Path, tmp_path: Path
     assert str(loaded["pmi"]["settings"][0]).endswith("values=pmi")
     assert main(["--report", "--section", "drivers", "--values", "pmi", workspace]) == 0
     assert main(["--report", "--save-map", "x", "--values", "pmi", workspace]) == 2
+
+
+def test_a_workspace_of_pairs_is_whole(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from kltui.cli import main
+
+    assert main(["--check", str(job.parent / "w")]) == 0, capsys.readouterr()
+
+
+def test_an_export_is_imported_over_its_pairs_and_over_no_texts(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kltui.cli import main
+
+    for values in ("conditional", "pmi"):
+        assert main(["--export", str(tmp_path / values), "--values", values, str(job.parent / "w")]) == 0
+    vectors, pairs = str(tmp_path / "conditional" / "loglik.npz"), str(job.parent / "pairs.jsonl")
+    listed = tmp_path / "listed.json"
+    listed.write_text(json.dumps(ROWS))
+    for name, file in (("lines", pairs), ("listed", str(listed))):
+        assert main(["--import", vectors, "--import", file, str(tmp_path / name)]) == 0
+        with Workspace.open(job.parent / "w") as own, Workspace.open(tmp_path / name) as ws:
+            assert ws.prompts() == own.prompts()
+            assert np.array_equal(ws.map().loglik_KN, own.map().loglik_KN)
+            assert ws.map().record["template"] == "chat"
+    responses = tmp_path / "responses.json"
+    responses.write_text(json.dumps([row["response"] for row in ROWS]))
+    capsys.readouterr()
+    assert main(["--import", vectors, "--import", str(responses), str(tmp_path / "texts")]) == 2
+    assert "that are not in this workspace" in capsys.readouterr().err
+    other = str(tmp_path / "pmi" / "loglik.npz")
+    assert main(["--import", other, "--import", pairs, str(tmp_path / "pmi-ws")]) == 2
+    assert "other values of pairs" in capsys.readouterr().err
