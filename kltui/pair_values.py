@@ -32,7 +32,7 @@ def checked(values: str) -> str:
 def matched(
     chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
 ) -> tuple[list[tuple[CheckpointRow, VectorRow, VectorRow]], dict[str, str]]:
-    """([(checkpoint, vector, that of the same responses alone)], {name: why} of those without). Raises StoreError."""
+    """([(checkpoint, vector, that of the same responses alone)], {name: why} of those without). Raises KltuiError."""
     alone = {
         (v.corpus_id, v.checkpoint_id, v.layer, v.weights, v.settings): v
         for v in rows
@@ -48,6 +48,8 @@ def matched(
         else:
             held.append((row, v, found))
     if not held:
+        if chosen and "kind" not in comparable.words(chosen[0][1].settings):
+            raise UsageError(f"the map is of texts, and {values} values are of pairs", "Leave out --values.")
         raise StoreError(
             f"there are no {values} values: no response was scored without its prompt",
             "Score pairs with them: kltui --batch JOB --set scoring.unconditional=true",

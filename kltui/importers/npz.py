@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui import comparable
 from kltui.analysis.point import Point
 from kltui.errors import UsageError
 from kltui.importers.arrays import read_arrays
@@ -72,7 +71,7 @@ def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dic
         raise ImportFormatError(
             f"{safe_text(str(path))}: keys and settings are not one for each of {n} vectors", _LAYOUTS
         )
-    if any("values" in comparable.words(said) for said in settings.tolist()):
+    if any(" values=" in said for said in settings.tolist()):
         raise UsageError(
             f"{safe_text(str(path))} holds other values of pairs than log p(response | prompt)",
             "Import what kltui --export writes without --values.",

@@ -65,13 +65,16 @@ class Snapshot:
         return tuple(job for job in self.jobs if job.status in ACTIVE)
 
 
+USUAL_VALUES = "conditional"  # of pairs: log p(response | prompt)
+
+
 class Reader:
     """The workspace behind one thread, so that the interface never waits for a disk."""
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
         self.over = ""  # hash of the corpus that is shown, "" for that of most checkpoints
-        self.values = "conditional"  # what maps of pairs are made of
+        self.values = USUAL_VALUES  # what maps of pairs are made of
         self._opener = opener
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")

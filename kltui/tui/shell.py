@@ -14,6 +14,7 @@ from textual.widget import Widget
 from kltui.safe import safe_text
 from kltui.tui.actions import SCREENS
 from kltui.tui.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.tui.data import USUAL_VALUES
 
 if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
@@ -50,7 +51,8 @@ class TabBar(Bar):
             text = look("text", "raised", bold=True, underline=here) if here else look("muted", "raised")
             spans += [(f"{i}", digit), (" " if label else "", digit), (label, text)]
             spans.append(("  " if i < len(SCREENS) else "", look("text", "raised")))
-        name = self.kl.workspace_name
+        values = self.kl.reader.values
+        name = self.kl.workspace_name + ("" if values == USUAL_VALUES else f" ({values})")
         gap = self.size.width - width_of(spans) - len(name) - 1
         if gap > 1:
             spans += [(" " * gap, look("text", "raised")), (name, look("muted", "raised"))]

@@ -24,6 +24,7 @@ import numpy as np
 from kltui.analysis.lineage import gguf_pairs
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
+from kltui.pair_values import CONDITIONAL
 from kltui.registry.names import NUMBERED_BY_STEP
 from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
@@ -264,6 +265,8 @@ def csv_field(value: object) -> str:
 def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
     loss_of = {x.name: x for x in losses(ctx.raw)}
     colours = ctx.ws.type_colours()
+    as_scored = ctx.ws.values == CONDITIONAL
+    mean_of = dict(zip(ctx.raw.names, ctx.raw.mean_loglik.tolist(), strict=True))
     for row in ctx.rows:
         c, loss = row.checkpoint, loss_of.get(row.name)
         yield (
@@ -279,7 +282,7 @@ def _checkpoint_rows(ctx: Context) -> Iterator[Row]:
             str(c.source),
             row.status,
             row.layers,
-            row.mean_loglik,
+            row.mean_loglik if as_scored else mean_of.get(row.name),
             loss.bits_per_byte if loss else None,
             loss.se if loss else None,
             row.error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -87,6 +88,10 @@ def test_reports_and_exports_read_the_values_asked_for(job: Path, tmp_path: Path
     difference = loaded["conditional"]["loglik"] - loaded["unconditional"]["loglik"]
     assert np.array_equal(loaded["pmi"]["loglik"], difference)
     assert str(loaded["pmi"]["settings"][0]).endswith("values=pmi")
+    for values, arrays in loaded.items():
+        with (tmp_path / values / "checkpoints.csv").open(newline="") as file:
+            means = [float(row["mean_loglik_nats"]) for row in csv.DictReader(file)]
+        assert means == pytest.approx(arrays["loglik"].mean(axis=1).tolist())
     assert main(["--report", "--section", "drivers", "--values", "pmi", workspace]) == 0
     assert main(["--report", "--save-map", "x", "--values", "pmi", workspace]) == 2
 

@@ -264,7 +264,7 @@ BAD = {
     "changes what it is given": "{{ messages.append(1) }}",
     "is no template": "{% for m in messages %}",
     "undefined": "{{ nothing.at.all }}",
-    "writes without end": "{% for a in range(9999) %}{% for b in range(9999) %}{{ 'abcdefgh' }}{% endfor %}{% endfor %}",
+    "writes without end": "{% for a in range(99999) %}{{ ('abcdefgh' ~ a) * 20000 }}{% endfor %}",
     "takes all memory": "{{ 'a' * 9999999999 }}",
 }
 

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.kl import LEAST_TEXTS, NO_SPREAD
 from kltui.analysis.map import Map
+from kltui.pair_values import PMI
 from kltui.view.sections.context import LN2, Context, grid_of, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, with_error, words
@@ -98,7 +99,12 @@ def loss(ctx: Context) -> Section:
         ],
         "runs": [_run_data(run, members) for run, members in runs.items()],
     }
-    notes = ("bits/byte of the corpus (lower is better): total nats over total bytes; " + ctx.raw_basis,)
+    better = (
+        "what the prompts save; below 0: they help"
+        if ctx.map.record.get("values") == PMI
+        else "lower is better"
+    )
+    notes = (f"bits/byte of the corpus ({better}): total nats over total bytes; " + ctx.raw_basis,)
     return Section("loss", "Loss", tuple(blocks), notes, data)
 
 
