@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace
@@ -15,9 +16,16 @@ CURSOR = "/models/tiny/step0"
 SAID = "mine among 83 vectors, on 50 draws, 47 different of 200 texts"
 
 
+@pytest.fixture(autouse=True)
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's folder, ./mine: every key typed costs a frame."""
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("way", ["P", "A"])
 async def test_a_model_is_placed_and_shown(
-    make_app: Callable[..., KltuiApp], until, monkeypatch: pytest.MonkeyPatch, tmp_path, way: str
+    make_app: Callable[..., KltuiApp], until, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     asked: list[Sequence[str]] = []
 
@@ -36,18 +44,18 @@ async def test_a_model_is_placed_and_shown(
         await until(pilot, lambda: "Place which model?" in text_of(app))
         if way == "P":  # it suggests what is under the cursor
             assert CURSOR in text_of(app)
-            await pilot.press(*["backspace"] * len(CURSOR))
+            await pilot.press("ctrl+u")
         await pilot.press(*"/nowhere", "enter")
         await until(pilot, lambda: "there is no model at /nowhere" in text_of(app))
-        await pilot.press(*["backspace"] * len("/nowhere"), *str(tmp_path), "enter")
+        await pilot.press("ctrl+u", *"./mine", "enter")
         await until(pilot, lambda: "On how many texts?" in text_of(app))
         await pilot.press(*"50", "enter")
         await until(pilot, lambda: SAID in text_of(app))
     (command,) = asked
-    assert list(command[-5:]) == ["--place", str(tmp_path), "--texts", "50", "/workspaces/demo"]
+    assert list(command[-5:]) == ["--place", "./mine", "--texts", "50", "/workspaces/demo"]
 
 
-async def test_a_model_that_cannot_be_placed_says_why(make_app, until, monkeypatch, tmp_path) -> None:
+async def test_a_model_that_cannot_be_placed_says_why(make_app, until, monkeypatch) -> None:
     monkeypatch.setattr(
         place_form,
         "_run",
@@ -58,7 +66,7 @@ async def test_a_model_that_cannot_be_placed_says_why(make_app, until, monkeypat
         await until(pilot, lambda: "84 checkpoints" in text_of(app))
         await pilot.press("P")
         await until(pilot, lambda: "Place which model?" in text_of(app))
-        await pilot.press(*["backspace"] * len(CURSOR), *str(tmp_path), "enter", "enter")
+        await pilot.press("ctrl+u", *"./mine", "enter", "enter")
         await until(pilot, lambda: "it would share no map. Leave --set out." in text_of(app))
 
 
