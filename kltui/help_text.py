@@ -48,7 +48,7 @@ a job file
   [[models]]
   preset = "pythia-70m"            # a known run: repository, revisions, size and type
   [[models]]
-  endpoint = "http://127.0.0.1:8000/v1"  # served by vLLM, llama.cpp: token ids go, log-probabilities come back
+  endpoint = "http://127.0.0.1:8000/v1"  # served by vLLM or its like: token ids go, log-probabilities come back
   model = "NAME"                   # as the server calls it; concurrency = 16, api_key_env = "VARIABLE"
   tokenizer = "runs/base"
   [[interpolations]]               # models between checkpoints named above, made as they are needed

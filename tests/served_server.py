@@ -32,6 +32,7 @@ class ServedModel:
         self.context: int | None = None
         self.version = "0.9"
         self.key = ""
+        self.refusal: dict[str, Any] = {"error": "as asked"}
         self.faults: list[tuple[int, dict[str, str]]] = []
         self.alter: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self.prompts: list[list[int]] = []
@@ -159,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is not None:
             self._send(*answer)
         elif fault is not None and fault[0]:
-            self._send(fault[0], {"error": "as asked"}, fault[1])
+            self._send(fault[0], s.refusal, fault[1])
         else:
             self.close_connection = True
             self.connection.close()

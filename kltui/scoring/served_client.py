@@ -125,7 +125,7 @@ class ServedClient:
                 wrong.append(f"{dialect}: {error.message}")
         raise KltuiError(
             f"{self.where} does not give the log-probabilities of a prompt's tokens ({'; '.join(wrong)})",
-            "vLLM does by prompt_logprobs, llama.cpp's Python server (logits_all) by echo; many servers do not at all.",
+            'vLLM does, by prompt_logprobs; many servers do not at all. GGUF files are scored without one: path = "model.gguf".',
         )
 
     def logprobs(self, ids: Sequence[int], dialect: Dialect, say: Say = lambda line: None) -> list[float]:
@@ -206,7 +206,8 @@ class ServedClient:
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         with error:
             said = safe_text(error.read(2000).decode(errors="replace"), 300)
-        if error.code in TRANSIENT_STATUS:
+        # llama-cpp-python says so of a prompt of token ids, which time does not mend.
+        if error.code in TRANSIENT_STATUS and not (error.code == 500 and "validation error" in said):
             return TransientError(f"it answers {error.code}", asked_wait_s(_lower(error.headers)))
         if error.code in (401, 403):
             named = (

@@ -18,7 +18,7 @@ from kltui.registry.checkpoint import ServedSource
 from kltui.registry.retry import RetryPolicy
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.served import UNSEEN, score_served, served_weights
-from kltui.scoring.served_client import ServedClient, ServerFacts
+from kltui.scoring.served_client import DIALECTS, ServedClient, ServerFacts
 from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings
 
 SOON = RetryPolicy(attempts=8, base_s=0.02, cap_s=0.1)
@@ -46,6 +46,7 @@ def server(shared: ServedModel) -> ServedModel:
         "delay_s": 0.0,
         "version": "0.9",
         "most_open": 0,
+        "refusal": {"error": "as asked"},
     }
     while shared.open:  # what the test before gave up on
         time.sleep(0.01)
@@ -337,3 +338,12 @@ def test_what_stands_for_weights_outlives_a_restart() -> None:
 def test_layers_of_a_served_model_are_told_to_be_none(server: ServedModel) -> None:
     result = score(server, layers="all")
     assert "no layer vectors" in result.no_layers and len(result.vectors) == 1
+
+
+def test_a_server_that_takes_no_token_ids_is_refused_at_once(server: ServedModel) -> None:
+    """As llama-cpp-python says it: with status 500, which is otherwise waited for."""
+    server.refusal = {"error": {"message": "5 validation errors: Input should be a valid string"}}
+    server.fail(500, times=1000)
+    with pytest.raises(KltuiError, match="does not give") as error:
+        score(server)
+    assert not isinstance(error.value, TryAgainError) and len(server.headers) == len(DIALECTS)
