@@ -69,6 +69,7 @@ def _save(model: Any, prepared: Prepared, folder: Path) -> None:
     aside = prepared.folder / f".{folder.parent.name}.{folder.name}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     with warnings.catch_warnings(action="ignore"):
-        model.save_pretrained(aside)
+        # "auto" would ask the hub whether the base has grown: it is of this demo
+        model.save_pretrained(aside, save_embedding_layers=False)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)

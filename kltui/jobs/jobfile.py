@@ -238,6 +238,13 @@ class JobFile(_Table):
         """The folder that the job file lies in, once its paths are resolved."""
         return self._folder
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both ask for the same; where a job was read from does not count."""
+        return isinstance(other, JobFile) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
     @model_validator(mode="after")
     def _pairs_alone_have_responses(self) -> JobFile:
         if self.scoring.unconditional and self.corpus.kind != "pairs":

@@ -22,7 +22,7 @@ from kltui.jobs.messages import Task
 from kltui.jobs.mix import MixPlan, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready
-from kltui.jobs.worker import _score
+from kltui.jobs.worker import score_task
 from kltui.registry import fingerprint
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
@@ -193,7 +193,7 @@ def test_what_was_noted_of_the_files_is_told_with_a_failure_too(tmp_path: Path) 
     found = ready(make_model(tmp_path / "m"), tokenizer_in(tmp_path / "other", "[1]"))
     task = Task(0, found.hashed, "none", notes=found.notes)
     with pytest.raises(KltuiError) as caught:
-        _score(Refusing(), task, False, lambda _: None)  # type: ignore[arg-type]
+        score_task(Refusing(), task, False, lambda _: None)  # type: ignore[arg-type]
     assert "Is it the model's own? The tokenizer beside" in caught.value.hint
     assert f"and not the entry's, {tmp_path / 'other'}" in caught.value.hint
 

@@ -228,7 +228,13 @@ async def test_complaints_hints_and_keys_are_whole_on_narrow_screens(
             parse_filter("step>=1x")
         await until(pilot, lambda: f"{wrong.value.message} {wrong.value.hint}" in words())
         await pilot.press("escape", "j", "s")
-        await until(pilot, lambda: "s write and start e change how it scores w write only" in words())
+        await until(
+            pilot,
+            lambda: (
+                "s write and start t write and watch: scores what lands, too e change how it scores w write only"
+                in words()
+            ),
+        )
         assert "jk scroll esc close" in words()
 
 

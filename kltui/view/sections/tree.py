@@ -12,6 +12,7 @@ from kltui.view.tables import figure, table, with_error, words
 
 CANDIDATES_SHOWN = 2
 MODELS_SHOWN = 20
+LINES_SHOWN = 40
 LEAST = 0.01  # probability of a candidate that is listed
 
 
@@ -21,9 +22,9 @@ def tree(ctx: Context) -> Section:
     names = found.leaves.names
     descents = {u: candidates(found.kl, u, _candidates_of(found.leaves, u)) for u in _asked(ctx, found)}
     blocks: list[RenderableType] = [words("neighbour joining: branch in bits/byte, support of the fork")]
-    blocks += [words(line) for line in fork_lines(found.trees.joined, names)]
+    blocks += map(words, _first(fork_lines(found.trees.joined, names)))
     blocks.append(words("average linkage of sqrt(KL)"))
-    blocks += [words(line) for line in fork_lines(found.trees.linked, names)]
+    blocks += map(words, _first(fork_lines(found.trees.linked, names)))
     shown = dict(list(descents.items())[:MODELS_SHOWN])
     if any(shown.values()):
         blocks.append(_descents(found.leaves, shown))
@@ -38,6 +39,14 @@ def tree(ctx: Context) -> Section:
         ctx.basis,
     )
     return Section("tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents))
+
+
+def _first(lines: list[str]) -> list[str]:
+    """The first lines of a large tree, and how many there are besides."""
+    more = len(lines) - LINES_SHOWN
+    if more <= 0:
+        return lines
+    return [*lines[:LINES_SHOWN], f"… {more} lines more: --json and tree.nwk of --export have the whole tree"]
 
 
 def _asked(ctx: Context, found: Forest) -> list[int]:

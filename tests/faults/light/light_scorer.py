@@ -42,6 +42,7 @@ class Scorer:
         settings: ScoringSettings,
         cache_dir: Path | None = None,
         tell_cost: Callable[[DtypeCost], None] | None = None,
+        prompts: Sequence[object] = (),
     ) -> None:
         if "KLTUI_LIGHT_NO_DEVICE" in os.environ:
             raise KltuiError("device 'cuda' was asked for, but there is none", 'use device = "cpu"')
