@@ -7,8 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale")
-PLOTS = ("map", "diffusion", "layers")
+SCREENS = (
+    "registry", "jobs", "map", "curves", "diffusion", "matrix", "compare", "layers", "scale", "report"
+)  # fmt: skip
+PLOTS = ("map", "curves", "diffusion", "layers")
+
+
+def screen_key(number: int) -> str:
+    """The key of the `number`th screen, from 1: its last digit, so that the tenth is 0."""
+    return str(number % 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +45,16 @@ def _screen_actions() -> list[Action]:
         "checkpoints as a tree of runs",
         "what runs, how far it is, what failed",
         "trajectories of all runs on one map",
+        "loss, KL and updates against the training step",
         "diffusion exponents in likelihood and weight space",
         "KL between the chosen checkpoints",
         "A against B, down to single tokens",
         "lens threads and KL between neighbouring layers",
         "this workspace beside the published medians",
+        "every section of the report, with its choices",
     )
     return [
-        Action(f"screen_{name}", (str(i),), name.capitalize(), text, "screens")
+        Action(f"screen_{name}", (screen_key(i),), name.capitalize(), text, "screens")
         for i, (name, text) in enumerate(zip(SCREENS, texts, strict=True), start=1)
     ]
 
@@ -72,9 +81,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("previous_step", ("[",), "", "previous checkpoint of the run", "move"),
     Action("next_step", ("]",), "walk", "next checkpoint of the run", "move", rank=22),
     Action("enter", ("enter",), "", "drill in: fold a run, open a row, find the point", "move"),
-    Action("zoom_in", ("+", "="), "zoom", "zoom in", "plot", PLOTS, rank=9),
+    Action("zoom_in", ("+",), "zoom", "zoom in", "plot", PLOTS, rank=9),
     Action("zoom_out", ("-", "_"), "", "zoom out", "plot", PLOTS),
-    Action("zoom_reset", ("0",), "", "show everything", "plot", PLOTS),
+    Action("zoom_reset", ("=",), "", "show everything", "plot", PLOTS),
     Action("pan_left", ("H", "shift+left"), "", "pan left", "plot", PLOTS),
     Action("pan_down", ("J", "shift+down"), "", "pan down", "plot", PLOTS),
     Action("pan_up", ("K", "shift+up"), "", "pan up", "plot", PLOTS),

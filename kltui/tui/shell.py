@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.safe import safe_text
-from kltui.tui.actions import SCREENS
+from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 from kltui.tui.data import USUAL_VALUES
 
@@ -42,15 +42,16 @@ class TabBar(Bar):
     def spans(self) -> list[Span]:
         """Screens at the left, workspace at the right."""
         look, current = self.look, self.kl.screen_name
-        wide = self.size.width >= 79
-        spans: list[Span] = [("" if self.size.width < 80 else " ", look("text", "raised"))]
+        named, roomy = self.size.width >= 79, self.size.width >= 100
+        space, between = (" ", "  ") if roomy or not named else ("", " ")
+        spans: list[Span] = [(" " if roomy else "", look("text", "raised"))]
         for i, name in enumerate(SCREENS, start=1):
             here = name == current
-            label = name.capitalize() if wide or here else ""
+            label = name.capitalize() if named or here else ""
             digit = look("accent", "raised", bold=True) if here else look("faint", "raised")
             text = look("text", "raised", bold=True, underline=here) if here else look("muted", "raised")
-            spans += [(f"{i}", digit), (" " if label else "", digit), (label, text)]
-            spans.append(("  " if i < len(SCREENS) else "", look("text", "raised")))
+            spans += [(screen_key(i), digit), (space if label else "", digit), (label, text)]
+            spans.append((between if i < len(SCREENS) else "", look("text", "raised")))
         values = self.kl.reader.values
         name = self.kl.workspace_name + ("" if values == USUAL_VALUES else f" ({values})")
         gap = self.size.width - width_of(spans) - len(name) - 1

@@ -37,13 +37,13 @@ async def test_another_corpus_is_chosen_and_shown_on_every_screen(folder: Path, 
     async with app.run_test(size=(150, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.rows)
         app.selection.a, app.selection.b = "one", "two"
-        await pilot.press("6")
+        await pilot.press("7")
         await until(pilot, lambda: "of 30 texts" in text_of(app))
         await pilot.press("O")
         await until(pilot, lambda: "texts-50.json" in text_of(app) and "(shown)" in text_of(app))
         await pilot.press("down", "enter")
         await until(pilot, lambda: "of 50 texts" in text_of(app))
-        await pilot.press("5")
+        await pilot.press("6")
         await until(pilot, lambda: "2 checkpoints" in text_of(app))
 
 
@@ -52,5 +52,5 @@ async def test_the_interface_begins_on_the_corpus_asked_for(folder: Path, until)
     with Workspace.open(folder) as ws:
         app.reader.over = ws.corpora()[1].sha256
     async with app.run_test(size=(150, 40)) as pilot:
-        await pilot.press("5")
+        await pilot.press("6")
         await until(pilot, lambda: "2 checkpoints" in text_of(app))

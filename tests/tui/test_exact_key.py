@@ -69,7 +69,7 @@ async def after_x(folder: Path, until, b: str, shown: str) -> str:
     async with app.run_test(size=(150, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.rows)
         app.selection.a, app.selection.b = "one", b
-        await pilot.press("6")
+        await pilot.press("7")
         await until(pilot, lambda: app.view.texts.order)
         await pilot.press("X")
         await until(pilot, lambda: shown in text_of(app))

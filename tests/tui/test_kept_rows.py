@@ -94,9 +94,9 @@ async def test_a_row_in_view_is_drawn_once(make_app: Callable[..., KltuiApp], un
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await until(pilot, lambda: drawn)
-        await pilot.press("8", "1")
+        await pilot.press("9", "1")
         await until(pilot, lambda: app.main.focused is app.view.focus_pane)
         drawn.clear()
-        await pilot.press("8", "1", "j")
+        await pilot.press("9", "1", "j")
         await until(pilot, lambda: app.main.focused is app.view.focus_pane)
         assert len(drawn) <= 6, drawn  # the cursor's rows, with and without the focus

@@ -105,7 +105,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("K", ("nats/text",)),
         ("L", ("nats/text",)),
         ("-", ("nats/text",)),
-        ("0", ("nats/text",)),
+        ("=", ("nats/text",)),
         ("m", ("marker: dots",)),
         ("m", ("marker: half",)),
         ("m", ("marker: ascii",)),
@@ -119,8 +119,11 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("v", ("MDS",)),
         ("Enter", ("84 checkpoints", "Details")),
     ],
+    "curves": [
+        ("4", ("Curves",)),
+    ],
     "diffusion": [
-        ("4", ("likelihood c =", "weights c =", "Medians over starts", "published (Pythia)")),
+        ("5", ("likelihood c =", "weights c =", "Medians over starts", "published (Pythia)")),
         ("w", ("window: 20",)),
         ("w", ("window: 5",)),
         ("w", ("window: 10",)),
@@ -130,10 +133,10 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("L", ("step axis: linear",)),
         ("l", ("R²",)),
         ("+", ("R²",)),
-        ("0", ("R²",)),
+        ("=", ("R²",)),
     ],
     "matrix": [
-        ("5", ("KL, bits/byte", "enter compares", "Nearest to the row")),
+        ("6", ("KL, bits/byte", "enter compares", "Nearest to the row")),
         ("l", ("→", "±")),
         ("o", ("by KL to the cursor",)),
         ("o", ("clustered",)),
@@ -144,7 +147,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Enter", ("half of it lies in",)),
     ],
     "compare": [
-        ("6", ("A against B", "half of it lies in", "published: above", "no token log-probabilities stored")),
+        ("7", ("A against B", "half of it lies in", "published: above", "no token log-probabilities stored")),
         ("n", ("text ",)),
         ("N", ("text ",)),
         ("o", ("that A knows better",)),
@@ -158,7 +161,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("y", ("copied: def heap_push",)),
     ],
     "layers": [
-        ("7", ("KL from the layer before", "Models", "layers")),
+        ("8", ("KL from the layer before", "Models", "layers")),
         ("v", ("threads (PCA)",)),
         ("v", ("KL from the layer before",)),
         ("L", ("KL axis: linear",)),
@@ -167,12 +170,15 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("]", ("Models",)),
     ],
     "scale": [
-        ("8", ("later pretraining", "published", "A and B on the scale")),
+        ("9", ("later pretraining", "published", "A and B on the scale")),
         ("j", ("Pairs: early pretraining",)),
         ("G", ("Pairs: adjacent layers",)),
         ("g", ("Pairs: later pretraining",)),
         ("Enter", ("tiny@",)),
         ("Enter", ("half of it lies in",)),
+    ],
+    "report": [
+        ("0", ("Report",)),
     ],
 }  # fmt: skip
 # Pressed by scripts beside STEPS: one needs weights on disk, one a shell, one ends every script.

@@ -141,7 +141,7 @@ def at_the_cursor(exponents: Sequence[Exponent]) -> Exponent:
 
 def see_the_exponents(pane: Pane, folder: Path) -> None:
     """On the Diffusion screen of a job that was stopped, and so has left no weight distances: W computes them."""
-    pane.keys("4")
+    pane.keys("5")
     text = pane.shows("likelihood c = ", "weights not known", "W computes them")
     with kltui.open(folder) as ws:
         assert ws.weight_distances() == {}

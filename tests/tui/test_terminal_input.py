@@ -118,7 +118,7 @@ def test_no_bytes_end_the_interface() -> None:
         terminal.read(0.5)
         send(terminal, b"1")
         terminal.read(0.3)
-        send(terminal, b"5")
+        send(terminal, b"6")
         terminal.until("bits/byte")
         assert os.waitpid(terminal.pid, os.WNOHANG) == (0, 0)
         send(terminal, PASTE + b"never ended")

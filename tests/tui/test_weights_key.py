@@ -55,7 +55,7 @@ async def after_w(folder: Path, until, shown: str) -> str:
     """The screen once `shown` is on it after W was pressed."""
     app = KltuiApp(folder)
     async with app.run_test(size=(150, 40)) as pilot:
-        await pilot.press("4")
+        await pilot.press("5")
         await until(pilot, lambda: "W computes them" in text_of(app))
         await pilot.press("W")
         await until(pilot, lambda: shown in text_of(app))
@@ -101,7 +101,7 @@ async def test_those_of_weights_that_have_changed_are_not_shown(folder: Path, un
         hold(folder)
     app = KltuiApp(folder)
     async with app.run_test(size=(150, 40)) as pilot:
-        await pilot.press("4")
+        await pilot.press("5")
         await until(pilot, lambda: "W computes them" in text_of(app))
         await pilot.press("W")
         await until(pilot, lambda: len(app.view.distances) == 130)

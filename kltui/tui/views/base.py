@@ -1,4 +1,4 @@
-"""A view: one of the eight screens, as columns of panes that appear as the terminal gets wider."""
+"""A view: one of the ten screens, as columns of panes that appear as the terminal gets wider."""
 
 from __future__ import annotations
 

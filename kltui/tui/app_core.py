@@ -1,0 +1,438 @@
+"""What the interface rests on: the terminal, keys, views, data and what is kept; its actions are in `interface`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.color import ColorSystem
+from textual import events
+from textual._compositor import CompositorUpdate
+from textual.app import App
+from textual.screen import Screen
+from textual.widget import Widget
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui import prompts
+from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
+from kltui.tui.atlas import Atlas
+from kltui.tui.data import Reader, Snapshot
+from kltui.tui.filter import Filter
+from kltui.tui.look import Look
+from kltui.tui.memory import Memory
+from kltui.tui.selection import Selection
+from kltui.tui.shell import MainScreen
+from kltui.tui.terminal import Frame
+from kltui.view.palette import PALETTES
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
+
+    from kltui.tui.views.base import View
+    from kltui.workspace import Workspace
+
+BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+
+
+class AppCore(App[int], inherit_bindings=False):
+    """One workspace, one selection, ten views: everything but the actions that all screens share."""
+
+    ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
+    CSS = (
+        """
+    MainScreen { background: #1c1c1c; overflow: hidden hidden; }
+    App.-light MainScreen { background: #eeeeee; }
+    Input { background: #303030; color: #d0d0d0; }
+    App.-light Input { background: #d0d0d0; color: #262626; }
+    """
+        + prompts.CSS
+    )
+    BINDINGS: ClassVar[list[object]] = []  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        read_only: bool = False,
+        ascii_only: bool = False,
+        keymap: Keymap | None = None,
+        memory: Memory | None = None,
+        opener: Callable[[Path], Workspace] | None = None,
+        color: bool = True,
+    ) -> None:
+        super().__init__()
+        self.animation_level = "none"
+        self.reader = Reader(path, opener)
+        self.atlas = Atlas(self.reader)
+        self.snapshot = Snapshot(path=path)
+        self.selection = Selection()
+        self.filter = Filter("", ())
+        self.read_only, self.ascii_only = read_only, ascii_only
+        self.keymap = keymap or Keymap()
+        self.memory = memory or Memory(None)
+        self.message, self.message_ink = "", "muted"
+        self.under_way = ""
+        self.awaits_job = False
+        self.screen_name = SCREENS[0]
+        self.view: View | None = None
+        self.left_running = 0
+        self.failure = ""
+        self.marker_kind = 0
+        self._views: dict[str, View] = {}
+        self._arriving: View | None = None
+        self._opening: Any = None  # of a question just asked; awaited, it is there
+        self._use_color = color and not self.no_color
+        self._palette = 0
+        self.look = self._make_look()
+        self._frame = Frame(ColorSystem.EIGHT_BIT if self._use_color else None)
+        self._closely_until = 0.0
+        self._watcher: asyncio.Task[None] | None = None
+
+    # -- the frame around everything ------------------------------------------------------------
+
+    def get_default_screen(self) -> Screen[None]:
+        """The one screen that holds all views."""
+        return MainScreen()
+
+    @property
+    def main(self) -> MainScreen:
+        """The main screen, whatever lies over it."""
+        main = self.screen_stack[0]
+        assert isinstance(main, MainScreen)
+        return main
+
+    def first_view(self) -> View:
+        """The view that the main screen begins with: that of the last session."""
+        self._restore()
+        return self._made(self.screen_name)
+
+    def started(self) -> None:
+        """Called by the main screen when it is there: first view, signals, first read."""
+        self.set_class(self.ascii_only, "-ascii")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            if not self.is_headless:
+                loop.add_signal_handler(number, self._leave_on, number)
+        self.app_resume_signal.subscribe(self.main, self._taken_up_again)
+        self.show_screen(self.screen_name)
+        self._watcher = asyncio.create_task(self._watch())
+
+    def _leave_on(self, number: signal.Signals) -> None:
+        self._remember()
+        self.exit(128 + number)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's driver for this system; on POSIX ours, which notices what becomes of the terminal."""
+        found = super().get_driver_class()
+        if found.__name__ != "LinuxDriver":
+            return found
+        from kltui.tui.driver import TerminalDriver
+
+        return TerminalDriver
+
+    def hung_up(self) -> None:
+        """Leaves: the terminal is gone, whether or not a signal said so."""
+        self._leave_on(signal.SIGHUP)
+
+    def _taken_up_again(self, _: object) -> None:
+        """After a stop the terminal shows something else: nothing of what was written counts."""
+        self._frame.forget()
+        self.screen.refresh()
+
+    def _set_pointer_shape(self, shape: str) -> None:
+        """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
+
+    def _fatal_error(self) -> None:
+        """Keeps a bug's traceback for after the terminal is restored: plain, safe, without any data."""
+        lines = traceback.format_exc().splitlines()
+        self.failure = self.failure or "\n".join(safe_text(line) for line in lines)
+        self._close_messages_no_wait()
+
+    def on_unmount(self) -> None:
+        """Lets the threads and processes of this interface go; jobs are none of them."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self.atlas.close()
+        self.reader.close()
+
+    def _display(self, screen: Screen[object], renderable: Any) -> None:
+        """Writes only what differs from what the terminal shows already."""
+        driver = self._driver
+        usable = self._running and not self._closed and not self.is_headless and not self._batch_count
+        if driver is None or not usable or not isinstance(renderable, CompositorUpdate):
+            super()._display(screen, renderable)
+            return
+        try:
+            text = self._frame.write(renderable, *self.size)
+        except Exception as error:
+            self._handle_exception(error)
+            return
+        if text:
+            x, y = self.screen.outer_size.clamp_offset(self.cursor_position)
+            text += f"\x1b[{y + 1};{x + 1}H"
+            if self._sync_available:
+                text = f"\x1b[?2026h{text}\x1b[?2026l"
+            driver.write(text)
+            driver.flush()
+        self.post_display_hook()
+
+    # -- keys and actions -----------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """Takes keys one at a time, each to its end: what is typed ahead reaches what it was meant for."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+            return
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await opening
+        screen: Any = self.screen
+        if not hasattr(screen, "typed"):
+            await super().on_event(event)
+        elif isinstance(event, events.Key):
+            await screen.typed(event)
+        else:
+            screen.pasted(event.text)
+
+    def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:  # type: ignore[override]
+        """Puts a question over the view; the next key waits until it is there."""
+        self._opening = super().push_screen(screen, callback, **how)
+        return self._opening
+
+    def press(self, key: str) -> None:
+        """Runs what `key` means on the present screen."""
+        if self.message:
+            self.say("")
+        if key in ("ctrl+c", "ctrl+q"):
+            self.perform(BY_NAME["quit"])
+            return
+        action = self.keymap.action(key, self.screen_name) or self._first_step(key)
+        if action is not None:
+            self.perform(action)
+
+    def _first_step(self, key: str) -> Action | None:
+        """In an empty workspace, what the welcome on every screen offers, done where it belongs."""
+        action = self.keymap.action(key, SCREENS[0])
+        if self.snapshot.rows or action is None or action.name not in ("add", "start"):
+            return None
+        self.show_screen(SCREENS[0])
+        return action
+
+    def perform(self, action: Action) -> None:
+        """Runs an action: by the focused pane, else the view, else the app."""
+        if action.writes and self.read_only:
+            self.say("opened with --read-only: nothing is started or written", "warning")
+            return
+        if action.name.startswith("screen_"):
+            self.show_screen(action.name.removeprefix("screen_"))
+            return
+        for target in (self._pane(), self.view, self):
+            handler = getattr(target, f"do_{action.name}", None)
+            if handler is not None and handler() is not False:
+                return
+
+    def _pane(self) -> Widget | None:
+        """The pane that keys go to: the one in focus, once the view that came to the fore has taken the focus."""
+        view, focused = self.view, self.main.focused
+        if view is None or focused in view.panes:
+            return focused
+        return view.focus_pane
+
+    def say(self, text: str, ink: str = "muted") -> None:
+        """Shows a message on the status line until the next key."""
+        self.message, self.message_ink = safe_text(text), ink
+        self.main.status.refresh()
+
+    def busy_with(self, text: str) -> None:
+        """Shows what goes on in the background, until it is over; "" when it is."""
+        self.under_way = safe_text(text)
+        self.main.status.refresh()
+
+    def complain(self, error: KltuiError) -> None:
+        """Shows what went wrong and what to do about it."""
+        self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
+
+    def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
+        """Runs a coroutine beside the interface, which outlives whatever goes wrong in it."""
+        return super().run_worker(self.outlived(work), *given, **how)
+
+    async def outlived(self, work: Awaitable[Any], told: Callable[[str], None] | None = None) -> Any:
+        """The result of `work`; where it fails, None, and a message, also to `told`. A bug's traceback is kept."""
+        try:
+            return await work
+        except KltuiError as error:
+            self.complain(error)
+            said = error.message
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            kept = self.memory.keep_traceback(traceback.format_exc())
+            self.say(f"a bug in kltui: {said}{f'. The traceback is in {kept}' if kept else ''}", "bad")
+        if told is not None:
+            told(said)
+        return None
+
+    # -- views ----------------------------------------------------------------------------------
+
+    def show_screen(self, name: str) -> None:
+        """Brings one of the ten views to the fore, making it the first time."""
+        assert name in SCREENS
+        view = self._views.get(name)
+        if view is None:
+            view = self._made(name)
+            self.main.body.mount(view)
+        for other in self._views.values():
+            other.display = other is view
+        self.screen_name, self.view = name, view
+        view.make_room(self.size.width)
+        self._arriving = view
+        self.call_after_refresh(self.arrive)
+        view.call_after_refresh(view.focus_now)
+        self.main.redraw_bars()
+
+    def _made(self, name: str) -> View:
+        view: View = import_module(f"kltui.tui.views.{name}").VIEW()
+        view.make_room(self.size.width)
+        self._views[name] = view
+        return view
+
+    def arrive(self) -> None:
+        """Tells a view that has come to the fore, once it has its size."""
+        view, self._arriving = self._arriving, None
+        if view is not None and view is self.view:
+            view.arrived()
+
+    def arrives_now(self) -> View | None:
+        """Before painting: a view that has its size already arrives, to be drawn once; that view."""
+        view = self._arriving
+        if view is None or not view.focus_pane.size:
+            return None
+        self.arrive()
+        return view
+
+    @property
+    def workspace_name(self) -> str:
+        """The workspace's folder name, safe to show."""
+        path = self.reader.path
+        return safe_text(path.resolve().name, 40) if path else ""
+
+    def run_number(self, name: str) -> int:
+        """The number of the run a checkpoint belongs to, for its colour and marker."""
+        row = self.snapshot.by_name.get(name)
+        return self.snapshot.run_number.get(row.checkpoint.run, 0) if row else 0
+
+    def set_cursor(self, name: str) -> None:
+        """Puts the shared cursor on a checkpoint and tells the view."""
+        if name == self.selection.cursor:
+            return
+        self.selection.cursor = name
+        self.main.status.refresh()
+        if self.view is not None:
+            self.view.cursor_moved()
+
+    def selection_changed(self) -> None:
+        """Draws again whatever shows the selection."""
+        self.main.status.refresh()
+        if self.view is not None:
+            self.view.update_data()
+
+    def _make_look(self) -> Look:
+        return Look(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
+
+    # -- data -----------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
+        await self.outlived(self.reload())
+        gc.freeze()
+        gc.enable()
+        while True:
+            await asyncio.sleep(self._pause())
+            if getattr(self._driver, "is_gone", False):
+                self.hung_up()
+            await self.outlived(self._look())
+
+    async def _look(self) -> None:
+        if await self.reader.generation() != self.snapshot.generation:
+            await self.reload()
+
+    async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
+        """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
+        old = self.snapshot
+        new = await self.reader.snapshot(getattr(self._views.get("jobs"), "job_id", None))
+        if new == old:
+            return
+        self.snapshot = new
+        if not old.loaded:
+            self._restore_selection()
+        if ids_before:
+            now = {row.id: name for name, row in new.by_name.items()}
+            self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
+        self.selection.keep(new.by_name)
+        self.atlas.scored(new)
+        if new.jobs:
+            self.awaits_job = False
+        if not self.selection.cursor and new.rows:
+            self.selection.cursor = new.rows[0].name
+        if self.view is not None:
+            self.view.update_data()
+        self.main.redraw_bars()
+
+    def watch_closely(self) -> None:
+        """Looks often for a while: a job was just started and will soon appear."""
+        self.awaits_job = True
+        self._closely_until = asyncio.get_running_loop().time() + 30.0
+        if self.view is not None:
+            self.view.update_data()
+
+    def _pause(self) -> float:
+        busy = asyncio.get_running_loop().time() < self._closely_until
+        self.awaits_job &= busy
+        busy |= bool(self.snapshot.active_jobs)
+        return BUSY_SECONDS if busy else IDLE_SECONDS
+
+    def reload_soon(self) -> None:
+        """Reads the workspace without waiting for the next look."""
+        self.run_worker(self.reload(), group="reload", exclusive=True)
+
+    # -- what is kept between sessions ----------------------------------------------------------
+
+    def _restore(self) -> None:
+        kept = self.memory.load(self.reader.path)
+        name = kept.get("screen")
+        self.screen_name = name if isinstance(name, str) and name in SCREENS else SCREENS[0]
+        if kept.get("palette") == "light":
+            self._palette = 1
+            self.look = self._make_look()
+            self.set_class(True, "-light")
+
+    def _restore_selection(self) -> None:
+        kept = self.memory.load(self.reader.path)
+        for field in ("cursor", "a", "b"):
+            value = kept.get(field)
+            if isinstance(value, str) and not getattr(self.selection, field):
+                setattr(self.selection, field, value)
+
+    def _remember(self) -> None:
+        chosen = self.selection
+        kept: dict[str, object] = {
+            "screen": self.screen_name,
+            "palette": self.look.palette.name,
+            "cursor": chosen.cursor,
+            "a": chosen.a,
+            "b": chosen.b,
+        }
+        for name, view in self._views.items():
+            kept.update({f"{name}.{k}": v for k, v in getattr(view, "kept", dict)().items()})
+        self.memory.save(self.reader.path, kept)
+
+    def kept(self, key: str) -> object:
+        """What was kept under `key` when this workspace was last left."""
+        return self.memory.load(self.reader.path).get(key)
