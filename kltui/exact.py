@@ -25,15 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kltui.jobs.messages import Message, PairTask
+    from kltui.jobs.messages import Message, PairTask, Setup
     from kltui.jobs.prepare import Ready
 
 KIND = "exact"  # of the records that hold results
-KNOWN_SETTINGS = {
-    "bos",
-    "dtype",
-    "overlong",
-}  # what `_settings` understands: any other word says that something else was scored
+# What `_settings` understands: any other word says that something else was scored.
+KNOWN_SETTINGS = {"bos", "dtype", "overlong", "kind", "template", "values"}
 POLL_S = 0.2
 Said = Callable[[str, float], None]  # (stage, share of the positions done, NaN where that is not known)
 
@@ -73,6 +70,12 @@ class Asked:
             "settings": [side.vector.settings for side in sides],
             "dtype": [side.vector.key_fields.get("dtype", "") for side in sides],
         }
+
+    @property
+    def are_answers(self) -> bool:
+        """Whether what is compared are responses behind their prompts: of responses alone the texts are all there is."""
+        settings = self.a.vector.settings
+        return "kind" in comparable.words(settings) and not comparable.is_unconditional(settings)
 
     @property
     def is_turned(self) -> bool:
@@ -116,7 +119,8 @@ def check(asked: Asked) -> None:
     strange = set(comparable.words(asked.a.vector.settings)) - KNOWN_SETTINGS
     if strange:
         raise KltuiError(
-            f"{asked.a.row.name} was scored with {asked.a.vector.settings}: exact KL is of whole texts, read as they stand",
+            f"{asked.a.row.name} was scored with {asked.a.vector.settings}, which says more than is known here of how texts"
+            " are read",
             "The KL from the two vectors can be had: kltui --report --section kl",
         )
     one, other = (side.vector.key_fields.get("tokenizer", "") for side in (asked.a, asked.b))
@@ -139,14 +143,21 @@ def exact_kl_of(store: Store, asked: Asked, device: str = "auto", progress: Said
     Raises KltuiError where it cannot be had: other tokenizers, files that are gone or others by now, imported vectors, a
     workspace that cannot be written.
     """
+    from kltui.jobs.messages import Setup
+    from kltui.jobs.usage import usable_cores
+
     check(asked)
     with _writing(store.folder):
         pass  # said now, not after hours of work that nobody could keep
     texts = tuple(store.corpora.texts(asked.corpus.id))
+    prompts = store.corpora.prompts(asked.corpus.sha256) if asked.are_answers else ()
     settings = _settings(asked, device, [job.job_toml for job in store.jobs.all()])
     progress("fetch", math.nan)
     ready = _prepared(store, asked, settings.allow_bin, progress)
-    found = _scored(store.folder, asked, texts, settings, ready, progress)
+    setup = Setup(
+        texts, asked.corpus.sha256, settings, store.folder / "cache", usable_cores(), prompts=prompts
+    )
+    found = _scored(setup, asked, ready, progress)
     made = _summary(asked, found, store.corpora.text_bytes(asked.corpus.id), _ids(texts))
     with _writing(store.folder) as writer, writer.atomic():
         writer.records.put(KIND, _name(asked.key), _as_record(asked, made))
@@ -181,6 +192,7 @@ def _settings(asked: Asked, device: str, jobs: Sequence[str]) -> ScoringSettings
         bos=said.get("bos", "auto"),  # type: ignore[arg-type]
         overlong=said.get("overlong", "error"),  # type: ignore[arg-type]
         allow_bin=allowed,
+        template=said.get("template", "") if asked.are_answers else "",
     )
 
 
@@ -217,21 +229,12 @@ def _error(message: str, hint: str, retry: bool) -> KltuiError:
     return TryAgainError(message, hint) if retry else KltuiError(message, hint)
 
 
-def _scored(
-    folder: Path,
-    asked: Asked,
-    texts: tuple[str, ...],
-    settings: ScoringSettings,
-    ready: tuple[Ready, Ready],
-    progress: Said,
-) -> ExactKL:
+def _scored(setup: Setup, asked: Asked, ready: tuple[Ready, Ready], progress: Said) -> ExactKL:
     """Both checkpoints run over the texts in a process of their own, which ends with it."""
     from kltui.jobs.executor import LocalExecutor
-    from kltui.jobs.messages import PairTask, Setup
+    from kltui.jobs.messages import PairTask
     from kltui.jobs.prepare import task_of
-    from kltui.jobs.usage import usable_cores
 
-    setup = Setup(texts, asked.corpus.sha256, settings, folder / "cache", usable_cores())
     a, b = (task_of(one, side.row.checkpoint) for one, side in zip(ready, (asked.a, asked.b), strict=True))
     executor = LocalExecutor(setup, 1)
     try:

@@ -57,6 +57,20 @@ def matched(
     return held, lacking
 
 
+def with_next_tokens(
+    chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
+) -> list[tuple[CheckpointRow, VectorRow]]:
+    """The vectors of these values that a choice has. Raises UsageError for those that no one distribution gives."""
+    if values == PMI:
+        raise UsageError(
+            "pointwise mutual information is a difference of two log-probabilities, with no next-token distribution",
+            f"Ask for one of the two: --values {CONDITIONAL}, or --values {UNCONDITIONAL}.",
+        )
+    if values == CONDITIONAL:
+        return list(chosen)
+    return [(row, alone) for row, _, alone in matched(chosen, rows, values)[0]]
+
+
 def check_kept(values: str) -> None:
     """Raises UsageError where a kept map is asked for with other values than it holds."""
     if values != CONDITIONAL:

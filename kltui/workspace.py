@@ -308,6 +308,7 @@ class Workspace:
     ) -> NextTokenKL | None:
         """Exact next-token KL of two scored checkpoints with one tokenizer, the estimate from their vectors beside it.
 
+        Of pairs it is over the responses' tokens, behind their prompts or, with `values` "unconditional", alone.
         Worked out once, in a process of its own on `device`, and kept here; with compute=False only what is kept (None:
         nothing). Raises UsageError for names that are not scored, and KltuiError saying why it cannot be had.
         """
@@ -337,7 +338,9 @@ class Workspace:
         from kltui.exact import Asked, Side
 
         names = list(dict.fromkeys((a, b)))
-        chosen = {row.name: Side(row, v) for row, v in self._choose(None, names, False, corpus, None)}
+        found = self._choose(None, names, False, corpus, None)
+        found = pair_values.with_next_tokens(found, self._store.vectors.rows(), self.values)
+        chosen = {row.name: Side(row, v) for row, v in found}
         row = self.corpus(corpus)
         unscored = [name for name in names if name not in chosen]
         if unscored:

@@ -62,12 +62,18 @@ class Detached:
         return next((line for line in self.lines() if line.startswith(COMPLAINTS)), "")
 
 
-def start_exact(workspace: Path, a: str, b: str, over: str = "") -> Detached:
+def start_exact(workspace: Path, a: str, b: str, over: str = "", values: str = "") -> Detached:
     """Starts what works out the exact next-token KL of two checkpoints and keeps it in the workspace.
 
-    `over`: hash of the corpus. Raises StoreError for a workspace that cannot be written.
+    `over`: hash of the corpus; `values`: what its map of pairs is made of. Raises StoreError for a workspace that cannot be written.
     """
-    asked = ("--report", "--section", "exact", "--pair", a, b, *(("--over", over) if over else ()))
+    chosen = [
+        word
+        for option, value in (("--over", over), ("--values", values))
+        if value
+        for word in (option, value)
+    ]
+    asked = ("--report", "--section", "exact", "--pair", a, b, *chosen)
     return _spawned(workspace, "exact", *asked, str(workspace.resolve()))
 
 

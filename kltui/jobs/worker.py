@@ -177,6 +177,7 @@ def _compared(setup: Setup, task: PairTask, report: _Reporter) -> ExactKL:
             setup.texts,
             setup.corpus_sha256,
             setup.settings,
+            prompts=setup.prompts,
             quantizations=(task.a.quantization, task.b.quantization),
             tokenizers=(a.tokenizer, b.tokenizer),
             weights=(a.weights, b.weights),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,34 @@ def rolling(text: int, length: int, first: int, context: int, start: int | None 
     return windows
 
 
+def paired_pieces(
+    pieces_a: Sequence[Piece], pieces_b: Sequence[Piece], lengths_a: Sequence[int], lengths_b: Sequence[int]
+) -> list[tuple[Piece, Piece]]:
+    """Pieces of the same texts as two models read them: each pair has the same targets, every one in its own context.
+
+    A text's rows of ids end alike, behind contexts of their own. Where one is cut the other's piece is parted too, which
+    changes no target's context; what only one of them scores is left out.
+    """
+    of_b: dict[int, list[Piece]] = defaultdict(list)
+    for piece in pieces_b:
+        of_b[piece.text].append(piece)
+    paired = []
+    for p in pieces_a:
+        length_a, length_b = lengths_a[p.text], lengths_b[p.text]
+        for q in of_b[p.text]:
+            # targets counted from the end of the row
+            furthest = min(length_a - p.first, length_b - q.first)
+            nearest = max(length_a - p.stop, length_b - q.stop)
+            if furthest > nearest:
+                paired.append(
+                    (
+                        Piece(p.text, p.start, length_a - nearest, length_a - furthest),
+                        Piece(p.text, q.start, length_b - nearest, length_b - furthest),
+                    )
+                )
+    return paired
+
+
 def plan_batches(
     pieces: Sequence[Piece],
     batch_tokens: int,
@@ -106,12 +135,16 @@ def plan_batches(
 
 @dataclass(frozen=True)
 class Batch:
-    """A padded batch: `ids_BT` for the model, and for its n targets: id, flat position in B*T, and text."""
+    """A padded batch: `ids_BT` for the model, and for its n targets: id, flat position in B*T, and text.
+
+    `pieces` are its rows as they were cut, where it was filled from pieces.
+    """
 
     ids_BT: Ids
     targets_n: Ids
     positions_n: Ids
     texts_n: Ids
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def n_scored(self) -> int:
@@ -163,4 +196,6 @@ def fill_batch(pieces: Sequence[Piece], ids: Sequence[Ids]) -> Batch:
         read_from = piece.first - 1 - piece.start
         positions.append(np.arange(read_from, piece.n_inputs, dtype=np.int64) + row * width)
         texts.append(np.full(piece.n_scored, piece.text, dtype=np.int64))
-    return Batch(ids_BT, np.concatenate(targets), np.concatenate(positions), np.concatenate(texts))
+    return Batch(
+        ids_BT, np.concatenate(targets), np.concatenate(positions), np.concatenate(texts), tuple(pieces)
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from kltui import native, native_cuda
+from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
 from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import adapters, loading, spread, tokens
-from kltui.scoring.batching import Batch, cut_pieces
+from kltui.scoring import adapters, answers, loading, spread, tokens
+from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, paired_pieces
 from kltui.scoring.engine import Engine
 from kltui.scoring.heap import kept_heap
 from kltui.scoring.numerics import fast_float32
@@ -29,6 +30,27 @@ from kltui.scoring.settings import ExactKL, OverPositions, Progress, ScoringSett
 Values = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
+@dataclass(frozen=True)
+class _Side:
+    """One of two checkpoints before its model is loaded: what makes that, and the corpus in its ids.
+
+    `pieces` are found last: both sides' targets are the same ids in the same order, each in its own context.
+    """
+
+    folder: Path
+    quantization: str
+    config: Any
+    adapter: adapters.Adapter | None
+    tokenizer: tokens.Tokenizer
+    scored: answers.Scored
+    pieces: tuple[Piece, ...] = ()
+
+    @property
+    def ids(self) -> list[Ids]:
+        """What the model reads, a row for every text."""
+        return self.scored.ids
+
+
 def exact_kl(
     folder_a: Path,
     folder_b: Path,
@@ -36,6 +58,7 @@ def exact_kl(
     corpus_sha256: str,
     settings: ScoringSettings,
     *,
+    prompts: Sequence[Prompt] = (),
     quantizations: tuple[str, str] = ("none", "none"),
     tokenizers: tuple[Path | None, Path | None] = (None, None),
     weights: tuple[str, str] = ("", ""),
@@ -45,9 +68,13 @@ def exact_kl(
 ) -> ExactKL:
     """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
 
-    `tokenizers` are the folders of their tokenizers where neither they nor their runs have one; `weights` stand for
-    the files that are meant. An `adapted` one is the adapter on its base; its folder is the base's. Raises where the files are others, or change before the last number is made.
+    With `prompts` the texts are responses: their tokens alone are compared, each model behind the prompt as it is written
+    for that model. `tokenizers` are the folders of their tokenizers where neither they nor their runs have one; `weights`
+    stand for the files that are meant. An `adapted` one is the adapter on its base; its folder is the base's. Raises where
+    the files are others, or change before the last number is made.
     """
+    device = loading.pick_device(settings.device)
+    spread.check(settings.device_map, settings.device)
     with contextlib.ExitStack() as stack:
         readings = [
             stack.enter_context(
@@ -59,17 +86,14 @@ def exact_kl(
                 (folder_a, folder_b), tokenizers, weights, adapted, strict=True
             )
         ]
-        return _exact_kl(
-            folder_a,
-            folder_b,
-            texts,
-            corpus_sha256,
-            settings,
-            quantizations,
-            cache_dir,
-            progress,
-            readings,
+        corpus = _Corpus(texts, corpus_sha256, prompts, settings, cache_dir)
+        a, b = (
+            corpus.read(folder, quantization, reading)
+            for folder, quantization, reading in zip(
+                (folder_a, folder_b), quantizations, readings, strict=True
+            )
         )
+        return _compared(*_cut_alike(a, b, settings.overlong), readings, device, corpus, progress)
 
 
 def _outside(folder: Path, named: Path | None) -> Path | None:
@@ -78,73 +102,93 @@ def _outside(folder: Path, named: Path | None) -> Path | None:
     return None if found == folder else found
 
 
-def _exact_kl(
-    folder_a: Path,
-    folder_b: Path,
-    texts: Sequence[str],
-    corpus_sha256: str,
-    settings: ScoringSettings,
-    quantizations: tuple[str, str],
-    cache_dir: Path | None,
-    progress: Callable[[Progress], None],
-    readings: Sequence[Reading],
-) -> ExactKL:
-    device = loading.pick_device(settings.device)
-    spread.check(settings.device_map, settings.device)
-    places = [
-        reading.tokenizer or folder for folder, reading in zip((folder_a, folder_b), readings, strict=True)
-    ]
-    on_bases = [adapters.adapter_of(reading, settings.allow_bin) for reading in readings]
-    configs = [
-        loading.load_config(folder, place) for folder, place in zip((folder_a, folder_b), places, strict=True)
-    ]
-    made = [
-        tokens.tokenize(
-            place, adapters.adapted_config(config, adapter), settings.bos, texts, corpus_sha256, cache_dir
-        )
-        for place, config, adapter in zip(places, configs, on_bases, strict=True)
-    ]
-    if made[0].tokenizer.sha256 != made[1].tokenizer.sha256:
+@dataclass(frozen=True)
+class _Corpus:
+    """What both models read, and how."""
+
+    texts: Sequence[str]
+    sha256: str
+    prompts: Sequence[Prompt]
+    settings: ScoringSettings
+    cache_dir: Path | None
+
+    def read(self, folder: Path, quantization: str, reading: Reading) -> _Side:
+        """The corpus in the ids of the checkpoint in `folder`."""
+        place, settings = reading.tokenizer or folder, self.settings
+        adapter = adapters.adapter_of(reading, settings.allow_bin)
+        config = loading.load_config(folder, place)
+        as_scored = adapters.adapted_config(config, adapter)
+        made = tokens.tokenize(place, as_scored, settings.bos, self.texts, self.sha256, self.cache_dir)
+        scored = answers.laid_out(place, made.tokenizer, made.ids, self.prompts, settings)
+        return _Side(folder, quantization, config, adapter, made.tokenizer, scored)
+
+
+def _cut_alike(a: _Side, b: _Side, overlong: str) -> tuple[_Side, _Side]:
+    """Both with their pieces. Raises KltuiError where their tokenizers, and so their next tokens, are not the same."""
+    if a.tokenizer.sha256 != b.tokenizer.sha256:
         raise KltuiError(
-            f"{folder_a} and {folder_b} have different tokenizers, so their next tokens cannot be compared",
+            f"{a.folder} and {b.folder} have different tokenizers, so their next tokens cannot be compared",
             "the KL of their log-likelihood vectors can",
         )
-    ids = made[0].ids
-    context = min((n for n in map(loading.context_length, configs) if n is not None), default=None)
-    pieces = cut_pieces([len(row) for row in ids], made[0].tokenizer.first_scored, context, settings.overlong)
-    sums = np.zeros((4, len(texts)))
-    forward_parts: list[NDArray[np.float64]] = []  # per batch, (n,): numbers, never logits
-    reverse_parts: list[NDArray[np.float64]] = []
+    contexts = (loading.context_length(side.config) for side in (a, b))
+    context = min((n for n in contexts if n is not None), default=None)
+    cut_a, cut_b = (answers.cut(side.scored, context, overlong) for side in (a, b))
+    paired = paired_pieces(cut_a, cut_b, [len(row) for row in a.ids], [len(row) for row in b.ids])
+    return replace(a, pieces=tuple(p for p, _ in paired)), replace(b, pieces=tuple(q for _, q in paired))
+
+
+def _compared(
+    a: _Side,
+    b: _Side,
+    readings: Sequence[Reading],
+    device: torch.device,
+    corpus: _Corpus,
+    progress: Callable[[Progress], None],
+) -> ExactKL:
+    """Both models loaded and run over their pieces."""
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []
-        for folder, config, quantization, adapter in zip(
-            (folder_a, folder_b), configs, quantizations, on_bases, strict=True
-        ):
-            layout = stack.enter_context(spread.spreading(settings.device_map, cache_dir))
-            engines.append(_engine(folder, config, quantization, settings, device, layout, adapter))
+        for side in (a, b):
+            layout = stack.enter_context(spread.spreading(corpus.settings.device_map, corpus.cache_dir))
+            engines.append(_engine(side, corpus.settings, device, layout))
         for reading in readings:
             reading.check()
-        budget = settings.batch_tokens or engines[0].start_tokens
-        total = sum(piece.n_scored for piece in pieces)
+        found = _summed(a, b, engines, corpus, progress)
+        for reading in readings:
+            reading.check_used(by_name=any(spread.is_offloaded(engine.model) for engine in engines))
+    return found
 
-        def free_memory() -> None:
-            for engine in engines:
-                engine.free_memory()
 
-        rules = [
-            rule_within_memory(e.final, pieces, ids, budget, settings, free_memory, e.dtype) for e in engines
-        ]
-        for batch, values, _ in run_batches(
-            partial(_submit, engines[0], engines[1]), pieces, ids, budget, settings, free_memory,
-            lambda piece: [rule.group(piece) for rule in rules], ahead=engines[0].transfers.waits,
-        ):  # fmt: skip
-            for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
-                sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=len(texts))
-            forward_parts.append(values[0])
-            reverse_parts.append(values[1])
-            progress(Progress("score", int((sums[3] > 0).sum()), len(texts), int(sums[3].sum()), total))
-    for reading in readings:
-        reading.check_used(by_name=any(spread.is_offloaded(engine.model) for engine in engines))
+def _summed(
+    a: _Side, b: _Side, engines: Sequence[Engine], corpus: _Corpus, progress: Callable[[Progress], None]
+) -> ExactKL:
+    """Batch by batch, what the KLs of all positions come to, by text and over positions."""
+    settings, n_texts = corpus.settings, len(corpus.texts)
+    budget = settings.batch_tokens or engines[0].start_tokens
+    other = dict(zip(a.pieces, b.pieces, strict=True))  # every piece of a to that of b with the same targets
+
+    def free_memory() -> None:
+        for engine in engines:
+            engine.free_memory()
+
+    rule_a, rule_b = (
+        rule_within_memory(engine.final, side.pieces, side.ids, budget, settings, free_memory, engine.dtype)
+        for engine, side in zip(engines, (a, b), strict=True)
+    )
+    sums = np.zeros((4, n_texts))
+    forward_parts: list[NDArray[np.float64]] = []  # per batch, (n,): numbers, never logits
+    reverse_parts: list[NDArray[np.float64]] = []
+    total = sum(piece.n_scored for piece in a.pieces)
+    for batch, values, _ in run_batches(
+        lambda batch: _submit(*engines, batch, fill_batch([other[piece] for piece in batch.pieces], b.ids)),
+        a.pieces, a.ids, budget, settings, free_memory,
+        lambda piece: (rule_a.group(piece), rule_b.group(other[piece])), ahead=engines[0].transfers.waits,
+    ):  # fmt: skip
+        for at, values_n in enumerate((*values, np.ones(batch.n_scored))):
+            sums[at] += np.bincount(batch.texts_n, weights=values_n, minlength=n_texts)
+        forward_parts.append(values[0])
+        reverse_parts.append(values[1])
+        progress(Progress("score", int((sums[3] > 0).sum()), n_texts, int(sums[3].sum()), total))
     counts = sums[2].astype(np.int64), sums[3].astype(np.int64)
     return ExactKL(sums[0], sums[1], *counts, _over_positions(forward_parts), _over_positions(reverse_parts))
 
@@ -158,26 +202,22 @@ def _over_positions(parts: Sequence[NDArray[np.float64]]) -> OverPositions:
     return OverPositions(float(median), float(high), float(nats_T.max()))
 
 
-def _engine(
-    folder: Path,
-    config: Any,
-    quantization: str,
-    settings: ScoringSettings,
-    device: torch.device,
-    layout: spread.Spread,
-    adapter: adapters.Adapter | None,
-) -> Engine:
+def _engine(side: _Side, settings: ScoringSettings, device: torch.device, layout: spread.Spread) -> Engine:
+    adapter, quantization = side.adapter, side.quantization
     loaded = loading.load_model(
-        folder, config, settings.dtype, quantization, device, settings.allow_bin, layout
+        side.folder, side.config, settings.dtype, quantization, device, settings.allow_bin, layout
     )
     if adapter is not None:
         loaded = adapters.adapt(loaded, adapter, adapter.make(quantization)).loaded
     return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
 
 
-def _submit(a: Engine, b: Engine, batch: Batch) -> Callable[[], Values]:
-    """Has KL(a, b), KL(b, a), and 1 where the tops agree, worked out for every target position of the batch, each (n,)."""
-    hidden_a, hidden_b = a.hidden(batch), b.hidden(batch)
+def _submit(a: Engine, b: Engine, batch: Batch, batch_b: Batch) -> Callable[[], Values]:
+    """Has KL(a, b), KL(b, a), and 1 where the tops agree, worked out for every target position of the batch, each (n,).
+
+    `batch_b` has the same targets, as b reads them.
+    """
+    hidden_a, hidden_b = a.hidden(batch), b.hidden(batch_b)
     step = min(a.logit_rows, b.logit_rows)
     parts = []
     for at in range(0, batch.n_scored, step):

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from pair_in_process import InThisProcess
 
+from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
+from kltui.jobs import executor
 from kltui.jobs.batch import run_batch
 from kltui.workspace import Workspace
-from tests.tiny_models import write_model
+from tests.chat_pairs import core, ids_of_response
+from tests.tiny_models import BEGIN, load_float64, write_model
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant: "
 ROWS = [
@@ -79,8 +84,6 @@ def test_what_is_stored_is_kept_and_what_lacks_values_alone_is_scored_again(
 
 
 def test_reports_and_exports_read_the_values_asked_for(job: Path, tmp_path: Path) -> None:
-    from kltui.cli import main
-
     workspace = str(job.parent / "w")
     for values in ("conditional", "unconditional", "pmi"):
         assert main(["--export", str(tmp_path / values), "--values", values, workspace]) == 0
@@ -97,16 +100,12 @@ def test_reports_and_exports_read_the_values_asked_for(job: Path, tmp_path: Path
 
 
 def test_a_workspace_of_pairs_is_whole(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from kltui.cli import main
-
     assert main(["--check", str(job.parent / "w")]) == 0, capsys.readouterr()
 
 
 def test_an_export_is_imported_over_its_pairs_and_over_no_texts(
     job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from kltui.cli import main
-
     for values in ("conditional", "pmi"):
         assert main(["--export", str(tmp_path / values), "--values", values, str(job.parent / "w")]) == 0
     vectors, pairs = str(tmp_path / "conditional" / "loglik.npz"), str(job.parent / "pairs.jsonl")
@@ -126,3 +125,60 @@ def test_an_export_is_imported_over_its_pairs_and_over_no_texts(
     other = str(tmp_path / "pmi" / "loglik.npz")
     assert main(["--import", other, "--import", pairs, str(tmp_path / "pmi-ws")]) == 2
     assert "other values of pairs" in capsys.readouterr().err
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> type[InThisProcess]:
+    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    InThisProcess.tasks = 0
+    return InThisProcess
+
+
+def kl_by_loop(job: Path, a: str, b: str, with_prompts: bool) -> tuple[list[float], list[int]]:
+    """(KL(a, b) of every position of every response, its text): whole float64 logits of ids that are put together here."""
+    networks = [load_float64(job.parent / name) for name in (a, b)]
+    found: list[float] = []
+    texts: list[int] = []
+    for k, row in enumerate(ROWS):
+        prompt = f"user: {row['prompt']}\nassistant: " if with_prompts else ""
+        before = ids_of_response(job.parent / a, prompt) if prompt else []
+        context = [core(job.parent / a).token_to_id(BEGIN), *before]
+        ids = torch.tensor([[*context, *ids_of_response(job.parent / a, row["response"])]])
+        with torch.no_grad():
+            p, q = (n(input_ids=ids).logits[0, len(context) - 1 : -1].log_softmax(-1) for n in networks)
+        kl = (p.exp() * (p - q)).sum(-1)
+        found += kl.tolist()
+        texts += [k] * len(kl)
+    return found, texts
+
+
+@pytest.mark.parametrize("values", ["conditional", "unconditional"])
+def test_exact_kl_is_of_the_responses_tokens(
+    job: Path, here: type[InThisProcess], values: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = str(job.parent / "w")
+    asked = ["--report", "--json", "--section", "exact", "--values", values, "--pair", "m0", "m1", workspace]
+    assert main(asked) == 0
+    said = json.loads(capsys.readouterr().out)["sections"]["exact"]
+    nats, text = kl_by_loop(job, "m0", "m1", values == "conditional")
+    size = sum(len(str(row["response"]).encode()) for row in ROWS)
+    assert said["forward"]["mean_nats_per_token"] == pytest.approx(np.mean(nats), rel=1e-4)
+    assert said["forward"]["kl_bits_per_byte"] == pytest.approx(sum(nats) / size / np.log(2), rel=1e-4)
+    assert said["forward"]["q99_nats"] == pytest.approx(np.quantile(nats, 0.99), rel=1e-3)
+    assert (said["tokens"], said["texts"], said["bytes"]) == (len(nats), len(ROWS), size)
+    assert max(text) == len(ROWS) - 1
+    with Workspace.open(job.parent / "w") as ws:
+        ws.values = values
+        kept, pair = ws.exact_kl("m1", "m0", compute=False), ws.map(values=values).pair("m0", "m1")
+    assert kept is not None and kept.reverse.bits_per_byte == said["forward"]["kl_bits_per_byte"]
+    assert said["estimate_bits_per_byte"] == pair.value and here.tasks == 1
+
+
+def test_a_difference_has_no_exact_kl(
+    job: Path, here: type[InThisProcess], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--report", "--section", "exact", "--values", "pmi", "--pair", "m0", "m1"]
+    assert main([*asked, str(job.parent / "w")]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no next-token distribution" in said and "--values conditional" in said
+    assert here.tasks == 0

@@ -151,12 +151,12 @@ def test_what_cannot_be_compared_is_refused(workspace: Path, here, pair, said) -
     assert here.tasks == 0
 
 
-def test_what_is_no_whole_text_is_refused(workspace: Path, here) -> None:
+def test_settings_of_a_kind_that_is_not_known_are_refused(workspace: Path, here) -> None:
     store = Store.write(workspace)
     with store.atomic():
-        store.db.execute("UPDATE vector SET settings = settings || ' kind=pairs'")
+        store.db.execute("UPDATE vector SET settings = settings || ' window=7'")
     store.close()
-    with kltui.open(workspace) as ws, pytest.raises(KltuiError, match="whole texts"):
+    with kltui.open(workspace) as ws, pytest.raises(KltuiError, match="window=7, which says more"):
         ws.exact_kl("one", "two")
     assert here.tasks == 0
 

@@ -395,7 +395,7 @@ class CompareView(View):
         try:
             # refused at once where nothing can come of it, in the words of the report
             await self.kl.reader.read(lambda ws: ws.check_exact(a, b))
-            job = await asyncio.to_thread(start_exact, path, a, b, self.kl.reader.over)
+            job = await asyncio.to_thread(start_exact, path, a, b, self.kl.reader.over, self.kl.reader.values)
         except KltuiError as error:
             self.kl.complain(error)
             return
