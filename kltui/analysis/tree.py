@@ -208,7 +208,10 @@ def _with_length(node: Fork, length: float) -> Fork:
 
 
 def average_linkage(kl_KK: ArrayLike) -> Fork:
-    """The tree of average linkage of sqrt(KL), as `neighbours` has it; a fork at height h lies h^2 / 2 above its leaves."""
+    """The tree of average linkage of sqrt(KL), as `neighbours` has it; a fork at height h lies h^2 / 2 above its leaves.
+
+    So the way between two models along the branches is a KL in bits/byte, as in the tree of neighbour joining.
+    """
     made = cluster(kl_KK)
     K = len(made.order)
     nodes, heights = [Fork(0.0, row=k) for k in range(K)], [0.0] * K

@@ -27,6 +27,8 @@ LEGEND_MOST = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
+_SHORTEST = 48 * MM  # of panels side by side: the names of their axes need as much
+_TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _OPEN = "_|x+"  # marks that are strokes
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded whole enough to be searched and edited
@@ -142,7 +144,8 @@ def drawn(picture: Picture, look: Look) -> Figure:
     width = look.width or (170 * MM if columns > 1 else 120 * MM)
     columns = max(1, min(columns, int(width / _NARROWEST)))
     n_rows = -(-len(picture.panels) // columns)
-    height = n_rows * (width / columns) * _aspect(picture) + 8 * MM
+    panel_height = max((width / columns) * _aspect(picture), _SHORTEST if columns > 1 else 0.0)
+    height = n_rows * panel_height + 8 * MM
     handles: dict[str, Any] = {}
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
     figure = Figure((width, height), layout="compressed" if cells else "constrained")
@@ -226,7 +229,7 @@ def _solid(axes: Any, panel: Panel) -> None:
         getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
         axes.tick_params(axis=which, pad=0)
     axes.set_proj_type("ortho")
-    axes.set_box_aspect(half, zoom=0.82)
+    axes.set_box_aspect(half, zoom=0.95)
 
 
 def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
@@ -248,8 +251,10 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
         getattr(axes, f"set_{which}scale")(axis.scale)
     if axis.scale == "log":
         _log_ticks(getattr(axes, f"{which}axis"), which, axes)
-    if axis.whole:
-        getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(integer=True))
+    if which == "x" and axis.scale == "linear":
+        across = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
+        bins = max(3, round(_TICKS_PER_INCH * axes.figure.get_figwidth() / across))  # type: ignore[union-attr]
+        axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
         shown = [safe_text(word, 40) for word in words]
@@ -320,7 +325,14 @@ def _coloured(axes: Any, xyz: list[Array], layer: Layer, panel: Panel) -> Any:
     known = np.isfinite(layer.value)
     size = layer.size**2
     if not known.all():
-        axes.scatter(*(v[~known] for v in xyz), c="#c8c8c8", marker=layer.mark or "o", s=size, linewidths=0.0)
+        axes.scatter(
+            *(v[~known] for v in xyz),
+            c="#c8c8c8",
+            marker=layer.mark or "o",
+            s=size,
+            linewidths=0.0,
+            zorder=2.2,
+        )
     return axes.scatter(
         *(v[known] for v in xyz),
         c=layer.value[known],
@@ -329,6 +341,7 @@ def _coloured(axes: Any, xyz: list[Array], layer: Layer, panel: Panel) -> Any:
         marker=layer.mark or "o",
         s=size,
         linewidths=0.0,
+        zorder=2.2,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kltui.analysis.map import Map
@@ -54,6 +54,11 @@ class Colouring:
         return self.scores.get(point.name, math.nan)
 
 
+def by_name(labels: Iterable[str]) -> list[str]:
+    """Labels in the order of every figure, so that a series has one colour in all: by name, those not stated last."""
+    return sorted(set(labels), key=lambda label: (label == NONE, label))
+
+
 def colouring(
     shown: Map,
     by: str = "run",
@@ -67,7 +72,8 @@ def colouring(
     if by in _GROUP:
         single = {label_of(p) for p in shown.points if p.step is None and p.layer is None}
         made = Colouring(by, slots or {}, merged=by == "run" and len(single) > FEW)
-        labels = dict.fromkeys(made.label(p) for p in shown.points)
+        labels = list(dict.fromkeys(made.label(p) for p in shown.points))
+        labels = by_name(labels) if made.merged or by in ("type", "tag") else labels
         known = {label: n for label, n in (slots or {}).items() if by == "run" and label in labels}
         if made.merged or not known:
             known = {}

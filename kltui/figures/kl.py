@@ -16,6 +16,7 @@ from kltui.view.sections import drivers as drivers_section
 from kltui.view.sections import quantisation as quantisation_section
 from kltui.view.sections.context import Context, finals, thinned
 from kltui.view.sections.section import MissingError
+from kltui.view.sections.tree import BRANCHES
 from kltui.view.tables import count
 
 MATRIX_MOST = 60
@@ -113,10 +114,10 @@ def tree(ctx: Context) -> Picture:
     names = found.leaves.names
     panels = (
         fork_panel(found.trees.joined, names, "Neighbour joining"),
-        fork_panel(found.trees.linked, names, "Average linkage of sqrt(KL)"),
+        fork_panel(found.trees.linked, names, "Average linkage"),
     )
     support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the fork too"
-    notes = ("neighbour joining is unrooted: its top is no ancestor", support, ctx.basis)
+    notes = (BRANCHES, "neighbour joining is unrooted: its top is no ancestor", support, ctx.basis)
     return Picture("tree", "Trees of models", panels, notes)
 
 
@@ -143,7 +144,12 @@ def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
     ticks = tuple((float(k), names[row]) for k, row in enumerate(leaves))
     label = "support of the fork" if forks else ""
     return Panel(
-        title, Axis(KL_AXIS), Axis(ticks=ticks), tuple(made), value_label=label, value_limits=(0.0, 1.0)
+        title,
+        Axis("branches from the top, KL in bits/byte"),
+        Axis(ticks=ticks, limits=_rows(len(ticks))),
+        tuple(made),
+        value_label=label,
+        value_limits=(0.0, 1.0),
     )
 
 
@@ -166,7 +172,13 @@ def tree_panel(made: Clustering, names: Sequence[str], title: str = "Tree of mod
         place = values([xa, height, height, xb]), values([ya, ya, yb, yb])
         layers.append(Layer("", *place, names=(f"{int(size)} models",) * 4, colour=DARK, width=0.7))
     ticks = tuple((float(k), names[leaf]) for k, leaf in enumerate(made.order))
-    return Panel(title, Axis("sqrt(KL), sqrt(bits/byte)"), Axis(ticks=ticks), tuple(layers))
+    leaves = Axis(ticks=ticks, limits=_rows(len(ticks)))
+    return Panel(title, Axis("sqrt(KL), sqrt(bits/byte)"), leaves, tuple(layers))
+
+
+def _rows(n: int) -> tuple[float, float]:
+    """The limits of an axis of n names, without empty space before the first or after the last."""
+    return -0.7, n - 0.3
 
 
 def drivers(ctx: Context) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from kltui.figures.groups import NONE, by_name
 from kltui.figures.picture import DARK, GREY, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
 from kltui.view.sections import benchmark as benchmark_section
 from kltui.view.sections.context import Context
@@ -17,7 +18,7 @@ def benchmark(ctx: Context) -> Picture:
     data = benchmark_section.benchmark(ctx).data
     tasks = data["tasks"]
     assert isinstance(tasks, list)
-    kinds = {p.name: p.type or "not stated" for p in ctx.map.points}
+    kinds = {p.name: p.type or NONE for p in ctx.map.points}
     panels = [
         prediction_panel(str(t["task"]), t["predicted"], kinds, float(t["pearson"]), float(t["spearman"]))
         for t in tasks[:TASKS_MOST]
@@ -35,7 +36,7 @@ def prediction_panel(
     every = [v for row in rows for v in (float(str(row["score"])), float(str(row["predicted"])))]
     ends = values([min(every), max(every)])
     layers = [Layer("", ends, ends, colour=GREY, dash="dashed")]
-    present = list(dict.fromkeys(kinds.get(str(row["name"]), "") for row in rows))
+    present = by_name(kinds.get(str(row["name"]), "") for row in rows)
     for slot, kind in enumerate(present if len(present) <= LEGEND_MOST else [""]):
         own = [row for row in rows if not kind or kinds.get(str(row["name"]), "") == kind]
         x, y = values([row["score"] for row in own]), values([row["predicted"] for row in own])
@@ -52,7 +53,7 @@ def leakage(ctx: Context) -> Picture:
     data = benchmark_section.leakage(ctx).data
     rows = data["models"]
     assert isinstance(rows, list)
-    kinds = {p.name: p.type or "not stated" for p in ctx.map.points}
+    kinds = {p.name: p.type or NONE for p in ctx.map.points}
     panel = leakage_panel(str(data["benchmark"]), rows, kinds)
     return Picture("leakage", "Likelihood against scores", (panel,), (ctx.basis,), columns=1)
 
@@ -61,7 +62,7 @@ def leakage_panel(
     task: str, rows: Sequence[Mapping[str, object]], kinds: Mapping[str, str], title: str = ""
 ) -> Panel:
     """Mean log-likelihood against a score, by type, with the robust trend."""
-    present = list(dict.fromkeys(kinds[str(row["name"])] for row in rows))
+    present = by_name(kinds[str(row["name"])] for row in rows)
     layers = []
     for slot, kind in enumerate(present if len(present) <= LEGEND_MOST else [""]):
         own = [row for row in rows if not kind or kinds[str(row["name"])] == kind]

@@ -171,6 +171,9 @@ def _summed(
         for engine in engines:
             engine.free_memory()
 
+    def submit(batch: Batch) -> Callable[[], Values]:
+        return _submit(engines[0], engines[1], batch, fill_batch([other[p] for p in batch.pieces], b.ids))
+
     rule_a, rule_b = (
         rule_within_memory(engine.final, side.pieces, side.ids, budget, settings, free_memory, engine.dtype)
         for engine, side in zip(engines, (a, b), strict=True)
@@ -180,8 +183,7 @@ def _summed(
     reverse_parts: list[NDArray[np.float64]] = []
     total = sum(piece.n_scored for piece in a.pieces)
     for batch, values, _ in run_batches(
-        lambda batch: _submit(*engines, batch, fill_batch([other[piece] for piece in batch.pieces], b.ids)),
-        a.pieces, a.ids, budget, settings, free_memory,
+        submit, a.pieces, a.ids, budget, settings, free_memory,
         lambda piece: (rule_a.group(piece), rule_b.group(other[piece])), ahead=engines[0].transfers.waits,
     ):  # fmt: skip
         for at, values_n in enumerate((*values, np.ones(batch.n_scored))):

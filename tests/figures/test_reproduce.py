@@ -211,7 +211,7 @@ def test_numbers_of_a_small_copy(made: Path, repository: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(
     os.environ.get("KLTUI_FULL_SIZE") != "1",
-    reason="1,018 models by 10,000 texts take 12 minutes: set KLTUI_FULL_SIZE=1 to run it",
+    reason="1,018 models by 10,000 texts take 6 to 12 minutes: set KLTUI_FULL_SIZE=1 to run it",
 )
 @pytest.mark.timeout(3600)
 def test_numbers_of_a_copy_of_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from kltui.json_schema import JSON_SCHEMA
 from kltui.replacing import replacing
 from kltui.safe import safe_text
 from kltui.view.provenance import version_words
-from kltui.view.tables import figure, table
+from kltui.view.tables import count, figure, table
 
 ITEMS: tuple[Item, ...] = (*kishino.ITEMS, *oyama.ITEMS)
 SUMMARY = (
@@ -150,7 +150,7 @@ def _line(item: Item, result: Result) -> str:
     head = f"{item.paper} {item.what} ({item.name})"
     if result.lacks:
         return f"{head}: not reproduced: {safe_text(result.lacks)}"
-    return f"{head}: {len(result.pictures)} figures, {len(result.numbers)} numbers"
+    return f"{head}: {count(len(result.pictures), 'figure')}, {count(len(result.numbers), 'number')}"
 
 
 def _print(made: Sequence[Made], files: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ from kltui.analysis.embed import complete_texts, rotate
 from kltui.analysis.kl import double_centre
 from kltui.analysis.map import Map
 from kltui.analysis.resample import METHODS, resampling_errors
-from kltui.figures.groups import Colouring, colouring
+from kltui.figures.groups import NONE, Colouring, colouring
 from kltui.figures.kl import tree_panel
 from kltui.figures.maps import panel
 from kltui.figures.picture import Array, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
@@ -146,7 +146,7 @@ def _table(tasks: Sequence[str], found: Array, y: Array, which: str, kind: str) 
 
 
 def _scatter(shown: Map, tasks: Sequence[str], found: Array, y: Array, kind: str) -> Picture:
-    kinds = {p.name: p.type or "not stated" for p in shown.points}
+    kinds = {p.name: p.type or NONE for p in shown.points}
     mean = found.mean(axis=0)
     panels = []
     for t, task in enumerate(tasks):
@@ -176,7 +176,7 @@ def likelihood(release: Release) -> Result:
         {"name": x.name, "score": x.benchmark, "mean_loglik": x.mean_loglik, "expected": x.expected}
         for x in found
     ]
-    made = leakage_panel(task, rows, {p.name: p.type or "not stated" for p in shown.points})
+    made = leakage_panel(task, rows, {p.name: p.type or NONE for p in shown.points})
     return Result((Picture("likelihood", "Likelihood against scores", (made,), columns=1),), tuple(numbers))
 
 

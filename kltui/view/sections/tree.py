@@ -13,6 +13,10 @@ from kltui.view.tables import figure, table, with_error, words
 CANDIDATES_SHOWN = 2
 MODELS_SHOWN = 20
 LINES_SHOWN = 40
+BRANCHES = (
+    "branches in bits/byte, and along them the KL of two models: by average linkage, which joins by the mean of sqrt(KL),"
+    " half of that mean squared on either side of a fork"
+)
 LEAST = 0.01  # probability of a candidate that is listed
 
 
@@ -23,12 +27,13 @@ def tree(ctx: Context) -> Section:
     descents = {u: candidates(found.kl, u, _candidates_of(found.leaves, u)) for u in _asked(ctx, found)}
     blocks: list[RenderableType] = [words("neighbour joining: branch in bits/byte, support of the fork")]
     blocks += map(words, _first(fork_lines(found.trees.joined, names)))
-    blocks.append(words("average linkage of sqrt(KL)"))
+    blocks.append(words("average linkage: branch in bits/byte, support of the fork"))
     blocks += map(words, _first(fork_lines(found.trees.linked, names)))
     shown = dict(list(descents.items())[:MODELS_SHOWN])
     if any(shown.values()):
         blocks.append(_descents(found.leaves, shown))
     notes = (
+        BRANCHES,
         "KL adds up along a tree whose branches move independently; neighbour joining (Saitou and Nei 1987) is unrooted:"
         f" its top is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, whose"
         " tree has the fork too",
