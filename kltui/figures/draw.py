@@ -254,7 +254,7 @@ def _axis(axes: Axes, which: str, axis: Axis) -> None:
     if which == "x" and axis.scale == "linear":
         across = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
         bins = max(3, round(_TICKS_PER_INCH * axes.figure.get_figwidth() / across))  # type: ignore[union-attr]
-        axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], integer=axis.whole))
+        axes.xaxis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 4, 5, 10], integer=axis.whole))
     if axis.ticks:
         at, words = zip(*axis.ticks, strict=True)
         shown = [safe_text(word, 40) for word in words]
