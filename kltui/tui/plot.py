@@ -10,13 +10,14 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.canvas import Pane, Span, fitted, shortened, strip_of
+from kltui.tui.canvas import ASCII, Pane, Span, fitted, shortened, strip_of
 from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
     from kltui.native import Direction
     from kltui.tui.look import Look
+    from kltui.view.axis import Scale
     from kltui.view.planes import Kind, Planes
     from kltui.view.scene import Floats, Scene, Window
 
@@ -25,15 +26,21 @@ Y_AXIS = 8
 
 
 class PlotPane(Pane):
-    """A scene in a window. Subclasses give `scene` anew through `show`, names for its points, and a read-out."""
+    """A scene in a window. Subclasses give `scene` anew through `show`, names for its points, and a read-out.
 
-    marker_kind = 0
+    `x_name` and `y_name` say what the axes are, with their unit; that an axis is logarithmic is added to it.
+    """
+
+    x_name = ""
+    y_name = ""
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self.scene: Scene | None = None
         self.names: list[str] = []
         self.window: Window | None = None
+        self.seen: Window | None = None  # the window as it is at this size
+        self.fits = True  # whether the window holds the whole scene: nobody zoomed or panned
         self.cursor = -1
         self.note = ""
         self._planes: Planes | None = None
@@ -82,7 +89,7 @@ class PlotPane(Pane):
         self.scene, self.names = scene, names
         self.cursor = names.index(here) if here and here in names else -1
         if scene is not None and not (keep_window and self.window is not None):
-            self.window = fit_window(scene)
+            self.window, self.fits = fit_window(scene), True
         self.redraw_plot()
 
     def redraw_plot(self) -> None:
@@ -99,12 +106,29 @@ class PlotPane(Pane):
             from kltui.view.planes import draw, spots
 
             width, height, kind, look = self._made_for = made_for
-            self._planes = draw(self.scene, self.window, width, height, kind, look.markers)
-            self._spots = spots(self.scene, self.window, width, height, kind)
+            seen = self.seen = self._window_at(width, height, kind)
+            self._planes = draw(
+                self.scene, seen, width, height, kind, self.point_marker, marked=not look.color
+            )
+            self._spots = spots(self.scene, seen, width, height, kind)
             self._strips = {}
             self._y_labels = self._make_y_labels(height)
             self._patches = self._make_patches()
         return True
+
+    def _window_at(self, width: int, height: int, kind: Kind) -> Window:
+        """The window at this size: a row above a whole scene for the y axis' name, and equal units where they must be."""
+        from kltui.view.planes import eye_ratio
+
+        assert self.scene is not None and self.window is not None
+        window = self.window
+        if self.fits and height > 2:
+            window = window.with_room_above(1.3 / height)
+        return window.equalised(eye_ratio(width, height, kind)) if self.scene.equal else window
+
+    def point_marker(self, series: int) -> str:
+        """The marker of a series' points, where cells show them and colour does not say it."""
+        return self.look.marker(series)
 
     @property
     def kind(self) -> Kind:
@@ -156,34 +180,49 @@ class PlotPane(Pane):
 
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""
-        assert self.window is not None
-        ticks = self.window.y.ticks(max(2, rows // 5))
+        assert self.seen is not None
+        ticks = self.seen.y.ticks(max(2, rows // 5))
         return {
             round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
         }
 
     def _x_axis(self) -> list[Span]:
-        assert self.window is not None
+        """Ticks, and at the right what the axis is."""
+        assert self.seen is not None
+        name = self._named(self.x_name, self.seen.x.scale, self.plot_width * 2 // 3)
+        room = self.body_width - (len(name) + 2 if name else 0)
         cells = [" "] * (self.body_width + 1)
         free = 0
-        for place, label in self.window.x.ticks(max(2, self.plot_width // 14)):
+        for place, label in self.seen.x.ticks(max(2, self.plot_width // 14)):
             at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
-            if at >= free:
+            if at >= free and at + len(label) <= room:
                 cells[at : at + len(label)] = label
                 free = at + len(label) + 1
-        return [("".join(cells)[: self.body_width], self.look("faint"))]
+        ticks = "".join(cells)[: self.body_width - len(name)]
+        return [(ticks, self.look("faint")), (name, self.look("muted"))]
+
+    def _y_name(self) -> Patch | None:
+        """What the y axis is, for the upper left corner."""
+        assert self.seen is not None
+        name = self._named(self.y_name, self.seen.y.scale, self.plot_width)
+        return (0, name, self.look("muted")) if name else None
+
+    def _named(self, name: str, scale: Scale, most: int) -> str:
+        return axis_name(name.translate(ASCII) if self.look.ascii_only else name, scale, most)
 
     # -- what lies over the plot ----------------------------------------------------------------
 
     def _make_patches(self) -> dict[int, list[Patch]]:
         """By row: labels first, then marks, then the cross-hair on top."""
-        patches: dict[int, list[Patch]] = {}
+        name = self._y_name()
+        patches: dict[int, list[Patch]] = {0: [name]} if name else {}
         marks = self.marks()
         if self.cursor >= 0:
             marks = [*marks, (self.cursor, self.look.glyph("◉", "@"), self.look("text", bold=True))]
         placed = [(cell, glyph, style) for point, glyph, style in marks if (cell := self.cell(point))]
         taken = {cell for cell, _, _ in placed}
+        taken |= {(x, 0) for x in range(len(name[1]) + 1)} if name else set()
         for point, text, style in self.labels():
             cell = self.cell(point)
             at = self._room_for(cell, text, taken) if cell is not None else None
@@ -250,12 +289,15 @@ class PlotPane(Pane):
             self.go(self.names.index(name))
 
     def _centre_on(self, point: int) -> None:
-        assert self.scene is not None and self.window is not None
-        place = self.window.place(self.scene.scaled()[point : point + 1])[0]
+        assert self.scene is not None and self.seen is not None
+        place = self.seen.place(self.scene.scaled()[point : point + 1])[0]
         if place[0] == place[0] and place[1] == place[1]:
-            self.window = self.window.panned(float(place[0]) - 0.5, float(place[1]) - 0.5)
-            self._planes, self._strips = None, {}
-            self.refresh()
+            self._look_through(self.seen.panned(float(place[0]) - 0.5, float(place[1]) - 0.5))
+
+    def _look_through(self, window: Window) -> None:
+        """Draws everything through a window of the user's choice."""
+        self.window, self.fits = window, False
+        self.redraw_plot()
 
     def _eyes(self) -> Floats:
         """n x 2 places as the eye measures them: a cell is twice as high as wide; NaN where nothing is drawn."""
@@ -295,15 +337,14 @@ class PlotPane(Pane):
         self._towards("down")
 
     def _zoom(self, factor: float) -> None:
-        if self.window is None or self.scene is None:
+        if not self._prepare() or self.seen is None or self.scene is None:
             return
         at = (0.5, 0.5)
         if self.cursor >= 0:
-            place = self.window.place(self.scene.scaled()[self.cursor : self.cursor + 1])[0]
+            place = self.seen.place(self.scene.scaled()[self.cursor : self.cursor + 1])[0]
             if 0 <= place[0] <= 1 and 0 <= place[1] <= 1:
                 at = (float(place[0]), float(place[1]))
-        self.window = self.window.zoomed(factor, at)
-        self.redraw_plot()
+        self._look_through(self.seen.zoomed(factor, at))
 
     def do_zoom_in(self) -> None:
         self._zoom(1.5)
@@ -315,13 +356,12 @@ class PlotPane(Pane):
         from kltui.view.scene import fit_window
 
         if self.scene is not None:
-            self.window = fit_window(self.scene)
+            self.window, self.fits = fit_window(self.scene), True
             self.redraw_plot()
 
     def _pan(self, right: float, up: float) -> None:
-        if self.window is not None:
-            self.window = self.window.panned(right, up)
-            self.redraw_plot()
+        if self._prepare() and self.seen is not None:
+            self._look_through(self.seen.panned(right, up))
 
     def do_pan_left(self) -> None:
         self._pan(-0.2, 0)
@@ -353,6 +393,21 @@ class PlotPane(Pane):
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zooms out with the wheel."""
         self.do_zoom_out()
+
+
+def axis_name(name: str, scale: Scale, most: int) -> str:
+    """What an axis is, in at most `most` letters: without its unit, then cut, where there is less room.
+
+    >>> axis_name("KL, bits/byte", "log", 30), axis_name("KL, bits/byte", "log", 10)
+    ('KL, bits/byte, log', 'KL, log')
+    """
+    if not name:
+        return ""
+    log = {"linear": "", "log": ", log", "log1p": ", log(1 + x)"}[scale]
+    for said in (name + log, name.partition(", ")[0] + log):
+        if len(said) <= most:
+            return said
+    return said[: max(0, most)]
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -21,6 +21,7 @@ DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": 
 # A checkpoint is four dots, so that it stands out from the line through it; a crowd is left as it is.
 BLOB = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 MOST_BLOBS = 1000
+SLICES = 6  # of a scene with depth, drawn from the farthest to the nearest
 
 
 @dataclass(frozen=True)
@@ -58,38 +59,103 @@ class Planes:
         return [self.text(row).rstrip() for row in range(len(self.codepoints))]
 
 
-def draw(
-    scene: Scene, window: Window, width: int, height: int, kind: Kind, markers: Sequence[str] = "●"
-) -> Planes:
-    """The scene as seen through the window in width x height cells; later points lie on top.
+def eye_ratio(width: int, height: int, kind: Kind) -> float:
+    """Width over height, to the eye, of what is between the outermost dots: a cell is twice as high as wide."""
+    across, down = DOTS[kind]
+    return max(width * across - 1, 1) / across / (2 * max(height * down - 1, 1) / down)
 
-    In cells of one dot, points show the marker of their series and lines a small dot.
+
+def draw(
+    scene: Scene,
+    window: Window,
+    width: int,
+    height: int,
+    kind: Kind,
+    marker: Callable[[int], str] = lambda series: "●",
+    *,
+    marked: bool = False,
+) -> Planes:
+    """The scene as seen through the window in width x height cells; later points lie on top, and nearer ones.
+
+    In cells of one dot, points show the `marker` of their series and lines a small dot; with `marked`, the
+    cells of points show it in every kind.
     """
     raster = native.Raster(width, height, kind)
     across, down = DOTS[kind]
     dots = window.dots(scene.scaled(), width * across, height * down)
     shown = scene.code_n >= 0
-    _segments(raster, scene, dots, shown, "." if kind == "ascii" else "·")
-    shown = shown & scene.is_point_n
-    if DOTS[kind] == (1, 1):
-        for number in np.unique(scene.code_n[shown] // SHADES):
-            own = shown & (scene.code_n // SHADES == number)
-            _points(raster, dots[own], scene.code_n[own], markers[int(number) % len(markers)])
-    else:
-        codes = scene.code_n
-        if not shown.all():
-            dots, codes = dots[shown], codes[shown]
-        for offset in BLOB if kind == "braille" and len(codes) <= MOST_BLOBS else BLOB[:1]:
-            _points(raster, dots + offset if any(offset) else dots, codes, "●")
-    return Planes(*raster.planes())
+    is_point = shown & scene.is_point_n
+    blobs = BLOB if kind == "braille" and is_point.sum() <= MOST_BLOBS else BLOB[:1]
+    for part_n, part_m in _slices(scene):
+        _segments(raster, scene, dots, shown, part_m, "." if kind == "ascii" else "·")
+        own = is_point if part_n is None else is_point & part_n
+        if DOTS[kind] == (1, 1):
+            _marked_points(raster, dots, scene.code_n, own, marker)
+        else:
+            for offset in blobs:
+                _points(raster, dots[own] + offset if any(offset) else dots[own], scene.code_n[own], "●")
+    planes = Planes(*raster.planes())
+    if marked and DOTS[kind] != (1, 1):
+        _mark(planes, scene, np.where(is_point[:, None], dots / (across, down), np.nan), marker)
+    return planes
+
+
+def _slices(scene: Scene) -> Iterator[tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]]:
+    """(which points, which segments) to draw one after another; (None, None): all."""
+    if scene.depth_n is None or not len(scene.depth_n):
+        yield None, None
+        return
+    slice_n = slices_of(scene.depth_n, SLICES)
+    of_segment = slice_n[scene.segments_m2].min(axis=1)
+    for k in range(SLICES):
+        yield slice_n == k, of_segment == k
+
+
+def slices_of(depth_n: Floats, count: int) -> NDArray[np.intp]:
+    """The slice of each point, 0 for the farthest to `count` - 1 for the nearest, of equal depth each, (n,)."""
+    finite = depth_n[np.isfinite(depth_n)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    if not high > low:
+        return np.full(len(depth_n), count - 1, dtype=np.intp)
+    share = np.nan_to_num((depth_n - low) / (high - low))
+    found: NDArray[np.intp] = np.clip((share * count).astype(np.intp), 0, count - 1)
+    return found
+
+
+def _marked_points(
+    raster: native.Raster,
+    dots: Floats,
+    code_n: NDArray[np.int16],
+    own: NDArray[np.bool_],
+    marker: Callable[[int], str],
+) -> None:
+    """Points by the marker of their series."""
+    for number in np.unique(code_n[own] // SHADES):
+        these = own & (code_n // SHADES == number)
+        _points(raster, dots[these], code_n[these], marker(int(number)))
+
+
+def _mark(planes: Planes, scene: Scene, cells_n2: Floats, marker: Callable[[int], str]) -> None:
+    """Puts the marker of their series over the cells of points, whosever colour these have."""
+    height, width = planes.codes.shape
+    at = np.floor(np.nan_to_num(cells_n2, nan=-1.0).clip(-1.0, 65536.0)).astype(np.intp)
+    seen: NDArray[np.bool_] = ((at >= 0) & (at < (width, height))).all(axis=1)
+    for number in np.unique(scene.code_n[seen] // SHADES):
+        own = at[seen & (scene.code_n // SHADES == number)]
+        planes.codepoints[own[:, 1], own[:, 0]] = ord(marker(int(number)))
 
 
 def _segments(
-    raster: native.Raster, scene: Scene, dots: Floats, shown: NDArray[np.bool_], marker: str
+    raster: native.Raster,
+    scene: Scene,
+    dots: Floats,
+    shown: NDArray[np.bool_],
+    part_m: NDArray[np.bool_] | None,
+    marker: str,
 ) -> None:
-    if not len(scene.segments_m2):
+    pairs = scene.segments_m2 if part_m is None else scene.segments_m2[part_m]
+    if not len(pairs):
         return
-    pairs = scene.segments_m2
     if not shown.all():
         pairs = pairs[shown[pairs[:, 0]] & shown[pairs[:, 1]]]
     raster.segments(dots.take(pairs.ravel(), axis=0).reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)

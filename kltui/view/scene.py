@@ -19,7 +19,8 @@ class Scene:
     """n points in data units, their codes (`series * SHADES + shade`), and m segments as pairs of point numbers.
 
     A non-finite coordinate is a gap: neither its point nor its segments are drawn. Points from number
-    `n_points` on are ends of lines only.
+    `n_points` on are ends of lines only. `equal`: both axes have one unit, and as long a dot. `depth_n` says how
+    near each point is to the eye; what is far is drawn first.
     """
 
     xy_n2: Floats
@@ -28,6 +29,8 @@ class Scene:
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     n_points: int | None = None
+    equal: bool = False
+    depth_n: Floats | None = None
 
     @property
     def is_point_n(self) -> NDArray[np.bool_]:
@@ -57,6 +60,14 @@ class Window:
     def panned(self, right: float, up: float) -> Window:
         """The window moved by shares of its own size."""
         return Window(_moved(self.x, right), _moved(self.y, up))
+
+    def equalised(self, ratio: float) -> Window:
+        """The window, longer along one axis until its width is `ratio` times its height: units are equal."""
+        return Window(self.x.widened(self.y.span * ratio), self.y.widened(self.x.span / ratio))
+
+    def with_room_above(self, share: float) -> Window:
+        """The window with the uppermost `share` of its height left free."""
+        return Window(self.x, replace(self.y, high=self.y.high + self.y.span * share / (1 - share)))
 
     def place(self, scaled_n2: Floats) -> Floats:
         """n x 2 places of scaled coordinates: 0 to 1 from the lower left inside the window."""

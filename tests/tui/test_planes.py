@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kltui.view.palette import SHADES
-from kltui.view.planes import KINDS, Kind, draw, spots
+from kltui.view.planes import KINDS, Kind, draw, eye_ratio, spots
 from kltui.view.scene import Scene, Window, fit_window, threads
 
 
@@ -19,7 +19,7 @@ def diagonal(kind: str = "linear") -> Scene:
 
 
 def test_ascii_shows_markers_on_a_dotted_line() -> None:
-    planes = draw(diagonal(), fit_window(diagonal(), 0.0), 9, 5, "ascii", "ox#")
+    planes = draw(diagonal(), fit_window(diagonal(), 0.0), 9, 5, "ascii", lambda series: "ox#"[series])
     assert planes.lines() == [
         "        o",
         "      ..",
@@ -93,3 +93,38 @@ def test_empty_and_flat_scenes_have_a_window() -> None:
     assert fit_window(empty).x.span > 0
     flat = Scene(np.ones((3, 2)), np.zeros(3, dtype=np.int16), np.array([[0, 1], [1, 2]]))
     assert sum(c != " " for line in draw(flat, fit_window(flat), 10, 4, "dots").lines() for c in line) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(72, 19), (111, 8), (20, 50), (3, 2)])
+def test_equal_units_are_equally_long_to_the_eye_however_zoomed(kind: Kind, size: tuple[int, int]) -> None:
+    width, height = size
+    xy = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 1.0], [5.0, 5.0], [6.0, 5.0], [5.0, 6.0]])
+    scene = Scene(xy, np.zeros(6, dtype=np.int16), np.empty((0, 2), dtype=np.int64), equal=True)
+    window = fit_window(scene).with_room_above(0.1)
+    for _ in range(3):
+        window = window.equalised(eye_ratio(width, height, kind))
+        eyes = spots(scene, window, width, height, kind) * (1.0, 2.0)
+        assert eyes[4, 0] - eyes[3, 0] == pytest.approx(eyes[3, 1] - eyes[5, 1])
+        assert (window.x.low, window.y.low) <= (0.0, 0.0) or window.x.span < 12.6
+        window = window.zoomed(2.5, (0.3, 0.8)).panned(0.1, -0.2)
+        width += 7  # another size
+
+
+def test_what_is_near_is_drawn_over_what_is_far() -> None:
+    xy = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    code_n = np.array([7, 3, 3], dtype=np.int16)
+    for depth, owner in (((1.0, 0.0, 0.0), 7), ((0.0, 1.0, 0.0), 3)):
+        scene = Scene(xy, code_n, np.empty((0, 2), dtype=np.int64), depth_n=np.array(depth))
+        planes = draw(scene, fit_window(scene), 9, 5, "dots")
+        assert planes.codes[4, 0] == owner
+
+
+def test_points_show_their_marker_in_every_kind_where_colour_does_not_tell() -> None:
+    xy = np.array([[0.0, 0.0], [1.0, 1.0], [math.nan, 0.0], [1e300, 5.0]])
+    scene = Scene(xy, np.array([0, 4, 0, 4], dtype=np.int16), np.array([[0, 1]]))
+    window = fit_window(Scene(xy[:2], scene.code_n[:2], scene.segments_m2))
+    planes = draw(scene, window, 9, 5, "braille", lambda series: "ab"[series], marked=True)
+    lines = planes.lines()
+    assert lines[0][8] == "b" and lines[4][0] == "a"
+    assert any("⠀" < c <= "⣿" for line in lines for c in line)

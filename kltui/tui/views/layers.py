@@ -115,7 +115,7 @@ class LayersPlot(PlotPane):
         mean = found.mean_loglik
         self._said = [f"{float(m):.1f} nats/text" for m in mean]
         self._ends = [(r[-1], series) for series, r in lines if r]
-        self.show(Scene(xy, code_n, segments), found.names)
+        self.show(Scene(xy, code_n, segments, equal=True), found.names)
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """Each model's name at its last layer."""

@@ -103,7 +103,7 @@ class MapPlot(PlotPane):
             lines.append((number.get(self._null_base, 0), walk))
         code_n, segments = threads(lines, len(self.coordinates))
         xy = np.ascontiguousarray(self.coordinates, dtype=np.float64)
-        scene = Scene(xy, code_n, segments, n_points=len(self.map))
+        scene = Scene(xy, code_n, segments, n_points=len(self.map), equal=True)
         self.show(scene, self.map.names, keep_window=keep_window)
 
     def _draws(self) -> tuple[object, ...]:
