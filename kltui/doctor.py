@@ -74,6 +74,7 @@ def look(workspace: Path | None) -> Iterator[Finding]:
     yield from _devices()
     yield Finding("sqlite", "ok", sqlite3.sqlite_version)
     yield _terminal()
+    yield from _keys()
     yield _hub()
     if workspace is not None:
         yield from _workspace(workspace)
@@ -112,6 +113,19 @@ def _environment() -> Iterator[Finding]:
     if unknown := unknown_variables():
         advice = f"kltui reads {', '.join(KNOWN)}."
         yield Finding("environment", "note", f"set but not known: {', '.join(unknown)}", advice)
+
+
+def _keys() -> Iterator[Finding]:
+    from kltui.tui.actions import ACTIONS, keys_path, load_keymap
+
+    path = keys_path()
+    names = ", ".join(a.name for a in ACTIONS)
+    found = load_keymap(path).problems
+    for problem in found:
+        yield Finding("keys.json", "wrong", f"{path}: {problem}", f"Names of actions: {names}.")
+    if not found:
+        there = "in order" if path.is_file() else "not there: every key is as the help says"
+        yield Finding("keys.json", "ok", f"{path} {there}. Names of actions: {names}")
 
 
 def _core() -> Iterator[Finding]:

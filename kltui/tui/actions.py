@@ -5,11 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+
+from kltui.safe import safe_text
 
 SCREENS = (
     "registry", "jobs", "map", "curves", "diffusion", "matrix", "compare", "layers", "scale", "report"
 )  # fmt: skip
+NAMED_KEYS = frozenset(
+    [
+        "escape",
+        "enter",
+        "tab",
+        "space",
+        "up",
+        "down",
+        "left",
+        "right",
+        "home",
+        "end",
+        "pageup",
+        "pagedown",
+        "insert",
+        "delete",
+        "backspace",
+    ]
+) | {f"f{n}" for n in range(1, 13)}
 PLOTS = ("map", "curves", "diffusion", "layers")
 
 
@@ -67,7 +89,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("suspend", ("ctrl+z",), "", "back to the shell for a while; fg returns", "everywhere"),
     Action("next_pane", ("tab",), "pane", "next pane", "everywhere", rank=60),
     Action("previous_pane", ("shift+tab",), "", "previous pane", "everywhere"),
-    Action("out", ("escape",), "", "out one layer: filter, detail, selection", "everywhere"),
+    Action("out", ("escape",), "", "out one layer: detail, filter, selection", "everywhere"),
+    Action("undo", ("U",), "", "undo: filter, selection, marks, removals", "everywhere"),
     Action("refresh", ("r",), "", "read the workspace again and redraw", "everywhere"),
     Action("theme", ("C",), "", "next palette: dark, light", "everywhere"),
     Action("left", ("h", "left"), "", "left; on a plot: nearest point that way", "move"),
@@ -95,7 +118,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("show_runs", ("Z",), "", "show every run again", "plot", ("map",)),
     Action("null", ("w",), "null", "a random walk with the run's step lengths", "plot", ("map",), rank=31),
     Action("follow", ("t",), "follow", "follow live: the newest checkpoint", "plot", ("map", "jobs"), rank=11),
-    Action("filter", ("/",), "filter", "filter: run:NAME step>=1000 -quant:8bit words", "choose", rank=12),
+    Action("filter", ("/",), "filter", "filter: run:NAME|NAME2 step>=1000 -quant:8bit words", "choose", rank=12),
     Action("next_match", ("n",), "", "next match of the filter; Compare: next text", "choose"),
     Action("previous_match", ("N",), "", "previous match; Compare: previous text", "choose"),
     Action("select", ("space",), "select", "select or unselect", "choose", rank=13),
@@ -136,7 +159,14 @@ BY_NAME: Mapping[str, Action] = {a.name: a for a in ACTIONS}
 class Keymap:
     """Which action a key means on a screen. `remapped` gives an action other keys, before whatever had them."""
 
-    def __init__(self, remapped: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        remapped: Mapping[str, Sequence[str]] | None = None,
+        *,
+        path: Path | None = None,
+        problems: Sequence[str] = (),
+    ) -> None:
+        self.path, self.problems = path, tuple(problems)
         self._keys = {a.name: a.keys for a in ACTIONS}
         chosen = {n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME}
         self._keys.update(chosen)
@@ -173,6 +203,18 @@ class Keymap:
         )
         return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
 
+    def everywhere(self, screen: str, *, writing: bool = True) -> list[Action]:
+        """All actions of all screens but the list of them itself, those of `screen` first."""
+        shown = [a for a in ACTIONS if a.name != "palette" and (writing or not a.writes)]
+        return sorted(shown, key=lambda a: not a.on(screen))
+
+    def file_help(self, screen: str) -> list[tuple[str, str]]:
+        """For the help: where keys.json lies, what is wrong with it, and the names of the actions of `screen`."""
+        where = [("file", safe_text(str(self.path), 400))] if self.path else []
+        wrong = [("wrong", problem) for problem in self.problems]
+        names = " ".join(a.name for a in ACTIONS if a.on(screen))
+        return [*where, *wrong, ("shape", '{"filter": ["f"], "quit": ["Q"]}'), ("names", names)]
+
     def help(self, screen: str, *, writing: bool = True) -> list[tuple[str, list[tuple[str, str]]]]:
         """Paragraphs (group, [(keys, help)]) for the help of a screen; without `writing`, of what only reads."""
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -189,26 +231,73 @@ class Keymap:
 def key_label(key: str) -> str:
     """What the key is called on screen.
 
-    >>> key_label("shift+tab"), key_label("escape"), key_label("a")
-    ('S-tab', 'esc', 'a')
+    >>> key_label("shift+tab"), key_label("escape"), key_label("a"), key_label("ctrl+z")
+    ('S-tab', 'esc', 'a', 'ctrl+z')
     """
     short = {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "left": "←", "right": "→", "up": "↑",
              "down": "↓"}  # fmt: skip
     head, plus, tail = key.partition("+")
     if plus and tail and head:
-        return f"S-{short.get(tail, tail)}"
+        return f"{'S-' if head == 'shift' else f'{head}+'}{short.get(tail, tail)}"
     return short.get(key, key)
 
 
+def key_problem(key: object) -> str:
+    """Why `key` is no key that a remapping can name, "" where it is one.
+
+    >>> key_problem("x"), key_problem("shift+left"), bool(key_problem("pgdn"))
+    ('', '', True)
+    """
+    if not isinstance(key, str) or not key:
+        return f"{key!r} is no key"
+    *modifiers, last = [key] if len(key) == 1 else key.split("+")
+    named = last in NAMED_KEYS or (len(last) == 1 and last.isprintable() and last != " ")
+    if named and all(m in ("shift", "ctrl", "alt") for m in modifiers):
+        return ""
+    return f"{safe_text(key, 30)!r} is no key: one character, or {', '.join(sorted(NAMED_KEYS))}"
+
+
+def keys_path() -> Path:
+    """Where the user's keys.json lies, or would."""
+    from platformdirs import user_config_path
+
+    return user_config_path("kltui") / "keys.json"
+
+
 def load_keymap(path: Path) -> Keymap:
-    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; a missing or foreign file changes nothing."""
+    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; what it cannot mean is in its `problems`.
+
+    A missing file changes nothing, nor does a file that is no such JSON.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Keymap()
+    except FileNotFoundError:
+        return Keymap(path=path)
+    except (OSError, ValueError) as error:
+        return Keymap(path=path, problems=(f"not read: {safe_text(str(error), 120)}",))
     if not isinstance(data, dict):
-        return Keymap()
-    remapped = {
-        name: [k for k in keys if isinstance(k, str)] for name, keys in data.items() if isinstance(keys, list)
-    }
-    return Keymap(remapped)
+        return Keymap(path=path, problems=('it must hold {"action": ["key", ...]}',))
+    remapped: dict[str, list[str]] = {}
+    problems: list[str] = []
+    for name, keys in data.items():
+        wrong = _entry_problems(name, keys)
+        problems += wrong
+        if not wrong:
+            remapped[name] = keys
+    made = Keymap(remapped, path=path, problems=tuple(problems))
+    if remapped.get("quit") is not None and made.keys("quit") == BY_NAME["quit"].keys != tuple(
+        remapped["quit"]
+    ):
+        made.problems += ("quit: it needs a key of its own, q stays",)
+    return made
+
+
+def _entry_problems(name: str, keys: object) -> list[str]:
+    """What is wrong with one entry of a keys.json."""
+    if name not in BY_NAME:
+        near = get_close_matches(name, BY_NAME, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return [f"no action {safe_text(name, 40)!r}{meant}"]
+    if not isinstance(keys, list):
+        return [f'{name}: a list of keys is wanted, such as ["f"]']
+    return [f"{name}: {problem}" for key in keys if (problem := key_problem(key))]

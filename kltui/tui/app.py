@@ -45,7 +45,7 @@ def run_tui(
 def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, over: str, values: str) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
-    from kltui.tui.actions import load_keymap
+    from kltui.tui.actions import keys_path, load_keymap
     from kltui.tui.interface import KltuiApp
     from kltui.tui.memory import Memory
 
@@ -53,7 +53,7 @@ def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, ove
         path if path is not None else _here(),
         read_only=read_only,
         ascii_only=ascii or not _unicode(),
-        keymap=load_keymap(_config_folder() / "keys.json"),
+        keymap=load_keymap(keys_path()),
         memory=Memory(_state_folder() / "view.json"),
         color=color,
     )
@@ -91,12 +91,6 @@ def _here() -> Path | None:
 def _unicode() -> bool:
     encoding = (getattr(sys.stderr, "encoding", "") or "").lower().replace("-", "")
     return encoding in ("utf8", "utf_8", "utf16") and os.environ.get("TERM") != "linux"
-
-
-def _config_folder() -> Path:
-    from platformdirs import user_config_path
-
-    return user_config_path("kltui")
 
 
 def _state_folder() -> Path:

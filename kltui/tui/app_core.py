@@ -30,6 +30,7 @@ from kltui.tui.memory import Memory
 from kltui.tui.selection import Selection
 from kltui.tui.shell import MainScreen
 from kltui.tui.terminal import Frame
+from kltui.tui.undo import Chosen, Undo, chosen_now
 from kltui.view.palette import PALETTES
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class AppCore(App[int], inherit_bindings=False):
         self.atlas = Atlas(self.reader)
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
-        self.filter = Filter("", ())
+        self.filter = Filter("")
+        self.undo = Undo()
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
@@ -123,6 +125,8 @@ class AppCore(App[int], inherit_bindings=False):
                 loop.add_signal_handler(number, self._leave_on, number)
         self.app_resume_signal.subscribe(self.main, self._taken_up_again)
         self.show_screen(self.screen_name)
+        if self.keymap.problems:
+            self.say(f"keys.json: {self.keymap.problems[0]} (kltui --doctor says all)", "warning")
         self._watcher = asyncio.create_task(self._watch())
 
     def _leave_on(self, number: signal.Signals) -> None:
@@ -338,10 +342,18 @@ class AppCore(App[int], inherit_bindings=False):
             self.view.cursor_moved()
 
     def selection_changed(self) -> None:
-        """Draws again whatever shows the selection."""
+        """Draws again whatever shows the selection; the change can be undone."""
+        self.undo.note(chosen_now(self.filter, self.selection), self._choose_again)
         self.main.status.refresh()
         if self.view is not None:
             self.view.update_data()
+
+    def _choose_again(self, chosen: Chosen) -> None:
+        """Brings back an earlier choice; checkpoints that are gone stay out of it."""
+        self.filter = chosen.put(self.selection)
+        self.selection.keep(self.snapshot.by_name)
+        self.undo.follow(chosen_now(self.filter, self.selection))
+        self.selection_changed()
 
     def _make_look(self) -> Look:
         return Look(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
@@ -376,6 +388,7 @@ class AppCore(App[int], inherit_bindings=False):
             now = {row.id: name for name, row in new.by_name.items()}
             self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
         self.selection.keep(new.by_name)
+        self.undo.follow(chosen_now(self.filter, self.selection))
         self.atlas.scored(new)
         if new.jobs:
             self.awaits_job = False

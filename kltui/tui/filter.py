@@ -1,11 +1,12 @@
-"""The filter language: `run:pythia-410m step>=1000 -quant:8bit words`."""
+"""The filter language: `run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words`."""
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
 
 Test = Callable[["CheckpointRow"], bool]
 
-_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
-_NUMBER = re.compile(r"^(step|layers|seed|loglik)(>=|<=|>|<|=)(-?\d+(?:\.\d+)?)([kM]?)$")
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
+            ":": operator.eq}  # fmt: skip
+_NUMBERS: dict[str, Callable[[CheckpointRow], float | None]] = {
+    "step": lambda r: r.checkpoint.step,
+    "seed": lambda r: r.checkpoint.seed,
+    "layers": lambda r: r.layers,
+    "loglik": lambda r: r.mean_loglik,
+}
+_COMPARISON = re.compile(r"^([A-Za-z]+)(>=|<=|>|<|=|:)(.*)$")
+_NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)([kM]?)$")
 _FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
     "run": lambda r: r.checkpoint.run,
     "quant": lambda r: r.checkpoint.quantization,
@@ -31,58 +40,102 @@ _FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """One word of a filter as written, and whether a row passes it."""
+
+    word: str
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
-    """Keeps a row when every term of `text` holds; the empty filter keeps everything."""
+    """Keeps a row when every term of one of its alternatives holds; the empty filter keeps everything."""
 
     text: str
-    tests: tuple[Test, ...]
+    alternatives: tuple[tuple[Term, ...], ...] = ((),)
 
     def __call__(self, row: CheckpointRow) -> bool:
-        return all(test(row) for test in self.tests)
+        return any(all(term.test(row) for term in terms) for terms in self.alternatives)
+
+    def unmatched(self, rows: Iterable[CheckpointRow]) -> list[str]:
+        """The terms as written that not one of `rows` passes, each once: most often misspelt."""
+        rows = list(rows)
+        terms = [term for terms in self.alternatives for term in terms]
+        return list(dict.fromkeys(t.word for t in terms if rows and not any(map(t.test, rows))))
 
 
 def parse_filter(text: str) -> Filter:
     """The filter that `text` means. Raises UsageError naming the term that cannot be meant.
 
-    Terms are joined by "and"; a leading `-` negates; `field:text` looks for text in a field; `step>=1000`
-    compares; a bare word is looked for in the name.
+    Terms are joined by "and", ` | ` between terms by "or"; a leading `-` negates; `field:text` looks for text in a
+    field, with `*` and `?` as a glob over the whole of it; `step>=1000` compares and `seed:2` equals; a bare word is
+    looked for in the name; `a|b` within a term is either, the second with the first's field where it names none.
     """
-    return Filter(text, tuple(_term(word) for word in text.split()))
+    groups: list[list[Term]] = [[]]
+    for word in text.split():
+        if word == "|":
+            groups.append([])
+        else:
+            groups[-1].append(Term(word, _term(word)))
+    if len(groups) > 1 and not all(groups):
+        raise UsageError(
+            "nothing stands on one side of | in the filter", "For example run:a | run:b step>=1000."
+        )
+    return Filter(text, tuple(map(tuple, groups)))
 
 
 def _term(word: str) -> Test:
     if word.startswith("-") and len(word) > 1:
         test = _term(word[1:])
         return lambda row: not test(row)
-    number = _NUMBER.match(word)
-    if number:
-        return _number_test(*number.groups())
-    field, colon, wanted = word.partition(":")
-    if colon and field in _FIELDS:
-        value, needle = _FIELDS[field], wanted.lower()
-        return lambda row: needle in value(row).lower()
-    if colon and field.isalpha():
-        raise UsageError(f"no field {field!r} in filter term {word!r}", f"Fields: {', '.join(_FIELDS)}.")
-    if re.match(r"^(step|layers|seed|loglik)[<>=]", word):
-        raise UsageError(f"no number in filter term {word!r}", "For example step>=1000.")
-    needle = word.lower()
-    return lambda row: needle in row.name.lower()
+    first, *others = word.split("|")
+    if not others:
+        return _single(word)
+    head = _COMPARISON.match(first)
+    field = head[1] + ":" if head and head[2] == ":" and head[3] else ""
+    if not first or not all(others):
+        raise UsageError(f"nothing stands on one side of | in {word!r}", "For example run:a|b.")
+    tests = [_single(first), *(_single(o if _COMPARISON.match(o) else field + o) for o in others)]
+    return lambda row: any(test(row) for test in tests)
 
 
-def _number_test(field: str, sign: str, digits: str, unit: str) -> Test:
-    bound = float(digits) * {"": 1.0, "k": 1e3, "M": 1e6}[unit]
-    compare = _COMPARE[sign]
+def _single(word: str) -> Test:
+    found = _COMPARISON.match(word)
+    if found is None:
+        return _text_test(_FIELDS["name"], word)
+    field, sign, value = found.groups()
+    if field in _NUMBERS:
+        return _number_test(word, field, sign, value)
+    if sign == ":" and field in _FIELDS:
+        return _text_test(_FIELDS[field], value)
+    if field in _FIELDS:
+        raise UsageError(
+            f"{field} holds text in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
+        )
+    known = [*_FIELDS, *_NUMBERS]
+    near = get_close_matches(field, known, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(known)}."
+    raise UsageError(f"no field {field!r} in filter term {word!r}", hint)
+
+
+def _text_test(value_of: Callable[[CheckpointRow], str], wanted: str) -> Test:
+    needle = wanted.lower()
+    if "*" not in needle and "?" not in needle:
+        return lambda row: needle in value_of(row).lower()
+    # Brackets are themselves: names of variants hold them.
+    glob = re.compile(re.escape(needle).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
+    return lambda row: glob.fullmatch(value_of(row).lower()) is not None
+
+
+def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
+    number = _NUMBER.match(digits)
+    if number is None:
+        raise UsageError(f"no number in filter term {word!r}", f"For example {field}{sign}1000.")
+    bound = float(number[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[number[2]]
+    compare, value_of = _COMPARE[sign], _NUMBERS[field]
 
     def test(row: CheckpointRow) -> bool:
-        value = _number_of(row, field)
+        value = value_of(row)
         return value is not None and bool(compare(value, bound))
 
     return test
-
-
-def _number_of(row: CheckpointRow, field: str) -> float | None:
-    if field == "step":
-        return row.checkpoint.step
-    if field == "seed":
-        return row.checkpoint.seed
-    return row.layers if field == "layers" else row.mean_loglik

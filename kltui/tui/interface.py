@@ -7,6 +7,7 @@ from typing import Any
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui import prompts
+from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
 from kltui.tui.filter import parse_filter
 from kltui.view.palette import PALETTES
@@ -46,38 +47,55 @@ class KltuiApp(AppCore):
         self.say(f"palette: {self.look.palette.name}")
 
     def do_out(self) -> None:
-        """Leaves one layer: filter, then selection, then A and B."""
+        """Leaves one layer: filter, then selection. Marks stay; `undo` brings back what was left."""
+        chosen = self.selection
         if self.filter.text:
             self.set_filter("")
-        elif self.selection.selected:
-            self.selection.selected.clear()
-        elif self.selection.a or self.selection.b:
-            self.selection.a = self.selection.b = ""
-        self.selection_changed()
+        elif chosen.selected:
+            chosen.selected.clear()
+            self.selection_changed()
+
+    def do_undo(self) -> None:
+        """Takes back the last change of filter, selection or marks, or the last removal of checkpoints."""
+        step = self.undo.pop()
+        if step is None:
+            self.say("nothing to undo")
+            return
+        step.restore()
+        self.say(f"undone: {step.what}")
 
     def do_help(self) -> None:
         groups = self.keymap.help(self.screen_name, writing=not self.read_only)
+        groups.append(("keys.json", self.keymap.file_help(self.screen_name)))
         title = f"Keys on the {self.screen_name.capitalize()} screen"
         self.push_screen(prompts.Reader(title, prompts.key_help(groups, self.look)))
 
     def do_palette(self) -> None:
-        from kltui.tui.actions import ACTIONS, key_label
+        from kltui.tui.actions import key_label
 
-        actions = [
-            a
-            for a in ACTIONS
-            if a.on(self.screen_name) and a.name != "palette" and not (a.writes and self.read_only)
-        ]
+        actions = self.keymap.everywhere(self.screen_name, writing=not self.read_only)
         options = [
-            (a.name.replace("_", " "), f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}")
+            (
+                a.name.replace("_", " "),
+                f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}"
+                + ("" if a.on(self.screen_name) else f"  ({' and '.join(map(str.capitalize, a.screens))})"),
+            )
             for a in actions
         ]
 
         def chosen(index: int | None) -> None:
             if index is not None:
-                self.call_next(self.perform, actions[index])
+                self.call_next(self._perform_where_it_is, actions[index])
 
         self.push_screen(prompts.Choice("Do what?", options), chosen)
+
+    def _perform_where_it_is(self, action: Action) -> None:
+        """Runs an action, on the first of its screens where the present one has it not."""
+        if action.on(self.screen_name):
+            self.perform(action)
+            return
+        self.show_screen(action.screens[0])
+        self.call_after_refresh(self.perform, action)
 
     def do_filter(self) -> None:
         def check(text: str) -> str:
@@ -92,17 +110,30 @@ class KltuiApp(AppCore):
                 self.set_filter(text)
 
         before = self.filter.text
+        self.undo.waits = True  # each letter filters; what is undone is the whole line
+
+        def answered(text: str | None) -> None:
+            self.undo.waits = False
+            self.set_filter(before if text is None else text)
+            self.selection_changed()
+            if text is not None:
+                self._say_what_nothing_passes()
+
         prompt = prompts.Prompt(
             "Filter",
             before,
             check,
             changed,
             hints=(
-                "run:NAME  step>=1000  quant:8bit  -status:failed",
-                "size: type: tag: parent:  words of the name",
+                "run:NAME|OTHER  step>=1000  seed:2  quant:8bit  -status:failed",
+                "size: type: tag: parent:  words of the name  run:py*-1?b  a | b",
             ),
         )
-        self.push_screen(prompt, lambda text: self.set_filter(before if text is None else text))
+        self.push_screen(prompt, answered)
+
+    def _say_what_nothing_passes(self) -> None:
+        if words := self.filter.unmatched(self.snapshot.rows):
+            self.say(f"no checkpoint passes {', '.join(words)}", "warning")
 
     def set_filter(self, text: str) -> None:
         """Filters every list by `text`, which must parse."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
@@ -216,6 +217,43 @@ class Prompt(ModalScreen[str | None]):
             self.on_input_changed()
 
 
+def matching(options: Sequence[tuple[str, str]], needle: str) -> list[int]:
+    """Indices of the options (name, words) in which every word of `needle` occurs, nearest names first.
+
+    Where none fits, those whose names are nearly so: a misspelt word still leads somewhere.
+
+    >>> matching([("zoom out", "smaller"), ("out", "leave"), ("walk", "go out")], "out")
+    [1, 0, 2]
+    >>> matching([("compare", "A with B"), ("copy", "the name")], "comprae")
+    [0]
+    """
+    words = needle.lower().split()
+
+    def distance(name: str, text: str) -> int:
+        """The sum over the words of how far from the name's beginning each is found; -1 where one is not."""
+        name, text, ranks = name.lower(), text.lower(), 0
+        for word in words:
+            found = (
+                name == word,
+                name.startswith(word),
+                any(part.startswith(word) for part in name.split()),
+                word in name,
+                any(part.startswith(word) for part in text.split()),
+                word in text,
+            )
+            if True not in found:
+                return -1
+            ranks += found.index(True)
+        return ranks
+
+    ranked = [(distance(*option), i) for i, option in enumerate(options)]
+    if found := [i for rank, i in sorted(ranked) if rank >= 0]:
+        return found
+    names = [name.lower() for name, _ in options]
+    near = get_close_matches(needle.lower(), names, n=3, cutoff=0.6)
+    return [names.index(name) for name in near]
+
+
 class ChoiceList(Pane):
     """Options, one a line, the chosen one marked; narrowed by `needle`."""
 
@@ -224,9 +262,8 @@ class ChoiceList(Pane):
         self.options, self.needle, self.cursor = list(options), "", 0
 
     def matching(self) -> list[int]:
-        """Indices of the options in which every word of the needle occurs."""
-        words = self.needle.lower().split()
-        return [i for i, o in enumerate(self.options) if all(w in " ".join(o).lower() for w in words)]
+        """Indices of the options in which every word of the needle occurs, nearest names first."""
+        return matching(self.options, self.needle)
 
     def render_line(self, y: int) -> Strip:
         """An option."""

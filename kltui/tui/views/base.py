@@ -106,6 +106,14 @@ class View(Widget):
         panes = self.panes
         self.focus_on(panes[(panes.index(self.focus_pane) + by) % len(panes)])
 
+    def do_out(self) -> bool:
+        """Steps back to the screen's own pane; False where the keys go there already."""
+        main = next(c.panes[0] for c in self.columns if not c.width)
+        if self.focus_pane is main:
+            return False
+        self.focus_on(main)
+        return True
+
     def do_corpus(self) -> None:
         """Chooses the corpus that all screens show."""
         from kltui.tui.corpus_choice import choose_corpus

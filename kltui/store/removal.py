@@ -1,0 +1,118 @@
+"""Checkpoints taken out of a store with all that was scored of them, and put back row by row as they were."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from kltui.errors import StoreError
+from kltui.store.store import Store
+from kltui.store.tables import DETAILS
+
+# Tables in the order in which they are put back, each with the condition of what goes with checkpoint (id, name).
+_OF_CHECKPOINT = {
+    "checkpoint": "id = :id",
+    "vector": "checkpoint_id = :id",
+    "job_item": "checkpoint_id = :id",
+    "side_file": "checkpoint_id = :id",
+    "benchmark_score": "name = :name",
+    "record": f"kind = '{DETAILS}' AND name = :name"
+    " OR kind = 'renamed' AND json_extract(value, '$.checkpoint') = :id",
+}
+
+
+class Removed:
+    """What was taken out, in a temporary database of its own, until it is put back or given up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: tuple[str, ...] = ()
+        # An empty name is SQLite's temporary file, gone with the connection: vectors may be larger than memory.
+        self._kept = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._columns: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, folder: Path, names: Sequence[str]) -> Self:
+        """Takes the checkpoints called `names` out of the store in `folder`, in one transaction.
+
+        Raises StoreError where one is not there, or while another process writes the store; nothing is then removed.
+        """
+        made = cls(folder)
+        store = Store.write(folder)
+        try:
+            ids = {store.checkpoints.id_of(name): name for name in dict.fromkeys(names)}
+            for table in _OF_CHECKPOINT:
+                made._copy_shape(store.db, table)
+            with store.atomic():
+                for id_, name in ids.items():
+                    made._take(store.db, id_, name)
+        except BaseException:
+            made.close()
+            raise
+        finally:
+            store.close()
+        made.names = tuple(ids.values())
+        return made
+
+    def _copy_shape(self, db: sqlite3.Connection, table: str) -> None:
+        # Checksums are computed anew by the store's own triggers; a vector's id may meanwhile be another's.
+        left_out = ("checksum", "id") if table == "vector" else ("checksum",)
+        listed = db.execute("SELECT name FROM pragma_table_info(?)", (table,))
+        columns = ", ".join(name for (name,) in listed if name not in left_out)
+        self._columns[table] = columns
+        self._kept.execute(f"CREATE TABLE {table} ({columns})")
+
+    def _take(self, db: sqlite3.Connection, id_: int, name: str) -> None:
+        values = {"id": id_, "name": name}
+        for table, condition in _OF_CHECKPOINT.items():
+            rows = db.execute(f"SELECT {self._columns[table]} FROM {table} WHERE {condition} ORDER BY rowid", values)
+            self._put(self._kept, table, rows)
+        for table, condition in reversed(_OF_CHECKPOINT.items()):
+            db.execute(f"DELETE FROM {table} WHERE {condition}", values)
+
+    def _put(self, db: sqlite3.Connection, table: str, rows: sqlite3.Cursor) -> None:
+        columns = self._columns[table]
+        holes = ", ".join("?" * len(columns.split(", ")))
+        for row in rows:
+            db.execute(f"INSERT INTO {table} ({columns}) VALUES ({holes})", row)
+
+    def put_back(self) -> None:
+        """Stores everything again under its old ids. Raises StoreError where a name has been given anew meanwhile."""
+        store = Store.write(self.folder)
+        try:
+            there = {row.name for row in store.checkpoints.all()}
+            if again := [name for name in self.names if name in there]:
+                raise StoreError(
+                    f"{again[0]} is in the workspace again: nothing is put back", "Rename it, or go on with the new one."
+                )
+            with store.atomic():
+                for table, columns in self._columns.items():
+                    self._put(store.db, table, self._kept.execute(f"SELECT {columns} FROM {table}"))
+        except sqlite3.IntegrityError as error:
+            raise StoreError(f"the checkpoints cannot be put back: {error}", "Score them again.") from None
+        finally:
+            store.close()
+        self.close()
+
+    def give_up(self) -> None:
+        """Removes the files of token log-probabilities that only what was taken out knew of, and forgets the rest."""
+        with suppress(sqlite3.ProgrammingError):  # put back before
+            paths = {str(path) for (path,) in self._kept.execute("SELECT path FROM side_file")}
+            for path in paths - self._in_use():
+                with suppress(OSError):
+                    (self.folder / path).unlink()
+        self.close()
+
+    def _in_use(self) -> set[str]:
+        store = Store.read(self.folder)
+        try:
+            return {str(path) for (path,) in store.db.execute("SELECT path FROM side_file")}
+        finally:
+            store.close()
+
+    def close(self) -> None:
+        """Forgets what was taken out."""
+        self._kept.close()

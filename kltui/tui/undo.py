@@ -1,0 +1,71 @@
+"""What was changed by keys, newest last, and how each change is taken back; gone when the interface closes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kltui.tui.filter import Filter, parse_filter
+from kltui.tui.selection import Selection
+
+MAX_STEPS = 100
+
+
+class Chosen(NamedTuple):
+    """Filter, selection and marks at one moment."""
+
+    filter: str = ""
+    selected: tuple[str, ...] = ()
+    a: str = ""
+    b: str = ""
+
+    def put(self, selection: Selection) -> Filter:
+        """Makes `selection` what it was, and returns the filter of that moment."""
+        selection.selected = dict.fromkeys(self.selected)
+        selection.a, selection.b = self.a, self.b
+        return parse_filter(self.filter)
+
+
+def chosen_now(filter_: Filter, selection: Selection) -> Chosen:
+    """What is chosen now."""
+    return Chosen(filter_.text, tuple(selection.selected), selection.a, selection.b)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change in words, and what takes it back."""
+
+    what: str
+    restore: Callable[[], None]
+
+
+class Undo:
+    """The changes that can be taken back, at most the last `MAX_STEPS`. While it `waits`, no choice is noted."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._chosen = Chosen()
+        self.waits = False
+
+    def keep(self, what: str, restore: Callable[[], None]) -> None:
+        """Remembers how to take back a change."""
+        self._steps = [*self._steps[1 - MAX_STEPS :], Step(what, restore)]
+
+    def follow(self, now: Chosen) -> None:
+        """Takes `now` for what is chosen without a step: it was read from disk, or put back."""
+        self._chosen = now
+
+    def note(self, now: Chosen, restore: Callable[[Chosen], None]) -> None:
+        """Remembers what was chosen before, where `now` differs from it."""
+        before = self._chosen
+        if self.waits or before == now:
+            return
+        self._chosen = now
+        words = ("filter", "selection", "mark A", "mark B")
+        changed = [w for w, old, new in zip(words, before, now, strict=True) if old != new]
+        self.keep(" and ".join(changed), lambda: restore(before))
+
+    def pop(self) -> Step | None:
+        """The newest change, which is then forgotten; None where there is none."""
+        return self._steps.pop() if self._steps else None
