@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Self, cast
 
 from kltui import comparable, pair_values, same_weights, saved_maps
 from kltui.analysis.point import Point
-from kltui.errors import UsageError
+from kltui.errors import StoreError, UsageError
 from kltui.map_device import gram_on, nothing_scored
 from kltui.registry.checkpoint import layer_name
 from kltui.same_weights import point_of
 from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
+from kltui.stored_distances import StoredDistances, WeightProgress
+from kltui.stored_losses import Loss, stored_losses
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,8 +48,6 @@ _OF_ONE_VECTOR = {
     "values",
 }
 
-WeightProgress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, slots=True)
 class VectorGroup:
@@ -58,14 +58,12 @@ class VectorGroup:
     n_checkpoints: int
 
 
-class Workspace:
+class Workspace(StoredDistances):
     """A workspace folder opened read-only; nothing here imports torch."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self.path = store.folder
+        super().__init__(store)
         self.name = store.folder.resolve().name
-        self.weight_problems: list[str] = []
         self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
         self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
@@ -112,6 +110,18 @@ class Workspace:
     def checkpoints(self) -> list[CheckpointRow]:
         """Every registered checkpoint, by run, step and variant."""
         return self._store.checkpoints.all()
+
+    def run_numbers(self) -> dict[str, int]:
+        """{run or interpolation grid: number that gives it its colour and mark}, as first seen in this workspace."""
+        return self._store.checkpoints.run_numbers()
+
+    def losses(self) -> dict[int, Loss]:
+        """{checkpoint id: loss over the corpus that is meant}, without reading a vector; {} where nothing is scored."""
+        try:
+            corpus = self.corpus()
+        except StoreError:
+            return {}
+        return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
 
     def corpora(self) -> list[CorpusRow]:
         """Every corpus scored here, oldest first."""
@@ -501,80 +511,6 @@ class Workspace:
 
             self._text_ids[corpus_id] = text_ids(self._store.corpora.told_apart(corpus_id))
         return self._text_ids[corpus_id]
-
-    def weight_distances(
-        self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None
-    ) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(name a, name b): sum over parameters} within runs, both ways round.
-
-        With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
-        each read once, and kept in the workspace unless another process is writing it; what could not be had
-        is told in `weight_problems`.
-        """
-        rows = [r for r in self.checkpoints() if r.weights and r.checkpoint.quantization == "none"]
-        stored = self._store.weight_distances.all()
-        if compute:
-            stored = self._computed_distances(rows, stored, window, progress)
-        by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
-        for row in rows:
-            by_run[row.checkpoint.run].append(row)
-        return {
-            (a.name, b.name): stored[a.weights, b.weights]
-            for members in by_run.values()
-            for a in members
-            for b in members
-            if a is not b and (a.weights, b.weights) in stored
-        }
-
-    def adapter_distances(self) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(base, adapter): sum over parameters} that `weight_distances` has computed."""
-        from kltui.adapter_sweep import adapter_runs, base_row
-
-        rows = [r for r in self.checkpoints() if r.weights]
-        stored = self._store.weight_distances.all()
-        pairs = [(base, row) for run in adapter_runs(rows) for row in run if (base := base_row(row, rows))]
-        found = {(base.name, row.name): stored.get((base.weights, row.weights)) for base, row in pairs}
-        return {pair: value for pair, value in found.items() if value is not None}
-
-    def gguf_distances(
-        self, compute: bool = False, progress: WeightProgress | None = None
-    ) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(model, its GGUF file): sum over parameters}, of the file's weights taken apart.
-
-        With `compute` as for `weight_distances`.
-        """
-        from kltui.analysis.lineage import GGUF, variant_pairs
-        from kltui.same_weights import point_of
-
-        rows = [r for r in self.checkpoints() if r.weights and not r.weights.startswith("import:")]
-        pairs = [(rows[a], rows[b]) for a, b in variant_pairs([point_of(r.checkpoint, None) for r in rows])]
-        ggufs = [(a, b) for a, b in pairs if b.checkpoint.quantization.startswith(GGUF)]
-        stored = self._store.weight_distances.all()
-        if compute and ggufs:
-            stored = self._computed_distances([], stored, 1, progress, ggufs)
-        found = {(a.name, b.name): stored.get((a.weights, b.weights)) for a, b in ggufs}
-        return {pair: value for pair, value in found.items() if value is not None}
-
-    def _computed_distances(
-        self,
-        rows: Sequence[CheckpointRow],
-        stored: dict[tuple[str, str], float],
-        window: int,
-        progress: WeightProgress | None,
-        variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
-    ) -> dict[tuple[str, str], float]:
-        """`stored` with what is missing, and without what was computed from files that others have overwritten."""
-        from kltui.weight_sweep import CHECKED, compute_missing
-
-        at_hand = [r for r in rows if not r.weights.startswith("import:")]
-        # Earlier releases compared whatever lay in the folders: what they stored is computed anew where that can be.
-        known = stored if self.records(CHECKED) else {}
-        computed = compute_missing(
-            self.path, at_hand, known, self._store.fingerprints.all(), window, progress, variants
-        )
-        self.weight_problems = computed.problems
-        new = computed.distances | {(b, a): value for (a, b), value in computed.distances.items()}
-        return {pair: d for pair, d in stored.items() if not computed.overwritten & set(pair)} | new
 
     def diffusion(
         self,

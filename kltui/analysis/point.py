@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FILES = "files:"
@@ -35,3 +36,15 @@ class Point:
     def base(self) -> str:
         """The unquantised checkpoint's name: `run@step`, or `run`."""
         return self.run if self.step is None else f"{self.run}@{self.step}"
+
+
+def grid_of(tags: Sequence[str]) -> str:
+    """The interpolation grid that a checkpoint with these tags is a point of, "" for a model of its own."""
+    if "interpolation" not in tags:
+        return ""
+    return next((t.removeprefix("of=") for t in tags if t.startswith("of=")), "interpolation")
+
+
+def trajectory_of(run: str, tags: Sequence[str]) -> str:
+    """What a checkpoint is drawn as part of: its run, or the grid of interpolated models that it is a point of."""
+    return grid_of(tags) or run

@@ -68,7 +68,9 @@ class Removed:
     def _take(self, db: sqlite3.Connection, id_: int, name: str) -> None:
         values = {"id": id_, "name": name}
         for table, condition in _OF_CHECKPOINT.items():
-            rows = db.execute(f"SELECT {self._columns[table]} FROM {table} WHERE {condition} ORDER BY rowid", values)
+            rows = db.execute(
+                f"SELECT {self._columns[table]} FROM {table} WHERE {condition} ORDER BY rowid", values
+            )
             self._put(self._kept, table, rows)
         for table, condition in reversed(_OF_CHECKPOINT.items()):
             db.execute(f"DELETE FROM {table} WHERE {condition}", values)
@@ -86,7 +88,8 @@ class Removed:
             there = {row.name for row in store.checkpoints.all()}
             if again := [name for name in self.names if name in there]:
                 raise StoreError(
-                    f"{again[0]} is in the workspace again: nothing is put back", "Rename it, or go on with the new one."
+                    f"{again[0]} is in the workspace again: nothing is put back",
+                    "Rename it, or go on with the new one.",
                 )
             with store.atomic():
                 for table, columns in self._columns.items():

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from kltui.analysis.point import trajectory_of
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import (
     Checkpoint,
@@ -174,6 +175,7 @@ class Corpora:
 
 # Records: what a checkpoint's own columns have no place for, by its name.
 DETAILS = "checkpoint"
+RUNS = "run"  # kind of the records of runs' numbers, which give them their colours and marks
 
 
 class Checkpoints:
@@ -216,7 +218,19 @@ class Checkpoints:
             values,
         )
         self._put_details(checkpoint)
+        self._number(trajectory_of(checkpoint.run, checkpoint.tags))
         return self.id_of(checkpoint.name)
+
+    def _number(self, run: str, like: str = "") -> None:
+        """Gives a run that has none its number, the first free one or that of `like`: its colour and mark for good."""
+        numbers = self.run_numbers()
+        if run not in numbers:
+            number = numbers.get(like, max(numbers.values(), default=-1) + 1)
+            self._records.put(RUNS, run, {"number": number})
+
+    def run_numbers(self) -> dict[str, int]:
+        """{run or interpolation grid: its number}, from 0 in the order in which they were first seen."""
+        return {run: int(str(value.get("number", 0))) for run, value in self._records.all(RUNS).items()}
 
     def _put_details(self, checkpoint: Checkpoint) -> None:
         details = _details(checkpoint)
@@ -227,8 +241,8 @@ class Checkpoints:
 
     def relabel(self, checkpoint_id: int, checkpoint: Checkpoint) -> None:
         """Gives a stored checkpoint the lineage of `checkpoint`; children follow its name. Raises StoreError."""
-        query = "SELECT name FROM checkpoint WHERE id = ?"
-        (before,) = self._db.execute(query, (checkpoint_id,)).fetchone()
+        query = "SELECT name, run FROM checkpoint WHERE id = ?"
+        before, before_run = self._db.execute(query, (checkpoint_id,)).fetchone()
         c, now = checkpoint, checkpoint.name
         if now != before and self._db.execute("SELECT 1 FROM checkpoint WHERE name = ?", (now,)).fetchone():
             raise StoreError(f"there is a checkpoint {now!r} already", "Give it another run or step.")
@@ -239,6 +253,7 @@ class Checkpoints:
         )
         if now != before:
             self._follow(before, now)
+        self._number(trajectory_of(c.run, c.tags), like=before_run)
 
     def _follow(self, before: str, now: str) -> None:
         """Children, merges among them, and benchmark scores go on under a checkpoint's new name."""
@@ -453,6 +468,18 @@ class Vectors:
             )
             for i, cp, co, la, se, w, k, m, u, at in self._db.execute(query)
         ]
+
+    @decoded
+    def means(self, corpus_id: int) -> dict[int, tuple[float, int]]:
+        """{checkpoint id: (nats per scored text, texts not scored)} of each newest final vector over a corpus."""
+        self._checks.require("checkpoint", "vector")
+        query = (
+            "SELECT v.checkpoint_id, v.mean_loglik, v.n_unscored, MAX(v.id) FROM vector v"
+            f" {self._checks.facts} JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights"
+            " WHERE v.corpus_id = ? AND v.layer = ? AND v.mean_loglik IS NOT NULL GROUP BY v.checkpoint_id"
+        )
+        rows = self._db.execute(query, (corpus_id, FINAL_LAYER))
+        return {int(id_): (float(mean), int(gaps)) for id_, mean, gaps, _ in rows}
 
     @decoded
     def stored_layers(

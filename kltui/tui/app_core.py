@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import traceback
@@ -36,6 +37,7 @@ from kltui.view.palette import PALETTES
 if TYPE_CHECKING:
     from textual.driver import Driver
 
+    from kltui.store.removal import Removed
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
 
@@ -77,6 +79,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.selection = Selection()
         self.filter = Filter("")
         self.undo = Undo()
+        self.removed: list[Removed] = []
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)
@@ -161,7 +164,10 @@ class AppCore(App[int], inherit_bindings=False):
         self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
-        """Lets the threads and processes of this interface go; jobs are none of them."""
+        """Lets the threads and processes of this interface go; jobs are none of them. What was removed is so for good."""
+        for removed in self.removed:
+            with contextlib.suppress(KltuiError):
+                removed.give_up()
         if self._watcher is not None:
             self._watcher.cancel()
         self.atlas.close()

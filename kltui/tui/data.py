@@ -11,10 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from kltui.analysis.point import trajectory_of
 from kltui.errors import KltuiError, StoreError
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+    from kltui.stored_losses import Loss
     from kltui.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -35,6 +37,8 @@ class Snapshot:
     hint: str = ""
     loaded: bool = False
     alert: str = ""
+    losses: dict[int, Loss] = field(default_factory=dict)
+    known_numbers: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, CheckpointRow]:
@@ -43,16 +47,22 @@ class Snapshot:
 
     @cached_property
     def runs(self) -> dict[str, list[CheckpointRow]]:
-        """Rows of each run, runs in order of appearance."""
+        """Rows of each run, or grid of interpolated models, in order of appearance."""
         runs: dict[str, list[CheckpointRow]] = {}
         for row in self.rows:
-            runs.setdefault(row.checkpoint.run, []).append(row)
+            runs.setdefault(run_of(row), []).append(row)
         return runs
 
     @cached_property
     def run_number(self) -> dict[str, int]:
-        """The number of each run, which gives it its colour and marker everywhere."""
-        return {run: i for i, run in enumerate(self.runs)}
+        """The number of each run, which gives it its colour and marker everywhere: the store's, else the next free ones.
+
+        A point of an interpolation grid goes by its own run too, as maps name it.
+        """
+        numbers = dict(self.known_numbers)
+        for run in self.runs:
+            numbers.setdefault(run, max(numbers.values(), default=-1) + 1)
+        return numbers | {r.checkpoint.run: numbers[run] for run, rows in self.runs.items() for r in rows}
 
     @cached_property
     def n_scored(self) -> int:
@@ -63,6 +73,11 @@ class Snapshot:
     def active_jobs(self) -> tuple[JobRow, ...]:
         """Jobs that are queued, running or paused."""
         return tuple(job for job in self.jobs if job.status in ACTIVE)
+
+
+def run_of(row: CheckpointRow) -> str:
+    """The run, or grid of interpolated models, that a checkpoint is listed and drawn under."""
+    return trajectory_of(row.checkpoint.run, row.checkpoint.tags)
 
 
 USUAL_VALUES = "conditional"  # of pairs: log p(response | prompt)
@@ -148,6 +163,8 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
         items={i: tuple(ws.job_items(i)) for i in wanted if i in known},
         loaded=True,
         alert=_alert(ws),
+        losses=ws.losses(),
+        known_numbers=ws.run_numbers(),
     )
 
 

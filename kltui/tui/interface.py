@@ -9,6 +9,7 @@ from kltui.safe import safe_text
 from kltui.tui import prompts
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
+from kltui.tui.data import run_of
 from kltui.tui.filter import parse_filter
 from kltui.view.palette import PALETTES
 
@@ -180,7 +181,9 @@ class KltuiApp(AppCore):
         if row is None:
             return
         here = row.checkpoint
-        run = [r.name for r in self.snapshot.runs[here.run] if r.checkpoint.quantization == here.quantization]
+        run = [
+            r.name for r in self.snapshot.runs[run_of(row)] if r.checkpoint.quantization == here.quantization
+        ]
         at = run.index(row.name) + by
         if 0 <= at < len(run):
             self.set_cursor(run[at])

@@ -17,7 +17,10 @@ class Look:
         self.palette = palette
         self.color = color
         self.ascii_only = ascii_only
-        self.markers = MARKERS_ASCII if ascii_only else MARKERS
+        # One marker for each series of as many rounds of the colours: each round begins one marker further on.
+        shapes, colours = MARKERS_ASCII if ascii_only else MARKERS, len(palette.series)
+        count = colours * len(shapes)
+        self.markers = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
         self._style = lru_cache(maxsize=4096)(self._make)
 
     def __call__(
@@ -56,7 +59,7 @@ class Look:
         return family[number % len(family)][shade]
 
     def marker(self, number: int) -> str:
-        """The marker of a series; it repeats by shape what its colour says."""
+        """The marker of a series; it repeats by shape what its colour says, and parts runs that share a colour."""
         return self.markers[number % len(self.markers)]
 
     def glyph(self, fancy: str, plain: str) -> str:

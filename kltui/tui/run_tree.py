@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from operator import eq
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import eq, itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kltui.tui.canvas import Span
+from kltui.tui.data import Snapshot, run_of
+from kltui.tui.prompts import Choice
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.welcome import empty_line
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
+    from kltui.tui.filter import Filter
 
 STATUS = {
     "scored": ("●", "*", "muted"),
@@ -32,6 +37,44 @@ class TreeLine(NamedTuple):
     scored: int = 0
 
 
+SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
+    "run": lambda row, snapshot: (row.checkpoint.run, row.checkpoint.step or -1, row.name),
+    "step": lambda row, snapshot: row.checkpoint.step,
+    "state": lambda row, snapshot: row.status,
+    "bits/byte": lambda row, snapshot: loss.bits_per_byte if (loss := snapshot.losses.get(row.id)) else None,
+    "layers": lambda row, snapshot: row.layers or None,
+    "size": lambda row, snapshot: size_of(row.checkpoint.size),
+    "variant": lambda row, snapshot: row.checkpoint.quantization,
+    "type": lambda row, snapshot: row.checkpoint.type or None,
+    "source": lambda row, snapshot: str(row.checkpoint.source),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How the list is ordered: by a column of `SORTS`, or "" for the tree of runs."""
+
+    column: str = ""
+    is_reversed: bool = False
+
+    def sorted(self, snapshot: Snapshot, keep: Filter) -> list[CheckpointRow]:
+        """The rows that pass, by the column; what has no value there comes last either way round."""
+        key = SORTS[self.column]
+        pairs = [(key(row, snapshot), row) for row in snapshot.rows if keep(row)]
+        known = sorted((p for p in pairs if p[0] is not None), key=itemgetter(0), reverse=self.is_reversed)
+        return [row for _, row in known] + [row for value, row in pairs if value is None]
+
+
+def size_of(words: str) -> float | None:
+    """The number of parameters that a size such as "410m" means, None where it means none.
+
+    >>> size_of("410m"), size_of("1.4B"), size_of("tiny")
+    (410000000.0, 1400000000.0, None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmbt])", words.strip().lower())
+    return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
+
+
 class RunTree(Table):
     """Runs with their checkpoints; a run can be folded."""
 
@@ -39,7 +82,7 @@ class RunTree(Table):
     columns = (
         Column("run / step", 26),
         Column("state", 10),
-        Column("nats/text", 9, right=True),
+        Column("bits/byte", 9, right=True),
         Column("layers", 6, right=True, rank=3),
         Column("size", 7, rank=4),
         Column("variant", 9, rank=2),
@@ -50,12 +93,14 @@ class RunTree(Table):
         super().__init__(id="run-tree")
         self.lines: list[TreeLine] = []
         self.folded: set[str] = set()
+        self.order = Order()
         self.rests_on_run = False
         self._made_for: tuple[object, ...] = ()
 
     def update_data(self) -> None:
         """Makes the tree again when rows, filter or folds have changed; then finds the cursor."""
-        made_for = (self.kl.snapshot.rows, self.kl.filter, frozenset(self.folded))
+        snapshot = self.kl.snapshot
+        made_for = (snapshot.rows, snapshot.losses, self.kl.filter, frozenset(self.folded), self.order)
         if made_for != self._made_for:
             self._made_for = made_for
             self.lines = self._tree()
@@ -63,8 +108,10 @@ class RunTree(Table):
         self.refresh()
 
     def _tree(self) -> list[TreeLine]:
-        lines = []
+        lines: list[TreeLine] = []
         keep = self.kl.filter
+        if self.order.column:
+            return [TreeLine(run_of(row), row) for row in self.order.sorted(self.kl.snapshot, keep)]
         for run, rows in self.kl.snapshot.runs.items():
             kept = [row for row in rows if keep(row)]
             if kept:
@@ -106,11 +153,16 @@ class RunTree(Table):
         snapshot, look = self.kl.snapshot, self.look
         if not snapshot.rows:
             return []
+        sort = [(f"by {self.order.column}{', reversed' * self.order.is_reversed}  ", look("accent"))]
+        spans = sort if self.order.column else []
         if self.kl.filter.text:
-            kept = sum(line.n for line in self.lines if line.row is None)
-            return [(f"{kept} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning"))]
+            kept = sum(line.row is not None if self.order.column else line.n for line in self.lines)
+            return [
+                *spans,
+                (f"{kept} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning")),
+            ]
         runs, count = counted(len(snapshot.runs), "run"), counted(len(snapshot.rows), "checkpoint")
-        return [(f"{runs}  {count}  {snapshot.n_scored} scored", look("muted"))]
+        return [*spans, (f"{runs}  {count}  {snapshot.n_scored} scored", look("muted"))]
 
     def row_count(self) -> int:
         return len(self.lines)
@@ -124,7 +176,14 @@ class RunTree(Table):
         if line.row is None:
             return line, self.kl.snapshot.run_number.get(line.run, 0), line.run in self.folded
         name, chosen = line.row.name, self.kl.selection
-        return line, name == chosen.a, name == chosen.b, name in chosen.selected
+        return (
+            line,
+            self.order.column,
+            self.kl.snapshot.losses.get(line.row.id),
+            name == chosen.a,
+            name == chosen.b,
+            name in chosen.selected,
+        )
 
     def flag(self, index: int) -> Span | None:
         line = self.lines[index]
@@ -153,17 +212,49 @@ class RunTree(Table):
         checkpoint = row.checkpoint
         step = "" if checkpoint.step is None else f"@{checkpoint.step}"
         fancy, plain, ink = STATUS.get(row.status, ("?", "?", "text"))
-        mean = "" if math.isnan(row.mean_loglik) else f"{row.mean_loglik:.1f}"
+        number = self.kl.snapshot.run_number.get(run_of(row), 0)
+        name = (
+            f"  {self.look.marker(number)} {row.name}"
+            if self.order.column
+            else f"      {step or checkpoint.name}"
+        )
         variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
         return [
-            Cell(f"      {step or checkpoint.name}", "text" if row.scored else "muted"),
+            Cell(name, "text" if row.scored else "muted"),
             Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),
-            Cell(mean),
+            Cell(self.loss_words(row)),
             Cell(str(row.layers) if row.layers else "", "muted"),
             Cell(checkpoint.size, "muted"),
             Cell(variant, "muted"),
             Cell(row.error or str(checkpoint.source), "bad" if row.error else "faint"),
         ]
+
+    def loss_words(self, row: CheckpointRow) -> str:
+        """The checkpoint's loss in bits/byte; with ~ where texts went unscored and their bytes are taken to be mean."""
+        loss = self.kl.snapshot.losses.get(row.id)
+        if loss is None or math.isnan(loss.bits_per_byte):
+            return ""
+        return f"{'' if loss.is_exact else '~'}{loss.bits_per_byte:.4f}"
+
+    def do_sort(self) -> None:
+        """Asks by which column to sort; the present one turns its order round."""
+        now = self.order
+        options = [("runs", "the tree of runs, by step and variant")]
+        for name in SORTS:
+            here = name == now.column
+            words = "turn round" if here else "as a flat list"
+            options.append((name, words))
+
+        def chosen(index: int | None) -> None:
+            if index is None:
+                return
+            column = options[index][0] if index else ""
+            turned = bool(column) and column == now.column and not now.is_reversed
+            self.order = Order(column, turned)
+            self.cursor = self.top = 0
+            self.update_data()
+
+        self.app.push_screen(Choice("Sort by what?", options), chosen)
 
     @property
     def line(self) -> TreeLine | None:
@@ -194,7 +285,7 @@ class RunTree(Table):
     def do_left(self) -> None:
         """Goes to the run, and folds it."""
         line = self.line
-        if line is None:
+        if line is None or self.order.column:
             return
         if line.row is None:
             self.folded.add(line.run)

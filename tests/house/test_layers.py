@@ -66,7 +66,10 @@ ROOMS: dict[str, set[str]] = {
     "same_weights": DATA | {"store", "analysis"},
     "exact": DATA | {"__init__", "analysis", "comparable", "jobs", "store"},
     "map_device": BASE | {"scoring.centring", "analysis"},
+    "stored_losses": set(),
+    "stored_distances": DATA | {"store", "analysis", "same_weights", "weight_sweep", "adapter_sweep"},
     "workspace": DATA
+    | {"stored_losses", "stored_distances"}
     | {
         "map_device",
         "pair_values",
@@ -103,7 +106,8 @@ ROOMS: dict[str, set[str]] = {
     "figures": DATA | {"json_schema", "view", "workspace", "saved_maps", "analysis", "importers"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
-    "doctor": DATA | {"environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
+    "doctor": DATA
+    | {"tui.actions", "environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
     "check": DATA | {"store", "jobs"},
     "integrations": DATA | {"jobs", "watch.run"},
     "watch": DATA | {"jobs", "store", "analysis", "view", "workspace"},

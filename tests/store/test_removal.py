@@ -43,7 +43,9 @@ def test_what_is_removed_is_gone_and_comes_back_whole(folder: Path, names: list[
     removed = Removed.of(folder, names)
     assert not list(check_store(folder, Counts()))
     left = contents(folder)
-    assert [row.name for row in left["checkpoints"]] == [f"run@{s}" for s in range(3) if f"run@{s}" not in names]
+    assert [row.name for row in left["checkpoints"]] == [
+        f"run@{s}" for s in range(3) if f"run@{s}" not in names
+    ]
     assert len(left["vectors"]) == 2 * (3 - len(names)) and len(left["items"]) == 3 - len(names)
     removed.put_back()
     after = contents(folder)

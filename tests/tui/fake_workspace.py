@@ -13,9 +13,11 @@ from kltui.analysis.point import Point
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow
+from kltui.stored_losses import Loss, stored_losses
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
 LAYERS = 4
+MEAN_BYTES = 900.0
 TEXT = "def heap_push(heap, item):\n    heap.append(item)  # sift up, keep the invariant"
 
 
@@ -95,6 +97,13 @@ class FakeWorkspace:
                 )
             )
         return rows
+
+    def losses(self) -> dict[int, Loss]:
+        means = {r.id: (r.mean_loglik, 0) for r in self.checkpoints() if r.scored}
+        return stored_losses(means, MEAN_BYTES)
+
+    def run_numbers(self) -> dict[str, int]:
+        return {}
 
     def jobs(self) -> list[JobRow]:
         return self.job_rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from screen_text import lines_of
 
-from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap
+from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap, screen_key
 from kltui.tui.canvas import Pane
 from kltui.tui.interface import KltuiApp
 from kltui.tui.plot import PlotPane
@@ -48,7 +48,7 @@ def test_help_and_key_line_come_from_the_table(screen: str) -> None:
 
 def test_keys_of_the_specification() -> None:
     keymap = Keymap()
-    on = {"map": "12345678?:q/nN abcx[]+-0mtgeyrCHJKLvz", "jobs": "spKR"}
+    on = {"map": "1234567890?:q/nN abcx[]+-=mtgeyrCHJKLvzU", "jobs": "spKR"}
     for screen, keys in on.items():
         for key in keys:
             assert keymap.action("space" if key == " " else key, screen), (screen, key)
@@ -90,6 +90,28 @@ def test_a_missing_or_foreign_file_changes_nothing(tmp_path: Path, content: str 
     if content is not None:
         path.write_text(content)
     assert load_keymap(path).keys("quit") == ("q",)
+    assert bool(load_keymap(path).problems) == (content is not None)
+
+
+def test_what_a_keys_file_cannot_mean_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({
+        "fliter": ["f"], "help": 3, "compare": ["pgdn"], "map_of_\x1b[2J": ["x"], "copy": [" "], "sort": ["ctrl+s"],
+        "quit": ["j"], "down": ["j"],
+    }))  # fmt: skip
+    keymap = load_keymap(path)
+    said = "\n".join(keymap.problems)
+    for words in ("no action 'fliter'; did you mean filter?", "help: a list of keys is wanted", "compare: 'pgdn' is no key",
+                  "copy: ' ' is no key"):  # fmt: skip
+        assert words in said
+    assert "\x1b" not in said and "sort" not in said
+    assert keymap.keys("sort") == ("ctrl+s",) and key_label("ctrl+s") == "ctrl+s"
+
+
+def test_the_help_names_the_file_and_every_action_of_the_screen(tmp_path: Path) -> None:
+    said = dict(load_keymap(tmp_path / "keys.json").file_help("map"))
+    assert said["file"] == str(tmp_path / "keys.json")
+    assert {a.name for a in ACTIONS if a.on("map")} == set(said["names"].split())
 
 
 def test_key_labels() -> None:
@@ -113,7 +135,7 @@ async def test_the_key_line_of_80_columns_begins_with_what_the_screen_is_for(
 ) -> None:
     app = make_app()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.press(str(SCREENS.index(screen) + 1))
+        await pilot.press(screen_key(SCREENS.index(screen) + 1))
         line = lines_of(app)[-1]
         for key, label in {**wanted, "?": "help", "q": "quit"}.items():
             assert f" {key} {label} " in line, (key, line)

@@ -40,6 +40,18 @@ from kltui.tui.views.jobs import duration, rate, time_left
         ("TINY-SEED3@100", 2),
         ("parent:tiny", 3),
         ("source:/models/small", 20),
+        ("run:tiny-seed2|small", 40),
+        ("run:tiny-seed2|run:small step:100", 2),
+        ("run:tiny-seed2 | run:small step=100", 21),
+        ("run:tiny-*", 40),
+        ("run:tiny", 84 - 20 - 3),
+        ("run:t?ny", 21),
+        ("name:*seed[23]*", 0),
+        ("seed:2", 20),
+        ("seed:2|3", 40),
+        ("-seed:2|3", 44),
+        ("-run:small|tuned -quant:bnb*", 60),
+        ("tuned|small@1", 11),
     ],
 )
 def test_filter(text: str, count: int) -> None:
@@ -47,10 +59,24 @@ def test_filter(text: str, count: int) -> None:
     assert sum(keep(r) for r in FakeWorkspace().checkpoints()) == count
 
 
-@pytest.mark.parametrize("text", ["colour:red", "step>=many", "-colour:red"])
+@pytest.mark.parametrize(
+    "text",
+    ["colour:red", "step>=many", "-colour:red", "stpe>=1", "run>=a", "seed:two", "a |", "| a", "run:a|", "|"],
+)
 def test_a_filter_that_cannot_be_meant_names_its_term(text: str) -> None:
-    with pytest.raises(UsageError, match=text.lstrip("-").split(":")[0].split(">")[0]):
+    with pytest.raises(UsageError) as wrong:
         parse_filter(text)
+    assert text.lstrip("-").split(":")[0].split(">")[0].strip(" |") in str(wrong.value)
+    assert wrong.value.hint
+
+
+def test_terms_that_nothing_passes_are_named() -> None:
+    rows = FakeWorkspace().checkpoints()
+    assert parse_filter("run:tiny tinny -run:huge | size:smal step>9k").unmatched(rows) == [
+        "tinny",
+        "step>9k",
+    ]
+    assert parse_filter("run:x").unmatched([]) == []
 
 
 def test_selection() -> None:

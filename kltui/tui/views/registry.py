@@ -84,6 +84,7 @@ class RegistryView(View):
             ("run", c.run),
             ("step", "" if c.step is None else f"{c.step:,}"),
             ("variant", "" if c.quantization == "none" else c.quantization),
+            ("bits/byte", self.runs.loss_words(row)),
             ("nats/text", "" if math.isnan(row.mean_loglik) else f"{row.mean_loglik:.3f}"),
             ("layers", str(row.layers) if row.layers else ""),
             ("seed", "" if c.seed is None else str(c.seed)),
@@ -114,13 +115,13 @@ class RegistryView(View):
         """The checkpoints that pass the filter."""
         rows: list[list[object]] = [
             ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
-             "layers", "source", "error"]
+             "bits_per_byte", "layers", "source", "error"]
         ]  # fmt: skip
         for row in filter(self.kl.filter, self.kl.snapshot.rows):
-            c = row.checkpoint
+            c, loss = row.checkpoint, self.kl.snapshot.losses.get(row.id)
             rows.append(
                 [row.name, c.run, c.step, c.quantization, c.seed, c.size, c.type, c.parent, " ".join(c.tags),
-                 row.status, row.mean_loglik, row.layers, str(c.source), row.error]
+                 row.status, row.mean_loglik, loss.bits_per_byte if loss else None, row.layers, str(c.source), row.error]
             )  # fmt: skip
         return rows
 
@@ -141,6 +142,13 @@ class RegistryView(View):
             from kltui.tui.lineage_form import edit_lineage
 
             edit_lineage(self.kl, rows)
+
+    def do_remove(self) -> None:
+        """Removes what is chosen from the workspace, after asking."""
+        if rows := self._chosen():
+            from kltui.tui.removal import ask_to_remove
+
+            ask_to_remove(self.kl, rows)
 
     def _chosen(self) -> list[CheckpointRow]:
         """What is selected, else the checkpoint under the cursor, else the run whose heading it is on."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
-from kltui.analysis.point import Point
+from kltui.analysis.point import Point, grid_of
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
 from kltui.map_device import gram_on
@@ -437,13 +437,6 @@ def label_of(point: Point) -> str:
     if grid := grid_of(point.tags):
         return grid
     return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
-
-
-def grid_of(tags: Sequence[str]) -> str:
-    """The interpolation grid that a checkpoint with these tags is a point of, "" for a model of its own."""
-    if "interpolation" not in tags:
-        return ""
-    return next((t.removeprefix("of=") for t in tags if t.startswith("of=")), "interpolation")
 
 
 def finals(shown: Map) -> list[int]:

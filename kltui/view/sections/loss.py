@@ -11,8 +11,9 @@ from rich.console import RenderableType
 
 from kltui.analysis.kl import LEAST_TEXTS, NO_SPREAD
 from kltui.analysis.map import Map
+from kltui.analysis.point import grid_of
 from kltui.pair_values import PMI
-from kltui.view.sections.context import LN2, Context, grid_of, label_of
+from kltui.view.sections.context import LN2, Context, label_of
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, with_error, words
 from kltui.view.textplot import Frame, Series

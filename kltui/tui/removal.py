@@ -1,0 +1,69 @@
+"""Checkpoints removed from the workspace by a key, and brought back by another until the interface closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui import prompts
+from kltui.tui.run_tree import counted
+
+if TYPE_CHECKING:
+    from kltui.store.removal import Removed
+    from kltui.store.rows import CheckpointRow
+    from kltui.tui.interface import KltuiApp
+
+
+def ask_to_remove(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
+    """Asks, and then removes `rows` with their vectors; the undo key brings them back while the interface is open."""
+    names = [row.name for row in rows]
+    what = safe_text(names[0], 60) if len(names) == 1 else counted(len(names), "checkpoint")
+    question = f"Remove {what} from the workspace?"
+    scored = sum(row.scored for row in rows)
+    detail = (
+        f"{counted(scored, 'vector')} with all that was scored of {'it' if len(rows) == 1 else 'them'} go too; no"
+        " weights are touched.\nU brings everything back until this interface closes. A job that names them scores"
+        " them again."
+    )
+
+    def answered(key: str | None) -> None:
+        if key == "y":
+            app.run_worker(_remove(app, names), group="remove")
+
+    app.push_screen(prompts.confirm(question, detail, app.look("text")), answered)
+
+
+async def _remove(app: KltuiApp, names: Sequence[str]) -> None:
+    from kltui.store.removal import Removed
+
+    path = app.reader.path
+    assert path is not None
+    app.busy_with(f"removing {counted(len(names), 'checkpoint')}")
+    try:
+        removed = await asyncio.to_thread(Removed.of, path, names)
+    except KltuiError as error:
+        app.complain(error)
+        return
+    finally:
+        app.busy_with("")
+    app.removed.append(removed)
+    app.undo.keep(
+        f"removal of {counted(len(names), 'checkpoint')}",
+        lambda: app.run_worker(_put_back(app, removed), group="remove"),
+    )
+    await app.reload()
+    app.say(f"removed: {counted(len(names), 'checkpoint')}; U brings back", "good")
+
+
+async def _put_back(app: KltuiApp, removed: Removed) -> None:
+    try:
+        await asyncio.to_thread(removed.put_back)
+    except KltuiError as error:
+        app.complain(error)
+        return
+    app.removed.remove(removed)
+    await app.reload()
+    app.say(f"back: {counted(len(removed.names), 'checkpoint')}", "good")

@@ -1,0 +1,167 @@
+"""The Registry: sorted by any column, checkpoints removed and brought back, losses as everywhere, runs in one colour."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from full_store import fill
+from screen_text import text_of
+
+from kltui.registry import Checkpoint, LocalSource
+from kltui.store import Store
+from kltui.tui.data import Snapshot
+from kltui.tui.interface import KltuiApp
+from kltui.tui.look import Look
+from kltui.tui.run_tree import SORTS, Order, size_of
+from kltui.view.report import report
+from kltui.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("filled")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path) -> Path:
+    shutil.copytree(filled, tmp_path / "ws")
+    return tmp_path / "ws"
+
+
+def names(app: KltuiApp) -> list[str]:
+    """The checkpoints as listed."""
+    return [line.row.name for line in app.view.runs.lines if line.row]
+
+
+@pytest.mark.parametrize("column", SORTS)
+async def test_sorted_by_any_column_and_turned_round(make_app, until, column: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        tree = names(app)
+        await pilot.press("o", *column, "enter")
+        await until(pilot, lambda: f"by {column}" in text_of(app))
+        key = SORTS[column]
+        values = [key(app.snapshot.by_name[n], app.snapshot) for n in names(app)]
+        known = [v for v in values if v is not None]
+        assert known == sorted(known) and values[len(known) :] == [None] * (len(values) - len(known))
+        assert sorted(names(app)) == sorted(tree)
+        await pilot.press("o", *column, "enter")
+        await until(pilot, lambda: f"by {column}, reversed" in text_of(app))
+        values = [key(app.snapshot.by_name[n], app.snapshot) for n in names(app)]
+        assert values[: len(known)] == sorted(known, reverse=True)
+        await pilot.press("h", "j", "space", "o", *"runs", "enter")
+        await until(pilot, lambda: names(app) == tree)
+
+
+def test_sizes_in_words() -> None:
+    assert [size_of(w) for w in ("70m", "1.4B", "6.9 b", "12T", "", "base")] == [
+        7e7,
+        1.4e9,
+        6.9e9,
+        1.2e13,
+        None,
+        None,
+    ]
+
+
+def test_losses_in_the_list_are_those_of_the_report(tmp_path: Path) -> None:
+    """Where every text is scored, to rounding; where one is not, the list says that it is not exact."""
+    import numpy as np
+
+    from kltui.corpus import Corpus
+
+    with closing(Store.write(tmp_path)) as store, store.atomic():
+        corpus = store.corpora.add(Corpus(("one", "zwei", "three é", "x")), "texts.json")
+        for step, last in ((0, -1.0), (1, np.nan)):
+            cid = store.checkpoints.upsert(Checkpoint("run", LocalSource(Path("/m")), step))
+            store.checkpoints.set_weights(cid, f"w{step}")
+            numbers, counts = np.array([-1.5, -2.25, -7.0, last]), np.ones(4, np.int32)
+            store.vectors.put(cid, corpus, None, {"weights": f"w{step}"}, "bos=auto", numbers, counts, None)
+    with Workspace.open(tmp_path) as ws:
+        said = {
+            loss["name"]: loss["bits_per_byte"]
+            for loss in report(ws, ["loss"]).sections[0].data["checkpoints"]
+        }
+        found = {row.name: ws.losses()[row.id] for row in ws.checkpoints()}
+    assert found["run@0"].is_exact and found["run@0"].bits_per_byte == pytest.approx(said["run@0"], rel=1e-12)
+    assert not found["run@1"].is_exact
+
+
+async def test_removed_and_brought_back_by_keys(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.snapshot.rows) == 3)
+        await pilot.press("j", "j", "D")
+        await until(pilot, lambda: "Remove run@" in text_of(app))
+        await pilot.press("escape", "D", "y")
+        await until(pilot, lambda: len(app.snapshot.rows) == 2)
+        await until(pilot, lambda: "U brings back" in text_of(app))
+        await pilot.press("U")
+        await until(pilot, lambda: len(app.snapshot.rows) == 3)
+        assert not app.removed
+        await pilot.press("D", "y")
+        await until(pilot, lambda: len(app.snapshot.rows) == 2)
+    with closing(Store.read(folder)) as store:
+        assert len(store.checkpoints.all()) == 2
+
+
+async def test_read_only_removes_nothing(folder: Path, until) -> None:
+    app = KltuiApp(folder, read_only=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.snapshot.rows) == 3)
+        await pilot.press("j", "D")
+        await until(pilot, lambda: "read-only" in text_of(app))
+
+
+def test_a_run_keeps_its_number_whatever_joins_or_leaves(tmp_path: Path) -> None:
+    def add(*runs: str) -> dict[str, int]:
+        with closing(Store.write(tmp_path)) as store:
+            with store.atomic():
+                for run in runs:
+                    store.checkpoints.upsert(Checkpoint(run, LocalSource(Path("/m")), 1))
+            return store.checkpoints.run_numbers()
+
+    assert add("m", "z") == {"m": 0, "z": 1}
+    assert add("a", "m") == {"m": 0, "z": 1, "a": 2}
+    with closing(Store.write(tmp_path)) as store:
+        id_ = store.checkpoints.id_of("z@1")
+        with store.atomic():
+            store.checkpoints.relabel(id_, Checkpoint("zed", LocalSource(Path("/m")), 1))
+        rows, numbers = tuple(store.checkpoints.all()), store.checkpoints.run_numbers()
+    assert numbers["zed"] == 1
+    assert Snapshot(rows=rows, known_numbers=numbers).run_number == {"a": 2, "m": 0, "z": 1, "zed": 1}
+
+
+def test_interpolated_models_are_one_run() -> None:
+    from kltui.store.rows import CheckpointRow
+
+    def row(i: int, run: str, *tags: str) -> CheckpointRow:
+        return CheckpointRow(i, Checkpoint(run, LocalSource(Path("/m")), tags=tags), True, 0, -1.0, "scored")
+
+    grid = [row(i, f"mix_a{i}", "interpolation", "of=mix") for i in range(3)]
+    snapshot = Snapshot(rows=(row(9, "base"), *grid))
+    assert list(snapshot.runs) == ["base", "mix"] and len(snapshot.runs["mix"]) == 3
+    assert {snapshot.run_number[r.checkpoint.run] for r in grid} == {1}
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_no_two_of_64_runs_share_colour_and_mark(ascii_only: bool) -> None:
+    look = Look(ascii_only=ascii_only)
+    assert len({(look.series(n), look.marker(n)) for n in range(64)}) == 64
+
+
+def test_an_order_keeps_to_the_filter(make_app) -> None:
+    from fake_workspace import FakeWorkspace
+
+    from kltui.tui.filter import parse_filter
+
+    snapshot = Snapshot(rows=tuple(FakeWorkspace().checkpoints()))
+    assert {r.checkpoint.run for r in Order("step", True).sorted(snapshot, parse_filter("run:small"))} == {
+        "small"
+    }
