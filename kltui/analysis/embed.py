@@ -1,33 +1,109 @@
-"""Pictures of a map: scaled coordinates, and t-SNE, PCA or classical MDS of them in 2 or 3 dimensions."""
+"""Pictures of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with what each keeps.
+
+Classical MDS of these coordinates is PCA; SMACOF is not. Up to a few thousand vectors t-SNE has all axes; beyond it has the
+leading ones, and beyond ten thousand it is made of a draw, with the others beside their neighbours.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre, kl_matrix
+from kltui.analysis.axes import CentredRows, Progress, complete_texts, leading_axes, oriented
+from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre
+from kltui.analysis.placing import beside_neighbours, by_distances, drawn_rows
 from kltui.errors import KltuiError
+
+__all__ = ["complete_texts"]
 
 Array = NDArray[np.float64]
 Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
+PERPLEXITY = 30.0
+FEW_POINTS = 30  # up to so many the first picture is PCA: t-SNE would need a lower perplexity
+ALL_AXES = 2000  # up to so many vectors or texts t-SNE has every axis
+AXES = 50
+MOST_TSNE, MOST_SMACOF = 10_000, 1000
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
-_FEW = 300  # below so many points every axis costs less than loading scipy
+_FEW = 300  # below so many points every axis costs less than finding the leading ones
+_PAIR_BLOCK = 512
 
 
-def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
-    """Indices of the texts that every vector has: coordinates need all of them."""
-    complete = np.isfinite(np.asarray(L_KN)).all(axis=0)
-    if complete.sum() < 2:
-        raise KltuiError(
-            f"only {int(complete.sum())} texts were scored by every checkpoint of the map",
-            "coordinates need two or more: leave out checkpoints with unscored texts",
-        )
-    return np.flatnonzero(complete)
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """K x dims places of a map's vectors, and what the method says of them.
+
+    PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
+    along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
+    asked for, its `divergence` (KL in nats), and the share `kept` of the squared distances by the `n_axes` it was made of.
+    `n_placed` points were put beside their neighbours instead of being embedded.
+    """
+
+    method: Method
+    xyz_Kd: Array
+    axis_share: tuple[float, ...] = ()
+    stress: float = math.nan
+    perplexity: float = math.nan
+    perplexity_asked: float = math.nan
+    divergence: float = math.nan
+    n_axes: int = 0
+    kept: float = 1.0
+    n_placed: int = 0
+
+    @property
+    def dims(self) -> int:
+        """2 or 3."""
+        return int(self.xyz_Kd.shape[1])
+
+    def words(self) -> list[str]:
+        """The same in short phrases, for a title; what limits the picture comes first."""
+        said = []
+        if self.perplexity < self.perplexity_asked:
+            said.append(f"perplexity {self.perplexity:.3g} of {self.perplexity_asked:g}")
+        if self.n_placed:
+            said.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed beside neighbours")
+        if self.axis_share:
+            shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
+            said.append(f"axes keep {shares}")
+        if not math.isnan(self.stress):
+            said.append(f"stress {self.stress:.3f}")
+        if self.kept < 1.0:
+            said.append(f"{self.n_axes} axes keep {self.kept:.1%}")
+        return said
+
+    def facts(self) -> dict[str, object]:
+        """What the method says, for JSON: no places, no NaN."""
+        found: dict[str, object] = {"method": self.method, "dims": self.dims}
+        for name in ("stress", "perplexity", "perplexity_asked", "divergence"):
+            value = getattr(self, name)
+            if not math.isnan(value):
+                found[name] = value
+        if self.axis_share:
+            found["axis_share"] = list(self.axis_share)
+        return found | {"n_axes": self.n_axes, "kept": self.kept, "n_placed": self.n_placed}
+
+
+@dataclass(frozen=True)
+class TSNESettings:
+    """How t-SNE is done; with `reduce_perplexity` too few points lower the perplexity; `verbose` is scikit-learn's."""
+
+    perplexity: float = PERPLEXITY
+    seed: int = 42
+    reduce_perplexity: bool = False
+    verbose: int = 0
+    most: int = MOST_TSNE
+    start_Kd: Array | None = field(default=None, compare=False)
+
+
+def first_method(n_points: int) -> Method:
+    """The picture to begin with: t-SNE where it means something, else PCA."""
+    return "tsne" if n_points > FEW_POINTS else "pca"
 
 
 def scaled_coordinates(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
@@ -56,6 +132,8 @@ def rotate(Q_KN: Array, dims: int | None = None, gram_KK: Array | None = None) -
     on every machine. `gram_KK` is Q Q^T of a double-centred Q, where somebody has it already.
     """
     K, N = Q_KN.shape
+    if gram_KK is None and dims is not None and _is_large(K, N, dims):
+        return leading_axes(CentredRows.of_scaled(Q_KN), dims).scores_Kr
     scores: Array
     if N <= K:
         centred = Q_KN - Q_KN.mean(axis=0)
@@ -64,7 +142,12 @@ def rotate(Q_KN: Array, dims: int | None = None, gram_KK: Array | None = None) -
     else:
         values, vectors = _leading(_gram(Q_KN) if gram_KK is None else gram_KK, dims)
         scores = vectors * np.sqrt(np.maximum(values, 0.0))
-    return _oriented(scores)
+    return scores * oriented(scores)
+
+
+def _is_large(K: int, N: int, dims: int) -> bool:
+    """Whether the leading axes cost less than all."""
+    return min(K, N) >= max(_FEW, 10 * dims)
 
 
 def _gram(Q_KN: Array) -> Array:
@@ -76,20 +159,15 @@ def _gram(Q_KN: Array) -> Array:
 def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
     """The largest `dims` (None: all) eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
     n = len(square)
-    if dims is None or dims * 10 > n or n < _FEW:
+    if dims is None or not _is_large(n, n, dims):
         values, vectors = np.linalg.eigh(square)
     else:
-        from scipy.linalg import eigh
+        from scipy.sparse.linalg import eigsh
 
-        values, vectors = eigh(square, subset_by_index=(n - dims, n - 1))
+        start = np.random.default_rng(0).normal(size=n)
+        values, vectors = eigsh(square, k=dims, v0=start, tol=0)
     values, vectors = values[::-1], vectors[:, ::-1]
     return (values, vectors) if dims is None else (values[:dims], vectors[:, :dims])
-
-
-def _oriented(scores: Array) -> Array:
-    peak = np.abs(scores).argmax(axis=0)
-    scores *= np.where(scores[peak, np.arange(scores.shape[1])] < 0, -1.0, 1.0)
-    return scores
 
 
 def pca(Q_KN: Array, dims: int = 2, gram_KK: Array | None = None) -> Array:
@@ -105,21 +183,11 @@ def explained_variance(Q_KN: Array) -> Array:
     return spread
 
 
-def classical_mds(sqdist_KK: ArrayLike, dims: int = 2) -> Array:
-    """K x dims Torgerson coordinates of squared distances (KL in bits/byte), in sqrt(bits/byte)."""
-    D = np.asarray(sqdist_KK, dtype=np.float64)
-    if not np.isfinite(D).all():
-        raise KltuiError(
-            "multidimensional scaling needs every pairwise KL, and some are undefined",
-            "leave out checkpoints that share fewer than two scored texts with another",
-        )
-    gram = -0.5 * double_centre(D)
-    values, vectors = _leading((gram + gram.T) / 2, dims)
-    return _padded(_oriented(vectors * np.sqrt(np.maximum(values, 0.0))), dims)
+# ---- least-squares MDS
 
 
 def stress(sqdist_KK: ArrayLike, xy_Kd: Array) -> float:
-    """Kruskal's stress-1 of a picture, 0 for exact: sqrt(sum (d - d')^2 / sum d^2) over pairs, d = sqrt(KL)."""
+    """How far a picture's distances are off, 0 for exact: sqrt(sum (d - d')^2 / sum d^2) over pairs, d = sqrt(KL)."""
     d = np.sqrt(np.asarray(sqdist_KK, dtype=np.float64))
     shown = _distances(xy_Kd)
     pair = np.isfinite(d)
@@ -127,17 +195,89 @@ def stress(sqdist_KK: ArrayLike, xy_Kd: Array) -> float:
     return math.sqrt(float(((d - shown)[pair] ** 2).sum()) / total) if total > 0 else 0.0
 
 
-def _distances(xy_Kd: Array) -> Array:
-    square: Array = np.zeros((len(xy_Kd), len(xy_Kd)))
-    for x in xy_Kd.T:
-        square += np.subtract.outer(x, x) ** 2
+def _distances(xy_Kd: Array, other_md: Array | None = None) -> Array:
+    other = xy_Kd if other_md is None else other_md
+    square: Array = np.zeros((len(xy_Kd), len(other)))
+    for x, y in zip(xy_Kd.T, other.T, strict=True):
+        square += np.subtract.outer(x, y) ** 2
     return np.sqrt(square)
+
+
+def smacof(distance_KK: Array, start_Kd: Array) -> Array:
+    """K x d places whose distances are `distance_KK` in the least-squares sense: metric MDS by majorisation, from `start` on."""
+    size = float(distance_KK.mean())
+    if not size > 0:
+        return np.zeros_like(start_Kd)
+    from sklearn import manifold
+
+    # In units of the mean distance: scikit-learn knows no distance below 1e-5.
+    found = manifold.smacof(
+        distance_KK / size, n_components=start_Kd.shape[1], init=start_Kd / size, n_init=1, eps=1e-6
+    )
+    return np.asarray(found[0], dtype=np.float64) * size
+
+
+def kruskal_stress(distance_Km: Array, xyz_Kd: Array, drawn_m: NDArray[np.intp]) -> float:
+    """Kruskal's stress-1 sqrt(sum (d' - d)^2 / sum d'^2), d' the picture's, over all pairs with one of m drawn points."""
+    off = square = 0.0
+    both = np.isin(np.arange(len(xyz_Kd)), drawn_m)
+    for start in range(0, len(xyz_Kd), _PAIR_BLOCK):
+        at = slice(start, start + _PAIR_BLOCK)
+        shown = _distances(xyz_Kd[at], xyz_Kd[drawn_m])
+        # A pair of two drawn points comes up twice.
+        times = np.where(both[at], 0.5, 1.0)[:, None]
+        off += float((times * (shown - distance_Km[at]) ** 2).sum())
+        square += float((times * shown**2).sum())
+    return math.sqrt(off / square) if square > 0 else 0.0
+
+
+def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]]) -> Picture:
+    """Least-squares MDS of at most MOST_SMACOF points, the others where their distances to those put them."""
+    from threadpoolctl import threadpool_limits
+
+    K = rows.shape[0]
+    drawn = drawn_rows(K, runs, MOST_SMACOF)
+    start = _padded(_scores(rows, dims), dims)
+    with threadpool_limits(1):
+        distance_Km = _distances_to(rows, drawn)
+        places = smacof(_mirrored(distance_Km[drawn]), start[drawn])
+        xyz = places if len(drawn) == K else by_distances(distance_Km, drawn, places, start)
+        xyz = _turned(xyz)
+        return Picture("mds", xyz, stress=kruskal_stress(distance_Km, xyz, drawn), n_placed=K - len(drawn))
+
+
+def _distances_to(rows: CentredRows, drawn_m: NDArray[np.intp]) -> Array:
+    """K x m sqrt(KL) of all vectors to some."""
+    anchors = rows.take(drawn_m)
+    norm_m = np.einsum("mn,mn->m", anchors, anchors)
+    out = np.empty((rows.shape[0], len(drawn_m)))
+    for part in rows.parts:
+        Q = rows.block(part)
+        square = np.einsum("kn,kn->k", Q, Q)[:, None] + norm_m - 2.0 * (Q @ anchors.T)
+        out[part] = np.sqrt(np.maximum(square, 0.0))
+    out[drawn_m, np.arange(len(drawn_m))] = 0.0
+    return out
+
+
+def _mirrored(square: Array) -> Array:
+    return (square + square.T) / 2
+
+
+def _turned(xyz_Kd: Array) -> Array:
+    """A picture about its middle in its own principal axes: what MDS leaves open, settled as PCA settles it."""
+    centred = xyz_Kd - xyz_Kd.mean(axis=0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    turned: Array = centred @ vectors[:, ::-1]
+    return turned * oriented(turned)
+
+
+# ---- t-SNE
 
 
 def tsne(
     Q_KN: Array,
     dims: int = 2,
-    perplexity: float = 30.0,
+    perplexity: float = PERPLEXITY,
     seed: int = 42,
     *,
     reduce_perplexity: bool = False,
@@ -148,27 +288,62 @@ def tsne(
 
     With `reduce_perplexity`, too few points lower the perplexity instead of being refused; `verbose` is scikit-learn's.
     """
-    K = len(Q_KN)
-    if perplexity >= K:
-        if not reduce_perplexity or K < 4:
-            raise KltuiError(
-                f"t-SNE with perplexity {perplexity:g} needs more than {perplexity:g} points, the map has {K}",
-                f"choose a perplexity below {K}, a PCA or MDS picture, or score more checkpoints",
-            )
-        perplexity = max(1.0, (K - 1) / 3)
-    rotated = _in_reach(rotate(Q_KN, gram_KK=gram_KK))
-    from sklearn.manifold import TSNE
+    settings = TSNESettings(perplexity, seed, reduce_perplexity, verbose)
+    _perplexity(len(Q_KN), settings)  # refused before the axes are found
+    return tsne_of(rotate(Q_KN, gram_KK=gram_KK), dims, settings).xyz_Kd
 
+
+def _perplexity(K: int, s: TSNESettings) -> float:
+    """The perplexity that K points allow. Raises KltuiError where that is not the one asked for and it may not be lowered."""
+    if s.perplexity < K:
+        return s.perplexity
+    if not s.reduce_perplexity or K < 4:
+        raise KltuiError(
+            f"t-SNE with perplexity {s.perplexity:g} needs more than {s.perplexity:g} points, the map has {K}",
+            f"choose a perplexity below {K}, a PCA or MDS picture, or score more checkpoints",
+        )
+    return max(1.0, (K - 1) / 3)
+
+
+def tsne_of(scores_Kr: Array, dims: int, s: TSNESettings, runs: Sequence[Sequence[int]] = ()) -> Picture:
+    """t-SNE of principal scores; of more than `s.most` points a draw is embedded and the others stand beside their neighbours.
+
+    It runs on one thread: sums over several would change the picture with their number.
+    """
+    K = len(scores_Kr)
+    drawn = drawn_rows(K, runs, s.most)
+    used = _perplexity(len(drawn), s)
+    embedded = scores_Kr if len(drawn) == K else scores_Kr[drawn]
+    places, divergence = _run_tsne(_in_reach(embedded), dims, used, s, drawn)
+    made = Picture("tsne", places, perplexity=used, perplexity_asked=s.perplexity, divergence=divergence)
+    if len(drawn) < K:
+        made = replace(made, xyz_Kd=beside_neighbours(scores_Kr, drawn, places), n_placed=K - len(drawn))
+    return replace(made, n_axes=scores_Kr.shape[1])
+
+
+def _run_tsne(
+    scores_mr: Array, dims: int, perplexity: float, s: TSNESettings, drawn_m: NDArray[np.intp]
+) -> tuple[Array, float]:
+    """(places m x dims, their divergence in nats); from `s.start_Kd` on where a picture of all points is given."""
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    init: str | NDArray[np.float32] = "pca"
+    if s.start_Kd is not None:
+        start = s.start_Kd[drawn_m]
+        init = (start / np.std(start[:, 0]) * 1e-4).astype(np.float32)
     model = TSNE(
         n_components=dims,
         perplexity=perplexity,
-        init="pca",
+        init=init,
         learning_rate="auto",
-        random_state=seed,
-        n_jobs=-1,
-        verbose=verbose,
+        random_state=s.seed,
+        n_jobs=1,
+        verbose=s.verbose,
     )
-    return np.asarray(model.fit_transform(rotated), dtype=np.float64)
+    with threadpool_limits(1):
+        places = np.asarray(model.fit_transform(scores_mr), dtype=np.float64)
+    return places, float(model.kl_divergence_)
 
 
 def _in_reach(scores: Array) -> Array:
@@ -183,31 +358,87 @@ def _in_reach(scores: Array) -> Array:
     return scores if _FLOAT32[0] < size < _FLOAT32[1] else scores / size
 
 
+# ---- one door to all
+
+
+def picture(
+    L_KN: ArrayLike,
+    text_bytes_N: ArrayLike,
+    method: Method = "tsne",
+    dims: int = 2,
+    settings: TSNESettings | None = None,
+    *,
+    gram: CentredGram | None = None,
+    runs: Sequence[Sequence[int]] = (),
+    progress: Progress = lambda share: None,
+) -> Picture:
+    """The picture of a map by `method` in `dims` dimensions, with what it keeps.
+
+    `gram` centres and multiplies the vectors, where one is given that will; `runs`, rows in order of step, say which points
+    a draw of many has. `progress` is called with the share of the axes' search that is done.
+    """
+    checked(method, dims)
+    settings = settings or TSNESettings()
+    K, N = np.shape(L_KN)
+    if method == "tsne":
+        _perplexity(K, settings)
+        if gram is not None or min(K, N) <= ALL_AXES:
+            return tsne_of(rotate(*_every_axis(L_KN, text_bytes_N, gram)), dims, settings, runs)
+        axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
+        made = tsne_of(axes.scores_Kr, dims, settings, runs)
+        return replace(made, kept=float(axes.share_r.sum()))
+    if method == "mds":
+        return _smacof_picture(CentredRows.of_vectors(L_KN, text_bytes_N), dims, runs)
+    if gram is None and _is_large(K, N, dims):
+        axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), dims, progress=progress)
+        return _pca_picture(axes.scores_Kr, axes.total, dims)
+    Q, products = _scaled(L_KN, text_bytes_N, gram)
+    return _pca_picture(rotate(Q, dims, products), float(np.vdot(Q, Q)), dims)
+
+
+def checked(method: str, dims: int) -> None:
+    """Raises KltuiError for a picture that there is not."""
+    if method not in METHODS:
+        raise KltuiError(f"unknown picture {method!r}", f"known: {', '.join(METHODS)}")
+    if dims < 1 or (method == "tsne" and dims > 3):
+        raise KltuiError(f"a {method} picture in {dims} dimensions", "give 1, 2 or 3")
+
+
+def _every_axis(
+    L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None
+) -> tuple[Array, None, Array | None]:
+    """What `rotate` needs for all axes."""
+    Q, products = _scaled(L_KN, text_bytes_N, gram)
+    return Q, None, products
+
+
+def _pca_picture(scores_Kr: Array, total: float, dims: int) -> Picture:
+    xyz = _padded(scores_Kr, dims)
+    share = (xyz**2).sum(axis=0) / total if total > 0 else np.zeros(dims)
+    return Picture("pca", xyz, axis_share=tuple(share.tolist()), n_axes=dims)
+
+
+def _scores(rows: CentredRows, dims: int) -> Array:
+    """The leading scores of centred rows, K x dims or fewer columns where they span less."""
+    if _is_large(*rows.shape, dims):
+        return leading_axes(rows, dims).scores_Kr
+    return rotate(np.concatenate([rows.block(part) for part in rows.parts]), dims)
+
+
 def coordinates(
     L_KN: ArrayLike,
     text_bytes_N: ArrayLike,
     method: Method = "tsne",
     dims: int = 2,
-    perplexity: float = 30.0,
+    perplexity: float = PERPLEXITY,
     seed: int = 42,
     *,
     reduce_perplexity: bool = False,
     gram: CentredGram | None = None,
 ) -> Array:
-    """K x dims picture of the map by `method`; PCA and MDS are in sqrt(bits/byte), t-SNE has no unit.
-
-    `gram` centres and multiplies the vectors, where one is given that will.
-    """
-    if method not in METHODS:
-        raise KltuiError(f"unknown picture {method!r}", f"known: {', '.join(METHODS)}")
-    if dims < 1 or (method == "tsne" and dims > 3):
-        raise KltuiError(f"a {method} picture in {dims} dimensions", "give 1, 2 or 3")
-    if method == "mds":
-        return classical_mds(kl_matrix(L_KN, text_bytes_N, gram), dims)
-    Q, products = _scaled(L_KN, text_bytes_N, gram)
-    if method == "pca":
-        return pca(Q, dims, products)
-    return tsne(Q, dims, perplexity, seed, reduce_perplexity=reduce_perplexity, gram_KK=products)
+    """K x dims places of the map's vectors by `method`: those of `picture`."""
+    settings = TSNESettings(perplexity, seed, reduce_perplexity)
+    return picture(L_KN, text_bytes_N, method, dims, settings, gram=gram).xyz_Kd
 
 
 def _padded(scores: Array, dims: int) -> Array:

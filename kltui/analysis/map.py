@@ -17,11 +17,12 @@ from kltui.analysis import embed, lineage, neighbours
 from kltui.analysis.benchmark import SEEDS, Leakage, Prediction, leakage, predict
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.drivers import Drivers, drivers
-from kltui.analysis.embed import Method
+from kltui.analysis.embed import Method, Picture
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.kl import KL, CentredGram, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.noise import NoiseFloor, measured_floor
+from kltui.analysis.place_errors import place_covariances
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
 from kltui.analysis.repeats import Repeats, repeats
@@ -286,31 +287,45 @@ class Map:
         """Scaled Q, K x N: squared distances are KL in bits/byte."""
         return embed.scaled_coordinates(self.loglik_KN, self.text_bytes_N, self.gram)
 
+    def picture(
+        self,
+        method: Method = "tsne",
+        dims: int = 2,
+        *,
+        perplexity: float = embed.PERPLEXITY,
+        seed: int = 42,
+        reduce_perplexity: bool = False,
+    ) -> Picture:
+        """The map in 2 or 3 dimensions by "pca", "tsne" or "mds" (least squares), with what the picture keeps."""
+        settings = embed.TSNESettings(perplexity, seed, reduce_perplexity)
+        runs = [t.rows for t in self.trajectories(layers=True)]
+        return embed.picture(
+            self.loglik_KN, self.text_bytes_N, method, dims, settings, gram=self.gram, runs=runs
+        )
+
     def coordinates(
         self,
         method: Method = "tsne",
         dims: int = 2,
         *,
-        perplexity: float = 30.0,
+        perplexity: float = embed.PERPLEXITY,
         seed: int = 42,
         reduce_perplexity: bool = False,
     ) -> Array:
-        """K x dims picture of the map; see `kltui.analysis.embed`."""
-        if method == "mds":
-            return embed.classical_mds(self.kl(), dims)
-        return embed.coordinates(
-            self.loglik_KN,
-            self.text_bytes_N,
-            method,
-            dims,
-            perplexity,
-            seed,
-            reduce_perplexity=reduce_perplexity,
-            gram=self.gram,
-        )
+        """K x dims places of the vectors in a `picture`; PCA and MDS in sqrt(bits/byte), t-SNE has no unit."""
+        return self.picture(
+            method, dims, perplexity=perplexity, seed=seed, reduce_perplexity=reduce_perplexity
+        ).xyz_Kd
+
+    def place_covariances(self, dims: int = 2) -> Array:
+        """K x dims x dims covariances of the vectors' places in the PCA picture of `dims` axes, over texts.
+
+        In bits/byte; see `kltui.analysis.place_errors`. Raises KltuiError where the texts cannot tell them.
+        """
+        return place_covariances(self.loglik_KN, self.text_bytes_N, dims, self.text_ids_N)[1]
 
     def stress(self, xy_Kd: Array) -> float:
-        """Kruskal's stress-1 of a picture against the map's sqrt(KL): 0 keeps every distance."""
+        """How far a picture's distances are off the map's sqrt(KL), sqrt(sum (d - d')^2 / sum d^2): 0 keeps every distance."""
         return embed.stress(self.kl(), xy_Kd)
 
     def error_ellipses(

@@ -55,6 +55,7 @@ def resampled_pictures(
     text_bytes_N: ArrayLike,
     *,
     method: str = "pca",
+    dims: int = 2,
     sampling: str = "uniform",
     n: int = 0,
     draws: int = 20,
@@ -63,7 +64,7 @@ def resampled_pictures(
     text_ids_N: NDArray[np.intp] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Array, Array]:
-    """(K x 2 picture, draws x K x 2 pictures from n resampled texts laid over it); n = 0: as many as the map has.
+    """(K x dims picture, draws x K x dims pictures from n resampled texts laid over it); n = 0: as many as the map has.
 
     Equal `text_ids_N` mark equal texts (None: all differ), which are drawn together. Raises KltuiError with fewer than
     three differing texts.
@@ -75,7 +76,7 @@ def resampled_pictures(
     mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
 
     def picture(Q: Array) -> Array:
-        return embed.pca(Q, 2) if method == "pca" else embed.tsne(Q, 2, perplexity, seed)
+        return embed.pca(Q, dims) if method == "pca" else embed.tsne(Q, dims, perplexity, seed)
 
     Q = embed.scaled_coordinates(L, np.full(len(used), mean_bytes))
     fixed = picture(Q)

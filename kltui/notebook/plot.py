@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_DPI = 130
-TITLES: dict[Method, str] = {"pca": "PCA", "mds": "classical MDS", "tsne": "t-SNE"}
+TITLES: dict[Method, str] = {"pca": "PCA", "mds": "least-squares MDS", "tsne": "t-SNE"}
 
 
 def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float) -> Figure:

@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 import sklearn.manifold  # noqa: F401 - before the threads are limited
 
+from kltui.analysis import embed
 from kltui.analysis.embed import (
-    classical_mds,
+    TSNESettings,
     coordinates,
     explained_variance,
+    first_method,
     pca,
+    picture,
     rotate,
     scaled_coordinates,
+    smacof,
     stress,
     tsne,
 )
 from kltui.analysis.kl import kl_matrix
+from kltui.analysis.placing import beside_neighbours, drawn_rows
 from kltui.errors import KltuiError
 
 
@@ -53,25 +58,101 @@ def test_pca_equals_sklearn_up_to_sign() -> None:
 def test_leading_axes_alone_are_those_of_all() -> None:
     L, size = vectors(320, 400)
     Q = scaled_coordinates(L, size)
-    np.testing.assert_allclose(rotate(Q, 3), rotate(Q)[:, :3], atol=1e-8)
-    np.testing.assert_allclose(coordinates(L, size, "mds", 3), coordinates(L, size, "pca", 3), atol=1e-7)
+    full = rotate(Q)[:, :3]
+    np.testing.assert_allclose(rotate(Q, 3), full, atol=2e-13 * np.abs(full).max())
+    np.testing.assert_allclose(rotate(Q, 3, Q @ Q.T), full, atol=2e-13 * np.abs(full).max())
+
+
+def test_mds_is_the_least_squares_one_and_its_stress_is_kruskals() -> None:
+    from sklearn.manifold import smacof
+
+    L, size = vectors(40, 60, seed=3)
+    d = np.sqrt(kl_matrix(L, size))
+    found = picture(L, size, "mds", 2)
+    shown = np.sqrt(sqdist(found.xyz_Kd))
+    assert found.stress == pytest.approx(np.sqrt(((shown - d) ** 2).sum() / (shown**2).sum()), rel=1e-9)
+    best = min(smacof(d, n_components=2, n_init=4, random_state=s, eps=1e-6)[1] for s in range(2))
+    assert ((shown - d) ** 2).sum() / 2 <= 1.02 * best
+    assert stress(d**2, found.xyz_Kd) < stress(d**2, pca(scaled_coordinates(L, size)))
 
 
 def test_mds_recovers_points_of_the_plane_and_has_no_stress() -> None:
     xy = np.random.default_rng(1).normal(0, 1, (25, 2))
-    D = sqdist(xy)
-    found = classical_mds(D, 2)
-    np.testing.assert_allclose(sqdist(found), D, atol=1e-9)
-    assert stress(D, found) == pytest.approx(0.0, abs=1e-7)
-    line = classical_mds(D, 1)
-    shown = np.abs(line[:, 0][:, None] - line[:, 0])
-    want = np.sqrt(((np.sqrt(D) - shown) ** 2).sum() / D.sum())
-    assert stress(D, line) == pytest.approx(want)
+    d = np.sqrt(sqdist(xy))
+    found = smacof(d, xy + 0.1)
+    np.testing.assert_allclose(sqdist(found), d**2, atol=1e-9)
+    assert stress(d**2, found) == pytest.approx(0.0, abs=1e-7)
+    line = xy[:, :1]
+    want = np.sqrt(((d - np.abs(line - line.T)) ** 2).sum() / (d**2).sum())
+    assert stress(d**2, line) == pytest.approx(want)
+    assert smacof(np.zeros((4, 4)), np.ones((4, 2))).tolist() == [[0.0, 0.0]] * 4
 
 
-def test_mds_of_kl_is_pca_of_q() -> None:
-    L, size = vectors()
-    np.testing.assert_allclose(coordinates(L, size, "mds", 3), coordinates(L, size, "pca", 3), atol=1e-6)
+def test_a_large_mds_picture_is_a_draw_s_with_the_others_where_their_distances_put_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    L, size = vectors(90, 70, seed=4)
+    whole = picture(L, size, "mds")
+    monkeypatch.setattr(embed, "MOST_SMACOF", 45)
+    drawn = picture(L, size, "mds", runs=[range(90)])
+    assert drawn.n_placed == 45 and whole.n_placed == 0
+    d = np.sqrt(kl_matrix(L, size))
+    rows = drawn_rows(90, [range(90)], 45)
+    pair = np.zeros((90, 90), dtype=bool)
+    pair[rows] = pair[:, rows] = True
+    shown = np.sqrt(sqdist(drawn.xyz_Kd))
+    assert drawn.stress == pytest.approx(
+        np.sqrt(((shown - d)[pair] ** 2).sum() / (shown[pair] ** 2).sum()), rel=1e-9
+    )
+    assert stress(d**2, drawn.xyz_Kd) < 1.2 * stress(d**2, whole.xyz_Kd)
+
+
+def test_a_lower_perplexity_and_t_sne_s_own_divergence_are_said() -> None:
+    L, size = vectors(20, 100)
+    settings = TSNESettings(reduce_perplexity=True)
+    found = picture(L, size, "tsne", 2, settings)
+    assert found.perplexity == pytest.approx(19 / 3) and found.divergence > 0
+    assert found.words() == ["perplexity 6.33 of 30"]
+    assert first_method(30) == "pca" and first_method(31) == "tsne"
+    assert picture(L, size, "pca", 3).words()[0].startswith("axes keep ")
+
+
+def test_pca_says_what_its_axes_keep() -> None:
+    L, size = vectors(40, 200)
+    want = explained_variance(scaled_coordinates(L, size))
+    np.testing.assert_allclose(picture(L, size, "pca", 3).axis_share, want[:3], rtol=1e-9)
+    large, size = vectors(400, 350)
+    want = explained_variance(scaled_coordinates(large, size))
+    np.testing.assert_allclose(picture(large, size, "pca", 3).axis_share, want[:3], rtol=1e-9)
+
+
+def test_t_sne_of_very_many_has_the_leading_axes_and_says_their_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    L, size = vectors(120, 100)
+    monkeypatch.setattr(embed, "ALL_AXES", 50)
+    monkeypatch.setattr(embed, "AXES", 20)
+    found = picture(L, size, "tsne", 2, TSNESettings(perplexity=10, most=60), runs=[range(120)])
+    want = explained_variance(scaled_coordinates(L, size))[:20].sum()
+    assert found.n_axes == 20 and found.kept == pytest.approx(want, rel=1e-3)
+    assert found.n_placed == 60 and len(found.words()) == 2
+    D = sqdist(found.xyz_Kd)
+    np.fill_diagonal(D, np.inf)
+    assert np.median(np.abs(D.argmin(1) - np.arange(120))) <= 2
+
+
+def test_points_that_were_not_drawn_stand_beside_their_neighbours() -> None:
+    runs = [range(10), range(10, 20)]
+    drawn = drawn_rows(25, runs, 13)
+    assert {0, 9, 10, 19} <= set(drawn.tolist()) and len(drawn) <= 13
+    assert drawn_rows(25, runs, 25).tolist() == list(range(25))
+    assert len(drawn_rows(25, [[k] for k in range(25)], 7)) <= 7
+    scores = np.arange(5.0)[:, None] ** 2
+    xy = beside_neighbours(scores, np.array([0, 2, 4]), np.array([[0.0, 0], [1, 0], [9, 9]]))
+    weight = 1 / np.array([1.0, 9.0, 225.0])
+    want = (weight[:, None] * [[0.0, 0], [1, 0], [9, 9]]).sum(0) / weight.sum()
+    np.testing.assert_allclose(xy[1], want)
+    assert xy[[0, 2, 4]].tolist() == [[0, 0], [1, 0], [9, 9]]
 
 
 def test_fewer_dimensions_than_asked_are_filled_with_zero() -> None:

@@ -1,0 +1,253 @@
+"""The leading principal axes of a map's vectors, found without their K x K products and without a centred copy of them.
+
+Block Krylov iteration with Rayleigh-Ritz on Q^T Q (N x N, never formed): every pass reads the rows of L once, in blocks, so
+that they may lie in a file. An axis counts as found when its residual |Q^T Q v - lambda v| is rounding beside the largest
+lambda. Products run in blocks of fixed size on one BLAS thread each and are summed in order: the bits are the same whatever the
+number of threads.
+
+Shape letters: K vectors, N texts that all have, r axes, b columns of a block of the iteration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kltui import native
+from kltui.analysis.kl import LN2
+from kltui.errors import KltuiError
+
+Array = NDArray[np.float64]
+Progress = Callable[[float], None]
+Result = TypeVar("Result")
+
+BLOCK_ROWS = 256
+EXTRA = 10  # columns beyond the axes asked for: the last of them converge through these
+MOST_BLOCKS = 6  # of the basis, before it is narrowed to the best of it
+MOST_PASSES = 60
+_ROUNDING = 2e-15  # a residual beside the largest eigenvalue that is rounding
+_STEADY = 1e-4  # growth of the kept share in a pass, below which the later axes are good enough
+_IN_MEMORY = 1 << 25  # values of a centred copy that is kept: 256 MB
+
+
+def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
+    """Indices of the texts that every vector has: coordinates need all of them."""
+    L = np.asarray(L_KN)
+    complete = np.ones(L.shape[1], dtype=np.bool_)
+    for start in range(0, len(L), BLOCK_ROWS):
+        complete &= np.isfinite(L[start : start + BLOCK_ROWS]).all(axis=0)
+    if complete.sum() < 2:
+        raise KltuiError(
+            f"only {int(complete.sum())} texts were scored by every checkpoint of the map",
+            "coordinates need two or more: leave out checkpoints with unscored texts",
+        )
+    return np.flatnonzero(complete)
+
+
+class CentredRows:
+    """Scaled Q, K x N, made block by block from rows that may lie in a file; its columns have mean 0."""
+
+    def __init__(self, values_KN: ArrayLike, used_N: NDArray[np.intp], unit: float, *, by_row: bool) -> None:
+        """Q = (values - row mean (`by_row`) - column mean of that) / unit, over the texts `used_N`."""
+        self._values = np.asarray(values_KN)
+        self.texts = used_N
+        self._used = used_N if len(used_N) < self._values.shape[1] else None
+        self.shape = (len(self._values), len(used_N))
+        self._unit = unit
+        row_means, total = [np.zeros(0)], np.zeros(len(used_N))
+        for part in self.parts:
+            rows = self._raw(part)
+            row_means.append(rows.mean(axis=1) if by_row else np.zeros(len(rows)))
+            total += (rows - row_means[-1][:, None]).sum(axis=0)
+        self._row_mean_K: Array = np.concatenate(row_means)
+        self._column_mean_N: Array = total / max(len(self._values), 1)
+        self._kept: list[Array] = []
+        if self.shape[0] * self.shape[1] <= _IN_MEMORY:
+            self._kept = [self._centred(part) for part in self.parts]
+
+    @classmethod
+    def of_vectors(cls, L_KN: ArrayLike, text_bytes_N: ArrayLike) -> CentredRows:
+        """Those of a map: (L - row mean - column mean + grand mean) / sqrt(2 N B ln 2), over the texts that all have.
+
+        Squared distances of its rows are KL in bits/byte.
+        """
+        used = complete_texts(L_KN)
+        mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
+        return cls(L_KN, used, math.sqrt(2.0 * len(used) * mean_bytes * LN2), by_row=True)
+
+    @classmethod
+    def of_scaled(cls, Q_KN: Array) -> CentredRows:
+        """Those of a scaled Q, whose columns are centred here."""
+        return cls(Q_KN, np.arange(Q_KN.shape[1]), 1.0, by_row=False)
+
+    def _raw(self, part: slice) -> Array:
+        rows = np.asarray(self._values[part], dtype=np.float64)
+        return rows if self._used is None else rows[:, self._used]
+
+    def _centred(self, part: slice) -> Array:
+        Q: Array = self._raw(part) - self._row_mean_K[part, None]
+        Q -= self._column_mean_N
+        Q /= self._unit
+        return Q
+
+    def block(self, part: slice) -> Array:
+        """Some rows of Q, as one of `parts` names them."""
+        return self._kept[part.start // BLOCK_ROWS] if self._kept else self._centred(part)
+
+    def take(self, rows_M: ArrayLike) -> Array:
+        """Chosen rows of Q, M x N."""
+        index = np.asarray(rows_M, dtype=np.intp)
+        values = np.asarray(self._values[index], dtype=np.float64)
+        Q: Array = values if self._used is None else values[:, self._used]
+        Q = Q - self._row_mean_K[index, None]
+        Q -= self._column_mean_N
+        Q /= self._unit
+        return Q
+
+    @property
+    def parts(self) -> list[slice]:
+        """The blocks of rows, in order."""
+        K = len(self._values)
+        return [slice(start, min(start + BLOCK_ROWS, K)) for start in range(0, K, BLOCK_ROWS)]
+
+
+@dataclass(frozen=True, eq=False)
+class Axes:
+    """The r leading axes: scores K x r in sqrt(bits/byte) by falling spread, directions N x r of unit length.
+
+    `total` is the spread of all axes (the sum of Q^2); `residual` the largest |Q^T Q v - lambda v| / lambda_1 of those axes
+    that were to be exact; `passes` how often the rows were read.
+    """
+
+    scores_Kr: Array
+    directions_Nr: Array
+    total: float
+    residual: float
+    passes: int
+
+    @property
+    def spread_r(self) -> Array:
+        """Sum of squares along each axis: the eigenvalues of Q Q^T."""
+        spread: Array = (self.scores_Kr**2).sum(axis=0)
+        return spread
+
+    @property
+    def share_r(self) -> Array:
+        """Share of the sum of squared distances along each axis, (r,)."""
+        return self.spread_r / self.total if self.total > 0 else np.zeros(self.scores_Kr.shape[1])
+
+
+def oriented(scores_Kr: Array) -> Array:
+    """The signs (r,) that make the largest entry of each column positive: a picture is the same on every machine."""
+    peak = np.abs(scores_Kr).argmax(axis=0)
+    return np.where(scores_Kr[peak, np.arange(scores_Kr.shape[1])] < 0, -1.0, 1.0)
+
+
+def leading_axes(
+    rows: CentredRows, r: int, exact: int | None = None, progress: Progress = lambda share: None
+) -> Axes:
+    """The r leading axes of Q, the first `exact` (None: all) to rounding, the rest until the share that they keep is steady.
+
+    r is lowered to min(K, N) - 1, beyond which there is no spread.
+    """
+    from threadpoolctl import threadpool_limits
+
+    K, N = rows.shape
+    r = max(1, min(r, K - 1, N - 1))
+    exact = r if exact is None else min(exact, r)
+    workers = max(1, native.threads())
+    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+        passes = _Passes(rows, pool, workers)
+        b = min(r + EXTRA, K, N)
+        start_Nb = np.random.default_rng(0).normal(size=(N, b))
+        V, residual = _ritz_vectors(passes, np.linalg.qr(start_Nb)[0], r, exact, progress)
+        scores_Kr = passes.scores(V)
+    # Rounding leaves the columns a little askew: the scores' own axes are those of the subspace.
+    _, turn_rr = np.linalg.eigh(scores_Kr.T @ scores_Kr)
+    turn_rr = turn_rr[:, ::-1]
+    scores_Kr, V = scores_Kr @ turn_rr, V @ turn_rr
+    sign_r = oriented(scores_Kr)
+    return Axes(scores_Kr * sign_r, V * sign_r, passes.total, residual, passes.count)
+
+
+class _Passes:
+    """Products with Q^T Q and Q, each one reading of all rows; `total` is known after the first."""
+
+    def __init__(self, rows: CentredRows, pool: ThreadPoolExecutor, workers: int) -> None:
+        self._rows, self._pool, self._workers = rows, pool, workers
+        self.total = 0.0
+        self.count = 0
+
+    def gram(self, V_Nb: Array) -> Array:
+        """Q^T (Q V), N x b."""
+
+        def part(at: slice) -> tuple[Array, float]:
+            Q = self._rows.block(at)
+            return Q.T @ (Q @ V_Nb), float(np.vdot(Q, Q)) if self.count == 0 else 0.0
+
+        out, total = np.zeros_like(V_Nb), 0.0
+        for product, square in self._each(part):
+            out += product
+            total += square
+        self.total = total if self.count == 0 else self.total
+        self.count += 1
+        return out
+
+    def scores(self, V_Nr: Array) -> Array:
+        """Q V, K x r."""
+        self.count += 1
+        return np.concatenate(list(self._each(lambda at: self._rows.block(at) @ V_Nr)))
+
+    def _each(self, work: Callable[[slice], Result]) -> Iterator[Result]:
+        """Results of the blocks in order, a few at a time: each holds N x b numbers."""
+        parts, many = self._rows.parts, 2 * self._workers
+        for start in range(0, len(parts), many):
+            yield from self._pool.map(work, parts[start : start + many])
+
+
+def _ritz_vectors(
+    passes: _Passes, V_Nb: Array, r: int, exact: int, progress: Progress
+) -> tuple[Array, float]:
+    """(the r leading Ritz vectors N x r, the largest residual of the first `exact` beside the largest eigenvalue)."""
+    basis, image = V_Nb, passes.gram(V_Nb)
+    b, kept_before, worst = V_Nb.shape[1], 0.0, math.inf
+    while True:
+        values, C = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
+        values, C = values[::-1][:b], C[:, ::-1][:, :b]
+        ritz, ritz_image = basis @ C, image @ C
+        residual_Nb = ritz_image - ritz * values
+        size_b = np.linalg.norm(residual_Nb, axis=0) / max(values[0], np.finfo(float).tiny)
+        better, worst = float(size_b[:exact].max()) < 0.5 * worst, min(worst, float(size_b[:exact].max()))
+        kept = float(values[:r].sum())
+        steady = kept - kept_before <= _STEADY * max(passes.total - kept, 1e-12 * kept)
+        kept_before = kept
+        found = worst <= _ROUNDING or (worst <= 100 * _ROUNDING and not better)
+        progress(min(0.99, math.log10(max(worst, 1e-16)) / -16.0))
+        if (found and steady) or passes.count >= MOST_PASSES:
+            return ritz[:, :r], worst
+        if basis.shape[1] + b > MOST_BLOCKS * b:
+            basis, image = ritz, ritz_image
+        fresh = _orthonormal_to(basis, residual_Nb)
+        if not fresh.shape[1]:
+            return ritz[:, :r], worst
+        basis = np.hstack([basis, fresh])
+        image = np.hstack([image, passes.gram(fresh)])
+
+
+def _orthonormal_to(basis_Nm: Array, new_Nb: Array) -> Array:
+    """Orthonormal columns that span what `new` adds to an orthonormal basis; fewer where it adds less."""
+    size = np.linalg.norm(new_Nb, axis=0)
+    fresh = new_Nb[:, size > 0] / size[size > 0]
+    for _ in range(2):  # once leaves rounding of what was taken off
+        fresh = fresh - basis_Nm @ (basis_Nm.T @ fresh)
+    u, s, _ = np.linalg.svd(fresh, full_matrices=False)
+    u = u[:, s > 1e-8 * max(float(s.max(initial=0.0)), 1e-300)]
+    u = u - basis_Nm @ (basis_Nm.T @ u)
+    out: Array = np.linalg.qr(u)[0] if u.shape[1] else u
+    return out

@@ -1,0 +1,85 @@
+"""Pictures of a draw of many points, with the others placed by those: beside their neighbours, or by their distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+NEIGHBOURS = 3
+_BLOCK = 1024  # points placed at a time
+_ITERATIONS = 60
+
+
+def drawn_rows(K: int, runs: Sequence[Sequence[int]], most: int) -> Index:
+    """At most `most` of K rows, rising: of every run its ends and checkpoints evenly between, and of other rows evenly many.
+
+    All of them where they are no more than that. Where even the ends are too many, every n-th end.
+    """
+    if most >= K:
+        return np.arange(K)
+    of_runs = {row for run in runs for row in run}
+    lines = [list(run) for run in runs] + [[row for row in range(K) if row not in of_runs]]
+    lines = [line for line in lines if line]
+    share, found = most / K, np.zeros(0, dtype=np.intp)
+    for _ in range(_ITERATIONS):
+        found = np.unique(np.concatenate([_evenly(line, share) for line in lines]))
+        if len(found) <= most:
+            return found
+        share *= most / len(found)
+    return found[:: -(-len(found) // most)]
+
+
+def _evenly(line: Sequence[int], share: float) -> Index:
+    """That share of a line, its ends at least."""
+    count = min(len(line), max(2, int(share * len(line))))
+    at = np.linspace(0, len(line) - 1, count).round().astype(np.intp)
+    return np.asarray(line, dtype=np.intp)[at]
+
+
+def beside_neighbours(scores_Kr: Array, drawn_m: Index, places_md: Array) -> Array:
+    """K x d places: the drawn rows at theirs, each other at the mean of its nearest drawn ones by scores, weighted 1 / d^2."""
+    out = np.empty((len(scores_Kr), places_md.shape[1]))
+    out[drawn_m] = places_md
+    anchors = scores_Kr[drawn_m]
+    near = min(NEIGHBOURS, len(drawn_m))
+    for rows in _others(len(scores_Kr), drawn_m):
+        square = _square_distances(scores_Kr[rows], anchors)
+        at = np.argpartition(square, near - 1, axis=1)[:, :near]
+        weight = 1.0 / np.maximum(np.take_along_axis(square, at, axis=1), np.finfo(float).tiny ** 0.5)
+        weight /= weight.sum(axis=1, keepdims=True)
+        out[rows] = np.einsum("mn,mnd->md", weight, places_md[at])
+    return out
+
+
+def by_distances(target_Km: Array, drawn_m: Index, places_md: Array, start_Kd: Array) -> Array:
+    """K x d places: the drawn rows at theirs, each other where its distances to them fit `target_Km` best, from `start_Kd` on.
+
+    Least squares by majorisation of one point among fixed ones: x <- mean_j (y_j + target_j (x - y_j) / |x - y_j|).
+    """
+    out = start_Kd.copy()
+    out[drawn_m] = places_md
+    middle = places_md.mean(axis=0)
+    for rows in _others(len(out), drawn_m):
+        x, target = out[rows], target_Km[rows]
+        for _ in range(_ITERATIONS):
+            shown = np.sqrt(_square_distances(x, places_md))
+            ratio = np.divide(target, shown, out=np.zeros_like(target), where=shown > 0)
+            x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
+        out[rows] = x
+    return out
+
+
+def _others(K: int, drawn_m: Index) -> list[Index]:
+    """The rows that were not drawn, in blocks."""
+    rest = np.setdiff1d(np.arange(K), drawn_m)
+    return [rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK)]
+
+
+def _square_distances(a_Md: Array, b_md: Array) -> Array:
+    """M x m squared distances of rows, never below 0."""
+    square: Array = (a_Md**2).sum(axis=1)[:, None] + (b_md**2).sum(axis=1) - 2.0 * (a_Md @ b_md.T)
+    return np.maximum(square, 0.0, out=square)
