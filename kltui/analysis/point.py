@@ -48,3 +48,10 @@ def grid_of(tags: Sequence[str]) -> str:
 def trajectory_of(run: str, tags: Sequence[str]) -> str:
     """What a checkpoint is drawn as part of: its run, or the grid of interpolated models that it is a point of."""
     return grid_of(tags) or run
+
+
+def label_of(point: Point) -> str:
+    """The run, with its variant, or the grid of a point between models: what a curve is called."""
+    if grid := grid_of(point.tags):
+        return grid
+    return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from kltui.analysis.curves import Curve, consecutive_curves, curves_to_last, loss_curves
 from kltui.analysis.diffusion import Exponent
-from kltui.analysis.map import ConsecutiveKL, Map
+from kltui.analysis.map import ConsecutiveKL
 from kltui.figures.picture import GREY, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
 from kltui.view.sections import resampling as resampling_section
 from kltui.view.sections.context import WINDOW, Context
 from kltui.view.sections.diffusion import typical, window_distances
-from kltui.view.sections.loss import losses
 from kltui.view.sections.section import MissingError
 
 STEP = "training step"
@@ -31,13 +31,13 @@ def curves(ctx: Context) -> Picture:
             "KL from the checkpoint before",
             Axis(STEP, "symlog"),
             Axis(KL_AXIS, "log"),
-            steps(ctx.consecutive, ctx.slots),
+            _layers(consecutive_curves(ctx.map), ctx.slots),
         ),
         Panel(
             "KL to the last checkpoint",
             Axis(STEP, "symlog"),
             Axis(KL_AXIS, "log"),
-            _to_last(ctx.map, ctx.slots),
+            _layers(curves_to_last(ctx.map), ctx.slots),
         ),
     )
     return Picture(
@@ -46,12 +46,11 @@ def curves(ctx: Context) -> Picture:
 
 
 def _losses(ctx: Context) -> tuple[Layer, ...]:
-    runs: dict[str, list[tuple[int, float, float]]] = {}
-    for one in losses(ctx.raw):
-        if one.step is not None:
-            runs.setdefault(one.run, []).append((one.step, one.bits_per_byte, one.se))
-    several = {run: sorted(found) for run, found in runs.items() if len(found) > 1}
-    return tuple(_line(run, found, ctx.slots) for run, found in several.items())
+    return _layers((c for c in loss_curves(ctx.raw) if len(c) > 1), ctx.slots)
+
+
+def _layers(found: Iterable[Curve], slots: Slots) -> tuple[Layer, ...]:
+    return tuple(_line(c.run, list(zip(c.steps, c.values, c.errors, strict=True)), slots) for c in found)
 
 
 def steps(consecutive: Mapping[str, Sequence[ConsecutiveKL]], slots: Slots) -> tuple[Layer, ...]:
@@ -59,17 +58,6 @@ def steps(consecutive: Mapping[str, Sequence[ConsecutiveKL]], slots: Slots) -> t
     return tuple(
         _line(run, [(c.step_to, c.kl, c.se) for c in found], slots) for run, found in consecutive.items()
     )
-
-
-def _to_last(shown: Map, slots: Slots) -> tuple[Layer, ...]:
-    made = []
-    for t in shown.trajectories():
-        if len(t.rows) > 1:
-            found = [shown.pair_rows(k, t.rows[-1]) for k in t.rows[:-1]]
-            made.append(
-                _line(t.label, [(s, kl.value, kl.se) for s, kl in zip(t.steps, found, strict=False)], slots)
-            )
-    return tuple(made)
 
 
 def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, **look: str) -> Layer:

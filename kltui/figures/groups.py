@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kltui.analysis.map import Map
-from kltui.analysis.point import Point, grid_of
+from kltui.analysis.point import Point, grid_of, label_of
 from kltui.errors import UsageError
 from kltui.safe import safe_text
-from kltui.view.sections.context import label_of
 
 BY = ("run", "type", "size", "tag", "score")
 NONE = "not stated"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kltui.analysis.embed import Method
+from kltui.analysis.loss import bits_per_byte
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
-from kltui.view.sections.loss import bits_per_byte
 
 if TYPE_CHECKING:
     import pandas as pd

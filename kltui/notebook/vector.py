@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.kl import KL, kl_pair
+from kltui.analysis.loss import bits_per_byte
 from kltui.analysis.number_text import with_error
 from kltui.errors import UsageError
 from kltui.html_table import html_table
 from kltui.safe import safe_text
-from kltui.view.sections.loss import bits_per_byte
 
 Array = NDArray[np.float64]
 

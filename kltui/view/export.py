@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from kltui.analysis.lineage import gguf_pairs
+from kltui.analysis.loss import losses
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.pair_values import CONDITIONAL
@@ -31,7 +32,6 @@ from kltui.saved_maps import Preparation
 from kltui.view import formats
 from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
-from kltui.view.sections.loss import losses
 from kltui.view.sections.variant_figures import variants
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from kltui.analysis.spikes import Figures
 from kltui.errors import KltuiError
 from kltui.jobs.batch import Batch
 from kltui.jobs.jobfile import JobFile, load_job
@@ -25,7 +26,7 @@ from kltui.safe import safe_text
 from kltui.store import Store
 from kltui.watch.figures import run_figures
 from kltui.watch.landing import SETTLED_S, Landings, Signature, candidates
-from kltui.watch.rules import Alert, Figures, alerts, stopped
+from kltui.watch.rules import Alert, alerts, stopped
 
 ALERTS = "alert"  # records of the workspace: what was told, by its key
 POLL_S = 1.0

@@ -15,10 +15,10 @@ from rich.cells import cell_len
 from small_workspace import STEPS, Builder
 
 from kltui.analysis.kl import kl_pair
+from kltui.analysis.loss import bits_per_byte
 from kltui.errors import KltuiError, UsageError
 from kltui.view.report import Report, print_report, report, section_names, write_json, write_text
 from kltui.view.sections import catalogue
-from kltui.view.sections.loss import bits_per_byte
 from kltui.workspace import Workspace
 
 # What this suite lacks: `test_sections` has a workspace with everything.

@@ -9,13 +9,13 @@ import math
 import pytest
 from rich.console import Console
 
-import kltui.view.sections.loss as loss_section
 import kltui.view.tables as tables
+from kltui.analysis import loss as loss_module
 from kltui.view.tables import count, figure, spread, table, with_error, words
 
 
 def test_the_examples_of_the_docstrings_hold() -> None:
-    for module in (tables, loss_section):
+    for module in (tables, loss_module):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from kltui.analysis.spikes import Figures, with_medians
 from kltui.jobs.jobfile import WatchTable
-from kltui.watch.rules import Figures, alerts, stopped, with_medians
+from kltui.watch.rules import alerts, stopped
 
 TABLE = WatchTable()
 

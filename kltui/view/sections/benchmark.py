@@ -8,8 +8,9 @@ from rich.console import RenderableType
 
 from kltui.analysis.benchmark import FOLDS, PUBLISHED, SUSPICIOUS, Leakage, Prediction, scores_by_task
 from kltui.analysis.map import Map
+from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
-from kltui.view.sections.context import Context, finals, label_of
+from kltui.view.sections.context import Context, finals
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
-from kltui.analysis.point import Point, grid_of
+from kltui.analysis.point import Point, grid_of, label_of
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
 from kltui.map_device import gram_on
@@ -430,13 +430,6 @@ def complete_words(shown: Map) -> list[str]:
     return [
         f"pictures stand on the {count(int(complete.sum()), 'text')} that every vector has, B = {B} bytes"
     ]
-
-
-def label_of(point: Point) -> str:
-    """The run, with its variant, or the grid of a point between models: what a curve is called."""
-    if grid := grid_of(point.tags):
-        return grid
-    return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
 
 
 def finals(shown: Map) -> list[int]:

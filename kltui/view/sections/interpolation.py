@@ -7,10 +7,10 @@ import math
 from rich.console import RenderableType
 
 from kltui.analysis.kl import KL
+from kltui.analysis.loss import bits_per_byte
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point, grid_of
 from kltui.view.sections.context import Context
-from kltui.view.sections.loss import bits_per_byte
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import figure, table, words
 

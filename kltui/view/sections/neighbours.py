@@ -9,7 +9,8 @@ from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
-from kltui.view.sections.context import Context, below, finals, label_of, runs_first
+from kltui.analysis.point import label_of
+from kltui.view.sections.context import Context, below, finals, runs_first
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import count, figure, table, with_error, words
 

@@ -11,10 +11,10 @@ from rich.console import RenderableType
 
 from kltui.analysis.embed import Method
 from kltui.analysis.map import Map
-from kltui.analysis.point import Point, grid_of
+from kltui.analysis.point import Point, grid_of, label_of
 from kltui.analysis.shape import AgainstNull
 from kltui.view.provenance import version_words, versions
-from kltui.view.sections.context import PERPLEXITY, Context, complete_words, label_of
+from kltui.view.sections.context import PERPLEXITY, Context, complete_words
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table
 from kltui.view.textplot import Frame, Series

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from kltui.analysis.embed import complete_texts
+from kltui.analysis.point import label_of
 from kltui.analysis.uncertainty import Ellipse
 from kltui.view.provenance import version_words
-from kltui.view.sections.context import Context, complete_words, finals, label_of, runs_first, thinned
+from kltui.view.sections.context import Context, complete_words, finals, runs_first, thinned
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
 from kltui.view.textplot import Frame, Series

@@ -1,0 +1,117 @@
+"""What is out of the ordinary between two checkpoints of a run: a loss that rises, a KL that is large beside those before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from kltui.analysis.loss import bits_per_byte
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.analysis.trajectory import Trajectory
+
+LEAST_BEFORE = 3  # consecutive KLs before one can be called large
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One checkpoint beside the one before it in its run; bits/byte, with standard errors over texts. NaN: not defined.
+
+    `loss_change` is this loss minus the one before, its error that of the paired difference. `kl_median` is the median of
+    the consecutive KLs before this one.
+    """
+
+    name: str
+    run: str
+    step: int
+    loss: float
+    loss_se: float
+    loss_change: float = math.nan
+    loss_change_se: float = math.nan
+    kl: float = math.nan
+    kl_se: float = math.nan
+    kl_median: float = math.nan
+
+    def words(self) -> str:
+        """One line for who watches."""
+        parts = [f"{self.loss:.4f} ± {self.loss_se:.4f} bits/byte"]
+        if math.isfinite(self.loss_change):
+            parts.append(f"change {self.loss_change:+.4f} ± {self.loss_change_se:.4f}")
+        if math.isfinite(self.kl):
+            beside = (
+                f" ({self.kl / self.kl_median:.1f} times the median before)" if self.kl_median > 0 else ""
+            )
+            parts.append(f"KL to the one before {self.kl:.4f} ± {self.kl_se:.4f}{beside}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """A checkpoint where a loss rose by `value` of its standard errors, or a KL is `value` times the median before it."""
+
+    rule: Literal["loss", "kl"]
+    at: Figures
+    value: float
+
+    def words(self) -> str:
+        """What was seen, in a line."""
+        f = self.at
+        if self.rule == "loss":
+            return (
+                f"the loss rose by {f.loss_change:.4f} ± {f.loss_change_se:.4f} bits/byte at {f.name}, "
+                f"{self.value:.1f} standard errors"
+            )
+        return (
+            f"KL to the checkpoint before is {f.kl:.4f} ± {f.kl_se:.4f} bits/byte at {f.name}, {self.value:.1f} "
+            f"times the median before it ({f.kl_median:.4f})"
+        )
+
+
+def spikes(run: Sequence[Figures], loss_se: float, kl_ratio: float) -> list[Spike]:
+    """Every spike of a run's checkpoints, given by rising step: beyond `loss_se` standard errors, `kl_ratio` times."""
+    found = []
+    for f in run:
+        # A rise of the loss that is no noise of the sample of texts: (L_i - L_{i-1}) / se of the paired difference.
+        rise = f.loss_change / f.loss_change_se if f.loss_change_se > 0 else math.nan
+        if rise > loss_se:
+            found.append(Spike("loss", f, rise))
+        ratio = f.kl / f.kl_median if f.kl_median > 0 else math.nan
+        if ratio > kl_ratio:
+            found.append(Spike("kl", f, ratio))
+    return found
+
+
+def run_figures(shown: Map) -> dict[str, list[Figures]]:
+    """{run: its checkpoints by rising step} of a map."""
+    return {
+        t.label: with_medians([_of(shown, t, k) for k in range(len(t.rows))]) for t in shown.trajectories()
+    }
+
+
+def _of(shown: Map, t: Trajectory, place: int) -> Figures:
+    row = t.rows[place]
+    loss, se = bits_per_byte(shown.loglik_KN[row], shown.text_bytes_N, shown.text_ids_N)
+    point = shown.points[row]
+    if place == 0:
+        return Figures(point.name, t.label, point.step or 0, loss, se)
+    before = t.rows[place - 1]
+    # of the paired difference: what all checkpoints find hard about a text cancels
+    change, change_se = bits_per_byte(
+        shown.loglik_KN[row] - shown.loglik_KN[before], shown.text_bytes_N, shown.text_ids_N
+    )
+    kl = shown.pair_rows(before, row)
+    return Figures(point.name, t.label, point.step or 0, loss, se, change, change_se, kl.value, kl.se)
+
+
+def with_medians(run: Sequence[Figures]) -> list[Figures]:
+    """The same with the median of the consecutive KLs before each, where there are LEAST_BEFORE of them."""
+    found, before = [], list[float]()
+    for f in run:
+        found.append(replace(f, kl_median=median(before)) if len(before) >= LEAST_BEFORE else f)
+        if math.isfinite(f.kl):
+            before.append(f.kl)
+    return found
