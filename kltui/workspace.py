@@ -18,6 +18,7 @@ from kltui.registry.checkpoint import layer_name
 from kltui.same_weights import point_of
 from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
+from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.stored_distances import StoredDistances, WeightProgress
 from kltui.stored_losses import Loss, stored_losses
 
@@ -179,12 +180,13 @@ class Workspace(StoredDistances):
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
         return [VectorGroup(*found) for found in comparable.fullest(self._store.vectors.rows(), on_drawn)]
 
-    def token_logprobs(self, name: str) -> Path | None:
-        """Safetensors file with the per-token log-probabilities of a checkpoint, if they were kept."""
+    def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
+        """Safetensors file with the per-token log-probabilities of a checkpoint, or of responses `alone`, if kept."""
         row = next((r for r in self.checkpoints() if r.name == name), None)
         if row is None:
             return None
-        return self._store.side_files.find(self.path, row.id, self.corpus().id, "tokens")
+        kind = TOKENS_ALONE if alone else TOKENS
+        return self._store.side_files.find(self.path, row.id, self.corpus().id, kind)
 
     def map(
         self,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kltui import __version__
 from kltui.analysis.point import Point
 from kltui.comparable import unconditional_settings
 from kltui.jobs.names import as_called_here
+from kltui.jobs.parcel import flat_tokens
 from kltui.jobs.plan import Plan, settings_key
 from kltui.jobs.prepare import Ready
 from kltui.registry.checkpoint import Checkpoint
@@ -22,11 +24,10 @@ from kltui.registry.digest import weight_files_digest
 from kltui.same_weights import KIND, in_store
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
-from kltui.store.side_tables import side_paths
+from kltui.store.side_tables import TOKENS, TOKENS_ALONE, side_paths
 from kltui.store.synced import write_synced
 from kltui.store.writer_lock import Writer
 
-TOKENS = "tokens"
 NO_LAYERS = "no layers"
 BITS = "bits_per_weight"  # a figure of a scoring, and the kind of the records that keep it by what stands for the weights
 
@@ -160,8 +161,14 @@ class Keeper:
                 return False
         if not self._plan.settings.tokens:
             return True
-        paths = self._tokens_paths(ready, checkpoint_id, corpus_id)
-        return any(self._store.side_files.intact(self._store.folder, path, by_hash) for path in paths)
+        kinds = (TOKENS, TOKENS_ALONE)[: 1 + self._plan.settings.unconditional]
+        return all(
+            any(
+                self._store.side_files.intact(self._store.folder, path, by_hash)
+                for path in self._tokens_paths(kind, ready, checkpoint_id, corpus_id)
+            )
+            for kind in kinds
+        )
 
     def _has_layers(self, stored: Mapping[int | None, str]) -> bool:
         asked = self._plan.settings.layers
@@ -181,9 +188,9 @@ class Keeper:
         quantization = self._plan.checkpoints[ready.index].quantization
         return json.dumps([ready.weights, quantization, self._settings, self._plan.settings.layers])
 
-    def _tokens_paths(self, ready: Ready, checkpoint_id: int, corpus_id: int) -> tuple[str, str]:
+    def _tokens_paths(self, kind: str, ready: Ready, checkpoint_id: int, corpus_id: int) -> tuple[str, str]:
         name = self._plan.checkpoints[ready.index].name
-        return side_paths(TOKENS, checkpoint_id, name, corpus_id, self._settings, ready.weights)
+        return side_paths(kind, checkpoint_id, name, corpus_id, self._settings, ready.weights)
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
@@ -194,8 +201,12 @@ class Keeper:
         """Stores all vectors of a checkpoint and marks it done: all of it or nothing."""
         cid = self._settle(ready)
         files = "" if ready.mix or ready.served or ready.adapted else weight_files_digest(ready.folder)
-        side = self._write_tokens(ready, result)
-        replaced = ""
+        written = {
+            kind: self._write_tokens(kind, ready, tokens)
+            for kind, tokens in ((TOKENS, result.token_logprobs), (TOKENS_ALONE, result.unconditional_tokens))
+            if tokens is not None
+        }
+        replaced = []
         asked = self._plan.settings.layers
         request = asked if isinstance(asked, str) else "some"
         with self._store.atomic():
@@ -221,22 +232,21 @@ class Keeper:
             if result.no_layers:
                 found = {"reason": result.no_layers, "found_by": _layer_finders()}
                 self._store.records.put(NO_LAYERS, self._layers_request(ready), found)
-            if side:
-                replaced = self._store.side_files.put(cid, self._corpus, TOKENS, self._settings, *side)
+            for kind, side in written.items():
+                replaced.append(self._store.side_files.put(cid, self._corpus, kind, self._settings, *side))
             self._store.jobs.item_done(self._job, cid, result.stats, len(self._plan.corpus))
-        if replaced:
-            (self._store.folder / replaced).unlink(missing_ok=True)
+        for path in filter(None, replaced):
+            (self._store.folder / path).unlink(missing_ok=True)
 
-    def _write_tokens(self, ready: Ready, result: ScoreResult) -> tuple[str, str] | None:
-        """Writes the per-token log-probabilities aside, syncs and renames; (relative path, SHA-256)."""
-        if result.token_logprobs is None:
-            return None
+    def _write_tokens(
+        self, kind: str, ready: Ready, tokens: Sequence[NDArray[np.float32]]
+    ) -> tuple[str, str]:
+        """Writes per-token log-probabilities aside, syncs and renames; (relative path, SHA-256)."""
         from safetensors.numpy import save
 
-        lengths = np.array([len(t) for t in result.token_logprobs], np.int64)
-        flat = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
+        flat, lengths = flat_tokens(tokens)
         data = save({"logprobs": flat, "lengths": lengths})
-        path = self._tokens_paths(ready, self._ids[ready.index], self._corpus)[0]
+        path = self._tokens_paths(kind, ready, self._ids[ready.index], self._corpus)[0]
         write_synced(self._store.folder / path, data)
         return path, hashlib.sha256(data).hexdigest()
 

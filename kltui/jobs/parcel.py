@@ -30,12 +30,13 @@ FORMAT = 1
 HEADER_MOST_BYTES = 16 << 20
 _DTYPES = {
     "loglik_LN": "float64", "n_scored_LN": "int32", "tokens": "float32", "lengths": "int64",
-    "alone_loglik_LN": "float64", "alone_n_scored_LN": "int32",
+    "alone_loglik_LN": "float64", "alone_n_scored_LN": "int32", "alone_tokens": "float32", "alone_lengths": "int64",
 }  # fmt: skip
-_FINAL, _TOKENS, _ALONE = (
+_FINAL, _TOKENS, _ALONE, _ALONE_TOKENS = (
     ("loglik_LN", "n_scored_LN"),
     ("tokens", "lengths"),
     ("alone_loglik_LN", "alone_n_scored_LN"),
+    ("alone_tokens", "alone_lengths"),
 )
 
 
@@ -96,9 +97,9 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
                 names[0]: np.stack(values_LN),
                 names[1]: np.stack(counts_LN).astype(np.int32, copy=False),
             }
-    if result.token_logprobs is not None:
-        arrays["tokens"] = np.concatenate([*result.token_logprobs, np.empty(0, np.float32)])
-        arrays["lengths"] = np.array([len(t) for t in result.token_logprobs], np.int64)
+    for names, tokens in ((_TOKENS, result.token_logprobs), (_ALONE_TOKENS, result.unconditional_tokens)):
+        if tokens is not None:
+            arrays |= dict(zip(names, flat_tokens(tokens), strict=True))
     about = {
         "format": FORMAT,
         "request": request,
@@ -115,6 +116,13 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
     }
     about_text = json.dumps(about)
     return save(arrays, {"about": about_text, "sha256": _checksum(arrays, about_text)})
+
+
+def flat_tokens(
+    tokens: Sequence[NDArray[np.float32]],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(all tokens' log-probabilities one behind another, how many each text has)."""
+    return np.concatenate([*tokens, np.empty(0, np.float32)]), np.array([len(t) for t in tokens], np.int64)
 
 
 def unpack(path: Path, corpus: Corpus, request: str) -> Parcel | None:
@@ -204,8 +212,8 @@ def _most_bytes(about: About, corpus: Corpus) -> int:
     n = len(corpus)
     return (
         12 * len(about.layers) * n * (1 + about.unconditional)
-        + 8 * n
-        + 4 * (int(corpus.text_bytes.sum()) + 64 * n)
+        + 8 * n * (1 + about.unconditional)
+        + 4 * (int(corpus.text_bytes.sum()) + 64 * n) * (1 + about.unconditional)
     )
 
 
@@ -213,15 +221,20 @@ def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreRe
     layers = about.layers
     if layers.count(None) != 1 or len(set(layers)) != len(layers):
         raise ValueError("its layers are not each one vector, with a final one")
-    wanted = {*_FINAL, *(_TOKENS if "tokens" in arrays else ()), *(_ALONE if about.unconditional else ())}
+    kept, kept_alone = _TOKENS[0] in arrays, about.unconditional and _ALONE_TOKENS[0] in arrays
+    asked = ((_FINAL, True), (_TOKENS, kept), (_ALONE, about.unconditional), (_ALONE_TOKENS, kept_alone))
+    wanted = {name for names, there in asked if there for name in names}
     if arrays.keys() != wanted or any(str(array.dtype) != _DTYPES[name] for name, array in arrays.items()):
         raise ValueError(f"it holds {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}")
     vectors = _vectors(layers, arrays["loglik_LN"], arrays["n_scored_LN"], n)
     if n and not any(np.isfinite(v.loglik_N).any() for v in vectors if v.layer is None):
         raise ValueError("no text of it has a number")
     alone = _vectors(layers, arrays[_ALONE[0]], arrays[_ALONE[1]], n) if about.unconditional else ()
-    tokens = _tokens(arrays["tokens"], arrays["lengths"], n) if "tokens" in arrays else None
-    return ScoreResult(vectors, about.key, about.stats, (), tokens, about.no_layers, alone)
+    tokens, tokens_alone = (
+        _tokens(arrays[names[0]], arrays[names[1]], n) if there else None
+        for names, there in ((_TOKENS, kept), (_ALONE_TOKENS, kept_alone))
+    )
+    return ScoreResult(vectors, about.key, about.stats, (), tokens, about.no_layers, alone, tokens_alone)
 
 
 def _vectors(

@@ -190,8 +190,16 @@ class Scorer:
         )
         notes += (no_layers,) if no_layers else ()
         n = len(self.texts)
-        alone = sums.vectors(slice(n, None)) if len(prepared.ids) > n else ()
-        return ScoreResult(sums.vectors(slice(n)), key, stats, notes, sums.token_logprobs(), no_layers, alone)
+        rows, beyond = (
+            range(n),
+            range(n, len(prepared.ids)),
+        )  # texts, then responses alone where there are any
+        alone = sums.vectors(slice(n, None)) if beyond else ()
+        tokens_of = sums.token_logprobs
+        return ScoreResult(
+            sums.vectors(slice(n)), key, stats, notes, tokens_of(rows), no_layers, alone,
+            tokens_of(beyond) if beyond else None,
+        )  # fmt: skip
 
     def score_loaded(
         self, loaded: Loaded, made: tokens.Tokenized, weights_key: str, model: str
@@ -208,7 +216,8 @@ class Scorer:
         no_layers = engine.no_layers or sums.no_layers
         notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, "none"))
         notes += (no_layers,) if no_layers else ()
-        return ScoreResult(sums.vectors(slice(None)), key, {}, notes, sums.token_logprobs(), no_layers)
+        rows = range(len(self.texts))
+        return ScoreResult(sums.vectors(slice(None)), key, {}, notes, sums.token_logprobs(rows), no_layers)
 
     def _file_notes(
         self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
@@ -512,9 +521,9 @@ class _Sums:
         text = self._undefined[min(self._undefined)] % self._n_texts
         return f"layers {layers} are not stored: read through the model's tail they give NaN, first in text {text}"
 
-    def token_logprobs(self) -> tuple[NDArray[np.float32], ...] | None:
-        """Per text its tokens' log-probabilities in order, or None where they were not asked for."""
+    def token_logprobs(self, rows: range) -> tuple[NDArray[np.float32], ...] | None:
+        """Per row its tokens' log-probabilities in order, or None where they were not asked for."""
         if self.kept is None:
             return None
         empty = np.zeros(0, dtype=np.float32)
-        return tuple(np.concatenate(self.kept.get(i, [empty])) for i in range(self._n_texts))
+        return tuple(np.concatenate(self.kept.get(i, [empty])) for i in rows)

@@ -96,7 +96,8 @@ def score_served(
         "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
         **scored.key, **_served_key(facts, dialect),
     }  # fmt: skip
-    logprobs = tuple(map(np.concatenate, kept[: len(texts)])) if settings.tokens else None
+    by_row = tuple(map(np.concatenate, kept)) if settings.tokens else None
+    logprobs, logprobs_alone = by_row and by_row[: len(texts)], by_row and by_row[len(texts) :]
     no_layers = (
         "" if settings.layers == "none" else "a served model gives no hidden states: it has no layer vectors"
     )
@@ -105,7 +106,7 @@ def score_served(
         Vector(None, np.where(n_scored_R[p] == 0, np.nan, loglik_R[p]), n_scored_R[p].copy()) for p in parts
     ]
     said = notes + ((no_layers,) if no_layers else ())
-    return ScoreResult((vector,), key, stats, said, logprobs, no_layers, tuple(alone))
+    return ScoreResult((vector,), key, stats, said, logprobs, no_layers, tuple(alone), logprobs_alone or None)
 
 
 def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:

@@ -78,7 +78,7 @@ class ScoreResult:
     attention implementation, library versions. `stats` holds what does not: seconds, tokens, peak bytes,
     counts of unscored and over-long texts. `token_logprobs` (with `tokens = true`): one float32 array per text.
     `no_layers` says why layers that were asked for are not among the vectors. `unconditional` are those of responses
-    without their prompts, where they were asked for.
+    without their prompts, where they were asked for, and `unconditional_tokens` their tokens'.
     """
 
     vectors: tuple[Vector, ...]
@@ -88,6 +88,7 @@ class ScoreResult:
     token_logprobs: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)
     no_layers: str = ""
     unconditional: tuple[Vector, ...] = ()
+    unconditional_tokens: tuple[NDArray[np.float32], ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,9 @@ class Records:
         return {name: dict(json.loads(value)) for name, value in rows}
 
 
+TOKENS, TOKENS_ALONE = "tokens", "tokens-alone"  # kinds: of texts or responses, of responses without prompts
+
+
 class SideFiles:
     """Files too large for the database, by path relative to the workspace, with their SHA-256."""
 

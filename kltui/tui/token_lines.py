@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
+from kltui.pair_values import CONDITIONAL, PMI, UNCONDITIONAL
 from kltui.registry.checkpoint import Checkpoint, LocalSource, ServedSource
 from kltui.registry.tensors import read_header
 from kltui.registry.tokenizer import tokenizer_folder
@@ -18,6 +19,9 @@ from kltui.registry.tokenizer_json import read_tokenizer_json
 
 if TYPE_CHECKING:
     from kltui.workspace import Workspace
+
+
+GIVEN, ALONE = "log p(y|x)", "log p(y)"  # of a response y to a prompt x
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,59 @@ class TokenLine:
     logprobs: NDArray[np.float32]
 
 
-def read_tokens(ws: Workspace, name: str, index: int, text: str) -> TokenLine | None:
-    """Tokens of text number `index` under checkpoint `name`, or None where they were not kept."""
-    path = ws.token_logprobs(name)
+@dataclass(frozen=True)
+class Part:
+    """A line of tokens with what it is of, "" where that goes without saying, and the nats of the whole text.
+
+    `signed`: its values are differences.
+    """
+
+    of: str
+    line: TokenLine
+    total: float
+    signed: bool = False
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """What a map's value of one text is made of, token by token; the last of `parts` is the value itself.
+
+    `lacking` says what the value is made of besides and was not kept.
+    """
+
+    parts: tuple[Part, ...]
+    lacking: str = ""
+
+    @property
+    def line(self) -> TokenLine:
+        """The tokens of the value itself."""
+        return self.parts[-1].line
+
+
+def read_text_tokens(ws: Workspace, name: str, index: int, text: str) -> TextTokens | None:
+    """The tokens behind the value that the workspace's maps have of a text under a checkpoint; None: none were kept."""
+    kinds = {CONDITIONAL: ("",), UNCONDITIONAL: (ALONE,), PMI: (GIVEN, ALONE)}[ws.values]
+    found = {of: read_tokens(ws, name, index, text, alone=of == ALONE) for of in kinds}
+    parts = tuple(
+        Part(of, line, float(line.logprobs.sum())) for of, line in found.items() if line is not None
+    )
+    if not parts:
+        return None
+    lacking = ", ".join(of for of, line in found.items() if line is None)
+    return TextTokens((*parts, _difference(*parts)) if len(parts) > 1 else parts, lacking)
+
+
+def _difference(given: Part, alone: Part) -> Part:
+    """What the prompt changes at each token that is scored either way: the first of a response may have no log p alone."""
+    n = min(len(given.line.logprobs), len(alone.line.logprobs))
+    one, other = (part.line.logprobs[len(part.line.logprobs) - n :] for part in (given, alone))
+    spans = given.line.spans[len(given.line.spans) - n :] if given.line.spans else ()
+    return Part(PMI, TokenLine(spans, one - other), given.total - alone.total, signed=True)
+
+
+def read_tokens(ws: Workspace, name: str, index: int, text: str, *, alone: bool = False) -> TokenLine | None:
+    """Tokens of text number `index` under checkpoint `name` (`alone`: of a response without its prompt), or None."""
+    path = ws.token_logprobs(name, alone=alone)
     if path is None:
         return None
     logprobs = _kept(path, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs import executor
 from kltui.jobs.batch import run_batch
+from kltui.tui.token_lines import read_text_tokens, read_tokens
 from kltui.workspace import Workspace
 from tests.chat_pairs import core, ids_of_response
 from tests.tiny_models import BEGIN, load_float64, write_model
@@ -182,3 +184,39 @@ def test_a_difference_has_no_exact_kl(
     said = " ".join(capsys.readouterr().out.split())
     assert "no next-token distribution" in said and "--values conditional" in said
     assert here.tasks == 0
+
+
+@pytest.mark.parametrize("values", ["conditional", "unconditional", "pmi"])
+def test_token_lines_are_what_the_map_s_values_are_made_of(job: Path, values: str) -> None:
+    with Workspace.open(job.parent / "w") as ws:
+        ws.values = values
+        shown, row = ws.map().loglik_KN[1], ROWS[3]["response"]
+        tokens = read_text_tokens(ws, "m1", 3, str(row))
+        given, alone = (read_tokens(ws, "m1", 3, str(row), alone=a) for a in (False, True))
+    assert tokens is not None and given is not None and alone is not None
+    assert tokens.parts[-1].total == pytest.approx(shown[3], abs=1e-4) and not tokens.lacking
+    assert [p.of for p in tokens.parts] == {
+        "conditional": [""],
+        "unconditional": ["log p(y)"],
+        "pmi": ["log p(y|x)", "log p(y)", "pmi"],
+    }[values]
+    assert len(given.logprobs) == len(alone.logprobs)  # there is a BOS before either
+    if values == "pmi":
+        assert np.array_equal(tokens.line.logprobs, given.logprobs - alone.logprobs)
+        assert tokens.line.spans == given.spans and tokens.parts[-1].signed
+
+
+def test_tokens_of_responses_alone_that_were_not_kept_are_told_and_scored_again(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = shutil.copytree(job.parent / "w", tmp_path / "w")
+    shutil.rmtree(ended / "tokens-alone")
+    with Workspace.open(ended) as ws:
+        ws.values = "pmi"
+        tokens = read_text_tokens(ws, "m0", 0, str(ROWS[0]["response"]))
+    assert tokens is not None and tokens.lacking == "log p(y)"
+    assert [p.of for p in tokens.parts] == ["log p(y|x)"]
+    assert run_batch(job, ["scoring.unconditional=true", f"workspace={ended}"], as_json=True)[0] == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {e["status"] for e in events if e["event"] == "checkpoint"} == {"done"}
+    assert main(["--check", str(ended)]) == 0, capsys.readouterr()

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, LocalSource
-from kltui.tui.token_lines import _kept, _spans
+from kltui.tui.token_lines import Part, TokenLine, _difference, _kept, _spans
 
 LENGTHS = np.array([3, 0, 5, 2], np.int64)
 LOGPROBS = -np.arange(10, dtype=np.float32) / 7
@@ -65,3 +65,14 @@ def test_tokens_are_those_that_were_scored(tmp_path: Path) -> None:
     assert _spans(Checkpoint("m", LocalSource(model)), text, len(want)) == ()
     build_tokenizer().save_pretrained(model.parent)
     assert list(_spans(Checkpoint("m", LocalSource(model)), text, len(want) - 1)) == want[1:]
+
+
+def test_a_first_token_that_has_no_log_p_alone_is_in_the_total_of_the_difference() -> None:
+    spans = ((0, 1), (1, 2), (2, 3))
+    given = Part("g", TokenLine(spans, np.array([-1, -2, -3], np.float32)), -6.0)
+    alone = Part("a", TokenLine(spans[1:], np.array([-2.5, -2.5], np.float32)), -5.0)
+    made = _difference(given, alone)
+    assert made.line.spans == spans[1:] and made.line.logprobs.tolist() == [0.5, -0.5]
+    assert made.total == -1.0
+    nothing = Part("a", TokenLine((), np.zeros(0, np.float32)), 0.0)
+    assert _difference(given, nothing).line.spans == ()

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
+from kltui.pair_values import CONDITIONAL
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.corpus.corpus import Prompt
     from kltui.jobs.launch import Detached
-    from kltui.tui.token_lines import TokenLine
+    from kltui.tui.token_lines import Part, TextTokens
 
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
@@ -128,7 +129,7 @@ class CompareView(View):
         self._asked: tuple[object, ...] = ()
         self._of = ("", "")  # the pair that what is shown belongs to
         self.found: Map | None = None
-        self.lines: tuple[TokenLine | None, TokenLine | None] = (None, None)
+        self.lines: tuple[TextTokens | None, TextTokens | None] = (None, None)
         self._read_at = -1
         self._exact_asked: tuple[object, ...] = ()
         self.exact: NextTokenKL | None = None
@@ -281,13 +282,13 @@ class CompareView(View):
             self.run_worker(self._read_tokens(index, chosen.a, chosen.b), group="tokens", exclusive=True)
 
     async def _read_tokens(self, index: int, a: str, b: str) -> None:
-        from kltui.tui.token_lines import read_tokens
+        from kltui.tui.token_lines import read_text_tokens
 
         text = self.texts.texts[index]
         try:
             self.lines = (
-                await self.kl.reader.read(lambda ws: read_tokens(ws, a, index, text)),
-                await self.kl.reader.read(lambda ws: read_tokens(ws, b, index, text)),
+                await self.kl.reader.read(lambda ws: read_text_tokens(ws, a, index, text)),
+                await self.kl.reader.read(lambda ws: read_text_tokens(ws, b, index, text)),
             )
         except KltuiError as error:
             self.kl.complain(error)
@@ -304,7 +305,7 @@ class CompareView(View):
             [],
             *self._prompt_lines(index, width),
         ]
-        if a is None or b is None or not a.spans or not b.spans:
+        if a is None or b is None or not a.line.spans or not b.line.spans:
             made += flowed([(text, None)], width, lambda _: look("text"), breaks=False)
             why = "no token log-probabilities stored; T scores them" if a is None or b is None else ""
             return [*made, [], [(why or "the tokens could not be laid over this text", look("warning"))]]
@@ -320,26 +321,37 @@ class CompareView(View):
             made += flowed([(f"{role}: {content}", None)], width, lambda _: look("muted"), breaks=False)
         return [*made, [], [("response", look("accent", bold=True))]]
 
-    def _heat_lines(self, text: str, a: TokenLine, b: TokenLine, width: int) -> list[list[Span]]:
+    def _heat_lines(self, text: str, a: TextTokens, b: TextTokens, width: int) -> list[list[Span]]:
         from kltui.tui.token_lines import colored_runs
 
         look = self.look
         blocks: list[list[Span]] = []
-        if a.spans == b.spans:
-            runs = colored_runs(text, a, a.logprobs.astype(float) - b.logprobs.astype(float))
-            title: list[Span] = [("A − B ", look("accent", bold=True))]
+        of, of_b = a.parts[-1].of, b.parts[-1].of
+        if a.line.spans == b.line.spans and of == of_b:
+            runs = colored_runs(text, a.line, a.line.logprobs.astype(float) - b.line.logprobs.astype(float))
+            title: list[Span] = [(f"A − B {of} ".replace("  ", " "), look("accent", bold=True))]
             title.append(("orange: A knows it better, blue: B", look("muted")))
             blocks += [title, *flowed(runs, width, self._gap), []]
-        for label, line in (("A", a), ("B", b)):
-            total = float(line.logprobs.sum())
-            head: list[Span] = [
-                (f"{label} ", look("accent", bold=True)),
-                (f"{total:.1f} nats", look("muted")),
-            ]
-            head.append((", the brighter the more surprising", look("muted")))
-            runs = colored_runs(text, line, line.logprobs.astype(float))
-            blocks += [head, *flowed(runs, width, self._surprise), []]
+        for label, tokens in (("A", a), ("B", b)):
+            for part in tokens.parts:
+                blocks += [*self._part_lines(label, part, text, width), []]
+            if tokens.lacking:
+                lacking = f"{label}: {tokens.lacking} of single tokens is not stored; T scores it"
+                blocks += [*flowed([(lacking, None)], width, lambda _: look("warning")), []]
         return blocks
+
+    def _part_lines(self, label: str, part: Part, text: str, width: int) -> list[list[Span]]:
+        """One line of tokens under its name."""
+        from kltui.tui.token_lines import colored_runs
+
+        look, style = self.look, self._gap if part.signed else self._surprise
+        means = "orange: the prompt helps" if part.signed else "the brighter the more surprising"
+        head = [
+            (f"{label} {part.of}".rstrip(), look("accent", bold=True)),
+            (f" {part.total:.1f} nats, {means}", look("muted")),
+        ]
+        runs = colored_runs(text, part.line, part.line.logprobs.astype(float))
+        return [head, *flowed(runs, width, style)]
 
     def _surprise(self, value: float | None) -> Style:
         if value is None:
@@ -375,7 +387,8 @@ class CompareView(View):
         if len(both) < 2 or not corpus:
             self.kl.say("mark A and B first; the corpus is taken from the last job", "warning")
             return
-        jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | {"tokens": True})
+        asked = {"tokens": True} | ({"unconditional": True} if self.kl.reader.values != CONDITIONAL else {})
+        jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | asked)
 
     def do_exact(self) -> None:
         """Starts a short job that works out the exact next-token KL of A and B; it goes on when this is left."""
