@@ -19,6 +19,7 @@ from kltui.help_text import DESCRIPTION, EPILOG
 from kltui.option_use import INTERFACE, check_options, command_of
 from kltui.pair_values import add_values_option
 from kltui.safe import safe_text
+from kltui.threads import one_blas_thread, wait_passively
 
 if TYPE_CHECKING:
     from kltui.view.sections.context import Choice
@@ -287,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.batch and arguments.device != "auto":
             hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
             raise UsageError("a job file says on which device it scores, not --device", hint)
-        code = _command(arguments)(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except KltuiError as error:
@@ -305,6 +306,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         _tell(KltuiError(f"standard output cannot be written: {error.strerror}", "Free some space there."))
         return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """The command's exit code. What analyses leaves the cores to whoever computes: its waits are passive, its BLAS small."""
+    command = _command(arguments)
+    if arguments.bench or arguments.demo:
+        return command(arguments)
+    wait_passively()
+    if arguments.batch or arguments.watch:
+        return command(arguments)
+    with one_blas_thread:
+        return command(arguments)
 
 
 def _drop_output() -> None:

@@ -144,7 +144,7 @@ def exact_kl_of(store: Store, asked: Asked, device: str = "auto", progress: Said
     workspace that cannot be written.
     """
     from kltui.jobs.messages import Setup
-    from kltui.jobs.usage import usable_cores
+    from kltui.threads import usable_cores
 
     check(asked)
     with _writing(store.folder):

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from kltui import native
 from kltui.analysis.kl import LN2
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 Progress = Callable[[float], None]
@@ -149,6 +150,7 @@ def oriented(scores_Kr: Array) -> Array:
     return np.where(scores_Kr[peak, np.arange(scores_Kr.shape[1])] < 0, -1.0, 1.0)
 
 
+@one_blas_thread
 def leading_axes(
     rows: CentredRows, r: int, exact: int | None = None, progress: Progress = lambda share: None
 ) -> Axes:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.embed import rotate
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -59,6 +60,7 @@ class Leakage:
     z: float
 
 
+@one_blas_thread
 def predict(
     Q_KN: ArrayLike,
     mean_loglik_K: ArrayLike,
@@ -96,6 +98,7 @@ def predict(
     return Prediction(predicted, r, rho, r_mean, rho_mean, len(y), n_groups)
 
 
+@one_blas_thread
 def predict_for(
     x_KD: Array, score_K: Sequence[float], groups: Sequence[str], row: int, seed: int = SEEDS[0]
 ) -> tuple[float, float, int]:
@@ -160,6 +163,7 @@ def fold_numbers(n: int, seed: int, groups: Sequence[str] | None = None) -> NDAr
     return out
 
 
+@one_blas_thread
 def out_of_fold(
     x_KD: Array, y_KT: Array, fold_K: NDArray[np.intp], alphas: Sequence[float] = ALPHAS
 ) -> Array:

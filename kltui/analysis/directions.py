@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from kltui.analysis.exact import ratio_of_sums
 from kltui.analysis.kl import LN2
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 DRAWS = 400
@@ -46,6 +47,7 @@ class DomainDirection:
         return self.against_rest / self.against_rest_se if self.against_rest_se > 0 else math.nan
 
 
+@one_blas_thread
 def domain_directions(
     before_N: ArrayLike,
     after_N: ArrayLike,

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.kl import KL, LN2, kl_pair
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -64,6 +65,7 @@ class Drivers:
         return int(np.searchsorted(grown, share - 1e-12) + 1)
 
 
+@one_blas_thread
 def drivers(
     l_i: ArrayLike,
     l_j: ArrayLike,

@@ -18,6 +18,7 @@ from kltui.analysis.axes import CentredRows, Progress, complete_texts, leading_a
 from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre
 from kltui.analysis.placing import beside_neighbours, by_distances, drawn_rows
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 __all__ = ["complete_texts"]
 
@@ -156,6 +157,7 @@ def _gram(Q_KN: Array) -> Array:
     return product
 
 
+@one_blas_thread
 def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
     """The largest `dims` (None: all) eigenvalues of a symmetric matrix, falling, and their vectors as columns."""
     n = len(square)
@@ -165,7 +167,8 @@ def _leading(square: Array, dims: int | None) -> tuple[Array, Array]:
         from scipy.sparse.linalg import eigsh
 
         start = np.random.default_rng(0).normal(size=n)
-        values, vectors = eigsh(square, k=dims, v0=start, tol=0)
+        with one_blas_thread:  # scipy's own BLAS, which is here from now on
+            values, vectors = eigsh(square, k=dims, v0=start, tol=0)
     values, vectors = values[::-1], vectors[:, ::-1]
     return (values, vectors) if dims is None else (values[:dims], vectors[:, :dims])
 

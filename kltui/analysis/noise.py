@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.kl import kl_matrix, kl_pair
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -52,6 +53,7 @@ class NoiseFloor:
 NO_FLOOR = NoiseFloor()
 
 
+@one_blas_thread
 def measured_floor(
     windows: Sequence[Sequence[int]],
     steps: Sequence[int],

@@ -19,6 +19,7 @@ from kltui.analysis.kl import LEAST_TEXTS, LN2
 from kltui.analysis.resample import Draw, KLToMap, kl_to_map, resampled_coordinates
 from kltui.analysis.uncertainty import Ellipse, ellipse_of
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -81,6 +82,7 @@ class Drawn:
         return resampled_coordinates(both, self.draw, self.mean_bytes)
 
 
+@one_blas_thread
 def position(known: Drawn, picture_K2: Array) -> Ellipse:
     """Where the model stands in the map's PCA picture, with the ellipse (one standard deviation) that the texts leave.
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.kl import LEAST_TEXTS, LN2, NO_SPREAD, double_centre
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 Method = Literal["uniform", "ls", "kl"]
@@ -91,6 +92,7 @@ def draw_texts(L_KN: ArrayLike, method: str, n: int, seed: int = 42) -> Draw:
     return draw(sampling_probabilities(double_centre(L_KN), method), n, seed, method)
 
 
+@one_blas_thread
 def resampled_coordinates(L_Ku: ArrayLike, d: Draw, mean_bytes: float) -> Array:
     """K x u scaled Q of a drawn map: `L_Ku` are the drawn columns, centred with squared weights, times weights.
 
@@ -113,6 +115,7 @@ def square_distances(Q_KN: Array) -> Array:
     return D
 
 
+@one_blas_thread
 def resampling_errors(
     L_KN: ArrayLike, methods: Sequence[str], sizes: Sequence[int], draws: int = 20, seed: int = 42
 ) -> list[ResamplingError]:
@@ -167,6 +170,7 @@ class KLToMap:
     se: Array
 
 
+@one_blas_thread
 def kl_to_map(L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, count_u: ArrayLike, mean_bytes: float) -> KLToMap:
     """The KL of new models to a map's by drawn texts: both given on the drawn texts, clipped as the map was.
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.embed import pca
 from kltui.analysis.kl import LN2
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -49,6 +50,7 @@ class AgainstNull:
     n_walks: int
 
 
+@one_blas_thread
 def shape(run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike) -> Shape:
     """The shape of a run's T vectors, over the texts that all of them have."""
     q = _scaled(L_TN, text_bytes_N)
@@ -99,6 +101,7 @@ def winding(xy_T2: ArrayLike) -> float:
     return float(np.unwrap(angle)[-1] - angle[0]) / math.tau
 
 
+@one_blas_thread
 def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
     """T x N null of a run: from its first vector, random directions, every KL between neighbours as in the run.
 
@@ -119,6 +122,7 @@ def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
     return out
 
 
+@one_blas_thread
 def against_null(
     run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike, walks: int = 10, seed: int = 42
 ) -> AgainstNull:

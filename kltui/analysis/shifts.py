@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.lineage import Pair
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -27,6 +28,7 @@ class Shifts:
     n_texts: int
 
 
+@one_blas_thread
 def shifts(L_KN: ArrayLike, pairs: Sequence[Pair], names: Sequence[str]) -> Shifts:
     """Cosines of the shifts of (before, after) rows, over the texts that all of them have.
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.kl import LN2
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Rows = NDArray[np.float32]
 Index = NDArray[np.intp]
@@ -20,6 +21,7 @@ BLOCK = 2048
 BLOCK_VALUES = 1 << 26  # of a block of distances: 256 MB
 
 
+@one_blas_thread
 def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Rows:
     """K x dims float32 whose squared distances estimate KL in bits/byte, without bias.
 
@@ -39,6 +41,7 @@ def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Row
     return out
 
 
+@one_blas_thread
 def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
     """The n rows of S nearest to each of `rows_M` (M x n, nearest first), themselves left out, by blocked products."""
     S = np.asarray(S_Kd, dtype=np.float32)

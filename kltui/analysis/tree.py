@@ -18,6 +18,7 @@ from kltui.analysis.embed import complete_texts
 from kltui.analysis.kl import LN2, double_centre
 from kltui.analysis.neighbours import cluster
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -98,6 +99,7 @@ class Forest:
     trees: Trees
 
 
+@one_blas_thread
 def forest(leaves: Map) -> Forest:
     """Both trees of a map's vectors, over the texts that all of them have. Raises KltuiError for fewer than three."""
     used = complete_texts(leaves.loglik_KN)
@@ -106,6 +108,7 @@ def forest(leaves: Map) -> Forest:
     return Forest(leaves, kl, trees(kl))
 
 
+@one_blas_thread
 def resampled_kl(
     L_KN: ArrayLike,
     text_bytes_N: ArrayLike,

@@ -17,6 +17,7 @@ from kltui.analysis import embed
 from kltui.analysis.kl import LEAST_TEXTS
 from kltui.analysis.resample import draw, resampled_coordinates, sampling_probabilities
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 
@@ -38,6 +39,7 @@ class Ellipse:
         return Ellipse(self.name, self.x, self.y, self.major * factor, self.minor * factor, self.angle)
 
 
+@one_blas_thread
 def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
     """`moving` shifted, rotated, reflected and scaled as a whole onto `fixed` with the least squared error, K x d."""
     moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
@@ -50,6 +52,7 @@ def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
     return out
 
 
+@one_blas_thread
 def resampled_pictures(
     L_KN: ArrayLike,
     text_bytes_N: ArrayLike,
@@ -98,6 +101,7 @@ def resampled_pictures(
     return fixed, clouds
 
 
+@one_blas_thread
 def ellipses(clouds_RK2: ArrayLike, names: list[str]) -> list[Ellipse]:
     """One standard-deviation ellipse per model from R aligned pictures."""
     clouds = np.asarray(clouds_RK2, dtype=np.float64)

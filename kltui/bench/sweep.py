@@ -29,9 +29,9 @@ from kltui.jobs.keep import Keeper
 from kltui.jobs.messages import Died, Failed, Scored, Setup, Task
 from kltui.jobs.narrate import Narrator
 from kltui.jobs.plan import Plan, make_plan
-from kltui.jobs.usage import usable_cores
 from kltui.registry.reading import Hashed
 from kltui.store import Store
+from kltui.threads import usable_cores
 
 CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is told apart
 TEXTS = {"cpu": 48, "cuda": 4000}

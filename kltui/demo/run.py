@@ -18,8 +18,8 @@ from kltui.demo.suite import TRAINING_LOSS, Suite, checkpoint_folder, full_suite
 from kltui.demo.told import Teller
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.batch import run_batch
-from kltui.jobs.usage import usable_cores
 from kltui.safe import safe_text
+from kltui.threads import usable_cores
 
 MOST_LANES = 4
 LOCK = ".demo.lock"

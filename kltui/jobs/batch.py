@@ -21,13 +21,14 @@ from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered, task_of
 from kltui.jobs.shard import InboxKeeper, part
 from kltui.jobs.signals import Signals
-from kltui.jobs.usage import gpu_names, memory_bytes, usable_cores
+from kltui.jobs.usage import gpu_names, memory_bytes
 from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.safe import safe_text
 from kltui.same_weights import sentences
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
 from kltui.store import Store
+from kltui.threads import usable_cores
 
 POLL_S = 0.2
 NOTE_EVERY_S = 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from kltui.jobs.messages import (
     Task,
 )
 from kltui.jobs.process import python_command
+from kltui.threads import environment_of_jobs
 
 STOP_GRACE_S = 3.0
 
@@ -129,7 +129,7 @@ class LocalExecutor:
     def _launch(self) -> _Worker:
         ours, theirs = Pipe()
         threads = str(self._setup.threads)
-        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | os.environ
+        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
         if self._size > 1:
             environment["OMP_NUM_THREADS"] = threads
         used = [w.device for w in self._workers]

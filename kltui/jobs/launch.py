@@ -19,6 +19,7 @@ from kltui.safe import safe_text
 from kltui.store import JobRow
 from kltui.store.connection import explained
 from kltui.store.synced import write_synced
+from kltui.threads import environment_of_jobs
 
 NICE = 10
 COMPLAINTS = ("kltui: ", "error: ", "not here: ")
@@ -90,7 +91,7 @@ def _spawned(workspace: Path, stem: str, *arguments: str) -> Detached:
         pid = os.posix_spawn(
             command[0],
             command,
-            os.environ | LONG_LINES | {"KLTUI_LOG": str(log)},
+            environment_of_jobs() | LONG_LINES | {"KLTUI_LOG": str(log)},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, nothing.fileno(), 0),
                 (os.POSIX_SPAWN_DUP2, output.fileno(), 1),

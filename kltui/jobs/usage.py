@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from kltui.gpus import system_gpus
 from kltui.jobs.device_probe import Probe
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, at most what OMP_NUM_THREADS allows."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(asked)) if re.fullmatch("[0-9]{1,9}", asked) and int(asked) > 0 else cores
 
 
 def memory_bytes() -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kltui.analysis.point import trajectory_of
 from kltui.errors import KltuiError, StoreError
+from kltui.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
@@ -108,7 +109,7 @@ class Reader:
 
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._analyst, work)
+        return await asyncio.get_running_loop().run_in_executor(self._analyst, one_blas_thread(work))
 
     async def snapshot(self, job: int | None = None) -> Snapshot:
         """The workspace now, with the items of its active jobs and of job `job`."""

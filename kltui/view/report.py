@@ -22,6 +22,7 @@ from kltui.json_schema import JSON_SCHEMA
 from kltui.safe import safe_text
 from kltui.saved_maps import Preparation
 from kltui.store.connection import DamageError
+from kltui.threads import one_blas_thread
 from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Choice, Context, silent
@@ -90,6 +91,7 @@ def report(
     return report_on(Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate), sections)
 
 
+@one_blas_thread
 def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
     """The chosen sections of a context, whose map and distances may be computed already."""
     built = tuple(_built(name, SECTIONS[name], ctx) for name in _chosen(sections))

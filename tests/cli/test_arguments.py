@@ -14,8 +14,8 @@ from kltui import doctor, native
 from kltui.cli import build_parser, main
 from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
-from kltui.jobs.usage import usable_cores
 from kltui.option_use import COMMANDS, INTERFACE, USERS
+from kltui.threads import usable_cores
 
 OPTIONS = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
 

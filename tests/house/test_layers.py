@@ -15,7 +15,7 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each room with the rooms it may use; what is not listed is out of reach.
-BASE = {"errors", "safe", "json_schema", "replacing"}
+BASE = {"errors", "safe", "json_schema", "replacing", "threads"}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
@@ -25,6 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "help_text": set(),
     "option_use": {"errors"},
     "html_table": {"safe"},
+    "threads": set(),
     "environment": BASE | {"native"},
     "gpus": BASE,
     "reference": {"errors"},

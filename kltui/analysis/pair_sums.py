@@ -1,0 +1,254 @@
+"""KL and its standard error for a tile of pairs at a time, from sums of powers of differences over the texts.
+
+d = x_i - x_j for row i of the one side and row j of the other. Sums of d^2, d^3 and d^4 open into products of powers of the
+rows, so that a tile of pairs costs a few matrix products; a pair whose sums are lost to rounding is computed from its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.products import blocks
+
+Array = NDArray[np.float64]
+Columns = slice | NDArray[np.intp]
+Sides = tuple[Array, Array]
+
+LN2 = math.log(2.0)
+NO_SPREAD = 1e-12  # share of a value below which its spread over texts is rounding
+_BLOCK = 2048  # texts per product: the powers of one block stay small beside the rows
+_CLOSE = 1e-8  # below this share of the norms a moment is taken from the differences themselves
+_NORMS = 256  # rows whose norms one product gives
+
+
+@dataclass(slots=True)
+class PairSums:
+    """I x J sums over shared texts of 1, bytes, d, d^2, d^3, d^4 for d = x_i - x_j; norms per row of either side."""
+
+    n: Array
+    size: Array
+    s1: Array
+    s2: Array
+    s3: Array
+    s4: Array
+    norm2: Sides
+    norm4: Sides
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, int], *, fourth: bool) -> PairSums:
+        high = shape if fourth else (0, 0)
+        sums = {f.name: np.zeros(high if f.name in ("s3", "s4") else shape) for f in fields(cls)[:6]}
+        norms = [(np.zeros(shape[0]), np.zeros(shape[1])) for _ in range(2)]
+        return cls(**sums, norm2=norms[0], norm4=norms[1])
+
+    def variance(self) -> Array:
+        mean = ratio(self.s1, self.n)
+        return np.maximum(ratio(self.s2, self.n) - mean * mean, 0.0)
+
+    def unit(self) -> Array:
+        """2 B ln 2, B the mean bytes of the texts that a pair shares."""
+        return 2.0 * LN2 * ratio(self.size, self.n)
+
+    def deviations(self, mean: Array, m2: Array) -> Array:
+        """Sum of ((d - mean)^2 - m2)^2, opened into the sums of powers."""
+        second = self.s2 - 2 * mean * self.s1 + mean**2 * self.n
+        fourth = (
+            self.s4 - 4 * mean * self.s3 + 6 * mean**2 * self.s2 - 4 * mean**3 * self.s1 + mean**4 * self.n
+        )
+        return fourth - 2 * m2 * second + m2 * m2 * self.n
+
+
+class PairTiles:
+    """KL and errors of any tile of the pairs of double-centred rows (K x N, NaN where undefined), in bits/byte.
+
+    Texts have `size_N` bytes; each column stands for `copies_N` equal texts (None: 1). `gram_KK` is X X^T of rows without
+    gaps, where somebody has it. A tile is that of the upper triangle: on the diagonal its lower half mirrors the upper.
+    """
+
+    def __init__(
+        self, X_KN: Array, size_N: Array, copies_N: Array | None = None, gram_KK: Array | None = None
+    ) -> None:
+        self._X, self._size, self._copies, self._gram = X_KN, size_N, copies_N, gram_KK
+        complete = np.isfinite(X_KN).all(axis=0)
+        self._full = list(_column_blocks(np.flatnonzero(complete)))
+        self._partly = list(_column_blocks(np.flatnonzero(~complete)))
+        self._norm2 = self._norms() if not self._partly and copies_N is None else None
+
+    def _norms(self) -> Array:
+        """|x_k|^2 as the products of a tile give them, K: what is left of two close rows depends on that."""
+        if self._gram is not None:
+            return self._gram.diagonal().copy()
+        squares = [(self._X[b] @ self._X[b].T).diagonal() for b in blocks(len(self._X), _NORMS)]
+        return np.concatenate([np.zeros(0), *squares])
+
+    def kl(self, a: slice, b: slice) -> Array:
+        """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself."""
+        if self._norm2 is not None:
+            sums = self._complete_sums(a, b, self._norm2)
+            kl = sums.s2 / (2.0 * LN2 * self._size.sum())
+        else:
+            sums = self._sums(a, b, fourth=False)
+            kl = ratio(sums.variance(), sums.unit())
+        self._recompute(_close(sums.s2, sums.norm2) & (sums.n >= 2), a, b, kl, None, sums)
+        return _mirrored(kl, a == b, sums.n < 2)
+
+    def _complete_sums(self, a: slice, b: slice, norm2: Array) -> PairSums:
+        """n, bytes and the second powers of rows without gaps: |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i x_j."""
+        s2: Array = self._X[a] @ self._X[b].T if self._gram is None else self._gram[a, b].copy()
+        s2 *= -2.0
+        s2 += np.add.outer(norm2[a], norm2[b])
+        sums = PairSums.zeros((0, 0), fourth=False)
+        n, size = (np.broadcast_to(np.float64(v), s2.shape) for v in (len(self._size), self._size.sum()))
+        sums.n, sums.size, sums.s2, sums.norm2 = n, size, s2, (norm2[a], norm2[b])
+        return sums
+
+    def standard_errors(self, a: slice, b: slice, rounding: float, least: int) -> Array:
+        """Standard errors of KL over texts; NaN where m2 is at most `rounding`, its own, and below `least` shared texts.
+
+        se^2 = sum ((d - mean d)^2 - m2)^2 / n^2 / (2 B ln 2)^2.
+        """
+        copies = self._copies
+        sums = self._sums(a, b, fourth=copies is None, weight=copies)
+        high = sums if copies is None else self._sums(a, b, fourth=True, weight=copies**2)
+        m2 = sums.variance()
+        spread = ratio(high.deviations(ratio(sums.s1, sums.n), m2), sums.n * sums.n)
+        se = ratio(np.sqrt(np.maximum(spread, 0.0)), sums.unit())
+        doubtful = _close(high.s4, high.norm4) | (spread <= _CLOSE * m2 * m2)
+        self._recompute(doubtful & (sums.n >= 2), a, b, None, se, sums)
+        se[m2 <= rounding] = np.nan
+        shared = sums.n if copies is None else self._shared(a, b)
+        se = _mirrored(se, a == b, shared < 2)
+        few = shared < least
+        if a == b:
+            np.fill_diagonal(few, False)
+        se[few] = np.nan
+        return se
+
+    def _shared(self, a: slice, b: slice) -> Array:
+        """How many differing texts each pair shares."""
+        one, other = (np.isfinite(self._X[s]) * 1.0 for s in (a, b))
+        return np.asarray(one @ other.T)
+
+    def _sums(self, a: slice, b: slice, *, fourth: bool, weight: Array | None = None) -> PairSums:
+        """Sums over texts block by block, each counted `weight` times (None: once).
+
+        Texts that all rows have need no mask, the others carry one. Third powers enter by the mean difference, which is
+        0 for centred rows without gaps.
+        """
+        total = PairSums.zeros((a.stop - a.start, b.stop - b.start), fourth=fourth)
+        every = [(columns, False) for columns in self._full] + [(columns, True) for columns in self._partly]
+        for columns, masked in every:
+            counted = None if weight is None else weight[columns]
+            sides = [_Side.of(self._X[s][:, columns], masked, counted) for s in (a, b)]
+            _add(total, sides[0], sides[1], self._size[columns], fourth, bool(self._partly))
+        return total
+
+    def _recompute(
+        self, close: NDArray[np.bool_], a: slice, b: slice, kl: Array | None, se: Array | None, sums: PairSums
+    ) -> None:
+        """Writes KL and errors of the pairs marked from the differences of their rows, on the diagonal of the upper half."""
+        if a == b:
+            close = np.triu(close, k=1)
+        for i in np.flatnonzero(close.any(axis=1)):
+            for columns in _column_blocks(np.flatnonzero(close[i])):
+                d = self._X[b][columns] - self._X[a][i]
+                once = np.isfinite(d) * (1.0 if self._copies is None else self._copies)
+                n = once.sum(axis=1, keepdims=True)
+                d = np.where(once > 0, d, 0.0)
+                d -= (d * once).sum(axis=1, keepdims=True) / n
+                d *= d
+                m2 = (d * once).sum(axis=1, keepdims=True) / n
+                unit = 2.0 * LN2 * sums.size[i, columns] / sums.n[i, columns]
+                if kl is not None:
+                    kl[i, columns] = m2[:, 0] / unit
+                if se is not None:
+                    error = np.sqrt(np.square((d - m2) * once).sum(axis=1)) / n[:, 0]
+                    error[error <= NO_SPREAD * m2[:, 0]] = np.nan
+                    se[i, columns] = error / unit
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Rows of one side over a block of texts, 0 where undefined, and which are defined (None: all); both counted, too."""
+
+    Z: Array
+    mask: Array | None
+    once: Array
+    W: Array
+    weight: Array | None
+
+    @classmethod
+    def of(cls, X: Array, masked: bool, weight: Array | None) -> _Side:
+        defined = np.isfinite(X) if masked else None
+        Z = X if defined is None else np.where(defined, X, 0.0)
+        once = np.ones(X.shape[1]) if weight is None else np.ones(X.shape[1]) * weight
+        return cls(
+            Z, None if defined is None else defined * 1.0, once, Z if weight is None else Z * weight, weight
+        )
+
+    def weighted(self, P: Array) -> Array:
+        return P if self.weight is None else P * self.weight
+
+
+def _over(P: Array, other: _Side) -> Array:
+    """Sums of P's rows over the texts that the other side's rows have: one column where they have all."""
+    return P.sum(axis=1)[:, None] if other.mask is None else P @ other.mask.T
+
+
+def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_third: bool) -> None:
+    """Adds a block of texts to the sums."""
+    shape = total.n.shape
+    if a.mask is None or b.mask is None:
+        total.n += np.full(shape, a.once.sum())
+        total.size += (a.once * size).sum()
+    else:
+        total.n += (a.mask * a.once) @ b.mask.T
+        total.size += (a.mask * a.once * size) @ b.mask.T
+    A2, B2 = a.Z * a.Z, b.Z * b.Z
+    WA2, WB2 = a.weighted(A2), b.weighted(B2)
+    total.s1 += _over(a.W, b) - _over(b.W, a).T
+    total.s2 += _over(WA2, b) + _over(WB2, a).T - 2.0 * (a.W @ b.Z.T)
+    for norm, W2 in zip(total.norm2, (WA2, WB2), strict=True):
+        norm += W2.sum(axis=1)
+    if fourth:
+        WA3, WB3 = WA2 * a.Z, WB2 * b.Z
+        if with_third:
+            third = _over(WA3, b) - _over(WB3, a).T
+            total.s3 += third - 3.0 * (WA2 @ b.Z.T - (WB2 @ a.Z.T).T)
+        mixed = WA3 @ b.Z.T + (WB3 @ a.Z.T).T
+        total.s4 += _over(WA2 * A2, b) + _over(WB2 * B2, a).T - 4.0 * mixed + 6.0 * (WA2 @ B2.T)
+        for norm, W2, P2 in zip(total.norm4, (WA2, WB2), (A2, B2), strict=True):
+            norm += np.einsum("kn,kn->k", W2, P2)
+
+
+def _column_blocks(columns: NDArray[np.intp]) -> Iterator[Columns]:
+    for start in range(0, len(columns), _BLOCK):
+        block = columns[start : start + _BLOCK]
+        run = block[-1] - block[0] + 1 == len(block)
+        yield slice(int(block[0]), int(block[-1]) + 1) if run else block
+
+
+def _close(square: Array, norms: Sides) -> NDArray[np.bool_]:
+    """Pairs whose sum is so small beside the rows' own that rounding may have eaten it."""
+    return np.less(square, np.add.outer(_CLOSE * norms[0], _CLOSE * norms[1]))
+
+
+def _mirrored(tile: Array, on_diagonal: bool, undefined: NDArray[np.bool_]) -> Array:
+    """The tile, NaN where undefined; on the diagonal its upper half mirrored, 0 between."""
+    if on_diagonal:
+        tile = np.triu(tile, k=1)
+        tile += tile.T
+    tile[undefined] = np.nan
+    return tile
+
+
+def ratio(a: Array, b: Array) -> Array:
+    """a / b, NaN where b is 0."""
+    out: Array = np.full(np.broadcast_shapes(a.shape, np.shape(b)), np.nan)
+    np.divide(a, b, out=out, where=np.asarray(b) > 0)
+    return out
