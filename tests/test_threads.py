@@ -1,0 +1,158 @@
+"""Threads: BLAS on one, tiles on what is idle, waits that are passive; and the same bits for any number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from kltui import threads
+from kltui.analysis.kl import kl_matrix, kl_standard_errors
+from kltui.analysis.products import self_product
+from kltui.threads import environment_of_jobs, free_threads, in_parallel, one_blas_thread, wait_passively
+from kltui.view.report import print_report
+from kltui.workspace import Workspace
+from tests.tui.big_workspace import write_workspace
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@contextmanager
+def allowed(n: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """n threads for BLAS and OpenMP, and n cores that are idle."""
+    with monkeypatch.context() as patch, threadpool_limits(n):
+        patch.setattr(threads, "free_threads", lambda: n)
+        yield
+
+
+def test_blas_has_one_thread_inside_and_what_it_had_after() -> None:
+    with threadpool_limits(4, "blas"):
+        before = blas_threads()
+        with one_blas_thread:
+            assert blas_threads() == {1}
+            assert one_blas_thread(blas_threads)() == {1}
+            assert blas_threads() == {1}  # the inner one has ended
+        assert blas_threads() == before != {1}
+
+
+def test_the_last_thread_to_leave_restores_what_was() -> None:
+    with threadpool_limits(1, "blas"):
+        pass  # who limited last leaves no claim
+    before, entered, leave = blas_threads(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with one_blas_thread:
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    with one_blas_thread:
+        thread.start()
+        entered.wait(30)
+    assert blas_threads() == {1}
+    leave.set()
+    thread.join()
+    assert blas_threads() == before
+
+
+def test_a_failure_in_one_piece_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    with allowed(3, monkeypatch), pytest.raises(ZeroDivisionError):
+        in_parallel([lambda: None, lambda: 1 / 0, lambda: None])
+
+
+@pytest.mark.parametrize(("K", "N"), [(1, 3), (1024, 40), (1500, 70), (2100, 33)])
+def test_products_by_tiles_are_whole_ones(K: int, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(K).normal(size=(K, N))
+    found = []
+    for n in (1, 2, 4):
+        with allowed(n, monkeypatch):
+            found.append(self_product(X))
+    np.testing.assert_allclose(found[0], X @ X.T, rtol=0, atol=1e-12 * N)
+    assert (found[0] == found[0].T).all()
+    assert all((one == found[0]).all() for one in found)
+
+
+def test_kl_and_errors_are_the_same_bits_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    L, size = rng.normal(-1500, 20, (1100, 60)), rng.integers(300, 1024, 60)
+    L[3, 4:9], L[7] = np.nan, L[6]
+    found = []
+    for n in (1, 2, 4):
+        with allowed(n, monkeypatch):
+            found.append((kl_matrix(L, size), kl_standard_errors(L, size, np.arange(60) // 2)))
+    assert all(
+        np.array_equal(a, b, equal_nan=True) for one in found for a, b in zip(one, found[0], strict=True)
+    )
+
+
+def test_reports_are_the_same_to_the_last_bit_for_1_2_and_4_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than 10,000 texts: OpenBLAS then shares out even a sum of products.
+    folder = write_workspace(tmp_path / "ws", 36, 10_050)
+    said = []
+    for n in (1, 2, 4):
+        out = StringIO()
+        with allowed(n, monkeypatch), Workspace.open(folder) as ws:
+            print_report(ws, as_json=True, stream=out, narration=StringIO())
+        said.append(out.getvalue())
+    assert json.loads(said[0])["sections"]["trajectories"]["status"] == "shown"
+    assert said[1] == said[0]
+    assert said[2] == said[0]
+
+
+def test_waits_are_passive_unless_the_user_says_otherwise() -> None:
+    ours: dict[str, str] = {}
+    wait_passively(ours)
+    assert ours == {"OMP_WAIT_POLICY": "PASSIVE"}
+    for said in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}, {"KMP_BLOCKTIME": "200"}):
+        kept = dict(said)
+        wait_passively(kept)
+        assert kept == said
+
+
+def test_a_job_that_is_started_waits_as_the_user_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_set_here", set())
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
+    wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in environment_of_jobs()
+    assert environment_of_jobs()["PATH"] == os.environ["PATH"]
+
+
+def test_threads_for_large_work_are_the_idle_cores_and_no_more_than_are_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    clock, idle, own = [100.0], [50.0], [5.0]
+    monkeypatch.setattr(threads.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(threads.time, "process_time", lambda: own[0])
+    monkeypatch.setattr(threads, "_idle_seconds", lambda: idle[0])
+    monkeypatch.setattr(threads, "_cores", lambda: 8)
+    monkeypatch.setattr(threads, "_processors", threads._Processors())
+
+    def after(seconds: float, idle_cores: float, own_cores: float) -> int:
+        clock[0] += seconds
+        idle[0] += idle_cores * seconds
+        own[0] += own_cores * seconds
+        return free_threads()
+
+    assert after(1.0, 7.0, 1.0) == 8
+    assert after(0.01, 0.0, 8.0) == 8  # too soon to tell
+    assert after(1.0, 0.0, 8.0) == 8  # all of them are ours
+    assert after(1.0, 0.0, 0.7) == 1  # a job has the others
+    assert after(1.0, 2.9, 1.0) == 4
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert after(1.0, 7.0, 1.0) == 2
