@@ -117,8 +117,11 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
     """
     hashed = task.hashed
     with suppress(KltuiError, OSError, RuntimeError):
+        if task.adapted is not None:
+            scorer.expect(hashed, task.quantization, task.adapted)
+            return
         here = hashed.tokenizer is None or has_tokenizer(hashed.tokenizer)
-        plain = task.mix is None and task.served is None and task.adapted is None
+        plain = task.mix is None and task.served is None
         if plain and here and _is_whole(hashed.folder, allow_bin):
             scorer.expect(hashed, task.quantization)
 

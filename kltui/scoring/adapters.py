@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from kltui.registry import adapters
 from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_names
 from kltui.registry.parameters import is_embedding
-from kltui.registry.reading import Reading
+from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import read_header
 from kltui.safe import safe_text
 from kltui.scoring.loading import Loaded, first_line, quiet_transformers
 
+log = logging.getLogger(__name__)
+
 State = dict[str, torch.Tensor]
+_Places = dict[str, tuple[int, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
@@ -64,22 +69,59 @@ class Adapter:
 class AdaptedModel:
     """A base with an adapter in it: `loaded` is the base's own model, whose layers peft has put its own around.
 
-    `make` says what the next adapter must share to be put in this one's place.
+    `make` says what the next adapter must share to be put in this one's place. `plain` is the base as it was loaded, from
+    the files `base` in the variant `quantization`, and `places` where its tensors lay.
     """
 
     make: str
     loaded: Loaded
     peft_model: Any
+    plain: Loaded
+    base: Hashed
+    quantization: str
+    places: _Places
+    only_factors: bool
 
     def swap(self, adapter: Adapter) -> None:
         """Puts another adapter's tensors in the place of this one's; same names and shapes."""
         _fill(self.peft_model, adapter)
 
+    def taken_off(self, base: Hashed, quantization: str) -> Loaded | None:
+        """The model without the adapter, if that is `base` in this variant; None where it is not, or not for sure.
 
-def read_adapter(adapted: Adapted, allow_bin: bool) -> Adapter:
-    """The adapter with its tensors. Raises KltuiError where they are damaged, or pickled and not allowed, or without peft."""
+        Biases and whole embeddings are written over the base's own, so that only an adapter of factors leaves it as it was.
+        """
+        mine, other = ((h.folder, h.weights, h.stamps) for h in (self.base, base))
+        if not self.only_factors or not base.weights or (mine, self.quantization) != (other, quantization):
+            return None
+        try:
+            model = self.peft_model.unload()
+            whole = model is self.plain.model and _places(model) == self.places
+        except Exception as error:  # peft's own kinds: some methods cannot be taken off
+            log.debug("an adapter was not taken off", exc_info=error)
+            return None
+        return self.plain if whole else None
+
+
+def _places(model: Any) -> _Places:
+    """Where each of a model's tensors lies in memory, and its shape."""
+    tensors = model.state_dict(keep_vars=True).items()
+    return {name: (tensor.data_ptr(), tuple(tensor.shape)) for name, tensor in tensors}
+
+
+def read_adapter(
+    adapted: Adapted, allow_bin: bool, ahead: Mapping[str, torch.Tensor] | None = None
+) -> Adapter:
+    """The adapter with its tensors, those read `ahead` where they were.
+
+    Raises KltuiError where they are damaged, or pickled and not allowed, or without peft.
+    """
     adapters.check_peft()
-    return Adapter(adapted, read_state(adapted.adapter.folder, allow_bin))
+    folder = adapted.adapter.folder
+    if ahead is None:
+        return Adapter(adapted, read_state(folder, allow_bin))
+    adapters.check_adapter(folder, allow_bin)
+    return Adapter(adapted, dict(ahead))
 
 
 def adapter_of(reading: Reading, allow_bin: bool) -> Adapter | None:
@@ -120,11 +162,11 @@ def adapted_config(config: Any, adapter: Adapter | None) -> Any:
     return made
 
 
-def adapt(loaded: Loaded, adapter: Adapter, make: str) -> AdaptedModel:
-    """The base just loaded with the adapter in it. Raises KltuiError where peft cannot, or not every tensor finds its place."""
+def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> AdaptedModel:
+    """The base, as it was loaded in this variant, with the adapter in it. Raises KltuiError where peft cannot, or not every tensor finds its place."""
     import peft
 
-    folder = adapter.folder
+    folder, places = adapter.folder, _places(loaded.model)
     notes = _resize(loaded.model, adapter.state, folder)
     with tempfile.TemporaryDirectory(prefix="kltui-adapter-") as made:
         (Path(made) / ADAPTER_CONFIG).write_text(json.dumps(adapter.settings))
@@ -147,7 +189,11 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str) -> AdaptedModel:
         parameter.requires_grad_(False)
     _fill(model, adapter)
     note = f"scored by peft {peft.__version__} on {safe_text(str(adapter.adapted.base.folder))}"
-    return AdaptedModel(make, replace(loaded, notes=(*loaded.notes, note, *notes)), model)
+    only_factors = all(".lora_" in name for name in adapter.state)
+    return AdaptedModel(
+        make, replace(loaded, notes=(*loaded.notes, note, *notes)), model, loaded, adapter.adapted.base, quantization,
+        places, only_factors,
+    )  # fmt: skip
 
 
 def _fill(model: Any, adapter: Adapter) -> None:

@@ -210,7 +210,7 @@ def _engine(side: _Side, settings: ScoringSettings, device: torch.device, layout
         side.folder, side.config, settings.dtype, quantization, device, settings.allow_bin, layout
     )
     if adapter is not None:
-        loaded = adapters.adapt(loaded, adapter, adapter.make(quantization)).loaded
+        loaded = adapters.adapt(loaded, adapter, adapter.make(quantization), quantization).loaded
     return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
 
 

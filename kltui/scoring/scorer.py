@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
+from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
@@ -72,6 +73,19 @@ class _Prepared:
         return int(self.text_counts.sum())
 
 
+@dataclass(frozen=True)
+class _InMemory:
+    """A loaded checkpoint and the corpus in its ids; `stored`: how its files are quantised; when texts were `tokenized`."""
+
+    prepared: _Prepared
+    loaded: Loaded
+    stored: str
+    adapter_key: dict[str, str]
+    notes: tuple[str, ...]
+    read_ahead: bool
+    tokenized: float
+
+
 class Scorer:
     """Scores checkpoints on one corpus; set-up that checkpoints of one run share is kept between calls."""
 
@@ -94,6 +108,7 @@ class Scorer:
         spread.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._mould: refill.Mould | None = None
+        self._filled: Hashed | None = None  # whose weights the model of the mould holds
         self._engine: Engine | None = None
         self._adapted: adapters.AdaptedModel | None = None
         self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
@@ -103,11 +118,16 @@ class Scorer:
         self._last_result_s: float | None = None
         self._tell_cost = tell_cost  # once; None where nobody asks, or it was told
 
-    def expect(self, hashed: Hashed, quantization: str) -> None:
+    def expect(self, hashed: Hashed, quantization: str, adapted: Adapted | None = None) -> None:
         """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
-        if self._prefetch is None or self._mould is None or quantization != "none":
+        if self._prefetch is None:
             return
-        self._prefetch.begin(hashed, self._mould.header, self._mould.targets.keys())
+        if adapted is not None:
+            header = refill.read_header(adapted.adapter.folder) if self._adapted is not None else None
+            if header is not None:
+                self._prefetch.begin(adapted.adapter, header, header.keys())
+        elif self._mould is not None and quantization == "none":
+            self._prefetch.begin(hashed, self._mould.header, self._mould.targets.keys())
 
     def close(self) -> None:
         """Ends what goes on in the background."""
@@ -135,70 +155,91 @@ class Scorer:
     ) -> ScoreResult:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
-        config = loading.load_config(folder, reading.tokenizer)
-        adapter = adapters.adapter_of(reading, self.settings.allow_bin)
-        as_scored = adapters.adapted_config(config, adapter)
-        prepared = self._prepare(folder, as_scored, reading.tokenizer or folder)
-        file_notes = self._file_notes(folder, config, prepared, reading.tokenizer)
-        tokenized = time.perf_counter()
-        progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
         with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
-            stored = quantize.stored(config)
-            loaded, read_ahead = self._load(folder, config, quantization, layout, reading, adapter)
-            self._check(reading)
+            made = self._in_memory(folder, quantization, layout, progress, reading)
+            prepared, loaded = made.prepared, made.loaded
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = spread.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization, folder)
                 rule = self._rule_for(engine, prepared)
-                if quantization == "none" and not stored and adapter is None:
+                if quantization == "none" and not made.stored and not made.adapter_key:
                     self._compare_dtypes(engine, prepared, rule, folder)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
                 idle = self._idle_seconds(engine, started)
             reading.check_used(by_name=spread.is_offloaded(loaded.model))
-        ended = time.perf_counter()
+        seconds = {
+            "seconds_tokenize": made.tokenized - started,
+            "seconds_load": ready - made.tokenized,
+            "seconds_score": time.perf_counter() - ready,
+            "device_idle_seconds": idle,
+        }
+        stats = seconds | self._stats(engine, made, sums, seconds["seconds_score"])
+        if is_gguf(folder):
+            stats["bits_per_weight"] = read_model(folder).bits_per_weight
+        key = self._key(engine, prepared, quantization, made.stored, weights_key) | made.adapter_key
+        notes = (*made.notes, *loaded.notes, *engine.notes, *rule.notes)
+        return self._result(prepared, engine, sums, key, stats, notes, quantization)
+
+    def _in_memory(
+        self, folder: Path, quantization: str, layout: spread.Spread, progress: Report, reading: Reading
+    ) -> _InMemory:
+        """The checkpoint loaded, with the corpus in its ids; both checked before anything is run."""
+        config = loading.load_config(folder, reading.tokenizer)
+        with self._adapter(reading) as (adapter, adapter_ahead):
+            as_scored = adapters.adapted_config(config, adapter)
+            prepared = self._prepare(folder, as_scored, reading.tokenizer or folder)
+            notes = self._file_notes(folder, config, prepared, reading.tokenizer)
+            tokenized = time.perf_counter()
+            progress(Progress("load", texts_total=len(self.texts), tokens_total=prepared.n_tokens))
+            stored = quantize.stored(config)
+            loaded, ahead = self._load(folder, config, quantization, layout, reading, adapter)
+        self._check(reading)
+        key = {} if adapter is None else adapter.key()
+        return _InMemory(prepared, loaded, stored, key, notes, ahead or adapter_ahead, tokenized)
+
+    @contextmanager
+    def _adapter(self, reading: Reading) -> Iterator[tuple[adapters.Adapter | None, bool]]:
+        """Within it (the adapter that goes on the model, or None; whether its tensors were read ahead)."""
+        if not isinstance(reading, AdaptedReading):
+            yield None, False
+            return
+        with self._read_ahead(reading.adapted.adapter) as ahead:
+            yield adapters.read_adapter(reading.adapted, self.settings.allow_bin, ahead), ahead is not None
+
+    def _stats(self, engine: Engine, made: _InMemory, sums: _Sums, seconds: float) -> dict[str, float]:
+        """What is kept of a checkpoint's scoring besides its times; `seconds`: that it took."""
+        prepared = made.prepared
         stats = {
-            "seconds_tokenize": tokenized - started,
-            "seconds_load": ready - tokenized,
-            "seconds_score": ended - ready,
             "seconds_body": engine.seconds["body"],
             "seconds_head": engine.seconds["head"],
             "tokens": float(prepared.n_tokens),
-            "tokens_per_second": prepared.n_tokens / max(ended - ready, 1e-9),
+            "tokens_per_second": prepared.n_tokens / max(seconds, 1e-9),
             "n_unscored": float((sums.n_scored_R[: len(self.texts)] == 0).sum()),
             "n_overlong": float(prepared.n_overlong),
             "batch_tokens": float(self._budget(engine)),
             "padding_share": 1.0 - prepared.n_inputs / max(sums.cells, 1),
-            "device_idle_seconds": idle,
-            "weights_read_ahead": float(read_ahead),
+            "weights_read_ahead": float(made.read_ahead),
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         }
         if self.device.type == "cuda":
             stats["peak_cuda_bytes"] = _peak_cuda_bytes()
-        if is_gguf(folder):
-            stats["bits_per_weight"] = read_model(folder).bits_per_weight
-        key = self._key(engine, prepared, quantization, stored, weights_key)
-        if adapter is not None:
-            key |= adapter.key()
+        return stats
+
+    def _result(
+        self, prepared: _Prepared, engine: Engine, sums: _Sums, key: dict[str, str], stats: dict[str, float],
+        notes: tuple[str, ...], quantization: str,
+    ) -> ScoreResult:  # fmt: skip
+        """What a checkpoint's sums come to: its vectors, and behind them those of responses alone where there are any."""
         no_layers = engine.no_layers or sums.no_layers
-        notes = (
-            *file_notes,
-            *loaded.notes,
-            *engine.notes,
-            *rule.notes,
-            *self._notes(sums, prepared, quantization),
-        )
-        notes += (no_layers,) if no_layers else ()
+        notes += (*self._notes(sums, prepared, quantization), *((no_layers,) if no_layers else ()))
         n = len(self.texts)
-        rows, beyond = (
-            range(n),
-            range(n, len(prepared.ids)),
-        )  # texts, then responses alone where there are any
-        alone = sums.vectors(slice(n, None)) if beyond else ()
-        tokens_of = sums.token_logprobs
+        # texts, then responses alone where there are any
+        rows, beyond = range(n), range(n, len(prepared.ids))
         return ScoreResult(
-            sums.vectors(slice(n)), key, stats, notes, tokens_of(rows), no_layers, alone,
-            tokens_of(beyond) if beyond else None,
+            sums.vectors(slice(n)), key, stats, notes, sums.token_logprobs(rows), no_layers,
+            sums.vectors(slice(n, None)) if beyond else (),
+            sums.token_logprobs(beyond) if beyond else None,
         )  # fmt: skip
 
     def score_loaded(
@@ -213,11 +254,8 @@ class Scorer:
             rule = self._rule_for(engine, prepared)
             sums = self._run(engine, prepared, rule, lambda _: None)
         key = self._key(engine, prepared, "none", "", weights_key)
-        no_layers = engine.no_layers or sums.no_layers
-        notes = (*loaded.notes, *engine.notes, *rule.notes, *self._notes(sums, prepared, "none"))
-        notes += (no_layers,) if no_layers else ()
-        rows = range(len(self.texts))
-        return ScoreResult(sums.vectors(slice(None)), key, {}, notes, sums.token_logprobs(rows), no_layers)
+        notes = (*loaded.notes, *engine.notes, *rule.notes)
+        return self._result(prepared, engine, sums, key, {}, notes, "none")
 
     def _file_notes(
         self, folder: Path, config: Any, prepared: _Prepared, tokenizer: Path | None
@@ -240,9 +278,12 @@ class Scorer:
             return self._load_adapted(folder, config, quantization, layout, adapter), False
         self._adapted = None
         described = refill.config_text(config)  # now: loading writes into the configuration
+        self._filled = None
         if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
             with self._read_ahead(reading.hashed) as ahead:
-                return self._mould.fill(folder, ahead), ahead is not None
+                loaded = self._mould.fill(folder, ahead)
+            self._filled = reading.hashed
+            return loaded, ahead is not None
         self._mould = self._engine = self._rule = None  # frees the last model before the next one is read
         self.close()
         settings = self.settings
@@ -251,24 +292,39 @@ class Scorer:
         )
         if quantization == "none" and not quantize.stored(config):
             self._mould = refill.make_mould(loaded, folder, described)
+            self._filled = reading.hashed
         return loaded, False
 
     def _load_adapted(
         self, folder: Path, config: Any, quantization: str, layout: spread.Spread, adapter: adapters.Adapter
     ) -> Loaded:
-        """The base with an adapter on it: the last one with other tensors where it is of the same make, else loaded anew."""
-        make = adapter.make(quantization)
+        """The base with an adapter on it: the last one with other tensors where it is of the same make.
+
+        Else the base is the one that is in memory, scored by itself or under another adapter, or it is loaded.
+        """
+        make, settings = adapter.make(quantization), self.settings
         if self._adapted is not None and self._adapted.make == make:
             self._adapted.swap(adapter)
             return self._adapted.loaded
-        self._mould = self._engine = self._rule = self._adapted = None
+        base = self._base_at_hand(adapter.adapted.base, quantization)
+        self._mould = self._engine = self._rule = self._adapted = self._filled = None
         self.close()
-        settings = self.settings
-        base = loading.load_model(
-            folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
-        )
-        self._adapted = adapters.adapt(base, adapter, make)
+        if base is None:
+            base = loading.load_model(
+                folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
+            )
+        self._adapted = adapters.adapt(base, adapter, make, quantization)
         return self._adapted.loaded
+
+    def _base_at_hand(self, base: Hashed, quantization: str) -> Loaded | None:
+        """The model in memory where it is this base, as hashed and in this variant; without the last adapter."""
+        if self._adapted is not None:
+            return self._adapted.taken_off(base, quantization)
+        held = self._filled
+        if self._mould is None or held is None or quantization != "none" or not base.weights:
+            return None
+        same = (held.folder, held.weights, held.stamps) == (base.folder, base.weights, base.stamps)
+        return self._mould.loaded if same else None
 
     def _read_ahead(self, hashed: Hashed) -> AbstractContextManager[Tensors | None]:
         """Within it the weights of a checkpoint, where they were read ahead."""
@@ -291,7 +347,7 @@ class Scorer:
         try:
             reading.check()
         except KltuiError:
-            self._mould = self._engine = self._rule = self._adapted = None
+            self._mould = self._engine = self._rule = self._adapted = self._filled = None
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:

@@ -15,16 +15,21 @@ import numpy as np
 import pytest
 from adapter_folders import merged_float64, scored_fresh, write_adapter
 from command import kltui_command
+from fake_gpu import FakeGpu
 from tiny_models import TEXTS, write_model
 
 import kltui
 from kltui.cli import main
 from kltui.errors import KltuiError
+from kltui.jobs import worker
 from kltui.jobs.jobfile import load_job
+from kltui.jobs.messages import Task
 from kltui.jobs.plan import make_plan
 from kltui.registry import adapters
-from kltui.registry.reading import hash_files
+from kltui.registry.reading import Reading, hash_files
+from kltui.scoring import loading
 from kltui.scoring.adapters import read_adapter
+from kltui.scoring.prefetch import Prefetch
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -113,6 +118,50 @@ def test_every_kind_and_every_step_is_what_a_new_peft_model_gives_in_float64(mad
         == len({key["weights"] for key in seen.values()})
         == len(seen)
     )
+
+
+def test_a_base_is_loaded_once_for_itself_and_all_adapters_of_factors(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored itself, then under runs of several settings; one that writes over its embeddings has the next one load it anew."""
+    folders: list[Path] = []
+    load = loading.load_model
+
+    def counted(folder: Path, *args: Any) -> Any:
+        folders.append(folder)
+        return load(folder, *args)
+
+    monkeypatch.setattr(loading, "load_model", counted)
+    scorer = Scorer(TEXTS, "0" * 64, ScoringSettings(device="cpu"))
+    base, ids, loads = made / "base", text_ids(made / "base"), {}
+    with Reading(hash_files(base)) as reading:
+        scorer.score(base, "none", reading.hashed.weights, lambda progress: None, reading)
+    names = ("lora/checkpoint-10", "rslora", "dora", "lora/checkpoint-30", "resized", "lora/checkpoint-10")
+    for name in names:
+        found_N = scored(scorer, base, made / name).vectors[0].loglik_N
+        truth_N = scored_fresh(base, made / name, ids, KINDS.get(name, {}).get("rows"))
+        np.testing.assert_allclose(np.nan_to_num(found_N), truth_N, atol=1e-4)
+        loads[name] = len(folders)
+    assert list(loads.values()) == [2, 1, 1, 1, 1] and len(folders) == 2
+
+
+def test_the_next_adapter_is_read_while_the_last_one_is_scored(made: Path) -> None:
+    """With a stand-in for the GPU: the same numbers, out of what was read ahead."""
+    scorer = Scorer(TEXTS, "0" * 64, ScoringSettings(device="cpu"))
+    scorer._prefetch = Prefetch(FakeGpu())
+    base, ids = made / "base", text_ids(made / "base")
+    folders = [made / "lora" / f"checkpoint-{step}" for step in (10, 20, 30)]
+    early = []
+    for folder, following in zip(folders, (*folders[1:], None), strict=True):
+        result = scored(scorer, base, folder)
+        found_N = np.nan_to_num(result.vectors[0].loglik_N)
+        np.testing.assert_allclose(found_N, scored_fresh(base, folder, ids), atol=1e-4)
+        early.append(result.stats["weights_read_ahead"])
+        if following is not None:
+            both = adapted(base, following)
+            worker._expect(scorer, False, Task(0, both.base, "none", adapted=both))
+    scorer.close()
+    assert early == [0.0, 1.0, 1.0]
 
 
 def killed_behind(job: Path, name: str) -> list[str]:
