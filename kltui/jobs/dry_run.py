@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from kltui.errors import KltuiError, StoreError
+from kltui.errors import KltuiError, StoreError, TryAgainError
 from kltui.jobs.device_probe import Answer, Probe
 from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
@@ -22,19 +22,21 @@ from kltui.registry.adapters import check_adapter, check_peft, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import CONFIG, is_adapter_folder, weight_paths
-from kltui.registry.tokenizer import named_source, no_tokenizer, tokenizer_at_hand
+from kltui.registry.tokenizer import named_source, no_tokenizer, tokenizer_at_hand, tokenizer_folder
 from kltui.safe import safe_text
 from kltui.scoring.device import computed_dtype, start_tokens
 from kltui.scoring.quantize import check_installed
 from kltui.store import Store
 from kltui.store.store import FILE_NAME
 
+SERVER_WITHIN_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One checkpoint of a plan: kept (stored already) or to be scored; bytes of its weights, None: not here.
 
-    `problem` is why it will fail.
+    `problem` is why it will fail. `server` is what the one that holds it said now, and `answers` whether it said anything.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Step:
     status: str
     weight_bytes: int | None
     problem: str = ""
+    server: str = ""
+    answers: bool | None = None
 
 
 def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: IO[str] | None = None) -> int:
@@ -79,9 +83,16 @@ def _fingerprints(workspace: Path) -> Mapping[tuple[str, str], str]:
 
 def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> Step:
     checkpoint = plan.checkpoints[index]
+    if isinstance(checkpoint.source, ServedSource):
+        return _served(
+            checkpoint,
+            checkpoint.source,
+            plan.settings.bos,
+            lambda: _is_kept(index, checkpoint, finder, held),
+        )
     problem, kept = "", False
     try:
-        kept = index in held and finder.is_current(index, checkpoint)
+        kept = _is_kept(index, checkpoint, finder, held)
     except (KltuiError, OSError) as error:
         problem = _said(error)
     sizes = []
@@ -99,6 +110,26 @@ def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> 
         checkpoint.name, str(checkpoint.source), "kept" if kept else "score",
         sum(known) if len(known) == len(sizes) else None, "" if kept else problem,
     )  # fmt: skip
+
+
+def _is_kept(index: int, checkpoint: Checkpoint, finder: Preparer, held: Mapping[int, str]) -> bool:
+    return index in held and finder.is_current(index, checkpoint)
+
+
+def _served(checkpoint: Checkpoint, source: ServedSource, bos: str, is_kept: Callable[[], bool]) -> Step:
+    """A served model's step: its server is asked, which is waited for only here no longer than a moment."""
+    from kltui.scoring.served import asked_briefly
+
+    score = Step(checkpoint.name, str(source), "score", None)
+    try:
+        folder = tokenizer_folder(Path(), checkpoint.tokenizer)
+        said = asked_briefly(source, folder, bos, SERVER_WITHIN_S)
+        return replace(score, status="kept" if is_kept() else "score", server=said, answers=True)
+    except TryAgainError as error:
+        said = f"does not answer now ({error.message}); a job waits for it some ten minutes"
+        return replace(score, server=said, answers=False)
+    except (KltuiError, OSError) as error:
+        return replace(score, problem=_said(error))
 
 
 def _files(source: Source, allow_bin: bool) -> tuple[int | None, str]:
@@ -150,6 +181,7 @@ def _said(error: KltuiError | OSError) -> str:
 def _warnings(plan: Plan, steps: list[Step], answer: Answer | None) -> list[str]:
     """What will go wrong for sure, or otherwise than one may think."""
     found = [f"{step.name} will fail: {step.problem}" for step in steps if step.problem]
+    found += [f"{step.name}: its server {step.server}" for step in steps if step.answers is False]
     if answer is not None and answer.device is None:
         found.append(f"nothing can be scored: {answer.error}. {answer.hint}".strip())
     elif answer is not None and answer.device is not None:
@@ -225,6 +257,8 @@ def _as_words(
     for step in steps:
         size = "not here" if step.weight_bytes is None else _size(step.weight_bytes)
         say(f"  {step.status:5}  {step.name:{width}}  {size:>9}  {step.source}")
+        if step.answers:
+            say(f"         its server {step.server}")
     say(_device_words(plan, answer))
     for warning in warnings:
         say(f"warning: {warning}")

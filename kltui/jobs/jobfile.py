@@ -19,7 +19,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -222,7 +221,11 @@ class WatchTable(_Table):
 
 
 class JobFile(_Table):
-    """A whole job. `models` may be empty only in a job that is being written."""
+    """A whole job. `models` may be empty only in a job that is being written.
+
+    `folder` is where relative paths begin, those that adapters name as their base among them: that of the job file, which a
+    copy of it elsewhere states.
+    """
 
     workspace: Line = Field(min_length=1)
     corpus: CorpusTable
@@ -231,16 +234,13 @@ class JobFile(_Table):
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
     watch: WatchTable = WatchTable()
-    _folder: Path = PrivateAttr(default=Path())
-
-    @property
-    def folder(self) -> Path:
-        """The folder that the job file lies in, once its paths are resolved."""
-        return self._folder
+    folder: Line = ""
 
     def __eq__(self, other: object) -> bool:
         """Whether both ask for the same; where a job was read from does not count."""
-        return isinstance(other, JobFile) and self.model_dump() == other.model_dump()
+        if not isinstance(other, JobFile):
+            return False
+        return self.model_dump(exclude={"folder"}) == other.model_dump(exclude={"folder"})
 
     def __hash__(self) -> int:
         return hash(self.digest())
@@ -276,7 +276,7 @@ class JobFile(_Table):
         return replace(self.scoring.settings(), device_map=self.engine.device_map, template=template)
 
     def resolved(self, base: Path) -> JobFile:
-        """The same job with every path absolute, `base` being the folder that the job file lies in."""
+        """The same job with every path absolute, `base` being where relative ones begin."""
 
         def absolute(path: str) -> str:
             try:
@@ -297,15 +297,18 @@ class JobFile(_Table):
         source = self.corpus.source
         if source != "demo" and not source.startswith("hf://") and not is_map_source(source):
             source = absolute(source)
-        made = self.model_copy(
+        program, *arguments = self.watch.command or ("",)
+        if "/" in program:
+            program = absolute(program)
+        return self.model_copy(
             update={
                 "workspace": absolute(self.workspace),
                 "corpus": self.corpus.model_copy(update={"source": source}),
                 "models": tuple(map(model, self.models)),
+                "watch": self.watch.model_copy(update={"command": (program, *arguments) if program else ()}),
+                "folder": str(base),
             }
         )
-        made._folder = base
-        return made
 
     def to_toml(self) -> str:
         """TOML of this job, defaults left out."""
@@ -313,7 +316,12 @@ class JobFile(_Table):
 
     def digest(self) -> str:
         """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
-        unasked = {"engine": True, "watch": True, "scoring": {"device": True, "batch_tokens": True}}
+        unasked = {
+            "engine": True,
+            "watch": True,
+            "folder": True,
+            "scoring": {"device": True, "batch_tokens": True},
+        }
         asked = self.model_dump(mode="json", exclude=cast("Any", unasked))
         # Jobs of before there were these keep their digest.
         if not self.interpolations:
@@ -363,8 +371,14 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobFile:
         ) from None
     for override in overrides:
         _apply(data, override)
-    base = path.parent.resolve()
+    base = _begin(data, path.parent.resolve())
     return parse_job(with_map_defaults(data, base), str(path)).resolved(base)
+
+
+def _begin(data: dict[str, Any], here: Path) -> Path:
+    """Where relative paths begin: `here`, beside the job file, unless it is a copy that states where the first one lay."""
+    stated = data.get("folder")
+    return (here / Path(stated)).resolve() if isinstance(stated, str) and "\0" not in stated else here
 
 
 def parse_job(data: dict[str, Any], where: str) -> JobFile:

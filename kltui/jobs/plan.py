@@ -84,7 +84,7 @@ def make_plan(
         corpus, wrong = _corpus_or_mistake(job, say)
         mistakes += wrong
     joined = with_originals(checkpoints, stored, named, corpus.texts if corpus else ())
-    based = with_bases(joined.checkpoints, stored, job.folder)
+    based = with_bases(joined.checkpoints, stored, Path(job.folder))
     checkpoints = based.checkpoints
     mistakes += based.mistakes
     between, wrong = _interpolated(job, checkpoints)

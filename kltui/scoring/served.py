@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from kltui.scoring.settings import Progress, ScoreResult, ScoringSettings, Vecto
 SERVED_VERSION = "1"
 UNSEEN = "served: weights not seen"
 N_PROBES = 3
+_SHORT_TEXTS = ("A short text.", "The quick brown fox jumps over the lazy dog.", "One, two, three, four.")
 
 Report = Callable[[Progress], None]
 
@@ -35,6 +36,17 @@ def served_weights(facts: ServerFacts, tokenizer: str) -> str:
     """What stands for a served model's weights in a vector's key: what its server says of itself, and the tokenizer's digest."""
     said = json.dumps([facts.identity(), tokenizer], sort_keys=True)
     return f"served:{safe_text(facts.model, 100)}@{hashlib.sha256(said.encode()).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A corpus in ids, a row for every text and one for every response alone; its pieces as they are sent."""
+
+    scored: answers.Scored
+    notes: tuple[str, ...]
+    n_texts: int
+    longest: int | None
+    pieces: list[Piece]
 
 
 def score_served(
@@ -59,54 +71,98 @@ def score_served(
     tokenizer = tokens.load_tokenizer(tokenizer_folder, settings.bos)
     bare, notes = tokens.encode_checked(tokenizer, texts, corpus_sha256, cache_dir)
     scored = answers.laid_out(tokenizer_folder, tokenizer, bare, prompts, settings)
-    ids, n_rows = scored.ids, len(scored.ids)
 
     def say(line: str) -> None:
         progress(Progress("load", message=line))
 
-    client = ServedClient(source, lambda token: tokenizer.backend.decode([token]), retry)
+    client = ServedClient(source, _spellings(tokenizer), retry)
     facts = client.facts(say)
+    rows = _rows(scored, notes, len(texts), facts, settings)
+    dialect = client.probe([_prompt(piece, scored.ids) for piece in _spread(rows.pieces)], say)
+    ready = time.perf_counter()
+    came = _answers(client, dialect, rows.pieces, scored.ids, len(scored.ids), progress)
+    if client.facts(say).identity() != facts.identity():
+        raise KltuiError(
+            f"{client.where} is another model now than when scoring began",
+            "Run the job again: nothing of it is stored.",
+        )
+    key = {
+        "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
+        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
+        **scored.key, **_served_key(facts, dialect),
+    }  # fmt: skip
+    seconds = ready - started, time.perf_counter() - ready
+    return _score_result(rows, came, key, settings, seconds, source.concurrency, has_prompts=bool(prompts))
+
+
+def asked_briefly(source: ServedSource, tokenizer_folder: Path | None, bos: str, timeout_s: float) -> str:
+    """What a server answers at once: its model, version and context, and how it gives a prompt's log-probabilities.
+
+    Three short prompts are sent, where the tokenizer is at hand. Raises TryAgainError where no answer comes within
+    `timeout_s`, KltuiError where what is answered cannot be scored.
+    """
+    tokenizer = None if tokenizer_folder is None else tokens.load_tokenizer(tokenizer_folder, bos)
+    spellings = (lambda token: ("", "")) if tokenizer is None else _spellings(tokenizer)
+    client = ServedClient(source, spellings, RetryPolicy(attempts=1), timeout_s)
+    facts = client.facts()
+    found = {"version": facts.version, "dtype": facts.dtype, "context": facts.context}
+    said = ", ".join(f"{name} {value}" for name, value in found.items() if value)
+    shown = safe_text(f"{facts.model}{f' ({said})' if said else ''}", 200)
+    if tokenizer is None:
+        return f"answers as {shown}; log-probabilities were not asked for, as its tokenizer is not here"
+    rows = tokenizer.backend.ids(_SHORT_TEXTS)
+    return f"answers as {shown}, by {client.probe([[*tokenizer.prefix, *row] for row in rows])}"
+
+
+def _spellings(tokenizer: tokens.Tokenizer) -> Callable[[int], tuple[str, str]]:
+    backend = tokenizer.backend
+    return lambda token: (backend.decode([token]), backend.piece(token))
+
+
+def _rows(
+    scored: answers.Scored,
+    notes: tuple[str, ...],
+    n_texts: int,
+    facts: ServerFacts,
+    settings: ScoringSettings,
+) -> _Rows:
+    """The corpus cut for the server's context. Raises KltuiError where no text has a token to score."""
     longest = _longest(facts.context)
     pieces = answers.cut(scored, longest, settings.overlong, None if longest is None else longest - 1)
     if not pieces:
         raise KltuiError(
             "no text of the corpus has a token to score", 'A text needs two tokens, or bos = "always".'
         )
-    dialect = client.probe([_prompt(piece, ids) for piece in _spread(pieces)], say)
-    ready = time.perf_counter()
-    came = _answers(client, dialect, pieces, ids, n_rows, progress)
-    loglik_R, n_scored_R, kept = _summed(pieces, came, n_rows)
+    return _Rows(scored, notes, n_texts, longest, pieces)
+
+
+def _score_result(
+    rows: _Rows, came: Sequence[Sequence[float]], key: dict[str, str], settings: ScoringSettings,
+    seconds: tuple[float, float], concurrency: int, has_prompts: bool,
+) -> ScoreResult:  # fmt: skip
+    """What the answers come to; `seconds` are those until the server was asked, and those that it took."""
+    n = rows.n_texts
+    loglik_R, n_scored_R, kept = _summed(rows.pieces, came, len(rows.scored.ids))
     n_tokens = int(n_scored_R.sum())
-    if client.facts(say).identity() != facts.identity():
-        raise KltuiError(
-            f"{client.where} is another model now than when scoring began",
-            "Run the job again: nothing of it is stored.",
-        )
-    ended = time.perf_counter()
-    n_overlong = len({row % len(texts) for row in answers.overlong_rows(scored, longest)}) if prompts else 0
-    cuts = answers.notes(scored, n_scored_R, n_overlong, settings.overlong)
-    notes += (UNSEEN, *cuts, *_notes(settings))
+    overlong = answers.overlong_rows(rows.scored, rows.longest) if has_prompts else ()
+    cuts = answers.notes(rows.scored, n_scored_R, len({row % n for row in overlong}), settings.overlong)
+    notes = (*rows.notes, UNSEEN, *cuts, *_notes(settings))
     stats = {
-        "seconds_tokenize": ready - started, "seconds_score": ended - ready, "tokens": float(n_tokens),
-        "tokens_per_second": n_tokens / max(ended - ready, 1e-9), "n_unscored": float((n_scored_R[: len(texts)] == 0).sum()),
-        "concurrency": float(source.concurrency),
-    }  # fmt: skip
-    key = {
-        "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
-        "prefix": ",".join(map(str, tokenizer.prefix)), "overlong": settings.overlong,
-        **scored.key, **_served_key(facts, dialect),
+        "seconds_tokenize": seconds[0], "seconds_score": seconds[1], "tokens": float(n_tokens),
+        "tokens_per_second": n_tokens / max(seconds[1], 1e-9), "n_unscored": float((n_scored_R[:n] == 0).sum()),
+        "concurrency": float(concurrency),
     }  # fmt: skip
     by_row = tuple(map(np.concatenate, kept)) if settings.tokens else None
-    logprobs, logprobs_alone = by_row and by_row[: len(texts)], by_row and by_row[len(texts) :]
+    logprobs, logprobs_alone = by_row and by_row[:n], by_row and by_row[n:]
     no_layers = (
         "" if settings.layers == "none" else "a served model gives no hidden states: it has no layer vectors"
     )
-    parts = (slice(len(texts)), slice(len(texts), None))[: 1 + settings.unconditional]
+    parts = (slice(n), slice(n, None))[: 1 + settings.unconditional]
     vector, *alone = [
         Vector(None, np.where(n_scored_R[p] == 0, np.nan, loglik_R[p]), n_scored_R[p].copy()) for p in parts
     ]
-    said = notes + ((no_layers,) if no_layers else ())
-    return ScoreResult((vector,), key, stats, said, logprobs, no_layers, tuple(alone), logprobs_alone or None)
+    notes += (no_layers,) if no_layers else ()
+    return ScoreResult((vector,), key, stats, notes, logprobs, no_layers, tuple(alone), logprobs_alone or None)
 
 
 def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:

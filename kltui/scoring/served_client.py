@@ -11,7 +11,10 @@ import json
 import math
 import os
 import re
+import socket
+import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +32,9 @@ TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 # A server that restarts may take minutes to load its model.
 PATIENCE = RetryPolicy(attempts=24, cap_s=30.0)
 LOWEST = -9999.0  # what vLLM writes for minus infinity, which JSON does not have
+# TLS that ended in the middle, as when a server restarts.
+_CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 _AS_ID = re.compile(r"token_id:(\d+)")
 _TINY = {"temperature": 1.0, "top_p": 1.0, "stream": False}
 
@@ -65,15 +71,20 @@ class ServerFacts:
 
 
 class ServedClient:
-    """One served model; thread-safe. `decode` gives a token's text, to see that what comes back is what was sent."""
+    """One served model; thread-safe.
+
+    `spellings` gives a token's text and its entry in the vocabulary, to see that what comes back is what was sent. No
+    answer is waited for longer than `timeout_s`.
+    """
 
     def __init__(
         self,
         source: ServedSource,
-        decode: Callable[[int], str] = lambda token: "",
+        spellings: Callable[[int], tuple[str, str]] = lambda token: ("", ""),
         retry: RetryPolicy = PATIENCE,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self.source, self._decode, self._retry = source, decode, retry
+        self.source, self._spellings, self._retry, self._timeout_s = source, spellings, retry, timeout_s
         self.where = safe_text(str(source), 200)
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if source.api_key_env:
@@ -162,11 +173,14 @@ class ServedClient:
     def _is_that(self, token: str, sent: int) -> bool:
         """Whether a token that came back is the one sent: by its id where it is stated, else by its text.
 
-        Parts of a character have no text of their own, and tokenizers differ in how they write a space.
+        Some servers write the vocabulary's entry, such as `Ġthe`. Parts of a character have no text of their own, and
+        tokenizers differ in how they write a space.
         """
         if found := _AS_ID.fullmatch(token):
             return int(found[1]) == sent
-        text = self._decode(sent)
+        text, entry = self._spellings(sent)
+        if entry and token == entry:
+            return True
         if "\ufffd" in text or "\ufffd" in token or token.startswith("bytes:"):
             return True
         return not text.strip() or not token.strip() or text.strip() == token.replace("▁", " ").strip()
@@ -181,13 +195,12 @@ class ServedClient:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, self._headers)
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(request, timeout=self._timeout_s) as answer:
                 text = answer.read(ANSWER_MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
             raise self._refused(error) from None
         except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            raise TransientError(f"it cannot be reached ({safe_text(str(reason), 120)})") from None
+            raise self._unreached(error) from None
         if len(text) > ANSWER_MOST_BYTES:
             raise UnusableAnswerError(f"an answer has more than {ANSWER_MOST_BYTES >> 20} MiB")
         try:
@@ -202,6 +215,26 @@ class ServedClient:
         if not isinstance(found, dict):
             raise UnusableAnswerError("an answer is no JSON object")
         return found
+
+    def _unreached(self, error: OSError | HTTPException) -> Exception:
+        """What a connection that failed means: a server that is down comes back, a wrong address or certificate does not."""
+        reason = getattr(error, "reason", None)
+        cause = reason if isinstance(reason, Exception) else error
+        said = safe_text(str(reason or error), 160)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return KltuiError(
+                f"{self.where}: its certificate is not trusted ({safe_text(cause.verify_message, 120)})",
+                "Is it the right server? SSL_CERT_FILE names a file with the authority of a certificate of your own.",
+            )
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CLOSED):
+            return KltuiError(
+                f"{self.where} does not speak TLS as https asks for ({said})",
+                "Does it serve plain http? Then endpoint begins with http://.",
+            )
+        if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
+            host = safe_text(urllib.parse.urlsplit(self.source.endpoint).hostname or "", 100)
+            return KltuiError(f"{self.where}: there is no host {host} ({said})", "Is endpoint spelt right?")
+        return TransientError(f"it cannot be reached ({said})")
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         with error:

@@ -45,6 +45,9 @@ class Backend(Protocol):
         """Ids that it puts before and after a text by default."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
+    def piece(self, token: int) -> str:
+        """The vocabulary's own spelling of an id, such as `Ġthe`; "" where it has none."""
+
     @property
     def sha256(self) -> str:
         """Hex SHA-256 over everything that decides the ids."""
@@ -92,6 +95,10 @@ class FileBackend:
     def decode(self, ids: Sequence[int]) -> str:
         """The text that the ids stand for."""
         return self.core.decode(list(ids), skip_special_tokens=False)
+
+    def piece(self, token: int) -> str:
+        """The vocabulary's own spelling of an id."""
+        return str(self.core.id_to_token(token) or "")
 
     @cached_property
     def sha256(self) -> str:
@@ -154,6 +161,10 @@ class ClassBackend:
     def decode(self, ids: Sequence[int]) -> str:
         """The text that the ids stand for."""
         return str(self.tokenizer.decode(list(ids)))
+
+    def piece(self, token: int) -> str:
+        """The vocabulary's own spelling of an id."""
+        return str(self.tokenizer.convert_ids_to_tokens(token) or "")
 
     @cached_property
     def sha256(self) -> str:

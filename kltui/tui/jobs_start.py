@@ -37,6 +37,7 @@ def job_of(
     from kltui.jobs.jobfile import parse_job
 
     data: Entry = {"workspace": str(workspace.resolve()), "corpus": corpus, "models": list(entries)}
+    data["folder"] = str(Path.cwd())  # its own copy lies in the workspace, where no relative path begins
     if scoring:
         data["scoring"] = scoring
     if engine:
@@ -47,11 +48,14 @@ def job_of(
 def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
     """[[models]] tables that name exactly these checkpoints, one table each, hub revisions of a run joined."""
     from kltui.registry.checkpoint import HubSource, ServedSource
+    from kltui.registry.gguf_file import is_gguf_variant
 
     entries: dict[tuple[Any, ...], Entry] = {}
     for row in rows:
         c = row.checkpoint
-        entry: Entry = {"run": c.run, "quantization": [c.quantization]}
+        entry: Entry = {"run": c.run}
+        if not is_gguf_variant(c.quantization):  # that one stands in the file
+            entry["quantization"] = [c.quantization]
         words = ("size", "type", "parent", "tokenizer", "base")
         entry.update({k: getattr(c, k) for k in words if getattr(c, k)})
         if c.seed is not None:
@@ -65,7 +69,7 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
             entries.setdefault(key, entry | {"repo": c.source.repo, "revisions": []})
             entries[key]["revisions"].append(c.source.revision)
         elif isinstance(c.source, ServedSource):
-            del entry["quantization"]
+            entry.pop("quantization", None)
             entries[(row.name,)] = entry | asdict(c.source)
         else:
             entries[(row.name,)] = entry | {"path": str(c.source.path)}

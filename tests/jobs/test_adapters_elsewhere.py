@@ -17,6 +17,8 @@ from tiny_models import TEXTS, write_model
 import kltui
 from kltui.cli import main
 from kltui.jobs import executor
+from kltui.jobs.jobfile import load_job
+from kltui.jobs.plan import make_plan
 
 pytest.importorskip("peft")
 
@@ -162,3 +164,28 @@ def test_an_adapter_on_the_hub_is_refused_with_how_to_score_it(
     assert "org/lora@main holds an adapter (PEFT) and not the model that it is for" in said
     assert 'hf download org/lora --revision main --local-dir FOLDER, then path = "FOLDER"' in said
     assert not hub.downloads("adapter_model.safetensors")
+
+
+def test_a_copy_of_a_job_finds_a_base_that_an_adapter_names_by_the_job_s_folder(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job is resumed from its workspace, where another model of that name lies, or watched, from anywhere."""
+    here = tmp_path / "here"
+    shutil.copytree(made / "base", here / "models" / "base")
+    settings = shutil.copytree(made / "lora", here / "lora") / "checkpoint-10" / "adapter_config.json"
+    config = json.loads(settings.read_text()) | {"base_model_name_or_path": "models/base", "revision": None}
+    for step in (10, 20):
+        (here / "lora" / f"checkpoint-{step}" / "adapter_config.json").write_text(json.dumps(config))
+    job = write_job(here, '[[models]]\npath = "lora"\n[watch]\ncommand = ["./alert.sh", "./alert.txt"]')
+    shutil.copytree(made / "base", here / "ws" / "jobs" / "models" / "base")
+    copy = here / "ws" / "jobs" / "job-1.toml"
+    first = load_job(job)
+    copy.write_text(first.to_toml())
+    monkeypatch.chdir(tmp_path)
+    again = load_job(copy)
+    assert again == first and again.digest() == first.digest() and again.folder == str(here)
+    assert again.watch.command == (str(here / "alert.sh"), "./alert.txt")
+    for read in (first, again):
+        bases = {c.name: c.base or str(c.source) for c in make_plan(read).checkpoints}
+        assert set(bases) == {"base", "lora@10", "lora@20"}
+        assert set(bases.values()) == {str(here / "models" / "base")}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from command import Cli, kltui_command
 from served_server import ServedModel
 
 import kltui
+from kltui.cli import main
 
 JOB = """\
 workspace = "ws"
@@ -102,3 +104,27 @@ def test_a_server_without_such_a_model_is_a_failure_in_words(
     assert done.returncode == 1
     (event,) = [e for line in done.stdout.splitlines() if (e := json.loads(line))["event"] == "checkpoint"]
     assert "serves no model org/other" in event["error"] and "org/model" in event["hint"]
+
+
+def test_a_dry_run_says_whether_the_server_answers_and_how(
+    server: ServedModel, job: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its model, version and dialect, once it answers; never more than a moment is waited, and nothing is scored."""
+
+    def planned(*more: str) -> tuple[dict[str, Any], list[str]]:
+        assert main(["--batch", str(job), "--dry-run", "--json", *more]) == 0
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return events[0], events[-1]["warnings"]
+
+    step, warnings = planned()
+    assert step["answers"] is True and "org/model (version 0.9), by prompt_logprobs" in step["server"]
+    assert len(server.prompts) == 3 and not warnings
+    server.dialect = "echo1"
+    assert "by echo, 1 generated" in planned()[0]["server"]
+    server.dialect = "none"
+    step, warnings = planned()
+    assert "does not give the log-probabilities" in step["problem"] and "will fail" in warnings[0]
+    server.stop()
+    step, warnings = planned()
+    assert step["answers"] is False and "does not answer now" in warnings[0] and not step["problem"]
+    assert not (job.parent / "ws").exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -347,3 +349,68 @@ def test_a_server_that_takes_no_token_ids_is_refused_at_once(server: ServedModel
     with pytest.raises(KltuiError, match="does not give") as error:
         score(server)
     assert not isinstance(error.value, TryAgainError) and len(server.headers) == len(DIALECTS)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://no-such-host.invalid/v1", "there is no host no-such-host.invalid"),
+        ("https", "does not speak TLS"),
+    ],
+)
+def test_what_no_waiting_mends_is_said_at_once(server: ServedModel, endpoint: str, said: str) -> None:
+    if endpoint == "https":
+        endpoint = server.url.replace("http:", "https:")
+    waits: list[float] = []
+    client = ServedClient(ServedSource(endpoint, "org/model"), retry=RetryPolicy(sleep=waits.append))
+    with pytest.raises(KltuiError, match=said) as error:
+        client.facts()
+    assert not isinstance(error.value, TryAgainError) and error.value.hint and not waits
+
+
+def test_a_certificate_that_nobody_trusts_is_said_at_once(
+    server: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    wrong.verify_message = "self-signed certificate"
+    client = ServedClient(ServedSource(server.url, "org/model"), retry=SOON)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError(wrong)
+
+    monkeypatch.setattr(client._opener, "open", refuse)
+    with pytest.raises(KltuiError, match=r"certificate is not trusted \(self-signed") as error:
+        client.facts()
+    assert not isinstance(error.value, TryAgainError) and "SSL_CERT_FILE" in error.value.hint
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_is_not_waited_for(server: ServedModel, status: int) -> None:
+    server.fail(status, times=99)
+    with pytest.raises(KltuiError, match=str(status)) as error:
+        score(server, retry=RetryPolicy(sleep=lambda s: pytest.fail("it was waited for")))
+    assert not isinstance(error.value, TryAgainError)
+
+
+@pytest.mark.parametrize("dialect", ["echo0", "echo1"])
+def test_entries_of_the_vocabulary_are_as_good_as_texts(server: ServedModel, dialect: str) -> None:
+    """Some servers echo `Ġthe` for ` the`; one that echoes another id's entry is refused."""
+    from tokenizers import Tokenizer
+
+    core = Tokenizer.from_file(str(server.folder / "tokenizer.json"))
+    server.dialect = dialect
+    truth_N = score(server).vectors[0].loglik_N
+    shift = 0
+
+    def spelt(answer: dict[str, Any]) -> dict[str, Any]:
+        sent, held = server.prompts[-1], answer["choices"][0]["logprobs"]
+        if held is None:
+            return answer
+        held["tokens"][: len(sent)] = [core.id_to_token((i + shift) % core.get_vocab_size()) for i in sent]
+        return answer
+
+    server.alter = spelt
+    np.testing.assert_array_equal(score(server, concurrency=1).vectors[0].loglik_N, truth_N)
+    shift = 1
+    with pytest.raises(KltuiError, match="came back as"):
+        score(server, concurrency=1)
