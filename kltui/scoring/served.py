@@ -162,7 +162,9 @@ def _score_result(
         Vector(None, np.where(n_scored_R[p] == 0, np.nan, loglik_R[p]), n_scored_R[p].copy()) for p in parts
     ]
     notes += (no_layers,) if no_layers else ()
-    return ScoreResult((vector,), key, stats, notes, logprobs, no_layers, tuple(alone), logprobs_alone or None)
+    return ScoreResult(
+        (vector,), key, stats, notes, logprobs, no_layers, tuple(alone), logprobs_alone or None
+    )
 
 
 def _served_key(facts: ServerFacts, dialect: Dialect) -> dict[str, str]:
