@@ -123,3 +123,18 @@ def ids_of_response(folder: Path, text: str) -> list[int]:
     tokenizer = core(folder)
     tokenizer.encode_special_tokens = True
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def truth(network: Any, context: list[int], response: list[int]) -> float:
+    """Sum over the response of log p(id | all before it), one forward for every id, in float64."""
+    import torch
+
+    total = 0.0
+    row = list(context)
+    with torch.no_grad():
+        for target in response:
+            if row:
+                logits = network(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].double()
+                total += float(logits.log_softmax(-1)[target])
+            row.append(target)
+    return total

@@ -13,7 +13,7 @@ from typing import Any
 
 from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
-from kltui.registry.gguf_file import is_gguf
+from kltui.registry.gguf_file import TOKENS, is_gguf, read_model
 from kltui.registry.layout import TOKENIZER_CONFIG, read_json_object
 from kltui.registry.tokenizer_json import named_special
 from kltui.safe import safe_text
@@ -24,6 +24,11 @@ REMEDY = 'Set template = "none" under [corpus]: the contents of the prompt then 
 MOST_BYTES = 1 << 20
 _PATIENCE_S = 120.0  # beyond the processor time that the renderer allows itself
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+# As llama.cpp writes these names, one of them misspelt.
+_IN_GGUF = {
+    "bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator",
+    "cls_token": "cls", "mask_token": "mask",
+}  # fmt: skip
 _SENTINELS = tuple(map(chr, range(0xFDD0, 0xFDF0)))  # noncharacters of Unicode: no text is meant to hold one
 
 
@@ -52,10 +57,10 @@ class Written:
 def find_template(folder: Path) -> ChatTemplate:
     """The chat template of the tokenizer in `folder`: chat_template.jinja, else that of tokenizer_config.json.
 
-    Of several named ones that called "default". Raises KltuiError where there is none.
+    Of several named ones that called "default"; a GGUF file has its own in its header. Raises KltuiError where there is none.
     """
     if is_gguf(folder):
-        raise _unusable(folder, "a GGUF file's chat template is not read")
+        return _of_gguf(folder)
     path = folder / FILE
     source: object = None
     where = path
@@ -70,6 +75,21 @@ def find_template(folder: Path) -> ChatTemplate:
         raise _unusable(folder, f"there is neither {FILE} nor chat_template in {TOKENIZER_CONFIG}")
     tokens = {kind: named_special(folder, kind) for kind in _SPECIAL}
     return ChatTemplate(source, {kind: t for kind, t in tokens.items() if t is not None}, str(where))
+
+
+def _of_gguf(path: Path) -> ChatTemplate:
+    """The chat template in a GGUF file's header, with the special tokens that it names by their ids."""
+    header = read_model(path, keep=(TOKENS,)).first
+    source = header.words("tokenizer.chat_template")
+    if not source.strip():
+        raise _unusable(path, "its header holds no tokenizer.chat_template")
+    if len(source.encode()) > MOST_BYTES:
+        raise _unusable(path, f"it has more than {MOST_BYTES:,} bytes")
+    tokens = header.keys.get(TOKENS)
+    known = tokens if isinstance(tokens, list) else []
+    ids = {kind: header.number(f"tokenizer.ggml.{name}_token_id") for kind, name in _IN_GGUF.items()}
+    variables = {kind: str(known[k]) for kind, k in ids.items() if k is not None and 0 <= k < len(known)}
+    return ChatTemplate(source, variables, str(path))
 
 
 def _named(found: object, where: Path) -> object:

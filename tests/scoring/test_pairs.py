@@ -27,6 +27,7 @@ from tests.chat_pairs import (
     ids_of_prompt,
     ids_of_response,
     model,
+    truth,
 )
 from tests.tiny_models import BEGIN, load_float64, write_model
 
@@ -37,21 +38,6 @@ def scored(
     settings = {"device": "cpu", **settings}
     scorer = Scorer(texts, "c", ScoringSettings(template=template, **settings), None, None, prompts)
     return scorer.score(folder, "none", "w", lambda _: None)
-
-
-def truth(network: Any, context: list[int], response: list[int]) -> float:
-    """Sum over the response of log p(id | all before it), one forward for every id, in float64."""
-    import torch
-
-    total = 0.0
-    row = list(context)
-    with torch.no_grad():
-        for target in response:
-            if row:
-                logits = network(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].double()
-                total += float(logits.log_softmax(-1)[target])
-            row.append(target)
-    return total
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
