@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from kltui import comparable, pair_values, same_weights, saved_maps
 from kltui.analysis.point import Point
@@ -215,6 +215,16 @@ class Workspace(StoredDistances):
         else:
             result = self._of_pairs(chosen, values, gram)
         return result if preprocess == "none" else result.preprocessed(preprocess)
+
+    def map_in_file(self, rows_in: BinaryIO) -> Map:
+        """The map that `map()` gives, its K x N float64 written to an empty file and mapped from there.
+
+        For vectors that memory should not hold. The file holds them in the map's order, unless some were left out or those
+        of pairs are differences: then they are in memory.
+        """
+        if self.values != pair_values.CONDITIONAL:
+            return self.map()
+        return self._assemble(self._choose(None, None, False, None, None), rows_in=rows_in)
 
     def _of_pairs(
         self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], values: str, gram: CentredGram | None
@@ -453,6 +463,7 @@ class Workspace(StoredDistances):
         minuend: Sequence[VectorRow] | None = None,
         values: str = "",
         lacking: Mapping[str, str] | None = None,
+        rows_in: BinaryIO | None = None,
     ) -> Map:
         """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
         from kltui.analysis.emptying import LEFT_OUT, all_left_out, emptying
@@ -460,7 +471,8 @@ class Workspace(StoredDistances):
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
-        loglik_KN, n_scored_KN = self._store.vectors.load((v.id for _, v in chosen), len(text_bytes_N))
+        ids = [v.id for _, v in chosen]
+        loglik_KN, n_scored_KN = self._store.vectors.load(ids, len(text_bytes_N), rows_in)
         if minuend is not None:
             conditional_KN, n_scored_KN = self._store.vectors.load((v.id for v in minuend), len(text_bytes_N))
             loglik_KN = conditional_KN - loglik_KN

@@ -7,14 +7,14 @@ leading ones, and beyond ten thousand it is made of a draw, with the others besi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.axes import CentredRows, Progress, complete_texts, leading_axes, oriented
+from kltui.analysis.axes import Axes, CentredRows, Progress, complete_texts, leading_axes, oriented
 from kltui.analysis.kl import LN2, CentredGram, centred_gram, double_centre
 from kltui.analysis.placing import beside_neighbours, by_distances, drawn_rows
 from kltui.errors import KltuiError
@@ -28,9 +28,10 @@ METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
 PERPLEXITY = 30.0
 FEW_POINTS = 30  # up to so many the first picture is PCA: t-SNE would need a lower perplexity
-ALL_AXES = 2000  # up to so many vectors or texts t-SNE has every axis
+ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
 AXES = 50
 MOST_TSNE, MOST_SMACOF = 10_000, 1000
+DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 300  # below so many points every axis costs less than finding the leading ones
 _PAIR_BLOCK = 512
@@ -38,7 +39,7 @@ _PAIR_BLOCK = 512
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """K x dims places of a map's vectors, and what the method says of them.
+    """K x dims places of a map's vectors by a `method`, "pca", "tsne", "mds" or a released one, and what that says of them.
 
     PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
     along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
@@ -46,7 +47,7 @@ class Picture:
     `n_placed` points were put beside their neighbours instead of being embedded.
     """
 
-    method: Method
+    method: str
     xyz_Kd: Array
     axis_share: tuple[float, ...] = ()
     stress: float = math.nan
@@ -99,7 +100,6 @@ class TSNESettings:
     reduce_perplexity: bool = False
     verbose: int = 0
     most: int = MOST_TSNE
-    start_Kd: Array | None = field(default=None, compare=False)
 
 
 def first_method(n_points: int) -> Method:
@@ -317,28 +317,22 @@ def tsne_of(scores_Kr: Array, dims: int, s: TSNESettings, runs: Sequence[Sequenc
     drawn = drawn_rows(K, runs, s.most)
     used = _perplexity(len(drawn), s)
     embedded = scores_Kr if len(drawn) == K else scores_Kr[drawn]
-    places, divergence = _run_tsne(_in_reach(embedded), dims, used, s, drawn)
+    places, divergence = _run_tsne(_in_reach(embedded), dims, used, s)
     made = Picture("tsne", places, perplexity=used, perplexity_asked=s.perplexity, divergence=divergence)
     if len(drawn) < K:
         made = replace(made, xyz_Kd=beside_neighbours(scores_Kr, drawn, places), n_placed=K - len(drawn))
     return replace(made, n_axes=scores_Kr.shape[1])
 
 
-def _run_tsne(
-    scores_mr: Array, dims: int, perplexity: float, s: TSNESettings, drawn_m: NDArray[np.intp]
-) -> tuple[Array, float]:
-    """(places m x dims, their divergence in nats); from `s.start_Kd` on where a picture of all points is given."""
+def _run_tsne(scores_mr: Array, dims: int, perplexity: float, s: TSNESettings) -> tuple[Array, float]:
+    """(places m x dims, their divergence in nats)."""
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    init: str | NDArray[np.float32] = "pca"
-    if s.start_Kd is not None:
-        start = s.start_Kd[drawn_m]
-        init = (start / np.std(start[:, 0]) * 1e-4).astype(np.float32)
     model = TSNE(
         n_components=dims,
         perplexity=perplexity,
-        init=init,
+        init="pca",
         learning_rate="auto",
         random_state=s.seed,
         n_jobs=1,
@@ -385,11 +379,10 @@ def picture(
     K, N = np.shape(L_KN)
     if method == "tsne":
         _perplexity(K, settings)
-        if gram is not None or min(K, N) <= ALL_AXES:
+        if K <= ALL_AXES:
             return tsne_of(rotate(*_every_axis(L_KN, text_bytes_N, gram)), dims, settings, runs)
         axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
-        made = tsne_of(axes.scores_Kr, dims, settings, runs)
-        return replace(made, kept=float(axes.share_r.sum()))
+        return _tsne_of_axes(axes, dims, settings, runs)
     if method == "mds":
         return _smacof_picture(CentredRows.of_vectors(L_KN, text_bytes_N), dims, runs)
     if gram is None and _is_large(K, N, dims):
@@ -397,6 +390,41 @@ def picture(
         return _pca_picture(axes.scores_Kr, axes.total, dims)
     Q, products = _scaled(L_KN, text_bytes_N, gram)
     return _pca_picture(rotate(Q, dims, products), float(np.vdot(Q, Q)), dims)
+
+
+def better_and_better(
+    L_KN: ArrayLike,
+    text_bytes_N: ArrayLike,
+    method: Method,
+    dims: int,
+    settings: TSNESettings,
+    runs: Sequence[Sequence[int]] = (),
+    *,
+    first: bool = True,
+    progress: Progress = lambda share: None,
+) -> Iterator[tuple[Picture, bool]]:
+    """(a picture to look at, whether it is the last): at last the one that `picture` gives.
+
+    Before it comes PCA, where that is wanted `first`, and for t-SNE of a large map that of a draw of DRAFT points with the
+    others beside their neighbours.
+    """
+    checked(method, dims)
+    K = len(np.asanyarray(L_KN))
+    if method == "tsne" and K > ALL_AXES:
+        axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
+        if first:
+            yield _pca_picture(axes.scores_Kr, axes.total, dims), False
+        yield _tsne_of_axes(axes, dims, replace(settings, most=DRAFT), runs), False
+        yield _tsne_of_axes(axes, dims, settings, runs), True
+        return
+    if first and method != "pca":
+        yield picture(L_KN, text_bytes_N, "pca", dims, progress=progress), False
+    yield picture(L_KN, text_bytes_N, method, dims, settings, runs=runs, progress=progress), True
+
+
+def _tsne_of_axes(axes: Axes, dims: int, settings: TSNESettings, runs: Sequence[Sequence[int]]) -> Picture:
+    """t-SNE of leading axes, which says what these keep."""
+    return replace(tsne_of(axes.scores_Kr, dims, settings, runs), kept=float(axes.share_r.sum()))
 
 
 def checked(method: str, dims: int) -> None:

@@ -405,6 +405,19 @@ class Map:
             self, points=points, loglik_KN=self.loglik_KN[index], n_scored_KN=scored, record=dict(self.record)
         )
 
+    def joined(self, other: Map) -> Map:
+        """The map with the vectors of another one over the same texts after its own. Raises KltuiError for other texts."""
+        if not np.array_equal(self.text_bytes_N, other.text_bytes_N):
+            raise KltuiError(
+                f"vectors over {len(other.text_bytes_N)} other texts cannot join a map over {len(self.text_bytes_N)}",
+                "lens vectors join the map of the same corpus, without texts removed",
+            )
+        scored = None
+        if self.n_scored_KN is not None and other.n_scored_KN is not None:
+            scored = np.concatenate([self.n_scored_KN, other.n_scored_KN])
+        loglik = np.concatenate([self.loglik_KN, other.loglik_KN])
+        return replace(self, points=self.points + other.points, loglik_KN=loglik, n_scored_KN=scored)
+
     def final_layers(self) -> Map:
         """The map without lens vectors."""
         return self.select([k for k, p in enumerate(self.points) if p.layer is None])

@@ -243,9 +243,10 @@ def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Exami
     return Examined(table, names, n, total, line[0] if line else None, line == (n, total))
 
 
-def vector_reader(
-    db: sqlite3.Connection, *, checked: bool = True
-) -> Callable[[int], tuple[bytes, bytes] | None]:
+VectorReader = Callable[[int], tuple[bytes, bytes] | None]
+
+
+def vector_reader(db: sqlite3.Connection, *, checked: bool = True) -> VectorReader:
     """What reads the bytes (loglik, n_scored) of a vector by its id: None where it is not as it was written."""
     columns = _arguments(db, "vector", "t").partition(", ")[2]
     stored = "(SELECT checksum FROM vector_checksum WHERE vector_id = t.id)" if checked else "0"

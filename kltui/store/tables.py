@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 import sqlite3
+import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.analysis.point import trajectory_of
 from kltui.errors import StoreError
@@ -24,7 +25,7 @@ from kltui.registry.checkpoint import (
     layer_name,
 )
 from kltui.safe import safe_text
-from kltui.store.checksums import Checks, row_checksum, settle, vector_reader
+from kltui.store.checksums import Checks, VectorReader, row_checksum, settle, vector_reader
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
 from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
@@ -504,27 +505,55 @@ class Vectors:
         }
 
     @decoded
-    def load(self, ids: Iterable[int], n: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    def load(
+        self, ids: Iterable[int], n: int, rows_in: BinaryIO | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.
 
-        Raises DamageError when a row's checksums do not match it.
+        With `rows_in`, an empty file, the log-likelihoods are written there and come back mapped from it, the counts from
+        a nameless one. Raises DamageError when a row's checksums do not match it.
         """
         import numpy as np
 
         id_list = list(ids)
+        read = vector_reader(self._db, checked=self._checks.active)
+        if rows_in is not None:
+            return self._load_into(rows_in, id_list, n, read)
         loglik_KN = np.empty((len(id_list), n), np.float64)
         n_scored_KN = np.empty((len(id_list), n), np.int32)
-        read = vector_reader(self._db, checked=self._checks.active)
         for row, vector_id in enumerate(id_list):
-            numbers = read(vector_id)
-            if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
-                raise DamageError(
-                    f"the workspace is damaged: the vector of {self._called(vector_id)} is not as written",
-                    RESTORE,
-                )
-            loglik_KN[row] = np.frombuffer(numbers[0], "<f8")
-            n_scored_KN[row] = np.frombuffer(numbers[1], "<i4")
+            values, counts = self._numbers(read, vector_id, n)
+            loglik_KN[row] = np.frombuffer(values, "<f8")
+            n_scored_KN[row] = np.frombuffer(counts, "<i4")
         return loglik_KN, n_scored_KN
+
+    def _load_into(
+        self, rows_in: BinaryIO, ids: Sequence[int], n: int, read: VectorReader
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        import numpy as np
+
+        with tempfile.TemporaryFile() as counts_in:
+            for vector_id in ids:
+                values, counts = self._numbers(read, vector_id, n)
+                rows_in.write(values)
+                counts_in.write(counts)
+            rows_in.flush()
+            counts_in.flush()
+            shape = (len(ids), n)
+            return (
+                np.memmap(rows_in, "<f8", "r", shape=shape),
+                np.memmap(counts_in, "<i4", "r", shape=shape),
+            )
+
+    def _numbers(self, read: VectorReader, vector_id: int, n: int) -> tuple[bytes, bytes]:
+        """The (values, counts) of one vector. Raises DamageError where they are not n of each."""
+        numbers = read(vector_id)
+        if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
+            raise DamageError(
+                f"the workspace is damaged: the vector of {self._called(vector_id)} is not as written",
+                RESTORE,
+            )
+        return numbers
 
     def _called(self, vector_id: int) -> str:
         query = (

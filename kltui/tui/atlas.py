@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from subprocess import PIPE, Popen
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from kltui.errors import KltuiError
 from kltui.tui.data import Reader, Snapshot
+from kltui.tui.embedding import Helper, Job, Progress, Task, idle_threads, no_room, picture_of, rows_file
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from kltui.analysis.embed import Method, Picture
     from kltui.analysis.map import Map
     from kltui.registry.checkpoint import Checkpoint
+    from kltui.workspace import Workspace
 
     Array = NDArray[np.float64]
 
+LARGE = (
+    1 << 24
+)  # numbers of a map whose vectors stay in a file and whose pictures are all computed elsewhere: 128 MB
+DRAWN = 400  # checkpoints of a large map's first picture
 
-# One thread: t-SNE's threads spin while they wait, and beside a scoring job that costs more than it brings.
-QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A picture and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows are a random walk beside a run.
+
+    `final`: no better one follows. `n_total` checkpoints are scored, of which the first picture of a large map has a draw.
+    """
+
+    map: Map
+    picture: Picture
+    final: bool
+    n_total: int
 
 
 class Atlas:
@@ -40,13 +52,14 @@ class Atlas:
         self.version = 0
         self._map: Map | None = None
         self._map_version = -1
+        self._rows: BinaryIO | None = None  # of a large map: its vectors, in the map's order
+        self._drawn: Map | None = None
+        self._drawn_version = -1
         self._kept: dict[str, Any] = {}
         self._lock = asyncio.Lock()
-        self._embedder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-embedder")
-        self._child: Popen[bytes] | None = None
-        #: called from another thread with the share of t-SNE that is done
-        self.progress: Callable[[float], None] = lambda share: None
-        self._closed = False
+        self._embedder, self._surveyor = Helper("embedder"), Helper("surveyor")
+        #: called from another thread with the share that is done, and of what
+        self.progress: Progress = lambda share, of: None
 
     def scored(self, snapshot: Snapshot) -> None:
         """Takes note of what is scored now."""
@@ -64,15 +77,42 @@ class Atlas:
         """Whether nothing is scored."""
         return not self._key
 
+    @property
+    def n_total(self) -> int:
+        """How many checkpoints are scored."""
+        return len(self._key)
+
     async def map(self) -> Map:
-        """The map of all final vectors. Raises KltuiError when nothing is scored."""
+        """The map of all final vectors, those of a large one mapped from a file. Raises KltuiError when nothing is scored."""
         async with self._lock:
             version = self.version
-            found = self._map
-            if found is None or self._map_version != version:
-                found = self._map = await self._reader.read(lambda ws: ws.map())
-                self._map_version, self._kept = version, {}
-            return found
+            if self._map is not None and self._map_version == version:
+                return self._map
+            made, rows = await self._reader.read(_large_map if await self._is_large() else _small_map)
+            self._close_rows()
+            self._map, self._rows, self._map_version, self._kept = made, rows, version, {}
+            return made
+
+    def _close_rows(self) -> None:
+        if self._rows is not None:
+            self._rows.close()  # a process that still reads it has its own
+            self._rows = None
+
+    async def _is_large(self) -> bool:
+        """Whether the vectors are too many to be held in memory."""
+        n_texts = await self._reader.read(lambda ws: ws.corpus().n)
+        return self.n_total * n_texts > LARGE
+
+    async def _drawn_map(self) -> Map | None:
+        """A draw of a large map, had at once while the whole is not read yet: the ends of runs and checkpoints between."""
+        version = self.version
+        if self._map_version == version or not await self._is_large():
+            return None
+        if self._drawn is None or self._drawn_version != version:
+            names = _drawn_names([checkpoint for checkpoint, _, _ in self._key])
+            self._drawn = await self._reader.read(lambda ws: _map_of(ws, names))
+            self._drawn_version = version
+        return self._drawn
 
     async def layers(self, names: tuple[str, ...]) -> Map:
         """The map of the lens vectors of some checkpoints. Raises KltuiError where they have none."""
@@ -96,47 +136,127 @@ class Atlas:
         found = await self.map()
         return found, await self._once("kl", found.kl)
 
-    async def scores(self) -> tuple[Map, Array]:
-        """The map and its principal scores, K x min(K, N): distances kept."""
-        found = await self.map()
-        return found, await self._once("scores", lambda: _scores(found))
+    async def pictures(
+        self, method: str, dims: int = 2, *, null_run: str = "", layers: tuple[str, ...] = ()
+    ) -> AsyncIterator[Shown]:
+        """Pictures of the map by "pca", "tsne", "mds" or a release, each better than the one before, the last one `final`.
 
-    async def walk(self, run: str) -> tuple[Map, Map]:
-        """The map, and the same with a random walk of the step lengths of `run` after its own points."""
-        found = await self.map()
-        return found, await self._once(f"walk {run}", lambda: found.with_null(run))
-
-    async def walk_picture(self, run: str, method: str) -> tuple[Map, Array]:
-        """The map and the (K + T) x 2 coordinates of its K points and of a random walk of T points beside `run`."""
-        found, walked = await self.walk(run)
-        if method != "tsne":
-            return found, await self._once(f"walk {run} {method}", lambda: _picture(walked, method))
-        key = f"walk {run} tsne {self._map_version}"
-        if key not in self._kept:
-            scores = await self._reader.compute(lambda: _scores(walked))
-            coordinates = await self.tsne(scores)
-            if self._map is not found:
-                return found, coordinates
-            self._kept[key] = coordinates
-        return found, self._kept[key]
-
-    async def picture(self, method: str) -> tuple[Map, Array]:
-        """The map and its K x 2 coordinates by "tsne" (in a process of its own), "pca", "mds" or a released picture."""
+        A random walk of the step lengths of `null_run` may lie beside it; the lens vectors of the checkpoints `layers` join
+        as points. Raises KltuiError where there is no such picture, or the process that computes it has died: ask again.
+        """
+        drawn = await self._drawn_map()
+        if drawn is not None:
+            picture = await self._reader.compute(lambda: drawn.picture("pca", dims))
+            yield Shown(drawn, picture, False, self.n_total)
         found = await self.map()
         if method in await self.released():
-            return found, (await self.released())[method][:, :2]
-        if method == "mds":
-            return found, await self._once("mds", lambda: found.coordinates("mds"))
-        found, scores = await self.scores()
-        if method == "pca":
-            return found, _two(scores)
-        key = f"tsne {self._map_version}"
+            yield Shown(found, await self._released_picture(method, dims), True, self.n_total)
+            return
+        shown = await self._with_layers(found, layers)
+        key = _key(method, dims, null_run, layers)
+        if key in self._kept:
+            yield Shown(shown, self._kept[key], True, self.n_total)
+            return
+        walked = await self._walked(shown, null_run) if null_run else shown
+        async for picture, final in self._made(walked, cast("Method", method), dims, null_run, layers):
+            if final and self._map is found:
+                self._kept[key] = picture
+            yield Shown(shown, picture, final, self.n_total)
+
+    async def _made(
+        self, found: Map, method: Method, dims: int, null_run: str, layers: tuple[str, ...]
+    ) -> AsyncIterator[tuple[Picture, bool]]:
+        """(picture, whether it is the last), PCA first: of a map that is not large on the analyst's thread."""
+        from kltui.analysis.embed import checked
+
+        checked(method, dims)
+        small = found.loglik_KN.size <= LARGE
+        if small:
+            key = _key("pca", dims, null_run, layers)
+            yield await self._once(key, lambda: found.picture("pca", dims)), method == "pca"
+        if not small or method != "pca":
+            async for made in self.embedded(found, method, dims, first=not small):
+                yield made
+
+    async def embedded(
+        self, found: Map, method: Method, dims: int, *, first: bool
+    ) -> AsyncIterator[tuple[Picture, bool]]:
+        """Pictures of a map, each better than the one before (PCA `first`), computed in another process."""
+        job = await self._job(found, method, dims, first=first)
+        try:
+            async for event, xyz_Kd in self._embedder.run(job, self._tell):
+                yield picture_of(event, xyz_Kd), event["last"]
+        finally:
+            if job.rows is not self._rows:
+                job.rows.close()
+
+    async def covariances(self, dims: int = 2) -> tuple[Map, Array]:
+        """The map and the K x dims x dims covariances of its places in the PCA picture (`Map.place_covariances`)."""
+        found = await self.map()
+        if found.loglik_KN.size <= LARGE:
+            return found, await self._once(f"covariances {dims}", lambda: found.place_covariances(dims))
+        key = f"covariances {dims}"
         if key not in self._kept:
-            coordinates = await self.tsne(scores)
-            if self._map is found:
-                self._kept[key] = coordinates
-            return found, coordinates
+            job = await self._job(found, "pca", dims, task="covariances")
+            async for _, covariance_Kdd in self._surveyor.run(job, self._tell):
+                if self._map is not found:
+                    return found, covariance_Kdd
+                self._kept[key] = covariance_Kdd
         return found, self._kept[key]
+
+    def _tell(self, share: float, of: str) -> None:
+        self.progress(share, of)
+
+    async def _job(
+        self, found: Map, method: Method, dims: int, *, task: Task = "picture", first: bool = False
+    ) -> Job:
+        """What another process needs: the file that the map stands on, or a new one."""
+        rows = self._rows if found is self._map else None
+        if rows is None:
+            rows = await self._reader.compute(lambda: rows_file(found.loglik_KN))
+        return Job(
+            rows,
+            found.loglik_KN.shape,
+            found.text_bytes_N,
+            found.text_ids_N,
+            task,
+            method,
+            dims,
+            [t.rows for t in found.trajectories(layers=True)],
+            first,
+            idle_threads(),
+        )
+
+    async def _with_layers(self, found: Map, names: tuple[str, ...]) -> Map:
+        """The map with the lens vectors of some of its checkpoints as further points."""
+        if not names:
+            return found
+        layered = await self.layers(names)
+        rows = [k for k, p in enumerate(layered.points) if p.layer is not None]
+        joined: Map = await self._once(f"joined {names}", lambda: found.joined(layered.select(rows)))
+        return joined
+
+    async def _walked(self, found: Map, run: str) -> Map:
+        """The map with a random walk of the step lengths of `run` after its own points."""
+        return await self._reader.compute(lambda: found.with_null(run))
+
+    async def picture(self, method: str, dims: int = 2) -> tuple[Map, Array]:
+        """The map and the K x dims places of its last picture by `method`."""
+        return await self._last(method, dims)
+
+    async def walk_picture(self, run: str, method: str, dims: int = 2) -> tuple[Map, Array]:
+        """The map and the (K + T) x dims places of its K points and of a random walk of T points beside `run`."""
+        return await self._last(method, dims, run)
+
+    async def _last(self, method: str, dims: int, null_run: str = "") -> tuple[Map, Array]:
+        made = [one async for one in self.pictures(method, dims, null_run=null_run)]
+        return made[-1].map, made[-1].picture.xyz_Kd
+
+    async def _released_picture(self, name: str, dims: int) -> Picture:
+        """A picture that came with a release."""
+        from kltui.analysis.embed import Picture
+
+        return Picture(name, (await self.released())[name][:, :dims])
 
     async def released(self) -> dict[str, Array]:
         """Pictures that came with a release by name, K x 2 or K x 3; NaN for vectors that one has not."""
@@ -147,84 +267,65 @@ class Atlas:
         pictures: dict[str, Array] = self._kept[key]
         return pictures
 
-    def has_picture(self, method: str) -> bool:
+    def has_picture(
+        self, method: str, dims: int = 2, null_run: str = "", layers: tuple[str, ...] = ()
+    ) -> bool:
         """Whether the picture of the present vectors is there already."""
-        key = f"tsne {self._map_version}" if method == "tsne" else "scores" if method == "pca" else method
+        key = _key(method, dims, null_run, layers)
         return self._map_version == self.version and key in self._kept
-
-    async def tsne(self, scores: Array) -> Array:
-        """K x 2 t-SNE coordinates of principal scores, computed in another process."""
-        self._end_child()
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._embedder, self._run_child, scores)
-        except asyncio.CancelledError:
-            self._end_child()
-            raise
-
-    def _run_child(self, scores: Array) -> Array:
-        import numpy as np
-
-        from kltui.jobs.process import python_command
-
-        data = io.BytesIO()
-        np.save(data, scores)
-        command = python_command("kltui.tui.embed_worker", "main")
-        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=os.environ | QUIET) as child:
-            self._child = child
-            if self._closed:
-                child.kill()
-            out = self._listen(child, data.getvalue())
-            complaint = child.stderr.read() if child.stderr else b""
-        if child.returncode != 0:
-            raise KltuiError(complaint.decode(errors="replace") or "the t-SNE process ended early")
-        coordinates: Array = np.load(io.BytesIO(out), allow_pickle=False)
-        return coordinates
-
-    def _listen(self, child: Popen[bytes], data: bytes) -> bytes:
-        """Hands `data` over, tells of progress, and returns what follows the word that it is done."""
-        from kltui.tui.embed_worker import DONE
-
-        assert child.stdin is not None and child.stdout is not None
-        with suppress(BrokenPipeError):
-            child.stdin.write(data)
-            child.stdin.close()
-        for line in child.stdout:
-            if line == DONE:
-                break
-            word, _, share = line.partition(b" ")
-            if word == b"progress":
-                self.progress(float(share))
-        return child.stdout.read()
-
-    def _end_child(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
 
     async def ask(self, key: str, work: Any) -> Any:
         """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
         return await self._once(key, work)
 
     def close(self) -> None:
-        """Ends the process that still computes, and waits for its end."""
-        self._closed = True
-        self._end_child()
-        self._embedder.shutdown(wait=True, cancel_futures=True)
+        """Ends the processes that still compute, and waits for their end."""
+        self._embedder.close()
+        self._surveyor.close()
+        self._close_rows()
 
 
-def _scores(found: Map) -> Array:
-    from kltui.analysis.embed import rotate
-
-    return rotate(found.scaled_coordinates())
-
-
-def _picture(found: Map, method: str) -> Array:
-    return found.coordinates("mds") if method == "mds" else found.coordinates("pca")
+def _key(method: str, dims: int, null_run: str, layers: tuple[str, ...]) -> str:
+    """What a picture is kept under."""
+    return f"picture {method} {dims} {null_run!r} {layers}"
 
 
-def _two(scores: Array) -> Array:
+def _small_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
+    return ws.map(), None
+
+
+def _large_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
+    """(the map, the file that holds its vectors in its order, None where they are in memory)."""
+    import tempfile
+
     import numpy as np
 
-    if scores.shape[1] >= 2:
-        return scores[:, :2]
-    return np.column_stack([scores, np.zeros((len(scores), 2 - scores.shape[1]))])
+    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the atlas keeps it
+    try:
+        found = ws.map_in_file(file)
+    except OSError as error:
+        file.close()
+        raise no_room(error) from error
+    if isinstance(found.loglik_KN, np.memmap):
+        return found, file
+    file.close()
+    return found, None
+
+
+def _drawn_names(scored: list[Checkpoint]) -> list[str]:
+    """Names of a draw of checkpoints: the ends of every run and some evenly between."""
+    from kltui.analysis.placing import drawn_rows
+
+    runs: dict[tuple[str, str], list[int]] = {}
+    for k, c in enumerate(scored):
+        if c.step is not None:
+            runs.setdefault((c.run, c.quantization), []).append(k)
+    lines = [sorted(rows, key=lambda k: scored[k].step or 0) for rows in runs.values()]
+    return [scored[k].name for k in drawn_rows(len(scored), lines, DRAWN)]
+
+
+def _map_of(ws: Workspace, names: list[str]) -> Map:
+    """The map of those of the checkpoints that are on the workspace's map."""
+    corpus = ws.corpus().id
+    settings = next((g.settings for g in ws.vector_groups() if g.corpus_id == corpus), None)
+    return ws.map(names=names, settings=settings)

@@ -1,53 +1,113 @@
-"""t-SNE in a process of its own: principal scores as .npy on stdin; on stdout lines "progress SHARE", "done", and .npy.
+"""Pictures in a process of its own: a request (see `kltui.tui.embedding`) on stdin, lines of JSON on stdout.
 
-The interface stays quick while it computes, and ends it when the map has changed meanwhile.
+{"event": "progress", "share", "of"}; {"event": "result", "bytes", "facts", "last"} and so many bytes of .npy; {"event": "done",
+"peak_kilobytes"}. A refusal is "message TAB hint" on stderr with exit code 1. The interface ends the process when the map has
+changed meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
+import resource
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 ITERATIONS = 1000  # scikit-learn's default
-DONE = b"done\n"
 _ITERATION = re.compile(r"Iteration (\d+)")
+_POINTS = re.compile(r"Indexed (\d+) samples")
+
+
+class Output:
+    """Events on stdout."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+
+    def say(self, event: str, data: bytes = b"", **more: object) -> None:
+        """Writes one event and its data."""
+        self._out.write(json.dumps({"event": event, **more}).encode() + b"\n" + data)
+        self._out.flush()
+
+    def progress(self, share: float, of: str) -> None:
+        """Tells how much of what is done."""
+        self.say("progress", share=round(min(1.0, share), 3), of=of)
+
+    def result(self, array: NDArray[np.float64], facts: dict[str, object], *, last: bool = True) -> None:
+        """Writes an array."""
+        data = io.BytesIO()
+        np.save(data, array)
+        self.say("result", data.getvalue(), bytes=len(data.getvalue()), facts=facts, last=last)
 
 
 class ProgressLines(io.TextIOBase):
     """Takes what scikit-learn says of its iterations and passes them on as shares of the whole."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: Output) -> None:
         self._out = out
+        self._of = "t-SNE"
 
     def write(self, text: str) -> int:
         """Passes an iteration on; everything else is dropped."""
-        found = _ITERATION.search(text)
-        if found:
-            self._out.write(b"progress %.2f\n" % min(1.0, int(found[1]) / ITERATIONS))
-            self._out.flush()
+        if found := _POINTS.search(text):
+            self._of = f"t-SNE of {int(found[1]):,}"
+        if found := _ITERATION.search(text):
+            self._out.progress(int(found[1]) / ITERATIONS, self._of)
         return len(text)
 
 
 def main() -> int:
-    """Exit code 0 with coordinates on stdout, 1 with a message on stderr."""
-    from kltui.analysis.embed import tsne
+    """Exit code 0 with results on stdout, 1 with a message and a hint on stderr."""
+    from kltui import native
     from kltui.errors import KltuiError
 
     os.nice(5)
-    scores = np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
-    out = sys.stdout.buffer
+    asked = json.loads(sys.stdin.buffer.readline())
+    native.set_threads(asked["threads"])
+    arrays = io.BytesIO(sys.stdin.buffer.read())
+    text_bytes_N = np.load(arrays, allow_pickle=False)
+    ids_N = np.load(arrays, allow_pickle=False) if asked["ids"] else None
+    with os.fdopen(asked["rows"], "rb") as rows:
+        loglik_KN = np.memmap(rows, "<f8", "r", shape=tuple(asked["shape"]))
+    out = Output(sys.stdout.buffer)
     try:
         with contextlib.redirect_stdout(ProgressLines(out)):
-            found = tsne(scores, reduce_perplexity=True, verbose=2)
+            _compute(asked, loglik_KN, text_bytes_N, ids_N, out)
     except KltuiError as error:
-        sys.stderr.write(f"{error.message}: {error.hint}")
+        sys.stderr.write(f"{error.message}\t{error.hint}")
         return 1
-    out.write(DONE)
-    np.save(out, found)
+    out.say("done", peak_kilobytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return 0
+
+
+def _compute(
+    asked: dict[str, Any],
+    loglik_KN: NDArray[np.float64],
+    text_bytes_N: NDArray[np.int64],
+    ids_N: NDArray[np.intp] | None,
+    out: Output,
+) -> None:
+    from kltui.analysis.embed import TSNESettings, better_and_better
+    from kltui.analysis.place_errors import place_covariances
+
+    if asked["task"] == "covariances":
+        out.result(place_covariances(loglik_KN, text_bytes_N, asked["dims"], ids_N)[1], {})
+        return
+    settings = TSNESettings(reduce_perplexity=True, verbose=2)
+    for made, last in better_and_better(
+        loglik_KN,
+        text_bytes_N,
+        asked["method"],
+        asked["dims"],
+        settings,
+        asked["runs"],
+        first=asked["first"],
+        progress=lambda share: out.progress(share, "axes"),
+    ):
+        out.result(made.xyz_Kd, made.facts(), last=last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,9 @@ import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
+from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
-from kltui.errors import KltuiError
 from kltui.tui.interface import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
@@ -65,7 +65,7 @@ async def test_every_screen_has_a_picture_or_a_sentence(
         warnings.simplefilter("error", RuntimeWarning)
         async with app.run_test(size=(160, 45)) as pilot:
             await until(pilot, lambda: app.snapshot.loaded)
-            monkeypatch.setattr(app.atlas, "tsne", in_process)
+            monkeypatch.setattr(app.atlas, "embedded", in_process)
             await pilot.press("a", "j", "b")
             for screen, more in (
                 ("3", "vvv"),
@@ -83,14 +83,11 @@ async def test_every_screen_has_a_picture_or_a_sentence(
                 assert not bugs, bugs[0]
 
 
-async def in_process(scores: np.ndarray) -> np.ndarray:
-    """t-SNE as the screen's own process computes it, without one."""
-    from kltui.analysis.embed import tsne
-
-    try:
-        return tsne(scores, reduce_perplexity=True)
-    except KltuiError as error:  # what the process says of it
-        raise KltuiError(f"{error.message}: {error.hint}") from error
+async def in_process(
+    found: Map, method: str, dims: int, *, first: bool
+) -> AsyncIterator[tuple[Picture, bool]]:
+    """Pictures as the screen's own process computes them, without one."""
+    yield found.picture(method, dims, reduce_perplexity=True), True
 
 
 async def test_a_map_that_cannot_be_drawn_says_why_and_not_that_it_is_computed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from fake_workspace import FakeWorkspace, checkpoints
 from safetensors.numpy import save_file
 from screen_text import lines_of, text_of
 
+from kltui.analysis.embed import Picture
+from kltui.analysis.map import Map
 from kltui.errors import KltuiError, StoreError
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.canvas import ASCII, wrapped
@@ -29,9 +31,9 @@ def in_the_box(app: KltuiApp) -> list[str]:
     return [line[box.x : box.right] for line in lines_of(app)[box.y : box.bottom]]
 
 
-async def flat(scores: np.ndarray) -> np.ndarray:
+async def flat(found: Map, method: str, dims: int, *, first: bool) -> AsyncIterator[tuple[Picture, bool]]:
     """Stands in for the process that computes t-SNE."""
-    return np.ascontiguousarray(scores[:, :2])
+    yield Picture(method, found.coordinates("pca", dims)), True
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ async def test_every_kl_of_a_list_stands_beside_its_error(
     make_app: MakeApp, until, monkeypatch, screen: str, shown: str
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "tsne", flat)
+    monkeypatch.setattr(app.atlas, "embedded", flat)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"

@@ -6,14 +6,15 @@ import asyncio
 import csv
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import lines_of, text_of
 
+from kltui.analysis.embed import Picture
+from kltui.analysis.map import Map
 from kltui.errors import StoreError
 from kltui.tui.actions import SCREENS
 from kltui.tui.export import rows_of, write_csv
@@ -24,10 +25,12 @@ from kltui.tui.plot import PlotPane
 MakeApp = Callable[..., KltuiApp]
 
 
-async def fake_tsne(scores: np.ndarray) -> np.ndarray:
-    """Stands in for the process that computes t-SNE."""
+async def fake_embedded(
+    found: Map, method: str, dims: int, *, first: bool
+) -> AsyncIterator[tuple[Picture, bool]]:
+    """Stands in for the process that computes t-SNE and MDS."""
     await asyncio.sleep(0)
-    return np.ascontiguousarray(scores[:, :2]) * 3
+    yield Picture(method, found.coordinates("pca", dims) * 3), True
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
@@ -181,7 +184,7 @@ async def test_a_job_from_a_run_s_heading_is_for_the_whole_run(make_app: MakeApp
 
 async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -223,7 +226,7 @@ async def test_the_nearest_stay_in_sight_until_the_next_are_known(
     make_app: MakeApp, until, monkeypatch
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(200, 60)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.set_cursor("tiny@4")
@@ -238,7 +241,7 @@ async def test_the_nearest_stay_in_sight_until_the_next_are_known(
 async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, until, monkeypatch) -> None:
     workspace = FakeWorkspace(scored=30)
     app = make_app(workspace)
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -249,7 +252,7 @@ async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, u
 
 async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(130, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -272,32 +275,17 @@ async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monk
         assert "walks wind more" not in text_of(app)
 
 
-def test_tsne_in_its_own_process_tells_how_far_it_is() -> None:
-    from kltui.analysis.embed import tsne
-    from kltui.tui.atlas import Atlas
-    from kltui.tui.data import Reader
-
-    told: list[float] = []
-    scores = np.random.default_rng(0).normal(size=(40, 5))
-    atlas = Atlas(Reader(None))
-    atlas.progress = told.append
-    found = asyncio.run(atlas.tsne(scores))
-    atlas.close()
-    np.testing.assert_array_equal(found, tsne(scores, reduce_perplexity=True))
-    assert told == sorted(told) and len(told) > 5 and told[-1] <= 1.0
-
-
 async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, until, monkeypatch) -> None:
     workspace = FakeWorkspace(scored=20)
     app = make_app(workspace)
     begun, go_on = [], asyncio.Event()
 
-    async def slow_tsne(scores: np.ndarray) -> np.ndarray:
-        begun.append(len(scores))
+    async def slow(found: Map, method: str, dims: int, *, first: bool) -> AsyncIterator[tuple[Picture, bool]]:
+        begun.append(len(found))
         await go_on.wait()
-        return np.ascontiguousarray(scores[:, :2])
+        yield Picture(method, found.coordinates("pca", dims)), True
 
-    monkeypatch.setattr(app.atlas, "tsne", slow_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", slow)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -480,7 +468,7 @@ async def test_help_and_palette(make_app: MakeApp, until) -> None:
 
 async def test_ascii_has_nothing_but_ascii(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app(ascii_only=True)
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"
@@ -542,7 +530,7 @@ async def test_one_key_draws_every_pane_in_the_other_palette(make_app: MakeApp, 
     """Held against a session that began in that palette: nothing of the old one may stay on the screen."""
     dark, light = make_app(), make_app()
     for app in (dark, light):
-        monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+        monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     seen = await pictures(dark, until, "")
     truth = await pictures(light, until, "C")
     for screen in ARRIVED:
@@ -608,7 +596,7 @@ async def test_every_view_exports_its_rows(
     make_app: MakeApp, until, monkeypatch, screen: str, titles: str
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "tsne", fake_tsne)
+    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
     async with app.run_test(size=(130, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"

@@ -381,16 +381,16 @@ class MapView(View):
         shapes = await self.kl.atlas.ask(f"shape {run}", lambda: found.select(_rows_of(found, run)).shapes())
         return shapes[0] if shapes else None
 
-    def _told_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float], None]:
-        def told(share: float) -> None:
+    def _told_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float, str], None]:
+        def told(share: float, of: str) -> None:
             with suppress(RuntimeError):  # the interface has just been left
-                loop.call_soon_threadsafe(self._told, share)
+                loop.call_soon_threadsafe(self._told, share, of)
 
         return told
 
-    def _told(self, share: float) -> None:
+    def _told(self, share: float, of: str) -> None:
         if self.plot.waiting.startswith("t-SNE"):
-            self._waiting(f"t-SNE {100 * share:.0f}%{self._meanwhile}")
+            self._waiting(f"{of} {100 * share:.0f}%{self._meanwhile}")
 
     @property
     def _meanwhile(self) -> str:

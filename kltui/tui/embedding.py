@@ -1,0 +1,231 @@
+"""Pictures computed in a process of its own, so that the interface stays quick: what it is given, and what it says.
+
+The vectors lie in a file that the process inherits, and both map it: they are in nobody's memory twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from kltui.errors import KltuiError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.embed import Picture
+
+    Array = NDArray[np.float64]
+
+Task = Literal["picture", "covariances"]
+Progress = Callable[[float, str], None]
+
+# One thread for libraries: theirs spin while they wait, and beside a scoring job that costs more than it brings.
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_BLOCK_ROWS = 256
+_AGAIN = "ask for the picture again (v, or r): a new process is started"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be computed: K x N vectors in `rows` (a file of float64), bytes and identity of the texts, which picture.
+
+    `runs` are rows by rising step; `first`: a PCA picture is wanted before the other.
+    """
+
+    rows: BinaryIO
+    shape: tuple[int, int]
+    text_bytes_N: NDArray[np.int64]
+    text_ids_N: NDArray[np.intp] | None
+    task: Task = "picture"
+    method: str = "tsne"
+    dims: int = 2
+    runs: Sequence[Sequence[int]] = field(default_factory=tuple)
+    first: bool = False
+    threads: int = 1
+
+    def request(self) -> bytes:
+        """What the process reads: a line of JSON, and the arrays over texts as .npy."""
+        import numpy as np
+
+        asked = {
+            "rows": self.rows.fileno(),
+            "shape": self.shape,
+            "task": self.task,
+            "method": self.method,
+            "dims": self.dims,
+            "runs": [list(map(int, run)) for run in self.runs],
+            "first": self.first,
+            "threads": self.threads,
+            "ids": self.text_ids_N is not None,
+        }
+        data = io.BytesIO()
+        data.write(json.dumps(asked).encode() + b"\n")
+        np.save(data, self.text_bytes_N)
+        if self.text_ids_N is not None:
+            np.save(data, self.text_ids_N)
+        return data.getvalue()
+
+
+def rows_file(loglik_KN: Array) -> BinaryIO:
+    """A nameless file with the values as float64, row by row: nothing is left of it when the last user is gone."""
+    import numpy as np
+
+    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        for start in range(0, len(loglik_KN), _BLOCK_ROWS):
+            file.write(np.ascontiguousarray(loglik_KN[start : start + _BLOCK_ROWS], "<f8").data)
+        file.flush()
+    except OSError as error:
+        file.close()
+        raise no_room(error) from error
+    return file
+
+
+def no_room(error: OSError) -> KltuiError:
+    """What is said where the vectors cannot be written aside."""
+    return KltuiError(
+        f"the vectors could not be written to {tempfile.gettempdir()}: {error.strerror}",
+        "free some space there, or set TMPDIR to another folder",
+    )
+
+
+def idle_threads() -> int:
+    """How many processors have nothing to do now, at least 1."""
+    with suppress(OSError, AttributeError):
+        return max(1, len(os.sched_getaffinity(0)) - round(os.getloadavg()[0]))
+    return 1
+
+
+class Helper:
+    """One process at a time that computes pictures; the next one ends the one before."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"kltui-{name}")
+        self._child: Popen[bytes] | None = None
+        self._closed = False
+        #: kilobytes that the last process held at most
+        self.peak_kilobytes = 0
+
+    async def run(self, job: Job, progress: Progress) -> AsyncIterator[tuple[dict[str, Any], Array]]:
+        """(what is said of it, array) of every result, as it comes; `progress` is called from another thread.
+
+        Raises KltuiError where the process refuses, or ends before its last result.
+        """
+        loop = asyncio.get_running_loop()
+        results: asyncio.Queue[tuple[dict[str, Any], Array] | None] = asyncio.Queue()
+
+        def said(event: dict[str, Any], array: Array) -> None:
+            with suppress(RuntimeError):  # the interface has just been left
+                loop.call_soon_threadsafe(results.put_nowait, (event, array))
+
+        self.end()
+        running = loop.run_in_executor(self._thread, self._run, job, said, progress)
+        running.add_done_callback(lambda _: results.put_nowait(None))
+        try:
+            while (found := await results.get()) is not None:
+                yield found
+            await running
+        finally:
+            if not running.done():
+                self.end()
+                with suppress(KltuiError, asyncio.CancelledError):
+                    await running
+
+    def _run(self, job: Job, said: Callable[[dict[str, Any], Array], None], progress: Progress) -> None:
+        from kltui.jobs.process import python_command
+
+        command = python_command("kltui.tui.embed_worker", "main")
+        with Popen(
+            command,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env=os.environ | QUIET,
+            pass_fds=(job.rows.fileno(),),
+        ) as child:
+            self._child = child
+            if self._closed:
+                child.kill()
+            assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+            with suppress(BrokenPipeError):
+                child.stdin.write(job.request())
+                child.stdin.close()
+            finished = self._listen(child.stdout, said, progress)
+            complaint = child.stderr.read().decode(errors="replace")
+        if not finished or child.returncode:
+            raise _ended(child.returncode, complaint)
+
+    def _listen(self, out: Any, said: Callable[[dict[str, Any], Array], None], progress: Progress) -> bool:
+        """Hands on what the process writes until it is silent; whether it said that this was all."""
+        import numpy as np
+
+        for line in out:
+            event = json.loads(line)
+            if event["event"] == "progress":
+                progress(event["share"], event["of"])
+            elif event["event"] == "done":
+                self.peak_kilobytes = event["peak_kilobytes"]
+                return True
+            else:
+                data = out.read(event["bytes"])
+                if len(data) < event["bytes"]:
+                    return False
+                said(event, np.load(io.BytesIO(data), allow_pickle=False))
+        return False
+
+    def end(self) -> None:
+        """Ends the process that still computes."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+
+    def close(self) -> None:
+        """Ends the process that still computes, and waits for its end."""
+        self._closed = True
+        self.end()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended(returncode: int, complaint: str) -> KltuiError:
+    """Why a process gave no result: its own words, or the signal that ended it."""
+    message, _, hint = complaint.strip().rpartition("\n")[2].partition("\t")
+    if returncode == 1 and hint:
+        return KltuiError(message, hint)
+    if returncode < 0:
+        name = signal.Signals(-returncode).name if -returncode in set(signal.Signals) else str(-returncode)
+        why = "; the system may be short of memory" if name == "SIGKILL" else ""
+        return KltuiError(f"the process that computes the picture was ended by {name}{why}", _AGAIN)
+    said = f": {message}" if message else ""
+    return KltuiError(f"the process that computes the picture ended early{said}", _AGAIN)
+
+
+def picture_of(event: dict[str, Any], xyz_Kd: Array) -> Picture:
+    """The picture that a process wrote."""
+    import math
+
+    from kltui.analysis.embed import Picture
+
+    facts = event["facts"]
+    numbers = {
+        name: facts.get(name, math.nan) for name in ("stress", "perplexity", "perplexity_asked", "divergence")
+    }
+    return Picture(
+        facts["method"],
+        xyz_Kd,
+        tuple(facts.get("axis_share", ())),
+        n_axes=facts["n_axes"],
+        kept=facts["kept"],
+        n_placed=facts["n_placed"],
+        **numbers,
+    )
