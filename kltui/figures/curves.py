@@ -12,8 +12,8 @@ from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import ConsecutiveKL
 from kltui.figures.picture import GREY, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
 from kltui.view.sections import resampling as resampling_section
-from kltui.view.sections.context import WINDOW, Context
-from kltui.view.sections.diffusion import typical, window_distances
+from kltui.view.sections.context import Context
+from kltui.view.sections.diffusion import typical, window_distances, window_errors
 from kltui.view.sections.section import MissingError
 
 STEP = "training step"
@@ -83,8 +83,8 @@ def diffusion(ctx: Context) -> Picture:
     exponents = ctx.exponents
     if not exponents:
         raise MissingError(
-            f"no run has a start followed by {WINDOW} saved checkpoints after its warm-up",
-            f"score runs with at least {WINDOW + 1} evenly spaced steps",
+            f"no run has a start followed by {ctx.choice.window} saved checkpoints after its warm-up",
+            f"score runs with at least {ctx.choice.window + 1} evenly spaced steps",
         )
     panels = [_growth(ctx, exponents, weights=False)]
     weighted = [e for e in exponents if math.isfinite(e.c_w)]
@@ -92,7 +92,7 @@ def diffusion(ctx: Context) -> Picture:
         panels.append(_growth(ctx, weighted, weights=True))
     panels.append(exponent_panel(exponents, ctx.slots))
     notes = (
-        f"windows of {WINDOW} saved checkpoints; each run from its start of median c_q; c = 1 is Brownian",
+        f"windows of {ctx.choice.window} saved checkpoints; each run from its start of median c_q; c = 1 is Brownian",
         ctx.basis,
     )
     return Picture("diffusion", "Diffusion", tuple(panels), notes, columns=3)
@@ -103,12 +103,15 @@ def _growth(ctx: Context, exponents: Sequence[Exponent], *, weights: bool) -> Pa
     for run in dict.fromkeys(e.run for e in exponents):
         e = typical([e for e in exponents if e.run == run])
         tau, d = window_distances(ctx, e, weights)
+        se = None if weights else values(window_errors(ctx, e))
         slot = ctx.slots.get(run, 0)
         layers.append(
             Layer(
                 run,
                 values(tau),
                 values(d),
+                low=None if se is None else values(d) - se,
+                high=None if se is None else values(d) + se,
                 names=(f"{run}@{e.start}",) * len(tau),
                 colour=slot_colour(slot),
                 mark=slot_mark(slot),

@@ -229,6 +229,8 @@ def _solid(axes: Any, panel: Panel) -> None:
         getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
         axes.tick_params(axis=which, pad=0)
     axes.set_proj_type("ortho")
+    if panel.turned is not None:
+        axes.view_init(azim=panel.turned[0], elev=panel.turned[1])
     axes.set_box_aspect(half, zoom=0.95)
 
 

@@ -20,6 +20,7 @@ from kltui.view.sections.tree import BRANCHES
 from kltui.view.tables import count
 
 MATRIX_MOST = 60
+NAMED_MOST = 40  # rows of a matrix that have room for their names; of more, every second and so on
 KL_AXIS = "KL, bits/byte"
 
 
@@ -79,10 +80,24 @@ def matrix(ctx: Context) -> Picture:
     return Picture("matrix", "KL between models", (matrix_panel(shown),), tuple(notes), columns=1)
 
 
-def matrix_panel(shown: Map) -> Panel:
+def matrix_of(ctx: Context, names: Sequence[str]) -> Picture:
+    """KL between the vectors `names`, in that order."""
+    at = {name: k for k, name in enumerate(ctx.map.names)}
+    shown = ctx.map.select([at[name] for name in names if name in at])
+    if len(shown) < 2:
+        raise MissingError("KL is between two models or more", "select two or more that are scored")
+    panel = matrix_panel(shown, "KL between checkpoints", kept_order=True)
+    notes = (f"{ctx.basis}; low and high in the CSV: one standard error over texts",)
+    return Picture("matrix", "KL between models", (panel,), notes, columns=1)
+
+
+def matrix_panel(
+    shown: Map, title: str = "KL between last checkpoints", *, kept_order: bool = False
+) -> Panel:
     """Cells of a KL matrix in the order of its tree, where every KL is defined; the smallest KL is the brightest."""
     kl, se = shown.kl(), shown.kl_se()
-    order = shown.clustering().order if len(shown) > 2 and np.isfinite(kl).all() else np.arange(len(shown))
+    sorts = not kept_order and len(shown) > 2 and bool(np.isfinite(kl).all())
+    order = shown.clustering().order if sorts else np.arange(len(shown))
     names = [shown.names[k] for k in order]
     x, y = (v.ravel().astype(np.float64) for v in np.meshgrid(range(len(order)), range(len(order))))
     value, error = (m[np.ix_(order, order)].ravel() for m in (kl, se))
@@ -98,8 +113,10 @@ def matrix_panel(shown: Map) -> Panel:
         names=tuple(f"{a} | {b}" for a in names for b in names),
     )
     ticks = tuple((float(k), name) for k, name in enumerate(names))
+    if len(names) > NAMED_MOST:
+        ticks = ticks[:: -(-len(names) // NAMED_MOST)]
     return Panel(
-        "KL between last checkpoints",
+        title,
         Axis(ticks=ticks),
         Axis(ticks=ticks),
         (cells,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kltui.analysis.embed import complete_texts
 from kltui.analysis.lineage import parent_pairs, variant_pairs
@@ -78,6 +79,30 @@ def trajectories_3d(ctx: Context, by: str = "run") -> Picture:
     panels.append(panel(f"PCA in three dimensions, {UNIT}", shown, ctx.pictures["pca"], look, unit=""))
     notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
     return Picture("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
+
+
+METHOD_WORDS = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
+
+
+def drawn(
+    ctx: Context,
+    names: Sequence[str],
+    xy_Kd: Array,
+    method: str,
+    by: str = "run",
+    turned: tuple[float, float] | None = None,
+) -> Picture:
+    """The vectors `names` at the places `xy_Kd` (K x 2 or 3) that another picture of them has, made by `method`."""
+    at = {name: k for k, name in enumerate(names)}
+    rows = [k for k, name in enumerate(ctx.map.names) if name in at]
+    shown = ctx.map.select(rows)
+    xy = xy_Kd[[at[name] for name in shown.names]]
+    title = METHOD_WORDS.get(method, method)
+    unit = UNIT if method in ("pca", "mds") else ""
+    made = replace(panel(title, shown, xy, coloured(ctx, by), unit=unit), turned=turned)
+    notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
+    name = "trajectories-3d" if xy.shape[1] > 2 else "trajectories"
+    return Picture(name, "Trajectories", (made,), notes, columns=1)
 
 
 def _two_or_more(ctx: Context) -> Map:

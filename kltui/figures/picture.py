@@ -95,6 +95,7 @@ class Panel:
     value_label: str = ""
     value_log: bool = False
     value_limits: tuple[float, float] | None = None
+    turned: tuple[float, float] | None = None  # azimuth and elevation, degrees, of three axes
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,7 @@ class Reader:
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
         self._analyst = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-analyst")
+        self._drawer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-drawer")
 
     async def read(self, question: Callable[[Workspace], Result]) -> Result:
         """The answer of `question`, asked on the reader's thread. Raises KltuiError where there is no workspace."""
@@ -110,6 +111,17 @@ class Reader:
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._analyst, one_blas_thread(work))
+
+    async def draw(self, work: Callable[[Workspace], Result]) -> Result:
+        """The result of slow work on the workspace, opened anew on a thread of its own: figures and whole exports."""
+        return await asyncio.get_running_loop().run_in_executor(self._drawer, self._on_its_own, work)
+
+    def _on_its_own(self, work: Callable[[Workspace], Result]) -> Result:
+        workspace = self._open_anew()
+        try:
+            return work(workspace)
+        finally:
+            workspace.close()
 
     async def snapshot(self, job: int | None = None) -> Snapshot:
         """The workspace now, with the items of its active jobs and of job `job`."""
@@ -127,13 +139,17 @@ class Reader:
 
     def _opened(self) -> Workspace:
         if self._workspace is None:
-            if self.path is None:
-                raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
-            self._workspace = (self._opener or _open)(self.path)
-            self._workspace.values = self.values
-            if self.over:
-                self._workspace.choose_corpus(self.over)
+            self._workspace = self._open_anew()
         return self._workspace
+
+    def _open_anew(self) -> Workspace:
+        if self.path is None:
+            raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
+        workspace = (self._opener or _open)(self.path)
+        workspace.values = self.values
+        if self.over:
+            workspace.choose_corpus(self.over)
+        return workspace
 
     def close(self) -> None:
         """Closes the workspace and lets its threads go."""
@@ -142,6 +158,7 @@ class Reader:
             self._thread.submit(workspace.close)
         self._thread.shutdown(wait=False, cancel_futures=False)
         self._analyst.shutdown(wait=False, cancel_futures=True)
+        self._drawer.shutdown(wait=False, cancel_futures=True)
 
 
 def _open(path: Path) -> Workspace:

@@ -1,31 +1,70 @@
-"""Exports of the present view: tables as CSV, the screen as SVG, the selection as a job file."""
+"""Exports of the present view: figures, tables as CSV, texts, the screen as SVG, the selection as a job file."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import csv_text
+from kltui.safe import csv_text, safe_text
 from kltui.tui import jobs_start
 
 if TYPE_CHECKING:
+    from kltui.figures.shown import Shown
     from kltui.tui.interface import KltuiApp
+    from kltui.workspace import Workspace
+
+WAITED_S = 20  # for a picture that is still being made
+FORMATS = ("pdf", "svg", "png")
+WRITTEN = {"pdf": "vectors, fonts embedded", "svg": "vectors", "png": "300 dots an inch"}
+INSTALL = "needs matplotlib: pip install 'kltui[figures]'"
 
 
-def export_choices(app: KltuiApp) -> list[tuple[str, str]]:
-    """(name, what it writes) of the exports that the present view offers."""
-    choices = [("svg", "a picture of the screen as it is")]
+@dataclass(frozen=True)
+class Export:
+    """An export on offer: its name, what it writes, and what writes it below a path without a suffix."""
+
+    name: str
+    what: str
+    write: Callable[[KltuiApp, Path], Awaitable[Path]]
+
+
+def exports(app: KltuiApp) -> list[Export]:
+    """The exports that the present view offers, the likeliest first."""
+    found = _figures(app)
     if rows_of(app):
-        choices.append(("csv", "the rows of this view"))
+        found.append(Export("csv", "the rows of this view", _write_rows))
+    if text_of(app):
+        found.append(Export("text", "names, numbers and texts of this view (.txt)", _write_text))
+    found.append(Export("screenshot", "a picture of the screen as it is (.svg)", _write_screenshot))
     if app.snapshot.rows:
-        choices.append(("job file", "what scores the selected checkpoints again"))
+        found.append(Export("job file", "what scores the selected checkpoints again", _write_job))
     if app.snapshot.n_scored:
-        choices.append(("everything", "vectors, KL, consecutive KL, coordinates: as kltui --export"))
-    return choices
+        what = "vectors, KL, consecutive KL, coordinates: as kltui --export"
+        found.append(Export("everything", what, _write_everything))
+    return found
+
+
+def _figures(app: KltuiApp) -> list[Export]:
+    """The formats of a figure for a paper, where the present view has one."""
+    if app.view is None or not app.view.has_figure or app.atlas.is_empty:
+        return []
+    from importlib.util import find_spec
+
+    missing = find_spec("matplotlib") is None
+    return [
+        Export(
+            f"figure ({kind})",
+            f"for a paper, its CSV and a script beside it: {INSTALL if missing else WRITTEN[kind]}",
+            _figure_writer(kind),
+        )
+        for kind in FORMATS
+    ]
 
 
 def rows_of(app: KltuiApp) -> list[list[object]]:
@@ -34,43 +73,116 @@ def rows_of(app: KltuiApp) -> list[list[object]]:
     return list(rows()) if rows is not None else []
 
 
-async def export_view(app: KltuiApp, kind: str) -> None:
+def text_of(app: KltuiApp) -> list[str]:
+    """The present view as lines to be read elsewhere; [] where it has none."""
+    lines = getattr(app.view, "text_lines", None)
+    return list(lines()) if lines is not None else []
+
+
+async def export_view(app: KltuiApp, chosen: Export) -> None:
     """Writes one export beside the workspace's own files, below the present folder with --read-only, and says where."""
     workspace = app.reader.path
     beside = workspace is not None and workspace.is_dir() and not app.read_only
     folder = (workspace if workspace and beside else Path.cwd()) / "exports"
+    stem = f"{app.screen_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        path = await _export(app, kind, folder)
-    except (OSError, KltuiError) as error:
-        app.say(str(error), "bad")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = await chosen.write(app, folder / stem)
+    except OSError as error:
+        app.say(f"cannot write {safe_text(str(folder))}: {error.strerror}", "bad")
+        return
+    except KltuiError as error:
+        app.complain(error)
         return
     app.say(f"written: {path}", "good")
 
 
-async def _export(app: KltuiApp, kind: str, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{app.screen_name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if kind == "svg":
-        path = folder / f"{stem}.svg"
-        path.write_text(with_versions(app.export_screenshot(title="kltui")), encoding="utf-8")
-    elif kind == "csv":
-        path = folder / f"{stem}.csv"
-        write_csv(path, rows_of(app))
-    elif kind == "job file":
-        path = folder / f"{stem}.toml"
-        path.write_text(job_text(app), encoding="utf-8")
-    else:
-        path = folder / stem
-        await asyncio.to_thread(_everything, path, app.reader.path or Path())
-    return path
+def _figure_writer(kind: str) -> Callable[[KltuiApp, Path], Awaitable[Path]]:
+    async def write(app: KltuiApp, path: Path) -> Path:
+        return await write_figure(app, path.with_name(f"{path.name}.{kind}"))
+
+    return write
 
 
-def with_versions(svg: str) -> str:
-    """An SVG that says, in its description, which libraries its numbers were computed with."""
-    from kltui.view.provenance import version_words
+async def write_figure(app: KltuiApp, path: Path) -> Path:
+    """Writes the figure of what the present view shows, its CSV and its script, off the event loop; its path."""
+    from kltui.figures.draw import Look, check_matplotlib
 
-    head, end, rest = svg.partition(">")
-    return f"{head}{end}\n    <desc>{version_words()}</desc>{rest}"
+    check_matplotlib()
+    shown = await figure_of(app)
+    loop = asyncio.get_running_loop()
+
+    def narrate(text: str) -> None:
+        loop.call_soon_threadsafe(app.busy_with, f"figure: {text}")
+
+    def draw(ws: Workspace) -> Path:
+        from kltui.figures.files import write
+        from kltui.figures.shown import picture_of
+        from kltui.view.sections.context import Choice, Context
+
+        ctx = Context(ws, shown.choice(Choice(stored=True)), narrate)
+        return write(picture_of(ctx, shown), path, Look())[0]
+
+    app.busy_with(f"figure: drawing {shown.figure} …")
+    try:
+        return await app.reader.draw(draw)
+    finally:
+        app.busy_with("")
+
+
+async def figure_of(app: KltuiApp) -> Shown:
+    """The figure of what the present view shows, as soon as it shows something. Raises KltuiError where it does not."""
+    view = app.view
+    for _ in range(WAITED_S * 10):
+        shown = view.shown_figure() if view is not None else None
+        if shown is not None:
+            return shown
+        app.busy_with("figure: waiting for the picture on screen …")
+        await asyncio.sleep(0.1)
+    app.busy_with("")
+    raise KltuiError(
+        "this screen has nothing to draw", "It says what it lacks; other screens have figures too."
+    )
+
+
+async def _write_rows(app: KltuiApp, path: Path) -> Path:
+    target = path.with_name(f"{path.name}.csv")
+    write_csv(target, rows_of(app))
+    return target
+
+
+async def _write_text(app: KltuiApp, path: Path) -> Path:
+    target = path.with_name(f"{path.name}.txt")
+    target.write_text("\n".join(text_of(app)) + "\n", encoding="utf-8", errors="surrogatepass")
+    return target
+
+
+async def _write_screenshot(app: KltuiApp, path: Path) -> Path:
+    from kltui.tui.screenshot import placed, with_versions
+
+    target = path.with_name(f"{path.name}.svg")
+    target.write_text(with_versions(placed(app.export_screenshot(title="kltui"))), encoding="utf-8")
+    return target
+
+
+async def _write_job(app: KltuiApp, path: Path) -> Path:
+    target = path.with_name(f"{path.name}.toml")
+    target.write_text(job_text(app), encoding="utf-8")
+    return target
+
+
+async def _write_everything(app: KltuiApp, path: Path) -> Path:
+    def write(ws: Workspace) -> Path:
+        from kltui.view.export import export
+
+        export(ws, path)
+        return path
+
+    app.busy_with("exporting everything …")
+    try:
+        return await app.reader.draw(write)
+    finally:
+        app.busy_with("")
 
 
 def write_csv(path: Path, rows: list[list[object]]) -> None:
@@ -88,11 +200,3 @@ def job_text(app: KltuiApp) -> str:
     workspace = app.reader.path or Path()
     job = jobs_start.job_of(workspace, jobs_start.entries_of(rows), corpus or {"source": "demo"}, scoring)
     return job.to_toml()
-
-
-def _everything(folder: Path, workspace: Path) -> None:
-    from kltui.view.export import export
-    from kltui.workspace import Workspace
-
-    with Workspace.open(workspace) as ws:
-        export(ws, folder)

@@ -198,12 +198,12 @@ class KltuiApp(AppCore):
             self.say(f"copied: {safe_text(copied, 60)}")
 
     def do_export(self) -> None:
-        from kltui.tui.export import export_choices, export_view
+        from kltui.tui.export import export_view, exports
 
-        choices = export_choices(self)
+        found = exports(self)
 
         def chosen(index: int | None) -> None:
             if index is not None:
-                self.run_worker(export_view(self, choices[index][0]), group="export")
+                self.run_worker(export_view(self, found[index]), group="export")
 
-        self.push_screen(prompts.Choice("Export as", choices), chosen)
+        self.push_screen(prompts.Choice("Export as", [(e.name, e.what) for e in found]), chosen)

@@ -581,7 +581,7 @@ async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("9")
         await until(pilot, lambda: "later pretraining" in text_of(app))
-        for kind, tail in (("svg", "svg"), ("csv", "csv"), ("job", "toml")):
+        for kind, tail in (("screenshot", "svg"), ("rows", "csv"), ("job", "toml")):
             await pilot.press("e", *kind, "enter")
             await until(pilot, lambda tail=tail: list((tmp_path / "exports").glob(f"*.{tail}")))
         assert "setting,published,median" in next((tmp_path / "exports").glob("*.csv")).read_text()

@@ -15,7 +15,7 @@ from kltui.analysis.point import Point
 from kltui.jobs.batch import Batch
 from kltui.jobs.narrate import Narrator
 from kltui.same_weights import KIND, in_store
-from kltui.tui.export import with_versions
+from kltui.tui.screenshot import with_versions
 from kltui.view.export import export
 from kltui.view.provenance import version_words, versions
 from kltui.view.report import print_report, report

@@ -16,6 +16,7 @@ from kltui.tui.canvas import Box, Pane
 from kltui.tui.look import Look
 
 if TYPE_CHECKING:
+    from kltui.figures.shown import Shown
     from kltui.tui.interface import KltuiApp
 
 WIDE, WIDEST = 120, 160
@@ -34,6 +35,7 @@ class View(Widget):
     """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
 
     screen_name: ClassVar[str] = ""
+    has_figure: ClassVar[bool] = False  # whether `e` writes it as a figure, and `I` shows it as one
     DEFAULT_CSS = """
     View { layout: horizontal; width: 100%; height: 1fr; }
     View > Box { height: 100%; width: 1fr; }
@@ -95,6 +97,10 @@ class View(Widget):
     def focus_now(self) -> None:
         """Gives the focus to the view's own pane."""
         self.screen.set_focus(self.focus_pane, scroll_visible=False)
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of what is shown; None as long as there is nothing to draw."""
+        return None
 
     def do_next_pane(self) -> None:
         self._step_focus(1)

@@ -17,6 +17,8 @@ from kltui.pair_values import CONDITIONAL
 from kltui.safe import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
+from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
+from kltui.tui.compared import Compared
 from kltui.tui.figures import among_published, briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.map import Map
     from kltui.corpus.corpus import Prompt
+    from kltui.figures.shown import Shown
     from kltui.jobs.launch import Detached
     from kltui.tui.token_lines import Part, TextTokens
 
@@ -119,6 +122,7 @@ class CompareView(View):
     """KL and its place above the texts; the text under the cursor, token by token, beside them."""
 
     screen_name = "compare"
+    has_figure = True
     DEFAULT_CSS = "CompareView #compare-summary { height: 7; }"
 
     def __init__(self) -> None:
@@ -433,22 +437,31 @@ class CompareView(View):
     def cursor_moved(self) -> None:
         """A and B do not move with the cursor."""
 
+    def shown_figure(self) -> Shown | None:
+        """The figure of what drives the KL of A and B."""
+        from kltui.figures.shown import Shown
+
+        chosen = self.kl.selection
+        return Shown("drivers", pair=(chosen.a, chosen.b)) if self.texts.order else None
+
+    def _compared(self) -> Compared | None:
+        """What is on screen, to be written; None as long as it is computed."""
+        table, chosen = self.texts, self.kl.selection
+        if table.drivers is None or self.found is None or self._of != (chosen.a, chosen.b):
+            return None
+        return Compared(
+            chosen.a, chosen.b, self.found, table.drivers, table.order, table.texts, table.domains
+        )
+
     def csv_rows(self) -> list[list[object]]:
         """Texts with their part of the KL."""
-        rows: list[list[object]] = [["text", "kl_bits_per_byte", "difference_nats", "domain"]]
-        found = self.texts.drivers
-        if found is None:
-            return rows
-        domains = self.texts.domains
-        return rows + [
-            [
-                s,
-                float(found.bits_per_byte[s]),
-                float(found.difference[s]),
-                domains[s] if s < len(domains) else "",
-            ]
-            for s in self.texts.order
-        ]
+        found = self._compared()
+        return found.rows() if found else [list(COLUMNS_WRITTEN)]
+
+    def text_lines(self) -> list[str]:
+        """Both names, their KL, and the texts with their numbers; [] as long as it is computed."""
+        found = self._compared()
+        return found.lines() if found else []
 
     def copied(self) -> str:
         """The text under the cursor."""

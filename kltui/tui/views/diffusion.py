@@ -19,6 +19,7 @@ from kltui.view.palette import SHADES
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
+    from kltui.figures.shown import Shown
     from kltui.view.axis import Scale
     from kltui.workspace import Workspace
 
@@ -229,6 +230,7 @@ class DiffusionView(View):
     """The window of one start above the exponents of all starts; medians by run beside them."""
 
     screen_name = "diffusion"
+    has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.window, self.noise = WINDOWS[0], False
@@ -389,6 +391,14 @@ class DiffusionView(View):
             kl.say("weight distances are stored", "good")
         self._asked = ()
         self.update_data()
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of these exponents, with this window."""
+        from kltui.figures.shown import Shown
+
+        if not self.exponents:
+            return None
+        return Shown("diffusion", window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> list[list[object]]:
         """Exponents of every run and start."""

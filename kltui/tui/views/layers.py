@@ -19,6 +19,7 @@ from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
+    from kltui.figures.shown import Shown
     from kltui.view.axis import Scale
 
 METHODS = ("adjacent", "threads")
@@ -163,6 +164,7 @@ class LayersView(View):
     """The plot, and the models it shows."""
 
     screen_name = "layers"
+    has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked: tuple[object, ...] = ()
@@ -231,6 +233,12 @@ class LayersView(View):
                 [("space selects", look("muted"))],
             ]
         return lines
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of these models' layers."""
+        from kltui.figures.shown import Shown
+
+        return Shown("layers", tuple(self.plot.models)) if self.plot.map is not None else None
 
     def csv_rows(self) -> list[list[object]]:
         """KL between neighbouring layers of the models in view."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.shape import AgainstNull
+    from kltui.figures.shown import Shown
     from kltui.tui.atlas import Array
 
 METHODS = ("tsne", "pca", "mds")
@@ -132,6 +133,17 @@ class MapPlot(PlotPane):
         ]
         self._ends += [(k, p.name) for k, p in loose]
         return [(number.get(p.run, 0), [k]) for k, p in loose]
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of this very picture."""
+        from kltui.figures.shown import Shown
+
+        if self.map is None:
+            return None
+        keep = self._kept()
+        rows = [k for k, p in enumerate(self.map.points) if keep[k] and p.run not in self.hidden]
+        names = tuple(self.map.names[k] for k in rows)
+        return Shown("trajectories", names, method=self.drawn_method, xy_Kd=self.coordinates[rows])
 
     def redraw_runs(self) -> None:
         """Draws again if runs were hidden, filtered or named otherwise; marks always."""
@@ -253,6 +265,7 @@ class MapView(View):
     """The plot; the runs with their colours beside it; and the tree of checkpoints where there is room."""
 
     screen_name = "map"
+    has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.method = "tsne"
@@ -516,6 +529,10 @@ class MapView(View):
                 ]
             )
         return lines
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of the picture that is on screen, without what is hidden or filtered out."""
+        return self.plot.shown_figure()
 
     def csv_rows(self) -> list[list[object]]:
         """Every checkpoint in the picture with its place; a random walk's points are numbered."""

@@ -18,6 +18,7 @@ from kltui.view.palette import HEAT
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
+    from kltui.figures.shown import Shown
     from kltui.tui.atlas import Array
 
 ORDERS = ("name", "kl", "cluster")
@@ -236,6 +237,7 @@ class MatrixView(View):
     """The heat map, and the row's neighbours beside it."""
 
     screen_name = "matrix"
+    has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.heat = HeatMap()
@@ -307,6 +309,13 @@ class MatrixView(View):
                 ]
             )
         return lines
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of the rows in view, in their order."""
+        from kltui.figures.shown import Shown
+
+        found = self.heat.map
+        return Shown("matrix", tuple(found.names[k] for k in self.heat.order)) if found else None
 
     def csv_rows(self) -> list[list[object]]:
         """Every pair in view with its KL and error."""

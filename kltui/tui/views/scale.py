@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.scale import ScaleRow
+    from kltui.figures.shown import Shown
 
 
 class ScaleTable(Table):
@@ -152,6 +153,7 @@ class ScaleView(View):
     """The settings over the pairs of the one under the cursor; where A and B fall beside them."""
 
     screen_name = "scale"
+    has_figure = True
     DEFAULT_CSS = """
     ScaleView ScaleTable { height: 13; }
     ScaleView PairTable { height: 1fr; }
@@ -232,6 +234,12 @@ class ScaleView(View):
             lines += [[], [("as large as, in this workspace:", look("muted"))]]
             lines += [[(f"  {name}", look("text"))] for name in found.settings]
         return [*lines, [], *rule]
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of the scale."""
+        from kltui.figures.shown import Shown
+
+        return Shown("scale") if self.table.rows else None
 
     def csv_rows(self) -> list[list[object]]:
         """The table."""

@@ -51,6 +51,8 @@ class Choice:
 
     `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
     on `device` large maps are centred and multiplied. `compute`: what only models can tell is worked out, on `scoring_device`.
+    `only`: names of the vectors (or checkpoints, for their layers) that are shown, of all that are prepared together; empty: all.
+    `window`: saved checkpoints of a window of diffusion; `stored`: nothing is computed that the workspace would keep.
     """
 
     preparation: Preparation = field(default_factory=Preparation)
@@ -62,6 +64,9 @@ class Choice:
     device: str = "cpu"
     compute: bool = False
     scoring_device: str = "auto"
+    only: frozenset[str] = frozenset()
+    window: int = WINDOW
+    stored: bool = False
 
 
 @dataclass
@@ -125,24 +130,35 @@ class Context:
     def raw(self) -> Map:
         """The final vectors as they were scored, without the excluded."""
         if not self.choice.preparation.exclude:
-            return self.whole
-        return self.whole.select([k for k, n in enumerate(self.whole.names) if n not in self.excluded])
+            return self._shown(self.whole)
+        kept = self.whole.select([k for k, n in enumerate(self.whole.names) if n not in self.excluded])
+        return self._shown(kept)
+
+    def _shown(self, found: Map) -> Map:
+        """The part of a map that is shown, prepared with all the rest."""
+        only = self.choice.only
+        if not only:
+            return found
+        rows = [k for k, n in enumerate(found.names) if n in only or n.rpartition("#")[0] in only]
+        if not rows:
+            raise MissingError("nothing of what is shown is on this map", "clear the filter or the selection")
+        return found.select(rows)
 
     @cached_property
     def map(self) -> Map:
         """The final vectors after the report's preprocessing."""
         p = self.choice.preparation
         if p.mode == "none" and not p.exclude:
-            return self.whole
+            return self._shown(self.whole)
         _ = self.excluded
-        return self.whole.preprocessed(p.mode, exclude=p.exclude)
+        return self._shown(self.whole.preprocessed(p.mode, exclude=p.exclude))
 
     @cached_property
     def layered(self) -> Map:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
         exclude = set(self.choice.preparation.exclude)
         if not self.choice.saved and not exclude:
-            return self.ws.map(layers=True, device=self.choice.device)
+            return self._shown(self.ws.map(layers=True, device=self.choice.device))
         held, record = set(self.raw.names), self.whole.record
         names = [
             row.name
@@ -150,13 +166,14 @@ class Context:
             if row.name in held
             or (row.layers and {row.checkpoint.run, row.checkpoint.base_name}.isdisjoint(exclude))
         ]
-        return self.ws.map(
+        found = self.ws.map(
             names=names,
             layers=True,
             corpus=str(record["corpus"]),
             settings=str(record["settings"]),
             device=self.choice.device,
         )
+        return self._shown(found)
 
     def check_pair(self) -> None:
         """Raises UsageError where the pair that the reader asks for is not on the map."""
@@ -270,7 +287,8 @@ class Context:
     @cached_property
     def weight_sqdist(self) -> dict[tuple[str, str], float]:
         """Squared weight distances by names, missing ones computed where the files are at hand."""
-        found = self.ws.weight_distances(compute=True, window=WINDOW, progress=self._weights_progress)
+        compute, window = not self.choice.stored, self.choice.window
+        found = self.ws.weight_distances(compute=compute, window=window, progress=self._weights_progress)
         self.weight_problems = list(self.ws.weight_problems)
         for problem in self.weight_problems:
             self.narrate(f"weights: {problem}")
@@ -279,7 +297,7 @@ class Context:
     @cached_property
     def gguf_sqdist(self) -> dict[tuple[str, str], float]:
         """Squared weight distances {(model, its GGUF file)}, missing ones computed where the files are at hand."""
-        found = self.ws.gguf_distances(compute=True, progress=self._weights_progress)
+        found = self.ws.gguf_distances(compute=not self.choice.stored, progress=self._weights_progress)
         for problem in self.ws.weight_problems:
             self.narrate(f"weights: {problem}")
         return found
@@ -299,7 +317,7 @@ class Context:
                 schedule.setdefault(row.checkpoint.run, []).append(row.checkpoint.step)
         return self.map.diffusion(
             self.weight_sqdist or None,
-            window=WINDOW,
+            window=self.choice.window,
             from_step="auto",
             schedule=schedule,
             noise_corrected=self.choice.noise_corrected,

@@ -143,6 +143,13 @@ def window_distances(ctx: Context, e: Exponent, weights: bool) -> tuple[list[int
     ]
 
 
+def window_errors(ctx: Context, e: Exponent) -> list[float]:
+    """Standard errors over texts of one start's D_q, bits/byte."""
+    t = next(t for t in ctx.map.trajectories() if t.label == e.run)
+    name = {s: ctx.map.names[r] for r, s in zip(t.rows, t.steps, strict=True)}
+    return [ctx.map.pair(name[e.start], name[s]).se for s in t.steps if e.start < s <= e.end]
+
+
 def _data(summaries: list[ExponentSummary], exponents: list[Exponent]) -> dict[str, object]:
     def three(q: tuple[float, float, float]) -> dict[str, float]:
         return {"median": q[0], "q25": q[1], "q75": q[2]}

@@ -1,0 +1,47 @@
+"""The screen as an SVG that every viewer shows alike: each word at its own cell, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+import re
+from html import escape, unescape
+
+from rich.cells import cell_len
+
+from kltui.view.provenance import version_words
+
+FONTS = "Fira Code, DejaVu Sans Mono, Menlo, Consolas, Liberation Mono, monospace"
+_TEXT = re.compile(
+    r'<text class="([^"]+)" x="([\d.]+)" y="([\d.]+)" textLength="([\d.]+)" clip-path="([^"]+)">([^<]*)</text>'
+)
+_FETCHED = re.compile(r"@font-face\s*\{[^}]*\}\s*")
+_WORD = re.compile(r"[!-~]+|[^\x00-\x20\u00a0]")  # printable ASCII together, any other sign alone
+
+
+def placed(svg: str) -> str:
+    """A picture by Rich whose words stand where their cells are.
+
+    Rich writes a run as one text that is to be stretched, with no-break spaces in it. What cannot stretch (librsvg, many
+    editors), or has another font, moves the later words of the run away from their cells, and box lines apart.
+    """
+    svg = _FETCHED.sub("", svg).replace("Fira Code, monospace", FONTS)
+    return _TEXT.sub(_words, svg)
+
+
+def _words(found: re.Match[str]) -> str:
+    style, x, y, length, clip, content = found.groups()
+    text = unescape(content)
+    cells = cell_len(text)
+    width = float(length) / cells if cells else 0.0
+    spans = []
+    for word in _WORD.finditer(text):
+        at = float(x) + width * cell_len(text[: word.start()])
+        long = cell_len(word.group()) * width
+        stretched = f' textLength="{long:g}"' if len(word.group()) > 1 else ""
+        spans.append(f'<tspan x="{at:g}"{stretched}>{escape(word.group())}</tspan>')
+    return f'<text class="{style}" y="{y}" clip-path="{clip}">{"".join(spans)}</text>' if spans else ""
+
+
+def with_versions(svg: str) -> str:
+    """An SVG that says, in its description, which libraries its numbers were computed with."""
+    head, end, rest = svg.partition(">")
+    return f"{head}{end}\n    <desc>{version_words()}</desc>{rest}"
