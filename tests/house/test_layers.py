@@ -106,6 +106,7 @@ ROOMS: dict[str, set[str]] = {
     "tui": DATA
     | {
         "comparable",
+        "figures",
         "pair_values",
         "workspace",
         "same_weights",
