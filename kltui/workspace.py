@@ -449,10 +449,12 @@ class Workspace(StoredDistances):
         best = max(by_group, key=lambda g: (len(by_group[g]), newest[g]))
         everyone = {row.checkpoint_id for row in rows}
         if strict and by_group[best] != everyone:
-            others = [g for g in by_group if g != best]
+            # What can be scored anew is to be scored as what others scored.
+            kept = next((of[row.id] for row in rows if row.is_imported), best)
+            other = next(g for g in by_group if g != kept)
             raise UsageError(
-                f"these checkpoints cannot share a map: {comparable.settings_apart(best, others[0])}",
-                comparable.remedy(best, others[0]),
+                f"these checkpoints cannot share a map: {comparable.settings_apart(kept, other)}",
+                comparable.remedy(kept, other),
             )
         return best
 

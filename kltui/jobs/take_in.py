@@ -71,9 +71,9 @@ def store_all(
     for note in found.notes:
         narrate(f"note: {note}")
     if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
-        raise UsageError(
-            f"no vectors in {', '.join(map(str, paths))}", "See the README for what can be imported."
-        )
+        names = ", ".join(map(str, paths))
+        nothing = UsageError(f"no vectors in {names}", "See the README for what can be imported.")
+        raise _with_what_was_left(nothing, found)
     found = as_declared(found, asked.declared if asked else {}, narrate)
     store = Store.write(workspace)
     try:
@@ -99,15 +99,7 @@ def store_all(
         raise _with_what_was_left(error, found) from None
     finally:
         store.close()
-    if len(first) < len(placed):
-        again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
-        narrate(
-            f"note: {len(placed) - len(first)} vectors come twice and are left out, such as {safe_text(again, 80)}"
-        )
-    if replaced:
-        narrate(
-            f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
-        )
+    _tell_doubles(placed, first, replaced, narrate)
     for note in parent_notes([c for _, c in called], known):
         narrate(f"note: {note}")
     for line in beside:
@@ -123,6 +115,24 @@ def store_all(
     if strangers:
         narrate(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
     return len(first)
+
+
+def _tell_doubles(
+    placed: Sequence[tuple[int, ImportedVector]],
+    first: Sequence[int],
+    replaced: Sequence[str],
+    narrate: Callable[[str], None],
+) -> None:
+    """Says which vectors came twice, and which took another one's place."""
+    if len(first) < len(placed):
+        again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
+        narrate(
+            f"note: {len(placed) - len(first)} vectors come twice and are left out, such as {safe_text(again, 80)}"
+        )
+    if replaced:
+        narrate(
+            f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
+        )
 
 
 def _first_of_each(placed: Sequence[tuple[int, ImportedVector]]) -> list[int]:

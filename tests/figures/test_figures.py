@@ -6,6 +6,7 @@ import csv
 import math
 import re
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from kltui.analysis.tree import Fork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
-from kltui.figures.draw import Look, check_matplotlib, drawn, parse_width
-from kltui.figures.picture import MARKS, Picture, shades, slot_colour, slot_mark
+from kltui.figures.draw import Look, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.picture import MARKS, Axis, Layer, Panel, Picture, shades, slot_colour, slot_mark
+from kltui.figures.scores import leakage_panel, prediction_panel
 from kltui.view.report import report_on
 from kltui.view.sections.context import Choice, Context
 from kltui.workspace import Workspace
@@ -286,3 +288,57 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     assert main([*asked, str(tmp_path / "m.pdf")]) == 2
     assert "may not be written" in capsys.readouterr().err
     assert not list(tmp_path.glob("m*"))
+
+
+def test_names_of_ticks_do_not_run_into_each_other(pictures: dict[str, Picture]) -> None:
+    """Of steps up to 143000 in two and three panels, too."""
+    x = np.linspace(0, 143_000, 9)
+    long = {
+        n: Picture(
+            "wide",
+            "wide",
+            tuple(Panel(f"p{k}", Axis("step"), Axis("y"), (Layer("", x, x),)) for k in range(n)),
+            columns=n,
+        )
+        for n in (1, 2, 3)
+    }
+    turned = 0
+    for made in (*pictures.values(), *long.values()):
+        figure = figure_of(made)
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            shown = [
+                t
+                for t in axes.get_xticklabels()
+                if t.get_text() and t.get_visible() and not hasattr(axes, "zaxis")
+            ]
+            turned += any(t.get_rotation() for t in shown)
+            low, high = sorted(axes.get_xlim())
+            boxes = [
+                t.get_window_extent()
+                for t in shown
+                if not t.get_rotation() and low <= t.get_position()[0] <= high
+            ]
+            assert all(a.x1 < b.x0 for a, b in pairwise(boxes)), (made.name, axes.get_title())
+    assert turned  # long names are
+
+
+def test_both_trees_are_in_one_unit(pictures: dict[str, Picture]) -> None:
+    tree = pictures["tree"]
+    assert [p.title for p in tree.panels] == ["Neighbour joining", "Average linkage"]
+    assert {p.x.label for p in tree.panels} == {"branches from the top, KL in bits/byte"}
+    assert any("half of that mean squared on either side of a fork" in note for note in tree.notes)
+    assert all(p.y.limits == (-0.7, len(p.y.ticks) - 0.3) for p in tree.panels)
+
+
+def test_a_type_has_one_colour_in_every_figure() -> None:
+    kinds = {"a": "opt", "b": "llama", "c": "not stated", "d": "gemma"}
+    rows = [
+        {"name": n, "score": k, "predicted": k, "mean_loglik": -k, "expected": -k}
+        for k, n in enumerate("acdb")
+    ]
+    found = [
+        {layer.label: layer.colour for layer in panel.layers if layer.label in kinds.values()}
+        for panel in (prediction_panel("t", rows, kinds, 1, 1), leakage_panel("t", rows[::-1], kinds))
+    ]
+    assert found[0] == found[1] and list(found[0]) == ["gemma", "llama", "opt", "not stated"]

@@ -95,7 +95,23 @@ def test_other_rules_are_refused_with_the_key_and_the_remedy(
         assert opened.map().names == ["a", "b"]
         with pytest.raises(UsageError, match=f"cannot share a map: .*{rule} is") as refused:
             opened.map(names=["a", "mine"])
-    assert f"kltui --batch JOB --set scoring.{rule}=" in refused.value.hint
+    asked = dict(w.split("=") for w in OWN.split())[rule]
+    assert f"kltui --batch JOB --set scoring.{rule}={asked} " in refused.value.hint
+    score(
+        ws, "third", other, row=3
+    )  # own vectors as many as imported ones: these cannot be scored again all the same
+    with kltui.open(ws) as opened, pytest.raises(UsageError) as refused:
+        opened.map(names=["a", "mine", "third"])
+    assert f"--set scoring.{rule}={asked} " in refused.value.hint
+
+
+def test_imported_vectors_are_not_told_for_own_ones_of_an_old_release(tmp_path: Path, capsys) -> None:
+    ws = tmp_path / "ws"
+    score(ws, "mine")  # whose key names no tokenizer
+    declare = ["--declare", "bos=auto", "--declare", "dtype=float16", "--declare", "tokenizer=own"]
+    assert main([*released(tmp_path), *declare, str(ws)]) == 0
+    assert main(["--report", "--section", "overview", str(ws)]) == 0
+    assert "before kltui read tokenizer.json" not in " ".join(capsys.readouterr().out.split())
 
 
 def test_undeclared_vectors_stay_alone_until_they_are_imported_again(tmp_path: Path, capsys) -> None:

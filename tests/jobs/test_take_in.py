@@ -148,3 +148,11 @@ def test_what_was_scored_here_is_not_replaced_by_an_import_of_its_name(tmp_path:
         rows = {r.name: (r.weights, r.checkpoint.source) for r in opened.checkpoints()}
     assert rows["own"] == ("w", LocalSource(tmp_path / "mine"))
     assert rows["mine"][0] == "import:mine" and rows["planned"][0] == "import:planned"
+
+
+def test_a_matrix_that_cannot_be_read_is_said_though_its_texts_can(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "texts.json").write_text(json.dumps(["a", "b", "c"]))
+    np.savez(tmp_path / "few.npz", loglik=RNG.normal(-9, 1, (4, 3)), names=["one", "two"])
+    done = cli("--import", "few.npz", "--import", "texts.json", "ws")
+    assert done.returncode == 2
+    assert "few.npz has 2 names for values of shape (4, 3)" in done.stderr

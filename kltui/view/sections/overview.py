@@ -91,7 +91,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
         if isinstance(v, list) and k not in _HARMLESS
     ]
     notes += filter(None, [standing_note(record).removeprefix("; ")])
-    notes += _ids_notes(record)
+    notes += _ids_notes(ctx)
     corpus_id = next((c.id for c in ctx.ws.corpora() if c.sha256 == record.get("corpus")), None)
     shown = corpus_id, record.get("settings")
     others = [g for g in ctx.ws.vector_groups() if (g.corpus_id, g.settings) != shown]
@@ -117,12 +117,11 @@ def _kept_off(settings: str, others: VectorGroup) -> str:
     )
 
 
-def _ids_notes(record: dict[str, object]) -> list[str]:
-    """A note where vectors are from before their key said what had read the tokenizer."""
-    read_by = record.get("ids", "")
-    if "tokenizer" not in record or (
-        read_by and "" not in (read_by if isinstance(read_by, list) else [read_by])
-    ):
+def _ids_notes(ctx: Context) -> list[str]:
+    """A note where vectors scored here are from before their key said what had read the tokenizer."""
+    on_map = set(ctx.raw.names)
+    keys = [v.key_fields for name, v in ctx.ws.vectors().items() if name in on_map and not v.is_imported]
+    if not any("tokenizer" in key and not key.get("ids") for key in keys):
         return []
     return [
         "vectors from before kltui read tokenizer.json itself are on this map: their ids are what transformers made of "
