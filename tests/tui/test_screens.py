@@ -60,7 +60,7 @@ async def test_folding_selecting_and_marking(make_app: MakeApp, until) -> None:
         await pilot.press("escape")
         assert not app.selection.selected
         await pilot.press("escape")
-        assert not app.selection.a
+        assert app.selection.a == "tiny@4"
 
 
 async def test_filter_narrows_while_it_is_written(make_app: MakeApp, until) -> None:
