@@ -137,6 +137,7 @@ ACTIONS: tuple[Action, ...] = (
            writes=True),
     Action("exact", ("X",), "exact", "exact next-token KL of A and B by a short job; kept", "plot", ("compare",), rank=8,
            writes=True),
+    Action("choices", ("w",), "choices", "what the report looks at: where, level, noise", "plot", ("report",), rank=6),
     Action("add", ("A",), "add", "add a folder, a hub repo, a preset, released vectors", "jobs",
            ("registry", "jobs"), rank=4, writes=True),
     Action("place", ("P",), "on this map", "where a model of your own stands on this map", "jobs",

@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 import numpy as np
 from rich.console import Console, RenderableType
+from rich.segment import Segment
 
 from kltui import __version__
 from kltui.analysis.emptying import LEFT_OUT
@@ -74,6 +75,17 @@ class Report:
 def section_names() -> list[str]:
     """Names that `report` takes, in the order shown."""
     return list(SECTIONS)
+
+
+def section_on(ctx: Context, name: str) -> Section:
+    """One section of a context; an error in it becomes its message. Raises UsageError for an unknown name."""
+    (known,) = _chosen([name])
+    return _built(known, SECTIONS[known], ctx)
+
+
+def section_words(name: str) -> str:
+    """What a section holds, in one line."""
+    return (SECTIONS[name].__doc__ or "").split("\n")[0]
 
 
 def report(
@@ -208,19 +220,43 @@ def write_text(made: Report, stream: TextIO, width: int | None = None, ascii_onl
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower()
     buffer = _Buffer("ascii" if ascii_only or not encoding.startswith("utf") else encoding)
     on_terminal = stream.isatty()
-    console = Console(
-        file=buffer,
-        force_terminal=on_terminal,
-        color_system="auto" if on_terminal else None,
-        width=width or _columns(stream),
+    console = _console(buffer, "auto" if on_terminal else None, width or _columns(stream))
+    for renderable in made.renderables():
+        console.print(renderable)
+        stream.write(buffer.taken())
+
+
+def section_lines(
+    section: Section, width: int, *, color: bool = True, ascii_only: bool = False
+) -> list[list[Segment]]:
+    """The lines that `write_text` writes of a section at `width` columns, as rich's segments, without trailing spaces."""
+    encoding = "ascii" if ascii_only else "utf-8"
+    console = _console(_Buffer(encoding), "256" if color else None, width)
+    found = console.render_lines(section.renderable(), pad=False)
+    return [_without_trailing_spaces(line, encoding) for line in found]
+
+
+def _without_trailing_spaces(line: list[Segment], encoding: str) -> list[Segment]:
+    kept = [Segment(in_encoding(text, encoding), style) for text, style, control in line if not control]
+    while kept and not kept[-1].text.rstrip():
+        kept.pop()
+    if kept:
+        text, style, _ = kept[-1]
+        kept[-1] = Segment(text.rstrip(), style)
+    return kept
+
+
+def _console(file: TextIO, color_system: Literal["auto", "256"] | None, width: int) -> Console:
+    return Console(
+        file=file,
+        force_terminal=color_system is not None,
+        color_system=color_system,
+        width=width,
         highlight=False,
         markup=False,
         emoji=False,
         legacy_windows=False,
     )
-    for renderable in made.renderables():
-        console.print(renderable)
-        stream.write(buffer.taken())
 
 
 def _columns(stream: TextIO) -> int:
@@ -231,6 +267,13 @@ def _columns(stream: TextIO) -> int:
         return max(_NARROWEST, os.get_terminal_size(stream.fileno()).columns)
     except (OSError, ValueError):
         return 80
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """`text` in characters that the encoding has: known ones by what stands for them, others by a question mark."""
+    if encoding == "ascii":
+        text = text.translate(_TO_ASCII)
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 class _Buffer(io.StringIO):
@@ -250,9 +293,7 @@ class _Buffer(io.StringIO):
         text = "\n".join(rows)
         self.seek(0)
         self.truncate()
-        if self._encoding == "ascii":
-            text = text.translate(_TO_ASCII)
-        return text.encode(self._encoding, "replace").decode(self._encoding)
+        return in_encoding(text, self._encoding)
 
 
 def _section_data(section: Section) -> dict[str, object]:

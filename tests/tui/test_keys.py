@@ -184,7 +184,15 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Enter", ("half of it lies in",)),
     ],
     "report": [
-        ("0", ("Report",)),
+        ("0", ("Sections", "overview", "leakage", "Overview")),
+        ("j", ("loss", "Loss")),
+        ("w", ("What the report looks at", "level", "noise")),
+        ("Escape", ("Loss",)),
+        ("r", ("Loss",)),
+        ("G", ("Leakage",)),
+        ("g", ("Overview",)),
+        ("Enter", ("Overview",)),
+        ("Escape", ("Sections",)),
     ],
 }  # fmt: skip
 # Pressed by scripts beside STEPS: one needs weights on disk, one a shell, one ends every script.

@@ -385,7 +385,7 @@ def nothing() -> FakeWorkspace:
     raise StoreError("there is no workspace at /nowhere", "Make one by scoring a job.")
 
 
-@pytest.mark.parametrize("screen", [1, 2, 3, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("screen", [1, 2, 3, 5, 6, 7, 8, 9, 10])
 async def test_an_empty_workspace_says_what_to_do_next(until, screen: int) -> None:
     app = KltuiApp(Path("/nowhere"), opener=lambda _: nothing())
     async with app.run_test(size=(80, 24)) as pilot:
@@ -414,7 +414,7 @@ async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> 
         await until(pilot, lambda: "The job is starting." in text_of(app))
 
 
-@pytest.mark.parametrize("screen", [3, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("screen", [3, 5, 6, 7, 8, 9, 10])
 async def test_unscored_checkpoints_lead_to_a_job(make_app: MakeApp, until, screen: int) -> None:
     app = make_app(FakeWorkspace(scored=0))
     async with app.run_test(size=(80, 24)) as pilot:

@@ -18,6 +18,7 @@ WANTS = {
     "matrix": "needs two or more scored checkpoints",
     "compare": "needs two checkpoints marked A and B",
     "layers": 'needs a job with layers = "all" under [scoring]',
+    "report": "every section of kltui --report appears here",
     "scale": "needs runs, seeds, sizes or variants to hold against the medians",
 }
 
