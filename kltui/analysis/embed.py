@@ -1,7 +1,7 @@
 """Pictures of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with what each keeps.
 
-Classical MDS of these coordinates is PCA; SMACOF is not. Up to a few thousand vectors t-SNE has all axes; beyond it has the
-leading ones, and beyond ten thousand it is made of a draw, with the others beside their neighbours.
+Classical MDS of these coordinates is PCA; SMACOF is not. Up to ALL_AXES vectors t-SNE has all axes; beyond it has the leading
+ones, and beyond MOST_TSNE it is made of a draw, with the others beside their neighbours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ PERPLEXITY = 30.0
 FEW_POINTS = 30  # up to so many the first picture is PCA: t-SNE would need a lower perplexity
 ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
 AXES = 50
-MOST_TSNE, MOST_SMACOF = 10_000, 1000
+MOST_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
+MOST_SMACOF = 1000
 DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 300  # below so many points every axis costs less than finding the leading ones
@@ -93,13 +94,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class TSNESettings:
-    """How t-SNE is done; with `reduce_perplexity` too few points lower the perplexity; `verbose` is scikit-learn's."""
+    """How t-SNE is done; with `reduce_perplexity` too few points lower the perplexity; `verbose` is scikit-learn's.
+
+    Of more than `most` points (0: MOST_TSNE) a draw is embedded.
+    """
 
     perplexity: float = PERPLEXITY
     seed: int = 42
     reduce_perplexity: bool = False
     verbose: int = 0
-    most: int = MOST_TSNE
+    most: int = 0
 
 
 def first_method(n_points: int) -> Method:
@@ -309,12 +313,12 @@ def _perplexity(K: int, s: TSNESettings) -> float:
 
 
 def tsne_of(scores_Kr: Array, dims: int, s: TSNESettings, runs: Sequence[Sequence[int]] = ()) -> Picture:
-    """t-SNE of principal scores; of more than `s.most` points a draw is embedded and the others stand beside their neighbours.
+    """t-SNE of principal scores; of very many points a draw is embedded and the others stand beside their neighbours.
 
     It runs on one thread: sums over several would change the picture with their number.
     """
     K = len(scores_Kr)
-    drawn = drawn_rows(K, runs, s.most)
+    drawn = drawn_rows(K, runs, s.most or MOST_TSNE.get(dims, K))
     used = _perplexity(len(drawn), s)
     embedded = scores_Kr if len(drawn) == K else scores_Kr[drawn]
     places, divergence = _run_tsne(_in_reach(embedded), dims, used, s)

@@ -322,8 +322,14 @@ def _weight_rows(ctx: Context) -> Iterator[Row]:
 
 
 def _coordinate_rows(ctx: Context) -> Iterator[Row]:
-    """Two or three coordinates of every vector by each method that the map allows; z is empty for t-SNE."""
-    for method, xyz in (*ctx.pictures.items(), *ctx.released_pictures.items()):
+    """Places of every vector by each method that the map allows: x, y, z by PCA and MDS, x, y by t-SNE.
+
+    t-SNE in three dimensions is a layout of its own, under the method "tsne-3d".
+    """
+    by_method: dict[str, NDArray[np.float64]] = dict(ctx.pictures.items())
+    if ctx.tsne_in_space is not None:
+        by_method["tsne-3d"] = ctx.tsne_in_space.xyz_Kd
+    for method, xyz in (*by_method.items(), *ctx.released_pictures.items()):
         for name, place in zip(ctx.map.names, xyz, strict=True):
             if np.isfinite(place).all():
                 yield name, method, *place, *([None] * (3 - len(place)))

@@ -101,8 +101,10 @@ def test_tables_hold_every_value_in_full(suite: Workspace, folder: Path) -> None
     assert len(weights) == 4 * sum(min(10, len(STEPS) - 1 - i) for i in range(len(STEPS)))
     assert all(float(r["c_w"]) == pytest.approx(1) for r in rows(folder / "diffusion.csv"))
     places = rows(folder / "coordinates.csv")
-    assert {r["method"] for r in places} == {"tsne", "pca", "mds"}
+    assert {r["method"] for r in places} == {"tsne", "pca", "mds", "tsne-3d"}
     assert all((r["z"] == "") == (r["method"] == "tsne") for r in places)
+    deep = [[float(r[axis]) for axis in "xyz"] for r in places if r["method"] == "tsne-3d"]
+    np.testing.assert_array_equal(deep, shown.coordinates("tsne", 3))
     assert len(rows(folder / "checkpoints.csv")) == len(suite.checkpoints())
     assert json.loads((folder / "report.json").read_text())["preprocess"] == "none"
 

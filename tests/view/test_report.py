@@ -74,6 +74,9 @@ def test_json_has_the_same_sections_and_only_json_numbers(suite: Workspace, whol
     assert made["vectors"].startswith("raw vectors of final layers; 60 texts")
     points = made["sections"]["trajectories"]["points"]
     assert len(points) == len(suite.map()) and all(len(p["tsne"]) == 2 and len(p["mds"]) == 3 for p in points)
+    facts = made["sections"]["trajectories"]
+    assert facts["pictures"]["tsne"]["perplexity"] == 30 and facts["pictures"]["tsne"]["divergence"] > 0
+    assert 0 < facts["mds_stress_3d"] < facts["mds_stress_2d"] == suite.map().picture("mds", 2).stress
 
 
 def test_numbers_are_those_of_the_vectors(suite: Workspace) -> None:

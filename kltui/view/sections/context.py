@@ -26,7 +26,7 @@ from kltui.view.tables import count, figure
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
-    from kltui.analysis.embed import Method
+    from kltui.analysis.embed import Method, Picture
     from kltui.analysis.map import ConsecutiveKL, Map
     from kltui.analysis.scale import ScaleRow
     from kltui.analysis.tree import Forest
@@ -263,7 +263,12 @@ class Context:
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:
-        """K x dims coordinates by method: t-SNE (2, where points exceed the perplexity), PCA and MDS (3 each).
+        """K x dims coordinates by method: t-SNE (2, where points exceed the perplexity), PCA and MDS (3 each)."""
+        return {method: made.xyz_Kd for method, made in self.made_pictures.items()}
+
+    @cached_property
+    def made_pictures(self) -> dict[Method, Picture]:
+        """The same with what each method says of its picture.
 
         A method that this map cannot have is absent and told in `picture_problems`.
         """
@@ -274,10 +279,18 @@ class Context:
             wanted.insert(0, ("tsne", 2))
         for method, dims in wanted:
             try:
-                found[method] = self.map.coordinates(method, dims, perplexity=PERPLEXITY)
+                found[method] = self.map.picture(method, dims, perplexity=PERPLEXITY)
             except KltuiError as error:
                 self.picture_problems.append(error)
         return found
+
+    @cached_property
+    def tsne_in_space(self) -> Picture | None:
+        """t-SNE in three dimensions, a layout of its own; None where there is none in two."""
+        if "tsne" not in self.made_pictures:
+            return None
+        self.narrate(f"t-SNE of {len(self.map)} points in three dimensions")
+        return self.map.picture("tsne", 3, perplexity=PERPLEXITY)
 
     @cached_property
     def released_pictures(self) -> dict[str, NDArray[np.float64]]:

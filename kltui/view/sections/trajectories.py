@@ -1,4 +1,4 @@
-"""Trajectories on the map: a picture by t-SNE, or PCA where points are too few, and classical MDS beside it."""
+"""Trajectories on the map: a picture by t-SNE, or PCA where points are too few, with what these and least-squares MDS keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
-from kltui.analysis.embed import Method
+from kltui.analysis.embed import Method, Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point, grid_of, label_of
 from kltui.analysis.shape import AgainstNull
@@ -46,7 +46,7 @@ def trajectories(ctx: Context) -> Section:
         ctx.basis,
         *complete_words(shown),
         *ctx.repeats_words,
-        *_notes(shown, pictures, data),
+        *_notes(ctx, data),
         *(p.message for p in ctx.picture_problems),
     ]
     blocks = _plots(ctx, pictures)
@@ -82,10 +82,12 @@ def _degrees(angle: float) -> str:
     return figure(angle) if math.isnan(angle) else f"{angle:.0f}"
 
 
-def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -> list[str]:
+def _notes(ctx: Context, data: dict[str, object]) -> list[str]:
     """What each picture is and keeps; the figures also go into `data`."""
-    if "tsne" in pictures:
-        notes = [f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit"]
+    shown, made = ctx.map, ctx.made_pictures
+    data["pictures"] = {method: picture.facts() for method, picture in made.items()}
+    if "tsne" in made:
+        notes = [_tsne_words(made["tsne"])]
     elif len(shown) > PERPLEXITY:
         notes = []  # why there is none stands among the problems
     else:
@@ -93,24 +95,36 @@ def _notes(shown: Map, pictures: dict[Method, Array], data: dict[str, object]) -
             f"t-SNE with perplexity {PERPLEXITY} needs more than {PERPLEXITY} points and the map has {len(shown)}:"
             " PCA is shown instead"
         ]
-    if "pca" in pictures:
-        share = _pca_share(shown, pictures["pca"])
-        data["pca_share"] = share.tolist()
+    if "pca" in made:
+        share = made["pca"].axis_share
+        data["pca_share"] = list(share)
+        notes.append(f"PCA keeps {sum(share[:2]):.0%} of the spread in 2 dimensions, {sum(share):.0%} in 3")
+    if "mds" in made:
+        flat, deep = shown.picture("mds", 2), made["mds"]
+        data["mds_stress_2d"], data["mds_stress_3d"] = flat.stress, deep.stress
         notes.append(
-            f"PCA keeps {share[:2].sum():.0%} of the spread in 2 dimensions, {share[:3].sum():.0%} in 3"
+            f"least-squares MDS (SMACOF) of distances sqrt(bits/byte): stress-1 {figure(flat.stress, 2)} in 2"
+            f" dimensions, {figure(deep.stress, 2)} in 3{_placed_words(deep)}"
         )
-    if "mds" in pictures:
-        data["mds_stress_2d"] = stress = shown.stress(pictures["mds"][:, :2])
-        notes.append(f"MDS keeps distances (sqrt of bits/byte): stress-1 {figure(stress, 2)} in 2 dimensions")
     return notes
 
 
-def _pca_share(shown: Map, scores_K3: Array) -> Array:
-    """Share of the map's total spread along each of the picture's principal axes, shape (3,)."""
-    Q = shown.scaled_coordinates()
-    total = float(np.vdot(Q, Q))
-    along = (scores_K3**2).sum(axis=0)
-    return along / total if total > 0 else np.zeros_like(along)
+def _tsne_words(made: Picture) -> str:
+    """How the t-SNE was made, and of what."""
+    axes = (
+        f", of {made.n_axes} axes that keep {made.kept:.1%} of the squared distances"
+        if made.kept < 1.0
+        else ""
+    )
+    return (
+        f"t-SNE: perplexity {made.perplexity:g}, init pca, seed 42{axes}{_placed_words(made)};"
+        f" divergence {made.divergence:.2f} nats; its distances have no unit"
+    )
+
+
+def _placed_words(made: Picture) -> str:
+    """How many points were not embedded themselves."""
+    return f", {count(made.n_placed, 'point')} placed beside their neighbours" if made.n_placed else ""
 
 
 def _walks(shown: Map) -> int:
