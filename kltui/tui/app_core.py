@@ -26,6 +26,7 @@ from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
 from kltui.tui.atlas import Atlas
 from kltui.tui.data import Reader, Snapshot
 from kltui.tui.filter import Filter
+from kltui.tui.job_watch import JobWatch
 from kltui.tui.look import Look
 from kltui.tui.memory import Memory
 from kltui.tui.selection import Selection
@@ -100,6 +101,7 @@ class AppCore(App[int], inherit_bindings=False):
         self._frame = Frame(ColorSystem.EIGHT_BIT if self._use_color else None)
         self._closely_until = 0.0
         self._watcher: asyncio.Task[None] | None = None
+        self._job_watch = JobWatch(self._job_ended)
 
     # -- the frame around everything ------------------------------------------------------------
 
@@ -170,6 +172,7 @@ class AppCore(App[int], inherit_bindings=False):
                 removed.give_up()
         if self._watcher is not None:
             self._watcher.cancel()
+        self._job_watch.close()
         self.atlas.close()
         self.reader.close()
 
@@ -396,6 +399,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.selection.keep(new.by_name)
         self.undo.follow(chosen_now(self.filter, self.selection))
         self.atlas.scored(new)
+        self._job_watch.follow(new.jobs)
         if new.jobs:
             self.awaits_job = False
         if not self.selection.cursor and new.rows:
@@ -410,6 +414,20 @@ class AppCore(App[int], inherit_bindings=False):
         self._closely_until = asyncio.get_running_loop().time() + 30.0
         if self.view is not None:
             self.view.update_data()
+
+    def _job_ended(self, job_id: int) -> None:
+        """Reads at once how a job stands whose process is gone, and says so where it did not come to its end."""
+
+        async def look() -> None:
+            await self.reload()
+            job = next((j for j in self.snapshot.jobs if j.id == job_id), None)
+            if job is not None and job.status in ("lost", "failed"):
+                how = "its process was ended" if job.status == "lost" else "it failed"
+                self.say(
+                    f"job {job.id}: {how}; {job.done} of {job.total} are stored, 2 R runs the rest", "bad"
+                )
+
+        self.run_worker(look(), group=f"job {job_id} ended")
 
     def _pause(self) -> float:
         busy = asyncio.get_running_loop().time() < self._closely_until

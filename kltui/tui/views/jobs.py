@@ -257,6 +257,20 @@ def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
     return (waiting + under_way) * sum(taken) / len(taken) / max(1, len(running))
 
 
+def way_out(job: JobRow) -> list[str]:
+    """What became of a job that did not come to its end with everything scored, and the key that goes on."""
+    missing = job.total - job.done
+    if job.status == "running" or not missing:
+        return []
+    lost = (
+        "Its process is gone: killed, out of memory, or the machine was started again."
+        if job.status == "lost"
+        else ""
+    )
+    again = f"R runs the rest: {missing} of {job.total}; what is stored is not scored again."
+    return [*([lost] if lost else []), again]
+
+
 class JobsView(View):
     """The list of jobs over the checkpoints of one, and its log beside them."""
 
@@ -285,6 +299,8 @@ class JobsView(View):
                 lines += [[(part, look("text"))] for part in wrapped(item.error, max(8, width))]
                 lines += [[(part, look("muted"))] for part in wrapped(item.hint, max(8, width)) if part]
                 lines.append([])
+        for words in way_out(job):
+            lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         tail = [
             part for text in log_tail(job) or ["no log was kept"] for part in wrapped(text, max(8, width))
         ]

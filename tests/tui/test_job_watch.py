@@ -1,0 +1,87 @@
+"""A job that is killed shows at once, by the system's word and not by asking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_workspace import FakeWorkspace
+from screen_text import text_of
+
+from kltui.store.rows import JobRow
+from kltui.tui import app_core
+from kltui.tui.job_watch import JobWatch
+from kltui.tui.views.jobs import way_out
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def job(workspace: FakeWorkspace, **changes: object) -> JobRow:
+    return replace(workspace.job_rows[0], status="running", host=socket.gethostname(), **changes)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")
+async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
+    monkeypatch.setattr(app_core, "BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr(app_core, "IDLE_SECONDS", 3600.0)
+    workspace = FakeWorkspace()
+    child = os.posix_spawn(SLEEP[0], SLEEP, os.environ)  # as jobs are started: nobody waits for it
+    try:
+        workspace.job_rows = [job(workspace, pid=child, done=3, total=9)]
+        app = make_app(workspace)
+        async with app.run_test(size=(140, 40)) as pilot:
+            await until(pilot, lambda: app.snapshot.active_jobs)
+            workspace.job_rows = [replace(workspace.job_rows[0], status="lost")]
+            os.kill(child, signal.SIGKILL)
+            await until(pilot, lambda: "its process was ended; 3 of 9 are stored" in text_of(app))
+            with pytest.raises(ChildProcessError):
+                os.waitpid(child, 0)  # it has been waited for
+            await pilot.press("2")
+            await until(pilot, lambda: "R runs the rest: 6 of 9" in text_of(app) and "lost" in text_of(app))
+    finally:
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")
+async def test_only_running_jobs_of_this_machine_are_followed_and_descriptors_are_closed() -> None:
+    ended: list[int] = []
+    watch = JobWatch(ended.append)
+    workspace = FakeWorkspace()
+    with subprocess.Popen(SLEEP) as one, subprocess.Popen(SLEEP) as two:
+        before = descriptors()
+        rows = [
+            job(workspace, id=1, pid=one.pid),
+            replace(job(workspace, id=2, pid=two.pid), host="elsewhere"),
+        ]
+        watch.follow(rows)
+        assert list(watch._open) == [one.pid]
+        watch.follow([replace(rows[0], status="done")])
+        assert not watch._open and descriptors() == before
+        watch.follow([job(workspace, id=3, pid=2**22 + 1)])
+        watch.follow(rows)
+        one.kill()
+        while not ended:
+            await asyncio.sleep(0.01)
+        assert ended == [1] and descriptors() == before
+        two.kill()
+        watch.close()
+
+
+def test_the_way_out_names_the_key() -> None:
+    row = job(FakeWorkspace(), done=2, total=5)
+    assert way_out(row) == []
+    assert way_out(replace(row, status="done", done=5)) == []
+    assert way_out(replace(row, status="failed"))[-1].startswith("R runs the rest: 3 of 5")
+    assert "out of memory" in way_out(replace(row, status="lost"))[0]
