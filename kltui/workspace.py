@@ -469,7 +469,7 @@ class Workspace(StoredDistances):
     ) -> Map:
         """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
         from kltui.analysis.emptying import LEFT_OUT, all_left_out, emptying
-        from kltui.analysis.map import Map
+        from kltui.analysis.map import Map, shared_counts
 
         corpus_id = chosen[0][1].corpus_id
         text_bytes_N = self._store.corpora.text_bytes(corpus_id)
@@ -510,7 +510,7 @@ class Workspace(StoredDistances):
             points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
             loglik_KN=loglik_KN,
             text_bytes_N=text_bytes_N,
-            n_scored_KN=n_scored_KN,
+            n_scored_KN=shared_counts(n_scored_KN),
             record=record,
             text_ids_N=self._ids_of_texts(corpus_id),
             gram=gram,

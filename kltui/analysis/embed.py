@@ -193,10 +193,13 @@ def explained_variance(Q_KN: Array) -> Array:
 # ---- least-squares MDS
 
 
-def stress(sqdist_KK: ArrayLike, xy_Kd: Array) -> float:
-    """How far a picture's distances are off, 0 for exact: sqrt(sum (d - d')^2 / sum d^2) over pairs, d = sqrt(KL)."""
-    d = np.sqrt(np.asarray(sqdist_KK, dtype=np.float64))
-    shown = _distances(xy_Kd)
+def stress(sqdist_MK: ArrayLike, xy_Kd: Array, rows_M: NDArray[np.intp] | None = None) -> float:
+    """How far a picture's distances are off, 0 for exact: sqrt(sum (d - d')^2 / sum d^2) over pairs, d = sqrt(KL).
+
+    The pairs are those of `rows_M` (None: all) with all K points.
+    """
+    d = np.sqrt(np.asarray(sqdist_MK, dtype=np.float64))
+    shown = _distances(xy_Kd if rows_M is None else xy_Kd[rows_M], xy_Kd)
     pair = np.isfinite(d)
     total = float((d[pair] ** 2).sum())
     return math.sqrt(float(((d - shown)[pair] ** 2).sum()) / total) if total > 0 else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,15 +18,16 @@ from kltui import native
 from kltui.analysis.number_text import with_error
 from kltui.analysis.pair_sums import LN2 as LN2
 from kltui.analysis.pair_sums import NO_SPREAD as NO_SPREAD
-from kltui.analysis.pair_sums import PairTiles, ratio
-from kltui.analysis.products import each_tile, self_product
+from kltui.analysis.pair_sums import PairTiles, Picked, have_all, ratio
+from kltui.analysis.products import blocks, each_tile, self_product
 from kltui.html_table import html_table
-from kltui.threads import one_blas_thread
+from kltui.threads import in_parallel, one_blas_thread
 
 Array = NDArray[np.float64]
 # From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here.
 CentredGram = Callable[[Array], tuple[Array, Array] | None]
 
+_BAND = 256  # rows whose neighbours one product gives
 LEAST_TEXTS = 3  # differing ones that a standard error needs: two deviate alike, whatever the models
 
 
@@ -191,11 +193,38 @@ def _of_tiles(K: int, tile: Callable[[slice, slice], Array]) -> Array:
     return out
 
 
+class CentredByNeed:
+    """Q of `double_centre`, made row by row where it is asked for: to rounding the same, and no second K x N array."""
+
+    def __init__(self, L_KN: Array) -> None:
+        self._L = L_KN
+        self._row_mean = np.full(len(L_KN), np.nan)
+        self.complete_N = np.ones(L_KN.shape[1], dtype=np.bool_)
+        total, n = np.zeros(L_KN.shape[1]), np.zeros(L_KN.shape[1])
+        for block in blocks(len(L_KN)):
+            defined = np.isfinite(L_KN[block])
+            values = np.where(defined, L_KN[block], 0.0)
+            mean = ratio(values.sum(axis=1), defined.sum(axis=1))
+            self._row_mean[block] = mean
+            self.complete_N &= defined.all(axis=0)
+            total += np.where(defined, values - mean[:, None], 0.0).sum(axis=0)
+            n += defined.sum(axis=0)
+        self._column_mean = ratio(total, n)
+
+    def __len__(self) -> int:
+        return len(self._L)
+
+    def __getitem__(self, picked: Picked) -> Array:
+        Q: Array = self._L[picked] - self._row_mean[picked][:, None]
+        Q -= self._column_mean
+        return Q
+
+
 class KLPairs:
     """KL and standard errors of K vectors (K x N, nats) by tiles of pairs, without a K x K array.
 
     Equal `text_ids_N` mark equal texts, as in `kl_pair`; `gram` as in `kl_matrix`. Values are those of `kl_matrix` and
-    `kl_standard_errors`, to the last bit.
+    `kl_standard_errors`, to the last bit; `by_need`, which centres rows where they are asked for, to rounding.
     """
 
     def __init__(
@@ -204,21 +233,52 @@ class KLPairs:
         text_bytes_N: ArrayLike,
         text_ids_N: NDArray[np.intp] | None = None,
         gram: CentredGram | None = None,
+        *,
+        by_need: bool = False,
     ) -> None:
         L, size = (np.asarray(given, dtype=np.float64) for given in (L_KN, text_bytes_N))
         self.n_rows = len(L)
-        made = gram(L) if gram and L.shape[1] >= 2 and is_complete(L) else None
-        X, products = (double_centre(L), None) if made is None else made
-        self._values = PairTiles(X, size, gram_KK=products)
+        if by_need:
+            lazy = CentredByNeed(L)
+            self._values = PairTiles(lazy, size, lazy.complete_N)
+        else:
+            made = gram(L) if gram and L.shape[1] >= 2 and is_complete(L) else None
+            X, products = (double_centre(L), None) if made is None else made
+            self._values = PairTiles(X, size, have_all(X), gram_KK=products)
         self._errors = self._values
-        if text_ids_N is not None and len(np.unique(text_ids_N)) < X.shape[1]:
-            self._errors = PairTiles(*_merged(X, size, text_ids_N))
+        if text_ids_N is not None and len(np.unique(text_ids_N)) < len(size):
+            merged, size, copies = _merged(double_centre(L), size, text_ids_N)
+            self._errors = PairTiles(merged, size, have_all(merged), copies)
         self._rounding = _rounding(_mean_square(L))
 
     @one_blas_thread
-    def kl(self, rows: slice, columns: slice) -> Array:
-        """KL of a tile of the upper triangle, bits/byte; NaN for pairs that share fewer than two texts."""
+    def kl(self, rows: Picked, columns: slice) -> Array:
+        """KL of some rows to others, bits/byte; NaN for pairs that share fewer than two texts."""
         return self._values.kl(rows, columns)
+
+    def rows(self, rows: NDArray[np.intp]) -> Array:
+        """M x K KL of some rows to all, bits/byte."""
+        out: Array = np.empty((len(rows), self.n_rows))
+
+        def fill(some: slice, columns: slice) -> None:
+            out[some, columns] = self.kl(rows[some], columns)
+
+        every = blocks(self.n_rows)
+        in_parallel([partial(fill, some, columns) for some in blocks(len(rows)) for columns in every])
+        return out
+
+    def ahead(self, n: int) -> Array:
+        """K x n KL of every row to the n rows after it, bits/byte; NaN beyond the last."""
+        out: Array = np.full((self.n_rows, n), np.nan)
+
+        def fill(some: slice) -> None:
+            tile = self.kl(some, slice(some.start, min(some.stop + n, self.n_rows)))
+            for i, row in enumerate(range(some.start, some.stop)):
+                later = tile[i, i + 1 : i + 1 + n]
+                out[row, : len(later)] = later
+
+        in_parallel([partial(fill, some) for some in blocks(self.n_rows, _BAND)])
+        return out
 
     @one_blas_thread
     def standard_errors(self, rows: slice, columns: slice) -> Array:

@@ -19,7 +19,7 @@ from kltui.analysis.diffusion import Exponent
 from kltui.analysis.drivers import Drivers, drivers
 from kltui.analysis.embed import Method, Picture
 from kltui.analysis.emptying import LEFT_OUT
-from kltui.analysis.kl import KL, CentredGram, double_centre, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.kl import KL, CentredGram, KLPairs, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.analysis.neighbours import Clustering, Linkage
 from kltui.analysis.noise import NoiseFloor, measured_floor
 from kltui.analysis.place_errors import place_covariances
@@ -36,6 +36,8 @@ from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
+_MOST_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
+_STRESS_ROWS = 256  # vectors of a larger map whose distances to all are held against a picture's
 _MOST_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
 
 
@@ -187,6 +189,16 @@ class Map:
         """K x K standard errors of `kl`, in bits/byte; NaN where the texts cannot tell them."""
         return self._kl_se
 
+    def kl_rows(self, rows: Sequence[int]) -> Array:
+        """M x K KL in bits/byte of some rows to all: of a large map without the K x K matrix."""
+        if len(self) <= _MOST_IN_MATRIX or "_kl" in self.__dict__:
+            return self.kl()[list(rows)]
+        return self.pairs().rows(np.asarray(rows, dtype=np.intp))
+
+    def pairs(self) -> KLPairs:
+        """KL and errors of all pairs tile by tile, for maps whose K x K matrices memory should not hold."""
+        return KLPairs(self.loglik_KN, self.text_bytes_N, self.text_ids_N, by_need=True)
+
     def pair(self, a: str, b: str) -> KL:
         """KL between two vectors by name, with its standard error and the texts left out."""
         return self.pair_rows(self.row(a), self.row(b))
@@ -257,7 +269,7 @@ class Map:
     def shapes(self, walks: int = 10) -> list[AgainstNull]:
         """Length, straightness, turning and winding of each run of three points or more, beside random walks."""
         return [
-            against_null(t.label, self.loglik_KN[list(t.rows)], self.text_bytes_N, walks)
+            against_null(t.label, self._vectors(t.rows), self.text_bytes_N, walks)
             for t in self.trajectories()
             if len(t.rows) > 2
         ]
@@ -325,8 +337,14 @@ class Map:
         return place_covariances(self.loglik_KN, self.text_bytes_N, dims, self.text_ids_N)[1]
 
     def stress(self, xy_Kd: Array) -> float:
-        """How far a picture's distances are off the map's sqrt(KL), sqrt(sum (d - d')^2 / sum d^2): 0 keeps every distance."""
-        return embed.stress(self.kl(), xy_Kd)
+        """How far a picture's distances are off the map's sqrt(KL), sqrt(sum (d - d')^2 / sum d^2): 0 keeps every distance.
+
+        Of large maps over the pairs of a few hundred vectors, evenly drawn, with all.
+        """
+        if len(self) <= _MOST_IN_MATRIX:
+            return embed.stress(self.kl(), xy_Kd)
+        rows = np.linspace(0, len(self) - 1, _STRESS_ROWS).astype(np.intp)
+        return embed.stress(self.kl_rows(rows.tolist()), xy_Kd, rows)
 
     def error_ellipses(
         self, method: str = "pca", *, sampling: str = "uniform", n: int = 0, draws: int = 20, seed: int = 42
@@ -384,7 +402,7 @@ class Map:
             outlier_from_step,
             self.repeats.left_out if mode == "pretraining" else (),
         )
-        scored = None if self.n_scored_KN is None else self.n_scored_KN[np.ix_(p.kept_K, p.kept_N)]
+        scored = None if self.n_scored_KN is None else _counts(self.n_scored_KN, p.kept_K, p.kept_N)
         applied = dict(p.record)
         before = self.record.get("preprocess")
         if isinstance(before, dict):  # what was left out before stays left out
@@ -399,7 +417,7 @@ class Map:
     def select(self, rows: Sequence[int]) -> Map:
         """The map of some rows, in the order given; texts and record unchanged."""
         index = np.asarray(rows, dtype=np.intp)
-        scored = None if self.n_scored_KN is None else self.n_scored_KN[index]
+        scored = None if self.n_scored_KN is None else _counts(self.n_scored_KN, index)
         points = tuple(self.points[k] for k in index)
         return replace(
             self, points=points, loglik_KN=self.loglik_KN[index], n_scored_KN=scored, record=dict(self.record)
@@ -457,7 +475,7 @@ class Map:
             found += _diffusion.diffusion(
                 t.label,
                 t.steps,
-                self._between(t),
+                self._between(t, window),
                 None if weight_sqdist is None else self._looked_up(t, weight_sqdist),
                 window=window,
                 from_step=start,
@@ -473,11 +491,22 @@ class Map:
         rows = list(t.rows)
         return measured_floor(windows, t.steps, self.loglik_KN[rows], self.text_bytes_N, self.text_ids_N)
 
-    def _between(self, t: Trajectory) -> _diffusion.Distance:
-        """KL of two steps of a trajectory; the matrix of all is as quick as the pairs of one window."""
+    def _between(self, t: Trajectory, window: int) -> _diffusion.Distance:
+        """KL of two steps of a trajectory that lie at most `window` checkpoints apart, the earlier one first."""
         at = {s: i for i, s in enumerate(t.steps)}
-        kl = kl_matrix(self.loglik_KN[list(t.rows)], self.text_bytes_N, self.gram)
-        return lambda a, b: float(kl[at[a], at[b]])
+        is_large = len(t.rows) > _MOST_IN_MATRIX
+        pairs = KLPairs(self._vectors(t.rows), self.text_bytes_N, gram=self.gram, by_need=is_large)
+        ahead = pairs.ahead(window)
+        return lambda a, b: float(ahead[at[a], at[b] - at[a] - 1])
+
+    def _vectors(self, rows: Sequence[int]) -> Array:
+        """Some rows, T x N: without a copy where they follow each other, as a run's do."""
+        first, n = (rows[0], len(rows)) if rows else (0, 0)
+        return (
+            self.loglik_KN[first : first + n]
+            if list(rows) == list(range(first, first + n))
+            else self.loglik_KN[list(rows)]
+        )
 
     def _looked_up(self, t: Trajectory, sqdist: Mapping[tuple[str, str], float]) -> _diffusion.Distance:
         name = {s: self.points[r].name for r, s in zip(t.rows, t.steps, strict=True)}
@@ -490,3 +519,21 @@ class Map:
         record = self.record.get("preprocess")
         pairs = record.get("excluded_steps", []) if isinstance(record, dict) else []
         return [*again, *(step for r, step in pairs if r == run and step is not None)]
+
+
+def shared_counts(n_scored_KN: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Scored tokens of K vectors over N texts, kept once where all vectors have the same: read-only then."""
+    first = n_scored_KN[:1]
+    if len(n_scored_KN) < 2 or not all((row == first[0]).all() for row in n_scored_KN):
+        return n_scored_KN
+    return np.broadcast_to(first[0].copy(), n_scored_KN.shape)
+
+
+def _counts(
+    n_scored_KN: NDArray[np.int32], rows: NDArray[np.intp], columns: NDArray[np.intp] | slice = slice(None)
+) -> NDArray[np.int32]:
+    """Some rows and columns of the counts, kept once where they are."""
+    if n_scored_KN.strides[0] == 0:
+        chosen = n_scored_KN[0][columns]
+        return np.broadcast_to(chosen, (len(rows), len(chosen)))
+    return n_scored_KN[rows] if isinstance(columns, slice) else n_scored_KN[np.ix_(rows, columns)]

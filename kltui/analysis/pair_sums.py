@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from kltui.analysis.products import blocks
 
 Array = NDArray[np.float64]
-Columns = slice | NDArray[np.intp]
+Picked = slice | NDArray[np.intp]
 Sides = tuple[Array, Array]
 
 LN2 = math.log(2.0)
@@ -63,48 +64,73 @@ class PairSums:
         return fourth - 2 * m2 * second + m2 * m2 * self.n
 
 
+class RowSource(Protocol):
+    """Double-centred rows over N texts, NaN where undefined: an array, or what makes them by need."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, picked: Picked, /) -> Array: ...
+
+
 class PairTiles:
     """KL and errors of any tile of the pairs of double-centred rows (K x N, NaN where undefined), in bits/byte.
 
-    Texts have `size_N` bytes; each column stands for `copies_N` equal texts (None: 1). `gram_KK` is X X^T of rows without
-    gaps, where somebody has it. A tile is that of the upper triangle: on the diagonal its lower half mirrors the upper.
+    Texts have `size_N` bytes; each column stands for `copies_N` equal texts (None: 1). `complete_N`: which texts all rows
+    have. `gram_KK` is X X^T of rows without gaps, where somebody has it. Of a tile on the diagonal the lower half mirrors
+    the upper.
     """
 
     def __init__(
-        self, X_KN: Array, size_N: Array, copies_N: Array | None = None, gram_KK: Array | None = None
+        self,
+        rows: RowSource,
+        size_N: Array,
+        complete_N: NDArray[np.bool_],
+        copies_N: Array | None = None,
+        gram_KK: Array | None = None,
     ) -> None:
-        self._X, self._size, self._copies, self._gram = X_KN, size_N, copies_N, gram_KK
-        complete = np.isfinite(X_KN).all(axis=0)
-        self._full = list(_column_blocks(np.flatnonzero(complete)))
-        self._partly = list(_column_blocks(np.flatnonzero(~complete)))
+        self._rows, self._size, self._copies, self._gram = rows, size_N, copies_N, gram_KK
+        self._full = list(_column_blocks(np.flatnonzero(complete_N)))
+        self._partly = list(_column_blocks(np.flatnonzero(~complete_N)))
         self._norm2 = self._norms() if not self._partly and copies_N is None else None
 
     def _norms(self) -> Array:
         """|x_k|^2 as the products of a tile give them, K: what is left of two close rows depends on that."""
         if self._gram is not None:
             return self._gram.diagonal().copy()
-        squares = [(self._X[b] @ self._X[b].T).diagonal() for b in blocks(len(self._X), _NORMS)]
+        squares = []
+        for block in blocks(len(self._rows), _NORMS):
+            X = self._rows[block]
+            squares.append((X @ X.T).diagonal())
         return np.concatenate([np.zeros(0), *squares])
 
-    def kl(self, a: slice, b: slice) -> Array:
+    def kl(self, a: Picked, b: slice) -> Array:
         """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself."""
+        sides, on_diagonal = self._sides(a, b)
         if self._norm2 is not None:
-            sums = self._complete_sums(a, b, self._norm2)
+            s2 = sides[0] @ sides[1].T if self._gram is None else self._gram[a, b].copy()
+            sums = self._complete_sums(s2, (self._norm2[a], self._norm2[b]))
             kl = sums.s2 / (2.0 * LN2 * self._size.sum())
         else:
-            sums = self._sums(a, b, fourth=False)
+            sums = self._sums(sides, fourth=False)
             kl = ratio(sums.variance(), sums.unit())
-        self._recompute(_close(sums.s2, sums.norm2) & (sums.n >= 2), a, b, kl, None, sums)
-        return _mirrored(kl, a == b, sums.n < 2)
+        close = _close(sums.s2, sums.norm2) & (sums.n >= 2)
+        self._recompute(np.triu(close, k=1) if on_diagonal else close, sides, kl, None, sums)
+        return _mirrored(kl, on_diagonal, sums.n < 2)
 
-    def _complete_sums(self, a: slice, b: slice, norm2: Array) -> PairSums:
+    def _sides(self, a: Picked, b: slice) -> tuple[Sides, bool]:
+        """(the rows of both sides, whether they are the same)."""
+        one = self._rows[a]
+        if isinstance(a, slice) and a == b:
+            return (one, one), True
+        return (one, self._rows[b]), False
+
+    def _complete_sums(self, s2: Array, norms: Sides) -> PairSums:
         """n, bytes and the second powers of rows without gaps: |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i x_j."""
-        s2: Array = self._X[a] @ self._X[b].T if self._gram is None else self._gram[a, b].copy()
         s2 *= -2.0
-        s2 += np.add.outer(norm2[a], norm2[b])
+        s2 += np.add.outer(*norms)
         sums = PairSums.zeros((0, 0), fourth=False)
         n, size = (np.broadcast_to(np.float64(v), s2.shape) for v in (len(self._size), self._size.sum()))
-        sums.n, sums.size, sums.s2, sums.norm2 = n, size, s2, (norm2[a], norm2[b])
+        sums.n, sums.size, sums.s2, sums.norm2 = n, size, s2, norms
         return sums
 
     def standard_errors(self, a: slice, b: slice, rounding: float, least: int) -> Array:
@@ -113,50 +139,45 @@ class PairTiles:
         se^2 = sum ((d - mean d)^2 - m2)^2 / n^2 / (2 B ln 2)^2.
         """
         copies = self._copies
-        sums = self._sums(a, b, fourth=copies is None, weight=copies)
-        high = sums if copies is None else self._sums(a, b, fourth=True, weight=copies**2)
+        sides, on_diagonal = self._sides(a, b)
+        sums = self._sums(sides, fourth=copies is None, weight=copies)
+        high = sums if copies is None else self._sums(sides, fourth=True, weight=copies**2)
         m2 = sums.variance()
         spread = ratio(high.deviations(ratio(sums.s1, sums.n), m2), sums.n * sums.n)
         se = ratio(np.sqrt(np.maximum(spread, 0.0)), sums.unit())
         doubtful = _close(high.s4, high.norm4) | (spread <= _CLOSE * m2 * m2)
-        self._recompute(doubtful & (sums.n >= 2), a, b, None, se, sums)
+        doubtful &= sums.n >= 2
+        self._recompute(np.triu(doubtful, k=1) if on_diagonal else doubtful, sides, None, se, sums)
         se[m2 <= rounding] = np.nan
-        shared = sums.n if copies is None else self._shared(a, b)
-        se = _mirrored(se, a == b, shared < 2)
+        shared = sums.n if copies is None else _shared(sides)
+        se = _mirrored(se, on_diagonal, shared < 2)
         few = shared < least
-        if a == b:
+        if on_diagonal:
             np.fill_diagonal(few, False)
         se[few] = np.nan
         return se
 
-    def _shared(self, a: slice, b: slice) -> Array:
-        """How many differing texts each pair shares."""
-        one, other = (np.isfinite(self._X[s]) * 1.0 for s in (a, b))
-        return np.asarray(one @ other.T)
-
-    def _sums(self, a: slice, b: slice, *, fourth: bool, weight: Array | None = None) -> PairSums:
+    def _sums(self, sides: Sides, *, fourth: bool, weight: Array | None = None) -> PairSums:
         """Sums over texts block by block, each counted `weight` times (None: once).
 
         Texts that all rows have need no mask, the others carry one. Third powers enter by the mean difference, which is
         0 for centred rows without gaps.
         """
-        total = PairSums.zeros((a.stop - a.start, b.stop - b.start), fourth=fourth)
+        total = PairSums.zeros((len(sides[0]), len(sides[1])), fourth=fourth)
         every = [(columns, False) for columns in self._full] + [(columns, True) for columns in self._partly]
         for columns, masked in every:
             counted = None if weight is None else weight[columns]
-            sides = [_Side.of(self._X[s][:, columns], masked, counted) for s in (a, b)]
-            _add(total, sides[0], sides[1], self._size[columns], fourth, bool(self._partly))
+            one, other = (_Side.of(X[:, columns], masked, counted) for X in sides)
+            _add(total, one, other, self._size[columns], fourth, bool(self._partly))
         return total
 
     def _recompute(
-        self, close: NDArray[np.bool_], a: slice, b: slice, kl: Array | None, se: Array | None, sums: PairSums
+        self, close: NDArray[np.bool_], sides: Sides, kl: Array | None, se: Array | None, sums: PairSums
     ) -> None:
-        """Writes KL and errors of the pairs marked from the differences of their rows, on the diagonal of the upper half."""
-        if a == b:
-            close = np.triu(close, k=1)
+        """Writes KL and errors of the pairs marked from the differences of their rows."""
         for i in np.flatnonzero(close.any(axis=1)):
             for columns in _column_blocks(np.flatnonzero(close[i])):
-                d = self._X[b][columns] - self._X[a][i]
+                d = sides[1][columns] - sides[0][i]
                 once = np.isfinite(d) * (1.0 if self._copies is None else self._copies)
                 n = once.sum(axis=1, keepdims=True)
                 d = np.where(once > 0, d, 0.0)
@@ -195,6 +216,12 @@ class _Side:
         return P if self.weight is None else P * self.weight
 
 
+def _shared(sides: Sides) -> Array:
+    """How many columns each pair shares."""
+    one, other = (np.isfinite(X) * 1.0 for X in sides)
+    return np.asarray(one @ other.T)
+
+
 def _over(P: Array, other: _Side) -> Array:
     """Sums of P's rows over the texts that the other side's rows have: one column where they have all."""
     return P.sum(axis=1)[:, None] if other.mask is None else P @ other.mask.T
@@ -226,7 +253,7 @@ def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_th
             norm += np.einsum("kn,kn->k", W2, P2)
 
 
-def _column_blocks(columns: NDArray[np.intp]) -> Iterator[Columns]:
+def _column_blocks(columns: NDArray[np.intp]) -> Iterator[Picked]:
     for start in range(0, len(columns), _BLOCK):
         block = columns[start : start + _BLOCK]
         run = block[-1] - block[0] + 1 == len(block)
@@ -245,6 +272,11 @@ def _mirrored(tile: Array, on_diagonal: bool, undefined: NDArray[np.bool_]) -> A
         tile += tile.T
     tile[undefined] = np.nan
     return tile
+
+
+def have_all(rows: Array) -> NDArray[np.bool_]:
+    """Which columns are finite in every row, N."""
+    return np.asarray(np.isfinite(rows).all(axis=0))
 
 
 def ratio(a: Array, b: Array) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kltui.analysis.axes import CentredRows, leading_axes
 from kltui.analysis.embed import pca
 from kltui.analysis.kl import LN2
 from kltui.threads import one_blas_thread
@@ -18,6 +19,8 @@ from kltui.threads import one_blas_thread
 Array = NDArray[np.float64]
 
 _NULL_DIMS = 1024
+_ROWS = 256  # read at a time
+_IN_MEMORY = 1 << 24  # values of which a whole centred copy is made: 128 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,43 +53,70 @@ class AgainstNull:
     n_walks: int
 
 
+class _ScaledRows:
+    """Row-centred vectors over the texts that all have, scaled so that squared distances are KL in bits/byte; by need."""
+
+    def __init__(self, L_TN: ArrayLike, text_bytes_N: ArrayLike) -> None:
+        self._L = np.asarray(L_TN, dtype=np.float64)
+        used = np.ones(self._L.shape[1], dtype=np.bool_)
+        for start in range(0, len(self._L), _ROWS):
+            used &= np.isfinite(self._L[start : start + _ROWS]).all(axis=0)
+        self._used = slice(None) if used.all() else np.flatnonzero(used)
+        self._bytes = np.asarray(text_bytes_N, dtype=np.float64)
+        n = int(used.sum())
+        self.shape = (len(self._L), n)
+        self._unit = math.sqrt(2.0 * n * float(self._bytes[used].mean()) * LN2) if n else 1.0
+
+    def __getitem__(self, rows: slice) -> Array:
+        q: Array = self._L[rows][:, self._used]
+        if not self.shape[1]:
+            return q
+        q = q - q.mean(axis=1, keepdims=True)
+        q /= self._unit
+        return q
+
+    def plane(self) -> Array:
+        """T x 2 principal scores."""
+        if self.shape[0] * self.shape[1] <= _IN_MEMORY:
+            return pca(self[:], 2)
+        return leading_axes(CentredRows.of_vectors(self._L, self._bytes), 2).scores_Kr
+
+
 @one_blas_thread
 def shape(run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike) -> Shape:
     """The shape of a run's T vectors, over the texts that all of them have."""
-    q = _scaled(L_TN, text_bytes_N)
+    return _shape_of(run, _ScaledRows(L_TN, text_bytes_N))[0]
+
+
+def _shape_of(run: str, q: _ScaledRows) -> tuple[Shape, Array]:
+    """(shape, lengths of the steps) of a run."""
     if min(q.shape) < 2:
-        return Shape(run, len(q), math.nan, math.nan, math.nan, math.nan, math.nan)
-    return _shape(run, q)
+        nan = math.nan
+        return Shape(run, q.shape[0], nan, nan, nan, nan, nan), np.zeros(0)
+    return _shape(run, q, q.plane())
 
 
-def _scaled(L_TN: ArrayLike, text_bytes_N: ArrayLike) -> Array:
-    """Row-centred vectors over the texts that all have, scaled so that squared distances are KL in bits/byte."""
-    L = np.asarray(L_TN, dtype=np.float64)
-    used = np.isfinite(L).all(axis=0)
-    if not used.any():
-        return np.zeros((len(L), 0))
-    q = L[:, used]
-    unit = 2.0 * q.shape[1] * float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean()) * LN2
-    centred: Array = (q - q.mean(axis=1, keepdims=True)) / math.sqrt(unit)
-    return centred
-
-
-def _shape(run: str, q_TN: Array) -> Shape:
-    steps = np.diff(q_TN, axis=0)
-    length = np.sqrt((steps**2).sum(axis=1))
-    arc, chord = float(length.sum()), float(np.linalg.norm(q_TN[-1] - q_TN[0]))
+def _shape(run: str, q: _ScaledRows | Array, plane_T2: Array) -> tuple[Shape, Array]:
+    """(shape, lengths of the steps) of a path whose principal scores are `plane_T2`, read some rows at a time."""
+    T = q.shape[0]
+    lengths, dots = [], []
+    for start in range(0, T - 1, _ROWS):
+        steps = np.diff(q[start : start + _ROWS + 2], axis=0)
+        dots.append((steps[1:] * steps[:-1]).sum(axis=1))
+        lengths.append(np.sqrt((steps[:_ROWS] ** 2).sum(axis=1)))
+    length = np.concatenate(lengths)
+    arc, chord = float(length.sum()), float(np.linalg.norm(q[T - 1 : T][0] - q[:1][0]))
     straightness = chord / arc if arc > 0 else math.nan
-    return Shape(
-        run, len(q_TN), arc, chord, straightness, _median_angle(steps, length), winding(pca(q_TN, 2))
-    )
+    turning = _median_angle(np.concatenate(dots), length)
+    return Shape(run, T, arc, chord, straightness, turning, winding(plane_T2)), length
 
 
-def _median_angle(steps: Array, length: Array) -> float:
+def _median_angle(dots: Array, length: Array) -> float:
     size = length[1:] * length[:-1]
-    dots = (steps[1:] * steps[:-1]).sum(axis=1)[size > 0] / size[size > 0]
-    if not len(dots):
+    cosines = dots[size > 0] / size[size > 0]
+    if not len(cosines):
         return math.nan
-    return float(np.median(np.degrees(np.arccos(np.clip(dots, -1.0, 1.0)))))
+    return float(np.median(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))))
 
 
 def winding(xy_T2: ArrayLike) -> float:
@@ -130,14 +160,13 @@ def against_null(
 
     The walks take place in at most 1,024 dimensions, which at that many a walk's shape no longer notices.
     """
-    own = shape(run, L_TN, text_bytes_N)
-    q = _scaled(L_TN, text_bytes_N)
-    length = np.linalg.norm(np.diff(q, axis=0), axis=1)
+    q = _ScaledRows(L_TN, text_bytes_N)
+    own, length = _shape_of(run, q)
     rng = np.random.default_rng(seed)
-    null = [
-        _shape(run, _walk(length, min(q.shape[1], _NULL_DIMS), rng))
-        for _ in range(walks if min(q.shape) > 1 else 0)
-    ]
+    null = []
+    for _ in range(walks if min(q.shape) > 1 else 0):
+        walk = _walk(length, min(q.shape[1], _NULL_DIMS), rng)
+        null.append(_shape(run, walk, pca(walk, 2))[0])
 
     def median(values: list[float]) -> float:
         return float(np.median(values)) if values else math.nan

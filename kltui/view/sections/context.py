@@ -156,6 +156,8 @@ class Context:
     @cached_property
     def layered(self) -> Map:
         """Final and lens vectors, as they were scored: layers have no preprocessing."""
+        if not any(row.layers for row in self.rows):
+            return self.raw
         exclude = set(self.choice.preparation.exclude)
         if not self.choice.saved and not exclude:
             return self._shown(self.ws.map(layers=True, device=self.choice.device))

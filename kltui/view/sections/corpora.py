@@ -38,7 +38,7 @@ class Held:
 
 def corpora(ctx: Context) -> Section:
     """Every corpus, the KL of the same pairs on each of them, and the correlation between corpora."""
-    held = _held(ctx)
+    held = _held(ctx) if len(ctx.ws.corpora()) > 1 else []
     if len(held) < 2:
         raise MissingError(
             "vectors stand over one corpus alone",
@@ -64,12 +64,13 @@ def corpora(ctx: Context) -> Section:
 def _held(ctx: Context) -> list[Held]:
     """Corpora with vectors, that of the map first, then the one with most vectors."""
     found = []
+    own = str(ctx.whole.record.get("corpus", ""))
     for row in ctx.ws.corpora():
+        is_shown = row.sha256 == own and not ctx.choice.saved
         try:
-            found.append(Held(row, ctx.ws.map(corpus=row.sha256)))
+            found.append(Held(row, ctx.whole if is_shown else ctx.ws.map(corpus=row.sha256)))
         except KltuiError:
             continue  # nothing is scored on it, or nothing that can stand on a map
-    own = str(ctx.whole.record.get("corpus", ""))
     return sorted(found, key=lambda h: (h.row.sha256 != own, -len(h.map)))
 
 

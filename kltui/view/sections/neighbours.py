@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import RenderableType
 
 from kltui.analysis.map import Map
@@ -27,7 +28,8 @@ def neighbours(ctx: Context) -> Section:
     rows = runs_first(shown, finals(shown))
     if len(shown) < 2:
         raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
-    found = {row: _near(shown, row) for row in rows}
+    kl_MK = shown.kl_rows(rows)
+    found = {row: _near(shown, row, kl_MK[at]) for at, row in enumerate(rows)}
     blocks: list[RenderableType] = [_table(ctx, {r: found[r] for r in rows[:MODELS_SHOWN]})]
     if len(rows) > MODELS_SHOWN:
         blocks.append(words(f"{MODELS_SHOWN} of {len(rows)} models; --json has them all"))
@@ -49,9 +51,9 @@ def neighbours(ctx: Context) -> Section:
     return Section("neighbours", "Neighbours and clusters", tuple(blocks), tuple(notes), data)
 
 
-def _near(shown: Map, row: int) -> list[Near]:
-    """The nearest vector of the same run, and the nearest few runs, each by its nearest vector."""
-    kl = np.array(shown.kl()[row])
+def _near(shown: Map, row: int, kl_K: NDArray[np.float64]) -> list[Near]:
+    """The nearest vector of the same run, and the nearest few runs, each by its nearest vector; KL to all are given."""
+    kl = kl_K.copy()
     kl[row] = np.nan
     label = label_of(shown.points[row])
     order = [int(k) for k in np.argsort(kl, kind="stable") if np.isfinite(kl[k])]
