@@ -244,18 +244,20 @@ def _quoted(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
-def candidates(found: Resampled, row: int, of: Sequence[int]) -> list[Candidate]:
+def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0) -> list[Candidate]:
     """The models `of` that the one at `row` may descend from, the most probable first; the probabilities add up to 1.
 
     P(u descends from p) = share of draws in which KL(u, p) is the least of all KL(u, q), given that one of them is the parent.
+    A draw goes in equal parts to all that lie within `floor` (bits/byte, below which rounding rules) of the least.
     Lines that part at a distance g from p have KL(u, q) = KL(u, p) + KL(p, q) - 2 g for every other q: g, averaged over q, is
     `parted`.
     """
     of = [k for k in of if k != row]
     if not of:
         return []
-    least = np.argmin(found.draws_BKK[:, row][:, of], axis=1)
-    share = np.bincount(least, minlength=len(of)) / len(found.draws_BKK)
+    kl_BP = found.draws_BKK[:, row][:, of]
+    is_least = kl_BP <= kl_BP.min(axis=1, keepdims=True) + floor
+    share = (is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0)
     made = []
     for place, p in enumerate(of):
         others = [q for q in of if q != p]

@@ -153,6 +153,18 @@ def test_probability_is_shared_by_equal_candidates():
     assert sum(c.probability for c in found) == pytest.approx(1.0) and found[0].probability < 1.0
 
 
+def test_copies_of_a_parent_share_it_and_so_does_what_rounding_tells_apart():
+    rng, N = np.random.default_rng(8), 500
+    p = rng.normal(size=N)
+    rounded = p + 1e-7 * rng.normal(size=N)
+    L = np.array([p + 0.3 * rng.normal(size=N), p, p, rounded, rng.normal(size=N)])
+    found = resampled_kl(L, np.full(N, 10), draws=50)
+    shares = {c.row: c.probability for c in candidates(found, 0, [1, 2, 3, 4], 1e-6)}
+    assert shares == pytest.approx({1: 1 / 3, 2: 1 / 3, 3: 1 / 3, 4: 0.0})
+    without = {c.row: c.probability for c in candidates(found, 0, [1, 2, 3, 4])}
+    assert without[1] == without[2] and sum(without.values()) == pytest.approx(1.0)
+
+
 def test_newick_quotes_names_and_names_supports():
     tree = trees(resampled_kl(grown(np.random.default_rng(7)), np.full(4000, 100), draws=10)).joined
     text = newick(tree, ["it's", "b c", "c@1", "d(1)", "e"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import RenderableType
 
 from kltui.analysis.map import Map
@@ -24,7 +26,10 @@ def tree(ctx: Context) -> Section:
     """Both trees with the support of every fork, and the candidates that each model may descend from."""
     found = ctx.forest
     names = found.leaves.names
-    descents = {u: candidates(found.kl, u, _candidates_of(found.leaves, u)) for u in _asked(ctx, found)}
+    floor = 0.0 if math.isnan(ctx.floor) else ctx.floor
+    descents = {
+        u: candidates(found.kl, u, _candidates_of(found.leaves, u), floor) for u in _asked(ctx, found)
+    }
     blocks: list[RenderableType] = [words("neighbour joining: branch in bits/byte, support of the fork")]
     blocks += map(words, _first(fork_lines(found.trees.joined, names)))
     blocks.append(words("average linkage: branch in bits/byte, support of the fork"))
@@ -38,7 +43,7 @@ def tree(ctx: Context) -> Section:
         f" its top is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, whose"
         " tree has the fork too",
         "P(u descends from p) = share of draws in which KL(u, p) is the least among the candidates (the models of other"
-        " runs), given that one of them is the parent",
+        " runs), given that one of them is the parent; those within the noise floor of the least share the draw",
         "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2, how far from p the lines part:"
         " 0 where u descends from p itself, half of KL(u, p) where both are equally far from a common ancestor",
         ctx.basis,
