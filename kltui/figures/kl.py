@@ -22,6 +22,7 @@ from kltui.view.tables import count
 MATRIX_MOST = 60
 NAMED_MOST = 40  # rows of a matrix that have room for their names; of more, every second and so on
 KL_AXIS = "KL, bits/byte"
+FLOAT32_FLOOR = 1e-9  # bits/byte, of texts of some hundred bytes
 
 
 def scale(ctx: Context) -> Picture:
@@ -31,13 +32,39 @@ def scale(ctx: Context) -> Picture:
         raise MissingError("the scale has no setting here", "; ".join(f"{r.setting} {r.note}" for r in rows))
     notes = [f"{r.setting}: {r.note}" for r in rows]
     published = "published: medians of arXiv 2505.15353 for Pythia and hub models"
+    below = sum(0 < v < _floor(ctx) for r in rows for v in r.values)
+    if below:
+        notes.append(
+            f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: in the CSV alone"
+        )
     return Picture(
-        "scale", "The scale of KL", (scale_panel(rows),), (published, ctx.basis, *notes), columns=1
+        "scale",
+        "The scale of KL",
+        (scale_panel(rows, floor=_floor(ctx)),),
+        (published, ctx.basis, *notes),
+        columns=1,
     )
 
 
-def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL") -> Panel:
-    """Settings side by side: pairs as pale points, medians with quartiles, published medians as open marks."""
+def _floor(ctx: Context) -> float:
+    """The KL in bits/byte below which there is rounding alone, that of float32 where it is not known."""
+    return FLOAT32_FLOOR if math.isnan(ctx.floor) else ctx.floor
+
+
+def _from_floor(value: Array, floor: float) -> tuple[float, float] | None:
+    """(least, greatest) of these KL that are not below the floor; None where none is below, or all are."""
+    known = value[np.isfinite(value) & (value > 0)]
+    above = known[known >= floor]
+    if not len(above) or len(above) == len(known):
+        return None
+    return float(above.min()), float(above.max())
+
+
+def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL", floor: float = 0.0) -> Panel:
+    """Settings side by side: pairs as pale points, medians with quartiles, published medians as open marks.
+
+    What lies below `floor` (bits/byte) does not stretch the axis.
+    """
     here = [(k, r) for k, r in enumerate(rows) if r.n]
     layers = []
     for k, r in here:
@@ -56,7 +83,11 @@ def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL") -> Pan
         Layer("published median", every, told, "points", colour="#c03028", mark="_", size=9.0, width=1.6)
     )
     ticks = tuple((float(k), f"{r.setting} ({r.n})" if r.n else r.setting) for k, r in enumerate(rows))
-    return Panel(title, Axis("setting (pairs)", ticks=ticks), Axis(KL_AXIS, "log"), tuple(layers))
+    limits = _from_floor(np.concatenate([layer.y for layer in layers]), floor)
+    limits = limits and (limits[0] / 2, 2 * limits[1])
+    return Panel(
+        title, Axis("setting (pairs)", ticks=ticks), Axis(KL_AXIS, "log", limits=limits), tuple(layers)
+    )
 
 
 def _scattered(n: int) -> Array:
@@ -77,7 +108,8 @@ def matrix(ctx: Context) -> Picture:
     notes = [f"{ctx.basis}; low and high in the CSV: one standard error over texts"]
     if len(shown) < len(ends):
         notes.append(f"{len(shown)} of {len(ends)} models; kltui --export has all pairs")
-    return Picture("matrix", "KL between models", (matrix_panel(shown),), tuple(notes), columns=1)
+    panel = matrix_panel(shown, floor=_floor(ctx))
+    return Picture("matrix", "KL between models", (panel,), tuple(notes), columns=1)
 
 
 def matrix_of(ctx: Context, names: Sequence[str]) -> Picture:
@@ -86,15 +118,18 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> Picture:
     shown = ctx.map.select([at[name] for name in names if name in at])
     if len(shown) < 2:
         raise MissingError("KL is between two models or more", "select two or more that are scored")
-    panel = matrix_panel(shown, "KL between checkpoints", kept_order=True)
+    panel = matrix_panel(shown, "KL between checkpoints", kept_order=True, floor=_floor(ctx))
     notes = (f"{ctx.basis}; low and high in the CSV: one standard error over texts",)
     return Picture("matrix", "KL between models", (panel,), notes, columns=1)
 
 
 def matrix_panel(
-    shown: Map, title: str = "KL between last checkpoints", *, kept_order: bool = False
+    shown: Map, title: str = "KL between last checkpoints", *, kept_order: bool = False, floor: float = 0.0
 ) -> Panel:
-    """Cells of a KL matrix in the order of its tree, where every KL is defined; the smallest KL is the brightest."""
+    """Cells of a KL matrix in the order of its tree, where every KL is defined; the smallest KL is the brightest.
+
+    All that lie below `floor` (bits/byte) are as bright as the smallest KL above it.
+    """
     kl, se = shown.kl(), shown.kl_se()
     sorts = not kept_order and len(shown) > 2 and bool(np.isfinite(kl).all())
     order = shown.clustering().order if sorts else np.arange(len(shown))
@@ -122,6 +157,7 @@ def matrix_panel(
         (cells,),
         value_label=KL_AXIS,
         value_log=True,
+        value_limits=_from_floor(value, floor),
     )
 
 

@@ -17,6 +17,7 @@ from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
 from kltui.figures.draw import Look, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.kl import _from_floor
 from kltui.figures.picture import MARKS, Axis, Layer, Panel, Picture, shades, slot_colour, slot_mark
 from kltui.figures.scores import leakage_panel, prediction_panel
 from kltui.view.report import report_on
@@ -342,3 +343,9 @@ def test_a_type_has_one_colour_in_every_figure() -> None:
         for panel in (prediction_panel("t", rows, kinds, 1, 1), leakage_panel("t", rows[::-1], kinds))
     ]
     assert found[0] == found[1] and list(found[0]) == ["gemma", "llama", "opt", "not stated"]
+
+
+def test_what_rounding_makes_does_not_stretch_a_scale_of_kl() -> None:
+    kl = np.array([np.nan, 1e-14, 0.0, 0.02, 0.5])
+    assert _from_floor(kl, 1e-9) == (0.02, 0.5)
+    assert _from_floor(kl[3:], 1e-9) is None and _from_floor(kl[:3], 1e-9) is None
