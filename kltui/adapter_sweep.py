@@ -15,7 +15,7 @@ from kltui.analysis.adapter_weights import sqdist
 from kltui.errors import KltuiError
 from kltui.registry.adapter_tensors import F64, Change, base_tensor, read_change
 from kltui.registry.adapters import is_adapter, joined_weights
-from kltui.registry.checkpoint import HubSource, LocalSource
+from kltui.registry.checkpoint import HubSource, LocalSource, Source
 from kltui.registry.digest import TOKENIZER_MARK
 from kltui.registry.reading import Hashed, has_moved, hash_files, still_holds
 from kltui.registry.tokenizer import named_source, own_tokenizer, tokenizer_folder
@@ -106,8 +106,11 @@ def base_row(row: CheckpointRow, rows: Sequence[CheckpointRow]) -> CheckpointRow
 
 def _checked(row: CheckpointRow, base: CheckpointRow) -> Hashed:
     """The adapter's files, if they are those that were scored on this base."""
-    assert isinstance(row.checkpoint.source, LocalSource)
-    folder = row.checkpoint.source.path
+    folder = _folder(row.checkpoint.source)
+    if folder is None:
+        raise KltuiError(
+            "its files are not in the cache any more, so it has no weight distances", "score it again"
+        )
     own = own_tokenizer(folder)
     hashed = hash_files(folder, own if own != folder else None)
     if joined_weights(base.weights, hashed.weights) != row.weights:
@@ -141,15 +144,21 @@ class _Base:
         return base_tensor(self._folder, name)
 
 
-def _base_folder(row: CheckpointRow) -> Path:
-    """The folder of a base's files. Raises KltuiError where they are not at hand, or others than were scored."""
-    source = row.checkpoint.source
-    folder: Path | None = source.path if isinstance(source, LocalSource) else None
+def _folder(source: Source) -> Path | None:
+    """The folder of a source's files, of the hub's those in the cache; None where they are not at hand."""
     if isinstance(source, HubSource):
         from kltui.registry.hub import cached_folder
 
-        commit = row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2]
-        folder = cached_folder(replace(source, commit=commit))
+        return cached_folder(source)
+    return source.path if isinstance(source, LocalSource) else None
+
+
+def _base_folder(row: CheckpointRow) -> Path:
+    """The folder of a base's files. Raises KltuiError where they are not at hand, or others than were scored."""
+    source = row.checkpoint.source
+    if isinstance(source, HubSource):
+        source = replace(source, commit=row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2])
+    folder = _folder(source)
     if folder is None or not folder.is_dir():
         raise KltuiError(f"the files of its base {row.name} are not at hand", "Fetch or copy them again.")
     outside = tokenizer_folder(folder, row.checkpoint.tokenizer)

@@ -73,10 +73,10 @@ def _base(
     c: Checkpoint, known: Sequence[Checkpoint], stored: Sequence[Checkpoint], job_folder: Path
 ) -> Checkpoint:
     """The base of an adapter as a checkpoint in the same variant. Raises KltuiError where there is none to be had."""
-    assert isinstance(c.source, LocalSource)
     everyone = [*known, *(s for s in stored if s.name not in {k.name for k in known})]
     models = [k for k in everyone if isinstance(k.source, LocalSource | HubSource) and not is_adapter(k)]
     if not c.base:
+        assert isinstance(c.source, LocalSource)  # of one on the hub the base is known since it was listed
         return _at(c, base_source(c.source.path, job_folder), models)
     names = called(models)
     if c.base in names:

@@ -376,7 +376,8 @@ class Batch:
         needed = {(s.repo, cached_commit(s)) for i in self._left for s in self._hub_sources(i)}
         for source in self._hub_sources(index):
             # The mark of a revision tells its commit; of a plain checkpoint it is known in any case.
-            commit = (self._ready[index].commit if index in self._ready else "") or cached_commit(source)
+            own = index in self._ready and source == self._checkpoint(index).source
+            commit = (self._ready[index].commit if own else "") or cached_commit(source)
             if (source.repo, commit) not in needed:
                 self._free(replace(source, commit=commit))
 

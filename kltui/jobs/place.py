@@ -72,7 +72,8 @@ def write_job(
     scoring = {n: v for n, v in said.items() if n in TAKEN and (n != "dtype" or v in _DTYPES)}
     corpus = {"source": source, **pairs_keys(settings)}
     data: dict[str, Any] = {"workspace": str(workspace.resolve()), "corpus": corpus}
-    data |= {"models": [entry_of(model)], "scoring": scoring}
+    # the file lies in the workspace; what is named relatively lies by where the command is given
+    data |= {"models": [entry_of(model)], "scoring": scoring, "folder": str(Path.cwd())}
     path = workspace / "jobs" / f"place-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.toml"
     sets = [_of_entry(word) for word in overrides]
     try:

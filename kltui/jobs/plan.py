@@ -71,7 +71,7 @@ def make_plan(
     named: set[str] = set()  # sources whose entry gives them a run
     for number, model in enumerate(job.models):
         try:
-            found = checkpoints_from_entry(_listed(_entry(model), model.preset))
+            found = checkpoints_from_entry(_listed(_entry(model), model.preset), ask_hub=not model.preset)
             checkpoints += found
             named |= {str(c.source) for c in found if model.run}
         except KltuiError as error:

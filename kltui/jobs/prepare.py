@@ -13,7 +13,7 @@ from pathlib import Path
 from kltui.errors import KltuiError, TryAgainError
 from kltui.jobs.messages import Task
 from kltui.jobs.mix import Mix, MixPlan, mixed_weights
-from kltui.registry.adapters import Adapted, check_adapter, check_peft, is_adapter
+from kltui.registry.adapters import Adapted, check_adapter, check_peft, is_adapter, joined_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest
 from kltui.registry.layout import has_tokenizer
@@ -170,6 +170,13 @@ class Preparer:
             return "" in now or mixed_weights(now, plan.a, plan.b) == held
         return self._weights_now(index, checkpoint) in ("", held)
 
+    def _is_held_on_hub_s_base(self, index: int, checkpoint: Checkpoint) -> bool:
+        """Whether an adapter is stored with the weights that it is known to have now, so that its base need not be fetched."""
+        held = self._held.get(index)
+        if not held or not is_adapter(checkpoint) or not isinstance(named_source(checkpoint.base), HubSource):
+            return False
+        return self._weights_now(index, checkpoint) == held
+
     def _found(self, index: int, checkpoint: Checkpoint) -> Ready:
         source = checkpoint.source
         if isinstance(source, ServedSource):
@@ -178,6 +185,9 @@ class Preparer:
             held = self._held.get(index, "")
             if held.startswith(f"{hub_stem(source)}@") and self.is_current(index, checkpoint):
                 return self._unfetched(index, source, held)
+        if self._is_held_on_hub_s_base(index, checkpoint):
+            folder, _, commit = self._adapter_files(index, checkpoint)
+            return Ready(index, folder, self._held[index], commit)
         ready = self._fetched(index, checkpoint)
         if ready.adapted is not None:
             if not has_tokenizer(ready.adapted.tokenizer):
@@ -222,7 +232,8 @@ class Preparer:
         """What stands for a checkpoint's weights, none fetched; "" offline for what the cache does not know."""
         source = checkpoint.source
         if is_adapter(checkpoint):
-            return self._adapted(index, checkpoint).weights
+            base = self._weights_now(index, _base_of(checkpoint))
+            return joined_weights(base, self._adapter_files(index, checkpoint)[1].weights) if base else ""
         if isinstance(source, LocalSource):
             return self._local(index, source.path, checkpoint.tokenizer).weights
         if isinstance(source, ServedSource):
@@ -275,15 +286,33 @@ class Preparer:
 
     def _adapted(self, index: int, checkpoint: Checkpoint) -> Ready:
         """An adapter's files and its base's: together they tell its weights."""
-        assert isinstance(checkpoint.source, LocalSource)
-        folder = checkpoint.source.path
-        check_adapter(folder, self._allow_bin)
+        folder, hashed, commit = self._adapter_files(index, checkpoint)
         check_peft()
-        base = self._fetched(index, replace(checkpoint, source=named_source(checkpoint.base), base=""))
+        base = self._fetched(index, _base_of(checkpoint))
+        source = named_source(checkpoint.base)
+        hub = replace(source, commit=base.commit) if isinstance(source, HubSource) else None
+        adapted = Adapted(base.hashed, hashed, hub)
+        notes = () if own_tokenizer(folder) is not None else base.notes
+        return Ready(index, folder, adapted.weights, commit=commit, notes=notes, adapted=adapted)
+
+    def _adapter_files(self, index: int, checkpoint: Checkpoint) -> tuple[Path, Hashed, str]:
+        """(folder of an adapter, its files hashed, its commit on the hub or "")."""
+        source, commit = checkpoint.source, ""
+        if isinstance(source, HubSource):
+            from kltui.registry.adapter_hub import fetch_adapter
+
+            folder, resolved = fetch_adapter(
+                self._resolved.get(source, source),
+                allow_bin=self._allow_bin,
+                progress=lambda message: self._on_fetch(index, message),
+            )
+            self._resolved[source], commit = resolved, resolved.commit
+        else:
+            assert isinstance(source, LocalSource)
+            folder = source.path
+        check_adapter(folder, self._allow_bin)
         own = own_tokenizer(folder)
-        adapted = Adapted(base.hashed, self._hash(folder, own if own != folder else None))
-        notes = () if own is not None else base.notes
-        return Ready(index, folder, adapted.weights, commit=base.commit, notes=notes, adapted=adapted)
+        return folder, self._hash(folder, own if own != folder else None), commit
 
     def _hashing(self, folder: Path, tokenizer: Path | None) -> Hashed:
         """The folder hashed, or what is remembered of it under the stamps that its files bear now."""
@@ -355,6 +384,11 @@ class Preparer:
             raise ChangedError(f"files of {resolved} changed in the hub's cache", "Run the job again.")
         settled, notes = are_settled(seen, at_ns), self._unused(folder, named)
         return Ready(index, folder, weights, resolved.commit, seen, settled, tokenizer=place, notes=notes)
+
+
+def _base_of(adapter: Checkpoint) -> Checkpoint:
+    """An adapter's base as a checkpoint of its own, in the adapter's variant."""
+    return replace(adapter, source=named_source(adapter.base), base="")
 
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:

@@ -31,10 +31,10 @@ from kltui.jobs.messages import (
     Task,
 )
 from kltui.jobs.mix import materialised
-from kltui.registry.adapters import AdaptedReading
+from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
-from kltui.registry.layout import has_tokenizer, is_model_folder, weight_paths
+from kltui.registry.layout import has_tokenizer, is_adapter_folder, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
 from kltui.scoring.settings import ExactKL, Progress, ScoreResult
 
@@ -196,10 +196,9 @@ def _sentence(words: str) -> str:
 
 def _scored(scorer: Scorer, task: Task, allow_bin: bool, report: Callable[[Progress], None]) -> ScoreResult:
     if task.adapted is not None:
-        with AdaptedReading(task.adapted) as reading:
-            return scorer.score(
-                task.adapted.base.folder, task.quantization, task.hashed.weights, report, reading
-            )
+        adapted = _adapted_at_hand(task, task.adapted, allow_bin)
+        with AdaptedReading(adapted) as reading:
+            return scorer.score(adapted.base.folder, task.quantization, task.hashed.weights, report, reading)
     with _files(task, allow_bin) as hashed, Reading(hashed) as reading:
         return scorer.score(hashed.folder, task.quantization, task.hashed.weights, report, reading)
 
@@ -232,6 +231,20 @@ def _at_hand(task: Task, allow_bin: bool) -> Path:
     from kltui.registry.hub import fetch
 
     return fetch(task.hub, allow_bin=allow_bin)[0]
+
+
+def _adapted_at_hand(task: Task, adapted: Adapted, allow_bin: bool) -> Adapted:
+    """The adapter and its base, those of the hub fetched where this machine does not see their folders."""
+    base, adapter = adapted.base, adapted.adapter
+    if adapted.base_hub is not None and not _is_whole(base.folder, allow_bin):
+        from kltui.registry.hub import fetch
+
+        base = replace(base, folder=fetch(adapted.base_hub, allow_bin=allow_bin)[0])
+    if task.hub is not None and not is_adapter_folder(adapter.folder):
+        from kltui.registry.adapter_hub import fetch_adapter
+
+        adapter = replace(adapter, folder=fetch_adapter(task.hub, allow_bin=allow_bin)[0])
+    return replace(adapted, base=base, adapter=adapter)
 
 
 def _is_whole(folder: Path, allow_bin: bool) -> bool:

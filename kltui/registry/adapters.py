@@ -15,6 +15,7 @@ from typing import Any
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.gguf_file import is_gguf_variant
 from kltui.registry.layout import (
     ADAPTER_CONFIG,
     SETTINGS_MOST_BYTES,
@@ -54,10 +55,14 @@ _LEFT_OUT = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """An adapter and its base, each as it was hashed. The tokenizer is the adapter's own where it has one."""
+    """An adapter and its base, each as it was hashed. The tokenizer is the adapter's own where it has one.
+
+    `base_hub` tells where the base's files can be had by a machine that does not see its folder.
+    """
 
     base: Hashed
     adapter: Hashed
+    base_hub: HubSource | None = None
 
     @property
     def tokenizer(self) -> Path:
@@ -78,8 +83,10 @@ def joined_weights(base: str, adapter: str) -> str:
 
 
 def is_adapter(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is an adapter's folder."""
+    """Whether a checkpoint is an adapter: its folder says so, and of one on the hub that it has a base."""
     source = checkpoint.source
+    if isinstance(source, HubSource):
+        return bool(checkpoint.base) and not is_gguf_variant(checkpoint.quantization)
     return isinstance(source, LocalSource) and source.path.is_dir() and is_adapter_folder(source.path)
 
 
@@ -188,28 +195,35 @@ def check_peft() -> None:
         raise KltuiError("adapters need peft, not installed here", INSTALL)
 
 
+def _named_base(folder: Path) -> tuple[str, str]:
+    """(folder or repository, revision) of the base that the adapter in `folder` names. Raises KltuiError where it names none."""
+    config = adapter_config(folder)
+    named = config.get("base_model_name_or_path")
+    if not isinstance(named, str) or not named.strip():
+        raise KltuiError(
+            f"{safe_text(str(folder / ADAPTER_CONFIG))} names no base",
+            'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
+        )
+    return named, str(config.get("revision") or "main")
+
+
 def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
     """The base that the adapter in `folder` names: a folder, by the adapter's or the job's, or a repository of the hub.
 
     Raises KltuiError where it names none, or a folder that is not there.
     """
-    config = adapter_config(folder)
-    named, where = config.get("base_model_name_or_path"), safe_text(str(folder / ADAPTER_CONFIG))
-    if not isinstance(named, str) or not named.strip():
-        raise KltuiError(
-            f"{where} names no base", 'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".'
-        )
+    named, revision = _named_base(folder)
+    where = safe_text(str(folder / ADAPTER_CONFIG))
     shown = safe_text(named, 120)
     for root in (folder, job_folder):
         if is_checkpoint_folder(here := Path(root, Path(named).expanduser())):
             return LocalSource(here.resolve())
-    revision = config.get("revision") or "main"
     try:
         check_repo(named)
-        check_revision(str(revision))
+        check_revision(revision)
     except KltuiError as error:
         raise KltuiError(
             f"{where} names the base {shown}, which is no model folder here and no repository of the hub",
             'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
         ) from error
-    return HubSource(named, str(revision))
+    return HubSource(named, revision)

@@ -18,7 +18,10 @@ class LocalSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A hub repository at one revision, or one GGUF `file` of it; `commit` is its resolved hash, "" before that is known."""
+    """A hub repository at one revision; `commit` is its resolved hash, "" before that is known.
+
+    `file` is one GGUF file of it, or the folder in it that holds an adapter.
+    """
 
     repo: str
     revision: str = "main"

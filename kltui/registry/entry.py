@@ -42,9 +42,10 @@ class ModelEntry:
     api_key_env: str = ""
 
 
-def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
-    """Checkpoints of one entry, by step, the variants of one step together. Asks no network but for `files` of a repository.
+def checkpoints_from_entry(entry: ModelEntry, ask_hub: bool = False) -> list[Checkpoint]:
+    """Checkpoints of one entry, by step, the variants of one step together.
 
+    Asks no network but for `files` of a repository, and with `ask_hub` for what it holds: a model, or adapters with their base.
     Absent `run`: the repository's last part or the folder's name; for a lone folder whose name is only a step
     (`runs/tiny/step500`) the folder around it. Absent `type`: `model_type` of a local config.
     """
@@ -54,8 +55,11 @@ def checkpoints_from_entry(entry: ModelEntry) -> list[Checkpoint]:
         raise UsageError("quantization = [] names no variant", 'Leave it out, or write ["none"].')
     if entry.tokenizer:
         check_named(entry.tokenizer)
+    adapters = _hub_adapters(entry) if entry.repo and ask_hub else []
     if entry.endpoint:
         plain = [_served(entry)]
+    elif adapters:
+        plain = adapters
     elif (entry.repo and entry.files) or (entry.path is not None and names_ggufs(entry.path, entry.files)):
         plain = _ggufs(entry)
     else:
@@ -96,6 +100,27 @@ def _hub(entry: ModelEntry) -> list[Checkpoint]:
         for r, step in zip(revisions, steps, strict=True)
     ]
     return sorted(found, key=lambda c: -1 if c.step is None else c.step)
+
+
+def _hub_adapters(entry: ModelEntry) -> list[Checkpoint]:
+    """The adapters in a repository, a run of its revisions or of the folders in it; none where it holds something else."""
+    from kltui.registry.adapter_hub import hub_adapters
+
+    found: list[Checkpoint] = []
+    of_revisions = _hub(entry)
+    for plain in of_revisions:
+        assert isinstance(plain.source, HubSource)
+        here = hub_adapters(plain.source, entry.files, with_base=not entry.base)
+        if not here and not found:
+            return []
+        several = any(a.source.file for a in here) and len(of_revisions) > 1
+        run = _labelled(plain.run, plain.source.revision) if several else plain.run
+        found += [
+            replace(plain, run=run, source=a.source, step=a.step, base=entry.base or a.base) for a in here
+        ]
+        if not here:  # whoever fetches it is told what it holds instead
+            found.append(replace(plain, base=found[0].base))
+    return found
 
 
 def _labelled(run: str, label: str) -> str:

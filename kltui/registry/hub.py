@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.formats import formats_of
-from kltui.registry.gguf_file import part_names
+from kltui.registry.gguf_file import is_gguf, part_names
 from kltui.registry.hub_cache import RemoteFile, RepoCache, check_file
 from kltui.registry.layout import (
     ADAPTER_CONFIG,
     CONFIG,
     INDEX_SUFFIX,
     has_tokenizer,
-    is_model_folder,
+    is_checkpoint_folder,
     shard_names,
     tokenizer_names,
     weight_entry,
@@ -71,7 +71,7 @@ def fetch(
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     pinned = source.commit or (source.revision if COMMIT.fullmatch(source.revision) else "")
-    with _worded_disk_errors(cache):
+    with worded_disk_errors(cache):
         if offline or is_offline():
             return _from_cache(cache, source, pinned, allow_bin)
         if pinned and not cache.problems(pinned, allow_bin, source.file):
@@ -79,7 +79,7 @@ def fetch(
         from kltui.registry.hub_client import HubClient
 
         client = HubClient(source, cache.cache)
-        fetcher = _Fetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
+        fetcher = Fetcher(client, cache, retry or RetryPolicy(), progress or (lambda line: None))
         commit = fetcher.fetch(pinned or source.revision, allow_bin)
     return cache.snapshot(commit) / source.file, replace(source, commit=commit)
 
@@ -96,7 +96,7 @@ def fetch_tokenizer(
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
     pinned = source.commit or (source.revision if COMMIT.fullmatch(source.revision) else "")
-    with _worded_disk_errors(cache):
+    with worded_disk_errors(cache):
         commit = pinned or (cache.commit_of(source.revision) if is_offline() else "")
         if commit and (here := _tokenizer_here(cache, replace(source, commit=commit))):
             return here, replace(source, commit=commit)
@@ -186,9 +186,10 @@ def cached_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path |
     commit = source.commit or cache.commit_of(source.revision)
     folder = cache.snapshot(commit)
     try:
-        if source.file:
+        if is_gguf(folder / source.file):
             return folder / source.file if commit and weight_paths(folder / source.file) else None
-        whole = bool(commit) and is_model_folder(folder) and bool(weight_names(folder))
+        folder /= source.file
+        whole = bool(commit) and is_checkpoint_folder(folder) and bool(weight_names(folder))
     except (KltuiError, OSError):
         return None
     return folder if whole else None
@@ -204,7 +205,7 @@ def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
         return 0
     from huggingface_hub import scan_cache_dir
 
-    with _worded_disk_errors(cache), cache.locked(FREEING):
+    with worded_disk_errors(cache), cache.locked(FREEING):
         scan = scan_cache_dir(cache.cache)
         revisions = [
             r for repo in scan.repos if repo.repo_path == cache.root.resolve() for r in repo.revisions
@@ -251,7 +252,7 @@ def _forget(cache: RepoCache, commit: str) -> None:
 
 
 @dataclass
-class _Fetcher:
+class Fetcher:
     """One fetch under way."""
 
     client: HubClient
@@ -266,10 +267,10 @@ class _Fetcher:
         self.say(f"asking the hub for {where}")
         commit, listed = self.retry.run(lambda: self.client.listing(revision), where, self.say)
         for _ in range(FREED_TRIES):
-            files = self._wanted(commit, listed, allow_bin)
+            files = self.wanted(commit, listed, allow_bin)
             self._check_space(files)
             for number, file in enumerate(files, 1):
-                self._get(commit, file, f"{number} of {len(files)}")
+                self.get(commit, file, f"{number} of {len(files)}")
             if self._all_there(commit, files):
                 self.cache.remember(self.client.source.revision, commit)
                 return commit
@@ -277,7 +278,7 @@ class _Fetcher:
             f"Files of {where} vanish from the cache while they are fetched", "Is something clearing it?"
         )
 
-    def _wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
+    def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
         """Files to have, weights last; a weight index is fetched here because it names the shards."""
         where = safe_text(str(self.client.source))
         if self.client.source.file:
@@ -296,7 +297,7 @@ class _Fetcher:
             raise _no_weights(where, weight_entry(listed), listed)
         names = [CONFIG, *tokenizer_names(listed), entry]
         if entry.endswith(INDEX_SUFFIX):
-            self._get(commit, listed[entry], "the weight index")
+            self.get(commit, listed[entry], "the weight index")
             names += shard_names(self.cache.snapshot(commit) / entry)
         missing = [name for name in names if name not in listed]
         if missing:
@@ -306,7 +307,7 @@ class _Fetcher:
             )
         return [listed[name] for name in names]
 
-    def _get(self, commit: str, file: RemoteFile, place: str) -> None:
+    def get(self, commit: str, file: RemoteFile, place: str) -> None:
         """Brings one file into the snapshot, checked. A damaged one is fetched anew, once."""
         what = f"{safe_text(str(self.client.source))}, {safe_text(file.name)}"
         problem = ""
@@ -375,10 +376,11 @@ def _tokenizer_here(cache: RepoCache, source: HubSource) -> Path | None:
     return folder if enough and not cache.tokenizer_damage(source.commit) else None
 
 
-class _TokenizerFetcher(_Fetcher):
+class _TokenizerFetcher(Fetcher):
     """A fetch of the tokenizer alone."""
 
-    def _wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
+    def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
+        """Its files, and config.json where there is one."""
         names = tokenizer_names(listed)
         return [listed[name] for name in ([CONFIG] if CONFIG in listed else []) + names]
 
@@ -395,11 +397,9 @@ def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
 
 
 def _only_adapter(source: HubSource) -> KltuiError:
-    where, repo = safe_text(str(source)), safe_text(source.repo)
     return KltuiError(
-        f"{where} holds an adapter (PEFT) and not the model that it is for",
-        f"Adapters are scored from folders: hf download {repo} --revision {safe_text(source.revision)} --local-dir FOLDER,"
-        ' then path = "FOLDER" in place of repo in the [[models]] entry.',
+        f"{safe_text(str(source))} holds an adapter (PEFT) and not the model that it is for",
+        "As repo in a [[models]] entry it is scored on its base; run the job again where the hub did not answer at first.",
     )
 
 
@@ -428,7 +428,8 @@ def _no_weights(where: str, pickled: str | None, listed: Iterable[str]) -> Kltui
 
 
 @contextmanager
-def _worded_disk_errors(cache: RepoCache) -> Iterator[None]:
+def worded_disk_errors(cache: RepoCache) -> Iterator[None]:
+    """Within it an error of the file system is a KltuiError that names the cache."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class RepoCache:
         if file:
             parts = part_names(file)
             missing = [f"{name} is missing" for name in parts if not (folder / name).is_file()]
-            return missing or self._damaged(folder, parts)
+            return missing or self.damaged(folder, parts)
         if not (folder / CONFIG).is_file():
             return [f"{CONFIG} is missing"]
         names = [p.name for p in folder.iterdir() if p.is_file()]
@@ -136,14 +136,15 @@ class RepoCache:
             wanted = [CONFIG, *tokenizer_names(names), *weight_names(folder, allow_bin)]
         except KltuiError as error:
             return [error.message]
-        return self._damaged(folder, wanted)
+        return self.damaged(folder, wanted)
 
     def tokenizer_damage(self, commit: str) -> list[str]:
         """What is damaged of the tokenizer in the cached snapshot, judged without the hub."""
         folder = self.snapshot(commit)
-        return self._damaged(folder, tokenizer_names([p.name for p in folder.iterdir() if p.is_file()]))
+        return self.damaged(folder, tokenizer_names([p.name for p in folder.iterdir() if p.is_file()]))
 
-    def _damaged(self, folder: Path, names: list[str]) -> list[str]:
+    def damaged(self, folder: Path, names: Sequence[str]) -> list[str]:
+        """What is damaged of these files of a snapshot, by the hashes under which they are stored."""
         return [
             f"{name} is damaged" for name in names if not matches(folder / name, linked_hash(folder / name))
         ]

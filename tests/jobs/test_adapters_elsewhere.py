@@ -150,22 +150,6 @@ def logp(base: Path, folder: Path | None, ids: list[list[int]]) -> np.ndarray:
     return torch.cat(rows).numpy()
 
 
-@pytest.mark.parametrize("with_config", [False, True])
-def test_an_adapter_on_the_hub_is_refused_with_how_to_score_it(
-    made: Path, hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_config: bool
-) -> None:
-    files = {p.name: p.read_bytes() for p in (made / "lora" / "checkpoint-10").iterdir()}
-    if with_config:
-        files["config.json"] = (made / "base" / "config.json").read_bytes()
-    hub.add("org/lora", "main", files)
-    job = write_job(tmp_path, '[[models]]\nrepo = "org/lora"')
-    assert main(["--batch", str(job)]) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "org/lora@main holds an adapter (PEFT) and not the model that it is for" in said
-    assert 'hf download org/lora --revision main --local-dir FOLDER, then path = "FOLDER"' in said
-    assert not hub.downloads("adapter_model.safetensors")
-
-
 def test_a_copy_of_a_job_finds_a_base_that_an_adapter_names_by_the_job_s_folder(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,3 +173,89 @@ def test_a_copy_of_a_job_finds_a_base_that_an_adapter_names_by_the_job_s_folder(
         bases = {c.name: c.base or str(c.source) for c in make_plan(read).checkpoints}
         assert set(bases) == {"base", "lora@10", "lora@20"}
         assert set(bases.values()) == {str(here / "models" / "base")}
+
+
+def files_of(folder: Path, under: str = "") -> dict[str, bytes]:
+    return {f"{under}{p.name}": p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["branches", "folders"])
+def test_adapters_on_the_hub_are_a_run_with_the_base_that_they_name(
+    made: Path, hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """In branches or in folders of one branch; what they are for comes from the hub, too, at its revision."""
+    extra = {"README.md": b"an adapter", "config.json": b"{}", "optimizer.pt": b"no tensors"}
+    if place == "branches":
+        for step in (10, 20):
+            hub.add("org/lora", f"step{step}", files_of(made / "lora" / f"checkpoint-{step}") | extra)
+        models = '[[models]]\nrepo = "org/lora"\nrevisions = "all"'
+    else:
+        files = dict(extra)
+        for step in (10, 20):
+            under = f"checkpoint-{step}/"
+            files |= files_of(made / "lora" / f"checkpoint-{step}", under) | {
+                f"{under}optimizer.pt": b"no tensors"
+            }
+        hub.add("org/lora", "main", files)
+        models = '[[models]]\nrepo = "org/lora"'
+    job = write_job(tmp_path, models)
+    assert main(["--batch", str(job), "--dry-run"]) == 0
+    assert "base is added: the base of lora@10" in " ".join(capsys.readouterr().out.split())
+    assert not hub.downloads("model.safetensors")  # nor of an adapter: it ends so, too
+    assert main(["--batch", str(job)]) == 0, capsys.readouterr().err
+    assert not hub.downloads("optimizer.pt") and len(hub.downloads("adapter_model.safetensors")) == 2
+    with kltui.open(tmp_path / "ws") as ws:
+        rows = {row.name: row.checkpoint for row in ws.checkpoints()}
+        assert {name: c.parent for name, c in rows.items()} == {
+            "base": "",
+            "lora@10": "base",
+            "lora@20": "base",
+        }
+        assert rows["lora@10"].base.startswith("org/base@")
+        commits = set(hub.repos["org/lora"].revisions.values())
+        assert {rows[f"lora@{s}"].source.commit for s in (10, 20)} == commits  # type: ignore[union-attr]
+        loglik = dict(zip(ws.map().names, np.nan_to_num(ws.map().loglik_KN), strict=True))
+        for step in (10, 20):
+            folder = made / "lora" / f"checkpoint-{step}"
+            truth_N = scored_fresh(made / "base", folder, text_ids(made / "base"))
+            np.testing.assert_allclose(loglik[f"lora@{step}"], truth_N, atol=1e-4)
+        assert len(ws.adapter_distances()) == 3
+    _check_kept(job, hub, capsys)
+
+
+def _check_kept(job: Path, hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run again nothing is scored or fetched, though the base has been freed; offline a part of it is found."""
+    shutil.rmtree(next(Path(job.parent / "hf" / "hub").glob("models--org--base")))
+    hub.requests.clear()
+    capsys.readouterr()
+    assert main(["--batch", str(job), "--json"]) == 0
+    ends = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert {e["status"] for e in ends if e["event"] == "checkpoint"} == {"kept"}
+    assert not hub.downloads()
+
+
+def test_a_repository_of_adapters_is_refused_where_it_cannot_be_scored(
+    made: Path, hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A base that only its author has, one with a prompt's tokens, a pickle, and a base for a whole model."""
+    whole = files_of(made / "lora" / "checkpoint-10")
+    config = json.loads(whole["adapter_config.json"])
+
+    def with_config(**changes: object) -> dict[str, bytes]:
+        return whole | {"adapter_config.json": json.dumps(config | changes).encode()}
+
+    hub.add("org/own", "main", with_config(base_model_name_or_path="/scratch/mine/base"))
+    hub.add("org/prompt", "main", with_config(peft_type="PROMPT_TUNING"))
+    models = "".join(f'[[models]]\nrepo = "org/{name}"\n' for name in ("own", "prompt"))
+    assert main(["--batch", str(write_job(tmp_path, models)), "--dry-run"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "names the base /scratch/mine/base" in said and "PROMPT_TUNING puts learned tokens" in said
+    pickled = {n.replace(".safetensors", ".bin"): d for n, d in whole.items()}
+    hub.add("org/pickled", "main", pickled)
+    hub.add_folder("org/whole", "main", made / "base")
+    models = '[[models]]\nrepo = "org/pickled"\n[[models]]\nrepo = "org/whole"\nbase = "org/base@v1"\n'
+    assert main(["--batch", str(write_job(tmp_path, models))]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "has only a pickled adapter (adapter_model.bin)" in said
+    assert "org/whole@main holds no adapter (PEFT)" in said
