@@ -203,7 +203,7 @@ def test_adapters_on_the_hub_are_a_run_with_the_base_that_they_name(
     assert main(["--batch", str(job), "--dry-run"]) == 0
     assert "base is added: the base of lora@10" in " ".join(capsys.readouterr().out.split())
     assert not hub.downloads("model.safetensors")  # nor of an adapter: it ends so, too
-    assert main(["--batch", str(job)]) == 0, capsys.readouterr().err
+    assert main(["--batch", str(job), "--json"]) == 0, capsys.readouterr().err
     assert not hub.downloads("optimizer.pt") and len(hub.downloads("adapter_model.safetensors")) == 2
     with kltui.open(tmp_path / "ws") as ws:
         rows = {row.name: row.checkpoint for row in ws.checkpoints()}
@@ -220,7 +220,10 @@ def test_adapters_on_the_hub_are_a_run_with_the_base_that_they_name(
             folder = made / "lora" / f"checkpoint-{step}"
             truth_N = scored_fresh(made / "base", folder, text_ids(made / "base"))
             np.testing.assert_allclose(loglik[f"lora@{step}"], truth_N, atol=1e-4)
-        assert len(ws.adapter_distances()) == 3
+    assert main(["--export", str(tmp_path / "out"), str(tmp_path / "ws")]) == 0
+    assert (tmp_path / "out" / "weights.csv").read_text().count(
+        "\nlora,"
+    ) == 3  # two to the base, one between steps
     _check_kept(job, hub, capsys)
 
 
