@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 UNDEFINED = "undefined"
 
@@ -42,6 +43,33 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
         return f"{value:.{digits}g} ± {se:.2g}"
     places = max(0, 1 - math.floor(math.log10(se)))
     return f"{value:.{places}f} ± {se:.{places}f}"
+
+
+def aligned(texts: Sequence[str]) -> list[str]:
+    """The texts in one width, their decimal points below each other, and what follows a ± (or a bracket) likewise.
+
+    >>> aligned(["0.1235 ± 0.0046", "12.3 ± 1.1", "undefined"])
+    [' 0.1235 ± 0.0046', '12.3    ± 1.1   ', 'undefined       ']
+    """
+    parts = [_parts(text) for text in texts]
+    numbers = [p for p in parts if p[0][:1].isdigit() or p[0][:1] in "+-"]
+    wide = [max((len(p[i]) for p in numbers), default=0) for i in range(4)]
+    made = []
+    for text, p in zip(texts, parts, strict=True):
+        if not any(p is number for number in numbers):
+            made.append(text)
+            continue
+        made.append(f"{p[0]:>{wide[0]}}{p[1]:<{wide[1]}}{p[2]:>{wide[2]}}{p[3]:<{wide[3]}}")
+    width = max(map(len, made), default=0)
+    return [text.ljust(width) for text in made]
+
+
+def _parts(text: str) -> tuple[str, str, str, str]:
+    """A number before and after its point, and the same of its error or its quartiles."""
+    value, sign, error = text.partition(" [" if " [" in text else " ± ")
+    whole, point, digits = value.partition(".")
+    error_whole, error_point, error_digits = error.partition(".")
+    return whole, point + digits, sign + error_whole, error_point + error_digits
 
 
 def spread(median: float, low: float, high: float, digits: int = 3) -> str:

@@ -33,6 +33,7 @@ NAMED_KEYS = frozenset(
     ]
 ) | {f"f{n}" for n in range(1, 13)}
 PLOTS = ("map", "curves", "diffusion", "layers")
+ZOOMED = (*PLOTS, "matrix")
 
 
 def screen_key(number: int) -> str:
@@ -104,9 +105,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("previous_step", ("[",), "", "previous checkpoint of the run", "move"),
     Action("next_step", ("]",), "walk", "next checkpoint of the run", "move", rank=22),
     Action("enter", ("enter",), "", "drill in: fold a run, open a row, find the point", "move"),
-    Action("zoom_in", ("+",), "zoom", "zoom in", "plot", PLOTS, rank=9),
-    Action("zoom_out", ("-", "_"), "", "zoom out", "plot", PLOTS),
-    Action("zoom_reset", ("=",), "", "show everything", "plot", PLOTS),
+    Action("zoom_in", ("+",), "zoom", "zoom in", "plot", ZOOMED, rank=9),
+    Action("zoom_out", ("-", "_"), "", "zoom out", "plot", ZOOMED),
+    Action("zoom_reset", ("=",), "", "show everything", "plot", ZOOMED),
     Action("pan_left", ("H", "shift+left"), "", "pan left", "plot", PLOTS),
     Action("pan_down", ("J", "shift+down"), "", "pan down", "plot", PLOTS),
     Action("pan_up", ("K", "shift+up"), "", "pan up", "plot", PLOTS),

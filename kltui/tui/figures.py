@@ -18,14 +18,14 @@ def with_error(value: float, se: float) -> str:
 
 
 def briefly(value: float, se: float) -> str:
-    """The same for lists, without the unit and with one digit of error.
+    """The same for lists, without the unit; without the error where that is unknown.
 
     >>> briefly(0.12345, 0.0021), briefly(0.5, math.nan), briefly(math.nan, 0.1)
-    ('0.123 ± 0.002', '0.5', 'undefined')
+    ('0.1235 ± 0.0021', '0.500', 'undefined')
     """
-    if math.isnan(value):
-        return "undefined"
-    return f"{value:.3g} ± {se:.1g}" if math.isfinite(se) else f"{value:.3g}"
+    from kltui.view import tables
+
+    return tables.with_error(value, se) if math.isfinite(se) else tables.figure(value)
 
 
 def among_published(below: str, above: str) -> str:

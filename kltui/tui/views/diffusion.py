@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
+from kltui.analysis import number_text
+from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 WINDOWS = (10, 20, 5)
+PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
 Weights = Mapping[tuple[str, str], float]
 
 
@@ -31,6 +34,7 @@ class WindowPlot(PlotPane):
     """D against tau for one start, both axes logarithmic, both spaces relative to their first distance."""
 
     title = "Distance from the start by lag τ, relative"
+    x_name, y_name = "lag τ, steps", "D over its first value"
 
     def __init__(self) -> None:
         super().__init__(id="window-plot")
@@ -53,7 +57,7 @@ class WindowPlot(PlotPane):
         if exponent is None:
             self.show(None, [])
             return
-        self.taus, self.values = distances(found, weights, exponent)
+        self.taus, self.values, errors = distances(found, weights, exponent)
         number = self.kl.snapshot.run_number.get(exponent.run, 0)
         points: list[tuple[float, float]] = []
         codes: list[int] = []
@@ -62,6 +66,8 @@ class WindowPlot(PlotPane):
         for series, space, slope in ((number, "q", exponent.c_q), (number + 1, "w", exponent.c_w)):
             own = relative(self.taus, self.values.get(space, []))
             line = fitted_line(own, slope)
+            if space == "q":
+                line = line + relative_bars(self.taus, self.values["q"], errors)
             code = series * SHADES + SHADES - 1
             points, codes = points + own, codes + [code] * len(own)
             ends, end_codes = ends + line, end_codes + [code - 2] * len(line)
@@ -105,18 +111,31 @@ class WindowPlot(PlotPane):
         return spans
 
 
-def distances(found: Map, weights: Weights, e: Exponent) -> tuple[list[float], dict[str, list[float]]]:
-    """Lags in steps, and by "q" (bits/byte) and "w" (squared weight distance) the distances from the start."""
+def distances(
+    found: Map, weights: Weights, e: Exponent
+) -> tuple[list[float], dict[str, list[float]], list[float]]:
+    """Lags in steps, by "q" (bits/byte) and "w" (squared weight distance) the distances from the start, errors of "q"."""
     trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
     if trajectory is None:
-        return [], {}
+        return [], {}, []
     rows = [r for r, s in zip(trajectory.rows, trajectory.steps, strict=True) if e.start <= s <= e.end]
     taus = [float(s - e.start) for s in trajectory.steps if e.start < s <= e.end]
     names = [found.names[r] for r in rows]
-    return taus, {
-        "q": [found.pair_rows(rows[0], r).value - e.noise_floor for r in rows[1:]],
+    kls = [found.pair_rows(rows[0], r) for r in rows[1:]]
+    values = {
+        "q": [kl.value - e.noise_floor for kl in kls],
         "w": [weights.get((names[0], n), math.nan) for n in names[1:]],
     }
+    return taus, values, [kl.se for kl in kls]
+
+
+def relative_bars(
+    taus: Sequence[float], values: Sequence[float], errors: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Both ends of every error bar that can be drawn on logarithmic axes, relative to the first distance."""
+    base = next((v for v in values if v > 0), math.nan)
+    known = ((t, v, se) for t, v, se in zip(taus, values, errors, strict=True) if v > se > 0)
+    return [(t, (v + sign * se) / base) for t, v, se in known for sign in (-1, 1)]
 
 
 def unstored(ws: Workspace, found: Weights) -> Weights:
@@ -135,6 +154,11 @@ def known_distances(ws: Workspace, computed: Weights) -> Weights:
         (a, b): d for (wa, wb), d in computed.items() for a in names.get(wa, ()) for b in names.get(wb, ())
     }
     return {**found, **ws.weight_distances()}
+
+
+def _spread(q: tuple[float, float, float]) -> str:
+    """A median with its quartiles, which a single start has not."""
+    return number_text.spread(*q) if math.isfinite(q[1]) else number_text.figure(q[0])
 
 
 def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
@@ -157,6 +181,7 @@ class ExponentPlot(PlotPane):
     """The exponent in likelihood space of every start, by run."""
 
     title = "Exponent c by start"
+    x_name, y_name = "start, training step", "exponent c"
 
     def __init__(self) -> None:
         super().__init__(id="exponent-plot")
@@ -179,14 +204,50 @@ class ExponentPlot(PlotPane):
         for i, e in enumerate(exponents):
             runs.setdefault(e.run, []).append(i)
         code_n, segments = threads([(number.get(r, 0), rows) for r, rows in runs.items()], len(exponents))
-        xy = np.array([(e.start, e.c_q) for e in exponents], dtype=np.float64)
         names = [f"{e.run}@{e.start}" for e in exponents]
-        self.show(Scene(xy, code_n, segments, self.x_scale), names, keep_window=same)
+        n = len(exponents)
+        ends, end_codes = self._bars(number)
+        lines = self._published()
+        xy = np.array([*((e.start, e.c_q) for e in exponents), *ends, *lines], dtype=np.float64)
+        added = [*end_codes, *[PUBLISHED] * len(lines)]
+        pairs = np.arange(n, n + len(added), dtype=np.int64).reshape(-1, 2)
+        scene = Scene(
+            xy,
+            np.concatenate([code_n, np.array(added, dtype=np.int16)]),
+            np.concatenate([pairs, segments]),
+            self.x_scale,
+            n_points=n,
+        )
+        self.show(scene, names, keep_window=same)
+
+    def _bars(self, number: Mapping[str, int]) -> tuple[list[tuple[float, float]], list[int]]:
+        """Ends of the error bars of the fits, and the codes of their colours."""
+        known = [e for e in self.exponents if math.isfinite(e.se_q)]
+        ends = [(float(e.start), e.c_q + sign * e.se_q) for e in known for sign in (-1, 1)]
+        return ends, [number.get(e.run, 0) * SHADES + SHADES - 3 for e in known for _ in (-1, 1)]
+
+    def _published(self) -> list[tuple[float, float]]:
+        """Ends of the lines of the published medians of c_q."""
+        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
+
+        starts = [e.start for e in self.exponents]
+        return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in (min(starts), max(starts))]
+
+    def ink(self, code: int) -> Style:
+        """Published medians are no run's."""
+        return self.look("faint") if code == PUBLISHED else super().ink(code)
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """Each run's name at its last start."""
         look = self.look
-        return [(at, safe_text(run, 24), look(look.series(n))) for run, n, at in self._ends()]
+        runs = [(at, safe_text(run, 24), look(look.series(n))) for run, n, at in self._ends()]
+        if self.scene is None:
+            return runs
+        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
+
+        first = len(self.scene.xy_n2) - 2 * len(PUBLISHED_EXPONENTS)
+        lines = [(first + 2 * k, f"published {s}", look("faint")) for k, s in enumerate(PUBLISHED_EXPONENTS)]
+        return [*runs, *lines]
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Each run's marker at its last start."""
@@ -210,11 +271,10 @@ class ExponentPlot(PlotPane):
             return [(" hjkl picks a start, [ ] walks, w window, u noise", look("faint"))]
         e = self.exponents[self.cursor]
         alpha = f"   α {e.alpha:.2f}" if math.isfinite(e.alpha) else ""
-        scatter = f" ± {e.se_q:.2g}" if math.isfinite(e.se_q) else ""
         return [
             (f" {safe_text(self.names[self.cursor], 30)}", look("text", bold=True)),
             (
-                f"   c {e.c_q:.3f}{scatter}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
+                f"   c {number_text.with_error(e.c_q, e.se_q) if math.isfinite(e.se_q) else number_text.figure(e.c_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
                 look("muted"),
             ),
         ]
@@ -240,7 +300,7 @@ class DiffusionView(View):
         self.computed: Weights = {}  # what could not be stored, by weights: they may change under a name
         self.exponents: list[Exponent] = []
         self.window_plot, self.exponent_plot = WindowPlot(), ExponentPlot()
-        self.table = TextPane("Medians over starts", self._medians)
+        self.table = TextPane("Medians over starts [quartiles]", self._medians)
         return [
             ColumnOfPanes([self.exponent_plot, self.window_plot]),
             ColumnOfPanes([self.table], width=46, least=120),
@@ -304,23 +364,30 @@ class DiffusionView(View):
         from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
 
         look, number = self.look, self.kl.snapshot.run_number
-        title = f"{'run':<{max(8, width - 26)}} {'c_q':>6} {'c_w':>6} {'alpha':>6} {'n':>3}"
-        lines: list[list[Span]] = [[(title, look("faint"))]]
-        for s in summarise(self.exponents):
+        summaries = summarise(self.exponents)
+        lines: list[list[Span]] = []
+        names = ("c_q", "c_w", "alpha")
+        said = aligned([_spread(q) for s in summaries for q in (s.c_q, s.c_w, s.alpha)])
+        for k, s in enumerate(summaries):
             n = number.get(s.run, 0)
-            name = safe_text(s.run, max(6, width - 28)).ljust(max(6, width - 28))
-            figures = "".join(f" {_figure(v[0]):>6}" for v in (s.c_q, s.c_w, s.alpha))
+            name = safe_text(s.run, max(6, width - 14))
+            starts = f"  {s.n_starts} start{'s' if s.n_starts > 1 else ''}"
             lines.append(
-                [(look.marker(n) + " ", look(look.series(n))), (name, look("text")), (figures, look("text")),
-                 (f" {s.n_starts:>3}", look("faint"))]
-            )  # fmt: skip
+                [(look.marker(n) + " ", look(look.series(n))), (name, look("text")), (starts, look("faint"))]
+            )
+            lines += [
+                [(f"  {what:<6}", look("muted")), (said[3 * k + i], look("text"))]
+                for i, what in enumerate(names)
+                if math.isfinite((s.c_q, s.c_w, s.alpha)[i][0])
+            ]
         lines += [
             [],
             [(f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}", look("muted"))],
         ]
         if self.noise:
             lines += self._floors(width)
-        lines += [[], [("published (Pythia)", look("muted"))]]
+        title = f"{'published (Pythia)':<{max(8, width - 26)}} {'c_q':>6} {'c_w':>6} {'alpha':>6}"
+        lines += [[], [(title, look("muted"))]]
         for size, (c_w, c_q, alpha) in PUBLISHED_EXPONENTS.items():
             figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
             lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from textual import events
 
+from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted
 from kltui.tui.figures import briefly, with_error
+from kltui.tui.matrix_overview import Overview, OverviewPane, blocks
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import HEAT
@@ -28,7 +30,10 @@ NARROW, NUMBERED = 2, 8  # cells across one pair: a colour, or its KL in figures
 
 
 class HeatMap(Pane):
-    """K x K cells, two columns wide, scrolled around the cursor; colours by the logarithm of KL."""
+    """K x K cells, two columns wide, scrolled around the cursor; the smallest KL is the brightest, by its logarithm.
+
+    Rows are numbered where columns are too narrow for names: a column's number, digits below each other, is its row's.
+    """
 
     title = "KL, bits/byte"
 
@@ -41,17 +46,22 @@ class HeatMap(Pane):
         self.kl_KK: Array | None = None
         self.row = self.column = 0
         self.low, self.high = 0.01, 1.0
+        self.whole = False  # whether all of a large matrix is shown, in blocks
+        self._overview: Overview | None = None
+        self._ln_mm: Array | None = None
 
-    def show_matrix(self, found: Map, kl_KK: Array, order: list[int]) -> None:
-        """Shows the rows of `order` of a matrix, keeping the pair under the cursor."""
-        import numpy as np
+    def show_matrix(
+        self, found: Map, kl_KK: Array, order: list[int], ends: tuple[float, float] | None, ln_mm: Array
+    ) -> None:
+        """Shows the rows of `order` of a matrix, keeping the pair under the cursor.
 
+        `ends`: its least and largest positive KL; `ln_mm`: its blocks for the overview.
+        """
         before = self.pair
         self.map, self.kl_KK, self.order = found, kl_KK, order
-        part = kl_KK[np.ix_(order, order)]
-        positive = part[np.isfinite(part) & (part > 0)]
-        if len(positive):
-            self.low, self.high = float(positive.min()), float(positive.max())
+        self._ln_mm, self._overview = ln_mm, None
+        if ends is not None:
+            self.low, self.high = ends
         names = [found.names[k] for k in order]
         if before is not None and before[0] in names and before[1] in names:
             self.row, self.column = names.index(before[0]), names.index(before[1])
@@ -73,17 +83,27 @@ class HeatMap(Pane):
             return []
         look = self.look
         spans: list[Span] = [(f"{len(self.order)} checkpoints, {SAID[self.order_name]}  ", look("muted"))]
-        spans.append((f"{self.low:.2g} ", look("faint")))
+        spans.append((f"log {self.low:.2g} ", look("faint")))
         spans += [
-            (" ", look("text", color)) if look.color else (shade(i / 9), look())
-            for i, color in enumerate(HEAT)
+            (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
+            for i, color in enumerate(reversed(HEAT))
         ]
         return [*spans, (f" {self.high:.2g}", look("faint"))]
 
     @property
     def view_rows(self) -> int:
         """Matrix rows in view."""
-        return max(1, self.body_height - 1)
+        return max(1, self.body_height - 1 - self.heading_lines)
+
+    @property
+    def heading_lines(self) -> int:
+        """Lines of the columns' names, or of the digits of their numbers."""
+        return 2 if self.cell_width == NUMBERED else len(str(len(self.order)))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole matrix is in view, a cell for each pair."""
+        return len(self.order) <= min(self.view_rows, self.view_columns)
 
     @property
     def view_columns(self) -> int:
@@ -106,21 +126,64 @@ class HeatMap(Pane):
         look = self.look
         if self.map is None or self.kl_KK is None or not self.order:
             return empty_line(self, y - 1, ("muted", self.note or "computing …"))
-        if y >= self.view_rows:
+        if y >= self.body_height - 1:
             return self._readout()
+        if self.whole:
+            return self.overview_line(y, self.body_width, self.body_height - 1)
         top, left = self._corner()
-        at = top + y
+        if y < self.heading_lines:
+            return self._heading(y, left)
+        at = top + y - self.heading_lines
         if at >= len(self.order):
             return []
         here = at == self.row
-        name = self.map.names[self.order[at]]
         spans: list[Span] = [
-            (fitted(name, LABEL), look("text" if here else "muted", bold=here)),
+            (self._row_label(at), look("text" if here else "muted", bold=here)),
             (" ", look()),
         ]
         for j in range(left, min(left + self.view_columns, len(self.order))):
             spans.append(self._cell(at, j))
         return spans
+
+    def _row_label(self, at: int) -> str:
+        """A row's name, after its number where columns have only those."""
+        assert self.map is not None
+        name = self.map.names[self.order[at]]
+        if self.cell_width == NUMBERED:
+            return fitted(name, LABEL)
+        number = f"{at + 1:>{len(str(len(self.order)))}} "
+        return number + fitted(name, LABEL - len(number))
+
+    def _heading(self, y: int, left: int) -> list[Span]:
+        """A line of the columns' names: the run, then the step; or digits of their numbers."""
+        assert self.map is not None
+        look = self.look
+        word = "" if y or self.cell_width == NUMBERED else "no."
+        spans: list[Span] = [(fitted(word, LABEL, right=True), look("faint")), (" ", look())]
+        for j in range(left, min(left + self.view_columns, len(self.order))):
+            ink = look("text" if j == self.column else "muted", bold=j == self.column)
+            if self.cell_width == NUMBERED:
+                run, at, step = self.map.names[self.order[j]].partition("@")
+                text = fitted(f"{at}{step}" if y else run, NUMBERED - 1).rstrip().center(NUMBERED)
+            else:
+                text = f"{j + 1:>{self.heading_lines}}"[y].ljust(NARROW)
+            spans.append((text, ink))
+        return spans
+
+    def overview_line(self, y: int, width: int, height: int) -> list[Span]:
+        """A line of the whole matrix in `width` x `height` characters."""
+        if self._ln_mm is None or not self.order:
+            return []
+        count = len(self.order)
+        kept = self._overview
+        if kept is None or kept.side != max(1, min(count, width, 2 * height)):
+            kept = self._overview = Overview(self._ln_mm, count, width, height)
+        top, left = self._corner()
+        frame = (top, left, min(count, top + self.view_rows), min(count, left + self.view_columns))
+        return kept.line(y, self.look, self._ln_place, frame, (self.row, self.column))
+
+    def _ln_place(self, ln: float) -> float:
+        return self.place(math.exp(ln))
 
     def _cell(self, i: int, j: int) -> Span:
         assert self.kl_KK is not None
@@ -133,10 +196,10 @@ class HeatMap(Pane):
             return self._filled("?" if cursor else look.glyph("·", "."), cursor), look("bad")
         place = self.place(value)
         if not look.color:
-            return self._filled(self._figure(value) or shade(place) * 2, cursor), look(bold=cursor)
+            return self._filled(self._figure(value) or shade(1 - place) * 2, cursor), look(bold=cursor)
         from kltui.view.palette import heat, ink_on
 
-        color = heat(place)
+        color = heat(1 - place)
         mark = self._figure(value) or self._same_line(i, j)
         return self._filled(mark, cursor), look(ink_on(color), color, bold=cursor)
 
@@ -170,16 +233,21 @@ class HeatMap(Pane):
             (look.glyph("→ ", "-> "), look("muted")),
             (f"{safe_text(pair[1], 30)}   ", look("text", bold=True)),
             ("itself" if pair[0] == pair[1] else with_error(kl.value, kl.se), look("accent")),
-            ("   enter compares", look("faint")),
+            ("   enter goes there" if self.whole else "   enter compares", look("faint")),
         ]
 
     def _move(self, down: int, right: int) -> None:
         if not self.order:
             return
         last = len(self.order) - 1
+        if self.whole and self._overview is not None:  # a dot at a time
+            step = max(1, len(self.order) // self._overview.side)
+            down, right = down * step, right * step
         self.row = max(0, min(last, self.row + down))
         self.column = max(0, min(last, self.column + right))
         self.refresh()
+        if self.kl.view is not None and isinstance(self.kl.view, MatrixView):
+            self.kl.view.overview.refresh()
         if self.map is not None:
             self.kl.set_cursor(self.map.names[self.order[self.row]])
 
@@ -207,8 +275,27 @@ class HeatMap(Pane):
     def do_last(self) -> None:
         self._move(len(self.order), len(self.order))
 
+    def do_zoom_out(self) -> None:
+        """Shows the whole matrix, in blocks."""
+        if self.fits:
+            self.kl.say("the whole matrix is in view")
+        else:
+            self.whole = True
+            self.refresh()
+
+    def do_zoom_in(self) -> None:
+        """Shows the cells around the cursor."""
+        self.whole = False
+        self.refresh()
+
+    def do_zoom_reset(self) -> None:
+        self.do_zoom_in()
+
     def do_enter(self) -> None:
-        """Marks the pair and compares it."""
+        """Marks the pair and compares it; in the overview goes there first."""
+        if self.whole:
+            self.do_zoom_in()
+            return
         pair = self.pair
         if pair is not None and pair[0] != pair[1]:
             self.kl.selection.a, self.kl.selection.b = pair
@@ -223,7 +310,14 @@ class HeatMap(Pane):
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Goes to the cell under the mouse."""
         top, left = self._corner()
-        y, x = event.y - 1, event.x - LABEL - 1 - (2 if self.barred else 0)
+        bar = 2 if self.barred else 0
+        if self.whole and self._overview is not None:
+            item = self._overview.item
+            self.row = min(item(2 * (event.y - 1)), len(self.order) - 1)
+            self.column = min(item(event.x - bar), len(self.order) - 1)
+            self.do_zoom_in()
+            return
+        y, x = event.y - 1 - self.heading_lines, event.x - LABEL - 1 - bar
         if self.order and 0 <= y < self.view_rows and x >= 0:
             self._move(top + y - self.row, left + x // self.cell_width - self.column)
 
@@ -234,7 +328,7 @@ def shade(place: float) -> str:
 
 
 class MatrixView(View):
-    """The heat map, and the row's neighbours beside it."""
+    """The heat map, the row's neighbours, and all of a large matrix beside it."""
 
     screen_name = "matrix"
     has_figure = True
@@ -242,7 +336,12 @@ class MatrixView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.heat = HeatMap()
         self.near = TextPane("Nearest to the row", self._nearest)
-        return [ColumnOfPanes([self.heat]), ColumnOfPanes([self.near], width=42, least=120)]
+        self.overview = OverviewPane(self._overview_line)
+        side = ColumnOfPanes([self.near, self.overview], width=42, least=120)
+        return [ColumnOfPanes([self.heat]), side]
+
+    def _overview_line(self, y: int, width: int, height: int) -> list[Span]:
+        return self.heat.overview_line(y, width, height)
 
     def update_data(self) -> None:
         """Takes up selection, filter and new vectors."""
@@ -257,13 +356,25 @@ class MatrixView(View):
     async def _load(self) -> None:
         try:
             found, kl_KK = await self.kl.atlas.kl()
-            order = await self.kl.reader.compute(lambda: self._ordered(found, kl_KK))
+            order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kl_KK))
         except KltuiError as error:
             self.heat.note = error.message
             self.heat.refresh()
             return
-        self.heat.show_matrix(found, kl_KK, order)
+        self.heat.show_matrix(found, kl_KK, order, ends, ln_mm)
+        self.overview.display = not self.heat.fits
+        self.overview.refresh()
         self.near.update_data()
+
+    def _arranged(self, found: Map, kl_KK: Array) -> tuple[list[int], tuple[float, float] | None, Array]:
+        """The order, the least and largest positive KL, and the blocks of the overview."""
+        import numpy as np
+
+        order = self._ordered(found, kl_KK)
+        part = kl_KK[np.ix_(order, order)]
+        positive = part[np.isfinite(part) & (part > 0)]
+        ends = (float(positive.min()), float(positive.max())) if len(positive) else None
+        return order, ends, blocks(kl_KK, order)
 
     def _ordered(self, found: Map, kl_KK: Array) -> list[int]:
         rows = self._chosen(found)
@@ -298,14 +409,16 @@ class MatrixView(View):
 
         row = found.row(pair[0])
         lines: list[list[Span]] = [[(safe_text(pair[0], width), look("text", bold=True))], []]
-        for k in nearest(self.heat.kl_KK[row], row, 20):
+        rows = [int(k) for k in nearest(self.heat.kl_KK[row], row, 20)]
+        kls = [found.pair_rows(row, k) for k in rows]
+        said = aligned([briefly(kl.value, kl.se) for kl in kls])
+        for k, text in zip(rows, said, strict=True):
             number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
-            kl = found.pair_rows(row, int(k))
             lines.append(
                 [
                     (f"{look.marker(number)} ", look(look.series(number))),
-                    (f"{briefly(kl.value, kl.se):<16} ", look("text")),
-                    (fitted(found.names[k], max(8, width - 19)), look("muted")),
+                    (f"{text}  ", look("text")),
+                    (fitted(found.names[k], max(8, width - len(text) - 4)), look("muted")),
                 ]
             )
         return lines

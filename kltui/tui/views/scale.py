@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from textual.strip import Strip
+
+from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
@@ -14,6 +17,7 @@ from kltui.tui.figures import briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
+from kltui.view.axis import Axis
 
 if TYPE_CHECKING:
     from kltui.analysis.kl import KL
@@ -22,23 +26,28 @@ if TYPE_CHECKING:
     from kltui.figures.shown import Shown
 
 
+STRIP = 4  # the column that holds range and quartiles as a line
+WITH_RANGE = 76  # cells that the whole legend needs
+
+
 class ScaleTable(Table):
     """One row a setting: range and quartiles on a logarithmic line, the published median marked."""
 
     title = "KL scale"
     columns = (
         Column("setting", 17),
-        Column("published", 9, right=True),
-        Column("here", 7, right=True),
-        Column("quartiles", 15, right=True, rank=1),
+        Column("published", 9),
+        Column("here [quartiles]", 21),
         Column("pairs", 5, right=True),
-        Column("", 16, share=1),
+        Column("KL, bits/byte, log", 16, share=1),
         Column("why", 24, rank=2),
     )
 
     def __init__(self) -> None:
         super().__init__(id="scale-table")
         self.rows: list[ScaleRow] = []
+        self._said: list[str] = []
+        self._published: list[str] = []
         self.note = ""
 
     def header_right(self) -> list[Span]:
@@ -46,16 +55,36 @@ class ScaleTable(Table):
         look = self.look
         if not self.rows:
             return []
+        roomy = self.body_width >= WITH_RANGE
         dot, line, box = look.glyph("◆", "o"), look.glyph("─", "-"), look.glyph("━", "=")
         return [
-            (f"bits/byte, log   {dot}", look("warning")),
+            (dot, look("warning")),
             (" published   ", look("muted")),
             (f"{line}{box}{look.glyph('┃', '|')}{box}{line}", look("accent")),
-            (" range, quartiles, median here", look("muted")),
+            (" range, quartiles, median here" if roomy else " here", look("muted")),
         ]
 
     def row_count(self) -> int:
         return len(self.rows)
+
+    def show_rows(self, rows: list[ScaleRow]) -> None:
+        """Takes the settings; the columns' numbers are aligned at their points."""
+        self.rows = rows
+        self._said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
+        self._published = aligned([f"{r.published:g}" if math.isfinite(r.published) else "" for r in rows])
+
+    def body_line(self, y: int) -> Sequence[Span] | Strip:
+        """Titles and rows; below them the axis of the strips: ticks, then what they are."""
+        at = y - 1 - len(self.rows) + self.top
+        if not self.rows or at not in (0, 1) or not (width := self.widths()[STRIP]):
+            return super().body_line(y)
+        left = 2 + sum(w + 2 for w in self.widths()[:STRIP] if w)
+        return [
+            (
+                " " * left + axis_lines(self._span(), width, ascii_only=self.look.ascii_only)[at],
+                self.look("faint"),
+            )
+        ]
 
     def _empty_line(self, y: int) -> list[Span]:
         return empty_line(self, y, ("muted", self.note or "computing …"))
@@ -63,12 +92,11 @@ class ScaleTable(Table):
     def cells(self, index: int) -> Sequence[Cell]:
         row = self.rows[index]
         found = row.n > 0
-        width = self.widths()[5]
+        width = self.widths()[STRIP]
         return [
             Cell(row.setting, "text" if found else "muted", bold=found),
-            Cell(f"{row.published:g}" if math.isfinite(row.published) else "", "warning"),
-            Cell(f"{row.median:.3g}" if found else "", "accent"),
-            Cell(f"{row.q25:.3g} to {row.q75:.3g}" if row.n > 1 else "", "muted"),
+            Cell(self._published[index], "warning"),
+            Cell(self._said[index], "accent"),
             Cell(str(row.n) if found else "", "muted"),
             Cell("", parts=self._strip(row, width)),
             Cell(row.note, "faint"),
@@ -92,6 +120,24 @@ class ScaleTable(Table):
         """Goes to the pairs."""
         if self.kl.view is not None:
             self.kl.view.do_next_pane()
+
+
+def _alone(row: ScaleRow) -> str:
+    return figure(row.median) if row.n else ""
+
+
+def axis_lines(span: tuple[float, float], width: int, *, ascii_only: bool = False) -> tuple[str, str]:
+    """Ticks and their labels below strips of `width` cells from 10^span[0] to 10^span[1]."""
+    line, tick = "-+" if ascii_only else "─┴"
+    marks, labels, free = [line] * width, [" "] * width, 0
+    for place, label in Axis("log", *span).ticks(max(2, width // 7)):
+        at = round(place * (width - 1))
+        left = max(0, min(at - len(label) // 2, width - len(label)))
+        marks[at] = tick
+        if left >= free:
+            labels[left : left + len(label)] = label
+            free = left + len(label) + 1
+    return "".join(marks), "".join(labels)[:width]
 
 
 def strip(row: ScaleRow, span: tuple[float, float], width: int, *, ascii_only: bool = False) -> str:
@@ -119,12 +165,19 @@ class PairTable(Table):
     """The pairs of one setting, by KL."""
 
     title = "Pairs"
-    columns = (Column("bits/byte", 16), Column("A", 14, share=1), Column("B", 14, share=1))
+    columns = (Column("KL, bits/byte", 18), Column("A", 14, share=1), Column("B", 14, share=1))
 
     def __init__(self) -> None:
         super().__init__(id="pair-table")
         self.pairs: list[tuple[KL, str, str]] = []
         self.note = ""
+        self._said: list[str] = []
+
+    def show_pairs(self, pairs: list[tuple[KL, str, str]]) -> None:
+        """Takes the pairs; their numbers are aligned at their points."""
+        self.pairs, self._said = pairs, aligned([briefly(kl.value, kl.se) for kl, _, _ in pairs])
+        self.cursor = self.top = 0
+        self.refresh()
 
     def row_count(self) -> int:
         return len(self.pairs)
@@ -134,8 +187,8 @@ class PairTable(Table):
         return [("  " + (lines[y] if 0 <= y < len(lines) else ""), self.look("muted"))]
 
     def cells(self, index: int) -> Sequence[Cell]:
-        kl, a, b = self.pairs[index]
-        return [Cell(briefly(kl.value, kl.se), "accent"), Cell(a), Cell(b)]
+        _, a, b = self.pairs[index]
+        return [Cell(self._said[index], "accent"), Cell(a), Cell(b)]
 
     def moved(self) -> None:
         """The shared cursor follows."""
@@ -155,7 +208,7 @@ class ScaleView(View):
     screen_name = "scale"
     has_figure = True
     DEFAULT_CSS = """
-    ScaleView ScaleTable { height: 13; }
+    ScaleView ScaleTable { height: 14; }
     ScaleView PairTable { height: 1fr; }
     """
 
@@ -172,7 +225,7 @@ class ScaleView(View):
     def update_data(self) -> None:
         """Computes again where vectors have changed."""
         self.pair_table.display = bool(self.table.rows)
-        self.table.styles.height = 13 if self.table.rows else "1fr"
+        self.table.styles.height = 14 if self.table.rows else "1fr"
         super().update_data()
         if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
             self._asked = self.kl.atlas.version
@@ -181,7 +234,7 @@ class ScaleView(View):
     async def _load(self) -> None:
         try:
             self.map = found = await self._with_layers(await self.kl.atlas.map())
-            self.table.rows = await self.kl.atlas.ask("scale", found.scale)
+            self.table.show_rows(await self.kl.atlas.ask("scale", found.scale))
         except KltuiError as error:
             self.table.note = error.message
         self.update_data()
@@ -203,11 +256,8 @@ class ScaleView(View):
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
         self.pair_table.note = row.note or "no pairs here"
-        self.pair_table.pairs = sorted(
-            ((self.map.pair(a, b), a, b) for a, b in row.pairs), key=lambda pair: pair[0].value
-        )
-        self.pair_table.cursor = self.pair_table.top = 0
-        self.pair_table.refresh()
+        found = ((self.map.pair(a, b), a, b) for a, b in row.pairs)
+        self.pair_table.show_pairs(sorted(found, key=lambda pair: pair[0].value))
 
     def _place(self, width: int) -> list[list[Span]]:
         from kltui.analysis.scale import locate

@@ -1,0 +1,117 @@
+"""Matrix, Scale and Diffusion: names, axes, errors, one rounding; the smallest KL is the brightest."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import text_of
+
+from kltui.analysis.number_text import aligned, with_error
+from kltui.tui.matrix_overview import blocks
+from kltui.tui.views.scale import axis_lines
+from kltui.view.palette import HEAT
+
+
+async def shown_matrix(app, pilot, until) -> object:
+    await until(pilot, lambda: app.snapshot.loaded)
+    await pilot.press("6")
+    await until(pilot, lambda: app.view.heat.kl_KK is not None)
+    return app.view.heat
+
+
+async def test_columns_of_a_matrix_are_named_and_the_smallest_kl_is_the_brightest(make_app, until) -> None:
+    app = make_app(FakeWorkspace(names=checkpoints((0, 100, 200))[:6]))
+    async with app.run_test(size=(120, 40)) as pilot:
+        heat = await shown_matrix(app, pilot, until)
+        top, below = ("".join(t for t, _ in heat.body_line(y)) for y in (0, 1))
+        kl = heat.kl_KK[np.ix_(heat.order, heat.order)]
+        off = np.where(np.eye(len(kl), dtype=bool), np.inf, kl)
+        i, j = np.unravel_index(int(np.argmin(off)), off.shape)
+        i2, j2 = np.unravel_index(int(np.argmax(np.where(np.isinf(off), -1, off))), off.shape)
+        least, largest = heat._cell(int(i), int(j))[1], heat._cell(int(i2), int(j2))[1]
+    assert "tiny" in top and "@100" in below and "@200" in below
+    assert least.bgcolor.number == HEAT[-1] and largest.bgcolor.number == HEAT[0]
+
+
+async def test_columns_of_a_large_matrix_have_the_numbers_of_their_rows(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        heat = await shown_matrix(app, pilot, until)
+        await pilot.press("l")
+        lines = ["".join(t for t, _ in heat.body_line(y)) for y in range(heat.heading_lines + 2)]
+        assert heat.heading_lines == 2
+        numbers = [
+            int((lines[0][23 + 2 * k] + lines[1][23 + 2 * k]).strip()) for k in range(heat.view_columns)
+        ]
+        assert numbers == list(range(1, heat.view_columns + 1))
+        assert lines[2].startswith(" 1 tiny@0")
+        # All of it is beside it, what is in view framed; `-` shows it in the pane of a narrow terminal.
+        assert "what is in view framed" in text_of(app)
+        await pilot.press("-")
+        assert heat.whole
+        await pilot.press("l", "j")
+        assert (heat.row, heat.column) != (0, 1)
+        row = heat.row
+        await pilot.press("enter")
+        assert not heat.whole and heat.row == row and app.screen_name == "matrix"
+
+
+def test_blocks_are_the_means_of_ln_kl() -> None:
+    rng = np.random.default_rng(1)
+    kl = rng.uniform(0.01, 3, (7, 7))
+    np.fill_diagonal(kl, 0)
+    kl[0, 3] = math.nan
+    order = [6, 0, 1, 2, 3, 4, 5]
+    found = blocks(kl, order, 3)
+    part = kl[np.ix_(order, order)]
+    bounds = [0, 2, 4, 7]
+    for a in range(3):
+        for b in range(3):
+            block = part[bounds[a] : bounds[a + 1], bounds[b] : bounds[b + 1]]
+            known = [math.log(v) for v in block.ravel() if v > 0]
+            assert found[a, b] == pytest.approx(np.mean(known), rel=1e-12)
+    assert np.isnan(blocks(np.zeros((3, 3)), [0, 1, 2])).all()
+
+
+def test_the_scale_has_an_axis_whose_labels_stand_below_their_ticks() -> None:
+    marks, labels = axis_lines((-2.0, 1.0), 31)
+    ticks = [k for k, c in enumerate(marks) if c == "┴"]
+    assert ticks == [0, 10, 20, 30]
+    assert labels.split() == ["0.01", "0.1", "1", "10"]
+    assert labels[20] == "1" and len(marks) == len(labels) == 31
+    assert axis_lines((-2.0, 1.0), 30, ascii_only=True)[0].isascii()
+
+
+def test_numbers_in_a_column_have_their_points_below_each_other() -> None:
+    rows = [(0.12345, 0.0021), (12.3, 1.1), (3e-4, 1e-4), (math.nan, 0.1), (0.5, math.nan)]
+    said = aligned([with_error(*row) for row in rows])
+    assert len({len(s) for s in said}) == 1
+    numbers = [s for s in said if "undefined" not in s]
+    assert len({s.index(".") for s in numbers}) == 1
+    assert len({s.index("±") for s in numbers}) == 1
+    assert said[3].strip() == "undefined"
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_diffusion_names_its_axes_and_draws_errors_and_published_medians(
+    make_app, until, size: tuple[int, int]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.exponent_plot.scene is not None)
+        plot, text = app.view.exponent_plot, text_of(app)
+        n = len(plot.exponents)
+        bars = sum(math.isfinite(e.se_q) for e in plot.exponents)
+        xy = plot.scene.xy_n2[n : n + 2 * bars]
+        wanted = [
+            (e.start, e.c_q + s * e.se_q) for e in plot.exponents if math.isfinite(e.se_q) for s in (-1, 1)
+        ]
+        assert np.allclose(xy, wanted) and bars > 0
+        assert plot.scene.xy_n2[-1, 1] == 0.33  # the published median of the largest size
+    for words in ("exponent c", "start, training step", "lag τ, steps, log", "first value, log"):
+        assert words in text
