@@ -212,7 +212,7 @@ def _add_placing_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group(
-        "with --report, --export, --figure and --draw",
+        "with --report, --export, --figure, --share and --draw",
         "An option that the command would not look at is refused.",
     )
     reading.add_argument(
@@ -362,6 +362,7 @@ def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], in
         "draw": _draw,
         "place": _place,
         "figure": _figure,
+        "share": _share,
         "reproduce": _reproduce,
         "export": _export,
         INTERFACE: _interface,
@@ -474,6 +475,18 @@ def _figure(arguments: argparse.Namespace) -> int:
     check_name(arguments.figure)
     for path in figure(arguments, _workspace(arguments), _choice, _narrate):
         print(safe_text(str(path)))  # noqa: T201
+    return 0
+
+
+def _share(arguments: argparse.Namespace) -> int:
+    from kltui.figures.share.command import checked_page, share
+    from kltui.view.sections.context import Context
+    from kltui.workspace import Workspace
+
+    checked_page(arguments.share)
+    with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
+        made = share(Context(workspace, _choice(arguments, workspace), _narrate), arguments.share)
+    print(safe_text(str(made)))  # noqa: T201
     return 0
 
 

@@ -28,6 +28,7 @@ examples
   kltui --import vectors.npz --import texts.json --declare bos=auto released   vectors scored elsewhere, and how
   kltui --export out pythia        CSV and npz files
   kltui --figure trajectories --out fig.pdf --width 85mm pythia   for a paper; fig.csv and fig.py come with it
+  kltui --share pythia.html pythia           one page to hover over, zoom into and turn, for whoever has a browser
   kltui --reproduce modelmap --out papers   the papers' figures from a copy of their repository
 
 a job file

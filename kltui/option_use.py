@@ -20,12 +20,13 @@ COMMANDS = {
     "place": "--place",
     "figure": "--figure",
     "reproduce": "--reproduce",
+    "share": "--share",
     "export": "--export",
     INTERFACE: "the terminal interface",
 }
 # A job without --json prints the report of its workspace at its end.
 REPORTED = ("report", "batch")
-MAPPED = (*REPORTED, "export", "figure")
+MAPPED = (*REPORTED, "export", "figure", "share")
 USERS: dict[str, tuple[str, ...]] = {
     "overrides": ("batch", "watch", "place"),
     "dry_run": ("batch",),

@@ -16,6 +16,13 @@ def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
         " leakage, resampling (pip install '.[figures]')",
     )
     what.add_argument(
+        "--share",
+        metavar="FILE",
+        type=Path,
+        help="write one page of WORKSPACE's map (2-D and 3-D), curves, scale and matrix to FILE.html, to hover, zoom and turn;"
+        " it needs nothing from anywhere (pip install '.[share]')",
+    )
+    what.add_argument(
         "--reproduce",
         metavar="FOLDER",
         type=Path,
@@ -28,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What --figure and --reproduce take."""
     figures = parser.add_argument_group(
         "with --figure and --reproduce",
-        "--figure also takes --preprocess, --exclude, --separate, --map and --pair.",
+        "--figure and --share also take --preprocess, --exclude, --separate, --map and --pair.",
     )
     figures.add_argument(
         "--out",

@@ -1,0 +1,54 @@
+"""What --share does: the map, curves, scale and matrix of a workspace on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kltui.errors import KltuiError, UsageError
+from kltui.figures.catalogue import picture
+from kltui.figures.files import check_folder
+from kltui.figures.picture import Picture
+from kltui.figures.share.page import check_plotly, page
+from kltui.replacing import replacing
+from kltui.safe import safe_text
+from kltui.view.report import check_choice
+from kltui.view.sections.context import Context
+
+FIGURES = ("trajectories", "trajectories-3d", "curves", "scale", "matrix")
+
+
+def checked_page(path: Path) -> Path:
+    """The path of a page to write, its folder made. Raises UsageError where no page can be written so."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"--share {safe_text(str(path))}: a page is written as .html",
+            f"For example --share {safe_text(path.stem or 'page')}.html",
+        )
+    if path.is_dir():
+        raise UsageError(
+            f"--share {safe_text(str(path))} is a folder", "Name a file in it, such as page.html."
+        )
+    check_folder(path.parent)
+    return path
+
+
+def share(ctx: Context, path: Path) -> Path:
+    """The page of every figure that this workspace can fill. Raises KltuiError where it can fill none."""
+    check_plotly()
+    checked_page(path)
+    check_choice(ctx)
+    pictures: list[Picture] = []
+    lacking: list[KltuiError] = []
+    for name in FIGURES:
+        ctx.narrate(f"drawing {name}")
+        try:
+            pictures.append(picture(ctx, name))
+        except KltuiError as error:
+            lacking.append(error)
+            ctx.narrate(f"left out: {error.message}")
+    if not pictures:
+        raise lacking[0]
+    text = page(f"{ctx.ws.path.resolve().name} in log-likelihood space", ctx.basis, pictures)
+    with replacing(path) as file:
+        file.write(text.encode())
+    return path

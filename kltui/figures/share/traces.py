@@ -1,0 +1,224 @@
+"""Panels of figures as what plotly draws: traces and layouts of plain JSON, every name in it escaped."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kltui.analysis.number_text import figure, with_error
+from kltui.figures.picture import Array, Axis, Layer, Panel, shades
+from kltui.safe import safe_text
+
+Json = dict[str, object]
+
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
+           "X": "x", "_": "line-ew-open"}  # fmt: skip
+SOLID = {"o": "circle", "s": "square", "^": "diamond-open", "D": "diamond", "v": "circle-open", "P": "cross",
+         "X": "x"}  # fmt: skip
+DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
+COLOURS = "Viridis"
+_SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
+
+
+def plain(text: str, most: int = 120) -> str:
+    """Words that plotly shows as they are: it takes some tags and entities for markup."""
+    return html.escape(safe_text(text, most), quote=False)
+
+
+def numbers(values: Array) -> list[float | None]:
+    """Values in seven digits; None where one is not finite, which is a gap."""
+    return [float(f"{v:.7g}") if math.isfinite(v) else None for v in np.asarray(values, dtype=np.float64)]
+
+
+def panel_json(panel: Panel) -> Json:
+    """Traces and layout of one panel."""
+    seen: set[str] = set()
+    traces: list[Json] = []
+    for layer in panel.layers:
+        made = _cells(layer, panel) if layer.kind == "cells" else _points(layer, panel, seen)
+        traces.append(made)
+    layout: Json = {"title": {"text": plain(panel.title)}}
+    if panel.z is None:
+        layout["xaxis"], layout["yaxis"] = _axis(panel.x, panel), _axis(panel.y, panel)
+        if panel.equal or any(layer.kind == "cells" for layer in panel.layers):
+            layout["yaxis"]["scaleanchor"] = "x"  # type: ignore[index]
+        if any(layer.kind == "cells" for layer in panel.layers):
+            layout["yaxis"]["autorange"] = "reversed"  # type: ignore[index]
+    else:
+        axes = zip("xyz", (panel.x, panel.y, panel.z), strict=True)
+        layout["scene"] = {"aspectmode": "data", **{f"{w}axis": _axis(axis, panel) for w, axis in axes}}
+    return {"traces": traces, "layout": layout}
+
+
+def _axis(axis: Axis, panel: Panel) -> Json:
+    made: Json = {"title": {"text": plain(_named(axis))}, "automargin": True}
+    if panel.z is not None:
+        made = {"title": {"text": plain(axis.label)}}
+    if axis.ticks:
+        step = -(-len(axis.ticks) // 60)
+        shown = axis.ticks[::step]
+        made |= {
+            "zeroline": False,
+            "tickvals": [at for at, _ in shown],
+            "ticktext": [plain(word, 40) for _, word in shown],
+        }
+        made["tickangle"] = "auto"
+    elif axis.scale == "log":
+        made |= {"type": "log", "dtick": "D2", "exponentformat": "none"}
+    elif axis.scale == "symlog":
+        made |= {"tickvals": [math.log10(1 + v) for v in _SYMLOG], "ticktext": [f"{v:,}" for v in _SYMLOG]}
+    if axis.limits and axis.scale == "linear":
+        made["range"] = list(axis.limits)
+    return made
+
+
+def _named(axis: Axis) -> str:
+    log = {"linear": "", "log": ", log", "symlog": ", log(1 + x)"}[axis.scale]
+    return axis.label + log if axis.label else ""
+
+
+def _on(axis: Axis, values: Array) -> Array:
+    """Values where plotly is to draw them: it has no axis that is linear at 0 and logarithmic beyond."""
+    if axis.scale != "symlog":
+        return values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        placed: Array = np.log10(1 + values)
+    return placed
+
+
+def _points(layer: Layer, panel: Panel, seen: set[str]) -> Json:
+    flat = panel.z is None or layer.z is None
+    first = bool(layer.label) and layer.label not in seen
+    seen.add(layer.label)
+    n = len(layer.x)
+    colours: object = shades(layer.colour, n) if layer.shaded and n > 1 else layer.colour
+    line: Json = {"width": 1.4 if flat else 3, "dash": DASHES.get(layer.dash, "solid")}
+    line["color"] = (
+        colours if not flat and layer.shaded else shades(layer.colour, 3)[1] if layer.shaded else layer.colour
+    )
+    made: Json = {
+        "type": "scatter" if flat else "scatter3d",
+        "mode": _mode(layer),
+        "x": numbers(_on(panel.x, layer.x)),
+        "y": numbers(_on(panel.y, layer.y)),
+        "line": line,
+        "marker": _marker(layer, panel, colours, flat),
+        "hoverinfo": "text" if layer.names else "skip",
+        "hovertext": [_said(layer, panel, k) for k in range(n)] if layer.names else [],
+        "showlegend": first,
+    }
+    if layer.label:
+        made |= {"name": plain(layer.label, 60), "legendgroup": plain(layer.label, 60)}
+    if not flat and layer.z is not None:
+        made["z"] = numbers(layer.z)
+    if flat and layer.low is not None and layer.high is not None:
+        made["error_y"] = _bars(layer)
+    return made
+
+
+def _mode(layer: Layer) -> str:
+    if layer.kind == "points":
+        return "markers"
+    return "lines+markers" if layer.mark or layer.shaded else "lines"
+
+
+def _marker(layer: Layer, panel: Panel, colours: object, flat: bool) -> Json:
+    symbols = SYMBOLS if flat else SOLID
+    size = round(2.0 + (1.6 if flat else 1.1) * layer.size, 2)
+    made: Json = {"symbol": symbols.get(layer.mark, "circle"), "size": size, "color": colours}
+    if layer.mark == "_":
+        made["line"] = {"color": layer.colour, "width": 2}
+    if layer.value is not None:
+        made |= {
+            "color": numbers(layer.value),
+            "colorscale": COLOURS,
+            "reversescale": True,
+            "showscale": True,
+            "colorbar": {"title": {"text": plain(panel.value_label)}},
+        }
+        if panel.value_limits:
+            made |= {"cmin": panel.value_limits[0], "cmax": panel.value_limits[1]}
+    return made
+
+
+def _bars(layer: Layer) -> Json:
+    assert layer.low is not None and layer.high is not None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": numbers(layer.high - layer.y),
+        "arrayminus": numbers(layer.y - layer.low),
+        "thickness": 1,
+        "width": 0,
+    }
+
+
+def _said(layer: Layer, panel: Panel, k: int) -> str:
+    """What stands beside the mouse: the name, then the numbers with their units."""
+    lines = [plain(layer.names[k], 80)]
+    if panel.equal or panel.z is not None:
+        return lines[0]
+    if panel.x.label and not panel.x.ticks:
+        lines.append(f"{plain(panel.x.label)}: {figure(float(layer.x[k]), 6)}")
+    if layer.low is not None and layer.high is not None:
+        se = float(layer.high[k] - layer.low[k]) / 2
+        lines.append(f"{plain(panel.y.label)}: {with_error(float(layer.y[k]), se)}")
+    elif not panel.y.ticks:
+        lines.append(f"{plain(panel.y.label)}: {figure(float(layer.y[k]), 4)}")
+    return "<br>".join(lines)
+
+
+def _cells(layer: Layer, panel: Panel) -> Json:
+    """A matrix as a heat map, of logarithms where its values are shown so; the smallest is the brightest."""
+    assert layer.value is not None
+    n_x, n_y = int(layer.x.max()) + 1, int(layer.y.max()) + 1
+    grid = np.full((n_y, n_x), np.nan)
+    words = np.full((n_y, n_x), "", dtype=object)
+    at = layer.y.astype(int), layer.x.astype(int)
+    value = layer.value
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grid[at] = np.where(value > 0, np.log10(value), np.nan) if panel.value_log else value
+    words[at] = [_cell_words(layer, panel, k) for k in range(len(value))]
+    made: Json = {
+        "type": "heatmap",
+        "z": [numbers(row) for row in grid],
+        "hovertext": [[str(w) for w in row] for row in words],
+        "hoverinfo": "text",
+        "colorscale": COLOURS,
+        "reversescale": True,
+        "colorbar": {"title": {"text": plain(panel.value_label)}, **_decades(grid, panel)},
+    }
+    return made
+
+
+def _cell_words(layer: Layer, panel: Panel, k: int) -> str:
+    assert layer.value is not None
+    name, value = plain(layer.names[k], 160) if layer.names else "", float(layer.value[k])
+    if not math.isfinite(value):
+        return name
+    se = (
+        float(layer.high[k] - layer.low[k]) / 2
+        if layer.low is not None and layer.high is not None
+        else math.nan
+    )
+    said = with_error(value, se) if math.isfinite(se) else figure(value)
+    return f"{name}<br>{said} {plain(panel.value_label)}"
+
+
+def _decades(grid: Array, panel: Panel) -> Json:
+    """Ticks of the colour bar in the values' own units."""
+    known = grid[np.isfinite(grid)]
+    if not panel.value_log or not len(known):
+        return {}
+    low, high = float(known.min()), float(known.max())
+    ticks = [(d, m) for d in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    at = [(d + math.log10(m), m * 10.0**d) for d, m in ticks if low <= d + math.log10(m) <= high]
+    return {"tickvals": [a for a, _ in at], "ticktext": [f"{v:g}" for _, v in at]}
+
+
+def sections(panels: Sequence[Panel]) -> list[Json]:
+    """The panels of one figure."""
+    return [panel_json(panel) for panel in panels]
