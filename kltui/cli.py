@@ -387,8 +387,20 @@ def _batch(arguments: argparse.Namespace) -> int:
             shard=parse_shard(arguments.shard) if arguments.shard else None,
         )
     if code in (0, 1) and workspace is not None and not arguments.json:
-        _print_report(workspace, arguments)
+        _print_findings(workspace, arguments)
     return code
+
+
+def _print_findings(folder: Path, arguments: argparse.Namespace) -> None:
+    """What was found in a few lines; with --section those sections of the report."""
+    if arguments.section:
+        _print_report(folder, arguments)
+        return
+    from kltui.view.summary import print_summary
+    from kltui.workspace import Workspace
+
+    with Workspace.open(folder, arguments.over, arguments.values) as workspace:
+        print_summary(workspace, _choice(arguments, workspace), ascii_only=arguments.ascii)
 
 
 def _watch(arguments: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from kltui.saved_maps import Preparation, SavedMap
 from kltui.store import CheckpointRow, CorpusRow, JobItemRow, JobRow, Store, VectorRow
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
 from kltui.stored_distances import StoredDistances, WeightProgress
-from kltui.stored_losses import Loss, stored_losses
+from kltui.stored_losses import StoredLoss, stored_losses
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,7 @@ class Workspace(StoredDistances):
         """{run or interpolation grid: number that gives it its colour and mark}, as first seen in this workspace."""
         return self._store.checkpoints.run_numbers()
 
-    def losses(self) -> dict[int, Loss]:
+    def losses(self) -> dict[int, StoredLoss]:
         """{checkpoint id: loss over the corpus that is meant}, without reading a vector; {} where nothing is scored."""
         try:
             corpus = self.corpus()

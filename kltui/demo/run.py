@@ -124,11 +124,11 @@ def _scored(jobs: list[Path], as_json: bool) -> int:
 def _report(folder: Path, as_json: bool) -> None:
     if as_json:
         return
-    from kltui.view.report import print_report
+    from kltui.view.summary import print_summary
     from kltui.workspace import Workspace
 
     with Workspace.open(folder) as workspace:
-        print_report(workspace)
+        print_summary(workspace)
 
 
 def _check_folder(folder: Path) -> None:

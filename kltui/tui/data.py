@@ -17,7 +17,7 @@ from kltui.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
-    from kltui.stored_losses import Loss
+    from kltui.stored_losses import StoredLoss
     from kltui.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ class Snapshot:
     hint: str = ""
     loaded: bool = False
     alert: str = ""
-    losses: dict[int, Loss] = field(default_factory=dict)
+    losses: dict[int, StoredLoss] = field(default_factory=dict)
     known_numbers: dict[str, int] = field(default_factory=dict)
 
     @cached_property

@@ -13,7 +13,7 @@ from kltui.analysis.point import Point
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow
-from kltui.stored_losses import Loss, stored_losses
+from kltui.stored_losses import StoredLoss, stored_losses
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
 LAYERS = 4
@@ -98,7 +98,7 @@ class FakeWorkspace:
             )
         return rows
 
-    def losses(self) -> dict[int, Loss]:
+    def losses(self) -> dict[int, StoredLoss]:
         means = {r.id: (r.mean_loglik, 0) for r in self.checkpoints() if r.scored}
         return stored_losses(means, MEAN_BYTES)
 

@@ -128,7 +128,7 @@ class ReportView(View):
         """Shows a section, computing it where it is not there yet."""
         if name != self.shown:
             self.shown, self.text.top = name, 0
-        self.text.title = name.capitalize()
+        self.text.title = {"kl": "KL"}.get(name, name.capitalize())
         if self.kl.reader.path is not None and self.state_of(name) == "":
             self._compute()
         self.text.update_data()

@@ -1,0 +1,162 @@
+"""What a job or the demo ends with: what was found in at most ten lines, one picture, and the command to go on with."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from rich.table import Table
+
+from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
+from kltui.analysis.loss import Loss, losses
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.view.report import Report, write_text
+from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.kl import kl
+from kltui.view.sections.loss import loss
+from kltui.view.sections.section import Plot, Section
+from kltui.view.sections.stabilisation import stabilisation
+from kltui.view.sections.trajectories import trajectories
+from kltui.view.tables import count, figure, with_error, words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from kltui.workspace import Workspace
+
+MOST_FAILURES, MOST_RUNS = 3, 3
+Finding = tuple[str, str]  # what it is about, and what was found
+
+
+def print_summary(
+    ws: Workspace,
+    choice: Choice | None = None,
+    *,
+    stream: TextIO | None = None,
+    narration: TextIO | None = None,
+    ascii_only: bool = False,
+) -> None:
+    """Writes what was found to `stream` (standard output); progress of long computations to `narration` (standard error)."""
+    out, said = stream or sys.stdout, narration or sys.stderr
+
+    def narrate(message: str) -> None:
+        said.write(f"{safe_text(message)}\n")
+        said.flush()
+
+    section = summary(Context(ws, choice or Choice(), narrate))
+    write_text(Report(str(ws.path), "none", (section,)), out, ascii_only=ascii_only)
+    out.flush()
+
+
+def summary(ctx: Context) -> Section:
+    """Counts, loss, the largest KL, when runs settled, exponents and failures; a picture; what to type next."""
+    found = [one for find in (_counts, _loss, _largest, _settled, _exponents) for one in _found(find, ctx)]
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(min_width=len("exponent c"))
+    lines.add_column()
+    for label, text in [*found, *_failures(ctx)]:
+        lines.add_row(words(label, "bold"), words(text))
+    blocks: list[RenderableType] = [lines, *_picture(ctx)]
+    folder = shlex.quote(safe_text(str(ctx.ws.path), 400))
+    notes = (f"look at it:    kltui {folder}", f"every figure:  kltui --report {folder}")
+    return Section("summary", "What was found", tuple(blocks), notes)
+
+
+def _found(find: Callable[[Context], Iterator[Finding]], ctx: Context) -> list[Finding]:
+    """What one of these finds; nothing where the workspace has nothing for it."""
+    try:
+        return list(find(ctx))
+    except KltuiError:
+        return []
+
+
+def _counts(ctx: Context) -> Iterator[Finding]:
+    rows, corpus = ctx.rows, ctx.ws.corpus()
+    scored = sum(row.scored for row in rows)
+    of = f"{count(corpus.n, 'text')} of {corpus.mean_bytes:.0f} bytes on average"
+    yield "scored", f"{scored} of {count(len(rows), 'checkpoint')} over {of}"
+
+
+def _loss(ctx: Context) -> Iterator[Finding]:
+    known = [end for end in _last_of_runs(losses(ctx.raw)) if math.isfinite(end.bits_per_byte)]
+    if known:
+        best = min(known, key=lambda one: one.bits_per_byte)
+        others = f"; {len(known)} runs end at most at {figure(max(e.bits_per_byte for e in known))}"
+        value = f"{with_error(best.bits_per_byte, best.se)} bits/byte at best, {safe_text(best.name, 60)}"
+        yield "loss", value + (others if len(known) > 1 else "")
+
+
+def _last_of_runs(every: list[Loss]) -> list[Loss]:
+    last: dict[str, Loss] = {}
+    for one in every:
+        before = last.get(one.run)
+        if before is None or (one.step or 0) >= (before.step or 0):
+            last[one.run] = one
+    return list(last.values())
+
+
+def _largest(ctx: Context) -> Iterator[Finding]:
+    pairs = cast("list[dict[str, Any]]", kl(ctx).data["pairs"])
+    known = [p for p in pairs if math.isfinite(p["kl_bits_per_byte"])]
+    if known:
+        most = max(known, key=lambda p: p["kl_bits_per_byte"])
+        value = with_error(most["kl_bits_per_byte"], most["se"])
+        yield "largest KL", f"{value} bits/byte, {safe_text(most['a'], 50)} to {safe_text(most['b'], 50)}"
+
+
+def _settled(ctx: Context) -> Iterator[Finding]:
+    runs = cast("list[dict[str, Any]]", stabilisation(ctx).data["runs"])
+    levels = sorted({r["level"] for r in runs})
+    level = levels[min(1, len(levels) - 1)]
+    of_level = [r for r in runs if r["level"] == level]
+    done = [f"{safe_text(r['run'], 40)} @{r['step']}" for r in of_level if r["step"] is not None]
+    not_yet = len(of_level) - len(done)
+    said = [_first_few(done)] if done else []
+    said += [f"{not_yet} of {count(len(of_level), 'run')} not yet"] if not_yet else []
+    yield "settled", f"{'; '.join(said)} (below {level:g} bits/byte from step to step)"
+
+
+def _exponents(ctx: Context) -> Iterator[Finding]:
+    said = [
+        f"{safe_text(s.run, 40)} {s.c_q[0]:.2f}" + (f" / {s.c_w[0]:.2f}" if math.isfinite(s.c_w[0]) else "")
+        for s in summarise(ctx.exponents)
+        if math.isfinite(s.c_q[0])
+    ]
+    of_q = [row[1] for row in PUBLISHED_EXPONENTS.values()]
+    if said:
+        spaces = "likelihood / weights; " if " / " in "".join(said) else ""
+        yield "exponent c", f"{_first_few(said)} ({spaces}Pythia {min(of_q):g} to {max(of_q):g})"
+
+
+def _failures(ctx: Context) -> list[Finding]:
+    failed = [row for row in ctx.rows if row.status == "failed"]
+    lines = [
+        (
+            "failed",
+            f"{safe_text(row.name, 60)}: {safe_text(row.error, 200)} {safe_text(row.hint, 200)}".rstrip(),
+        )
+        for row in failed[:MOST_FAILURES]
+    ]
+    more = len(failed) - len(lines)
+    return [*lines, ("", f"and {more} more: --report --section overview")] if more > 0 else lines
+
+
+def _first_few(said: list[str]) -> str:
+    more = len(said) - MOST_RUNS
+    return ", ".join(said[:MOST_RUNS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _picture(ctx: Context) -> list[RenderableType]:
+    """The loss against the step where there are runs, else the models on the map."""
+    for section in (loss, trajectories):
+        try:
+            plots = [block for block in section(ctx).blocks if isinstance(block, Plot)]
+        except KltuiError:
+            continue
+        if plots:
+            return list(plots[:1])
+    return []

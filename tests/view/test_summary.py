@@ -1,0 +1,82 @@
+"""What a job and the demo end with: figures of the report in a few lines, failures with their way out, the next command."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_workspace import Builder
+
+from kltui.analysis.number_text import with_error
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.view.report import report
+from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.section import Plot
+from kltui.view.summary import print_summary, summary
+from kltui.workspace import Workspace
+
+
+def written(ws: Workspace, **options: object) -> str:
+    out = io.StringIO()
+    print_summary(ws, stream=out, narration=io.StringIO(), **options)
+    return out.getvalue()
+
+
+def test_every_figure_is_the_reports(suite: Workspace) -> None:
+    text = re.sub(r"\s+", " ", written(suite))
+    data = {s.name: s.data for s in report(suite, ["loss", "kl", "stabilisation", "diffusion"]).sections}
+    best = min(data["loss"]["runs"], key=lambda run: run["last"])
+    assert f"loss {with_error(best['last'], best['last_se'])} bits/byte at best" in text
+    most = max(data["kl"]["pairs"], key=lambda pair: pair["kl_bits_per_byte"])
+    value = with_error(most["kl_bits_per_byte"], most["se"])
+    assert f"largest KL {value} bits/byte, {most['a']} to {most['b']}" in text
+    levels = sorted({run["level"] for run in data["stabilisation"]["runs"]})
+    for run in [r for r in data["stabilisation"]["runs"] if r["level"] == levels[1]][:2]:
+        assert run["step"] is None or f"{run['run']} @{run['step']}" in text
+    first = data["diffusion"]["runs"][0]
+    assert f"exponent c {first['run']} {first['c_q']['median']:.2f}" in text
+    assert f"kltui --report {suite.path}" in text
+
+
+def test_at_most_ten_findings_and_one_picture(suite: Workspace) -> None:
+    section = summary(Context(suite, Choice()))
+    lines, *others = section.blocks
+    assert lines.row_count <= 10 and [type(block) for block in others] == [Plot]
+
+
+def test_nothing_scored_is_no_error(builder: Builder) -> None:
+    builder.add(Checkpoint("run", LocalSource(Path("/m")), 1), None)
+    with builder.open() as ws:
+        text = written(ws)
+    assert "kltui --report" in text and "nan" not in text
+
+
+def test_failures_stand_with_their_way_out(builder: Builder) -> None:
+    names = [Checkpoint("run", LocalSource(Path(f"/m{i}")), i) for i in range(6)]
+    builder.add(names[0], builder.base_N)
+    for checkpoint in names[1:]:
+        builder.add(checkpoint, None)
+    with builder.store.atomic():
+        ids = [builder.store.checkpoints.id_of(c.name) for c in names]
+        job = builder.store.jobs.register("digest", "workspace = 'x'", ids, None)
+        builder.store.jobs.start(job)
+        for id_ in ids[1:]:
+            builder.store.jobs.item_failed(job, id_, "missing tensors\x1b[2J", "Download it again.")
+    with builder.open() as ws:
+        text = written(ws, ascii_only=True)
+    assert "run@1: missing tensors" in text and "Download it again." in text and "and 2 more" in text
+    assert "\x1b" not in text and text.isascii()
+
+
+@pytest.mark.parametrize("unscored", [0, 3])
+def test_one_model_without_steps(builder: Builder, unscored: int) -> None:
+    values = builder.base_N.copy()
+    values[:unscored] = np.nan
+    builder.add(replace(Checkpoint("model", LocalSource(Path("/m"))), size="1b"), values)
+    with builder.open() as ws:
+        text = written(ws)
+    assert "scored      1 of 1 checkpoint" in text and "nan" not in text
