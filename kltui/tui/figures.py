@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kltui.analysis import number_text
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
 
 
 def with_error(value: float, se: float) -> str:
@@ -11,10 +18,8 @@ def with_error(value: float, se: float) -> str:
     >>> with_error(0.12345, 0.0021)
     '0.1235 ± 0.0021 bits/byte'
     """
-    from kltui.view import tables
-
-    said = tables.with_error(value, se)
-    return said if said == tables.UNDEFINED else f"{said} bits/byte"
+    said = number_text.with_error(value, se)
+    return said if said == number_text.UNDEFINED else f"{said} bits/byte"
 
 
 def briefly(value: float, se: float) -> str:
@@ -23,9 +28,38 @@ def briefly(value: float, se: float) -> str:
     >>> briefly(0.12345, 0.0021), briefly(0.5, math.nan), briefly(math.nan, 0.1)
     ('0.1235 ± 0.0021', '0.500', 'undefined')
     """
-    from kltui.view import tables
+    return number_text.with_error(value, se) if math.isfinite(se) else number_text.figure(value)
 
-    return tables.with_error(value, se) if math.isfinite(se) else tables.figure(value)
+
+def aligned(texts: Sequence[str]) -> list[str]:
+    """Values with their errors, equally long, their ± below one another.
+
+    >>> aligned(["0.322 ± 0.033", "12.4 ± 1.4", "undefined"])
+    ['0.322 ± 0.033', ' 12.4 ± 1.4  ', 'undefined    ']
+    """
+    values = max((len(text.partition(" ± ")[0]) for text in texts if " ± " in text), default=0)
+    moved = [
+        " " * (values - len(text.partition(" ± ")[0])) + text if " ± " in text else text for text in texts
+    ]
+    wide = max(map(len, moved), default=0)
+    return [text.ljust(wide) for text in moved]
+
+
+def mean_of(found: Map, row: int) -> float:
+    """Mean log-likelihood of one vector over its scored texts, nats per text; nan where none is."""
+    import numpy as np
+
+    values = found.loglik_KN[row]
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else math.nan
+
+
+def loss_of(found: Map, row: int) -> str:
+    """The loss of one vector in bits/byte with its standard error, without the unit."""
+    from kltui.analysis.loss import bits_per_byte
+
+    loss = bits_per_byte(found.loglik_KN[row], found.text_bytes_N, found.text_ids_N)
+    return number_text.with_error(*loss, 4)
 
 
 def among_published(below: str, above: str) -> str:

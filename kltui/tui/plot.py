@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Patch = tuple[int, str, Style]
 Y_AXIS = 8
+NAME_ROWS = 1.3  # above a whole scene, for the name of the y axis
 
 
 class PlotPane(Pane):
@@ -83,14 +84,25 @@ class PlotPane(Pane):
 
     def show(self, scene: Scene | None, names: list[str], *, keep_window: bool = False) -> None:
         """Shows another scene, through the same window if asked and there is one."""
-        from kltui.view.scene import fit_window
-
         here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
         self.scene, self.names = scene, names
         self.cursor = names.index(here) if here and here in names else -1
         if scene is not None and not (keep_window and self.window is not None):
-            self.window, self.fits = fit_window(scene), True
+            self.window, self.fits = self.fitted_window(scene), True
         self.redraw_plot()
+
+    def fitted_window(self, scene: Scene) -> Window:
+        """The window that shows all of a scene."""
+        from kltui.view.scene import fit_window
+
+        return fit_window(scene)
+
+    def shape(self) -> tuple[float, float] | None:
+        """Width and height of the whole scene in its one unit, None where the axes have units of their own."""
+        if self.scene is None or not self.scene.equal:
+            return None
+        whole = self.fitted_window(self.scene)
+        return whole.x.span, whole.y.span
 
     def redraw_plot(self) -> None:
         """Draws everything again: data, window, marker or colours have changed."""
@@ -123,7 +135,7 @@ class PlotPane(Pane):
         assert self.scene is not None and self.window is not None
         window = self.window
         if self.fits and height > 2:
-            window = window.with_room_above(1.3 / height)
+            window = window.with_room_above(NAME_ROWS / height)
         return window.equalised(eye_ratio(width, height, kind)) if self.scene.equal else window
 
     def point_marker(self, series: int) -> str:
@@ -174,9 +186,13 @@ class PlotPane(Pane):
             self._inks, self._inks_of = {}, look
         style = self._inks.get(code)
         if style is None:
-            series, shade = divmod(code, SHADES)
-            style = self._inks[code] = look(look.series(series, shade))
+            style = self._inks[code] = self.make_ink(code)
         return style
+
+    def make_ink(self, code: int) -> Style:
+        """The style of a colour code, made once for each palette."""
+        series, shade = divmod(code, SHADES)
+        return self.look(self.look.series(series, shade))
 
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""
@@ -193,7 +209,7 @@ class PlotPane(Pane):
         room = self.body_width - (len(name) + 2 if name else 0)
         cells = [" "] * (self.body_width + 1)
         free = 0
-        for place, label in self.seen.x.ticks(max(2, self.plot_width // 14)):
+        for place, label in self.seen.x.ticks(max(2, self.plot_width // 10)):
             at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
             if at >= free and at + len(label) <= room:
@@ -353,10 +369,8 @@ class PlotPane(Pane):
         self._zoom(1 / 1.5)
 
     def do_zoom_reset(self) -> None:
-        from kltui.view.scene import fit_window
-
         if self.scene is not None:
-            self.window, self.fits = fit_window(self.scene), True
+            self.window, self.fits = self.fitted_window(self.scene), True
             self.redraw_plot()
 
     def _pan(self, right: float, up: float) -> None:

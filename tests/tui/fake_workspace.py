@@ -120,6 +120,9 @@ class FakeWorkspace:
     def records(self, kind: str) -> dict[str, dict[str, object]]:
         return self.kept_records.get(kind, {})
 
+    def benchmark_scores(self) -> dict[str, dict[str, float]]:
+        return {}
+
     def same_weights(self) -> list[tuple[Point, ...]]:
         return []
 

@@ -263,20 +263,20 @@ async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monk
         await until(pilot, lambda: "walks wind more" in text_of(app))
         assert f"{run} (random walks)" in text_of(app) and "turning" in text_of(app)
         plot = app.view.plot
-        assert len(plot.scene.xy_n2) > len(plot.map) == plot.scene.n_points
+        assert len(plot.picture.xyz_Kd) > len(plot.map) == plot.scene.n_points
         for method in ("PCA", "MDS", "t-SNE"):
             await pilot.press("v")
             await until(pilot, lambda m=method: m in lines_of(app)[1])
-            await until(pilot, lambda: len(plot.scene.xy_n2) > len(plot.map))
+            await until(pilot, lambda: len(plot.picture.xyz_Kd) > len(plot.map))
         await pilot.press(*"jlkhjl")
         assert plot.cursor < len(plot.map)
         await pilot.press("w")
-        await until(pilot, lambda: len(plot.scene.xy_n2) == len(plot.map))
+        await until(pilot, lambda: len(plot.picture.xyz_Kd) == len(plot.map))
         assert "walks wind more" not in text_of(app)
 
 
 async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, until, monkeypatch) -> None:
-    workspace = FakeWorkspace(scored=20)
+    workspace = FakeWorkspace(scored=40)
     app = make_app(workspace)
     begun, go_on = [], asyncio.Event()
 
@@ -289,24 +289,24 @@ async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
-        await until(pilot, lambda: begun == [20] and "PCA" in lines_of(app)[1])
-        workspace.count, workspace.change = 22, 2
+        await until(pilot, lambda: begun == [40] and "PCA" in lines_of(app)[1])
+        workspace.count, workspace.change = 42, 2
         await pilot.press("r")
-        await until(pilot, lambda: "22 checkpoints" in lines_of(app)[1])
-        assert begun == [20] and "PCA" in lines_of(app)[1]
+        await until(pilot, lambda: "42 checkpoints" in lines_of(app)[1])
+        assert begun == [40] and "PCA" in lines_of(app)[1]
         go_on.set()
-        await until(pilot, lambda: begun == [20, 22] and "t-SNE  22 checkpoints" in lines_of(app)[1])
+        await until(pilot, lambda: begun == [40, 42] and "t-SNE  42 checkpoints" in lines_of(app)[1])
 
 
 async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, until) -> None:
     app = make_app(FakeWorkspace(scored=3))
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("3")
+        await pilot.press("3", "v", "v")
         await until(
             pilot, lambda: "PCA" in lines_of(app)[1] and "t-SNE from 5 checkpoints on" in text_of(app)
         )
-        assert not app.message
+        assert app.message_ink != "bad"
 
 
 async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: MakeApp, until) -> None:

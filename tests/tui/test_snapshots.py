@@ -6,7 +6,7 @@ After a change that is meant: `pytest tests/tui/test_snapshots.py --snapshot-upd
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,9 @@ import pytest
 from fake_workspace import FakeWorkspace
 from textual.pilot import Pilot
 
+from kltui.analysis.embed import Picture
 from kltui.errors import StoreError
+from kltui.tui.atlas import Shown
 from kltui.tui.interface import KltuiApp
 
 KEYS = {
@@ -48,18 +50,18 @@ def fixed_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def fixed_picture(app: KltuiApp) -> Callable[[str], object]:
+def fixed_pictures(app: KltuiApp) -> Callable[[str], object]:
     """Coordinates by formula, so that no linear algebra library can move a dot."""
 
-    async def picture(method: str) -> object:
+    async def pictures(method: str, dims: int = 2, **more: object) -> AsyncIterator[Shown]:
         found = await app.atlas.map()
         runs = {p.run: i for i, p in enumerate({p.run: p for p in found.points}.values())}
         along = [np.log1p(p.step or 0) / 7.5 for p in found.points]
         turn = [0.9 * i + 2.2 * t for t, i in zip(along, (runs[p.run] for p in found.points), strict=True)]
         xy = np.array([(t * np.cos(a), t * np.sin(a)) for t, a in zip(along, turn, strict=True)])
-        return found, xy
+        yield Shown(found, Picture("tsne", xy), final=True, n_total=len(found))
 
-    return picture
+    return pictures
 
 
 async def settle(pilot: Pilot[int], keys: str) -> None:
@@ -85,7 +87,7 @@ def test_screen(
     size: tuple[int, int],
 ) -> None:
     app = KltuiApp(Path("/workspaces/demo"), opener=lambda _: FakeWorkspace())  # type: ignore[arg-type,return-value]
-    monkeypatch.setattr(app.atlas, "picture", fixed_picture(app))
+    monkeypatch.setattr(app.atlas, "pictures", fixed_pictures(app))
     assert snap_compare(app, terminal_size=size, run_before=lambda pilot: settle(pilot, keys))
 
 

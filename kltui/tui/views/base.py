@@ -20,15 +20,25 @@ if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
 
 WIDE, WIDEST = 120, 160
+BARS = 3  # lines around a view: tabs, status, keys
 
 
 @dataclass(frozen=True)
 class ColumnOfPanes:
-    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `least` columns on."""
+    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `least` columns on.
+
+    With panes `aside`, the column has one pane, a plot, and those stand right of it or below.
+    """
 
     panes: Sequence[Pane]
     width: int = 0
     least: int = 0
+    aside: Sequence[Pane] = ()
+
+    @property
+    def all_panes(self) -> list[Pane]:
+        """The panes, and those aside."""
+        return [*self.panes, *self.aside]
 
 
 class View(Widget):
@@ -44,7 +54,11 @@ class View(Widget):
     def __init__(self) -> None:
         super().__init__(id=f"view-{self.screen_name}")
         self.columns = list(self.make_columns())
-        self._boxes = [Box(*column.panes) for column in self.columns]
+        self._asides = [Box(*column.aside) for column in self.columns]
+        self._boxes = [
+            Box(*column.panes, *([aside] if column.aside else []))
+            for column, aside in zip(self.columns, self._asides, strict=True)
+        ]
         self.focus_pane: Pane = next(c.panes[0] for c in self.columns if not c.width)
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
@@ -64,8 +78,8 @@ class View(Widget):
     @property
     def panes(self) -> list[Pane]:
         """All panes, in the order of `tab`."""
-        main = [p for c in self.columns if not c.width for p in c.panes]
-        return main + [p for c in self.columns if c.width for p in c.panes]
+        main = [p for c in self.columns if not c.width for p in c.all_panes]
+        return main + [p for c in self.columns if c.width for p in c.all_panes]
 
     def compose(self) -> ComposeResult:
         """The columns' boxes."""
@@ -77,7 +91,7 @@ class View(Widget):
 
     def make_room(self, width: int) -> None:
         """Shows the columns that fit `width` cells, the focused one always."""
-        focused = next(i for i, c in enumerate(self.columns) if self.focus_pane in c.panes)
+        focused = next(i for i, c in enumerate(self.columns) if self.focus_pane in c.all_panes)
         if width < WIDE:
             shown = {focused}
         else:
@@ -90,9 +104,59 @@ class View(Widget):
             box.display = i in shown
             box.styles.width = "1fr" if i == fill else column.width
             for pane in column.panes:
-                if pane.barred != (i != first):
-                    pane.barred = i != first
-                    pane.refresh()
+                _bar(pane, i != first)
+            if column.aside and i in shown:
+                beside = sum(self.columns[k].width for k in shown if k != i)
+                self._arrange(i, width - beside, must=width >= WIDE)
+
+    def _arrange(self, column: int, width: int, *, must: bool) -> None:
+        """Shares a column between its plot and the panes aside, as suits the plot's picture."""
+        from kltui.tui.views.arrange import arranged
+
+        plot, box, aside = self.columns[column].panes[0], self._boxes[column], self._asides[column]
+        panes, height = self.columns[column].aside, self.kl.size.height - BARS
+        how = arranged(width - 2 * plot.barred, height, self.shape(), must=must)
+        right = how.place == "right"
+        plot.display = how.place != "alone" or self.focus_pane is plot
+        aside.display = how.place != "alone" or self.focus_pane in panes
+        box.styles.layout = "horizontal" if right else "vertical"
+        plot.styles.width = how.plot + 2 * plot.barred if right else "100%"
+        plot.styles.height = how.plot if how.place == "below" else "1fr"
+        if how.place == "below":
+            self._in_a_row(aside, panes, width)
+        else:
+            self._in_a_stack(aside, panes, height if right else 0, barred=right or plot.barred)
+
+    def _in_a_row(self, box: Box, panes: Sequence[Pane], width: int) -> None:
+        from kltui.tui.views.arrange import LEAST_ACROSS
+
+        box.styles.layout = "horizontal"
+        order = sorted(panes, key=lambda pane: pane is not self.focus_pane)
+        shown = order[: max(1, width // LEAST_ACROSS)]
+        for pane in panes:
+            pane.display = pane in shown
+            pane.styles.height, pane.styles.width = "1fr", "1fr"
+            _bar(pane, pane is not next(p for p in panes if p in shown))
+
+    def _in_a_stack(self, box: Box, panes: Sequence[Pane], height: int, *, barred: bool) -> None:
+        """The panes over one another in `height` lines; with 0, the focused one alone."""
+        from kltui.tui.views.arrange import stacked
+
+        box.styles.layout = "vertical"
+        focused = panes.index(self.focus_pane) if self.focus_pane in panes else 0
+        lines = stacked([self.wanted_lines(pane) for pane in panes], height, focused)
+        for i, pane in enumerate(panes):
+            pane.display = bool(lines[i]) if height else i == focused
+            pane.styles.height, pane.styles.width = (lines[i] or "1fr"), "100%"
+            _bar(pane, barred)
+
+    def shape(self) -> tuple[float, float] | None:
+        """Width and height of the picture for which the panes aside make room, None where any pane suits it."""
+        return None
+
+    def wanted_lines(self, pane: Pane) -> int:
+        """Lines that a pane aside wants, its header included; 0: what is left."""
+        return 0
 
     def focus_now(self) -> None:
         """Gives the focus to the view's own pane."""
@@ -156,3 +220,10 @@ class View(Widget):
     def arrived(self) -> None:
         """Called every time the view comes to the fore."""
         self.update_data()
+
+
+def _bar(pane: Pane, barred: bool) -> None:
+    """Draws a line at the pane's left, or none."""
+    if pane.barred != barred:
+        pane.barred = barred
+        pane.refresh()

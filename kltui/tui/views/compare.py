@@ -19,10 +19,9 @@ from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import Compared
-from kltui.tui.figures import among_published, briefly, with_error
+from kltui.tui.figures import among_published, briefly, mean_of, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
-from kltui.tui.views.map import mean_of
 from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import difference, heat, ink_on
 

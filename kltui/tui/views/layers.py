@@ -11,41 +11,63 @@ from rich.style import Style
 
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane, fitted
-from kltui.tui.figures import with_error
+from kltui.tui.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.figures import loss_of, with_error
 from kltui.tui.plot import PlotPane
+from kltui.tui.run_tree import counted
 from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.map_plot import UNIT
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
+    from kltui.analysis.embed import Picture
+    from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.figures.shown import Shown
+    from kltui.tui.interface import KltuiApp
     from kltui.view.axis import Scale
+    from kltui.view.space import Outline
 
-METHODS = ("adjacent", "threads")
-SAID = {"adjacent": "KL from the layer before, by layer", "threads": "threads (PCA)"}
+SAID = {"adjacent": "KL from the layer before", "threads": "threads (PCA)"}
 MOST_MODELS = 8
 
 
+def lens_models(kl: KltuiApp) -> list[str]:
+    """Models with lens vectors: those selected or marked, else the cursor's and the last of each run."""
+    rows = {r.name: r for r in kl.snapshot.rows if r.layers and r.scored}
+    chosen = kl.selection
+    wanted = [n for n in dict.fromkeys((*chosen.selected, chosen.a, chosen.b)) if n in rows]
+    if not wanted:
+        last: dict[str, str] = {}
+        for row in rows.values():
+            last[row.checkpoint.run] = row.name
+        here = rows.get(chosen.cursor)
+        if here is not None:
+            last[here.checkpoint.run] = here.name
+        wanted = list(last.values())
+    return wanted[:MOST_MODELS]
+
+
 class LayersPlot(PlotPane):
-    """KL between neighbouring layers against depth, or every model's layers as a thread."""
+    """KL between neighbouring layers against depth ("adjacent"), or every model's layers as a thread ("threads")."""
 
     title = "Layers"
 
-    def __init__(self) -> None:
-        super().__init__(id="layers-plot")
+    def __init__(self, method: str) -> None:
+        super().__init__()
         self.map: Map | None = None
+        self.picture: Picture | None = None
         self.models: list[str] = []
-        self.method = "adjacent"
+        self.method = method
         self.y_scale: Scale = "log"
-        self._rows: list[int] = []
         self._said: list[str] = []
         self._ends: list[tuple[int, int]] = []
 
-    def header_right(self) -> list[Span]:
-        """What is drawn."""
-        unit = "  bits/byte" if self.method == "adjacent" else "  √(bits/byte)"
-        return [(SAID[self.method] + unit, self.look("muted"))] if self.map is not None else []
+    def header_left(self) -> list[Span]:
+        """What is drawn, and of how many models."""
+        count = f"  {counted(len(self.models), 'model')}" if self.map is not None else ""
+        said = (f"  {SAID[self.method]}", self.look("text", bold=True))
+        return [*super().header_left(), said, (count, self.look("muted"))]
 
     def placeholder(self) -> list[tuple[str, str]]:
         """What would fill this screen."""
@@ -54,15 +76,15 @@ class LayersPlot(PlotPane):
             ("muted", "Score with layers: s in the Registry, then e, and all in the line layers."),
         ]
 
-    def show_layers(self, found: Map | None, models: list[str]) -> None:
-        """Draws the layers of `models`."""
-        self.map, self.models = found, models
+    def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
+        """Draws the layers of `models`, threads by their picture."""
+        self.map, self.picture, self.models = found, picture, models
         if found is None:
             self.show(None, [])
         elif self.method == "adjacent":
             self._show_adjacent(found)
-        else:
-            self._show_threads(found)
+        elif picture is not None:
+            self._show_threads(found, picture)
 
     def layer_rows(self, found: Map) -> list[list[int]]:
         """Rows of each model's lens vectors by depth, the final vector last."""
@@ -78,8 +100,10 @@ class LayersPlot(PlotPane):
         import numpy as np
 
         from kltui.view.scene import Scene, threads
+        from kltui.view.space import in_three, with_outlines
 
         xy: list[tuple[float, float]] = []
+        bars: list[Outline] = []
         lines, names, self._said, self._ends = [], [], [], []
         for series, rows in enumerate(self.layer_rows(found)):
             start = len(xy)
@@ -88,7 +112,9 @@ class LayersPlot(PlotPane):
                 if found.points[b].layer is None and not kl.value > 1e-12:
                     continue  # the last lens vector is the final one: there is no step to show
                 depth = _depth(found.points[b].layer)
-                xy.append((float(len(xy) - start + 1) if math.isinf(depth) else depth, kl.value))
+                x = float(len(xy) - start + 1) if math.isinf(depth) else depth
+                xy.append((x, kl.value))
+                bars.append((series * SHADES, np.array([(x, y, 0.0) for y in _bar_ends(kl)])))
                 names.append(found.names[b])
                 self._said.append(f"from {_layer_word(found.points[a].layer)}: {with_error(kl.value, kl.se)}")
             if len(xy) > start:
@@ -97,41 +123,49 @@ class LayersPlot(PlotPane):
         code_n, segments = threads(lines, len(xy))
         data = np.array(xy or [(math.nan, math.nan)], dtype=np.float64)
         codes = code_n if xy else np.array([-1], dtype=np.int16)
-        self.show(Scene(data, codes, segments, "linear", self.y_scale), names or [""])
+        places, codes, segments = with_outlines(in_three(data), codes, segments, bars)
+        self.x_name, self.y_name = "layer", "KL, bits/byte"
+        places = np.ascontiguousarray(places[:, :2])
+        scene = Scene(places, codes, segments, "linear", self.y_scale, n_points=len(data))
+        self.show(scene, names or [""])
 
-    def _show_threads(self, found: Map) -> None:
+    def _show_threads(self, found: Map, picture: Picture) -> None:
         import numpy as np
 
         from kltui.view.scene import Scene, threads
 
-        rows = self.layer_rows(found)
-        lines = list(enumerate(rows))
+        lines = list(enumerate(self.layer_rows(found)))
         code_n, segments = threads(lines, len(found))
-        try:
-            xy = np.ascontiguousarray(found.coordinates("pca"), dtype=np.float64)
-        except KltuiError as error:
-            self.note = f"{error.message}: {error.hint}"
-            self.show(None, [])
-            return
-        mean = found.mean_loglik
-        self._said = [f"{float(m):.1f} nats/text" for m in mean]
+        xy = np.ascontiguousarray(picture.xyz_Kd[:, :2], dtype=np.float64)
         self._ends = [(r[-1], series) for series, r in lines if r]
+        self.x_name, self.y_name = (
+            f"axis {k + 1} ({share:.1%}), {UNIT}" for k, share in enumerate(picture.axis_share[:2])
+        )
         self.show(Scene(xy, code_n, segments, equal=True), found.names)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each model's name at its last layer."""
+        """Each model's name at its last layer, behind its mark."""
         look = self.look
-        return [(point, safe_text(self.models[s], 24), look(look.series(s))) for point, s in self._ends]
+        return [
+            (point, f"{look.marker(s)} {safe_text(self.models[s], 24)}", look(look.series(s)))
+            for point, s in self._ends
+        ]
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Each model's marker at its last layer."""
         look = self.look
         return [(point, look.marker(s), look(look.series(s), bold=True)) for point, s in self._ends]
 
+    def _said_of(self, point: int) -> str:
+        """What is known of a point: the step from the layer before, or the loss."""
+        if self.method == "adjacent" or self.map is None:
+            return self._said[point]
+        return f"loss {loss_of(self.map, point)} bits/byte"
+
     def readout(self) -> list[Span]:
         """The layer under the cross-hair."""
         look = self.look
-        if not 0 <= self.cursor < len(self._said):
+        if not 0 <= self.cursor < len(self.names) or self.map is None:
             return [
                 (" hjkl moves, [ ] another checkpoint of the run, v the picture, L the scale", look("faint"))
             ]
@@ -139,21 +173,23 @@ class LayersPlot(PlotPane):
         return [
             (f" {look.marker(series)} ", look(look.series(series))),
             (safe_text(self.names[self.cursor], 40), look("text", bold=True)),
-            (f"   {self._said[self.cursor]}", look("muted")),
+            (f"   {self._said_of(self.cursor)}", look("muted")),
         ]
 
     def do_axis_scale(self) -> None:
         self.y_scale = "linear" if self.y_scale == "log" else "log"
         self.kl.say(f"KL axis: {self.y_scale}")
-        self.show_layers(self.map, self.models)
-
-    def do_method(self) -> None:
-        self.method = METHODS[(METHODS.index(self.method) + 1) % len(METHODS)]
-        self.show_layers(self.map, self.models)
+        self.show_layers(self.map, self.picture, self.models)
 
 
 def _depth(layer: int | None) -> float:
     return math.inf if layer is None else float(layer)
+
+
+def _bar_ends(kl: KL) -> tuple[float, float]:
+    """One standard error below and above; what a logarithm cannot show is left out."""
+    se = kl.se if math.isfinite(kl.se) else 0.0
+    return (kl.value - se if kl.value > se else kl.value), kl.value + se
 
 
 def _layer_word(layer: int | None) -> str:
@@ -161,36 +197,29 @@ def _layer_word(layer: int | None) -> str:
 
 
 class LayersView(View):
-    """The plot, and the models it shows."""
+    """Two pictures of the same models, the chosen one large; and the models."""
 
     screen_name = "layers"
     has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked: tuple[object, ...] = ()
-        self.plot = LayersPlot()
+        self.plot, self.other = LayersPlot("adjacent"), LayersPlot("threads")
         self.list = TextPane("Models", self._models)
-        return [ColumnOfPanes([self.plot]), ColumnOfPanes([self.list], width=38, least=120)]
+        return [ColumnOfPanes([self.plot], aside=[self.list, self.other])]
 
-    def chosen(self) -> list[str]:
-        """Models with lens vectors: those selected or marked, else the cursor's and the last of each run."""
-        rows = {r.name: r for r in self.kl.snapshot.rows if r.layers and r.scored}
-        selection = self.kl.selection
-        wanted = [n for n in dict.fromkeys((*selection.selected, selection.a, selection.b)) if n in rows]
-        if not wanted:
-            last: dict[str, str] = {}
-            for row in rows.values():
-                last[row.checkpoint.run] = row.name
-            here = rows.get(selection.cursor)
-            if here is not None:
-                last[here.checkpoint.run] = here.name
-            wanted = list(last.values())
-        return wanted[:MOST_MODELS]
+    def shape(self) -> tuple[float, float] | None:
+        """Width and height of the threads, where they are large."""
+        return self.plot.shape()
+
+    def wanted_lines(self, pane: Pane) -> int:
+        """As many as there are models."""
+        return 4 + max(1, len(self.plot.models)) if pane is self.list else 0
 
     def update_data(self) -> None:
         """Reads the lens vectors of other models when the choice has changed."""
         super().update_data()
-        wanted = (self.kl.atlas.version, tuple(self.chosen()))
+        wanted = (self.kl.atlas.version, tuple(lens_models(self.kl)))
         if wanted != self._asked:
             self._asked = wanted
             self.run_worker(self._load(wanted[1]), group="layers", exclusive=True)
@@ -200,18 +229,23 @@ class LayersView(View):
         self.update_data()
 
     async def _load(self, names: tuple[str, ...]) -> None:
-        if not names:
-            self.plot.show_layers(None, [])
-            return
-        try:
-            await self.kl.atlas.map()
-            found = await self.kl.atlas.layers(names)
-        except KltuiError as error:
-            self.plot.note = error.message
-            self.plot.show_layers(None, [])
-            return
-        self.plot.show_layers(found, list(names))
+        found, picture = None, None
+        if names:
+            try:
+                await self.kl.atlas.map()
+                found = await self.kl.atlas.layers(names)
+                picture = await self.kl.reader.compute(lambda: found.picture("pca"))
+            except KltuiError as error:
+                self.plot.note = self.other.note = error.message
+                if found is None:
+                    names = ()
+        self._show(found, picture, list(names))
+
+    def _show(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
+        for plot in (self.plot, self.other):
+            plot.show_layers(found, picture, models)
         self.list.update_data()
+        self.make_room(self.kl.size.width)
 
     def _models(self, width: int) -> list[list[Span]]:
         look = self.look
@@ -233,6 +267,13 @@ class LayersView(View):
                 [("space selects", look("muted"))],
             ]
         return lines
+
+    def do_method(self) -> None:
+        """The other picture becomes the large one."""
+        plot, other = self.plot, self.other
+        plot.method, other.method = other.method, plot.method
+        self._show(plot.map, plot.picture, plot.models)
+        self.kl.say(f"large: {SAID[plot.method]}")
 
     def shown_figure(self) -> Shown | None:
         """The figure of these models' layers."""

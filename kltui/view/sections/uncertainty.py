@@ -92,9 +92,9 @@ def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
     return Plot(series, Frame(title, equal=True), 20)
 
 
-def outline(e: Ellipse) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x and y of 73 places around an ellipse, the first again last."""
-    turn = np.linspace(0.0, 2.0 * np.pi, 73)
+def outline(e: Ellipse, places: int = 73) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x and y of so many places around an ellipse, the first again last."""
+    turn = np.linspace(0.0, 2.0 * np.pi, places)
     along, across, tilt = e.major * np.cos(turn), e.minor * np.sin(turn), math.radians(e.angle)
     x = e.x + along * math.cos(tilt) - across * math.sin(tilt)
     y = e.y + along * math.sin(tilt) + across * math.cos(tilt)

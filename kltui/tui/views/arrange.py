@@ -1,0 +1,89 @@
+"""Where panes go that stand by a plot: right of it or below, whichever leaves the picture larger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kltui.tui.plot import NAME_ROWS, Y_AXIS
+
+SIDE = 42  # cells across beside a plot of any shape
+LEAST_SIDE, MOST_SIDE = 30, 64
+LEAST_BELOW = 8
+LEAST_PLOT = (40, 12)
+LEAST_LINES = 4  # of a pane in a stack, its header included
+LEAST_ACROSS = 24  # of a pane in a row
+NEARLY = 0.97  # of the largest scale: what room for other panes may cost where they are not a must
+_LINES = 3 + NAME_ROWS  # header, axis, read-out and what is free for the name of the y axis
+
+Place = Literal["alone", "right", "below"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """Where the other panes are, and the plot's cells across ("right") or down ("below")."""
+
+    place: Place
+    plot: int = 0
+
+
+def arranged(width: int, height: int, shape: tuple[float, float] | None, *, must: bool) -> Arrangement:
+    """How `width` x `height` cells are shared between a plot and other panes.
+
+    `shape`: width and height of the picture in one unit, None for a plot that fills any pane. `must`: the other
+    panes are wanted even where the picture becomes smaller for it.
+    """
+    if shape is None:
+        return Arrangement("right", width - SIDE) if must else Arrangement("alone")
+    found = _right(width, height, shape), _below(width, height, shape)
+    options = [(a, scale) for a, scale in found if a is not None]
+    if not options:
+        return Arrangement("alone")
+    best, scale = max(options, key=lambda option: option[1])
+    return best if must or scale >= NEARLY * _scale(width, height, shape) else Arrangement("alone")
+
+
+def _scale(width: float, height: float, shape: tuple[float, float]) -> float:
+    """Cells across that a unit of the picture takes in a pane: a cell is twice as high as wide."""
+    return min((width - Y_AXIS) / shape[0], 2 * (height - _LINES) / shape[1])
+
+
+def _right(width: int, height: int, shape: tuple[float, float]) -> tuple[Arrangement | None, float]:
+    wanted = Y_AXIS + round(2 * (height - _LINES) * shape[0] / shape[1])
+    plot = width - min(max(width - wanted, LEAST_SIDE), MOST_SIDE)
+    if plot < LEAST_PLOT[0]:
+        return None, 0.0
+    return Arrangement("right", plot), _scale(plot, height, shape)
+
+
+def _below(width: int, height: int, shape: tuple[float, float]) -> tuple[Arrangement | None, float]:
+    wanted = round(_LINES + (width - Y_AXIS) * shape[1] / shape[0] / 2)
+    plot = height - max(height - max(wanted, LEAST_PLOT[1]), LEAST_BELOW)
+    if plot < LEAST_PLOT[1]:
+        return None, 0.0
+    return Arrangement("below", plot), _scale(width, plot, shape)
+
+
+def stacked(wanted: Sequence[int], height: int, first: int = 0) -> list[int]:
+    """Lines of each pane in a stack of `height` lines, 0 for those without room; who wants 0 takes what is left.
+
+    Room goes to number `first`, then to the others in order; the last of those shown fills the stack.
+
+    >>> stacked([8, 10, 0], 40), stacked([8, 10, 0], 20), stacked([30, 10], 21)
+    ([8, 10, 22], [8, 8, 4], [17, 4])
+    """
+    given, left = [0] * len(wanted), height
+    order = sorted(range(len(wanted)), key=lambda i: (i != first, i))
+    for place, i in enumerate(order):
+        if left < LEAST_LINES:
+            break
+        later = LEAST_LINES * (place + 1 < len(order))
+        want = wanted[i] or left - later
+        given[i] = max(LEAST_LINES, min(want, left - later))
+        left -= given[i]
+    shown = [i for i, lines in enumerate(given) if lines]
+    filling = next((i for i in shown if not wanted[i]), shown[-1] if shown else -1)
+    if filling >= 0:
+        given[filling] += left
+    return given

@@ -1,0 +1,88 @@
+"""What colours the points of the map: their run, type, size, tag, or a benchmark score on a ramp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.view.palette import HEAT
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.analysis.point import Point
+    from kltui.figures.groups import Colouring
+
+# Series beyond those of runs: of the box in three dimensions, of lines of descent, of points without a score.
+BOX, PARENT, VARIANT, UNSCORED = 8000, 8001, 8002, 8003
+RAMP = 8010  # and the series after it, by rising score
+LEVELS = 8
+Scores = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Colours:
+    """The series of the points of a map by one of their properties.
+
+    `groups` are the series by label, [] where points lie on a ramp from `low` to `high`.
+    """
+
+    by: str = "run"
+    series_n: NDArray[np.int16] | None = None
+    groups: tuple[tuple[str, int, int], ...] = ()  # (label, series, how many points)
+    low: float = math.nan
+    high: float = math.nan
+
+    def series(self, row: int) -> int:
+        """The series of a row of the map."""
+        return int(self.series_n[row]) if self.series_n is not None and row < len(self.series_n) else 0
+
+
+def properties(points: Sequence[Point], scores: Scores) -> list[str]:
+    """By what these points can be coloured: what at least one of them states, and every benchmark."""
+    stated = {
+        "type": any(p.type for p in points),
+        "size": any(p.size for p in points),
+        "tag": any(p.tags for p in points),
+    }
+    return ["run", *(name for name, is_stated in stated.items() if is_stated), *scores]
+
+
+def colours(shown: Map, by: str, run_number: Mapping[str, int], scores: Scores) -> Colours:
+    """The series of every point of `shown`; `run_number` are those of runs, which are the same on every screen."""
+    points = shown.points
+    if by == "run" or by not in properties(points, scores):
+        return Colours("run", np.array([run_number.get(p.run, 0) for p in points], dtype=np.int16))
+    from kltui.figures.groups import colouring
+
+    found = colouring(shown, by, scores=scores)
+    if not found.task:
+        return _grouped(points, by, found)
+    values = np.array([found.score(p) for p in points])
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
+    share = (values - low) / (high - low) if high > low else np.where(np.isfinite(values), 1.0, math.nan)
+    level = np.clip(np.nan_to_num(share) * LEVELS, 0, LEVELS - 1).astype(np.int16)
+    return Colours(by, np.where(np.isfinite(values), RAMP + level, UNSCORED).astype(np.int16), (), low, high)
+
+
+def _grouped(points: Sequence[Point], by: str, found: Colouring) -> Colours:
+    labels = [found.label(p) for p in points]
+    counted: dict[str, int] = {}
+    for label in labels:
+        counted[label] = counted.get(label, 0) + 1
+    groups = tuple((label, found.slot(label), n) for label, n in counted.items())
+    return Colours(by, np.array([found.slot(label) for label in labels], dtype=np.int16), groups)
+
+
+def ramp_ink(level: int, *, dark: bool) -> int:
+    """The xterm-256 index of a level of the ramp, always apart from the ground.
+
+    >>> ramp_ink(0, dark=True), ramp_ink(7, dark=True), ramp_ink(0, dark=False), ramp_ink(7, dark=False)
+    (89, 230, 215, 17)
+    """
+    return HEAT[2 + level] if dark else HEAT[LEVELS - 1 - level]

@@ -1,0 +1,589 @@
+"""The picture of the map: trajectories in two or three dimensions, with colours, errors and lines of descent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.style import Style
+
+from kltui.analysis.point import grid_of, trajectory_of
+from kltui.safe import safe_text
+from kltui.tui.canvas import Span, width_of
+from kltui.tui.figures import briefly, loss_of
+from kltui.tui.plot import PlotPane
+from kltui.tui.views.map_colours import (
+    BOX,
+    LEVELS,
+    PARENT,
+    RAMP,
+    UNSCORED,
+    VARIANT,
+    Colours,
+    Scores,
+    ramp_ink,
+)
+from kltui.view.palette import SHADES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.embed import Picture
+    from kltui.analysis.map import Map
+    from kltui.figures.shown import Shown
+    from kltui.view.scene import Floats, Scene, Window
+    from kltui.view.space import Outline, Turn
+
+SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
+UNIT = "√(bits/byte)"
+ERRORS = ("", "± 1 s.e.", "± 95%")
+MOST_ELLIPSES = 40  # more of them hide one another
+ELLIPSE_CORNERS = 25
+
+
+@dataclass(frozen=True)
+class Threads:
+    """What a picture joins and how it is coloured: codes by step in series 0, segments, and each place's own series.
+
+    `related` are (code, strokes, row, row) of broken lines.
+    """
+
+    code_n: NDArray[np.int16]
+    segments_m2: NDArray[np.int64]
+    series_n: NDArray[np.int16]
+    related: list[tuple[int, int, int, int]]
+
+
+class MapPlot(PlotPane):
+    """The trajectories of all runs that are not hidden, in one picture."""
+
+    title = "Map"
+
+    def __init__(self) -> None:
+        super().__init__(id="map-plot")
+        self.map: Map | None = None
+        self.picture: Picture | None = None
+        self.n_total = 0  # checkpoints of the map, of which a first picture may show fewer
+        self.waiting = ""
+        self.hidden: set[str] = set()
+        self.null_run = ""
+        self.colours = Colours()
+        self.by = "run"
+        self.scores: Scores = {}
+        self.turn: Turn | None = None
+        self.errors = 0  # which of ERRORS is drawn
+        self.covariances: NDArray[np.float64] | None = None
+        self.n_ellipses = 0
+        self.largest_error = math.nan  # half axis of the largest ellipse, sqrt(bits/byte)
+        self.descent = True
+        self.n_shown = 0
+        self._ends: list[tuple[int, str]] = []
+        self._before: dict[int, int] = {}
+        self._drawn_for: tuple[object, ...] = ()
+        self._threads: Threads | None = None
+        self._reach = 1.0
+        self._box_ends: list[tuple[int, str]] = []
+
+    # -- what the header says -------------------------------------------------------------------
+
+    @property
+    def drawn_method(self) -> str:
+        """The method of the picture that is drawn, "" before there is one."""
+        return self.picture.method if self.picture is not None else ""
+
+    @property
+    def dims(self) -> int:
+        """Dimensions of the picture that is drawn."""
+        return self.picture.dims if self.picture is not None else 2
+
+    @property
+    def method_said(self) -> str:
+        """The method's name."""
+        return SAID.get(self.drawn_method, safe_text(self.drawn_method, 60)) + " 3-D" * (self.dims == 3)
+
+    def header_left(self) -> list[Span]:
+        """Which picture, of what; then what is to be known of it, as far as there is room."""
+        look = self.look
+        spans = [*super().header_left(), (f"  {self.method_said}", look("text", bold=True))]
+        room = self.body_width - width_of(self.header_right()) - 1
+        for text in self._words() if self.map is not None else []:
+            said = (text, look("muted"))
+            if width_of([*spans, said]) <= room:
+                spans.append(said)
+        return spans
+
+    def _words(self) -> Iterator[str]:
+        assert self.map is not None and self.picture is not None
+        yield f"  {self.counted()}"
+        for words in self.picture.words():
+            yield f", {words}"
+        if self.errors and self.n_ellipses:
+            part = "" if self.n_ellipses == self.n_shown else f" of {self.n_ellipses}"
+            yield f", {ERRORS[self.errors]}{part}"
+        if self.colours.by != "run":
+            yield f", by {safe_text(self.colours.by, 30)}"
+
+    def counted(self) -> str:
+        """How many checkpoints are drawn, of how many; how many layers; how many were left out."""
+        assert self.map is not None
+        layers = sum(p.layer is not None for p in self.map.points)
+        total = max(self.n_total, len(self.map)) - layers
+        said = f"{total} checkpoints" if self.n_shown == total else f"{self.n_shown} of {total} checkpoints"
+        said += f" and {layers} layers" if layers else ""
+        return said + (f", {len(self.left_out)} left out" if self.left_out else "")
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """{name: why} of the vectors that would have emptied the map."""
+        return self.map.left_out if self.map is not None else {}
+
+    def header_right(self) -> list[Span]:
+        """What is still being computed."""
+        return [(self.waiting, self.look("warning"))] if self.waiting else []
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    def show_map(self, found: Map, picture: Picture, *, null_run: str = "", n_total: int = 0) -> None:
+        """Draws a map's picture; the window stays when only points have joined.
+
+        Places beyond the map's own are those of a random walk beside `null_run`.
+        """
+        before = self.picture
+        same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
+        same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
+        self.null_run, self.n_total = null_run, n_total
+        self.map, self.picture = found, picture
+        if self.covariances is not None and len(self.covariances) != len(found):
+            self.covariances = None
+        self._draw(keep_window=same)
+        self.follow(self.kl.selection.cursor)
+
+    def _draw(self, *, keep_window: bool) -> None:
+        from kltui.tui.views.map_colours import colours
+
+        if self.map is None or self.picture is None:
+            return
+        drawn_for = self._draws()
+        if drawn_for != self._drawn_for or self._threads is None:
+            self._drawn_for = drawn_for
+            self.colours = colours(self.map, self.by, self.kl.snapshot.run_number, self.scores)
+            self._threads = self._make_threads(self.map, len(self.picture.xyz_Kd))
+        self._name_axes()
+        self.show(self._scene(self.picture, self._threads), self.map.names, keep_window=keep_window)
+
+    def _name_axes(self) -> None:
+        assert self.picture is not None
+        unit = (
+            ", no unit" if self.drawn_method == "tsne" else f", {UNIT}" if self.drawn_method in SAID else ""
+        )
+        if self.dims == 3:
+            turn = self._turn()
+            self.x_name, self.y_name = (
+                f"turned {turn.azimuth:.0f}°{unit}",
+                f"raised {turn.elevation:.0f}°{unit}",
+            )
+            return
+        names = [self.axis_said(k) for k in range(2)]
+        self.x_name, self.y_name = names[0] + unit, names[1] + unit
+
+    def axis_said(self, axis: int) -> str:
+        """An axis by its number, of PCA with its share of the squared distances."""
+        share = self.picture.axis_share if self.picture is not None else ()
+        return f"axis {axis + 1}" + (f" ({share[axis]:.1%})" if axis < len(share) else "")
+
+    def _turn(self) -> Turn:
+        from kltui.view.space import Turn
+
+        self.turn = self.turn or Turn()
+        return self.turn
+
+    def _make_threads(self, found: Map, n_places: int) -> Threads:
+        """What is drawn, wherever it will be."""
+        from kltui.view.scene import threads
+
+        code_n, segments = threads([(0, rows) for rows in self._lines(found, n_places)], n_places)
+        return Threads(code_n, segments, self._series_of_all(n_places), self._related(found, code_n))
+
+    def _scene(self, picture: Picture, drawn: Threads) -> Scene:
+        """The threads at their places, turned; what lies below them first."""
+        import numpy as np
+
+        from kltui.view.planes import slices_of
+        from kltui.view.scene import Scene
+        from kltui.view.space import dashes, in_three, middle_and_reach, with_outlines
+
+        places, deep = in_three(picture.xyz_Kd), picture.dims == 3
+        box = _box(places) if deep else []
+        if deep:
+            middle, self._reach = middle_and_reach(places)
+            places = self._turn().turned(places - middle)
+            box = [(code, self._turn().turned(corners - middle)) for code, corners in box]
+        shade_n = slices_of(places[:, 2], SHADES) if deep else drawn.code_n % SHADES
+        code_n = np.where(drawn.code_n >= 0, drawn.series_n * SHADES + shade_n, -1).astype(np.int16)
+        strokes = [
+            (code, s) for code, count, a, b in drawn.related for s in dashes(places[a], places[b], count)
+        ]
+        under = [*box, *strokes, *self._ellipses(places, code_n)]
+        self._box_ends = [(len(places) + 12 * axis + 1, self.axis_said(axis)) for axis in range(3 * deep)]
+        places, code_n, segments = with_outlines(places, code_n, drawn.segments_m2, under)
+        depth_n = np.ascontiguousarray(places[:, 2]) if deep else None
+        xy = np.ascontiguousarray(places[:, :2])
+        n_points = len(self.map) if self.map is not None else 0
+        return Scene(xy, code_n, segments, n_points=n_points, equal=True, depth_n=depth_n)
+
+    def _lines(self, found: Map, n_places: int) -> list[Sequence[int]]:
+        """Rows of every line that is drawn: trajectories, models by themselves, layers, and a random walk."""
+        keep = self._kept(found)
+        lines: list[Sequence[int]] = []
+        self._ends, self._before = [], {}
+        for t in found.trajectories():
+            rows = [r for r in t.rows if keep[r]]
+            self._before.update(zip(t.rows[1:], t.rows, strict=False))
+            if rows:
+                lines.append(rows)
+                self._ends.append((rows[-1], t.label))
+        loose = [k for k, p in enumerate(found.points) if p.step is None and p.layer is None and keep[k]]
+        grids = {trajectory_of(found.points[k].run, found.points[k].tags): k for k in loose}
+        self._ends += [
+            (k, grid if grid_of(found.points[k].tags) else found.points[k].name) for grid, k in grids.items()
+        ]
+        self.n_shown = sum(map(len, lines)) + len(loose)
+        lines += [[k] for k in loose]
+        lines += _layer_threads(found, keep)
+        walk = range(len(found), n_places)
+        return [*lines, walk] if walk and self._null_base not in self.hidden else lines
+
+    def _kept(self, found: Map) -> list[bool]:
+        rows, keep = self.kl.snapshot.by_name, self.kl.filter
+        return [
+            trajectory_of(p.run, p.tags) not in self.hidden
+            and ((row := rows.get(model_of(p.name))) is None or keep(row))
+            for p in found.points
+        ]
+
+    def _series_of_all(self, n_places: int) -> NDArray[np.int16]:
+        """The series of every place, those of the random walk its run's, (n,)."""
+        import numpy as np
+
+        own = self.colours.series_n
+        assert own is not None
+        walk = self.kl.snapshot.run_number.get(self._null_base, 0) if n_places > len(own) else 0
+        return np.concatenate([own, np.full(n_places - len(own), walk, dtype=np.int16)])
+
+    def _related(self, found: Map, code_n: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
+        """(code, strokes, row, row) of broken lines from parents to children, dotted ones from originals to variants."""
+        if not self.descent:
+            return []
+        from kltui.analysis.lineage import parent_pairs, variant_pairs
+
+        kinds = ((PARENT, 8, parent_pairs(found.points).pairs), (VARIANT, 16, variant_pairs(found.points)))
+        return [
+            (series * SHADES, strokes, a, b)
+            for series, strokes, pairs in kinds
+            for a, b in pairs
+            if code_n[a] >= 0 and code_n[b] >= 0
+        ]
+
+    def _ellipses(self, places: Floats, code_n: NDArray[np.int16]) -> list[Outline]:
+        """Outlines of where points may lie, in the inks of their points."""
+        self.n_ellipses, self.largest_error = 0, math.nan
+        if not self.errors or self.covariances is None or self.drawn_method != "pca":
+            return []
+        import numpy as np
+
+        from kltui.analysis.uncertainty import ellipse_of
+        from kltui.view.sections.uncertainty import outline
+
+        made, sizes = list[tuple[int, "Floats"]](), []
+        for row in self._rows_with_errors(code_n):
+            spread = self._spread(row)
+            if not np.isfinite(spread).all():
+                continue
+            ellipse = ellipse_of(self.names_of(row), places[row, 0], places[row, 1], spread)
+            sizes.append(ellipse.major)
+            x, y = outline(ellipse if self.errors == 1 else ellipse.scaled(0.95), ELLIPSE_CORNERS)
+            made.append(
+                (
+                    int(code_n[row]) // SHADES * SHADES + 1,
+                    np.column_stack([x, y, np.full(len(x), places[row, 2])]),
+                )
+            )
+        self.n_ellipses, self.largest_error = len(made), max(sizes, default=math.nan)
+        return made
+
+    def _spread(self, row: int) -> Floats:
+        """Covariance of a point's place on the screen, 2 x 2."""
+        import numpy as np
+
+        assert self.covariances is not None
+        C = self.covariances[row]
+        if len(C) == 3:
+            R = self._turn().rotation_33
+            C = R @ C @ R.T
+        return np.asarray(C[:2, :2])
+
+    def _rows_with_errors(self, code_n: NDArray[np.int16]) -> list[int]:
+        """Every point of a small map; of others the last of each run, and what is selected or marked."""
+        assert self.map is not None and self.covariances is not None
+        drawn = [k for k in range(min(len(self.map), len(self.covariances))) if code_n[k] >= 0]
+        if len(drawn) <= MOST_ELLIPSES:
+            return drawn
+        chosen = {*self.kl.selection.selected, self.kl.selection.a, self.kl.selection.b}
+        few = {row for row, _ in self._ends} | {k for k in drawn if self.map.names[k] in chosen}
+        return [k for k in drawn if k in few]
+
+    def names_of(self, row: int) -> str:
+        """The name of a row of the map."""
+        return self.map.names[row] if self.map is not None else ""
+
+    def fitted_window(self, scene: Scene) -> Window:
+        """All of a scene; in three dimensions what no turn takes out of sight."""
+        from kltui.view.axis import Axis
+        from kltui.view.scene import Window
+
+        if self.dims != 3:
+            return super().fitted_window(scene)
+        reach = 1.05 * self._reach
+        return Window(Axis("linear", -reach, reach), Axis("linear", -reach, reach))
+
+    def turn_by(self, azimuth: float, elevation: float) -> None:
+        """Looks from elsewhere."""
+        self.turn = self._turn().by(azimuth, elevation)
+        self._draw(keep_window=True)
+
+    def _draws(self) -> tuple[object, ...]:
+        """What the lines are made of, beside the coordinates."""
+        chosen = self.kl.selection
+        with_errors = (self.errors, tuple(chosen.selected), chosen.a, chosen.b) if self.errors else ()
+        n_places = len(self.picture.xyz_Kd) if self.picture is not None else 0
+        return (
+            self.map, n_places, self.scores, self.null_run, self.kl.snapshot, self.kl.filter, frozenset(self.hidden), self.by, with_errors,
+            self.descent, self.covariances is None,
+        )  # fmt: skip
+
+    @property
+    def _null_base(self) -> str:
+        """The run that the random walk belongs to, without its variant."""
+        trajectories = self.map.trajectories() if self.map is not None else []
+        return next((t.run for t in trajectories if t.label == self.null_run), self.null_run)
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of this very picture."""
+        from kltui.figures.shown import Shown
+
+        if self.map is None or self.picture is None:
+            return None
+        keep = self._kept(self.map)
+        rows = [k for k, p in enumerate(self.map.points) if keep[k] and p.layer is None]
+        deep, turn = self.dims == 3, self._turn()
+        return Shown(
+            "trajectories-3d" if deep else "trajectories",
+            tuple(self.map.names[k] for k in rows),
+            method=self.drawn_method,
+            xy_Kd=self.picture.xyz_Kd[rows],
+            colour=self.colours.by,
+            turned=(turn.azimuth - 90.0, turn.elevation)
+            if deep
+            else None,  # as seen from axis 1, not from axis 2
+        )
+
+    def redraw_runs(self, *, refit: bool = False) -> None:
+        """Draws again if runs were hidden, filtered or named otherwise; marks always.
+
+        With `refit`, a window that holds everything does so afterwards too.
+        """
+        if self._drawn_for != self._draws():
+            self._draw(keep_window=not (refit and self.fits))
+        else:
+            self.lay_over()
+
+    # -- inks, marks and labels -----------------------------------------------------------------
+
+    def series_ink(self, series: int, shade: int = -1) -> str | int:
+        """The ink of a series: a run's or group's colour, a level of the ramp, or a quiet one."""
+        if series >= RAMP:
+            return ramp_ink(min(series - RAMP, LEVELS - 1), dark=self.look.palette.name == "dark")
+        quiet = {BOX: "rule", PARENT: "muted", VARIANT: "faint", UNSCORED: "faint"}
+        return quiet.get(series) or self.look.series(series, shade)
+
+    def make_ink(self, code: int) -> Style:
+        """The style of a colour code."""
+        return self.look(self.series_ink(*divmod(code, SHADES)))
+
+    def point_marker(self, series: int) -> str:
+        """The marker of a run or group; of a score, its level as a digit."""
+        if series >= RAMP:
+            return str(series - RAMP)
+        return "-" if series >= BOX else self.look.marker(series)
+
+    def mark_of(self, row: int) -> Span:
+        """The mark of a row of the map in its colour."""
+        series = self.colours.series(row)
+        marker = (
+            self.point_marker(series) if self.look.color is False or series < BOX else self.look.marker(0)
+        )
+        return marker, self.look(self.series_ink(series), bold=True)
+
+    def labels(self) -> list[tuple[int, str, Style]]:
+        """Each run's name at its last checkpoint behind its mark; the axes at the edges of the box."""
+        if self.map is None:
+            return []
+        look, made = self.look, list[tuple[int, str, Style]]()
+        for row, label in self._ends:
+            plain = look(self.series_ink(self.colours.series(row)))
+            made.append((row, f"{self.mark_of(row)[0]} {safe_text(label, 24)}", plain))
+        if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
+            made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))
+        return [*made, *((at, said, look("faint")) for at, said in self._box_ends)]
+
+    def marks(self) -> list[tuple[int, str, Style]]:
+        """Markers at the ends of runs, ticks on what is selected, and A and B."""
+        if self.map is None:
+            return []
+        look, chosen = self.look, self.kl.selection
+        made = [(row, *self.mark_of(row)) for row, _ in self._ends]
+        rows = {name: k for k, name in enumerate(self.names)}
+        made += [(rows[n], look.glyph("◇", "+"), look("text")) for n in chosen.selected if n in rows]
+        for letter, name in (("A", chosen.a), ("B", chosen.b)):
+            if name in rows:
+                made.append((rows[name], letter, look("ground", "accent", bold=True)))
+        return made
+
+    # -- cursor and read-out --------------------------------------------------------------------
+
+    def follow(self, name: str) -> None:
+        """Goes to the shared cursor, unless the cursor is on a layer of that very model."""
+        here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
+        if not (here != name and model_of(here) == name):
+            self.go_to(name)
+
+    def cursor_moved(self) -> None:
+        """Takes the shared cursor along; a layer's model is what other screens know."""
+        self.kl.set_cursor(model_of(self.names[self.cursor]))
+
+    def readout(self) -> list[Span]:
+        """Name, KL to the checkpoint before, loss, the error of its place, and its score, as far as there is room."""
+        look = self.look
+        if self.map is None or not 0 <= self.cursor < len(self.map):
+            return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
+        mark, style = self.mark_of(self.cursor)
+        name = safe_text(self.map.names[self.cursor], 40)
+        spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
+        room = self.body_width - width_of(spans)
+        spans += next(s for s in self._figures(self.cursor) if width_of(s) <= room or not s)
+        for said in self._more(self.cursor):
+            if width_of([*spans, more := (f"   {said}", look("muted"))]) <= self.body_width:
+                spans.append(more)
+        return spans
+
+    def _figures(self, row: int) -> Iterator[list[Span]]:
+        """KL to the checkpoint before and loss: both, one of them, then none."""
+        assert self.map is not None
+        look, before = self.look, self._before.get(row)
+        loss: list[Span] = [(f"   loss {loss_of(self.map, row)} bits/byte", look("muted"))]
+        if before is not None:
+            kl = self.map.pair_rows(before, row)
+            head = (f"   KL from @{self.map.points[before].step} ", look("muted"))
+            said = (briefly(kl.value, kl.se), look("text"))
+            yield [head, said, *loss]
+            yield [head, said, (" bits/byte", look("muted"))]
+            yield [head, said]
+        yield loss
+        yield []
+
+    def _more(self, row: int) -> Iterator[str]:
+        assert self.map is not None
+        if self.errors and self.covariances is not None and self.drawn_method == "pca":
+            from kltui.analysis.uncertainty import ellipse_of
+
+            e = ellipse_of("", 0.0, 0.0, self._spread(row))
+            yield f"place ± {e.major:.2g} by {e.minor:.2g} {UNIT}"
+        if self.colours.by in self.scores:
+            score = self.scores[self.colours.by].get(self.map.names[row], math.nan)
+            yield f"{safe_text(self.colours.by, 20)} {score:.3g}" if score == score else "no score"
+
+    def label_here(self) -> str:
+        """The trajectory under the cursor: its run, with the variant; "" where there is none."""
+        trajectories = self.map.trajectories() if self.map is not None else []
+        return next((t.label for t in trajectories if self.cursor in t.rows), "")
+
+    def do_hide_run(self) -> None:
+        if self.map is None or not 0 <= self.cursor < len(self.map):
+            return
+        point = self.map.points[self.cursor]
+        self.hidden ^= {trajectory_of(point.run, point.tags)}
+        self.kl.say(
+            f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown"
+        )
+        self._runs_changed()
+
+    def do_show_runs(self) -> None:
+        self.hidden.clear()
+        self._runs_changed()
+
+    def _runs_changed(self) -> None:
+        self.redraw_runs()
+        if self.kl.view is not None:
+            self.kl.view.cursor_moved()
+
+    def do_enter(self) -> None:
+        """Shows the checkpoint in the tree."""
+        self.kl.show_screen("registry")
+
+    def do_first(self) -> None:
+        self._go_along(0)
+
+    def do_last(self) -> None:
+        self._go_along(-1)
+
+    def _go_along(self, which: int) -> None:
+        if self.map is None or self.cursor < 0:
+            return
+        here = next((t for t in self.map.trajectories() if self.cursor in t.rows), None)
+        if here is not None:
+            self.go(here.rows[which])
+            self.cursor_moved()
+
+
+def model_of(name: str) -> str:
+    """The checkpoint of a vector's name: without its layer.
+
+    >>> model_of("tiny@4#2"), model_of("tiny@4")
+    ('tiny@4', 'tiny@4')
+    """
+    return name.rpartition("#")[0] or name
+
+
+def _box(places: Floats) -> list[Outline]:
+    """The edges of the box around the finite points, of each direction the one in the lowest corner first."""
+    import numpy as np
+
+    finite = places[np.isfinite(places).all(axis=1)]
+    low, high = (finite.min(axis=0), finite.max(axis=0)) if len(finite) else (np.zeros(3), np.ones(3))
+    made = []
+    for axis in range(3):
+        for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            a = np.where(np.insert(np.array(corner), axis, 0) == 1, high, low)
+            b = a.copy()
+            b[axis] = high[axis]
+            made.append((BOX * SHADES, np.array([a, (a + b) / 2, b])))
+    return made
+
+
+def _layer_threads(found: Map, keep: Sequence[bool]) -> list[Sequence[int]]:
+    """Rows of each model's lens vectors by depth, the model itself last."""
+    threads: dict[str, list[int]] = {}
+    for k, p in enumerate(found.points):
+        if p.layer is not None and keep[k]:
+            threads.setdefault(model_of(p.name), []).append(k)
+    at = {p.name: k for k, p in enumerate(found.points)}
+    made: list[Sequence[int]] = []
+    for model, rows in threads.items():
+        rows.sort(key=lambda k: found.points[k].layer or 0)
+        made.append([*rows, at[model]] if model in at and keep[at[model]] else rows)
+    return made

@@ -1,0 +1,182 @@
+"""What stands beside the map: its colours, the nearest checkpoints, and what is to be known of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from kltui.analysis.number_text import figure
+from kltui.comparable import standing_note
+from kltui.safe import safe_text
+from kltui.tui.canvas import Span, fitted, wrapped
+from kltui.tui.data import run_of
+from kltui.tui.figures import aligned, briefly
+from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
+from kltui.tui.views.map_plot import UNIT, MapPlot
+
+if TYPE_CHECKING:
+    from kltui.analysis.kl import KL
+    from kltui.analysis.shape import AgainstNull
+
+Lines = list[list[Span]]
+
+
+def legend_title(plot: MapPlot) -> str:
+    """What the legend is of."""
+    by = plot.colours.by
+    return "Runs" if by == "run" else f"Colour: {safe_text(by, 30)}"
+
+
+def legend(plot: MapPlot, width: int) -> Lines:
+    """Every run or group with its mark; of scores the ramp with its range."""
+    if plot.colours.by == "run":
+        return _runs(plot, width)
+    return _groups(plot, width) if plot.colours.groups else _ramp(plot, width)
+
+
+def _runs(plot: MapPlot, width: int) -> Lines:
+    look, snapshot = plot.look, plot.kl.snapshot
+    here = snapshot.by_name.get(plot.kl.selection.cursor)
+    current_run = run_of(here) if here is not None else ""
+    lines: Lines = []
+    widest = min(max(8, width - 16), max((cell_len(safe_text(run)) for run in snapshot.runs), default=0))
+    for run, rows in snapshot.runs.items():
+        number = snapshot.run_number[run]
+        hidden, current = run in plot.hidden, run == current_run
+        scored = sum(r.scored for r in rows)
+        ink = "faint" if hidden else "text"
+        lines.append(
+            [
+                (look.glyph("▌", ">") if current else " ", look("accent")),
+                (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
+                (fitted(run, widest), look(ink, bold=current)),
+                (f" {scored:>4}" + ("  hidden" if hidden else ""), look("faint")),
+            ]
+        )
+    return lines
+
+
+def _groups(plot: MapPlot, width: int) -> Lines:
+    look = plot.look
+    widest = max(8, width - 10)
+    widest = min(widest, max(cell_len(safe_text(label)) for label, _, _ in plot.colours.groups))
+    here = plot.colours.series(plot.cursor) if plot.cursor >= 0 else -1
+    return [
+        [
+            (look.glyph("▌", ">") if series == here else " ", look("accent")),
+            (look.marker(series) + " ", look(look.series(series))),
+            (fitted(label, widest), look("text", bold=series == here)),
+            (f" {count:>4}", look("faint")),
+        ]
+        for label, series, count in plot.colours.groups
+    ]
+
+
+def _ramp(plot: MapPlot, width: int) -> Lines:
+    """The ramp of scores from its lowest to its highest, and how many points have none."""
+    look, found = plot.look, plot.colours
+    lines: Lines = [[(f" {figure(found.low)} ", look("text"))]]
+    for level in range(LEVELS):
+        block = look.glyph("██", "##") if look.color else f"{level} "
+        lines[0].append((block, look(plot.series_ink(RAMP + level))))
+    lines[0].append((f" {figure(found.high)}", look("text")))
+    series_n = found.series_n
+    none = int((series_n < RAMP).sum()) if series_n is not None else 0
+    if none:
+        lines.append([(f" {none} without a score", look("muted"))])
+    return lines
+
+
+def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]) -> Lines:
+    """The checkpoints nearest by KL to the one that the cursor last rested on."""
+    look = plot.look
+    if not near:
+        return [[(" the cursor's, once it rests", look("faint"))]]
+    said = fitted(name, min(cell_len(safe_text(name)), max(8, width - 22)))
+    lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
+    texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
+    wide = len(texts[0])
+    for (other, _), text in zip(near, texts, strict=True):
+        number = plot.kl.run_number(other)
+        lines.append(
+            [
+                (f" {look.marker(number)} ", look(look.series(number))),
+                (f"{text}  ", look("text")),
+                (fitted(other, max(8, width - wide - 5)), look("muted")),
+            ]
+        )
+    return lines
+
+
+def facts(plot: MapPlot, width: int, shape: AgainstNull | None) -> Lines:
+    """What the picture keeps, its errors and lines, what was left out, and the run beside random walks."""
+    if plot.map is None or plot.picture is None:
+        return []
+    look = plot.look
+    said = [f"{plot.method_said}: {plot.counted()}", *plot.picture.words(), *_errors_said(plot)]
+    lines = [[(part, look("muted"))] for text in said for part in wrapped(text, max(8, width))]
+    return (
+        lines + _descent(plot) + _left_out(plot, width) + _standing(plot, width) + _against_null(plot, shape)
+    )
+
+
+def _errors_said(plot: MapPlot) -> list[str]:
+    if plot.errors and plot.n_ellipses:
+        what = "one standard error" if plot.errors == 1 else "95% of where a point may lie"
+        return [
+            f"ellipses: {what}; texts are the sample",
+            f"largest half axis {plot.largest_error:.2g} {UNIT}",
+        ]
+    return ["E draws errors"] if plot.drawn_method == "pca" else []
+
+
+def _descent(plot: MapPlot) -> Lines:
+    """What the broken lines are, where there are some."""
+    if plot.scene is None or not plot.descent:
+        return []
+    from kltui.view.palette import SHADES
+
+    look, drawn = plot.look, {int(c) for c in plot.scene.code_n[len(plot.names) :] // SHADES}
+    named = ((PARENT, "╌╌ parent to child", "-- parent to child"),
+             (VARIANT, "┈┈ original to quantised", ".. original to quantised"))  # fmt: skip
+    return [
+        [(plain if look.ascii_only else fancy, look(plot.series_ink(series)))]
+        for series, fancy, plain in named
+        if series in drawn
+    ]
+
+
+def _left_out(plot: MapPlot, width: int) -> Lines:
+    """Vectors that would have emptied the map, and why they are not on it."""
+    look, lines = plot.look, list[list[Span]]()
+    for name, why in plot.left_out.items():
+        lines.append([(fitted(f"left out: {safe_text(name)}", width), look("warning"))])
+        lines.append([(fitted(f"  {why}", width), look("muted"))])
+    return lines
+
+
+def _standing(plot: MapPlot, width: int) -> Lines:
+    """What stands beside a map of imported and own vectors: in what they differ."""
+    note = standing_note(plot.map.record) if plot.map is not None else ""
+    parts = wrapped(safe_text(note.removeprefix("; "), 400), max(8, width)) if note else []
+    return [[(part, plot.look("muted"))] for part in parts]
+
+
+def _against_null(plot: MapPlot, found: AgainstNull | None) -> Lines:
+    """The run's shape, and in brackets the median of random walks with its step lengths."""
+    look = plot.look
+    if found is None:
+        return []
+    own = found.shape
+    lines: Lines = [[(f"{safe_text(own.run, 22)} (random walks)", look("muted"))]]
+    for name, value, null in (
+        ("straightness", f"{own.straightness:.2f}", f"{found.null_straightness:.2f}"),
+        ("turning", f"{own.turning:.0f}°", f"{found.null_turning:.0f}°"),
+        ("winding", f"{abs(own.winding):.2f}", f"{found.null_winding:.2f}"),
+    ):
+        lines.append([(f" {name:<13}", look("muted")), (value, look("text")), (f"  ({null})", look("faint"))])
+    more = 100 * found.share_winding_more
+    lines.append([(f" {more:.0f}% of {found.n_walks} walks wind more", look("muted"))])
+    return lines

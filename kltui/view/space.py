@@ -1,0 +1,93 @@
+"""Three dimensions on a screen: a cloud turned about two axes, and lines that are laid through a scene."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.view.scene import Floats
+
+Outline = tuple[int, Floats]  # a colour code, and the corners of an open line, c x 3
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Where one looks from, in degrees: at elevation 90 and azimuth 0 axis 1 points right and axis 2 up."""
+
+    azimuth: float = 30.0
+    elevation: float = 25.0
+
+    def by(self, azimuth: float, elevation: float) -> Turn:
+        """Turned further: round and round, up to the poles.
+
+        >>> Turn(350, 85).by(20, 20)
+        Turn(azimuth=10.0, elevation=90.0)
+        """
+        return Turn(
+            float((self.azimuth + azimuth) % 360.0), float(min(90.0, max(-90.0, self.elevation + elevation)))
+        )
+
+    @property
+    def rotation_33(self) -> Floats:
+        """Rows: the directions on the axes that show to the right, upwards and towards the eye."""
+        a, e = math.radians(self.azimuth), math.radians(self.elevation)
+        return np.array(
+            [
+                [math.cos(a), math.sin(a), 0.0],
+                [-math.sin(a) * math.sin(e), math.cos(a) * math.sin(e), math.cos(e)],
+                [math.sin(a) * math.cos(e), -math.cos(a) * math.cos(e), math.sin(e)],
+            ]
+        )
+
+    def turned(self, xyz_n3: Floats) -> Floats:
+        """n x 3: how far right, up and near each point is; lengths stay what they are."""
+        return np.asarray(xyz_n3 @ self.rotation_33.T)
+
+
+FLAT = Turn(0.0, 90.0)  # two dimensions, seen from above
+
+
+def in_three(xy_nd: Floats) -> Floats:
+    """The first three columns of n x d coordinates, zeros where there are fewer."""
+    out = np.zeros((len(xy_nd), 3))
+    out[:, : min(3, xy_nd.shape[1])] = xy_nd[:, :3]
+    return out
+
+
+def middle_and_reach(xyz_n3: Floats) -> tuple[Floats, float]:
+    """(middle of the box around the finite points, distance of the farthest point from it): what any turn keeps in view."""
+    finite = xyz_n3[np.isfinite(xyz_n3).all(axis=1)]
+    if not len(finite):
+        return np.zeros(3), 1.0
+    middle = finite.min(axis=0) / 2 + finite.max(axis=0) / 2
+    return middle, float(np.sqrt(((finite - middle) ** 2).sum(axis=1)).max()) or 1.0
+
+
+def dashes(a_3: Floats, b_3: Floats, count: int) -> list[Floats]:
+    """`count` strokes on the way from a to b, as long as the gaps between them."""
+    at = np.linspace(0.0, 1.0, 2 * count)[:, None]
+    places = a_3 + at * (b_3 - a_3)
+    return [places[2 * k : 2 * k + 2] for k in range(count)]
+
+
+def with_outlines(
+    xyz_n3: Floats, code_n: NDArray[np.int16], segments_m2: NDArray[np.int64], under: Sequence[Outline]
+) -> tuple[Floats, NDArray[np.int16], NDArray[np.int64]]:
+    """Points, codes and segments of a scene with open lines drawn below its own; their corners follow its points."""
+    if not under:
+        return xyz_n3, code_n, segments_m2
+    sizes = np.array([len(corners) for _, corners in under])
+    codes = np.repeat(np.array([code for code, _ in under], dtype=np.int16), sizes)
+    first = len(xyz_n3) + np.arange(int(sizes.sum()))
+    joined = np.ones(len(first), dtype=bool)
+    joined[np.cumsum(sizes) - 1] = False  # the last corner of each line leads nowhere
+    segments = np.column_stack([first[joined], first[joined] + 1])
+    return (
+        np.concatenate([xyz_n3, *(corners for _, corners in under)]),
+        np.concatenate([code_n, codes]),
+        np.concatenate([segments, segments_m2]),
+    )

@@ -1,0 +1,348 @@
+"""The pictures of the map and of layers: units, turns, errors, colours, lines of descent, and what is said of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import lines_of, text_of
+from textual.pilot import Pilot
+
+from kltui.errors import KltuiError
+from kltui.tui.interface import KltuiApp
+from kltui.tui.memory import Memory
+from kltui.tui.plot import PlotPane, axis_name
+from kltui.tui.views.arrange import arranged, stacked
+from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
+from kltui.tui.views.map_plot import model_of
+from kltui.view.palette import DARK, LIGHT, SHADES, _lab
+
+MakeApp = Callable[..., KltuiApp]
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+class Scored(FakeWorkspace):
+    """The same with benchmark scores of some checkpoints."""
+
+    def benchmark_scores(self) -> dict[str, dict[str, float]]:
+        return {f"tiny@{s}": {"arc": 20.0 + s / 50} for s in (0, 100, 500, 1400)} | {"small": {"arc": 61.5}}
+
+
+@pytest.fixture
+def pca_app(make_app: MakeApp, tmp_path: Path) -> MakeApp:
+    """A maker of apps that begin with the PCA picture: no other process computes anything."""
+
+    def made(workspace: object = None, **options: object) -> KltuiApp:
+        memory = Memory(tmp_path / "state.json")
+        memory.save(Path("/workspaces/demo"), {"map.method": "pca"})
+        return make_app(workspace, memory=memory, **options)
+
+    return made
+
+
+async def settled(pilot: Pilot[int], *keys: str) -> None:
+    """Presses keys one by one, each until nothing is computed any more."""
+    app = pilot.app
+    for key in keys or ("",):
+        if key:
+            await pilot.press(key)
+        for _ in range(3):
+            await pilot.pause()
+            await app.workers.wait_for_complete()
+        await pilot.pause()
+
+
+def unit_lengths(plot: PlotPane) -> tuple[float, float]:
+    """What a unit measures to the eye, across and down: a cell is twice as high as wide."""
+    assert plot.scene is not None
+    places, cells = plot.scene.xy_n2, plot._spots
+    finite = np.isfinite(places).all(axis=1)
+    across = np.ptp(cells[finite, 0]) / np.ptp(places[finite, 0])
+    return across, 2 * np.ptp(cells[finite, 1]) / np.ptp(places[finite, 1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_maps_and_threads_have_equal_units_zoomed_panned_and_resized(
+    pca_app: MakeApp, until, size
+) -> None:
+    app = pca_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
+        for keys in ("", "++", "HJ-", "=m", "m", "m"):
+            await settled(pilot, *keys)
+            across, down = unit_lengths(plot)
+            assert across == pytest.approx(down, rel=1e-6), keys
+        await pilot.resize_terminal(size[0] - 13, size[1] + 5)
+        await settled(pilot)
+        assert unit_lengths(plot)[0] == pytest.approx(unit_lengths(plot)[1], rel=1e-6)
+        await settled(pilot, "8", "v")
+        threads = app.view.plot
+        assert threads.method == "threads" and "axis 1 (" in text_of(app)
+        assert unit_lengths(threads)[0] == pytest.approx(unit_lengths(threads)[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(
+    pca_app: MakeApp, until, size
+) -> None:
+    app = pca_app()
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
+        assert all(plot.cell(k) is not None for k in range(len(plot.map)))
+        assert min(plot.cell(k)[1] for k in range(len(plot.map))) > 0  # the first row is the y axis' name's
+        right, down = np.ptp(plot._spots, axis=0)
+        assert right > 0.6 * plot.plot_width or down > 0.6 * plot.plot_height
+        assert "Runs" in text_of(app) and "nearest to" in text_of(app)
+        assert "axis 1 (" in text_of(app) and "axis 2 (" in text_of(app) and "√(bits/byte)" in text_of(app)
+
+
+def test_the_shape_of_a_picture_decides_where_other_panes_go() -> None:
+    flat, tall = (12.0, 1.0), (1.0, 2.0)
+    assert arranged(120, 37, flat, must=True).place == "below"
+    assert arranged(120, 37, tall, must=True).place == "right"
+    assert arranged(80, 21, (2.0, 1.0), must=False).place == "alone"
+    assert arranged(80, 21, (1.0, 1.0), must=False).place == "right"
+    assert arranged(80, 21, None, must=False).place == "alone"
+    assert arranged(50, 12, flat, must=True).place == "alone"
+    for width, height in ((60, 15), (80, 21), (120, 37), (150, 57), (400, 100)):
+        for shape in (flat, tall, (1.0, 1.0), (3.0, 2.0), (1e-9, 1.0)):
+            how = arranged(width, height, shape, must=True)
+            assert 0 <= how.plot <= (height if how.place == "below" else width)
+
+
+def test_a_stack_never_overflows_and_shows_the_pane_in_focus() -> None:
+    for height in range(4, 60):
+        for first in range(3):
+            lines = stacked([8, 10, 0], height, first)
+            assert sum(lines) == height and lines[first] >= 4 and all(n == 0 or n >= 4 for n in lines)
+
+
+async def test_three_dimensions_turn_by_keys_and_lengths_stay(
+    pca_app: MakeApp, make_app: MakeApp, until, tmp_path
+) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "d")
+        plot = app.view.plot
+        await until(pilot, lambda: plot.dims == 3)
+        assert "PCA 3-D" in lines_of(app)[1] and "axis 3" in text_of(app)
+        xyz = plot.picture.xyz_Kd
+        wanted = np.linalg.norm(xyz[0] - xyz[40])
+        for key in (">", ">", "}", "<", "{", "{", "{"):
+            await settled(pilot, key)
+            scene = plot.scene
+            seen = np.column_stack([scene.xy_n2, scene.depth_n])
+            assert np.linalg.norm(seen[0] - seen[40]) == pytest.approx(wanted)
+            assert unit_lengths(plot)[0] == pytest.approx(unit_lengths(plot)[1])
+            assert all(plot.cell(k) is not None for k in range(len(plot.map)))
+        # Brightness is depth: the nearest point has the last shade, the farthest the first.
+        own = slice(0, len(plot.map))
+        depth, shade = scene.depth_n[own], scene.code_n[own] % SHADES
+        assert shade[depth.argmax()] == SHADES - 1 and shade[depth.argmin()] == 0
+        assert (np.diff(shade[np.argsort(depth)]) >= 0).all()
+        turn = plot.turn
+        assert (turn.azimuth, turn.elevation) == (40.0, 5.0)
+        before = app.selection.cursor
+        await settled(pilot, "l")
+        assert app.selection.cursor != before and "loss" in text_of(app)
+        here, there = plot._spots[plot.names.index(before)], plot._spots[plot.cursor]
+        assert there[0] > here[0]
+        await pilot.press("q")
+    again = make_app(memory=Memory(tmp_path / "state.json"))
+    async with again.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: again.snapshot.loaded)
+        await until(pilot, lambda: again.view.screen_name == "map" and again.view.plot.dims == 3)
+        assert again.view.plot.turn == turn and again.view.method == "pca"
+
+
+async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        n = len(plot.scene.xy_n2)
+        await settled(pilot, "E")
+        await until(pilot, lambda: plot.n_ellipses)
+        assert plot.n_ellipses == len(plot._ends) and f"± 1 s.e. of {plot.n_ellipses}" in lines_of(app)[1]
+        row = plot._ends[0][0]
+        corners = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
+        rows = sorted(r for r, _ in plot._ends)
+        off = corners[rows.index(row)] - plot.scene.xy_n2[row]
+        C = (await app.atlas.covariances(2))[1][row]
+        np.testing.assert_allclose(np.einsum("ki,ij,kj->k", off, np.linalg.inv(C), off), 1.0, rtol=1e-6)
+        await settled(pilot, "E")
+        wide = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
+        scale = np.linalg.norm(wide[rows.index(row)] - plot.scene.xy_n2[row], axis=1) / np.linalg.norm(
+            off, axis=1
+        )
+        np.testing.assert_allclose(scale, math.sqrt(-2 * math.log(0.05)))
+        assert "± 95%" in lines_of(app)[1]
+        await settled(pilot, "d")
+        await until(pilot, lambda: plot.dims == 3 and plot.n_ellipses)
+        await settled(pilot, "d", "E")
+        await until(pilot, lambda: not plot.n_ellipses and plot.dims == 2)
+        assert len(plot.scene.xy_n2) == n
+
+
+async def test_colours_follow_a_property_and_the_legend_follows_them(pca_app: MakeApp, until) -> None:
+    app = pca_app(Scored())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "i")
+        assert "Colour: type" in text_of(app) and "gpt_neox" in text_of(app) and "by type" in lines_of(app)[1]
+        await settled(pilot, "i")
+        plot = app.view.plot
+        sizes = {p.size: int(plot.scene.code_n[k]) // SHADES for k, p in enumerate(plot.map.points)}
+        assert len(set(sizes.values())) == 2 and "Colour: size" in text_of(app)
+        await settled(pilot, "i")
+        text = text_of(app)
+        assert "Colour: arc" in text and "20.0 " in text and "61.5" in text and "without a score" in text
+        series = {n: int(plot.scene.code_n[k]) // SHADES for k, n in enumerate(plot.names)}
+        assert series["tiny@0"] == RAMP and series["small@1400"] == RAMP + 7 and series["tiny@1"] == UNSCORED
+        app.set_cursor("tiny@0")
+        await until(pilot, lambda: "arc 20" in text_of(app))
+        await settled(pilot, "i")
+        assert "Runs" in text_of(app) and plot.colours.by == "run"
+
+
+def test_ramps_are_apart_from_the_ground_and_rise_in_contrast() -> None:
+    for palette in (DARK, LIGHT):
+        ground = _lab(palette.ground)[0]
+        apart = [abs(_lab(ramp_ink(level, dark=palette is DARK))[0] - ground) for level in range(8)]
+        assert apart == sorted(apart) and apart[0] > 0.1
+
+
+def test_only_what_some_point_states_can_colour() -> None:
+    found = FakeWorkspace(names=checkpoints((0, 10))).map()
+    assert properties(found.points, {}) == ["run", "type", "size"]
+    assert properties(found.points, {"arc": {}})[-1] == "arc"
+    assert colours(found, "arc", {"tiny": 3}, {}).by == "run"
+    flat = colours(found, "arc", {}, {"arc": dict.fromkeys(found.names, 50.0)})
+    assert set(flat.series_n.tolist()) == {RAMP + 7} and flat.low == flat.high == 50.0
+
+
+async def test_lines_of_descent_lie_where_parents_and_originals_are(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        at = {n: plot.scene.xy_n2[k] for k, n in enumerate(plot.names)}
+        ends = plot.scene.xy_n2[len(plot.map) :]
+        for name in ("tuned@20", "tiny@1400", "tiny@1400+bnb-8bit"):
+            assert (np.abs(ends - at[name]).sum(axis=1) < 1e-12).any(), name
+        assert "parent to child" in text_of(app) and "original to quantised" in text_of(app)
+        await settled(pilot, "p")
+        assert len(plot.scene.xy_n2) == len(plot.map) and "parent to child" not in text_of(app)
+
+
+async def test_layers_join_the_models_in_one_picture(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "V")
+        plot = app.view.plot
+        await until(pilot, lambda: "83 checkpoints and 4 layers" in text_of(app))
+        layer = plot.names.index("small@1400#2")
+        pairs = plot.scene.segments_m2.tolist()
+        assert [layer, plot.names.index("small@1400#3")] in pairs
+        assert [plot.names.index("small@1400#3"), plot.names.index("small@1400")] in pairs
+        plot.go(layer)
+        plot.cursor_moved()
+        assert app.selection.cursor == "small@1400" and plot.names[plot.cursor] == "small@1400#2"
+        await settled(pilot)
+        assert "small@1400#2" in text_of(app)
+        await settled(pilot, "V")
+        await until(pilot, lambda: len(plot.map) == 83)
+
+
+async def test_few_points_begin_with_pca_and_a_lower_perplexity_is_said(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace(scored=12))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        await until(pilot, lambda: "PCA  12 checkpoints" in lines_of(app)[1])
+        await settled(pilot, "v", "v")
+        await until(pilot, lambda: "t-SNE" in lines_of(app)[1] and "perplexity" in lines_of(app)[1])
+        assert " of 30" in lines_of(app)[1]
+
+
+async def test_the_title_counts_what_is_drawn(pca_app: MakeApp, until) -> None:
+    app = pca_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        app.set_filter("run:small")
+        await settled(pilot)
+        assert "20 of 83 checkpoints" in lines_of(app)[1]
+        app.set_filter("")
+        app.set_cursor("small@1400")
+        await settled(pilot, "z")
+        assert "63 of 83 checkpoints" in lines_of(app)[1]
+
+
+async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
+    pca_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = pca_app()
+    pictures = app.atlas.pictures
+
+    async def dying(method: str, dims: int = 2, **more: object):  # type: ignore[no-untyped-def]
+        async for shown in pictures("pca", dims, **more):
+            if method == "pca":
+                yield shown
+        if method != "pca":
+            raise KltuiError("the process that computes the picture was ended by SIGKILL", "ask for it again")
+
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        monkeypatch.setattr(app.atlas, "pictures", dying)
+        await settled(pilot, "v")
+        await until(pilot, lambda: "ended by SIGKILL" in text_of(app))
+        assert "stopped: r starts it again" in lines_of(app)[1]
+        monkeypatch.setattr(app.atlas, "pictures", pictures)
+        await settled(pilot, "r")
+        await until(pilot, lambda: "MDS" in lines_of(app)[1] and "stopped" not in lines_of(app)[1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_label_carries_its_mark_and_no_colour_is_no_loss(pca_app: MakeApp, until, size) -> None:
+    app = pca_app(color=False)
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3")
+        plot = app.view.plot
+        number = app.snapshot.run_number
+        for row, text, _ in plot.labels():
+            point = plot.map.points[row]
+            assert text.startswith(app.look.marker(number[point.run]) + " ")
+        shown = "".join(plot._planes.lines())
+        assert all(app.look.marker(n) in shown for n in number.values())
+
+
+async def test_ascii_shows_only_ascii_on_the_map(pca_app: MakeApp, until) -> None:
+    app = pca_app(ascii_only=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await settled(pilot, "3", "E", "d", ">")
+        assert text_of(app).isascii() and "sqrt(bits/byte)" in text_of(app)
+
+
+def test_axes_say_their_scale_and_give_up_their_unit_first() -> None:
+    assert axis_name("step", "log1p", 40) == "step, log(1 + x)"
+    assert axis_name("", "log", 40) == ""
+    assert axis_name("KL, bits/byte", "linear", 3) == "KL"
+    assert model_of("a#b#3") == "a#b"
