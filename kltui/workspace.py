@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -468,7 +468,7 @@ class Workspace(StoredDistances):
         rows_in: BinaryIO | None = None,
     ) -> Map:
         """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
-        from kltui.analysis.emptying import LEFT_OUT, all_left_out, emptying
+        from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying
         from kltui.analysis.map import Map, shared_counts
 
         corpus_id = chosen[0][1].corpus_id
@@ -478,7 +478,8 @@ class Workspace(StoredDistances):
         if minuend is not None:
             conditional_KN, n_scored_KN = self._store.vectors.load((v.id for v in minuend), len(text_bytes_N))
             loglik_KN = conditional_KN - loglik_KN
-        out = emptying(loglik_KN)
+        complete = rows_in is not None and all_complete(_blocks_of(rows_in, len(text_bytes_N)))
+        out = {} if complete else emptying(loglik_KN)
         left_out = {layer_name(chosen[k][0].name, chosen[k][1].layer): why for k, why in out.items()}
         left_out |= lacking or {}
         if out:
@@ -541,6 +542,15 @@ class Workspace(StoredDistances):
         return self.map().diffusion(
             distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
         )
+
+
+def _blocks_of(rows_in: BinaryIO, n_texts: int) -> Iterator[NDArray[np.float64]]:
+    """Rows of a file of float64, some at a time: read, not mapped, so that they are let go."""
+    import numpy as np
+
+    rows_in.seek(0)
+    while data := rows_in.read(8 * n_texts * 256):
+        yield np.frombuffer(data, "<f8").reshape(-1, n_texts)
 
 
 def _listing(names: Iterable[str], limit: int = 8) -> str:

@@ -19,10 +19,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui import native
 from kltui.analysis.kl import LN2
 from kltui.errors import KltuiError
-from kltui.threads import one_blas_thread
+from kltui.threads import free_threads, one_blas_thread
 
 Array = NDArray[np.float64]
 Progress = Callable[[float], None]
@@ -158,13 +157,11 @@ def leading_axes(
 
     r is lowered to min(K, N) - 1, beyond which there is no spread.
     """
-    from threadpoolctl import threadpool_limits
-
     K, N = rows.shape
     r = max(1, min(r, K - 1, N - 1))
     exact = r if exact is None else min(exact, r)
-    workers = max(1, native.threads())
-    with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+    workers = free_threads()
+    with ThreadPoolExecutor(workers) as pool:
         passes = _Passes(rows, pool, workers)
         b = min(r + EXTRA, K, N)
         start_Nb = np.random.default_rng(0).normal(size=(N, b))

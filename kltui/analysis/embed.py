@@ -365,6 +365,7 @@ def _in_reach(scores: Array) -> Array:
 # ---- one door to all
 
 
+@one_blas_thread
 def picture(
     L_KN: ArrayLike,
     text_bytes_N: ArrayLike,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
 LARGEST_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
 _LEAST_SHARE = 0.5
+
+
+def all_complete(blocks: Iterable[NDArray[np.float64]]) -> bool:
+    """Whether no row of these blocks lacks a text or has an impossible value: `emptying` leaves none of them out."""
+    return all(bool((np.abs(block) <= LARGEST_NATS).all()) for block in blocks)  # not so for NaN
 
 
 def emptying(loglik_KN: ArrayLike) -> dict[int, str]:

@@ -275,23 +275,22 @@ class Map:
         ]
 
     def with_null(self, run: str, seed: int = 42) -> Map:
-        """The map with a random walk beside `run`: run `run~null`, tagged "null", same steps and step lengths."""
+        """The map with a random walk beside `run` (`null_walk`)."""
+        return self.joined(self.null_walk(run, seed))
+
+    def null_walk(self, run: str, seed: int = 42) -> Map:
+        """A random walk from the start of `run`: run `run~null`, tagged "null", same steps and step lengths."""
         lines = [t for t in self.trajectories() if t.label == run]
         if not lines:
             raise KltuiError(
                 f"the map has no run {run!r} with steps", "name a run that has checkpoints with steps"
             )
-        rows = list(lines[0].rows)
-        walk = random_walk(self.loglik_KN[rows], seed)
+        of = self.select(lines[0].rows)
         extra = tuple(
-            replace(self.points[r], name=f"{run}~null@{s}", run=f"{run}~null", tags=("null",))
-            for r, s in zip(rows, lines[0].steps, strict=True)
+            replace(p, name=f"{run}~null@{s}", run=f"{run}~null", tags=("null",))
+            for p, s in zip(of.points, lines[0].steps, strict=True)
         )
-        scored = (
-            None if self.n_scored_KN is None else np.concatenate([self.n_scored_KN, self.n_scored_KN[rows]])
-        )
-        loglik = np.concatenate([self.loglik_KN, walk])
-        return replace(self, points=self.points + extra, loglik_KN=loglik, n_scored_KN=scored)
+        return replace(of, points=extra, loglik_KN=random_walk(of.loglik_KN, seed))
 
     # ---- pictures
 
@@ -423,18 +422,22 @@ class Map:
             self, points=points, loglik_KN=self.loglik_KN[index], n_scored_KN=scored, record=dict(self.record)
         )
 
-    def joined(self, other: Map) -> Map:
-        """The map with the vectors of another one over the same texts after its own. Raises KltuiError for other texts."""
+    def joined(self, other: Map, loglik_MN: Array | None = None) -> Map:
+        """The map with the vectors of another one over the same texts after its own. Raises KltuiError for other texts.
+
+        `loglik_MN`: the vectors of both, where somebody has put them together already.
+        """
         if not np.array_equal(self.text_bytes_N, other.text_bytes_N):
             raise KltuiError(
                 f"vectors over {len(other.text_bytes_N)} other texts cannot join a map over {len(self.text_bytes_N)}",
                 "lens vectors join the map of the same corpus, without texts removed",
             )
         scored = None
-        if self.n_scored_KN is not None and other.n_scored_KN is not None:
+        if self.n_scored_KN is not None and other.n_scored_KN is not None and loglik_MN is None:
             scored = np.concatenate([self.n_scored_KN, other.n_scored_KN])
-        loglik = np.concatenate([self.loglik_KN, other.loglik_KN])
-        return replace(self, points=self.points + other.points, loglik_KN=loglik, n_scored_KN=scored)
+        if loglik_MN is None:
+            loglik_MN = np.concatenate([self.loglik_KN, other.loglik_KN])
+        return replace(self, points=self.points + other.points, loglik_KN=loglik_MN, n_scored_KN=scored)
 
     def final_layers(self) -> Map:
         """The map without lens vectors."""

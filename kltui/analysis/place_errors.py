@@ -19,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from kltui.analysis.axes import Axes, CentredRows, leading_axes
 from kltui.analysis.kl import LEAST_TEXTS
 from kltui.errors import KltuiError
+from kltui.threads import one_blas_thread
 
 Array = NDArray[np.float64]
 AXES = 50  # those beyond are taken to have one spread
 
 
+@one_blas_thread
 def place_covariances(
     L_KN: ArrayLike, text_bytes_N: ArrayLike, dims: int = 2, text_ids_N: NDArray[np.intp] | None = None
 ) -> tuple[Array, Array]:

@@ -56,7 +56,7 @@ def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, .
     rows = [
         k
         for k, p in enumerate(points)
-        if p.layer is None and not {"null", "interpolation"} & set(p.tags) and np.isfinite(loglik_KN[k]).any()
+        if p.layer is None and not {"null", "interpolation"} & set(p.tags) and _is_defined(loglik_KN[k])
     ]
     root = {k: k for k in rows}
 
@@ -72,6 +72,11 @@ def same_weights(points: Sequence[Point], loglik_KN: Array) -> list[tuple[int, .
     for k in rows:
         found.setdefault(top(k), []).append(k)
     return [tuple(group) for group in found.values() if len(group) > 1]
+
+
+def _is_defined(loglik_N: Array) -> bool:
+    """Whether a vector has any number; the first will mostly tell, and the rest of a mapped file is not read."""
+    return bool(np.isfinite(loglik_N[:_LOOKED_AT]).any() or np.isfinite(loglik_N).any())
 
 
 def _equal_files(points: Sequence[Point], rows: Sequence[int]) -> list[list[int]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.tui.data import Reader, Snapshot
-from kltui.tui.embedding import Helper, Job, Progress, Task, idle_threads, no_room, picture_of, rows_file
+from kltui.tui.embedding import Helper, Job, Progress, Task, no_room, picture_of, rows_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,7 +224,6 @@ class Atlas:
             dims,
             [t.rows for t in found.trajectories(layers=True)],
             first,
-            idle_threads(),
         )
 
     async def _with_layers(self, found: Map, names: tuple[str, ...]) -> Map:
@@ -233,12 +232,12 @@ class Atlas:
             return found
         layered = await self.layers(names)
         rows = [k for k, p in enumerate(layered.points) if p.layer is not None]
-        joined: Map = await self._once(f"joined {names}", lambda: found.joined(layered.select(rows)))
+        joined: Map = await self._once(f"joined {names}", lambda: _joined(found, layered.select(rows)))
         return joined
 
     async def _walked(self, found: Map, run: str) -> Map:
         """The map with a random walk of the step lengths of `run` after its own points."""
-        return await self._reader.compute(lambda: found.with_null(run))
+        return await self._reader.compute(lambda: _joined(found, found.null_walk(run)))
 
     async def picture(self, method: str, dims: int = 2) -> tuple[Map, Array]:
         """The map and the K x dims places of its last picture by `method`."""
@@ -290,8 +289,21 @@ def _key(method: str, dims: int, null_run: str, layers: tuple[str, ...]) -> str:
     return f"picture {method} {dims} {null_run!r} {layers}"
 
 
+def _joined(found: Map, other: Map) -> Map:
+    """A map with the vectors of another one; those of a large map in a new file."""
+    import numpy as np
+
+    if found.loglik_KN.size <= LARGE:
+        return found.joined(other)
+    shape = (len(found) + len(other), found.loglik_KN.shape[1])
+    with rows_file(found.loglik_KN, other.loglik_KN) as file:
+        return found.joined(other, np.memmap(file, "<f8", "r", shape=shape))
+
+
 def _small_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
-    return ws.map(), None
+    found = ws.map()
+    _ = found.repeats  # looked for here and kept, so that no screen waits for it
+    return found, None
 
 
 def _large_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
@@ -306,6 +318,7 @@ def _large_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
     except OSError as error:
         file.close()
         raise no_room(error) from error
+    _ = found.repeats
     if isinstance(found.loglik_KN, np.memmap):
         return found, file
     file.close()

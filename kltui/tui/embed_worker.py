@@ -64,12 +64,10 @@ class ProgressLines(io.TextIOBase):
 
 def main() -> int:
     """Exit code 0 with results on stdout, 1 with a message and a hint on stderr."""
-    from kltui import native
     from kltui.errors import KltuiError
 
     os.nice(5)
     asked = json.loads(sys.stdin.buffer.readline())
-    native.set_threads(asked["threads"])
     arrays = io.BytesIO(sys.stdin.buffer.read())
     text_bytes_N = np.load(arrays, allow_pickle=False)
     ids_N = np.load(arrays, allow_pickle=False) if asked["ids"] else None

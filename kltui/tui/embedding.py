@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 Task = Literal["picture", "covariances"]
 Progress = Callable[[float, str], None]
 
-# One thread for libraries: theirs spin while they wait, and beside a scoring job that costs more than it brings.
-QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _BLOCK_ROWS = 256
 _AGAIN = "ask for the picture again (v, or r): a new process is started"
 
@@ -53,7 +50,6 @@ class Job:
     dims: int = 2
     runs: Sequence[Sequence[int]] = field(default_factory=tuple)
     first: bool = False
-    threads: int = 1
 
     def request(self) -> bytes:
         """What the process reads: a line of JSON, and the arrays over texts as .npy."""
@@ -67,7 +63,6 @@ class Job:
             "dims": self.dims,
             "runs": [list(map(int, run)) for run in self.runs],
             "first": self.first,
-            "threads": self.threads,
             "ids": self.text_ids_N is not None,
         }
         data = io.BytesIO()
@@ -78,14 +73,15 @@ class Job:
         return data.getvalue()
 
 
-def rows_file(loglik_KN: Array) -> BinaryIO:
-    """A nameless file with the values as float64, row by row: nothing is left of it when the last user is gone."""
+def rows_file(*parts_KN: Array) -> BinaryIO:
+    """A nameless file with the rows of all parts as float64: nothing is left of it when the last user is gone."""
     import numpy as np
 
     file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
-        for start in range(0, len(loglik_KN), _BLOCK_ROWS):
-            file.write(np.ascontiguousarray(loglik_KN[start : start + _BLOCK_ROWS], "<f8").data)
+        for part in parts_KN:
+            for start in range(0, len(part), _BLOCK_ROWS):
+                file.write(np.ascontiguousarray(part[start : start + _BLOCK_ROWS], "<f8").data)
         file.flush()
     except OSError as error:
         file.close()
@@ -99,13 +95,6 @@ def no_room(error: OSError) -> KltuiError:
         f"the vectors could not be written to {tempfile.gettempdir()}: {error.strerror}",
         "free some space there, or set TMPDIR to another folder",
     )
-
-
-def idle_threads() -> int:
-    """How many processors have nothing to do now, at least 1."""
-    with suppress(OSError, AttributeError):
-        return max(1, len(os.sched_getaffinity(0)) - round(os.getloadavg()[0]))
-    return 1
 
 
 class Helper:
@@ -152,7 +141,6 @@ class Helper:
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            env=os.environ | QUIET,
             pass_fds=(job.rows.fileno(),),
         ) as child:
             self._child = child

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kltui import native
 from kltui.analysis import axes as axes_module
 from kltui.analysis.axes import CentredRows, leading_axes
 from kltui.analysis.place_errors import place_covariances
@@ -53,7 +52,7 @@ def test_rows_in_a_file_and_any_number_of_threads_give_the_same_bits(
     np.save(tmp_path / "rows.npy", L)
     one = leading_axes(CentredRows.of_vectors(L, size), 5)
     monkeypatch.setattr(axes_module, "_IN_MEMORY", 0)
-    monkeypatch.setattr(native, "threads", lambda: 3)
+    monkeypatch.setattr(axes_module, "free_threads", lambda: 3)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     three = leading_axes(CentredRows.of_vectors(mapped, size), 5)
     np.testing.assert_array_equal(one.scores_Kr, three.scores_Kr)
