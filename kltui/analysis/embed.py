@@ -34,7 +34,7 @@ MOST_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a min
 MOST_SMACOF = 1000
 DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
-_FEW = 300  # below so many points every axis costs less than finding the leading ones
+_FEW = 512  # below so many points every axis costs less than finding the leading ones
 _PAIR_BLOCK = 512
 
 

@@ -55,6 +55,7 @@ class Atlas:
         self._rows: BinaryIO | None = None  # of a large map: its vectors, in the map's order
         self._drawn: Map | None = None
         self._drawn_version = -1
+        self._n_texts = (-1, 0)  # version, texts of its corpus
         self._kept: dict[str, Any] = {}
         self._lock = asyncio.Lock()
         self._embedder, self._surveyor = Helper("embedder"), Helper("surveyor")
@@ -100,7 +101,10 @@ class Atlas:
 
     async def _is_large(self) -> bool:
         """Whether the vectors are too many to be held in memory."""
-        n_texts = await self._reader.read(lambda ws: ws.corpus().n)
+        version, n_texts = self._n_texts
+        if version != self.version:
+            version, n_texts = self.version, await self._reader.read(lambda ws: ws.corpus().n)
+            self._n_texts = version, n_texts
         return self.n_total * n_texts > LARGE
 
     async def _drawn_map(self) -> Map | None:
@@ -339,6 +343,8 @@ def _drawn_names(scored: list[Checkpoint]) -> list[str]:
 
 def _map_of(ws: Workspace, names: list[str]) -> Map:
     """The map of those of the checkpoints that are on the workspace's map."""
-    corpus = ws.corpus().id
-    settings = next((g.settings for g in ws.vector_groups() if g.corpus_id == corpus), None)
-    return ws.map(names=names, settings=settings)
+    groups = ws.vector_groups()
+    corpus = next((c for c in ws.corpora() if groups and not ws.over and c.id == groups[0].corpus_id), None)
+    corpus = corpus or ws.corpus()
+    settings = next((g.settings for g in groups if g.corpus_id == corpus.id), None)
+    return ws.map(names=names, corpus=corpus.sha256, settings=settings)

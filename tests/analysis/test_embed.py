@@ -56,7 +56,7 @@ def test_pca_equals_sklearn_up_to_sign() -> None:
 
 
 def test_leading_axes_alone_are_those_of_all() -> None:
-    L, size = vectors(320, 400)
+    L, size = vectors(520, 540)
     Q = scaled_coordinates(L, size)
     full = rotate(Q)[:, :3]
     np.testing.assert_allclose(rotate(Q, 3), full, atol=2e-13 * np.abs(full).max())
@@ -121,7 +121,7 @@ def test_pca_says_what_its_axes_keep() -> None:
     L, size = vectors(40, 200)
     want = explained_variance(scaled_coordinates(L, size))
     np.testing.assert_allclose(picture(L, size, "pca", 3).axis_share, want[:3], rtol=1e-9)
-    large, size = vectors(400, 350)
+    large, size = vectors(530, 515)
     want = explained_variance(scaled_coordinates(large, size))
     np.testing.assert_allclose(picture(large, size, "pca", 3).axis_share, want[:3], rtol=1e-9)
 
