@@ -532,18 +532,20 @@ class Vectors:
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         import numpy as np
 
+        shape, first, alike = (len(ids), n), b"", True
         with tempfile.TemporaryFile() as counts_in:
             for vector_id in ids:
                 values, counts = self._numbers(read, vector_id, n)
+                first = first or counts
+                alike = alike and counts == first
                 rows_in.write(values)
                 counts_in.write(counts)
             rows_in.flush()
             counts_in.flush()
-            shape = (len(ids), n)
-            return (
-                np.memmap(rows_in, "<f8", "r", shape=shape),
-                np.memmap(counts_in, "<i4", "r", shape=shape),
-            )
+            loglik_KN = np.memmap(rows_in, "<f8", "r", shape=shape)
+            if alike:  # as of one tokenizer: once in memory instead of a file to read
+                return loglik_KN, np.broadcast_to(np.frombuffer(first, "<i4"), shape)
+            return loglik_KN, np.memmap(counts_in, "<i4", "r", shape=shape)
 
     def _numbers(self, read: VectorReader, vector_id: int, n: int) -> tuple[bytes, bytes]:
         """The (values, counts) of one vector. Raises DamageError where they are not n of each."""
