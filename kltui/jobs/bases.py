@@ -37,7 +37,8 @@ def with_bases(
     known = list(checkpoints)
     for c in checkpoints:
         if not is_adapter(c):
-            made.checkpoints.append(c)
+            if c not in made.checkpoints:
+                made.checkpoints.append(c)
             continue
         try:
             base = _base(c, known, stored, job_folder)
@@ -46,8 +47,9 @@ def with_bases(
             continue
         if base not in known:
             known.append(base)
-            made.checkpoints.append(base)
             made.notes.append(f"{safe_text(base.name, 80)} is added: the base of {safe_text(c.name, 80)}")
+        if base not in made.checkpoints:  # before its first adapter, which then need not load it again
+            made.checkpoints.append(base)
         made.checkpoints.append(_joined(c, base))
     return replace(made, mistakes=list(dict.fromkeys(made.mistakes)))
 

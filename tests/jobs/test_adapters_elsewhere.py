@@ -169,6 +169,8 @@ def test_a_copy_of_a_job_finds_a_base_that_an_adapter_names_by_the_job_s_folder(
     again = load_job(copy)
     assert again == first and again.digest() == first.digest() and again.folder == str(here)
     assert again.watch.command == (str(here / "alert.sh"), "./alert.txt")
+    job.write_text(job.read_text().replace("[watch]", f'[[models]]\npath = "{here}/models/base"\n[watch]'))
+    assert [c.name for c in make_plan(load_job(job)).checkpoints] == ["base", "lora@10", "lora@20"]
     for read in (first, again):
         bases = {c.name: c.base or str(c.source) for c in make_plan(read).checkpoints}
         assert set(bases) == {"base", "lora@10", "lora@20"}

@@ -151,6 +151,25 @@ def test_times_and_rates() -> None:
     assert [rate(r) for r in (0, 3.21, 812.3, 215000)] == ["", "3.2", "812", "215k"]
 
 
+def test_a_job_for_gguf_files_and_adapters_of_the_hub_names_just_those(tmp_path: Path) -> None:
+    places = [
+        ("m", LocalSource(tmp_path / "m-Q8_0.gguf"), None, "gguf-q8_0", ""),
+        ("h", HubSource("a/gguf", "main", file="m-Q4_0.gguf"), None, "gguf-q4_0", ""),
+        ("lora", HubSource("a/lora", "main", file="checkpoint-10"), 10, "none", "a/base@v1"),
+    ]
+    rows = [
+        CheckpointRow(0, Checkpoint(run, source, step, variant, base=base), False, 0, 0.0, "new")
+        for run, source, step, variant, base in places
+    ]
+    job = job_of(tmp_path, entries_of(rows), {"source": "demo"})
+    assert [(m.path or m.repo, m.files, m.quantization, m.base) for m in job.models] == [
+        (str(tmp_path / "m-Q8_0.gguf"), (), ("none",), ""),
+        ("a/gguf", ("m-Q4_0.gguf",), ("none",), ""),
+        ("a/lora", ("checkpoint-10",), ("none",), "a/base@v1"),
+    ]
+    assert job.folder == str(Path.cwd())
+
+
 def test_a_job_for_chosen_checkpoints_is_a_job_file(tmp_path: Path) -> None:
     rows = FakeWorkspace().checkpoints()
     hub = [
