@@ -115,6 +115,12 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         " scale, error ellipse, predicted scores; MODEL is a folder, an adapter's folder, a GGUF file, OWNER/NAME[@REV] or"
         " http://HOST/v1 (--texts)",
     )
+    _add_checks(what)
+    what.add_argument("--version", action="version", version=f"kltui {__version__}")
+
+
+def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
+    """The commands that tell whether kltui and a workspace are in order, and how fast it is."""
     what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
     )
@@ -131,7 +137,6 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read all of WORKSPACE against its checksums and name what is damaged (exit code 3)",
     )
-    what.add_argument("--version", action="version", version=f"kltui {__version__}")
 
 
 def _add_batch_options(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +249,11 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     add_values_option(reading)
     reading.add_argument("--map", metavar="NAME", help="the map kept under that name, exactly as it was")
+    _add_choices(reading)
+
+
+def _add_choices(reading: argparse._ArgumentGroup) -> None:
+    """What a section looks at, and in which forms a map is written and drawn from."""
     reading.add_argument(
         "--pair",
         nargs=2,
