@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from kltui import doctor, native
-from kltui.cli import build_parser, main
+from kltui.cli import main
+from kltui.command_options import build_parser
 from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
 from kltui.option_use import COMMANDS, INTERFACE, USERS

@@ -12,7 +12,7 @@ import pytest
 from command import Cli
 
 import kltui
-from kltui.cli import build_parser
+from kltui.command_options import build_parser
 from kltui.jobs.jobfile import parse_job
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kltui.cli import build_parser
+from kltui.command_options import build_parser
 from kltui.jobs.jobfile import parse_job
 
 ROOT = Path(__file__).resolve().parents[2]
