@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -52,3 +52,12 @@ def even_interval(steps: Sequence[int]) -> tuple[int, int]:
         return (steps[0] if steps else 0), 0
     gap = max(set(gaps), key=lambda g: (gaps.count(g), g))
     return steps[gaps.index(gap)], gap
+
+
+def saved_steps(checkpoints: Iterable[tuple[str, int | None, str]]) -> dict[str, list[int]]:
+    """{run: every step at which it was saved} of (run, step, quantisation), variants and stepless models left out."""
+    found: dict[str, list[int]] = {}
+    for run, step, quantization in checkpoints:
+        if step is not None and quantization == "none":
+            found.setdefault(run, []).append(step)
+    return found

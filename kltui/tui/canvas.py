@@ -26,7 +26,7 @@ Span = tuple[str, Style]
 
 # What stands for the signs that the interface itself writes where only ASCII may be shown; names keep their letters.
 ASCII = str.maketrans(
-    {"…": "~", "±": "+-", "−": "-", "→": "->", "²": "2", "α": "alpha", "τ": "tau", "°": " deg", "√": "sqrt", "⏎": "$",
+    {"…": "~", "±": "+-", "−": "-", "→": "->", "²": "2", "α": "alpha", "τ": "tau", "°": " deg", "√": "sqrt", "⏎": "$", "≤": "<=",
      "←": "left", "↑": "up", "↓": "down", "—": "-", "·": "."}
 )  # fmt: skip
 

@@ -71,6 +71,13 @@ class Snapshot:
         return sum(row.scored for row in self.rows)
 
     @cached_property
+    def newest_done(self) -> tuple[str, ...]:
+        """Names of the checkpoints that active jobs are done with, the newest last."""
+        active = {job.id for job in self.active_jobs}
+        items = (i for job, found in self.items.items() if job in active for i in found)
+        return tuple(i.name for i in items if i.status == "done" and i.name in self.by_name)
+
+    @cached_property
     def active_jobs(self) -> tuple[JobRow, ...]:
         """Jobs that are queued, running or paused."""
         return tuple(job for job in self.jobs if job.status in ACTIVE)

@@ -34,6 +34,7 @@ class PlotPane(Pane):
 
     x_name = ""
     y_name = ""
+    y_tick_rows = 5  # rows from one tick to the next, about
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -197,7 +198,7 @@ class PlotPane(Pane):
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""
         assert self.seen is not None
-        ticks = self.seen.y.ticks(max(2, rows // 5))
+        ticks = self.seen.y.ticks(max(2, rows // self.y_tick_rows))
         return {
             round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
         }

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Selection:
-    """Names of checkpoints: under the cursor, selected (in the order chosen), and marked A and B."""
+    """Names of checkpoints: under the cursor, selected (in the order chosen), and marked A and B; and of runs that plots leave out."""
 
     cursor: str = ""
     selected: dict[str, None] = field(default_factory=dict)
     a: str = ""
     b: str = ""
+    hidden: set[str] = field(default_factory=set)  # runs that plots leave out
 
     def toggle(self, names: Iterable[str]) -> None:
         """Selects `names`, or unselects them when all of them were selected."""

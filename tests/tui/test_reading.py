@@ -60,7 +60,7 @@ def nothing(_: Path) -> FakeWorkspace:
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24)])
-@pytest.mark.parametrize("screen", [1, 2, 3, 5, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize("screen", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 async def test_the_welcome_is_whole_at_every_width(until, screen: int, size: tuple[int, int]) -> None:
     app = KltuiApp(Path("/workspaces/new"), opener=nothing)
     async with app.run_test(size=size) as pilot:

@@ -385,7 +385,7 @@ def nothing() -> FakeWorkspace:
     raise StoreError("there is no workspace at /nowhere", "Make one by scoring a job.")
 
 
-@pytest.mark.parametrize("screen", [1, 2, 3, 5, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize("screen", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
 async def test_an_empty_workspace_says_what_to_do_next(until, screen: int) -> None:
     app = KltuiApp(Path("/nowhere"), opener=lambda _: nothing())
     async with app.run_test(size=(80, 24)) as pilot:
@@ -414,7 +414,7 @@ async def test_the_welcome_leads_from_every_screen(make_app: MakeApp, until) -> 
         await until(pilot, lambda: "The job is starting." in text_of(app))
 
 
-@pytest.mark.parametrize("screen", [3, 5, 6, 7, 8, 9, 10])
+@pytest.mark.parametrize("screen", [3, 4, 5, 6, 7, 8, 9, 10])
 async def test_unscored_checkpoints_lead_to_a_job(make_app: MakeApp, until, screen: int) -> None:
     app = make_app(FakeWorkspace(scored=0))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -492,7 +492,7 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
 
 
 # By screen: what is shown once everything that it computes has arrived.
-ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest to", "5": "likelihood c =", "6": "enter compares",
+ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest to", "4": "settled at step", "5": "likelihood c =", "6": "enter compares",
            "7": "no token log-probabilities", "8": "KL from the layer before", "9": "as large as"}  # fmt: skip
 
 
@@ -589,7 +589,7 @@ async def test_export_writes_csv_svg_and_job_file(make_app: MakeApp, until, tmp_
 
 @pytest.mark.parametrize(
     ("screen", "titles"),
-    [("1", "name"), ("2", "checkpoint"), ("3", "name"), ("5", "run"), ("6", "a"), ("7", "text"), ("8", "model"),
+    [("1", "name"), ("2", "checkpoint"), ("3", "name"), ("4", "quantity"), ("5", "run"), ("6", "a"), ("7", "text"), ("8", "model"),
      ("9", "setting")],
 )  # fmt: skip
 async def test_every_view_exports_its_rows(

@@ -1,24 +1,427 @@
-"""Curves: small multiples of loss, KL and updates against the training step."""
+"""Curves: small multiples against the training step, and the step at which a run stopped changing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from kltui.tui.canvas import Span, TextPane
-from kltui.tui.views.base import ColumnOfPanes, View
+from textual.app import ComposeResult
+from textual.strip import Strip
+
+from kltui.analysis.number_text import with_error
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
+from kltui.tui.curve_panel import Content, CurvePanel, PanelKind
+from kltui.tui.curve_source import CurveSource, Settled, Wanted
+from kltui.tui.data import run_of
+from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
+from kltui.tui.views.welcome import welcome
+from kltui.tui.weights import compute_weights
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.analysis.spikes import Spike
+    from kltui.analysis.stability import Stabilisation
+    from kltui.figures.shown import Shown
+    from kltui.view.axis import Scale
+
+WINDOWS = (10, 20, 5)
+KINDS = (
+    PanelKind("consecutive", "KL from the checkpoint before", "KL from before", "bits/byte", "log"),
+    PanelKind("loss", "Loss", "Loss", "bits/byte", "linear"),
+    PanelKind("last", "KL to the last checkpoint", "KL to last", "bits/byte", "log"),
+    PanelKind("between", "KL between runs at equal steps", "KL between", "bits/byte", "log"),
+    PanelKind("marked", "KL to checkpoint A", "KL to A", "bits/byte", "log"),
+    PanelKind("exponents", "Diffusion exponent c_q by start", "Exponent c_q", "", "linear"),
+    PanelKind("updates", "Norm of the update from before", "Update", "weights", "log"),
+)
+BARS = 4  # lines that are no panel: tabs, status, keys, and the sentence
+LEAST_CELL = (38, 10)  # of a panel among others
+TWO_FROM, TABLE_WIDTH = 70, 46
+
+
+class Sentence(Pane, can_focus=False):
+    """One line of words, below the panels."""
+
+    DEFAULT_CSS = "Sentence { height: 1; width: 100%; dock: bottom; }"
+
+    def __init__(self, words: Callable[[], list[Span]]) -> None:
+        super().__init__()
+        self._words = words
+
+    def render_line(self, y: int) -> Strip:
+        """The words."""
+        width = self.size.width
+        return strip_of(spelled(shortened(self._words(), width), self.look), width, self.look())
 
 
 class CurvesView(View):
-    """Loss and KL of every run against its steps."""
+    """As many panels as fit, one cursor in all of them; a sentence says where its run settled."""
 
     screen_name = "curves"
+    has_figure = True
+    DEFAULT_CSS = """
+    CurvesView > Box { grid-gutter: 0; }
+    """
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
-        """One pane."""
-        return [ColumnOfPanes([TextPane("Curves", self._lines)])]
+        self.panels = [CurvePanel(kind) for kind in KINDS]
+        self.table = TextPane("Runs", self._runs)
+        self.sentence = Sentence(self._settled_words)
+        self.large = False
+        self.following = False
+        self.level: float | None = None
+        self.window, self.n_weights = WINDOWS[0], 0
+        self.found: Map | None = None
+        self.settled = Settled({})
+        self.spikes: list[Spike] = []
+        self.problem = ""
+        self._wanted: Wanted | None = None
+        self._source: CurveSource | None = None
+        return [
+            ColumnOfPanes(self.panels),
+            ColumnOfPanes([self.table], width=TABLE_WIDTH, least=WIDEST),
+        ]
 
-    def _lines(self, width: int) -> list[list[Span]]:
-        return []
+    def compose(self) -> ComposeResult:
+        """The panels, the table of runs, and the sentence below."""
+        yield from super().compose()
+        yield self.sentence
+
+    # -- room -----------------------------------------------------------------------------------
+
+    def make_room(self, width: int) -> None:
+        """Shows as many panels as fit, the focused one among them; alone where it is large or nothing is scored."""
+        grid, side = self._boxes
+        in_table = self.focus_pane is self.table
+        side.display = width >= WIDEST or in_table
+        grid.display = width >= WIDEST or not in_table
+        side.styles.width = TABLE_WIDTH if grid.display else "1fr"
+        grid.styles.width = "1fr"
+        self._bar(self.table, grid.display)
+        across, down = self._cells(width - (TABLE_WIDTH if side.display else 0), self.kl.size.height - BARS)
+        shown = self._page(across * down)
+        grid.styles.layout = "grid"
+        grid.styles.grid_size_columns, grid.styles.grid_size_rows = across, down
+        for panel in self.panels:
+            panel.display = panel in shown
+        for place, panel in enumerate(shown):
+            self._bar(panel, place % across > 0)
+            panel.name_runs(self.large or not side.display)
+
+    def _bar(self, pane: Pane, barred: bool) -> None:
+        if pane.barred != barred:
+            pane.barred = barred
+            pane.refresh()
+
+    def _cells(self, width: int, height: int) -> tuple[int, int]:
+        """Panels across and down."""
+        if self.large or welcome(self.kl):
+            return 1, 1
+        across = 1 if width < TWO_FROM else min(3, max(2, width // 52))
+        down = max(1, height // LEAST_CELL[1])
+        return across, min(down, -(-len(self.panels) // across))
+
+    def _page(self, room: int) -> list[CurvePanel]:
+        """The panels that are shown where there is room for so many: a full page with the focused one."""
+        at = self.panels.index(self.focus_pane) if isinstance(self.focus_pane, CurvePanel) else 0
+        first = min(at // room * room, max(0, len(self.panels) - room))
+        return self.panels[first : first + room]
+
+    # -- data -----------------------------------------------------------------------------------
+
+    def update_data(self) -> None:
+        """Computes again where vectors, marks, the run under the cursor or a choice have changed."""
+        self.make_room(self.kl.size.width)
+        super().update_data()
+        self.sentence.refresh()
+        self._follow_newest()
+        self._ask()
+
+    def cursor_moved(self) -> None:
+        """The cross-hair of every panel follows."""
+        for panel in self.panels:
+            panel.follow()
+        self.sentence.refresh()
+        self.table.update_data()
+        self._show_settled()
+        self._ask()
+
+    def _ask(self) -> None:
+        kl = self.kl
+        chosen = kl.selection
+        wanted = Wanted(kl.atlas.version, chosen.a, chosen.b, self.label(), self.window, self.n_weights)
+        if wanted != self._wanted and not kl.atlas.is_empty:
+            self._wanted = wanted
+            self.run_worker(self._load(wanted), group="curves", exclusive=True)
+
+    async def _load(self, wanted: Wanted) -> None:
+        """Fills the panels one after another, those first that answer most."""
+        kl = self.kl
+        source = self._source = self._source or CurveSource(kl.atlas, kl.reader)
+        try:
+            found = self.found = await kl.atlas.map()
+            consecutive = await source.consecutive(found)
+            self.settled = await source.settled(found)
+            self._put("consecutive", replace(consecutive, settled=self._line()))
+            self.sentence.refresh()
+            loss = await source.loss(found)
+            self._put("loss", loss)
+            self._put("between", await source.between(found, wanted))
+            self._put("last", await source.to_last(found))
+            self._put("marked", await source.to_marked(found, wanted))
+            self._put("exponents", await source.exponents(found, kl.snapshot, wanted.window))
+            self.spikes = await source.spikes(found, kl.snapshot.jobs)
+            self._put("consecutive", self._flagged(consecutive, "kl"))
+            self._put("loss", self._flagged(loss, "loss"))
+            self._put("updates", await source.updates(found, wanted))
+        except KltuiError as error:
+            self._say_nothing(error.message)
+            return
+        self.table.update_data()
+        self.sentence.refresh()
+
+    def _put(self, key: str, content: Content) -> None:
+        """Shows a panel's content where it is another."""
+        panel = self._panel(key)
+        if panel.content != content:
+            panel.show_content(content)
+
+    def _flagged(self, content: Content, rule: str) -> Content:
+        spiked = frozenset((s.at.run, s.at.step) for s in self.spikes if s.rule == rule)
+        return replace(content, spikes=spiked, settled=self._line() if rule == "kl" else None)
+
+    def _panel(self, key: str) -> CurvePanel:
+        return next(panel for panel in self.panels if panel.panel.key == key)
+
+    def _say_nothing(self, why: str) -> None:
+        for panel in self.panels:
+            panel.show_content(Content(missing=why))
+
+    # -- where a run settled --------------------------------------------------------------------
+
+    def label(self) -> str:
+        """The curve under the cursor: its run, with the variant; "" where there is none."""
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        if row is None:
+            return ""
+        c = row.checkpoint
+        return c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
+
+    def _here(self) -> Stabilisation | None:
+        """Where the run under the cursor settled."""
+        return self.settled.of(self.label(), self.level)
+
+    def _line(self) -> tuple[int, str] | None:
+        s = self._here()
+        return None if s is None or s.step is None else (s.step, f"settled at {s.step} (≤ {s.level:g})")
+
+    def _show_settled(self) -> None:
+        panel = self._panel("consecutive")
+        line = self._line()
+        if panel.content.settled != line:
+            panel.show_content(replace(panel.content, settled=line))
+
+    def _settled_words(self) -> list[Span]:
+        """Where the run under the cursor settled, or what is out of the ordinary at its checkpoint."""
+        look, name = self.look, self.kl.selection.cursor
+        if self.found is None or not name:
+            return []
+        spiked = next((s for s in self.spikes if s.at.name == name), None)
+        if spiked is not None:
+            return [(f" ! {safe_text(spiked.words(), 200)}", look("bad"))]
+        number = self.kl.run_number(name)
+        head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
+        s = self._here()
+        if s is None:
+            words = "is no run of two scored steps: it has no curve"
+            return [*head, (safe_text(name, 32), look("text", bold=True)), (f" {words}", look("muted"))]
+        return [*head, (safe_text(s.run, 32), look("text", bold=True)), *self._of_run(s)]
+
+    def _of_run(self, s: Stabilisation) -> list[Span]:
+        from kltui.view.sections.stabilisation import settled_words
+
+        look = self.look
+        if s.step is None:
+            last = with_error(s.last_kl, s.last_se)
+            return [
+                (f" has not settled: its last KL, {last}, is above {s.level:g} bits/byte", look("warning"))
+            ]
+        step, between = settled_words(s)
+        said = "" if between == "-" else f" ({between})"
+        return [
+            (f" settled at step {step}{said}", look("good", bold=True)),
+            (f": KL from before ≤ {s.level:g} bits/byte since", look("muted")),
+        ]
+
+    def _runs(self, width: int) -> list[list[Span]]:
+        """Every run: its last loss, and where it settled by level."""
+        look = self.look
+        if self.found is None:
+            return []
+        levels = self.settled.levels
+        wide = max(8, width - 3 - 9 * len(levels))
+        head = f"   {'run':<{wide}}" + "".join(f"{f'≤ {level:g}':>9}" for level in levels)
+        lines: list[list[Span]] = [[("settled at step, by KL in bits/byte", look("muted"))]]
+        lines += [[(head, look("faint"))]]
+        for t in self.found.trajectories():
+            number = self.kl.run_number(self.found.points[t.rows[0]].name)
+            hidden = t.run in self.kl.selection.hidden
+            current = t.label == self.label()
+            steps = "".join(f"{self._step_text(t.label, level):>9}" for level in levels)
+            lines.append(
+                [
+                    (look.glyph("▌", ">") if current else " ", look("accent")),
+                    (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
+                    (fitted(t.label, wide), look("faint" if hidden else "text", bold=current)),
+                    (steps, look("faint" if hidden else "text")),
+                ]
+            )
+        return lines + self._about(width)
+
+    def _step_text(self, run: str, level: float) -> str:
+        s = self.settled.by_level[level].get(run)
+        return "-" if s is None else "not yet" if s.step is None else str(s.step)
+
+    def _about(self, width: int) -> list[list[Span]]:
+        """What the table leaves out, and what lines and signs mean."""
+        assert self.found is not None
+        look = self.look
+        loose = sum(p.step is None and p.layer is None for p in self.found.points)
+        said = [
+            f"{loose} model{'s' * (loose != 1)} without steps {'have' if loose != 1 else 'has'} no curve"
+            if loose
+            else "",
+            f"{len(self.spikes)} spike{'s' * (len(self.spikes) != 1)} flagged ! by the rules of --watch"
+            if self.spikes
+            else "",
+            "bars: one standard error over texts, of exponents of the fit; across: published medians",
+            f"exponents: window {self.window}",
+        ]
+        return [
+            [],
+            *([(part, look("muted"))] for text in said if text for part in wrapped(text, max(10, width))),
+        ]
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def focus_on(self, pane: Pane) -> None:
+        """Brings a pane to the fore, on its page."""
+        super().focus_on(pane)
+        self.main_redraw()
+
+    def main_redraw(self) -> None:
+        """Draws the headers again: one of them has the focus."""
+        for panel in self.panels:
+            panel.redraw_focus()
+
+    def do_enter(self) -> None:
+        """Shows the focused panel large."""
+        if isinstance(self.focus_pane, CurvePanel) and not self.large:
+            self._enlarge(True)
+
+    def do_out(self) -> bool:
+        """From one large panel back to all; from the table back to the panels."""
+        if self.focus_pane is self.table:
+            self.focus_on(self.panels[0])
+            return True
+        if not self.large:
+            return False
+        self._enlarge(False)
+        return True
+
+    def _enlarge(self, large: bool) -> None:
+        self.large = large
+        self.make_room(self.kl.size.width)
+        self.focus_now()
+
+    def do_axis_scale(self) -> None:
+        scale: Scale = "linear" if self.panels[0].x_scale == "log1p" else "log1p"
+        for panel in self.panels:
+            panel.x_scale = scale
+            panel.draw_again(keep_window=False)
+        self.kl.say(f"step axis: {'log10(1 + step)' if scale == 'log1p' else 'linear'}")
+
+    def do_settled_level(self) -> None:
+        """Another level of KL at which a run counts as settled; after the last, the finest that it reached."""
+        choices = [None, *self.settled.levels]
+        self.level = choices[(choices.index(self.level) + 1) % len(choices)]
+        said = "the finest that was reached" if self.level is None else f"{self.level:g} bits/byte"
+        self.kl.say(f"level of the settled step: {said}")
+        self._show_settled()
+        self.sentence.refresh()
+
+    def do_window(self) -> None:
+        self.window = WINDOWS[(WINDOWS.index(self.window) + 1) % len(WINDOWS)]
+        self.kl.say(f"window of exponents: {self.window} checkpoints")
+        self._ask()
+
+    def do_weights(self) -> None:
+        self.run_worker(self._compute_weights(), group="weights", exclusive=True)
+
+    async def _compute_weights(self) -> None:
+        computed = await compute_weights(self.kl)
+        if computed is not None and self._source is not None:
+            self._source.computed = computed
+            self.n_weights += 1
+            self._ask()
+
+    def do_hide_run(self) -> None:
+        hidden = self.kl.selection.hidden
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        if row is not None:
+            hidden ^= {run_of(row)}
+            self.kl.say(f"hidden: {', '.join(sorted(hidden))}; Z shows all" if hidden else "all runs shown")
+            self.update_data()
+
+    def do_show_runs(self) -> None:
+        self.kl.selection.hidden.clear()
+        self.update_data()
+
+    def do_follow(self) -> None:
+        self.following = not self.following
+        self.kl.say("following the newest checkpoint" if self.following else "not following")
+        self._follow_newest()
+
+    def _follow_newest(self) -> None:
+        """Puts the cursor on the checkpoint that a job scored last, without one on the last of the run."""
+        if not self.following:
+            return
+        snapshot = self.kl.snapshot
+        newest = [n for n in snapshot.newest_done if snapshot.by_name[n].scored]
+        if not newest:
+            row = snapshot.by_name.get(self.kl.selection.cursor)
+            own = snapshot.runs[run_of(row)] if row is not None else []
+            newest = [r.name for r in sorted(own, key=lambda r: r.checkpoint.step or 0) if r.scored]
+        if newest:
+            self.kl.set_cursor(newest[-1])
+
+    # -- exports --------------------------------------------------------------------------------
+
+    def csv_rows(self) -> list[list[object]]:
+        """Every point of every panel, without what is hidden or filtered out."""
+        rows: list[list[object]] = [
+            ["quantity", "unit", "run", "against", "checkpoint", "step", "value", "standard_error"]
+        ]
+        for panel in self.panels:
+            kind = panel.panel
+            for d in panel.drawn:
+                about = [kind.title, kind.unit, d.curve.run, d.curve.against]
+                points = zip(d.names, d.steps, d.values, d.errors, strict=True)
+                rows += [[*about, *point] for point in points]
+        return rows
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of the runs that are shown."""
+        from kltui.figures.shown import Shown
+
+        if self.found is None or not self._panel("consecutive").drawn:
+            return None
+        names = {name for d in self._panel("loss").drawn for name in d.names}
+        every = {name for c in self._panel("loss").content.curves for name in c.names}
+        return Shown("curves", names=() if names == every else tuple(sorted(names)))
 
 
 VIEW = CurvesView

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,18 +15,16 @@ from kltui.safe import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.plot import PlotPane
 from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
-    from kltui.figures.shown import Shown
     from kltui.view.axis import Scale
-    from kltui.workspace import Workspace
 
 WINDOWS = (10, 20, 5)
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
-Weights = Mapping[tuple[str, str], float]
 
 
 class WindowPlot(PlotPane):
@@ -136,24 +133,6 @@ def relative_bars(
     base = next((v for v in values if v > 0), math.nan)
     known = ((t, v, se) for t, v, se in zip(taus, values, errors, strict=True) if v > se > 0)
     return [(t, (v + sign * se) / base) for t, v, se in known for sign in (-1, 1)]
-
-
-def unstored(ws: Workspace, found: Weights) -> Weights:
-    """{(weights a, weights b): distance} of what was found by names and the workspace does not hold."""
-    held = ws.weight_distances()
-    weights = {row.name: row.weights for row in ws.checkpoints()}
-    return {(weights[a], weights[b]): d for (a, b), d in found.items() if (a, b) not in held}
-
-
-def known_distances(ws: Workspace, computed: Weights) -> Weights:
-    """{(name a, name b): distance} of what the workspace holds, and of what was `computed` of its present weights."""
-    names: dict[str, list[str]] = {}
-    for row in ws.checkpoints() if computed else ():
-        names.setdefault(row.weights, []).append(row.name)
-    found = {
-        (a, b): d for (wa, wb), d in computed.items() for a in names.get(wa, ()) for b in names.get(wb, ())
-    }
-    return {**found, **ws.weight_distances()}
 
 
 def _spread(q: tuple[float, float, float]) -> str:
@@ -426,46 +405,13 @@ class DiffusionView(View):
         self.update_data()
 
     def do_weights(self) -> None:
-        if self.kl.reader.path is not None:
-            self.run_worker(self._compute_weights(), group="weights", exclusive=True)
+        self.run_worker(self._compute_weights(), group="weights", exclusive=True)
 
     async def _compute_weights(self) -> None:
-        path, kl = self.kl.reader.path, self.kl
-        assert path is not None
-
-        def work() -> tuple[Weights, list[str]]:
-            from kltui.workspace import Workspace
-
-            with Workspace.open(path) as ws:
-                found = ws.weight_distances(compute=True, progress=progress)
-                return unstored(ws, found), ws.weight_problems
-
-        def progress(what: str, done: int, total: int) -> None:
-            kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
-
-        try:
-            self.computed, problems = await asyncio.to_thread(work)
-        except KltuiError as error:
-            kl.complain(error)
-            return
-        if problems:
-            kl.say(f"weights: {'; '.join(problems)}", "warning")
-        elif self.computed:
-            kl.say(
-                "weight distances are shown but not stored: the workspace cannot be written now", "warning"
-            )
-        else:
-            kl.say("weight distances are stored", "good")
-        self._asked = ()
-        self.update_data()
-
-    def shown_figure(self) -> Shown | None:
-        """The figure of these exponents, with this window."""
-        from kltui.figures.shown import Shown
-
-        if not self.exponents:
-            return None
-        return Shown("diffusion", window=self.window, noise_corrected=self.noise)
+        computed = await compute_weights(self.kl)
+        if computed is not None:
+            self.computed, self._asked = computed, ()
+            self.update_data()
 
     def csv_rows(self) -> list[list[object]]:
         """Exponents of every run and start."""

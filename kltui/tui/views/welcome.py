@@ -14,6 +14,7 @@ WANTS = {
     "registry": "checkpoints appear here as a tree of runs",
     "jobs": "jobs appear here, with their progress and their failures",
     "map": "runs appear here as trajectories, one point a checkpoint",
+    "curves": "every run appears here against its steps: loss, KL, exponents, updates",
     "diffusion": "needs a run with eleven or more scored checkpoints",
     "matrix": "needs two or more scored checkpoints",
     "compare": "needs two checkpoints marked A and B",

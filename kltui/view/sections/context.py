@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point, grid_of, label_of
+from kltui.analysis.trajectory import saved_steps
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
 from kltui.map_device import gram_on
@@ -326,15 +327,12 @@ class Context:
     @cached_property
     def exponents(self) -> list[Exponent]:
         """Diffusion exponents of every run and full window, in both spaces."""
-        schedule: dict[str, list[int]] = {}
-        for row in self.rows:
-            if row.checkpoint.step is not None and row.checkpoint.quantization == "none":
-                schedule.setdefault(row.checkpoint.run, []).append(row.checkpoint.step)
+        saved = ((c.run, c.step, c.quantization) for c in (row.checkpoint for row in self.rows))
         return self.map.diffusion(
             self.weight_sqdist or None,
             window=self.choice.window,
             from_step="auto",
-            schedule=schedule,
+            schedule=saved_steps(saved),
             noise_corrected=self.choice.noise_corrected,
         )
 

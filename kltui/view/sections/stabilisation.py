@@ -23,7 +23,12 @@ def stabilisation(ctx: Context) -> Section:
     if not runs:
         raise MissingError("no run has two scored checkpoints", "score more steps of a run")
     rows = [
-        [run if place == 0 else "", figure(s.level, 2), *_words(s), *(_last(s) if place == 0 else ("", ""))]
+        [
+            run if place == 0 else "",
+            figure(s.level, 2),
+            *settled_words(s),
+            *(_last(s) if place == 0 else ("", "")),
+        ]
         for run, each in runs.items()
         for place, s in enumerate(each)
     ]
@@ -50,7 +55,7 @@ def _settled(run: str, pairs: list[ConsecutiveKL], level: float) -> Stabilisatio
     return settle(run, steps, [p.kl for p in pairs], [p.se for p in pairs], level)
 
 
-def _words(s: Stabilisation) -> tuple[str, str]:
+def settled_words(s: Stabilisation) -> tuple[str, str]:
     """(step, its range) in words; "not yet" where the last KL is above the level."""
     step = "not yet" if s.step is None else str(s.step)
     if s.earliest == s.latest or not s.range_known:

@@ -1,0 +1,399 @@
+"""One panel of the Curves screen: a quantity of every run against its steps, small or large."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.style import Style
+
+from kltui.analysis.number_text import with_error
+from kltui.safe import safe_text
+from kltui.tui.canvas import ASCII, Span, width_of
+from kltui.tui.data import run_of
+from kltui.tui.plot import PlotPane
+from kltui.view.palette import SHADES
+
+if TYPE_CHECKING:
+    from kltui.analysis.curves import Curve
+    from kltui.view.axis import Scale
+    from kltui.view.scene import Scene
+
+PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no run
+MOST_ENDS = 12  # runs whose ends are marked in a panel
+NAMED_FROM = (44, 9)  # cells of a plot in which runs are named at their ends
+NEAR_FACTOR, NEAR_SHARE = 3.0, 0.5  # how far beyond the curves a published line is still shown
+
+
+class PanelKind(NamedTuple):
+    """What a panel shows: its key, its names, long and short, its unit and the scale that its values begin with."""
+
+    key: str
+    title: str
+    short: str
+    unit: str
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a panel draws: curves, horizontal lines (value, words), (run, step) of spikes, and where a run settled.
+
+    `missing` says what is not there, and the key that mends it.
+    """
+
+    curves: tuple[Curve, ...] = ()
+    lines: tuple[tuple[float, str], ...] = ()
+    spikes: frozenset[tuple[str, int]] = frozenset()
+    settled: tuple[int, str] | None = None
+    missing: str = ""
+
+
+class Drawn(NamedTuple):
+    """A curve as it is drawn: without what is filtered out, its first point in the scene, and its run's number."""
+
+    curve: Curve
+    first: int
+    number: int
+    names: tuple[str, ...]
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass
+class Build:
+    """Points, codes and segments of a scene as they are put together; curves' own points come first."""
+
+    xy: list[tuple[float, float]] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    segments: list[tuple[int, int]] = field(default_factory=list)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], code: int) -> int:
+        """Adds a line between two ends that are no points; the number of its first end."""
+        at = len(self.xy)
+        self.xy += [start, end]
+        self.codes += [code, code]
+        self.segments.append((at, at + 1))
+        return at
+
+
+class CurvePanel(PlotPane):
+    """A quantity against the step; the cursor is that of all panels, its value stands in the header."""
+
+    x_name = "step"
+    y_tick_rows = 3
+    DEFAULT_CSS = "CurvePanel { width: 1fr; height: 1fr; }"
+
+    def __init__(self, kind: PanelKind) -> None:
+        super().__init__(id=f"curves-{kind.key}")
+        self.panel = kind
+        self.content = Content()
+        self.x_scale: Scale = "log1p"
+        self.y_scale: Scale = kind.scale
+        self.names_runs = True
+        self.drawn: list[Drawn] = []
+        self._words: list[tuple[int, str, int]] = []
+        self._drawn_for: tuple[object, ...] = ()
+
+    # -- header ---------------------------------------------------------------------------------
+
+    def header_left(self) -> list[Span]:
+        """What is shown, as long as there is room: with its unit and scale."""
+        look, room = self.look, self.body_width - width_of(self.header_right()) - 1
+        style = look("accent" if self.has_focus else "muted", bold=self.has_focus)
+        scale = ", log" if self.y_scale == "log" else ""
+        unit = f", {self.panel.unit}" if self.panel.unit else ""
+        for title in (self.panel.title + unit, self.panel.short + unit, self.panel.short):
+            if len(title + scale) <= room:
+                return [(title + scale, style)]
+        return [((self.panel.short + scale)[: max(room, 8)], style)]
+
+    def header_right(self) -> list[Span]:
+        """The value under the cursor with its error."""
+        here = self.here()
+        if here is None:
+            return []
+        drawn, at = here
+        spiked = (drawn.curve.run, drawn.steps[at]) in self.content.spikes
+        text = with_error(drawn.values[at], drawn.errors[at]).removesuffix(" ± -")
+        return [(text, self.look("bad" if spiked else "text", bold=True))]
+
+    def here(self) -> tuple[Drawn, int] | None:
+        """The curve and the place on it that the cursor is at."""
+        for drawn in self.drawn:
+            if drawn.first <= self.cursor < drawn.first + len(drawn.steps):
+                return drawn, self.cursor - drawn.first
+        return None
+
+    @property
+    def plot_height(self) -> int:
+        """Cells down the plot itself: header and x axis take two lines."""
+        return max(1, self.body_height - 1)
+
+    def lay_over(self) -> None:
+        """The header has the value under the cursor."""
+        super().lay_over()
+        self.redraw_focus()
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    def show_content(self, content: Content) -> None:
+        """Draws another content, through the same window where somebody chose it."""
+        self.content = content
+        self.note = content.missing
+        self.draw_again()
+
+    def update_data(self) -> None:
+        """Draws again where filter, hidden runs or colours have changed; marks always."""
+        if self._drawn_for != self._draws():
+            self.draw_again()
+        else:
+            self.follow()
+            self.lay_over()
+
+    def _draws(self) -> tuple[object, ...]:
+        kl = self.kl
+        hidden = frozenset(kl.selection.hidden)
+        return self.content, kl.filter, hidden, kl.snapshot.run_number, self.x_scale, self.y_scale
+
+    def draw_again(self, *, keep_window: bool = True) -> None:
+        """Makes the scene anew."""
+        self._drawn_for = self._draws()
+        self.drawn = self._shown_curves()
+        scene = self._scene()
+        names = [name for drawn in self.drawn for name in drawn.names]
+        same_axes = self.scene is not None and scene is not None and (
+            (self.scene.x_scale, self.scene.y_scale) == (scene.x_scale, scene.y_scale)
+        )  # fmt: skip
+        self.show(scene, names, keep_window=keep_window and same_axes and not self.fits)
+        self.follow()
+
+    def _shown_curves(self) -> list[Drawn]:
+        rows, keep, hidden = self.kl.snapshot.by_name, self.kl.filter, self.kl.selection.hidden
+        found: list[Drawn] = []
+        first = 0
+        for curve in self.content.curves:
+            kept = [
+                i
+                for i, name in enumerate(curve.names)
+                if (row := rows.get(name)) is None or (keep(row) and run_of(row) not in hidden)
+            ]
+            if kept:
+                names = tuple(curve.names[i] for i in kept)
+                number = self.kl.run_number(names[0])
+                numbers = (tuple(curve.values[i] for i in kept), tuple(curve.errors[i] for i in kept))
+                steps = tuple(curve.steps[i] for i in kept)
+                found.append(Drawn(curve, first, number, names, steps, *numbers))
+                first += len(kept)
+        return found
+
+    def _scene(self) -> Scene | None:
+        import numpy as np
+
+        from kltui.view.scene import Scene
+
+        if not self.drawn:
+            if self.content.curves:
+                self.note = "every run is hidden or filtered out: Z shows them, esc drops the filter"
+            return None
+        build = Build()
+        for d in self.drawn:
+            build.xy += zip(map(float, d.steps), d.values, strict=True)
+            build.codes += [d.number * SHADES + SHADES - 1] * len(d.steps)
+        n_points = len(build.xy)
+        self._add_lines(build)
+        self._add_errors(build)
+        for d in self.drawn:
+            build.segments += [(k, k + 1) for k in range(d.first, d.first + len(d.steps) - 1)]
+        return Scene(
+            np.array(build.xy, dtype=np.float64),
+            np.array(build.codes, dtype=np.int16),
+            np.array(build.segments, dtype=np.int64).reshape(-1, 2),
+            self.x_scale,
+            self.y_scale,
+            n_points,
+        )
+
+    def _extent(self) -> tuple[float, float]:
+        """Least and greatest value that can be drawn, error bars not counted; NaN where none can."""
+        log = self.y_scale == "log"
+        values = [v for d in self.drawn for v in d.values if math.isfinite(v) and (v > 0 or not log)]
+        return (min(values), max(values)) if values else (math.nan, math.nan)
+
+    def _add_lines(self, build: Build) -> None:
+        """Published medians across, and where the run settled from top to bottom, each with its words."""
+        self._words = []
+        low, high = self._extent()
+        if math.isnan(low):
+            return
+        left = float(min(d.steps[0] for d in self.drawn))
+        right = float(max(d.steps[-1] for d in self.drawn))
+        if self.content.settled is not None:
+            step, said = self.content.settled
+            at = build.line((step, high), (step, low), SETTLED_LINE * SHADES)
+            self._words.append((at, said, SETTLED_LINE))
+        slack = NEAR_SHARE * (high - low)
+        for value, said in self.content.lines:
+            if self.y_scale == "log":
+                near = low / NEAR_FACTOR <= value <= high * NEAR_FACTOR
+            else:
+                near = low - slack <= value <= high + slack
+            if near:
+                at = build.line((left, value), (right, value), PUBLISHED_LINE * SHADES)
+                self._words.append((at, said, PUBLISHED_LINE))
+
+    def _add_errors(self, build: Build) -> None:
+        """One standard error up and down from every point where it is known; on a log axis down to the least value."""
+        least, _ = self._extent()
+        for d in self.drawn:
+            code = d.number * SHADES + 1
+            for step, value, error in zip(d.steps, d.values, d.errors, strict=True):
+                if math.isfinite(value) and error > 0:
+                    low = value - error
+                    if self.y_scale == "log" and low <= 0:
+                        low = min(least, value)
+                    build.line((step, low), (step, value + error), code)
+
+    def ink(self, code: int) -> Style:
+        """A run's own colour; that of published medians and of the settled step."""
+        series = code // SHADES
+        if series < PUBLISHED_LINE:
+            return super().ink(code)
+        return self.look("warning" if series == PUBLISHED_LINE else "good")
+
+    def name_runs(self, wanted: bool) -> None:
+        """Names runs at their ends, or leaves that to the table beside the panels."""
+        if wanted != self.names_runs:
+            self.names_runs = wanted
+            self.lay_over()
+
+    def labels(self) -> list[tuple[int, str, Style]]:
+        """Words of the lines, then each run's name at its end where there is room."""
+        plain = self.look.ascii_only
+        found = [
+            (at, said.translate(ASCII) if plain else said, self.ink(series * SHADES))
+            for at, said, series in self._words
+        ]
+        roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]
+        if self.names_runs and roomy and len(self.drawn) <= MOST_ENDS:
+            look = self.look
+            found += [(at, safe_text(d.curve.run, 24), look(look.series(d.number))) for d, at in self._ends()]
+        return found
+
+    def marks(self) -> list[tuple[int, str, Style]]:
+        """Each run's marker at its end, spikes, and A and B."""
+        look = self.look
+        found = []
+        if len(self.drawn) <= MOST_ENDS:
+            found = [
+                (at, look.marker(d.number), look(look.series(d.number), bold=True)) for d, at in self._ends()
+            ]
+        for d in self.drawn:
+            run = d.curve.run
+            found += [
+                (d.first + i, "!", look("bad", bold=True))
+                for i, step in enumerate(d.steps)
+                if (run, step) in self.content.spikes
+            ]
+        chosen = self.kl.selection
+        for letter, name in (("A", chosen.a), ("B", chosen.b)):
+            if name in self.names:
+                found.append((self.names.index(name), letter, look("accent", bold=True)))
+        return found
+
+    def _ends(self) -> list[tuple[Drawn, int]]:
+        """Each curve with its last point that can be drawn."""
+        found = []
+        for d in self.drawn:
+            finite = [i for i, v in enumerate(d.values) if math.isfinite(v)]
+            if finite:
+                found.append((d, d.first + finite[-1]))
+        return found
+
+    # -- the cursor -----------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Puts the cross-hair where the shared cursor is: its run at its step, or the pair that its run is one of."""
+        point = self._point_of(self.kl.selection.cursor)
+        if point == self.cursor:
+            return
+        if point >= 0:
+            self.go(point)
+        else:
+            self.cursor = -1
+            self.lay_over()
+
+    def _point_of(self, name: str) -> int:
+        row = self.kl.snapshot.by_name.get(name)
+        if row is None:
+            return -1
+        c = row.checkpoint
+        label = c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
+        own = [d for d in self.drawn if d.curve.run == label] or [
+            d for d in self.drawn if d.curve.against == label
+        ]
+        for d in own:
+            at = bisect_left(d.steps, c.step or 0)
+            if at < len(d.steps) and d.steps[at] == c.step:
+                return d.first + at
+        return -1
+
+    def cursor_moved(self) -> None:
+        """The point that the mouse chose becomes the shared cursor."""
+        self.kl.set_cursor(self.names[self.cursor])
+
+    def do_left(self) -> None:
+        self.kl.walk(-1)
+
+    def do_right(self) -> None:
+        self.kl.walk(1)
+
+    def do_up(self) -> None:
+        self._to_neighbour(1.0)
+
+    def do_down(self) -> None:
+        self._to_neighbour(-1.0)
+
+    def _to_neighbour(self, sign: float) -> None:
+        """Moves to the next curve above (1) or below (-1) at the cursor's step."""
+        here = self.here()
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        step = row.checkpoint.step or 0 if row is not None else 0
+        level = here[0].values[here[1]] * sign if here is not None else -math.inf
+        found: list[tuple[float, str]] = []
+        for d in self.drawn:
+            if here is None or d is not here[0]:
+                at = _nearest(d.steps, step)
+                value = d.values[at] * sign
+                if value > level:
+                    found.append((value, d.names[at]))
+        if found:
+            self.kl.set_cursor(min(found)[1])
+
+    def do_first(self) -> None:
+        self._to_end(0)
+
+    def do_last(self) -> None:
+        self._to_end(-1)
+
+    def _to_end(self, at: int) -> None:
+        here = self.here()
+        drawn = here[0] if here is not None else next(iter(self.drawn), None)
+        if drawn is not None:
+            self.kl.set_cursor(drawn.names[at])
+
+    def do_value_scale(self) -> None:
+        self.y_scale = "linear" if self.y_scale == "log" else "log"
+        self.kl.say(f"{self.panel.short}: {'logarithmic' if self.y_scale == 'log' else 'linear'}")
+        self.draw_again(keep_window=False)
+
+
+def _nearest(steps: Sequence[int], step: int) -> int:
+    """Place of the step nearest to `step`."""
+    at = bisect_left(steps, step)
+    around = [k for k in (at - 1, at) if 0 <= k < len(steps)]
+    return min(around, key=lambda k: abs(steps[k] - step))

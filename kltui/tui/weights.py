@@ -1,0 +1,66 @@
+"""Weight distances as the screens have them: those of the workspace, and those that could not be stored in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+    from kltui.workspace import Workspace
+
+Weights = Mapping[tuple[str, str], float]
+
+
+def unstored(ws: Workspace, found: Weights) -> Weights:
+    """{(weights a, weights b): distance} of what was found by names and the workspace does not hold."""
+    held = ws.weight_distances()
+    weights = {row.name: row.weights for row in ws.checkpoints()}
+    return {(weights[a], weights[b]): d for (a, b), d in found.items() if (a, b) not in held}
+
+
+def known_distances(ws: Workspace, computed: Weights) -> Weights:
+    """{(name a, name b): distance} of what the workspace holds, and of what was `computed` of its present weights."""
+    names: dict[str, list[str]] = {}
+    for row in ws.checkpoints() if computed else ():
+        names.setdefault(row.weights, []).append(row.name)
+    found = {
+        (a, b): d for (wa, wb), d in computed.items() for a in names.get(wa, ()) for b in names.get(wb, ())
+    }
+    return {**found, **ws.weight_distances()}
+
+
+async def compute_weights(kl: KltuiApp) -> Weights | None:
+    """Computes missing distances beside the interface, and says what becomes of them; by weights, what is not stored.
+
+    None where they cannot be computed, which is said too.
+    """
+    path = kl.reader.path
+    if path is None:
+        return None
+
+    def work() -> tuple[Weights, list[str]]:
+        from kltui.workspace import Workspace
+
+        with Workspace.open(path) as ws:
+            found = ws.weight_distances(compute=True, progress=progress)
+            return unstored(ws, found), ws.weight_problems
+
+    def progress(what: str, done: int, total: int) -> None:
+        kl.call_from_thread(kl.say, f"weight distances: {what} {done}/{total}")
+
+    try:
+        computed, problems = await asyncio.to_thread(work)
+    except KltuiError as error:
+        kl.complain(error)
+        return None
+    if problems:
+        kl.say(f"weights: {'; '.join(problems)}", "warning")
+    elif computed:
+        kl.say("weight distances are shown but not stored: the workspace cannot be written now", "warning")
+    else:
+        kl.say("weight distances are stored", "good")
+    return computed

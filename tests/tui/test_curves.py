@@ -1,0 +1,227 @@
+"""The Curves screen: what is drawn is what the report says, one cursor in all panels, and what is missing is told."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace, checkpoints
+from screen_text import lines_of, text_of
+
+from kltui.analysis.number_text import with_error
+from kltui.tui.curve_panel import CurvePanel
+from kltui.tui.export import rows_of, write_csv
+from kltui.tui.interface import KltuiApp
+from kltui.view.sections.context import Context
+from kltui.view.sections.diffusion import diffusion
+from kltui.view.sections.loss import loss
+from kltui.view.sections.stabilisation import stabilisation
+
+MakeApp = Callable[..., KltuiApp]
+
+
+def panel(app: KltuiApp, key: str) -> CurvePanel:
+    return next(p for p in app.view.panels if p.panel.key == key)
+
+
+def all_there(app: KltuiApp) -> bool:
+    """Whether every panel has what it can have: the last one is filled, or says why it is not."""
+    return app.screen_name == "curves" and bool(panel(app, "updates").drawn or panel(app, "updates").note)
+
+
+async def opened(app: KltuiApp, pilot, until, *keys: str) -> None:
+    await until(pilot, lambda: app.snapshot.loaded)
+    await pilot.press("4")
+    await until(pilot, lambda: all_there(app))
+    for key in keys:
+        await pilot.press(key)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((60, 15), 1), ((80, 24), 4), ((120, 40), 6), ((200, 60), 7)])
+async def test_as_many_panels_as_fit(make_app: MakeApp, until, size: tuple[int, int], shown: int) -> None:
+    app = make_app()
+    async with app.run_test(size=size) as pilot:
+        await opened(app, pilot, until)
+        assert sum(p.display for p in app.view.panels) == shown
+        assert "tiny settled at step 100" in text_of(app)
+        seen = set()
+        for _ in range(8):
+            seen |= {p.panel.key for p in app.view.panels if p.display}
+            await pilot.press("tab")
+        assert len(seen) == 7
+        assert ("≤ 0.067" in text_of(app)) or size[0] < 160
+
+
+async def test_one_key_says_when_a_run_stopped_changing(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until)
+        truth = next(s for s in app.view.found.stabilisation(0.2) if s.run == "tiny")
+        assert f"tiny settled at step {truth.step} ({truth.earliest} to {truth.latest})" in text_of(app)
+        assert "KL between" in text_of(app)  # and two seeds against step, without another key
+        assert [c.curve.run for c in panel(app, "between").drawn] == ["tiny-seed2", "tiny-seed3"]
+
+
+async def test_every_value_is_the_report_s(make_app: MakeApp, until) -> None:
+    class Reported(FakeWorkspace):
+        weight_problems = ()
+
+        def map(self, *args: object, device: str = "cpu", **how: object):
+            return super().map(*args, **how)
+
+    workspace = Reported()
+    ctx = Context(workspace)
+    app = make_app(workspace)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await opened(app, pilot, until)
+        points = {
+            (d.curve.run, step): (v, e)
+            for d in panel(app, "loss").drawn
+            for step, v, e in zip(d.steps, d.values, d.errors, strict=True)
+        }
+        said = [c for c in loss(ctx).data["checkpoints"] if c["step"] is not None]
+        assert points == {(c["run"], c["step"]): (c["bits_per_byte"], c["se"]) for c in said}
+        starts = diffusion(ctx).data["starts"]
+        drawn = {
+            (d.curve.run, step): v
+            for d in panel(app, "exponents").drawn
+            for step, v in zip(d.steps, d.values, strict=True)
+        }
+        assert drawn == {(s["run"], s["start"]): s["c_q"] for s in starts}
+        settled = {(s["run"], s["level"]): s["step"] for s in stabilisation(ctx).data["runs"]}
+        shown = app.view.settled
+        assert settled == {(r, k): s.step for k, of in shown.by_level.items() for r, s in of.items()}
+        kls = {
+            (d.curve.run, step): (v, e)
+            for d in panel(app, "consecutive").drawn
+            for step, v, e in zip(d.steps, d.values, d.errors, strict=True)
+        }
+        assert kls == {(c.run, c.step_to): (c.kl, c.se) for c in ctx.map.consecutive()}
+        norms = {s: v for d in panel(app, "updates").drawn for s, v in zip(d.steps, d.values, strict=True)}
+        assert norms[200] == pytest.approx(math.sqrt(0.01 * 100**1.1))
+
+
+async def test_one_cursor_in_all_panels_with_values_and_errors(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "G")
+        assert app.selection.cursor == "tiny@1400"
+        for key in ("consecutive", "loss", "between"):
+            drawn, at = panel(app, key).here()
+            assert drawn.steps[at] == 1400
+            assert with_error(drawn.values[at], drawn.errors[at]) in text_of(app)
+        assert panel(app, "last").here() is None  # the last checkpoint is what all are held against
+        await pilot.press("j")
+        assert app.selection.cursor != "tiny@1400" and app.selection.cursor.endswith("@1400")
+        here = app.selection.cursor
+        await pilot.press("h", "l")
+        assert app.selection.cursor == here
+
+
+async def test_a_panel_is_enlarged_and_esc_goes_back(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "tab", "enter")
+        assert [p.panel.key for p in app.view.panels if p.display] == ["loss"]
+        await pilot.press("tab")
+        assert [p.panel.key for p in app.view.panels if p.display] == ["last"]
+        await pilot.press("/", *"run:small", "enter", "escape")
+        assert sum(p.display for p in app.view.panels) == 6 and app.filter.text == "run:small"
+        await pilot.press("escape")
+        assert not app.filter.text
+
+
+async def test_filter_hidden_runs_and_marks(make_app: MakeApp, until, tmp_path: Path) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "z")
+        assert "tiny" not in {d.curve.run for d in panel(app, "loss").drawn}
+        await pilot.press("Z", "/", *"run:small", "enter")
+        assert {d.curve.run for d in panel(app, "loss").drawn} == {"small"}
+        app.set_filter("")
+        app.selection.a, app.selection.b = "tiny@100", "small@100"
+        app.selection_changed()
+        await until(pilot, lambda: panel(app, "marked").drawn)
+        await until(pilot, lambda: [c.curve.run for c in panel(app, "between").drawn] == ["small"])
+        assert panel(app, "between").drawn[0].curve.against == "tiny"
+        write_csv(tmp_path / "curves.csv", rows_of(app))
+        with (tmp_path / "curves.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        truth = app.view.found.pair("tiny@300", "small@300")
+        one = next(r for r in rows if r["against"] == "tiny" and r["step"] == "300")
+        assert one["checkpoint"] == "small@300"
+        assert (float(one["value"]), float(one["standard_error"])) == (truth.value, truth.se)
+
+
+async def test_what_is_missing_is_said_with_its_key(make_app: MakeApp, until) -> None:
+    class Bare(FakeWorkspace):
+        def weight_distances(self, compute: bool = False, window: int = 10, progress: object = None) -> dict:
+            return {}
+
+    app = make_app(Bare(names=checkpoints((0,))[:1]))
+    async with app.run_test(size=(200, 60)) as pilot:
+        await opened(app, pilot, until)
+        assert "a marks it" in text_of(app) and "W computes them" in text_of(app)
+        text = " ".join([*(p.note for p in app.view.panels), *lines_of(app)])
+        for words in ("no run has two scored checkpoints", "a marks it", "W computes them", "no second seed",
+                      "window shorter", "has no curve"):  # fmt: skip
+            assert words in text, words
+        assert panel(app, "loss").drawn  # one point is a point
+
+
+async def test_models_without_steps_are_left_out_in_words(make_app: MakeApp, until) -> None:
+    names = [*checkpoints((0, 1, 2)), replace(checkpoints((0,))[0], run="plain", step=None)]
+    app = make_app(FakeWorkspace(names=names))
+    async with app.run_test(size=(200, 60)) as pilot:
+        await opened(app, pilot, until)
+        await until(pilot, lambda: "1 model without steps has no curve" in text_of(app))
+
+
+async def test_a_spike_is_flagged_as_a_watch_would(make_app: MakeApp, until) -> None:
+    class Spiked(FakeWorkspace):
+        def map(self, *args: object, **how: object):
+            found = super().map(*args, **how)
+            loglik = found.loglik_KN.copy()
+            rows = [k for k, p in enumerate(found.points) if p.run == "tiny" and (p.step or 0) >= 1000]
+            loglik[rows] += np.random.default_rng(0).normal(-40, 200, loglik.shape[1])
+            return replace(found, loglik_KN=loglik)
+
+    app = make_app(Spiked())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        assert ("tiny", 1000) in panel(app, "consecutive").content.spikes
+        app.set_cursor("tiny@1000")
+        await until(pilot, lambda: "times the median before it" in text_of(app))
+
+
+async def test_not_a_number_is_a_gap(make_app: MakeApp, until) -> None:
+    class Gap(FakeWorkspace):
+        def map(self, *args: object, **how: object):
+            found = super().map(*args, **how)
+            loglik = found.loglik_KN.copy()
+            loglik[found.row("tiny@300")] = np.nan
+            return replace(found, loglik_KN=loglik)
+
+    app = make_app(Gap())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        app.set_cursor("tiny@300")
+        await pilot.pause()
+        assert "undefined" in text_of(app)
+
+
+async def test_it_follows_a_job(make_app: MakeApp, until) -> None:
+    workspace = FakeWorkspace(scored=30)
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "t")
+        assert app.selection.cursor == app.snapshot.newest_done[-1]
+        drawn = sum(len(d.steps) for d in panel(app, "loss").drawn)
+        workspace.count, workspace.change = 35, 2
+        await pilot.press("r")
+        await until(pilot, lambda: sum(len(d.steps) for d in panel(app, "loss").drawn) == drawn + 5)
