@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,6 +158,19 @@ def drawn(picture: Picture, look: Look) -> Figure:
     if picture.panels and handles:
         _legend(figure, handles, width, height)
     return figure
+
+
+def png(picture: Picture, size: tuple[int, int], line_height: int) -> bytes:
+    """The figure as a PNG of exactly `size` pixels, its letters for lines of text of `line_height` pixels."""
+    dots = max(40.0, 5.5 * line_height)  # an inch: 8 points are then a little less than a line's letters
+    width, height = (side / dots for side in size)
+    look = Look(width)
+    with _settings(look):
+        figure = drawn(picture, look)
+        figure.set_size_inches(width, height)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=dots)
+    return file.getvalue()
 
 
 def figure_of(picture: Picture) -> Figure:

@@ -34,6 +34,7 @@ NAMED_KEYS = frozenset(
 ) | {f"f{n}" for n in range(1, 13)}
 PLOTS = ("map", "curves", "diffusion", "layers")
 ZOOMED = (*PLOTS, "matrix")
+FIGURES = (*ZOOMED, "compare", "scale")
 
 
 def screen_key(number: int) -> str:
@@ -163,7 +164,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("stop", ("K",), "stop", "stop the job (asks)", "jobs", ("jobs",), rank=7, writes=True),
     Action("retry", ("R",), "retry", "run the job again: what is missing or failed", "jobs", ("jobs",), rank=8,
            writes=True),
-    Action("export", ("e",), "export", "export this view: CSV, SVG, job file", "everywhere", rank=50),
+    Action("pixels", ("I",), "", "the figure itself in the pane, where the terminal shows pixels", "plot", FIGURES),
+    Action("export", ("e",), "export", "export this view: a figure for a paper, CSV, text, the screen", "everywhere",
+           rank=50),
     Action("corpus", ("O",), "", "choose which corpus the screens show (--over HASH)", "everywhere"),
     Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere"),
 )  # fmt: skip

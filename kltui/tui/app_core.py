@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from textual.driver import Driver
 
     from kltui.store.removal import Removed
+    from kltui.tui.picture_pane import Picture
+    from kltui.tui.pixels import Ability
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
 
@@ -89,6 +91,8 @@ class AppCore(App[int], inherit_bindings=False):
         self.awaits_job = False
         self.screen_name = SCREENS[0]
         self.view: View | None = None
+        self.picture: Picture | None = None
+        self.pixel_ability: Ability | None = None
         self.left_running = 0
         self.failure = ""
         self.marker_kind = 0
@@ -153,8 +157,21 @@ class AppCore(App[int], inherit_bindings=False):
 
     def _taken_up_again(self, _: object) -> None:
         """After a stop the terminal shows something else: nothing of what was written counts."""
+        self._away_with_picture()
+        self.draw_all_again()
+
+    def draw_all_again(self) -> None:
+        """Writes everything anew: the terminal may show something else than what was written."""
         self._frame.forget()
         self.screen.refresh()
+
+    def _away_with_picture(self) -> None:
+        if self.picture is not None:
+            self.picture.take_away()
+
+    def on_resize(self) -> None:
+        """A picture of pixels belongs to one size."""
+        self._away_with_picture()
 
     def _set_pointer_shape(self, shape: str) -> None:
         """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
@@ -228,6 +245,10 @@ class AppCore(App[int], inherit_bindings=False):
             self.perform(BY_NAME["quit"])
             return
         action = self.keymap.action(key, self.screen_name) or self._first_step(key)
+        if self.picture is not None:  # it is there until the next key
+            self._away_with_picture()
+            if action is BY_NAME["pixels"]:
+                return
         if action is not None:
             self.perform(action)
 
@@ -297,6 +318,7 @@ class AppCore(App[int], inherit_bindings=False):
     def show_screen(self, name: str) -> None:
         """Brings one of the ten views to the fore, making it the first time."""
         assert name in SCREENS
+        self._away_with_picture()
         view = self._views.get(name)
         if view is None:
             view = self._made(name)

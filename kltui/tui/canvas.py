@@ -180,6 +180,8 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
     title = ""
     #: whether a line separates it from the pane on its left
     barred = False
+    #: whether a picture of pixels lies over all but its header
+    covered = False
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -223,7 +225,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
 
     def render_line(self, y: int) -> Strip:
         """Line `y` of the widget, the header being line 0."""
-        line = self._header() if y == 0 else self.body_line(y - 1)
+        line = self._header() if y == 0 else [] if self.covered else self.body_line(y - 1)
         if not isinstance(line, Strip):
             return self._strip_of(line)
         if not self.barred:

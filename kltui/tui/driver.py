@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import selectors
@@ -15,6 +16,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.message import Message
 
+from kltui.tui.pixels import AFTER_S, PATIENCE_S, Answers
 from kltui.tui.terminal_input import Input
 
 READ_BYTES = 4096
@@ -68,6 +70,9 @@ class TerminalDriver(LinuxDriver):
         super().__init__(app, **options)
         self._file: Any = Output(self._file, self._tell_hung_up)
         self._away = False
+        self._answers: Answers | None = None
+        self._asking = False
+        self._answered = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
         self._loop.add_signal_handler(signal.SIGCONT, self._go_on)
 
@@ -99,6 +104,35 @@ class TerminalDriver(LinuxDriver):
         self._leave()
         os.killpg(os.getpgrp(), signal.SIGSTOP)
 
+    async def ask(self, question: str, late: bool = False) -> Answers:
+        """What the terminal replies to `question`, whose last part every terminal answers; keys meanwhile are kept.
+
+        `late`: there is one before it that answers first.
+        """
+        self._answered.clear()
+        self._asking, answers = True, Answers()
+        self._answers = answers
+        self.write(question)
+        self.flush()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), PATIENCE_S)
+        if late:
+            await asyncio.sleep(AFTER_S)
+        self._asking = False
+        return answers
+
+    def _without_replies(self, data: bytes) -> bytes:
+        """What is no reply to a question of ours; as long as one is open, everything waits."""
+        answers = self._answers
+        if answers is None:
+            return data
+        if answers.feed(data):
+            self._loop.call_soon_threadsafe(self._answered.set)
+        if self._asking:
+            return b""
+        self._answers = None
+        return answers.rest()
+
     def write(self, data: str) -> None:
         """Writes to the terminal; nothing while it is left to others."""
         if not self._away:
@@ -112,12 +146,13 @@ class TerminalDriver(LinuxDriver):
             leaving = False
             while not leaving:
                 leaving = self.exit_event.is_set()  # then what waits is read for a last time
+                data = b""
                 if selector.select(0.1):
                     data = self._read()
                     if not data:
                         self._tell_hung_up()
                         break
-                    self._pass_on(source.feed(data))
+                self._pass_on(source.feed(self._without_replies(data)))
                 self._pass_on(source.tick())
         source.close()
 

@@ -197,6 +197,11 @@ class KltuiApp(AppCore):
             self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))
             self.say(f"copied: {safe_text(copied, 60)}")
 
+    def do_pixels(self) -> None:
+        from kltui.tui.picture_pane import show_picture
+
+        self.run_worker(show_picture(self), group="picture", exclusive=True)
+
     def do_export(self) -> None:
         from kltui.tui.export import export_view, exports
 

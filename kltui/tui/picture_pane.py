@@ -1,0 +1,118 @@
+"""Key `I`: the figure itself in the pane, until the next key."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.tui import pixels
+from kltui.tui.canvas import Pane
+
+if TYPE_CHECKING:
+    from kltui.figures.shown import Shown
+    from kltui.tui.interface import KltuiApp
+    from kltui.workspace import Workspace
+
+LEAST = (24, 8)  # cells of a pane that a figure can be read in
+
+
+@dataclass
+class Picture:
+    """A picture of pixels over a pane of the interface."""
+
+    app: KltuiApp
+    pane: Pane
+    ability: pixels.Ability
+    tmux: bool
+
+    def put(self, text: str) -> None:
+        """Empties the pane, then shows the image over it."""
+        self.pane.covered = True
+        self.pane.refresh()
+        self.app.call_after_refresh(self._send, text)
+
+    def _send(self, text: str) -> None:
+        driver: Any = self.app._driver
+        if driver is not None and self.app.picture is self:
+            driver.write(text)
+            driver.flush()
+
+    def take_away(self) -> None:
+        """Shows the pane again."""
+        self.app.picture = None
+        self.pane.covered = False
+        driver: Any = self.app._driver
+        if driver is not None:
+            driver.write(pixels.gone(self.ability, self.tmux))
+        self.app.draw_all_again()
+        if self.tmux:
+            self.app.run_worker(asyncio.to_thread(pixels.redraw_tmux), group="tmux")
+
+
+async def show_picture(app: KltuiApp) -> None:
+    """Shows the figure of the present view in its pane. Raises KltuiError where something lacks."""
+    from kltui.tui.export import figure_of
+
+    view = app.view
+    if view is None or not view.has_figure:
+        raise KltuiError(
+            "this screen has no figure", "Map, Curves, Diffusion, Matrix, Layers and Scale have."
+        )
+    pixels.check_libraries()
+    ability = await ability_of(app)
+    pane = view.focus_pane
+    shown = await figure_of(app)
+    bar = 2 if pane.barred else 0
+    place = pixels.Place(
+        pane.region.x + bar, pane.region.y + 1, pane.region.width - bar, pane.region.height - 1
+    )
+    if place.width < LEAST[0] or place.height < LEAST[1]:
+        raise KltuiError(
+            "the pane is too small for a figure", "Make the terminal larger; e writes it to a file."
+        )
+    tmux = pixels.in_tmux()
+    text = await _drawn(app, shown, ability, place, tmux)
+    if app.view is not view or view.focus_pane is not pane or len(app.screen_stack) > 1:
+        return  # who asked has gone on meanwhile
+    if app.picture is not None:
+        app.picture.take_away()
+    app.picture = Picture(app, pane, ability, tmux)
+    app.picture.put(text)
+
+
+async def ability_of(app: KltuiApp) -> pixels.Ability:
+    """How the terminal shows pixels, asked once. Raises KltuiError where it does not."""
+    if app.pixel_ability is None:
+        ask = getattr(app._driver, "ask", None)
+        answers = await ask(pixels.question(pixels.in_tmux()), pixels.in_tmux()) if ask else pixels.Answers()
+        app.pixel_ability = answers.ability()
+    if app.pixel_ability is None:
+        hint = "In tmux: set -g allow-passthrough on. " if pixels.in_tmux() else ""
+        raise KltuiError(
+            "this terminal answers to none of kitty's, iTerm2's and sixel graphics; the plot stays",
+            f"{hint}e writes the figure to a file.",
+        )
+    return app.pixel_ability
+
+
+async def _drawn(
+    app: KltuiApp, shown: Shown, ability: pixels.Ability, place: pixels.Place, tmux: bool
+) -> str:
+    """The text that shows the figure, drawn and packed off the event loop."""
+
+    def draw(ws: Workspace) -> str:
+        from kltui.figures.draw import png
+        from kltui.figures.shown import picture_of
+        from kltui.view.sections.context import Choice, Context
+
+        made = picture_of(Context(ws, shown.choice(Choice(stored=True))), shown)
+        image = png(made, pixels.pixel_size(ability, place), ability.cell[1])
+        return pixels.shown(image, ability, place, tmux)
+
+    app.busy_with(f"figure: drawing {shown.figure} …")
+    try:
+        return await app.reader.draw(draw)
+    finally:
+        app.busy_with("")
