@@ -36,6 +36,7 @@ DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 512  # below so many points every axis costs less than finding the leading ones
 _PAIR_BLOCK = 512
+_EXACT = 1e-10  # a residual of axes that nobody need hear of
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class Picture:
     PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
     along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
     asked for, its `divergence` (KL in nats), and the share `kept` of the squared distances by the `n_axes` it was made of.
-    `n_placed` points were put beside their neighbours instead of being embedded.
+    `n_placed` points were put beside their neighbours instead of being embedded. `residual`: of axes found by iteration, what is
+    left of the eigenvalue equation beside the largest eigenvalue.
     """
 
     method: str
@@ -58,6 +60,7 @@ class Picture:
     n_axes: int = 0
     kept: float = 1.0
     n_placed: int = 0
+    residual: float = 0.0
 
     @property
     def dims(self) -> int:
@@ -74,6 +77,8 @@ class Picture:
         if self.axis_share:
             shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
             said.append(f"axes keep {shares}")
+        if self.residual > _EXACT:
+            said.append(f"axes to {self.residual:.0e}")
         if not math.isnan(self.stress):
             said.append(f"stress {self.stress:.3f}")
         if self.kept < 1.0:
@@ -89,7 +94,12 @@ class Picture:
                 found[name] = value
         if self.axis_share:
             found["axis_share"] = list(self.axis_share)
-        return found | {"n_axes": self.n_axes, "kept": self.kept, "n_placed": self.n_placed}
+        return found | {
+            "n_axes": self.n_axes,
+            "kept": self.kept,
+            "n_placed": self.n_placed,
+            "residual": self.residual,
+        }
 
 
 @dataclass(frozen=True)
@@ -395,7 +405,7 @@ def picture(
         return _smacof_picture(CentredRows.of_vectors(L_KN, text_bytes_N), dims, runs)
     if gram is None and _is_large(K, N, dims):
         axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), dims, progress=progress)
-        return _pca_picture(axes.scores_Kr, axes.total, dims)
+        return _pca_of_axes(axes, dims)
     Q, products = _scaled(L_KN, text_bytes_N, gram)
     return _pca_picture(rotate(Q, dims, products), float(np.vdot(Q, Q)), dims)
 
@@ -421,7 +431,7 @@ def better_and_better(
     if method == "tsne" and K > ALL_AXES:
         axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
         if first:
-            yield _pca_picture(axes.scores_Kr, axes.total, dims), False
+            yield _pca_of_axes(axes, dims), False
         yield _tsne_of_axes(axes, dims, replace(settings, most=DRAFT), runs), False
         yield _tsne_of_axes(axes, dims, settings, runs), True
         return
@@ -432,7 +442,13 @@ def better_and_better(
 
 def _tsne_of_axes(axes: Axes, dims: int, settings: TSNESettings, runs: Sequence[Sequence[int]]) -> Picture:
     """t-SNE of leading axes, which says what these keep."""
-    return replace(tsne_of(axes.scores_Kr, dims, settings, runs), kept=float(axes.share_r.sum()))
+    made = tsne_of(axes.scores_Kr, dims, settings, runs)
+    return replace(made, kept=float(axes.share_r.sum()), residual=axes.residual)
+
+
+def _pca_of_axes(axes: Axes, dims: int) -> Picture:
+    """The first of the leading axes as a picture."""
+    return replace(_pca_picture(axes.scores_Kr, axes.total, dims), residual=axes.residual)
 
 
 def checked(method: str, dims: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 LARGE = (
     1 << 24
 )  # numbers of a map whose vectors stay in a file and whose pictures are all computed elsewhere: 128 MB
+_LOOK_SECONDS = 0.25  # between two looks at how much is read
 DRAWN = 400  # checkpoints of a large map's first picture
 
 
@@ -89,10 +92,34 @@ class Atlas:
             version = self.version
             if self._map is not None and self._map_version == version:
                 return self._map
-            made, rows = await self._reader.read(_large_map if await self._is_large() else _small_map)
+            made, rows = await (
+                self._read_large() if await self._is_large() else self._reader.read(_small_map)
+            )
             self._close_rows()
             self._map, self._rows, self._map_version, self._kept = made, rows, version, {}
             return made
+
+    async def _read_large(self) -> tuple[Map, BinaryIO | None]:
+        """(the map, the file that holds its vectors in its order, None where they are in memory), with progress."""
+        file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - kept with the map
+        watch = asyncio.create_task(self._watch(file.fileno(), 8 * self.n_total * self._n_texts[1]))
+        try:
+            found, in_file = await self._reader.read(lambda ws: _large_map(ws, file))
+        except BaseException:
+            file.close()
+            raise
+        finally:
+            watch.cancel()
+        if in_file:
+            return found, file
+        file.close()
+        return found, None
+
+    async def _watch(self, descriptor: int, expected: int) -> None:
+        """Tells how much of a file is written, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._tell(min(1.0, os.fstat(descriptor).st_size / expected), f"reading {self.n_total:,} vectors")
 
     def _close_rows(self) -> None:
         if self._rows is not None:
@@ -187,12 +214,9 @@ class Atlas:
     ) -> AsyncIterator[tuple[Picture, bool]]:
         """Pictures of a map, each better than the one before (PCA `first`), computed in another process."""
         job = await self._job(found, method, dims, first=first)
-        try:
+        with job.rows:
             async for event, xyz_Kd in self._embedder.run(job, self._tell):
                 yield picture_of(event, xyz_Kd), event["last"]
-        finally:
-            if job.rows is not self._rows:
-                job.rows.close()
 
     async def covariances(self, dims: int = 2) -> tuple[Map, Array]:
         """The map and the K x dims x dims covariances of its places in the PCA picture (`Map.place_covariances`)."""
@@ -202,10 +226,11 @@ class Atlas:
         key = f"covariances {dims}"
         if key not in self._kept:
             job = await self._job(found, "pca", dims, task="covariances")
-            async for _, covariance_Kdd in self._surveyor.run(job, self._tell):
-                if self._map is not found:
-                    return found, covariance_Kdd
-                self._kept[key] = covariance_Kdd
+            with job.rows:
+                made = [array async for _, array in self._surveyor.run(job, self._tell)]
+            if self._map is not found:
+                return found, made[-1]
+            self._kept[key] = made[-1]
         return found, self._kept[key]
 
     def _tell(self, share: float, of: str) -> None:
@@ -215,8 +240,10 @@ class Atlas:
         self, found: Map, method: Method, dims: int, *, task: Task = "picture", first: bool = False
     ) -> Job:
         """What another process needs: the file that the map stands on, or a new one."""
-        rows = self._rows if found is self._map else None
-        if rows is None:
+        rows: BinaryIO
+        if self._rows is not None and found is self._map:
+            rows = os.fdopen(os.dup(self._rows.fileno()), "rb")  # its own, which outlives a change of the map
+        else:
             rows = await self._reader.compute(lambda: rows_file(found.loglik_KN))
         return Job(
             rows,
@@ -243,18 +270,6 @@ class Atlas:
         """The map with a random walk of the step lengths of `run` after its own points."""
         return await self._reader.compute(lambda: _joined(found, found.null_walk(run)))
 
-    async def picture(self, method: str, dims: int = 2) -> tuple[Map, Array]:
-        """The map and the K x dims places of its last picture by `method`."""
-        return await self._last(method, dims)
-
-    async def walk_picture(self, run: str, method: str, dims: int = 2) -> tuple[Map, Array]:
-        """The map and the (K + T) x dims places of its K points and of a random walk of T points beside `run`."""
-        return await self._last(method, dims, run)
-
-    async def _last(self, method: str, dims: int, null_run: str = "") -> tuple[Map, Array]:
-        made = [one async for one in self.pictures(method, dims, null_run=null_run)]
-        return made[-1].map, made[-1].picture.xyz_Kd
-
     async def _released_picture(self, name: str, dims: int) -> Picture:
         """A picture that came with a release."""
         from kltui.analysis.embed import Picture
@@ -269,13 +284,6 @@ class Atlas:
             self._kept[key] = await self._reader.read(lambda ws: ws.released_pictures(found.names))
         pictures: dict[str, Array] = self._kept[key]
         return pictures
-
-    def has_picture(
-        self, method: str, dims: int = 2, null_run: str = "", layers: tuple[str, ...] = ()
-    ) -> bool:
-        """Whether the picture of the present vectors is there already."""
-        key = _key(method, dims, null_run, layers)
-        return self._map_version == self.version and key in self._kept
 
     async def ask(self, key: str, work: Any) -> Any:
         """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
@@ -310,23 +318,16 @@ def _small_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
     return found, None
 
 
-def _large_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
-    """(the map, the file that holds its vectors in its order, None where they are in memory)."""
-    import tempfile
-
+def _large_map(ws: Workspace, rows_in: BinaryIO) -> tuple[Map, bool]:
+    """(the map, whether its vectors lie in the file)."""
     import numpy as np
 
-    file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the atlas keeps it
     try:
-        found = ws.map_in_file(file)
+        found = ws.map_in_file(rows_in)
     except OSError as error:
-        file.close()
         raise no_room(error) from error
     _ = found.repeats
-    if isinstance(found.loglik_KN, np.memmap):
-        return found, file
-    file.close()
-    return found, None
+    return found, isinstance(found.loglik_KN, np.memmap)
 
 
 def _drawn_names(scored: list[Checkpoint]) -> list[str]:

@@ -10,6 +10,7 @@ import io
 import json
 import signal
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -120,7 +121,8 @@ class Helper:
                 loop.call_soon_threadsafe(results.put_nowait, (event, array))
 
         self.end()
-        running = loop.run_in_executor(self._thread, self._run, job, said, progress)
+        unwanted = threading.Event()
+        running = loop.run_in_executor(self._thread, self._run, job, said, progress, unwanted)
         running.add_done_callback(lambda _: results.put_nowait(None))
         try:
             while (found := await results.get()) is not None:
@@ -128,23 +130,25 @@ class Helper:
             await running
         finally:
             if not running.done():
+                unwanted.set()
                 self.end()
                 with suppress(KltuiError, asyncio.CancelledError):
                     await running
 
-    def _run(self, job: Job, said: Callable[[dict[str, Any], Array], None], progress: Progress) -> None:
+    def _run(
+        self,
+        job: Job,
+        said: Callable[[dict[str, Any], Array], None],
+        progress: Progress,
+        unwanted: threading.Event,
+    ) -> None:
         from kltui.jobs.process import python_command
 
         command = python_command("kltui.tui.embed_worker", "main")
-        with Popen(
-            command,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            pass_fds=(job.rows.fileno(),),
-        ) as child:
+        inherited = (job.rows.fileno(),)
+        with Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, pass_fds=inherited) as child:
             self._child = child
-            if self._closed:
+            if self._closed or unwanted.is_set():  # before there was a process to end
                 child.kill()
             assert child.stdin is not None and child.stdout is not None and child.stderr is not None
             with suppress(BrokenPipeError):
@@ -215,5 +219,6 @@ def picture_of(event: dict[str, Any], xyz_Kd: Array) -> Picture:
         n_axes=facts["n_axes"],
         kept=facts["kept"],
         n_placed=facts["n_placed"],
+        residual=facts["residual"],
         **numbers,
     )

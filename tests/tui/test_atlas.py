@@ -51,7 +51,7 @@ def test_t_sne_in_its_own_process_is_that_of_the_map_and_tells_how_far_it_is() -
     async def question(atlas: Atlas) -> list[Shown]:
         atlas.progress = lambda share, of: said.append((share, of))
         made = await every(atlas, "tsne")
-        assert atlas.has_picture("tsne") and len(await every(atlas, "tsne")) == 1
+        assert len(await every(atlas, "tsne")) == 1  # it is kept
         assert atlas._embedder.peak_kilobytes > 10_000
         return made
 
@@ -110,10 +110,15 @@ def test_a_large_map_is_drawn_at_once_then_whole_from_its_file(
     monkeypatch.setattr(atlas_module, "LARGE", 1000)
     monkeypatch.setattr(atlas_module, "DRAWN", 20)
 
-    async def question(atlas: Atlas) -> tuple[list[Shown], tuple[object, np.ndarray]]:
-        return await every(atlas, "tsne"), await atlas.covariances(2)
+    async def question(atlas: Atlas) -> tuple[list[Shown], tuple[object, np.ndarray], list[Shown]]:
+        made, errors = await every(atlas, "tsne"), await atlas.covariances(2)
+        return made, errors, await every(atlas, "pca", null_run="small")
 
-    made, (_, covariance) = answered(Reader(folder), question)
+    made, (_, covariance), walked = answered(Reader(folder), question)
+    assert walked[-1].final and len(walked[-1].picture.xyz_Kd) == 120 + 30
+    np.testing.assert_allclose(
+        walked[-1].picture.xyz_Kd, made[-1].map.with_null("small").coordinates("pca"), atol=1e-12
+    )
     drawn, whole, last = made
     assert len(drawn.map) == 20 and drawn.n_total == 120 and drawn.picture.method == "pca"
     assert {"tiny@0", "tiny@290", "base@290"} <= set(drawn.map.names)
