@@ -153,7 +153,7 @@ class FakeWorkspace:
     def domains(self, sha256: str | None = None) -> list[str]:
         return ["code" if i % 2 else "prose" for i in range(self.n_texts)]
 
-    def token_logprobs(self, name: str) -> Path | None:
+    def token_logprobs(self, name: str, alone: bool = False) -> Path | None:
         return None
 
     def weight_distances(self, compute: bool = False, window: int = 10, progress: object = None) -> dict:
