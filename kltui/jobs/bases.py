@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from kltui.registry.adapters import base_source, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.layout import is_adapter_folder, is_checkpoint_folder, model_type
+from kltui.registry.names import MARKS
 from kltui.registry.parents import called
 from kltui.registry.tokenizer import named_source
 from kltui.safe import safe_text
@@ -77,9 +78,10 @@ def _base(
     """The base of an adapter as a checkpoint in the same variant. Raises KltuiError where there is none to be had."""
     everyone = [*known, *(s for s in stored if s.name not in {k.name for k in known})]
     models = [k for k in everyone if isinstance(k.source, LocalSource | HubSource) and not is_adapter(k)]
+    taken = {k.name for k in everyone}
     if not c.base:
         assert isinstance(c.source, LocalSource)  # of one on the hub the base is known since it was listed
-        return _at(c, base_source(c.source.path, job_folder), models)
+        return _at(c, base_source(c.source.path, job_folder), models, taken)
     names = called(models)
     if c.base in names:
         plain = next(k for k in models if k.name == names[c.base])
@@ -90,18 +92,29 @@ def _base(
             f'base = "{safe_text(c.base, 120)}" holds no model',
             "Name a model folder, OWNER/NAME on the hub, or a checkpoint of this job.",
         )
-    return _at(c, source, models)
+    return _at(c, source, models, taken)
 
 
-def _at(c: Checkpoint, source: LocalSource | HubSource, models: Sequence[Checkpoint]) -> Checkpoint:
-    """The checkpoint that lies at `source`, the one of these models if it is there, else a new one."""
+def _at(
+    c: Checkpoint, source: LocalSource | HubSource, models: Sequence[Checkpoint], taken: Collection[str]
+) -> Checkpoint:
+    """The checkpoint that lies at `source`, the one of these models if it is there, else a new one under a name not taken."""
     if isinstance(source, LocalSource) and is_adapter_folder(source.path):
         raise KltuiError(
             f"its base {safe_text(str(source.path), 120)} is an adapter itself",
             "Merge that one into its own base and name the result.",
         )
     here = next((k for k in models if _same(k, source) and k.quantization == "none"), None)
-    return _variant(c, here or _new(c, source), models)
+    return _variant(c, here or _named_apart(_new(c, source), source, taken), models)
+
+
+def _named_apart(base: Checkpoint, source: LocalSource | HubSource, taken: Collection[str]) -> Checkpoint:
+    """The base under a name that no other model has: with the folder around it or its owner before it, or a number behind."""
+    around = source.repo.rpartition("/")[0] if isinstance(source, HubSource) else source.path.parent.name
+    before = [f"{around}-{base.run}"] if around and not set(around) & set(MARKS) else []
+    tries = (base.run, *before, *(f"{base.run}-{number}" for number in range(2, len(taken) + 3)))
+    made = (replace(base, run=run) for run in tries)
+    return next(b for b in made if b.name not in taken)
 
 
 def _same(c: Checkpoint, source: LocalSource | HubSource) -> bool:
@@ -114,8 +127,9 @@ def _same(c: Checkpoint, source: LocalSource | HubSource) -> bool:
 
 def _variant(c: Checkpoint, base: Checkpoint, models: Sequence[Checkpoint]) -> Checkpoint:
     """The base in the adapter's own variant."""
-    wanted = replace(base, quantization=c.quantization)
-    return next((k for k in models if k.name == wanted.name), wanted)
+    assert isinstance(base.source, LocalSource | HubSource)
+    wanted, source = replace(base, quantization=c.quantization), base.source
+    return next((k for k in models if k.name == wanted.name and _same(k, source)), wanted)
 
 
 def _new(c: Checkpoint, source: LocalSource | HubSource) -> Checkpoint:

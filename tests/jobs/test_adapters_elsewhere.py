@@ -264,3 +264,17 @@ def test_a_repository_of_adapters_is_refused_where_it_cannot_be_scored(
     said = " ".join(capsys.readouterr().err.split())
     assert "has only a pickled adapter (adapter_model.bin)" in said
     assert "org/whole@main holds no adapter (PEFT)" in said
+
+
+def test_two_bases_of_one_name_are_told_apart(made: Path, tmp_path: Path) -> None:
+    """An adapter is scored on the base that it names, not on another model that is called so, in the job or the workspace."""
+    for where in ("a", "b"):
+        shutil.copytree(made / "base", tmp_path / where / "base")
+    models = '[[models]]\npath = "a/base"\n'
+    models += f'[[models]]\npath = "{made}/lora/checkpoint-10"\nbase = "b/base"\nrun = "x"\n'
+    models += f'[[models]]\npath = "{made}/lora/checkpoint-20"\nbase = "b/base"\nrun = "x"\n'
+    found = make_plan(load_job(write_job(tmp_path, models))).checkpoints
+    assert [(c.name, c.parent) for c in found] == [
+        ("base", ""), ("b-base", ""), ("x@10", "b-base"), ("x@20", "b-base"),
+    ]  # fmt: skip
+    assert {c.base for c in found[2:]} == {str(tmp_path / "b" / "base")}
