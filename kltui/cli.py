@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.command_options import build_parser
+from kltui.ended import EndedError, ending_undoes
 from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.option_use import INTERFACE, check_options, command_of
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`kltui --report | head`): not an error of ours.
         _drop_output()
         return 0
+    except EndedError as error:
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except OSError as error:
@@ -63,7 +66,10 @@ def _run(arguments: argparse.Namespace) -> int:
     wait_passively()
     if arguments.batch or arguments.watch:
         return command(arguments)
-    with one_blas_thread:
+    if command is _interface:
+        with one_blas_thread:
+            return command(arguments)
+    with one_blas_thread, ending_undoes():
         return command(arguments)
 
 

@@ -174,6 +174,9 @@ def in_parallel(pieces: Sequence[Callable[[], object]]) -> None:
         for piece in pieces:
             piece()
         return
-    with ThreadPoolExecutor(n, thread_name_prefix="kltui-tiles") as pool:
+    pool = ThreadPoolExecutor(n, thread_name_prefix="kltui-tiles")
+    try:
         for done in [pool.submit(piece) for piece in pieces]:
             done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

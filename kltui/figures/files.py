@@ -11,7 +11,7 @@ from pathlib import Path
 from kltui.errors import UsageError
 from kltui.figures.draw import FORMATS, Look, save
 from kltui.figures.picture import COLUMNS, Panel, Picture, rows
-from kltui.replacing import replacing
+from kltui.replacing import replacing, replacing_together
 from kltui.safe import csv_text, safe_text
 from kltui.view.export import csv_field
 
@@ -36,7 +36,7 @@ _VALUES = (
 
 
 def checked_path(path: Path) -> Path:
-    """The path of a figure to write, its folder made. Raises UsageError where no figure can be written so."""
+    """The path of a figure to write. Raises UsageError where no figure can be written so."""
     if path.suffix[1:].lower() not in FORMATS:
         raise UsageError(
             f"--out {safe_text(str(path))}: a figure is written as {', '.join(FORMATS)}",
@@ -51,24 +51,25 @@ def checked_path(path: Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Makes the folder that --out writes to. Raises UsageError where it cannot be written."""
+    """Raises UsageError where the folder that --out writes to can neither be written nor made."""
     hint = "Choose a folder that you may write to."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out: cannot make {safe_text(str(folder))}: {error.strerror}", hint) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: {safe_text(str(folder))} may not be written", hint)
+    there = next(f for f in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(f))
+    if not there.is_dir():
+        raise UsageError(
+            f"--out: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is no folder", hint
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out: {safe_text(str(there))} may not be written", hint)
 
 
 def write(picture: Picture, path: Path, look: Look) -> list[Path]:
     """Paths of the figure, its CSV and its script, all complete."""
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
-    with replacing(path) as file:
-        save(picture, path, look, file)
-    write_table(table, COLUMNS, rows(picture))
-    with replacing(script) as file:
-        file.write(script_text(picture, path).encode())
+    with replacing_together(path.parent) as aside:
+        with (aside / path.name).open("wb") as file:
+            save(picture, path, look, file)
+        write_table(aside / table.name, COLUMNS, rows(picture))
+        (aside / script.name).write_bytes(script_text(picture, path).encode())
     return [path, table, script]
 
 

@@ -1,7 +1,8 @@
 """Export of a workspace as plain files: .npz of vectors, six tables as CSV, the report as JSON; others where asked for.
 
 CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
-value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that.
+value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that. More than 2 million
+pairs are no CSV but kl.parquet, or kl.npz without pyarrow.
 Text that begins with = + - or @ has an apostrophe before it, so that no spreadsheet computes it; numbers never have.
 Names are printable: characters that could steer a terminal stand as U+FFFD, in the .npz as in the tables.
 """
@@ -12,8 +13,6 @@ import csv
 import json
 import math
 import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,9 +26,10 @@ from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.pair_values import CONDITIONAL
 from kltui.registry.names import NUMBERED_BY_STEP
+from kltui.replacing import replacing_together
 from kltui.safe import csv_text, safe_text
 from kltui.saved_maps import Preparation
-from kltui.view import formats
+from kltui.view import formats, pair_files
 from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
 from kltui.view.sections.variant_figures import variants
@@ -88,6 +88,11 @@ def export(
         writers["layers.npz"] = lambda path: _write_layers(ctx, path)
     for name, (columns, rows) in _tables(ctx).items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
+    if pair_files.are_many(ctx.map):
+        form = pair_files.form()
+        narrate(pair_files.form_words(ctx.map, form))
+        writers = {form if n == "kl.csv" else n: write for n, write in writers.items()}
+        writers[form] = lambda path: pair_files.write(ctx.map, path)
     if (tree := _newick(ctx)) is not None:
         writers["tree.nwk"] = lambda path: _write_text(path, tree)
     writers["report.json"] = lambda path: _write_json(ctx, path)
@@ -112,6 +117,8 @@ def _others(ctx: Context, also: Sequence[str]) -> dict[str, Callable[[Path], Non
         formats.check_parquet()
         writers["loglik.parquet"] = lambda path: formats.write_parquet_vectors(path, ctx.map)
         for name, (columns, rows) in _tables(ctx).items():
+            if name == "kl.csv" and pair_files.are_many(ctx.map):
+                continue  # written so already
             writers[f"{Path(name).stem}.parquet"] = lambda path, c=columns, r=rows: (
                 formats.write_parquet_table(  # type: ignore[misc]
                     path, c, r(ctx)
@@ -136,26 +143,23 @@ def _write_modelmap(ctx: Context, path: Path) -> None:
 def _written(
     folder: Path, writers: dict[str, Callable[[Path], None]], narrate: Callable[[str], None]
 ) -> list[Path]:
-    """Writes every file aside, then moves them all into `folder`."""
+    """Writes every file aside, then moves them all into `folder`; pairs in another form than before take their place."""
+    gone = [name for name in pair_files.FORMS if name not in writers]
+    writing = False
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".kltui-export-", dir=folder))
+        with replacing_together(folder, gone) as aside:
+            writing = True
+            for name, write in writers.items():
+                narrate(f"writing {name}")
+                write(aside / name)
     except OSError as error:
-        raise KltuiError(
-            f"cannot write to {folder}: {error.strerror}", "Choose a folder that you may write to."
-        ) from error
-    try:
-        for name, write in writers.items():
-            narrate(f"writing {name}")
-            write(aside / name)
-        for name in writers:
-            (aside / name).replace(folder / name)
-    except OSError as error:
+        if not writing:
+            raise KltuiError(
+                f"cannot write to {folder}: {error.strerror}", "Choose a folder that you may write to."
+            ) from error
         raise KltuiError(
             f"export to {folder} failed: {error.strerror}", "Free some space there, or choose another folder."
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return [folder / name for name in writers]
 
 

@@ -15,12 +15,13 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each room with the rooms it may use; what is not listed is out of reach.
-BASE = {"errors", "safe", "json_schema", "replacing", "threads"}
+BASE = {"errors", "safe", "json_schema", "replacing", "threads", "ended"}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "safe": set(),
-    "replacing": set(),
+    "replacing": {"ended"},
+    "ended": set(),
     "json_schema": set(),
     "help_text": set(),
     "option_use": {"errors"},

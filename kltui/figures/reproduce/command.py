@@ -22,7 +22,7 @@ from kltui.figures.reproduce.item import OYAMA, Item, Number, Result
 from kltui.figures.reproduce.release import Release, read_releases
 from kltui.figures.text import text_of
 from kltui.json_schema import JSON_SCHEMA
-from kltui.replacing import replacing
+from kltui.replacing import replacing, replacing_together
 from kltui.safe import safe_text
 from kltui.view.provenance import version_words
 from kltui.view.tables import count, figure, table
@@ -66,8 +66,10 @@ def reproduce(arguments: argparse.Namespace, narrate: Callable[[str], None]) -> 
     releases = read_releases(arguments.reproduce)
     check_folder(arguments.out)
     made = [(item, _made(item, releases, narrate)) for item in ITEMS]
-    files = [path for item, result in made for path in _write(item, result, arguments.out, look)]
-    files += _summary(made, releases, arguments.out)
+    with replacing_together(arguments.out) as aside:
+        written = [path for item, result in made for path in _write(item, result, aside, look)]
+        written += _summary(made, releases, aside)
+    files = [arguments.out / path.name for path in written]
     if arguments.json:
         json.dump(_as_dict(made, releases, files), sys.stdout, indent=1)
         print()  # noqa: T201

@@ -1,0 +1,141 @@
+"""KL of all pairs of a large map as one file that is read in seconds: Parquet, or .npz where pyarrow is not installed.
+
+Pairs are computed and written some rows of the map at a time, so that memory holds neither a K x K matrix nor the table.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis.products import blocks
+from kltui.safe import safe_text
+from kltui.threads import in_parallel
+
+if TYPE_CHECKING:
+    from kltui.analysis.kl import KLPairs
+    from kltui.analysis.map import Map
+
+Array = NDArray[np.float64]
+MOST_IN_CSV = 2_000_000  # pairs: some 160 MB of text
+PARQUET, NPZ = "kl.parquet", "kl.npz"
+FORMS = ("kl.csv", PARQUET, NPZ)
+_READ = {
+    PARQUET: "pandas.read_parquet('kl.parquet') opens it, with the columns of kl.csv",
+    NPZ: "numpy.load('kl.npz') opens it: kl_bits_per_byte and se of each pair of names once,"
+    " which scipy.spatial.distance.squareform makes a matrix of",
+}
+
+
+def are_many(shown: Map) -> bool:
+    """Whether a map has more pairs than a CSV should hold."""
+    return _count(shown) > MOST_IN_CSV
+
+
+def _count(shown: Map) -> int:
+    return len(shown) * (len(shown) - 1) // 2
+
+
+def form() -> str:
+    """The file that pairs go to then."""
+    return PARQUET if importlib.util.find_spec("pyarrow") is not None else NPZ
+
+
+def form_words(shown: Map, name: str) -> str:
+    """Why there is no kl.csv, and how to open what there is instead."""
+    return f"{_count(shown):,} pairs are more than a CSV should hold: {name} instead of kl.csv; {_READ[name]}"
+
+
+def write(shown: Map, path: Path) -> None:
+    """Writes every pair once, in the map's order, as Parquet or .npz by the name of `path`."""
+    (_write_parquet if path.name == PARQUET else _write_npz)(shown, path)
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """KL and errors (rows x columns, bits/byte) of rows from `first` on to themselves and all later rows of the map."""
+
+    first: int
+    kl: Array
+    se: Array
+
+    def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """(row, column) within the band of each pair that it has, a row's after each other."""
+        return np.triu_indices(len(self.kl), 1, self.kl.shape[1])
+
+
+def bands(pairs: KLPairs) -> Iterator[Band]:
+    """All pairs, some rows at a time; each band's tiles are computed on the cores that are idle."""
+    K = pairs.n_rows
+    for rows in blocks(K):
+        shape = (rows.stop - rows.start, K - rows.start)
+        kl, se = np.empty(shape), np.empty(shape)
+
+        def fill(rows: slice, kl: Array, se: Array, columns: slice) -> None:
+            place = slice(columns.start - rows.start, columns.stop - rows.start)
+            kl[:, place] = pairs.kl(rows, columns)
+            se[:, place] = pairs.standard_errors(rows, columns)
+
+        later = [columns for columns in blocks(K) if columns.start >= rows.start]
+        in_parallel([partial(fill, rows, kl, se, columns) for columns in later])
+        yield Band(rows.start, kl, se)
+
+
+def _write_parquet(shown: Map, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    names = pa.array([safe_text(name) for name in shown.names])
+    named = pa.dictionary(pa.int32(), pa.string())
+    columns = [("a", named), ("b", named), ("kl_bits_per_byte", pa.float64()), ("se", pa.float64())]
+    schema = pa.schema(columns)
+
+    def called(rows: NDArray[np.intp]) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), names)
+
+    with ParquetWriter(path, schema) as writer:
+        for band in bands(shown.pairs()):
+            a, b = band.pairs()
+            values = [pa.array(v[a, b], from_pandas=True) for v in (band.kl, band.se)]
+            writer.write_table(
+                pa.table([called(a + band.first), called(b + band.first), *values], schema=schema)
+            )
+    _sync(path)
+
+
+def _write_npz(shown: Map, path: Path) -> None:
+    """`names` (K), `kl_bits_per_byte` and `se`: each pair once, as scipy's condensed matrices, NaN where undefined."""
+    n = _count(shown)
+    aside = path.with_name(".se.npy")
+    se = np.lib.format.open_memmap(aside, "w+", np.float64, (n,))
+    at = 0
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        with archive.open("names.npy", "w") as member:
+            names = np.array([safe_text(name) for name in shown.names], dtype=np.str_)
+            np.lib.format.write_array(member, names, allow_pickle=False)
+        with archive.open("kl_bits_per_byte.npy", "w", force_zip64=True) as member:
+            header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
+            np.lib.format.write_array_header_1_0(member, header)
+            for band in bands(shown.pairs()):
+                pairs = band.pairs()
+                member.write(band.kl[pairs].astype("<f8").tobytes())
+                se[at : at + len(pairs[0])] = band.se[pairs]
+                at += len(pairs[0])
+        se.flush()
+        archive.write(aside, "se.npy")
+    aside.unlink()
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())

@@ -1,0 +1,120 @@
+"""Exports of many pairs are one file that is read in seconds; an export that is ended leaves nothing behind."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import squareform
+
+from kltui import cli
+from kltui.analysis import products
+from kltui.analysis.map import Map
+from kltui.view import export as exports
+from kltui.view import pair_files
+from kltui.view.export import export
+from kltui.view.sections.context import Context
+from kltui.workspace import Workspace
+from tests.tui.big_workspace import write_workspace
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_workspace(tmp_path_factory.mktemp("pairs") / "ws", 24, 40)
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report of an export has tests of its own."""
+    monkeypatch.setattr(exports, "_write_json", lambda ctx, path: path.write_text("{}"))
+    monkeypatch.setattr(Context, "pictures", {})
+
+
+def exported(folder: Path, out: Path) -> list[str]:
+    """What is said by an export; its files lie in `out`."""
+    said: list[str] = []
+    with Workspace.open(folder) as ws:
+        export(ws, out, narrate=said.append)
+    return said
+
+
+def table(path: Path) -> list[tuple[str, str, float, float]]:
+    rows = csv.reader(path.read_text().splitlines()[1:])
+    return [(a, b, float(kl), float(se)) for a, b, kl, se in rows]
+
+
+@pytest.mark.parametrize("tile", [5, 1024])
+def test_parquet_and_npz_hold_what_the_csv_holds(
+    tile: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(folder, tmp_path / "csv")
+    truth = table(tmp_path / "csv" / "kl.csv")
+    values = np.array([row[2:] for row in truth])
+    monkeypatch.setattr(pair_files, "MOST_IN_CSV", 100)
+    monkeypatch.setattr(pair_files, "blocks", lambda K: products.blocks(K, tile))
+
+    said = exported(folder, tmp_path / "parquet")
+    assert any("276 pairs" in line and "pandas.read_parquet" in line for line in said)
+    read = pd.read_parquet(tmp_path / "parquet" / "kl.parquet")
+    assert list(read.columns) == ["a", "b", "kl_bits_per_byte", "se"]
+    assert list(zip(read["a"].astype(str), read["b"].astype(str), strict=True)) == [row[:2] for row in truth]
+    np.testing.assert_allclose(read[["kl_bits_per_byte", "se"]].to_numpy(float), values, rtol=1e-7)
+
+    monkeypatch.setattr(pair_files, "form", lambda: pair_files.NPZ)
+    said = exported(folder, tmp_path / "npz")
+    assert any("numpy.load" in line for line in said)
+    with np.load(tmp_path / "npz" / "kl.npz") as held:
+        pairs = np.column_stack([held["kl_bits_per_byte"], held["se"]])
+        np.testing.assert_allclose(pairs, values, rtol=1e-7)
+        assert squareform(held["kl_bits_per_byte"]).shape == (24, 24)
+        assert held["names"].tolist()[0] == truth[0][0]
+    for kind in ("parquet", "npz"):
+        assert not (tmp_path / kind / "kl.csv").exists()
+
+
+def test_pairs_in_another_form_take_the_place_of_those_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(folder, tmp_path)
+    assert (tmp_path / "kl.csv").exists()
+    monkeypatch.setattr(pair_files, "MOST_IN_CSV", 100)
+    exported(folder, tmp_path)
+    assert not (tmp_path / "kl.csv").exists()
+    assert (tmp_path / "kl.parquet").exists()
+
+
+def test_undefined_pairs_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    L = np.full((3, 4), np.nan)
+    L[:2] = [[-1.0, -2.0, -4.0, -7.0], [-1.5, -2.0, -3.0, -9.0]]
+    from kltui.analysis.point import Point
+
+    shown = Map(tuple(Point(n, n) for n in "xyz"), L, np.full(4, 300))
+    pair_files.write(shown, tmp_path / "kl.parquet")
+    assert pd.read_parquet(tmp_path / "kl.parquet")["kl_bits_per_byte"].isna().tolist() == [False, True, True]
+    pair_files.write(shown, tmp_path / "kl.npz")
+    with np.load(tmp_path / "kl.npz") as held:
+        assert np.isnan(held["kl_bits_per_byte"]).tolist() == [False, True, True]
+
+
+def test_an_export_that_is_ended_leaves_an_older_one_as_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(folder, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    narrate = cli._narrate
+    moments = (("loglik.npz", "out", signal.SIGTERM), ("kl.csv", "fresh", signal.SIGINT))
+    for name, out, number in (*moments, ("report.json", "out", signal.SIGHUP)):
+
+        def say(line: str, name: str = name, number: int = number) -> None:
+            narrate(line)
+            if line == f"writing {name}":
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(cli, "_narrate", say)
+        assert cli.main(["--export", str(tmp_path / out), str(folder)]) == 128 + number
+        assert not (tmp_path / "fresh").exists()
+        assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
