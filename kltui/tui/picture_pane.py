@@ -43,6 +43,7 @@ class Picture:
         """Shows the pane again."""
         self.app.picture = None
         self.pane.covered = False
+        self.pane.refresh()
         driver: Any = self.app._driver
         if driver is not None:
             driver.write(pixels.gone(self.ability, self.tmux))

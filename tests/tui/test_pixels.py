@@ -132,6 +132,6 @@ def test_a_terminal_that_answers_is_shown_the_figure_until_the_next_key(folder: 
         assert image.size == (10 * columns, 20 * rows)
         assert len(image.convert("RGB").getcolors(1 << 20)) > 50  # something is drawn
     back = terminal.press("I", quiet=0.5).text
-    assert "\x1b_Ga=d" in back and "enter compares" in back
+    assert "\x1b_Ga=d" in back and "╲" in back  # the diagonal
     terminal.press("q", quiet=0.3)
     assert terminal.wait() == 0
