@@ -98,18 +98,16 @@ def divergence(shown: Map, run: str, against: str) -> Curve:
     return Curve.of(run, ((shown.points[k].name, s, kl.value, kl.se) for k, s, kl in pairs), against)
 
 
-def seed_divergence(shown: Map, run: str = "") -> list[Curve]:
-    """KL in bits/byte at equal steps between `run` and each run that differs from it in its seed alone.
-
-    Without such runs, of the first family that has seeds, held against its first run; [] where no family has.
-    """
+def seed_family(shown: Map, run: str = "") -> list[str]:
+    """Labels of the runs that differ from `run` in their seed alone, itself among them; else of the first such family."""
     groups = [[r.name for r in group if r.is_trajectory] for group in seed_groups(shown.points)]
-    groups = [g for g in groups if len(g) > 1]
-    if not groups:
-        return []
-    family = next((g for g in groups if run in g), groups[0])
-    reference = run if run in family else family[0]
-    return [divergence(shown, other, reference) for other in family if other != reference]
+    families = [g for g in groups if len(g) > 1]
+    return next((g for g in families if run in g), families[0] if families else [])
+
+
+def seed_divergence(shown: Map, family: Sequence[str]) -> list[Curve]:
+    """KL in bits/byte at equal steps between the first run of a family and each other one."""
+    return [divergence(shown, other, family[0]) for other in family[1:]]
 
 
 def exponent_curves(exponents: Sequence[Exponent]) -> list[Curve]:

@@ -18,9 +18,12 @@ from kltui.tui.plot import PlotPane
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kltui.analysis.curves import Curve
     from kltui.view.axis import Scale
-    from kltui.view.scene import Scene
+    from kltui.view.scene import Floats, Scene
 
 PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no run
 MOST_ENDS = 12  # runs whose ends are marked in a panel
@@ -68,17 +71,35 @@ class Drawn(NamedTuple):
 class Build:
     """Points, codes and segments of a scene as they are put together; curves' own points come first."""
 
-    xy: list[tuple[float, float]] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
-    segments: list[tuple[int, int]] = field(default_factory=list)
+    n: int = 0
+    xy: list[Floats] = field(default_factory=list)
+    codes: list[NDArray[np.int16]] = field(default_factory=list)
+    segments: list[NDArray[np.int64]] = field(default_factory=list)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], code: int) -> int:
-        """Adds a line between two ends that are no points; the number of its first end."""
-        at = len(self.xy)
-        self.xy += [start, end]
-        self.codes += [code, code]
-        self.segments.append((at, at + 1))
-        return at
+    def points(self, xy_n2: Floats, code: int) -> int:
+        """Adds points of one code; the number of the first."""
+        import numpy as np
+
+        first = self.n
+        self.xy.append(xy_n2)
+        self.codes.append(np.full(len(xy_n2), code, dtype=np.int16))
+        self.n += len(xy_n2)
+        return first
+
+    def lines(self, ends_m4: Floats, code: int) -> int:
+        """Adds m lines (x, y to x, y) between ends that are no points; the number of the first end."""
+        import numpy as np
+
+        first = self.points(ends_m4.reshape(-1, 2), code)
+        self.segments.append(np.arange(first, self.n, dtype=np.int64).reshape(-1, 2))
+        return first
+
+    def thread(self, first: int, n: int) -> None:
+        """Joins n points in their order."""
+        import numpy as np
+
+        rows = np.arange(first, first + n, dtype=np.int64)
+        self.segments.append(np.column_stack([rows[:-1], rows[1:]]))
 
 
 class CurvePanel(PlotPane):
@@ -97,6 +118,8 @@ class CurvePanel(PlotPane):
         self.names_runs = True
         self.drawn: list[Drawn] = []
         self._words: list[tuple[int, str, int]] = []
+        self._ends: list[tuple[Drawn, int]] = []
+        self._spiked: list[int] = []
         self._drawn_for: tuple[object, ...] = ()
 
     # -- header ---------------------------------------------------------------------------------
@@ -173,68 +196,96 @@ class CurvePanel(PlotPane):
         self.follow()
 
     def _shown_curves(self) -> list[Drawn]:
-        rows, keep, hidden = self.kl.snapshot.by_name, self.kl.filter, self.kl.selection.hidden
         found: list[Drawn] = []
         first = 0
         for curve in self.content.curves:
-            kept = [
-                i
-                for i, name in enumerate(curve.names)
-                if (row := rows.get(name)) is None or (keep(row) and run_of(row) not in hidden)
-            ]
-            if kept:
-                names = tuple(curve.names[i] for i in kept)
-                number = self.kl.run_number(names[0])
-                numbers = (tuple(curve.values[i] for i in kept), tuple(curve.errors[i] for i in kept))
-                steps = tuple(curve.steps[i] for i in kept)
-                found.append(Drawn(curve, first, number, names, steps, *numbers))
-                first += len(kept)
+            kept = self._kept(curve)
+            if kept is not None and not kept:
+                continue
+            parts = (curve.names, curve.steps, curve.values, curve.errors)
+            if kept is not None:
+                parts = (
+                    tuple(curve.names[i] for i in kept),
+                    tuple(curve.steps[i] for i in kept),
+                    tuple(curve.values[i] for i in kept),
+                    tuple(curve.errors[i] for i in kept),
+                )
+            found.append(Drawn(curve, first, self.kl.run_number(parts[0][0]), *parts))
+            first += len(parts[0])
         return found
+
+    def _kept(self, curve: Curve) -> list[int] | None:
+        """Places of the points that filter and hidden runs leave; None for all."""
+        rows, keep, hidden = self.kl.snapshot.by_name, self.kl.filter, self.kl.selection.hidden
+        if not keep.text and not hidden:
+            return None if len(curve) else []
+        return [
+            i
+            for i, name in enumerate(curve.names)
+            if (row := rows.get(name)) is None or (keep(row) and run_of(row) not in hidden)
+        ]
 
     def _scene(self) -> Scene | None:
         import numpy as np
 
         from kltui.view.scene import Scene
 
+        self._words, self._ends, self._spiked = [], [], []
         if not self.drawn:
             if self.content.curves:
                 self.note = "every run is hidden or filtered out: Z shows them, esc drops the filter"
             return None
         build = Build()
         for d in self.drawn:
-            build.xy += zip(map(float, d.steps), d.values, strict=True)
-            build.codes += [d.number * SHADES + SHADES - 1] * len(d.steps)
-        n_points = len(build.xy)
+            xy_n2 = np.column_stack([np.array(d.steps, float), np.array(d.values)])
+            build.points(xy_n2, d.number * SHADES + SHADES - 1)
+            self._note_signs(d, xy_n2[:, 1])
+        n_points = build.n
         self._add_lines(build)
         self._add_errors(build)
         for d in self.drawn:
-            build.segments += [(k, k + 1) for k in range(d.first, d.first + len(d.steps) - 1)]
+            build.thread(d.first, len(d.steps))
         return Scene(
-            np.array(build.xy, dtype=np.float64),
-            np.array(build.codes, dtype=np.int16),
-            np.array(build.segments, dtype=np.int64).reshape(-1, 2),
+            np.concatenate(build.xy),
+            np.concatenate(build.codes),
+            np.concatenate(build.segments),
             self.x_scale,
             self.y_scale,
             n_points,
         )
 
+    def _note_signs(self, d: Drawn, value_n: Floats) -> None:
+        """Keeps where the curve ends, and its spikes."""
+        import numpy as np
+
+        finite = np.flatnonzero(np.isfinite(value_n))
+        if len(finite):
+            self._ends.append((d, d.first + int(finite[-1])))
+        if self.content.spikes:
+            places = (i for i, step in enumerate(d.steps) if (d.curve.run, step) in self.content.spikes)
+            self._spiked += [d.first + i for i in places]
+
     def _extent(self) -> tuple[float, float]:
         """Least and greatest value that can be drawn, error bars not counted; NaN where none can."""
-        log = self.y_scale == "log"
-        values = [v for d in self.drawn for v in d.values if math.isfinite(v) and (v > 0 or not log)]
-        return (min(values), max(values)) if values else (math.nan, math.nan)
+        import numpy as np
+
+        values = np.concatenate([np.array(d.values) for d in self.drawn])
+        values = values[np.isfinite(values)]
+        if self.y_scale == "log":
+            values = values[values > 0]
+        return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
     def _add_lines(self, build: Build) -> None:
         """Published medians across, and where the run settled from top to bottom, each with its words."""
-        self._words = []
+        import numpy as np
+
         low, high = self._extent()
         if math.isnan(low):
             return
-        left = float(min(d.steps[0] for d in self.drawn))
-        right = float(max(d.steps[-1] for d in self.drawn))
+        left, right = min(d.steps[0] for d in self.drawn), max(d.steps[-1] for d in self.drawn)
         if self.content.settled is not None:
             step, said = self.content.settled
-            at = build.line((step, high), (step, low), SETTLED_LINE * SHADES)
+            at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
             self._words.append((at, said, SETTLED_LINE))
         slack = NEAR_SHARE * (high - low)
         for value, said in self.content.lines:
@@ -243,20 +294,22 @@ class CurvePanel(PlotPane):
             else:
                 near = low - slack <= value <= high + slack
             if near:
-                at = build.line((left, value), (right, value), PUBLISHED_LINE * SHADES)
+                at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
                 self._words.append((at, said, PUBLISHED_LINE))
 
     def _add_errors(self, build: Build) -> None:
         """One standard error up and down from every point where it is known; on a log axis down to the least value."""
+        import numpy as np
+
         least, _ = self._extent()
         for d in self.drawn:
-            code = d.number * SHADES + 1
-            for step, value, error in zip(d.steps, d.values, d.errors, strict=True):
-                if math.isfinite(value) and error > 0:
-                    low = value - error
-                    if self.y_scale == "log" and low <= 0:
-                        low = min(least, value)
-                    build.line((step, low), (step, value + error), code)
+            value, error = np.array(d.values), np.array(d.errors)
+            known = np.isfinite(value) & (error > 0)
+            x, value, error = np.array(d.steps, float)[known], value[known], error[known]
+            low = value - error
+            if self.y_scale == "log":
+                low = np.where(low > 0, low, np.minimum(least, value))
+            build.lines(np.column_stack([x, low, x, value + error]), d.number * SHADES + 1)
 
     def ink(self, code: int) -> Style:
         """A run's own colour; that of published medians and of the settled step."""
@@ -281,37 +334,18 @@ class CurvePanel(PlotPane):
         roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]
         if self.names_runs and roomy and len(self.drawn) <= MOST_ENDS:
             look = self.look
-            found += [(at, safe_text(d.curve.run, 24), look(look.series(d.number))) for d, at in self._ends()]
+            found += [(at, safe_text(d.curve.run, 24), look(look.series(d.number))) for d, at in self._ends]
         return found
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Each run's marker at its end, spikes, and A and B."""
-        look = self.look
-        found = []
-        if len(self.drawn) <= MOST_ENDS:
-            found = [
-                (at, look.marker(d.number), look(look.series(d.number), bold=True)) for d, at in self._ends()
-            ]
-        for d in self.drawn:
-            run = d.curve.run
-            found += [
-                (d.first + i, "!", look("bad", bold=True))
-                for i, step in enumerate(d.steps)
-                if (run, step) in self.content.spikes
-            ]
+        look, ends = self.look, self._ends if len(self.drawn) <= MOST_ENDS else []
+        found = [(at, look.marker(d.number), look(look.series(d.number), bold=True)) for d, at in ends]
+        found += [(at, "!", look("bad", bold=True)) for at in self._spiked]
         chosen = self.kl.selection
         for letter, name in (("A", chosen.a), ("B", chosen.b)):
             if name in self.names:
                 found.append((self.names.index(name), letter, look("accent", bold=True)))
-        return found
-
-    def _ends(self) -> list[tuple[Drawn, int]]:
-        """Each curve with its last point that can be drawn."""
-        found = []
-        for d in self.drawn:
-            finite = [i for i, v in enumerate(d.values) if math.isfinite(v)]
-            if finite:
-                found.append((d, d.first + finite[-1]))
         return found
 
     # -- the cursor -----------------------------------------------------------------------------

@@ -117,7 +117,8 @@ class CurveSource:
             made = [c for c in made if len(c)]
             why = f"{pair[0]} and {pair[1]} have no step in common: mark two other runs with a and b"
             return Content(tuple(made), published("size"), missing="" if made else why)
-        made = await self._ask(f"seeds {wanted.run}", lambda: curves.seed_divergence(found, wanted.run))
+        family = curves.seed_family(found, wanted.run)
+        made = await self._ask(f"seeds {family[:1]}", lambda: curves.seed_divergence(found, family))
         why = "no second seed of a run is scored: a and b mark two runs to hold against each other"
         return Content(tuple(made), published("seed"), missing="" if made else why)
 

@@ -16,6 +16,7 @@ from kltui.analysis.curves import (
     exponent_curves,
     loss_curves,
     seed_divergence,
+    seed_family,
     update_curves,
 )
 from kltui.analysis.map import Map
@@ -88,10 +89,11 @@ def test_two_runs_are_held_against_each_other_where_both_have_a_step(shown: Map)
 
 
 def test_the_seeds_of_a_family_are_held_against_one_of_them(shown: Map) -> None:
-    assert [(c.run, c.against) for c in seed_divergence(shown, "r2")] == [("r1", "r2"), ("r3", "r2")]
-    assert [(c.run, c.against) for c in seed_divergence(shown, "plain")] == [("r2", "r1"), ("r3", "r1")]
+    assert seed_family(shown, "r2") == seed_family(shown, "plain") == ["r1", "r2", "r3"]
+    found = seed_divergence(shown, seed_family(shown))
+    assert [(c.run, c.against) for c in found] == [("r2", "r1"), ("r3", "r1")]
     alone = shown.select([k for k, p in enumerate(shown.points) if p.run in ("r1", "plain")])
-    assert seed_divergence(alone) == []
+    assert seed_divergence(alone, seed_family(alone)) == []
 
 
 def test_updates_are_square_roots_and_gaps_are_left_out(shown: Map) -> None:
