@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.curves import Curve
+    from kltui.analysis.stability import Stabilisation
     from kltui.view.axis import Scale
     from kltui.view.scene import Floats, Scene
 
@@ -53,6 +54,38 @@ class Content:
     spikes: frozenset[tuple[str, int]] = frozenset()
     settled: tuple[int, str] | None = None
     missing: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the panels depend on beside the vectors: marks, the run under the cursor, the window of exponents."""
+
+    version: int
+    a: str
+    b: str
+    run: str
+    window: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where every run settled, by level: {level: {run: stabilisation}}."""
+
+    by_level: dict[float, dict[str, Stabilisation]]
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The levels in bits/byte, the coarsest first."""
+        return tuple(self.by_level)
+
+    def of(self, run: str, level: float | None) -> Stabilisation | None:
+        """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
+        found = [self.by_level[k][run] for k in self.levels if run in self.by_level[k]]
+        if level is not None:
+            return self.by_level[level].get(run)
+        reached = [s for s in found if s.step is not None]
+        return reached[-1] if reached else found[0] if found else None
 
 
 class Drawn(NamedTuple):

@@ -1,59 +1,28 @@
-"""What the panels of the Curves screen draw: computed off the interface's thread, kept until the vectors change."""
+"""What the panels of the Curves screen draw: computed off the interface's thread, kept until the vectors change.
+
+To be imported off it too: numpy and the analyses come with it.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kltui.analysis import curves
 from kltui.analysis.spikes import Spike, run_figures, spikes
 from kltui.analysis.trajectory import saved_steps
-from kltui.tui.curve_panel import Content
+from kltui.tui.curve_panel import Content, Settled, Wanted
 from kltui.tui.weights import Weights, known_distances
 
 if TYPE_CHECKING:
     from kltui.analysis.curves import Curve
     from kltui.analysis.map import Map
-    from kltui.analysis.stability import Stabilisation
     from kltui.store.rows import JobRow
     from kltui.tui.atlas import Atlas
     from kltui.tui.data import Reader, Snapshot
 
 NO_RUN = "no run has two scored checkpoints with steps: 1 and s score more of them"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the panels depend on beside the vectors: marks, the run under the cursor, the window of exponents."""
-
-    version: int
-    a: str
-    b: str
-    run: str
-    window: int
-    weights: int
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Where every run settled, by level: {level: {run: stabilisation}}."""
-
-    by_level: dict[float, dict[str, Stabilisation]]
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The levels in bits/byte, the coarsest first."""
-        return tuple(self.by_level)
-
-    def of(self, run: str, level: float | None) -> Stabilisation | None:
-        """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
-        found = [self.by_level[k][run] for k in self.levels if run in self.by_level[k]]
-        if level is not None:
-            return self.by_level[level].get(run)
-        reached = [s for s in found if s.step is not None]
-        return reached[-1] if reached else found[0] if found else None
 
 
 class CurveSource:
@@ -70,9 +39,10 @@ class CurveSource:
 
     async def settled(self, found: Map) -> Settled:
         """Where the runs settled, as the report's section says it."""
-        from kltui.view.sections.stabilisation import LEVELS
 
         def work() -> Settled:
+            from kltui.view.sections.stabilisation import LEVELS
+
             return Settled({level: {s.run: s for s in found.stabilisation(level)} for level in LEVELS})
 
         answer: Settled = await self._ask("settled", work)

@@ -13,8 +13,7 @@ from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
-from kltui.tui.curve_panel import Content, CurvePanel, PanelKind
-from kltui.tui.curve_source import CurveSource, Settled, Wanted
+from kltui.tui.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted
 from kltui.tui.data import run_of
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
@@ -24,7 +23,11 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.spikes import Spike
     from kltui.analysis.stability import Stabilisation
+    from kltui.analysis.trajectory import Trajectory
     from kltui.figures.shown import Shown
+    from kltui.tui.atlas import Atlas
+    from kltui.tui.curve_source import CurveSource
+    from kltui.tui.data import Reader
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
@@ -77,7 +80,8 @@ class CurvesView(View):
         self.found: Map | None = None
         self.settled = Settled({})
         self.spikes: list[Spike] = []
-        self.problem = ""
+        self.trajectories: list[Trajectory] = []
+        self._label = ""
         self._wanted: Wanted | None = None
         self._source: CurveSource | None = None
         return [
@@ -145,8 +149,10 @@ class CurvesView(View):
         for panel in self.panels:
             panel.follow()
         self.sentence.refresh()
-        self.table.update_data()
-        self._show_settled()
+        if self.label() != self._label:
+            self._label = self.label()
+            self.table.update_data()
+            self._show_settled()
         self._ask()
 
     def _ask(self) -> None:
@@ -160,9 +166,11 @@ class CurvesView(View):
     async def _load(self, wanted: Wanted) -> None:
         """Fills the panels one after another, those first that answer most."""
         kl = self.kl
-        source = self._source = self._source or CurveSource(kl.atlas, kl.reader)
+        source = await self._its_source()
         try:
-            found = self.found = await kl.atlas.map()
+            found = await kl.atlas.map()
+            if found is not self.found:
+                self.found, self.trajectories = found, found.trajectories()
             consecutive = await source.consecutive(found)
             self.settled = await source.settled(found)
             self._put("consecutive", self._flagged(consecutive, "kl"))
@@ -182,6 +190,12 @@ class CurvesView(View):
             return
         self.table.update_data()
         self.sentence.refresh()
+
+    async def _its_source(self) -> CurveSource:
+        """What computes, its imports done off the event loop."""
+        if self._source is None:
+            self._source = await self.kl.reader.compute(lambda: _new_source(self.kl.atlas, self.kl.reader))
+        return self._source
 
     def _put(self, key: str, content: Content) -> None:
         """Shows a panel's content where it is another."""
@@ -266,7 +280,7 @@ class CurvesView(View):
         head = f"   {'run':<{wide}}" + "".join(f"{f'≤ {level:g}':>9}" for level in levels)
         lines: list[list[Span]] = [[("settled at step, by KL in bits/byte", look("muted"))]]
         lines += [[(head, look("faint"))]]
-        for t in self.found.trajectories():
+        for t in self.trajectories:
             number = self.kl.run_number(self.found.points[t.rows[0]].name)
             hidden = t.run in self.kl.selection.hidden
             current = t.label == self.label()
@@ -422,6 +436,12 @@ class CurvesView(View):
         names = {name for d in self._panel("loss").drawn for name in d.names}
         every = {name for c in self._panel("loss").content.curves for name in c.names}
         return Shown("curves", names=() if names == every else tuple(sorted(names)))
+
+
+def _new_source(atlas: Atlas, reader: Reader) -> CurveSource:
+    from kltui.tui.curve_source import CurveSource
+
+    return CurveSource(atlas, reader)
 
 
 VIEW = CurvesView
