@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "target",
         nargs="?",
         metavar="WORKSPACE",
-        help="workspace folder (with --demo: where to put the suite; with --bench: native)",
+        help="workspace folder (with --demo: where to put the suite; with --bench: native, or analysis for what the report's sections cost)",
     )
     _add_commands(parser)
     _add_batch_options(parser)

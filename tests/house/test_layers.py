@@ -120,7 +120,8 @@ ROOMS: dict[str, set[str]] = {
     },
     "figures": DATA | {"json_schema", "view", "workspace", "saved_maps", "analysis", "importers"},
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
-    "bench": DATA | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis"},
+    "bench": DATA
+    | {"native", "native_cuda", "reference", "scoring", "jobs", "store", "analysis", "view", "workspace"},
     "doctor": DATA
     | {"tui.actions", "environment", "gpus", "jobs.device_probe", "native", "store", "workspace"},
     "check": DATA | {"store", "jobs"},
