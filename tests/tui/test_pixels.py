@@ -110,6 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_terminal_that_answers_is_shown_the_figure_until_the_next_key(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("textual_image")
