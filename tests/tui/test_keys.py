@@ -116,7 +116,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("m", ("marker: half",)),
         ("m", ("marker: ascii",)),
         ("m", ("marker: braille",)),
-        ("E", ("ellipses: one standard error", "± 1 s.e.", "place ±")),
+        ("E", ("ellipses: one standard error", "± 1 s.e.")),
         ("E", ("ellipses: 95%", "± 95%")),
         ("E", ("no errors",)),
         ("i", ("colour and mark by type", "Colour: type", "gpt_neox")),
