@@ -60,6 +60,7 @@ class LayersPlot(PlotPane):
         self.models: list[str] = []
         self.method = method
         self.y_scale: Scale = "log"
+        self.reading = False
         self._said: list[str] = []
         self._ends: list[tuple[int, int]] = []
 
@@ -71,6 +72,8 @@ class LayersPlot(PlotPane):
 
     def placeholder(self) -> list[tuple[str, str]]:
         """What would fill this screen."""
+        if self.reading:
+            return [("muted", "reading the lens vectors …")]
         return [
             ("text", self.note or "No lens vectors are stored."),
             ("muted", "Score with layers: s in the Registry, then e, and all in the line layers."),
@@ -229,6 +232,7 @@ class LayersView(View):
         self.update_data()
 
     async def _load(self, names: tuple[str, ...]) -> None:
+        self.plot.reading = self.other.reading = bool(names)
         found, picture = None, None
         if names:
             try:
@@ -243,6 +247,7 @@ class LayersView(View):
 
     def _show(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
         for plot in (self.plot, self.other):
+            plot.reading = False
             plot.show_layers(found, picture, models)
         self.list.update_data()
         self.make_room(self.kl.size.width)

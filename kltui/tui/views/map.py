@@ -300,7 +300,7 @@ class MapView(View):
 
     def do_method(self) -> None:
         methods = (*METHODS, *self.released)
-        now = self.method or self.plot.drawn_method
+        now = self.method or self._method_for(self.kl.atlas.n_total)[0]
         self.method = methods[(methods.index(now) + 1) % len(methods)] if now in methods else METHODS[0]
         self.kl.say(f"picture: {SAID.get(self.method, safe_text(self.method, 60))}")
         self._ask_again()
