@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kltui.view.scene import Floats, Scene
 
 PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no run
+ROOMY = 100  # cells across from which the read-out has its names and unit
 MOST_ENDS = 12  # runs whose ends are marked in a panel
 NAMED_FROM = (44, 9)  # cells of a plot in which runs are named at their ends
 NEAR_FACTOR, NEAR_SHARE = 3.0, 0.5  # how far beyond the curves a published line is still shown
@@ -176,6 +177,9 @@ class CurvePanel(PlotPane):
         drawn, at = here
         spiked = (drawn.curve.run, drawn.steps[at]) in self.content.spikes
         text = with_error(drawn.values[at], drawn.errors[at]).removesuffix(" ± -")
+        if self.body_width >= ROOMY:
+            against = f" to {drawn.curve.against}" if drawn.curve.against else ""
+            text = f"{safe_text(f'{drawn.names[at]}{against}', 60)}  {text} {self.panel.unit}".rstrip()
         return [(text, self.look("bad" if spiked else "text", bold=True))]
 
     def here(self) -> tuple[Drawn, int] | None:

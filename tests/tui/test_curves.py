@@ -128,6 +128,7 @@ async def test_a_panel_is_enlarged_and_esc_goes_back(make_app: MakeApp, until) -
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(app, pilot, until, "tab", "enter")
         assert [p.panel.key for p in app.view.panels if p.display] == ["loss"]
+        await until(pilot, lambda: "tiny@0  3.907 ± 0.021 bits/byte" in text_of(app))
         await pilot.press("tab")
         assert [p.panel.key for p in app.view.panels if p.display] == ["last"]
         await pilot.press("/", *"run:small", "enter", "escape")
@@ -141,7 +142,10 @@ async def test_filter_hidden_runs_and_marks(make_app: MakeApp, until, tmp_path: 
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(app, pilot, until, "z")
         assert "tiny" not in {d.curve.run for d in panel(app, "loss").drawn}
-        await pilot.press("Z", "/", *"run:small", "enter")
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        assert app.view.plot.hidden == {"tiny"}  # hidden on one plot, hidden on all
+        await pilot.press("4", "Z", "/", *"run:small", "enter")
         assert {d.curve.run for d in panel(app, "loss").drawn} == {"small"}
         app.set_filter("")
         app.selection.a, app.selection.b = "tiny@100", "small@100"

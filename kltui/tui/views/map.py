@@ -287,9 +287,7 @@ class MapView(View):
     def _follow(self) -> None:
         if not self.following:
             return
-        active = {job.id for job in self.kl.snapshot.active_jobs}
-        items = [i for j, found in self.kl.snapshot.items.items() if j in active for i in found]
-        newest = [i.name for i in items if i.status == "done" and i.name in self.plot.names]
+        newest = [n for n in self.kl.snapshot.newest_done if n in self.plot.names]
         if newest:
             self.kl.set_cursor(newest[-1])
 

@@ -70,7 +70,6 @@ class MapPlot(PlotPane):
         self.picture: Picture | None = None
         self.n_total = 0  # checkpoints of the map, of which a first picture may show fewer
         self.waiting = ""
-        self.hidden: set[str] = set()
         self.null_run = ""
         self.colours = Colours()
         self.by = "run"
@@ -507,6 +506,11 @@ class MapPlot(PlotPane):
             score = self.scores[self.colours.by].get(self.map.names[row], math.nan)
             yield f"{safe_text(self.colours.by, 20)} {score:.3g}" if score == score else "no score"
 
+    @property
+    def hidden(self) -> set[str]:
+        """The runs that all plots leave out."""
+        return self.kl.selection.hidden
+
     def label_here(self) -> str:
         """The trajectory under the cursor: its run, with the variant; "" where there is none."""
         trajectories = self.map.trajectories() if self.map is not None else []
@@ -516,7 +520,7 @@ class MapPlot(PlotPane):
         if self.map is None or not 0 <= self.cursor < len(self.map):
             return
         point = self.map.points[self.cursor]
-        self.hidden ^= {trajectory_of(point.run, point.tags)}
+        self.hidden.symmetric_difference_update({trajectory_of(point.run, point.tags)})
         self.kl.say(
             f"hidden: {', '.join(sorted(self.hidden))}; Z shows all" if self.hidden else "all runs shown"
         )
