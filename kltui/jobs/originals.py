@@ -49,7 +49,8 @@ def with_originals(
         if original is None:
             joined.append(c)
             continue
-        if not c.parent and original.name not in {k.name for k in joined}:
+        # One of that name from elsewhere is another model: both are in the job then, which is told as a mistake.
+        if not c.parent and (original.name, _place(original)) not in {(k.name, _place(k)) for k in joined}:
             joined.append(original)
         made = _variant_of(c, original, named=str(c.source) in named)
         joined.append(made)
