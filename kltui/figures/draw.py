@@ -224,7 +224,9 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
     elif panel.equal:
         axes.set_aspect("equal", adjustable="datalim")
     if mapped is not None:
-        figure.colorbar(mapped, ax=axes, label=panel.value_label, pad=0.02)
+        bar = figure.colorbar(mapped, ax=axes, label=panel.value_label, pad=0.02)
+        if panel.value_log:
+            _log_ticks(bar.ax.yaxis, "y", bar.ax)
 
 
 def _solid(axes: Any, panel: Panel) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kltui.tui.canvas import Pane, Span
-from kltui.view.palette import heat
+from kltui.view.palette import HEAT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,7 @@ class Overview:
     def __init__(self, ln_mm: Array, count: int, width: int, height: int) -> None:
         self.ln_mm, self.count = ln_mm, count
         self.side = max(1, min(count, width, 2 * height))  # dots of a side: one a column, two a line
+        self._kept: tuple[tuple[Look, float, float], list[list[int]]] | None = None
 
     def item(self, dot: int) -> int:
         """The first of the matrix's rows that a dot stands for."""
@@ -59,48 +60,64 @@ class Overview:
         return min(self.side - 1, item * self.side // self.count)
 
     def line(
-        self, y: int, look: Look, place: Callable[[float], float], frame: Frame, here: tuple[int, int]
+        self, y: int, look: Look, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[Span]:
-        """Line `y`: the colours of its two rows of dots; `place` says where a ln KL lies from 0 to 1."""
+        """Line `y`: the colours of its two rows of dots, from the least to the largest KL of `ends`."""
         top, bottom = 2 * y, 2 * y + 1
         if top >= self.side:
             return []
-        spans: list[Span] = []
-        for x in range(self.side):
-            upper = self._colour(top, x, look, place, frame, here)
-            lower = self._colour(bottom, x, look, place, frame, here) if bottom < self.side else -1
-            spans.append(self._character(upper, lower, look))
-        return spans
+        upper = self._row(top, look, ends, frame, here)
+        lower = self._row(bottom, look, ends, frame, here) if bottom < self.side else [-1] * self.side
+        return [self._character(a, b, look) for a, b in zip(upper, lower, strict=True)]
 
     def _character(self, upper: int, lower: int, look: Look) -> Span:
-        if not look.color or look.ascii_only:
-            return (" .:-=+*#%@"[max(0, min(9, upper))], look())
+        if _plain(look):
+            return (" .:-=+*#%@"[upper], look())
         if lower < 0:
             return ("▀", look(upper))
         return ("▀", look(upper, lower)) if upper != lower else (" ", look("text", upper))
 
-    def _colour(
-        self, y: int, x: int, look: Look, place: Callable[[float], float], frame: Frame, here: tuple[int, int]
-    ) -> int:
-        """An xterm index; without colours a darkness from 0 to 9, 9 the brightest."""
-        plain = not look.color or look.ascii_only
-        if (y, x) == (self.dot(here[0]), self.dot(here[1])):
-            return 9 if plain else look.index("text")
-        if self._on_frame(y, x, frame):
-            return 9 if plain else look.index("accent")
-        m = len(self.ln_mm)
-        value = float(self.ln_mm[y * m // self.side, x * m // self.side])
-        if value != value:
-            return 0 if plain else look.index("ground")
-        near = 1.0 - place(value)
-        return int(9 * near) if plain else heat(near)
+    def _row(
+        self, y: int, look: Look, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
+    ) -> list[int]:
+        """A row of dots with the frame and the cursor over it: xterm indices; without colours darknesses from 0 to 9."""
+        plain = _plain(look)
+        row = list(self._dots(look, ends)[y])
+        edge = 9 if plain else look.index("accent")
+        top, left, bottom, right = map(self.dot, (frame[0], frame[1], frame[2] - 1, frame[3] - 1))
+        if y in (top, bottom):
+            row[left : right + 1] = [edge] * (right + 1 - left)
+        elif top < y < bottom:
+            row[left] = row[right] = edge
+        if y == self.dot(here[0]):
+            row[self.dot(here[1])] = 9 if plain else look.index("text")
+        return row
 
-    def _on_frame(self, y: int, x: int, frame: Frame) -> bool:
-        first_y, first_x, last_y, last_x = (
-            self.dot(frame[0]), self.dot(frame[1]), self.dot(frame[2] - 1), self.dot(frame[3] - 1)
-        )  # fmt: skip
-        inside = first_y <= y <= last_y and first_x <= x <= last_x
-        return inside and (y in (first_y, last_y) or x in (first_x, last_x))
+    def _dots(self, look: Look, ends: tuple[float, float]) -> list[list[int]]:
+        """All dots without frame and cursor, kept until colours or ends change."""
+        key = (look, *ends)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._coloured(look, ends)
+        return self._kept[1]
+
+    def _coloured(self, look: Look, ends: tuple[float, float]) -> list[list[int]]:
+        import numpy as np
+
+        at = np.arange(self.side) * len(self.ln_mm) // self.side
+        ln = self.ln_mm[np.ix_(at, at)]
+        low, high = np.log(ends[0]), np.log(ends[1])
+        near = (high - ln) / (high - low) if high > low else np.where(np.isnan(ln), np.nan, 0.5)
+        inks = np.arange(10) if _plain(look) else np.array(HEAT)
+        with np.errstate(invalid="ignore"):
+            step = np.clip(np.nan_to_num(near) * len(inks), 0, len(inks) - 1).astype(int)
+        nothing = 0 if _plain(look) else look.index("ground")
+        rows: list[list[int]] = np.where(np.isnan(ln), nothing, inks[step]).tolist()
+        return rows
+
+
+def _plain(look: Look) -> bool:
+    """Whether characters stand for darkness: there are no colours, or no half blocks."""
+    return look.ascii_only or not look.color
 
 
 class OverviewPane(Pane, can_focus=False):

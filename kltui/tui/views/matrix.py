@@ -16,7 +16,7 @@ from kltui.tui.figures import briefly, with_error
 from kltui.tui.matrix_overview import Overview, OverviewPane, blocks
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.view.palette import HEAT
+from kltui.view.palette import HEAT, heat, ink_on
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
 LABEL = 22
+INKS = {color: ink_on(color) for color in HEAT}
 NARROW, NUMBERED = 2, 8  # cells across one pair: a colour, or its KL in figures as well
 
 
@@ -141,9 +142,7 @@ class HeatMap(Pane):
             (self._row_label(at), look("text" if here else "muted", bold=here)),
             (" ", look()),
         ]
-        for j in range(left, min(left + self.view_columns, len(self.order))):
-            spans.append(self._cell(at, j))
-        return spans
+        return spans + self.cells(at, left, self.cell_width)
 
     def _row_label(self, at: int) -> str:
         """A row's name, after its number where columns have only those."""
@@ -180,42 +179,33 @@ class HeatMap(Pane):
             kept = self._overview = Overview(self._ln_mm, count, width, height)
         top, left = self._corner()
         frame = (top, left, min(count, top + self.view_rows), min(count, left + self.view_columns))
-        return kept.line(y, self.look, self._ln_place, frame, (self.row, self.column))
+        return kept.line(y, self.look, (self.low, self.high), frame, (self.row, self.column))
 
-    def _ln_place(self, ln: float) -> float:
-        return self.place(math.exp(ln))
-
-    def _cell(self, i: int, j: int) -> Span:
+    def cells(self, at: int, left: int, width: int) -> list[Span]:
+        """The cells of a row in view, from column `left` on."""
         assert self.kl_KK is not None
+        columns = self.order[left : left + self.view_columns]
+        values: list[float] = self.kl_KK[self.order[at], columns].tolist()
+        return [self._cell(at, j, value, width) for j, value in enumerate(values, left)]
+
+    def _cell(self, i: int, j: int, value: float, width: int) -> Span:
         look = self.look
-        value = float(self.kl_KK[self.order[i], self.order[j]])
         cursor = (i, j) == (self.row, self.column)
         if i == j:
-            return self._filled(look.glyph("╲", "\\"), cursor), look("text" if cursor else "rule")
+            return _filled(look.glyph("╲", "\\"), cursor, width), look("text" if cursor else "rule")
         if not math.isfinite(value) or value <= 0:
-            return self._filled("?" if cursor else look.glyph("·", "."), cursor), look("bad")
-        place = self.place(value)
+            return _filled("?" if cursor else look.glyph("·", "."), cursor, width), look("bad")
+        near = 1 - self.place(value)
+        said = f"{value:.2g}" if width == NUMBERED else ""
         if not look.color:
-            return self._filled(self._figure(value) or shade(1 - place) * 2, cursor), look(bold=cursor)
-        from kltui.view.palette import heat, ink_on
-
-        color = heat(1 - place)
-        mark = self._figure(value) or self._same_line(i, j)
-        return self._filled(mark, cursor), look(ink_on(color), color, bold=cursor)
-
-    def _figure(self, value: float) -> str:
-        return f"{value:.2g}" if self.cell_width == NUMBERED else ""
-
-    def _filled(self, text: str, cursor: bool) -> str:
-        """The text in the width of a pair, in brackets under the cursor."""
-        width = self.cell_width
-        if width == NARROW:
-            return "[]" if cursor else text.ljust(width)
-        return f"[{text}]".center(width)[:width] if cursor else text.center(width)
-
-    def _same_line(self, i: int, j: int) -> str:
-        # A quiet cross-hair: dots along the cursor's row and column lead the eye to both names.
-        return self.look.glyph("··", "..") if i == self.row or j == self.column else "  "
+            return _filled(said or shade(near) * 2, cursor, width), look(bold=cursor)
+        color = heat(near)
+        ink = INKS[color]
+        if not said and not cursor:
+            # A quiet cross-hair: dots along the cursor's row and column lead the eye to both names.
+            crossed = i == self.row or j == self.column
+            return (look.glyph("··", "..") if crossed else "  "), look(ink, color)
+        return _filled(said, cursor, width), look(ink, color, bold=cursor)
 
     def place(self, value: float) -> float:
         """Where a KL lies between the least and the largest, 0 to 1, by its logarithm."""
@@ -320,6 +310,13 @@ class HeatMap(Pane):
         y, x = event.y - 1 - self.heading_lines, event.x - LABEL - 1 - bar
         if self.order and 0 <= y < self.view_rows and x >= 0:
             self._move(top + y - self.row, left + x // self.cell_width - self.column)
+
+
+def _filled(text: str, cursor: bool, width: int) -> str:
+    """The text in the width of a pair, in brackets under the cursor."""
+    if width == NARROW:
+        return "[]" if cursor else text.ljust(width)
+    return f"[{text}]".center(width)[:width] if cursor else text.center(width)
 
 
 def shade(place: float) -> str:
