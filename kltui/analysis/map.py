@@ -30,6 +30,7 @@ from kltui.analysis.resample import Draw, draw_texts
 from kltui.analysis.scale import ScaleRow, scale
 from kltui.analysis.shape import AgainstNull, against_null, random_walk
 from kltui.analysis.shifts import Shifts, shifts
+from kltui.analysis.sketch import Candidates, candidates
 from kltui.analysis.stability import LEVEL, Stabilisation, stabilisation
 from kltui.analysis.trajectory import Trajectory, trajectories
 from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
@@ -194,6 +195,10 @@ class Map:
         if len(self) <= _MOST_IN_MATRIX or "_kl" in self.__dict__:
             return self.kl()[list(rows)]
         return self.pairs().rows(np.asarray(rows, dtype=np.intp))
+
+    def candidates(self, rows: Sequence[int], n: int) -> Candidates:
+        """The n vectors that seem nearest to each of some by random projections, with their KL by the whole vectors."""
+        return candidates(self.loglik_KN, self.text_bytes_N, rows, n)
 
     def pairs(self) -> KLPairs:
         """KL and errors of all pairs tile by tile, for maps whose K x K matrices memory should not hold."""

@@ -7,18 +7,21 @@ Squared distances survive a projection to d random coordinates with a relative s
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kltui.analysis.axes import complete_texts
 from kltui.analysis.kl import LN2
 from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
 
 Rows = NDArray[np.float32]
 Index = NDArray[np.intp]
+DIMS = 256
 BLOCK = 2048
-BLOCK_VALUES = 1 << 26  # of a block of distances: 256 MB
+BLOCK_VALUES = 1 << 24  # of a block of distances: 64 MB
 
 
 @one_blas_thread
@@ -62,6 +65,35 @@ def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """M x n rows, for each of M those that a sketch of `dims` finds nearest, put in order by KL of the whole vectors."""
+
+    nearest_Mn: Index
+    dims: int
+
+    @property
+    def relative_se(self) -> float:
+        """By how much of itself a squared distance of the sketch is off: one standard error."""
+        return math.sqrt(2.0 / self.dims)
+
+
+@one_blas_thread
+def candidates(
+    L_KN: ArrayLike, text_bytes_N: ArrayLike, rows_M: ArrayLike, n: int, dims: int = DIMS
+) -> Candidates:
+    """The n vectors that seem nearest to each of some, compared in full over the texts that all vectors have.
+
+    A neighbour is missed where n others seem nearer. `L_KN` may be a memory map.
+    """
+    L = np.asarray(L_KN)
+    used = complete_texts(L)
+    shared = L if len(used) == L.shape[1] else L[:, used]
+    mean_bytes = float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean())
+    found = nearest_rows(sketch(shared, mean_bytes, dims), rows_M, n)
+    return Candidates(reranked(shared, rows_M, found, n), dims)
+
+
 def reranked(L_KN: ArrayLike, rows_M: ArrayLike, candidates_Mc: Index, n: int) -> Index:
     """The n of each row's candidates with the least KL by the whole vectors, nearest first (M x n).
 
@@ -75,9 +107,3 @@ def reranked(L_KN: ArrayLike, rows_M: ArrayLike, candidates_Mc: Index, n: int) -
         variance = (L[candidates] - L[row]).var(axis=1, dtype=np.float64)
         best[place] = candidates[np.argsort(variance, kind="stable")[:n]]
     return best
-
-
-def recall(truth_Mn: Index, found_Mc: Index) -> float:
-    """The share of the true neighbours that are among those found, over all rows."""
-    hits = sum(len(np.intersect1d(t, f)) for t, f in zip(truth_Mn, found_Mc, strict=True))
-    return hits / truth_Mn.size

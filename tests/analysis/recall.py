@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from kltui.analysis.kl import LN2  # noqa: E402
 from kltui.analysis.resample import draw, sampling_probabilities  # noqa: E402
-from kltui.analysis.sketch import nearest_rows, recall, reranked, sketch  # noqa: E402
+from kltui.analysis.sketch import Index, nearest_rows, reranked, sketch  # noqa: E402
 
 BYTES = 972.0
 STEP_KL, HURST = 0.011, 0.1
@@ -30,6 +30,12 @@ RUN_LENGTH = 150
 NEAREST, CANDIDATES, QUERIES = 10, 50, 500
 DIMS = (32, 64, 128, 256, 512, 1024)
 TEXTS = (100, 300, 1000, 3000)
+
+
+def recall(truth_Mn: Index, found_Mc: Index) -> float:
+    """The share of the true neighbours that are among those found, over all rows."""
+    hits = sum(len(np.intersect1d(t, f)) for t, f in zip(truth_Mn, found_Mc, strict=True))
+    return hits / truth_Mn.size
 
 
 def runs(checkpoints: int, texts: int, seed: int = 1) -> np.ndarray:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from kltui.analysis.kl import kl_matrix
-from kltui.analysis.sketch import nearest_rows, recall, reranked, sketch
+from kltui.analysis.sketch import candidates as sketched
+from kltui.analysis.sketch import nearest_rows, reranked, sketch
 from kltui.errors import KltuiError
 
 sys.path.insert(0, str(Path(__file__).parent))  # recall.py
 
 import recall as generated
+from recall import recall
 
 
 def vectors(K: int = 40, N: int = 600, seed: int = 0) -> np.ndarray:
@@ -103,3 +105,15 @@ def test_generated_runs_keep_the_published_distances() -> None:
     run = kl[128:, 128:]
     assert np.diagonal(run, 1).mean() == pytest.approx(0.011, rel=0.1)
     assert np.diagonal(run, 32).mean() == pytest.approx(0.011 * 32**0.2, rel=0.15)
+
+
+def test_candidates_are_compared_in_full_over_the_texts_that_all_have() -> None:
+    rng = np.random.default_rng(4)
+    L = rng.normal(-1500, 30, (60, 200))
+    L[7, 3:9] = np.nan
+    size = np.full(200, 900)
+    found = sketched(L, size, [0, 7, 59], 59)
+    kl = kl_matrix(np.delete(L, slice(3, 9), axis=1), size[6:])
+    for row, near in zip((0, 7, 59), found.nearest_Mn, strict=True):
+        assert near.tolist() == [k for k in np.argsort(kl[row]) if k != row]
+    assert found.relative_se == pytest.approx((2 / 256) ** 0.5)

@@ -18,6 +18,7 @@ from kltui.view import export as exports
 from kltui.view import pair_files
 from kltui.view.export import export
 from kltui.view.sections.context import Context
+from kltui.view.sections.neighbours import neighbours
 from kltui.workspace import Workspace
 from tests.tui.big_workspace import write_workspace
 
@@ -118,3 +119,17 @@ def test_an_export_that_is_ended_leaves_an_older_one_as_it_was(
         assert cli.main(["--export", str(tmp_path / out), str(folder)]) == 128 + number
         assert not (tmp_path / "fresh").exists()
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_neighbours_of_many_models_are_found_by_a_sketch_and_compared_in_full(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Workspace.open(folder) as ws:
+        whole = neighbours(Context(ws))
+        monkeypatch.setattr("kltui.view.sections.neighbours.MOST_PAIRS", 10)
+        monkeypatch.setattr("kltui.view.sections.neighbours.MOST_LEAVES", 3)
+        found = neighbours(Context(ws))
+    assert found.data["nearest"] == whole.data["nearest"]
+    assert "tree" not in found.data
+    assert any("a sketch of 256 random directions" in note for note in found.notes)
+    assert any("no tree" in note for note in found.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ NEAREST = 3
 MODELS_SHOWN = 20
 LEAVES_SHOWN = 60
 GROUPS, MEMBERS = 10, 6
+MOST_PAIRS = 20_000_000  # of a model and a vector, that are all compared
+CANDIDATES = 64  # of other runs, beyond that
+MOST_LEAVES = 5000  # of a tree: its distances take 200 MB then
 Near = tuple[str, int, int]  # "same run" or "other run", rank, row
 
 
@@ -28,15 +32,16 @@ def neighbours(ctx: Context) -> Section:
     rows = runs_first(shown, finals(shown))
     if len(shown) < 2:
         raise MissingError(f"only {count(len(shown), 'vector')} on the map", "score more checkpoints")
-    kl_MK = shown.kl_rows(rows)
-    found = {row: _near(shown, row, kl_MK[at]) for at, row in enumerate(rows)}
+    found, how = _nearest(shown, rows)
     blocks: list[RenderableType] = [_table(ctx, {r: found[r] for r in rows[:MODELS_SHOWN]})]
     if len(rows) > MODELS_SHOWN:
         blocks.append(words(f"{MODELS_SHOWN} of {len(rows)} models; --json has them all"))
-    notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
+    notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words, *how]
     data: dict[str, object] = {"unit": "bits/byte", "nearest": _near_data(shown, found)}
-    ends = shown.select(rows)
-    if len(rows) > 2 and np.isfinite(ends.kl()).all():
+    ends = shown.select(rows[:MOST_LEAVES])
+    if len(rows) > MOST_LEAVES:
+        notes.append(f"no tree: it takes at most {MOST_LEAVES:,} models, and these are {len(rows):,}")
+    elif len(rows) > 2 and np.isfinite(ends.kl()).all():
         made = ends.clustering()
         data["tree"] = {"names": ends.names, "merges": made.merges.tolist(), "order": made.order.tolist()}
         if len(rows) <= LEAVES_SHOWN:
@@ -51,18 +56,40 @@ def neighbours(ctx: Context) -> Section:
     return Section("neighbours", "Neighbours and clusters", tuple(blocks), tuple(notes), data)
 
 
-def _near(shown: Map, row: int, kl_K: NDArray[np.float64]) -> list[Near]:
-    """The nearest vector of the same run, and the nearest few runs, each by its nearest vector; KL to all are given."""
-    kl = kl_K.copy()
-    kl[row] = np.nan
-    label = label_of(shown.points[row])
-    order = [int(k) for k in np.argsort(kl, kind="stable") if np.isfinite(kl[k])]
-    same = [k for k in order if label_of(shown.points[k]) == label][:1]
+def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[str]]:
+    """(the nearest vectors of each row, how they were found where not by comparing all)."""
+    labels = [label_of(point) for point in shown.points]
+    if len(rows) * len(shown) <= MOST_PAIRS:
+        every = zip(rows, shown.kl_rows(rows), strict=True)
+        return {row: _near(labels, row, _defined(kl_K)) for row, kl_K in every}, []
+    own = Counter(labels)
+    found = shown.candidates(rows, CANDIDATES + max(own[labels[row]] for row in rows))
+    near = {row: _near(labels, row, order) for row, order in zip(rows, found.nearest_Mn, strict=True)}
+    return near, [
+        f"{found.nearest_Mn.shape[1]} candidates of each model by a sketch of {found.dims} random directions, whose squared"
+        f" distances are {found.relative_se:.0%} off (one standard error), are compared in full"
+    ]
+
+
+def _defined(kl_K: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The rows of defined KL, the nearest first."""
+    order = np.argsort(kl_K, kind="stable")
+    return order[np.isfinite(kl_K[order])]
+
+
+def _near(labels: list[str], row: int, order: NDArray[np.intp]) -> list[Near]:
+    """The nearest vector of the same run, and the nearest few runs, each by its nearest vector, of others in that order."""
+    same: list[int] = []
     nearest_of: dict[str, int] = {}
-    for k in order:
-        nearest_of.setdefault(label_of(shown.points[k]), k)
-    others = [k for other, k in nearest_of.items() if other != label][:NEAREST]
-    return [("same run", 1, k) for k in same] + [("other runs", i + 1, k) for i, k in enumerate(others)]
+    for k in map(int, order):
+        if k != row and labels[k] == labels[row]:
+            same = same or [k]
+        elif k != row:
+            nearest_of.setdefault(labels[k], k)
+        if same and len(nearest_of) >= NEAREST:
+            break
+    ranked = enumerate(list(nearest_of.values())[:NEAREST], 1)
+    return [("same run", 1, k) for k in same] + [("other runs", rank, k) for rank, k in ranked]
 
 
 def _table(ctx: Context, found: dict[int, list[Near]]) -> RenderableType:
