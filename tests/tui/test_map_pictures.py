@@ -18,7 +18,7 @@ from kltui.tui.memory import Memory
 from kltui.tui.plot import PlotPane, axis_name
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
-from kltui.tui.views.map_plot import model_of
+from kltui.tui.views.map_scene import model_of
 from kltui.view.palette import DARK, LIGHT, SHADES, _lab
 
 MakeApp = Callable[..., KltuiApp]

@@ -47,7 +47,7 @@ class MapView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.null_run = ""
-        self.with_layers = False
+        self.layers_of: tuple[str, ...] = ()  # models whose lens vectors join them
         self.shape_found: AgainstNull | None = None
         self._loading: object = None
         self._stale = False
@@ -132,8 +132,7 @@ class MapView(View):
 
     def _wanted(self) -> Asked:
         """What the picture is made of."""
-        layers = tuple(lens_models(self.kl)) if self.with_layers else ()
-        return self.kl.atlas.version, self.method, self.dims, self.null_run, layers
+        return self.kl.atlas.version, self.method, self.dims, self.null_run, self.layers_of
 
     def _ask(self) -> None:
         before, self._asked = self._asked, self._wanted()
@@ -365,11 +364,17 @@ class MapView(View):
         self._redraw()
 
     def do_with_layers(self) -> None:
-        if not self.with_layers and not lens_models(self.kl):
+        """Lets the layers of the chosen models join, or leave again."""
+        self.layers_of = () if self.layers_of else tuple(lens_models(self.kl))
+        if self.layers_of:
+            count = len(self.layers_of)
+            self.kl.say(
+                f"layers of {'one model' if count == 1 else f'{count} models'} join them; V takes them away"
+            )
+        elif self.plot.map is not None and all(p.layer is None for p in self.plot.map.points):
             self.kl.say('no lens vectors are stored: score with layers = "all"', "warning")
-            return
-        self.with_layers = not self.with_layers
-        self.kl.say("layers join the models" if self.with_layers else "models alone")
+        else:
+            self.kl.say("models alone")
         self._ask_again()
 
     def _redraw(self, *, refit: bool = False) -> None:

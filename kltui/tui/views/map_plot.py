@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -25,6 +24,7 @@ from kltui.tui.views.map_colours import (
     Scores,
     ramp_ink,
 )
+from kltui.tui.views.map_scene import Threads, box_around, layer_threads, model_of, related
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -44,19 +44,6 @@ UNIT = "√(bits/byte)"
 ERRORS = ("", "± 1 s.e.", "± 95%")
 MOST_ELLIPSES = 40  # more of them hide one another
 ELLIPSE_CORNERS = 25
-
-
-@dataclass(frozen=True)
-class Threads:
-    """What a picture joins and how it is coloured: codes by step in series 0, segments, and each place's own series.
-
-    `related` are (code, strokes, row, row) of broken lines.
-    """
-
-    code_n: NDArray[np.int16]
-    segments_m2: NDArray[np.int64]
-    series_n: NDArray[np.int16]
-    related: list[tuple[int, int, int, int]]
 
 
 class MapPlot(PlotPane):
@@ -206,7 +193,9 @@ class MapPlot(PlotPane):
         from kltui.view.scene import threads
 
         code_n, segments = threads([(0, rows) for rows in self._lines(found, n_places)], n_places)
-        return Threads(code_n, segments, self._series_of_all(n_places), self._related(found, code_n))
+        return Threads(
+            code_n, segments, self._series_of_all(n_places), related(found, code_n) if self.descent else []
+        )
 
     def _scene(self, picture: Picture, drawn: Threads) -> Scene:
         """The threads at their places, turned; what lies below them first."""
@@ -217,7 +206,7 @@ class MapPlot(PlotPane):
         from kltui.view.space import dashes, in_three, middle_and_reach, with_outlines
 
         places, deep = in_three(picture.xyz_Kd), picture.dims == 3
-        box = _box(places) if deep else []
+        box = box_around(places) if deep else []
         if deep:
             middle, self._reach = middle_and_reach(places)
             places = self._turn().turned(places - middle)
@@ -253,7 +242,7 @@ class MapPlot(PlotPane):
         ]
         self.n_shown = sum(map(len, lines)) + len(loose)
         lines += [[k] for k in loose]
-        lines += _layer_threads(found, keep)
+        lines += layer_threads(found, keep)
         walk = range(len(found), n_places)
         return [*lines, walk] if walk and self._null_base not in self.hidden else lines
 
@@ -273,20 +262,6 @@ class MapPlot(PlotPane):
         assert own is not None
         walk = self.kl.snapshot.run_number.get(self._null_base, 0) if n_places > len(own) else 0
         return np.concatenate([own, np.full(n_places - len(own), walk, dtype=np.int16)])
-
-    def _related(self, found: Map, code_n: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
-        """(code, strokes, row, row) of broken lines from parents to children, dotted ones from originals to variants."""
-        if not self.descent:
-            return []
-        from kltui.analysis.lineage import parent_pairs, variant_pairs
-
-        kinds = ((PARENT, 8, parent_pairs(found.points).pairs), (VARIANT, 16, variant_pairs(found.points)))
-        return [
-            (series * SHADES, strokes, a, b)
-            for series, strokes, pairs in kinds
-            for a, b in pairs
-            if code_n[a] >= 0 and code_n[b] >= 0
-        ]
 
     def _ellipses(self, places: Floats, code_n: NDArray[np.int16]) -> list[Outline]:
         """Outlines of where points may lie, in the inks of their points."""
@@ -552,42 +527,3 @@ class MapPlot(PlotPane):
         if here is not None:
             self.go(here.rows[which])
             self.cursor_moved()
-
-
-def model_of(name: str) -> str:
-    """The checkpoint of a vector's name: without its layer.
-
-    >>> model_of("tiny@4#2"), model_of("tiny@4")
-    ('tiny@4', 'tiny@4')
-    """
-    return name.rpartition("#")[0] or name
-
-
-def _box(places: Floats) -> list[Outline]:
-    """The edges of the box around the finite points, of each direction the one in the lowest corner first."""
-    import numpy as np
-
-    finite = places[np.isfinite(places).all(axis=1)]
-    low, high = (finite.min(axis=0), finite.max(axis=0)) if len(finite) else (np.zeros(3), np.ones(3))
-    made = []
-    for axis in range(3):
-        for corner in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            a = np.where(np.insert(np.array(corner), axis, 0) == 1, high, low)
-            b = a.copy()
-            b[axis] = high[axis]
-            made.append((BOX * SHADES, np.array([a, (a + b) / 2, b])))
-    return made
-
-
-def _layer_threads(found: Map, keep: Sequence[bool]) -> list[Sequence[int]]:
-    """Rows of each model's lens vectors by depth, the model itself last."""
-    threads: dict[str, list[int]] = {}
-    for k, p in enumerate(found.points):
-        if p.layer is not None and keep[k]:
-            threads.setdefault(model_of(p.name), []).append(k)
-    at = {p.name: k for k, p in enumerate(found.points)}
-    made: list[Sequence[int]] = []
-    for model, rows in threads.items():
-        rows.sort(key=lambda k: found.points[k].layer or 0)
-        made.append([*rows, at[model]] if model in at and keep[at[model]] else rows)
-    return made
