@@ -46,8 +46,8 @@ class Picture:
     PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
     along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
     asked for, its `divergence` (KL in nats), and the share `kept` of the squared distances by the `n_axes` it was made of.
-    `n_placed` points were put beside their neighbours instead of being embedded. `residual`: of axes found by iteration, what is
-    left of the eigenvalue equation beside the largest eigenvalue.
+    `n_placed` points were put beside their neighbours (MDS: where their distances want them) instead of being embedded.
+    `residual`: of axes found by iteration, what is left of the eigenvalue equation beside the largest eigenvalue.
     """
 
     method: str
@@ -73,7 +73,8 @@ class Picture:
         if self.perplexity < self.perplexity_asked:
             said.append(f"perplexity {self.perplexity:.3g} of {self.perplexity_asked:g}")
         if self.n_placed:
-            said.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed beside neighbours")
+            how = "by distances" if self.method == "mds" else "beside neighbours"
+            said.append(f"{self.n_placed:,} of {len(self.xyz_Kd):,} placed {how}")
         if self.axis_share:
             shares = ", ".join(f"{share:.1%}" for share in self.axis_share)
             said.append(f"axes keep {shares}")

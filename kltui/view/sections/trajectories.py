@@ -124,7 +124,8 @@ def _tsne_words(made: Picture) -> str:
 
 def _placed_words(made: Picture) -> str:
     """How many points were not embedded themselves."""
-    return f", {count(made.n_placed, 'point')} placed beside their neighbours" if made.n_placed else ""
+    how = "by their distances to the others" if made.method == "mds" else "beside their neighbours"
+    return f", {count(made.n_placed, 'point')} placed {how}" if made.n_placed else ""
 
 
 def _walks(shown: Map) -> int:
