@@ -68,6 +68,9 @@ class Workspace(StoredDistances):
         self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
         self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
+        # What was read last, and the generation it is of: a map asks for them several times.
+        self._last_checkpoints: tuple[int, list[CheckpointRow]] = (-1, [])
+        self._last_vectors: tuple[int, list[VectorRow]] = (-1, [])
 
     @classmethod
     def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
@@ -110,7 +113,21 @@ class Workspace(StoredDistances):
 
     def checkpoints(self) -> list[CheckpointRow]:
         """Every registered checkpoint, by run, step and variant."""
-        return self._store.checkpoints.all()
+        generation = self.generation()  # read first: what is newer than it is read again
+        self._last_checkpoints = generation, self._store.checkpoints.all()
+        return list(self._last_checkpoints[1])
+
+    def _known_checkpoints(self) -> list[CheckpointRow]:
+        """Those read last, where no other process has committed since: which there are, not how they fare."""
+        generation, rows = self._last_checkpoints
+        return rows if generation == self.generation() else self.checkpoints()
+
+    def _vector_rows(self) -> list[VectorRow]:
+        """What identifies every stored vector, read again where another process has committed."""
+        generation = self.generation()
+        if self._last_vectors[0] != generation:
+            self._last_vectors = generation, self._store.vectors.rows()
+        return self._last_vectors[1]
 
     def run_numbers(self) -> dict[str, int]:
         """{run or interpolation grid: number that gives it its colour and mark}, as first seen in this workspace."""
@@ -178,7 +195,7 @@ class Workspace(StoredDistances):
         """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
         drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
         on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
-        return [VectorGroup(*found) for found in comparable.fullest(self._store.vectors.rows(), on_drawn)]
+        return [VectorGroup(*found) for found in comparable.fullest(self._vector_rows(), on_drawn)]
 
     def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
         """Safetensors file with the per-token log-probabilities of a checkpoint, or of responses `alone`, if kept."""
@@ -391,10 +408,10 @@ class Workspace(StoredDistances):
         corpus: str | None,
         settings: str | None,
     ) -> list[tuple[CheckpointRow, VectorRow]]:
-        by_id = {row.id: row for row in self.checkpoints()}
+        by_id = {row.id: row for row in self._known_checkpoints()}
         wanted = self._wanted(by_id.values(), runs, names)
         corpus_id = self.corpus(corpus).id if self.corpora() else -1
-        every = self._store.vectors.rows()
+        every = self._vector_rows()
         groups = comparable.groups(every)
         rows = [
             v
@@ -519,7 +536,7 @@ class Workspace(StoredDistances):
 
     def _group_of(self, vector: VectorRow) -> str:
         """The settings of the map that a vector belongs to."""
-        return comparable.groups(self._store.vectors.rows())[vector.corpus_id, vector.settings]
+        return comparable.groups(self._vector_rows())[vector.corpus_id, vector.settings]
 
     def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
         """A number for every text of a corpus, the same for equal texts; None where all differ."""
