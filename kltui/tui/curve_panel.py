@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from kltui.analysis.curves import Curve
     from kltui.analysis.stability import Stabilisation
+    from kltui.store.rows import CheckpointRow
     from kltui.view.axis import Scale
     from kltui.view.scene import Floats, Scene
 
@@ -79,6 +80,10 @@ class Settled:
     def levels(self) -> tuple[float, ...]:
         """The levels in bits/byte, the coarsest first."""
         return tuple(self.by_level)
+
+    def has(self, run: str) -> bool:
+        """Whether a run has two scored steps or more."""
+        return any(run in found for found in self.by_level.values())
 
     def of(self, run: str, level: float | None) -> Stabilisation | None:
         """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
@@ -402,8 +407,7 @@ class CurvePanel(PlotPane):
         row = self.kl.snapshot.by_name.get(name)
         if row is None:
             return -1
-        c = row.checkpoint
-        label = c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
+        c, label = row.checkpoint, label_of_row(row)
         own = [d for d in self.drawn if d.curve.run == label] or [
             d for d in self.drawn if d.curve.against == label
         ]
@@ -418,10 +422,20 @@ class CurvePanel(PlotPane):
         self.kl.set_cursor(self.names[self.cursor])
 
     def do_left(self) -> None:
-        self.kl.walk(-1)
+        self._step(-1)
 
     def do_right(self) -> None:
-        self.kl.walk(1)
+        self._step(1)
+
+    def _step(self, by: int) -> None:
+        """Along the run under the cursor; from a model without a curve, to one."""
+        row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
+        runs = {label for d in self.drawn for label in (d.curve.run, d.curve.against)}
+        if self.drawn and (row is None or label_of_row(row) not in runs):
+            longest = max(self.drawn, key=lambda d: len(d.steps))
+            self.kl.set_cursor(longest.names[0 if by > 0 else -1])
+        else:
+            self.kl.walk(by)
 
     def do_up(self) -> None:
         self._to_neighbour(1.0)
@@ -461,6 +475,12 @@ class CurvePanel(PlotPane):
         self.y_scale = "linear" if self.y_scale == "log" else "log"
         self.kl.say(f"{self.panel.short}: {'logarithmic' if self.y_scale == 'log' else 'linear'}")
         self.draw_again(keep_window=False)
+
+
+def label_of_row(row: CheckpointRow) -> str:
+    """What the curve of a checkpoint is called: its run, with the variant."""
+    c = row.checkpoint
+    return c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
 
 
 def _nearest(steps: Sequence[int], step: int) -> int:

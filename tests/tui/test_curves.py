@@ -173,7 +173,7 @@ async def test_what_is_missing_is_said_with_its_key(make_app: MakeApp, until) ->
         assert "a marks it" in text_of(app) and "W computes them" in text_of(app)
         text = " ".join([*(p.note for p in app.view.panels), *lines_of(app)])
         for words in ("no run has two scored checkpoints", "a marks it", "W computes them", "no second seed",
-                      "window shorter", "has no curve"):  # fmt: skip
+                      "window shorter", "nothing to settle"):  # fmt: skip
             assert words in text, words
         assert panel(app, "loss").drawn  # one point is a point
 
@@ -229,3 +229,14 @@ async def test_it_follows_a_job(make_app: MakeApp, until) -> None:
         workspace.count, workspace.change = 35, 2
         await pilot.press("r")
         await until(pilot, lambda: sum(len(d.steps) for d in panel(app, "loss").drawn) == drawn + 5)
+
+
+async def test_from_a_model_without_a_curve_words_are_about_the_longest_run(make_app: MakeApp, until) -> None:
+    names = [replace(checkpoints((0,))[0], run="alone", step=64), *checkpoints()]
+    app = make_app(FakeWorkspace(names=names))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until)
+        assert app.selection.cursor == "alone@64"
+        await until(pilot, lambda: "tiny settled at step" in text_of(app))
+        await pilot.press("l")
+        assert app.selection.cursor == "tiny@1"

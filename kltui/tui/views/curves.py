@@ -13,7 +13,7 @@ from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
-from kltui.tui.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted
+from kltui.tui.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
 from kltui.tui.data import run_of
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
@@ -38,11 +38,11 @@ KINDS = (
     PanelKind("between", "KL between runs at equal steps", "KL between", "bits/byte", "log"),
     PanelKind("marked", "KL to checkpoint A", "KL to A", "bits/byte", "log"),
     PanelKind("exponents", "Diffusion exponent c_q by start", "Exponent c_q", "", "linear"),
-    PanelKind("updates", "Norm of the update from before", "Update", "weights", "log"),
+    PanelKind("updates", "Norm of the weights' update from before", "Update", "", "log"),
 )
 BARS = 4  # lines that are no panel: tabs, status, keys, and the sentence
 LEAST_CELL = (38, 10)  # of a panel among others
-TWO_FROM, TABLE_WIDTH = 70, 46
+TWO_FROM, TABLE_WIDTH = 70, 50
 
 
 class Sentence(Pane, can_focus=False):
@@ -173,6 +173,7 @@ class CurvesView(View):
                 self.found, self.trajectories = found, found.trajectories()
             consecutive = await source.consecutive(found)
             self.settled = await source.settled(found)
+            self._label = self.label()
             self._put("consecutive", self._flagged(consecutive, "kl"))
             self.sentence.refresh()
             loss = await source.loss(found)
@@ -217,12 +218,20 @@ class CurvesView(View):
     # -- where a run settled --------------------------------------------------------------------
 
     def label(self) -> str:
-        """The curve under the cursor: its run, with the variant; "" where there is none."""
+        """The curve that words are about: that under the cursor, where it has none the longest; "" where there is none."""
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
-        if row is None:
-            return ""
-        c = row.checkpoint
-        return c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
+        label = "" if row is None else label_of_row(row)
+        return label if not self.settled.levels or self.settled.has(label) else self._longest()
+
+    def _longest(self) -> str:
+        """The run of most checkpoints, the first of equals."""
+        longest = max(self.trajectories, key=lambda t: len(t.rows), default=None)
+        return longest.label if longest is not None and len(longest.rows) > 1 else ""
+
+    def first_name(self) -> str:
+        """The first checkpoint of the run that words are about."""
+        t = next((t for t in self.trajectories if t.label == self.label()), None)
+        return self.found.points[t.rows[0]].name if t is not None and self.found is not None else ""
 
     def _here(self) -> Stabilisation | None:
         """Where the run under the cursor settled."""
@@ -246,12 +255,11 @@ class CurvesView(View):
         spiked = next((s for s in self.spikes if s.at.name == name), None)
         if spiked is not None:
             return [(f" ! {safe_text(spiked.words(), 200)}", look("bad"))]
-        number = self.kl.run_number(name)
-        head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
         s = self._here()
         if s is None:
-            words = "is no run of two scored steps: it has no curve"
-            return [*head, (safe_text(name, 32), look("text", bold=True)), (f" {words}", look("muted"))]
+            return [(" no run has two scored steps: there is nothing to settle", look("muted"))]
+        number = self.kl.run_number(self.first_name())
+        head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
         return [*head, (safe_text(s.run, 32), look("text", bold=True)), *self._of_run(s)]
 
     def _of_run(self, s: Stabilisation) -> list[Span]:
@@ -276,15 +284,15 @@ class CurvesView(View):
         if self.found is None:
             return []
         levels = self.settled.levels
-        wide = max(8, width - 3 - 9 * len(levels))
-        head = f"   {'run':<{wide}}" + "".join(f"{f'≤ {level:g}':>9}" for level in levels)
+        wide = max(8, width - 3 - 8 * len(levels))
+        head = f"   {'run':<{wide}}" + "".join(f"{f'≤ {level:g}':>8}" for level in levels)
         lines: list[list[Span]] = [[("settled at step, by KL in bits/byte", look("muted"))]]
         lines += [[(head, look("faint"))]]
-        for t in self.trajectories:
+        for t in sorted(self.trajectories, key=lambda t: not self.settled.has(t.label)):
             number = self.kl.run_number(self.found.points[t.rows[0]].name)
             hidden = t.run in self.kl.selection.hidden
             current = t.label == self.label()
-            steps = "".join(f"{self._step_text(t.label, level):>9}" for level in levels)
+            steps = "".join(f"{self._step_text(t.label, level):>8}" for level in levels)
             lines.append(
                 [
                     (look.glyph("▌", ">") if current else " ", look("accent")),
