@@ -360,6 +360,11 @@ class CurvePanel(PlotPane):
             return super().ink(code)
         return self.look("warning" if series == PUBLISHED_LINE else "good")
 
+    def _named(self, name: str, scale: Scale, most: int) -> str:
+        """What an axis is; in a narrow panel ticks need the room that the whole formula takes."""
+        said = super()._named(name, scale, most)
+        return said.replace("log(1 + x)", "log") if self.plot_width < NAMED_FROM[0] else said
+
     def name_runs(self, wanted: bool) -> None:
         """Names runs at their ends, or leaves that to the table beside the panels."""
         if wanted != self.names_runs:

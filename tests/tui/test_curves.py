@@ -54,7 +54,7 @@ async def test_as_many_panels_as_fit(make_app: MakeApp, until, size: tuple[int, 
             seen |= {p.panel.key for p in app.view.panels if p.display}
             await pilot.press("tab")
         assert len(seen) == 7
-        assert ("≤ 0.067" in text_of(app)) or size[0] < 160
+        assert ("≤0.067" in text_of(app)) or size[0] < 160
 
 
 async def test_one_key_says_when_a_run_stopped_changing(make_app: MakeApp, until) -> None:

@@ -285,7 +285,7 @@ class CurvesView(View):
             return []
         levels = self.settled.levels
         wide = max(8, width - 3 - 8 * len(levels))
-        head = f"   {'run':<{wide}}" + "".join(f"{f'≤ {level:g}':>8}" for level in levels)
+        head = f"   {'run':<{wide}}" + "".join(f"{f'≤{level:g}':>8}" for level in levels)
         lines: list[list[Span]] = [[("settled at step, by KL in bits/byte", look("muted"))]]
         lines += [[(head, look("faint"))]]
         for t in sorted(self.trajectories, key=lambda t: not self.settled.has(t.label)):
