@@ -60,7 +60,7 @@ def _figures(app: KltuiApp) -> list[Export]:
     return [
         Export(
             f"figure ({kind})",
-            f"for a paper, its CSV and a script beside it: {INSTALL if missing else WRITTEN[kind]}",
+            INSTALL if missing else f"for a paper: {WRITTEN[kind]}; its CSV and script beside it",
             _figure_writer(kind),
         )
         for kind in FORMATS

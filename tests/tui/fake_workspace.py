@@ -165,7 +165,9 @@ class FakeWorkspace:
             if a.checkpoint.run == b.checkpoint.run and a is not b
         }
 
-    def map(self, runs=None, names=None, layers=False, corpus=None, preprocess="none", settings=None) -> Map:
+    def map(
+        self, runs=None, names=None, layers=False, corpus=None, preprocess="none", settings=None, device="cpu"
+    ) -> Map:
         rows = [r for r in self.checkpoints() if r.scored and (names is None or r.name in names)]
         if not rows:
             raise StoreError("nothing is scored in this workspace yet", "Score something first.")

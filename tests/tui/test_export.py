@@ -64,6 +64,22 @@ async def test_three_keys_from_the_start_write_the_matrix_as_it_is_shown(folder:
     assert len(shown) > 1 and names == [f"{a} | {b}" for a in shown for b in shown]
 
 
+@pytest.mark.parametrize(
+    ("key", "figure"),
+    [("3", "trajectories"), ("4", "curves"), ("5", "diffusion"), ("6", "matrix"), ("7", "drivers"), ("8", "layers"),
+     ("9", "scale")],
+)  # fmt: skip
+async def test_every_plot_is_a_figure(make_app, until, key: str, figure: str) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.selection.a, app.selection.b, app.selection.cursor = "tiny@1", "small@100", "small@100"
+        await pilot.press(key)
+        await until(pilot, lambda: app.view.shown_figure() is not None)
+        assert app.view.has_figure and app.view.shown_figure().figure == figure
+        assert exports(app)[0].name == "figure (pdf)"
+
+
 async def test_without_matplotlib_the_choice_says_what_to_install(make_app, until, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     app = make_app()

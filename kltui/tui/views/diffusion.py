@@ -21,6 +21,7 @@ from kltui.view.palette import SHADES
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
+    from kltui.figures.shown import Shown
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
@@ -412,6 +413,14 @@ class DiffusionView(View):
         if computed is not None:
             self.computed, self._asked = computed, ()
             self.update_data()
+
+    def shown_figure(self) -> Shown | None:
+        """The figure of these exponents, with this window."""
+        from kltui.figures.shown import Shown
+
+        if not self.exponents:
+            return None
+        return Shown("diffusion", window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> list[list[object]]:
         """Exponents of every run and start."""
