@@ -129,8 +129,10 @@ class MapPlot(PlotPane):
         return self.map.left_out if self.map is not None else {}
 
     def header_right(self) -> list[Span]:
-        """What is still being computed."""
-        return [(self.waiting, self.look("warning"))] if self.waiting else []
+        """What is still being computed; on a narrow pane without what is shown meanwhile."""
+        room = self.body_width - len(self.title) - len(self.method_said) - 6
+        said = self.waiting if len(self.waiting) <= room else self.waiting.partition(";")[0]
+        return [(said, self.look("warning"))] if said else []
 
     # -- drawing --------------------------------------------------------------------------------
 
