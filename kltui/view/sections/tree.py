@@ -14,7 +14,7 @@ from kltui.view.tables import figure, table, with_error, words
 
 CANDIDATES_SHOWN = 2
 MODELS_SHOWN = 20
-LINES_SHOWN = 40
+LINES_SHOWN = 38
 BRANCHES = (
     "branches in bits/byte, and along them the KL of two models: by average linkage, which joins by the mean of sqrt(KL),"
     " half of that mean squared on either side of a fork"
@@ -39,13 +39,13 @@ def tree(ctx: Context) -> Section:
         blocks.append(_descents(found.leaves, shown))
     notes = (
         BRANCHES,
-        "KL adds up along a tree whose branches move independently; neighbour joining (Saitou and Nei 1987) is unrooted:"
-        f" its top is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, whose"
-        " tree has the fork too",
+        "KL adds up along branches that move independently; neighbour joining (Saitou and Nei 1987) is unrooted: its top"
+        f" is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, that have the"
+        " fork too",
         "P(u descends from p) = share of draws in which KL(u, p) is the least among the candidates (the models of other"
         " runs), given that one of them is the parent; those within the noise floor of the least share the draw",
-        "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2, how far from p the lines part:"
-        " 0 where u descends from p itself, half of KL(u, p) where both are equally far from a common ancestor",
+        "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2: 0 where u descends from p"
+        " itself, half of KL(u, p) where both are equally far from a common ancestor",
         ctx.basis,
     )
     return Section("tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents))
