@@ -86,7 +86,8 @@ class CurveSource:
             ]
             made = [c for c in made if len(c)]
             why = f"{pair[0]} and {pair[1]} have no step in common: mark two other runs with a and b"
-            return Content(tuple(made), published("size"), missing="" if made else why)
+            setting = "seed" if pair[1] in curves.seed_family(found, pair[0]) else "size"
+            return Content(tuple(made), published(setting), missing="" if made else why)
         family = curves.seed_family(found, wanted.run)
         made = await self._ask(f"seeds {family[:1]}", lambda: curves.seed_divergence(found, family))
         why = "no second seed of a run is scored: a and b mark two runs to hold against each other"

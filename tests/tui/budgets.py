@@ -108,6 +108,11 @@ def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
     rows.append(Row(f"the same, where the tree has to follow{busy}: largest", largest, 2000, "bytes"))
     rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", NEAR), 35_000)
     rows += said(f"another screen{busy}", pressed(terminal, "13131313", 0.4), 35_000)
+    terminal.press("4", 4.0)
+    rows += said(f"curves: cursor along a run{busy}", pressed(terminal, "]]]]]]", NEAR), 2000)
+    rows += said(f"curves: cursor to another run{busy}", pressed(terminal, "jkjkjk", NEAR), 2000)
+    rows += said(f"curves: all panels redrawn{busy}", pressed(terminal, "LLLL", NEAR), 35_000)
+    terminal.press("3", 1.0)
     moved = pressed(terminal, "1j3]1j3]1j3]", 0.4)
     rows += said(f"another screen, the cursor moved meanwhile{busy}", moved[::2], 35_000)
     return rows

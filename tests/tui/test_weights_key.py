@@ -89,6 +89,20 @@ async def test_while_a_job_writes_they_are_shown_and_said_not_to_be_stored(folde
         assert ws.weight_distances() == {}
 
 
+async def test_curves_draw_the_norm_of_each_update(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(200, 60)) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: "W computes them" in text_of(app))
+        await pilot.press("W")
+        updates = app.view.panels[-1]
+        await until(pilot, lambda: updates.drawn)
+        with kltui.open(folder) as ws:
+            truth = ws.weight_distances()["walk@3", "walk@4"]
+        assert updates.drawn[0].steps == tuple(range(1, 12))
+        assert updates.drawn[0].values[3] == pytest.approx(truth**0.5)
+
+
 async def test_files_that_are_gone_are_told(folder: Path, until) -> None:
     shutil.rmtree(folder.parent / "walk")
     text = await after_w(folder, until, "the files of 12 checkpoints are not at hand")
