@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
     ends = [e for e in events(again.stdout) if e["event"] == "checkpoint"]
     assert [(e["status"], e["kept"]) for e in ends] == [("kept", True)] * 8
     assert vectors(job.parent / "ws") == first
+
+
+def test_a_job_that_is_done_is_seen_to_be_done_without_torch(job: Path, undisturbed: Undisturbed) -> None:
+    undisturbed.copy_to(job.parent / "ws")
+    code = (
+        "import sys; from kltui.cli import main; code = main(['--batch', sys.argv[1], '--json']);"
+        " heavy = {'torch', 'transformers', 'sklearn', 'textual'} & set(sys.modules); sys.exit(str(heavy) if heavy else code)"
+    )
+    command = [sys.executable, "-P", "-c", code, str(job)]
+    done = subprocess.run(command, env=ENV, cwd=job.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [e["status"] for e in events(done.stdout) if e["event"] == "checkpoint"] == ["kept"] * 8
 
 
 def test_layers_and_tokens_are_stored_and_add_up(cli: Cli, job: Path) -> None:
