@@ -217,7 +217,7 @@ def test_a_run_is_added_stopped_looked_at_mended_and_run_to_its_end(
     see_the_failure(pane, folder)
     (tmp_path / "whole.safetensors").replace(walk / "step1000" / "model.safetensors")
     pane.keys("3")
-    pane.shows(f"t-SNE  {stopped.done} checkpoints", "● walk")
+    pane.shows(f"PCA  {stopped.done} checkpoints", "● walk")
     pane.keys("]", "]")
     pane.shows("◉", "walk@3000   KL from @2000", "bits/byte")
     see_the_exponents(pane, folder)
