@@ -17,7 +17,7 @@ from kltui.view.sections import quantisation as quantisation_section
 from kltui.view.sections.context import Context, finals, thinned
 from kltui.view.sections.section import MissingError
 from kltui.view.sections.tree import BRANCHES
-from kltui.view.tables import count
+from kltui.view.tables import count, with_error
 
 MATRIX_MOST = 60
 NAMED_MOST = 40  # rows of a matrix that have room for their names; of more, every second and so on
@@ -277,7 +277,10 @@ def drivers(ctx: Context) -> Picture:
     panels.append(
         Panel("By text", Axis("texts, by falling part"), Axis("share of the KL", limits=(0.0, 1.0)), (sums,))
     )
-    notes = (f"{a} against {b}: {data['kl_bits_per_byte']:.6g} ± {data['se']:.2g} bits/byte", ctx.raw_basis)
+    notes = (
+        f"{a} against {b}: {with_error(float(str(data['kl_bits_per_byte'])), float(str(data['se'])))} bits/byte",
+        ctx.raw_basis,
+    )
     return Picture("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kltui.analysis import number_text
@@ -29,20 +28,6 @@ def briefly(value: float, se: float) -> str:
     ('0.1235 ± 0.0021', '0.500', 'undefined')
     """
     return number_text.with_error(value, se) if math.isfinite(se) else number_text.figure(value)
-
-
-def aligned(texts: Sequence[str]) -> list[str]:
-    """Values with their errors, equally long, their ± below one another.
-
-    >>> aligned(["0.322 ± 0.033", "12.4 ± 1.4", "undefined"])
-    ['0.322 ± 0.033', ' 12.4 ± 1.4  ', 'undefined    ']
-    """
-    values = max((len(text.partition(" ± ")[0]) for text in texts if " ± " in text), default=0)
-    moved = [
-        " " * (values - len(text.partition(" ± ")[0])) + text if " ± " in text else text for text in texts
-    ]
-    wide = max(map(len, moved), default=0)
-    return [text.ljust(wide) for text in moved]
 
 
 def mean_of(found: Map, row: int) -> float:
