@@ -325,23 +325,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _interface(arguments: argparse.Namespace) -> int:
-    from kltui.tui.app import run_tui
+    from kltui.tui.opening import open_interface
 
-    path = Path(arguments.target) if arguments.target else None
-    if arguments.over:
-        from kltui.workspace import Workspace
-
-        Workspace.open(
-            path or Path(), arguments.over
-        ).close()  # a hash that fits none is said before anything is drawn
-    return run_tui(
-        path,
-        read_only=arguments.read_only,
-        ascii=arguments.ascii,
-        no_mouse=arguments.no_mouse,
-        over=arguments.over,
-        values=arguments.values,
-    )
+    return open_interface(arguments)
 
 
 def _workspace(arguments: argparse.Namespace) -> Path:

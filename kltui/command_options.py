@@ -25,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
         "target",
         nargs="?",
         metavar="WORKSPACE",
-        help="workspace folder (with --demo: where to put the suite; with --bench: native, or analysis for what the report's sections cost)",
+        help="workspace folder (with --demo: where to put the suite; with --bench: native, or analysis for what the report's"
+        " sections cost); the terminal interface also takes a job file, texts, or a folder of checkpoints, and leads to a job of"
+        " them",
     )
     _add_commands(parser)
     _add_batch_options(parser)
@@ -201,7 +203,8 @@ def _add_placing_options(parser: argparse.ArgumentParser) -> None:
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group(
         "with --report, --export, --figure, --share and --draw",
-        "An option that the command would not look at is refused.",
+        "The terminal interface opens by --preprocess, --exclude, --separate, --map, --over and --values too. An option that the"
+        " command would not look at is refused.",
     )
     reading.add_argument(
         "--section",

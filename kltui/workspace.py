@@ -66,6 +66,7 @@ class Workspace(StoredDistances):
         super().__init__(store)
         self.name = store.folder.resolve().name
         self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
+        self.settings = ""  # scoring settings that are meant where none are named; "": the fullest's
         self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
         self._text_ids: dict[int, NDArray[np.intp] | None] = {}
         # What was read last, and the generation it is of: a map asks for them several times.
@@ -411,6 +412,8 @@ class Workspace(StoredDistances):
         by_id = {row.id: row for row in self._known_checkpoints()}
         wanted = self._wanted(by_id.values(), runs, names)
         corpus_id = self.corpus(corpus).id if self.corpora() else -1
+        if settings is None and corpus is None:
+            settings = self.settings or None
         every = self._vector_rows()
         groups = comparable.groups(every)
         rows = [

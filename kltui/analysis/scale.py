@@ -98,6 +98,11 @@ class Location:
 _GROUP_OF = {"later pretraining": "main", "early pretraining": "main", "size": "main", "seed": "seed"}
 
 
+def group_of(setting: str) -> str:
+    """The group, "main" or "seed", whose own preparation the KLs of a setting have where groups are prepared apart; else ""."""
+    return _GROUP_OF.get(setting, "")
+
+
 def scale(
     m: Map,
     *,
@@ -111,7 +116,7 @@ def scale(
     checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
     """
     groups = apart or (prepared_apart(m, "pretraining", exclude) if pretraining else {})
-    rows = [_row(groups.get(_GROUP_OF.get(s.name, ""), m), s, FINDERS[s.name]) for s in PUBLISHED]
+    rows = [_row(groups.get(group_of(s.name), m), s, FINDERS[s.name]) for s in PUBLISHED]
     points = [m.points[k] for k in _used(m)]
     for kind, pairs in lineage.gguf_pairs(points).items():
         rows.append(_row(m, Setting(f"GGUF {kind}", math.nan), lambda _, pairs=pairs: pairs))  # type: ignore[misc]

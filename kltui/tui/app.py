@@ -8,10 +8,16 @@ import os
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
 from kltui.tui.guard import guarded
+
+if TYPE_CHECKING:
+    from kltui.tui.basis import Basis
+    from kltui.tui.interface import KltuiApp
 
 SSH_FPS = "10"
 HANG_SECONDS = 3.0
@@ -23,12 +29,14 @@ def run_tui(
     read_only: bool = False,
     ascii: bool = False,
     no_mouse: bool = False,
-    over: str = "",
+    basis: Basis | None = None,
     values: str = "conditional",
+    begin: Callable[[KltuiApp], None] | None = None,
 ) -> int:
-    """Runs the interface on workspace `path` (or the folder one is in) and returns the exit code.
+    """Runs the interface on workspace `path` (None: the welcome and recent workspaces) and returns the exit code.
 
-    `over`: hash of the corpus that it shows, "" for that of most checkpoints; `values`: what its maps of pairs are made of.
+    `basis`: what its map is made of (None: what it was when this workspace was last left); `values`: of maps of pairs.
+    `begin` is called once the workspace is read.
 
     Raises UsageError without a terminal. 128+n after signal n.
     """
@@ -38,11 +46,22 @@ def run_tui(
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
     return guarded(
-        lambda: _run(path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, over=over, values=values)
+        lambda: _run(
+            path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, basis=basis, values=values, begin=begin
+        )
     )
 
 
-def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, over: str, values: str) -> int:
+def _run(
+    path: Path | None,
+    *,
+    read_only: bool,
+    ascii: bool,
+    no_mouse: bool,
+    basis: Basis | None,
+    values: str,
+    begin: Callable[[KltuiApp], None] | None,
+) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
     from kltui.tui.actions import keys_path, load_keymap
@@ -50,14 +69,16 @@ def _run(path: Path | None, *, read_only: bool, ascii: bool, no_mouse: bool, ove
     from kltui.tui.memory import Memory
 
     app = KltuiApp(
-        path if path is not None else _here(),
+        path,
         read_only=read_only,
         ascii_only=ascii or not _unicode(),
         keymap=load_keymap(keys_path()),
         memory=Memory(_state_folder() / "view.json"),
         color=color,
+        basis=basis,
+        begin=begin,
     )
-    app.reader.over, app.reader.values = over, values
+    app.reader.values = values
     # Who leaves in the middle of something need not read of what was asked for and not begun.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
@@ -79,13 +100,6 @@ def prepare_environment() -> None:
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     if os.environ.get("SSH_CONNECTION"):
         os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)
-
-
-def _here() -> Path | None:
-    from kltui.store.store import FILE_NAME
-
-    here = Path.cwd()
-    return here if (here / FILE_NAME).is_file() else None
 
 
 def _unicode() -> bool:

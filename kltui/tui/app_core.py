@@ -24,6 +24,7 @@ from kltui.safe import safe_text
 from kltui.tui import prompts
 from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
 from kltui.tui.atlas import Atlas
+from kltui.tui.basis import Basis, Facts, basis_of, facts_of
 from kltui.tui.data import Reader, Snapshot
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kltui.store.removal import Removed
     from kltui.tui.picture_pane import Picture
     from kltui.tui.pixels import Ability
+    from kltui.tui.recent import Recent
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
 
@@ -73,10 +75,17 @@ class AppCore(App[int], inherit_bindings=False):
         memory: Memory | None = None,
         opener: Callable[[Path], Workspace] | None = None,
         color: bool = True,
+        basis: Basis | None = None,
+        begin: Callable[[Any], None] | None = None,
     ) -> None:
         super().__init__()
         self.animation_level = "none"
         self.reader = Reader(path, opener)
+        self._begin = begin  # what is asked first, once the workspace is read
+        self.recent: list[Recent] = []  # workspaces open before, where this session has none
+        self.texts: Path | None = None  # which new jobs score, where the command line named them
+        self._asked_basis = basis  # what the command line asked for, None: nothing
+        self.facts, self._facts_of = Facts(), -1  # what the bar says, and of which version of the map
         self.atlas = Atlas(self.reader)
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
@@ -136,6 +145,8 @@ class AppCore(App[int], inherit_bindings=False):
         self.show_screen(self.screen_name)
         if self.keymap.problems:
             self.say(f"keys.json: {self.keymap.problems[0]} (kltui --doctor says all)", "warning")
+        if self.reader.path is None:
+            self.run_worker(self._find_recent(), group="recent")
         self._watcher = asyncio.create_task(self._watch())
 
     def _leave_on(self, number: signal.Signals) -> None:
@@ -249,8 +260,31 @@ class AppCore(App[int], inherit_bindings=False):
             self._away_with_picture()
             if action is BY_NAME["pixels"]:
                 return
-        if action is not None:
+        if action is not None and action.name == "enter" and self.recent and self.reader.path is None:
+            self._ask_recent()
+        elif action is not None:
             self.perform(action)
+
+    async def _find_recent(self) -> None:
+        from kltui.tui.recent import find_recent
+
+        await find_recent(self)  # type: ignore[arg-type]
+
+    def _ask_recent(self) -> None:
+        from kltui.tui.recent import ask_recent
+
+        ask_recent(self)  # type: ignore[arg-type]
+
+    def open_workspace(self, path: Path) -> None:
+        """Opens a workspace in a session that began without one."""
+        opened = self.reader.anew(path)
+        self.reader.close()
+        self.atlas.close()
+        self.reader, self.atlas = opened, Atlas(opened)
+        self.snapshot, self._facts_of = Snapshot(path=path), -1
+        self._restore()
+        self.show_screen(self.screen_name)
+        self.reload_soon()
 
     def _first_step(self, key: str) -> Action | None:
         """In an empty workspace, what the welcome on every screen offers, done where it belongs."""
@@ -415,6 +449,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.snapshot = new
         if not old.loaded:
             self._restore_selection()
+            self._begin_with()
         if ids_before:
             now = {row.id: name for name, row in new.by_name.items()}
             self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
@@ -422,6 +457,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.undo.follow(chosen_now(self.filter, self.selection))
         self.atlas.scored(new)
         self._job_watch.follow(new.jobs)
+        self._read_facts()
         if new.jobs:
             self.awaits_job = False
         if not self.selection.cursor and new.rows:
@@ -429,6 +465,43 @@ class AppCore(App[int], inherit_bindings=False):
         if self.view is not None:
             self.view.update_data()
         self.main.redraw_bars()
+
+    async def make_map_of(self, basis: Basis) -> None:
+        """Draws every screen from that map. Raises KltuiError, and changes nothing, where there is no such map."""
+        before = self.reader.basis
+        await self.reader.use(basis)
+        self.atlas.forget()
+        try:
+            await self.atlas.map()
+        except KltuiError:
+            await self.reader.use(before)
+            self.atlas.forget()
+            raise
+        await self.reload()
+        self._read_facts()
+        if self.view is not None:
+            self.view.update_data()
+
+    def _read_facts(self) -> None:
+        if self._facts_of != self.atlas.version:
+            self._facts_of = self.atlas.version
+            self.run_worker(self._take_facts(), group="facts", exclusive=True)
+
+    async def _take_facts(self) -> None:
+        basis = self.reader.basis
+        if self.atlas.is_empty:
+            self.facts = Facts()
+        else:
+            self.facts = await self.reader.read(lambda ws: facts_of(ws, basis))
+        self.main.basis.update_data()
+        if self.reader.forgotten:
+            self.say(f"not as you left it, the whole map: {self.reader.forgotten}", "warning")
+            self.reader.forgotten = ""
+
+    def _begin_with(self) -> None:
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            self.call_next(begin, self)
 
     def watch_closely(self) -> None:
         """Looks often for a while: a job was just started and will soon appear."""
@@ -467,6 +540,10 @@ class AppCore(App[int], inherit_bindings=False):
         kept = self.memory.load(self.reader.path)
         name = kept.get("screen")
         self.screen_name = name if isinstance(name, str) and name in SCREENS else SCREENS[0]
+        if self._asked_basis is not None:
+            self.reader.basis = self._asked_basis
+        else:
+            self.reader.restore(basis_of(kept.get("basis")))
         if kept.get("palette") == "light":
             self._palette = 1
             self.look = self._make_look()
@@ -487,6 +564,7 @@ class AppCore(App[int], inherit_bindings=False):
             "cursor": chosen.cursor,
             "a": chosen.a,
             "b": chosen.b,
+            "basis": self.reader.basis.as_record(),
         }
         for name, view in self._views.items():
             kept.update({f"{name}.{k}": v for k, v in getattr(view, "kept", dict)().items()})

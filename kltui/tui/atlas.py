@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from kltui.errors import KltuiError
 from kltui.tui.data import Reader, Snapshot
 from kltui.tui.embedding import Helper, Job, Progress, Task, no_room, picture_of, rows_file
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kltui.analysis.embed import Method, Picture
     from kltui.analysis.map import Map
     from kltui.registry.checkpoint import Checkpoint
+    from kltui.tui.basis import Basis
     from kltui.workspace import Workspace
 
     Array = NDArray[np.float64]
@@ -92,9 +94,7 @@ class Atlas:
             version = self.version
             if self._map is not None and self._map_version == version:
                 return self._map
-            made, rows = await (
-                self._read_large() if await self._is_large() else self._reader.read(_small_map)
-            )
+            made, rows = await self._made_map()
             self._close_rows()
             self._map, self._rows, self._map_version, self._kept = made, rows, version, {}
             return made
@@ -121,6 +121,13 @@ class Atlas:
             await asyncio.sleep(_LOOK_SECONDS)
             self._tell(min(1.0, os.fstat(descriptor).st_size / expected), f"reading {self.n_total:,} vectors")
 
+    async def _made_map(self) -> tuple[Map, BinaryIO | None]:
+        """(the map that the reader's basis asks for, the file that holds its vectors where they are large and as scored)."""
+        basis = self._reader.basis
+        if basis.is_whole and await self._is_large():
+            return await self._read_large()
+        return await self._reader.read(lambda ws: _small_map(ws, basis))
+
     def _close_rows(self) -> None:
         if self._rows is not None:
             self._rows.close()  # a process that still reads it has its own
@@ -137,7 +144,7 @@ class Atlas:
     async def _drawn_map(self) -> Map | None:
         """A draw of a large map, had at once while the whole is not read yet: the ends of runs and checkpoints between."""
         version = self.version
-        if self._map_version == version or not await self._is_large():
+        if self._map_version == version or not self._reader.basis.is_whole or not await self._is_large():
             return None
         if self._drawn is None or self._drawn_version != version:
             names = _drawn_names([checkpoint for checkpoint, _, _ in self._key])
@@ -146,9 +153,23 @@ class Atlas:
         return self._drawn
 
     async def layers(self, names: tuple[str, ...]) -> Map:
-        """The map of the lens vectors of some checkpoints. Raises KltuiError where they have none."""
+        """The map of the lens vectors of some checkpoints as they were scored. Raises KltuiError where they have none."""
+        if not self._reader.basis.is_whole:
+            await self.map()
+            names = tuple(name for name in names if name not in self.excluded)
+            if not names:
+                raise KltuiError(
+                    "every checkpoint with lens vectors is excluded", "f chooses what the map is made of"
+                )
         found: Map = await self._once(f"layers {names}", lambda: None, names=names)
         return found
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Names that the present map leaves out by choice."""
+        record = self._map.record.get("preprocess") if self._map is not None else None
+        names = record.get("excluded", ()) if isinstance(record, Mapping) else ()
+        return frozenset(map(str, cast("Sequence[object]", names)))
 
     async def _once(self, key: str, work: Any, names: tuple[str, ...] | None = None) -> Any:
         version = self.version
@@ -261,10 +282,20 @@ class Atlas:
         """The map with the lens vectors of some of its checkpoints as further points."""
         if not names:
             return found
+        if self.is_prepared:
+            raise KltuiError(
+                "lens vectors are never clipped: they join no prepared map", "f: preparation none"
+            )
         layered = await self.layers(names)
         rows = [k for k, p in enumerate(layered.points) if p.layer is not None]
         joined: Map = await self._once(f"joined {names}", lambda: _joined(found, layered.select(rows)))
         return joined
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the present map's values are not as they were scored."""
+        record = self._map.record.get("preprocess") if self._map is not None else None
+        return isinstance(record, Mapping) and record.get("mode", "none") != "none"
 
     async def _walked(self, found: Map, run: str) -> Map:
         """The map with a random walk of the step lengths of `run` after its own points."""
@@ -312,8 +343,8 @@ def _joined(found: Map, other: Map) -> Map:
         return found.joined(other, np.memmap(file, "<f8", "r", shape=shape))
 
 
-def _small_map(ws: Workspace) -> tuple[Map, BinaryIO | None]:
-    found = ws.map()
+def _small_map(ws: Workspace, basis: Basis) -> tuple[Map, BinaryIO | None]:
+    found = basis.map_of(ws)
     _ = found.repeats  # looked for here and kept, so that no screen waits for it
     return found, None
 
@@ -347,5 +378,5 @@ def _map_of(ws: Workspace, names: list[str]) -> Map:
     groups = ws.vector_groups()
     corpus = next((c for c in ws.corpora() if groups and not ws.over and c.id == groups[0].corpus_id), None)
     corpus = corpus or ws.corpus()
-    settings = next((g.settings for g in groups if g.corpus_id == corpus.id), None)
+    settings = ws.settings or next((g.settings for g in groups if g.corpus_id == corpus.id), None)
     return ws.map(names=names, corpus=corpus.sha256, settings=settings)

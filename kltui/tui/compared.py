@@ -40,6 +40,7 @@ class Compared:
     order: Sequence[int]
     texts: Sequence[str]
     domains: Sequence[str]
+    numbers: Sequence[int]  # of these texts in the corpus
 
     def rows(self) -> list[list[object]]:
         """Texts with their part of the KL, both log-likelihoods and what they say, titles first."""
@@ -50,7 +51,18 @@ class Compared:
         part, total = float(self.drivers.bits_per_byte[s]), self.drivers.kl.value
         share = part / total if total > 0 else math.nan
         difference = float(self.drivers.difference[s])
-        return [s, part, difference, self._domain(s), share, self.a, self.b, a, b, self._text(s)]
+        return [
+            self.numbers[s],
+            part,
+            difference,
+            self._domain(s),
+            share,
+            self.a,
+            self.b,
+            a,
+            b,
+            self._text(s),
+        ]
 
     def lines(self) -> list[str]:
         """The same to be read: names and KL first, then each text under its numbers."""
@@ -67,7 +79,7 @@ class Compared:
             domain = f", {safe_text(self._domain(s))}" if self._domain(s) else ""
             made += [
                 "",
-                f"text {s}{domain}: {100 * share:.2f}% of the KL, A - B {float(self.drivers.difference[s]):+.2f};"
+                f"text {self.numbers[s]}{domain}: {100 * share:.2f}% of the KL, A - B {float(self.drivers.difference[s]):+.2f};"
                 f" log-likelihood A {figure(a, 6)}, B {figure(b, 6)} nats",
                 *(f"    {safe_text(line)}" for line in self._text(s).split("\n")),
             ]

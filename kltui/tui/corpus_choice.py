@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kltui.safe import safe_text
 from kltui.tui import prompts
+from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
     from kltui.store import CorpusRow
@@ -44,8 +45,5 @@ async def choose_corpus(app: KltuiApp) -> None:
 
 
 async def _show(app: KltuiApp, row: CorpusRow) -> None:
-    await app.reader.choose_corpus(row.sha256)
-    app.atlas.forget()
-    if app.view is not None:
-        app.view.update_data()
+    await app.make_map_of(Basis(over=row.sha256))
     app.say(f"corpus {row.sha256[:12]}: {row.n} texts", "good")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kltui.analysis.point import trajectory_of
 from kltui.errors import KltuiError, StoreError
 from kltui.threads import one_blas_thread
+from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
@@ -96,7 +97,9 @@ class Reader:
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
-        self.over = ""  # hash of the corpus that is shown, "" for that of most checkpoints
+        self.basis = Basis()  # what the map is made of
+        self.forgotten = ""  # why the basis of the last session is not the present one
+        self._from_before = False  # whether the basis is that of the last session, and may be out of date
         self.values = USUAL_VALUES  # what maps of pairs are made of
         self._opener = opener
         self._workspace: Workspace | None = None
@@ -110,10 +113,23 @@ class Reader:
             self._thread, lambda: question(self._opened())
         )
 
-    async def choose_corpus(self, sha256: str) -> None:
-        """Shows the corpus of that hash from now on."""
-        self.over = sha256
-        await self.read(lambda ws: ws.choose_corpus(sha256))
+    def restore(self, basis: Basis) -> None:
+        """Takes up the basis of the last session; where it does not fit any more, the whole map, and `forgotten` says why."""
+        self.basis, self._from_before = basis, basis != Basis()
+
+    async def use(self, basis: Basis) -> None:
+        """Makes maps of that from now on. Raises KltuiError, and changes nothing, where it names what is not there."""
+        before = self.basis
+
+        def apply(ws: Workspace) -> None:
+            try:
+                basis.check(ws)
+            except KltuiError:
+                before.apply(ws)
+                raise
+
+        await self.read(apply)
+        self.basis = basis
 
     async def compute(self, work: Callable[[], Result]) -> Result:
         """The result of array work, done on the analyst's thread."""
@@ -147,6 +163,7 @@ class Reader:
     def _opened(self) -> Workspace:
         if self._workspace is None:
             self._workspace = self._open_anew()
+            self._from_before = False
         return self._workspace
 
     def _open_anew(self) -> Workspace:
@@ -154,9 +171,21 @@ class Reader:
             raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
         workspace = (self._opener or _open)(self.path)
         workspace.values = self.values
-        if self.over:
-            workspace.choose_corpus(self.over)
+        try:
+            (self.basis.check if self._from_before else self.basis.apply)(workspace)
+        except KltuiError as error:
+            if not self._from_before:
+                workspace.close()
+                raise
+            self.basis, self.forgotten = Basis(), error.message
+            self.basis.apply(workspace)
         return workspace
+
+    def anew(self, path: Path) -> Reader:
+        """A reader of another workspace."""
+        made = Reader(path, self._opener)
+        made.values = self.values
+        return made
 
     def close(self) -> None:
         """Closes the workspace and lets its threads go."""

@@ -109,7 +109,7 @@ async def write_figure(app: KltuiApp, path: Path) -> Path:
     from kltui.figures.draw import Look, check_matplotlib
 
     check_matplotlib()
-    shown = await figure_of(app)
+    shown, basis = await figure_of(app), app.reader.basis
     loop = asyncio.get_running_loop()
 
     def narrate(text: str) -> None:
@@ -118,9 +118,9 @@ async def write_figure(app: KltuiApp, path: Path) -> Path:
     def draw(ws: Workspace) -> Path:
         from kltui.figures.files import write
         from kltui.figures.shown import picture_of
-        from kltui.view.sections.context import Choice, Context
+        from kltui.view.sections.context import Context
 
-        ctx = Context(ws, shown.choice(Choice(stored=True)), narrate)
+        ctx = Context(ws, shown.choice(basis.choice(ws, stored=True)), narrate)
         return write(picture_of(ctx, shown), path, Look())[0]
 
     app.busy_with(f"figure: drawing {shown.figure} …")
@@ -175,8 +175,10 @@ async def _write_everything(app: KltuiApp, path: Path) -> Path:
     def write(ws: Workspace) -> Path:
         from kltui.view.export import export
 
-        export(ws, path)
+        export(ws, path, choice=basis.choice(ws))
         return path
+
+    basis = app.reader.basis
 
     app.busy_with("exporting everything …")
     try:

@@ -92,18 +92,24 @@ def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
     return {}, {}
 
 
+def tables_for(app: KltuiApp) -> tuple[Entry, Entry]:
+    """The [corpus] and [scoring] tables of a new job: the usual ones, but for texts that the command line named."""
+    corpus, scoring = usual_tables(app.snapshot.jobs)
+    return ({"source": str(app.texts)} if app.texts is not None else corpus), scoring
+
+
 # -- starting -----------------------------------------------------------------------------------
 
 
-def start_file(app: KltuiApp) -> None:
-    """Asks for a job file and starts it."""
+def start_file(app: KltuiApp, named: str = "") -> None:
+    """Asks for a job file, suggesting `named` or the newest of the workspace, and starts it."""
     folder = app.reader.path / "jobs" if app.reader.path else Path.cwd()
     known = (
         sorted(folder.glob("*.toml"), key=lambda p: p.stat().st_mtime, reverse=True)
         if folder.is_dir()
         else []
     )
-    suggested = str(known[0]) if known else "job.toml"
+    suggested = named or (str(known[0]) if known else "job.toml")
     prompt = prompts.Prompt(
         "Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)), paths=True
     )
@@ -125,7 +131,7 @@ def start_job(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
     if not rows or app.reader.path is None:
         start_file(app)
         return
-    corpus, scoring = usual_tables(app.snapshot.jobs)
+    corpus, scoring = tables_for(app)
     _with_corpus(app, entries_of(rows), corpus, scoring)
 
 
@@ -312,6 +318,16 @@ def _ask_folder(app: KltuiApp) -> None:
     )
 
 
+def add_path(app: KltuiApp, path: Path) -> None:
+    """Offers the checkpoints of a folder, or a GGUF file, for a job."""
+    from kltui.registry.gguf_entry import names_ggufs
+
+    if names_ggufs(path, ()):
+        _with_corpus(app, [{"path": str(path)}], *tables_for(app))
+    else:
+        _confirm_found(app, path)
+
+
 def _confirm_found(app: KltuiApp, path: Path) -> None:
     from kltui.registry.discover import discover
 
@@ -319,7 +335,7 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
     text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found)
 
     def add(entry: Entry) -> None:
-        corpus, scoring = usual_tables(app.snapshot.jobs)
+        corpus, scoring = tables_for(app)
         _with_corpus(app, [entry], corpus, scoring)
 
     def answered(key: str | None) -> None:
@@ -376,7 +392,7 @@ async def _with_revisions(app: KltuiApp, repo: str) -> None:
 
     def answered(text: str | None) -> None:
         if text is not None:
-            corpus, scoring = usual_tables(app.snapshot.jobs)
+            corpus, scoring = tables_for(app)
             entry = {"repo": repo, "revisions": meant_revisions(text, names) or ["main"]}
             _with_corpus(app, [entry], corpus, scoring)
 
@@ -443,7 +459,7 @@ def _ask_preset(app: KltuiApp) -> None:
 
     def chosen(index: int | None) -> None:
         if index is not None:
-            corpus, scoring = usual_tables(app.snapshot.jobs)
+            corpus, scoring = tables_for(app)
             _with_corpus(app, [_preset_entry(presets[index])], corpus, scoring)
 
     app.push_screen(prompts.Choice("Add which runs?", options), chosen)

@@ -27,6 +27,10 @@ class Memory:
         found = self._all().get(_key(workspace))
         return dict(found) if isinstance(found, dict) else {}
 
+    def workspaces(self) -> list[Path]:
+        """The workspaces of which something is kept, the latest first."""
+        return [Path(key) for key in reversed(self._all()) if key]
+
     def save(self, workspace: Path | None, values: dict[str, object]) -> None:
         """Keeps `values` for a workspace; a disk that cannot be written to loses them quietly."""
         if self._path is None or workspace is None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from kltui.errors import KltuiError
+from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
     from kltui.view.sections.context import Choice, Context
@@ -23,10 +24,10 @@ SAID, MADE, REFUSED = "said", "made", "refused"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is made of: a workspace, the corpus and values that are meant, and its reader's choice."""
+    """What a report is made of: a workspace, its map's basis and values, and its reader's choice of all else."""
 
     path: Path
-    over: str = ""
+    basis: Basis = field(default_factory=Basis)
     values: str = "conditional"
     choice: Choice | None = None
     version: int = 0  # of the vectors: the workspace is read anew where it has changed
@@ -70,8 +71,11 @@ class Answers:
             if self._context is not None:
                 self._context.ws.close()
             self._context = None
-            workspace = Workspace.open(subject.path, subject.over, subject.values)
-            context = Context(workspace, subject.choice or Choice(), lambda text: self.put(SAID, text))
+            workspace = Workspace.open(subject.path, values=subject.values)
+            subject.basis.apply(workspace)
+            of = subject.basis.choice(workspace)
+            choice = replace(subject.choice or Choice(), preparation=of.preparation, saved=of.saved)
+            context = Context(workspace, choice, lambda text: self.put(SAID, text))
             check_choice(context)
             self._context, self._subject = context, subject
         return section_on(self._context, asked.section)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import ComposeResult
 from textual.reactive import Reactive
@@ -66,6 +67,39 @@ class TabBar(Bar):
             if x <= event.x < x + len(text) and (word := text.lower()) in SCREENS:
                 self.kl.show_screen(word)
             x += len(text)
+
+
+class BasisBar(Bar):
+    """What the map is made of, on every screen, as soon as something is scored: corpus, preparation, exclusions, dtype."""
+
+    def update_data(self) -> None:
+        """Takes its line while there is something to say."""
+        self.display = bool(self.kl.facts.corpus)
+        self.refresh()
+
+    def spans(self) -> list[Span]:
+        """The four parts; where they do not fit, the corpus is cut first, then the last ones."""
+        facts, look, basis = self.kl.facts, self.look, self.kl.reader.basis
+        if not facts.corpus:
+            return []
+        prepared = facts.preparation
+        if self.kl.screen_name == "layers" and facts.preparation and "as scored" not in prepared:
+            prepared = "lens vectors as scored"
+        parts = [p for p in (prepared, facts.excluded, facts.dtype) if p]
+        rest = sum(cell_len(part) + 3 for part in parts)
+        room = max(12, self.size.width - rest - 2)
+        corpus = facts.corpus if cell_len(facts.corpus) <= room else fitted(facts.corpus, room)
+        inks = [
+            "muted" if basis.is_whole else "warning",
+            "warning" if "none" not in facts.excluded else "muted",
+            "muted",
+        ]
+        spans: list[Span] = [
+            (" " + corpus, look("warning" if basis.over or basis.saved else "muted", "raised"))
+        ]
+        for part, ink in zip(parts, inks, strict=False):
+            spans += [(f" {look.glyph('│', '|')} ", look("faint", "raised")), (part, look(ink, "raised"))]
+        return spans
 
 
 class StatusBar(Bar):
@@ -176,7 +210,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tabs, self.status, self.keys_line = TabBar(), StatusBar(), KeyBar()
+        self.tabs, self.basis, self.status, self.keys_line = TabBar(), BasisBar(), StatusBar(), KeyBar()
+        self.basis.display = False
         self.body = Box(id="body")
         self.too_small = TooSmall()
 
@@ -190,6 +225,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def compose(self) -> ComposeResult:
         """The frame around the views."""
         yield self.tabs
+        yield self.basis
         with self.body:
             yield self.kl.first_view()
         yield self.status
@@ -217,6 +253,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         parts: tuple[Widget, ...] = (self.tabs, self.body, self.status, self.keys_line)
         for part in parts:
             part.display = not small
+        self.basis.display = not small and bool(self.kl.facts.corpus)
         view = self.kl.view
         if view is not None and not small:
             view.make_room(width)
@@ -231,5 +268,5 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def redraw_bars(self) -> None:
         """Draws tabs, status and keys again."""
-        for bar in (self.tabs, self.status, self.keys_line):
+        for bar in (self.tabs, self.basis, self.status, self.keys_line):
             bar.refresh()

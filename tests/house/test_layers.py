@@ -110,6 +110,7 @@ ROOMS: dict[str, set[str]] = {
         "comparable",
         "figures",
         "pair_values",
+        "saved_maps",
         "workspace",
         "same_weights",
         "view",

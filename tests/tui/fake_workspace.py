@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -130,6 +131,14 @@ class FakeWorkspace:
         xy = np.array([[k, k % 3] for k in range(len(names))], dtype=float)
         xy[-1:] = np.nan
         return {"released tsne_Q": xy} if self.with_released else {}
+
+    def vectors(self) -> dict[str, object]:
+        return {
+            r.name: SimpleNamespace(key_fields={"dtype": "float32"}) for r in self.checkpoints() if r.scored
+        }
+
+    def saved_maps(self) -> list[object]:
+        return []
 
     def exact_kl(self, a: str, b: str, compute: bool = True) -> None:
         """Nothing is kept."""

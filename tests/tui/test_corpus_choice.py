@@ -11,6 +11,7 @@ from screen_text import text_of
 from kltui.corpus.corpus import Corpus
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.tui.basis import Basis
 from kltui.tui.interface import KltuiApp
 from kltui.workspace import Workspace
 
@@ -48,9 +49,8 @@ async def test_another_corpus_is_chosen_and_shown_on_every_screen(folder: Path, 
 
 
 async def test_the_interface_begins_on_the_corpus_asked_for(folder: Path, until) -> None:
-    app = KltuiApp(folder)
     with Workspace.open(folder) as ws:
-        app.reader.over = ws.corpora()[1].sha256
+        app = KltuiApp(folder, basis=Basis(over=ws.corpora()[1].sha256))
     async with app.run_test(size=(150, 40)) as pilot:
         await pilot.press("6")
         await until(pilot, lambda: "2 checkpoints" in text_of(app))

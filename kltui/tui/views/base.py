@@ -190,6 +190,12 @@ class View(Widget):
 
         self.kl.run_worker(choose_corpus(self.kl), group="corpus", exclusive=True)
 
+    def do_basis(self) -> None:
+        """Chooses what the map of all screens is made of."""
+        from kltui.tui.basis_form import ask_basis
+
+        self.kl.run_worker(ask_basis(self.kl), group="basis form", exclusive=True)
+
     def focus_on(self, pane: Pane) -> None:
         """Brings a pane to the fore."""
         self.focus_pane = pane

@@ -56,7 +56,8 @@ class TextTable(Table):
         super().__init__(id="text-table")
         self.drivers: Drivers | None = None
         self.order: list[int] = []
-        self.texts: Sequence[str] = ()
+        self.texts: Sequence[str] = ()  # of the map, which may leave some of the corpus out
+        self.numbers: Sequence[int] = ()  # of these texts in the corpus
         self.prompts: Sequence[Prompt] = ()
         self.domains: Sequence[str] = ()
         self.order_name = "most"
@@ -91,7 +92,7 @@ class TextTable(Table):
         by = float(self.drivers.difference[text])
         snippet = self.texts[text][:200] if text < len(self.texts) else ""
         cells = [
-            Cell(str(text), "muted"),
+            Cell(str(self.numbers[text]), "muted"),
             Cell(f"{100 * part / total:.1f}%" if total > 0 else ""),
             Cell(f"{by:+.2f}", "warning" if by > 0 else "accent"),
             Cell(" ".join(snippet.split()), "faint"),
@@ -179,8 +180,13 @@ class CompareView(View):
         try:
             if a and b:
                 found = self.found = await self.kl.atlas.map()
-                table.texts, every = await self.kl.reader.read(lambda ws: (ws.texts(), ws.domains()))
-                table.prompts = await self.kl.reader.read(lambda ws: ws.prompts())
+                texts, domains_of, prompts = await self.kl.reader.read(
+                    lambda ws: (ws.texts(), ws.domains(), ws.prompts())
+                )
+                table.numbers = [int(s) for s in found.text_index]
+                table.texts = [texts[s] for s in table.numbers]
+                table.prompts = [prompts[s] for s in table.numbers] if prompts else ()
+                every = [domains_of[s] for s in table.numbers]
                 table.show_domains(every)
                 domains = every if any(every) else ()
                 table.drivers = await self.kl.reader.compute(lambda: found.drivers(a, b, domains))
@@ -287,11 +293,11 @@ class CompareView(View):
     async def _read_tokens(self, index: int, a: str, b: str) -> None:
         from kltui.tui.token_lines import read_text_tokens
 
-        text = self.texts.texts[index]
+        text, number = self.texts.texts[index], self.texts.numbers[index]
         try:
             self.lines = (
-                await self.kl.reader.read(lambda ws: read_text_tokens(ws, a, index, text)),
-                await self.kl.reader.read(lambda ws: read_text_tokens(ws, b, index, text)),
+                await self.kl.reader.read(lambda ws: read_text_tokens(ws, a, number, text)),
+                await self.kl.reader.read(lambda ws: read_text_tokens(ws, b, number, text)),
             )
         except KltuiError as error:
             self.kl.complain(error)
@@ -304,7 +310,12 @@ class CompareView(View):
         text = self.texts.texts[index]
         a, b = self.lines
         made: list[list[Span]] = [
-            [(f"text {index}, {len(text.encode(errors='surrogatepass'))} bytes", look("muted"))],
+            [
+                (
+                    f"text {self.texts.numbers[index]}, {len(text.encode(errors='surrogatepass'))} bytes",
+                    look("muted"),
+                )
+            ],
             [],
             *self._prompt_lines(index, width),
         ]
@@ -411,7 +422,8 @@ class CompareView(View):
         try:
             # refused at once where nothing can come of it, in the words of the report
             await self.kl.reader.read(lambda ws: ws.check_exact(a, b))
-            job = await asyncio.to_thread(start_exact, path, a, b, self.kl.reader.over, self.kl.reader.values)
+            over = await self.kl.reader.read(lambda ws: ws.over)
+            job = await asyncio.to_thread(start_exact, path, a, b, over, self.kl.reader.values)
         except KltuiError as error:
             self.kl.complain(error)
             return
@@ -449,7 +461,14 @@ class CompareView(View):
         if table.drivers is None or self.found is None or self._of != (chosen.a, chosen.b):
             return None
         return Compared(
-            chosen.a, chosen.b, self.found, table.drivers, table.order, table.texts, table.domains
+            chosen.a,
+            chosen.b,
+            self.found,
+            table.drivers,
+            table.order,
+            table.texts,
+            table.domains,
+            table.numbers,
         )
 
     def csv_rows(self) -> list[list[object]]:

@@ -237,6 +237,7 @@ class LayersView(View):
         if names:
             try:
                 await self.kl.atlas.map()
+                names = tuple(name for name in names if name not in self.kl.atlas.excluded)
                 found = await self.kl.atlas.layers(names)
                 picture = await self.kl.reader.compute(lambda: found.picture("pca"))
             except KltuiError as error:

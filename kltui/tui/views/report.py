@@ -115,7 +115,7 @@ class ReportView(View):
         """What the report is made of now."""
         reader = self.kl.reader
         assert reader.path is not None
-        return Subject(reader.path, reader.over, reader.values, self.choice(), self.kl.atlas.version)
+        return Subject(reader.path, reader.basis, reader.values, self.choice(), self.kl.atlas.version)
 
     def state_of(self, name: str) -> str:
         """ "shown", "missing", "failed", "stale" (made of older vectors or other choices), or "" where it was not asked for."""

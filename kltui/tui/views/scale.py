@@ -236,14 +236,14 @@ class ScaleView(View):
             self.map = found = await self._with_layers(await self.kl.atlas.map())
             self.table.show_rows(await self.kl.atlas.ask("scale", found.scale))
         except KltuiError as error:
-            self.table.note = error.message
+            self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
         self.update_data()
         self.cursor_moved()
 
     async def _with_layers(self, found: Map) -> Map:
         """The map with each run's last lens vectors, where there are any."""
         last = {r.checkpoint.run: r.name for r in self.kl.snapshot.rows if r.scored and r.layers}
-        if not last:
+        if not last or self.kl.atlas.is_prepared:  # layers are never clipped, and share no prepared map
             return found
         layered = await self.kl.atlas.layers(tuple(last.values()))
         return joined(found, layered)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kltui.safe import safe_text
 from kltui.tui.canvas import Pane, Span, wrapped
+from kltui.tui.recent import recent_lines
 
 if TYPE_CHECKING:
     from kltui.tui.interface import KltuiApp
@@ -64,6 +65,8 @@ def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
         ("muted", f"{name.capitalize()}: {WANTS[name]}."),
         ("text", ""),
     ]
+    if not path:
+        lines += recent_lines(app.recent)
     if path and not app.read_only:
         lines += [
             ("text", "A   add checkpoints: folder, hub repository, preset, released vectors"),

@@ -102,7 +102,8 @@ class Context:
         """Names of the vectors left out by the reader's choice. Raises UsageError for a name that fits none."""
         asked = self.choice.preparation.exclude
         labels = [(p.name, {p.name, p.base, p.run}) for p in self.whole.points]
-        strangers = [a for a in asked if not any(a in names for _, names in labels)]
+        emptying = {word for n in self.whole.left_out for word in (n, n.partition("@")[0])}
+        strangers = [a for a in asked if a not in emptying and not any(a in names for _, names in labels)]
         if strangers:
             runs = ", ".join(list(dict.fromkeys(p.run for p in self.whole.points))[:8])
             raise UsageError(

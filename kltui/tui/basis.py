@@ -1,0 +1,186 @@
+"""What the screens' map is made of: which vectors, prepared how, without which; or a saved map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
+from kltui.tui.filter import parse_filter
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.saved_maps import SavedMap
+    from kltui.store.rows import CheckpointRow
+    from kltui.view.sections.context import Choice
+    from kltui.workspace import Workspace
+
+MODES = ("none", "clip", "pretraining")
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """Corpus by its hash and scoring settings ("": those of most checkpoints), preparation as `--preprocess`, or a saved map.
+
+    `exclude` holds names of runs or checkpoints as `--exclude`, and filters: what passes one is left out.
+    """
+
+    over: str = ""
+    settings: str = ""
+    mode: str = "none"
+    exclude: tuple[str, ...] = ()
+    separate: bool = False
+    saved: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the map holds every vector as it was scored."""
+        return not (self.saved or self.exclude or self.mode != "none")
+
+    def apply(self, ws: Workspace) -> None:
+        """Lets `ws` mean this corpus and these settings where none are named. Raises UsageError for unknown ones."""
+        ws.over, ws.settings = "", ""
+        if self.saved:
+            kept = _found(ws, self.saved)
+            ws.choose_corpus(kept.corpus)
+            ws.settings = kept.settings
+            return
+        if self.over:
+            ws.choose_corpus(self.over)
+        if self.settings:
+            corpus = ws.corpus()
+            known = [g.settings for g in ws.vector_groups() if g.corpus_id == corpus.id]
+            if self.settings not in known:
+                raise UsageError(
+                    f"no vectors over the corpus {corpus.sha256[:12]} have the settings {self.settings}",
+                    f"There are: {'; '.join(known) or 'none'}.",
+                )
+            ws.settings = self.settings
+
+    def choice(self, ws: Workspace, **more: Any) -> Choice:
+        """The same as a report's reader would have chosen it, with whatever `more` is chosen."""
+        from kltui.saved_maps import Preparation
+        from kltui.view.sections.context import Choice
+
+        exclude = left_out(self.exclude, ws.checkpoints(), ws.vectors()) if self.exclude else ()
+        return Choice(Preparation(self.mode, exclude, self.separate), self.saved, **more)
+
+    def map_of(self, ws: Workspace) -> Map:
+        """The map of `ws`, to which the basis was applied. Raises KltuiError where there is none of that kind."""
+        if self.is_whole:
+            return ws.map()
+        from kltui.view.sections.context import Context
+
+        return Context(ws, self.choice(ws)).map
+
+    def check(self, ws: Workspace) -> None:
+        """Raises KltuiError where the basis names what is not there, without reading a vector."""
+        if self.mode not in MODES:
+            raise UsageError(
+                f"no preparation {safe_text(self.mode, 30)!r}", f"There are: {', '.join(MODES)}."
+            )
+        if self.saved and replace(self, saved="") != Basis():
+            raise UsageError(
+                "a saved map brings its own corpus and preparation",
+                "Leave out the others, or leave out the map.",
+            )
+        if self.separate and self.mode == "none":
+            raise UsageError(
+                "runs are prepared apart only where something is done to them",
+                "Choose clip or pretraining too, or not apart.",
+            )
+        self.apply(ws)
+        self.choice(ws)
+
+    def as_record(self) -> dict[str, object]:
+        """Plain data for JSON; {} for the whole map."""
+        whole = asdict(Basis())
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v != whole[k]}
+
+
+def basis_of(record: object) -> Basis:
+    """The basis that `as_record` gave; the whole map for whatever else it is."""
+    if not isinstance(record, Mapping):
+        return Basis()
+    words = {k: record[k] for k in ("over", "settings", "mode", "saved") if isinstance(record.get(k), str)}
+    exclude = record.get("exclude")
+    parts = tuple(p for p in exclude if isinstance(p, str)) if isinstance(exclude, list) else ()
+    return Basis(**words, exclude=parts, separate=record.get("separate") is True)
+
+
+def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterable[str]) -> tuple[str, ...]:
+    """Names as `--exclude` takes them of what `parts` name or, as filters, let pass of what is on the map.
+
+    Raises UsageError for a part that is no name and passes nothing.
+    """
+    rows, held = list(rows), set(on_map)
+    names = {n for r in rows for n in (r.name, r.checkpoint.base_name, r.checkpoint.run)}
+    found: list[str] = []
+    for part in parts:
+        if part in names:
+            found.append(part)
+            continue
+        passing = parse_filter(part)
+        caught = [r.name for r in rows if r.name in held and passing(r)]
+        if not caught or not part.strip():
+            runs = ", ".join(list(dict.fromkeys(r.checkpoint.run for r in rows))[:8])
+            raise UsageError(
+                f"{safe_text(part, 60)!r} names no run or checkpoint of the map, and none passes it as a filter",
+                f"Its runs: {runs}.",
+            )
+        found += caught
+    return tuple(dict.fromkeys(found))
+
+
+def _found(ws: Workspace, name: str) -> SavedMap:
+    from kltui.saved_maps import find
+
+    return find(ws.saved_maps(), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the bar says of a map: corpus, preparation, what is left out, dtype; "" while nothing is scored."""
+
+    corpus: str = ""
+    preparation: str = ""
+    excluded: str = ""
+    dtype: str = ""
+
+
+def facts_of(ws: Workspace, basis: Basis) -> Facts:
+    """The words of the bar for `ws`, to which the basis was applied; where it cannot be had, why."""
+    from kltui.comparable import dtypes_of
+
+    try:
+        row, vectors = ws.corpus(), ws.vectors()
+    except KltuiError:
+        return Facts()
+    source = PurePath(row.source).name or row.source
+    mode, separate = basis.mode, basis.separate
+    excluded: tuple[str, ...] = ()
+    names = list(vectors)
+    try:
+        if basis.saved:
+            kept = _found(ws, basis.saved)
+            mode, separate = kept.preparation.mode, kept.preparation.separate
+            excluded, names = kept.preparation.exclude, list(kept.keys)
+        elif basis.exclude:
+            excluded = left_out(basis.exclude, ws.checkpoints(), vectors)
+    except KltuiError as error:
+        return Facts(f"{safe_text(source, 40)} {row.sha256[:8]}", error.message)
+    labels = {r.name: {r.name, r.checkpoint.base_name, r.checkpoint.run} for r in ws.checkpoints()}
+    gone = sum(not labels.get(name, {name}).isdisjoint(excluded) for name in names)
+    keys = [vectors[name].key_fields for name in names if name in vectors]
+    said = {field: sorted({k.get(field, "") for k in keys}) for field in ("dtype", "declared")}
+    of = f"map {safe_text(basis.saved, 24)}: " if basis.saved else ""
+    prepared = ("as scored" if mode == "none" else mode) + (" apart" if separate else "")
+    return Facts(
+        f"{safe_text(source, 40)} {row.sha256[:8]}, {row.n} texts",
+        of + prepared,
+        f"{gone} of {len(names)} excluded" if gone else "none excluded",
+        ", ".join(d or "dtype unknown" for d in dtypes_of(dict(said))),
+    )

@@ -1,0 +1,169 @@
+"""The form of what the map is made of: corpus, scoring settings, preparation, exclusions, saved maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError
+from kltui.safe import safe_text
+from kltui.tui.basis import MODES, Basis, left_out
+from kltui.tui.corpus_choice import scored_corpora
+from kltui.tui.forms import Answers, Field, Form
+
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow, CorpusRow
+    from kltui.tui.interface import KltuiApp
+    from kltui.workspace import Workspace
+
+YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
+LISTED = 4  # corpora, settings and maps named below the form
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What there is to choose from: corpora and settings with their numbers of vectors, names of saved maps, checkpoints."""
+
+    shown: str  # hash of the corpus on screen
+    corpora: Sequence[tuple[CorpusRow, int]]
+    settings: Sequence[tuple[str, str, int]]  # (hash of the corpus, settings, vectors)
+    maps: Sequence[str]
+    rows: Sequence[CheckpointRow]
+
+    def corpus(self, text: str) -> CorpusRow:
+        """The one corpus whose hash begins so, or whose source has that name. Raises KltuiError."""
+        found = [r for r, _ in self.corpora if r.sha256.startswith(text)]
+        found = found or [r for r, _ in self.corpora if text in (r.source, PurePath(r.source).name)]
+        if len(found) != 1:
+            raise KltuiError(
+                f"corpus: {len(found)} of {len(self.corpora)} are meant by {safe_text(text, 30)!r}"
+            )
+        return found[0]
+
+    def scoring(self, text: str, corpus: str) -> str:
+        """The one settings of a corpus that hold every word of `text`, or are its number in the list. Raises KltuiError."""
+        known = [settings for sha256, settings, _ in self.settings if sha256 == corpus]
+        if text.isdecimal() and 0 < int(text) <= len(known):
+            return known[int(text) - 1]
+        found = [s for s in known if s == text] or [s for s in known if all(w in s for w in text.split())]
+        if len(found) != 1:
+            raise KltuiError(
+                f"scoring: {len(found)} of {len(known)} settings of this corpus hold {safe_text(text, 40)!r}"
+            )
+        return found[0]
+
+
+def offers_of(ws: Workspace) -> Offers:
+    """What the workspace offers."""
+    shown, corpora = scored_corpora(ws)
+    hashes = {row.id: row.sha256 for row, _ in corpora}
+    settings = [
+        (hashes[g.corpus_id], g.settings, g.n_checkpoints)
+        for g in ws.vector_groups()
+        if g.corpus_id in hashes
+    ]
+    rows = [row for row in ws.checkpoints() if row.scored]
+    return Offers(shown, corpora, settings, [m.name for m in ws.saved_maps()], rows)
+
+
+async def ask_basis(app: KltuiApp) -> None:
+    """Asks what the map is made of; every screen then draws from it, and it may be kept under a name."""
+    if app.atlas.is_empty:
+        app.say("there is no map yet: score or import vectors first", "warning")
+        return
+    offers = await app.reader.read(offers_of)
+    now = app.reader.basis
+
+    def complaint(answers: Answers) -> str:
+        try:
+            meant(answers, offers)
+        except KltuiError as error:
+            return f"{error.message}. {error.hint}" if error.hint else error.message
+        name = answers["save as"].strip()
+        if name and app.read_only:
+            return "opened with --read-only: no map is kept"
+        if name and answers["saved map"].strip():
+            return "that map is saved already: empty one of the last two lines"
+        return ""
+
+    def answered(answers: Answers | None) -> None:
+        if answers is not None:
+            basis, name = meant(answers, offers), answers["save as"].strip()
+            app.run_worker(_make(app, basis, name), group="basis", exclusive=True)
+
+    app.push_screen(Form("What the map is made of", _fields(now), complaint, _hints(offers)), answered)
+
+
+def _fields(now: Basis) -> list[Field]:
+    return [
+        Field("corpus", now.over[:12], "that of most checkpoints"),
+        Field("scoring", now.settings, "the settings of most checkpoints"),
+        Field("preparation", now.mode, "none, clip or pretraining"),
+        Field(
+            "apart", "yes" if now.separate else "no", "yes: main and seed runs are prepared apart for Scale"
+        ),
+        Field("exclude", ", ".join(now.exclude), "runs, checkpoints or filters, with commas between"),
+        Field("saved map", now.saved, "a kept map, which brings all of the above"),
+        Field("save as", "", "a name to keep this map under"),
+    ]
+
+
+def _hints(offers: Offers) -> list[str]:
+    corpora = [
+        f"{row.sha256[:12]} {safe_text(PurePath(row.source).name or row.source, 24)} ({n} vectors)"
+        for row, n in offers.corpora
+    ]
+    several = len(offers.settings) > 1
+    own = [(s, n) for sha256, s, n in offers.settings if sha256 == offers.shown]
+    settings = [f"{k}: {safe_text(s, 60)} ({n} vectors)" for k, (s, n) in enumerate(own, start=1)]
+    found = ["exclude: tiny-seed2, step<100, quant:8bit - as --exclude, or as the filter /"]
+    found += [f"corpora: {_some(corpora)}"] if len(corpora) > 1 else []
+    found += [f"scoring: {_some(settings)}"] if several else []
+    found += [f"saved maps: {_some([safe_text(name, 30) for name in offers.maps])}"] if offers.maps else []
+    return found
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f", and {len(words) - LISTED} more" if len(words) > LISTED else ""
+    return ", ".join(words[:LISTED]) + more
+
+
+def meant(answers: Answers, offers: Offers) -> Basis:
+    """The basis that the lines of the form mean. Raises KltuiError naming the line that cannot be meant."""
+    line = {name: text.strip() for name, text in answers.items()}
+    mode, apart, saved = line["preparation"] or "none", line["apart"].lower(), line["saved map"]
+    if mode not in MODES:
+        raise KltuiError(f"preparation: {safe_text(mode, 30)!r} is none of {', '.join(MODES)}")
+    if apart not in (*YES, *NO):
+        raise KltuiError("apart: yes or no")
+    over = offers.corpus(line["corpus"]).sha256 if line["corpus"] else ""
+    settings = offers.scoring(line["scoring"], over or offers.shown) if line["scoring"] else ""
+    exclude = tuple(part.strip() for part in line["exclude"].split(",") if part.strip())
+    left_out(exclude, offers.rows, [row.name for row in offers.rows])
+    basis = Basis(over, settings, mode, exclude, apart in YES, saved)
+    if saved and saved not in offers.maps:
+        known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"
+        raise KltuiError(f"saved map: no map {safe_text(saved, 30)!r}; there are: {known}")
+    if saved and basis != Basis(saved=saved):
+        raise KltuiError("a saved map brings its own corpus and preparation: empty the lines above it")
+    if basis.separate and mode == "none":
+        raise KltuiError("apart: nothing is prepared; choose clip or pretraining")
+    return basis
+
+
+async def _make(app: KltuiApp, basis: Basis, name: str) -> None:
+    app.busy_with("making the map …")
+    try:
+        await app.make_map_of(basis)
+        if name:
+            made = await app.reader.draw(lambda ws: _saved(ws, basis, name))
+            app.say(f"kept {made} as map {name}", "good")
+    finally:
+        app.busy_with("")
+
+
+def _saved(ws: Workspace, basis: Basis, name: str) -> str:
+    made = ws.save_map(name, basis.choice(ws).preparation)
+    return f"{len(made)} vectors over {len(made.text_bytes_N)} texts"

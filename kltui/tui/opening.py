@@ -1,0 +1,171 @@
+"""What `kltui TARGET` opens: a workspace, or the step that a job file, texts or checkpoints lead to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kltui.errors import KltuiError, UsageError
+from kltui.safe import safe_text
+from kltui.store.store import FILE_NAME
+from kltui.tui.basis import Basis
+
+if TYPE_CHECKING:
+    from kltui.tui.interface import KltuiApp
+
+NEW = "kltui-workspace"  # where a job of texts or checkpoints that were named alone keeps its vectors
+ONE_OF = (
+    "Name a workspace folder, a job file (.toml), texts (.txt, .jsonl, .csv, .tsv, .parquet, a .json list), a folder of"
+    " checkpoints or a GGUF file."
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The workspace that is opened (None: the welcome), and what is asked there first."""
+
+    workspace: Path | None
+    job: Path | None = None
+    texts: Path | None = None
+    models: Path | None = None
+
+    def begin(self, app: KltuiApp) -> None:
+        """Asks what the target leads to, once the workspace is read."""
+        if self.job or self.texts or self.models:
+            if app.read_only:
+                app.say("opened with --read-only: nothing is started or written", "warning")
+            else:
+                _ask(app, self)
+
+
+def _ask(app: KltuiApp, target: Target) -> None:
+    from kltui.tui import jobs_start
+
+    if target.job is not None:
+        app.show_screen("jobs")
+        jobs_start.start_file(app, str(target.job))
+        return
+    app.show_screen("registry")
+    if target.models is not None:
+        jobs_start.add_path(app, target.models)
+    elif target.texts is not None:
+        app.texts = target.texts
+        if app.snapshot.rows:
+            app.say(f"{target.texts.name}: s scores what is selected on these texts, A adds models to it")
+        else:
+            jobs_start.add_models(app)
+
+
+def open_interface(arguments: argparse.Namespace) -> int:
+    """Runs the interface on what the command line names, and returns its exit code.
+
+    Raises KltuiError for a target that is nothing of the kind, and for options that do not fit its workspace.
+    """
+    from kltui.tui.app import run_tui
+
+    target = target_of(arguments.target, Path.cwd())
+    basis = _asked(arguments)
+    if basis is not None:
+        _check(target.workspace, basis, arguments.values)
+    return run_tui(
+        target.workspace,
+        read_only=arguments.read_only,
+        ascii=arguments.ascii,
+        no_mouse=arguments.no_mouse,
+        basis=basis,
+        values=arguments.values,
+        begin=target.begin,
+    )
+
+
+def _asked(arguments: argparse.Namespace) -> Basis | None:
+    """What the options say that the map is made of, None where they say nothing."""
+    made = Basis(
+        arguments.over,
+        "",
+        arguments.preprocess,
+        tuple(arguments.exclude),
+        arguments.separate,
+        arguments.map or "",
+    )
+    return None if made == Basis() else made
+
+
+def _check(workspace: Path | None, basis: Basis, values: str) -> None:
+    """Raises KltuiError before anything is drawn where the workspace has no such map."""
+    from kltui.pair_values import check_kept
+    from kltui.workspace import Workspace
+
+    if basis.saved:
+        check_kept(values)
+    with Workspace.open(workspace or Path(), values=values) as ws:
+        basis.check(ws)
+
+
+def target_of(named: str | None, here: Path) -> Target:
+    """What `named` (None: nothing) means in folder `here`. Raises KltuiError for a file of no known kind."""
+    default = here if (here / FILE_NAME).is_file() else None
+    if not named:
+        return Target(default)
+    path = Path(named).expanduser()
+    try:
+        if (path / FILE_NAME).is_file():
+            return Target(path)
+        if path.is_dir():
+            return _folder(path, default or here / NEW)
+        return _file(path, default or here / NEW)
+    except OSError as error:
+        raise UsageError(f"{safe_text(named, 200)} cannot be opened: {error.strerror}", ONE_OF) from error
+
+
+def _folder(path: Path, workspace: Path) -> Target:
+    """A folder of checkpoints or of texts alone leads to a job; any other is, or becomes, a workspace."""
+    from kltui.corpus.sources import source_files
+    from kltui.registry.discover import discover
+    from kltui.registry.gguf_entry import names_ggufs
+
+    if names_ggufs(path, ()) or _succeeds(lambda: discover(path.resolve())):
+        return Target(workspace, models=path.resolve())
+    inside = [p for p in path.iterdir() if not p.name.startswith(".")]
+    if inside and all(_is_text(p) for p in inside) and _succeeds(lambda: source_files(path)):
+        return Target(workspace, texts=path.resolve())
+    return Target(path)
+
+
+def _is_text(path: Path) -> bool:
+    from kltui.corpus.rows import kind_of
+    from kltui.corpus.sources import IN_FOLDERS
+
+    return path.is_file() and kind_of(path) in IN_FOLDERS
+
+
+def _succeeds(look: Callable[[], object]) -> bool:
+    try:
+        look()
+    except KltuiError:
+        return False
+    return True
+
+
+def _file(path: Path, workspace: Path) -> Target:
+    """A job file, a GGUF file or texts; a name that is no file and has no suffix of one is a new workspace."""
+    from kltui.corpus.rows import READERS, kind_of
+    from kltui.corpus.sources import TEXT, source_files
+    from kltui.jobs.jobfile import load_job
+
+    suffix = kind_of(path)
+    if suffix == ".toml":
+        return Target(Path(load_job(path).workspace), job=path.resolve())
+    is_there = path.exists() or path.is_symlink()
+    if suffix == ".gguf" and is_there:
+        return Target(workspace, models=path.resolve())
+    if suffix in (TEXT, *READERS):
+        source_files(path)
+        return Target(workspace, texts=path.resolve())
+    if is_there or suffix == ".gguf":
+        what = "is none of what kltui opens" if is_there else "is not there"
+        raise UsageError(f"{safe_text(str(path), 200)} {what}", ONE_OF)
+    return Target(path)
