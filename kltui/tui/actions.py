@@ -167,7 +167,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("pixels", ("I",), "", "the figure itself in the pane, where the terminal shows pixels", "plot", FIGURES),
     Action("export", ("e",), "export", "export this view: a figure for a paper, CSV, text, the screen", "everywhere",
            rank=50),
-    Action("basis", ("f",), "map of", "what the map is made of: corpus, scoring, preparation, exclusions, saved maps",
+    Action("basis", ("f",), "map of", "corpus, preparation, exclusions; saved maps",
            "choose", rank=17),
     Action("corpus", ("O",), "", "choose which corpus the screens show (--over HASH)", "everywhere"),
     Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere"),

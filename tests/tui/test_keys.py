@@ -220,6 +220,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("Escape", ("half of it lies in",)),
         ("X", ("exact KL needs the models",)),
         ("O", ("one corpus alone",)),
+        ("f", ("What the map is made of", "save as")),
+        ("Escape", ("half of it lies in",)),
         ("y", ("copied: def heap_push",)),
     ],
     "layers": [

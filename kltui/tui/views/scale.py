@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual.strip import Strip
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.scale import ScaleRow
     from kltui.figures.shown import Shown
+    from kltui.tui.basis import Basis
+    from kltui.workspace import Workspace
 
 
 STRIP = 4  # the column that holds range and quartiles as a line
@@ -215,6 +217,7 @@ class ScaleView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked = -1
         self.map: Map | None = None
+        self.apart: Apart | None = None
         self.table, self.pair_table = ScaleTable(), PairTable()
         self.place = TextPane("A and B on the scale", self._place)
         return [
@@ -234,7 +237,11 @@ class ScaleView(View):
     async def _load(self) -> None:
         try:
             self.map = found = await self._with_layers(await self.kl.atlas.map())
-            self.table.show_rows(await self.kl.atlas.ask("scale", found.scale))
+            basis = self.kl.reader.basis
+            asks = basis.separate or basis.saved
+            self.apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
+            rows = self.apart.rows if self.apart else await self.kl.atlas.ask("scale", found.scale)
+            self.table.show_rows(rows)
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
         self.update_data()
@@ -242,7 +249,9 @@ class ScaleView(View):
 
     async def _with_layers(self, found: Map) -> Map:
         """The map with each run's last lens vectors, where there are any."""
-        last = {r.checkpoint.run: r.name for r in self.kl.snapshot.rows if r.scored and r.layers}
+        excluded = self.kl.atlas.excluded
+        rows = (r for r in self.kl.snapshot.rows if r.scored and r.layers and r.name not in excluded)
+        last = {r.checkpoint.run: r.name for r in rows}
         if not last or self.kl.atlas.is_prepared:  # layers are never clipped, and share no prepared map
             return found
         layered = await self.kl.atlas.layers(tuple(last.values()))
@@ -256,7 +265,8 @@ class ScaleView(View):
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
         self.pair_table.note = row.note or "no pairs here"
-        found = ((self.map.pair(a, b), a, b) for a, b in row.pairs)
+        shown = self.apart.map_of(row.setting) if self.apart else self.map
+        found = ((shown.pair(a, b), a, b) for a, b in row.pairs)
         self.pair_table.show_pairs(sorted(found, key=lambda pair: pair[0].value))
 
     def _place(self, width: int) -> list[list[Span]]:
@@ -269,7 +279,7 @@ class ScaleView(View):
             text = "Mark A and B with a and b, here or on any screen, to see where their KL falls."
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
         if chosen.a not in self.map.names or chosen.b not in self.map.names:
-            return [[("A or B is not scored", look("warning"))], [], *rule]
+            return [[("A or B is not on this map", look("warning"))], [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
         found = locate(kl.value, self.table.rows)
         lines: list[list[Span]] = [
@@ -300,6 +310,31 @@ class ScaleView(View):
             [r.setting, r.published, r.median, *r.quartiles, r.low, r.high, r.n, r.note]
             for r in self.table.rows
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """The scale of runs that are prepared apart: its rows, the map of each group, and that of all other settings."""
+
+    rows: list[ScaleRow]
+    groups: Mapping[str, Map]
+    others: Map
+
+    def map_of(self, setting: str) -> Map:
+        """The map that the KLs of a setting were taken from."""
+        from kltui.analysis.scale import group_of
+
+        return self.groups.get(group_of(setting), self.others)
+
+
+def prepared_apart(ws: Workspace, basis: Basis) -> Apart | None:
+    """The scale as the report has it where the basis prepares runs apart, else None."""
+    from kltui.view.sections.context import Context
+
+    ctx = Context(ws, basis.choice(ws))
+    if not ctx.choice.preparation.separate:
+        return None
+    return Apart(ctx.scale_rows, dict(ctx.apart), ctx.layered)
 
 
 def joined(found: Map, layered: Map) -> Map:

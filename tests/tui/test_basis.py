@@ -1,0 +1,313 @@
+"""f and the command line: what the screens' map is made of."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from screen_text import text_of
+
+from kltui.cli import main
+from kltui.corpus.corpus import Corpus
+from kltui.errors import KltuiError
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.saved_maps import Preparation
+from kltui.store import Store
+from kltui.tui import app as tui_app
+from kltui.tui.basis import Basis, basis_of, left_out
+from kltui.tui.interface import KltuiApp
+from kltui.tui.memory import Memory
+from kltui.view.report import print_report
+from kltui.view.sections.context import Choice
+from kltui.workspace import Workspace
+
+STEPS = (0, 1000, 2000, 3000, 4000, 5000)
+FLOAT32, FLOAT16 = "bos=auto dtype=float32 overlong=error", "bos=auto dtype=float16 overlong=error"
+SIZE = (150, 40)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of six checkpoints and one model, in float32 over 80 texts; the first run in float16 too; a saved map."""
+    made = tmp_path_factory.mktemp("basis") / "ws"
+    rng, store = np.random.default_rng(5), Store.write(made)
+    with store.atomic():
+        texts = tuple(f"text {i} {'x' * int(n)}" for i, n in enumerate(rng.integers(200, 900, 80)))
+        corpus = store.corpora.add(Corpus(texts, tuple("ab"[i % 2] for i in range(80))), "texts.json")
+        walk = {run: np.full(80, -900.0) for run in ("one", "two", "lone")}
+        for run, step in [*((r, s) for r in ("one", "two") for s in STEPS), ("lone", None)]:
+            walk[run] = walk[run] + rng.normal(15, 30, 80) - 700 * (rng.random(80) < 0.04)
+            row = store.checkpoints.upsert(Checkpoint(run, LocalSource(Path("/m") / run), step, size=run))
+            name = f"{run}@{step}"
+            store.checkpoints.set_weights(row, name)
+            for settings in (FLOAT32, FLOAT16) if run == "one" else (FLOAT32,):
+                values = walk[run] + (0.5 if settings == FLOAT16 else 0.0)
+                key = {"weights": name} | dict(p.split("=") for p in settings.split())
+                store.vectors.put(row, corpus, None, key, settings, values, np.full(80, 9, np.int32), None)
+            lens = {"weights": name, "layer": "0"} | dict(p.split("=") for p in FLOAT32.split())
+            if run == "one":
+                noisy = walk[run] - 300 + rng.normal(0, 50, 80)
+                store.vectors.put(row, corpus, 0, lens, FLOAT32, noisy, np.full(80, 9, np.int32), None)
+    store.close()
+    with Workspace.open(made) as ws:
+        ws.save_map("kept", Preparation("clip", ("lone",)))
+    return made
+
+
+def started(app: KltuiApp) -> bool:
+    return bool(app.facts.corpus)
+
+
+async def fill_in(pilot, until, **lines: str) -> None:
+    """Opens the form and writes these lines; the names of lines have _ for a space."""
+    app = pilot.app
+    await pilot.press("f")
+    await until(pilot, lambda: "What the map is made of" in text_of(app))
+    form = app.screen
+    for row in form.rows:
+        if (text := lines.get(row.field.name.replace(" ", "_"))) is not None:
+            row.line.value = text
+    await pilot.press("enter")
+
+
+def made_of(app: KltuiApp, basis: Basis) -> bool:
+    """Whether that is shown, and nothing is under way any more."""
+    return app.reader.basis == basis and not app.under_way
+
+
+# -- what it means ------------------------------------------------------------------------------
+
+
+def test_every_basis_is_the_map_that_its_options_ask_for(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        whole = ws.map()
+        for basis, truth in (
+            (Basis(), whole),
+            (Basis(mode="clip"), whole.preprocessed("clip")),
+            (Basis(exclude=("two", "one@0")), whole.preprocessed("none", exclude=("two", "one@0"))),
+            (
+                Basis(mode="pretraining", exclude=("step<3k",)),
+                whole.preprocessed(
+                    "pretraining", exclude=[f"{r}@{s}" for r in ("one", "two") for s in STEPS[:3]]
+                ),
+            ),
+            (Basis(saved="kept"), ws.saved_map("kept")),
+            (Basis(settings=FLOAT16), ws.map(settings=FLOAT16)),
+        ):
+            basis.apply(ws)
+            found = basis.map_of(ws)
+            assert found.names == truth.names and np.array_equal(found.loglik_KN, truth.loglik_KN), basis
+            Basis().apply(ws)
+
+
+def test_what_is_left_out_is_named_or_passes_a_filter(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        rows, names = ws.checkpoints(), ws.map().names
+    assert left_out(("one", "two@0"), rows, names) == ("one", "two@0")
+    assert left_out(("run:t* step>4k",), rows, names) == ("two@5000",)
+    for part in ("nothing", "step>1M"):
+        with pytest.raises(KltuiError, match="names no run or checkpoint"):
+            left_out((part,), rows, names)
+
+
+def test_a_kept_basis_is_read_again_and_a_foreign_one_is_the_whole_map() -> None:
+    basis = Basis("12ab", FLOAT16, "clip", ("a", "step<3"), True)
+    assert basis_of(json.loads(json.dumps(basis.as_record()))) == basis
+    assert Basis().as_record() == {} and basis_of(None) == basis_of({"mode": 3, "exclude": "x"}) == Basis()
+
+
+# -- on screen ----------------------------------------------------------------------------------
+
+
+async def test_the_form_changes_what_every_screen_draws(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        assert "as scored │ none excluded │ float32" in text_of(app)
+        await pilot.press("6")
+        await until(pilot, lambda: "13 checkpoints" in text_of(app))
+        await fill_in(pilot, until, preparation="clip", exclude="two, step<1000")
+        basis = Basis(mode="clip", exclude=("two", "step<1000"))
+        await until(pilot, lambda: made_of(app, basis) and "6 checkpoints" in text_of(app))
+        await until(pilot, lambda: "clip │ 7 of 13 excluded │ float32" in text_of(app))
+        with Workspace.open(folder) as ws:
+            truth = ws.map().preprocessed("clip", exclude=("two", "one@0"))
+        assert np.array_equal(app.view.heat.kl_KK, truth.kl(), equal_nan=True)
+        app.selection.a, app.selection.b = "one@1000", "lone"
+        await pilot.press("7")
+        kl = truth.pair("one@1000", "lone")
+        await until(pilot, lambda: app.view.texts.drivers is not None)
+        assert app.view.texts.drivers.kl == kl
+        await pilot.press("9")
+        await until(pilot, lambda: app.view.table.rows)
+        assert [r.median for r in app.view.table.rows] == pytest.approx(
+            [r.median for r in truth.scale()], nan_ok=True
+        )
+        await pilot.press("8")
+        await until(pilot, lambda: "lens vectors as scored" in text_of(app))
+        await pilot.press("3")
+        await until(pilot, lambda: "6 of 13 checkpoints" in text_of(app))
+
+
+async def test_the_report_and_what_is_written_follow(folder: Path, until) -> None:
+    basis = Basis(mode="clip", exclude=("two",))
+    app = KltuiApp(folder, basis=basis, color=False)
+    with Workspace.open(folder) as ws:
+        out, choice = io.StringIO(), Choice(Preparation("clip", ("two",)))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await pilot.press("0", "j", "j")
+        await until(pilot, lambda: "kl" in app.view.sections and not app.view.said)
+        with Workspace.open(folder) as ws:
+            print_report(
+                ws, ["kl"], False, app.view.text.body_width, out, choice=choice, narration=io.StringIO()
+            )
+        assert (
+            "".join(f"{''.join(t for t, _ in line)}\n" for line in app.view.text.all_lines())
+            == out.getvalue()
+        )
+        await fill_in(pilot, until, exclude="lone")
+        await until(pilot, lambda: app.view.state_of("kl") == "stale")
+
+
+async def test_texts_keep_their_numbers_where_some_are_removed(folder: Path, until) -> None:
+    app = KltuiApp(folder, basis=Basis(mode="pretraining"))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        app.selection.a, app.selection.b = "one@5000", "two@5000"
+        await pilot.press("7")
+        await until(pilot, lambda: app.view.texts.order)
+        table = app.view.texts
+        with Workspace.open(folder) as ws:
+            texts, truth = ws.texts(), ws.map().preprocessed("pretraining")
+        assert len(truth.text_index) < len(texts) and table.numbers == truth.text_index.tolist()
+        assert table.texts == [texts[s] for s in truth.text_index]
+        first = table.order[0]
+        await until(pilot, lambda: f"text {table.numbers[first]}, " in text_of(app))
+        assert texts[table.numbers[first]].startswith(f"text {table.numbers[first]} ")
+
+
+async def test_a_map_is_kept_and_loaded_by_the_form(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await fill_in(pilot, until, exclude="two", save_as="mine")
+        await until(pilot, lambda: "kept 7 vectors over 80 texts as map mine" in text_of(app))
+        with Workspace.open(folder) as ws:
+            assert ws.saved_map("mine").names == ws.map().preprocessed("none", exclude=("two",)).names
+        await fill_in(pilot, until, exclude="two", saved_map="kept")
+        await until(pilot, lambda: "a saved map brings its own corpus" in text_of(app))
+        await pilot.press("escape")
+        await fill_in(pilot, until, exclude="", saved_map="kept")
+        await until(pilot, lambda: "map kept: clip │ 1 of 13 excluded" in text_of(app))
+        assert (await app.atlas.map()).names == ws_names(folder, "kept")
+
+
+def ws_names(folder: Path, name: str) -> list[str]:
+    with Workspace.open(folder) as ws:
+        return list(ws.saved_map(name).names)
+
+
+async def test_scoring_settings_are_chosen_by_a_word(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await fill_in(pilot, until, scoring="bos=auto")
+        await until(pilot, lambda: "2 of 2 settings of this corpus" in text_of(app))
+        await pilot.press("escape")
+        await fill_in(pilot, until, scoring="float16")
+        await until(pilot, lambda: made_of(app, Basis(settings=FLOAT16)) and "│ float16" in text_of(app))
+        with Workspace.open(folder) as ws:
+            assert np.array_equal((await app.atlas.map()).loglik_KN, ws.map(settings=FLOAT16).loglik_KN)
+
+
+async def test_what_no_map_can_be_made_of_changes_nothing(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        for line, text, said in (
+            ("preparation", "clap", "'clap' is none of none, clip, pretraining"),
+            ("exclude", "nobody", "'nobody' names no run or checkpoint"),
+            ("apart", "yes", "apart: nothing is prepared"),
+            ("saved_map", "lost", "no map 'lost'; there are: kept"),
+            ("corpus", "zz", "corpus: 0 of 1 are meant"),
+        ):
+            await fill_in(pilot, until, **{line: text})
+            await until(pilot, lambda said=said: said in text_of(app))
+            await pilot.press("escape")
+        await fill_in(pilot, until, exclude="one, two, lone")
+        await until(pilot, lambda: app.message and not app.under_way)
+        assert app.reader.basis == Basis() and len(await app.atlas.map()) == 13
+
+
+async def test_it_is_kept_between_sessions_and_let_go_where_it_fits_no_more(
+    folder: Path, until, tmp_path: Path
+) -> None:
+    memory = Memory(tmp_path / "view.json")
+    app = KltuiApp(folder, memory=memory)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await fill_in(pilot, until, preparation="clip", exclude="step<1000")
+        await until(pilot, lambda: made_of(app, Basis(mode="clip", exclude=("step<1000",))))
+        await pilot.press("q")
+    again = KltuiApp(folder, memory=memory)
+    async with again.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: "clip │ 2 of 13 excluded" in text_of(again))
+    asked = KltuiApp(folder, memory=memory, basis=Basis(exclude=("lone",)))
+    async with asked.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: "as scored │ 1 of 13 excluded" in text_of(asked))
+    memory.save(folder, {"basis": Basis(exclude=("gone",)).as_record()})
+    lost = KltuiApp(folder, memory=memory)
+    async with lost.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: "not as you left it, the whole map: 'gone' names no run" in text_of(lost))
+        assert "as scored │ none excluded" in text_of(lost)
+
+
+# -- from the command line ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path | None, Basis | None]]:
+    """What the interface was opened on and so, instead of opening it."""
+    found: list[tuple[Path | None, Basis | None]] = []
+
+    def run_tui(path: Path | None, *, basis: Basis | None, **_: object) -> int:
+        found.append((path, basis))
+        return 0
+
+    monkeypatch.setattr(tui_app, "run_tui", run_tui)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "basis"),
+    [
+        ([], None),
+        (["--map", "kept"], Basis(saved="kept")),
+        (["--preprocess", "clip", "--separate"], Basis(mode="clip", separate=True)),
+        (["--exclude", "two", "--exclude", "one@0"], Basis(exclude=("two", "one@0"))),
+    ],
+)
+def test_options_open_the_interface_so(folder: Path, opened, options: list[str], basis: Basis | None) -> None:
+    assert main([*options, str(folder)]) == 0 and opened == [(folder, basis)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--map", "lost"], "no map 'lost' in this workspace"),
+        (["--map", "kept", "--preprocess", "clip"], "a saved map brings its own corpus and preparation"),
+        (["--exclude", "nobody"], "'nobody' names no run or checkpoint"),
+        (["--over", "zz"], "0 corpora match 'zz'"),
+        (["--separate"], "runs are prepared apart only where something is done to them"),
+        (["--save-map", "x"], "--save-map means nothing to the terminal interface"),
+    ],
+)
+def test_options_that_fit_nothing_are_refused(
+    folder: Path, opened, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main([*options, str(folder)]) == 2 and not opened
+    assert said in capsys.readouterr().err

@@ -1,0 +1,125 @@
+"""What `kltui TARGET` leads to, and what it offers where it is started without a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from screen_text import text_of
+from tiny_models import write_run
+
+from kltui.errors import KltuiError
+from kltui.store import Store
+from kltui.tui.interface import KltuiApp
+from kltui.tui.memory import Memory
+from kltui.tui.opening import NEW, Target, target_of
+
+JOB = 'workspace = "out"\n[corpus]\nsource = "{texts}"\n[[models]]\npath = "{model}"\n'
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two checkpoints, texts, a job file, a workspace, and files of no use."""
+    made = tmp_path_factory.mktemp("place")
+    write_run(made / "run", steps=(0, 10), seed=1)
+    (made / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (made / "many").mkdir()
+    (made / "many" / "a.txt").write_text("a text")
+    (made / "job.toml").write_text(JOB.format(texts=made / "texts.jsonl", model=made / "run"))
+    (made / "broken.toml").write_text("workspace = ")
+    (made / "picture.png").write_bytes(b"\x89PNG")
+    (made / "notes").mkdir()
+    (made / "notes" / "plan.toml").write_text("")
+    Store.write(made / "ws").close()
+    return made
+
+
+def test_what_a_target_is(place: Path) -> None:
+    new = place / NEW
+    for named, wanted in (
+        (None, Target(None)),
+        ("ws", Target(place / "ws")),
+        ("job.toml", Target(place / "out", job=place / "job.toml")),
+        ("texts.jsonl", Target(new, texts=place / "texts.jsonl")),
+        ("many", Target(new, texts=place / "many")),
+        ("run", Target(new, models=place / "run")),
+        ("run/step10", Target(new, models=place / "run" / "step10")),
+        ("notes", Target(place / "notes")),
+        ("not-yet", Target(place / "not-yet")),
+    ):
+        assert target_of(named and str(place / named), place) == wanted, named
+    assert target_of(None, place / "ws") == Target(place / "ws")
+    assert target_of(str(place / "run"), place / "ws") == Target(place / "ws", models=place / "run")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("picture.png", "is none of what kltui opens"),
+        ("broken.toml", "is not valid TOML"),
+        ("none.toml", "no job file"),
+        ("none.jsonl", "There is no corpus"),
+        ("none.gguf", "is not there"),
+    ],
+)
+def test_a_wrong_file_is_a_clear_error(place: Path, named: str, said: str) -> None:
+    with pytest.raises(KltuiError, match=said):
+        target_of(str(place / named), place)
+
+
+async def test_a_job_file_leads_to_its_question(place: Path, until) -> None:
+    target = target_of(str(place / "job.toml"), place)
+    app = KltuiApp(target.workspace, begin=target.begin)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: "Start which job file?" in text_of(app))
+        assert app.screen_name == "jobs" and app.screen.line.value == str(place / "job.toml")
+
+
+async def test_texts_lead_to_a_job_over_them(place: Path, until) -> None:
+    target = target_of(str(place / "texts.jsonl"), place)
+    app = KltuiApp(target.workspace, begin=target.begin)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Add checkpoints from" in text_of(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: "A model folder, or a run folder" in text_of(app))
+        app.screen.line.value = str(place / "run")
+        await pilot.press("enter")
+        await until(pilot, lambda: "Add these 2 checkpoints" in text_of(app))
+        await pilot.press("y")
+        await until(pilot, lambda: f'source = "{place / "texts.jsonl"}"' in text_of(app))
+        assert not (place / NEW).exists()
+
+
+async def test_checkpoints_lead_to_the_form_that_adds_them(place: Path, until) -> None:
+    target = target_of(str(place / "run"), place)
+    app = KltuiApp(target.workspace, begin=target.begin)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Add these 2 checkpoints as run run?" in text_of(app))
+    app = KltuiApp(target.workspace, begin=target.begin, read_only=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "opened with --read-only" in text_of(app))
+
+
+async def test_recent_workspaces_are_listed_and_opened(place: Path, until, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "view.json")
+    memory.save(place / "gone", {"screen": "map"})
+    memory.save(place / "ws", {"screen": "jobs"})
+    app = KltuiApp(None, memory=memory)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: "open a recent workspace" in text_of(app))
+        shown = text_of(app)
+        assert f"{place / 'gone'}   (missing)" in shown and f"{place / 'ws'}   (missing)" not in shown
+        assert shown.index(str(place / "ws")) < shown.index(str(place / "gone"))
+        await pilot.press("enter", "down", "enter")
+        await until(pilot, lambda: "is gone: its folder was moved or deleted" in text_of(app))
+        await pilot.press("enter", "enter")
+        await until(pilot, lambda: app.snapshot.loaded and app.reader.path == place / "ws")
+        assert app.screen_name == "jobs" and "No workspace" not in text_of(app)
+
+
+async def test_without_any_the_welcome_is_as_before(until, tmp_path: Path) -> None:
+    app = KltuiApp(None, memory=Memory(tmp_path / "view.json"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "No workspace yet." in text_of(app))
+        await pilot.press("enter")
+        assert "recent" not in text_of(app)
