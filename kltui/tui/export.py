@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ def exports(app: KltuiApp) -> list[Export]:
         found.append(Export("csv", "the rows of this view", _write_rows))
     if text_of(app):
         found.append(Export("text", "names, numbers and texts of this view (.txt)", _write_text))
+    if json_of(app):
+        found.append(Export("json", "the data of this view, every digit", _write_json))
     found.append(Export("screenshot", "a picture of the screen as it is (.svg)", _write_screenshot))
     if app.snapshot.rows:
         found.append(Export("job file", "what scores the selected checkpoints again", _write_job))
@@ -77,6 +80,12 @@ def text_of(app: KltuiApp) -> list[str]:
     """The present view as lines to be read elsewhere; [] where it has none."""
     lines = getattr(app.view, "text_lines", None)
     return list(lines()) if lines is not None else []
+
+
+def json_of(app: KltuiApp) -> dict[str, object]:
+    """The present view's data for JSON; {} where it has none."""
+    data = getattr(app.view, "json_data", None)
+    return dict(data()) if data is not None else {}
 
 
 async def export_view(app: KltuiApp, chosen: Export) -> None:
@@ -154,6 +163,12 @@ async def _write_rows(app: KltuiApp, path: Path) -> Path:
 async def _write_text(app: KltuiApp, path: Path) -> Path:
     target = path.with_name(f"{path.name}.txt")
     target.write_text("\n".join(text_of(app)) + "\n", encoding="utf-8", errors="surrogatepass")
+    return target
+
+
+async def _write_json(app: KltuiApp, path: Path) -> Path:
+    target = path.with_name(f"{path.name}.json")
+    target.write_text(json.dumps(json_of(app), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
 
 

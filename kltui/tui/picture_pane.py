@@ -106,12 +106,13 @@ async def _drawn(
     def draw(ws: Workspace) -> str:
         from kltui.figures.draw import png
         from kltui.figures.shown import picture_of
-        from kltui.view.sections.context import Choice, Context
+        from kltui.view.sections.context import Context
 
-        made = picture_of(Context(ws, shown.choice(Choice(stored=True))), shown)
+        made = picture_of(Context(ws, shown.choice(basis.choice(ws, stored=True))), shown)
         image = png(made, pixels.pixel_size(ability, place), ability.cell[1])
         return pixels.shown(image, ability, place, tmux)
 
+    basis = app.reader.basis
     app.busy_with(f"figure: drawing {shown.figure} …")
     try:
         return await app.reader.draw(draw)

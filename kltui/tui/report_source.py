@@ -4,52 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
-from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.tui.report_worker import MADE, SAID, Asked
-
-if TYPE_CHECKING:
-    from kltui.view.sections.section import Section
+from kltui.tui.report_worker import BROKEN_OFF, MADE, SAID, Asked, Made
 
 PATIENCE_S = 2.0
+LISTENS_S = 0.5  # within which a section can be broken off; beyond, its process is ended
+
+
+class BrokenOffError(KltuiError):
+    """The section under way was broken off."""
 
 
 class ReportProcess:
-    """Sections from a child process, which is ended where another section is wanted before it has answered."""
+    """Sections from a child process. Another section breaks off the one under way, and ends a process that does not listen."""
 
     def __init__(self) -> None:
         self._child: Popen[bytes] | None = None
-        self._busy = False
+        self._running: asyncio.Future[Made] | None = None
 
-    async def section(self, asked: Asked, said: Callable[[str], None]) -> Section:
+    async def section(self, asked: Asked, said: Callable[[str], None]) -> Made:
         """The section; `said` gets a line now and then while it is computed.
 
         Raises KltuiError where it cannot be made, and where the process ended before it had answered.
         """
-        if self._busy:
-            self.end()
         loop = asyncio.get_running_loop()
-        child, self._busy = self._started(), True
 
         def pass_on(text: str) -> None:
             with suppress(RuntimeError):  # the interface has closed
                 loop.call_soon_threadsafe(said, text)
 
-        try:
-            found = await asyncio.to_thread(_answer, child, asked, pass_on)
-        except asyncio.CancelledError:
-            # What it still computes would be taken for the next answer.
-            if child is self._child:
-                self.end()
-            raise
-        finally:
-            if child is self._child:
-                self._busy = False
-        return found
+        while True:
+            await self._break_off()
+            running = loop.run_in_executor(None, _answer, self._started(), asked, pass_on)
+            running.add_done_callback(_taken_note_of)
+            self._running = running
+            try:
+                return await asyncio.shield(running)
+            except BrokenOffError:
+                continue  # what was meant for the section before came too late for it
+
+    async def _break_off(self) -> None:
+        """Waits for the end of the section under way, whose asker has gone."""
+        running, child = self._running, self._child
+        if running is None or child is None or running.done():
+            return
+        child.send_signal(signal.SIGINT)
+        await asyncio.wait({running}, timeout=LISTENS_S)
+        if not running.done():
+            self.end()
 
     def _started(self) -> Popen[bytes]:
         from kltui.jobs.process import python_command
@@ -63,7 +70,7 @@ class ReportProcess:
 
     def end(self) -> None:
         """Ends the process; the next section starts another."""
-        child, self._child, self._busy = self._child, None, False
+        child, self._child, self._running = self._child, None, None
         if child is None:
             return
         child.kill()
@@ -74,7 +81,13 @@ class ReportProcess:
                     pipe.close()
 
 
-def _answer(child: Popen[bytes], asked: Asked, said: Callable[[str], None]) -> Section:
+def _taken_note_of(running: asyncio.Future[Made]) -> None:
+    """An answer that nobody waits for any more may be an error."""
+    if not running.cancelled():
+        running.exception()
+
+
+def _answer(child: Popen[bytes], asked: Asked, said: Callable[[str], None]) -> Made:
     assert child.stdin is not None and child.stdout is not None
     try:
         pickle.dump(asked, child.stdin)
@@ -85,6 +98,8 @@ def _answer(child: Popen[bytes], asked: Asked, said: Callable[[str], None]) -> S
                 said(value)
             elif kind == MADE:
                 return value  # type: ignore[no-any-return]
+            elif kind == BROKEN_OFF:
+                raise BrokenOffError(kind)
             else:
                 raise KltuiError(*value)
     except (EOFError, OSError, ValueError, pickle.UnpicklingError):

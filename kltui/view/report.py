@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 import numpy as np
 from rich.console import Console, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from kltui import __version__
 from kltui.analysis.emptying import LEFT_OUT
@@ -58,7 +59,7 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """Plain data for JSON: NaN and infinities are None, names are as they are."""
-        sections = {s.name: _section_data(s) for s in self.sections}
+        sections = {s.name: section_data(s) for s in self.sections}
         made = {
             "schema": JSON_SCHEMA,
             "kltui": __version__,
@@ -83,9 +84,12 @@ def section_on(ctx: Context, name: str) -> Section:
     return _built(known, SECTIONS[known], ctx)
 
 
-def section_words(name: str) -> str:
-    """What a section holds, in one line."""
-    return (SECTIONS[name].__doc__ or "").split("\n")[0]
+def headline(section: Section) -> str:
+    """A section in one line: why it is not here, else its first words, else its title."""
+    if section.status != "shown":
+        return section.message
+    said = next((block.plain for block in section.blocks if isinstance(block, Text) and block.plain), "")
+    return said.split("\n")[0] or section.title
 
 
 def report(
@@ -296,7 +300,8 @@ class _Buffer(io.StringIO):
         return in_encoding(text, self._encoding)
 
 
-def _section_data(section: Section) -> dict[str, object]:
+def section_data(section: Section) -> dict[str, object]:
+    """A section as data: title, status, why it is not here, notes, and all its numbers."""
     head: dict[str, object] = {"title": section.title, "status": section.status}
     if section.message:
         head |= {"message": section.message, "hint": section.hint}

@@ -11,7 +11,7 @@ import pytest
 import kltui
 from kltui.store import Store
 
-SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale")
+SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale", "report")
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
 
 
@@ -23,7 +23,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_first_frame_needs_no_numpy() -> None:
-    loaded = loaded_after("import kltui.tui.interface, kltui.tui.views.registry")
+    loaded = loaded_after("import kltui.tui.interface, kltui.tui.views.registry, kltui.tui.views.report")
     assert not loaded & {"torch", "transformers", "numpy", "sklearn", "pydantic"}
 
 

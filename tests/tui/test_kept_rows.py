@@ -82,7 +82,7 @@ async def test_a_pane_of_the_same_width_loses_its_bar_with_its_neighbour(
         assert "│" in lines_of(app)[3][50]
         await pilot.resize_terminal(200 - 50 - 42, 24)
         await until(pilot, lambda: app.size.width == 108 and plot.size.width == 108 and not plot.barred)
-        await until(pilot, lambda: lines_of(app)[1].startswith("Map"))
+        await until(pilot, lambda: lines_of(app)[2].startswith("Map"))
         assert not any(line.startswith("│") for line in lines_of(app))
 
 

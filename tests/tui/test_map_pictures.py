@@ -136,7 +136,7 @@ async def test_three_dimensions_turn_by_keys_and_lengths_stay(
         await settled(pilot, "3", "d")
         plot = app.view.plot
         await until(pilot, lambda: plot.dims == 3)
-        assert "PCA 3-D" in lines_of(app)[1] and "axis 3" in text_of(app)
+        assert "PCA 3-D" in lines_of(app)[2] and "axis 3" in text_of(app)
         xyz = plot.picture.xyz_Kd
         wanted = np.linalg.norm(xyz[0] - xyz[40])
         for key in (">", ">", "}", "<", "{", "{", "{"):
@@ -175,7 +175,7 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
         n = len(plot.scene.xy_n2)
         await settled(pilot, "E")
         await until(pilot, lambda: plot.n_ellipses)
-        assert plot.n_ellipses == len(plot._ends) and f"± 1 s.e. of {plot.n_ellipses}" in lines_of(app)[1]
+        assert plot.n_ellipses == len(plot._ends) and f"± 1 s.e. of {plot.n_ellipses}" in lines_of(app)[2]
         row = plot._ends[0][0]
         corners = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
         rows = sorted(r for r, _ in plot._ends)
@@ -188,7 +188,7 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
             off, axis=1
         )
         np.testing.assert_allclose(scale, math.sqrt(-2 * math.log(0.05)))
-        assert "± 95%" in lines_of(app)[1]
+        assert "± 95%" in lines_of(app)[2]
         await settled(pilot, "d")
         await until(pilot, lambda: plot.dims == 3 and plot.n_ellipses)
         await settled(pilot, "d", "E")
@@ -201,7 +201,7 @@ async def test_colours_follow_a_property_and_the_legend_follows_them(pca_app: Ma
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3", "i")
-        assert "Colour: type" in text_of(app) and "gpt_neox" in text_of(app) and "by type" in lines_of(app)[1]
+        assert "Colour: type" in text_of(app) and "gpt_neox" in text_of(app) and "by type" in lines_of(app)[2]
         await settled(pilot, "i")
         plot = app.view.plot
         sizes = {p.size: int(plot.scene.code_n[k]) // SHADES for k, p in enumerate(plot.map.points)}
@@ -273,10 +273,10 @@ async def test_few_points_begin_with_pca_and_a_lower_perplexity_is_said(make_app
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
-        await until(pilot, lambda: "PCA  12 checkpoints" in lines_of(app)[1])
+        await until(pilot, lambda: "PCA  12 checkpoints" in lines_of(app)[2])
         await settled(pilot, "v", "v")
-        await until(pilot, lambda: "t-SNE" in lines_of(app)[1] and "perplexity" in lines_of(app)[1])
-        assert " of 30" in lines_of(app)[1]
+        await until(pilot, lambda: "t-SNE" in lines_of(app)[2] and "perplexity" in lines_of(app)[2])
+        assert " of 30" in lines_of(app)[2]
 
 
 async def test_the_title_counts_what_is_drawn(pca_app: MakeApp, until) -> None:
@@ -286,11 +286,11 @@ async def test_the_title_counts_what_is_drawn(pca_app: MakeApp, until) -> None:
         await settled(pilot, "3")
         app.set_filter("run:small")
         await settled(pilot)
-        assert "20 of 83 checkpoints" in lines_of(app)[1]
+        assert "20 of 83 checkpoints" in lines_of(app)[2]
         app.set_filter("")
         app.set_cursor("small@1400")
         await settled(pilot, "z")
-        assert "63 of 83 checkpoints" in lines_of(app)[1]
+        assert "63 of 83 checkpoints" in lines_of(app)[2]
 
 
 async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
@@ -312,10 +312,10 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
         monkeypatch.setattr(app.atlas, "pictures", dying)
         await settled(pilot, "v")
         await until(pilot, lambda: "ended by SIGKILL" in text_of(app))
-        assert "stopped: r starts it again" in lines_of(app)[1]
+        assert "stopped: r starts it again" in lines_of(app)[2]
         monkeypatch.setattr(app.atlas, "pictures", pictures)
         await settled(pilot, "r")
-        await until(pilot, lambda: "MDS" in lines_of(app)[1] and "stopped" not in lines_of(app)[1])
+        await until(pilot, lambda: "MDS" in lines_of(app)[2] and "stopped" not in lines_of(app)[2])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -89,9 +89,9 @@ async def test_a_small_matrix_shows_its_figures(make_app: MakeApp, until) -> Non
         await until(pilot, lambda: "enter compares" in text_of(app))
         heat = app.view.heat
         found, (a, b) = heat.map, (heat.order[0], heat.order[1])
-        assert f" {found.pair_rows(a, b).value:.2g} " in lines_of(app)[4]
+        assert f" {found.pair_rows(a, b).value:.2g} " in lines_of(app)[5]
         await pilot.press("l")
-        assert f"[{found.pair_rows(a, b).value:.2g}]" in lines_of(app)[4]
+        assert f"[{found.pair_rows(a, b).value:.2g}]" in lines_of(app)[5]
 
 
 async def test_texts_without_domains_have_no_column_for_them(make_app: MakeApp, until) -> None:

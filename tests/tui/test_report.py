@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 from contextlib import closing
@@ -13,9 +14,13 @@ from full_store import fill
 from screen_text import text_of
 
 from kltui.store import Store
+from kltui.tui.export import exports, json_of
+from kltui.tui.export import text_of as text_of_view
 from kltui.tui.interface import KltuiApp
-from kltui.tui.views.report import rows_of_data
+from kltui.tui.report_worker import Answers, BrokenOff, rows_of_data
 from kltui.view.report import print_report, section_names
+from kltui.view.section_words import WORDS
+from kltui.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(folder: Path, section: str, width: int, *, ascii_only: bool = False, **choice: object) -> str:
     """What `kltui --report --section SECTION` writes at that width."""
     from kltui.view.sections.context import Choice
-    from kltui.workspace import Workspace
 
     out = io.StringIO()
     with Workspace.open(folder) as ws:
@@ -55,7 +59,88 @@ def shown(app: KltuiApp) -> str:
 
 def ready(app: KltuiApp, section: str) -> bool:
     view = app.view
-    return view.shown == section and section in view.sections and not view.said
+    made = view.sections.get(section)
+    return view.shown == section and made is not None and made[1].paper == view.paper() and not view.said
+
+
+def is_asked(app: KltuiApp) -> bool:
+    """Whether the process has something to do."""
+    running = app.view.source._running
+    return running is not None and not running.done()
+
+
+def test_the_words_name_every_section_in_order() -> None:
+    assert list(WORDS) == section_names() and all(len(words) < 56 for words in WORDS.values())
+
+
+async def test_a_narrow_pane_is_moved_sideways(folder: Path, until) -> None:
+    app = KltuiApp(folder, color=False)
+    async with app.run_test(size=(64, 20)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0", "enter")
+        await until(pilot, lambda: ready(app, "overview"))
+        assert shown(app) == written(folder, "overview", 80)
+        whole = [line for line in shown(app).split("\n") if len(line) > 64]
+        pane = app.view.text
+        await pilot.press(*"lll")
+        assert pane.left == 16 and pane.left + pane.body_width == max(map(len, whole))
+        row = shown(app).split("\n").index(whole[0])
+        assert "".join(t for t, _ in pane.body_line(row)).rstrip() == whole[0][16:]
+        await pilot.press(*"hhh")
+        assert pane.left == 0
+
+
+async def test_the_list_says_what_sections_say(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0")
+        await until(pilot, lambda: ready(app, "overview"))
+        assert WORDS["loss"][:30] in text_of(app) and str(folder)[:20] in text_of(app)
+        await pilot.press("G")
+        await until(pilot, lambda: ready(app, "leakage"))
+        view = app.view
+        state, words = view.said_of("leakage")
+        assert state == "missing" and words.startswith("missing: ") and words[:20] in text_of(app)
+        assert view.said_of("kl") == ("", WORDS["kl"])
+
+
+async def test_a_section_is_written_as_text_and_data(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(140, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0", "j")
+        await until(pilot, lambda: ready(app, "loss"))
+        assert {"text", "json", "csv"} <= {one.name for one in exports(app)}
+        assert text_of_view(app) == written(folder, "loss", app.view.paper().width).split("\n")[:-1]
+        out = io.StringIO()
+        with Workspace.open(folder) as ws:
+            print_report(ws, ["loss"], True, None, out, narration=io.StringIO())
+        assert json_of(app) == json.loads(out.getvalue())["sections"]
+
+
+async def test_what_was_computed_outlives_a_section_that_is_broken_off(folder: Path, until) -> None:
+    app = KltuiApp(folder)
+    async with app.run_test(size=(140, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0")
+        await until(pilot, lambda: ready(app, "overview"))
+        child = app.view.source._child
+        for _ in range(6):
+            await pilot.press("j")
+            await pilot.pause(0.15)  # each is begun, and the next one comes
+        section = list(WORDS)[6]
+        await until(pilot, lambda: ready(app, section))
+        assert app.view.source._child is child and child.poll() is None
+
+
+def test_a_section_is_broken_off_only_while_it_is_made() -> None:
+    answers = Answers(io.BytesIO())
+    answers.break_off()
+    answers.busy = True
+    with pytest.raises(BrokenOff):
+        answers.break_off()
+    assert not answers.busy
 
 
 @pytest.mark.parametrize(("size", "ascii_only"), [((80, 24), False), ((140, 40), True)])
@@ -104,7 +189,7 @@ async def test_a_process_that_is_ended_is_told_and_r_computes_again(folder: Path
         child = app.view.source._child
         os.kill(child.pid, signal.SIGSTOP)
         await pilot.press("j")
-        await until(pilot, lambda: app.view.shown == "loss" and app.view.said)
+        await until(pilot, lambda: app.view.shown == "loss" and is_asked(app))
         os.kill(child.pid, signal.SIGKILL)
         await until(pilot, lambda: "was ended by signal 9" in text_of(app))
         await pilot.press("r")
@@ -120,7 +205,7 @@ async def test_another_section_does_not_wait_for_the_one_before(folder: Path, un
         child = app.view.source._child
         os.kill(child.pid, signal.SIGSTOP)  # as one that computes for minutes
         await pilot.press("j")
-        await until(pilot, lambda: app.view.said)
+        await until(pilot, lambda: is_asked(app))
         await pilot.press("j")
         await until(pilot, lambda: ready(app, "kl"))
         assert child.returncode == -signal.SIGKILL and "loss" not in app.view.sections

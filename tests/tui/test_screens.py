@@ -56,7 +56,7 @@ async def test_folding_selecting_and_marking(make_app: MakeApp, until) -> None:
         assert "A tiny@2  B tiny@4  2 selected" in text_of(app)
         await pilot.press("x", "h", "enter")
         assert app.selection.a == "tiny@4"
-        assert "@100" not in lines_of(app)[4]
+        assert "@100" not in lines_of(app)[5]
         await pilot.press("escape")
         assert not app.selection.selected
         await pilot.press("escape")
@@ -266,7 +266,7 @@ async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monk
         assert len(plot.picture.xyz_Kd) > len(plot.map) == plot.scene.n_points
         for method in ("PCA", "MDS", "t-SNE"):
             await pilot.press("v")
-            await until(pilot, lambda m=method: m in lines_of(app)[1])
+            await until(pilot, lambda m=method: m in lines_of(app)[2])
             await until(pilot, lambda: len(plot.picture.xyz_Kd) > len(plot.map))
         await pilot.press(*"jlkhjl")
         assert plot.cursor < len(plot.map)
@@ -289,13 +289,13 @@ async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
-        await until(pilot, lambda: begun == [40] and "PCA" in lines_of(app)[1])
+        await until(pilot, lambda: begun == [40] and "PCA" in lines_of(app)[2])
         workspace.count, workspace.change = 42, 2
         await pilot.press("r")
-        await until(pilot, lambda: "42 checkpoints" in lines_of(app)[1])
-        assert begun == [40] and "PCA" in lines_of(app)[1]
+        await until(pilot, lambda: "42 checkpoints" in lines_of(app)[2])
+        assert begun == [40] and "PCA" in lines_of(app)[2]
         go_on.set()
-        await until(pilot, lambda: begun == [40, 42] and "t-SNE  42 checkpoints" in lines_of(app)[1])
+        await until(pilot, lambda: begun == [40, 42] and "t-SNE  42 checkpoints" in lines_of(app)[2])
 
 
 async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, until) -> None:
@@ -304,7 +304,7 @@ async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, 
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3", "v", "v")
         await until(
-            pilot, lambda: "PCA" in lines_of(app)[1] and "t-SNE from 5 checkpoints on" in text_of(app)
+            pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE from 5 checkpoints on" in text_of(app)
         )
         assert app.message_ink != "bad"
 
@@ -485,7 +485,7 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
         await until(pilot, lambda: app.snapshot.loaded)
         await until(pilot, lambda: app.focused is not None)
         await pilot.press("j")
-        row = app.screen._compositor.render_strips()[5]
+        row = app.screen._compositor.render_strips()[6]
         assert any(s.style and s.style.reverse for s in row)
         await pilot.press("C")
         assert app.look.palette.name == "light"

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from kltui.errors import KltuiError
 from kltui.safe import safe_text
-from kltui.tui.canvas import Span, TextPane, wrapped
+from kltui.tui.canvas import Span, TextPane, strip_of, wrapped
 from kltui.tui.forms import Answers, Field, Form
 from kltui.tui.report_source import ReportProcess
-from kltui.tui.report_worker import Asked, Subject
+from kltui.tui.report_worker import Asked, Looked, Made, Paper, Subject
 from kltui.tui.table import Cell, Column, Table
-from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line, welcome
+from kltui.view.section_words import WORDS
 
 if TYPE_CHECKING:
     from rich.segment import Segment
 
-    from kltui.view.sections.context import Choice
-    from kltui.view.sections.section import Section
-
-LIST_WIDTH = 36
+LIST_WIDTH, WIDE_LIST = 36, 56
+NARROWEST = (
+    80  # columns that a section is laid out for at least: where the pane has fewer, it is moved sideways
+)
+SIDEWAYS = 8
+SETTLE_S = 0.12  # a section that is only passed on the way is not computed
 MARKS = {"shown": ("●", "*", "good"), "missing": ("–", "-", "faint"), "failed": ("✗", "x", "bad"),
          "stale": ("◌", ":", "warning"), "": ("○", ".", "muted")}  # fmt: skip
 
@@ -40,9 +46,7 @@ class SectionList(Table):
     @property
     def names(self) -> list[str]:
         """Every section, in the report's order; [] where there is nothing to report on."""
-        from kltui.view.report import section_names
-
-        return [] if welcome(self.kl) else section_names()
+        return [] if welcome(self.kl) else list(WORDS)
 
     def row_count(self) -> int:
         return len(self.names)
@@ -52,12 +56,12 @@ class SectionList(Table):
 
     def cells(self, index: int) -> Sequence[Cell]:
         view, name = self.kl.view, self.names[index]
-        state = view.state_of(name) if isinstance(view, ReportView) else ""
+        state, words = view.said_of(name) if isinstance(view, ReportView) else ("", WORDS[name])
         fancy, plain, ink = MARKS[state]
-        words = {"": "", "stale": "older vectors", "missing": "not here", "failed": "failed"}.get(state, "")
+        name_ink = "muted" if state in ("", "missing") else "text"
         return [
-            Cell(f"{self.look.glyph(fancy, plain)} {name}", "muted" if state in ("", "missing") else "text"),
-            Cell(words, ink),
+            Cell("", parts=((self.look.glyph(fancy, plain), ink), (f" {name:<14}", name_ink))),
+            Cell(words, "faint" if state == "" else "muted" if state == "shown" else ink),
         ]
 
     def moved(self) -> None:
@@ -71,6 +75,40 @@ class SectionList(Table):
             self.kl.view.focus_on(self.kl.view.text)
 
 
+class SectionText(TextPane):
+    """The section's lines, moved sideways where they are wider than the pane."""
+
+    left = 0
+
+    def body_line(self, y: int) -> Sequence[Span]:
+        """The line at `y`, from the column that is moved to the edge."""
+        line = super().body_line(y)
+        if not self.left or not line:
+            return line
+        whole = strip_of(line, sum(cell_len(text) for text, _ in line), self.look())
+        seen = whole.crop(self.left, max(self.left, whole.cell_length))
+        return [(text, style or self.look()) for text, style, _ in seen]
+
+    def move(self, columns: int) -> None:
+        """Moves sideways, staying inside the text."""
+        widest = max((sum(cell_len(t) for t, _ in line) for line in self.all_lines()), default=0)
+        left = max(0, min(widest - self.body_width, self.left + columns))
+        if left != self.left:
+            self.left = left
+            self.refresh()
+
+    def on_resize(self) -> None:
+        """Stays inside the text."""
+        self.move(0)
+        super().on_resize()
+
+    def do_right(self) -> None:
+        self.move(SIDEWAYS)
+
+    def do_left(self) -> None:
+        self.move(-SIDEWAYS)
+
+
 class ReportView(View):
     """The list of sections, and the one that is looked at."""
 
@@ -79,13 +117,14 @@ class ReportView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.source = ReportProcess()
         self.shown = ""
-        self.sections: dict[str, tuple[Subject, Section]] = {}
+        self.sections: dict[str, tuple[Subject, Made]] = {}
+        self.asked: Asked | None = None  # what is being made
         self.complaints: dict[str, tuple[Subject, KltuiError]] = {}
         self.where: float | None = None
         self.level: float | None = None
         self.noise_corrected = False
         self.said = ""
-        self.list, self.text = SectionList(), TextPane("Report", self._lines)
+        self.list, self.text = SectionList(), SectionText("Report", self._lines)
         return [ColumnOfPanes([self.list], width=LIST_WIDTH, least=120), ColumnOfPanes([self.text])]
 
     def __init__(self) -> None:
@@ -101,21 +140,32 @@ class ReportView(View):
 
     # -- what is asked for ----------------------------------------------------------------------
 
-    def choice(self) -> Choice:
-        """What the reader chose: the marks as the pair, and the lines of the form."""
-        from kltui.view.sections.context import Choice
-
+    def looked(self) -> Looked:
+        """What the reader looks at: the marks as the pair, and the lines of the form."""
         marks = self.kl.selection
         pair = (marks.a, marks.b) if marks.a and marks.b else None
-        return replace(
-            Choice(), pair=pair, where=self.where, level=self.level, noise_corrected=self.noise_corrected
-        )
+        return Looked(pair, self.where, self.level, self.noise_corrected, self.kl.read_only)
 
     def subject(self) -> Subject:
         """What the report is made of now."""
         reader = self.kl.reader
         assert reader.path is not None
-        return Subject(reader.path, reader.basis, reader.values, self.choice(), self.kl.atlas.version)
+        return Subject(reader.path, reader.basis, reader.values, self.looked(), self.kl.atlas.version)
+
+    def paper(self) -> Paper:
+        """What the section is laid out for now."""
+        return Paper(max(NARROWEST, self.text.body_width), self.look.color, self.kl.ascii_only)
+
+    def said_of(self, name: str) -> tuple[str, str]:
+        """The state of a section, and it in one line: what it says, why it is not here, or what it would tell."""
+        state = self.state_of(name)
+        if state == "failed" and name in self.complaints:
+            return state, f"failed: {self.complaints[name][1].message}"
+        found = self.sections.get(name)
+        if found is None:
+            return state, WORDS[name]
+        head = {"missing": "missing: ", "failed": "failed: ", "stale": "older: "}.get(state, "")
+        return state, safe_text(head + found[1].headline, 200)
 
     def state_of(self, name: str) -> str:
         """ "shown", "missing", "failed", "stale" (made of older vectors or other choices), or "" where it was not asked for."""
@@ -127,18 +177,20 @@ class ReportView(View):
     def look_at(self, name: str) -> None:
         """Shows a section, computing it where it is not there yet."""
         if name != self.shown:
-            self.shown, self.text.top = name, 0
-        self.text.title = {"kl": "KL"}.get(name, name.capitalize())
+            self.shown, self.text.top, self.text.left = name, 0, 0
+        self.text.title = name.capitalize()
         if self.kl.reader.path is not None and self.state_of(name) == "":
-            self._compute()
+            self._compute(settle=SETTLE_S)
         self.text.update_data()
 
-    def _compute(self) -> None:
+    def _compute(self, *, settle: float = 0.0) -> None:
         self.said = "computing"
-        self.run_worker(self._load(Asked(self.subject(), self.shown)), group="report", exclusive=True)
+        self.asked = Asked(self.subject(), self.shown, self.paper())
+        self.run_worker(self._load(self.asked, settle), group="report", exclusive=True)
         self.text.update_data()
 
-    async def _load(self, asked: Asked) -> None:
+    async def _load(self, asked: Asked, settle: float) -> None:
+        await asyncio.sleep(settle)
         self.complaints.pop(asked.section, None)
         try:
             found = await self.source.section(asked, self._say)
@@ -147,9 +199,19 @@ class ReportView(View):
             self.sections.pop(asked.section, None)
         else:
             self.sections[asked.section] = asked.subject, found
-        self.said = ""
+        if self.asked is asked:
+            self.said = ""
         self.list.refresh()
         self.text.update_data()
+
+    def _lay_out_anew(self) -> None:
+        """Asks for the same section on the paper that there is now, where it was made for another."""
+        found = self.sections.get(self.shown)
+        if found is None or self.said or found[1].paper == self.paper() or found[0] != self.subject():
+            return
+        self.said = "laying out"
+        self.asked = Asked(found[0], self.shown, self.paper())
+        self.run_worker(self._load(self.asked, 0.0), group="report", exclusive=True)
 
     def _say(self, text: str) -> None:
         self.said = safe_text(text)
@@ -190,12 +252,11 @@ class ReportView(View):
     # -- what is shown --------------------------------------------------------------------------
 
     def _lines(self, width: int) -> list[list[Span]]:
-        from kltui.view.report import section_lines, section_words
-
         look = self.look
         if not self.shown or not self.list.names:
             return []
         lines: list[list[Span]] = []
+        self.call_after_refresh(self._lay_out_anew)
         if self.said:
             lines += [[(part, look("warning"))] for part in wrapped(f"{self.said} …", max(10, width))]
         elif self.state_of(self.shown) == "stale":
@@ -205,50 +266,41 @@ class ReportView(View):
             lines += [[(part, look("bad"))] for part in wrapped(wrong[1].message, max(10, width))]
             lines += [[(part, look("muted"))] for part in wrapped(wrong[1].hint or "", max(10, width))]
         if self.shown not in self.sections:
-            return [
-                *lines,
-                [],
-                *([(part, look("muted"))] for part in wrapped(section_words(self.shown), max(10, width))),
-            ]
-        section = self.sections[self.shown][1]
-        made = section_lines(section, max(40, width), color=look.color, ascii_only=self.kl.ascii_only)
-        return lines + [self._spans(line) for line in made]
+            words = WORDS[self.shown]
+            return [*lines, [], *([(part, look("muted"))] for part in wrapped(words, max(10, width)))]
+        return lines + [self._spans(line) for line in self.sections[self.shown][1].lines]
 
     def _spans(self, line: Sequence[Segment]) -> list[Span]:
         base = self.look()
         return [(text, base + style if style else base) for text, style, _ in line if text]
 
+    def make_room(self, width: int) -> None:
+        """Gives the list room for what sections say, where there is enough."""
+        self.columns[0] = replace(self.columns[0], width=WIDE_LIST if width >= WIDEST else LIST_WIDTH)
+        super().make_room(width)
+
     def copied(self) -> str:
         """The section as text."""
-        return "\n".join("".join(text for text, _ in line) for line in self._lines(100))
+        return "\n".join(self.text_lines())
+
+    def text_lines(self) -> list[str]:
+        """The section as `--report` writes it."""
+        found = self.sections.get(self.shown)
+        return ["".join(text for text, _, _ in line) for line in found[1].lines] if found else []
 
     def csv_rows(self) -> list[list[object]]:
         """The longest list of the section's data, a row each; else its single values."""
         found = self.sections.get(self.shown)
-        return rows_of_data(found[1].data) if found else []
+        return found[1].rows if found else []
+
+    def json_data(self) -> dict[str, object]:
+        """The section's data by its name, as `--report --json` has it under "sections"."""
+        found = self.sections.get(self.shown)
+        return {self.shown: found[1].data} if found else {}
 
     def on_unmount(self) -> None:
         """Ends the process that computes."""
         self.source.end()
-
-
-def rows_of_data(data: dict[str, object]) -> list[list[object]]:
-    """Rows for CSV, titles first, of a section's data: its longest list of records, else its single values.
-
-    >>> rows_of_data({"unit": "nats", "runs": [{"a": 1, "b": [2]}, {"a": 3}]})
-    [['a'], [1], [3]]
-    """
-    lists = [v for v in data.values() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)]
-    if not lists:
-        single: list[list[object]] = [[k, v] for k, v in data.items() if isinstance(v, str | int | float)]
-        return [["name", "value"], *single] if single else []
-    records = max(lists, key=len)
-    titles = [k for k in records[0] if all(_is_single(r.get(k)) for r in records)]
-    return [titles, *([r.get(k) for k in titles] for r in records)]
-
-
-def _is_single(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float)
 
 
 def _text(value: float | None) -> str:

@@ -1,0 +1,29 @@
+"""The sections of a report in the order shown, with what each tells: known without importing what computes them."""
+
+from __future__ import annotations
+
+WORDS: dict[str, str] = {
+    "overview": "counts, runs, corpora, scoring settings, failures",
+    "loss": "first, last and lowest loss of each run, and curves",
+    "kl": "KL between the runs' final checkpoints, with errors",
+    "consecutive": "KL between neighbouring checkpoints along each run",
+    "stabilisation": "the step after which neighbours differ by less",
+    "scale": "medians and quartiles beside the published ones",
+    "where": "the settings around one KL",
+    "neighbours": "the nearest checkpoints, and a tree of the last ones",
+    "tree": "trees with the support of forks; likely parents",
+    "trajectories": "t-SNE, PCA and MDS of all vectors; shapes of runs",
+    "uncertainty": "error ellipses of the map from resampled texts",
+    "diffusion": "exponents of each run, in likelihood and weight space",
+    "layers": "KL from layer to layer",
+    "quantisation": "KL to quantised variants, and which way they move",
+    "interpolation": "KL and loss between models",
+    "drivers": "the texts and domains behind one KL",
+    "directions": "which domains training moved towards",
+    "corpora": "the same KLs on every corpus, and how they agree",
+    "exact": "exact next-token KLs beside the estimates",
+    "resampling": "error of KLs by number of texts",
+    "added": "models scored on drawn texts alone",
+    "benchmark": "scores predicted from the map",
+    "leakage": "models that know the texts better than they score",
+}
