@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 UNDEFINED = "undefined"
+MOST_PLACES = 7  # after the point; smaller errors are written with a power of ten
 
 
 def figure(value: float, digits: int = 3) -> str:
@@ -26,12 +27,14 @@ def figure(value: float, digits: int = 3) -> str:
 
 
 def with_error(value: float, se: float, digits: int = 3) -> str:
-    """`value ± se`, the value to the place where its error begins (two digits of error), "undefined" for NaN.
+    """`value ± se`: two digits of the error, the value to the same place; "undefined" for NaN.
 
     An error that is unknown (NaN) stands as "-".
 
-    >>> with_error(0.123456, 0.00456), with_error(float("nan"), 1.0), with_error(0.5, float("nan"))
-    ('0.1235 ± 0.0046', 'undefined', '0.500 ± -')
+    >>> with_error(0.123456, 0.00456), with_error(0.5, 0.0996), with_error(0.5, 2e-5), with_error(2.534e-9, 1.2e-10)
+    ('0.1235 ± 0.0046', '0.50 ± 0.10', '0.500000 ± 0.000020', '2.53e-09 ± 1.2e-10')
+    >>> with_error(float("nan"), 1.0), with_error(0.5, float("nan"))
+    ('undefined', '0.500 ± -')
     """
     if math.isnan(value):
         return UNDEFINED
@@ -39,10 +42,11 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
         return f"{figure(value, digits)} ± -"
     if not math.isfinite(se) or se <= 0:
         return figure(value, digits)
-    if min(abs(value), se) < 1e-4 or abs(value) >= 1e6:
-        return f"{value:.{digits}g} ± {se:.2g}"
-    places = max(0, 1 - math.floor(math.log10(se)))
-    return f"{value:.{places}f} ± {se:.{places}f}"
+    places = 1 - math.floor(math.log10(float(f"{se:.1e}")))  # of the second digit of the error, once rounded
+    if places <= MOST_PLACES and abs(value) < 1e6:
+        return f"{value:.{max(0, places)}f} ± {se:.{max(0, places)}f}"
+    after_point = math.floor(math.log10(max(abs(value), se))) + places
+    return f"{value:.{max(0, after_point)}e} ± {se:.1e}"
 
 
 def aligned(texts: Sequence[str]) -> list[str]:

@@ -40,7 +40,9 @@ def test_figures(value: float, expected: str) -> None:
 def test_errors_set_the_digits() -> None:
     assert with_error(0.5, 0.1) == "0.50 ± 0.10"
     assert with_error(123.456, 12.3) == "123 ± 12"
-    assert with_error(3e-7, 2.1e-8) == "3e-07 ± 2.1e-08"
+    assert with_error(3e-7, 2.1e-8) == "3.00e-07 ± 2.1e-08"
+    assert with_error(0.5, 0.0996) == "0.50 ± 0.10"
+    assert with_error(2.5e6, 1.2e3) == "2.5000e+06 ± 1.2e+03"
     assert with_error(0.5, 0.0) == "0.500"
     assert spread(math.nan, 0, 1) == "undefined"
     assert count(1, "vertex", "vertices") == "1 vertex"
