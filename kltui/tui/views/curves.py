@@ -363,8 +363,12 @@ class CurvesView(View):
         scale: Scale = "linear" if self.panels[0].x_scale == "log1p" else "log1p"
         for panel in self.panels:
             panel.x_scale = scale
-            panel.draw_again(keep_window=False)
         self.kl.say(f"step axis: {'log10(1 + step)' if scale == 'log1p' else 'linear'}")
+        self.call_after_refresh(self._draw_all)  # seven pictures: the answer to the key comes before them
+
+    def _draw_all(self) -> None:
+        for panel in self.panels:
+            panel.draw_again(keep_window=False)
 
     def do_settled_level(self) -> None:
         """Another level of KL at which a run counts as settled; after the last, the finest that it reached."""
