@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from kltui.analysis.map import Map
 from kltui.view import export as exports
 from kltui.view import pair_files
 from kltui.view.export import export
-from kltui.view.sections.context import Context
+from kltui.view.sections.context import Context, finals
 from kltui.view.sections.neighbours import neighbours
 from kltui.workspace import Workspace
 from tests.tui.big_workspace import write_workspace
@@ -133,3 +134,18 @@ def test_neighbours_of_many_models_are_found_by_a_sketch_and_compared_in_full(
     assert "tree" not in found.data
     assert any("a sketch of 256 random directions" in note for note in found.notes)
     assert any("no tree" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("tile", [2, 1024])
+def test_the_pair_looked_at_is_the_farthest_of_all_final_ones(
+    tile: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.view.sections.context.blocks", lambda K: products.blocks(K, tile))
+    with Workspace.open(folder) as ws:
+        ctx = Context(ws)
+        ends = finals(ctx.map)
+        truth = max(
+            (ctx.map.pair_rows(i, j).value, ctx.map.names[i], ctx.map.names[j])
+            for i, j in combinations(ends, 2)
+        )
+        assert ctx.pair == truth[1:]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point, grid_of, label_of
+from kltui.analysis.products import blocks
 from kltui.analysis.trajectory import saved_steps
 from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
@@ -39,6 +39,7 @@ WINDOW = 10
 PERPLEXITY = 30
 SECONDS_BETWEEN = 2.0
 LEAVES = 100  # of a tree
+_ROUNDING = 1e-9  # of a KL by products of all pairs
 _LOOKED_AT = 64  # vectors whose values tell how they were rounded
 
 
@@ -201,11 +202,8 @@ class Context:
             self.check_pair()
             return tuple(self.raw.names[self.raw.row(name)] for name in self.choice.pair)  # type: ignore[return-value]
         shown = self.raw
-        defined = []
-        for i, j in combinations(finals(shown), 2):
-            value = shown.pair_rows(i, j).value
-            if math.isfinite(value) and value > 0:
-                defined.append((value, shown.names[i], shown.names[j]))
+        every = [(shown.pair_rows(i, j).value, shown.names[i], shown.names[j]) for i, j in _farthest(shown)]
+        defined = [one for one in every if math.isfinite(one[0]) and one[0] > 0]
         if not defined:
             raise MissingError(
                 "no two runs differ in a defined KL", "score a second run or model on the same corpus"
@@ -477,6 +475,22 @@ def finals(shown: Map) -> list[int]:
         if held is None or _later(point, shown.points[held]):
             chosen[point.run] = row
     return list(chosen.values())
+
+
+def _farthest(shown: Map) -> list[tuple[int, int]]:
+    """Pairs of the runs' final checkpoints, as rows, whose KL is the largest, or the same to rounding."""
+    rows = finals(shown)
+    ends = shown.select(rows)
+    found: list[tuple[float, int, int]] = []
+    top = 0.0
+    for block in blocks(len(rows)):
+        kl_MK = ends.kl_rows(range(block.start, block.stop))
+        later = np.arange(len(rows)) > np.arange(block.start, block.stop)[:, None]
+        kl_MK = np.where(later & np.isfinite(kl_MK), kl_MK, 0.0)
+        top = max(top, float(kl_MK.max(initial=0.0)))
+        at = np.argwhere((kl_MK >= top * (1 - _ROUNDING)) & (kl_MK > 0))
+        found += [(float(kl_MK[i, j]), block.start + int(i), int(j)) for i, j in at]
+    return [(rows[i], rows[j]) for value, i, j in found if value >= top * (1 - _ROUNDING)]
 
 
 def runs_first(shown: Map, rows: Sequence[int]) -> list[int]:
