@@ -85,11 +85,11 @@ def section_on(ctx: Context, name: str) -> Section:
 
 
 def headline(section: Section) -> str:
-    """A section in one line: why it is not here, else its first words, else its title."""
+    """A section in one line: why it is not here, else its first words; "" where it begins with a table."""
     if section.status != "shown":
         return section.message
     said = next((block.plain for block in section.blocks if isinstance(block, Text) and block.plain), "")
-    return said.split("\n")[0] or section.title
+    return said.split("\n")[0]
 
 
 def report(

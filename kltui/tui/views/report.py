@@ -165,7 +165,7 @@ class ReportView(View):
         if found is None:
             return state, WORDS[name]
         head = {"missing": "missing: ", "failed": "failed: ", "stale": "older: "}.get(state, "")
-        return state, safe_text(head + found[1].headline, 200)
+        return state, safe_text(head + (found[1].headline or WORDS[name]), 200)
 
     def state_of(self, name: str) -> str:
         """ "shown", "missing", "failed", "stale" (made of older vectors or other choices), or "" where it was not asked for."""
