@@ -114,7 +114,10 @@ class View(Widget):
         from kltui.tui.views.arrange import arranged
 
         plot, box, aside = self.columns[column].panes[0], self._boxes[column], self._asides[column]
-        panes, height = self.columns[column].aside, self.kl.size.height - BARS
+        panes = self.columns[column].aside
+        height = (
+            self.kl.size.height - BARS - bool(self.kl.facts.corpus)
+        )  # what a map is made of has a line of its own
         how = arranged(width - 2 * plot.barred, height, self.shape(), must=must)
         right = how.place == "right"
         plot.display = how.place != "alone" or self.focus_pane is plot
