@@ -52,7 +52,7 @@ SCREENS: dict[str, tuple[tuple[str, Ready], ...]] = {
         ("3", lambda view: view.plot.drawn_method == "tsne" and not view.plot.waiting),
         ("v d > > }", lambda view: (view.plot.drawn_method, view.plot.dims) == ("pca", 3)),
     ),
-    "curves": (("4", lambda view: view.settled.levels and not view.problem),),
+    "curves": (("4", lambda view: view.settled.levels),),
     "compare": (("7", lambda view: view.texts.order),),
     "scale": (("9", lambda view: view.pair_table.pairs),),
 }

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
 from small_workspace import suite
 
 from kltui.figures.shown import Shown, picture_of
+from kltui.tui.basis import Basis
 from kltui.tui.export import exports
 from kltui.tui.interface import KltuiApp
 from kltui.tui.screenshot import placed
@@ -62,6 +63,20 @@ async def test_three_keys_from_the_start_write_the_matrix_as_it_is_shown(folder:
     assert path.with_suffix(".py").is_file()
     names = [r["name"] for r in rows(path.with_suffix(".csv"))]
     assert len(shown) > 1 and names == [f"{a} | {b}" for a in shown for b in shown]
+
+
+async def test_a_figure_is_made_of_the_map_that_the_screens_show(folder: Path, until) -> None:
+    pytest.importorskip("matplotlib")
+    app = KltuiApp(folder, basis=Basis(mode="clip", exclude=("small",)))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        path = await written(app, pilot, until, "6 e enter")
+        found = app.view.heat.map
+    assert "small" not in {p.run for p in found.points}
+    pairs = [(r["name"].split(" | "), r["value"]) for r in rows(path.with_suffix(".csv"))]
+    assert {a for (a, _), _ in pairs} == set(found.names)
+    for (a, b), value in pairs[:40]:
+        assert a == b or float(value) == pytest.approx(found.pair(a, b).value, rel=1e-9)
 
 
 @pytest.mark.parametrize(
