@@ -66,8 +66,9 @@ class SectionList(Table):
 
     def moved(self) -> None:
         """Shows the section."""
-        if isinstance(self.kl.view, ReportView):
-            self.kl.view.look_at(self.names[self.cursor])
+        names = self.names
+        if names and isinstance(self.kl.view, ReportView):
+            self.kl.view.look_at(names[self.cursor])
 
     def do_enter(self) -> None:
         """Goes to the text."""

@@ -1,0 +1,138 @@
+"""Keys, bytes, resizes and mouse at random against the real program: `random_keys.py [SECONDS] [SEED]`."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # terminal
+
+from terminal import Terminal
+
+HERE = Path(__file__).resolve().parent
+LETTERS = [bytes([c]) for c in range(0x20, 0x7F) if c != ord("q")]
+SEQUENCES = [
+    b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F", b"\x1b[5~", b"\x1b[6~", b"\x1b[3~", b"\x1b[Z", b"\t",
+    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1bOP", b"\x1b[15~", b"\x1bx",
+    b"\x1b[<0;10;5M", b"\x1b[<0;10;5m", b"\x1b[<64;30;9M", b"\x1b[<65;30;9M", b"\x1b[I", b"\x1b[O", b"\x1b[?62c", b"\x1b[12;40R",
+    "é".encode(), "模".encode(), "👩‍👦".encode(), b"\xff", b"\xc3", b"\x80\x81", b"\xf0\x9f", b"\x1b[200~pasted \xff text\n\x1b[201~",
+]  # fmt: skip
+WORDS = [
+    b"/run:tiny\r",
+    b"/step>=100 | small\r",
+    b":noise\r",
+    b"2K\x1b",
+    b"ajjb7",
+    b"0G",
+    b"obits\r",
+    b"UUU",
+    b"3v>}",
+    b"\x1b\x1b\x1b",
+]
+SIZES = [(80, 24), (120, 40), (200, 60), (60, 15), (30, 8), (1, 1), (300, 20), (81, 100)]
+BUG = b"a bug in kltui"
+KEPT = ("interface.log", "failure.txt")  # what the program leaves of a bug
+
+
+@dataclass
+class Storm:
+    """What was sent, so that it can be sent again."""
+
+    seed: int
+    folder: Path
+    keys: int = 0
+    starts: int = 0
+    sent: list[bytes] = field(default_factory=list)
+
+    def send(self, terminal: Terminal, data: bytes) -> bytes:
+        """Types it and returns what the program draws meanwhile."""
+        self.sent = [*self.sent[-400:], data]
+        self.keys += 1
+        with suppress(OSError):  # it has just ended
+            os.write(terminal.fd, data)
+        return terminal.read(0.0, 0.02).data
+
+    def told(self, what: str) -> str:
+        """What went wrong, and how to see it again."""
+        kept = [path for path in self.folder.rglob("*") if path.name in KEPT]
+        logs = "\n".join(path.read_text(errors="replace")[-4000:] for path in kept)
+        return f"{what}\n{logs}\nseed {self.seed}, after {self.keys} keys; the last were {self.sent[-60:]!r}"
+
+
+@contextmanager
+def started(folder: Path, storm: Storm) -> Iterator[Terminal]:
+    """The program on a workspace that changes by itself."""
+    storm.starts += 1
+    command = [sys.executable, str(HERE / "restless_app.py"), str(folder), str(storm.seed + storm.starts)]
+    home = dict.fromkeys(("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"), str(folder))
+    terminal = Terminal(command, 120, 40, **home)
+    try:
+        terminal.until("Registry", 60.0)
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def run(folder: Path, seconds: float, seed: int) -> Storm:
+    """Sends keys for so many seconds. Raises AssertionError with what was sent where the program dies, hangs or says a bug."""
+    storm, chance = Storm(seed, folder), random.Random(seed)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with started(folder, storm) as terminal:
+            code = None
+            while code is None and time.monotonic() < end:
+                code = _hundred_keys(terminal, storm, chance)
+            code = _left(terminal, storm) if code is None else code
+            kept = [path for path in folder.rglob("*") if path.name in KEPT]
+            assert code == 0 and not kept, storm.told(f"it ended with {code}")
+    return storm
+
+
+def _hundred_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> int | None:
+    """The exit code where one of the keys has left the program."""
+    for _ in range(100):
+        kind = chance.random()
+        if kind < 0.02:
+            terminal.resize(*chance.choice(SIZES))
+        data = chance.choice(LETTERS if kind < 0.6 else SEQUENCES if kind < 0.93 else WORDS)
+        assert BUG not in storm.send(terminal, data), storm.told("a bug was said")
+    terminal.resize(119, 40)
+    terminal.read(0.0, 0.3)
+    terminal.resize(120, 40)
+    answer = terminal.read(0.1, 60.0, patience=60.0)
+    assert BUG not in answer.data, storm.told("a bug was said")
+    if not answer.data or _has_ended(terminal):
+        with suppress(AssertionError):
+            return terminal.wait(5.0)
+        raise AssertionError(storm.told("nothing was drawn for a minute"))
+    return None
+
+
+def _left(terminal: Terminal, storm: Storm) -> int:
+    """The exit code after ctrl+c, which closes a question first where one is open."""
+    for _ in range(8):
+        storm.send(terminal, b"\x1b")
+        terminal.read(0.1, 1.0)
+        storm.send(terminal, b"\x03")
+        with suppress(AssertionError):
+            return terminal.wait(8.0)
+    raise AssertionError(storm.told("ctrl+c did not end it"))
+
+
+def _has_ended(terminal: Terminal) -> bool:
+    """Whether the program is there no more, without taking its exit code."""
+    return os.waitid(os.P_PID, terminal.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+if __name__ == "__main__":
+    seconds, seed = [*sys.argv[1:3], *("120", "1")[len(sys.argv) - 1 :]]
+    with tempfile.TemporaryDirectory() as name:
+        made = run(Path(name), float(seconds), int(seed))
+    print(f"{made.keys} keys, {made.starts} starts, no bug")
