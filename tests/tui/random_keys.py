@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # terminal
 
+from restless import Restless
 from terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
@@ -70,7 +71,7 @@ class Storm:
 def started(folder: Path, storm: Storm) -> Iterator[Terminal]:
     """The program on a workspace that changes by itself."""
     storm.starts += 1
-    command = [sys.executable, str(HERE / "restless_app.py"), str(folder), str(storm.seed + storm.starts)]
+    command = [sys.executable, str(HERE / "restless_app.py"), str(folder / "ws"), str(folder)]
     home = dict.fromkeys(("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"), str(folder))
     terminal = Terminal(command, 120, 40, **home)
     try:
@@ -83,21 +84,23 @@ def started(folder: Path, storm: Storm) -> Iterator[Terminal]:
 def run(folder: Path, seconds: float, seed: int) -> Storm:
     """Sends keys for so many seconds. Raises AssertionError with what was sent where the program dies, hangs or says a bug."""
     storm, chance = Storm(seed, folder), random.Random(seed)
+    restless = Restless(folder / "ws", seed)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with started(folder, storm) as terminal:
             code = None
             while code is None and time.monotonic() < end:
-                code = _hundred_keys(terminal, storm, chance)
+                code = _some_keys(terminal, storm, chance)
+                restless.stir()
             code = _left(terminal, storm) if code is None else code
             kept = [path for path in folder.rglob("*") if path.name in KEPT]
             assert code == 0 and not kept, storm.told(f"it ended with {code}")
     return storm
 
 
-def _hundred_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> int | None:
+def _some_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> int | None:
     """The exit code where one of the keys has left the program."""
-    for _ in range(100):
+    for _ in range(60):
         kind = chance.random()
         if kind < 0.02:
             terminal.resize(*chance.choice(SIZES))
