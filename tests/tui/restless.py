@@ -99,9 +99,9 @@ class Restless:
     def _is_renamed(self) -> None:
         with closing(Store.write(self.folder)) as store, store.atomic():
             rows = store.checkpoints.all()
-            store.checkpoints.relabel(
-                row.id, replace(row.checkpoint, run=f"renamed-{self.chance.randrange(9)}")
-            )
+            for row in self.chance.sample(rows, min(1, len(rows))):
+                run = f"renamed-{self.chance.randrange(9)}"
+                store.checkpoints.relabel(row.id, replace(row.checkpoint, run=run))
 
     def _job(self) -> None:
         with closing(Store.write(self.folder)) as store, store.atomic():
