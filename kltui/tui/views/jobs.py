@@ -160,6 +160,12 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         return self.kl.snapshot.items.get(job.id, ()) if job else ()
 
+    @property
+    def item(self) -> JobItemRow | None:
+        """The item under the cursor; of a job that has just been taken up and has fewer, the last."""
+        rows = self.rows
+        return rows[min(self.cursor, len(rows) - 1)] if rows else None
+
     def row_count(self) -> int:
         return len(self.rows)
 
@@ -213,7 +219,7 @@ class JobItems(Table):
 
     def moved(self) -> None:
         """Takes the shared cursor along, and shows why the checkpoint failed."""
-        item = self.rows[self.cursor] if self.rows else None
+        item = self.item
         if item is not None and item.name in self.kl.snapshot.by_name:
             self.kl.selection.cursor = item.name
             self.kl.main.status.refresh()
@@ -222,9 +228,9 @@ class JobItems(Table):
 
     def do_enter(self) -> None:
         """Reads why the checkpoint failed, and what to do about it."""
-        view = self.kl.view
-        if isinstance(view, JobsView) and self.rows and self.rows[self.cursor].status == "failed":
-            view.show_why(self.rows[self.cursor].name)
+        view, item = self.kl.view, self.item
+        if isinstance(view, JobsView) and item is not None and item.status == "failed":
+            view.show_why(item.name)
 
 
 def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
@@ -412,9 +418,8 @@ class JobsView(View):
 
     def copied(self) -> str:
         """The log's path, or the failed checkpoint's error."""
-        items = self.items.rows
-        if self.focus_pane is self.items and items and items[self.items.cursor].error:
-            item = items[self.items.cursor]
+        item = self.items.item
+        if self.focus_pane is self.items and item is not None and item.error:
             return safe_text(f"{item.name}: {item.error} {item.hint}")
         return str(self.list.job.log) if self.list.job and self.list.job.log.name else ""
 

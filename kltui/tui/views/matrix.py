@@ -378,7 +378,7 @@ class MatrixView(View):
         if self.heat.order_name == "cluster" and len(rows) > 2:
             part = found.select(rows)
             return [rows[i] for i in part.clustering().order]
-        if self.heat.order_name == "kl":
+        if self.heat.order_name == "kl" and rows:
             pair = self.heat.pair
             anchor = found.row(pair[0]) if pair and pair[0] in found.names else rows[0]
             return sorted(rows, key=lambda k: float(kl_KK[anchor, k]))
