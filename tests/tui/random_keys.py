@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -18,10 +19,11 @@ from restless import Restless
 from terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
+PATIENCE_S = 60.0
 LETTERS = [bytes([c]) for c in range(0x20, 0x7F) if c != ord("q")]
 SEQUENCES = [
     b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F", b"\x1b[5~", b"\x1b[6~", b"\x1b[3~", b"\x1b[Z", b"\t",
-    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1bOP", b"\x1b[15~", b"\x1bx",
+    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1a", b"\x1bOP", b"\x1b[15~", b"\x1bx",
     b"\x1b[<0;10;5M", b"\x1b[<0;10;5m", b"\x1b[<64;30;9M", b"\x1b[<65;30;9M", b"\x1b[I", b"\x1b[O", b"\x1b[?62c", b"\x1b[12;40R",
     "é".encode(), "模".encode(), "👩‍👦".encode(), b"\xff", b"\xc3", b"\x80\x81", b"\xf0\x9f", b"\x1b[200~pasted \xff text\n\x1b[201~",
 ]  # fmt: skip
@@ -39,7 +41,8 @@ WORDS = [
 ]
 SIZES = [(80, 24), (120, 40), (200, 60), (60, 15), (30, 8), (1, 1), (300, 20), (81, 100)]
 BUG = b"a bug in kltui"
-KEPT = ("interface.log", "failure.txt")  # what the program leaves of a bug
+LOG = "interface.log"  # what the program leaves of a bug that it outlives
+STACKS = "stacks.txt"
 
 
 @dataclass
@@ -51,34 +54,56 @@ class Storm:
     keys: int = 0
     starts: int = 0
     sent: list[bytes] = field(default_factory=list)
+    shown: bytes = b""
 
-    def send(self, terminal: Terminal, data: bytes) -> bytes:
-        """Types it and returns what the program draws meanwhile."""
+    def send(self, terminal: Terminal, data: bytes, wait_s: float = 0.0) -> None:
+        """Types it, and reads what the program has drawn, or draws within `wait_s`."""
         self.sent = [*self.sent[-400:], data]
         self.keys += 1
         with suppress(OSError):  # it has just ended
             os.write(terminal.fd, data)
-        return terminal.read(0.0, 0.02).data
+        self.read(terminal, 0.0, wait_s)
 
-    def told(self, what: str) -> str:
-        """What went wrong, and how to see it again."""
-        kept = [path for path in self.folder.rglob("*") if path.name in KEPT]
-        logs = "\n".join(path.read_text(errors="replace")[-4000:] for path in kept)
-        return f"{what}\n{logs}\nseed {self.seed}, after {self.keys} keys; the last were {self.sent[-60:]!r}"
+    def read(self, terminal: Terminal, quiet: float, most: float) -> bytes:
+        """What the program draws, the first of it within `most` seconds."""
+        data = terminal.read(quiet, max(most, 0.02), patience=most).data
+        self.shown = (self.shown + data)[-50_000:]
+        return data
+
+    def no_bug(self) -> None:
+        """Raises AssertionError where the program has said, logged or died of a bug."""
+        if BUG in self.shown or self.logs():
+            raise AssertionError(self.account("a bug"))
+
+    def logs(self) -> list[str]:
+        """The ends of what was logged of bugs."""
+        return [path.read_text(errors="replace")[-4000:] for path in self.folder.rglob(LOG)]
+
+    def account(self, what: str) -> str:
+        """What went wrong, with the traceback, and how to see it again."""
+        _, mark, failure = self.shown.decode(errors="replace").rpartition("Traceback")
+        stacks = self.folder / STACKS
+        found = [*self.logs(), mark + failure if mark else "", stacks.read_text() if stacks.exists() else ""]
+        return "\n".join(
+            [what, *found, f"seed {self.seed}, after {self.keys} keys; the last were {self.sent[-60:]!r}"]
+        )
 
 
 @contextmanager
 def started(folder: Path, storm: Storm) -> Iterator[Terminal]:
     """The program on a workspace that changes by itself."""
     storm.starts += 1
-    command = [sys.executable, str(HERE / "restless_app.py"), str(folder / "ws"), str(folder)]
+    command = [sys.executable, str(HERE / "restless_app.py"), str(folder / "ws"), str(folder / STACKS)]
     home = dict.fromkeys(("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"), str(folder))
     terminal = Terminal(command, 120, 40, **home)
+    group = terminal.pid
     try:
         terminal.until("Registry", 60.0)
         yield terminal
     finally:
         terminal.close()
+        with suppress(ProcessLookupError):  # it has started processes of its own
+            os.killpg(group, signal.SIGKILL)
 
 
 def run(folder: Path, seconds: float, seed: int) -> Storm:
@@ -88,45 +113,49 @@ def run(folder: Path, seconds: float, seed: int) -> Storm:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with started(folder, storm) as terminal:
-            code = None
-            while code is None and time.monotonic() < end:
-                code = _some_keys(terminal, storm, chance)
+            while not _has_ended(terminal) and time.monotonic() < end:
+                _some_keys(terminal, storm, chance)
                 restless.stir()
-            code = _left(terminal, storm) if code is None else code
-            kept = [path for path in folder.rglob("*") if path.name in KEPT]
-            assert code == 0 and not kept, storm.told(f"it ended with {code}")
+            code = _left(terminal, storm)
+            storm.no_bug()
+            assert code == 0, storm.account(f"it ended with {code}")
     return storm
 
 
-def _some_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> int | None:
-    """The exit code where one of the keys has left the program."""
+def _some_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> None:
+    """Sixty keys, after which the program must still draw, unless one of them has left it."""
     for _ in range(60):
         kind = chance.random()
         if kind < 0.02:
             terminal.resize(*chance.choice(SIZES))
         data = chance.choice(LETTERS if kind < 0.6 else SEQUENCES if kind < 0.93 else WORDS)
-        assert BUG not in storm.send(terminal, data), storm.told("a bug was said")
+        storm.send(terminal, data, chance.choice((0.0, 0.0, 0.02)))
     terminal.resize(119, 40)
-    terminal.read(0.0, 0.3)
+    storm.read(terminal, 0.0, 0.3)
     terminal.resize(120, 40)
-    answer = terminal.read(0.1, 60.0, patience=60.0)
-    assert BUG not in answer.data, storm.told("a bug was said")
-    if not answer.data or _has_ended(terminal):
-        with suppress(AssertionError):
-            return terminal.wait(5.0)
-        raise AssertionError(storm.told("nothing was drawn for a minute"))
-    return None
+    answer = storm.read(terminal, 0.1, PATIENCE_S)
+    storm.no_bug()
+    if not answer and not _has_ended(terminal):
+        raise AssertionError(_hung(terminal, storm, f"nothing was drawn for {PATIENCE_S:g} s"))
 
 
 def _left(terminal: Terminal, storm: Storm) -> int:
     """The exit code after ctrl+c, which closes a question first where one is open."""
-    for _ in range(8):
-        storm.send(terminal, b"\x1b")
-        terminal.read(0.1, 1.0)
-        storm.send(terminal, b"\x03")
+    for patience in (0.1, *[8.0] * 8):
         with suppress(AssertionError):
-            return terminal.wait(8.0)
-    raise AssertionError(storm.told("ctrl+c did not end it"))
+            return terminal.wait(patience)
+        storm.send(terminal, b"\x1b")
+        storm.read(terminal, 0.1, 1.0)
+        storm.send(terminal, b"\x03")
+        storm.read(terminal, 0.1, 1.0)
+    raise AssertionError(_hung(terminal, storm, "ctrl+c did not end it"))
+
+
+def _hung(terminal: Terminal, storm: Storm, what: str) -> str:
+    """The account, with where all threads of the program are."""
+    os.kill(terminal.pid, signal.SIGUSR1)
+    time.sleep(1.0)
+    return storm.account(what)
 
 
 def _has_ended(terminal: Terminal) -> bool:

@@ -72,6 +72,7 @@ class ScaleTable(Table):
     def show_rows(self, rows: list[ScaleRow]) -> None:
         """Takes the settings; the columns' numbers are aligned at their points."""
         self.rows = rows
+        self.cursor = min(self.cursor, max(0, len(rows) - 1))
         self._said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
         self._published = aligned([f"{r.published:g}" if math.isfinite(r.published) else "" for r in rows])
 
@@ -236,14 +237,16 @@ class ScaleView(View):
 
     async def _load(self) -> None:
         try:
-            self.map = found = await self._with_layers(await self.kl.atlas.map())
+            found = await self._with_layers(await self.kl.atlas.map())
             basis = self.kl.reader.basis
             asks = basis.separate or basis.saved
-            self.apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
-            rows = self.apart.rows if self.apart else await self.kl.atlas.ask("scale", found.scale)
-            self.table.show_rows(rows)
+            apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
+            rows = apart.rows if apart else await self.kl.atlas.ask("scale", found.scale)
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
+        else:
+            self.map, self.apart = found, apart  # with the rows made of them: others may name what is not there
+            self.table.show_rows(rows)
         self.update_data()
         self.cursor_moved()
 

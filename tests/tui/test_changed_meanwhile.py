@@ -1,0 +1,78 @@
+"""Workspaces that change while a screen is looked at: what random keys found, one test each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fake_workspace import FakeWorkspace
+from screen_text import text_of
+
+from kltui.analysis.map import Map
+from kltui.errors import KltuiError
+from kltui.tui.interface import KltuiApp
+
+MakeApp = Callable[..., KltuiApp]
+KEPT = ("tiny", "small")
+
+
+async def test_a_shorter_job_under_the_cursor_of_a_longer_one(make_app: MakeApp, until) -> None:
+    workspace = FakeWorkspace()
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2", "tab", "G")
+        view: Any = app.view
+        await until(pilot, lambda: view.items.cursor > 2)
+        workspace.item_rows[2] = workspace.item_rows[2][:1]
+        app.snapshot = await app.reader.snapshot()  # as it is before the view hears of it
+        await pilot.press("y", "enter")
+        assert view.items.item == app.snapshot.items[2][0]
+
+
+async def test_a_matrix_of_nothing_in_order_of_kl(make_app: MakeApp, until) -> None:
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("6", "o")
+        await pilot.press(*"/run:none", "enter")
+        await app.workers.wait_for_complete()
+        assert "a bug" not in text_of(app)
+
+
+class Shrinking(FakeWorkspace):
+    """Has lost the runs of another seed at its second map."""
+
+    def map(self, *given: Any, **chosen: Any) -> Map:
+        made = super().map(*given, **chosen)
+        if self.change == 1:
+            return made
+        return made.select([k for k, p in enumerate(made.points) if p.run in KEPT])
+
+
+async def test_scale_keeps_its_rows_and_their_map_together(make_app: MakeApp, until, monkeypatch) -> None:
+    workspace = Shrinking()
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("9")
+        view: Any = app.view
+        await until(pilot, lambda: view.table.rows)
+        ask, failures = app.atlas.ask, []
+
+        async def while_it_is_asked(*given: Any) -> Any:
+            try:
+                for row in range(view.table.row_count()):
+                    view.table.go(row)
+            except KltuiError as error:
+                failures.append(error)
+            return await ask(*given)
+
+        monkeypatch.setattr(app.atlas, "ask", while_it_is_asked)
+        before = view.map
+        workspace.change = 2
+        workspace.all = [c for c in workspace.all if c.run in KEPT]
+        await app.reload()
+        await until(pilot, lambda: view.map is not before)
+        await app.workers.wait_for_complete()
+        assert len(view.map) < len(before) and not failures
