@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # terminal
 
@@ -94,7 +95,7 @@ def started(folder: Path, storm: Storm) -> Iterator[Terminal]:
     """The program on a workspace that changes by itself."""
     storm.starts += 1
     command = [sys.executable, str(HERE / "restless_app.py"), str(folder / "ws"), str(folder / STACKS)]
-    home = dict.fromkeys(("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"), str(folder))
+    home: Any = dict.fromkeys(("XDG_STATE_HOME", "XDG_CONFIG_HOME", "HOME"), str(folder))
     terminal = Terminal(command, 120, 40, **home)
     group = terminal.pid
     try:
