@@ -245,7 +245,8 @@ class ScaleView(View):
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
         else:
-            self.map, self.apart = found, apart  # with the rows made of them: others may name what is not there
+            # Together with the rows that are made of them: others may name what is not there.
+            self.map, self.apart = found, apart
             self.table.show_rows(rows)
         self.update_data()
         self.cursor_moved()
