@@ -309,7 +309,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     from kltui.bench import main as bench
 
-    return bench(arguments.target, device=arguments.device, as_json=arguments.json)
+    return bench(
+        arguments.target, arguments.device, arguments.json, parts=arguments.part, against=arguments.against
+    )
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

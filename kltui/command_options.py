@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from kltui import __version__
+from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.figures.options import add_commands, add_options
 from kltui.help_text import DESCRIPTION, EPILOG
 from kltui.pair_values import add_values_option
@@ -25,9 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
         "target",
         nargs="?",
         metavar="WORKSPACE",
-        help="workspace folder (with --demo: where to put the suite; with --bench: native, or analysis for what the report's"
-        " sections cost); the terminal interface also takes a job file, texts, or a folder of checkpoints, and leads to a job of"
-        " them",
+        help="workspace folder (with --demo: where to put the suite; with --bench: a model's shape"
+        f" ({', '.join(MODELS)}; default: all that fit), native, or analysis for what the report's sections cost); the"
+        " terminal interface also takes a job file, texts, or a folder of checkpoints, and leads to a job of them",
     )
     _add_commands(parser)
     _add_batch_options(parser)
@@ -49,11 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --bench: cpu or cuda; with --report and --export: cuda or cuda:1 centres and multiplies the vectors"
         " of large maps on that GPU (default there: cpu), and with --section exact models run there",
     )
+    _add_bench_options(parser)
     look = parser.add_argument_group("with the terminal interface")
     look.add_argument("--read-only", action="store_true", help="start no job and write nothing")
     look.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     look.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
     return parser
+
+
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    measured = parser.add_argument_group("with --bench", "--device cpu or cuda; --json")
+    measured.add_argument("--part", metavar="NAME", action="append", default=[], help=help_of_parts())
+    measured.add_argument("--against", metavar="NAME", action="append", default=[], help=help_of_rivals())
 
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:

@@ -44,6 +44,7 @@ USERS: dict[str, tuple[str, ...]] = {
     "save_map": (*MAPPED, "draw"),
     **dict.fromkeys(("pair", "where", "level", "noise_corrected"), MAPPED),
     "device": (*MAPPED, "draw", "bench"),
+    **dict.fromkeys(("part", "against"), ("bench",)),
     "also": ("export",),
     "draw_by": ("draw",),
     **dict.fromkeys(("out", "width", "style"), ("figure", "reproduce")),

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,11 @@ import numpy as np
 import torch
 
 from kltui import native
+from kltui.bench.against import lacking as absent
+from kltui.bench.against import make_rival, version
+from kltui.bench.agreement import CAREFUL, TOLERANCE_NAT, Beside, largest
 from kltui.bench.loops import Logliks, by_careful_loop, by_reference, by_reference_lens
+from kltui.bench.parts import MODEL_PARTS
 from kltui.bench.shapes import BLOCKS, LARGE, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
 from kltui.bench.sweep import Sweep, bench_sweep
 from kltui.json_schema import JSON_SCHEMA
@@ -45,7 +49,7 @@ _WORKING_BYTES = 6 << 30
 class Side:
     """One way of scoring the texts: ids in, log-likelihoods (vectors, N) out."""
 
-    kind: Literal["reference", "careful", "kltui"]
+    kind: str  # reference, careful, kltui, or a program of bench.parts.RIVALS
     dtype: str
     score: Callable[[list[Ids]], Logliks]
     engine: Engine | None = None  # of kltui's sides
@@ -111,39 +115,72 @@ class Case:
         return self.tokens / self.seconds
 
 
-def run(device: str, as_json: bool, shapes: Sequence[Shape] = ()) -> int:
-    """Exit code 0 once the table, shape by shape, or with `as_json` one JSON object, is on stdout."""
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one shape: the table's rows, and the ways whose values were compared with kltui's."""
+
+    cases: list[Case] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
+
+
+def run(
+    device: str,
+    as_json: bool,
+    shapes: Sequence[Shape] = (),
+    parts: Sequence[str] = tuple(MODEL_PARTS),
+    against: Sequence[str] = (),
+) -> int:
+    """Exit code 0 once the table, shape by shape, or with `as_json` one JSON object, is on stdout; 1 where values differ."""
     picked = pick_device(device)
-    shapes = shapes or ((*SHAPES, LARGE) if picked.type == "cuda" else SHAPES)
+    missing = {name: why for name in against if (why := absent(name))}
+    able = [name for name in against if name not in missing]
     machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
-    _say("" if as_json else _table_head(machine))
-    cases: list[Case] = []
+    _say("" if as_json else "".join(f"{why}\n" for why in missing.values()) + _table_head(machine))
+    found: list[Found] = []
     skipped: dict[str, str] = {}
-    for shape in shapes:
-        sys.stderr.write(f"pythia-{shape.name}: building a random model and timing it ...\n")
-        found = _cases_or_why(shape, picked)
-        if isinstance(found, str):
-            skipped[shape.name] = found
-            _say("" if as_json else f"{shape.name:6} left out: {found}\n")
+    for shape in shapes or ((*SHAPES, LARGE) if picked.type == "cuda" else SHAPES):
+        own = [
+            part
+            for part in parts
+            if part != "layers" or shape.layers <= 12 or (shapes and shape is not LARGE)
+        ]
+        got = _found_or_why(shape, picked, own, able)
+        if isinstance(got, str):
+            skipped[shape.name] = got
+            _say("" if as_json else f"{shape.name:6} left out: {got}\n")
             continue
-        _say("" if as_json else "".join(_table_row(case) + "\n" for case in found))
-        cases += found
-    swept = _swept(shapes[0], picked)
+        found.append(got)
+        _say("" if as_json else _lines(got))
+    first = (shapes or SHAPES)[0]
+    swept = [_swept(first, picked)] if "sweep" in parts and first is not LARGE else []
     report = {
         "schema": JSON_SCHEMA,
         **machine,
-        "cases": [_as_dict(case) for case in cases],
+        "parts": list(parts),
+        "cases": [_as_dict(case) for one in found for case in one.cases],
+        "beside": [_as_dict(beside) for one in found for beside in one.beside],
+        "missing": missing,
         "skipped": skipped,
-        "sweeps": [_as_dict(swept)],
+        "sweeps": [_as_dict(sweep) for sweep in swept],
     }
-    _say(json.dumps(report) + "\n" if as_json else _sweep_lines(swept) + _LEGEND)
-    return 0
+    _say(json.dumps(report) + "\n" if as_json else "".join(map(_sweep_lines, swept)) + _LEGEND)
+    return 0 if all(beside.agrees for one in found for beside in one.beside) else 1
 
 
-def _cases_or_why(shape: Shape, device: torch.device) -> list[Case] | str:
-    """The cases of one shape, or why it is left out: the GPU's memory is too small for it."""
+def _lines(found: Found) -> str:
+    rows = [_table_row(case) + "\n" for case in found.cases]
+    return "".join([*rows, *(beside.line() for beside in found.beside)])
+
+
+def _found_or_why(
+    shape: Shape, device: torch.device, parts: Sequence[str], against: Sequence[str]
+) -> Found | str:
+    """What is measured of one shape, or why it is left out: it is too large for this device."""
+    if not against and not {"final", "layers"} & set(parts):
+        return Found()
+    sys.stderr.write(f"pythia-{shape.name}: building a random model and timing it ...\n")
     try:
-        return lacking(shape, device) or bench_shape(shape, device)
+        return lacking(shape, device) or bench_shape(shape, device, parts, against)
     except torch.OutOfMemoryError as error:
         return first_line(error)
     finally:
@@ -153,9 +190,9 @@ def _cases_or_why(shape: Shape, device: torch.device) -> list[Case] | str:
 
 
 def lacking(shape: Shape, device: torch.device) -> str:
-    """What the shape needs of a GPU's memory and what is free, where that is less; "" where it fits, and on a CPU."""
+    """Why the shape is not timed there: a GPU's memory is too small for it, or it is for GPUs alone; "" where it fits."""
     if device.type != "cuda":
-        return ""
+        return "it is timed on a GPU alone" if shape is LARGE else ""
     free, _ = torch.cuda.mem_get_info(device)
     needed = _WORKING_BYTES + shape.parameters * sum(dtype.itemsize for dtype in _dtypes(shape, device))
     return "" if free >= needed else f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
@@ -173,8 +210,8 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_dict(case: Case | Sweep) -> dict[str, Any]:
-    """The case and its ratios, with None for NaN, which JSON does not know."""
+def _as_dict(found: Case | Beside | Sweep) -> dict[str, Any]:
+    """The figures and their ratios, with None for NaN, which JSON does not know."""
     names = (
         "ratio",
         "most",
@@ -183,38 +220,64 @@ def _as_dict(case: Case | Sweep) -> dict[str, Any]:
         "tokens_per_second",
         "over_scoring",
         "over_own_scoring",
+        "agrees",
     )
-    ratios = {name: getattr(case, name) for name in names if hasattr(case, name)}
-    return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(case), **ratios}.items()}
+    more = {name: getattr(found, name) for name in names if hasattr(found, name)}
+    return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(found), **more}.items()}
 
 
-def bench_shape(shape: Shape, device: torch.device) -> list[Case]:
-    """The cases of one shape: the dtypes that the device multiplies fast, and every layer in float32.
+def bench_shape(
+    shape: Shape,
+    device: torch.device,
+    parts: Sequence[str] = ("final", "layers"),
+    against: Sequence[str] = (),
+) -> Found:
+    """What is measured of one shape: in the dtypes that the device multiplies fast, and every layer in float32.
 
     On a CPU all stand over the float32 reference; on a GPU over the reference in their own dtype.
     """
     ids = neighbours(TEXTS if device.type == "cuda" else shape.cpu_texts)
+    found = Found()
+    with torch.inference_mode(), fast_float32(device), ExitStack() as stack:
+        sides = _sides(shape, device, "final" in parts, against, stack)
+        timed = _timed_in_turn(sides, ids, device)
+        found.beside.extend(_beside(shape, sides, timed, ids))
+        if "final" in parts:
+            found.cases.extend(_cases(shape, "final", sides, timed, ids))
     with torch.inference_mode(), fast_float32(device):
-        sides = _sides(shape, device)
-        cases = _compare(shape, "final", sides, ids, device)
-        if shape.layers <= 12:
+        if "layers" in parts:
             plain, model = (build_model(shape).to(device) for _ in range(2))
             lens = Side("reference", "float32", lambda block: by_reference_lens(plain, block, device))
-            cases += _compare(shape, "layers", [lens, _kltui(model, device, "all")], neighbours(8), device)
-    return cases
+            sides, ids = [lens, _kltui(model, device, "all")], neighbours(8)
+            found.cases.extend(_cases(shape, "layers", sides, _timed_in_turn(sides, ids, device), ids))
+    return found
 
 
-def _sides(shape: Shape, device: torch.device) -> list[Side]:
-    """Reference, careful loop and kltui for each dtype; on a CPU the reference in float32 alone."""
+def _sides(
+    shape: Shape, device: torch.device, final: bool, against: Sequence[str], stack: ExitStack
+) -> list[Side]:
+    """Reference, careful loop and kltui for each dtype; on a CPU the reference in float32 alone.
+
+    Other programs stand beside kltui in the dtype that they are fastest in with sound values; without `final` they alone.
+    """
     sides: list[Side] = []
     for dtype in _dtypes(shape, device):
+        rivals = against if dtype == (torch.float32 if device.type == "cpu" else torch.float16) else ()
+        if not final and not rivals:
+            continue
         plain, model = _models(shape, dtype, device)
-        name = str(dtype).removeprefix("torch.")
-        if device.type != "cpu" or not sides:
+        name = _name(dtype)
+        if final and (device.type != "cpu" or not sides):
             sides.append(Side("reference", name, partial(by_reference, plain, device=device)))
-        sides.append(Side("careful", name, partial(by_careful_loop, plain, device=device)))
+        if final:
+            sides.append(Side("careful", name, partial(by_careful_loop, plain, device=device)))
+        sides += [Side(rival, name, make_rival(rival, plain, device, stack)) for rival in rivals]
         sides.append(_kltui(model, device, "none"))
     return sides
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -242,12 +305,11 @@ def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> 
     """kltui's side on a model in memory, warmed up."""
     engine = make_engine(model, device, layers)
     by_kltui(engine, random_texts(6, seed=1))
-    name = str(engine.dtype).removeprefix("torch.")
-    return Side("kltui", name, lambda block: by_kltui(engine, block), engine)
+    return Side("kltui", _name(engine.dtype), lambda block: by_kltui(engine, block), engine)
 
 
-def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device: torch.device) -> list[Case]:
-    """Time all sides and their floors in turn, block by block; one case for each of kltui's.
+def _timed_in_turn(sides: list[Side], ids: list[Ids], device: torch.device) -> list[Timed]:
+    """All sides and their floors, timed in turn, block by block.
 
     On a GPU each side first sees the block of the longest texts untimed: kernels are loaded, and tiles found by trial, once.
     """
@@ -268,13 +330,38 @@ def _compare(shape: Shape, what: str, sides: list[Side], ids: list[Ids], device:
             took.seconds += seconds
             took.peak_mb = max(took.peak_mb, peak)
             took.values.append(value)
+    return timed
+
+
+def _beside(shape: Shape, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> list[Beside]:
+    """The careful loop and other programs beside kltui in their dtype."""
+    ours = {s.dtype: t for s, t in zip(sides, timed, strict=True) if s.engine is not None}
+    return [
+        Beside(
+            name=CAREFUL if side.kind == "careful" else side.kind,
+            version="" if side.kind == "careful" else version(side.kind),
+            model=shape.name,
+            dtype=side.dtype,
+            texts=len(ids),
+            largest_difference_nat=largest(took.values, ours[side.dtype].values),
+            tolerance_nat=max(TOLERANCE_NAT[side.dtype], TOLERANCE_NAT.get(side.kind, 0.0)),
+            seconds=took.seconds,
+            kltui_seconds=ours[side.dtype].seconds,
+        )
+        for side, took in zip(sides, timed, strict=True)
+        if side.kind not in ("reference", "kltui")
+    ]
+
+
+def _cases(shape: Shape, what: str, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> list[Case]:
+    """One row for each of kltui's sides."""
     return [_case(shape, what, k, sides, timed, ids) for k, side in enumerate(sides) if side.engine]
 
 
 @contextmanager
 def _as_its_users_run(side: Side, device: torch.device) -> Iterator[None]:
-    """The reference under torch's defaults, whatever holds around it; the others as kltui runs."""
-    if side.kind == "reference":
+    """The reference and other programs under torch's defaults, whatever holds around them; the others as kltui runs."""
+    if side.kind not in ("careful", "kltui"):
         with fast_float32(torch.device("meta")):
             yield
     else:
@@ -305,12 +392,8 @@ def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed
         head_share=side.engine.seconds["head"] / took.seconds,
         reference_peak_mb=reference.peak_mb,
         peak_mb=took.peak_mb,
-        largest_difference_nat=math.nan if exact is None else _largest(exact[1].values, took.values),
+        largest_difference_nat=math.nan if exact is None else largest(exact[1].values, took.values),
     )
-
-
-def _largest(a: list[Logliks], b: list[Logliks]) -> float:
-    return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
 
 def make_engine(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Engine:
@@ -427,6 +510,8 @@ ratio: reference over kltui, same process, in turn; careful: a batched loop in t
 the right, sdpa, head on scored rows only) in kltui's dtype over kltui; /floor: kltui over the bare matrix products of body and
 heads in kltui's dtype; most: reference over these products, the ratio at which nothing but they would be left;
 max |d|: from the reference in float32, - where there is none;
+below a model's rows: the careful loop and other programs (--against) in the dtype of kltui's values that they are compared with;
+then the times, theirs over kltui's; lm_eval's seconds hold its tokenising;
 sweep: a job over one run's checkpoints, read from disk and verified ahead, beside scoring the same files with nothing else at work
 """
 

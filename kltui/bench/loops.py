@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
-from kltui.scoring.batching import Ids, cut_pieces, fill_batch, plan_batches
+from kltui.scoring.batching import Ids
 
 Logliks = NDArray[np.float64]
 
 # Padded ids of a batch, and rows of logits at once: what is fast on each kind of device.
 BATCH_TOKENS = {"cpu": 1536, "cuda": 32_768}
-LOGIT_ROWS = {"cpu": 1536, "cuda": 8192}
+LOGIT_ROWS = {"cpu": 512, "cuda": 8192}
 
 
 def by_reference(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
@@ -45,18 +48,39 @@ def by_reference_lens(model: Any, ids: list[Ids], device: torch.device) -> Logli
 def by_careful_loop(model: Any, ids: list[Ids], device: torch.device) -> Logliks:
     """Log-likelihoods (1, N), nats: texts sorted by length, padded on the right, sdpa, no cache, the head on scored rows.
 
-    Logits are widened to float32, log-softmax by `logsumexp`, sums in float64 on the device, one copy at the end.
+    Torch and transformers alone, run in inference mode and, on a CPU, with float32 products at "medium" where that is
+    exact. Logits are widened to float32, sums taken in float64 on the device; a GPU is waited for once, at the end.
     """
     logliks_N = torch.zeros(len(ids), dtype=torch.float64, device=device)
-    pieces = cut_pieces([len(row) for row in ids], 1, None, "error")
-    budget, step = BATCH_TOKENS.get(device.type, 4096), LOGIT_ROWS.get(device.type, 1536)
-    for batch in (fill_batch(rows, ids) for rows in plan_batches(pieces, budget)):
-        sent = (batch.ids_BT, batch.positions_n, batch.targets_n, batch.texts_n)
-        ids_BT, positions_n, targets_n, texts_n = (torch.from_numpy(x).to(device) for x in sent)
+    step, head = LOGIT_ROWS.get(device.type, 512), model.get_output_embeddings()
+    for texts in sorted_batches([len(row) - 1 for row in ids], BATCH_TOKENS.get(device.type, 4096)):
+        padded = pad_sequence([torch.from_numpy(ids[text]) for text in texts], batch_first=True)
+        scored_B = torch.tensor([len(ids[text]) - 1 for text in texts])
+        is_scored_BT = torch.arange(padded.shape[1] - 1) < scored_B[:, None]
+        positions = is_scored_BT.flatten().nonzero()[:, 0]
+        sent = (padded[:, :-1], positions, padded[:, 1:][is_scored_BT])
+        ids_BT, positions_n, targets_n = (_sent(x, device) for x in sent)
+        texts_n = _sent(torch.tensor(texts).repeat_interleave(scored_B), device)
         hidden_nD = model.base_model(ids_BT, use_cache=False)[0].flatten(0, 1)[positions_n]
         for at in range(0, len(targets_n), step):
             rows = slice(at, at + step)
-            logits_nV = model.lm_head(hidden_nD[rows]).float()
-            logp_n = logits_nV.gather(1, targets_n[rows, None])[:, 0] - logits_nV.logsumexp(1)
-            logliks_N.index_add_(0, texts_n[rows], logp_n.double())
+            nats_n = cross_entropy(head(hidden_nD[rows]).float(), targets_n[rows], reduction="none")
+            logliks_N.index_add_(0, texts_n[rows], -nats_n.double())
     return logliks_N.cpu().numpy()[None]
+
+
+def sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Texts by falling length in batches of at most `batch_tokens` padded tokens, one text at least."""
+    batches: list[list[int]] = []
+    for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > batch_tokens:
+            batches.append([])
+        batches[-1].append(text)
+    return batches
+
+
+def _sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on the device; a GPU takes them from pinned memory while the processor goes on."""
+    if device.type == "cpu":
+        return values
+    return values.contiguous().pin_memory().to(device, non_blocking=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +17,7 @@ from kltui import native, native_cuda
 from kltui.analysis.kl import kl_matrix
 from kltui.analysis.preprocess import pooled_quantile
 from kltui.bench.files import weight_ratios
+from kltui.bench.parts import NATIVE_PARTS
 from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
 from kltui.json_schema import JSON_SCHEMA
@@ -26,11 +27,12 @@ from kltui.scoring.head import DeviceHead
 VOCABULARY = 50_304
 ROWS = 1000  # 200 MB of float32 logits
 HEAD_ROWS = 768
+CUDA_PARTS = ("gather", "head")
 Array = NDArray[Any]
 
 
-def run(device: str = "auto", as_json: bool = False) -> int:
-    """Exit code 0 after a table (or one JSON object) of the ratios on the CPU, or on a CUDA device."""
+def run(device: str = "auto", as_json: bool = False, parts: Sequence[str] = tuple(NATIVE_PARTS)) -> int:
+    """Exit code 0 after a table (or one JSON object) of the ratios of `parts` on the CPU, or on a CUDA device."""
     # the kernels take torch's tensors: their own count of devices says nothing of what a torch for CPUs can hold
     has_kernels = torch.cuda.is_available() and native_cuda.device_count() > 0
     on_cuda = device.startswith("cuda") or (device == "auto" and has_kernels)
@@ -41,7 +43,7 @@ def run(device: str = "auto", as_json: bool = False) -> int:
         )
     torch.manual_seed(0)
     rows = []
-    for ratio in cuda_ratios(device) if on_cuda else cpu_ratios():
+    for ratio in cuda_ratios(device, parts) if on_cuda else cpu_ratios(parts):
         rows.append(ratio)
         if not as_json:
             sys.stdout.write(_line(ratio, first=len(rows) == 1))
@@ -60,26 +62,37 @@ def _line(ratio: Ratio, first: bool) -> str:
     return f"{heading}{ratio.operation:34} {figures}  {ratio.floor}; {ratio.reference}\n"
 
 
-def cpu_ratios() -> Iterator[Ratio]:
-    """The ratios of every operation on the CPU, one after the other."""
+def cpu_ratios(parts: Sequence[str]) -> Iterator[Ratio]:
+    """The ratios of the operations of `parts` on the CPU, one after the other."""
+    ways: dict[str, Callable[[], Iterator[Ratio]]] = {
+        "gather": _gathers,
+        "head": _heads,
+        "attention": lambda: (_attention(dtype) for dtype in (torch.float32, torch.bfloat16)),
+        "maps": lambda: (work() for work in (_kl_rows, _centring, _quantile, _kl_matrix, _standard_errors)),
+        "weights": _weights,
+        "raster": lambda: iter([_raster()]),
+    }
+    for part in parts:
+        yield from ways[part]()
+
+
+def _gathers() -> Iterator[Ratio]:
     logits, targets = torch.randn(ROWS, VOCABULARY) * 3, torch.randint(VOCABULARY, (ROWS,))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         yield _gather(logits.to(dtype), targets, "")
     with _one_thread():
         yield _gather(logits, targets, ", one thread")
+
+
+def _heads() -> Iterator[Ratio]:
     for depth, vocabulary in ((512, VOCABULARY), (2048, VOCABULARY // 4)):
         for dtype in (torch.float32, torch.bfloat16):
             yield from _head(depth, vocabulary, dtype)
-    for dtype in (torch.float32, torch.bfloat16):
-        yield _attention(dtype)
-    yield _kl_rows()
-    yield _centring()
-    yield _quantile()
-    yield _kl_matrix()
-    yield _standard_errors()
+
+
+def _weights() -> Iterator[Ratio]:
     yield _distances()
     yield from weight_ratios()
-    yield _raster()
 
 
 def reference_logprobs(logits_nV: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
@@ -267,19 +280,23 @@ def _raster() -> Ratio:
     )
 
 
-def cuda_ratios(device: str) -> Iterator[Ratio]:
-    """The ratios of the kernels on a CUDA device."""
+def cuda_ratios(device: str, parts: Sequence[str]) -> Iterator[Ratio]:
+    """The ratios of the kernels on a CUDA device; UsageError where none of `parts` has one of kltui's own."""
+    if not set(parts) & set(CUDA_PARTS):
+        raise UsageError(f"no kernels of {', '.join(parts)} on a GPU", f"There are: {', '.join(CUDA_PARTS)}.")
     where = torch.device("cuda" if device == "auto" else device)
-    targets = torch.randint(VOCABULARY, (4096,), device=where)
-    for dtype in (torch.bfloat16, torch.float32):
-        yield _cuda_gather((torch.randn(4096, VOCABULARY, device=where) * 3).to(dtype), targets)
-    for depth, dtype in (
-        (1024, torch.bfloat16),
-        (1024, torch.float16),
-        (1024, torch.float32),
-        (4096, torch.bfloat16),
-    ):
-        yield _cuda_head(depth, dtype, where)
+    if "gather" in parts:
+        targets = torch.randint(VOCABULARY, (4096,), device=where)
+        for dtype in (torch.bfloat16, torch.float32):
+            yield _cuda_gather((torch.randn(4096, VOCABULARY, device=where) * 3).to(dtype), targets)
+    if "head" in parts:
+        for depth, dtype in (
+            (1024, torch.bfloat16),
+            (1024, torch.float16),
+            (1024, torch.float32),
+            (4096, torch.bfloat16),
+        ):
+            yield _cuda_head(depth, dtype, where)
 
 
 def _cuda_head(depth: int, dtype: torch.dtype, where: torch.device) -> Ratio:

@@ -13,6 +13,9 @@ from kltui.scoring.batching import Ids
 VOCABULARY = 50_304
 BLOCKS = 4
 TEXTS = 200
+START = (
+    0  # the id that every text begins with, never scored: programs that score a first token have it before
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("4
 LARGE = Shape("6.9b", 4096, 32, 32, 0)
 
 
+def by_name(name: str) -> tuple[Shape, ...]:
+    """The shape of that name, none for ""."""
+    return tuple(shape for shape in (*SHAPES, LARGE) if shape.name == name)
+
+
 def random_texts(count: int, seed: int = 0) -> list[Ids]:
     """Token ids of `count` texts; lengths as 1,024-byte pieces of the Pile have them (mean 250, most 180 to 330)."""
     rng = np.random.default_rng(seed)
@@ -52,7 +60,10 @@ def neighbours(count: int) -> list[Ids]:
     by_length = sorted(random_texts(max(TEXTS, count)), key=len)
     run, share = count // BLOCKS, len(by_length) // BLOCKS
     begins = [block * share + (share - run) // 2 for block in range(BLOCKS)]
-    return [row for begin in begins for row in by_length[begin : begin + run]]
+    found = [row for begin in begins for row in by_length[begin : begin + run]]
+    for row in found:
+        row[0] = START
+    return found
 
 
 def build_model(shape: Shape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
@@ -73,3 +84,20 @@ def build_model(shape: Shape, dtype: torch.dtype = torch.float32, device: str = 
     with torch.device(device):
         model = library.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     return model.eval().requires_grad_(False)
+
+
+def as_words(row: Ids) -> str:
+    """The text that `word_tokenizer` makes these ids of."""
+    return " ".join(f"w{i}" for i in row)
+
+
+def word_tokenizer() -> Any:
+    """One id per word `w0`, `w1`, ..."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    core = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    library: Any = transformers
+    return library.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w0")

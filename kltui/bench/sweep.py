@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from kltui.bench import shapes
-from kltui.bench.shapes import Shape, build_model, random_texts
+from kltui.bench.shapes import Shape, as_words, build_model, random_texts, word_tokenizer
 from kltui.errors import KltuiError
 from kltui.jobs.batch import Batch
 from kltui.jobs.executor import LocalExecutor
@@ -104,7 +103,7 @@ def bench_sweep(shape: Shape, device: torch.device, checkpoints: int = 0) -> Swe
 
 def write_texts(path: Path, count: int) -> list[str]:
     """Texts of words that the run's tokenizer makes one id each, as long as those of the other figures."""
-    texts = [" ".join(f"w{i}" for i in row) for row in random_texts(count)]
+    texts = [as_words(row) for row in random_texts(count)]
     path.write_text(json.dumps(texts))
     return texts
 
@@ -115,7 +114,7 @@ def write_run(folder: Path, shape: Shape, checkpoints: int) -> list[Path]:
 
     library: Any = logging
     library.disable_progress_bar()
-    model, tokenizer = build_model(shape).half(), _tokenizer()
+    model, tokenizer = build_model(shape).half(), word_tokenizer()
     folders = [folder / f"step{step}" for step in range(checkpoints)]
     for path in folders:
         for parameter in model.parameters():
@@ -123,18 +122,6 @@ def write_run(folder: Path, shape: Shape, checkpoints: int) -> list[Path]:
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)
     return folders
-
-
-def _tokenizer() -> Any:
-    """One id per word `w0`, `w1`, ..."""
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = {f"w{i}": i for i in range(shapes.VOCABULARY)}
-    core = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    library: Any = transformers
-    return library.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="w0")
 
 
 def forget_pages(folder: Path) -> None:

@@ -13,6 +13,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from kltui import bench
 from kltui.bench import endtoend, shapes, sweep
+from kltui.bench.loops import sorted_batches
 from kltui.errors import UsageError
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
@@ -73,6 +74,11 @@ def test_json_holds_every_case_and_both_sides_agree(ran):
         assert case["reference_dtype"] == "float32"
         assert case["largest_difference_nat"] < (1.0 if case["dtype"] == "bfloat16" else 5e-3)
     assert all(case["floor_seconds"] > 0 for case in report["cases"])
+    assert [(b["name"], b["dtype"], b["agrees"]) for b in report["beside"]] == [
+        ("careful loop", "float32", True),
+        ("careful loop", "bfloat16", True),
+    ]
+    assert report["parts"] == ["final", "layers", "sweep"] and report["missing"] == {}
     (swept,) = report["sweeps"]
     assert swept["over_scoring"] == pytest.approx(swept["seconds"] / swept["alone_seconds"])
     assert swept["checkpoints"] == 1 and swept["texts"] == 4
@@ -81,7 +87,7 @@ def test_json_holds_every_case_and_both_sides_agree(ran):
 def test_a_processor_without_products_of_bfloat16_is_not_asked_for_them(monkeypatch):
     monkeypatch.setattr(endtoend, "multiplies_bfloat16", lambda device: False)
     found = endtoend.bench_shape(TINY, torch.device("cpu"))
-    assert [(c.what, c.dtype) for c in found] == [("final", "float32"), ("layers", "float32")]
+    assert [(c.what, c.dtype) for c in found.cases] == [("final", "float32"), ("layers", "float32")]
 
 
 def test_the_loops_run_on_a_model_that_no_engine_has_touched(monkeypatch):
@@ -103,8 +109,8 @@ def test_the_loops_run_on_a_model_that_no_engine_has_touched(monkeypatch):
 
 def test_without_a_float32_side_no_difference_is_claimed(capsys, monkeypatch):
     monkeypatch.setattr(endtoend, "_dtypes", lambda shape, device: [torch.bfloat16])
-    small = shapes.Shape("tiny", 32, 13, 4, 4)
-    (case,) = endtoend.bench_shape(small, torch.device("cpu"))
+    found = endtoend.bench_shape(TINY, torch.device("cpu"), ["final"])
+    (case,) = found.cases
     assert case.reference_dtype == case.dtype == "bfloat16"
     assert endtoend._as_dict(case)["largest_difference_nat"] is None
     assert endtoend._table_row(case).endswith(" -")
@@ -120,7 +126,7 @@ def test_a_gpu_with_too_little_memory_leaves_a_shape_out(monkeypatch, free, fits
 
 
 def test_what_is_left_out_is_told_and_the_rest_goes_on(capsys, monkeypatch):
-    def full(shape, device):
+    def full(shape, device, parts, against):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
     monkeypatch.setattr(endtoend, "bench_shape", full)
@@ -144,27 +150,38 @@ def test_on_a_gpu_the_longest_block_is_seen_once_untimed(monkeypatch):
     )
     monkeypatch.setattr(endtoend, "_measured", lambda score, block, device: (1.0, 0.0, score(block)))
     ids = shapes.neighbours(8)
-    assert endtoend._compare(TINY, "final", [side], ids, torch.device("cuda")) == []
+    (timed,) = endtoend._timed_in_turn([side], ids, torch.device("cuda"))
+    assert len(timed.values) == 4
     assert len(seen) == 5 and len(seen[0]) == 2
     assert all(a is b for a, b in zip(seen[0], seen[4], strict=True))
 
 
 def test_table_names_machine_and_models(ran, capsys, monkeypatch):
-    _, cases, swept = ran
-    monkeypatch.setattr(endtoend, "bench_shape", lambda shape, device: cases)
+    _, found, swept = ran
+    monkeypatch.setattr(endtoend, "bench_shape", lambda shape, device, parts, against: found)
     monkeypatch.setattr(endtoend, "_swept", lambda shape, device: swept)
     assert endtoend.run("cpu", False, [TINY]) == 0
     table = capsys.readouterr().out
     assert "tiny" in table and "threads" in table and "bfloat16" in table
     assert "sweep  tiny, float32: 1 checkpoints of 4 texts" in table
+    assert "tiny   float32   careful loop: values at most" in table and "they agree" in table
 
 
-def test_the_careful_loop_and_the_reference_agree():
-    model, ids = shapes.build_model(TINY), shapes.random_texts(5)
+def test_the_careful_loop_equals_a_float64_loop_text_by_text():
+    model, ids = shapes.build_model(TINY), shapes.random_texts(9)
     with torch.inference_mode():
-        theirs = endtoend.by_reference(model, ids, torch.device("cpu"))
         careful = endtoend.by_careful_loop(model, ids, torch.device("cpu"))
-    assert np.abs(careful - theirs).max() < 5e-3
+        exact = endtoend.by_reference(model.double(), ids, torch.device("cpu"))
+    assert careful.shape == (1, 9) and np.abs(careful - exact).max() < 2e-4
+
+
+@pytest.mark.parametrize("tokens", [1, 300, 10_000])
+def test_sorted_batches_hold_every_text_once_within_their_tokens(tokens):
+    lengths = [len(row) - 1 for row in shapes.random_texts(20)]
+    batches = sorted_batches(lengths, tokens)
+    assert sorted(text for batch in batches for text in batch) == list(range(20))
+    assert [lengths[text] for batch in batches for text in batch] == sorted(lengths, reverse=True)
+    assert all(len(b) == 1 or len(b) * lengths[b[0]] <= tokens for b in batches)
 
 
 def test_the_reference_lens_and_kltui_agree_on_every_layer():
@@ -206,5 +223,5 @@ def test_the_floor_counts_every_product_once():
 
 
 def test_unknown_topics_are_refused():
-    with pytest.raises(UsageError, match="unknown benchmark 'gpu'"):
+    with pytest.raises(UsageError, match="no benchmark called 'gpu'"):
         bench.main("gpu")

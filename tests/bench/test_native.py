@@ -23,6 +23,6 @@ def test_auto_is_the_cpu_where_torch_has_no_cuda(
 ) -> None:
     monkeypatch.setattr(native_cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(native, "cpu_ratios", lambda: iter(()))
+    monkeypatch.setattr(native, "cpu_ratios", lambda parts: iter(()))
     assert native.run("auto", as_json=True) == 0
     assert '"ratios": []' in capsys.readouterr().out

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "json_schema": set(),
     "help_text": set(),
     "option_use": {"errors"},
-    "command_options": {"figures.options", "help_text", "pair_values", "__init__"},
+    "command_options": {"bench.parts", "figures.options", "help_text", "pair_values", "__init__"},
     "html_table": {"safe"},
     "threads": set(),
     "environment": BASE | {"native"},

@@ -1,0 +1,55 @@
+"""Whether ways of scoring the same texts give the same values: compared before their times are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Nats a text of 250 tokens, between two sound ways of scoring in this dtype: float32's rounding of logits and of their
+# sums, and what rounded hidden states and logits come to. Programs with one of their own: the harness sums a text in
+# float32; llama.cpp takes GELU from a table of half-precision values of its tanh form.
+TOLERANCE_NAT = {"float32": 2e-3, "float16": 0.25, "bfloat16": 1.0, "lm_eval": 1e-2, "llama_cpp": 0.1}
+CAREFUL = "careful loop"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another way of scoring beside kltui on the same model and texts: the values' largest difference, then the times."""
+
+    name: str
+    version: str
+    model: str
+    dtype: str
+    texts: int
+    largest_difference_nat: float
+    tolerance_nat: float
+    seconds: float
+    kltui_seconds: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every text's values are within the tolerance of each other; NaN never is."""
+        return self.largest_difference_nat <= self.tolerance_nat
+
+    @property
+    def ratio(self) -> float:
+        """Its seconds over kltui's."""
+        return self.seconds / self.kltui_seconds
+
+    def line(self) -> str:
+        """The comparison in one line, values first."""
+        named = f"{self.name} {self.version}".strip()
+        verdict = "they agree" if self.agrees else "they DIFFER, and the times say nothing"
+        return (
+            f"{self.model:6} {self.dtype:9} {named}: values at most {self.largest_difference_nat:.1e} nat a text from kltui's "
+            f"(tolerance {self.tolerance_nat:g}): {verdict}; {self.seconds:.2f}s, kltui {self.kltui_seconds:.2f}s: "
+            f"{self.ratio:.2f}x\n"
+        )
+
+
+def largest(a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]]) -> float:
+    """The largest difference of two ways' values, nats, over all blocks; NaN where a value is none."""
+    return float(np.max([np.abs(x - y).max() for x, y in zip(a, b, strict=True)]))

@@ -1,0 +1,108 @@
+"""What `kltui --bench` measures, by name: models, parts, other programs. Free of torch: the command line's help lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kltui.errors import UsageError
+
+MODELS = ("70m", "160m", "410m", "6.9b")
+LARGEST = MODELS[-1]  # on a GPU alone
+MODEL_PARTS = {
+    "final": "scoring of texts beside the papers' loop and a careful loop",
+    "layers": "every layer's lens beside the papers' way",
+    "sweep": "a job over a run's checkpoints beside scoring alone",
+}
+NATIVE_PARTS = {
+    "gather": "log-softmax and gather",
+    "head": "head with log-likelihood",
+    "attention": "causal attention",
+    "maps": "KL, centring, quantile, standard errors",
+    "weights": "weight distances",
+    "raster": "points of a plot",
+}
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another program that scores texts: its name, the modules that it takes, and how to install them."""
+
+    title: str
+    modules: tuple[str, ...]
+    install: str
+
+
+RIVALS = {
+    "lm_eval": Rival("lm-evaluation-harness", ("lm_eval", "transformers"), "pip install 'lm_eval[hf]'"),
+    "llama_cpp": Rival("llama.cpp", ("llama_cpp", "gguf"), "pip install llama-cpp-python 'gguf>=0.19'"),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure. `model` is "" where all are; `parts` names at least one."""
+
+    topic: str
+    model: str
+    parts: tuple[str, ...]
+    against: tuple[str, ...]
+
+
+def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str]) -> Asked:
+    """What is to be measured; UsageError for a name that there is not, with those that there are."""
+    model = (target or "").removeprefix("pythia-")
+    topic = model if model in ("native", "analysis") else "scoring"
+    if topic == "scoring" and model and model not in MODELS:
+        raise UsageError(
+            f"no benchmark called {target!r}",
+            f"There are: kltui --bench [{'|'.join(MODELS)}], kltui --bench native, kltui --bench analysis.",
+        )
+    for name in against:
+        if name not in RIVALS:
+            raise UsageError(f"kltui is not measured against {name!r}", f"There are: {', '.join(RIVALS)}.")
+    if against and topic != "scoring":
+        raise UsageError(
+            f"--against means nothing to --bench {topic}", "It goes with models: kltui --bench 70m."
+        )
+    found = _parts(topic, parts)
+    if model == LARGEST and parts and found != ("final",):
+        raise UsageError(
+            f"pythia-{LARGEST} is timed in half precision alone", "Of its parts there is one: --part final."
+        )
+    return Asked(topic, "" if topic != "scoring" else model, found, tuple(against))
+
+
+def _parts(topic: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """The parts asked for in their own order, all where none are."""
+    known = {"scoring": MODEL_PARTS, "native": NATIVE_PARTS, "analysis": dict[str, str]()}[topic]
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"no part called {name!r} in --bench{_title(topic)}", list_parts())
+    return tuple(name for name in known if not asked or name in asked)
+
+
+def _title(topic: str) -> str:
+    return "" if topic == "scoring" else f" {topic}"
+
+
+def list_parts() -> str:
+    """The parts that there are, in one line."""
+    return f"Parts of a model: {_names(MODEL_PARTS)}; of native: {_names(NATIVE_PARTS)}."
+
+
+def help_of_parts() -> str:
+    """What --help says of the parts."""
+    told = [f"{name} ({what})" for name, what in {**MODEL_PARTS, **NATIVE_PARTS}.items()]
+    at = len(MODEL_PARTS)
+    return f"with --bench: this part only; repeat it; of a model: {', '.join(told[:at])}; of native: {', '.join(told[at:])}"
+
+
+def help_of_rivals() -> str:
+    """What --help says of the other programs."""
+    told = [f"{name} ({rival.title}: {rival.install})" for name, rival in RIVALS.items()]
+    return f"with --bench: measure this program too, where it is installed, on the same model and texts; repeat it; {', '.join(told)}"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names)
