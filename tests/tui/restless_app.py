@@ -1,10 +1,11 @@
 """`kltui WORKSPACE` where no job can be started: `restless_app.py WORKSPACE STACKS`.
 
-Asked by SIGUSR1, it writes to the file STACKS where all its threads are.
+Asked by SIGUSR1, it writes to the file STACKS where all its threads and tasks are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import signal
 import sys
@@ -29,8 +30,11 @@ def main() -> int:
     launch.python_command = no_jobs
     place_form._run = no_place
     app_core.BUSY_SECONDS = app_core.IDLE_SECONDS = 0.3
-    with Path(sys.argv[2]).open("w") as stacks:
-        faulthandler.register(signal.SIGUSR1, stacks)
+    with Path(sys.argv[2]).open("w", buffering=1) as stacks:
+        signal.signal(
+            signal.SIGUSR1, lambda *_: [task.print_stack(file=stacks) for task in asyncio.all_tasks()]
+        )
+        faulthandler.register(signal.SIGUSR1, stacks, chain=True)
         return run_tui(Path(sys.argv[1]))
 
 
