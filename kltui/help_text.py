@@ -30,6 +30,7 @@ examples
   kltui --figure trajectories --out fig.pdf --width 85mm pythia   for a paper; fig.csv and fig.py come with it
   kltui --share pythia.html pythia           one page to hover over, zoom into and turn, for whoever has a browser
   kltui --reproduce modelmap --out papers   the papers' figures from a copy of their repository
+  kltui --bench 70m --part final --against lm_eval   speed of one model's scoring, beside lm-evaluation-harness too
 
 a job file
   workspace = "pythia"             # paths are relative to this file

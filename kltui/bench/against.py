@@ -20,6 +20,7 @@ from kltui.bench.parts import RIVALS
 from kltui.bench.shapes import START, as_words, random_texts, word_tokenizer
 from kltui.errors import KltuiError
 from kltui.scoring.batching import Ids
+from kltui.scoring.loading import first_line
 
 Score = Callable[[list[Ids]], Logliks]
 
@@ -49,9 +50,17 @@ def version(name: str) -> str:
 
 
 def make_rival(name: str, model: Any, device: torch.device, stack: ExitStack) -> Score:
-    """The program's way of scoring, warmed up; it gives back what it holds with `stack`."""
-    score = {"lm_eval": _harness, "llama_cpp": _llama}[name](model, device, stack)
-    score([row[:20] for row in random_texts(2, seed=1)])
+    """The program's way of scoring, warmed up; it gives back what it holds with `stack`. KltuiError where it fails."""
+    try:
+        score = {"lm_eval": _harness, "llama_cpp": _llama}[name](model, device, stack)
+        score([row[:20] for row in random_texts(2, seed=1)])
+    except (KltuiError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a version of it with another interface raises
+        raise KltuiError(
+            f"{RIVALS[name].title} {version(name)} did not score a random model: {first_line(error)}",
+            f"Leave out --against {name}, or install another version: {RIVALS[name].install}",
+        ) from error
     return score
 
 

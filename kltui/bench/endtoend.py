@@ -135,7 +135,7 @@ def run(
     missing = {name: why for name in against if (why := absent(name))}
     able = [name for name in against if name not in missing]
     machine = {"device": str(picked), "machine": _machine(picked), "threads": torch.get_num_threads()}
-    _say("" if as_json else "".join(f"{why}\n" for why in missing.values()) + _table_head(machine))
+    _say("" if as_json else "".join(f"{why}\n" for why in missing.values()) + _table_head(machine, parts))
     found: list[Found] = []
     skipped: dict[str, str] = {}
     for shape in shapes or ((*SHAPES, LARGE) if picked.type == "cuda" else SHAPES):
@@ -516,10 +516,14 @@ sweep: a job over one run's checkpoints, read from disk and verified ahead, besi
 """
 
 
-def _table_head(machine: dict[str, Any]) -> str:
+def _table_head(machine: dict[str, Any], parts: Sequence[str]) -> str:
+    """The machine, and the columns where there are rows."""
+    told = f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n"
+    if not {"final", "layers"} & set(parts):
+        return told
     head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'in':>8} {'kltui':>8} {'ratio':>6} {'most':>6} {'careful':>7} "
     head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
-    return f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n\n{head}\n"
+    return f"{told}\n{head}\n"
 
 
 def _sweep_lines(s: Sweep) -> str:

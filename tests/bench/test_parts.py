@@ -193,6 +193,22 @@ def test_the_harness_scores_the_same_model_and_texts(monkeypatch: pytest.MonkeyP
     assert beside.agrees and 0 < beside.largest_difference_nat < 5e-3
 
 
+def test_a_program_with_another_interface_is_told_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "SHAPES", (shapes.Shape("70m", 32, 2, 4, 8),))
+    install(monkeypatch, "lm_eval", __version__="0.9")
+    install(monkeypatch, "lm_eval.api")
+    install(monkeypatch, "lm_eval.api.instance", Instance=SimpleNamespace)
+    install(monkeypatch, "lm_eval.models")
+    install(monkeypatch, "lm_eval.models.huggingface", HFLM=lambda: None)
+    asked = ["--bench", "70m", "--part", "sweep", "--against", "lm_eval", "--device", "cpu"]
+    assert main(asked) == 1
+    told = capsys.readouterr().err
+    assert "lm-evaluation-harness 0.9 did not score a random model: TypeError" in told
+    assert "Leave out --against lm_eval" in told
+
+
 class Llama:
     """llama.cpp's bindings, as far as they are used, with a model in memory in place of the file."""
 
