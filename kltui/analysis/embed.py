@@ -356,8 +356,10 @@ def _run_tsne(scores_mr: Array, dims: int, perplexity: float, s: TSNESettings) -
         n_jobs=1,
         verbose=s.verbose,
     )
+    # PCA, from which it starts, wants as many columns as the picture has; columns of zeros change no distance.
+    missing = max(0, dims - scores_mr.shape[1])
     with threadpool_limits(1):
-        places = np.asarray(model.fit_transform(scores_mr), dtype=np.float64)
+        places = np.asarray(model.fit_transform(np.pad(scores_mr, ((0, 0), (0, missing)))), dtype=np.float64)
     return places, float(model.kl_divergence_)
 
 

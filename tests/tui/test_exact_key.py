@@ -86,8 +86,8 @@ async def test_the_result_is_shown_when_it_is_there(folder: Path, until, monkeyp
 
     monkeypatch.setattr(launch, "start_exact", start)
     text = await after_x(folder, until, "two", "same top token at 75%")
-    assert asked == [(folder, "one", "two", "")]
-    assert "exact 0.125 ± 0.002, back 0.125 ± 0.002" in text
+    assert asked == [(folder, "one", "two", "", "conditional")]
+    assert "exact 0.1250 ± 0.0020, back 0.1250 ± 0.0020" in text
 
 
 async def test_what_went_wrong_is_said(folder: Path, until, monkeypatch) -> None:

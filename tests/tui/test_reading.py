@@ -166,7 +166,7 @@ class Scored(FakeWorkspace):
 
     damaged = False
 
-    def token_logprobs(self, name: str) -> Path | None:
+    def token_logprobs(self, name: str, alone: bool = False) -> Path | None:
         if self.damaged:
             raise StoreError("tokens-1.safetensors is damaged: its hash has changed", "Run the job again.")
         return self.stored if self.change > 1 else None

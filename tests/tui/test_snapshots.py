@@ -23,11 +23,12 @@ KEYS = {
     "registry": "j j a j b space",
     "jobs": "2",
     "map": "3 ] ] ]",
-    "diffusion": "4",
-    "matrix": "5 j l l",
+    "curves": "4",
+    "diffusion": "5",
+    "matrix": "6 j l l",
     "compare": "a j j b c",
-    "layers": "7",
-    "scale": "8 j",
+    "layers": "8",
+    "scale": "9 j",
 }
 SIZES = ((80, 24), (120, 40), (200, 60))
 SHOTS = [(name, keys, size) for name, keys in KEYS.items() for size in SIZES]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,15 +69,27 @@ def test_a_checkpoint_without_a_number_is_not_scored(mixed: Workspace) -> None:
     assert {row.name: row.status for row in mixed.checkpoints()}["empty"] == "new"
 
 
+OLD, NEW = {"tokenizer": "a"}, {"tokenizer": "a", "ids": "tokenizer.json"}
+BY_CLASS = {"tokenizer": "a", "ids": "transformers GPT2Tokenizer"}
+
+
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("keys", "said"),
     [
-        ({"tokenizer": "a", "ids": "tokenizer.json"}, False),
-        ({"tokenizer": "a"}, True),
-        ({"tokenizer": "a", "ids": ["", "tokenizer.json"]}, True),
-        ({"tokenizer": "a", "ids": ["tokenizer.json", "transformers GPT2Tokenizer"]}, False),
-        ({"source": "imported"}, False),
+        ([NEW], False),
+        ([OLD], True),
+        ([NEW, OLD], True),
+        ([NEW, BY_CLASS], False),
+        ([{"source": "imported"}], False),
     ],
 )
-def test_vectors_whose_ids_transformers_made_are_told(record: dict[str, object], said: bool) -> None:
-    assert bool(_ids_notes(record)) == said
+def test_vectors_whose_ids_transformers_made_are_told(keys: list[dict[str, str]], said: bool) -> None:
+    def noted(is_imported: bool = False, on_map: bool = True) -> bool:
+        vectors = {
+            f"m{i}": SimpleNamespace(key_fields=k, is_imported=is_imported) for i, k in enumerate(keys)
+        }
+        shown = SimpleNamespace(names=list(vectors) if on_map else [])
+        return bool(_ids_notes(SimpleNamespace(raw=shown, ws=SimpleNamespace(vectors=lambda: vectors))))
+
+    assert noted() == said
+    assert not noted(is_imported=True) and not noted(on_map=False)

@@ -54,6 +54,7 @@ class View(Widget):
     def __init__(self) -> None:
         super().__init__(id=f"view-{self.screen_name}")
         self.columns = list(self.make_columns())
+        self._welcomes = False
         self._asides = [Box(*column.aside) for column in self.columns]
         self._boxes = [
             Box(*column.panes, *([aside] if column.aside else []))
@@ -111,14 +112,18 @@ class View(Widget):
 
     def _arrange(self, column: int, width: int, *, must: bool) -> None:
         """Shares a column between its plot and the panes aside, as suits the plot's picture."""
-        from kltui.tui.views.arrange import arranged
+        from kltui.tui.views.arrange import Arrangement, arranged
+        from kltui.tui.views.welcome import welcome
 
         plot, box, aside = self.columns[column].panes[0], self._boxes[column], self._asides[column]
         panes = self.columns[column].aside
         height = (
             self.kl.size.height - BARS - bool(self.kl.facts.corpus)
         )  # what a map is made of has a line of its own
-        how = arranged(width - 2 * plot.barred, height, self.shape(), must=must)
+        if welcome(self.kl):  # which wants the whole width, and there is nothing to say beside it
+            how = Arrangement("alone")
+        else:
+            how = arranged(width - 2 * plot.barred, height, self.shape(), must=must)
         right = how.place == "right"
         plot.display = how.place != "alone" or self.focus_pane is plot
         aside.display = how.place != "alone" or self.focus_pane in panes
@@ -219,6 +224,11 @@ class View(Widget):
 
     def update_data(self) -> None:
         """Called when snapshot, selection, filter or analysis have changed and the view is shown."""
+        from kltui.tui.views.welcome import welcome
+
+        if self._welcomes != bool(welcome(self.kl)):
+            self._welcomes = not self._welcomes
+            self.make_room(self.kl.size.width)
         for pane in self.panes:
             pane.update_data()
 
