@@ -156,8 +156,7 @@ def see_the_exponents(pane: Pane, folder: Path) -> None:
     assert f"weights c = {at_the_cursor(exponents).c_w:.3f}" in text
     # The weights are a random walk: their squared distance grows as the lag.
     assert all(abs(e.c_w - 1) < 0.02 for e in exponents)
-    row = next(line for line in text.splitlines() if "● walk" in line)
-    c_q, c_w, alpha = map(float, re.findall(r"\d+\.\d\d", row.split("● walk")[1]))
+    c_q, c_w, alpha = (float(re.search(rf"{of} +(\d+\.\d+)", text)[1]) for of in ("c_q", "c_w", "alpha"))
     assert abs(c_w - 1) < 0.02 and abs(c_q / c_w - alpha) < 0.05
 
 
