@@ -232,8 +232,8 @@ class AppCore(App[int], inherit_bindings=False):
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
             return
-        opening, self._opening = self._opening, None
-        if opening is not None:
+        while (opening := self._opening) is not None:  # another question may follow meanwhile
+            self._opening = None
             await opening
         screen: Any = self.screen
         if not hasattr(screen, "typed"):

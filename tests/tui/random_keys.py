@@ -25,7 +25,7 @@ WIDTHS = (119, 121, 120)  # all different: of two that come at once the program 
 LETTERS = [bytes([c]) for c in range(0x20, 0x7F) if c != ord("q")]
 SEQUENCES = [
     b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F", b"\x1b[5~", b"\x1b[6~", b"\x1b[3~", b"\x1b[Z", b"\t",
-    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1a", b"\x1bOP", b"\x1b[15~", b"\x1bx",
+    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1bOP", b"\x1b[15~", b"\x1bx",
     b"\x1b[<0;10;5M", b"\x1b[<0;10;5m", b"\x1b[<64;30;9M", b"\x1b[<65;30;9M", b"\x1b[I", b"\x1b[O", b"\x1b[?62c", b"\x1b[12;40R",
     "é".encode(), "模".encode(), "👩‍👦".encode(), b"\xff", b"\xc3", b"\x80\x81", b"\xf0\x9f", b"\x1b[200~pasted \xff text\n\x1b[201~",
 ]  # fmt: skip

@@ -7,9 +7,11 @@ from typing import Any
 
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
+from textual import events
 
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
+from kltui.tui.forms import Field, Form
 from kltui.tui.interface import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
@@ -76,3 +78,20 @@ async def test_scale_keeps_its_rows_and_their_map_together(make_app: MakeApp, un
         await until(pilot, lambda: view.map is not before)
         await app.workers.wait_for_complete()
         assert len(view.map) < len(before) and not failures
+
+
+async def test_a_key_waits_for_the_question_that_follows_the_one_it_waited_for(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        later = Form("Later?", [Field("name")])
+
+        async def first() -> None:
+            app.push_screen(later)
+
+        app._opening = first()
+        await app.on_event(events.Key("x", "x"))
+        assert app.screen is later
+        assert later.answers() == {"name": "x"}
