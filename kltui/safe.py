@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
+from pathlib import Path
 
 # Bidirectional controls, zero-width joiners aside, reorder a whole terminal line.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 # What makes a spreadsheet read a cell as a formula, full-width forms too (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+
+def expanded(path: str | Path) -> Path:
+    """`path` with the home folder that its ~ stands for; as it is where there is no such user.
+
+    >>> expanded("~no-such-user/x").as_posix()
+    '~no-such-user/x'
+    """
+    found = Path(path)
+    with suppress(RuntimeError):
+        return found.expanduser()
+    return found
 
 
 def safe_text(text: str, limit: int = 0) -> str:

@@ -12,6 +12,7 @@ from kltui import comparable
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry.names import is_map_source
+from kltui.safe import expanded
 from kltui.store import Store
 
 TAKEN = ("bos", "dtype", "overlong")  # keys of [scoring] that a map's settings name
@@ -75,7 +76,7 @@ def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
     if not (isinstance(corpus, dict) and isinstance(scoring, dict) and isinstance(named, str) and named):
         return data
     try:
-        shown = map_of((base / Path(named).expanduser()).resolve())
+        shown = map_of((base / expanded(named)).resolve())
     except (OSError, RuntimeError, ValueError):  # what cannot be a path is told by the job file's own checks
         return data
     if shown is None:

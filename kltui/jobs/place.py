@@ -21,7 +21,7 @@ from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.registry.names import check_repo
-from kltui.safe import safe_text
+from kltui.safe import expanded, safe_text
 from kltui.store import CheckpointRow
 from kltui.store.synced import write_synced
 
@@ -38,7 +38,7 @@ def entry_of(model: str) -> dict[str, Any]:
     if model.startswith(("http://", "https://")):
         return {"endpoint": model}
     try:
-        path = Path(model).expanduser()
+        path = expanded(model)
         if model and path.exists():
             return {"path": str(path.resolve())}
     except (OSError, RuntimeError):
@@ -105,8 +105,8 @@ def _of_entry(word: str) -> str:
     if not word.startswith("model."):
         return word
     key, _, value = word.removeprefix("model.").partition("=")
-    if key.strip() in ("tokenizer", "base") and value and Path(value).expanduser().exists():
-        value = str(Path(value).expanduser().resolve())
+    if key.strip() in ("tokenizer", "base") and value and expanded(value).exists():
+        value = str(expanded(value).resolve())
     return f"models.0.{key}={value}"
 
 

@@ -27,7 +27,7 @@ from kltui.registry.layout import (
 )
 from kltui.registry.names import check_repo, check_revision
 from kltui.registry.reading import Hashed, Reading
-from kltui.safe import safe_text
+from kltui.safe import expanded, safe_text
 
 INSTALL = "pip install '.[adapters]' (in kltui's folder)"
 
@@ -216,7 +216,7 @@ def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
     where = safe_text(str(folder / ADAPTER_CONFIG))
     shown = safe_text(named, 120)
     for root in (folder, job_folder):
-        if is_checkpoint_folder(here := Path(root, Path(named).expanduser())):
+        if is_checkpoint_folder(here := Path(root, expanded(named))):
             return LocalSource(here.resolve())
     try:
         check_repo(named)

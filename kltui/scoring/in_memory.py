@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.layout import TOKENIZER_JSON
+from kltui.safe import expanded
 from kltui.scoring import packing, quantize
 from kltui.scoring.loading import Loaded
 from kltui.scoring.scorer import Scorer
@@ -149,7 +150,7 @@ def weights_digest(model: Any) -> str:
 def _tokenized(tokenizer: Any, config: Any, bos: str, texts: Sequence[str], corpus_sha256: str) -> Tokenized:
     """The texts in the ids of a tokenizer: a folder's, or those of an object as they are once it is saved."""
     if isinstance(tokenizer, str | Path):
-        folder = Path(tokenizer).expanduser()
+        folder = expanded(tokenizer)
         if not folder.is_dir():
             raise UsageError(
                 f"there is no tokenizer in {folder}",

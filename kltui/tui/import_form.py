@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.safe import expanded, safe_text
 from kltui.tui import prompts
 from kltui.tui.forms import Answers, Field, Form
 
@@ -65,7 +65,7 @@ def paths_of(answers: Answers) -> list[Path]:
     """The files named: several in one line are separated by spaces, quotes keep a name with spaces together."""
     named: list[Path] = []
     for text in (answers["vectors"], answers["texts"]):
-        whole = Path(text.strip()).expanduser()
+        whole = expanded(text.strip())
         if text.strip() and whole.exists():
             named.append(whole.resolve())
             continue
@@ -73,7 +73,7 @@ def paths_of(answers: Answers) -> list[Path]:
             words = shlex.split(text)
         except ValueError:
             words = [text]
-        named += [Path(word).expanduser().resolve() for word in words]
+        named += [expanded(word).resolve() for word in words]
     return named
 
 

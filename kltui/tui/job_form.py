@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
+from kltui.safe import expanded
 from kltui.tui.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def merged(tables: Tables, answers: Mapping[str, str]) -> Tables:
 
 def _meant(name: str, text: str) -> object:
     if name == "texts" and text != "demo":
-        return str(Path(text).expanduser().resolve())
+        return str(expanded(text).resolve())
     if name == "tokens":
         return text.lower() in ("yes", "y", "true", "1")
     numbers = text.replace(",", " ").split()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.names import is_map_source
-from kltui.safe import safe_text
+from kltui.safe import expanded, safe_text
 from kltui.tui import prompts
 from kltui.tui.place_form import place_model
 
@@ -113,14 +113,14 @@ def start_file(app: KltuiApp, named: str = "") -> None:
     prompt = prompts.Prompt(
         "Start which job file?", suggested, lambda text: _job_file_complaint(Path(text)), paths=True
     )
-    app.push_screen(prompt, lambda text: _start(app, Path(text).expanduser()) if text else None)
+    app.push_screen(prompt, lambda text: _start(app, expanded(text)) if text else None)
 
 
 def _job_file_complaint(path: Path) -> str:
     from kltui.jobs.jobfile import load_job
 
     try:
-        load_job(path.expanduser())
+        load_job(expanded(path))
     except KltuiError as error:
         return str(error)
     return ""
@@ -143,7 +143,7 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
     def answered(source: str | None) -> None:
         if source:
             as_it_is = source == "demo" or source.startswith("hf://") or is_map_source(source)
-            chosen = source if as_it_is else str(Path(source).expanduser().resolve())
+            chosen = source if as_it_is else str(expanded(source).resolve())
             offer(app, entries, {"source": chosen}, scoring)
 
     hints = (
@@ -163,7 +163,7 @@ def _source_complaint(source: str) -> str:
         if source.startswith(HUB):
             parse_address(source)
         elif source != "demo" and not is_map_source(source):
-            source_files(Path(source).expanduser())
+            source_files(expanded(source))
     except KltuiError as error:
         return safe_text(error.message, 200)
     return ""
@@ -301,14 +301,14 @@ def _ask_folder(app: KltuiApp) -> None:
 
     def check(text: str) -> str:
         try:
-            discover(Path(text).expanduser().resolve())
+            discover(expanded(text).resolve())
         except KltuiError as error:
             return f"{error.message}. {error.hint}"
         return ""
 
     def answered(text: str | None) -> None:
         if text:
-            _confirm_found(app, Path(text).expanduser().resolve())
+            _confirm_found(app, expanded(text).resolve())
 
     app.push_screen(
         prompts.Prompt(

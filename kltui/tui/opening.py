@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, UsageError
-from kltui.safe import safe_text
+from kltui.safe import expanded, safe_text
 from kltui.store.store import FILE_NAME
 from kltui.tui.basis import Basis
 
@@ -110,7 +110,7 @@ def target_of(named: str | None, here: Path) -> Target:
     default = here if (here / FILE_NAME).is_file() else None
     if not named:
         return Target(default)
-    path = Path(named).expanduser()
+    path = expanded(named)
     try:
         if (path / FILE_NAME).is_file():
             return Target(path)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import ClassVar
 
 from rich.style import Style
@@ -20,6 +19,7 @@ from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input
 
+from kltui.safe import expanded
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 from kltui.tui.look import Look
 
@@ -106,7 +106,7 @@ class PathSuggester(Suggester):
 def completed(value: str) -> str | None:
     """`value` completed to the first entry of its folder that begins so; folders end in a slash."""
     head, slash, tail = value.rpartition("/")
-    folder = Path(f"{head}{slash}" or ".").expanduser()
+    folder = expanded(f"{head}{slash}" or ".")
     try:
         names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if p.name.startswith(tail))
     except (OSError, RuntimeError):

@@ -95,3 +95,12 @@ async def test_a_key_waits_for_the_question_that_follows_the_one_it_waited_for(
         await app.on_event(events.Key("x", "x"))
         assert app.screen is later
         assert later.answers() == {"name": "x"}
+
+
+async def test_a_home_of_nobody_is_a_path_that_is_not_there(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("2", "s", "ctrl+u", *"~nobody-here/job.toml", "enter")
+        await until(pilot, lambda: "~nobody-here" in text_of(app))
+        assert app.screen is not app.main and app.failure == ""
