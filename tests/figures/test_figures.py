@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kltui.analysis.number_text import with_error
 from kltui.analysis.tree import Fork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
@@ -231,7 +232,7 @@ def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:
     with Workspace.open(folder) as ws:
         made = picture(Context(ws, Choice(pair=("tiny@20", "tiny@400"))), "drivers")
         kl = ws.map().pair("tiny@20", "tiny@400")
-    assert "tiny@20" in made.title and f"{kl.value:.6g}" in made.notes[0]
+    assert "tiny@20" in made.title and with_error(kl.value, kl.se) in made.notes[0]
 
 
 def test_widths_are_lengths() -> None:

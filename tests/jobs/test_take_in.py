@@ -74,7 +74,7 @@ def test_vectors_of_another_scorer_share_no_map(tmp_path: Path) -> None:
     take_in([samples], tmp_path / "ws", lambda line: None)
     with kltui.open(tmp_path / "ws") as ws:
         assert len(ws.map()) == 28
-        with pytest.raises(UsageError, match="source is lm-eval or imported"):
+        with pytest.raises(UsageError, match="source is imported or lm-eval"):
             ws.map(names=["pythia-410m@1000", "their/model"])
 
 
