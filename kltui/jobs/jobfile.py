@@ -27,7 +27,6 @@ from pydantic import (
 from kltui.errors import UsageError
 from kltui.jobs.map_defaults import with_map_defaults
 from kltui.registry.names import Quantization, is_map_source
-from kltui.safe import expanded
 from kltui.scoring.settings import ScoringSettings
 
 
@@ -281,7 +280,7 @@ class JobFile(_Table):
 
         def absolute(path: str) -> str:
             try:
-                return str((base / expanded(path)).resolve()) if path else ""
+                return str((base / Path(path).expanduser()).resolve()) if path else ""
             except (OSError, RuntimeError) as error:  # a name too long, the home of nobody, links in a circle
                 reason = error.strerror if isinstance(error, OSError) else str(error)
                 raise UsageError(f"{path[:200]} cannot be a path: {reason}") from None
