@@ -37,4 +37,4 @@ set_target_properties(kltui_cuda_kernels PROPERTIES CUDA_RESOLVE_DEVICE_SYMBOLS 
 pybind11_add_module(_cuda csrc/bindings/module_cuda.cpp)
 target_link_libraries(_cuda PRIVATE kltui_cuda_kernels)
 set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
-install(TARGETS _cuda LIBRARY DESTINATION kltui)
+install(TARGETS _cuda LIBRARY DESTINATION kltui/kernels)

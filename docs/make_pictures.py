@@ -17,8 +17,8 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from kltui.tui.app import prepare_environment
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
+from kltui.tui.main import prepare_environment
 from kltui.tui.screenshot import placed, with_versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ SOURCES = (
     "docs/make_pictures.py",
     "kltui/tui/canvas.py",
     "kltui/tui/curve_panel.py",
-    "kltui/tui/look.py",
+    "kltui/tui/theme.py",
     "kltui/tui/plot.py",
     "kltui/tui/screenshot.py",
     "kltui/tui/table.py",
@@ -42,8 +42,8 @@ SOURCES = (
     "kltui/tui/views/map_text.py",
     "kltui/tui/views/scale.py",
     "kltui/view/palette.py",
-    "kltui/view/planes.py",
-    "kltui/view/scene.py",
+    "kltui/view/cell_buffer.py",
+    "kltui/view/plot_data.py",
 )
 Ready = Callable[[Any], object]
 # By picture: keys, and what holds when they have done their work, one pair after another.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError
 from kltui.json_schema import JSON_SCHEMA
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store.check import Counts, Damage, check_store
 from kltui.store.mend import mend
 
@@ -59,8 +59,8 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
 
 def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
     """Results of a job's parts that wait to be taken in."""
-    from kltui.jobs.parcel import check
     from kltui.jobs.shard import INBOX
+    from kltui.jobs.shard_result import check
 
     for path in sorted((folder / INBOX).glob("*.safetensors")):
         counts.files += 1

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.command_options import build_parser
-from kltui.ended import EndedError, ending_undoes
 from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.option_use import INTERFACE, check_options, command_of
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
+from kltui.termination import EndedError, ending_undoes
 from kltui.threads import one_blas_thread, wait_passively
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
 
 def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
     """What the reading options ask for; with --save-map the map is kept first."""
-    from kltui.saved_maps import Preparation
+    from kltui.store.saved_maps import Preparation
     from kltui.view.sections.context import Choice
 
     preparation = Preparation(arguments.preprocess, tuple(arguments.exclude), arguments.separate)
@@ -218,7 +218,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
 
         check_choice(Context(workspace, choice))
         made = workspace.save_map(arguments.save_map, preparation)
-        _narrate(f"kept {len(made)} vectors over {len(made.text_bytes_N)} texts as map {arguments.save_map}")
+        _notify(f"kept {len(made)} vectors over {len(made.text_bytes_N)} texts as map {arguments.save_map}")
     return choice
 
 
@@ -228,7 +228,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
     with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
         choice = _choice(arguments, workspace)
-        for path in export(workspace, arguments.export, narrate=_narrate, choice=choice, also=arguments.also):
+        for path in export(workspace, arguments.export, notify=_notify, choice=choice, also=arguments.also):
             print(safe_text(str(path)))  # noqa: T201
     return 0
 
@@ -238,7 +238,7 @@ def _figure(arguments: argparse.Namespace) -> int:
     from kltui.figures.command import figure
 
     check_name(arguments.figure)
-    for path in figure(arguments, _workspace(arguments), _choice, _narrate):
+    for path in figure(arguments, _workspace(arguments), _choice, _notify):
         print(safe_text(str(path)))  # noqa: T201
     return 0
 
@@ -250,7 +250,7 @@ def _share(arguments: argparse.Namespace) -> int:
 
     checked_page(arguments.share)
     with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
-        made = share(Context(workspace, _choice(arguments, workspace), _narrate), arguments.share)
+        made = share(Context(workspace, _choice(arguments, workspace), _notify), arguments.share)
     print(safe_text(str(made)))  # noqa: T201
     return 0
 
@@ -258,18 +258,18 @@ def _share(arguments: argparse.Namespace) -> int:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from kltui.figures.reproduce.command import reproduce
 
-    return reproduce(arguments, _narrate)
+    return reproduce(arguments, _notify)
 
 
 def _draw(arguments: argparse.Namespace) -> int:
-    from kltui.draws import draw_texts
     from kltui.view.sections.context import Context
     from kltui.workspace import Workspace
+    from kltui.workspace.subsample import draw_texts
 
     with Workspace.open(_workspace(arguments), arguments.over, arguments.values) as workspace:
         shown = Context(workspace, _choice(arguments, workspace)).map
         path, made = draw_texts(workspace, shown, arguments.draw, arguments.draw_by)
-    _narrate(
+    _notify(
         f"{made.n_drawn} draws, {len(made.index)} different of {made.n_texts} texts. Score a new model on them with a"
         f' job of the same workspace and source = "{path}" under [corpus]; kltui --report --section added'
         f" {workspace.path} then places it on the map."
@@ -283,20 +283,20 @@ def _place(arguments: argparse.Namespace) -> int:
     from kltui.workspace import Workspace
 
     with Workspace.open(_workspace(arguments)) as workspace:
-        found = workspace.place(arguments.place, arguments.texts, arguments.overrides, _narrate)
+        found = workspace.place(arguments.place, arguments.texts, arguments.overrides, _notify)
     print_placement(found, sys.stdout, as_json=arguments.json)
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from kltui.jobs.declared import parse_declared
-    from kltui.jobs.take_in import Asked, import_files
+    from kltui.jobs.declared_settings import parse_declared
+    from kltui.jobs.import_vectors import ImportRequest, import_files
 
-    asked = Asked(arguments.numbered, arguments.over, parse_declared(arguments.declared))
-    return import_files(arguments.imports, _workspace(arguments), _narrate, asked)
+    asked = ImportRequest(arguments.numbered, arguments.over, parse_declared(arguments.declared))
+    return import_files(arguments.imports, _workspace(arguments), _notify, asked)
 
 
-def _narrate(line: str) -> None:
+def _notify(line: str) -> None:
     print(safe_text(line), file=sys.stderr)  # noqa: T201
 
 

@@ -9,7 +9,7 @@ from kltui import __version__
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.figures.options import add_commands, add_options
 from kltui.help_text import DESCRIPTION, EPILOG
-from kltui.pair_values import add_values_option
+from kltui.store.pair_values import add_values_option
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kltui import __version__, native
+from kltui import __version__
 from kltui.environment import KNOWN, unknown_variables
 from kltui.errors import KltuiError
 from kltui.gpus import system_gpus
-from kltui.jobs.device_probe import Probe
+from kltui.jobs.device_probe import DeviceProbe
 from kltui.json_schema import JSON_SCHEMA
-from kltui.safe import safe_text
+from kltui.kernels import native
+from kltui.sanitize import safe_text
 from kltui.store.filesystem import file_system, is_network
 
 PACKAGES = (
@@ -131,7 +132,7 @@ def _keys() -> Iterator[Finding]:
 
 def _core() -> Iterator[Finding]:
     info = native.info()
-    described = ", ".join(_told(name, value) for name, value in info.items() if name != "extension")
+    described = ", ".join(_reported(name, value) for name, value in info.items() if name != "extension")
     if info.get("extension"):
         yield Finding("native core", "ok", described)
     else:
@@ -141,7 +142,7 @@ def _core() -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _told(name: str, value: object) -> str:
+def _reported(name: str, value: object) -> str:
     words = "yes" if value is True else "no" if value is False else value
     return f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, list) else words}"
 
@@ -166,7 +167,7 @@ def _gpus() -> Finding:
 
 def _torch_device() -> Iterator[Finding]:
     """What device = "auto" comes to, asked of torch itself in a process of its own."""
-    answer = Probe("auto").answer()
+    answer = DeviceProbe("auto").answer()
     if answer.device is None:
         yield Finding("device", "wrong", safe_text(answer.error, 300), safe_text(answer.hint, 300))
         return

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 KNOWN = {
     "KLTUI_ISA": "the instruction set of the compiled core",
@@ -43,7 +43,7 @@ def check_environment(environment: Mapping[str, str] = os.environ) -> None:
 def _check_isa(asked: str) -> None:
     if not asked:
         return
-    from kltui import native
+    from kltui.kernels import native
 
     allowed = native.instruction_sets()
     if allowed and asked not in allowed:

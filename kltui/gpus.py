@@ -35,8 +35,8 @@ class SystemGpus:
 def system_gpus(root: Path = Path("/")) -> SystemGpus:
     """The GPUs of this machine; false where none can be seen. `root` is where proc, dev and sys lie."""
     driver = _kernel_driver(root)
-    if told := _told_by_smi():
-        return told
+    if reported := _told_by_smi():
+        return reported
     for seen_by, names in _nvidia_places(root):
         if names:
             return SystemGpus(seen_by, tuple(n for n in names if n), 0, driver, "NVIDIA")

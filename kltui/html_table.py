@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 def html_text(text: str) -> str:

@@ -66,8 +66,8 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         if users is None or command in users or getattr(arguments, action.dest) == action.default:
             continue
         option = action.option_strings[-1]
-        *most, last = (COMMANDS[name] for name in users)
-        known = f"{', '.join(most)} or {last}" if most else last
+        *maximum, last = (COMMANDS[name] for name in users)
+        known = f"{', '.join(maximum)} or {last}" if maximum else last
         raise UsageError(f"{option} means nothing to {COMMANDS[command]}", _hint(action.dest, command, known))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LEAST_S = 0.05  # between two looks at the processors: their counters go in hundredths of a second
+_MIN_S = 0.05  # between two looks at the processors: their counters go in hundredths of a second
 _BRING_BLAS = (
     "numpy",
     "scipy.linalg",
@@ -134,7 +134,7 @@ class _Processors:
         with self._lock:
             now, cores = time.monotonic(), _cores()
             past = now - self._at
-            if past < _LEAST_S:
+            if past < _MIN_S:
                 return self._last or cores
             idle, own = _idle_seconds(), time.process_time()
             if idle is None or self._idle is None:

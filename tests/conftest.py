@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # workers side by side: threads that wait for each other would spin
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model_folders
-sys.path.insert(0, str(Path(__file__).parent / "native" / "emulated"))  # emulated_kernels
+sys.path.insert(0, str(Path(__file__).parent / "kernels" / "emulated"))  # emulated_kernels
 
 import markers
 from command import Cli, kltui_command
@@ -25,7 +25,7 @@ from emulated_kernels import emulated
 from warm_process import KLTUI, TORCH, warm_process
 
 import kltui
-from kltui import native_cuda
+from kltui.kernels import cuda
 
 # Processes that tests start import the same kltui, not a checkout that the tests happen to be run from.
 os.environ["PYTHONSAFEPATH"] = "1"
@@ -97,10 +97,10 @@ def cli(tmp_path: Path, request: pytest.FixtureRequest) -> Cli:
 
 @pytest.fixture
 def emulated_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The CUDA kernels on CPU tensors, their threads as fibres: within the test `kltui.native_cuda` runs them."""
+    """The CUDA kernels on CPU tensors, their threads as fibres: within the test `kltui.kernels.cuda` runs them."""
     module = emulated()
-    monkeypatch.setattr(native_cuda, "_extension", lambda: module)
-    monkeypatch.setattr(native_cuda, "DEVICE_TYPE", "cpu")
-    native_cuda._has_code.cache_clear()
+    monkeypatch.setattr(cuda, "_extension", lambda: module)
+    monkeypatch.setattr(cuda, "DEVICE_TYPE", "cpu")
+    cuda._has_code.cache_clear()
     yield module
-    native_cuda._has_code.cache_clear()
+    cuda._has_code.cache_clear()

@@ -29,7 +29,7 @@ TELLING = {
         "warm_process",
     ),
     "model": ("torch", "transformers", "tiny_models"),
-    "screen": ("kltui.tui.interface", "kltui.tui.app"),
+    "screen": ("kltui.tui.app", "kltui.tui.main"),
 }
 COSTLY = (*TELLING, "ray", "gpu", "slow")
 # What every test has of the root's conftest.py is told by the fixtures that it asks for.

@@ -104,7 +104,7 @@ def test_reports_are_the_same_to_the_last_bit_for_1_2_and_4_threads(
     for n in (1, 2, 4):
         out = StringIO()
         with allowed(n, monkeypatch), Workspace.open(folder) as ws:
-            print_report(ws, as_json=True, stream=out, narration=StringIO())
+            print_report(ws, as_json=True, stream=out, notices=StringIO())
         said.append(out.getvalue())
     assert json.loads(said[0])["sections"]["trajectories"]["status"] == "shown"
     assert said[1] == said[0]

@@ -1,4 +1,4 @@
-// What the bindings share. Arguments are checked in kltui/native.py, the one door; here only what memory
+// What the bindings share. Arguments are checked in kltui/kernels/native.py and nowhere else; here only what memory
 // safety needs.
 #pragma once
 

@@ -1,7 +1,7 @@
 #include "bindings.hpp"
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "Compiled kernels of kltui for the CPU. Use kltui.native, which checks arguments.";
+    m.doc() = "Compiled kernels of kltui for the CPU. Use kltui.kernels.native, which checks arguments.";
     kltui::register_info(m);
     kltui::register_attention(m);
     kltui::register_softmax(m);

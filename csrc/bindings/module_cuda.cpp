@@ -1,4 +1,4 @@
-// kltui._cuda: addresses and shapes, checked by kltui/native_cuda.py, to kernels on the caller's stream.
+// kltui.kernels._cuda: addresses and shapes, checked by kltui/kernels/cuda.py, to kernels on the caller's stream.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
@@ -96,7 +96,7 @@ void double_centre(uintptr_t x, int64_t rows, int64_t columns, uintptr_t out, ui
 #endif
 
 PYBIND11_MODULE(KLTUI_CUDA_MODULE, m) {
-    m.doc() = "Compiled kernels of kltui for CUDA. Use kltui.native_cuda, which checks arguments.";
+    m.doc() = "Compiled kernels of kltui for CUDA. Use kltui.kernels.cuda, which checks arguments.";
     m.def("device_count", &kltui::cuda::device_count);
     m.def("has_code", &has_code, py::arg("device"));
     m.def("kl_rows", &kl_rows, py::arg("p"), py::arg("q"), py::arg("dtype"), py::arg("rows"),

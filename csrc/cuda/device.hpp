@@ -1,5 +1,5 @@
 // What the kernels' sources need to compile: CUDA itself, or, as plain C++ for the tests, its emulation, in
-// which a block's threads are fibres (tests/native/emulated). `launch` is the one place where kernels are
+// which a block's threads are fibres (tests/kernels/emulated). `launch` is the one place where kernels are
 // started.
 #pragma once
 

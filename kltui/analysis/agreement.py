@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-LEAST_MODELS = 4  # six pairs: with three models three pairs say nothing of a correlation
+MIN_MODELS = 4  # six pairs: with three models three pairs say nothing of a correlation
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def agreement(first_KK: ArrayLike, second_KK: ArrayLike) -> Agreement:
     K = len(one)
     x, y = _pairs(one, other, np.arange(K))
     ratio = float(np.median(y / x)) if len(x) else math.nan
-    if K < LEAST_MODELS or len(x) < 3:
+    if K < MIN_MODELS or len(x) < 3:
         return Agreement(K, len(x), math.nan, math.nan, math.nan, math.nan, ratio)
     (pearson, pearson_se), (spearman, spearman_se) = (
         (

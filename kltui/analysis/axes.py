@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 
 BLOCK_ROWS = 256
 EXTRA = 10  # columns beyond the axes asked for: the last of them converge through these
-MOST_BLOCKS = 6  # of the basis, before it is narrowed to the best of it
-MOST_PASSES = 60
+MAX_BLOCKS = 6  # of the basis, before it is narrowed to the best of it
+MAX_PASSES = 60
 _ROUNDING = 2e-15  # a residual beside the largest eigenvalue that is rounding
 _STEADY = 1e-4  # growth of the kept share in a pass, below which the later axes are good enough
 _IN_MEMORY = 1 << 25  # values of a centred copy that is kept: 256 MB
@@ -228,9 +228,9 @@ def _ritz_vectors(
         kept_before = kept
         found = worst <= _ROUNDING or (worst <= 100 * _ROUNDING and not better)
         progress(min(0.99, math.log10(max(worst, 1e-16)) / -16.0))
-        if (found and steady) or passes.count >= MOST_PASSES:
+        if (found and steady) or passes.count >= MAX_PASSES:
             return ritz[:, :r], worst
-        if basis.shape[1] + b > MOST_BLOCKS * b:
+        if basis.shape[1] + b > MAX_BLOCKS * b:
             basis, image = ritz, ritz_image
         fresh = _orthonormal_to(basis, residual_Nb)
         if not fresh.shape[1]:

@@ -1,7 +1,7 @@
 """Pictures of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with what each keeps.
 
 Classical MDS of these coordinates is PCA; SMACOF is not. Up to ALL_AXES vectors t-SNE has all axes; beyond it has the leading
-ones, and beyond MOST_TSNE it is made of a draw, with the others beside their neighbours.
+ones, and beyond MAX_TSNE it is made of a draw, with the others beside their neighbours.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ PERPLEXITY = 30.0
 FEW_POINTS = 30  # up to so many the first picture is PCA: t-SNE would need a lower perplexity
 ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
 AXES = 50
-MOST_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
-MOST_SMACOF = 1000
+MAX_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
+MAX_SMACOF = 1000
 DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 512  # below so many points every axis costs less than finding the leading ones
@@ -107,14 +107,14 @@ class Picture:
 class TSNESettings:
     """How t-SNE is done; with `reduce_perplexity` too few points lower the perplexity; `verbose` is scikit-learn's.
 
-    Of more than `most` points (0: MOST_TSNE) a draw is embedded.
+    Of more than `maximum` points (0: MAX_TSNE) a draw is embedded.
     """
 
     perplexity: float = PERPLEXITY
     seed: int = 42
     reduce_perplexity: bool = False
     verbose: int = 0
-    most: int = 0
+    maximum: int = 0
 
 
 def first_method(n_points: int) -> Method:
@@ -253,11 +253,11 @@ def kruskal_stress(distance_Km: Array, xyz_Kd: Array, drawn_m: NDArray[np.intp])
 
 
 def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]]) -> Picture:
-    """Least-squares MDS of at most MOST_SMACOF points, the others where their distances to those put them."""
+    """Least-squares MDS of at most MAX_SMACOF points, the others where their distances to those put them."""
     from threadpoolctl import threadpool_limits
 
     K = rows.shape[0]
-    drawn = drawn_rows(K, runs, MOST_SMACOF)
+    drawn = drawn_rows(K, runs, MAX_SMACOF)
     start = _padded(_scores(rows, dims), dims)
     with threadpool_limits(1):
         distance_Km = _distances_to(rows, drawn)
@@ -332,7 +332,7 @@ def tsne_of(scores_Kr: Array, dims: int, s: TSNESettings, runs: Sequence[Sequenc
     It runs on one thread: sums over several would change the picture with their number.
     """
     K = len(scores_Kr)
-    drawn = drawn_rows(K, runs, s.most or MOST_TSNE.get(dims, K))
+    drawn = drawn_rows(K, runs, s.maximum or MAX_TSNE.get(dims, K))
     used = _perplexity(len(drawn), s)
     embedded = scores_Kr if len(drawn) == K else scores_Kr[drawn]
     places, divergence = _run_tsne(_in_reach(embedded), dims, used, s)
@@ -435,7 +435,7 @@ def better_and_better(
         axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
         if first:
             yield _pca_of_axes(axes, dims), False
-        yield _tsne_of_axes(axes, dims, replace(settings, most=DRAFT), runs), False
+        yield _tsne_of_axes(axes, dims, replace(settings, maximum=DRAFT), runs), False
         yield _tsne_of_axes(axes, dims, settings, runs), True
         return
     if first and method != "pca":

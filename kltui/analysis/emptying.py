@@ -12,7 +12,7 @@ from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
 LARGEST_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
-_LEAST_SHARE = 0.5
+_MIN_SHARE = 0.5
 
 
 def all_complete(blocks: Iterable[NDArray[np.float64]]) -> bool:
@@ -42,7 +42,7 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     for k, shared in enumerate((defined & usual).sum(axis=1)):
         if counts[k] == 0:
             out[k] = f"none of its {n_texts} texts has a number"
-        elif shared < _LEAST_SHARE * int(usual.sum()):
+        elif shared < _MIN_SHARE * int(usual.sum()):
             out[k] = f"scored on {counts[k]} of {n_texts} texts: {shared} would be left for the map"
     return out
 

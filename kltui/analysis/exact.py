@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.kl import KL, LEAST_TEXTS, LN2, NO_SPREAD
+from kltui.analysis.kl import KL, LN2, MIN_TEXTS, NO_SPREAD
 
 Array = NDArray[np.float64]
 NOT_ESTIMATED = KL(math.nan, math.nan, 0, 0)
@@ -18,7 +18,7 @@ NOT_ESTIMATED = KL(math.nan, math.nan, 0, 0)
 class Direction:
     """KL one way: per token in nats and per byte in bits, with standard errors over texts (NaN: unknown).
 
-    `median_nats`, `high_nats` (99 % quantile) and `most_nats` are over all scored positions.
+    `median_nats`, `high_nats` (99 % quantile) and `max_nats` are over all scored positions.
     """
 
     nats_per_token: float
@@ -27,7 +27,7 @@ class Direction:
     bits_per_byte_se: float
     median_nats: float
     high_nats: float
-    most_nats: float
+    max_nats: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,5 +110,5 @@ def ratio_of_sums(
         _, place = np.unique(text_ids_N[used], return_inverse=True)
         deviation = np.bincount(place, deviation).astype(np.float64)
     se = math.sqrt(float(deviation @ deviation)) / total
-    known = len(deviation) >= LEAST_TEXTS and se > NO_SPREAD * abs(r)
+    known = len(deviation) >= MIN_TEXTS and se > NO_SPREAD * abs(r)
     return r, se if known else math.nan

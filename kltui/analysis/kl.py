@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui import native
 from kltui.analysis.number_text import with_error
 from kltui.analysis.pair_sums import LN2 as LN2
 from kltui.analysis.pair_sums import NO_SPREAD as NO_SPREAD
 from kltui.analysis.pair_sums import PairTiles, Picked, have_all, ratio
 from kltui.analysis.products import blocks, each_tile, self_product
 from kltui.html_table import html_table
+from kltui.kernels import native
 from kltui.threads import in_parallel, one_blas_thread
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 CentredGram = Callable[[Array], tuple[Array, Array] | None]
 
 _BAND = 256  # rows whose neighbours one product gives
-LEAST_TEXTS = 3  # differing ones that a standard error needs: two deviate alike, whatever the models
+MIN_TEXTS = 3  # differing ones that a standard error needs: two deviate alike, whatever the models
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | Non
         _, place = np.unique(ids_n, return_inverse=True)
         deviation = np.bincount(place, deviation).astype(np.float64)
     se = math.sqrt(float(deviation @ deviation)) / len(square_n)
-    known = len(deviation) >= LEAST_TEXTS and se > NO_SPREAD * m2
+    known = len(deviation) >= MIN_TEXTS and se > NO_SPREAD * m2
     return se if known else math.nan
 
 
@@ -153,7 +153,7 @@ def kl_bootstrap_se(
     d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
     used = np.isfinite(d)
     d, size = d[used], np.asarray(text_bytes_N, dtype=np.float64)[used]
-    if len(np.unique(d)) < LEAST_TEXTS:
+    if len(np.unique(d)) < MIN_TEXTS:
         return math.nan
     rng = np.random.default_rng(seed)
     variances = [np.var(d[rng.integers(0, d.size, d.size)]) for _ in range(draws)]
@@ -283,7 +283,7 @@ class KLPairs:
     @one_blas_thread
     def standard_errors(self, rows: slice, columns: slice) -> Array:
         """Their standard errors over texts, bits/byte; NaN where the texts cannot tell them."""
-        return self._errors.standard_errors(rows, columns, self._rounding, LEAST_TEXTS)
+        return self._errors.standard_errors(rows, columns, self._rounding, MIN_TEXTS)
 
 
 def _mean_square(L_KN: Array) -> float:

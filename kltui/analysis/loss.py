@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.analysis.kl import LEAST_TEXTS, LN2, NO_SPREAD
+from kltui.analysis.kl import LN2, MIN_TEXTS, NO_SPREAD
 from kltui.analysis.point import grid_of, label_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def bits_per_byte(
         place = np.unique(text_ids_N[scored], return_inverse=True)[1]
         residual = np.bincount(place, residual).astype(np.float64)
     differing = len(residual)
-    if differing < LEAST_TEXTS:
+    if differing < MIN_TEXTS:
         return ratio / LN2, math.nan
     se = math.sqrt(float(residual @ residual) * differing / (differing - 1)) / float(size.sum())
     return ratio / LN2, (se if se > NO_SPREAD * abs(ratio) else math.nan) / LN2

@@ -26,7 +26,7 @@ from kltui.analysis.place_errors import place_covariances
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
 from kltui.analysis.repeats import Repeats, repeats
-from kltui.analysis.resample import Draw, draw_texts
+from kltui.analysis.resample import TextSample, draw_texts
 from kltui.analysis.scale import ScaleRow, scale
 from kltui.analysis.shape import AgainstNull, against_null, random_walk
 from kltui.analysis.shifts import Shifts, shifts
@@ -37,9 +37,9 @@ from kltui.analysis.uncertainty import Ellipse, ellipses, resampled_pictures
 from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
-_MOST_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
+_MAX_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
 _STRESS_ROWS = 256  # vectors of a larger map whose distances to all are held against a picture's
-_MOST_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
+_MAX_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ class Map:
         if defined.all():
             return self.mean_bytes, self.mean_bytes
         kinds = Counter(row.tobytes() for row in defined)  # vectors often lack the same texts
-        if len(kinds) > _MOST_KINDS:  # thinned evenly: their products grow with the square
-            kinds = Counter(dict(list(kinds.items())[:: -(-len(kinds) // _MOST_KINDS)]))
+        if len(kinds) > _MAX_KINDS:  # thinned evenly: their products grow with the square
+            kinds = Counter(dict(list(kinds.items())[:: -(-len(kinds) // _MAX_KINDS)]))
         once = np.array([np.frombuffer(kind, dtype=np.bool_) for kind in kinds], dtype=np.float64)
         n, total = once @ once.T, (once * self.text_bytes_N) @ once.T
         n[np.diag([held < 2 for held in kinds.values()])] = np.nan  # no pair within that kind
@@ -192,7 +192,7 @@ class Map:
 
     def kl_rows(self, rows: Sequence[int]) -> Array:
         """M x K KL in bits/byte of some rows to all: of a large map without the K x K matrix."""
-        if len(self) <= _MOST_IN_MATRIX or "_kl" in self.__dict__:
+        if len(self) <= _MAX_IN_MATRIX or "_kl" in self.__dict__:
             return self.kl()[list(rows)]
         return self.pairs().rows(np.asarray(rows, dtype=np.intp))
 
@@ -345,7 +345,7 @@ class Map:
 
         Of large maps over the pairs of a few hundred vectors, evenly drawn, with all.
         """
-        if len(self) <= _MOST_IN_MATRIX:
+        if len(self) <= _MAX_IN_MATRIX:
             return embed.stress(self.kl(), xy_Kd)
         rows = np.linspace(0, len(self) - 1, _STRESS_ROWS).astype(np.intp)
         return embed.stress(self.kl_rows(rows.tolist()), xy_Kd, rows)
@@ -368,7 +368,7 @@ class Map:
 
     # ---- texts and benchmarks
 
-    def draw_texts(self, n: int, method: str = "ls", seed: int = 42) -> Draw:
+    def draw_texts(self, n: int, method: str = "ls", seed: int = 42) -> TextSample:
         """n texts drawn for this map, on which a new model can be added; indices are those of the map's texts."""
         return draw_texts(self.loglik_KN, method, n, seed)
 
@@ -502,7 +502,7 @@ class Map:
     def _between(self, t: Trajectory, window: int) -> _diffusion.Distance:
         """KL of two steps of a trajectory that lie at most `window` checkpoints apart, the earlier one first."""
         at = {s: i for i, s in enumerate(t.steps)}
-        is_large = len(t.rows) > _MOST_IN_MATRIX
+        is_large = len(t.rows) > _MAX_IN_MATRIX
         pairs = KLPairs(self._vectors(t.rows), self.text_bytes_N, gram=self.gram, by_need=is_large)
         ahead = pairs.ahead(window)
         return lambda a, b: float(ahead[at[a], at[b] - at[a] - 1])

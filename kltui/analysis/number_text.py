@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 UNDEFINED = "undefined"
-MOST_PLACES = 7  # after the point; smaller errors are written with a power of ten
+MAX_PLACES = 7  # after the point; smaller errors are written with a power of ten
 
 
 def figure(value: float, digits: int = 3) -> str:
@@ -43,7 +43,7 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
     if not math.isfinite(se) or se <= 0:
         return figure(value, digits)
     places = 1 - math.floor(math.log10(float(f"{se:.1e}")))  # of the second digit of the error, once rounded
-    if places <= MOST_PLACES and abs(value) < 1e6:
+    if places <= MAX_PLACES and abs(value) < 1e6:
         return f"{value:.{max(0, places)}f} ± {se:.{max(0, places)}f}"
     after_point = math.floor(math.log10(max(abs(value), se))) + places
     return f"{value:.{max(0, after_point)}e} ± {se:.1e}"

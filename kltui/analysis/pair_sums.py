@@ -133,8 +133,8 @@ class PairTiles:
         sums.n, sums.size, sums.s2, sums.norm2 = n, size, s2, norms
         return sums
 
-    def standard_errors(self, a: slice, b: slice, rounding: float, least: int) -> Array:
-        """Standard errors of KL over texts; NaN where m2 is at most `rounding`, its own, and below `least` shared texts.
+    def standard_errors(self, a: slice, b: slice, rounding: float, minimum: int) -> Array:
+        """Standard errors of KL over texts; NaN where m2 is at most `rounding`, its own, and below `minimum` shared texts.
 
         se^2 = sum ((d - mean d)^2 - m2)^2 / n^2 / (2 B ln 2)^2.
         """
@@ -151,7 +151,7 @@ class PairTiles:
         se[m2 <= rounding] = np.nan
         shared = sums.n if copies is None else _shared(sides)
         se = _mirrored(se, on_diagonal, shared < 2)
-        few = shared < least
+        few = shared < minimum
         if on_diagonal:
             np.fill_diagonal(few, False)
         se[few] = np.nan

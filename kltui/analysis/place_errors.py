@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis.axes import Axes, CentredRows, leading_axes
-from kltui.analysis.kl import LEAST_TEXTS
+from kltui.analysis.kl import MIN_TEXTS
 from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
 
@@ -37,10 +37,10 @@ def place_covariances(
     rows = CentredRows.of_vectors(L_KN, text_bytes_N)
     groups = None if text_ids_N is None else _Copies(text_ids_N[rows.texts])
     n_differing = rows.shape[1] if groups is None else groups.n
-    if n_differing < LEAST_TEXTS:
+    if n_differing < MIN_TEXTS:
         raise KltuiError(
             f"the map stands on {n_differing} differing texts, and these tell no error",
-            f"error ellipses need {LEAST_TEXTS} or more: score on a larger corpus",
+            f"error ellipses need {MIN_TEXTS} or more: score on a larger corpus",
         )
     axes = leading_axes(rows, max(AXES, dims), dims)
     d = min(dims, len(axes.spread_r), int((axes.spread_r > 1e-12 * axes.total).sum()))

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis import embed
 from kltui.analysis.benchmark import Leakage, leakage, predict_for
-from kltui.analysis.kl import LEAST_TEXTS, LN2
-from kltui.analysis.resample import Draw, KLToMap, kl_to_map, resampled_coordinates
+from kltui.analysis.kl import LN2, MIN_TEXTS
+from kltui.analysis.resample import KLToMap, TextSample, kl_to_map, resampled_coordinates
 from kltui.analysis.uncertainty import Ellipse, ellipse_of
 from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
@@ -33,7 +33,7 @@ class Drawn:
 
     map_Ku: Array
     new_u: Array
-    draw: Draw
+    draw: TextSample
     count_u: NDArray[np.int64]
     mean_bytes: float
 
@@ -42,7 +42,7 @@ class Drawn:
         """A model known on all texts, without those that one of the vectors lacks."""
         used = embed.complete_texts(np.vstack([map_KN, new_N]))
         n = len(used)
-        every = Draw(np.arange(n), np.ones(n), n, n, "all", 0)
+        every = TextSample(np.arange(n), np.ones(n), n, n, "all", 0)
         mean_bytes = float(np.asarray(text_bytes_N, np.float64)[used].mean())
         return cls(map_KN[:, used], new_N[used], every, np.ones(n, np.int64), mean_bytes)
 
@@ -98,7 +98,7 @@ def position(known: Drawn, picture_K2: Array) -> Ellipse:
     part_u2 = (square * new_u)[:, None] * ((old - column).T @ axes_K2) / (known.draw.n_texts * known.unit)
     place = part_u2.sum(axis=0)
     x, y = place.tolist()
-    if len(part_u2) < LEAST_TEXTS:
+    if len(part_u2) < MIN_TEXTS:
         return Ellipse("", x, y, math.nan, math.nan, 0.0)
     off = part_u2 * (n / known.count_u)[:, None] - place
     return ellipse_of("", x, y, (off * known.count_u[:, None]).T @ off / (n * (n - 1.0)))

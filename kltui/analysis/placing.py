@@ -14,23 +14,23 @@ _BLOCK = 1024  # points placed at a time
 _ITERATIONS = 60
 
 
-def drawn_rows(K: int, runs: Sequence[Sequence[int]], most: int) -> Index:
-    """At most `most` of K rows, rising: of every run its ends and checkpoints evenly between, and of other rows evenly many.
+def drawn_rows(K: int, runs: Sequence[Sequence[int]], maximum: int) -> Index:
+    """At most `maximum` of K rows, rising: of every run its ends and checkpoints evenly between, and of other rows evenly many.
 
     All of them where they are no more than that. Where even the ends are too many, every n-th end.
     """
-    if most >= K:
+    if maximum >= K:
         return np.arange(K)
     of_runs = {row for run in runs for row in run}
     lines = [list(run) for run in runs] + [[row for row in range(K) if row not in of_runs]]
     lines = [line for line in lines if line]
-    share, found = most / K, np.zeros(0, dtype=np.intp)
+    share, found = maximum / K, np.zeros(0, dtype=np.intp)
     for _ in range(_ITERATIONS):
         found = np.unique(np.concatenate([_evenly(line, share) for line in lines]))
-        if len(found) <= most:
+        if len(found) <= maximum:
             return found
-        share *= most / len(found)
-    return found[:: -(-len(found) // most)]
+        share *= maximum / len(found)
+    return found[:: -(-len(found) // maximum)]
 
 
 def _evenly(line: Sequence[int], share: float) -> Index:

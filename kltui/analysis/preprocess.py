@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui import native
 from kltui.analysis.point import Point
 from kltui.analysis.trajectory import trajectories
 from kltui.errors import KltuiError
+from kltui.kernels import native
 
 Array = NDArray[np.float64]
 Mode = Literal["none", "clip", "pretraining"]

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kltui.analysis.kl import LEAST_TEXTS, LN2, NO_SPREAD, double_centre
+from kltui.analysis.kl import LN2, MIN_TEXTS, NO_SPREAD, double_centre
 from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
 
@@ -23,7 +23,7 @@ METHODS: tuple[Method, ...] = ("uniform", "ls", "kl")
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class TextSample:
     """u different texts out of N: `index` (u, rising) and `weight` (u), sqrt(times drawn / (n p)).
 
     Squared distances over the drawn columns, each times its weight, estimate those over all N texts without bias.
@@ -79,21 +79,21 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
     return score
 
 
-def draw(p_N: ArrayLike, n: int, seed: int = 42, method: str = "") -> Draw:
+def draw(p_N: ArrayLike, n: int, seed: int = 42, method: str = "") -> TextSample:
     """n texts drawn with replacement by `p_N`, different ones kept once with their summed weight."""
     p = np.asarray(p_N, dtype=np.float64)
     drawn = np.random.default_rng(seed).choice(len(p), size=n, p=p / p.sum())
     index, count = np.unique(drawn, return_counts=True)
-    return Draw(index, np.sqrt(count / (n * p[index])), n, len(p), method, seed)
+    return TextSample(index, np.sqrt(count / (n * p[index])), n, len(p), method, seed)
 
 
-def draw_texts(L_KN: ArrayLike, method: str, n: int, seed: int = 42) -> Draw:
+def draw_texts(L_KN: ArrayLike, method: str, n: int, seed: int = 42) -> TextSample:
     """n texts drawn for the map L by `method`."""
     return draw(sampling_probabilities(double_centre(L_KN), method), n, seed, method)
 
 
 @one_blas_thread
-def resampled_coordinates(L_Ku: ArrayLike, d: Draw, mean_bytes: float) -> Array:
+def resampled_coordinates(L_Ku: ArrayLike, d: TextSample, mean_bytes: float) -> Array:
     """K x u scaled Q of a drawn map: `L_Ku` are the drawn columns, centred with squared weights, times weights.
 
     Squared distances estimate KL in bits/byte. `mean_bytes` is that of all N texts.
@@ -134,7 +134,9 @@ def resampling_errors(
     return rows
 
 
-def _one_error(L_KN: Array, d: Draw, truth: Array, off: NDArray[np.bool_]) -> tuple[float, float, float]:
+def _one_error(
+    L_KN: Array, d: TextSample, truth: Array, off: NDArray[np.bool_]
+) -> tuple[float, float, float]:
     got = square_distances(resampled_coordinates(L_KN[:, d.index], d, 1.0 / (2.0 * LN2)))
     size = float(np.linalg.norm(truth))
     absolute = float(np.linalg.norm(got - truth)) / size if size > 0 else math.nan
@@ -143,7 +145,7 @@ def _one_error(L_KN: Array, d: Draw, truth: Array, off: NDArray[np.bool_]) -> tu
 
 
 def add_models(
-    L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, mean_bytes: float, clip_threshold: float = -math.inf
+    L_Ku: ArrayLike, new_Mu: ArrayLike, d: TextSample, mean_bytes: float, clip_threshold: float = -math.inf
 ) -> Array:
     """(K + M) x u scaled Q of a map and M models scored on its drawn texts alone.
 
@@ -171,7 +173,9 @@ class KLToMap:
 
 
 @one_blas_thread
-def kl_to_map(L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, count_u: ArrayLike, mean_bytes: float) -> KLToMap:
+def kl_to_map(
+    L_Ku: ArrayLike, new_Mu: ArrayLike, d: TextSample, count_u: ArrayLike, mean_bytes: float
+) -> KLToMap:
     """The KL of new models to a map's by drawn texts: both given on the drawn texts, clipped as the map was.
 
     `count_u` says how often each text was drawn; every single draw estimates the KL, and their scatter is the error.
@@ -187,6 +191,6 @@ def kl_to_map(L_Ku: ArrayLike, new_Mu: ArrayLike, d: Draw, count_u: ArrayLike, m
         scatter = ((part * n / count - value[m][:, None]) ** 2 @ count) / n
         se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))
         se[m, se[m] <= NO_SPREAD * value[m]] = np.nan
-    if len(count) < LEAST_TEXTS:
+    if len(count) < MIN_TEXTS:
         se[:] = np.nan
     return KLToMap(value, se)

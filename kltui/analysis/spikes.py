@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.trajectory import Trajectory
 
-LEAST_BEFORE = 3  # consecutive KLs before one can be called large
+MIN_BEFORE = 3  # consecutive KLs before one can be called large
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,10 @@ def _of(shown: Map, t: Trajectory, place: int) -> Figures:
 
 
 def with_medians(run: Sequence[Figures]) -> list[Figures]:
-    """The same with the median of the consecutive KLs before each, where there are LEAST_BEFORE of them."""
+    """The same with the median of the consecutive KLs before each, where there are MIN_BEFORE of them."""
     found, before = [], list[float]()
     for f in run:
-        found.append(replace(f, kl_median=median(before)) if len(before) >= LEAST_BEFORE else f)
+        found.append(replace(f, kl_median=median(before)) if len(before) >= MIN_BEFORE else f)
         if math.isfinite(f.kl):
             before.append(f.kl)
     return found

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kltui.analysis import embed
-from kltui.analysis.kl import LEAST_TEXTS
+from kltui.analysis.kl import MIN_TEXTS
 from kltui.analysis.resample import draw, resampled_coordinates, sampling_probabilities
 from kltui.errors import KltuiError
 from kltui.threads import one_blas_thread
@@ -85,10 +85,10 @@ def resampled_pictures(
     fixed = picture(Q)
     ids = np.arange(len(used)) if text_ids_N is None else text_ids_N[used]
     _, first, copies = np.unique(ids, return_index=True, return_counts=True)
-    if len(first) < LEAST_TEXTS:
+    if len(first) < MIN_TEXTS:
         raise KltuiError(
             f"the map stands on {len(first)} differing texts, and these tell no error",
-            f"error ellipses need {LEAST_TEXTS} or more: score on a larger corpus",
+            f"error ellipses need {MIN_TEXTS} or more: score on a larger corpus",
         )
     p = sampling_probabilities(Q[:, first] * np.sqrt(copies), sampling)
     clouds = np.empty((draws, *fixed.shape))

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui import native
 from kltui.errors import KltuiError
+from kltui.kernels import native
 from kltui.registry.parameters import Parameters, model_parameters
 from kltui.registry.tensors import BITS, TensorFile
 
@@ -34,30 +34,30 @@ def banded_distances(
     `checkpoints` are `open_tensors` of each, in order; every byte is read once. A parameter that one of them
     lacks, or has in another shape, is an error that names both. `progress(bytes done, bytes in all)`.
     """
-    told = [model_parameters(c) for c in checkpoints]
-    models = _one_set_of_names(told)
+    reported = [model_parameters(c) for c in checkpoints]
+    models = _one_set_of_names(reported)
     check_same_parameters(models, labels)
     total = sum(t.data.nbytes for m in models for t in m.values())
     out = _empty(len(models), band)
     done = 0
     for name, block, n_bytes in _blocks(models):
         part = native.banded_sqdist([t[0] for t in block], [t[1] for t in block], band)
-        out += np.where(_counted(name, told, band), part, 0.0)
+        out += np.where(_counted(name, reported, band), part, 0.0)
         done += n_bytes
         if progress:
             progress(done, total)
     return out
 
 
-def _one_set_of_names(told: Sequence[Parameters]) -> list[dict[str, TensorFile]]:
+def _one_set_of_names(reported: Sequence[Parameters]) -> list[dict[str, TensorFile]]:
     """Parameters by the names that count in any of the models: where one has a head of its own, all show theirs."""
-    names = sorted({name for p in told for name in p.once})
-    return [{name: t for name in names if (t := p.named(name)) is not None} for p in told]
+    names = sorted({name for p in reported for name in p.once})
+    return [{name: t for name in names if (t := p.named(name)) is not None} for p in reported]
 
 
-def _counted(name: str, told: Sequence[Parameters], band: int) -> NDArray[np.bool_]:
+def _counted(name: str, reported: Sequence[Parameters], band: int) -> NDArray[np.bool_]:
     """(K, band): whether `name` is a parameter of its own in either model of a pair; NaN beyond the last stays."""
-    own = [name in p.once for p in told]
+    own = [name in p.once for p in reported]
     K = len(own)
     return np.array(
         [[k + d >= K or own[k] or own[k + d] for d in range(1, band + 1)] for k in range(K)]

@@ -25,7 +25,7 @@ from kltui.view.sections.context import Context
 from kltui.workspace import Workspace
 
 CHECKPOINTS, TEXTS, TIMES = 400, 2500, 4
-LEAST_S = 0.02  # CPU seconds below which a growth is noise
+MIN_S = 0.02  # CPU seconds below which a growth is noise
 READING = "reading the map"
 _HEADING = "{:16} {:>6} {:>7} {:>8} {:>9} {:>8} {:>8}\n".format(
     "section", "K", "N", "CPU s", "MB more", "K^", "N^"
@@ -128,7 +128,7 @@ def growths(costs: Sequence[Cost]) -> list[Growth]:
 
 
 def _exponent(less: Cost, more: Cost) -> float:
-    if less.cpu_seconds < LEAST_S:
+    if less.cpu_seconds < MIN_S:
         return math.nan
     return math.log(more.cpu_seconds / less.cpu_seconds) / math.log(TIMES)
 

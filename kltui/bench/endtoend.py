@@ -23,22 +23,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from kltui import native
 from kltui.bench.against import lacking as absent
 from kltui.bench.against import make_rival, version
 from kltui.bench.agreement import CAREFUL, TOLERANCE_NAT, Beside, largest
 from kltui.bench.loops import Logliks, by_careful_loop, by_reference, by_reference_lens
 from kltui.bench.parts import MODEL_PARTS
-from kltui.bench.shapes import BLOCKS, LARGE, SHAPES, TEXTS, Shape, build_model, neighbours, random_texts
+from kltui.bench.shapes import BLOCKS, LARGE, SHAPES, TEXTS, ModelShape, build_model, neighbours, random_texts
 from kltui.bench.sweep import Sweep, bench_sweep
 from kltui.json_schema import JSON_SCHEMA
+from kltui.kernels import native
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Ids, cut_pieces
 from kltui.scoring.engine import Engine
-from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded, first_line, pick_device
+from kltui.scoring.malloc_tuning import kept_heap
 from kltui.scoring.numerics import fast_float32
-from kltui.scoring.room import run_batches
+from kltui.scoring.oom_retry import run_batches
 from kltui.scoring.settings import ScoringSettings
 
 # What a GPU holds besides the models: logits of the loops, states of a batch, the products' operands, the libraries' own.
@@ -46,7 +46,7 @@ _WORKING_BYTES = 6 << 30
 
 
 @dataclass(frozen=True)
-class Side:
+class BenchSide:
     """One way of scoring the texts: ids in, log-likelihoods (vectors, N) out."""
 
     kind: str  # reference, careful, kltui, or a program of bench.parts.RIVALS
@@ -105,7 +105,7 @@ class Case:
         return self.seconds / self.floor_seconds
 
     @property
-    def most(self) -> float:
+    def maximum(self) -> float:
         """The reference's seconds over the floor's: the ratio that bare products would have."""
         return self.reference_seconds / self.floor_seconds
 
@@ -126,7 +126,7 @@ class Found:
 def run(
     device: str,
     as_json: bool,
-    shapes: Sequence[Shape] = (),
+    shapes: Sequence[ModelShape] = (),
     parts: Sequence[str] = tuple(MODEL_PARTS),
     against: Sequence[str] = (),
 ) -> int:
@@ -173,7 +173,7 @@ def _lines(found: Found) -> str:
 
 
 def _found_or_why(
-    shape: Shape, device: torch.device, parts: Sequence[str], against: Sequence[str]
+    shape: ModelShape, device: torch.device, parts: Sequence[str], against: Sequence[str]
 ) -> Found | str:
     """What is measured of one shape, or why it is left out: it is too large for this device."""
     if not against and not {"final", "layers"} & set(parts):
@@ -189,7 +189,7 @@ def _found_or_why(
             torch.cuda.empty_cache()
 
 
-def lacking(shape: Shape, device: torch.device) -> str:
+def lacking(shape: ModelShape, device: torch.device) -> str:
     """Why the shape is not timed there: a GPU's memory is too small for it, or it is for GPUs alone; "" where it fits."""
     if device.type != "cuda":
         return "it is timed on a GPU alone" if shape is LARGE else ""
@@ -198,7 +198,7 @@ def lacking(shape: Shape, device: torch.device) -> str:
     return "" if free >= needed else f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
 
 
-def _swept(shape: Shape, device: torch.device) -> Sweep:
+def _swept(shape: ModelShape, device: torch.device) -> Sweep:
     """The sweep over a run of the shape, with as much memory as one model of before has left."""
     gc.collect()
     sys.stderr.write(f"pythia-{shape.name}: a sweep over the checkpoints of a run ...\n")
@@ -214,7 +214,7 @@ def _as_dict(found: Case | Beside | Sweep) -> dict[str, Any]:
     """The figures and their ratios, with None for NaN, which JSON does not know."""
     names = (
         "ratio",
-        "most",
+        "maximum",
         "over_careful",
         "over_floor",
         "tokens_per_second",
@@ -222,12 +222,14 @@ def _as_dict(found: Case | Beside | Sweep) -> dict[str, Any]:
         "over_own_scoring",
         "agrees",
     )
-    more = {name: getattr(found, name) for name in names if hasattr(found, name)}
+    more = {
+        "most" if name == "maximum" else name: getattr(found, name) for name in names if hasattr(found, name)
+    }
     return {k: None if isinstance(v, float) and v != v else v for k, v in {**asdict(found), **more}.items()}
 
 
 def bench_shape(
-    shape: Shape,
+    shape: ModelShape,
     device: torch.device,
     parts: Sequence[str] = ("final", "layers"),
     against: Sequence[str] = (),
@@ -247,20 +249,20 @@ def bench_shape(
     with torch.inference_mode(), fast_float32(device):
         if "layers" in parts:
             plain, model = (build_model(shape).to(device) for _ in range(2))
-            lens = Side("reference", "float32", lambda block: by_reference_lens(plain, block, device))
+            lens = BenchSide("reference", "float32", lambda block: by_reference_lens(plain, block, device))
             sides, ids = [lens, _kltui(model, device, "all")], neighbours(8)
             found.cases.extend(_cases(shape, "layers", sides, _timed_in_turn(sides, ids, device), ids))
     return found
 
 
 def _sides(
-    shape: Shape, device: torch.device, final: bool, against: Sequence[str], stack: ExitStack
-) -> list[Side]:
+    shape: ModelShape, device: torch.device, final: bool, against: Sequence[str], stack: ExitStack
+) -> list[BenchSide]:
     """Reference, careful loop and kltui for each dtype; on a CPU the reference in float32 alone.
 
     Other programs stand beside kltui in the dtype that they are fastest in with sound values; without `final` they alone.
     """
-    sides: list[Side] = []
+    sides: list[BenchSide] = []
     for dtype in _dtypes(shape, device):
         rivals = against if dtype == (torch.float32 if device.type == "cpu" else torch.float16) else ()
         if not final and not rivals:
@@ -268,10 +270,10 @@ def _sides(
         plain, model = _models(shape, dtype, device)
         name = _name(dtype)
         if final and (device.type != "cpu" or not sides):
-            sides.append(Side("reference", name, partial(by_reference, plain, device=device)))
+            sides.append(BenchSide("reference", name, partial(by_reference, plain, device=device)))
         if final:
-            sides.append(Side("careful", name, partial(by_careful_loop, plain, device=device)))
-        sides += [Side(rival, name, make_rival(rival, plain, device, stack)) for rival in rivals]
+            sides.append(BenchSide("careful", name, partial(by_careful_loop, plain, device=device)))
+        sides += [BenchSide(rival, name, make_rival(rival, plain, device, stack)) for rival in rivals]
         sides.append(_kltui(model, device, "none"))
     return sides
 
@@ -280,7 +282,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+def _models(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """A model for the loops and one for kltui; on a GPU, where an engine leaves the model as it is, one for both."""
     if shape is LARGE:
         model = build_model(shape, dtype, str(device))
@@ -289,7 +291,7 @@ def _models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[Any
     return plain, plain if device.type == "cuda" else build_model(shape).to(device, dtype)
 
 
-def _dtypes(shape: Shape, device: torch.device) -> list[torch.dtype]:
+def _dtypes(shape: ModelShape, device: torch.device) -> list[torch.dtype]:
     """The dtypes that the shape is timed in on `device`."""
     if device.type == "cuda":
         return [torch.float16] if shape is LARGE else [torch.float32, torch.float16, torch.bfloat16]
@@ -301,14 +303,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type != "cpu" or bool(native.info()["bf16_products"])
 
 
-def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> Side:
+def _kltui(model: Any, device: torch.device, layers: Literal["none", "all"]) -> BenchSide:
     """kltui's side on a model in memory, warmed up."""
     engine = make_engine(model, device, layers)
     by_kltui(engine, random_texts(6, seed=1))
-    return Side("kltui", _name(engine.dtype), lambda block: by_kltui(engine, block), engine)
+    return BenchSide("kltui", _name(engine.dtype), lambda block: by_kltui(engine, block), engine)
 
 
-def _timed_in_turn(sides: list[Side], ids: list[Ids], device: torch.device) -> list[Timed]:
+def _timed_in_turn(sides: list[BenchSide], ids: list[Ids], device: torch.device) -> list[Timed]:
     """All sides and their floors, timed in turn, block by block.
 
     On a GPU each side first sees the block of the longest texts untimed: kernels are loaded, and tiles found by trial, once.
@@ -333,7 +335,7 @@ def _timed_in_turn(sides: list[Side], ids: list[Ids], device: torch.device) -> l
     return timed
 
 
-def _beside(shape: Shape, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> list[Beside]:
+def _beside(shape: ModelShape, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]) -> list[Beside]:
     """The careful loop and other programs beside kltui in their dtype."""
     ours = {s.dtype: t for s, t in zip(sides, timed, strict=True) if s.engine is not None}
     return [
@@ -353,13 +355,15 @@ def _beside(shape: Shape, sides: list[Side], timed: list[Timed], ids: list[Ids])
     ]
 
 
-def _cases(shape: Shape, what: str, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> list[Case]:
+def _cases(
+    shape: ModelShape, what: str, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]
+) -> list[Case]:
     """One row for each of kltui's sides."""
     return [_case(shape, what, k, sides, timed, ids) for k, side in enumerate(sides) if side.engine]
 
 
 @contextmanager
-def _as_its_users_run(side: Side, device: torch.device) -> Iterator[None]:
+def _as_its_users_run(side: BenchSide, device: torch.device) -> Iterator[None]:
     """The reference and other programs under torch's defaults, whatever holds around them; the others as kltui runs."""
     if side.kind not in ("careful", "kltui"):
         with fast_float32(torch.device("meta")):
@@ -369,7 +373,9 @@ def _as_its_users_run(side: Side, device: torch.device) -> Iterator[None]:
             yield
 
 
-def _case(shape: Shape, what: str, at: int, sides: list[Side], timed: list[Timed], ids: list[Ids]) -> Case:
+def _case(
+    shape: ModelShape, what: str, at: int, sides: list[BenchSide], timed: list[Timed], ids: list[Ids]
+) -> Case:
     """The row of side `at`, over the reference in its dtype, or the first one where there is none."""
     side, took = sides[at], timed[at]
     assert side.engine is not None
@@ -518,12 +524,12 @@ sweep: a job over one run's checkpoints, read from disk and verified ahead, besi
 
 def _table_head(machine: dict[str, Any], parts: Sequence[str]) -> str:
     """The machine, and the columns where there are rows."""
-    told = f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n"
+    reported = f"{machine['machine']}, {machine['device']}, {machine['threads']} threads\n"
     if not {"final", "layers"} & set(parts):
-        return told
+        return reported
     head = f"{'model':6} {'what':7} {'dtype':9} {'texts':>5} {'reference':>10} {'in':>8} {'kltui':>8} {'ratio':>6} {'most':>6} {'careful':>7} "
     head += f"{'tok/s':>8} {'/floor':>7} {'body':>5} {'head':>5} {'rest':>5} {'ref MB':>7} {'MB':>6} {'max |d| nat':>11}"
-    return f"{told}\n{head}\n"
+    return f"{reported}\n{head}\n"
 
 
 def _sweep_lines(s: Sweep) -> str:
@@ -549,6 +555,6 @@ def _table_row(c: Case) -> str:
     )
     return (
         f"{c.model:6} {c.what:7} {c.dtype:9} {c.texts:5d} {c.reference_seconds:9.2f}s {c.reference_dtype:>8} {c.seconds:7.2f}s "
-        f"{c.ratio:5.2f}x {c.most:5.2f}x {_times(c.over_careful)} {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
+        f"{c.ratio:5.2f}x {c.maximum:5.2f}x {_times(c.over_careful)} {c.tokens_per_second:8.0f} {c.over_floor:6.2f}x {' '.join(shares)} "
         f"{c.reference_peak_mb:7.0f} {c.peak_mb:6.0f} {_difference(c):>11}"
     )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kltui import native
 from kltui.analysis.weights import banded_distances
 from kltui.bench.timing import Ratio, measure
+from kltui.kernels import native
 from kltui.registry.tensors import open_tensors
 
 CHECKPOINTS, BAND = 24, 10

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kltui import native, native_cuda
 from kltui.analysis.kl import kl_matrix
 from kltui.analysis.preprocess import pooled_quantile
 from kltui.bench.files import weight_ratios
@@ -21,8 +20,9 @@ from kltui.bench.parts import NATIVE_PARTS
 from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
 from kltui.json_schema import JSON_SCHEMA
-from kltui.scoring.anatomy import LogitRule
+from kltui.kernels import cuda, native
 from kltui.scoring.head import DeviceHead
+from kltui.scoring.model_introspection import LogitRule
 
 VOCABULARY = 50_304
 ROWS = 1000  # 200 MB of float32 logits
@@ -34,7 +34,7 @@ Array = NDArray[Any]
 def run(device: str = "auto", as_json: bool = False, parts: Sequence[str] = tuple(NATIVE_PARTS)) -> int:
     """Exit code 0 after a table (or one JSON object) of the ratios of `parts` on the CPU, or on a CUDA device."""
     # the kernels take torch's tensors: their own count of devices says nothing of what a torch for CPUs can hold
-    has_kernels = torch.cuda.is_available() and native_cuda.device_count() > 0
+    has_kernels = torch.cuda.is_available() and cuda.device_count() > 0
     on_cuda = device.startswith("cuda") or (device == "auto" and has_kernels)
     if on_cuda and not has_kernels:
         raise UsageError(
@@ -138,7 +138,7 @@ def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
     hidden = torch.randn(HEAD_ROWS, depth).to(dtype)
     weight = (torch.randn(vocabulary, depth) * 0.05).to(dtype)
     targets = torch.randint(vocabulary, (HEAD_ROWS,))
-    head = native.Head(weight)
+    head = native.NativeHead(weight)
     products: list[Way] = [("mm", lambda: torch.mm(hidden, weight.T))]
     if dtype == torch.float32:
         products.append(("linear, medium", lambda: _fast_linear(hidden, weight)))
@@ -323,7 +323,7 @@ def _cuda_gather(logits: torch.Tensor, targets: torch.Tensor) -> Ratio:
     half = logits[: len(logits) // 2]
     return measure(
         f"gather {str(logits.dtype)[6:]}",
-        lambda: native_cuda.log_softmax_gather(logits, targets),
+        lambda: cuda.log_softmax_gather(logits, targets),
         ("copy of half: as many bytes", half.clone),
         ("log_softmax, gather", lambda: reference_logprobs(logits, targets)),
         synchronise=torch.cuda.synchronize,

@@ -40,7 +40,7 @@ RIVALS = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchRequest:
     """What to measure. `model` is "" where all are; `parts` names at least one."""
 
     topic: str
@@ -49,7 +49,7 @@ class Asked:
     against: tuple[str, ...]
 
 
-def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str]) -> Asked:
+def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str]) -> BenchRequest:
     """What is to be measured; UsageError for a name that there is not, with those that there are."""
     model = (target or "").removeprefix("pythia-")
     topic = model if model in ("native", "analysis") else "scoring"
@@ -70,7 +70,7 @@ def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str])
         raise UsageError(
             f"pythia-{LARGEST} is timed in half precision alone", "Of its parts there is one: --part final."
         )
-    return Asked(topic, "" if topic != "scoring" else model, found, tuple(against))
+    return BenchRequest(topic, "" if topic != "scoring" else model, found, tuple(against))
 
 
 def _parts(topic: str, asked: Sequence[str]) -> tuple[str, ...]:
@@ -93,15 +93,15 @@ def list_parts() -> str:
 
 def help_of_parts() -> str:
     """What --help says of the parts."""
-    told = [f"{name} ({what})" for name, what in {**MODEL_PARTS, **NATIVE_PARTS}.items()]
+    reported = [f"{name} ({what})" for name, what in {**MODEL_PARTS, **NATIVE_PARTS}.items()]
     at = len(MODEL_PARTS)
-    return f"with --bench: this part only; repeat it; of a model: {', '.join(told[:at])}; of native: {', '.join(told[at:])}"
+    return f"with --bench: this part only; repeat it; of a model: {', '.join(reported[:at])}; of native: {', '.join(reported[at:])}"
 
 
 def help_of_rivals() -> str:
     """What --help says of the other programs."""
-    told = [f"{name} ({rival.title}: {rival.install})" for name, rival in RIVALS.items()]
-    return f"with --bench: measure this program too, where it is installed, on the same model and texts; repeat it; {', '.join(told)}"
+    reported = [f"{name} ({rival.title}: {rival.install})" for name, rival in RIVALS.items()]
+    return f"with --bench: measure this program too, where it is installed, on the same model and texts; repeat it; {', '.join(reported)}"
 
 
 def _names(names: Iterable[str]) -> str:

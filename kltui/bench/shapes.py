@@ -19,7 +19,7 @@ START = (
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A Pythia model's shape, and how many texts it is timed on with two CPU cores."""
 
     name: str
@@ -34,12 +34,16 @@ class Shape:
         return 12 * self.layers * self.width**2 + 2 * VOCABULARY * self.width
 
 
-SHAPES = (Shape("70m", 512, 6, 8, 200), Shape("160m", 768, 12, 12, 40), Shape("410m", 1024, 24, 16, 24))
+SHAPES = (
+    ModelShape("70m", 512, 6, 8, 200),
+    ModelShape("160m", 768, 12, 12, 40),
+    ModelShape("410m", 1024, 24, 16, 24),
+)
 # A GPU is timed on the largest one too, in half precision alone: in float32 two of it would not fit.
-LARGE = Shape("6.9b", 4096, 32, 32, 0)
+LARGE = ModelShape("6.9b", 4096, 32, 32, 0)
 
 
-def by_name(name: str) -> tuple[Shape, ...]:
+def by_name(name: str) -> tuple[ModelShape, ...]:
     """The shape of that name, none for ""."""
     return tuple(shape for shape in (*SHAPES, LARGE) if shape.name == name)
 
@@ -66,7 +70,7 @@ def neighbours(count: int) -> list[Ids]:
     return found
 
 
-def build_model(shape: Shape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+def build_model(shape: ModelShape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     """Random GPT-NeoX of the shape, the same on every call; made in `dtype` on `device`, which other values may have."""
     import transformers
 

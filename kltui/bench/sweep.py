@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from kltui.bench.shapes import Shape, as_words, build_model, random_texts, word_tokenizer
+from kltui.bench.shapes import ModelShape, as_words, build_model, random_texts, word_tokenizer
 from kltui.errors import KltuiError
-from kltui.jobs.batch import Batch
-from kltui.jobs.executor import LocalExecutor
+from kltui.jobs.batch import BatchRun
+from kltui.jobs.executors.local import LocalExecutor
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper
-from kltui.jobs.messages import Died, Failed, Scored, Setup, Task
-from kltui.jobs.narrate import Narrator
+from kltui.jobs.messages import Died, Failed, Setup, Task, TaskScored
 from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.jobs.result_writer import ResultWriter
 from kltui.registry.reading import Hashed
 from kltui.store import Store
 from kltui.threads import usable_cores
@@ -68,7 +68,7 @@ class Sweep:
         return self.seconds / self.scoring_seconds
 
 
-def bench_sweep(shape: Shape, device: torch.device, checkpoints: int = 0) -> Sweep:
+def bench_sweep(shape: ModelShape, device: torch.device, checkpoints: int = 0) -> Sweep:
     """The sweep over random float16 checkpoints of the shape, scored in float32 (on a GPU in bfloat16)."""
     checkpoints = checkpoints or CHECKPOINTS
     dtype = "bfloat16" if device.type == "cuda" else "float32"
@@ -108,7 +108,7 @@ def write_texts(path: Path, count: int) -> list[str]:
     return texts
 
 
-def write_run(folder: Path, shape: Shape, checkpoints: int) -> list[Path]:
+def write_run(folder: Path, shape: ModelShape, checkpoints: int) -> list[Path]:
     """Folders `step0`, `step1`, ... of one random model that drifts, in float16 as Pythia's files are."""
     from transformers.utils import logging
 
@@ -145,10 +145,10 @@ def _plan(folder: Path, dtype: str, device: torch.device) -> Plan:
 
 def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
     """When each checkpoint of the job was stored (seconds since the epoch), and its figures."""
-    told, words = io.StringIO(), io.StringIO()
+    reported, words = io.StringIO(), io.StringIO()
     with closing(Store.write(plan.workspace)) as store:
-        Batch(plan, Keeper(plan, store), Narrator(True, told, words)).run()
-    events = [json.loads(line) for line in told.getvalue().splitlines()]
+        BatchRun(plan, ResultWriter(plan, store), ProgressReporter(True, reported, words)).run()
+    events = [json.loads(line) for line in reported.getvalue().splitlines()]
     ends = [event for event in events if event["event"] == "checkpoint"]
     failed = [event["error"] for event in ends if event["status"] != "done"]
     if failed:
@@ -165,7 +165,7 @@ def _scored(executor: LocalExecutor, task: Task) -> float:
     executor.submit(task)
     while True:
         for message in executor.wait(1.0):
-            if isinstance(message, Scored):
+            if isinstance(message, TaskScored):
                 return message.result.stats["seconds_score"]
             if isinstance(message, Failed | Died):
                 raise KltuiError(f"a random model was not scored: {message}", "see kltui --doctor")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
-LINE_MOST_BYTES = 1 << 28
+LINE_MAX_BYTES = 1 << 28
 BLOCK_BYTES = 1 << 20
 COMPRESSED = (".gz", ".zst")
 _KINDS = {
@@ -101,34 +101,34 @@ def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
 
 def read_whole(path: Path) -> bytes:
     """The bytes of a file that is read as one. Raises UnreadableFileError where they are more than half of this machine's memory."""
-    most, held, blocks = memory_bytes() // 2, 0, []
+    maximum, held, blocks = memory_bytes() // 2, 0, []
     with opened(path) as file:
-        if os.fstat(file.fileno()).st_size > most:
-            raise _too_large(path, most)
+        if os.fstat(file.fileno()).st_size > maximum:
+            raise _too_large(path, maximum)
         while block := file.read(BLOCK_BYTES):
             blocks.append(block)
             held += len(block)
-            if held > most:
-                raise _too_large(path, most)
+            if held > maximum:
+                raise _too_large(path, maximum)
     return b"".join(blocks)
 
 
-def _too_large(path: Path, most: int) -> UnreadableFileError:
+def _too_large(path: Path, maximum: int) -> UnreadableFileError:
     return UnreadableFileError(
-        f"{safe_text(str(path))} has more than {most:,} bytes, which is half of this machine's memory",
+        f"{safe_text(str(path))} has more than {maximum:,} bytes, which is half of this machine's memory",
         "Read it on a larger machine, or in parts.",
     )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes with the line's end) of every line. Raises UnreadableFileError at one beyond LINE_MOST_BYTES."""
+    """(number from 1, bytes with the line's end) of every line. Raises UnreadableFileError at one beyond LINE_MAX_BYTES."""
     with opened(path) as file:
         number = 0
-        while line := file.readline(LINE_MOST_BYTES):
+        while line := file.readline(LINE_MAX_BYTES):
             number += 1
-            if len(line) == LINE_MOST_BYTES and not line.endswith(b"\n"):
+            if len(line) == LINE_MAX_BYTES and not line.endswith(b"\n"):
                 raise UnreadableFileError(
-                    f"{safe_text(str(path))}, line {number} has more than {LINE_MOST_BYTES >> 20} MiB",
+                    f"{safe_text(str(path))}, line {number} has more than {LINE_MAX_BYTES >> 20} MiB",
                     "One line holds one object: is this file what its name says?",
                 )
             yield number, line

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.registry.names import check_repo, check_revision
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _PREFIX = "hf://datasets/"
 _REFS = re.compile(r"^(refs/(?:convert|pr)/[^/]+)/(.*)$")

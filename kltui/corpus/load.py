@@ -14,7 +14,7 @@ from kltui.corpus.corpus import Corpus, Prompt
 from kltui.corpus.read import Fields, read_items
 from kltui.corpus.sources import SourceFiles, source_files
 from kltui.errors import KltuiError, UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 # What is done with each odd text; stored with the corpus.
 RULES = {
@@ -30,7 +30,7 @@ RULES = {
     "null_rows": "passed over in .parquet where the text is null",
 }
 
-TEXT_MOST_CHARACTERS = 1 << 28
+TEXT_MAX_CHARACTERS = 1 << 28
 
 Text = tuple[str, str, Prompt]  # text, domain, what it answers
 
@@ -75,9 +75,9 @@ class _Reading:
         for piece in pieces:
             joined.append(piece)
             length += len(piece)
-            if length > TEXT_MOST_CHARACTERS:
+            if length > TEXT_MAX_CHARACTERS:
                 raise KltuiError(
-                    f"one text of {self.where} has more than {TEXT_MOST_CHARACTERS:,} characters",
+                    f"one text of {self.where} has more than {TEXT_MAX_CHARACTERS:,} characters",
                     "Set chunk = true under [corpus]: it cuts documents into texts.",
                 )
         return "".join(joined)

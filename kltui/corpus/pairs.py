@@ -9,7 +9,7 @@ from pathlib import Path
 from kltui.corpus.chunk import well_formed
 from kltui.corpus.corpus import Prompt
 from kltui.corpus.rows import Row, json_kind, usable
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 ROLES = ("system", "user", "assistant")
 EXAMPLE = (

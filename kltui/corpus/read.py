@@ -15,14 +15,14 @@ from kltui.corpus.rows import json_kind, kind_of, read_rows, usable, value_at
 from kltui.corpus.sources import TEXT, SourceFiles
 from kltui.corpus.text_files import decode, decoded
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 # Where a row's domain stands where the job names no field: at the top or, as the Pile has it, under `meta`.
 DOMAIN_FIELDS = ("domain", "pile_set_name", "meta.domain", "meta.pile_set_name")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class SourceItem:
     """One item of a source: the pieces that join to its text, its domain ("" where it has none), what it answers if anything."""
 
     pieces: Iterable[str]
@@ -69,7 +69,7 @@ class Fields:
         return (self.text, *((self.domain,) if self.domain else DOMAIN_FIELDS))
 
 
-def read_items(source: SourceFiles | None, seen: Counter[str], fields: Fields) -> Iterator[Item]:
+def read_items(source: SourceFiles | None, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
     """Items of `source` (None: the demo's) in their order; what is odd in them is added to `seen`.
 
     Holds one item at a time: consume an item's pieces before asking for the next one.
@@ -88,30 +88,30 @@ def read_items(source: SourceFiles | None, seen: Counter[str], fields: Fields) -
             yield from _rows(path, seen, fields)
 
 
-def _item(text: str, domain: str, seen: Counter[str]) -> Item:
+def _item(text: str, domain: str, seen: Counter[str]) -> SourceItem:
     seen["items"] += 1
     clean = well_formed(text)
     seen["lone_surrogates"] += clean is not text
-    return Item((clean,), domain)
+    return SourceItem((clean,), domain)
 
 
-def _whole_file(path: Path, domain: str, seen: Counter[str]) -> Iterator[Item]:
+def _whole_file(path: Path, domain: str, seen: Counter[str]) -> Iterator[SourceItem]:
     """The whole file as one item, its newlines untouched."""
     with opened(path) as file:
         seen["items"] += 1
-        yield Item(decoded(file, path, seen), domain)
+        yield SourceItem(decoded(file, path, seen), domain)
 
 
-def _pairs(path: Path, seen: Counter[str], fields: Fields) -> Iterator[Item]:
+def _pairs(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
     """The responses of a file's rows, each with its prompt."""
     if kind_of(path) == TEXT:
         raise KltuiError(f"{safe_text(str(path))} is a text, and pairs are rows of a file", EXAMPLE)
     for prompt, response, row in pairs_of(read_rows(path, seen), seen, path):
         seen["items"] += 1
-        yield Item((response,), fields.domain_of(row), prompt)
+        yield SourceItem((response,), fields.domain_of(row), prompt)
 
 
-def _rows(path: Path, seen: Counter[str], fields: Fields) -> Iterator[Item]:
+def _rows(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
     """The texts of a file's rows; the strings of a JSON list are texts themselves."""
     listed = kind_of(path) == ".json"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from kltui.corpus.files import COMPRESSED, open_regular, opened, read_lines, read_whole
 from kltui.corpus.text_files import decode, without_bom
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 Row = tuple[str, object]  # where it stands ("line 3"), and its value: an object, a string, or Malformed
 Reader = Callable[[Path, Counter[str], Sequence[str]], Iterator[Row]]
 
 MALFORMED_SHOWN = 5
-CELL_MOST_CHARACTERS = 1 << 28
+CELL_MAX_CHARACTERS = 1 << 28
 PARQUET_BATCH_ROWS = 256
 
 
@@ -125,7 +125,7 @@ def _separated(delimiter: str) -> Reader:
     """The reader of a table of values with a line of names; a quoted value may hold delimiters and newlines."""
 
     def read(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator[Row]:
-        csv.field_size_limit(CELL_MOST_CHARACTERS)
+        csv.field_size_limit(CELL_MAX_CHARACTERS)
         table = csv.reader(_lines(path, seen), delimiter=delimiter, strict=True)
         try:
             names = next((cells for cells in table if cells), [])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kltui.corpus.rows import READERS, kind_of
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 HUB = "hf://datasets/"
 TEXT = ".txt"

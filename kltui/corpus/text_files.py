@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 BLOCK_BYTES = 1 << 20
 

@@ -15,7 +15,7 @@ import torch.nn.functional as fn
 from transformers import GPTNeoXForCausalLM
 
 from kltui.demo.prepared import Prepared, batches
-from kltui.demo.suite import Run, Suite, adapter_run, checkpoint_folder, is_finished
+from kltui.demo.suite import PlannedRun, Suite, adapter_run, checkpoint_folder, is_finished
 
 RANK = 4
 LEARNING_RATE = 5e-3
@@ -31,7 +31,7 @@ def writes_adapters(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
     return True
 
 
-def _train(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> None:
+def _train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> None:
     import peft
 
     parent = suite.run(run.parent)

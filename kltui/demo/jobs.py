@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kltui.atomic_files import replacing
 from kltui.demo.prepared import CORPUS_FILE, FOLDER
-from kltui.demo.suite import Run, Suite, adapter_run, checkpoint_folder, llama_run
+from kltui.demo.suite import PlannedRun, Suite, adapter_run, checkpoint_folder, llama_run
 from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
-from kltui.replacing import replacing
 
 JOB = "job.toml"
 LAYERS_JOB = "job-layers.toml"
@@ -44,7 +44,7 @@ def write_jobs(
     ]
 
 
-def _adapters(run: Run) -> ModelTable:
+def _adapters(run: PlannedRun) -> ModelTable:
     """The entry of a LoRA run, whose adapters name their base themselves."""
     folder = checkpoint_folder(Path(), run, run.last_step).parent
     return ModelTable(
@@ -52,7 +52,7 @@ def _adapters(run: Run) -> ModelTable:
     )
 
 
-def _gguf_models(run: Run) -> list[ModelTable]:
+def _gguf_models(run: PlannedRun) -> list[ModelTable]:
     """The entries of a Llama and of the GGUF file of it that lies in its run's folder."""
     end = checkpoint_folder(Path(), run, run.last_step)
     model = ModelTable(path=end.as_posix(), run=run.name, seed=run.seed, size=run.size.name, type="llama")
@@ -66,7 +66,7 @@ def written_jobs(workspace: Path) -> list[Path]:
     return paths if all(path.is_file() for path in paths) else []
 
 
-def _model(suite: Suite, run: Run, *, last: bool = False) -> ModelTable:
+def _model(suite: Suite, run: PlannedRun, *, last: bool = False) -> ModelTable:
     """The entry of a run: its whole folder, or its last checkpoint alone."""
     root = Path()
     end = checkpoint_folder(root, run, run.last_step)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from kltui.demo.suite import Run, Suite
+from kltui.demo.suite import PlannedRun, Suite
 from kltui.demo.texts import CorpusText, Document, corpus_items, finetuning_texts, training_texts
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 END_OF_TEXT = "<|endoftext|>"
 FOLDER = "pretraining"
@@ -110,7 +110,7 @@ def unigram_entropy(tokens: NDArray[np.uint16]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def batches(tokens_n: NDArray[np.uint16], suite: Suite, run: Run) -> NDArray[np.int64]:
+def batches(tokens_n: NDArray[np.uint16], suite: Suite, run: PlannedRun) -> NDArray[np.int64]:
     """First token of every sequence of a run, shape (steps, B); each sequence is T + 1 tokens long.
 
     The order is the seed's. No sequence comes twice before all have come once.

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from kltui.demo.gguf_model import KIND, write_gguf
 from kltui.demo.prepared import Prepared, batches
-from kltui.demo.suite import TRAINING_LOSS, Run, Suite, checkpoint_folder, llama_run
+from kltui.demo.suite import TRAINING_LOSS, PlannedRun, Suite, checkpoint_folder, llama_run
 from kltui.scoring.quantize import options
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def set_up_process() -> None:
             mallopt(-1, (1 << 31) - 1)
 
 
-def initial_model(suite: Suite, run: Run) -> GPTNeoXForCausalLM:
+def initial_model(suite: Suite, run: PlannedRun) -> GPTNeoXForCausalLM:
     """GPT-NeoX of the run's size with weights drawn from its seed."""
     config = GPTNeoXConfig(
         vocab_size=suite.vocabulary,
@@ -83,7 +83,7 @@ def initial_model(suite: Suite, run: Run) -> GPTNeoXForCausalLM:
     return GPTNeoXForCausalLM(config)
 
 
-def train(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> Iterator[Trained]:
+def train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> Iterator[Trained]:
     """Trains `run` to its end, yielding after every update; what an earlier start did is not done again."""
     tokens_n = prepared.finetuning if run.parent else prepared.pretraining
     starts_SB = batches(tokens_n, suite, run)
@@ -124,7 +124,7 @@ def writes_gguf(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
     return True
 
 
-def _llama(suite: Suite, run: Run) -> LlamaForCausalLM:
+def _llama(suite: Suite, run: PlannedRun) -> LlamaForCausalLM:
     """Llama of the run's size with weights drawn from its seed; rows of whole blocks, as quantisation needs them."""
     config = LlamaConfig(
         vocab_size=suite.vocabulary,
@@ -143,7 +143,7 @@ def _llama(suite: Suite, run: Run) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def computes_in_eight_bit(workspace: Path, run: Run) -> bool:
+def computes_in_eight_bit(workspace: Path, run: PlannedRun) -> bool:
     """Whether bitsandbytes is here and a forward pass of the run's end in LLM.int8 gives finite logits."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -159,7 +159,7 @@ def computes_in_eight_bit(workspace: Path, run: Run) -> bool:
     return bool(torch.isfinite(logits_BTV).all())
 
 
-def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: Run) -> float:
+def _update(state: _State, ids_BT: torch.Tensor, suite: Suite, run: PlannedRun) -> float:
     """Loss before one AdamW update on `ids_BT` (B, T + 1), in nats per token."""
     for group in state.optimizer.param_groups:
         group["lr"] = suite.rate(run, state.step)
@@ -183,7 +183,7 @@ def _optimizer(model: GPTNeoXForCausalLM | LlamaForCausalLM, suite: Suite) -> to
     return torch.optim.AdamW(groups, lr=0.0, betas=suite.betas, fused=True)
 
 
-def _fresh(workspace: Path, suite: Suite, run: Run) -> _State:
+def _fresh(workspace: Path, suite: Suite, run: PlannedRun) -> _State:
     if run.parent:
         parent = suite.run(run.parent)
         folder = checkpoint_folder(workspace, parent, parent.last_step)
@@ -193,11 +193,11 @@ def _fresh(workspace: Path, suite: Suite, run: Run) -> _State:
     return _State(model.train(), _optimizer(model, suite))
 
 
-def _state_file(prepared: Prepared, run: Run) -> Path:
+def _state_file(prepared: Prepared, run: PlannedRun) -> Path:
     return prepared.folder / f"{run.name}.state.safetensors"
 
 
-def _resumed(workspace: Path, prepared: Prepared, suite: Suite, run: Run) -> _State | None:
+def _resumed(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> _State | None:
     """The state at the last saved step; None where there is none or a checkpoint before it is gone."""
     path = _state_file(prepared, run)
     if not path.is_file():
@@ -232,7 +232,7 @@ def _save_state(path: Path, state: _State) -> None:
     aside.replace(path)
 
 
-def _save_checkpoint(workspace: Path, prepared: Prepared, run: Run, state: _State) -> None:
+def _save_checkpoint(workspace: Path, prepared: Prepared, run: PlannedRun, state: _State) -> None:
     """An ordinary model folder, written aside and renamed; one that is there already is left alone."""
     folder = checkpoint_folder(workspace, run, state.step)
     if folder.is_dir():

@@ -12,16 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kltui.demo.jobs import write_jobs, written_jobs
-from kltui.demo.lanes import Lanes
 from kltui.demo.prepared import FOLDER, Prepared, load, prepare
+from kltui.demo.progress_report import Teller
 from kltui.demo.suite import TRAINING_LOSS, Suite, checkpoint_folder, full_suite, is_finished
-from kltui.demo.told import Teller
+from kltui.demo.worker_pool import WorkerPool
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.batch import run_batch
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.threads import usable_cores
 
-MOST_LANES = 4
+MAX_WORKERS = 4
 LOCK = ".demo.lock"
 LAST_UPDATES = 20
 
@@ -36,7 +36,7 @@ def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None)
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        n_workers = min(MOST_LANES, usable_cores())
+        n_workers = min(MAX_WORKERS, usable_cores())
         jobs = _pretrained(folder, suite, teller, n_workers)
         seconds = time.monotonic() - started
         teller.say(f"{suite.n_checkpoints()} checkpoints after {seconds:.0f} s; now scoring them")
@@ -54,7 +54,7 @@ def training_loss(folder: Path) -> list[float]:
     return [float(loss) for loss in record["nats_per_token"]]
 
 
-def _pretrained(folder: Path, suite: Suite, teller: Teller, n_lanes: int) -> list[Path]:
+def _pretrained(folder: Path, suite: Suite, teller: Teller, n_workers: int) -> list[Path]:
     """Trains what is not trained yet, and returns the job files that score it all."""
     todo = [run for run in suite.runs if not is_finished(folder, run)]
     if not todo and (jobs := written_jobs(folder)):
@@ -65,22 +65,22 @@ def _pretrained(folder: Path, suite: Suite, teller: Teller, n_lanes: int) -> lis
         f"{len(suite.runs)} GPT-NeoX runs, {suite.n_checkpoints()} checkpoints, about "
         f"{suite.n_bytes() / 1e6:.0f} MB in {folder}"
     )
-    with Lanes(folder, suite, max(1, min(n_lanes, len(todo)))) as lanes:
+    with WorkerPool(folder, suite, max(1, min(n_workers, len(todo)))) as pool:
         prepared = _prepared(folder, suite, teller)
-        with teller.training(todo) as told:
-            for moved in lanes.train(todo):
-                told.moved(moved)
+        with teller.training(todo) as reported:
+            for moved in pool.train(todo):
+                reported.moved(moved)
         _tell_losses(folder, suite, prepared, teller)
-        eight_bit = lanes.scores_eight_bit(suite.runs[0])
-        gguf = lanes.writes_gguf()
-        adapters = lanes.writes_adapters()
+        eight_bit = pool.scores_eight_bit(suite.runs[0])
+        gguf = pool.writes_gguf()
+        adapters = pool.writes_adapters()
     if not eight_bit:
         teller.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
     if not gguf:
         teller.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
     if not adapters:
         teller.say("no LoRA run: peft is not installed here (pip install '.[adapters]')")
-    return write_jobs(folder, suite, eight_bit=eight_bit, gguf=gguf, adapters=adapters, workers=n_lanes)
+    return write_jobs(folder, suite, eight_bit=eight_bit, gguf=gguf, adapters=adapters, workers=n_workers)
 
 
 def _prepared(folder: Path, suite: Suite, teller: Teller) -> Prepared:

@@ -29,7 +29,7 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PlannedRun:
     """One training: `steps` is what is saved; a fine-tune names the run whose end it starts from."""
 
     name: str
@@ -48,7 +48,7 @@ class Run:
 class Suite:
     """Everything that decides the weights: runs, batch of B sequences of T tokens, vocabulary, AdamW's settings."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[PlannedRun, ...]
     training_bytes: int = TRAINING_BYTES
     vocabulary: int = 2048
     context: int = 512
@@ -61,11 +61,11 @@ class Suite:
     clip: float = 1.0
     version: int = 1
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> PlannedRun:
         """The run of that name."""
         return next(run for run in self.runs if run.name == name)
 
-    def rate(self, run: Run, step: int) -> float:
+    def rate(self, run: PlannedRun, step: int) -> float:
         """Learning rate of the update that leads from `step` to `step + 1`: linear warm-up, then a cosine."""
         peak = run.size.learning_rate * (FINETUNE_RATE if run.parent else 1)
         if step < self.warmup:
@@ -103,28 +103,28 @@ def checkpoint_steps(last: int, interval: int) -> tuple[int, ...]:
     return (0, *powers, *range(interval, last + 1, interval))
 
 
-def llama_run(suite: Suite) -> Run:
+def llama_run(suite: Suite) -> PlannedRun:
     """A Llama that is trained briefly, to be quantised: llama.cpp's format has no GPT-NeoX that transformers reads."""
     size = Size("tiny", hidden=64, layers=2, heads=2, learning_rate=5e-3)
-    return Run("llama-tiny", size, 1, (min(LLAMA_UPDATES, suite.runs[0].last_step),))
+    return PlannedRun("llama-tiny", size, 1, (min(LLAMA_UPDATES, suite.runs[0].last_step),))
 
 
-def checkpoint_folder(workspace: Path, run: Run, step: int) -> Path:
+def checkpoint_folder(workspace: Path, run: PlannedRun, step: int) -> Path:
     """Where the checkpoint of `run` at `step` lies."""
     return workspace / "runs" / run.name / f"step{step}"
 
 
-def is_finished(workspace: Path, run: Run) -> bool:
+def is_finished(workspace: Path, run: PlannedRun) -> bool:
     """Whether every checkpoint of `run` is saved."""
     return all(checkpoint_folder(workspace, run, step).is_dir() for step in run.steps)
 
 
-def adapter_run(suite: Suite) -> Run:
+def adapter_run(suite: Suite) -> PlannedRun:
     """A LoRA run of four adapters on the end of the first fine-tune's parent, a quarter as long as the fine-tune for each."""
     tuned = next(run for run in suite.runs if run.parent)
     quarter = max(1, tuned.last_step // 4)
     steps = tuple(quarter * k for k in (1, 2, 3, 4) if quarter * k <= tuned.last_step)
-    return Run(f"{tuned.parent}-lora", tuned.size, tuned.seed, steps, parent=tuned.parent)
+    return PlannedRun(f"{tuned.parent}-lora", tuned.size, tuned.seed, steps, parent=tuned.parent)
 
 
 def full_suite() -> Suite:
@@ -134,8 +134,8 @@ def full_suite() -> Suite:
     steps = checkpoint_steps(416, 32)
     return Suite(
         (
-            Run("small-seed1", small, 1, steps),
-            *(Run(f"tiny-seed{seed}", tiny, seed, steps) for seed in (1, 2, 3)),
-            Run("small-seed1-finetuned", small, 1, (40,), parent="small-seed1"),
+            PlannedRun("small-seed1", small, 1, steps),
+            *(PlannedRun(f"tiny-seed{seed}", tiny, seed, steps) for seed in (1, 2, 3)),
+            PlannedRun("small-seed1-finetuned", small, 1, (40,), parent="small-seed1"),
         )
     )

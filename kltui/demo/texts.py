@@ -19,7 +19,7 @@ from pathlib import Path
 
 from kltui.corpus.chunk import chunk_document
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 CORPUS_TEXTS = 512
 MAX_BYTES = 384  # fewer than the papers' 1024: the demo scores 77 checkpoints in about a minute

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, UsageError
 from kltui.figures import curves, kl, maps, scores
-from kltui.figures.draw import Look, check_matplotlib
+from kltui.figures.draw import FigureStyle, check_matplotlib
 from kltui.figures.files import checked_path, write
 from kltui.figures.groups import BY
-from kltui.figures.picture import Picture
-from kltui.safe import safe_text
+from kltui.figures.picture import PaperFigure
+from kltui.sanitize import safe_text
 from kltui.view.report import check_choice
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError
 
-BY_COLOUR: dict[str, Callable[[Context, str], Picture]] = {
+BY_COLOUR: dict[str, Callable[[Context, str], PaperFigure]] = {
     "trajectories": maps.trajectories,
     "trajectories-3d": maps.trajectories_3d,
 }
-FIGURES: dict[str, Callable[[Context], Picture]] = {
+FIGURES: dict[str, Callable[[Context], PaperFigure]] = {
     "trajectories": maps.trajectories,
     "trajectories-3d": maps.trajectories_3d,
     "scale": kl.scale,
@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
         )
 
 
-def picture(ctx: Context, name: str, colour: str = "") -> Picture:
+def picture(ctx: Context, name: str, colour: str = "") -> PaperFigure:
     """The figure `name` of a workspace. Raises UsageError for an unknown one, MissingError where something lacks."""
     check_name(name)
     if colour and name not in BY_COLOUR:
@@ -62,7 +62,7 @@ def picture(ctx: Context, name: str, colour: str = "") -> Picture:
         raise KltuiError(f"the figure {name} cannot be drawn: {error.message}", error.hint) from error
 
 
-def write_figure(ctx: Context, name: str, path: Path, look: Look, colour: str = "") -> list[Path]:
+def write_figure(ctx: Context, name: str, path: Path, look: FigureStyle, colour: str = "") -> list[Path]:
     """Paths of the figure `name`, its CSV and its script, written for a workspace."""
     check_name(name)
     checked_path(path)
@@ -70,5 +70,5 @@ def write_figure(ctx: Context, name: str, path: Path, look: Look, colour: str = 
     check_choice(ctx)
     made = picture(ctx, name, colour)
     for note in made.notes:
-        ctx.narrate(note)
+        ctx.notify(note)
     return write(made, path, look)

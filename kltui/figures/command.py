@@ -8,22 +8,22 @@ from pathlib import Path
 
 from kltui.errors import UsageError
 from kltui.figures.catalogue import check_name, write_figure
-from kltui.figures.draw import Look, check_matplotlib, parse_width
+from kltui.figures.draw import FigureStyle, check_matplotlib, parse_width
 from kltui.figures.files import checked_path
 from kltui.view.sections.context import Choice, Context
 from kltui.workspace import Workspace
 
 
-def look_of(arguments: argparse.Namespace) -> Look:
+def look_of(arguments: argparse.Namespace) -> FigureStyle:
     """How figures are to look, by --width and --style."""
-    return Look(parse_width(arguments.width) if arguments.width else 0.0, arguments.style)
+    return FigureStyle(parse_width(arguments.width) if arguments.width else 0.0, arguments.style)
 
 
 def figure(
     arguments: argparse.Namespace,
     folder: Path,
     choose: Callable[[argparse.Namespace, Workspace], Choice],
-    narrate: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Sequence[Path]:
     """Paths of the files that --figure writes."""
     check_name(arguments.figure)
@@ -33,5 +33,5 @@ def figure(
     look = look_of(arguments)
     check_matplotlib()
     with Workspace.open(folder, arguments.over, arguments.values) as workspace:
-        ctx = Context(workspace, choose(arguments, workspace), narrate)
+        ctx = Context(workspace, choose(arguments, workspace), notify)
         return write_figure(ctx, arguments.figure, arguments.out, look, arguments.colour)

@@ -10,7 +10,7 @@ import numpy as np
 from kltui.analysis.curves import Curve, consecutive_curves, curves_to_last, loss_curves
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import ConsecutiveKL
-from kltui.figures.picture import GREY, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
+from kltui.figures.picture import GREY, FigureAxis, Layer, Panel, PaperFigure, slot_colour, slot_mark, values
 from kltui.view.sections import resampling as resampling_section
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import typical, window_distances, window_errors
@@ -21,26 +21,26 @@ KL_AXIS = "KL, bits/byte"
 Slots = Mapping[str, int]
 
 
-def curves(ctx: Context) -> Picture:
+def curves(ctx: Context) -> PaperFigure:
     """Bits per byte, KL from the checkpoint before and KL to the last one, against the step, with standard errors."""
     if not ctx.consecutive:
         raise MissingError("no run has two steps on the map", "score a run of several checkpoints")
     panels = (
-        Panel("Loss", Axis(STEP, "symlog"), Axis("bits/byte"), _losses(ctx)),
+        Panel("Loss", FigureAxis(STEP, "symlog"), FigureAxis("bits/byte"), _losses(ctx)),
         Panel(
             "KL from the checkpoint before",
-            Axis(STEP, "symlog"),
-            Axis(KL_AXIS, "log"),
+            FigureAxis(STEP, "symlog"),
+            FigureAxis(KL_AXIS, "log"),
             _layers(consecutive_curves(ctx.map), ctx.slots),
         ),
         Panel(
             "KL to the last checkpoint",
-            Axis(STEP, "symlog"),
-            Axis(KL_AXIS, "log"),
+            FigureAxis(STEP, "symlog"),
+            FigureAxis(KL_AXIS, "log"),
             _layers(curves_to_last(ctx.map), ctx.slots),
         ),
     )
-    return Picture(
+    return PaperFigure(
         "curves", "Curves", panels, (f"bars: one standard error over texts; {ctx.basis}",), columns=3
     )
 
@@ -78,7 +78,7 @@ def _line(run: str, found: Sequence[tuple[float, float, float]], slots: Slots, *
     )
 
 
-def diffusion(ctx: Context) -> Picture:
+def diffusion(ctx: Context) -> PaperFigure:
     """Squared distances from each run's typical start, in likelihood and weight space, and exponents by start."""
     exponents = ctx.exponents
     if not exponents:
@@ -95,7 +95,7 @@ def diffusion(ctx: Context) -> Picture:
         f"windows of {ctx.choice.window} saved checkpoints; each run from its start of median c_q; c = 1 is Brownian",
         ctx.basis,
     )
-    return Picture("diffusion", "Diffusion", tuple(panels), notes, columns=3)
+    return PaperFigure("diffusion", "Diffusion", tuple(panels), notes, columns=3)
 
 
 def _growth(ctx: Context, exponents: Sequence[Exponent], *, weights: bool) -> Panel:
@@ -118,7 +118,7 @@ def _growth(ctx: Context, exponents: Sequence[Exponent], *, weights: bool) -> Pa
             )
         )
     title, name = ("Weight space", "squared weight distance") if weights else ("Likelihood space", KL_AXIS)
-    return Panel(title, Axis("steps from the start", "log"), Axis(name, "log"), tuple(layers))
+    return Panel(title, FigureAxis("steps from the start", "log"), FigureAxis(name, "log"), tuple(layers))
 
 
 def exponent_panel(
@@ -137,10 +137,10 @@ def exponent_panel(
             layers.append(Layer("", x, c_w, colour=colour, dash="dashed", mark="", size=2))
     ends = values([min(e.start for e in exponents), max(e.start for e in exponents)])
     layers.append(Layer("c = 1", ends, np.ones(2), colour=GREY, dash="dotted"))
-    return Panel(title, Axis("start, training step"), Axis("diffusion exponent c"), tuple(layers))
+    return Panel(title, FigureAxis("start, training step"), FigureAxis("diffusion exponent c"), tuple(layers))
 
 
-def resampling(ctx: Context) -> Picture:
+def resampling(ctx: Context) -> PaperFigure:
     """Relative error of a map's KLs against the number of different texts, for three ways of drawing them."""
     data = resampling_section.resampling(ctx).data
     rows = data["errors"]
@@ -153,10 +153,13 @@ def resampling(ctx: Context) -> Picture:
         label = resampling_section.NAMES[method]
         layers.append(Layer(label, x, y, names=names, colour=slot_colour(slot), mark=slot_mark(slot)))
     panel = Panel(
-        "Error of a map", Axis("different texts", "log"), Axis("relative error of KL", "log"), tuple(layers)
+        "Error of a map",
+        FigureAxis("different texts", "log"),
+        FigureAxis("relative error of KL", "log"),
+        tuple(layers),
     )
     notes = (
         f"root mean square over pairs and {data['draws']} draws, against all {data['texts']} texts",
         ctx.basis,
     )
-    return Picture("resampling", "Error against the number of texts", (panel,), notes, columns=1)
+    return PaperFigure("resampling", "Error against the number of texts", (panel,), notes, columns=1)

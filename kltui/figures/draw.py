@@ -15,8 +15,8 @@ import numpy as np
 
 from kltui import __version__
 from kltui.errors import KltuiError, UsageError
-from kltui.figures.picture import Array, Axis, Layer, Panel, Picture, shades
-from kltui.safe import safe_text
+from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
+from kltui.sanitize import safe_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("pdf", "svg", "png")
 MM = 1.0 / 25.4
-LEGEND_MOST = 40
+LEGEND_MAX = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
@@ -59,7 +59,7 @@ _RC: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class FigureStyle:
     """How a figure is drawn: its width in inches (0: by its panels), and a matplotlib style file."""
 
     width: float = 0.0
@@ -91,7 +91,7 @@ def parse_width(text: str) -> float:
     return inches
 
 
-def save(picture: Picture, path: Path, look: Look, file: BinaryIO) -> None:
+def save(picture: PaperFigure, path: Path, look: FigureStyle, file: BinaryIO) -> None:
     """Writes the figure into `file`, in the format that the name of `path` ends in."""
     with _settings(look):
         figure = drawn(picture, look)
@@ -103,7 +103,7 @@ def save(picture: Picture, path: Path, look: Look, file: BinaryIO) -> None:
 
 
 @contextmanager
-def _settings(look: Look) -> Iterator[None]:
+def _settings(look: FigureStyle) -> Iterator[None]:
     """Matplotlib under its own defaults, ours and those of the style file, and as it was afterwards."""
     import matplotlib
 
@@ -136,7 +136,7 @@ def _style(path: Path) -> dict[Any, Any]:
         ) from error
 
 
-def drawn(picture: Picture, look: Look) -> Figure:
+def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     """The figure as matplotlib has it; to be used within the settings that it was made under."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -160,11 +160,11 @@ def drawn(picture: Picture, look: Look) -> Figure:
     return figure
 
 
-def png(picture: Picture, size: tuple[int, int], line_height: int) -> bytes:
+def png(picture: PaperFigure, size: tuple[int, int], line_height: int) -> bytes:
     """The figure as a PNG of exactly `size` pixels, its letters for lines of text of `line_height` pixels."""
     dots = max(40.0, 5.5 * line_height)  # an inch: 8 points are then a little less than a line's letters
     width, height = (side / dots for side in size)
-    look = Look(width)
+    look = FigureStyle(width)
     with _settings(look):
         figure = drawn(picture, look)
         figure.set_size_inches(width, height)
@@ -173,14 +173,14 @@ def png(picture: Picture, size: tuple[int, int], line_height: int) -> bytes:
     return file.getvalue()
 
 
-def figure_of(picture: Picture) -> Figure:
+def figure_of(picture: PaperFigure) -> Figure:
     """The figure for whoever shows or saves it. Raises KltuiError where matplotlib is not installed."""
     check_matplotlib()
-    with _settings(Look()):
-        return drawn(picture, Look())
+    with _settings(FigureStyle()):
+        return drawn(picture, FigureStyle())
 
 
-def _aspect(picture: Picture) -> float:
+def _aspect(picture: PaperFigure) -> float:
     """Height over width of a panel."""
     tall = max((len(p.y.ticks) for p in picture.panels), default=0)
     square = any(p.equal or p.z is not None or p.value_label for p in picture.panels)
@@ -190,10 +190,10 @@ def _aspect(picture: Picture) -> float:
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:
     longest = max(len(label) for label in handles)
     columns = max(1, min(len(handles), int(width / (0.062 * longest + 0.35))))
-    shown = list(handles.items())[:LEGEND_MOST]
+    shown = list(handles.items())[:LEGEND_MAX]
     labels = [safe_text(label, 60) for label, _ in shown]
-    if len(handles) > LEGEND_MOST:
-        labels[-1] = f"and {len(handles) - LEGEND_MOST + 1} more"
+    if len(handles) > LEGEND_MAX:
+        labels[-1] = f"and {len(handles) - LEGEND_MAX + 1} more"
     lines = -(-len(shown) // columns)
     figure.set_size_inches(width, height + lines * 0.14)
     figure.legend(
@@ -261,7 +261,7 @@ def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _axis(axes: Axes, which: str, axis: Axis) -> None:
+def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
     from matplotlib.ticker import MaxNLocator
 
     getattr(axes, f"set_{which}label")(axis.label)

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import UsageError
-from kltui.figures.draw import FORMATS, Look, save
-from kltui.figures.picture import COLUMNS, Panel, Picture, rows
-from kltui.replacing import replacing, replacing_together
-from kltui.safe import csv_text, safe_text
+from kltui.figures.draw import FORMATS, FigureStyle, save
+from kltui.figures.picture import COLUMNS, Panel, PaperFigure, rows
+from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
 SCRIPT = """# Draws {picture} again from {table}.
@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"--out: {safe_text(str(there))} may not be written", hint)
 
 
-def write(picture: Picture, path: Path, look: Look) -> list[Path]:
+def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
     """Paths of the figure, its CSV and its script, all complete."""
     table, script = path.with_suffix(".csv"), path.with_suffix(".py")
     with replacing_together(path.parent) as aside:
@@ -73,7 +73,7 @@ def write(picture: Picture, path: Path, look: Look) -> list[Path]:
     return [path, table, script]
 
 
-def script_text(picture: Picture, path: Path) -> str:
+def script_text(picture: PaperFigure, path: Path) -> str:
     """The script that draws a figure again from the CSV beside it."""
     layers = [layer for panel in picture.panels for layer in panel.layers]
     read = ["x", "y"]

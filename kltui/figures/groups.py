@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point, grid_of, label_of
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 BY = ("run", "type", "size", "tag", "score")
 NONE = "not stated"

@@ -11,7 +11,17 @@ from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
 from kltui.analysis.scale import ScaleRow
 from kltui.analysis.tree import Fork
-from kltui.figures.picture import DARK, Array, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
+from kltui.figures.picture import (
+    DARK,
+    Array,
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    slot_colour,
+    slot_mark,
+    values,
+)
 from kltui.view.sections import drivers as drivers_section
 from kltui.view.sections import quantisation as quantisation_section
 from kltui.view.sections.context import Context, finals, thinned
@@ -19,13 +29,13 @@ from kltui.view.sections.section import MissingError
 from kltui.view.sections.tree import BRANCHES
 from kltui.view.tables import count, with_error
 
-MATRIX_MOST = 60
-NAMED_MOST = 40  # rows of a matrix that have room for their names; of more, every second and so on
+MATRIX_MAX = 60
+NAMED_MAX = 40  # rows of a matrix that have room for their names; of more, every second and so on
 KL_AXIS = "KL, bits/byte"
 FLOAT32_FLOOR = 1e-9  # bits/byte, of texts of some hundred bytes
 
 
-def scale(ctx: Context) -> Picture:
+def scale(ctx: Context) -> PaperFigure:
     """The ten settings of the scale: every pair, the median with its quartiles, and the published median."""
     rows = ctx.scale_rows
     if not any(r.n for r in rows):
@@ -37,7 +47,7 @@ def scale(ctx: Context) -> Picture:
         notes.append(
             f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: in the CSV alone"
         )
-    return Picture(
+    return PaperFigure(
         "scale",
         "The scale of KL",
         (scale_panel(rows, floor=_floor(ctx)),),
@@ -78,15 +88,18 @@ def scale_panel(rows: Sequence[ScaleRow], title: str = "The scale of KL", floor:
     label = "median here, with quartiles"
     layers.append(Layer(label, x, median, "points", low=low, high=high, colour=DARK, mark="D", size=3.5))
     every = values(range(len(rows)))
-    told = values([r.published for r in rows])
+    reported = values([r.published for r in rows])
     layers.append(
-        Layer("published median", every, told, "points", colour="#c03028", mark="_", size=9.0, width=1.6)
+        Layer("published median", every, reported, "points", colour="#c03028", mark="_", size=9.0, width=1.6)
     )
     ticks = tuple((float(k), f"{r.setting} ({r.n})" if r.n else r.setting) for k, r in enumerate(rows))
     limits = _from_floor(np.concatenate([layer.y for layer in layers]), floor)
     limits = limits and (limits[0] / 2, 2 * limits[1])
     return Panel(
-        title, Axis("setting (pairs)", ticks=ticks), Axis(KL_AXIS, "log", limits=limits), tuple(layers)
+        title,
+        FigureAxis("setting (pairs)", ticks=ticks),
+        FigureAxis(KL_AXIS, "log", limits=limits),
+        tuple(layers),
     )
 
 
@@ -95,7 +108,7 @@ def _scattered(n: int) -> Array:
     return values(np.mod(np.arange(n) * 0.6180339887498949 + 0.5, 1.0))
 
 
-def matrix(ctx: Context) -> Picture:
+def matrix(ctx: Context) -> PaperFigure:
     """KL between the runs' last checkpoints as coloured cells, similar models side by side."""
     rows = finals(ctx.map)
     if len(rows) < 2:
@@ -104,15 +117,15 @@ def matrix(ctx: Context) -> Picture:
             "score a second run or model on the same corpus",
         )
     ends = ctx.map.select(rows)
-    shown = ends.select(thinned(ends, MATRIX_MOST)[:MATRIX_MOST]) if len(ends) > MATRIX_MOST else ends
+    shown = ends.select(thinned(ends, MATRIX_MAX)[:MATRIX_MAX]) if len(ends) > MATRIX_MAX else ends
     notes = [f"{ctx.basis}; low and high in the CSV: one standard error over texts"]
     if len(shown) < len(ends):
         notes.append(f"{len(shown)} of {len(ends)} models; kltui --export has all pairs")
     panel = matrix_panel(shown, floor=_floor(ctx))
-    return Picture("matrix", "KL between models", (panel,), tuple(notes), columns=1)
+    return PaperFigure("matrix", "KL between models", (panel,), tuple(notes), columns=1)
 
 
-def matrix_of(ctx: Context, names: Sequence[str]) -> Picture:
+def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
     """KL between the vectors `names`, in that order."""
     at = {name: k for k, name in enumerate(ctx.map.names)}
     shown = ctx.map.select([at[name] for name in names if name in at])
@@ -120,7 +133,7 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> Picture:
         raise MissingError("KL is between two models or more", "select two or more that are scored")
     panel = matrix_panel(shown, "KL between checkpoints", kept_order=True, floor=_floor(ctx))
     notes = (f"{ctx.basis}; low and high in the CSV: one standard error over texts",)
-    return Picture("matrix", "KL between models", (panel,), notes, columns=1)
+    return PaperFigure("matrix", "KL between models", (panel,), notes, columns=1)
 
 
 def matrix_panel(
@@ -148,12 +161,12 @@ def matrix_panel(
         names=tuple(f"{a} | {b}" for a in names for b in names),
     )
     ticks = tuple((float(k), name) for k, name in enumerate(names))
-    if len(names) > NAMED_MOST:
-        ticks = ticks[:: -(-len(names) // NAMED_MOST)]
+    if len(names) > NAMED_MAX:
+        ticks = ticks[:: -(-len(names) // NAMED_MAX)]
     return Panel(
         title,
-        Axis(ticks=ticks),
-        Axis(ticks=ticks),
+        FigureAxis(ticks=ticks),
+        FigureAxis(ticks=ticks),
         (cells,),
         value_label=KL_AXIS,
         value_log=True,
@@ -161,7 +174,7 @@ def matrix_panel(
     )
 
 
-def tree(ctx: Context) -> Picture:
+def tree(ctx: Context) -> PaperFigure:
     """The runs' last models as trees by neighbour joining and by average linkage, with the support of every fork."""
     found = ctx.forest
     names = found.leaves.names
@@ -171,7 +184,7 @@ def tree(ctx: Context) -> Picture:
     )
     support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the fork too"
     notes = (BRANCHES, "neighbour joining is unrooted: its top is no ancestor", support, ctx.basis)
-    return Picture("tree", "Trees of models", panels, notes)
+    return PaperFigure("tree", "Trees of models", panels, notes)
 
 
 def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
@@ -198,8 +211,8 @@ def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
     label = "support of the fork" if forks else ""
     return Panel(
         title,
-        Axis("branches from the top, KL in bits/byte"),
-        Axis(ticks=ticks, limits=_rows(len(ticks))),
+        FigureAxis("branches from the top, KL in bits/byte"),
+        FigureAxis(ticks=ticks, limits=_rows(len(ticks))),
         tuple(made),
         value_label=label,
         value_limits=(0.0, 1.0),
@@ -225,8 +238,8 @@ def tree_panel(made: Clustering, names: Sequence[str], title: str = "Tree of mod
         place = values([xa, height, height, xb]), values([ya, ya, yb, yb])
         layers.append(Layer("", *place, names=(f"{int(size)} models",) * 4, colour=DARK, width=0.7))
     ticks = tuple((float(k), names[leaf]) for k, leaf in enumerate(made.order))
-    leaves = Axis(ticks=ticks, limits=_rows(len(ticks)))
-    return Panel(title, Axis("sqrt(KL), sqrt(bits/byte)"), leaves, tuple(layers))
+    leaves = FigureAxis(ticks=ticks, limits=_rows(len(ticks)))
+    return Panel(title, FigureAxis("sqrt(KL), sqrt(bits/byte)"), leaves, tuple(layers))
 
 
 def _rows(n: int) -> tuple[float, float]:
@@ -234,7 +247,7 @@ def _rows(n: int) -> tuple[float, float]:
     return -0.7, n - 0.3
 
 
-def drivers(ctx: Context) -> Picture:
+def drivers(ctx: Context) -> PaperFigure:
     """What drives one KL: its share by domain beside the share of texts, and its sum over texts by falling part."""
     data = drivers_section.drivers(ctx).data
     a, b = str(data["a"]), str(data["b"])
@@ -265,8 +278,8 @@ def drivers(ctx: Context) -> Picture:
         panels.append(
             Panel(
                 "By domain",
-                Axis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
-                Axis("share"),
+                FigureAxis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
+                FigureAxis("share"),
                 (*stems, share, part),
             )
         )
@@ -275,13 +288,18 @@ def drivers(ctx: Context) -> Picture:
     names = tuple(f"text {t['index']}" for t in texts)
     sums = Layer("", values(range(1, len(grown) + 1)), grown, names=names, colour=slot_colour(0), width=1.2)
     panels.append(
-        Panel("By text", Axis("texts, by falling part"), Axis("share of the KL", limits=(0.0, 1.0)), (sums,))
+        Panel(
+            "By text",
+            FigureAxis("texts, by falling part"),
+            FigureAxis("share of the KL", limits=(0.0, 1.0)),
+            (sums,),
+        )
     )
     notes = (
         f"{a} against {b}: {with_error(float(str(data['kl_bits_per_byte'])), float(str(data['se'])))} bits/byte",
         ctx.raw_basis,
     )
-    return Picture("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)
+    return PaperFigure("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)
 
 
 def _stem(layer: Layer) -> Layer:
@@ -291,7 +309,7 @@ def _stem(layer: Layer) -> Layer:
     return Layer("", x, y, colour=layer.colour, width=1.0)
 
 
-def quantisation(ctx: Context) -> Picture:
+def quantisation(ctx: Context) -> PaperFigure:
     """KL of every model to its own quantised variants with errors, and the cosines between their shifts."""
     data = quantisation_section.quantisation(ctx).data
     rows, cosines = _dicts(data["variants"]), _dicts(data["cosines"])
@@ -317,22 +335,22 @@ def quantisation(ctx: Context) -> Picture:
                 size=3.5,
             )
         )
-    ticks = tuple((float(k), m) for k, m in enumerate(models)) if len(models) <= MATRIX_MOST else ()
+    ticks = tuple((float(k), m) for k, m in enumerate(models)) if len(models) <= MATRIX_MAX else ()
     panels = [
         Panel(
             "KL to the own variant",
-            Axis("" if ticks else "model", ticks=ticks),
-            Axis(KL_AXIS, "log"),
+            FigureAxis("" if ticks else "model", ticks=ticks),
+            FigureAxis(KL_AXIS, "log"),
             tuple(layers),
         )
     ]
-    if cosines and len(models) <= MATRIX_MOST:
+    if cosines and len(models) <= MATRIX_MAX:
         panels.append(_cosines(cosines))
     notes = (
         f"bits/byte, bars: one standard error over texts; {ctx.basis}",
         "published cosines within a family: 0.91 to 0.98",
     )
-    return Picture("quantisation", "Quantisation", tuple(panels), notes)
+    return PaperFigure("quantisation", "Quantisation", tuple(panels), notes)
 
 
 def _cosines(rows: Sequence[dict[str, object]]) -> Panel:
@@ -340,15 +358,15 @@ def _cosines(rows: Sequence[dict[str, object]]) -> Panel:
     at = {name: k for k, name in enumerate(names)}
     pairs = [(at[str(r[p])], at[str(r[q])], r["cosine"]) for r in rows for p, q in (("a", "b"), ("b", "a"))]
     x, y, value = (values(v) for v in zip(*pairs, strict=True))
-    told = tuple(f"{names[int(i)]} | {names[int(j)]}" for i, j in zip(y, x, strict=True))
+    reported = tuple(f"{names[int(i)]} | {names[int(j)]}" for i, j in zip(y, x, strict=True))
     ticks = tuple((float(k), name) for k, name in enumerate(names))
-    cells = Layer("", x, y, "cells", value=value, names=told)
+    cells = Layer("", x, y, "cells", value=value, names=reported)
     known = value[np.isfinite(value)]
     limits = (float(known.min()), 1.0) if len(known) else (0.0, 1.0)
     return Panel(
         "Cosine of shifts",
-        Axis(ticks=ticks),
-        Axis(ticks=ticks),
+        FigureAxis(ticks=ticks),
+        FigureAxis(ticks=ticks),
         (cells,),
         value_label="cosine",
         value_limits=limits,

@@ -16,10 +16,10 @@ from kltui.figures.groups import Colouring, colouring
 from kltui.figures.picture import (
     GREY,
     Array,
-    Axis,
+    FigureAxis,
     Layer,
     Panel,
-    Picture,
+    PaperFigure,
     segments,
     slot_colour,
     slot_mark,
@@ -30,7 +30,7 @@ from kltui.view.sections.benchmark import scored
 from kltui.view.sections.context import PERPLEXITY, Context, complete_words, finals
 from kltui.view.sections.layers import threads
 from kltui.view.sections.section import MissingError
-from kltui.view.sections.uncertainty import DRAWS, LEAST, POINTS_MOST, SHARE, outline
+from kltui.view.sections.uncertainty import DRAWS, MINIMUM, POINTS_MAX, SHARE, outline
 from kltui.view.tables import count
 
 UNIT = "sqrt(bits/byte)"
@@ -43,7 +43,7 @@ def coloured(ctx: Context, by: str) -> Colouring:
     return colouring(ctx.map, by, ctx.slots, scores)
 
 
-def trajectories(ctx: Context, by: str = "run") -> Picture:
+def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
     """The map by t-SNE, where there are points enough, and by PCA with its ellipses; equal units on both axes."""
     shown = _two_or_more(ctx)
     look = coloured(ctx, by)
@@ -64,21 +64,23 @@ def trajectories(ctx: Context, by: str = "run") -> Picture:
         )
     if not panels:
         raise ctx.picture_problems[0]
-    return Picture("trajectories", "Trajectories", tuple(panels), (*notes, f"made with {version_words()}"))
+    return PaperFigure(
+        "trajectories", "Trajectories", tuple(panels), (*notes, f"made with {version_words()}")
+    )
 
 
-def trajectories_3d(ctx: Context, by: str = "run") -> Picture:
+def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
     """The map in three dimensions by PCA, and by t-SNE where there are points enough."""
     shown = _two_or_more(ctx)
     look = coloured(ctx, by)
     panels = []
     if len(shown) > PERPLEXITY:
-        ctx.narrate(f"t-SNE of {len(shown)} points in three dimensions")
+        ctx.notify(f"t-SNE of {len(shown)} points in three dimensions")
         xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
         panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
     panels.append(panel(f"PCA in three dimensions, {UNIT}", shown, ctx.pictures["pca"], look, unit=""))
     notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
-    return Picture("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
+    return PaperFigure("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
 
 
 METHOD_WORDS = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
@@ -91,7 +93,7 @@ def drawn(
     method: str,
     by: str = "run",
     turned: tuple[float, float] | None = None,
-) -> Picture:
+) -> PaperFigure:
     """The vectors `names` at the places `xy_Kd` (K x 2 or 3) that another picture of them has, made by `method`."""
     at = {name: k for k, name in enumerate(names)}
     rows = [k for k, name in enumerate(ctx.map.names) if name in at]
@@ -102,7 +104,7 @@ def drawn(
     made = replace(panel(title, shown, xy, coloured(ctx, by), unit=unit), turned=turned)
     notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
     name = "trajectories-3d" if xy.shape[1] > 2 else "trajectories"
-    return Picture(name, "Trajectories", (made,), notes, columns=1)
+    return PaperFigure(name, "Trajectories", (made,), notes, columns=1)
 
 
 def _two_or_more(ctx: Context) -> Map:
@@ -115,11 +117,11 @@ def panel(title: str, shown: Map, xy_Kd: Array, look: Colouring, unit: str = UNI
     """One picture of a map with its threads, single models and lines of descent."""
     layers = [*_lines(shown, xy_Kd), *_threads(shown, xy_Kd, look), *_alone(shown, xy_Kd, look)]
     names = [f"axis {k + 1}" + (f", {unit}" if unit else "") for k in range(xy_Kd.shape[1])]
-    z = Axis(names[2]) if len(names) > 2 else None
+    z = FigureAxis(names[2]) if len(names) > 2 else None
     return Panel(
         title,
-        Axis(names[0]),
-        Axis(names[1]),
+        FigureAxis(names[0]),
+        FigureAxis(names[1]),
         tuple(layers),
         z,
         equal=True,
@@ -200,10 +202,10 @@ def _alone(shown: Map, xy_Kd: Array, look: Colouring) -> list[Layer]:
 
 def _ellipses(ctx: Context, look: Colouring) -> list[Layer]:
     """Outlines of where the runs' last checkpoints may lie, on maps that are not too large for it."""
-    if not LEAST <= len(ctx.map) <= POINTS_MOST:
+    if not MINIMUM <= len(ctx.map) <= POINTS_MAX:
         return []
     try:
-        ctx.narrate(f"{DRAWS} resampled maps of {len(ctx.map)} points")
+        ctx.notify(f"{DRAWS} resampled maps of {len(ctx.map)} points")
         _, found = ctx.map.error_ellipses("pca", draws=DRAWS)
     except KltuiError:
         return []
@@ -216,7 +218,7 @@ def _outline(e: Ellipse, look: Colouring, shown: Map, row: int) -> Layer:
     return Layer("", x, y, names=(shown.names[row],) * len(x), colour=colour, width=0.6)
 
 
-def layers(ctx: Context) -> Picture:
+def layers(ctx: Context) -> PaperFigure:
     """KL from layer to layer, and the layers of all models as threads through one map with the models themselves."""
     if not any(row.layers for row in ctx.rows):
         raise MissingError("no lens vectors are stored", 'score with layers = "all" in the [scoring] table')
@@ -229,8 +231,8 @@ def layers(ctx: Context) -> Picture:
     part = whole.select(rows)
     curve = Panel(
         "KL from the layer before",
-        Axis("layer k", whole=True),
-        Axis("KL, bits/byte", "log"),
+        FigureAxis("layer k", whole=True),
+        FigureAxis("KL, bits/byte", "log"),
         _layer_curves(ctx),
     )
     panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", list(held)))
@@ -239,7 +241,7 @@ def layers(ctx: Context) -> Picture:
         f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
         f"made with {version_words()}",
     )
-    return Picture("layers", "Layers", panels, notes)
+    return PaperFigure("layers", "Layers", panels, notes)
 
 
 def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
@@ -271,7 +273,9 @@ def layer_map(
         if whole:
             made.append(_layer("", xy, whole, part, colour, "s", kind="points", size=LARGE))
     name, unit = ("t-SNE of layers", "") if method == "tsne" else ("PCA of layers", f", {UNIT}")
-    return Panel(title or name, Axis(f"axis 1{unit}"), Axis(f"axis 2{unit}"), tuple(made), equal=True)
+    return Panel(
+        title or name, FigureAxis(f"axis 1{unit}"), FigureAxis(f"axis 2{unit}"), tuple(made), equal=True
+    )
 
 
 def of_model(point: Point) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.palette import LIGHT, rgb
 
 Array = NDArray[np.float64]
@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Axis:
+class FigureAxis:
     """An axis: its name with the unit, its scale, its limits, its own ticks (place, words) where it has some; `whole`: of integers."""
 
     label: str = ""
@@ -87,10 +87,10 @@ class Panel:
     """One pair (or triple) of axes with its layers; `equal` gives both axes the same unit."""
 
     title: str
-    x: Axis
-    y: Axis
+    x: FigureAxis
+    y: FigureAxis
     layers: tuple[Layer, ...]
-    z: Axis | None = None
+    z: FigureAxis | None = None
     equal: bool = False
     value_label: str = ""
     value_log: bool = False
@@ -99,7 +99,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PaperFigure:
     """A figure: panels in rows of `columns`, and notes of what the numbers rest on."""
 
     name: str
@@ -148,7 +148,7 @@ def segments(pairs: Sequence[tuple[int, int]], xyz_Kd: Array, label: str, names:
     return Layer(label, xyz[:, 0], xyz[:, 1], z=z, names=of, colour=GREY, width=0.5)
 
 
-def rows(picture: Picture) -> Iterator[tuple[object, ...]]:
+def rows(picture: PaperFigure) -> Iterator[tuple[object, ...]]:
     """The figure's points in the order they are drawn, one row of `COLUMNS` each."""
     for panel in picture.panels:
         for number, layer in enumerate(panel.layers, 1):

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kltui.figures.groups import NONE, by_name
-from kltui.figures.picture import DARK, GREY, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
+from kltui.figures.picture import (
+    DARK,
+    GREY,
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    slot_colour,
+    slot_mark,
+    values,
+)
 from kltui.view.sections import benchmark as benchmark_section
 from kltui.view.sections.context import Context
 
-TASKS_MOST = 9
-LEGEND_MOST = 12
+TASKS_MAX = 9
+LEGEND_MAX = 12
 
 
-def benchmark(ctx: Context) -> Picture:
+def benchmark(ctx: Context) -> PaperFigure:
     """Scores predicted from the map against the true ones, a panel for each task, coloured by type."""
     data = benchmark_section.benchmark(ctx).data
     tasks = data["tasks"]
@@ -21,10 +31,10 @@ def benchmark(ctx: Context) -> Picture:
     kinds = {p.name: p.type or NONE for p in ctx.map.points}
     panels = [
         prediction_panel(str(t["task"]), t["predicted"], kinds, float(t["pearson"]), float(t["spearman"]))
-        for t in tasks[:TASKS_MOST]
+        for t in tasks[:TASKS_MAX]
     ]
     note = "ridge regression on the map's coordinates, out of fold, folds grouped by type; mean of five seeds"
-    return Picture(
+    return PaperFigure(
         "benchmark", "Predicted scores", tuple(panels), (note, ctx.basis), columns=min(3, len(panels))
     )
 
@@ -37,7 +47,7 @@ def prediction_panel(
     ends = values([min(every), max(every)])
     layers = [Layer("", ends, ends, colour=GREY, dash="dashed")]
     present = by_name(kinds.get(str(row["name"]), "") for row in rows)
-    for slot, kind in enumerate(present if len(present) <= LEGEND_MOST else [""]):
+    for slot, kind in enumerate(present if len(present) <= LEGEND_MAX else [""]):
         own = [row for row in rows if not kind or kinds.get(str(row["name"]), "") == kind]
         x, y = values([row["score"] for row in own]), values([row["predicted"] for row in own])
         names = tuple(str(row["name"]) for row in own)
@@ -45,17 +55,19 @@ def prediction_panel(
             Layer(kind, x, y, "points", names=names, colour=slot_colour(slot), mark=slot_mark(slot), size=2.5)
         )
     title = f"{task}: r = {r:.3f}, ρ = {rho:.3f}"
-    return Panel(title, Axis(f"{task}, score"), Axis("predicted score"), tuple(layers), equal=True)
+    return Panel(
+        title, FigureAxis(f"{task}, score"), FigureAxis("predicted score"), tuple(layers), equal=True
+    )
 
 
-def leakage(ctx: Context) -> Picture:
+def leakage(ctx: Context) -> PaperFigure:
     """Mean log-likelihood against the score, with the robust trend; models far above it have likely seen the texts."""
     data = benchmark_section.leakage(ctx).data
     rows = data["models"]
     assert isinstance(rows, list)
     kinds = {p.name: p.type or NONE for p in ctx.map.points}
     panel = leakage_panel(str(data["benchmark"]), rows, kinds)
-    return Picture("leakage", "Likelihood against scores", (panel,), (ctx.basis,), columns=1)
+    return PaperFigure("leakage", "Likelihood against scores", (panel,), (ctx.basis,), columns=1)
 
 
 def leakage_panel(
@@ -64,7 +76,7 @@ def leakage_panel(
     """Mean log-likelihood against a score, by type, with the robust trend."""
     present = by_name(kinds[str(row["name"])] for row in rows)
     layers = []
-    for slot, kind in enumerate(present if len(present) <= LEGEND_MOST else [""]):
+    for slot, kind in enumerate(present if len(present) <= LEGEND_MAX else [""]):
         own = [row for row in rows if not kind or kinds[str(row["name"])] == kind]
         x, y = values([row["score"] for row in own]), values([row["mean_loglik"] for row in own])
         names = tuple(str(row["name"]) for row in own)
@@ -78,5 +90,8 @@ def leakage_panel(
     )
     name = "mean log-likelihood, nats per text"
     return Panel(
-        title or f"Mean log-likelihood against {task}", Axis(f"{task}, score"), Axis(name), tuple(layers)
+        title or f"Mean log-likelihood against {task}",
+        FigureAxis(f"{task}, score"),
+        FigureAxis(name),
+        tuple(layers),
     )

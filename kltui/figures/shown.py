@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from kltui.figures import kl, maps
 from kltui.figures.catalogue import picture
-from kltui.figures.picture import Array, Picture
+from kltui.figures.picture import Array, PaperFigure
 from kltui.view.sections.context import Choice, Context
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class ShownSubject:
     """What a screen shows: the name of its figure, and its vectors in their order (none: all of the map).
 
     `pair`: A and B; `method` and `xy_Kd`: the picture of those vectors that is on screen, K x 2 or 3;
@@ -40,7 +40,7 @@ class Shown:
         )
 
 
-def picture_of(ctx: Context, shown: Shown) -> Picture:
+def picture_of(ctx: Context, shown: ShownSubject) -> PaperFigure:
     """The figure of what is shown, made on a context of its `choice`. Raises KltuiError where something lacks."""
     if shown.xy_Kd is not None:
         return maps.drawn(ctx, shown.names, shown.xy_Kd, shown.method, shown.colour, shown.turned)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from kltui.figures.picture import Panel, Picture
+from kltui.figures.picture import Panel, PaperFigure
 from kltui.view.axis import Scale
-from kltui.view.textplot import Frame, Series, Style, draw
+from kltui.view.textplot import PlotFrame, Series, Style, draw
 
 _SCALES: dict[str, Scale] = {"linear": "linear", "log": "log", "symlog": "log1p"}
 WIDTH, HEIGHT = 100, 24
 
 
-def text_of(picture: Picture) -> str:
+def text_of(picture: PaperFigure) -> str:
     """The panels of a figure below each other, in printable characters."""
     parts = [picture.title, *(_panel(panel) for panel in picture.panels), *picture.notes]
     return "\n\n".join(parts) + "\n"
@@ -24,7 +24,7 @@ def _panel(panel: Panel) -> str:
         line = layer.kind == "line"
         series.append(Series(layer.label, layer.x, layer.y, line=line, markers=bool(layer.mark), slot=slot))
     places = [f"{at:g}: {word}" for axis in (panel.x, panel.y) for at, word in axis.ticks]
-    frame = Frame(
+    frame = PlotFrame(
         panel.title,
         panel.x.label,
         panel.y.label,

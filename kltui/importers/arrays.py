@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from kltui.corpus.files import UnreadableFileError, memory_bytes, open_regular
 from kltui.importers.imported import ImportFormatError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
-MOST_ARRAYS = 200_000
+MAX_ARRAYS = 200_000
 FREE_BYTES = 64 << 20  # a small archive may be packed as tightly as it likes
-MOST_RATIO = 50  # float64 log-likelihoods pack to 0.9 of their size
+MAX_RATIO = 50  # float64 log-likelihoods pack to 0.9 of their size
 KINDS = "biufUS"  # numbers and text: no objects, no structures
 _HINT = "fetch or export the file again"
 
@@ -46,13 +46,13 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], bytes]:
 
 def _check_archive(archive: zipfile.ZipFile, size: int) -> None:
     members = archive.infolist()
-    if len(members) > MOST_ARRAYS:
+    if len(members) > MAX_ARRAYS:
         raise ValueError(f"it holds {len(members):,} arrays")
     unpacked = sum(member.file_size for member in members)
-    most = min(FREE_BYTES + MOST_RATIO * size, memory_bytes() // 2)
-    if unpacked > most:
+    maximum = min(FREE_BYTES + MAX_RATIO * size, memory_bytes() // 2)
+    if unpacked > maximum:
         raise ValueError(
-            f"unpacked it would have {unpacked:,} bytes, and a file of {size:,} may have {most:,}"
+            f"unpacked it would have {unpacked:,} bytes, and a file of {size:,} may have {maximum:,}"
         )
 
 

@@ -14,7 +14,7 @@ from kltui.corpus.corpus import Corpus
 from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts
 from kltui.importers.modelmap import json_lines
 from kltui.importers.naming import released
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _EXPECTED = (
     "expected samples_TASK_DATE.jsonl of a task with output_type loglikelihood_rolling, by --log_samples"

@@ -9,7 +9,7 @@ from pathlib import Path
 from kltui.importers.imported import Imported, ImportFormatError
 from kltui.importers.modelmap import read_json
 from kltui.importers.naming import released
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _EXPECTED = "expected results_DATE.json as lm_eval writes it with --output_path"
 _METRIC = re.compile(r"(?P<metric>[^,]+),(?P<filter>[^,]+)")

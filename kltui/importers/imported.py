@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from kltui.analysis.point import Point
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
-from kltui.importers.side_files import SideFiles
-from kltui.safe import safe_text
+from kltui.importers.side_files import ReleaseSideFiles
+from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class Imported:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    side: SideFiles = field(default_factory=SideFiles)
+    side: ReleaseSideFiles = field(default_factory=ReleaseSideFiles)
 
     @property
     def corpora(self) -> tuple[Corpus, ...]:

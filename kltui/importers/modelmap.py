@@ -38,7 +38,7 @@ from kltui.importers.side_files import (
     read_types,
 )
 from kltui.registry.layout import unique_keys
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 Values = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ _LAYOUTS = (
 
 _EIGHT = re.compile(r"8[-_]?bit", re.IGNORECASE)
 _FOUR = re.compile(r"4[-_]?bit", re.IGNORECASE)
-MOST_UNLISTED = (
+MAX_UNLISTED = (
     1_000_000  # texts up to the largest index that a file need not list, and a hundred for each it does
 )
 _DTYPE = re.compile(r"_(float16|float32|bfloat16|float64)$")
@@ -280,7 +280,7 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     if not rows:
         raise ImportFormatError(f"{safe_text(str(path))} is empty", "score the model again")
     n = n_texts or max(rows) + 1
-    if not n_texts and n > MOST_UNLISTED + 100 * len(rows):
+    if not n_texts and n > MAX_UNLISTED + 100 * len(rows):
         raise ImportFormatError(
             f"{safe_text(str(path))} lists {len(rows)} texts, and one of index {n - 1}",
             "name the texts that it is over",

@@ -8,9 +8,9 @@ from dataclasses import replace
 from kltui.analysis.point import Point
 from kltui.importers.imported import Imported, ImportedVector, lineage, point_name
 from kltui.registry.names import made_name, plain_run, run_problem
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
-MOST_WORD = 200
+MAX_WORD = 200
 
 
 def released(name: str, quantization: str = "none") -> Point:
@@ -44,7 +44,7 @@ def plainly_named(found: Imported) -> Imported:
         vectors.append(replace(vector, point=_cleaned(p, run)))
     scores = {
         renamed.get(name) or (name if safe_text(name) == name else plain_run(name)): {
-            safe_text(task, MOST_WORD): score for task, score in tasks.items()
+            safe_text(task, MAX_WORD): score for task, score in tasks.items()
         }
         for name, tasks in found.scores.items()
     }
@@ -72,10 +72,10 @@ def _cleaned(p: Point, run: str) -> Point:
         p,
         run=run,
         name=point_name(run, p.step, p.quantization, p.layer),
-        size=safe_text(p.size, MOST_WORD),
-        type=safe_text(p.type, MOST_WORD),
-        parent=safe_text(p.parent, 10 * MOST_WORD),
-        tags=tuple(safe_text(tag, MOST_WORD) for tag in p.tags),
+        size=safe_text(p.size, MAX_WORD),
+        type=safe_text(p.type, MAX_WORD),
+        parent=safe_text(p.parent, 10 * MAX_WORD),
+        tags=tuple(safe_text(tag, MAX_WORD) for tag in p.tags),
     )
 
 

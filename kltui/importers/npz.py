@@ -16,9 +16,9 @@ from kltui.importers.arrays import read_arrays
 from kltui.importers.imported import Imported, ImportedVector, ImportFormatError, Texts, lineage
 from kltui.importers.numbered import steps_or_layers
 from kltui.registry.names import NUMBERED_BY_STEP, made_name, run_problem
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
-MOST_FIELDS, MOST_WORD = 100, 400  # of a key
+MAX_FIELDS, MAX_WORD = 100, 400  # of a key
 
 _NUMBERED = re.compile(r"(?P<run>.+)/(?P<number>\d{1,18})", re.ASCII | re.DOTALL)
 _LAYOUTS = "expected loglik.npz (loglik K x N, names K) or logp.npz (one vector per RUN or RUN/STEP)"
@@ -77,7 +77,7 @@ def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dic
             "Import what kltui --export writes without --values.",
         )
     return [
-        (_key(path, text), safe_text(said, MOST_WORD))
+        (_key(path, text), safe_text(said, MAX_WORD))
         for text, said in zip(keys.tolist(), settings.tolist(), strict=True)
     ]
 
@@ -89,13 +89,13 @@ def _key(path: Path, text: str) -> dict[str, str]:
         key = None
     if (
         not isinstance(key, dict)
-        or len(key) > MOST_FIELDS
+        or len(key) > MAX_FIELDS
         or not all(isinstance(v, str) for v in key.values())
     ):
         raise ImportFormatError(
             f"{safe_text(str(path))}: {safe_text(text, 60)} is no key of a vector", _LAYOUTS
         )
-    return {safe_text(name, MOST_WORD): safe_text(value, MOST_WORD) for name, value in key.items()}
+    return {safe_text(name, MAX_WORD): safe_text(value, MAX_WORD) for name, value in key.items()}
 
 
 def _texts(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> Texts | None:

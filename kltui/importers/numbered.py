@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 KINDS = ("steps", "layers")
-MOST_LAYERS = 200  # the deepest models have about 130
+MAX_LAYERS = 200  # the deepest models have about 130
 _STEPS = re.compile(r"step|pre-?train|checkpoint|trajector", re.IGNORECASE)
 
 
@@ -19,7 +19,7 @@ def steps_or_layers(path: Path, numbers: Mapping[str, Sequence[int]], asked: str
 
     No model has layers by the hundred; 0, 1, 2, 3 may be either, and a wrong guess would be no error but another figure.
     """
-    if not numbers or max(n for of_run in numbers.values() for n in of_run) >= MOST_LAYERS:
+    if not numbers or max(n for of_run in numbers.values() for n in of_run) >= MAX_LAYERS:
         return "steps"
     if "layer" in path.stem.lower():
         return "layers"

@@ -19,7 +19,7 @@ import numpy as np
 from kltui.corpus.files import UnreadableFileError, read_whole
 from kltui.importers.imported import ImportFormatError
 from kltui.importers.pickle_scan import MAX_DEPTH, scan
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _KINDS = "biufc"  # booleans, integers, floats, complex: no objects, no structures, no text
 

@@ -21,7 +21,7 @@ from kltui.importers.naming import plainly_named
 from kltui.importers.npz import read_npz
 from kltui.importers.scores import are_scores, read_scores_csv, read_scores_json
 from kltui.importers.side_files import kind_of
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 KNOWN = (
     "a modelmap folder, texts.json, a JSONL corpus or per-model log-likelihoods, a pickle or JSON of vectors, "

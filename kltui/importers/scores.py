@@ -12,7 +12,7 @@ from typing import Any
 
 from kltui.corpus.files import read_whole
 from kltui.importers.imported import Imported, ImportFormatError, lineage
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 NAME_COLUMNS = ("name", "model", "model_name", "fullname", "checkpoint", "run")
 _EXPECTED = (

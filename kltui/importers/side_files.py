@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
-MOST_WORD = 200
+MAX_WORD = 200
 _VARIANTS = ("original", "quantized")
 
 Name = Callable[[str, str, int | None], str]  # of a model, its variant and layer, as it is made here
@@ -27,7 +27,7 @@ class SideFileError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class ReleasedPicture:
     """A released picture: coordinates by name, and rows of runs whose steps the file does not say, in order of step."""
 
     points: Mapping[str, tuple[float, ...]]
@@ -42,18 +42,18 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class SideFiles:
+class ReleaseSideFiles:
     """Everything that came beside vectors; pictures and samples by the file's name, the others by model or type."""
 
-    pictures: Mapping[str, Picture] = field(default_factory=dict)
+    pictures: Mapping[str, ReleasedPicture] = field(default_factory=dict)
     samples: Mapping[str, Samples] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
 
-    def joined(self, other: SideFiles) -> SideFiles:
+    def joined(self, other: ReleaseSideFiles) -> ReleaseSideFiles:
         """Both; what is here already stays."""
-        return SideFiles(
+        return ReleaseSideFiles(
             *(
                 {**getattr(other, f), **getattr(self, f)}
                 for f in ("pictures", "samples", "colours", "types", "parents")
@@ -72,16 +72,16 @@ def kind_of(path: Path) -> str:
     return "picture" if "tsne" in whole else "colours" if "color" in whole else ""
 
 
-def read_side_pickle(path: Path, data: object, name: Name) -> SideFiles:
+def read_side_pickle(path: Path, data: object, name: Name) -> ReleaseSideFiles:
     """The side files in the data of a pickle whose `kind_of` is known. Raises SideFileError."""
     if kind_of(path) == "picture":
-        return SideFiles(pictures={safe_text(path.stem, MOST_WORD): _picture(data, path, name)})
+        return ReleaseSideFiles(pictures={safe_text(path.stem, MAX_WORD): _picture(data, path, name)})
     if kind_of(path) == "samples":
-        return SideFiles(samples={safe_text(path.stem, MOST_WORD): _samples(data)})
+        return ReleaseSideFiles(samples={safe_text(path.stem, MAX_WORD): _samples(data)})
     return _names_types_colours(data, name)
 
 
-def _picture(data: Any, path: Path, name: Name) -> Picture:
+def _picture(data: Any, path: Path, name: Name) -> ReleasedPicture:
     if not isinstance(data, Mapping) or not data:
         raise SideFileError("it holds no {name: coordinates}")
     if "embedding" in data and isinstance(data.get("metadata"), Mapping):
@@ -99,10 +99,10 @@ def _picture(data: Any, path: Path, name: Name) -> Picture:
                 points[name(str(model), "none", layer)] = _point(place)
         else:
             points[name(str(model), "none", None)] = _point(value)
-    return Picture(points)
+    return ReleasedPicture(points)
 
 
-def _of_runs(rows: NDArray[np.float64], metadata: Mapping[object, Any]) -> Picture:
+def _of_runs(rows: NDArray[np.float64], metadata: Mapping[object, Any]) -> ReleasedPicture:
     names, lengths = metadata.get("model_names"), metadata.get("model_lengths")
     if not isinstance(names, list) or not isinstance(lengths, Mapping):
         raise SideFileError("its metadata has no model_names with model_lengths")
@@ -110,7 +110,7 @@ def _of_runs(rows: NDArray[np.float64], metadata: Mapping[object, Any]) -> Pictu
     if min(counts, default=0) < 0 or sum(counts) != len(rows):
         raise SideFileError(f"its runs have {sum(counts)} checkpoints for {len(rows)} rows")
     parts = np.split(rows, np.cumsum(counts)[:-1])
-    return Picture({}, dict(zip(map(str, names), parts, strict=True)))
+    return ReleasedPicture({}, dict(zip(map(str, names), parts, strict=True)))
 
 
 def _matrix(value: object) -> NDArray[np.float64]:
@@ -141,41 +141,41 @@ def _samples(data: Any) -> Samples:
     return Samples(sets)
 
 
-def read_colours(data: Mapping[str, object]) -> SideFiles:
+def read_colours(data: Mapping[str, object]) -> ReleaseSideFiles:
     """type2color.json: {type: red, green, blue from 0 to 1, or a word that names a colour}."""
-    return SideFiles(colours={safe_text(kind, MOST_WORD): _hex(value) for kind, value in data.items()})
+    return ReleaseSideFiles(colours={safe_text(kind, MAX_WORD): _hex(value) for kind, value in data.items()})
 
 
-def read_types(data: Mapping[str, Any], name: Name) -> SideFiles:
+def read_types(data: Mapping[str, Any], name: Name) -> ReleaseSideFiles:
     """modelname2type.json: {model: type}."""
-    return SideFiles(
-        types={name(m, "none", None): safe_text(str(kind), MOST_WORD) for m, kind in data.items()}
+    return ReleaseSideFiles(
+        types={name(m, "none", None): safe_text(str(kind), MAX_WORD) for m, kind in data.items()}
     )
 
 
-def read_parents(data: Mapping[str, Any], name: Name) -> SideFiles:
+def read_parents(data: Mapping[str, Any], name: Name) -> ReleaseSideFiles:
     """sibling_info.json: {model: its parent, a list of those of a merge, or null}."""
     listed = {m: [p] if isinstance(p, str) else p for m, p in data.items() if p}
     if not all(isinstance(p, list) and all(isinstance(x, str) for x in p) for p in listed.values()):
         raise SideFileError("it is no {model: parent or list of parents}")
-    return SideFiles(
+    return ReleaseSideFiles(
         parents={
             name(m, "none", None): ",".join(name(p, "none", None) for p in of) for m, of in listed.items()
         }
     )
 
 
-def _names_types_colours(data: object, name: Name) -> SideFiles:
+def _names_types_colours(data: object, name: Name) -> ReleaseSideFiles:
     """(model, type, colour) rows: a list of them, {model: (type, colour)}, or {"name": [...], "type": [...], "color": [...]}."""
     types: dict[str, str] = {}
     colours: dict[str, str] = {}
     for model, kind, colour in _triples(data):
-        types[name(model, "none", None)] = safe_text(kind, MOST_WORD)
+        types[name(model, "none", None)] = safe_text(kind, MAX_WORD)
         if colour is not None:
-            colours.setdefault(safe_text(kind, MOST_WORD), _hex(colour))
+            colours.setdefault(safe_text(kind, MAX_WORD), _hex(colour))
     if not types:
         raise SideFileError("it holds no models with types")
-    return SideFiles(colours=colours, types=types)
+    return ReleaseSideFiles(colours=colours, types=types)
 
 
 def _triples(data: object) -> list[tuple[str, str, object]]:

@@ -12,22 +12,33 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, StoreError
 from kltui.jobs.dry_run import show_plan
-from kltui.jobs.executor import Executor, LocalExecutor
+from kltui.jobs.executors.local import Executor, LocalExecutor
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper, Keeps
-from kltui.jobs.messages import DEVICE_LOST, Computes, Died, Failed, Message, Moved, Said, Scored, Setup, Task
-from kltui.jobs.narrate import Moment, Narrator, Pace, Tally, duration
+from kltui.jobs.machine_usage import gpu_names, memory_bytes
+from kltui.jobs.messages import (
+    DEVICE_LOST,
+    Computes,
+    Died,
+    Failed,
+    Message,
+    Said,
+    Setup,
+    Task,
+    TaskProgress,
+    TaskScored,
+)
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered, task_of
-from kltui.jobs.shard import InboxKeeper, part
+from kltui.jobs.progress_report import Moment, Pace, ProgressReporter, Tally, duration
+from kltui.jobs.result_writer import Keeps, ResultWriter
+from kltui.jobs.shard import InboxWriter, part
 from kltui.jobs.signals import Signals
-from kltui.jobs.usage import gpu_names, memory_bytes
 from kltui.registry.checkpoint import Checkpoint, HubSource
-from kltui.safe import safe_text
-from kltui.same_weights import sentences
+from kltui.sanitize import safe_text
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
 from kltui.store import Store
+from kltui.store.same_weights import sentences
 from kltui.threads import usable_cores
 
 POLL_S = 0.2
@@ -49,31 +60,31 @@ def run_batch(
 
     The code: 0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
     """
-    narrator = Narrator(as_json)
+    reporter = ProgressReporter(as_json)
     job = load_job(job_path, overrides)
-    plan = make_plan(job, narrator.say)
+    plan = make_plan(job, reporter.say)
     if shard is not None:
         plan = part(plan, *shard)
     if dry_run:
         return show_plan(plan, is_part=shard is not None, as_json=as_json), None
     if job.engine.kind == "ray":
-        from kltui.jobs.ray_executor import check_ray
+        from kltui.jobs.executors.ray import check_ray
 
         check_ray()
     if shard is not None:
-        return Batch(plan, InboxKeeper(plan), narrator).run()[0], None
+        return BatchRun(plan, InboxWriter(plan), reporter).run()[0], None
     with ExitStack() as stack:
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        code, status = Batch(plan, Keeper(plan, store), narrator).run()
+        code, status = BatchRun(plan, ResultWriter(plan, store), reporter).run()
     return code, plan.workspace if status in ("done", "failed") else None
 
 
-class Batch:
+class BatchRun:
     """One job at work: a preparing thread before it, worker processes behind it, the store in its hands."""
 
-    def __init__(self, plan: Plan, keeper: Keeps, narrator: Narrator) -> None:
-        self._plan, self._keeper, self._narrator = plan, keeper, narrator
+    def __init__(self, plan: Plan, writer: Keeps, reporter: ProgressReporter) -> None:
+        self._plan, self._writer, self._reporter = plan, writer, reporter
         self._tally = Tally(total=len(plan.checkpoints))
         self._progress: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
@@ -89,16 +100,16 @@ class Batch:
 
     def run(self) -> tuple[int, str]:
         """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
-        if self._keeper.taken_from:
-            gone = self._keeper.taken_from.pid
-            self._narrator.say(f"taking over from process {gone}, which is gone", "yellow")
+        if self._writer.previous_owner:
+            gone = self._writer.previous_owner.pid
+            self._reporter.say(f"taking over from process {gone}, which is gone", "yellow")
         # From before the job shows as running until after it does not: a signal between would leave it "lost".
         with Signals() as signals:
             self._register()
             status = self._worked(signals)
             self._count_kept()
-            self._keeper.finish(status, self._summary())
-        self._narrator.event(
+            self._writer.finish(status, self._summary())
+        self._reporter.event(
             "job",
             status=status,
             done=self._tally.done,
@@ -106,44 +117,44 @@ class Batch:
             failed=self._tally.failed,
             total=self._tally.total,
             devices=list(self._devices),
-            notes=self._narrator.repeated_notes(),
+            notes=self._reporter.repeated_notes(),
         )
-        self._narrator.say(self._summary(), "red" if self._tally.failed else "green")
+        self._reporter.say(self._summary(), "red" if self._tally.failed else "green")
         self._name_repeats()
         return self._exit_code(status, signals), status
 
     def _name_repeats(self) -> None:
         """Says which checkpoints of the workspace hold the same weights: a hub may serve one file under many steps."""
         try:
-            groups = self._keeper.same_weights()
+            groups = self._writer.same_weights()
         except KltuiError as error:
-            self._narrator.say(
+            self._reporter.say(
                 f"checkpoints could not be compared: {safe_text(error.message, 400)}", "yellow"
             )
             return
         for group in groups:
-            self._narrator.event("same_weights", names=[p.name for p in group])
+            self._reporter.event("same_weights", names=[p.name for p in group])
         for sentence in sentences(groups):
-            self._narrator.say(f"note    {safe_text(sentence, 400)}", "yellow")
+            self._reporter.say(f"note    {safe_text(sentence, 400)}", "yellow")
 
     def _register(self) -> None:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
-        note = self._keeper.register(log)
+        note = self._writer.register(log)
         n, texts, workspace = self._tally.total, len(self._plan.corpus), str(self._plan.workspace)
         asked = self._plan.settings.device
-        self._narrator.event(
+        self._reporter.event(
             "job", status="started", total=n, texts=texts, workspace=workspace, device_asked=asked,
             dtype_asked=self._plan.settings.dtype, workers=self._plan.job.engine.workers,
         )  # fmt: skip
-        self._narrator.say(
+        self._reporter.say(
             f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}, device {asked}"
         )
         for said in filter(None, (note, *self._plan.notes)):
-            self._narrator.say(f"note    {safe_text(said, 400)}")
+            self._reporter.say(f"note    {safe_text(said, 400)}")
 
     def _count_kept(self) -> None:
         """Counts what an earlier life or another job has stored of the checkpoints that this one did not come to."""
-        kept = self._keeper.count_kept(sorted(self._left)) if self._left else set()
+        kept = self._writer.count_kept(sorted(self._left)) if self._left else set()
         self._tally.kept += len(kept)
         self._left -= kept
 
@@ -161,8 +172,8 @@ class Batch:
         except StoreError:
             raise
         except KltuiError as error:
-            self._keeper.finish("failed", error.message)
-            self._narrator.event("job", status="failed", error=error.message, hint=error.hint or None)
+            self._writer.finish("failed", error.message)
+            self._reporter.event("job", status="failed", error=error.message, hint=error.hint or None)
             raise
 
     def _work(self, signals: Signals) -> str:
@@ -173,15 +184,15 @@ class Batch:
             stack.callback(preparer.stop)
             executor = self._executor()
             stack.callback(executor.stop)
-            self._narrator.begin(self._tally)
-            stack.callback(self._narrator.end)
+            self._reporter.begin(self._tally)
+            stack.callback(self._reporter.end)
             while self._tally.left:
                 if early := self._early_end(signals):
                     return early
                 if not signals.finish_current:
                     self._feed(preparer, executor)
                 elif signals.news:
-                    self._narrator.say(
+                    self._reporter.say(
                         "finishing the checkpoint under way; once more stops at once", "yellow"
                     )
                 for message in executor.wait(POLL_S if self._started else 0.0):
@@ -199,14 +210,14 @@ class Batch:
 
     def _preparer(self) -> Preparer:
         queue = [(i, c) for i, c in enumerate(self._plan.checkpoints)]
-        known = remembered(self._keeper.fingerprints())
+        known = remembered(self._writer.fingerprints())
         return Preparer(
             queue,
             known,
             allow_bin=self._plan.settings.allow_bin,
             on_fetch=self._fetching,
             mixes=self._plan.mixes,
-            held=self._keeper.held(),
+            held=self._writer.held(),
         )
 
     def _fetching(self, index: int, message: str) -> None:
@@ -222,7 +233,7 @@ class Batch:
         )  # fmt: skip
         workers = min(plan.job.engine.workers, len(plan.checkpoints))
         if plan.job.engine.kind == "ray":
-            from kltui.jobs.ray_executor import RayExecutor
+            from kltui.jobs.executors.ray import RayExecutor
 
             return RayExecutor(setup, workers, plan.job.engine)
         devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
@@ -236,7 +247,7 @@ class Batch:
                 return
             self._started[task.index] = time.monotonic()
             self._progress[task.index] = Progress("load")
-            self._keeper.item_started(task.index)
+            self._writer.item_started(task.index)
             executor.submit(task)
         while executor.can_expect:
             task = self._admitted(preparer, 0.0)
@@ -270,10 +281,10 @@ class Batch:
             return None
         self._ready[prepared.index] = prepared
         checkpoint = self._checkpoint(prepared.index)
-        if self._keeper.keeps(prepared):
+        if self._writer.keeps(prepared):
             self._tally.kept += 1
             self._leave(prepared.index)
-            self._narrator.ended(checkpoint.name, "kept", kept=True)
+            self._reporter.ended(checkpoint.name, "kept", kept=True)
             return None
         return self._task(prepared)
 
@@ -281,11 +292,11 @@ class Batch:
         return task_of(ready, self._checkpoint(ready.index))
 
     def _receive(self, message: Message) -> None:
-        if isinstance(message, Moved):
+        if isinstance(message, TaskProgress):
             self._progress[message.index] = message.progress
             self._paces.setdefault(message.index, Pace()).hear(message.progress, time.monotonic())
-        elif isinstance(message, Scored):
-            self._keeper.store(self._ready[message.index], message.result)
+        elif isinstance(message, TaskScored):
+            self._writer.store(self._ready[message.index], message.result)
             self._leave(message.index)
             self._tally.done += 1
             self._tell_scored(self._checkpoint(message.index).name, message.result)
@@ -294,20 +305,20 @@ class Batch:
         elif isinstance(message, Computes):
             self._tell_device(message)
         elif isinstance(message, DtypeCost):
-            self._narrator.event("dtype_cost", dtype=self._plan.settings.dtype, **asdict(message))
-            self._narrator.say(f"note    {safe_text(str(message), 400)}", "yellow")
+            self._reporter.event("dtype_cost", dtype=self._plan.settings.dtype, **asdict(message))
+            self._reporter.say(f"note    {safe_text(str(message), 400)}", "yellow")
         elif isinstance(message, Said):
             for line in message.text.splitlines():
-                self._narrator.say(safe_text(line, 400))
+                self._reporter.say(safe_text(line, 400))
         elif isinstance(message, Died):
             self._bury(message)
 
     def _tell_scored(self, name: str, result: ScoreResult) -> None:
-        self._narrator.ended(
+        self._reporter.ended(
             name, "done", stats=result.stats, notes=list(result.notes), dtype=result.key.get("dtype")
         )
         for note in result.notes:
-            self._narrator.note(name, note)
+            self._reporter.note(name, note)
 
     def _tell_device(self, message: Computes) -> None:
         """Says on what a worker computes, once for workers that are alike."""
@@ -319,15 +330,15 @@ class Batch:
         self._devices[where] = device
         dtype = computed_dtype(settings.dtype, device.device)
         budget = settings.batch_tokens or start_tokens(device.device)
-        self._narrator.event(
+        self._reporter.event(
             "device", **asdict(device), dtype=dtype, batch_tokens=budget, threads=message.threads,
             workers=self._plan.job.engine.workers, host=message.host,
         )  # fmt: skip
-        self._narrator.say(f"device  {safe_text(where)}; {dtype}, batches of {budget} tokens at first")
+        self._reporter.say(f"device  {safe_text(where)}; {dtype}, batches of {budget} tokens at first")
         if device.warning:
-            self._narrator.say(f"warning {safe_text(device.warning, 400)}", "yellow")
-            self._narrator.say(f"        {safe_text(device.hint, 400)}")
-        self._keeper.note_devices(self._device_names())
+            self._reporter.say(f"warning {safe_text(device.warning, 400)}", "yellow")
+            self._reporter.say(f"        {safe_text(device.hint, 400)}")
+        self._writer.note_devices(self._device_names())
 
     def _device_names(self) -> str:
         return ", ".join(dict.fromkeys(f"{d.device} ({d.name})" for d in self._devices.values()))
@@ -341,7 +352,7 @@ class Batch:
         )
         if deaths < MAX_DEATHS:
             checkpoint = self._checkpoint(died.index)
-            self._narrator.say(
+            self._reporter.say(
                 f"the worker on {safe_text(checkpoint.name)} ended ({how}); trying once more", "yellow"
             )
             self._started.pop(died.index, None)
@@ -358,8 +369,8 @@ class Batch:
         self._leave(failed.index)
         self._tally.failed += 1
         self._retryable += failed.retry
-        self._keeper.item_failed(failed.index, failed.error, failed.hint)
-        self._narrator.ended(self._checkpoint(failed.index).name, "failed", failed.error, failed.hint)
+        self._writer.item_failed(failed.index, failed.error, failed.hint)
+        self._reporter.ended(self._checkpoint(failed.index).name, "failed", failed.error, failed.hint)
 
     def _leave(self, index: int) -> None:
         self._started.pop(index, None)
@@ -391,7 +402,7 @@ class Batch:
             free(source)
         except (KltuiError, OSError, ValueError) as error:
             # What could not be freed only takes space; the next fetch says when there is too little.
-            self._narrator.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
+            self._reporter.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]
@@ -399,11 +410,11 @@ class Batch:
     def _note(self) -> None:
         """Tells the audience, and once a second the store, how far things are."""
         progress = dict(self._progress)
-        self._narrator.moved([self._moment(i, p) for i, p in progress.items()], self._tally)
+        self._reporter.moved([self._moment(i, p) for i, p in progress.items()], self._tally)
         now = time.monotonic()
         if now - self._noted >= NOTE_EVERY_S:
             self._noted = now
-            self._keeper.note({i: replace(p) for i, p in progress.items()})
+            self._writer.note({i: replace(p) for i, p in progress.items()})
 
     def _moment(self, index: int, p: Progress) -> Moment:
         pace = self._paces.get(index, Pace())

@@ -23,7 +23,7 @@ class Answer:
     hint: str = ""
 
 
-class Probe:
+class DeviceProbe:
     """A question under way: torch takes seconds to be imported, so ask early and wait late."""
 
     def __init__(self, asked: str) -> None:
@@ -53,10 +53,10 @@ class Probe:
         self._process.communicate()
 
 
-def _read(told: dict[str, Any]) -> Answer:
-    if "error" in told:
-        return Answer(None, error=str(told["error"]), hint=str(told["hint"]))
-    return Answer(DeviceInUse(**told["device"]), tuple(int(i) for i in told["gpus"]))
+def _read(reported: dict[str, Any]) -> Answer:
+    if "error" in reported:
+        return Answer(None, error=str(reported["error"]), hint=str(reported["hint"]))
+    return Answer(DeviceInUse(**reported["device"]), tuple(int(i) for i in reported["gpus"]))
 
 
 def _last_line(err: bytes) -> str:

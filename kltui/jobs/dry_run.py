@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import IO
 
 from kltui.errors import KltuiError, StoreError, TryAgainError
-from kltui.jobs.device_probe import Answer, Probe
+from kltui.jobs.device_probe import Answer, DeviceProbe
 from kltui.jobs.plan import Plan
 from kltui.jobs.prepare import Preparer, remembered
-from kltui.jobs.shard import InboxKeeper, held_by_store
+from kltui.jobs.shard import InboxWriter, held_by_store
 from kltui.json_schema import JSON_SCHEMA
 from kltui.registry.adapters import check_adapter, check_peft, is_adapter
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource, Source
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import CONFIG, is_adapter_folder, weight_paths
 from kltui.registry.tokenizer import named_source, no_tokenizer, tokenizer_at_hand, tokenizer_folder
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring.device import computed_dtype, start_tokens
 from kltui.scoring.quantize import check_installed
 from kltui.store import Store
@@ -33,7 +33,7 @@ SERVER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """One checkpoint of a plan: kept (stored already) or to be scored; bytes of its weights, None: not here.
 
     `problem` is why it will fail. `server` is what the one that holds it said now, and `answers` whether it said anything.
@@ -50,7 +50,7 @@ class Step:
 
 def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: IO[str] | None = None) -> int:
     """Prints what the job would do and returns the exit code 0; as words, or as JSON, one object a line."""
-    probe = None if plan.job.engine.kind == "ray" else Probe(plan.settings.device)
+    probe = None if plan.job.engine.kind == "ray" else DeviceProbe(plan.settings.device)
     try:
         steps = _steps(plan, is_part)
         answer = probe.answer() if probe else None
@@ -64,8 +64,8 @@ def show_plan(plan: Plan, *, is_part: bool = False, as_json: bool = False, out: 
     return 0
 
 
-def _steps(plan: Plan, is_part: bool) -> list[Step]:
-    held = InboxKeeper(plan).held() if is_part else held_by_store(plan)
+def _steps(plan: Plan, is_part: bool) -> list[PlannedStep]:
+    held = InboxWriter(plan).held() if is_part else held_by_store(plan)
     finder = Preparer([], remembered(_fingerprints(plan.workspace)), mixes=plan.mixes, held=held)
     return [_step(plan, index, finder, held) for index in range(len(plan.checkpoints))]
 
@@ -81,7 +81,7 @@ def _fingerprints(workspace: Path) -> Mapping[tuple[str, str], str]:
         store.close()
 
 
-def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> Step:
+def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> PlannedStep:
     checkpoint = plan.checkpoints[index]
     if isinstance(checkpoint.source, ServedSource):
         return _served(
@@ -106,7 +106,7 @@ def _step(plan: Plan, index: int, finder: Preparer, held: Mapping[int, str]) -> 
             mix.parts[0] if mix else checkpoint
         )
     known = [size for size in sizes if size is not None]
-    return Step(
+    return PlannedStep(
         checkpoint.name, str(checkpoint.source), "kept" if kept else "score",
         sum(known) if len(known) == len(sizes) else None, "" if kept else problem,
     )  # fmt: skip
@@ -116,11 +116,13 @@ def _is_kept(index: int, checkpoint: Checkpoint, finder: Preparer, held: Mapping
     return index in held and finder.is_current(index, checkpoint)
 
 
-def _served(checkpoint: Checkpoint, source: ServedSource, bos: str, is_kept: Callable[[], bool]) -> Step:
+def _served(
+    checkpoint: Checkpoint, source: ServedSource, bos: str, is_kept: Callable[[], bool]
+) -> PlannedStep:
     """A served model's step: its server is asked, which is waited for only here no longer than a moment."""
     from kltui.scoring.served import asked_briefly
 
-    score = Step(checkpoint.name, str(source), "score", None)
+    score = PlannedStep(checkpoint.name, str(source), "score", None)
     try:
         folder = tokenizer_folder(Path(), checkpoint.tokenizer)
         said = asked_briefly(source, folder, bos, SERVER_WITHIN_S)
@@ -178,7 +180,7 @@ def _said(error: KltuiError | OSError) -> str:
     return f"{error.filename or ''}: {error.strerror or error}"
 
 
-def _warnings(plan: Plan, steps: list[Step], answer: Answer | None) -> list[str]:
+def _warnings(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> list[str]:
     """What will go wrong for sure, or otherwise than one may think."""
     found = [f"{step.name} will fail: {step.problem}" for step in steps if step.problem]
     found += [f"{step.name}: its server {step.server}" for step in steps if step.answers is False]
@@ -216,7 +218,7 @@ def _workspace_warnings(plan: Plan) -> list[str]:
     return found
 
 
-def _totals(plan: Plan, steps: list[Step], answer: Answer | None) -> dict[str, object]:
+def _totals(plan: Plan, steps: list[PlannedStep], answer: Answer | None) -> dict[str, object]:
     settings, device = plan.settings, answer.device if answer else None
     kept = sum(step.status == "kept" for step in steps)
     sizes = [step.weight_bytes for step in steps if step.status == "score"]
@@ -238,7 +240,9 @@ def _totals(plan: Plan, steps: list[Step], answer: Answer | None) -> dict[str, o
     }
 
 
-def _as_json(plan: Plan, steps: list[Step], answer: Answer | None, warnings: list[str], out: IO[str]) -> None:
+def _as_json(
+    plan: Plan, steps: list[PlannedStep], answer: Answer | None, warnings: list[str], out: IO[str]
+) -> None:
     made: list[dict[str, object]] = [{"event": "plan"} | asdict(step) for step in steps]
     made.append({"event": "plan_total"} | _totals(plan, steps, answer) | {"warnings": warnings})
     for event in made:
@@ -247,7 +251,7 @@ def _as_json(plan: Plan, steps: list[Step], answer: Answer | None, warnings: lis
 
 
 def _as_words(
-    plan: Plan, steps: list[Step], answer: Answer | None, warnings: list[str], out: IO[str]
+    plan: Plan, steps: list[PlannedStep], answer: Answer | None, warnings: list[str], out: IO[str]
 ) -> None:
     def say(text: str) -> None:
         print(safe_text(text), file=out)

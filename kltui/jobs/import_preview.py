@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from kltui.errors import KltuiError
-from kltui.jobs.take_in import Asked, read_all
+from kltui.jobs.import_vectors import ImportRequest, read_all
 
 
 def preview(paths: Sequence[Path], numbered: str = "") -> dict[str, Any]:
     """Counts of what `paths` hold: vectors, texts, whether the texts are there, runs, distances, scores, notes, what is left."""
-    found = read_all(paths, Asked(numbered))
+    found = read_all(paths, ImportRequest(numbered))
     runs: dict[str, list[int]] = {}
     for vector in found.vectors:
         runs.setdefault(vector.point.run, []).append(vector.point.step or 0)
@@ -37,8 +37,8 @@ def main() -> int:
     """
     numbered, *paths = sys.argv[1:]
     try:
-        told = preview([Path(p) for p in paths], numbered)
+        reported = preview([Path(p) for p in paths], numbered)
     except KltuiError as error:
-        told = {"error": error.message, "hint": error.hint}
-    sys.stdout.write(json.dumps(told))
-    return int("error" in told)
+        reported = {"error": error.message, "hint": error.hint}
+    sys.stdout.write(json.dumps(reported))
+    return int("error" in reported)

@@ -14,11 +14,11 @@ from pathlib import Path
 from kltui.errors import KltuiError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.process import python_command
-from kltui.jobs.reach import NotReachableError, signal_writer
-from kltui.safe import safe_text
+from kltui.jobs.writer_signals import NotReachableError, signal_writer
+from kltui.sanitize import safe_text
 from kltui.store import JobRow
+from kltui.store.atomic_write import write_atomic
 from kltui.store.connection import explained
-from kltui.store.synced import write_synced
 from kltui.threads import environment_of_jobs
 
 NICE = 10
@@ -128,7 +128,7 @@ def resume(job: JobRow, workspace: Path) -> int:
     if job.status == "running":
         raise KltuiError(f"job {job.id} is running", "Pause or stop it first.")
     path = workspace / "jobs" / f"job-{job.id}.toml"
-    write_synced(path, job.job_toml.encode())
+    write_atomic(path, job.job_toml.encode())
     return start_detached(path)
 
 

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kltui import saved_maps
 from kltui.errors import UsageError
 from kltui.jobs import names as names_given
 from kltui.registry.checkpoint import Checkpoint
 from kltui.registry.names import run_problem
 from kltui.registry.parents import parent_mistakes, parent_notes, without_itself
-from kltui.safe import safe_text
-from kltui.store import Store
+from kltui.sanitize import safe_text
+from kltui.store import Store, saved_maps
 
 FIELDS = ("run", "step", "parent", "seed", "size", "type", "tags")
 _LARGEST = 2**63

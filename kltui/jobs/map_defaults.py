@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kltui import comparable
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.registry.names import is_map_source
-from kltui.safe import expanded
-from kltui.store import Store
+from kltui.sanitize import expanded
+from kltui.store import Store, comparable
 
 TAKEN = ("bos", "dtype", "overlong")  # keys of [scoring] that a map's settings name
 _DTYPES = ("float32", "float16", "bfloat16", "auto")  # those that a model can be scored in

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.corpus.corpus import Prompt
-from kltui.jobs.mix import Mix
+from kltui.jobs.interpolation import Mix
 from kltui.registry.adapters import Adapted
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
@@ -71,7 +71,7 @@ class PairTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class TaskProgress:
     """A worker's progress on a task."""
 
     index: int
@@ -79,7 +79,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class TaskScored:
     """A finished task."""
 
     index: int
@@ -87,7 +87,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PairCompared:
     """A finished task of two checkpoints."""
 
     index: int
@@ -132,4 +132,4 @@ class Computes:
     host: str
 
 
-Message = Moved | Scored | Compared | Failed | Died | Said | Computes | DtypeCost
+Message = TaskProgress | TaskScored | PairCompared | Failed | Died | Said | Computes | DtypeCost

@@ -13,7 +13,6 @@ from typing import Any
 
 import tomli_w
 
-from kltui import comparable
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN, pairs_keys
@@ -21,9 +20,9 @@ from kltui.jobs.plan import make_plan, settings_key
 from kltui.jobs.process import python_command
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, Source
 from kltui.registry.names import check_repo
-from kltui.safe import expanded, safe_text
-from kltui.store import CheckpointRow
-from kltui.store.synced import write_synced
+from kltui.sanitize import expanded, safe_text
+from kltui.store import CheckpointRow, comparable
+from kltui.store.atomic_write import write_atomic
 
 Say = Callable[[str], None]
 _RETRY = 75  # exit code of a batch whose failures may succeed later
@@ -77,7 +76,7 @@ def write_job(
     path = workspace / "jobs" / f"place-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06}.toml"
     sets = [_of_entry(word) for word in overrides]
     try:
-        write_synced(path, tomli_w.dumps(data).encode())
+        write_atomic(path, tomli_w.dumps(data).encode())
         job = load_job(path, sets)
         checkpoint = _only_one(job, model)
         differ = comparable.difference_words(settings, settings_key(job.settings()))
@@ -90,7 +89,7 @@ def write_job(
             )
         run = _free_run(checkpoint, rows)
         job = job.model_copy(update={"models": (job.models[0].model_copy(update={"run": run}),)})
-        write_synced(path, job.to_toml().encode())
+        write_atomic(path, job.to_toml().encode())
     except KltuiError as error:
         path.unlink(missing_ok=True)
         message = error.message.replace(str(path), f"--place {safe_text(model, 120)}")

@@ -10,12 +10,12 @@ from kltui.corpus.corpus import Corpus
 from kltui.corpus.load import load_corpus
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
-from kltui.jobs.bases import with_bases
+from kltui.jobs.adapter_bases import with_bases
+from kltui.jobs.gguf_originals import with_originals
+from kltui.jobs.interpolation import MixPlan, mixes
 from kltui.jobs.jobfile import JobFile, ModelTable
 from kltui.jobs.map_defaults import map_notes, map_texts
-from kltui.jobs.mix import MixPlan, mixes
 from kltui.jobs.names import given_names
-from kltui.jobs.originals import with_originals
 from kltui.registry.adapters import is_adapter
 from kltui.registry.checkpoint import Checkpoint, Source
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
@@ -24,7 +24,7 @@ from kltui.registry.parents import parent_mistakes, parent_notes
 from kltui.registry.presets import preset
 from kltui.registry.revisions import expand_revisions, is_pattern, matching_revisions
 from kltui.registry.tokenizer import named_source
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
 

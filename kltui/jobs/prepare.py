@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.interpolation import Mix, MixPlan, mixed_weights
 from kltui.jobs.messages import Task
-from kltui.jobs.mix import Mix, MixPlan, mixed_weights
 from kltui.registry.adapters import Adapted, check_adapter, check_peft, is_adapter, joined_weights
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
 from kltui.registry.digest import TOKENIZER_MARK, outside_mark, tokenizer_digest

@@ -18,15 +18,15 @@ from pathlib import Path
 from kltui.analysis.point import Point
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper
-from kltui.jobs.narrate import Narrator
-from kltui.jobs.parcel import abouts, oldest_first, pack, unpack
 from kltui.jobs.plan import Plan, make_plan, settings_key
 from kltui.jobs.prepare import Ready
-from kltui.safe import safe_text
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.jobs.result_writer import ResultWriter
+from kltui.jobs.shard_result import abouts, oldest_first, pack, unpack
+from kltui.sanitize import safe_text
 from kltui.scoring.settings import Progress, ScoreResult
 from kltui.store import Store
-from kltui.store.synced import write_synced
+from kltui.store.atomic_write import write_atomic
 from kltui.store.writer_lock import Writer
 
 INBOX = "inbox"
@@ -51,14 +51,14 @@ def part(plan: Plan, number: int, count: int) -> Plan:
     return replace(plan, checkpoints=checkpoints)
 
 
-class InboxKeeper:
+class InboxWriter:
     """Keeps a part's results as files in the inbox; of the workspace's store it only reads what is there."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._inbox = plan, plan.workspace / INBOX
         self._taken = held_by_store(plan)
         self._collected = {_file_name(plan, Ready(i, Path(), w)) for i, w in self._taken.items()}
-        self.taken_from: Writer | None = None
+        self.previous_owner: Writer | None = None
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
         """None: they are remembered in the store, which a part does not write."""
@@ -88,7 +88,7 @@ class InboxKeeper:
         """Puts one checkpoint's result into the inbox: all of it or nothing."""
         path = self._inbox / _file_name(self._plan, ready)
         name = self._plan.checkpoints[ready.index].name
-        write_synced(path, pack(_request(self._plan), name, ready, result))
+        write_atomic(path, pack(_request(self._plan), name, ready, result))
 
     def item_started(self, index: int) -> None: ...
 
@@ -99,10 +99,10 @@ class InboxKeeper:
     def count_kept(self, indices: Collection[int]) -> set[int]:
         """Those of `indices` whose result waits in the inbox, or has been taken in, for the weights last seen."""
         asked = _request(self._plan)
-        told = {about.name for about in abouts(self._inbox) if about.request == asked}
+        reported = {about.name for about in abouts(self._inbox) if about.request == asked}
         # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
         taken = held_by_store(self._plan, indices, by_hash=False)
-        return {i for i in indices if i in taken or self._plan.checkpoints[i].name in told}
+        return {i for i in indices if i in taken or self._plan.checkpoints[i].name in reported}
 
     def note_devices(self, devices: str) -> None: ...
 
@@ -130,13 +130,13 @@ def _file_name(plan: Plan, ready: Ready) -> str:
 def held_by_store(
     plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True
 ) -> dict[int, str]:
-    """{index: weights} of what the workspace's store holds of a plan, as `Keeper.held`; nothing where it cannot be read."""
+    """{index: weights} of what the workspace's store holds of a plan, as `ResultWriter.held`; nothing where it cannot be read."""
     try:
         store = Store.read(plan.workspace)
     except StoreError:
         return {}
     try:
-        return Keeper(plan, store).held(indices, by_hash=by_hash)
+        return ResultWriter(plan, store).held(indices, by_hash=by_hash)
     finally:
         store.close()
 
@@ -149,24 +149,24 @@ def collect(
     0 when every checkpoint of the job is stored now, 1 when some are missing or a file could not be read.
     """
     plan = make_plan(load_job(job_path, overrides))
-    narrator = Narrator(as_json)
+    reporter = ProgressReporter(as_json)
     with ExitStack() as stack:
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        return _Collection(plan, store, narrator).run(), plan.workspace
+        return _Collection(plan, store, reporter).run(), plan.workspace
 
 
 class _Collection:
     """One look through the inbox."""
 
-    def __init__(self, plan: Plan, store: Store, narrator: Narrator) -> None:
-        self._plan, self._store, self._narrator = plan, store, narrator
-        self._keeper = Keeper(plan, store)
+    def __init__(self, plan: Plan, store: Store, reporter: ProgressReporter) -> None:
+        self._plan, self._store, self._reporter = plan, store, reporter
+        self._writer = ResultWriter(plan, store)
         self._index = {checkpoint.name: i for i, checkpoint in enumerate(plan.checkpoints)}
 
     def run(self) -> int:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
-        self._keeper.register(log)
+        self._writer.register(log)
         taken = strangers = 0
         left: list[str] = []
         for path in oldest_first(self._plan.workspace / INBOX):
@@ -176,7 +176,7 @@ class _Collection:
                 if isinstance(error, StoreError):  # of the workspace, not of the file
                     raise
                 left.append(safe_text(path.name))
-                self._narrator.say(
+                self._reporter.say(
                     f"left in the inbox: {safe_text(path.name)}: {safe_text(error.message, 300)}", "red"
                 )
                 continue
@@ -186,20 +186,20 @@ class _Collection:
 
     def _take(self, path: Path) -> bool:
         """Whether a file was of this job, and is in the store now. Raises KltuiError where it is damaged."""
-        parcel = unpack(path, self._plan.corpus, _request(self._plan))
-        index = self._index.get(parcel.about.name) if parcel else None
-        if parcel is None or index is None:
+        shard_result = unpack(path, self._plan.corpus, _request(self._plan))
+        index = self._index.get(shard_result.about.name) if shard_result else None
+        if shard_result is None or index is None:
             return False
-        self._keeper.store(parcel.ready(index, self._plan.checkpoints[index]), parcel.result)
+        self._writer.store(shard_result.ready(index, self._plan.checkpoints[index]), shard_result.result)
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            self._narrator.say(f"{safe_text(path.name)} is taken in and stays: {error.strerror}", "yellow")
-        self._narrator.ended(parcel.about.name, "done", stats=parcel.result.stats)
+            self._reporter.say(f"{safe_text(path.name)} is taken in and stays: {error.strerror}", "yellow")
+        self._reporter.ended(shard_result.about.name, "done", stats=shard_result.result.stats)
         return True
 
     def _end(self, taken: int, left: Sequence[str], strangers: int) -> int:
-        held = self._keeper.held()
+        held = self._writer.held()
         missing = [name for name, index in self._index.items() if index not in held]
         said = [f"{taken} taken in", f"{len(self._index) - len(missing)} of {len(self._index)} stored"]
         if left:
@@ -209,8 +209,8 @@ class _Collection:
         if missing:
             said.append(f"missing: {safe_text(', '.join(missing[:3]))}{', ...' * (len(missing) > 3)}")
         whole = not missing and not left
-        self._keeper.finish("done" if whole else "stopped", ", ".join(said))
-        self._narrator.event(
+        self._writer.finish("done" if whole else "stopped", ", ".join(said))
+        self._reporter.event(
             "collect",
             taken=taken,
             damaged=len(left),
@@ -218,5 +218,5 @@ class _Collection:
             missing=len(missing),
             left=list(left),
         )
-        self._narrator.say(", ".join(said), "green" if whole else "red")
+        self._reporter.say(", ".join(said), "green" if whole else "red")
         return int(not whole)

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.importers.imported import lineage
-from kltui.importers.side_files import Picture, Samples, SideFiles
+from kltui.importers.side_files import ReleasedPicture, ReleaseSideFiles, Samples
 from kltui.store import CheckpointRow, Store
-from kltui.store.synced import write_synced
+from kltui.store.atomic_write import write_atomic
 
 PICTURE, COLOURS, SAMPLES = "picture", "colours", "samples"  # kinds of records
 FOLDER = "draws"
 LEFT_OUT = {"pythia-1b": (116_000,)}  # checkpoints that the published picture of pretraining leaves out
 
 
-def put_side_files(store: Store, side: SideFiles) -> list[str]:
+def put_side_files(store: Store, side: ReleaseSideFiles) -> list[str]:
     """Stores what came beside vectors, within a transaction; a line on each kind."""
     said = []
     rows = store.checkpoints.all()
@@ -48,7 +48,7 @@ def put_side_files(store: Store, side: SideFiles) -> list[str]:
     return said
 
 
-def _of_runs(picture: Picture, rows: list[CheckpointRow]) -> dict[str, tuple[float, ...]]:
+def _of_runs(picture: ReleasedPicture, rows: list[CheckpointRow]) -> dict[str, tuple[float, ...]]:
     """Places by name of the rows of runs, which lie in order of step; runs whose steps here are as many alone."""
     steps: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for row in rows:
@@ -73,14 +73,14 @@ def _put_samples(store: Store, name: str, samples: Samples) -> None:
     data = io.BytesIO()
     np.savez_compressed(data, **arrays)  # type: ignore[arg-type]  # numpy's stubs take no names from a mapping
     path = f"{FOLDER}/released-{name}.npz"
-    write_synced(store.folder / path, data.getvalue())
+    write_atomic(store.folder / path, data.getvalue())
     sets: dict[str, list[int]] = defaultdict(list)
     for seed, n in samples.sets:
         sets[str(seed)].append(n)
     store.records.put(SAMPLES, name, {"file": path, "sets": {seed: sorted(of) for seed, of in sets.items()}})
 
 
-def _relabel(store: Store, rows: list[CheckpointRow], side: SideFiles) -> int:
+def _relabel(store: Store, rows: list[CheckpointRow], side: ReleaseSideFiles) -> int:
     """Gives checkpoints the types and parents that side files name, and says how many changed; what they have stays."""
     changed = 0
     for row in rows:

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
+from kltui.jobs.interpolation import materialised
 from kltui.jobs.messages import (
     DEVICE_LOST,
-    Compared,
     Computes,
     Expect,
     Failed,
-    Moved,
+    PairCompared,
     PairTask,
-    Scored,
     Setup,
     Task,
+    TaskProgress,
+    TaskScored,
 )
-from kltui.jobs.mix import materialised
 from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 REPORT_EVERY_S = 0.2
 
 
-class Line(Protocol):
+class Channel(Protocol):
     """The worker's line to the batch process."""
 
     def send(self, message: Any, /) -> None: ...
@@ -69,7 +69,7 @@ def main() -> int:
     return 0
 
 
-def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
+def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
     """Scores what comes through the pipe; `log` takes tracebacks. Raises EOFError when the other side has gone."""
     setup: Setup = pipe.recv()
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
@@ -81,7 +81,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
                 continue  # said too late, or of a checkpoint that failed early: the task itself is next
             if isinstance(message, PairTask):
                 compare = partial(_compared, setup, message)
-                pipe.send(_outcome(compare, message.index, _Reporter(pipe, message.index), log))
+                pipe.send(_outcome(compare, message.index, _ScoringReporter(pipe, message.index), log))
                 continue
             task = message
             if task.served is not None:
@@ -89,7 +89,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
                     _outcome(
                         partial(_score_served, setup, task, task.served),
                         task.index,
-                        _Reporter(pipe, task.index),
+                        _ScoringReporter(pipe, task.index),
                         log,
                     )
                 )
@@ -107,7 +107,7 @@ def serve(pipe: Line, log: Callable[[str], None] = _to_stderr) -> None:
                 pipe.send(_failure(task.index, error, log))
                 continue
             expect = partial(_expect, scorer, setup.settings.allow_bin)
-            pipe.send(_outcome(score, task.index, _Reporter(pipe, task.index, expect), log))
+            pipe.send(_outcome(score, task.index, _ScoringReporter(pipe, task.index, expect), log))
 
 
 def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
@@ -126,7 +126,7 @@ def _expect(scorer: Scorer, allow_bin: bool, task: Task) -> None:
             scorer.expect(hashed, task.quantization)
 
 
-def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Reporter) -> ScoreResult:
+def _score_served(setup: Setup, task: Task, source: ServedSource, report: _ScoringReporter) -> ScoreResult:
     """The result of a model that a server holds: torch is never imported for it."""
     from kltui.scoring.served import score_served
 
@@ -145,7 +145,7 @@ def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Repor
     return replace(result, notes=(*task.notes, *result.notes))
 
 
-def _scorer(setup: Setup, pipe: Line) -> Scorer:
+def _scorer(setup: Setup, pipe: Channel) -> Scorer:
     check_environment()  # on another machine of a cluster, what it says may mean nothing
     from kltui.scoring.scorer import Scorer
 
@@ -166,7 +166,7 @@ def score_task(
     return replace(result, notes=(*task.notes, *result.notes))
 
 
-def _compared(setup: Setup, task: PairTask, report: _Reporter) -> ExactKL:
+def _compared(setup: Setup, task: PairTask, report: _ScoringReporter) -> ExactKL:
     """The exact next-token KL of the task's two checkpoints."""
     check_environment()
     from kltui.scoring.pair import exact_kl
@@ -256,14 +256,14 @@ def _is_whole(folder: Path, allow_bin: bool) -> bool:
 
 
 def _outcome(
-    work: Callable[[_Reporter], ScoreResult | ExactKL],
+    work: Callable[[_ScoringReporter], ScoreResult | ExactKL],
     index: int,
-    report: _Reporter,
+    report: _ScoringReporter,
     log: Callable[[str], None],
-) -> Scored | Compared | Failed:
+) -> TaskScored | PairCompared | Failed:
     try:
         result = work(report)
-        return Compared(index, result) if isinstance(result, ExactKL) else Scored(index, result)
+        return PairCompared(index, result) if isinstance(result, ExactKL) else TaskScored(index, result)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
@@ -298,10 +298,10 @@ def _device_is_lost(error: BaseException) -> bool:
     return False
 
 
-class _Reporter:
+class _ScoringReporter:
     """Passes progress on, a few times a second; every change of stage at once. `expect` takes what is said meanwhile."""
 
-    def __init__(self, pipe: Line, index: int, expect: Callable[[Task], None] = lambda task: None) -> None:
+    def __init__(self, pipe: Channel, index: int, expect: Callable[[Task], None] = lambda task: None) -> None:
         self._pipe, self._index, self._expect = pipe, index, expect
         self._stage, self._next = "", 0.0
 
@@ -315,4 +315,4 @@ class _Reporter:
         if progress.stage == self._stage and now < self._next:
             return
         self._stage, self._next = progress.stage, now + REPORT_EVERY_S
-        self._pipe.send(Moved(self._index, progress))
+        self._pipe.send(TaskProgress(self._index, progress))

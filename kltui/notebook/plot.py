@@ -12,7 +12,7 @@ from kltui.errors import UsageError
 from kltui.figures.draw import check_matplotlib, figure_of
 from kltui.figures.groups import colouring
 from kltui.figures.maps import UNIT, panel
-from kltui.figures.picture import Picture
+from kltui.figures.picture import PaperFigure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float
     unit = "" if method == "tsne" else UNIT
     xyz_Kd = shown.coordinates(method, dims, perplexity=perplexity)
     made = panel(TITLES[method], shown, xyz_Kd, colouring(shown, by), unit)
-    figure = figure_of(Picture("map", "Map", (made,)))
+    figure = figure_of(PaperFigure("map", "Map", (made,)))
     # Jupyter shows figures by itself only once pyplot, with its global state, has been imported.
     figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure

@@ -10,8 +10,8 @@ from typing import Any
 from kltui.corpus.chunk import well_formed
 from kltui.corpus.corpus import Corpus, text_ids
 from kltui.errors import UsageError
-from kltui.jobs.alone import job_of, score_alone
 from kltui.jobs.place import entry_of
+from kltui.jobs.single_model import job_of, score_alone
 from kltui.notebook.vector import ScoredTexts
 from kltui.scoring.settings import ScoreResult
 

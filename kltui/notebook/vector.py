@@ -14,7 +14,7 @@ from kltui.analysis.loss import bits_per_byte
 from kltui.analysis.number_text import with_error
 from kltui.errors import UsageError
 from kltui.html_table import html_table
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 Array = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from kltui.analysis.map import Map
 from kltui.analysis.number_text import with_error
 from kltui.html_table import html_table
 from kltui.notebook.frames import losses, map_frame, square_frame
-from kltui.saved_maps import Preparation
+from kltui.store.saved_maps import Preparation
 from kltui.view.report import check_choice, checked, report_on
 from kltui.view.sections.context import PERPLEXITY, Choice, Context, silent
 from kltui.view.sections.section import Section
@@ -109,12 +109,12 @@ class NotebookWorkspace(Workspace):
         noise_corrected: bool = False,
         compute: bool = False,
         device: str = "auto",
-        narrate: Callable[[str], None] = silent,
+        notify: Callable[[str], None] = silent,
     ) -> Section:
         """One section of the report, such as "scale"; its `data` are the numbers, and a notebook shows its tables.
 
         The options are those of `--report`. With `compute`, what only models can tell is worked out, on `device`; what takes
-        long is said by `narrate`. Raises UsageError for an unknown name or option.
+        long is said by `notify`. Raises UsageError for an unknown name or option.
         """
         preparation = Preparation(checked(preprocess), exclude=tuple(exclude))
         choice = Choice(
@@ -127,6 +127,6 @@ class NotebookWorkspace(Workspace):
             compute=compute,
             scoring_device=device,
         )
-        ctx = Context(self, choice, narrate)
+        ctx = Context(self, choice, notify)
         check_choice(ctx)
         return report_on(ctx, [name]).sections[0]

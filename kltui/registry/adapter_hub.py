@@ -16,7 +16,7 @@ from kltui.registry.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, tokenizer_nam
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.retry import RetryPolicy
 from kltui.registry.revisions import parse_step
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 PLANNING = RetryPolicy(attempts=2)
 

@@ -17,7 +17,7 @@ from kltui.registry.adapters import adapter_config
 from kltui.registry.layout import ADAPTER_WEIGHTS, INDEX_SUFFIX, weight_names
 from kltui.registry.parameters import is_embedding
 from kltui.registry.tensors import FLOATS, read_header
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 F64 = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.registry.gguf_file import is_gguf_variant
 from kltui.registry.layout import (
     ADAPTER_CONFIG,
-    SETTINGS_MOST_BYTES,
+    SETTINGS_MAX_BYTES,
     has_tokenizer,
     is_adapter_folder,
     is_checkpoint_folder,
@@ -27,7 +27,7 @@ from kltui.registry.layout import (
 )
 from kltui.registry.names import check_repo, check_revision
 from kltui.registry.reading import Hashed, Reading
-from kltui.safe import expanded, safe_text
+from kltui.sanitize import expanded, safe_text
 
 INSTALL = "pip install '.[adapters]' (in kltui's folder)"
 
@@ -127,7 +127,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     where = safe_text(str(path))
     try:
-        if path.stat().st_size > SETTINGS_MOST_BYTES:
+        if path.stat().st_size > SETTINGS_MAX_BYTES:
             raise ValueError("it is too large to be settings")
         config = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from kltui.registry.layout import (
     weight_names,
     weight_paths,
 )
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 TOKENIZER_MARK = "+tokenizer:"
 SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock of a file system in use ticks every two seconds

@@ -11,7 +11,7 @@ from kltui.registry.checkpoint import LocalSource
 from kltui.registry.formats import formats_in, formats_of, unreadable, unreadable_run
 from kltui.registry.layout import CONFIG, is_checkpoint_folder, model_type, read_json_object
 from kltui.registry.revisions import parse_step
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from kltui.registry.gguf_entry import FoundGGUF, hub_ggufs, local_ggufs, names_g
 from kltui.registry.names import check_repo, check_revision, check_run
 from kltui.registry.revisions import expand_revisions, is_step_name, parse_step, step_label
 from kltui.registry.tokenizer import check_named
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,11 @@ def _hub(entry: ModelEntry) -> list[Checkpoint]:
     for revision in revisions:
         check_revision(revision)
     steps = [parse_step(revision) for revision in revisions]
-    told_apart = len(set(steps)) < len(steps)
+    distinguished = len(set(steps)) < len(steps)
     found = [
         _checkpoint(
             entry,
-            _labelled(run, step_label(r)) if told_apart else run,
+            _labelled(run, step_label(r)) if distinguished else run,
             HubSource(entry.repo, r),
             step,
             entry.type,

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kltui.registry.layout import CONFIG, SAFETENSORS, is_checkpoint_folder
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _CONVERT = "convert it to a transformers folder with safetensors"
 

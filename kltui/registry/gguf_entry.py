@@ -23,7 +23,7 @@ from kltui.registry.gguf_file import (
 )
 from kltui.registry.layout import is_model_folder
 from kltui.registry.revisions import parse_step
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
 

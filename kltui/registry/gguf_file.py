@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 SUFFIX = ".gguf"
 VARIANT_PREFIX = "gguf-"
 TOKENS = "tokenizer.ggml.tokens"
-MOST_HEADER_BYTES = 1 << 29  # the largest vocabularies with their merges have 15 MB
-MOST_ENTRIES = 1 << 20  # keys, and tensors
-MOST_NAME_BYTES = 1 << 16
-MOST_TEXT_BYTES = 1 << 26  # of one value in words
-MOST_AXES = 4
+MAX_HEADER_BYTES = 1 << 29  # the largest vocabularies with their merges have 15 MB
+MAX_ENTRIES = 1 << 20  # keys, and tensors
+MAX_NAME_BYTES = 1 << 16
+MAX_TEXT_BYTES = 1 << 26  # of one value in words
+MAX_AXES = 4
 
 # ggml's numbers of tensor types: name, numbers in a block, bytes of a block.
 TYPES: Final[dict[int, tuple[str, int, int]]] = {
@@ -318,12 +318,12 @@ class _Reader:
         self._check_magic()
         n_tensors, n_keys = self._number("Q"), self._number("Q")
         # A key has 8 bytes of length, a type and a byte; a tensor 8 of length, axes, a type and a place.
-        if n_keys > min(MOST_ENTRIES, self._left // 13) or n_tensors > min(MOST_ENTRIES, self._left // 24):
+        if n_keys > min(MAX_ENTRIES, self._left // 13) or n_tensors > min(MAX_ENTRIES, self._left // 24):
             self._fail(f"says it has {n_keys} keys and {n_tensors} tensors")
         keys_start, n_tokens = self._at, 0
         keys: dict[str, Value] = {}
         for _ in range(n_keys):
-            key = self._text(MOST_NAME_BYTES, "a key")
+            key = self._text(MAX_NAME_BYTES, "a key")
             if key in keys:
                 self._fail(f"has the key {safe_text(key, 80)} twice")
             value, count = self._value(key, key in keep)
@@ -359,7 +359,7 @@ class _Reader:
         self._fail(f"is of GGUF's version {version}; 2 and 3 are read")
 
     def _bytes(self, n: int) -> bytes:
-        if n > self._left or self._at + n > MOST_HEADER_BYTES:
+        if n > self._left or self._at + n > MAX_HEADER_BYTES:
             self._fail(f"ends within its header: {n} bytes are said to follow byte {self._at}")
         data = self._file.read(n)
         if len(data) != n:
@@ -375,9 +375,9 @@ class _Reader:
         value: int = struct.unpack(f"<{kind}", self._bytes(struct.calcsize(kind)))[0]
         return value
 
-    def _text(self, most: int, what: str) -> str:
+    def _text(self, maximum: int, what: str) -> str:
         n = self._number("Q")
-        if n > min(most, self._left):
+        if n > min(maximum, self._left):
             self._fail(f"says that {what} has {n} bytes")
         try:
             return self._bytes(n).decode()
@@ -391,7 +391,7 @@ class _Reader:
         if kind in _NUMBERS:
             return self._numbers(kind, 1)[0], 1
         if kind == _STRING:
-            return self._text(MOST_TEXT_BYTES, what), 1
+            return self._text(MAX_TEXT_BYTES, what), 1
         if kind != _ARRAY:
             self._fail(f"gives {what} the unknown type {kind}")
         kind, n = self._number("I"), self._number("Q")
@@ -399,7 +399,7 @@ class _Reader:
         if n * size > self._left:
             self._fail(f"says that {what} has {n} elements")
         if kind in _NUMBERS:
-            return self._numbers(kind, n) if n <= MOST_ENTRIES else self._skipped(n * size), n
+            return self._numbers(kind, n) if n <= MAX_ENTRIES else self._skipped(n * size), n
         if kind != _STRING:
             self._fail(f"gives {what} elements of the type {kind}, which is not read")
         return self._texts(n, what) if keep else self._skipped_texts(n, what), n
@@ -413,21 +413,21 @@ class _Reader:
         return []
 
     def _texts(self, n: int, what: str) -> list[str]:
-        return [self._text(MOST_TEXT_BYTES, f"a part of {what}") for _ in range(n)]
+        return [self._text(MAX_TEXT_BYTES, f"a part of {what}") for _ in range(n)]
 
     def _skipped_texts(self, n: int, what: str) -> list[str]:
         for _ in range(n):
             length = self._number("Q")
-            if length > min(MOST_TEXT_BYTES, self._left):
+            if length > min(MAX_TEXT_BYTES, self._left):
                 self._fail(f"says that a part of {what} has {length} bytes")
             self._bytes(length)
         return []
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, shape in numpy's order, ggml's number of its type, offset among the tensors' bytes)."""
-        name = self._text(MOST_NAME_BYTES, "the name of a tensor")
+        name = self._text(MAX_NAME_BYTES, "the name of a tensor")
         axes = self._number("I")
-        if axes > MOST_AXES:
+        if axes > MAX_AXES:
             self._fail(f"gives {safe_text(name, 80)} {axes} axes")
         shape = tuple(self._number("Q") for _ in range(axes))[::-1]
         return name, shape, self._number("I"), self._number("Q")

@@ -23,7 +23,7 @@ from kltui.registry.gguf_file import (
 from kltui.registry.hub_cache import RemoteFile, RepoCache
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.retry import RetryPolicy
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 if TYPE_CHECKING:
     from kltui.registry.hub_client import HubClient

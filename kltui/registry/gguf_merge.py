@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import TYPES, GGUFHeader, GGUFModel, GGUFTensor
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 ALIGNMENT = 32
 _NUMBER_OF_TYPE = {name: number for number, (name, _, _) in TYPES.items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import GGUFHeader, GGUFModel, GGUFTensor, read_model
 from kltui.registry.tensors import Bytes, TensorFile
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 Array = NDArray[np.float32]
 

@@ -37,7 +37,7 @@ from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.passed_on import check_no_adapter
 from kltui.registry.retry import RetryPolicy, TransientError
 from kltui.registry.revisions import parse_step
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 if TYPE_CHECKING:
     from kltui.registry.hub_client import HubClient

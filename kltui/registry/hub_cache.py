@@ -22,7 +22,7 @@ from kltui.registry.digest import sha256_file
 from kltui.registry.gguf_file import part_names
 from kltui.registry.layout import CONFIG, tokenizer_names, weight_entry, weight_names
 from kltui.registry.names import COMMIT
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git SHA-1 of a small file, SHA-256 of a large one
 

@@ -34,14 +34,14 @@ from kltui.registry.checkpoint import HubSource
 from kltui.registry.hub_cache import RemoteFile, is_hash
 from kltui.registry.names import COMMIT
 from kltui.registry.retry import TransientError, asked_wait_s
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
-ANSWER_MOST_BYTES = 64 << 20  # of an answer that is no file: a listing of 100,000 files has 30 MB
-XET_LEAST_BYTES = 16 << 20  # below this the faster transfer saves nothing
+ANSWER_MAX_BYTES = 64 << 20  # of an answer that is no file: a listing of 100,000 files has 30 MB
+XET_MIN_BYTES = 16 << 20  # below this the faster transfer saves nothing
 
 _OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")  # of it as it was sent
 
@@ -133,7 +133,7 @@ class HubClient:
 
     def download_by_xet(self, commit: str, file: RemoteFile, tick: Callable[[int], None]) -> bool:
         """Whether the file came into the cache by the hub's parallel transfer; False means: stream it instead."""
-        if file.size < XET_LEAST_BYTES or not has_xet():
+        if file.size < XET_MIN_BYTES or not has_xet():
             return False
         with self._asking():
             metadata = get_hf_file_metadata(self._url(commit, file.name), timeout=TIMEOUT_S)
@@ -270,9 +270,9 @@ def _read_within(response: Any) -> Any:
     try:
         for block in response.iter_bytes(1 << 16):
             body += block
-            if len(body) > ANSWER_MOST_BYTES:
+            if len(body) > ANSWER_MAX_BYTES:
                 raise KltuiError(
-                    f"An answer of the hub has more than {ANSWER_MOST_BYTES >> 20} MiB",
+                    f"An answer of the hub has more than {ANSWER_MAX_BYTES >> 20} MiB",
                     "Check HF_ENDPOINT and the proxy settings: this is no listing.",
                 )
     finally:

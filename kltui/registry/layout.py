@@ -11,7 +11,7 @@ from typing import Any
 
 from kltui.errors import KltuiError
 from kltui.registry.gguf_file import gguf_has_tokenizer, is_gguf, part_paths
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 CONFIG = "config.json"
 # In the order in which transformers looks for them.
@@ -33,7 +33,7 @@ _VOCABULARIES = (
 )  # fmt: skip
 _CLASSES_WITHOUT_FILES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # bytes or code points
 
-SETTINGS_MOST_BYTES = 1 << 28  # of a file of settings; tokenizers of the largest vocabularies have 40 MB
+SETTINGS_MAX_BYTES = 1 << 28  # of a file of settings; tokenizers of the largest vocabularies have 40 MB
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -158,7 +158,7 @@ def model_type(folder: Path) -> str:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; an empty one where there is no such regular file, or it holds none."""
     try:
-        if not path.is_file() or path.stat().st_size > SETTINGS_MOST_BYTES:
+        if not path.is_file() or path.stat().st_size > SETTINGS_MAX_BYTES:
             return {}
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from urllib.parse import quote
 
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 _REPO = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w.+@=-]+(?:/[\w.+@=-]+)*", re.ASCII)
@@ -19,7 +19,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 Quantization = Literal["none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4"]
 NUMBERED_BY_STEP = b"kltui: RUN/STEP"  # comment of an archive of vectors whose names are such
 MARKS = "@#+,"  # of what names are made: run@step+variant#layer, and parents are joined by commas
-MOST_RUN_BYTES = 200
+MAX_RUN_BYTES = 200
 _VARIANTS = "|".join([*(re.escape(name) for name in get_args(Quantization)[1:]), r"gguf-[a-z0-9_]{1,20}"])
 _MADE = re.compile(
     rf"(?P<run>[^@#+,]+)(?:@(?P<step>\d{{1,18}}))?(?:\+(?P<variant>{_VARIANTS}))?(?:#(?P<layer>\d{{1,6}}))?",
@@ -64,7 +64,7 @@ def run_problem(run: str) -> str:
     if safe_text(run) != run:
         return "it holds control or invisible characters"
     n = len(run.encode())
-    return f"it has {n} bytes, and {MOST_RUN_BYTES} are allowed" if n > MOST_RUN_BYTES else ""
+    return f"it has {n} bytes, and {MAX_RUN_BYTES} are allowed" if n > MAX_RUN_BYTES else ""
 
 
 def check_run(run: str, what: str) -> None:
@@ -94,10 +94,10 @@ def plain_run(name: str) -> str:
         char if start <= i < end and char not in MARKS + "%" and safe_text(char) == char else _encoded(char)
         for i, char in enumerate(name)
     )
-    if inner and len(whole.encode()) <= MOST_RUN_BYTES:
+    if inner and len(whole.encode()) <= MAX_RUN_BYTES:
         return whole
     digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"{whole.encode()[: MOST_RUN_BYTES - 20].decode(errors='ignore')}%-{digest}"
+    return f"{whole.encode()[: MAX_RUN_BYTES - 20].decode(errors='ignore')}%-{digest}"
 
 
 def _encoded(char: str) -> str:

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from kltui.registry.checkpoint import Checkpoint
 from kltui.registry.names import nearest
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 def parents_of(checkpoint: Checkpoint) -> list[str]:

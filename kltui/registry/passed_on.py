@@ -28,7 +28,7 @@ from kltui.registry.layout import (
     weight_entry,
     weight_names,
 )
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 

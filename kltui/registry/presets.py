@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kltui.errors import UsageError
 from kltui.registry.entry import ModelEntry
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from kltui.registry.digest import TOKENIZER_MARK, fingerprint, hashed_files, is_
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.hub_cache import linked_hash, matches
 from kltui.registry.layout import weight_paths
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 class ChangedError(KltuiError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from kltui.errors import UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 MAX_REVISIONS = 100_000
 ALL = "all"

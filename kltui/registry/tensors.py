@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.atomic_files import replacing
 from kltui.errors import KltuiError
 from kltui.registry.layout import unique_keys
-from kltui.replacing import replacing
 
 Bytes = NDArray[np.uint8]
 

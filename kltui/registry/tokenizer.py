@@ -11,7 +11,7 @@ from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import TOKENIZER_JSON, has_tokenizer
 from kltui.registry.names import COMMIT, check_repo, check_revision
 from kltui.registry.revisions import is_step_name
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
 from kltui.registry.layout import TOKENIZER_CONFIG, TOKENIZER_JSON, read_json_object
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -21,7 +21,7 @@ from kltui.registry.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, weight_names
 from kltui.registry.parameters import is_embedding
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import read_header
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring.loading import Loaded, first_line, quiet_transformers
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from kltui.scoring.tokens import Tokenizer
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRows:
     """What a model reads, rows of ids, and of each the first that is scored; `n_pairs` rows of pairs come first, if any.
 
     Behind them stand, where asked for, the same responses without a prompt.
@@ -34,14 +34,14 @@ class Scored:
 
 def laid_out(
     folder: Path, tokenizer: Tokenizer, ids: list[Ids], prompts: Sequence[Prompt], settings: ScoringSettings
-) -> Scored:
+) -> ScoredRows:
     """Texts as they are, or responses behind their prompts, by the chat template of the tokenizer in `folder`.
 
     `ids` are those of the texts, each with the prefix of a text of its own. A response keeps them: it is tokenised apart,
     so that l(y | x) and l(y) are of the same ids.
     """
     if not prompts:
-        return Scored(ids, [tokenizer.first_scored] * len(ids))
+        return ScoredRows(ids, [tokenizer.first_scored] * len(ids))
     n_prefix = len(tokenizer.prefix)
     key: dict[str, str] = {"kind": "pairs", "template": settings.template}
     if settings.template == "chat":
@@ -58,7 +58,7 @@ def laid_out(
     firsts = [max(1, len(context)) for context in contexts]
     if settings.unconditional:
         rows, firsts = rows + ids, firsts + [tokenizer.first_scored] * len(ids)
-    return Scored(rows, firsts, len(prompts), key)
+    return ScoredRows(rows, firsts, len(prompts), key)
 
 
 def _by_template(
@@ -101,7 +101,7 @@ def _apart(backend: Backend, text: str, specials: Sequence[str], sentinel: str) 
     return ids
 
 
-def cut(scored: Scored, context: int | None, overlong: str, window: int | None = None) -> list[Piece]:
+def cut(scored: ScoredRows, context: int | None, overlong: str, window: int | None = None) -> list[Piece]:
     """Pieces of all rows by the length policy; of pairs the prompt is cut from the left, and never the response."""
     lengths = [len(row) for row in scored.ids]
     if not scored.n_pairs:
@@ -120,13 +120,13 @@ def cut(scored: Scored, context: int | None, overlong: str, window: int | None =
     return pieces
 
 
-def overlong_rows(scored: Scored, context: int | None) -> set[int]:
+def overlong_rows(scored: ScoredRows, context: int | None) -> set[int]:
     """Rows of more ids than the context."""
     return {i for i, row in enumerate(scored.ids) if context is not None and len(row) > context}
 
 
 def _shortened(
-    scored: Scored, row: int, length: int, first: int, context: int, overlong: str, window: int
+    scored: ScoredRows, row: int, length: int, first: int, context: int, overlong: str, window: int
 ) -> list[Piece]:
     if overlong == "window":
         return rolling(row, length, first, window)
@@ -141,7 +141,7 @@ def _shortened(
     return [Piece(row, start, length, first)]
 
 
-def _too_long(scored: Scored, rows: set[int], context: int | None) -> KltuiError:
+def _too_long(scored: ScoredRows, rows: set[int], context: int | None) -> KltuiError:
     worst = max(rows, key=lambda i: len(scored.ids[i]))
     n = len({row % scored.n_pairs for row in rows})
     return KltuiError(
@@ -151,7 +151,7 @@ def _too_long(scored: Scored, rows: set[int], context: int | None) -> KltuiError
     )
 
 
-def notes(scored: Scored, n_scored_R: NDArray[np.int32], n_overlong: int, overlong: str) -> list[str]:
+def notes(scored: ScoredRows, n_scored_R: NDArray[np.int32], n_overlong: int, overlong: str) -> list[str]:
     """What is to be said of rows without a token to score, and of pairs that were cut; `n_scored_R` counts tokens by row."""
     said: list[str] = []
     if not scored.n_pairs:

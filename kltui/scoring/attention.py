@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from kltui import native
+from kltui.kernels import native
 
 NAME = "kltui_causal"
 REPLACED = "sdpa"

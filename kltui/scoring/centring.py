@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui import native_cuda
 from kltui.errors import KltuiError, UsageError
+from kltui.kernels import cuda
 
 Array = NDArray[np.float64]
 Tensor = Any  # a torch.Tensor
@@ -46,8 +46,8 @@ class DeviceGram:
 
 def _centred(L_KN: Tensor) -> Tensor:
     """Q = L - row mean - column mean + grand mean; by torch itself on a GPU that the kernels have no code for."""
-    if native_cuda.usable(L_KN.device):
-        return native_cuda.double_centre(L_KN)
+    if cuda.usable(L_KN.device):
+        return cuda.double_centre(L_KN)
     Q_KN = L_KN - L_KN.mean(1, keepdim=True)
     return Q_KN.sub_(Q_KN.mean(0))
 

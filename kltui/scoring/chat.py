@@ -16,12 +16,12 @@ from kltui.errors import KltuiError
 from kltui.registry.gguf_file import TOKENS, is_gguf, read_model
 from kltui.registry.layout import TOKENIZER_CONFIG, read_json_object
 from kltui.registry.tokenizer_json import named_special
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring import chat_renderer
 
 FILE = "chat_template.jinja"
 REMEDY = 'Set template = "none" under [corpus]: the contents of the prompt then stand as they are.'
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 _PATIENCE_S = 120.0  # beyond the processor time that the renderer allows itself
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 # As llama.cpp writes these names, one of them misspelt.
@@ -65,8 +65,8 @@ def find_template(folder: Path) -> ChatTemplate:
     source: object = None
     where = path
     if path.is_file():
-        if path.stat().st_size > MOST_BYTES:
-            raise _unusable(path, f"it has more than {MOST_BYTES:,} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise _unusable(path, f"it has more than {MAX_BYTES:,} bytes")
         source = path.read_bytes().decode(errors="replace")
     else:
         where = folder / TOKENIZER_CONFIG
@@ -83,8 +83,8 @@ def _of_gguf(path: Path) -> ChatTemplate:
     source = header.words("tokenizer.chat_template")
     if not source.strip():
         raise _unusable(path, "its header holds no tokenizer.chat_template")
-    if len(source.encode()) > MOST_BYTES:
-        raise _unusable(path, f"it has more than {MOST_BYTES:,} bytes")
+    if len(source.encode()) > MAX_BYTES:
+        raise _unusable(path, f"it has more than {MAX_BYTES:,} bytes")
     tokens = header.keys.get(TOKENS)
     known = tokens if isinstance(tokens, list) else []
     ids = {kind: header.number(f"tokenizer.ggml.{name}_token_id") for kind, name in _IN_GGUF.items()}

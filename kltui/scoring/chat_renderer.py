@@ -28,9 +28,9 @@ class RefusedError(Exception):
 
 def _limit() -> None:
     limits = ((resource.RLIMIT_CPU, CPU_SECONDS), (resource.RLIMIT_AS, MEMORY_BYTES))
-    for what, most in (*limits, (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+    for what, maximum in (*limits, (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
         with suppress(ValueError, OSError):  # a lower one is set already, or the system has none
-            resource.setrlimit(what, (most, most))
+            resource.setrlimit(what, (maximum, maximum))
 
 
 def _raise(message: object) -> None:

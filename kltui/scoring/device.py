@@ -245,17 +245,17 @@ def device_in_use(asked: str) -> DeviceInUse:
 
 def main() -> int:
     """Prints as JSON what `asked` (the first argument) comes to and how many GPUs torch can use; or {"error", "hint"}."""
-    told: dict[str, object]
+    reported: dict[str, object]
     try:
         facts = ask_torch()
         usable = [i for i, gpu in enumerate(facts.gpus) if has_code(gpu, facts)]
-        told = {"gpus": usable, "device": asdict(choose(sys.argv[1], facts, system_gpus()))}
+        reported = {"gpus": usable, "device": asdict(choose(sys.argv[1], facts, system_gpus()))}
     except KltuiError as error:
-        told = {"error": error.message, "hint": error.hint}
+        reported = {"error": error.message, "hint": error.hint}
     except Exception as error:  # whatever a broken torch raises
-        told = {
+        reported = {
             "error": f"torch cannot be used: {type(error).__name__}: {error}",
             "hint": "Install torch again.",
         }
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write(json.dumps(reported))
     return 0

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kltui import native_cuda
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy, attention, one_row, packing, quantize
-from kltui.scoring.anatomy import LogitRule
+from kltui.kernels import cuda
+from kltui.scoring import attention, model_introspection, prepacked_linear, quantize, unpadded
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
 from kltui.scoring.device import start_tokens
-from kltui.scoring.head import Head, Probe, chunk_bytes, log_softmax_gather, make_head
+from kltui.scoring.head import Head, HeadTrial, chunk_bytes, log_softmax_gather, make_head
 from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
-from kltui.scoring.one_row import RowAttention, UnsuitedError
+from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
+from kltui.scoring.unpadded import RowAttention, UnsuitedError
 
 PROBE_TOKENS = 256  # long enough for what only shows in texts of usual length
 
@@ -61,11 +61,13 @@ class Engine:
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
-        self._packing: packing.Packing | None = None
+        self._packing: prepacked_linear.Packing | None = None
         self._native: NativeAttention | None = None
         self._row: RowAttention | None = None
         self._all_served = True  # nothing that might be faster failed its test
-        packing.unpack(self.model)  # a refilled model comes with the last checkpoint's packed weights
+        prepacked_linear.unpack(
+            self.model
+        )  # a refilled model comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
@@ -75,7 +77,7 @@ class Engine:
             quantised = quantize.is_quantized(quantization)
             hint = quantize.refusal(quantization, self.model) if quantised else "does it run in transformers?"
             raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
-        if device.type == "cuda" and (why := native_cuda.why_not(device)):
+        if device.type == "cuda" and (why := cuda.why_not(device)):
             self.notes += (f"kltui's own GPU kernels are not used, torch does their work, slower: {why}",)
         if self._head is None:
             self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
@@ -93,8 +95,8 @@ class Engine:
         module, head = self._head
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         try:
-            packing.unpack(self.model)
-            probe = Probe(self.model)
+            prepacked_linear.unpack(self.model)
+            probe = HeadTrial(self.model)
             self._head = module, head.refilled()
             if self._packing is not None and not self._packing.apply():
                 return False
@@ -113,7 +115,7 @@ class Engine:
     def _check_causal(self) -> None:
         module = None if self._head is None else self._head[0]
         with self._attending():
-            looks_ahead = anatomy.looks_ahead(self.model, module, self.dtype)
+            looks_ahead = model_introspection.looks_ahead(self.model, module, self.dtype)
         if looks_ahead:
             raise KltuiError(
                 "this model's output at a position depends on later tokens: it is not a causal language model",
@@ -126,20 +128,20 @@ class Engine:
             return
         module, head = self._head
         width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
-        ids_BT = anatomy.probe_ids(self.model, rows=1, width=width)
+        ids_BT = model_introspection.probe_ids(self.model, rows=1, width=width)
 
         def hidden() -> torch.Tensor:
-            return anatomy.body(self.model, module, ids_BT).flatten(0, 1)
+            return model_introspection.body(self.model, module, ids_BT).flatten(0, 1)
 
         def answers() -> NDArray[np.float32]:
             return head(hidden(), ids_BT.flatten()).cpu().numpy()
 
         before = answers()
-        self._packing = packing.find(self.model, module, self.start_tokens, hidden)
+        self._packing = prepacked_linear.find(self.model, module, self.start_tokens, hidden)
         if self._packing is not None and not self._packing.apply():
             self._packing = None  # this processor packs no weights of this dtype
         if self._packing is not None and not _same(answers(), before, self.dtype):
-            packing.unpack(self.model)
+            prepacked_linear.unpack(self.model)
             self._packing, self._all_served = None, False
         if attention.is_possible(self.model):
             self._try_native_attention(answers, before)
@@ -158,8 +160,8 @@ class Engine:
 
     def _try_one_row(self) -> None:
         """Have texts read one behind another, where torch can attend so and a small batch gives the same as padded."""
-        kernel = one_row.kernel_for(self.device, self.dtype)
-        if kernel is None or self._head is None or not one_row.takes_places(self.model):
+        kernel = unpadded.kernel_for(self.device, self.dtype)
+        if kernel is None or self._head is None or not unpadded.takes_places(self.model):
             return
         self._row = RowAttention(kernel)
         try:
@@ -170,7 +172,7 @@ class Engine:
             self._row = None
             return
         if same:
-            self.attention = one_row.NAME
+            self.attention = unpadded.NAME
         else:
             self._row, self._all_served = None, False
 
@@ -179,13 +181,13 @@ class Engine:
         row, self._row = self._row, None
         assert row is not None
         width = min(PROBE_TOKENS, context_length(self.model.config) or PROBE_TOKENS)
-        ids_n = anatomy.probe_ids(self.model, rows=1, width=width).cpu().numpy()[0]
-        batch, other = (one_row.probe_batch(ids_n, first_changed=changed) for changed in (False, True))
+        ids_n = model_introspection.probe_ids(self.model, rows=1, width=width).cpu().numpy()[0]
+        batch, other = (unpadded.probe_batch(ids_n, first_changed=changed) for changed in (False, True))
         padded_n = self.final(batch)
         self._row, row.calls = row, 0
         hidden_nD, changed_nD = self.hidden(batch), self.hidden(other)
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
-        if row.calls != 2 * (depth or 0) or one_row.leaks(hidden_nD, changed_nD, len(ids_n) - 1):
+        if row.calls != 2 * (depth or 0) or unpadded.leaks(hidden_nD, changed_nD, len(ids_n) - 1):
             raise UnsuitedError("not every layer attends, or something runs from one text into the next")
         return _same(self.final(batch), padded_n, self.dtype)
 
@@ -238,11 +240,11 @@ class Engine:
     def _row_sums(self, logp_Ln: torch.Tensor, batch: Batch) -> Callable[[], NDArray[np.float64]]:
         """Sums (1 + layers, B) of the targets of each of the batch's rows, on their way to the host."""
         B = len(batch.ids_BT)
-        if not native_cuda.usable(logp_Ln.device):
+        if not cuda.usable(logp_Ln.device):
             fetched = self.transfers.fetch(logp_Ln)
             return lambda: sum_rows(fetched(), batch.rows_n, B)
         rows_n = self.transfers.send(batch.rows_n).to(logp_Ln.device)
-        sums = [native_cuda.sum_by_text(logp_n, rows_n, B) for logp_n in logp_Ln]
+        sums = [cuda.sum_by_text(logp_n, rows_n, B) for logp_n in logp_Ln]
         return self.transfers.fetch(torch.stack(sums))
 
     def _logprobs(self, batch: Batch, marks: list[Mark]) -> torch.Tensor:
@@ -272,8 +274,8 @@ class Engine:
         """What the model hands to its head at the batch's target positions, (n, D)."""
         read = self._read(batch)
         with read.attending:
-            body = anatomy.body(self.model, self._split()[0], read.ids_BT, **read.more)
-            return anatomy.rows(body, read.positions_n)
+            body = model_introspection.body(self.model, self._split()[0], read.ids_BT, **read.more)
+            return model_introspection.rows(body, read.positions_n)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of at most `logit_rows` hidden states."""
@@ -296,7 +298,7 @@ class Engine:
         send = self.transfers.send
         if self._row is None:
             return _Read(send(batch.ids_BT), send(batch.positions_n), {}, self._attending())
-        row = one_row.in_one_row(batch)
+        row = unpadded.in_one_row(batch)
         return _Read(
             send(row.ids_1T),
             send(row.positions_n),
@@ -316,8 +318,8 @@ class Engine:
                 found[k] = head(states_nD, targets_n)
 
         with lens.watching(consume), read.attending:
-            hidden_nD = anatomy.rows(
-                anatomy.body(self.model, module, read.ids_BT, **read.more), read.positions_n
+            hidden_nD = model_introspection.rows(
+                model_introspection.body(self.model, module, read.ids_BT, **read.more), read.positions_n
             )
         found[lens.depth] = final_n = head(hidden_nD, targets_n)
         # of a model that is spread, layers and head may lie on several devices
@@ -335,7 +337,7 @@ class Engine:
         for start in range(0, T, step):
             columns = torch.arange(start, min(start + step, T), device=self.device)
             options: dict[str, Any] = {"logits_to_keep": columns} if keeps else {}
-            logits = anatomy.run(self.model, ids_BT, **options)
+            logits = model_introspection.run(self.model, ids_BT, **options)
             # chosen on the host, as choosing by a mask on a GPU waits for it
             here = order[column_n[order] // step == start // step]
             rows = logits[send(row_n[here]), send(column_n[here] - start)]

@@ -20,14 +20,14 @@ from kltui.registry.gguf_file import TOKENS, GGUFError, GGUFModel, read_model
 from kltui.registry.gguf_merge import merge
 from kltui.registry.layout import CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON, read_json_object
 from kltui.registry.tokenizer_json import read_tokenizer_json
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring.tokenizer_backends import Backend, FileBackend, first_line
 
 SOURCE = "gguf"  # of ids, in a vector's key
 NAME = "model.gguf"  # of the file as transformers sees it
 INSTALL = "pip install '.[gguf]'"
 COMPARED_TEXTS = 32
-MOST_OTHER_TOKENS = 0.01  # share of a vocabulary: spellings of a few special tokens differ between tools
+MAX_OTHER_TOKENS = 0.01  # share of a vocabulary: spellings of a few special tokens differ between tools
 
 # Shapes of a configuration that say which model it is of.
 _SHAPES = (
@@ -310,7 +310,7 @@ def _token_notes(path: Path, used: Backend, tokens: list[Any]) -> tuple[str, ...
     other = [(i, a, b) for i, a, b in known if a != b]
     if not other and len(known) > 0.5 * len(tokens):
         return ()
-    if not other or len(other) > MOST_OTHER_TOKENS * len(known):
+    if not other or len(other) > MAX_OTHER_TOKENS * len(known):
         i, a, b = (other or [(0, str(tokens[0]), "nothing")])[0]
         raise GGUFError(
             f"the tokenizer is not that of {safe_text(str(path))}: {len(other) + len(tokens) - len(known)} of its"

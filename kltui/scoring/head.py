@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from kltui import native, native_cuda
-from kltui.scoring import anatomy
-from kltui.scoring.anatomy import LogitRule
+from kltui.kernels import cuda, native
+from kltui.scoring import model_introspection
+from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.transfer import transfers
 
 # The most that a chunk of logits may take; on a GPU launches cost more than memory.
@@ -63,7 +63,7 @@ class FusedHead(Head):
 
     def _fill(self) -> None:
         bias = None if self._module.bias is None else self._module.bias.detach()
-        self._fused = native.Head(
+        self._fused = native.NativeHead(
             self._module.weight.detach(), bias, scale=self.rule.scale, softcap=self.rule.cap
         )
 
@@ -134,7 +134,7 @@ class DeviceHead(Head):
     def _tiled(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor, width: int) -> LogProbs:
         """Vocabulary tiles outside, rows inside: the weights are read once."""
         weight_VD, bias_V = self._module.weight.detach(), self._module.bias
-        rows = native_cuda.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
+        rows = cuda.CudaOnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
         width = min(width, len(weight_VD))
         height = max(1, min(len(targets_n), self._tile_bytes(hidden_nD.device) // (4 * width)))
         buffer = torch.empty(height * width, dtype=torch.float32, device=hidden_nD.device)
@@ -204,10 +204,8 @@ def _sums_wide(device: torch.device) -> bool:
 def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: LogitRule) -> LogProbs:
     """Log p(target), (n,) float32, of the head's raw output; NaN and +inf rows give NaN."""
     targets_n = targets_n.to(logits_nV.device)  # of a model that is spread, the head may lie elsewhere
-    if len(targets_n) and native_cuda.usable(logits_nV.device) and native_cuda.takes(logits_nV):
-        logp_n: LogProbs = native_cuda.log_softmax_gather(
-            logits_nV, targets_n, scale=rule.scale, softcap=rule.cap
-        )
+    if len(targets_n) and cuda.usable(logits_nV.device) and cuda.takes(logits_nV):
+        logp_n: LogProbs = cuda.log_softmax_gather(logits_nV, targets_n, scale=rule.scale, softcap=rule.cap)
         return logp_n
     if len(targets_n) and logits_nV.device.type == "cpu":
         return torch.from_numpy(
@@ -219,24 +217,24 @@ def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: L
 
 def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
     """The head module and a tested head function for it, or None where the model cannot be split there."""
-    module = anatomy.find_head(model)
-    rule = anatomy.find_logit_rule(model, module) if module is not None else None
+    module = model_introspection.find_head(model)
+    rule = model_introspection.find_logit_rule(model, module) if module is not None else None
     if module is None or rule is None:
         return None
-    probe = Probe(model)
+    probe = HeadTrial(model)
     for head in _candidates(module, rule, probe.vocabulary):
         if probe.agrees(module, head, dtype):
             return module, head
     return None
 
 
-class Probe:
+class HeadTrial:
     """A small batch and what the model's own logits say of it, as its linear layers and attention are at this moment."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._ids_BT = anatomy.probe_ids(model)
-        self._logits_BTV = anatomy.run(model, self._ids_BT).float()
+        self._ids_BT = model_introspection.probe_ids(model)
+        self._logits_BTV = model_introspection.run(model, self._ids_BT).float()
         self.vocabulary = self._logits_BTV.shape[-1]
         self._targets_n = self._ids_BT.flatten() % self.vocabulary
         self._truth_n = log_softmax_gather(self._logits_BTV.flatten(0, 1), self._targets_n, LogitRule())
@@ -246,16 +244,16 @@ class Probe:
 
         `slack`, in nats, may come on top of what the dtype's rounding explains.
         """
-        hidden_nD = anatomy.body(self._model, module, self._ids_BT).flatten(0, 1)
+        hidden_nD = model_introspection.body(self._model, module, self._ids_BT).flatten(0, 1)
         error = (head(hidden_nD, self._targets_n) - self._truth_n).abs().max()
-        return bool(error <= slack + anatomy.tolerance(dtype, self._logits_BTV))
+        return bool(error <= slack + model_introspection.tolerance(dtype, self._logits_BTV))
 
 
 def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
     """Heads that may serve, fastest first."""
     heads: list[Head] = [Head(module, rule, vocabulary)]
     plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
-    if plain and native_cuda.usable(module.weight.device):
+    if plain and cuda.usable(module.weight.device):
         heads.insert(0, DeviceHead(module, rule, vocabulary))
     elif plain and module.weight.device.type == "cpu":
         heads.insert(0, TiledHead(module, rule, vocabulary))

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.layout import TOKENIZER_JSON
-from kltui.safe import expanded
-from kltui.scoring import packing, quantize
+from kltui.sanitize import expanded
+from kltui.scoring import prepacked_linear, quantize
 from kltui.scoring.loading import Loaded
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoreResult, ScoringSettings
@@ -129,7 +129,7 @@ def _as_scored(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        packing.unpack(model)
+        prepacked_linear.unpack(model)
         for module in training:
             module.training = True
         if use_cache is None:

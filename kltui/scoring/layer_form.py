@@ -11,7 +11,7 @@ import torch
 Stream = torch.Tensor
 
 
-class Form:
+class LayerForm:
     """Where one layer's hidden states stand in what it returns, learnt from one `output`.
 
     Besides the hidden states themselves a layer may return further streams of their shape (Reformer's attention output):

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy
-from kltui.scoring.anatomy import Hidden
+from kltui.scoring import model_introspection
 from kltui.scoring.head import Head
-from kltui.scoring.layer_form import Form, streams
+from kltui.scoring.layer_form import LayerForm, streams
 from kltui.scoring.loading import first_line
+from kltui.scoring.model_introspection import Hidden
 
 Flow = tuple[
     Hidden, ...
@@ -37,7 +37,7 @@ class Lens:
     def __init__(
         self, model: Any, head_module: Any, head: Head, layers: LayerChoice, dtype: torch.dtype
     ) -> None:
-        modules = anatomy.find_layers(model)
+        modules = model_introspection.find_layers(model)
         if modules is None:
             raise LensError("this model's layers cannot be found, so they cannot be scored")
         self.model = model
@@ -45,7 +45,7 @@ class Lens:
         self.modules = modules
         self.wanted = wanted_layers(layers, len(modules))
         self._replaying = False
-        self._forms: list[Form] = []
+        self._forms: list[LayerForm] = []
         self._tail = self._tested_tail(head, dtype)
 
     @property
@@ -88,8 +88,8 @@ class Lens:
         `more` is what the model was given beside its ids.
         """
         if self._tail is None:
-            return anatomy.rows(self.replay(flow, ids_BT, **more), positions_n)
-        return _chain(self._tail, anatomy.rows(flow[0], positions_n)[None])[0]
+            return model_introspection.rows(self.replay(flow, ids_BT, **more), positions_n)
+        return _chain(self._tail, model_introspection.rows(flow[0], positions_n)[None])[0]
 
     def replay(self, flow: Flow, ids_BT: torch.Tensor, **more: Any) -> Hidden:
         """The head's input (B, T, D') of the model's own forward with every layer replaced by "return h_k".
@@ -102,14 +102,16 @@ class Lens:
         try:
             with contextlib.ExitStack() as stack:
                 for module, form in zip(self.modules, self._forms, strict=True):
-                    stack.enter_context(anatomy.forward_replaced(module, _returning(form.given(flow))))
-                return anatomy.body(self.model, self.head_module, ids_BT, **more)
+                    stack.enter_context(
+                        model_introspection.forward_replaced(module, _returning(form.given(flow)))
+                    )
+                return model_introspection.body(self.model, self.head_module, ids_BT, **more)
         finally:
             self._replaying = False
 
     def _tested_tail(self, head: Head, dtype: torch.dtype) -> list[Any] | None:
         """The modules of the tail, where they agree with the replay at the first, a middle and the last layer."""
-        ids_BT = anatomy.probe_ids(self.model)
+        ids_BT = model_introspection.probe_ids(self.model)
         try:
             self._forms = self._learnt_forms(ids_BT)
             flows, tail = self._watch_whole_pass(ids_BT)
@@ -156,15 +158,17 @@ class Lens:
             return False
 
     def _matches_final(self, replayed: Hidden, ids_BT: torch.Tensor, head: Head, dtype: torch.dtype) -> bool:
-        own = anatomy.body(self.model, self.head_module, ids_BT).flatten(0, 1)
+        own = model_introspection.body(self.model, self.head_module, ids_BT).flatten(0, 1)
         return _close(head(own, ids_BT.flatten()), head(replayed, ids_BT.flatten()), dtype)
 
-    def _learnt_forms(self, ids_BT: torch.Tensor) -> list[Form]:
+    def _learnt_forms(self, ids_BT: torch.Tensor) -> list[LayerForm]:
         """How each layer returns its hidden states, seen in a small batch."""
-        forms: list[Form] = []
-        hooks = [m.register_forward_hook(lambda _m, _a, out: forms.append(Form(out))) for m in self.modules]
+        forms: list[LayerForm] = []
+        hooks = [
+            m.register_forward_hook(lambda _m, _a, out: forms.append(LayerForm(out))) for m in self.modules
+        ]
         try:
-            anatomy.body(self.model, self.head_module, ids_BT)
+            model_introspection.body(self.model, self.head_module, ids_BT)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -181,7 +185,7 @@ class Lens:
 
         try:
             with self.watching(keep), watch:
-                anatomy.body(self.model, self.head_module, ids_BT)
+                model_introspection.body(self.model, self.head_module, ids_BT)
         finally:
             self.wanted = wanted
         return [flows[k] for k in sorted(flows)], watch.tail

@@ -10,16 +10,16 @@ from logging import getLogger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kltui import native
 from kltui.errors import KltuiError
+from kltui.kernels import native
 from kltui.registry import layout, passed_on
 from kltui.registry.formats import unreadable
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.parameters import has_own_head
 from kltui.registry.tensors import open_tensors
-from kltui.scoring import gguf, quantize, spread
+from kltui.scoring import device_map, gguf, quantize
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
-from kltui.scoring.missing import package_error, prefix_error, prefix_of
+from kltui.scoring.load_errors import package_error, prefix_error, prefix_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ _UNBOUNDED = {"bloom", "mamba", "mamba2", "falcon_mamba", "rwkv", "recurrent_gem
 # What the headers of weight files call the dtypes that a model is computed in.
 _COMPUTED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-WHOLE = spread.Spread("none")
+WHOLE = device_map.DeviceLayout("none")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def load_model(
     quantization: str,
     device: torch.device,
     allow_bin: bool,
-    spreading: spread.Spread = WHOLE,
+    spreading: device_map.DeviceLayout = WHOLE,
 ) -> Loaded:
     """The folder's model on `device`, or laid out over several, complete: missing or mismatched tensors are an error."""
     use_safetensors = not is_gguf(folder) and weight_files(folder, allow_bin)[1]
@@ -216,12 +216,12 @@ def load_model(
         notes += _check_head(folder, model)
     elif is_gguf(folder):
         notes += gguf.check_used(folder, model, config)
-    if (where := spread.engine_device(model, device)).type != device.type:
+    if (where := device_map.engine_device(model, device)).type != device.type:
         picked, more = _beside_the_gpu(model, where, dtype)
         notes += more
     model.eval()
     model.config.use_cache = False
-    return Loaded(model, config, attention, picked, (*notes, *spread.note(model)))
+    return Loaded(model, config, attention, picked, (*notes, *device_map.note(model)))
 
 
 def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.dtype, tuple[str, ...]]:
@@ -254,7 +254,7 @@ def _attention(config: Any) -> str:
 
 
 def _from_pretrained(
-    folder: Path, allow_bin: bool, options: dict[str, Any], spreading: spread.Spread
+    folder: Path, allow_bin: bool, options: dict[str, Any], spreading: device_map.DeviceLayout
 ) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
@@ -272,7 +272,9 @@ def _from_pretrained(
     return model, info
 
 
-def _load_error(folder: Path, where: Path, error: Exception, spreading: spread.Spread) -> KltuiError:
+def _load_error(
+    folder: Path, where: Path, error: Exception, spreading: device_map.DeviceLayout
+) -> KltuiError:
     said = _said(error, where, folder)
     text = str(error)
     if "dispatched on the CPU or the disk" in text:
@@ -283,7 +285,7 @@ def _load_error(folder: Path, where: Path, error: Exception, spreading: spread.S
     if "out of memory" in text.lower() or "alloc" in text.lower():
         return _TooLargeError(
             f"{folder} does not fit in memory: {said}",
-            f"use a smaller dtype or another device; {spread.more_room(spreading.device_map)}",
+            f"use a smaller dtype or another device; {device_map.more_room(spreading.device_map)}",
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(

@@ -13,25 +13,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kltui import native, native_cuda
 from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError
+from kltui.kernels import cuda, native
 from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import adapters, answers, loading, spread, tokens
+from kltui.scoring import adapters, answers, device_map, loading, tokens
 from kltui.scoring.batching import Batch, Ids, Piece, fill_batch, paired_pieces
 from kltui.scoring.engine import Engine
-from kltui.scoring.heap import kept_heap
+from kltui.scoring.malloc_tuning import kept_heap
 from kltui.scoring.numerics import fast_float32
-from kltui.scoring.room import rule_within_memory, run_batches
+from kltui.scoring.oom_retry import rule_within_memory, run_batches
 from kltui.scoring.settings import ExactKL, OverPositions, Progress, ScoringSettings
 
 Values = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class _Side:
+class _PairSide:
     """One of two checkpoints before its model is loaded: what makes that, and the corpus in its ids.
 
     `pieces` are found last: both sides' targets are the same ids in the same order, each in its own context.
@@ -42,7 +42,7 @@ class _Side:
     config: Any
     adapter: adapters.Adapter | None
     tokenizer: tokens.Tokenizer
-    scored: answers.Scored
+    scored: answers.ScoredRows
     pieces: tuple[Piece, ...] = ()
 
     @property
@@ -74,7 +74,7 @@ def exact_kl(
     the files are others, or change before the last number is made.
     """
     device = loading.pick_device(settings.device)
-    spread.check(settings.device_map, settings.device)
+    device_map.check(settings.device_map, settings.device)
     with contextlib.ExitStack() as stack:
         readings = [
             stack.enter_context(
@@ -112,7 +112,7 @@ class _Corpus:
     settings: ScoringSettings
     cache_dir: Path | None
 
-    def read(self, folder: Path, quantization: str, reading: Reading) -> _Side:
+    def read(self, folder: Path, quantization: str, reading: Reading) -> _PairSide:
         """The corpus in the ids of the checkpoint in `folder`."""
         place, settings = reading.tokenizer or folder, self.settings
         adapter = adapters.adapter_of(reading, settings.allow_bin)
@@ -120,10 +120,10 @@ class _Corpus:
         as_scored = adapters.adapted_config(config, adapter)
         made = tokens.tokenize(place, as_scored, settings.bos, self.texts, self.sha256, self.cache_dir)
         scored = answers.laid_out(place, made.tokenizer, made.ids, self.prompts, settings)
-        return _Side(folder, quantization, config, adapter, made.tokenizer, scored)
+        return _PairSide(folder, quantization, config, adapter, made.tokenizer, scored)
 
 
-def _cut_alike(a: _Side, b: _Side, overlong: str) -> tuple[_Side, _Side]:
+def _cut_alike(a: _PairSide, b: _PairSide, overlong: str) -> tuple[_PairSide, _PairSide]:
     """Both with their pieces. Raises KltuiError where their tokenizers, and so their next tokens, are not the same."""
     if a.tokenizer.sha256 != b.tokenizer.sha256:
         raise KltuiError(
@@ -138,8 +138,8 @@ def _cut_alike(a: _Side, b: _Side, overlong: str) -> tuple[_Side, _Side]:
 
 
 def _compared(
-    a: _Side,
-    b: _Side,
+    a: _PairSide,
+    b: _PairSide,
     readings: Sequence[Reading],
     device: torch.device,
     corpus: _Corpus,
@@ -149,18 +149,22 @@ def _compared(
     with torch.inference_mode(), fast_float32(device), kept_heap(), contextlib.ExitStack() as stack:
         engines = []
         for side in (a, b):
-            layout = stack.enter_context(spread.spreading(corpus.settings.device_map, corpus.cache_dir))
+            layout = stack.enter_context(device_map.spreading(corpus.settings.device_map, corpus.cache_dir))
             engines.append(_engine(side, corpus.settings, device, layout))
         for reading in readings:
             reading.check()
         found = _summed(a, b, engines, corpus, progress)
         for reading in readings:
-            reading.check_used(by_name=any(spread.is_offloaded(engine.model) for engine in engines))
+            reading.check_used(by_name=any(device_map.is_offloaded(engine.model) for engine in engines))
     return found
 
 
 def _summed(
-    a: _Side, b: _Side, engines: Sequence[Engine], corpus: _Corpus, progress: Callable[[Progress], None]
+    a: _PairSide,
+    b: _PairSide,
+    engines: Sequence[Engine],
+    corpus: _Corpus,
+    progress: Callable[[Progress], None],
 ) -> ExactKL:
     """Batch by batch, what the KLs of all positions come to, by text and over positions."""
     settings, n_texts = corpus.settings, len(corpus.texts)
@@ -204,14 +208,16 @@ def _over_positions(parts: Sequence[NDArray[np.float64]]) -> OverPositions:
     return OverPositions(float(median), float(high), float(nats_T.max()))
 
 
-def _engine(side: _Side, settings: ScoringSettings, device: torch.device, layout: spread.Spread) -> Engine:
+def _engine(
+    side: _PairSide, settings: ScoringSettings, device: torch.device, layout: device_map.DeviceLayout
+) -> Engine:
     adapter, quantization = side.adapter, side.quantization
     loaded = loading.load_model(
         side.folder, side.config, settings.dtype, quantization, device, settings.allow_bin, layout
     )
     if adapter is not None:
         loaded = adapters.adapt(loaded, adapter, adapter.make(quantization), quantization).loaded
-    return Engine(loaded, settings, spread.engine_device(loaded.model, device), quantization)
+    return Engine(loaded, settings, device_map.engine_device(loaded.model, device), quantization)
 
 
 def _submit(a: Engine, b: Engine, batch: Batch, batch_b: Batch) -> Callable[[], Values]:
@@ -250,8 +256,8 @@ def kl_rows(logits_a_nV: torch.Tensor, logits_b_nV: torch.Tensor) -> torch.Tenso
     """
     V = min(logits_a_nV.shape[1], logits_b_nV.shape[1])
     za, zb = logits_a_nV[:, :V], logits_b_nV[:, :V].to(logits_a_nV.device)
-    if native_cuda.usable(za.device):
-        there = native_cuda.kl_rows(za, zb)
+    if cuda.usable(za.device):
+        there = cuda.kl_rows(za, zb)
         return torch.stack([there.forward, there.reverse, there.same_top.double()])
     if za.device.type == "cpu":
         rows = native.kl_rows(za, zb)

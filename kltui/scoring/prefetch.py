@@ -21,7 +21,7 @@ import torch
 
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tensors import BITS, read_header
-from kltui.scoring.refill import Header, weight_files
+from kltui.scoring.weight_reload import Header, weight_files
 
 log = logging.getLogger(__name__)
 

@@ -37,12 +37,12 @@ def is_quantized(quantization: str) -> bool:
 
 def stored(config: Any) -> str:
     """How the files themselves are quantised, "gptq 4-bit" say, by their configuration; "" where they are not."""
-    told = getattr(config, "quantization_config", None) or getattr(
+    reported = getattr(config, "quantization_config", None) or getattr(
         config.get_text_config(), "quantization_config", None
     )
-    if not told:
+    if not reported:
         return ""
-    fields: dict[str, Any] = told if isinstance(told, dict) else told.to_dict()
+    fields: dict[str, Any] = reported if isinstance(reported, dict) else reported.to_dict()
     bits = fields.get("bits") or (
         8 if fields.get("load_in_8bit") else 4 if fields.get("load_in_4bit") else ""
     )

@@ -21,18 +21,18 @@ from kltui.registry.adapters import Adapted, AdaptedReading
 from kltui.registry.gguf_file import is_gguf, read_model
 from kltui.registry.reading import Hashed, Reading
 from kltui.registry.tokenizer import tokenizer_folder
-from kltui.scoring import adapters, answers, gguf, loading, quantize, refill, spread, tokens
+from kltui.scoring import adapters, answers, device_map, gguf, loading, quantize, tokens, weight_reload
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece
 from kltui.scoring.device import device_in_use
 from kltui.scoring.dtype_cost import dtype_cost
 from kltui.scoring.engine import Engine
-from kltui.scoring.heap import kept_heap
 from kltui.scoring.loading import Loaded
+from kltui.scoring.malloc_tuning import kept_heap
 from kltui.scoring.numerics import fast_float32
+from kltui.scoring.oom_retry import rule_within_memory, run_batches
 from kltui.scoring.prefetch import Tensors, prefetch_for
-from kltui.scoring.room import rule_within_memory, run_batches
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings, Vector
 
 SCORING_VERSION = "1"
@@ -46,7 +46,7 @@ class _Prepared:
 
     tokenizer: tokens.Tokenizer
     notes: tuple[str, ...]
-    scored: answers.Scored
+    scored: answers.ScoredRows
     pieces: list[Piece]
     n_overlong: int
 
@@ -105,9 +105,9 @@ class Scorer:
         self.cache_dir = cache_dir
         self.in_use = device_in_use(settings.device)
         self.device = loading.torch_device(self.in_use, settings.device)
-        spread.check(settings.device_map, settings.device)
+        device_map.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
-        self._mould: refill.Mould | None = None
+        self._template: weight_reload.ModelTemplate | None = None
         self._filled: Hashed | None = None  # whose weights the model of the mould holds
         self._engine: Engine | None = None
         self._adapted: adapters.AdaptedModel | None = None
@@ -123,11 +123,11 @@ class Scorer:
         if self._prefetch is None:
             return
         if adapted is not None:
-            header = refill.read_header(adapted.adapter.folder) if self._adapted is not None else None
+            header = weight_reload.read_header(adapted.adapter.folder) if self._adapted is not None else None
             if header is not None:
                 self._prefetch.begin(adapted.adapter, header, header.keys())
-        elif self._mould is not None and quantization == "none":
-            self._prefetch.begin(hashed, self._mould.header, self._mould.targets.keys())
+        elif self._template is not None and quantization == "none":
+            self._prefetch.begin(hashed, self._template.header, self._template.targets.keys())
 
     def close(self) -> None:
         """Ends what goes on in the background."""
@@ -155,11 +155,11 @@ class Scorer:
     ) -> ScoreResult:
         started = time.perf_counter()
         progress(Progress("tokenize", texts_total=len(self.texts)))
-        with spread.spreading(self.settings.device_map, self.cache_dir) as layout:
+        with device_map.spreading(self.settings.device_map, self.cache_dir) as layout:
             made = self._in_memory(folder, quantization, layout, progress, reading)
             prepared, loaded = made.prepared, made.loaded
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
-                device = spread.engine_device(loaded.model, self.device)
+                device = device_map.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization, folder)
                 rule = self._rule_for(engine, prepared)
                 if quantization == "none" and not made.stored and not made.adapter_key:
@@ -167,7 +167,7 @@ class Scorer:
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
                 idle = self._idle_seconds(engine, started)
-            reading.check_used(by_name=spread.is_offloaded(loaded.model))
+            reading.check_used(by_name=device_map.is_offloaded(loaded.model))
         seconds = {
             "seconds_tokenize": made.tokenized - started,
             "seconds_load": ready - made.tokenized,
@@ -182,7 +182,12 @@ class Scorer:
         return self._result(prepared, engine, sums, key, stats, notes, quantization)
 
     def _in_memory(
-        self, folder: Path, quantization: str, layout: spread.Spread, progress: Report, reading: Reading
+        self,
+        folder: Path,
+        quantization: str,
+        layout: device_map.DeviceLayout,
+        progress: Report,
+        reading: Reading,
     ) -> _InMemory:
         """The checkpoint loaded, with the corpus in its ids; both checked before anything is run."""
         config = loading.load_config(folder, reading.tokenizer)
@@ -267,7 +272,7 @@ class Scorer:
         return (*notes, *gguf.config_notes(config, tokenizer))
 
     def _load(
-        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, reading: Reading,
+        self, folder: Path, config: Any, quantization: str, layout: device_map.DeviceLayout, reading: Reading,
         adapter: adapters.Adapter | None,
     ) -> tuple[Loaded, bool]:  # fmt: skip
         """The folder's model, and whether its weights were read ahead.
@@ -277,26 +282,31 @@ class Scorer:
         if adapter is not None:
             return self._load_adapted(folder, config, quantization, layout, adapter), False
         self._adapted = None
-        described = refill.config_text(config)  # now: loading writes into the configuration
+        described = weight_reload.config_text(config)  # now: loading writes into the configuration
         self._filled = None
-        if quantization == "none" and self._mould is not None and self._mould.takes(folder, described):
+        if quantization == "none" and self._template is not None and self._template.takes(folder, described):
             with self._read_ahead(reading.hashed) as ahead:
-                loaded = self._mould.fill(folder, ahead)
+                loaded = self._template.fill(folder, ahead)
             self._filled = reading.hashed
             return loaded, ahead is not None
-        self._mould = self._engine = self._rule = None  # frees the last model before the next one is read
+        self._template = self._engine = self._rule = None  # frees the last model before the next one is read
         self.close()
         settings = self.settings
         loaded = loading.load_model(
             folder, config, settings.dtype, quantization, self.device, settings.allow_bin, layout
         )
         if quantization == "none" and not quantize.stored(config):
-            self._mould = refill.make_mould(loaded, folder, described)
+            self._template = weight_reload.make_template(loaded, folder, described)
             self._filled = reading.hashed
         return loaded, False
 
     def _load_adapted(
-        self, folder: Path, config: Any, quantization: str, layout: spread.Spread, adapter: adapters.Adapter
+        self,
+        folder: Path,
+        config: Any,
+        quantization: str,
+        layout: device_map.DeviceLayout,
+        adapter: adapters.Adapter,
     ) -> Loaded:
         """The base with an adapter on it: the last one with other tensors where it is of the same make.
 
@@ -307,7 +317,7 @@ class Scorer:
             self._adapted.swap(adapter)
             return self._adapted.loaded
         base = self._base_at_hand(adapter.adapted.base, quantization)
-        self._mould = self._engine = self._rule = self._adapted = self._filled = None
+        self._template = self._engine = self._rule = self._adapted = self._filled = None
         self.close()
         if base is None:
             base = loading.load_model(
@@ -321,10 +331,10 @@ class Scorer:
         if self._adapted is not None:
             return self._adapted.taken_off(base, quantization)
         held = self._filled
-        if self._mould is None or held is None or quantization != "none" or not base.weights:
+        if self._template is None or held is None or quantization != "none" or not base.weights:
             return None
         same = (held.folder, held.weights, held.stamps) == (base.folder, base.weights, base.stamps)
-        return self._mould.loaded if same else None
+        return self._template.loaded if same else None
 
     def _read_ahead(self, hashed: Hashed) -> AbstractContextManager[Tensors | None]:
         """Within it the weights of a checkpoint, where they were read ahead."""
@@ -347,7 +357,7 @@ class Scorer:
         try:
             reading.check()
         except KltuiError:
-            self._mould = self._engine = self._rule = self._adapted = self._filled = None
+            self._template = self._engine = self._rule = self._adapted = self._filled = None
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
@@ -356,10 +366,10 @@ class Scorer:
             return self._engine
         self._engine = self._rule = None
         engine = Engine(loaded, self.settings, device, quantization)
-        if self._adapted is not None or (self._mould is not None and self._mould.holds(folder)):
+        if self._adapted is not None or (self._template is not None and self._template.holds(folder)):
             self._engine = engine
         else:
-            self._mould = None
+            self._template = None
         return engine
 
     def _rule_for(self, engine: Engine, prepared: _Prepared) -> BatchRule:
@@ -412,7 +422,7 @@ class Scorer:
         return prepared
 
     def _cut(
-        self, made: tokens.Tokenized, scored: answers.Scored, context: int | None, model: str
+        self, made: tokens.Tokenized, scored: answers.ScoredRows, context: int | None, model: str
     ) -> _Prepared:
         """A corpus in ids, its texts cut for a model of that name and context. Raises KltuiError where none has a token to score."""
         pieces = answers.cut(scored, context, self.settings.overlong)

@@ -18,7 +18,7 @@ from kltui.corpus.corpus import Prompt
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.checkpoint import ServedSource
 from kltui.registry.retry import RetryPolicy
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.scoring import answers, tokens
 from kltui.scoring.batching import Ids, Piece
 from kltui.scoring.served_client import PATIENCE, Dialect, ServedClient, ServerFacts, UnusableAnswerError
@@ -42,7 +42,7 @@ def served_weights(facts: ServerFacts, tokenizer: str) -> str:
 class _Rows:
     """A corpus in ids, a row for every text and one for every response alone; its pieces as they are sent."""
 
-    scored: answers.Scored
+    scored: answers.ScoredRows
     notes: tuple[str, ...]
     n_texts: int
     longest: int | None
@@ -120,7 +120,7 @@ def _spellings(tokenizer: tokens.Tokenizer) -> Callable[[int], tuple[str, str]]:
 
 
 def _rows(
-    scored: answers.Scored,
+    scored: answers.ScoredRows,
     notes: tuple[str, ...],
     n_texts: int,
     facts: ServerFacts,

@@ -24,10 +24,10 @@ from typing import Any, Literal
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import ServedSource
 from kltui.registry.retry import RetryPolicy, TransientError, asked_wait_s
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 TIMEOUT_S = 600.0  # a long prompt behind a full queue
-ANSWER_MOST_BYTES = 256 << 20
+ANSWER_MAX_BYTES = 256 << 20
 TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 # A server that restarts may take minutes to load its model.
 PATIENCE = RetryPolicy(attempts=24, cap_s=30.0)
@@ -196,13 +196,13 @@ class ServedClient:
         request = urllib.request.Request(url, data, self._headers)
         try:
             with self._opener.open(request, timeout=self._timeout_s) as answer:
-                text = answer.read(ANSWER_MOST_BYTES + 1)
+                text = answer.read(ANSWER_MAX_BYTES + 1)
         except urllib.error.HTTPError as error:
             raise self._refused(error) from None
         except (OSError, HTTPException) as error:
             raise self._unreached(error) from None
-        if len(text) > ANSWER_MOST_BYTES:
-            raise UnusableAnswerError(f"an answer has more than {ANSWER_MOST_BYTES >> 20} MiB")
+        if len(text) > ANSWER_MAX_BYTES:
+            raise UnusableAnswerError(f"an answer has more than {ANSWER_MAX_BYTES >> 20} MiB")
         try:
             found = json.loads(text)
         except ValueError:

@@ -97,7 +97,7 @@ class OverPositions:
 
     median: float = math.nan
     high: float = math.nan
-    most: float = math.nan
+    maximum: float = math.nan
 
 
 @dataclass(frozen=True)

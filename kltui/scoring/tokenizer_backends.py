@@ -14,8 +14,8 @@ from kltui.errors import KltuiError
 from kltui.registry.layout import TOKENIZER_JSON
 from kltui.registry.passed_on import staged_tokenizer
 from kltui.registry.tokenizer_json import TokenizerJson, named_special
-from kltui.safe import safe_text
-from kltui.scoring.missing import tokenizer_error
+from kltui.sanitize import safe_text
+from kltui.scoring.load_errors import tokenizer_error
 
 _AT_ONCE = 1024  # texts: encodings take far more room than their ids
 Frame = tuple[tuple[int, ...], tuple[int, ...]]

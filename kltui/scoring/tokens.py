@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.atomic_files import replacing
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.gguf_file import is_gguf
@@ -25,7 +26,6 @@ from kltui.registry.layout import (
 )
 from kltui.registry.tokenizer import no_tokenizer
 from kltui.registry.tokenizer_json import read_tokenizer_json
-from kltui.replacing import replacing
 from kltui.scoring import gguf
 from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batching import Ids

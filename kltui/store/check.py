@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kltui.errors import StoreError, TryAgainError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store import lock_file
 from kltui.store.checksums import (
     TABLES,
@@ -24,7 +24,7 @@ from kltui.store.checksums import (
 )
 from kltui.store.connection import Connection, connect_reader
 from kltui.store.schema import CHECKED_SINCE, MIGRATIONS, check_schema, check_version, show_as_newest
-from kltui.store.side_tables import SideFiles
+from kltui.store.side_tables import SideFileTable
 from kltui.store.store import FILE_NAME
 from kltui.store.writer_lock import current_writer
 
@@ -174,9 +174,9 @@ def _corpora(db: sqlite3.Connection) -> Iterator[Damage]:
     for corpus_id, sha256, n, lengths in db.execute(
         "SELECT id, CAST(sha256 AS BLOB), n, text_bytes FROM corpus"
     ):
-        told, measured = text_identity(db, corpus_id)
+        reported, measured = text_identity(db, corpus_id)
         name = bytes(sha256).decode(errors="replace")[:12]
-        if told.encode() != sha256:
+        if reported.encode() != sha256:
             yield Damage("corpus", safe_text(name), "its texts do not have its SHA-256", _ADVICE["text"])
         if measured != lengths or len(measured) != 8 * n:
             yield Damage(
@@ -200,7 +200,7 @@ def _json(db: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _side_files(db: Connection, folder: Path, counts: Counts) -> Iterator[Damage]:
-    files = SideFiles(db, Checks(db, active=False))
+    files = SideFileTable(db, Checks(db, active=False))
     for (path,) in db.execute("SELECT path FROM side_file").fetchall():
         counts.files += 1
         if not files.intact(folder, path):

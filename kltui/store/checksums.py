@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store.connection import RESTORE, DamageError
 
 # What is left out of a row's checksum. A vector's numbers have a CRC, which is a column of the row.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kltui.errors import StoreError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store import lock_file
 from kltui.store.checksums import (
     COMMITS,

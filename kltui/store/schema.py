@@ -6,7 +6,7 @@ import functools
 import sqlite3
 
 from kltui.errors import StoreError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store.checksums import seal_all
 
 APPLICATION_ID = 0x6B6C7475  # "kltu"

@@ -129,7 +129,7 @@ class Records:
 TOKENS, TOKENS_ALONE = "tokens", "tokens-alone"  # kinds: of texts or responses, of responses without prompts
 
 
-class SideFiles:
+class SideFileTable:
     """Files too large for the database, by path relative to the workspace, with their SHA-256."""
 
     def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:

@@ -32,7 +32,7 @@ from kltui.store.schema import (
     migrate,
     show_as_newest,
 )
-from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFiles, WeightDistances
+from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFileTable, WeightDistances
 from kltui.store.tables import Checkpoints, Corpora, Vectors
 
 FILE_NAME = "kltui.sqlite"
@@ -52,12 +52,12 @@ class Store:
         self.db = db
         self.checks = checks
         self._hold = hold
-        self.taken_from = hold.taken_from if hold else None
+        self.previous_owner = hold.previous_owner if hold else None
         self.corpora = Corpora(db, checks)
         self.checkpoints = Checkpoints(db, checks)
         self.vectors = Vectors(db, checks)
         self.jobs = Jobs(db, checks)
-        self.side_files = SideFiles(db, checks)
+        self.side_files = SideFileTable(db, checks)
         self.weight_distances = WeightDistances(db, checks)
         self.fingerprints = Fingerprints(db, checks)
         self.benchmark_scores = BenchmarkScores(db, checks)
@@ -158,17 +158,17 @@ class _Hold:
     db: Connection
     notices: Connection
     lock: LockFile
-    taken_from: writer_lock.Writer | None
+    previous_owner: writer_lock.Writer | None
 
     @classmethod
     def take(cls, folder: Path, undo: ExitStack) -> _Hold:
         """The hold on the store in `folder`, brought to the newest schema; `undo` gives it up again."""
-        db, lock, taken_from = _opened(folder, undo, damaged=False)
+        db, lock, previous_owner = _opened(folder, undo, damaged=False)
         keep_checksums(db)
         notices = connect_writer(folder / FILE_NAME, durable=False)
         undo.callback(notices.close)
         keep_checksums(notices)
-        return cls(db, notices, lock, taken_from)
+        return cls(db, notices, lock, previous_owner)
 
     def release(self, path: Path) -> None:
         """Gives up the writer's row, the connections and then the lock."""
@@ -198,9 +198,9 @@ def _opened(
     if not damaged:
         migrate(db)
         check_commits(db, noted)
-    taken_from = writer_lock.acquire(db, str(folder), decided=decided)
+    previous_owner = writer_lock.acquire(db, str(folder), decided=decided)
     undo.callback(writer_lock.release, db)
-    return db, lock, taken_from
+    return db, lock, previous_owner
 
 
 def _vet(path: Path) -> None:

@@ -24,7 +24,7 @@ from kltui.registry.checkpoint import (
     Source,
     layer_name,
 )
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store.checksums import Checks, VectorReader, row_checksum, settle, vector_reader
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
@@ -82,7 +82,7 @@ class Corpora:
     def _put_prompts(self, corpus: Corpus) -> None:
         self._records.put(PROMPTS, corpus.sha256, {"prompts": corpus.prompts})
 
-    def told_apart(self, corpus_id: int) -> list[object]:
+    def distinguished(self, corpus_id: int) -> list[object]:
         """What tells the texts of a corpus apart, in order: themselves, of pairs with their prompts."""
         texts = self.texts(corpus_id)
         query = "SELECT sha256 FROM corpus WHERE id = ?"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 SCREENS = (
     "registry", "jobs", "map", "curves", "diffusion", "matrix", "compare", "layers", "scale", "report"

@@ -1,128 +1,214 @@
-"""The way in from the command line: everything that must happen before textual is imported."""
+"""The app: what every screen can do by a key, on top of what `app_core` keeps."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import os
-import sys
-import threading
-import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from kltui.errors import UsageError
-from kltui.tui.guard import guarded
-
-if TYPE_CHECKING:
-    from kltui.tui.basis import Basis
-    from kltui.tui.interface import KltuiApp
-
-SSH_FPS = "10"
-HANG_SECONDS = 3.0
+from kltui.errors import KltuiError
+from kltui.sanitize import safe_text
+from kltui.tui import prompts
+from kltui.tui.actions import Action
+from kltui.tui.app_core import AppCore
+from kltui.tui.data import run_of
+from kltui.tui.filter import parse_filter
+from kltui.view.palette import PALETTES
 
 
-def run_tui(
-    path: Path | None,
-    *,
-    read_only: bool = False,
-    ascii: bool = False,
-    no_mouse: bool = False,
-    basis: Basis | None = None,
-    values: str = "conditional",
-    begin: Callable[[KltuiApp], None] | None = None,
-) -> int:
-    """Runs the interface on workspace `path` (None: the welcome and recent workspaces) and returns the exit code.
+def _pasteable(line: str) -> str:
+    return "\t".join(map(safe_text, line.split("\t")))
 
-    `basis`: what its map is made of (None: what it was when this workspace was last left); `values`: of maps of pairs.
-    `begin` is called once the workspace is read.
 
-    Raises UsageError without a terminal. 128+n after signal n.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
-        raise UsageError(
-            "the interface needs a terminal, and this is none",
-            "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
+class KltuiApp(AppCore):
+    """The terminal interface of one workspace."""
+
+    def do_quit(self) -> None:
+        self.left_running = sum(job.status == "running" for job in self.snapshot.jobs)
+        self._remember()
+        self.exit(0)
+
+    def do_suspend(self) -> None:
+        driver: Any = self._driver
+        if getattr(driver, "has_shell", False):
+            driver.to_shell()
+        else:
+            self.say("no shell waits here to come back from: q leaves, and jobs go on")
+
+    def do_refresh(self) -> None:
+        self._frame.forget()
+        self.main.refresh()
+        self.reload_soon()
+
+    def do_theme(self) -> None:
+        self._palette = (self._palette + 1) % len(PALETTES)
+        self.look = self._make_look()
+        self.set_class(self.look.palette.name == "light", "-light")
+        self.main.refresh()
+        for pane in self.main.query("Pane"):
+            pane.refresh()
+        self.say(f"palette: {self.look.palette.name}")
+
+    def do_out(self) -> None:
+        """Leaves one layer: filter, then selection. Marks stay; `undo` brings back what was left."""
+        chosen = self.selection
+        if self.filter.text:
+            self.set_filter("")
+        elif chosen.selected:
+            chosen.selected.clear()
+            self.selection_changed()
+
+    def do_undo(self) -> None:
+        """Takes back the last change of filter, selection or marks, or the last removal of checkpoints."""
+        step = self.undo.pop()
+        if step is None:
+            self.say("nothing to undo")
+            return
+        step.restore()
+        self.say(f"undone: {step.what}")
+
+    def do_help(self) -> None:
+        groups = self.keymap.help(self.screen_name, writing=not self.read_only)
+        groups.append(("keys.json", self.keymap.file_help(self.screen_name)))
+        title = f"Keys on the {self.screen_name.capitalize()} screen"
+        self.push_screen(prompts.TextDialog(title, prompts.key_help(groups, self.look)))
+
+    def do_palette(self) -> None:
+        from kltui.tui.actions import key_label
+
+        actions = self.keymap.everywhere(self.screen_name, writing=not self.read_only)
+        options = [
+            (
+                a.name.replace("_", " "),
+                f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}"
+                + ("" if a.on(self.screen_name) else f"  ({' and '.join(map(str.capitalize, a.screens))})"),
+            )
+            for a in actions
+        ]
+
+        def chosen(index: int | None) -> None:
+            if index is not None:
+                self.call_next(self._perform_where_it_is, actions[index])
+
+        self.push_screen(prompts.ChoiceDialog("Do what?", options), chosen)
+
+    def _perform_where_it_is(self, action: Action) -> None:
+        """Runs an action, on the first of its screens where the present one has it not."""
+        if action.on(self.screen_name):
+            self.perform(action)
+            return
+        self.show_screen(action.screens[0])
+        self.call_after_refresh(self.perform, action)
+
+    def do_filter(self) -> None:
+        def check(text: str) -> str:
+            try:
+                parse_filter(text)
+            except KltuiError as error:
+                return f"{error.message}  {error.hint}"
+            return ""
+
+        def changed(text: str) -> None:
+            if not check(text):
+                self.set_filter(text)
+
+        before = self.filter.text
+        self.undo.waits = True  # each letter filters; what is undone is the whole line
+
+        def answered(text: str | None) -> None:
+            self.undo.waits = False
+            self.set_filter(before if text is None else text)
+            self.selection_changed()
+            if text is not None:
+                self._say_what_nothing_passes()
+
+        prompt = prompts.Prompt(
+            "Filter",
+            before,
+            check,
+            changed,
+            hints=(
+                "run:NAME|OTHER  step>=1000  seed:2  quant:8bit  -status:failed",
+                "size: type: tag: parent:  words of the name  run:py*-1?b  a | b",
+            ),
         )
-    return guarded(
-        lambda: _run(
-            path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, basis=basis, values=values, begin=begin
-        )
-    )
+        self.push_screen(prompt, answered)
 
+    def _say_what_nothing_passes(self) -> None:
+        if words := self.filter.unmatched(self.snapshot.rows):
+            self.say(f"no checkpoint passes {', '.join(words)}", "warning")
 
-def _run(
-    path: Path | None,
-    *,
-    read_only: bool,
-    ascii: bool,
-    no_mouse: bool,
-    basis: Basis | None,
-    values: str,
-    begin: Callable[[KltuiApp], None] | None,
-) -> int:
-    prepare_environment()
-    color = "NO_COLOR" not in os.environ
-    from kltui.tui.actions import keys_path, load_keymap
-    from kltui.tui.interface import KltuiApp
-    from kltui.tui.memory import Memory
+    def set_filter(self, text: str) -> None:
+        """Filters every list by `text`, which must parse."""
+        if text != self.filter.text:
+            self.filter = parse_filter(text)
+            self.selection_changed()
 
-    app = KltuiApp(
-        path,
-        read_only=read_only,
-        ascii_only=ascii or not _unicode(),
-        keymap=load_keymap(keys_path()),
-        memory=Memory(_state_folder() / "view.json"),
-        color=color,
-        basis=basis,
-        begin=begin,
-    )
-    app.reader.values = values
-    # Who leaves in the middle of something need not read of what was asked for and not begun.
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    code = app.run(mouse=not no_mouse)
-    if app.failure:
-        sys.stderr.write(
-            f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not touched by it.\n"
-        )
-        return _ended(1)
-    _say_what_goes_on(app.left_running, app.reader.path)
-    return _ended(1 if code is None else code)
+    def do_select(self) -> None:
+        if self.selection.cursor:
+            self.selection.toggle([self.selection.cursor])
+            self.selection_changed()
 
+    def do_mark_a(self) -> None:
+        self.selection.a = "" if self.selection.a == self.selection.cursor else self.selection.cursor
+        self.selection_changed()
 
-def prepare_environment() -> None:
-    """Textual reads these once, when it is imported; exported COLUMNS and LINES would hide the real size."""
-    # Nothing of what is loaded until the first picture is garbage; the app turns it on again.
-    gc.disable()
-    for name in ("COLUMNS", "LINES"):
-        os.environ.pop(name, None)
-    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
-    if os.environ.get("SSH_CONNECTION"):
-        os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)
+    def do_mark_b(self) -> None:
+        self.selection.b = "" if self.selection.b == self.selection.cursor else self.selection.cursor
+        self.selection_changed()
 
+    def do_swap(self) -> None:
+        self.selection.swap()
+        self.selection_changed()
 
-def _unicode() -> bool:
-    encoding = (getattr(sys.stderr, "encoding", "") or "").lower().replace("-", "")
-    return encoding in ("utf8", "utf_8", "utf16") and os.environ.get("TERM") != "linux"
+    def do_compare(self) -> None:
+        chosen = self.selection
+        others = [n for n in (chosen.b, chosen.cursor, *chosen.selected) if n and n != chosen.a]
+        if chosen.a and others and not chosen.b:
+            chosen.b = others[0]
+        if chosen.a and chosen.b:
+            self.show_screen("compare")
+        else:
+            self.say("mark two checkpoints first: a marks A, b marks B", "warning")
 
+    def do_next_step(self) -> None:
+        self.walk(1)
 
-def _state_folder() -> Path:
-    from platformdirs import user_state_path
+    def do_previous_step(self) -> None:
+        self.walk(-1)
 
-    return user_state_path("kltui")
+    def walk(self, by: int) -> None:
+        """Moves the cursor along its run, `by` checkpoints of the same variant."""
+        row = self.snapshot.by_name.get(self.selection.cursor)
+        if row is None:
+            return
+        here = row.checkpoint
+        run = [
+            r.name for r in self.snapshot.runs[run_of(row)] if r.checkpoint.quantization == here.quantization
+        ]
+        at = run.index(row.name) + by
+        if 0 <= at < len(run):
+            self.set_cursor(run[at])
+        else:
+            self.say("the run ends here" if by > 0 else "the run begins here")
 
+    def do_copy(self) -> None:
+        copied = getattr(self.view, "copied", lambda: "")() or safe_text(self.selection.cursor)
+        if copied:
+            # Lines and columns stay; whatever else a terminal might act on when it is pasted goes.
+            self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))
+            self.say(f"copied: {safe_text(copied, 60)}")
 
-def _say_what_goes_on(running: int, path: Path | None) -> None:
-    if running:
-        what, them = ("job goes", "it") if running == 1 else ("jobs go", "them")
-        with contextlib.suppress(OSError):  # the terminal may be what is gone
-            sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
+    def do_pixels(self) -> None:
+        from kltui.tui.picture_pane import show_picture
 
+        self.run_worker(show_picture(self), group="picture", exclusive=True)
 
-def _ended(code: int) -> int:
-    """`code`, with a guard: threads that hang on a lost disk may not keep the process alive."""
-    guard = threading.Timer(HANG_SECONDS, os._exit, (code,))
-    guard.daemon = True
-    guard.start()
-    return code
+    def do_export(self) -> None:
+        from kltui.tui.export import export_view, exports
+
+        found = exports(self)
+
+        def chosen(index: int | None) -> None:
+            if index is not None:
+                self.run_worker(export_view(self, found[index]), group="export")
+
+        self.push_screen(prompts.ChoiceDialog("Export as", [(e.name, e.what) for e in found]), chosen)

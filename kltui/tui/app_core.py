@@ -20,19 +20,19 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import prompts
 from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
-from kltui.tui.atlas import Atlas
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
-from kltui.tui.data import Reader, Snapshot
+from kltui.tui.data import Snapshot, SnapshotReader
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
-from kltui.tui.look import Look
-from kltui.tui.memory import Memory
+from kltui.tui.map_cache import MapCache
 from kltui.tui.selection import Selection
 from kltui.tui.shell import MainScreen
-from kltui.tui.terminal import Frame
+from kltui.tui.terminal import ScreenFrame
+from kltui.tui.theme import Theme
+from kltui.tui.ui_state import Memory
 from kltui.tui.undo import Chosen, Undo, chosen_now
 from kltui.view.palette import PALETTES
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from textual.driver import Driver
 
     from kltui.store.removal import Removed
-    from kltui.tui.picture_pane import Picture
+    from kltui.tui.picture_pane import PixelPicture
     from kltui.tui.pixels import Ability
     from kltui.tui.recent import Recent
     from kltui.tui.views.base import View
@@ -80,13 +80,13 @@ class AppCore(App[int], inherit_bindings=False):
     ) -> None:
         super().__init__()
         self.animation_level = "none"
-        self.reader = Reader(path, opener)
+        self.reader = SnapshotReader(path, opener)
         self._begin = begin  # what is asked first, once the workspace is read
         self.recent: list[Recent] = []  # workspaces open before, where this session has none
         self.texts: Path | None = None  # which new jobs score, where the command line named them
         self._asked_basis = basis  # what the command line asked for, None: nothing
         self.facts, self._facts_of = Facts(), -1  # what the bar says, and of which version of the map
-        self.atlas = Atlas(self.reader)
+        self.map_cache = MapCache(self.reader)
         self.snapshot = Snapshot(path=path)
         self.selection = Selection()
         self.filter = Filter("")
@@ -100,7 +100,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.awaits_job = False
         self.screen_name = SCREENS[0]
         self.view: View | None = None
-        self.picture: Picture | None = None
+        self.picture: PixelPicture | None = None
         self.pixel_ability: Ability | None = None
         self.left_running = 0
         self.failure = ""
@@ -111,7 +111,7 @@ class AppCore(App[int], inherit_bindings=False):
         self._use_color = color and not self.no_color
         self._palette = 0
         self.look = self._make_look()
-        self._frame = Frame(ColorSystem.EIGHT_BIT if self._use_color else None)
+        self._frame = ScreenFrame(ColorSystem.EIGHT_BIT if self._use_color else None)
         self._closely_until = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._job_watch = JobWatch(self._job_ended)
@@ -201,7 +201,7 @@ class AppCore(App[int], inherit_bindings=False):
         if self._watcher is not None:
             self._watcher.cancel()
         self._job_watch.close()
-        self.atlas.close()
+        self.map_cache.close()
         self.reader.close()
 
     def _display(self, screen: Screen[object], renderable: Any) -> None:
@@ -279,8 +279,8 @@ class AppCore(App[int], inherit_bindings=False):
         """Opens a workspace in a session that began without one."""
         opened = self.reader.anew(path)
         self.reader.close()
-        self.atlas.close()
-        self.reader, self.atlas = opened, Atlas(opened)
+        self.map_cache.close()
+        self.reader, self.map_cache = opened, MapCache(opened)
         self.snapshot, self._facts_of = Snapshot(path=path), -1
         self._restore()
         self.show_screen(self.screen_name)
@@ -332,8 +332,8 @@ class AppCore(App[int], inherit_bindings=False):
         """Runs a coroutine beside the interface, which outlives whatever goes wrong in it."""
         return super().run_worker(self.outlived(work), *given, **how)
 
-    async def outlived(self, work: Awaitable[Any], told: Callable[[str], None] | None = None) -> Any:
-        """The result of `work`; where it fails, None, and a message, also to `told`. A bug's traceback is kept."""
+    async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
+        """The result of `work`; where it fails, None, and a message, also to `reported`. A bug's traceback is kept."""
         try:
             return await work
         except KltuiError as error:
@@ -343,8 +343,8 @@ class AppCore(App[int], inherit_bindings=False):
             said = f"{type(error).__name__}: {error}"
             kept = self.memory.keep_traceback(traceback.format_exc())
             self.say(f"a bug in kltui: {said}{f'. The traceback is in {kept}' if kept else ''}", "bad")
-        if told is not None:
-            told(said)
+        if reported is not None:
+            reported(said)
         return None
 
     # -- views ----------------------------------------------------------------------------------
@@ -420,8 +420,8 @@ class AppCore(App[int], inherit_bindings=False):
         self.undo.follow(chosen_now(self.filter, self.selection))
         self.selection_changed()
 
-    def _make_look(self) -> Look:
-        return Look(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
+    def _make_look(self) -> Theme:
+        return Theme(PALETTES[self._palette], color=self._use_color, ascii_only=self.ascii_only)
 
     # -- data -----------------------------------------------------------------------------------
 
@@ -455,7 +455,7 @@ class AppCore(App[int], inherit_bindings=False):
             self.selection.rename({old: now[i] for old, i in ids_before.items() if i in now})
         self.selection.keep(new.by_name)
         self.undo.follow(chosen_now(self.filter, self.selection))
-        self.atlas.scored(new)
+        self.map_cache.scored(new)
         self._job_watch.follow(new.jobs)
         self._read_facts()
         if new.jobs:
@@ -470,12 +470,12 @@ class AppCore(App[int], inherit_bindings=False):
         """Draws every screen from that map. Raises KltuiError, and changes nothing, where there is no such map."""
         before = self.reader.basis
         await self.reader.use(basis)
-        self.atlas.forget()
+        self.map_cache.forget()
         try:
-            await self.atlas.map()
+            await self.map_cache.map()
         except KltuiError:
             await self.reader.use(before)
-            self.atlas.forget()
+            self.map_cache.forget()
             raise
         await self.reload()
         self._read_facts()
@@ -483,13 +483,13 @@ class AppCore(App[int], inherit_bindings=False):
             self.view.update_data()
 
     def _read_facts(self) -> None:
-        if self._facts_of != self.atlas.version:
-            self._facts_of = self.atlas.version
+        if self._facts_of != self.map_cache.version:
+            self._facts_of = self.map_cache.version
             self.run_worker(self._take_facts(), group="facts", exclusive=True)
 
     async def _take_facts(self) -> None:
         basis = self.reader.basis
-        if self.atlas.is_empty:
+        if self.map_cache.is_empty:
             self.facts = Facts()
         else:
             self.facts = await self.reader.read(lambda ws: facts_of(ws, basis))

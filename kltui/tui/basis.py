@@ -8,13 +8,13 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.filter import parse_filter
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
-    from kltui.saved_maps import SavedMap
     from kltui.store.rows import CheckpointRow
+    from kltui.store.saved_maps import SavedMap
     from kltui.view.sections.context import Choice
     from kltui.workspace import Workspace
 
@@ -62,7 +62,7 @@ class Basis:
 
     def choice(self, ws: Workspace, **more: Any) -> Choice:
         """The same as a report's reader would have chosen it, with whatever `more` is chosen."""
-        from kltui.saved_maps import Preparation
+        from kltui.store.saved_maps import Preparation
         from kltui.view.sections.context import Choice
 
         exclude = left_out(self.exclude, ws.checkpoints(), ws.vectors()) if self.exclude else ()
@@ -136,7 +136,7 @@ def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterab
 
 
 def _found(ws: Workspace, name: str) -> SavedMap:
-    from kltui.saved_maps import find
+    from kltui.store.saved_maps import find
 
     return find(ws.saved_maps(), name)
 
@@ -153,7 +153,7 @@ class Facts:
 
 def facts_of(ws: Workspace, basis: Basis) -> Facts:
     """The words of the bar for `ws`, to which the basis was applied; where it cannot be had, why."""
-    from kltui.comparable import dtypes_of
+    from kltui.store.comparable import dtypes_of
 
     try:
         row, vectors = ws.corpus(), ws.vectors()

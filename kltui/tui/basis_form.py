@@ -8,14 +8,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.basis import MODES, Basis, left_out
 from kltui.tui.corpus_choice import scored_corpora
 from kltui.tui.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, CorpusRow
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
     from kltui.workspace import Workspace
 
 YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
@@ -70,7 +70,7 @@ def offers_of(ws: Workspace) -> Offers:
 
 async def ask_basis(app: KltuiApp) -> None:
     """Asks what the map is made of; every screen then draws from it, and it may be kept under a name."""
-    if app.atlas.is_empty:
+    if app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
         return
     offers = await app.reader.read(offers_of)

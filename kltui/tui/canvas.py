@@ -16,11 +16,11 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.safe import safe_text
-from kltui.tui.look import Look
+from kltui.sanitize import safe_text
+from kltui.tui.theme import Theme
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 Span = tuple[str, Style]
 
@@ -31,7 +31,7 @@ ASCII = str.maketrans(
 )  # fmt: skip
 
 
-def spelled(spans: Iterable[Span], look: Look) -> list[Span]:
+def spelled(spans: Iterable[Span], look: Theme) -> list[Span]:
     """The spans as they are, or spelled in ASCII where nothing else may be shown."""
     return [(text.translate(ASCII), style) for text, style in spans] if look.ascii_only else list(spans)
 
@@ -189,7 +189,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         #: the size while lines are drawn: asking Textual for it each time takes a fifth of a frame
         self.room: Size | None = None
         self._with_bar: dict[int, tuple[Strip, Strip]] = {}
-        self._blank: tuple[tuple[int, bool, Look], Strip] | None = None
+        self._blank: tuple[tuple[int, bool, Theme], Strip] | None = None
 
     @cached_property
     def kl(self) -> KltuiApp:
@@ -197,7 +197,7 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         return cast("KltuiApp", self.app)
 
     @property
-    def look(self) -> Look:
+    def look(self) -> Theme:
         """The styles in use."""
         return self.kl.look
 
@@ -291,7 +291,7 @@ class TextPane(Pane):
         self.title = title
         self._make = lines
         self._lines: Sequence[Sequence[Span]] | None = None
-        self._made_for: tuple[int, Look] | None = None
+        self._made_for: tuple[int, Theme] | None = None
         self.top = 0
 
     def all_lines(self) -> Sequence[Sequence[Span]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kltui.analysis.number_text import figure
-from kltui.safe import safe_text
-from kltui.tui.figures import with_error
+from kltui.sanitize import safe_text
+from kltui.tui.number_format import with_error
 
 if TYPE_CHECKING:
     from kltui.analysis.drivers import Drivers
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Compared:
+class TextComparison:
     """A against B on a map: what drives their KL, in the order of `order`, and the texts themselves."""
 
     a: str

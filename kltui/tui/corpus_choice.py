@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import prompts
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
     from kltui.store import CorpusRow
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
     from kltui.workspace import Workspace
 
 
@@ -41,7 +41,7 @@ async def choose_corpus(app: KltuiApp) -> None:
         if index is not None:
             app.run_worker(_show(app, found[index][0]), group="corpus", exclusive=True)
 
-    app.push_screen(prompts.Choice("Show which corpus?", options), chosen)
+    app.push_screen(prompts.ChoiceDialog("Show which corpus?", options), chosen)
 
 
 async def _show(app: KltuiApp, row: CorpusRow) -> None:

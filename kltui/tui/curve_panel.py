@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.style import Style
 
 from kltui.analysis.number_text import with_error
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import ASCII, Span, width_of
 from kltui.tui.data import run_of
 from kltui.tui.plot import PlotPane
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from kltui.analysis.stability import Stabilisation
     from kltui.store.rows import CheckpointRow
     from kltui.view.axis import Scale
-    from kltui.view.scene import Floats, Scene
+    from kltui.view.plot_data import Floats, Scene
 
 PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no run
 ROOMY = 100  # cells across from which the read-out has its names and unit
-MOST_ENDS = 12  # runs whose ends are marked in a panel
+MAX_ENDS = 12  # runs whose ends are marked in a panel
 NAMED_FROM = (44, 9)  # cells of a plot in which runs are named at their ends
 NEAR_FACTOR, NEAR_SHARE = 3.0, 0.5  # how far beyond the curves a published line is still shown
 
@@ -94,7 +94,7 @@ class Settled:
         return reached[-1] if reached else found[0] if found else None
 
 
-class Drawn(NamedTuple):
+class DrawnCurve(NamedTuple):
     """A curve as it is drawn: without what is filtered out, its first point in the scene, and its run's number."""
 
     curve: Curve
@@ -155,9 +155,9 @@ class CurvePanel(PlotPane):
         self.x_scale: Scale = "log1p"
         self.y_scale: Scale = kind.scale
         self.names_runs = True
-        self.drawn: list[Drawn] = []
+        self.drawn: list[DrawnCurve] = []
         self._words: list[tuple[int, str, int]] = []
-        self._ends: list[tuple[Drawn, int]] = []
+        self._ends: list[tuple[DrawnCurve, int]] = []
         self._spiked: list[int] = []
         self._drawn_for: tuple[object, ...] = ()
 
@@ -187,7 +187,7 @@ class CurvePanel(PlotPane):
             text = f"{safe_text(f'{drawn.names[at]}{against}', 60)}  {text} {self.panel.unit}".rstrip()
         return [(text, self.look("bad" if spiked else "text", bold=True))]
 
-    def here(self) -> tuple[Drawn, int] | None:
+    def here(self) -> tuple[DrawnCurve, int] | None:
         """The curve and the place on it that the cursor is at."""
         for drawn in self.drawn:
             if drawn.first <= self.cursor < drawn.first + len(drawn.steps):
@@ -237,8 +237,8 @@ class CurvePanel(PlotPane):
         self.show(scene, names, keep_window=keep_window and same_axes and not self.fits)
         self.follow()
 
-    def _shown_curves(self) -> list[Drawn]:
-        found: list[Drawn] = []
+    def _shown_curves(self) -> list[DrawnCurve]:
+        found: list[DrawnCurve] = []
         first = 0
         for curve in self.content.curves:
             kept = self._kept(curve)
@@ -252,7 +252,7 @@ class CurvePanel(PlotPane):
                     tuple(curve.values[i] for i in kept),
                     tuple(curve.errors[i] for i in kept),
                 )
-            found.append(Drawn(curve, first, self.kl.run_number(parts[0][0]), *parts))
+            found.append(DrawnCurve(curve, first, self.kl.run_number(parts[0][0]), *parts))
             first += len(parts[0])
         return found
 
@@ -270,7 +270,7 @@ class CurvePanel(PlotPane):
     def _scene(self) -> Scene | None:
         import numpy as np
 
-        from kltui.view.scene import Scene
+        from kltui.view.plot_data import Scene
 
         self._words, self._ends, self._spiked = [], [], []
         if not self.drawn:
@@ -296,7 +296,7 @@ class CurvePanel(PlotPane):
             n_points,
         )
 
-    def _note_signs(self, d: Drawn, value_n: Floats) -> None:
+    def _note_signs(self, d: DrawnCurve, value_n: Floats) -> None:
         """Keeps where the curve ends, and its spikes."""
         import numpy as np
 
@@ -343,14 +343,14 @@ class CurvePanel(PlotPane):
         """One standard error up and down from every point where it is known; on a log axis down to the least value."""
         import numpy as np
 
-        least, _ = self._extent()
+        minimum, _ = self._extent()
         for d in self.drawn:
             value, error = np.array(d.values), np.array(d.errors)
             known = np.isfinite(value) & (error > 0)
             x, value, error = np.array(d.steps, float)[known], value[known], error[known]
             low = value - error
             if self.y_scale == "log":
-                low = np.where(low > 0, low, np.minimum(least, value))
+                low = np.where(low > 0, low, np.minimum(minimum, value))
             build.lines(np.column_stack([x, low, x, value + error]), d.number * SHADES + 1)
 
     def ink(self, code: int) -> Style:
@@ -360,9 +360,9 @@ class CurvePanel(PlotPane):
             return super().ink(code)
         return self.look("warning" if series == PUBLISHED_LINE else "good")
 
-    def _named(self, name: str, scale: Scale, most: int) -> str:
+    def _named(self, name: str, scale: Scale, maximum: int) -> str:
         """What an axis is; in a narrow panel ticks need the room that the whole formula takes."""
-        said = super()._named(name, scale, most)
+        said = super()._named(name, scale, maximum)
         return said.replace("log(1 + x)", "log") if self.plot_width < NAMED_FROM[0] else said
 
     def name_runs(self, wanted: bool) -> None:
@@ -379,14 +379,14 @@ class CurvePanel(PlotPane):
             for at, said, series in self._words
         ]
         roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]
-        if self.names_runs and roomy and len(self.drawn) <= MOST_ENDS:
+        if self.names_runs and roomy and len(self.drawn) <= MAX_ENDS:
             look = self.look
             found += [(at, safe_text(d.curve.run, 24), look(look.series(d.number))) for d, at in self._ends]
         return found
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Each run's marker at its end, spikes, and A and B."""
-        look, ends = self.look, self._ends if len(self.drawn) <= MOST_ENDS else []
+        look, ends = self.look, self._ends if len(self.drawn) <= MAX_ENDS else []
         found = [(at, look.marker(d.number), look(look.series(d.number), bold=True)) for d, at in ends]
         found += [(at, "!", look("bad", bold=True)) for at in self._spiked]
         chosen = self.kl.selection

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kltui.analysis.curves import Curve
     from kltui.analysis.map import Map
     from kltui.store.rows import JobRow
-    from kltui.tui.atlas import Atlas
-    from kltui.tui.data import Reader, Snapshot
+    from kltui.tui.data import Snapshot, SnapshotReader
+    from kltui.tui.map_cache import MapCache
 
 NO_RUN = "no run has two scored checkpoints with steps: 1 and s score more of them"
 
@@ -28,14 +28,14 @@ NO_RUN = "no run has two scored checkpoints with steps: 1 and s score more of th
 class CurveSource:
     """Answers for the panels, from the map that all screens share."""
 
-    def __init__(self, atlas: Atlas, reader: Reader) -> None:
-        self._atlas, self._reader = atlas, reader
+    def __init__(self, map_cache: MapCache, reader: SnapshotReader) -> None:
+        self._map_cache, self._reader = map_cache, reader
         self.computed: Weights = {}  # distances that could not be stored
         self.weights: Weights = {}
         self._weights_for: tuple[object, ...] = ()
 
     async def _ask(self, key: str, work: Any) -> Any:
-        return await self._atlas.ask(f"curves {key}", work)
+        return await self._map_cache.ask(f"curves {key}", work)
 
     async def settled(self, found: Map) -> Settled:
         """Where the runs settled, as the report's section says it."""

@@ -18,8 +18,8 @@ from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
-    from kltui.stored_losses import StoredLoss
     from kltui.workspace import Workspace
+    from kltui.workspace.losses import StoredLoss
 
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
@@ -92,7 +92,7 @@ def run_of(row: CheckpointRow) -> str:
 USUAL_VALUES = "conditional"  # of pairs: log p(response | prompt)
 
 
-class Reader:
+class SnapshotReader:
     """The workspace behind one thread, so that the interface never waits for a disk."""
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
@@ -181,9 +181,9 @@ class Reader:
             self.basis.apply(workspace)
         return workspace
 
-    def anew(self, path: Path) -> Reader:
+    def anew(self, path: Path) -> SnapshotReader:
         """A reader of another workspace."""
-        made = Reader(path, self._opener)
+        made = SnapshotReader(path, self._opener)
         made.values = self.values
         return made
 

@@ -16,13 +16,13 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.message import Message
 
-from kltui.tui.pixels import AFTER_S, PATIENCE_S, Answers
+from kltui.tui.pixels import AFTER_S, PATIENCE_S, TerminalReplies
 from kltui.tui.terminal_input import Input
 
 READ_BYTES = 4096
 
 
-class Output:
+class TerminalOutput:
     """A terminal to write to. Once it is gone it takes and drops everything, and has said so once.
 
     Textual's writing thread would end at the first failure, and whoever writes would wait for it for ever.
@@ -68,9 +68,9 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
-        self._file: Any = Output(self._file, self._tell_hung_up)
+        self._file: Any = TerminalOutput(self._file, self._tell_hung_up)
         self._away = False
-        self._answers: Answers | None = None
+        self._answers: TerminalReplies | None = None
         self._asking = False
         self._answered = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
@@ -104,13 +104,13 @@ class TerminalDriver(LinuxDriver):
         self._leave()
         os.killpg(os.getpgrp(), signal.SIGSTOP)
 
-    async def ask(self, question: str, late: bool = False) -> Answers:
+    async def ask(self, question: str, late: bool = False) -> TerminalReplies:
         """What the terminal replies to `question`, whose last part every terminal answers; keys meanwhile are kept.
 
         `late`: there is one before it that answers first.
         """
         self._answered.clear()
-        self._asking, answers = True, Answers()
+        self._asking, answers = True, TerminalReplies()
         self._answers = answers
         self.write(question)
         self.flush()

@@ -24,7 +24,7 @@ _ITERATION = re.compile(r"Iteration (\d+)")
 _POINTS = re.compile(r"Indexed (\d+) samples")
 
 
-class Output:
+class EventWriter:
     """Events on stdout."""
 
     def __init__(self, out: BinaryIO) -> None:
@@ -49,7 +49,7 @@ class Output:
 class ProgressLines(io.TextIOBase):
     """Takes what scikit-learn says of its iterations and passes them on as shares of the whole."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: EventWriter) -> None:
         self._out = out
         self._of = "t-SNE"
 
@@ -73,7 +73,7 @@ def main() -> int:
     ids_N = np.load(arrays, allow_pickle=False) if asked["ids"] else None
     with os.fdopen(asked["rows"], "rb") as rows:
         loglik_KN = np.memmap(rows, "<f8", "r", shape=tuple(asked["shape"]))
-    out = Output(sys.stdout.buffer)
+    out = EventWriter(sys.stdout.buffer)
     try:
         with contextlib.redirect_stdout(ProgressLines(out)):
             _compute(asked, loglik_KN, text_bytes_N, ids_N, out)
@@ -89,7 +89,7 @@ def _compute(
     loglik_KN: NDArray[np.float64],
     text_bytes_N: NDArray[np.int64],
     ids_N: NDArray[np.intp] | None,
-    out: Output,
+    out: EventWriter,
 ) -> None:
     from kltui.analysis.embed import TSNESettings, better_and_better
     from kltui.analysis.place_errors import place_covariances

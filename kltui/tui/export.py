@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import csv_text, safe_text
+from kltui.sanitize import csv_text, safe_text
 from kltui.tui import jobs_start
 
 if TYPE_CHECKING:
-    from kltui.figures.shown import Shown
-    from kltui.tui.interface import KltuiApp
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.app import KltuiApp
     from kltui.workspace import Workspace
 
 WAITED_S = 20  # for a picture that is still being made
@@ -55,7 +55,7 @@ def exports(app: KltuiApp) -> list[Export]:
 
 def _figures(app: KltuiApp) -> list[Export]:
     """The formats of a figure for a paper, where the present view has one."""
-    if app.view is None or not app.view.has_figure or app.atlas.is_empty:
+    if app.view is None or not app.view.has_figure or app.map_cache.is_empty:
         return []
     from importlib.util import find_spec
 
@@ -115,13 +115,13 @@ def _figure_writer(kind: str) -> Callable[[KltuiApp, Path], Awaitable[Path]]:
 
 async def write_figure(app: KltuiApp, path: Path) -> Path:
     """Writes the figure of what the present view shows, its CSV and its script, off the event loop; its path."""
-    from kltui.figures.draw import Look, check_matplotlib
+    from kltui.figures.draw import FigureStyle, check_matplotlib
 
     check_matplotlib()
     shown, basis = await figure_of(app), app.reader.basis
     loop = asyncio.get_running_loop()
 
-    def narrate(text: str) -> None:
+    def notify(text: str) -> None:
         loop.call_soon_threadsafe(app.busy_with, f"figure: {text}")
 
     def draw(ws: Workspace) -> Path:
@@ -129,8 +129,8 @@ async def write_figure(app: KltuiApp, path: Path) -> Path:
         from kltui.figures.shown import picture_of
         from kltui.view.sections.context import Context
 
-        ctx = Context(ws, shown.choice(basis.choice(ws, stored=True)), narrate)
-        return write(picture_of(ctx, shown), path, Look())[0]
+        ctx = Context(ws, shown.choice(basis.choice(ws, stored=True)), notify)
+        return write(picture_of(ctx, shown), path, FigureStyle())[0]
 
     app.busy_with(f"figure: drawing {shown.figure} …")
     try:
@@ -139,7 +139,7 @@ async def write_figure(app: KltuiApp, path: Path) -> Path:
         app.busy_with("")
 
 
-async def figure_of(app: KltuiApp) -> Shown:
+async def figure_of(app: KltuiApp) -> ShownSubject:
     """The figure of what the present view shows, as soon as it shows something. Raises KltuiError where it does not."""
     view = app.view
     for _ in range(WAITED_S * 10):

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from kltui.tui.canvas import Pane, strip_of
-from kltui.tui.prompts import Line, PathSuggester, Title, Words
+from kltui.tui.prompts import LineInput, PathSuggester, Title, Words
 
 Answers = Mapping[str, str]
 
@@ -47,7 +47,7 @@ class FormRow(Horizontal):
     def __init__(self, field: Field) -> None:
         self.field = field
         self.label = FieldName(field.name)
-        self.line = Line(field.value, field.empty, PathSuggester() if field.paths else None)
+        self.line = LineInput(field.value, field.empty, PathSuggester() if field.paths else None)
         super().__init__(self.label, self.line)
 
 

@@ -13,7 +13,7 @@ PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuUse:
     """One GPU: load in percent (-1: not told), memory used and there, both in MiB."""
 
     percent: int
@@ -21,7 +21,7 @@ class Gpu:
     total: int
 
 
-async def read_gpus() -> tuple[Gpu, ...]:
+async def read_gpus() -> tuple[GpuUse, ...]:
     """The GPUs of this machine now; () where there is no nvidia-smi, or where it fails."""
     program = which("nvidia-smi")
     if program is None:
@@ -42,21 +42,21 @@ async def read_gpus() -> tuple[Gpu, ...]:
     return parse_gpus(out.decode(errors="replace"))
 
 
-def parse_gpus(text: str) -> tuple[Gpu, ...]:
+def parse_gpus(text: str) -> tuple[GpuUse, ...]:
     """The GPUs in nvidia-smi's lines; a figure that a device does not tell (MIG) is -1 or 0.
 
     >>> parse_gpus("97, 70123, 81559\\n[N/A], 10, 20\\n")
     (Gpu(percent=97, used=70123, total=81559), Gpu(percent=-1, used=10, total=20))
     """
     rows = [[part.strip() for part in line.split(",")] for line in text.splitlines() if line.count(",") == 2]
-    return tuple(Gpu(_number(a, -1), _number(b, 0), _number(c, 0)) for a, b, c in rows)
+    return tuple(GpuUse(_number(a, -1), _number(b, 0), _number(c, 0)) for a, b, c in rows)
 
 
 def _number(text: str, else_: int) -> int:
     return int(text) if text.isdecimal() else else_
 
 
-def said(gpus: Sequence[Gpu]) -> str:
+def said(gpus: Sequence[GpuUse]) -> str:
     """A few words on the GPUs: one by one up to two, their mean and sum beyond.
 
     >>> said([]), said([Gpu(97, 70123, 81559)])
@@ -71,8 +71,8 @@ def said(gpus: Sequence[Gpu]) -> str:
     return _one(f"{len(gpus)} GPUs", gpus)
 
 
-def _one(name: str, gpus: Sequence[Gpu]) -> str:
-    told = [g.percent for g in gpus if g.percent >= 0]
-    load = f" {sum(told) / len(told):.0f}%" if told else ""
+def _one(name: str, gpus: Sequence[GpuUse]) -> str:
+    reported = [g.percent for g in gpus if g.percent >= 0]
+    load = f" {sum(reported) / len(reported):.0f}%" if reported else ""
     used, total = (sum(values) / 1024 for values in ((g.used for g in gpus), (g.total for g in gpus)))
     return f"{name}{load}  {used:.1f}/{total:.1f} GiB"

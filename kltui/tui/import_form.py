@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kltui.errors import KltuiError
-from kltui.safe import expanded, safe_text
+from kltui.sanitize import expanded, safe_text
 from kltui.tui import prompts
 from kltui.tui.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 Result = TypeVar("Result")
 HINTS = (
@@ -26,7 +26,7 @@ HINTS = (
     "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing tells. Over: how the hash of a corpus here begins. Declare: with it"
     " own vectors scored by the same rules share their map.",
 )
-MOST_RUNS = 40
+MAX_RUNS = 40
 
 
 def import_vectors(app: KltuiApp) -> None:
@@ -44,7 +44,7 @@ def import_vectors(app: KltuiApp) -> None:
             return "Vectors: name a file or a folder"
         if answers["as"].strip() not in ("", "steps", "layers"):
             return "As: steps or layers"
-        from kltui.jobs.declared import parse_declared
+        from kltui.jobs.declared_settings import parse_declared
 
         try:
             parse_declared(answers["declare"].split())
@@ -83,38 +83,38 @@ async def _preview(app: KltuiApp, paths: Sequence[Path], numbered: str, over: st
     command = python_command("kltui.jobs.import_preview", "main", numbered, *map(str, paths))
     _, out, complaint = await timed(app, "reading the vectors", lambda: _run(command))
     try:
-        told = json.loads(out)
+        reported = json.loads(out)
     except ValueError:
-        told = {"error": complaint or "the files could not be read", "hint": ""}
-    if "error" in told:
-        app.say(f"{told['error']}. {told['hint']}", "bad")
+        reported = {"error": complaint or "the files could not be read", "hint": ""}
+    if "error" in reported:
+        app.say(f"{reported['error']}. {reported['hint']}", "bad")
         return
 
     def answered(key: str | None) -> None:
         if key == "y":
             app.run_worker(_import(app, paths, numbered, over, declared), group="import", exclusive=True)
 
-    text = "\n".join(preview_lines(told, bool(app.snapshot.rows), over))
-    question = f"Import {told['vectors']} vectors over {told['texts']} texts?"
+    text = "\n".join(preview_lines(reported, bool(app.snapshot.rows), over))
+    question = f"Import {reported['vectors']} vectors over {reported['texts']} texts?"
     app.push_screen(prompts.confirm(question, text, app.look("text")), answered)
 
 
-def preview_lines(told: dict[str, Any], filled: bool, over: str = "") -> list[str]:
+def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> list[str]:
     """What a person should know before importing; `filled` says that the workspace holds something.
 
     `over` is what was said of the corpus that vectors without texts are over.
     """
     lines = [
         f"{run}: {count} checkpoints, steps {low} to {high}" if count > 1 else f"{run}: 1 checkpoint"
-        for run, count, low, high in told["runs"]
+        for run, count, low, high in reported["runs"]
     ]
-    more = len(lines) - MOST_RUNS
-    lines = [*lines[:MOST_RUNS], f"and {more} more runs"] if more > 0 else lines
-    lines += [f"{told['weight_distances']} weight distances"] if told["weight_distances"] else []
-    lines += [f"benchmark scores of {told['scores']} models"] if told["scores"] else []
-    lines += [f"note: {note}" for note in told["notes"]]
-    lines += [f"left: {reason}" for reason in told.get("left", ())]
-    if not told["has_texts"] and not over:
+    more = len(lines) - MAX_RUNS
+    lines = [*lines[:MAX_RUNS], f"and {more} more runs"] if more > 0 else lines
+    lines += [f"{reported['weight_distances']} weight distances"] if reported["weight_distances"] else []
+    lines += [f"benchmark scores of {reported['scores']} models"] if reported["scores"] else []
+    lines += [f"note: {note}" for note in reported["notes"]]
+    lines += [f"left: {reason}" for reason in reported.get("left", ())]
+    if not reported["has_texts"] and not over:
         where = (
             "name them in the form, or the hash of their corpus here" if filled else "name them in the form"
         )

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.safe import expanded
+from kltui.sanitize import expanded
 from kltui.tui.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 Tables = dict[str, dict[str, Any]]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.names import is_map_source
-from kltui.safe import expanded, safe_text
+from kltui.sanitize import expanded, safe_text
 from kltui.tui import prompts
 from kltui.tui.place_form import place_model
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
     from kltui.registry.presets import Preset
     from kltui.store.rows import CheckpointRow, JobRow
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 Entry = dict[str, Any]
 
@@ -150,7 +150,7 @@ def _with_corpus(app: KltuiApp, entries: Sequence[Entry], corpus: Entry, scoring
         "A .txt, .jsonl, .csv, .parquet (or packed: .gz, .zst), a .json list, a folder, a pattern such as data/*.jsonl, "
         "hf://datasets/OWNER/NAME/*.parquet, or: demo, map (this map's)",
     )
-    known = "demo" if app.atlas.is_empty else "map"
+    known = "demo" if app.map_cache.is_empty else "map"
     prompt = prompts.Prompt("Score which texts?", known, _source_complaint, hints=hints, paths=True)
     app.push_screen(prompt, answered)
 
@@ -193,7 +193,7 @@ def offer(
         else:
             app.say(f"written: {path}")
 
-    reader = prompts.Reader(
+    reader = prompts.TextDialog(
         "This job",
         prompts.reading(text, app.look("text")),
         keys=(
@@ -286,7 +286,7 @@ def add_models(app: KltuiApp) -> None:
     ]
     asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file, place_model)
     app.push_screen(
-        prompts.Choice("Add checkpoints from", options), lambda i: None if i is None else asks[i](app)
+        prompts.ChoiceDialog("Add checkpoints from", options), lambda i: None if i is None else asks[i](app)
     )
 
 
@@ -346,7 +346,7 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
 
             ask_entry(app, {"path": str(path)}, path.name, add)
 
-    reader = prompts.Reader(
+    reader = prompts.TextDialog(
         f"Add these {len(found)} checkpoints as run {safe_text(path.name, 40)}?",
         prompts.reading(f"{'step':>10}  {'type':<12}  folder\n{text}", app.look("text")),
         keys=(("y", "add"), ("e", "name run, seed, size ... first"), ("n", "no")),
@@ -462,7 +462,7 @@ def _ask_preset(app: KltuiApp) -> None:
             corpus, scoring = tables_for(app)
             _with_corpus(app, [_preset_entry(presets[index])], corpus, scoring)
 
-    app.push_screen(prompts.Choice("Add which runs?", options), chosen)
+    app.push_screen(prompts.ChoiceDialog("Add which runs?", options), chosen)
 
 
 def _preset_entry(preset: Preset) -> Entry:

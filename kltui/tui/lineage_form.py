@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 Entry = dict[str, Any]
 

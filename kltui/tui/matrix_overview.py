@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kltui.tui.look import Look
+    from kltui.tui.theme import Theme
 
     Array = NDArray[np.float64]
 
-MOST = 320  # blocks a side that an overview is made of: more than any pane has
+MAXIMUM = 320  # blocks a side that an overview is made of: more than any pane has
 Frame = tuple[
     int, int, int, int
 ]  # first row, first column, the row after the last, the column after the last
 
 
-def blocks(kl_KK: Array, order: list[int], most: int = MOST) -> Array:
+def blocks(kl_KK: Array, order: list[int], maximum: int = MAXIMUM) -> Array:
     """m x m means of ln KL over blocks of an ordered K x K matrix, m = min(K, most); NaN where none is positive."""
     import numpy as np
 
     K = len(order)
-    m = min(K, most)
+    m = min(K, maximum)
     part = kl_KK[np.ix_(order, order)]
     with np.errstate(divide="ignore", invalid="ignore"):
         ln = np.where(part > 0, np.log(part), np.nan)
@@ -49,7 +49,7 @@ class Overview:
     def __init__(self, ln_mm: Array, count: int, width: int, height: int) -> None:
         self.ln_mm, self.count = ln_mm, count
         self.side = max(1, min(count, width, 2 * height))  # dots of a side: one a column, two a line
-        self._kept: tuple[tuple[Look, float, float], list[list[int]]] | None = None
+        self._kept: tuple[tuple[Theme, float, float], list[list[int]]] | None = None
 
     def item(self, dot: int) -> int:
         """The first of the matrix's rows that a dot stands for."""
@@ -60,7 +60,7 @@ class Overview:
         return min(self.side - 1, item * self.side // self.count)
 
     def line(
-        self, y: int, look: Look, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
+        self, y: int, look: Theme, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[Span]:
         """Line `y`: the colours of its two rows of dots, from the least to the largest KL of `ends`."""
         top, bottom = 2 * y, 2 * y + 1
@@ -70,7 +70,7 @@ class Overview:
         lower = self._row(bottom, look, ends, frame, here) if bottom < self.side else [-1] * self.side
         return [self._character(a, b, look) for a, b in zip(upper, lower, strict=True)]
 
-    def _character(self, upper: int, lower: int, look: Look) -> Span:
+    def _character(self, upper: int, lower: int, look: Theme) -> Span:
         if _plain(look):
             return (" .:-=+*#%@"[upper], look())
         if lower < 0:
@@ -78,7 +78,7 @@ class Overview:
         return ("▀", look(upper, lower)) if upper != lower else (" ", look("text", upper))
 
     def _row(
-        self, y: int, look: Look, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
+        self, y: int, look: Theme, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[int]:
         """A row of dots with the frame and the cursor over it: xterm indices; without colours darknesses from 0 to 9."""
         plain = _plain(look)
@@ -93,14 +93,14 @@ class Overview:
             row[self.dot(here[1])] = 9 if plain else look.index("text")
         return row
 
-    def _dots(self, look: Look, ends: tuple[float, float]) -> list[list[int]]:
+    def _dots(self, look: Theme, ends: tuple[float, float]) -> list[list[int]]:
         """All dots without frame and cursor, kept until colours or ends change."""
         key = (look, *ends)
         if self._kept is None or self._kept[0] != key:
             self._kept = key, self._coloured(look, ends)
         return self._kept[1]
 
-    def _coloured(self, look: Look, ends: tuple[float, float]) -> list[list[int]]:
+    def _coloured(self, look: Theme, ends: tuple[float, float]) -> list[list[int]]:
         import numpy as np
 
         at = np.arange(self.side) * len(self.ln_mm) // self.side
@@ -115,7 +115,7 @@ class Overview:
         return rows
 
 
-def _plain(look: Look) -> bool:
+def _plain(look: Theme) -> bool:
     """Whether characters stand for darkness: there are no colours, or no half blocks."""
     return look.ascii_only or not look.color
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError, UsageError
-from kltui.safe import expanded, safe_text
+from kltui.sanitize import expanded, safe_text
 from kltui.store.store import FILE_NAME
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 NEW = "kltui-workspace"  # where a job of texts or checkpoints that were named alone keeps its vectors
 ONE_OF = (
@@ -64,7 +64,7 @@ def open_interface(arguments: argparse.Namespace) -> int:
 
     Raises KltuiError for a target that is nothing of the kind, and for options that do not fit its workspace.
     """
-    from kltui.tui.app import run_tui
+    from kltui.tui.main import run_tui
 
     target = target_of(arguments.target, Path.cwd())
     basis = _asked(arguments)
@@ -96,7 +96,7 @@ def _asked(arguments: argparse.Namespace) -> Basis | None:
 
 def _check(workspace: Path | None, basis: Basis, values: str) -> None:
     """Raises KltuiError before anything is drawn where the workspace has no such map."""
-    from kltui.pair_values import check_kept
+    from kltui.store.pair_values import check_kept
     from kltui.workspace import Workspace
 
     if basis.saved:

@@ -11,15 +11,15 @@ from kltui.tui import pixels
 from kltui.tui.canvas import Pane
 
 if TYPE_CHECKING:
-    from kltui.figures.shown import Shown
-    from kltui.tui.interface import KltuiApp
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.app import KltuiApp
     from kltui.workspace import Workspace
 
-LEAST = (24, 8)  # cells of a pane that a figure can be read in
+MINIMUM = (24, 8)  # cells of a pane that a figure can be read in
 
 
 @dataclass
-class Picture:
+class PixelPicture:
     """A picture of pixels over a pane of the interface."""
 
     app: KltuiApp
@@ -69,7 +69,7 @@ async def show_picture(app: KltuiApp) -> None:
     place = pixels.Place(
         pane.region.x + bar, pane.region.y + 1, pane.region.width - bar, pane.region.height - 1
     )
-    if place.width < LEAST[0] or place.height < LEAST[1]:
+    if place.width < MINIMUM[0] or place.height < MINIMUM[1]:
         raise KltuiError(
             "the pane is too small for a figure", "Make the terminal larger; e writes it to a file."
         )
@@ -79,7 +79,7 @@ async def show_picture(app: KltuiApp) -> None:
         return  # who asked has gone on meanwhile
     if app.picture is not None:
         app.picture.take_away()
-    app.picture = Picture(app, pane, ability, tmux)
+    app.picture = PixelPicture(app, pane, ability, tmux)
     app.picture.put(text)
 
 
@@ -87,7 +87,11 @@ async def ability_of(app: KltuiApp) -> pixels.Ability:
     """How the terminal shows pixels, asked once. Raises KltuiError where it does not."""
     if app.pixel_ability is None:
         ask = getattr(app._driver, "ask", None)
-        answers = await ask(pixels.question(pixels.in_tmux()), pixels.in_tmux()) if ask else pixels.Answers()
+        answers = (
+            await ask(pixels.question(pixels.in_tmux()), pixels.in_tmux())
+            if ask
+            else pixels.TerminalReplies()
+        )
         app.pixel_ability = answers.ability()
     if app.pixel_ability is None:
         hint = "In tmux: set -g allow-passthrough on. " if pixels.in_tmux() else ""
@@ -99,7 +103,7 @@ async def ability_of(app: KltuiApp) -> pixels.Ability:
 
 
 async def _drawn(
-    app: KltuiApp, shown: Shown, ability: pixels.Ability, place: pixels.Place, tmux: bool
+    app: KltuiApp, shown: ShownSubject, ability: pixels.Ability, place: pixels.Place, tmux: bool
 ) -> str:
     """The text that shows the figure, drawn and packed off the event loop."""
 

@@ -80,7 +80,7 @@ def question(tmux: bool) -> str:
     return f"{through(kitty, tmux)}{through(chr(27) + ']1337;ReportCellSize' + chr(7), tmux)}\x1b[16t\x1b[c"
 
 
-class Answers:
+class TerminalReplies:
     """What a terminal sends while it is asked: replies are taken out, keys that were pressed meanwhile are kept."""
 
     def __init__(self) -> None:

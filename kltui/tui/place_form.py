@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import prompts
 from kltui.tui.import_form import timed
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 HINTS = (
     "A model's or adapter's folder, a GGUF file, OWNER/NAME[@REVISION], or a server's address; tab completes paths.",
@@ -28,7 +28,7 @@ TEXT_HINTS = (
 
 def place_model(app: KltuiApp, checkpoint: Checkpoint | None = None) -> None:
     """Asks which model (suggesting `checkpoint`) and on how many texts, and places it on the workspace's map."""
-    if app.reader.path is None or app.atlas.is_empty:
+    if app.reader.path is None or app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
         return
     suggested = named(checkpoint) if checkpoint else ""
@@ -87,7 +87,7 @@ async def _place(app: KltuiApp, model: str, texts: str) -> None:
         app.say(". ".join(lines[-2:]) or "it could not be placed", "bad")
         return
     await app.reload()
-    app.push_screen(prompts.Reader("On this map", prompts.reading(out.rstrip(), app.look("text"))))
+    app.push_screen(prompts.TextDialog("On this map", prompts.reading(out.rstrip(), app.look("text"))))
 
 
 def _run(command: Sequence[str], width: int) -> tuple[int, str, str]:

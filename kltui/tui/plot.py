@@ -15,11 +15,11 @@ from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
-    from kltui.native import Direction
-    from kltui.tui.look import Look
+    from kltui.kernels.native import Direction
+    from kltui.tui.theme import Theme
     from kltui.view.axis import Scale
-    from kltui.view.planes import Kind, Planes
-    from kltui.view.scene import Floats, Scene, Window
+    from kltui.view.cell_buffer import CellBuffer, Kind
+    from kltui.view.plot_data import Floats, Scene, Window
 
 Patch = tuple[int, str, Style]
 Y_AXIS = 8
@@ -45,14 +45,14 @@ class PlotPane(Pane):
         self.fits = True  # whether the window holds the whole scene: nobody zoomed or panned
         self.cursor = -1
         self.note = ""
-        self._planes: Planes | None = None
+        self._planes: CellBuffer | None = None
         self._spots: Floats | None = None
-        self._made_for: tuple[int, int, Kind, Look] | None = None
+        self._made_for: tuple[int, int, Kind, Theme] | None = None
         self._strips: dict[int, Strip] = {}
         self._y_labels: dict[int, str] = {}
         self._patches: dict[int, list[Patch]] = {}
         self._inks: dict[int, Style] = {}
-        self._inks_of: Look | None = None
+        self._inks_of: Theme | None = None
 
     # -- what subclasses say --------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class PlotPane(Pane):
 
     def fitted_window(self, scene: Scene) -> Window:
         """The window that shows all of a scene."""
-        from kltui.view.scene import fit_window
+        from kltui.view.plot_data import fit_window
 
         return fit_window(scene)
 
@@ -116,7 +116,7 @@ class PlotPane(Pane):
             return False
         made_for = (self.plot_width, self.plot_height, self.kind, self.look)
         if self._planes is None or self._made_for != made_for:
-            from kltui.view.planes import draw, spots
+            from kltui.view.cell_buffer import draw, spots
 
             width, height, kind, look = self._made_for = made_for
             seen = self.seen = self._window_at(width, height, kind)
@@ -131,7 +131,7 @@ class PlotPane(Pane):
 
     def _window_at(self, width: int, height: int, kind: Kind) -> Window:
         """The window at this size: a row above a whole scene for the y axis' name, and equal units where they must be."""
-        from kltui.view.planes import eye_ratio
+        from kltui.view.cell_buffer import eye_ratio
 
         assert self.scene is not None and self.window is not None
         window = self.window
@@ -146,7 +146,7 @@ class PlotPane(Pane):
     @property
     def kind(self) -> Kind:
         """How dots are put into cells."""
-        from kltui.view.planes import KINDS
+        from kltui.view.cell_buffer import KINDS
 
         return "ascii" if self.kl.ascii_only else KINDS[self.kl.marker_kind % len(KINDS)]
 
@@ -225,8 +225,8 @@ class PlotPane(Pane):
         name = self._named(self.y_name, self.seen.y.scale, self.plot_width)
         return (0, name, self.look("muted")) if name else None
 
-    def _named(self, name: str, scale: Scale, most: int) -> str:
-        return axis_name(name.translate(ASCII) if self.look.ascii_only else name, scale, most)
+    def _named(self, name: str, scale: Scale, maximum: int) -> str:
+        return axis_name(name.translate(ASCII) if self.look.ascii_only else name, scale, maximum)
 
     # -- what lies over the plot ----------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class PlotPane(Pane):
             self._go_near(eyes, float(eyes[self.cursor, 0]), float(eyes[self.cursor, 1]), direction)
 
     def _go_near(self, eyes: Floats, x: float, y: float, direction: Direction) -> None:
-        from kltui import native
+        from kltui.kernels import native
 
         found = native.nearest(eyes, x, y, direction)
         if found >= 0:
@@ -410,8 +410,8 @@ class PlotPane(Pane):
         self.do_zoom_out()
 
 
-def axis_name(name: str, scale: Scale, most: int) -> str:
-    """What an axis is, in at most `most` letters: without its unit, then cut, where there is less room.
+def axis_name(name: str, scale: Scale, maximum: int) -> str:
+    """What an axis is, in at most `maximum` letters: without its unit, then cut, where there is less room.
 
     >>> axis_name("KL, bits/byte", "log", 30), axis_name("KL, bits/byte", "log", 10)
     ('KL, bits/byte, log', 'KL, log')
@@ -420,9 +420,9 @@ def axis_name(name: str, scale: Scale, most: int) -> str:
         return ""
     log = {"linear": "", "log": ", log", "log1p": ", log(1 + x)"}[scale]
     for said in (name + log, name.partition(", ")[0] + log):
-        if len(said) <= most:
+        if len(said) <= maximum:
             return said
-    return said[: max(0, most)]
+    return said[: max(0, maximum)]
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:

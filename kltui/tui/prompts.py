@@ -19,9 +19,9 @@ from textual.strip import Strip
 from textual.suggester import Suggester
 from textual.widgets import Input
 
-from kltui.safe import expanded
+from kltui.sanitize import expanded
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
-from kltui.tui.look import Look
+from kltui.tui.theme import Theme
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
@@ -60,9 +60,9 @@ class Words(Pane, can_focus=False):
         """The lines in `width` cells; where they are too many, the last one shown says so."""
         texts = [line for text in self.texts for line in text.split("\n")]
         lines = [line for text in texts for line in wrapped(text, max(1, width - 2))]
-        most = max(1, self.app.size.height // self.share)
+        maximum = max(1, self.app.size.height // self.share)
         lines = [line.replace(TOGETHER, " ") for line in lines]
-        return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1]} …"]
+        return lines if len(lines) <= maximum else [*lines[: maximum - 1], f"{lines[maximum - 1]} …"]
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """As many lines as the words take."""
@@ -115,7 +115,7 @@ def completed(value: str) -> str | None:
     return f"{head}{slash}{shown[0]}" if shown and shown[0].isprintable() else None
 
 
-class Line(Input):
+class LineInput(Input):
     """A line to write in. Its screen hands it keys one at a time, so that none overtakes another."""
 
     EDITING: ClassVar = {
@@ -155,7 +155,7 @@ class Prompt(ModalScreen[str | None]):
         self.question, self.value, self.paths = question, value, paths
         self.check, self.changed, self.hints = check, changed, hints
         self.heading = Title(question, complaint)
-        self.line = Line(value, suggester=PathSuggester() if paths else None)
+        self.line = LineInput(value, suggester=PathSuggester() if paths else None)
 
     def compose(self) -> ComposeResult:
         """Question, hints, line."""
@@ -288,14 +288,14 @@ class ChoiceList(Pane):
         self.refresh()
 
 
-class Choice(ModalScreen[int | None]):
+class ChoiceDialog(ModalScreen[int | None]):
     """A list to choose from by arrows, or by typing part of a name; the index of the choice, or None."""
 
     def __init__(self, question: str, options: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.question = question
         self.list = ChoiceList(options)
-        self.line = Line(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
+        self.line = LineInput(placeholder="type to narrow, arrows to move, enter to choose, esc to leave")
 
     def compose(self) -> ComposeResult:
         """Question, options, and a line that narrows them."""
@@ -315,8 +315,8 @@ class Choice(ModalScreen[int | None]):
 
     def make_room(self, height: int) -> None:
         """As many options as leave the question and the line in sight."""
-        most = min(14, 8 * height // 10 - 2)
-        self.list.styles.height = max(1, min(most, len(self.list.options)))
+        maximum = min(14, 8 * height // 10 - 2)
+        self.list.styles.height = max(1, min(maximum, len(self.list.options)))
 
     def on_input_changed(self) -> None:
         """Narrows the options."""
@@ -345,7 +345,7 @@ class Choice(ModalScreen[int | None]):
 
 
 def key_help(
-    groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], look: Look
+    groups: Sequence[tuple[str, Sequence[tuple[str, str]]]], look: Theme
 ) -> Callable[[int], list[list[Span]]]:
     """What a Reader shows of keys: by group, a key and what it does, wrapped beside it; `groups` as Keymap.help has them."""
 
@@ -369,7 +369,7 @@ def key_help(
     return lines
 
 
-class Reader(ModalScreen[str | None]):
+class TextDialog(ModalScreen[str | None]):
     """A text to read; ends with one of `keys` (a key name each), or None on esc and q."""
 
     def __init__(
@@ -412,7 +412,7 @@ class Reader(ModalScreen[str | None]):
 
 
 def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]]:
-    """A maker of lines for `Reader` from plain text, wrapped."""
+    """A maker of lines for `TextDialog` from plain text, wrapped."""
 
     def lines(width: int) -> list[list[Span]]:
         return [[(part, style)] for line in text.split("\n") for part in wrapped(line, max(10, width))]
@@ -420,6 +420,6 @@ def reading(text: str, style: Style) -> Callable[[int], Sequence[Sequence[Span]]
     return lines
 
 
-def confirm(question: str, detail: str, style: Style) -> Reader:
+def confirm(question: str, detail: str, style: Style) -> TextDialog:
     """A yes-or-no question: ends with "y", or None."""
-    return Reader(question, reading(detail, style), keys=(("y", "yes"), ("n", "no")))
+    return TextDialog(question, reading(detail, style), keys=(("y", "yes"), ("n", "no")))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import prompts
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
-    from kltui.tui.memory import Memory
+    from kltui.tui.app import KltuiApp
+    from kltui.tui.ui_state import Memory
 
 SHOWN = 8
 
@@ -75,4 +75,4 @@ def ask_recent(app: KltuiApp) -> None:
         else:
             app.say(f"{found[index].path} is gone: its folder was moved or deleted", "warning")
 
-    app.push_screen(prompts.Choice("Open which workspace?", options), chosen)
+    app.push_screen(prompts.ChoiceDialog("Open which workspace?", options), chosen)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import prompts
 from kltui.tui.run_tree import counted
 
 if TYPE_CHECKING:
     from kltui.store.removal import Removed
     from kltui.store.rows import CheckpointRow
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 
 def ask_to_remove(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:

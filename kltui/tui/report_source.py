@@ -10,7 +10,7 @@ from contextlib import suppress
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 
 from kltui.errors import KltuiError
-from kltui.tui.report_worker import BROKEN_OFF, MADE, SAID, Asked, Made
+from kltui.tui.report_worker import BROKEN_OFF, MADE, SAID, Made, ReportRequest
 
 PATIENCE_S = 2.0
 LISTENS_S = 0.5  # within which a section can be broken off; beyond, its process is ended
@@ -27,7 +27,7 @@ class ReportProcess:
         self._child: Popen[bytes] | None = None
         self._running: asyncio.Future[Made] | None = None
 
-    async def section(self, asked: Asked, said: Callable[[str], None]) -> Made:
+    async def section(self, asked: ReportRequest, said: Callable[[str], None]) -> Made:
         """The section; `said` gets a line now and then while it is computed.
 
         Raises KltuiError where it cannot be made, and where the process ended before it had answered.
@@ -87,7 +87,7 @@ def _taken_note_of(running: asyncio.Future[Made]) -> None:
         running.exception()
 
 
-def _answer(child: Popen[bytes], asked: Asked, said: Callable[[str], None]) -> Made:
+def _answer(child: Popen[bytes], asked: ReportRequest, said: Callable[[str], None]) -> Made:
     assert child.stdin is not None and child.stdout is not None
     try:
         pickle.dump(asked, child.stdin)

@@ -1,4 +1,4 @@
-"""The report's sections in a process of their own: a pickled `Asked` on stdin for each, on stdout what is said and what was made.
+"""The report's sections in a process of their own: a pickled `ReportRequest` on stdin for each, on stdout what is said and what was made.
 
 The interface stays quick while it computes. SIGINT breaks off the section under way; the map and whatever else was
 computed for it stay for the next one.
@@ -59,7 +59,7 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReportRequest:
     """A section of a report that is wanted, laid out for some paper."""
 
     subject: Subject
@@ -84,7 +84,7 @@ class BrokenOff(BaseException):
 
 
 @dataclass
-class Answers:
+class ReportAnswers:
     """Makes sections, the map and distances of one subject once for all of them."""
 
     out: BinaryIO
@@ -106,7 +106,7 @@ class Answers:
             self.busy = False
             raise BrokenOff
 
-    def answer(self, asked: Asked) -> None:
+    def answer(self, asked: ReportRequest) -> None:
         """Writes what is said meanwhile and the section, or in words why there is none."""
         try:
             self.busy = True
@@ -119,7 +119,7 @@ class Answers:
         except BrokenOff:
             self.put(BROKEN_OFF, None)
 
-    def _section(self, asked: Asked) -> Section:
+    def _section(self, asked: ReportRequest) -> Section:
         from kltui.view.report import section_on
 
         context = self._context_of(asked.subject)
@@ -180,7 +180,7 @@ def _is_single(value: object) -> bool:
 def main() -> int:
     """Answers until stdin ends."""
     os.nice(5)
-    answers = Answers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
+    answers = ReportAnswers(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
     signal.signal(signal.SIGINT, answers.break_off)
     # Whatever else writes to standard output must not come between the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -188,7 +188,7 @@ def main() -> int:
     return 0
 
 
-def _answer_all(answer: Callable[[Asked], None]) -> None:
+def _answer_all(answer: Callable[[ReportRequest], None]) -> None:
     while True:
         try:
             asked = pickle.load(sys.stdin.buffer)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kltui.tui.canvas import Span
 from kltui.tui.data import Snapshot, run_of
-from kltui.tui.prompts import Choice
+from kltui.tui.prompts import ChoiceDialog
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.welcome import empty_line
 
@@ -136,16 +136,16 @@ class RunTree(Table):
     def _slide(self) -> None:
         """Scrolls to a cursor out of sight so that most rows keep their step: runs often have the same ones."""
         rows = self.body_height - 1
-        least, most = max(0, self.cursor - rows + 1), min(self.cursor, len(self.lines) - rows)
-        if rows < 1 or least <= self.top <= self.cursor or least > most:
+        minimum, maximum = max(0, self.cursor - rows + 1), min(self.cursor, len(self.lines) - rows)
+        if rows < 1 or minimum <= self.top <= self.cursor or minimum > maximum:
             return
         shown = [_step_of(line) for line in self.lines[self.top : self.top + rows]]
-        steps = [_step_of(line) for line in self.lines[least : most + rows]]
+        steps = [_step_of(line) for line in self.lines[minimum : maximum + rows]]
 
         def steadiness(top: int) -> tuple[int, int]:
-            return sum(map(eq, shown, steps[top - least :])), -abs(top - self.top)
+            return sum(map(eq, shown, steps[top - minimum :])), -abs(top - self.top)
 
-        self.top = max(range(least, most + 1), key=steadiness)
+        self.top = max(range(minimum, maximum + 1), key=steadiness)
         self.refresh()
 
     def header_right(self) -> list[Span]:
@@ -254,7 +254,7 @@ class RunTree(Table):
             self.cursor = self.top = 0
             self.update_data()
 
-        self.app.push_screen(Choice("Sort by what?", options), chosen)
+        self.app.push_screen(ChoiceDialog("Sort by what?", options), chosen)
 
     @property
     def line(self) -> TreeLine | None:

@@ -12,15 +12,15 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 from kltui.tui.data import USUAL_VALUES
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
-LEAST_WIDTH, LEAST_HEIGHT = 60, 15
+MIN_WIDTH, MIN_HEIGHT = 60, 15
 
 
 class Bar(Pane, can_focus=False):
@@ -187,7 +187,7 @@ class TooSmall(Pane, can_focus=False):
         """Two lines in the middle."""
         size = self.size
         texts = (
-            f"kltui needs {LEAST_WIDTH} x {LEAST_HEIGHT} cells;",
+            f"kltui needs {MIN_WIDTH} x {MIN_HEIGHT} cells;",
             f"this window has {size.width} x {size.height}.",
             "q leaves; jobs go on.",
         )
@@ -248,7 +248,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def make_room(self, width: int, height: int) -> None:
         """Shows what fits: the message about room, or one, two or three columns."""
-        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        small = width < MIN_WIDTH or height < MIN_HEIGHT
         self.too_small.display = small
         parts: tuple[Widget, ...] = (self.tabs, self.body, self.status, self.keys_line)
         for part in parts:

@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from kltui.tui.canvas import Pane, Span, fitted, spelled, strip_of, width_of
 
-MOST_ROWS_KEPT = 1000
+MAX_ROWS_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Table(Pane):
         if key is None:
             return self._row(index)
         drawn_for = (self.body_width, self.look)
-        if drawn_for != self._drawn_for or len(self._drawn) > MOST_ROWS_KEPT:
+        if drawn_for != self._drawn_for or len(self._drawn) > MAX_ROWS_KEPT:
             self._drawn, self._drawn_for = {}, drawn_for
         key = (key, self._ground(index))
         kept = self._drawn.get(index)

@@ -1,7 +1,7 @@
 """What the terminal shows, cell runs at a time, and the shortest text that brings it up to date.
 
 Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
-`Frame` remembers every row as written, compares, and writes the difference with as few style codes as
+`ScreenFrame` remembers every row as written, compares, and writes the difference with as few style codes as
 will do. It is also the last gate: no control character leaves it but its own.
 """
 
@@ -20,32 +20,32 @@ from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 Codes = tuple[str, str, str]
 Run = tuple[str, Codes]  # text in one style
 
 OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
-LEAST_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
-MOST_STYLES = 4096  # whose codes are kept
+MIN_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
+MAX_STYLES = 4096  # whose codes are kept
 
 _PLAIN: Codes = ("", "39", "49")
 _NONE: Codes = ("", "", "")  # of cells that are not known
 
 
-class Row(NamedTuple):
+class ScreenRow(NamedTuple):
     """Runs of a row without equal neighbours, and the cell at which each starts; last, the cell after all."""
 
     runs: list[Run]
     starts: list[int]
 
 
-class Frame:
+class ScreenFrame:
     """The rows last written to the terminal. `forget` after anything else may have written there."""
 
     def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
         self._codes = _Known(system)
-        self._rows: list[Row] = []
+        self._rows: list[ScreenRow] = []
         self._width = 0
 
     def forget(self) -> None:
@@ -65,7 +65,7 @@ class Frame:
             out.append(pen.reset())
         return "".join(out)
 
-    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: Row) -> None:
+    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: ScreenRow) -> None:
         if x == 0 and cells >= self._width:
             old, self._rows[y] = self._rows[y], new
         else:
@@ -77,7 +77,7 @@ class Frame:
             out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
             out.extend(map(pen.text, middle))
 
-    def _put(self, y: int, x: int, cells: int, new: Row) -> tuple[int, Row, Row]:
+    def _put(self, y: int, x: int, cells: int, new: ScreenRow) -> tuple[int, ScreenRow, ScreenRow]:
         """Puts a piece into a row; (where it begins, what was there before, the piece).
 
         It takes in the other half of a wide character that it covers half of: a blank.
@@ -127,12 +127,12 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
         yield y, begun, reached - begun, chain.from_iterable(joined)
 
 
-def _unknown(width: int) -> Row:
+def _unknown(width: int) -> ScreenRow:
     """A row that equals nothing in any cell."""
-    return Row([("\0" * width, _NONE)], [0, width])
+    return ScreenRow([("\0" * width, _NONE)], [0, width])
 
 
-def _halved(row: Row, at: int) -> Codes | None:
+def _halved(row: ScreenRow, at: int) -> Codes | None:
     """The style of the wide character that a cut at this cell goes through; None where there is none."""
     runs, starts = row
     if at >= starts[-1]:
@@ -145,12 +145,12 @@ def _halved(row: Row, at: int) -> Codes | None:
     return codes if one + two != text else None
 
 
-def _between(row: Row, begin: int, end: int) -> Row:
+def _between(row: ScreenRow, begin: int, end: int) -> ScreenRow:
     """The cells from `begin` to `end` of a row, where no wide character is cut."""
     runs, starts = row
     end = min(end, starts[-1])
     if begin >= end:
-        return Row([], [0])
+        return ScreenRow([], [0])
     i, j = bisect_right(starts, begin) - 1, bisect_left(starts, end)
     part, places = runs[i:j], [start - begin for start in starts[i : j + 1]]
     if places[-1] > end - begin:
@@ -161,7 +161,7 @@ def _between(row: Row, begin: int, end: int) -> Row:
         text, codes = part[0]
         part[0] = _split(text, begin - starts[i])[1], codes
         places[0] = 0
-    return Row(part, places)
+    return ScreenRow(part, places)
 
 
 def _split(text: str, at: int) -> tuple[str, str]:
@@ -171,7 +171,7 @@ def _split(text: str, at: int) -> tuple[str, str]:
     return one.text, two.text
 
 
-def _joined(*rows: Row) -> Row:
+def _joined(*rows: ScreenRow) -> ScreenRow:
     """Rows one after another."""
     runs: list[Run] = []
     starts = [0]
@@ -185,10 +185,10 @@ def _joined(*rows: Row) -> Row:
             taken = 1
         runs += more[taken:]
         starts += [at + place for place in places[taken + 1 :]]
-    return Row(runs, starts)
+    return ScreenRow(runs, starts)
 
 
-def _row(runs: Iterable[Run]) -> Row:
+def _row(runs: Iterable[Run]) -> ScreenRow:
     """A row of runs, those of equal style joined."""
     merged: list[Run] = []
     starts = [0]
@@ -203,10 +203,10 @@ def _row(runs: Iterable[Run]) -> Row:
             merged.append(run)
             starts.append(at)
             last = codes
-    return Row(merged, starts)
+    return ScreenRow(merged, starts)
 
 
-def _differences(old: Row, new: Row) -> list[tuple[int, list[Run]]]:
+def _differences(old: ScreenRow, new: ScreenRow) -> list[tuple[int, list[Run]]]:
     """(cells before it, its runs) of every stretch of `new` that differs from `old`."""
     (olds, old_starts), (news, new_starts) = old, new
     if old_starts[-1] != new_starts[-1]:
@@ -216,7 +216,7 @@ def _differences(old: Row, new: Row) -> list[tuple[int, list[Run]]]:
     places = dict(zip(old_starts, range(len(olds)), strict=False))
     for at in range(len(news)):
         start = new_starts[at]
-        if new_starts[at + 1] - start < LEAST_JUMP:
+        if new_starts[at + 1] - start < MIN_JUMP:
             continue
         there = places.get(start, -1)
         # Runs that stay and are worth a jump end a stretch.
@@ -229,7 +229,9 @@ def _differences(old: Row, new: Row) -> list[tuple[int, list[Run]]]:
     return found
 
 
-def _trimmed(old: Row, new: Row, i: int, i_end: int, j: int, j_end: int) -> tuple[int, list[Run]] | None:
+def _trimmed(
+    old: ScreenRow, new: ScreenRow, i: int, i_end: int, j: int, j_end: int
+) -> tuple[int, list[Run]] | None:
     """(cells before it, runs) of `new` from j to j_end without the ends it shares with `old` from i to i_end."""
     olds, news = old.runs, new.runs
     while i < i_end and j < j_end and olds[i] == news[j]:
@@ -263,10 +265,10 @@ def _shared(one: Run, two: Run, step: int) -> int:
     end = 0 if step > 0 else -1
     if not a or a[end] != b[end] or style != other or not (_narrow(a) and _narrow(b)):
         return 0
-    least = min(len(a), len(b))
+    minimum = min(len(a), len(b))
     if step < 0:
-        a, b = a[-least:][::-1], b[-least:][::-1]
-    return next((i for i in range(least) if a[i] != b[i]), least)
+        a, b = a[-minimum:][::-1], b[-minimum:][::-1]
+    return next((i for i in range(minimum) if a[i] != b[i]), minimum)
 
 
 @lru_cache(maxsize=8192)
@@ -294,7 +296,7 @@ class _Known:
             yield (text if text.isprintable() else safe_text(text)), entry[1]
 
     def _learnt(self, style: Style | None) -> tuple[Style | None, Codes]:
-        if len(self._known) >= MOST_STYLES:
+        if len(self._known) >= MAX_STYLES:
             self._known.clear()
         codes = _codes(style, self._system) if style else _PLAIN
         entry = self._known[id(style)] = style, self._same.setdefault(codes, codes)

@@ -14,13 +14,13 @@ from textual.keys import Keys
 from textual.message import Message
 
 UNKNOWN = "\ufffd"  # stands for bytes that are no text
-MOST_CELLS = (
+MAX_CELLS = (
     10_000  # in a row or a column: more is no terminal's size, and would be a frame that fills the memory
 )
 
 
 PASTE_PATIENCE_S = 2.0  # after which a paste whose end does not come is over: keys would go into it for ever
-MOST_PASTED = 4_000_000  # characters
+MAX_PASTED = 4_000_000  # characters
 _MARKS = re.compile(f"{re.escape(BRACKETED_PASTE_START)}|{re.escape(BRACKETED_PASTE_END)}")
 
 
@@ -42,7 +42,7 @@ class Input:
             self._heard = self._clock()
             self._follow(text)
             yield from filter(_is_possible, self._parser.feed(text))
-            if self._pasted > MOST_PASTED:
+            if self._pasted > MAX_PASTED:
                 yield from self._end_paste()
 
     def tick(self) -> Iterator[Message]:
@@ -103,5 +103,5 @@ def _is_possible(event: Message) -> bool:
     if isinstance(event, events.Key):
         return event.character != UNKNOWN
     if isinstance(event, events.Resize):
-        return 0 < event.size.width <= MOST_CELLS and 0 < event.size.height <= MOST_CELLS
+        return 0 < event.size.width <= MAX_CELLS and 0 < event.size.height <= MAX_CELLS
     return True

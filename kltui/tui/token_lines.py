@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.pair_values import CONDITIONAL, PMI, UNCONDITIONAL
 from kltui.registry.checkpoint import Checkpoint, LocalSource, ServedSource
 from kltui.registry.tensors import read_header
 from kltui.registry.tokenizer import tokenizer_folder
 from kltui.registry.tokenizer_json import read_tokenizer_json
+from kltui.store.pair_values import CONDITIONAL, PMI, UNCONDITIONAL
 
 if TYPE_CHECKING:
     from kltui.workspace import Workspace

@@ -33,7 +33,7 @@ def chosen_now(filter_: Filter, selection: Selection) -> Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class UndoStep:
     """A change in words, and what takes it back."""
 
     what: str
@@ -44,13 +44,13 @@ class Undo:
     """The changes that can be taken back, at most the last `MAX_STEPS`. While it `waits`, no choice is noted."""
 
     def __init__(self) -> None:
-        self._steps: list[Step] = []
+        self._steps: list[UndoStep] = []
         self._chosen = Chosen()
         self.waits = False
 
     def keep(self, what: str, restore: Callable[[], None]) -> None:
         """Remembers how to take back a change."""
-        self._steps = [*self._steps[1 - MAX_STEPS :], Step(what, restore)]
+        self._steps = [*self._steps[1 - MAX_STEPS :], UndoStep(what, restore)]
 
     def follow(self, now: Chosen) -> None:
         """Takes `now` for what is chosen without a step: it was read from disk, or put back."""
@@ -66,6 +66,6 @@ class Undo:
         changed = [w for w, old, new in zip(words, before, now, strict=True) if old != new]
         self.keep(" and ".join(changed), lambda: restore(before))
 
-    def pop(self) -> Step | None:
+    def pop(self) -> UndoStep | None:
         """The newest change, which is then forgotten; None where there is none."""
         return self._steps.pop() if self._steps else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
     from kltui.workspace import Workspace
 
 Weights = Mapping[tuple[str, str], float]

@@ -15,8 +15,8 @@ from kltui.view.ticks import Tick, decade_ticks, linear_ticks
 Floats = NDArray[np.float64]
 Scale = Literal["linear", "log", "log1p"]
 
-_MOST_LINEAR = 1e12
-_MOST_DECADES = 300.0
+_MAX_LINEAR = 1e12
+_MAX_DECADES = 300.0
 _LARGEST = sys.float_info.max
 
 
@@ -57,9 +57,9 @@ class Axis:
         middle = self.low / 2 + self.high / 2
         return replace(self, low=middle - span / 2, high=middle + span / 2)
 
-    def ticks(self, most: int) -> list[tuple[float, str]]:
-        """At most about `most` ticks as (place in 0 to 1, label), at least one; labels are ASCII."""
-        marks = [t for t in self._round_ticks(most) if self.low <= t.at <= self.high]
+    def ticks(self, maximum: int) -> list[tuple[float, str]]:
+        """At most about `maximum` ticks as (place in 0 to 1, label), at least one; labels are ASCII."""
+        marks = [t for t in self._round_ticks(maximum) if self.low <= t.at <= self.high]
         if not marks:
             marks = [
                 Tick(self.low, self._plain_label(self.low)),
@@ -68,18 +68,18 @@ class Axis:
         places = self.unit(np.array([t.at for t in marks], dtype=np.float64))
         return [(min(max(float(u), 0.0), 1.0), t.label) for u, t in zip(places, marks, strict=True)]
 
-    def _round_ticks(self, most: int) -> list[Tick]:
+    def _round_ticks(self, maximum: int) -> list[Tick]:
         """Ticks at round numbers on the axis' own scale; none where the numbers are beyond telling."""
         largest = max(abs(self.low), abs(self.high))
-        if largest > (_MOST_LINEAR if self.scale == "linear" else _MOST_DECADES):
+        if largest > (_MAX_LINEAR if self.scale == "linear" else _MAX_DECADES):
             return []
         if self.scale == "linear":
             return linear_ticks(
-                self.low, self.high, min(most, max(1, int(self.span))) if self.whole else most
+                self.low, self.high, min(maximum, max(1, int(self.span))) if self.whole else maximum
             )
         if self.scale == "log":
-            return decade_ticks(self.low, self.high, most)
-        decades = [t for t in decade_ticks(0.0, max(self.high, 0.0), most - 1) if t.at > 0 or most > 2]
+            return decade_ticks(self.low, self.high, maximum)
+        decades = [t for t in decade_ticks(0.0, max(self.high, 0.0), maximum - 1) if t.at > 0 or maximum > 2]
         zero = [Tick(0.0, "0")] if self.low <= 0 else []
         return zero + [Tick(math.log10(1 + 10**t.at), t.label) for t in decades]
 

@@ -22,13 +22,13 @@ import numpy as np
 
 from kltui.analysis.lineage import gguf_pairs
 from kltui.analysis.loss import losses
+from kltui.atomic_files import replacing_together
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
-from kltui.pair_values import CONDITIONAL
 from kltui.registry.names import NUMBERED_BY_STEP
-from kltui.replacing import replacing_together
-from kltui.safe import csv_text, safe_text
-from kltui.saved_maps import Preparation
+from kltui.sanitize import csv_text, safe_text
+from kltui.store.pair_values import CONDITIONAL
+from kltui.store.saved_maps import Preparation
 from kltui.view import formats, pair_files
 from kltui.view.report import check_choice, checked, report_on, write_json
 from kltui.view.sections.context import Choice, Context, silent
@@ -66,7 +66,7 @@ def export(
     ws: Workspace,
     folder: Path,
     preprocess: str = "none",
-    narrate: Callable[[str], None] = silent,
+    notify: Callable[[str], None] = silent,
     *,
     choice: Choice | None = None,
     also: Sequence[str] = (),
@@ -78,11 +78,11 @@ def export(
     as scored, tree.nwk the tree of neighbour joining where there are three models, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
-    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
+    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), notify)
     check_choice(ctx)
     # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):
-        narrate(sentence)
+        notify(sentence)
     writers: dict[str, Callable[[Path], None]] = {"loglik.npz": lambda path: _write_npz(ctx, path)}
     if any(row.layers for row in ctx.rows) and any(point.layer is not None for point in ctx.layered.points):
         writers["layers.npz"] = lambda path: _write_layers(ctx, path)
@@ -90,13 +90,13 @@ def export(
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
     if pair_files.are_many(ctx.map):
         form = pair_files.form()
-        narrate(pair_files.form_words(ctx.map, form))
+        notify(pair_files.form_words(ctx.map, form))
         writers = {form if n == "kl.csv" else n: write for n, write in writers.items()}
         writers[form] = lambda path: pair_files.write(ctx.map, path)
     if (tree := _newick(ctx)) is not None:
         writers["tree.nwk"] = lambda path: _write_text(path, tree)
     writers["report.json"] = lambda path: _write_json(ctx, path)
-    return _written(folder, writers | _others(ctx, also), narrate)
+    return _written(folder, writers | _others(ctx, also), notify)
 
 
 def _newick(ctx: Context) -> str | None:
@@ -137,11 +137,11 @@ def _write_modelmap(ctx: Context, path: Path) -> None:
                 np.lib.format.write_array(member, loglik_N, allow_pickle=False)
         archive.comment = NUMBERED_BY_STEP
     with path.open("rb+") as written:
-        _synced(written.fileno())
+        _fsynced(written.fileno())
 
 
 def _written(
-    folder: Path, writers: dict[str, Callable[[Path], None]], narrate: Callable[[str], None]
+    folder: Path, writers: dict[str, Callable[[Path], None]], notify: Callable[[str], None]
 ) -> list[Path]:
     """Writes every file aside, then moves them all into `folder`; pairs in another form than before take their place."""
     gone = [name for name in pair_files.FORMS if name not in writers]
@@ -150,7 +150,7 @@ def _written(
         with replacing_together(folder, gone) as aside:
             writing = True
             for name, write in writers.items():
-                narrate(f"writing {name}")
+                notify(f"writing {name}")
                 write(aside / name)
     except OSError as error:
         if not writing:
@@ -181,7 +181,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
             keys=keys,
             settings=settings,
         )
-        _synced(file.fileno())
+        _fsynced(file.fileno())
 
 
 def _keys(rows: Sequence[VectorRow], values: object = None) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
@@ -211,7 +211,7 @@ def _write_layers(ctx: Context, path: Path) -> None:
             keys=keys,
             settings=settings,
         )
-        _synced(file.fileno())
+        _fsynced(file.fileno())
 
 
 def _mode(applied: object) -> str:
@@ -249,10 +249,10 @@ def _write_text(path: Path, text: str) -> None:
 
 def _flushed(file: TextIO) -> None:
     file.flush()
-    _synced(file.fileno())
+    _fsynced(file.fileno())
 
 
-def _synced(descriptor: int) -> None:
+def _fsynced(descriptor: int) -> None:
     os.fsync(descriptor)
 
 

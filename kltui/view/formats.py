@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map

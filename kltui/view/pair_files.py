@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.products import blocks
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.threads import in_parallel
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
 
 Array = NDArray[np.float64]
-MOST_IN_CSV = 2_000_000  # pairs: some 160 MB of text
+MAX_IN_CSV = 2_000_000  # pairs: some 160 MB of text
 PARQUET, NPZ = "kl.parquet", "kl.npz"
 FORMS = ("kl.csv", PARQUET, NPZ)
 _READ = {
@@ -38,7 +38,7 @@ _READ = {
 
 def are_many(shown: Map) -> bool:
     """Whether a map has more pairs than a CSV should hold."""
-    return _count(shown) > MOST_IN_CSV
+    return _count(shown) > MAX_IN_CSV
 
 
 def _count(shown: Map) -> int:

@@ -9,10 +9,10 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 
 from kltui.analysis.benchmark import SUSPICIOUS
-from kltui.placement import Near, Placement
 from kltui.view.report import plain
 from kltui.view.sections.context import below
 from kltui.view.tables import figure, table, with_error, words
+from kltui.workspace.placement import Near, Placement
 
 SHARE = 0.95
 

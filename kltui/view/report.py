@@ -21,9 +21,9 @@ from kltui import __version__
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.errors import KltuiError, UsageError
 from kltui.json_schema import JSON_SCHEMA
-from kltui.safe import safe_text
-from kltui.saved_maps import Preparation
+from kltui.sanitize import safe_text
 from kltui.store.connection import DamageError
+from kltui.store.saved_maps import Preparation
 from kltui.threads import one_blas_thread
 from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
@@ -96,15 +96,15 @@ def report(
     ws: Workspace,
     sections: Sequence[str] | None = None,
     preprocess: str = "none",
-    narrate: Callable[[str], None] = silent,
+    notify: Callable[[str], None] = silent,
     choice: Choice | None = None,
 ) -> Report:
     """The chosen sections (None: all) of a workspace; an error in one becomes that section's message.
 
-    Missing weight distances are computed where files are at hand, with progress said by `narrate`. `choice` says
+    Missing weight distances are computed where files are at hand, with progress said by `notify`. `choice` says
     more than `preprocess`, and counts instead of it. Raises UsageError for unknown names.
     """
-    return report_on(Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate), sections)
+    return report_on(Context(ws, choice or Choice(Preparation(checked(preprocess))), notify), sections)
 
 
 @one_blas_thread
@@ -189,19 +189,19 @@ def print_report(
     preprocess: str = "none",
     choice: Choice | None = None,
     ascii_only: bool = False,
-    narration: TextIO | None = None,
+    notices: TextIO | None = None,
 ) -> Report:
     """Writes the report to `stream` (standard output) at `width` columns (the terminal's, else 80), and returns it.
 
-    Progress of long computations goes to `narration` (standard error), one line each.
+    Progress of long computations goes to `notices` (standard error), one line each.
     """
-    data, said = stream or sys.stdout, narration or sys.stderr
+    data, said = stream or sys.stdout, notices or sys.stderr
 
-    def narrate(message: str) -> None:
+    def notify(message: str) -> None:
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), narrate)
+    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), notify)
     if choice:
         check_choice(ctx)
     made = report_on(ctx, sections)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.view.scene import Floats
+from kltui.view.plot_data import Floats
 
 Outline = tuple[int, Floats]  # a colour code, and the corners of an open line, c x 3
 

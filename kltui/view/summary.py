@@ -13,7 +13,7 @@ from rich.table import Table
 from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
 from kltui.analysis.loss import Loss, losses
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.report import Report, write_text
 from kltui.view.sections.context import Choice, Context
 from kltui.view.sections.kl import kl
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from kltui.workspace import Workspace
 
-MOST_FAILURES, MOST_RUNS = 3, 3
+MAX_FAILURES, MAX_RUNS = 3, 3
 Finding = tuple[str, str]  # what it is about, and what was found
 
 
@@ -37,17 +37,17 @@ def print_summary(
     choice: Choice | None = None,
     *,
     stream: TextIO | None = None,
-    narration: TextIO | None = None,
+    notices: TextIO | None = None,
     ascii_only: bool = False,
 ) -> None:
-    """Writes what was found to `stream` (standard output); progress of long computations to `narration` (standard error)."""
-    out, said = stream or sys.stdout, narration or sys.stderr
+    """Writes what was found to `stream` (standard output); progress of long computations to `notices` (standard error)."""
+    out, said = stream or sys.stdout, notices or sys.stderr
 
-    def narrate(message: str) -> None:
+    def notify(message: str) -> None:
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    section = summary(Context(ws, choice or Choice(), narrate))
+    section = summary(Context(ws, choice or Choice(), notify))
     write_text(Report(str(ws.path), "none", (section,)), out, ascii_only=ascii_only)
     out.flush()
 
@@ -103,9 +103,12 @@ def _largest(ctx: Context) -> Iterator[Finding]:
     pairs = cast("list[dict[str, Any]]", kl(ctx).data["pairs"])
     known = [p for p in pairs if math.isfinite(p["kl_bits_per_byte"])]
     if known:
-        most = max(known, key=lambda p: p["kl_bits_per_byte"])
-        value = with_error(most["kl_bits_per_byte"], most["se"])
-        yield "largest KL", f"{value} bits/byte, {safe_text(most['a'], 50)} to {safe_text(most['b'], 50)}"
+        maximum = max(known, key=lambda p: p["kl_bits_per_byte"])
+        value = with_error(maximum["kl_bits_per_byte"], maximum["se"])
+        yield (
+            "largest KL",
+            f"{value} bits/byte, {safe_text(maximum['a'], 50)} to {safe_text(maximum['b'], 50)}",
+        )
 
 
 def _settled(ctx: Context) -> Iterator[Finding]:
@@ -139,15 +142,15 @@ def _failures(ctx: Context) -> list[Finding]:
             "failed",
             f"{safe_text(row.name, 60)}: {safe_text(row.error, 200)} {safe_text(row.hint, 200)}".rstrip(),
         )
-        for row in failed[:MOST_FAILURES]
+        for row in failed[:MAX_FAILURES]
     ]
     more = len(failed) - len(lines)
     return [*lines, ("", f"and {more} more: --report --section overview")] if more > 0 else lines
 
 
 def _first_few(said: list[str]) -> str:
-    more = len(said) - MOST_RUNS
-    return ", ".join(said[:MOST_RUNS]) + (f" and {more} more" if more > 0 else "")
+    more = len(said) - MAX_RUNS
+    return ", ".join(said[:MAX_RUNS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _picture(ctx: Context) -> list[RenderableType]:

@@ -12,7 +12,7 @@ from kltui.analysis.number_text import UNDEFINED as UNDEFINED
 from kltui.analysis.number_text import figure as figure
 from kltui.analysis.number_text import spread as spread
 from kltui.analysis.number_text import with_error as with_error
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 
 def count(n: int, noun: str, plural: str = "") -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.cells import cell_len, set_cell_size
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view import palette
 from kltui.view.axis import Axis, Scale, fit_axis
 
@@ -27,7 +27,7 @@ ASCII_MARKERS = palette.MARKERS_ASCII + "@=svznuw"
 _FRAME_TO_ASCII = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")
 _SEGMENTS_AT_ONCE = 4096
 _MARKS_PER_THREAD = 9
-_LEGEND_MOST = 24
+_LEGEND_MAX = 24
 _MIN_WIDTH, _MIN_HEIGHT = 24, 6
 
 
@@ -57,7 +57,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotFrame:
     """What stands around the data: labels, the scale of each axis, limits in data units, equal units on both axes."""
 
     title: str = ""
@@ -88,7 +88,7 @@ def line_plot(
     `logx="log1p"` puts x on log10(1 + x), which keeps step 0.
     """
     xscale: Scale = "log1p" if logx == "log1p" else "log" if logx else "linear"
-    frame = Frame(title, xlabel, ylabel, xscale, "log" if logy else "linear")
+    frame = PlotFrame(title, xlabel, ylabel, xscale, "log" if logy else "linear")
     return draw(series, frame, Style(width, height, colour, ascii_only))
 
 
@@ -104,11 +104,11 @@ def scatter(
     equal: bool = True,
 ) -> str:
     """Points of each series with a marker of its own, threaded by a line where the series asks for one."""
-    frame = Frame(title, xlabel, ylabel, equal=equal)
+    frame = PlotFrame(title, xlabel, ylabel, equal=equal)
     return draw(series, frame, Style(width, height, colour, ascii_only))
 
 
-def draw(series: Sequence[Series], frame: Frame, style: Style) -> str:
+def draw(series: Sequence[Series], frame: PlotFrame, style: Style) -> str:
     """The plot as lines of text without a final newline; with `style.colour` they carry SGR codes, else none.
 
     Nothing finite to show is said in one line. Cells beyond `style.width` are never written.
@@ -124,7 +124,7 @@ def draw(series: Sequence[Series], frame: Frame, style: Style) -> str:
     return "\n".join(rows)
 
 
-def _transformed(series: Sequence[Series], frame: Frame) -> tuple[list[Floats], list[Floats]]:
+def _transformed(series: Sequence[Series], frame: PlotFrame) -> tuple[list[Floats], list[Floats]]:
     """Each series on its axes' scales; where either value is not finite both are NaN, and all-NaN is length 0."""
     xs, ys = [], []
     for one in series:
@@ -150,7 +150,7 @@ class _Canvas:
     y_ticks: list[tuple[float, str]] = field(default_factory=list)
 
     @classmethod
-    def fitted(cls, frame: Frame, xs: list[Floats], ys: list[Floats], style: Style) -> _Canvas:
+    def fitted(cls, frame: PlotFrame, xs: list[Floats], ys: list[Floats], style: Style) -> _Canvas:
         """A canvas whose limits hold all data (or are the frame's), with room for its tick labels."""
         x_axis = fit_axis(np.concatenate(xs), frame.xscale, frame.xlim)
         y_axis = fit_axis(np.concatenate(ys), frame.yscale, frame.ylim)
@@ -286,10 +286,10 @@ def rasterise(segments_m4: Floats, across: int, up: int) -> NDArray[np.bool_]:
     return hit
 
 
-def _spread(u: Floats, v: Floats, most: int) -> tuple[Floats, Floats]:
-    """At most `most` of the points, evenly along the length of the thread, first and last among them."""
+def _spread(u: Floats, v: Floats, maximum: int) -> tuple[Floats, Floats]:
+    """At most `maximum` of the points, evenly along the length of the thread, first and last among them."""
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(u), np.diff(v)))])
-    picked = np.unique(np.searchsorted(length, np.linspace(0, length[-1], most), side="left"))
+    picked = np.unique(np.searchsorted(length, np.linspace(0, length[-1], maximum), side="left"))
     return u[picked], v[picked]
 
 
@@ -299,14 +299,14 @@ def _equal_units(x_axis: Axis, y_axis: Axis, across: int, up: int) -> tuple[Axis
     return x_axis.widened(per_dot * (across - 1)), y_axis.widened(per_dot * (up - 1))
 
 
-def _heading(frame: Frame, style: Style) -> list[str]:
+def _heading(frame: PlotFrame, style: Style) -> list[str]:
     rows = [_words(frame.title, style)] if frame.title else []
     if frame.ylabel:
         rows.append(_words(frame.ylabel, style))
     return [_fit(row, style.width) for row in rows]
 
 
-def _footing(series: Sequence[Series], frame: Frame, style: Style) -> list[str]:
+def _footing(series: Sequence[Series], frame: PlotFrame, style: Style) -> list[str]:
     rows = []
     if frame.xlabel:
         label = _fit(_words(frame.xlabel, style), style.width)
@@ -322,7 +322,7 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
     used = style.width
     first = {one.label: k for k, one in reversed(list(enumerate(series))) if one.label}
     named = sorted(first.values())
-    for k in named[:_LEGEND_MOST]:
+    for k in named[:_LEGEND_MAX]:
         one = series[k]
         slot = k if one.slot is None else one.slot
         label = _fit(_words(one.label, style), style.width - 2)
@@ -335,8 +335,8 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
         gap = "   " if used else ""
         rows[-1] += f"{gap}{coloured} {label}"
         used += len(gap) + need
-    if len(named) > _LEGEND_MOST:
-        rows.append(_fit(f"and {len(named) - _LEGEND_MOST} more", style.width))
+    if len(named) > _LEGEND_MAX:
+        rows.append(_fit(f"and {len(named) - _LEGEND_MAX} more", style.width))
     return rows
 
 

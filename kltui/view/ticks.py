@@ -16,19 +16,19 @@ class Tick:
     label: str
 
 
-def linear_ticks(low: float, high: float, most: int = 6) -> list[Tick]:
-    """At most `most` + 1 ticks inside [low, high] at multiples of 1, 2 or 5 times a power of ten.
+def linear_ticks(low: float, high: float, maximum: int = 6) -> list[Tick]:
+    """At most `maximum` + 1 ticks inside [low, high] at multiples of 1, 2 or 5 times a power of ten.
 
     >>> [t.label for t in linear_ticks(0, 1, 5)]
     ['0', '0.2', '0.4', '0.6', '0.8', '1.0']
     """
-    if not (math.isfinite(low) and math.isfinite(high)) or high <= low or most < 1:
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low or maximum < 1:
         return []
     step, first, last = next(
         (step, first, last)
-        for step in _steps((high - low) / most)
+        for step in _steps((high - low) / maximum)
         for first, last in [(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9))]
-        if last - first <= most
+        if last - first <= maximum
     )
     return [Tick(k * step, tick_label(k * step, step)) for k in range(first, last + 1)]
 
@@ -67,19 +67,19 @@ def _decimal(value: float, step: float) -> str:
     return f"{value:.{places}f}"
 
 
-def decade_ticks(low_log10: float, high_log10: float, most: int = 6) -> list[Tick]:
+def decade_ticks(low_log10: float, high_log10: float, maximum: int = 6) -> list[Tick]:
     """Ticks on a log10 axis, `at` in log10 units: decades, with 2 and 5 between where there is room.
 
     >>> [t.label for t in decade_ticks(0, 3)]
     ['1', '10', '100', '1k']
     """
     span = high_log10 - low_log10
-    if not math.isfinite(span) or span <= 0 or most < 1:
+    if not math.isfinite(span) or span <= 0 or maximum < 1:
         return []
     if span <= 0.3:
-        return _within_decade(low_log10, high_log10, most)
-    stride = max(1, math.ceil(span / most))
-    inner = (1, 2, 5) if span * 3 < 1.5 * most else (1,)
+        return _within_decade(low_log10, high_log10, maximum)
+    stride = max(1, math.ceil(span / maximum))
+    inner = (1, 2, 5) if span * 3 < 1.5 * maximum else (1,)
     ticks = []
     for decade in range(math.floor(low_log10), math.ceil(high_log10) + 1):
         if decade % stride == 0:
@@ -94,6 +94,6 @@ def _decade_tick(decade: int, factor: int) -> Tick:
     return Tick(math.log10(value), f"{factor}e{decade}")
 
 
-def _within_decade(low_log10: float, high_log10: float, most: int) -> list[Tick]:
-    ticks = linear_ticks(10**low_log10, 10**high_log10, most)
+def _within_decade(low_log10: float, high_log10: float, maximum: int) -> list[Tick]:
+    ticks = linear_ticks(10**low_log10, 10**high_log10, maximum)
     return [Tick(math.log10(t.at), t.label) for t in ticks if t.at > 0]

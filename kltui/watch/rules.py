@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Literal
 
-from kltui.analysis.spikes import LEAST_BEFORE, Figures, spikes
+from kltui.analysis.spikes import MIN_BEFORE, Figures, spikes
 from kltui.analysis.stability import stabilisation
 from kltui.jobs.jobfile import WatchTable
 
 Rule = Literal["loss", "kl", "settled", "stopped"]
 STOPPED_AFTER = 3.0  # times the longest interval between two checkpoints so far
-STOPPED_LEAST_S = 60.0
+STOPPED_MIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def alerts(run: Sequence[Figures], table: WatchTable) -> list[Alert]:
 
 def _settled(run: Sequence[Figures], level: float) -> list[Alert]:
     """That the KL between neighbours stays below the level, also when each is taken 1.96 standard errors higher."""
-    if len(run) < LEAST_BEFORE or level <= 0:
+    if len(run) < MIN_BEFORE or level <= 0:
         return []
     pairs = run[1:]
     found = stabilisation(
@@ -65,10 +65,10 @@ def _settled(run: Sequence[Figures], level: float) -> list[Alert]:
 def stopped(run: str, last: str, times_s: Sequence[float], now_s: float) -> Alert | None:
     """That no checkpoint came for longer than STOPPED_AFTER times the longest interval so far; `times_s`: when they did."""
     ordered = sorted(times_s)
-    if len(ordered) < LEAST_BEFORE:
+    if len(ordered) < MIN_BEFORE:
         return None
     longest = max(b - a for a, b in pairwise(ordered))
-    limit, since = max(STOPPED_AFTER * longest, STOPPED_LEAST_S), now_s - ordered[-1]
+    limit, since = max(STOPPED_AFTER * longest, STOPPED_MIN_S), now_s - ordered[-1]
     if since <= limit:
         return None
     said = f"no checkpoint of {run} for {since / 60:.1f} min, {since / max(longest, 1e-9):.1f} times the longest interval: has training stopped?"

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from kltui.analysis.spikes import Figures
 from kltui.errors import KltuiError
-from kltui.jobs.batch import Batch
+from kltui.jobs.batch import BatchRun
 from kltui.jobs.jobfile import JobFile, load_job
-from kltui.jobs.keep import Keeper
-from kltui.jobs.narrate import Narrator
 from kltui.jobs.plan import Plan, make_plan, read_corpus, settings_key
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.jobs.result_writer import ResultWriter
 from kltui.jobs.signals import Signals
 from kltui.registry.checkpoint import LocalSource
 from kltui.registry.gguf_file import is_gguf
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.store import Store
 from kltui.watch.figures import run_figures
 from kltui.watch.landing import SETTLED_S, Landings, Signature, candidates
@@ -46,15 +46,15 @@ def run_watch(
 
     The exit code: 0 where `until_step` was reached (1 where checkpoints failed), else 130/143/129 by the signal that ended it.
     """
-    narrator = _WatchNarrator(as_json)
+    reporter = _WatchReporter(as_json)
     job = load_job(job_path, overrides)
     with ExitStack() as stack:
         store = Store.write(Path(job.workspace))
         stack.callback(store.close)
-        return _Watch(job, store, narrator, until_step, settled_s).run()
+        return _Watch(job, store, reporter, until_step, settled_s).run()
 
 
-class _WatchNarrator(Narrator):
+class _WatchReporter(ProgressReporter):
     """Tells once of each checkpoint that is stored already: every round comes by them again. `scored`: names of those."""
 
     def __init__(self, as_json: bool) -> None:
@@ -75,15 +75,15 @@ class _Watch:
     """One watch: looks at the folders, scores what has landed, looks at the figures."""
 
     def __init__(
-        self, job: JobFile, store: Store, narrator: _WatchNarrator, until_step: int | None, settled_s: float
+        self, job: JobFile, store: Store, reporter: _WatchReporter, until_step: int | None, settled_s: float
     ) -> None:
-        self._job, self._store, self._narrator, self._until = job, store, narrator, until_step
-        self._corpus = read_corpus(job, narrator.say)
+        self._job, self._store, self._reporter, self._until = job, store, reporter, until_step
+        self._corpus = read_corpus(job, reporter.say)
         self._landings = Landings(settled_s)
         self._scored: dict[Path, Signature] | None = None  # what the last round was about
         self._told_figures: set[str] = set()
         self._known = set(store.records.all(ALERTS))
-        self._keeper: Keeper | None = None
+        self._writer: ResultWriter | None = None
         self._places = [Path(model.path) for model in job.models if model.path]
         self._parent = os.getppid() if os.environ.get(WITH_PARENT) else None
         self._at_first: frozenset[Path] | None = None
@@ -93,10 +93,10 @@ class _Watch:
     def run(self) -> int:
         """The exit code, see `run_watch`."""
         places = self._places
-        self._narrator.event(
+        self._reporter.event(
             "watch", status="started", places=[str(p) for p in places], until_step=self._until
         )
-        self._narrator.say(
+        self._reporter.say(
             f"watching {', '.join(safe_text(str(p), 200) for p in places) or 'no folder of this machine'}"
         )
         with Signals() as signals:
@@ -115,15 +115,15 @@ class _Watch:
                     return self._end("paused" if paused else "stopped", 128 + signals.received)
                 if self._parent not in (None, os.getppid()):
                     return self._end("stopped", 128 + signal.SIGHUP)
-                if self._keeper is not None:
-                    self._keeper.note({})  # the sign of life
+                if self._writer is not None:
+                    self._writer.note({})  # the sign of life
                 time.sleep(POLL_S)
 
     def _end(self, status: str, code: int) -> int:
-        if self._keeper is not None:
-            self._keeper.finish(status, "the watch has ended")
-        self._narrator.event("watch", status="ended", code=code)
-        self._narrator.say("the watch has ended")
+        if self._writer is not None:
+            self._writer.finish(status, "the watch has ended")
+        self._reporter.event("watch", status="ended", code=code)
+        self._reporter.say("the watch has ended")
         return code
 
     def _round(self, landed: Mapping[Path, Signature]) -> int | None:
@@ -132,8 +132,8 @@ class _Watch:
         plan = self._plan(landed)
         if plan is None:
             return None
-        self._keeper = Keeper(plan, self._store)
-        code, status = Batch(plan, self._keeper, self._narrator).run()
+        self._writer = ResultWriter(plan, self._store)
+        code, status = BatchRun(plan, self._writer, self._reporter).run()
         if status in ("stopped", "paused"):
             return code
         self._note_failed(plan, landed)
@@ -143,7 +143,7 @@ class _Watch:
             self._tell_figures(run)
             for alert in alerts(run, self._job.watch):
                 self._alert(alert)
-        self._keeper.wait("watching for the next checkpoint")
+        self._writer.wait("watching for the next checkpoint")
         return None
 
     def _plan(self, landed: Mapping[Path, Signature]) -> Plan | None:
@@ -157,7 +157,7 @@ class _Watch:
             if landed.keys() >= set(candidates(self._places)) - set(self._places):
                 raise
             # What is half written, such as one of several GGUF files, may be the reason: the next look tells.
-            self._narrator.say(f"not yet: {error.message}", "yellow")
+            self._reporter.say(f"not yet: {error.message}", "yellow")
             return None
         kept = [
             c for c in plan.checkpoints
@@ -189,7 +189,7 @@ class _Watch:
         steps = [
             c.step or 0 for c in plan.checkpoints
             if isinstance(c.source, LocalSource) and {c.source.path, c.source.path.parent} & set(self._places)
-            and c.name in self._narrator.scored
+            and c.name in self._reporter.scored
         ]  # fmt: skip
         self._step = max(self._step, *steps, 0)
 
@@ -201,8 +201,8 @@ class _Watch:
         for figures in run:
             if figures.name not in self._told_figures:
                 self._told_figures.add(figures.name)
-                self._narrator.event("figures", **_numbers(figures))
-                self._narrator.say(f"{safe_text(figures.name, 80)}: {figures.words()}")
+                self._reporter.event("figures", **_numbers(figures))
+                self._reporter.say(f"{safe_text(figures.name, 80)}: {figures.words()}")
 
     def _tell_stopped(self, landed: Mapping[Path, Signature]) -> None:
         """Alerts where a run that has grown meanwhile does so no longer."""
@@ -225,15 +225,15 @@ class _Watch:
         self._known.add(alert.key)
         with self._store.atomic():
             self._store.records.put(ALERTS, alert.key, {**alert.fields(), "at": time.time()})
-        self._narrator.event("alert", **alert.fields())
-        self._narrator.say(f"ALERT ({alert.rule}): {safe_text(alert.message, 400)}", "bold red")
+        self._reporter.event("alert", **alert.fields())
+        self._reporter.say(f"ALERT ({alert.rule}): {safe_text(alert.message, 400)}", "bold red")
         if self._job.watch.command:
             self._run_command(alert)
 
     def _run_command(self, alert: Alert) -> None:
         """Runs the job's command with the alert in its environment; no shell reads it."""
-        told = {**alert.fields(), "workspace": self._job.workspace}
-        environment = os.environ | {f"KLTUI_{name.upper()}": str(value) for name, value in told.items()}
+        reported = {**alert.fields(), "workspace": self._job.workspace}
+        environment = os.environ | {f"KLTUI_{name.upper()}": str(value) for name, value in reported.items()}
         command = list(self._job.watch.command)
         # A file, no pipe: what the command leaves running would hold a pipe open, and be waited for.
         with tempfile.TemporaryFile() as words:
@@ -243,12 +243,12 @@ class _Watch:
                     timeout=COMMAND_LIMIT_S, check=False,
                 )  # fmt: skip
             except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-                self._narrator.say(f"watch.command failed: {safe_text(str(error), 300)}", "yellow")
+                self._reporter.say(f"watch.command failed: {safe_text(str(error), 300)}", "yellow")
                 return
             words.seek(0)
             said = safe_text(words.read(2000).decode(errors="replace").strip(), 300)
         if done.returncode:
-            self._narrator.say(f"watch.command ended with {done.returncode}: {said}", "yellow")
+            self._reporter.say(f"watch.command ended with {done.returncode}: {said}", "yellow")
 
 
 def _numbers(figures: Figures) -> dict[str, object]:

@@ -93,7 +93,7 @@ def test_a_large_mds_picture_is_a_draw_s_with_the_others_where_their_distances_p
 ) -> None:
     L, size = vectors(90, 70, seed=4)
     whole = picture(L, size, "mds")
-    monkeypatch.setattr(embed, "MOST_SMACOF", 45)
+    monkeypatch.setattr(embed, "MAX_SMACOF", 45)
     drawn = picture(L, size, "mds", runs=[range(90)])
     assert drawn.n_placed == 45 and whole.n_placed == 0
     d = np.sqrt(kl_matrix(L, size))
@@ -132,7 +132,7 @@ def test_t_sne_of_very_many_has_the_leading_axes_and_says_their_share(
     L, size = vectors(120, 100)
     monkeypatch.setattr(embed, "ALL_AXES", 50)
     monkeypatch.setattr(embed, "AXES", 20)
-    found = picture(L, size, "tsne", 2, TSNESettings(perplexity=10, most=60), runs=[range(120)])
+    found = picture(L, size, "tsne", 2, TSNESettings(perplexity=10, maximum=60), runs=[range(120)])
     want = explained_variance(scaled_coordinates(L, size))[:20].sum()
     assert found.n_axes == 20 and found.kept == pytest.approx(want, rel=1e-3)
     assert found.n_placed == 60 and len(found.words()) == 2

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from kltui import native
 from kltui.analysis.kl import double_centre, kl_bootstrap_se, kl_matrix, kl_pair, kl_standard_errors
+from kltui.kernels import native
 
 
 def random_vectors(K: int, N: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ def test_a_large_map_says_what_a_small_one_says(gaps: bool, monkeypatch: pytest.
     small = a_map(gaps)
     rows = small.kl_rows([0, 250])
     exponents = [(e.run, e.start, e.c_q) for e in small.diffusion()]
-    monkeypatch.setattr(maps, "_MOST_IN_MATRIX", 10)
+    monkeypatch.setattr(maps, "_MAX_IN_MATRIX", 10)
     large = a_map(gaps)
     np.testing.assert_allclose(large.kl_rows([0, 250]), rows, rtol=1e-9, atol=1e-16)
     assert "_kl" not in large.__dict__
@@ -66,7 +66,7 @@ def test_stress_of_drawn_rows_is_that_of_all_where_all_are_drawn(monkeypatch: py
     shown = a_map()
     xy = shown.coordinates("pca")
     whole = shown.stress(xy)
-    monkeypatch.setattr(maps, "_MOST_IN_MATRIX", 10)
+    monkeypatch.setattr(maps, "_MAX_IN_MATRIX", 10)
     monkeypatch.setattr(maps, "_STRESS_ROWS", K)
     assert a_map().stress(xy) == pytest.approx(whole, rel=1e-9)
 

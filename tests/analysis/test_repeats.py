@@ -10,7 +10,7 @@ import pytest
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.analysis.scale import ScaleRow
-from kltui.same_weights import left_out_words, sentences
+from kltui.store.same_weights import left_out_words, sentences
 
 N = 400
 SIZE = np.full(N, 900)

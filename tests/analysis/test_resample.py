@@ -11,7 +11,7 @@ import pytest
 from kltui.analysis.embed import scaled_coordinates
 from kltui.analysis.kl import double_centre, kl_matrix
 from kltui.analysis.resample import (
-    Draw,
+    TextSample,
     add_models,
     draw,
     draw_texts,
@@ -57,7 +57,7 @@ def test_merging_repeated_texts_changes_no_distance() -> None:
 def test_every_text_drawn_once_is_the_map_itself() -> None:
     L = heavy_tailed(8, 300)
     size = np.random.default_rng(1).integers(257, 1025, 300)
-    all_once = Draw(np.arange(300), np.ones(300), 300, 300, "uniform", 0)
+    all_once = TextSample(np.arange(300), np.ones(300), 300, 300, "uniform", 0)
     got = resampled_coordinates(L, all_once, float(size.mean()))
     np.testing.assert_allclose(got, scaled_coordinates(L, size), atol=1e-12)
 
@@ -169,7 +169,7 @@ def test_more_texts_smaller_ellipses() -> None:
         resampled_pictures(L, size, method="mds")
 
 
-def counts(d: Draw, p_N: np.ndarray) -> np.ndarray:
+def counts(d: TextSample, p_N: np.ndarray) -> np.ndarray:
     return np.rint(d.weight**2 * d.n_drawn * p_N[d.index])
 
 

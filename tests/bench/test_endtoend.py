@@ -18,7 +18,7 @@ from kltui.errors import UsageError
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches
 
-TINY = shapes.Shape("tiny", 32, 2, 4, 8)
+TINY = shapes.ModelShape("tiny", 32, 2, 4, 8)
 
 
 def make_small(patch):
@@ -145,7 +145,7 @@ def test_what_is_left_out_is_told_and_the_rest_goes_on(capsys, monkeypatch):
 def test_on_a_gpu_the_longest_block_is_seen_once_untimed(monkeypatch):
     """No trial of tiles and no loading of kernels falls into what is timed."""
     seen = []
-    side = endtoend.Side(
+    side = endtoend.BenchSide(
         "reference", "float32", lambda block: np.full((1, len(block)), seen.append(block) or 0.0)
     )
     monkeypatch.setattr(endtoend, "_measured", lambda score, block, device: (1.0, 0.0, score(block)))

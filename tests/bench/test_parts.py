@@ -21,7 +21,7 @@ from kltui.bench.timing import Ratio
 from kltui.cli import main
 from kltui.errors import UsageError
 
-TINY = shapes.Shape("tiny", 32, 2, 4, 8)
+TINY = shapes.ModelShape("tiny", 32, 2, 4, 8)
 CPU = torch.device("cpu")
 
 
@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def tiny_70m(monkeypatch: pytest.MonkeyPatch) -> None:
     """70m has two narrow layers."""
-    monkeypatch.setattr(shapes, "SHAPES", (shapes.Shape("70m", 32, 2, 4, 8),))
+    monkeypatch.setattr(shapes, "SHAPES", (shapes.ModelShape("70m", 32, 2, 4, 8),))
 
 
 @pytest.fixture
@@ -128,15 +128,15 @@ def test_a_name_that_there_is_not_lists_those_that_there_are(
     capsys: pytest.CaptureFixture[str], arguments: list[str], said: tuple[str, ...]
 ) -> None:
     assert main(["--bench", *arguments]) == 2
-    told = capsys.readouterr().err
-    assert all(word in told for word in said)
+    reported = capsys.readouterr().err
+    assert all(word in reported for word in said)
 
 
 def test_help_lists_parts_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
-    assert all(name in told for name in (*MODELS, *MODEL_PARTS, *NATIVE_PARTS, "lm_eval", "llama_cpp"))
+    reported = capsys.readouterr().out
+    assert all(name in reported for name in (*MODELS, *MODEL_PARTS, *NATIVE_PARTS, "lm_eval", "llama_cpp"))
 
 
 def test_without_parts_all_are_measured() -> None:
@@ -196,7 +196,7 @@ def test_the_harness_scores_the_same_model_and_texts(monkeypatch: pytest.MonkeyP
 def test_a_program_with_another_interface_is_told_in_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes, "SHAPES", (shapes.Shape("70m", 32, 2, 4, 8),))
+    monkeypatch.setattr(shapes, "SHAPES", (shapes.ModelShape("70m", 32, 2, 4, 8),))
     install(monkeypatch, "lm_eval", __version__="0.9")
     install(monkeypatch, "lm_eval.api")
     install(monkeypatch, "lm_eval.api.instance", Instance=SimpleNamespace)
@@ -204,9 +204,9 @@ def test_a_program_with_another_interface_is_told_in_words(
     install(monkeypatch, "lm_eval.models.huggingface", HFLM=lambda: None)
     asked = ["--bench", "70m", "--part", "sweep", "--against", "lm_eval", "--device", "cpu"]
     assert main(asked) == 1
-    told = capsys.readouterr().err
-    assert "lm-evaluation-harness 0.9 did not score a random model: TypeError" in told
-    assert "Leave out --against lm_eval" in told
+    reported = capsys.readouterr().err
+    assert "lm-evaluation-harness 0.9 did not score a random model: TypeError" in reported
+    assert "Leave out --against lm_eval" in reported
 
 
 class Llama:

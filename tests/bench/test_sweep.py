@@ -10,7 +10,7 @@ from kltui.bench import shapes, sweep
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
-TINY = shapes.Shape("tiny", 32, 2, 4, 8)
+TINY = shapes.ModelShape("tiny", 32, 2, 4, 8)
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kltui import doctor, native
+from kltui import doctor
 from kltui.cli import main
 from kltui.command_options import build_parser
 from kltui.environment import check_environment, prepare_output, unknown_variables
 from kltui.errors import UsageError
+from kltui.kernels import native
 from kltui.option_use import COMMANDS, INTERFACE, USERS
 from kltui.threads import usable_cores
 

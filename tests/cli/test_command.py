@@ -65,8 +65,8 @@ def test_the_readme_tells_every_section_of_a_report() -> None:
     from kltui.view.report import section_names
 
     (table,) = re.findall(r"\| section \| shows \|\n(.*?)\n\n", README, re.DOTALL)
-    told = [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert told == section_names()
+    reported = [name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert reported == section_names()
 
 
 def test_the_readme_s_job_file_is_a_job_file() -> None:

@@ -247,8 +247,8 @@ def test_the_demo_corpus_comes_from_the_demo_room(monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_file_of_texts_never_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
 ) -> None:
-    monkeypatch.setattr(files, "LINE_MOST_BYTES", 1 << 20)
-    monkeypatch.setattr(load, "TEXT_MOST_CHARACTERS", 1 << 21)
+    monkeypatch.setattr(files, "LINE_MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(load, "TEXT_MAX_CHARACTERS", 1 << 21)
     path = tmp_path / f"x.{suffix}"
     if kind == "pipe":
         os.mkfifo(path)

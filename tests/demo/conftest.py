@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kltui.demo.prepared import Prepared, prepare
-from kltui.demo.suite import Run, Size, Suite, checkpoint_steps
+from kltui.demo.suite import PlannedRun, Size, Suite, checkpoint_steps
 
 MICRO = Size("micro", hidden=32, layers=1, heads=1, learning_rate=2e-2)
 
@@ -17,8 +17,8 @@ MICRO = Size("micro", hidden=32, layers=1, heads=1, learning_rate=2e-2)
 @pytest.fixture(scope="session")
 def suite() -> Suite:
     """One run of 24 steps with checkpoints at 0, 1, 2, 4, 8, 16, 24, and a fine-tune of its end."""
-    parent = Run("micro-seed1", MICRO, 1, checkpoint_steps(24, 8))
-    child = Run("micro-seed1-finetuned", MICRO, 1, (4,), parent="micro-seed1")
+    parent = PlannedRun("micro-seed1", MICRO, 1, checkpoint_steps(24, 8))
+    child = PlannedRun("micro-seed1-finetuned", MICRO, 1, (4,), parent="micro-seed1")
     return Suite((parent, child), training_bytes=400_000, vocabulary=512, length=64, warmup=4)
 
 

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXForCausalLM
 from kltui.demo import pretrain
 from kltui.demo.prepared import FOLDER, Prepared, prepare
 from kltui.demo.run import training_loss
-from kltui.demo.suite import Run, Suite, checkpoint_folder, is_finished
+from kltui.demo.suite import PlannedRun, Suite, checkpoint_folder, is_finished
 
 
-def weights(workspace: Path, run: Run, step: int) -> dict[str, torch.Tensor]:
+def weights(workspace: Path, run: PlannedRun, step: int) -> dict[str, torch.Tensor]:
     return load_file(checkpoint_folder(workspace, run, step) / "model.safetensors")
 
 

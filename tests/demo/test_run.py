@@ -15,31 +15,31 @@ from pathlib import Path
 
 import pytest
 
+from kltui.demo import progress_report
 from kltui.demo import run as demo
-from kltui.demo import told
 from kltui.demo.jobs import write_jobs
-from kltui.demo.lanes import Lanes, Moved
 from kltui.demo.prepared import Prepared
 from kltui.demo.suite import Suite
+from kltui.demo.worker_pool import RunProgress, WorkerPool
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.workspace import Workspace
 
 
 def test_a_lane_that_fails_or_is_killed_is_an_error_that_says_so(tmp_path: Path, suite: Suite) -> None:
-    with Lanes(tmp_path, suite, 1) as lanes:
+    with WorkerPool(tmp_path, suite, 1) as pool:
         with pytest.raises(UsageError, match="another plan"):
-            list(lanes.train(suite.runs))  # no texts are prepared there
-        os.kill(lanes.pids[0], signal.SIGKILL)
+            list(pool.train(suite.runs))  # no texts are prepared there
+        os.kill(pool.pids[0], signal.SIGKILL)
         with pytest.raises(KltuiError, match="ended"):
-            list(lanes.train(suite.runs))
+            list(pool.train(suite.runs))
 
 
 def test_lanes_end_with_the_process_that_opened_them(texts_folder: Path, suite: Suite) -> None:
     program = (
-        "import pickle, sys\nfrom pathlib import Path\nfrom kltui.demo.lanes import Lanes\n"
+        "import pickle, sys\nfrom pathlib import Path\nfrom kltui.demo.worker_pool import WorkerPool\n"
         "suite = pickle.loads(bytes.fromhex(sys.argv[2]))\n"
         "if __name__ == '__main__':\n"
-        "    lanes = Lanes(Path(sys.argv[1]), suite, 1)\n    print(lanes.pids[0], flush=True)\n    sys.stdin.read()\n"
+        "    pool = WorkerPool(Path(sys.argv[1]), suite, 1)\n    print(pool.pids[0], flush=True)\n    sys.stdin.read()\n"
     )
     opener = subprocess.Popen(
         [sys.executable, "-c", program, str(texts_folder), pickle.dumps(suite).hex()],
@@ -68,7 +68,7 @@ def test_the_whole_demo(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Lanes, "scores_eight_bit", lambda self, run: False)
+    monkeypatch.setattr(WorkerPool, "scores_eight_bit", lambda self, run: False)
     assert demo.run_demo(tmp_path, suite=suite) == 0
     said = capfd.readouterr()
     assert said.err.index("pretrained  micro-seed1 ") < said.err.index("pretrained  micro-seed1-finetuned ")
@@ -91,12 +91,12 @@ def test_the_whole_demo(
 def test_a_finished_training_is_not_done_again(
     tmp_path: Path, texts_folder: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "Lanes", None)
+    monkeypatch.setattr(demo, "WorkerPool", None)
     monkeypatch.setattr(demo, "is_finished", lambda workspace, run: True)
     jobs = write_jobs(texts_folder, suite, eight_bit=False, workers=1)
-    assert demo._pretrained(texts_folder, suite, told.Teller(False), 2) == jobs
+    assert demo._pretrained(texts_folder, suite, progress_report.Teller(False), 2) == jobs
     with pytest.raises(UsageError, match="another plan"):
-        demo._pretrained(texts_folder, replace(suite, batch=3), told.Teller(False), 2)
+        demo._pretrained(texts_folder, replace(suite, batch=3), progress_report.Teller(False), 2)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, suite: Suite) -> None:
@@ -125,10 +125,10 @@ def test_a_full_disk_is_said_before_the_start(
 
 def test_lines_are_told_where_there_is_no_terminal(suite: Suite) -> None:
     out, err = io.StringIO(), io.StringIO()
-    with told.Teller(True, out, err).training(suite.runs) as training:
+    with progress_report.Teller(True, out, err).training(suite.runs) as training:
         training.moved(None)
-        training.moved(Moved("micro-seed1", 3, 6.25))
-        training.moved(Moved("micro-seed1", 24, float("nan"), done=True))
+        training.moved(RunProgress("micro-seed1", 3, 6.25))
+        training.moved(RunProgress("micro-seed1", 24, float("nan"), done=True))
     assert err.getvalue() == "pretrained  micro-seed1 24/24 loss nan\n"
     [event] = [json.loads(line) for line in out.getvalue().splitlines()]
     assert event["loss_nats_per_token"] is None

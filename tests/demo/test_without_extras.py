@@ -9,14 +9,14 @@ import pytest
 
 from kltui.demo import adapters, pretrain
 from kltui.demo import run as demo
-from kltui.demo.suite import Run, Suite
-from kltui.demo.told import Teller
+from kltui.demo.progress_report import Teller
+from kltui.demo.suite import PlannedRun, Suite
 
 
-class LanesWithoutExtras:
+class PoolWithoutExtras:
     """Trains nothing and answers as processes do in which neither bitsandbytes, gguf nor peft can be imported."""
 
-    def __init__(self, folder: Path, suite: Suite, n_lanes: int) -> None:
+    def __init__(self, folder: Path, suite: Suite, n_workers: int) -> None:
         self.folder, self.suite = folder, suite
 
     def __enter__(self) -> Self:
@@ -25,10 +25,10 @@ class LanesWithoutExtras:
     def __exit__(self, *_: object) -> None:
         """Nothing was started."""
 
-    def train(self, runs: list[Run]) -> list[None]:
+    def train(self, runs: list[PlannedRun]) -> list[None]:
         return []
 
-    def scores_eight_bit(self, run: Run) -> bool:
+    def scores_eight_bit(self, run: PlannedRun) -> bool:
         return False
 
     def writes_gguf(self) -> bool:
@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_with_how_to_install_it(
 ) -> None:
     monkeypatch.setattr(adapters, "find_spec", lambda name: None)
     monkeypatch.setattr(pretrain, "find_spec", lambda name: None)
-    monkeypatch.setattr(demo, "Lanes", LanesWithoutExtras)
+    monkeypatch.setattr(demo, "WorkerPool", PoolWithoutExtras)
     monkeypatch.setattr(demo, "_prepared", lambda *given: None)
     monkeypatch.setattr(demo, "_tell_losses", lambda *given: None)
     (job, *_) = demo._pretrained(tmp_path, suite, Teller(as_json=False), 1)

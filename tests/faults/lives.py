@@ -20,8 +20,8 @@ import kltui.jobs.batch
 import kltui.store.filesystem
 import kltui.view.report
 from kltui.cli import main
-from kltui.jobs.executor import LocalExecutor
-from kltui.jobs.messages import Message, Scored, Setup, Task
+from kltui.jobs.executors.local import LocalExecutor
+from kltui.jobs.messages import Message, Setup, Task, TaskScored
 from kltui.registry.reading import Reading
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import Progress
@@ -50,7 +50,7 @@ class InlineExecutor:
         hashed = task.hashed
         with Reading(hashed) as reading:
             result = self._scorer.score(hashed.folder, task.quantization, hashed.weights, _unheard, reading)
-        return [Scored(task.index, result)]
+        return [TaskScored(task.index, result)]
 
     def stop(self) -> None: ...
 

@@ -20,7 +20,7 @@ from fault_kit import light_env, write_job
 
 os.environ |= light_env(KLTUI_LIGHT_SECONDS="1")
 STORE_BYTES = 80 << 20
-MOST_S = 100.0
+MAX_S = 100.0
 BATCH = """\
 import sys
 from kltui.cli import main
@@ -60,11 +60,11 @@ def lose_the_head(folder: Path, patience_s: float, n_nodes: int) -> dict[str, ob
 def _end(process: subprocess.Popen[str]) -> dict[str, object]:
     started = time.monotonic()
     try:
-        _, said = process.communicate(timeout=MOST_S)
+        _, said = process.communicate(timeout=MAX_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return {"code": None, "seconds": MOST_S, "said": ""}
+        return {"code": None, "seconds": MAX_S, "said": ""}
     return {"code": process.returncode, "seconds": time.monotonic() - started, "said": said}
 
 

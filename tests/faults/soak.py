@@ -69,8 +69,8 @@ class Soak:
         complete = False
         while not complete and time.monotonic() < until:
             out = self.life(job)
-            told = {name for name, end in ends(out).items() if end["status"] in ("done", "kept")}
-            acknowledged |= told
+            reported = {name for name, end in ends(out).items() if end["status"] in ("done", "kept")}
+            acknowledged |= reported
             stored = self.stored()
             self.counts["vectors acknowledged"] += sum(not e.get("kept") for e in ends(out).values())
             self.counts["vectors compared"] += len(stored)

@@ -14,11 +14,11 @@ TOPICS |= {"file system", "store", "scored", "disk"}
 def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=2)
     assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
-    told = run_cli("--doctor", "ws", "--json", cwd=tmp_path, HF_HUB_OFFLINE="1")
-    findings = {f["topic"]: f for f in json.loads(told.stdout)["findings"]}
+    reported = run_cli("--doctor", "ws", "--json", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    findings = {f["topic"]: f for f in json.loads(reported.stdout)["findings"]}
     assert findings.keys() >= TOPICS
     if findings["native core"]["state"] == "ok":
-        assert told.returncode == 0
+        assert reported.returncode == 0
         assert "isa " in findings["native core"]["found"]
     assert findings["store"]["found"].startswith("sound, schema")
     assert findings["scored"]["found"] == "2 checkpoints, 1 corpora"
@@ -28,5 +28,5 @@ def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> 
 
 
 def test_no_workspace_is_wrong_and_named(tmp_path: Path) -> None:
-    told = run_cli("--doctor", "nowhere", cwd=tmp_path, HF_HUB_OFFLINE="1")
-    assert told.returncode == 1 and "no kltui workspace in nowhere" in " ".join(told.stdout.split())
+    reported = run_cli("--doctor", "nowhere", cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert reported.returncode == 1 and "no kltui workspace in nowhere" in " ".join(reported.stdout.split())

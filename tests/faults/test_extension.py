@@ -13,7 +13,7 @@ import pytest
 from fault_kit import ROOT, Lives, light_env, run_cli, write_job
 
 import kltui
-from kltui import native
+from kltui.kernels import native
 
 needs_core = pytest.mark.skipif(not native.info()["extension"], reason="the core is not built here")
 
@@ -62,13 +62,13 @@ def test_the_doctor_finds_the_core_missing(tmp_path: Path) -> None:
 def test_a_core_that_cannot_be_loaded_is_as_good_as_none(tmp_path: Path, kind: str) -> None:
     package = tmp_path / "kltui"
     shutil.copytree(Path(kltui.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (core,) = (p for p in package.glob("_core*") if p.suffix != ".pyi")
+    (core,) = (p for p in (package / "kernels").glob("_core*") if p.suffix != ".pyi")
     sound = core.read_bytes()
     machine = bytes([sound[18] ^ 0xFF, sound[19]])  # e_machine of the ELF header
     broken = {"empty": b"", "no library": b"\x7fELF", "of another machine": sound[:18] + machine + sound[20:]}
     core.write_bytes(broken[kind])
     code = (
-        "import numpy as np; from kltui import native; print(native.info()['extension'],"
+        "import numpy as np; from kltui.kernels import native; print(native.info()['extension'],"
         " native.double_centre(np.eye(2))[0, 0])"
     )
     done = subprocess.run(
@@ -76,5 +76,5 @@ def test_a_core_that_cannot_be_loaded_is_as_good_as_none(tmp_path: Path, kind: s
         cwd=tmp_path, env=light_env(PYTHONPATH=str(tmp_path)), capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.split() == ["False", "0.5"], done.stderr
-    assert "kltui._core is not built" in done.stderr
+    assert "kltui.kernels._core is not built" in done.stderr
     assert str(ROOT) not in done.stderr or ROOT in tmp_path.parents

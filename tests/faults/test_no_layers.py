@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from fault_kit import write_job
 
-from kltui.jobs import keep, shard
-from kltui.jobs.batch import Batch
+from kltui.jobs import result_writer, shard
+from kltui.jobs.batch import BatchRun
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper
-from kltui.jobs.messages import Scored
-from kltui.jobs.narrate import Narrator
-from kltui.jobs.parcel import abouts
+from kltui.jobs.messages import TaskScored
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import Ready
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.jobs.result_writer import ResultWriter
+from kltui.jobs.shard_result import abouts
 from kltui.scoring.settings import ScoreResult, Vector
 from kltui.store import Store
 
@@ -47,9 +47,9 @@ class Scores:
         self.task = task
         Scores.done += 1
 
-    def wait(self, timeout_s: float) -> list[Scored]:
+    def wait(self, timeout_s: float) -> list[TaskScored]:
         task, self.task = self.task, None
-        return [Scored(task.index, result())] if task else []
+        return [TaskScored(task.index, result())] if task else []
 
     def stop(self) -> None: ...
 
@@ -59,7 +59,12 @@ def run(plan: Plan) -> int:
     Scores.done = 0
     store = Store.write(plan.workspace)
     try:
-        assert Batch(plan, Keeper(plan, store), Narrator(True, io.StringIO(), io.StringIO())).run()[0] == 0
+        assert (
+            BatchRun(
+                plan, ResultWriter(plan, store), ProgressReporter(True, io.StringIO(), io.StringIO())
+            ).run()[0]
+            == 0
+        )
     finally:
         store.close()
     return Scores.done
@@ -78,7 +83,7 @@ def test_what_cannot_be_had_is_not_scored_again(
     # asked for otherwise, or by a newer release: it is tried anew
     assert run(make_plan(load_job(job, ["scoring.layers=[1]"]))) == 3
     assert run(make_plan(load_job(job, ["scoring.layers=none"]))) == 0
-    monkeypatch.setattr(keep, "_layer_finders", lambda: {"kltui": "newer"})
+    monkeypatch.setattr(result_writer, "_layer_finders", lambda: {"kltui": "newer"})
     assert run(plan) == 3
 
 
@@ -87,13 +92,13 @@ def test_layers_left_out_are_held_as_far_as_they_go(tmp_path: Path) -> None:
     plan = make_plan(load_job(job))
     store = Store.write(plan.workspace)
     try:
-        keeper, ready = Keeper(plan, store), Ready(0, tmp_path, "w")
-        keeper.register(None)
-        keeper.store(ready, result((None, 2), no_layers=""))
-        assert not keeper.keeps(ready), "layer 0 is neither stored nor said to be out of reach"
-        keeper.store(ready, result((None, 2)))
-        assert keeper.keeps(ready)
-        assert not keeper.keeps(Ready(0, tmp_path, "other weights"))
+        writer, ready = ResultWriter(plan, store), Ready(0, tmp_path, "w")
+        writer.register(None)
+        writer.store(ready, result((None, 2), no_layers=""))
+        assert not writer.keeps(ready), "layer 0 is neither stored nor said to be out of reach"
+        writer.store(ready, result((None, 2)))
+        assert writer.keeps(ready)
+        assert not writer.keeps(Ready(0, tmp_path, "other weights"))
     finally:
         store.close()
 
@@ -101,9 +106,9 @@ def test_layers_left_out_are_held_as_far_as_they_go(tmp_path: Path) -> None:
 def test_a_part_of_a_job_carries_why_its_layers_are_not_there(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=1, extra='[scoring]\nlayers = "all"\n')
     plan = make_plan(load_job(job))
-    keeper = shard.InboxKeeper(plan)
-    keeper.store(Ready(0, tmp_path, "w"), result())
+    writer = shard.InboxWriter(plan)
+    writer.store(Ready(0, tmp_path, "w"), result())
     (about,) = abouts(plan.workspace / shard.INBOX)
     assert about.no_layers == WHY
     assert shard.collect(job)[0] == 0
-    assert shard.InboxKeeper(plan).held() == {0: "w"}
+    assert shard.InboxWriter(plan).held() == {0: "w"}

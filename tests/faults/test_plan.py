@@ -16,15 +16,15 @@ from model_folders import make_model
 
 import kltui
 from kltui.jobs import dry_run
-from kltui.jobs.batch import Batch
+from kltui.jobs.batch import BatchRun
 from kltui.jobs.device_probe import Answer
 from kltui.jobs.dry_run import show_plan
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.keep import Keeper
-from kltui.jobs.messages import Computes, Scored
-from kltui.jobs.narrate import Narrator
+from kltui.jobs.messages import Computes, TaskScored
 from kltui.jobs.plan import Plan, make_plan
-from kltui.jobs.shard import InboxKeeper, part
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.jobs.result_writer import ResultWriter
+from kltui.jobs.shard import InboxWriter, part
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import ScoreResult, Vector
 from kltui.store import Store
@@ -85,8 +85,8 @@ def test_a_plan_goes_to_standard_output_and_writes_nothing(tmp_path: Path) -> No
         "3 to score",
     ):
         assert said in words.stdout, said
-    told = run_cli("--batch", str(job), "--dry-run", "--json", cwd=tmp_path, KLTUI_LIGHT_GPUS="2")
-    *steps, total = events(told.stdout)
+    reported = run_cli("--batch", str(job), "--dry-run", "--json", cwd=tmp_path, KLTUI_LIGHT_GPUS="2")
+    *steps, total = events(reported.stdout)
     assert [e["status"] for e in steps] == ["score"] * 3 and all(e["schema"] == 1 for e in (*steps, total))
     assert total["device"]["device"] == "cuda:0" and total["device"]["name"] == "Light GPU 0"
     assert total["batch_tokens"] == 32_768 and total["score"] == 3
@@ -152,12 +152,16 @@ def test_a_job_says_on_what_it_computes(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=2)
     done = run_cli("--batch", str(job), "--json", "--set", "engine.workers=2", cwd=tmp_path)
     assert done.returncode == 0
-    told = events(done.stdout)
-    assert told[0]["status"] == "started" and told[0]["device_asked"] == "auto" and told[0]["workers"] == 2
-    (device,) = [e for e in told if e["event"] == "device"]
+    reported = events(done.stdout)
+    assert (
+        reported[0]["status"] == "started"
+        and reported[0]["device_asked"] == "auto"
+        and reported[0]["workers"] == 2
+    )
+    (device,) = [e for e in reported if e["event"] == "device"]
     assert (device["device"], device["name"], device["dtype"]) == ("cpu", "a light processor", "float32")
     assert device["batch_tokens"] == 1536 and device["host"] == socket.gethostname()
-    assert told[-1]["devices"] == ["cpu: a light processor, 8.0 GiB, torch 0.0 without CUDA"]
+    assert reported[-1]["devices"] == ["cpu: a light processor, 8.0 GiB, torch 0.0 without CUDA"]
     assert "device auto" in done.stderr.splitlines()[0]
     assert "device  cpu: a light processor, 8.0 GiB" in done.stderr
     with kltui.open(tmp_path / "ws") as ws:
@@ -169,8 +173,8 @@ class Heard:
 
     def __init__(self, plan: Plan, as_json: bool = True) -> None:
         self.out, self.err = io.StringIO(), io.StringIO()
-        self.narrator = Narrator(as_json, self.out, self.err)
-        self.batch = Batch(plan, InboxKeeper(plan), self.narrator)
+        self.reporter = ProgressReporter(as_json, self.out, self.err)
+        self.batch = BatchRun(plan, InboxWriter(plan), self.reporter)
 
 
 def test_a_gpu_left_unused_is_told_once(tmp_path: Path) -> None:
@@ -206,11 +210,11 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
         def submit(self, task: Any) -> None:
             self.task = task
 
-        def wait(self, timeout_s: float) -> list[Scored]:
+        def wait(self, timeout_s: float) -> list[TaskScored]:
             task, self.task = self.task, None
             vector = Vector(None, np.full(20, -1.0), np.ones(20, np.int32))
             return (
-                [Scored(task.index, ScoreResult((vector,), {"weights": "w"}, {}, notes[task.index]))]
+                [TaskScored(task.index, ScoreResult((vector,), {"weights": "w"}, {}, notes[task.index]))]
                 if task
                 else []
             )
@@ -220,7 +224,10 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("kltui.jobs.batch.LocalExecutor", Scores)
     store = Store.write(plan.workspace)
     try:
-        assert Batch(plan, Keeper(plan, store), Narrator(True, out, err)).run() == (0, "done")
+        assert BatchRun(plan, ResultWriter(plan, store), ProgressReporter(True, out, err)).run() == (
+            0,
+            "done",
+        )
     finally:
         store.close()
     words = err.getvalue().splitlines()
@@ -229,6 +236,6 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
         "note    for 4 checkpoints alike: common",
     ]
     assert sum("of the first" in line for line in words) == sum("of the last" in line for line in words) == 1
-    told = events(out.getvalue())
-    assert [tuple(e["notes"]) for e in told if e["event"] == "checkpoint"] == notes
-    assert told[-1]["notes"] == {"common": 4, "of the first": 1, "of the last": 1}
+    reported = events(out.getvalue())
+    assert [tuple(e["notes"]) for e in reported if e["event"] == "checkpoint"] == notes
+    assert reported[-1]["notes"] == {"common": 4, "of the first": 1, "of the last": 1}

@@ -102,29 +102,29 @@ def test_power_cuts_lose_nothing_that_was_told(shim: Path, tmp_path: Path, kind:
     ops = [op for op in read_trace(trace) if not op.path.endswith("-shm")]
     journals = {Path(op.path).name for op in ops if op.kind == "W"}
     assert ("kltui.sqlite-wal" in journals) == (kind == "ext4")
-    disk, told, right, chance = Disk(), set[str](), truths(job), random.Random(3)
+    disk, reported, right, chance = Disk(), set[str](), truths(job), random.Random(3)
     synced_since_told = False
     for number, op in enumerate(ops):
         disk.do(op)
         synced_since_told |= op.kind == "S"
         if op.kind == "A" and names_told(op):
             assert synced_since_told, "a vector was told without a sync of its own"
-            told |= set(names_told(op))
+            reported |= set(names_told(op))
             synced_since_told = False
         if op.kind == "A" or number % 9 == 0:
-            check_cut(disk.after_power_cut(chance), tmp_path / f"cut{number}", told, right)
-    assert told == set(right)
+            check_cut(disk.after_power_cut(chance), tmp_path / f"cut{number}", reported, right)
+    assert reported == set(right)
 
 
-def check_cut(files: dict[str, bytearray], folder: Path, told: set[str], right: dict[str, bytes]) -> None:
+def check_cut(files: dict[str, bytearray], folder: Path, reported: set[str], right: dict[str, bytes]) -> None:
     """The files make a sound workspace with everything told so far, each bit right."""
     folder.mkdir()
     for path, data in files.items():
         (folder / Path(path).name).write_bytes(data)
-    if told:
+    if reported:
         db = sqlite3.connect(folder / "kltui.sqlite")
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         db.close()
         stored = vectors(folder)
-        assert told <= set(stored), f"lost by the power cut: {told - set(stored)}"
+        assert reported <= set(stored), f"lost by the power cut: {reported - set(stored)}"
         assert all(value == right[name] for name, value in stored.items())

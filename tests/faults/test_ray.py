@@ -17,9 +17,9 @@ from fault_kit import behave, check_stored, command, ends, light_env, run_cli, t
 
 import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.jobs.executors.ray import RayExecutor, _Head, _options, check_ray
 from kltui.jobs.jobfile import EngineTable
 from kltui.jobs.messages import Setup, Task
-from kltui.jobs.ray_executor import RayExecutor, _Head, _options, check_ray
 from kltui.jobs.worker import _at_hand
 from kltui.registry.checkpoint import HubSource
 from kltui.registry.reading import Hashed
@@ -32,8 +32,8 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 @needs_ray
 def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=9, extra=ENGINE)
-    told = {1: "error", 2: "once kill", 3: "kill", 4: "device", 5: "once device", 6: "raise"}
-    for step, what in told.items():
+    reported = {1: "error", 2: "once kill", 3: "kill", 4: "device", 5: "once device", 6: "raise"}
+    for step, what in reported.items():
         behave(job, step, what)
     done = run_cli("--batch", str(job), "--json", cwd=tmp_path, HF_TOKEN="hf_not_to_be_told")
     assert done.returncode == 1, done.stderr
@@ -176,8 +176,8 @@ def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(tmp_path
 
 
 def test_a_head_that_comes_back_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_EVERY_S", 0.0)
-    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_LOST_S", 600.0)
+    monkeypatch.setattr("kltui.jobs.executors.ray.HEAD_EVERY_S", 0.0)
+    monkeypatch.setattr("kltui.jobs.executors.ray.HEAD_LOST_S", 600.0)
     listening = socket.create_server(("127.0.0.1", 0))
     place = listening.getsockname()
     head = _Head(f"127.0.0.1:{place[1]}")
@@ -187,7 +187,7 @@ def test_a_head_that_comes_back_in_time_is_waited_for(monkeypatch: pytest.Monkey
     with socket.create_server(place):
         assert not head.is_silent()
     assert head.is_silent()
-    monkeypatch.setattr("kltui.jobs.ray_executor.HEAD_LOST_S", 0.0)
+    monkeypatch.setattr("kltui.jobs.executors.ray.HEAD_LOST_S", 0.0)
     with pytest.raises(TryAgainError, match="has not answered for 0 s") as caught:
         head.is_silent()
     assert "run the job again" in caught.value.hint

@@ -10,8 +10,8 @@ import pytest
 from fault_kit import behave, check_stored, ends, light_scorer, run_cli, write_job
 from model_folders import make_model
 
-from kltui.jobs.executor import LocalExecutor
-from kltui.jobs.messages import Computes, Died, Expect, Failed, Scored, Setup, Task
+from kltui.jobs.executors.local import LocalExecutor
+from kltui.jobs.messages import Computes, Died, Expect, Failed, Setup, Task, TaskScored
 from kltui.jobs.worker import serve
 from kltui.registry.reading import Hashed, hash_files
 from kltui.scoring.device import DeviceInUse
@@ -84,13 +84,13 @@ def served(tmp_path: Path, *expectations: Task) -> list[object]:
     line = Line(setup, tasks[0], *map(Expect, expectations or tasks[1:]), tasks[1])
     with pytest.raises(EOFError):
         serve(line)
-    return [m for m in line.sent if isinstance(m, Scored | Failed)]
+    return [m for m in line.sent if isinstance(m, TaskScored | Failed)]
 
 
 def test_a_worker_is_told_once_it_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kltui.scoring.scorer", light_scorer)
     monkeypatch.setenv("KLTUI_LIGHT_GPU", str(tmp_path / "log"))
-    assert [type(m) for m in served(tmp_path)] == [Scored, Scored]
+    assert [type(m) for m in served(tmp_path)] == [TaskScored, TaskScored]
     noted = (tmp_path / "log").read_text().splitlines()
     assert noted == ["scores step0", "expects step1", "scores step1", "closes"]
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_ahead_does_not_fail_what_is_scored(
     monkeypatch.setattr(light_scorer.Scorer, "expect", fails)
     gone = Task(1, Hashed(tmp_path / "gone", "w", tokenizer=tmp_path / "nowhere"), "none")
     there = Task(1, hash_files(make_model(tmp_path / "m")), "none")
-    assert [type(m) for m in served(tmp_path, gone, there)] == [Scored, Scored]
+    assert [type(m) for m in served(tmp_path, gone, there)] == [TaskScored, TaskScored]
 
 
 class Pipe:
@@ -143,7 +143,7 @@ class Pool(LocalExecutor):
         self.workers = [Pipe() for _ in range(size)]
 
     def _launch(self):  # type: ignore[no-untyped-def]
-        from kltui.jobs.executor import _Worker
+        from kltui.jobs.executors.local import _Worker
 
         worker = _Worker(Process(), self.workers[len(self._workers)], "cuda")  # type: ignore[arg-type]
         self._workers.append(worker)
@@ -154,10 +154,10 @@ class Pool(LocalExecutor):
         if message is not None:
             self.workers[at].say(message)
         ready = [w.pipe for w in self._workers if w.pipe is self.workers[at]]
-        from kltui.jobs import executor
+        from kltui.jobs.executors import local
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(executor, "wait", lambda _pipes, _timeout_s: ready)
+            patched.setattr(local, "wait", lambda _pipes, _timeout_s: ready)
             return list(self.wait(0.0))
 
 
@@ -165,8 +165,8 @@ def task(index: int) -> Task:
     return Task(index, Hashed(Path(f"/models/{index}"), f"w{index}"), "none")
 
 
-def scored(index: int) -> Scored:
-    return Scored(index, ScoreResult((), {}, {}))
+def scored(index: int) -> TaskScored:
+    return TaskScored(index, ScoreResult((), {}, {}))
 
 
 def test_a_task_goes_to_the_worker_that_expects_it() -> None:

@@ -73,12 +73,12 @@ def test_a_killed_part_goes_on_and_what_is_missing_is_told(lives: Lives, tmp_pat
         and "15 of 30 stored" in early.err
         and "missing: run@1, run@3, run@5, ..." in early.err
     )
-    told: set[str] = set()
+    reported: set[str] = set()
     for moment in (0.05, 0.1, 0.2):
-        told |= set(
+        reported |= set(
             lives.run("--batch", str(job), "--shard", "1/2", "--json", kill_after=moment).acknowledged
         )
-    assert len(list((tmp_path / "ws" / "inbox").glob("*.safetensors"))) >= len(told)
+    assert len(list((tmp_path / "ws" / "inbox").glob("*.safetensors"))) >= len(reported)
     assert lives.run("--batch", str(job), "--shard", "1/2").code == 0
     assert lives.run("--batch", str(job), "--collect").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
@@ -93,9 +93,11 @@ def test_damaged_and_foreign_files_stay_in_the_inbox(lives: Lives, tmp_path: Pat
         lives.run("--batch", str(other), "--shard", "0/1", "--set", f"workspace={tmp_path / 'ws'}").code == 0
     )
     assert len(list(inbox.iterdir())) == 4
-    told = json.dumps("run@1").encode()
+    reported = json.dumps("run@1").encode()
     damaged = next(
-        p for p in inbox.iterdir() if told in p.read_bytes().replace(b'\\"', b'"') and p.stat().st_size > 600
+        p
+        for p in inbox.iterdir()
+        if reported in p.read_bytes().replace(b'\\"', b'"') and p.stat().st_size > 600
     )
     raw = damaged.read_bytes()
     damaged.write_bytes(raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:])

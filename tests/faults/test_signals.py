@@ -18,7 +18,7 @@ import kltui
 from kltui.errors import StoreError
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.plan import make_plan
-from kltui.jobs.shard import InboxKeeper
+from kltui.jobs.shard import InboxWriter
 from kltui.jobs.signals import Signals
 from kltui.store import JobRow, side_tables
 
@@ -26,16 +26,16 @@ from kltui.store import JobRow, side_tables
 STRUCK = """\
 import os, sys
 from kltui.cli import main
-from kltui.jobs.keep import Keeper
+from kltui.jobs.result_writer import ResultWriter
 method, number = sys.argv[1], int(sys.argv[2])
-whole = getattr(Keeper, method)
+whole = getattr(ResultWriter, method)
 def struck(*arguments):
     if method == "finish":
         os.kill(os.getpid(), number)
     whole(*arguments)
     if method == "register":
         os.kill(os.getpid(), number)
-setattr(Keeper, method, struck)
+setattr(ResultWriter, method, struck)
 sys.exit(main(sys.argv[3:]))
 """
 
@@ -157,19 +157,19 @@ def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> 
 def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=4)
     plan = make_plan(load_job(job))
-    assert InboxKeeper(plan).count_kept(range(4)) == set()
+    assert InboxWriter(plan).count_kept(range(4)) == set()
     assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
     inbox = tmp_path / "ws" / "inbox"
     (inbox / "half.safetensors").write_bytes(b"half a file")
     foreign = {"x": np.zeros(1)}
     for i, about in enumerate(("[1]", "{", '"a word, not an object"', "{}")):
         save_file(foreign, inbox / f"foreign{i}.safetensors", {"about": about})
-    assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
-    assert InboxKeeper(plan).count_kept([1, 2, 3]) == {2}
+    assert InboxWriter(plan).count_kept(range(4)) == {0, 2}
+    assert InboxWriter(plan).count_kept([1, 2, 3]) == {2}
     run_cli("--batch", str(job), "--collect", cwd=tmp_path)
-    assert InboxKeeper(plan).count_kept(range(4)) == {0, 2}
+    assert InboxWriter(plan).count_kept(range(4)) == {0, 2}
     assert run_cli("--batch", str(job), "--shard", "1/2", cwd=tmp_path).returncode == 0
-    assert InboxKeeper(plan).count_kept(range(4)) == {0, 1, 2, 3}
+    assert InboxWriter(plan).count_kept(range(4)) == {0, 1, 2, 3}
 
 
 def test_a_part_that_is_stopped_reads_no_token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,6 @@ def test_a_part_that_is_stopped_reads_no_token_file(tmp_path: Path, monkeypatch:
         return whole(path)
 
     monkeypatch.setattr(side_tables, "_sha256", counted)
-    keeper = InboxKeeper(make_plan(load_job(job)))
+    writer = InboxWriter(make_plan(load_job(job)))
     assert len(hashed) == 3, "once, as it starts: a damaged file is made anew"
-    assert keeper.count_kept([0, 2]) == {0, 2} and len(hashed) == 3
+    assert writer.count_kept([0, 2]) == {0, 2} and len(hashed) == 3

@@ -28,7 +28,7 @@ from fault_kit import (
 import kltui
 from kltui.errors import StoreError
 from kltui.jobs import launch
-from kltui.jobs.narrate import Tally
+from kltui.jobs.progress_report import Tally
 from kltui.store import JobItemRow, Store, writer_lock
 
 
@@ -129,7 +129,7 @@ def test_no_damage_gives_a_wrong_vector_or_a_traceback(scored: Path) -> None:
     """A stretch of the file overwritten, in 24 places: an answer is right, or it is a StoreError."""
     path, right = scored.parent / "ws" / "kltui.sqlite", truths(scored)
     sound, chance = path.read_bytes(), random.Random(1)
-    told = 0
+    reported = 0
     for size in [64, 2000, 20_000] * 8:
         at = chance.randrange(len(sound) - size)
         path.write_bytes(sound[:at] + chance.randbytes(size) + sound[at + size :])
@@ -139,8 +139,8 @@ def test_no_damage_gives_a_wrong_vector_or_a_traceback(scored: Path) -> None:
                 m = ws.map()
                 assert all(m.loglik_KN[k].tobytes() == right[name] for k, name in enumerate(m.names))
         except StoreError:
-            told += 1
-    assert told > 1  # the rest hit what nobody reads
+            reported += 1
+    assert reported > 1  # the rest hit what nobody reads
 
 
 def test_a_damaged_store_ends_a_command_with_three_and_advice(scored: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_clock_that_was_set_neither_locks_out_nor_takes_from_the_living(
         Store.write(tmp_path)
     sign.join()
     taken = Store.write(tmp_path)  # no sign of life while watched: gone
-    assert taken.taken_from is not None and taken.taken_from.host == "elsewhere"
+    assert taken.previous_owner is not None and taken.previous_owner.host == "elsewhere"
     taken.close()
     store.close()
     db.close()

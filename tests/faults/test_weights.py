@@ -83,12 +83,12 @@ def test_ten_checkpoints_of_which_two_are_sound(cli: Cli, tmp_path: Path) -> Non
     job.write_text(f'workspace = "ws"\n[corpus]\nsource = "texts.json"\n{models}')
     done = cli("--batch", str(job), "--json", timeout=280)
     assert done.returncode == 1, done.stderr
-    told = ends(done.stdout)
-    assert {n for n, e in told.items() if e["status"] == "done"} == {"whole", "sharded"}, told
+    reported = ends(done.stdout)
+    assert {n for n, e in reported.items() if e["status"] == "done"} == {"whole", "sharded"}, reported
     for name, words in said.items():
-        assert words in (told[name]["error"] or ""), told[name]
-    assert "allow_bin" in told["pickled"]["hint"]
-    assert "code" in told["remote"]["error"] and not (tmp_path / "was-run").exists()
+        assert words in (reported[name]["error"] or ""), reported[name]
+    assert "allow_bin" in reported["pickled"]["hint"]
+    assert "code" in reported["remote"]["error"] and not (tmp_path / "was-run").exists()
     with kltui.open(tmp_path / "ws") as ws:
         m = ws.map()
         assert m.names == ["sharded", "whole"] and (m.loglik_KN[0] == m.loglik_KN[1]).all()

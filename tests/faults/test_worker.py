@@ -31,11 +31,11 @@ def test_one_bad_checkpoint_fails_alone(tmp_path: Path, behaviour: str, error: s
     behave(job, 1, behaviour)
     done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    told = ends(done.stdout)
-    assert {name: end["status"] for name, end in told.items()} == {
+    reported = ends(done.stdout)
+    assert {name: end["status"] for name, end in reported.items()} == {
         "run@0": "done", "run@1": "failed", "run@2": "done"
     }  # fmt: skip
-    assert told["run@1"]["error"] == error and hint in (told["run@1"]["hint"] or "")
+    assert reported["run@1"]["error"] == error and hint in (reported["run@1"]["hint"] or "")
     crashed = behaviour in ("segfault", "abort", "bus", "kill", "half", "device")
     assert done.stderr.count("trying once more") == crashed
     assert check_stored(job) == 2
@@ -127,8 +127,8 @@ def test_ctrl_c_once_finishes_the_checkpoint_and_twice_stops_at_once(tmp_path: P
 
 def test_a_reader_or_log_that_goes_away_does_not_stop_the_job(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=3)
-    told, heard = os.pipe()
-    os.close(told)
+    reported, heard = os.pipe()
+    os.close(reported)
     process = subprocess.Popen(
         command("--batch", str(job), "--json"), env=light_env(), cwd=tmp_path, stdout=heard, stderr=heard
     )

@@ -17,9 +17,9 @@ from kltui.analysis.tree import Fork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
-from kltui.figures.draw import Look, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.draw import FigureStyle, check_matplotlib, drawn, figure_of, parse_width
 from kltui.figures.kl import _from_floor
-from kltui.figures.picture import MARKS, Axis, Layer, Panel, Picture, shades, slot_colour, slot_mark
+from kltui.figures.picture import MARKS, FigureAxis, Layer, Panel, PaperFigure, shades, slot_colour, slot_mark
 from kltui.figures.scores import leakage_panel, prediction_panel
 from kltui.view.report import report_on
 from kltui.view.sections.context import Choice, Context
@@ -32,7 +32,7 @@ def ctx(folder: Path) -> Context:
 
 
 @pytest.fixture(scope="module")
-def pictures(ctx: Context) -> dict[str, Picture]:
+def pictures(ctx: Context) -> dict[str, PaperFigure]:
     names = [n for n in FIGURES if n not in ("benchmark", "leakage")]
     return {name: picture(ctx, name) for name in names}
 
@@ -42,7 +42,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_axis_of_every_figure_has_a_name_or_ticks_in_words(pictures: dict[str, Picture]) -> None:
+def test_every_axis_of_every_figure_has_a_name_or_ticks_in_words(pictures: dict[str, PaperFigure]) -> None:
     for made in pictures.values():
         for panel in made.panels:
             assert all(axis.label or axis.ticks for axis in (panel.x, panel.y)), (made.name, panel.title)
@@ -54,10 +54,10 @@ SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in FIGURES if n not in (*Q
 
 @pytest.mark.parametrize("name", [*QUICK, *SLOW])
 def test_script_draws_the_figure_again_from_its_csv(
-    ctx: Context, pictures: dict[str, Picture], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: Context, pictures: dict[str, PaperFigure], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FIGURES, name, lambda _: pictures[name])
-    paths = write_figure(ctx, name, tmp_path / "fig.svg", Look())
+    paths = write_figure(ctx, name, tmp_path / "fig.svg", FigureStyle())
     assert [p.suffix for p in paths] == [".svg", ".csv", ".py"]
     lines = [line for line in paths[2].read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 11
@@ -67,12 +67,12 @@ def test_script_draws_the_figure_again_from_its_csv(
 
 
 def test_pdf_embeds_true_type_fonts_and_draws_data_as_vectors(
-    ctx: Context, pictures: dict[str, Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctx: Context, pictures: dict[str, PaperFigure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(FIGURES, "matrix", lambda _: pictures["matrix"])
     style = tmp_path / "plain.mplstyle"
     style.write_text("pdf.compression: 0\n")
-    (path, *_) = write_figure(ctx, "matrix", tmp_path / "fig.pdf", Look(parse_width("85mm"), style))
+    (path, *_) = write_figure(ctx, "matrix", tmp_path / "fig.pdf", FigureStyle(parse_width("85mm"), style))
     data = path.read_bytes()
     assert (
         b"/FontFile2" in data
@@ -85,13 +85,13 @@ def test_pdf_embeds_true_type_fonts_and_draws_data_as_vectors(
     assert box and math.isclose(float(box[1]), 85 / 25.4 * 72, abs_tol=0.5)
 
 
-def test_map_axes_have_equal_units(pictures: dict[str, Picture]) -> None:
-    figure = drawn(pictures["trajectories"], Look())
+def test_map_axes_have_equal_units(pictures: dict[str, PaperFigure]) -> None:
+    figure = drawn(pictures["trajectories"], FigureStyle())
     figure.draw_without_rendering()
     for axes in figure.axes:
         x = axes.transData.transform([[0, 0], [1, 0], [0, 1]])
         assert np.isclose(x[1, 0] - x[0, 0], x[2, 1] - x[0, 1])
-    solid = drawn(pictures["trajectories-3d"], Look()).axes[0]
+    solid = drawn(pictures["trajectories-3d"], FigureStyle()).axes[0]
     sizes = [np.ptp(getattr(solid, f"get_{w}lim")()) for w in "xyz"]
     assert np.allclose(np.array(sizes) / sizes[0], solid._box_aspect / solid._box_aspect[0])
 
@@ -104,11 +104,11 @@ def test_step_is_lightness_and_run_is_colour() -> None:
     assert len(looks) == 56 and len(MARKS) == 7
 
 
-def test_numbers_are_those_of_the_report(ctx: Context, pictures: dict[str, Picture]) -> None:
+def test_numbers_are_those_of_the_report(ctx: Context, pictures: dict[str, PaperFigure]) -> None:
     data = {s.name: s.data for s in report_on(ctx, ["scale", "layers", "quantisation", "loss"]).sections}
     medians = next(layer for layer in pictures["scale"].panels[0].layers if layer.label.startswith("median"))
-    told = [s["median"] for s in data["scale"]["settings"] if s["pairs"]]  # type: ignore[attr-defined]
-    assert medians.y.tolist() == told
+    reported = [s["median"] for s in data["scale"]["settings"] if s["pairs"]]  # type: ignore[attr-defined]
+    assert medians.y.tolist() == reported
     curve = pictures["layers"].panels[0].layers[0]
     assert curve.y.tolist() == [s["kl_bits_per_byte"] for s in data["layers"]["models"][0]["adjacent"]]  # type: ignore[index]
     (variants,) = pictures["quantisation"].panels[0].layers
@@ -118,7 +118,9 @@ def test_numbers_are_those_of_the_report(ctx: Context, pictures: dict[str, Pictu
     assert tiny.y.tolist() == [loss[f"tiny@{int(s)}"] for s in tiny.x]
 
 
-def test_matrix_cells_are_the_kl_with_one_standard_error(ctx: Context, pictures: dict[str, Picture]) -> None:
+def test_matrix_cells_are_the_kl_with_one_standard_error(
+    ctx: Context, pictures: dict[str, PaperFigure]
+) -> None:
     (cells,) = pictures["matrix"].panels[0].layers
     assert cells.value is not None and cells.low is not None
     for name, value, low in zip(cells.names, cells.value, cells.low, strict=True):
@@ -130,20 +132,20 @@ def test_matrix_cells_are_the_kl_with_one_standard_error(ctx: Context, pictures:
             )
 
 
-def test_lines_lead_from_parents_and_originals(pictures: dict[str, Picture]) -> None:
+def test_lines_lead_from_parents_and_originals(pictures: dict[str, PaperFigure]) -> None:
     lines = {layer.label: layer for layer in pictures["trajectories"].panels[1].layers}
     assert lines["parent to child"].names[:2] == ("tiny@400", "tuned")
     quantised = lines["original to quantised"].names
     assert {"tiny@400", "tiny@400+bnb-8bit", "small@400", "small@400+bnb-8bit"} <= set(quantised)
 
 
-def test_outlines_on_the_map_are_the_reports_ellipses(ctx: Context, pictures: dict[str, Picture]) -> None:
+def test_outlines_on_the_map_are_the_reports_ellipses(ctx: Context, pictures: dict[str, PaperFigure]) -> None:
     (section,) = report_on(ctx, ["uncertainty"]).sections
-    told = {e["name"]: e for e in section.data["ellipses"]}  # type: ignore[attr-defined]
+    reported = {e["name"]: e for e in section.data["ellipses"]}  # type: ignore[attr-defined]
     made = [layer for layer in pictures["trajectories"].panels[1].layers if len(layer.x) == 73]
     assert len(made) == 6
     for layer in made:
-        e = told[layer.names[0]]
+        e = reported[layer.names[0]]
         assert (layer.x[:-1].mean(), layer.y[:-1].mean()) == pytest.approx((e["x"], e["y"]), abs=1e-9)
 
 
@@ -213,7 +215,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_drawing_leaves_matplotlibs_settings_alone(
-    ctx: Context, pictures: dict[str, Picture], tmp_path: Path
+    ctx: Context, pictures: dict[str, PaperFigure], tmp_path: Path
 ) -> None:
     import matplotlib
     from matplotlib._pylab_helpers import Gcf
@@ -224,7 +226,7 @@ def test_drawing_leaves_matplotlibs_settings_alone(
         return {name: value for name, value in matplotlib.rcParams.items() if name != "backend"}
 
     before = settings()
-    write(pictures["tree"], tmp_path / "tree.png", Look())
+    write(pictures["tree"], tmp_path / "tree.png", FigureStyle())
     assert settings() == before and not Gcf.get_all_fig_managers()
 
 
@@ -255,7 +257,7 @@ def test_layers_are_reported_for_any_checkpoint(folder: Path) -> None:
 
 
 def test_a_tree_is_as_long_as_its_branches_and_forks_have_their_support(
-    ctx: Context, pictures: dict[str, Picture]
+    ctx: Context, pictures: dict[str, PaperFigure]
 ) -> None:
     for top, panel in zip(
         (ctx.forest.trees.joined, ctx.forest.trees.linked), pictures["tree"].panels, strict=True
@@ -292,14 +294,14 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     assert not list(tmp_path.glob("m*"))
 
 
-def test_names_of_ticks_do_not_run_into_each_other(pictures: dict[str, Picture]) -> None:
+def test_names_of_ticks_do_not_run_into_each_other(pictures: dict[str, PaperFigure]) -> None:
     """Of steps up to 143000 in two and three panels, too."""
     x = np.linspace(0, 143_000, 9)
     long = {
-        n: Picture(
+        n: PaperFigure(
             "wide",
             "wide",
-            tuple(Panel(f"p{k}", Axis("step"), Axis("y"), (Layer("", x, x),)) for k in range(n)),
+            tuple(Panel(f"p{k}", FigureAxis("step"), FigureAxis("y"), (Layer("", x, x),)) for k in range(n)),
             columns=n,
         )
         for n in (1, 2, 3)
@@ -325,7 +327,7 @@ def test_names_of_ticks_do_not_run_into_each_other(pictures: dict[str, Picture])
     assert turned  # long names are
 
 
-def test_both_trees_are_in_one_unit(pictures: dict[str, Picture]) -> None:
+def test_both_trees_are_in_one_unit(pictures: dict[str, PaperFigure]) -> None:
     tree = pictures["tree"]
     assert [p.title for p in tree.panels] == ["Neighbour joining", "Average linkage"]
     assert {p.x.label for p in tree.panels} == {"branches from the top, KL in bits/byte"}

@@ -271,13 +271,13 @@ def test_a_part_of_the_files_makes_a_part_of_the_figures(
 def test_without_matplotlib_figures_are_text_with_the_same_csv(
     repository: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kltui.figures.draw import Look
+    from kltui.figures.draw import FigureStyle
     from kltui.figures.reproduce import command, kishino
     from kltui.figures.reproduce.release import read_releases
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (picture,) = kishino.settings(read_releases(repository)[0]).pictures
-    text, points = command._figure(picture, tmp_path / "fig.pdf", Look())
+    text, points = command._figure(picture, tmp_path / "fig.pdf", FigureStyle())
     assert "The scale of KL" in text.read_text() and "KL, bits/byte" in text.read_text()
     assert points.read_bytes() == (made / "2505.15353-fig3-scale.csv").read_bytes()
 

@@ -17,7 +17,7 @@ import pytest
 
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
-from kltui.figures.picture import Axis, Layer, Panel, Picture, values
+from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure, values
 from kltui.figures.share.command import checked_page
 from kltui.figures.share.page import check_plotly, in_script, page
 from kltui.figures.share.traces import panel_json, plain
@@ -55,16 +55,23 @@ class Parts(HTMLParser):
             self.scripts[self._in] = self.scripts.get(self._in, "") + data
 
 
-def evil_picture() -> Picture:
+def evil_picture() -> PaperFigure:
     line = Layer(EVIL, values([1, 2, np.nan]), values([3, np.inf, 5]), names=(EVIL,) * 3, mark="o")
     cells = Layer("", values([0, 1]), values([0, 1]), "cells", value=values([1, np.nan]), names=(EVIL,) * 2)
     ticks = ((0.0, EVIL), (1.0, "b"))
-    return Picture(
+    return PaperFigure(
         "trajectories",
         EVIL,
         (
-            Panel("one " + EVIL, Axis(EVIL), Axis("y", "log"), (line,)),
-            Panel("two", Axis(ticks=ticks), Axis(ticks=ticks), (cells,), value_label=EVIL, value_log=True),
+            Panel("one " + EVIL, FigureAxis(EVIL), FigureAxis("y", "log"), (line,)),
+            Panel(
+                "two",
+                FigureAxis(ticks=ticks),
+                FigureAxis(ticks=ticks),
+                (cells,),
+                value_label=EVIL,
+                value_log=True,
+            ),
         ),
         (EVIL,),
     )
@@ -100,7 +107,9 @@ def test_data_of_a_script_never_holds_what_ends_it() -> None:
 def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     x, y = values([0, 9, 99]), values([1.0, 2.0, 4.0])
     layer = Layer("run", x, y, low=y - 0.25, high=y + 0.5, names=("a", "b", "c"), mark="s", shaded=True)
-    made = panel_json(Panel("p", Axis("training step", "symlog"), Axis("KL, bits/byte", "log"), (layer,)))
+    made = panel_json(
+        Panel("p", FigureAxis("training step", "symlog"), FigureAxis("KL, bits/byte", "log"), (layer,))
+    )
     (trace,) = made["traces"]
     assert np.allclose(trace["x"], [0, 1, 2])  # log10(1 + step)
     assert trace["y"] == [1.0, 2.0, 4.0] and trace["error_y"]["array"] == [0.5, 0.5, 0.5]

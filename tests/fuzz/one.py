@@ -46,15 +46,15 @@ def main(name: str, seconds: str, seed: str, found: str, new: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
     change_within = getattr(target, "mutate", None)
 
-    def mutate(data: bytes, most: int, number: int) -> bytes:
+    def mutate(data: bytes, maximum: int, number: int) -> bytes:
         random = Random(number)
         if change_within is None or random.random() < 0.3:
-            return bytes(atheris.Mutate(data, most))
+            return bytes(atheris.Mutate(data, maximum))
         try:
             changed = change_within(data, random, lambda piece, size: bytes(atheris.Mutate(piece, size)))
         except Exception:  # too odd by now to be changed within its form
-            return bytes(atheris.Mutate(data, most))
-        return bytes(changed)[:most]
+            return bytes(atheris.Mutate(data, maximum))
+        return bytes(changed)[:maximum]
 
     options = [
         f"-max_total_time={seconds}", f"-seed={seed}", f"-artifact_prefix={found}/", f"-timeout={SLOWEST_S}",

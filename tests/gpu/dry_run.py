@@ -47,7 +47,7 @@ def _bench(out: Path) -> tuple[str, int, int]:
     shapes.VOCABULARY, sweep.CHECKPOINTS, sweep.TEXTS["cpu"] = 1000, 2, 4
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        code = endtoend.run("cpu", True, [shapes.Shape("70m", 32, 2, 4, 8)])
+        code = endtoend.run("cpu", True, [shapes.ModelShape("70m", 32, 2, 4, 8)])
     (out / "endtoend.json").write_text(printed.getvalue())
     return "bench", code, round(time.monotonic() - begun)
 

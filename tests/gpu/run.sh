@@ -27,7 +27,7 @@ part() {
 
 # What needs no more than the sources, beside the installation; and beside the tests, which leave the GPU idle mostly.
 build_sanitized() {
-    part sanitizer-build 130 nvcc -std=c++17 -arch=native -lineinfo -Icsrc/cuda -x cu tests/native/cuda_tests.cpp csrc/cuda/*.cu -o "$out/cuda_tests"
+    part sanitizer-build 130 nvcc -std=c++17 -arch=native -lineinfo -Icsrc/cuda -x cu tests/kernels/cuda_tests.cpp csrc/cuda/*.cu -o "$out/cuda_tests"
 }
 sanitize() {
     part memcheck 65 compute-sanitizer --tool memcheck --error-exitcode 9 "$out/cuda_tests"

@@ -31,7 +31,7 @@ def rows(out: Path) -> Iterator[Row]:
         yield (
             f"sweep {sweep['model']}",
             f"{sweep['over_scoring']:.2f} x scoring",
-            *_most(sweep["over_scoring"], SWEEP),
+            *_maximum(sweep["over_scoring"], SWEEP),
         )
 
 
@@ -41,7 +41,7 @@ def native_rows(ratio: dict[str, Any]) -> Iterator[Row]:
     if name.startswith("gather"):
         yield name, f"{1 / over:.2f} of the copy's bandwidth", ">= 0.90", _met(1 / over >= 0.9)
     else:
-        yield name, f"{over:.2f} x {ratio['floor']}", *_most(over, 1.15)
+        yield name, f"{over:.2f} x {ratio['floor']}", *_maximum(over, 1.15)
     yield f"{name}, reference", f"{ratio['times_faster']:.1f} x faster", "", ""
 
 
@@ -49,24 +49,24 @@ def case_rows(case: dict[str, Any]) -> Iterator[Row]:
     """End to end: over both loops and over the bare products, and how far half precision is from float32."""
     name = f"{case['model']} {case['what']} {case['dtype']}"
     loop, careful = END_TO_END.get(case["model"], (0.0, 0.0)) if case["dtype"] == "float16" else (0.0, 0.0)
-    yield f"{name}, papers' loop", f"{case['ratio']:.2f} x faster", *_least(case["ratio"], loop)
+    yield f"{name}, papers' loop", f"{case['ratio']:.2f} x faster", *_minimum(case["ratio"], loop)
     if case["over_careful"] is not None:
         yield (
             f"{name}, careful loop",
             f"{case['over_careful']:.2f} x faster",
-            *_least(case["over_careful"], careful),
+            *_minimum(case["over_careful"], careful),
         )
-    yield f"{name}, products", f"{case['over_floor']:.2f} x", *_most(case["over_floor"], OVER_PRODUCTS)
+    yield f"{name}, products", f"{case['over_floor']:.2f} x", *_maximum(case["over_floor"], OVER_PRODUCTS)
     if case["what"] == "final" and case["largest_difference_nat"] is not None:
         nats = float(case["largest_difference_nat"])
-        yield f"{name}, largest difference", f"{nats:.3f} nat a text", *_most(nats, NATS)
+        yield f"{name}, largest difference", f"{nats:.3f} nat a text", *_maximum(nats, NATS)
 
 
-def _least(value: float, target: float) -> tuple[str, str]:
+def _minimum(value: float, target: float) -> tuple[str, str]:
     return (f">= {target:g}", _met(value >= target)) if target else ("", "")
 
 
-def _most(value: float, target: float) -> tuple[str, str]:
+def _maximum(value: float, target: float) -> tuple[str, str]:
     return f"<= {target:g}", _met(value <= target)
 
 

@@ -18,13 +18,13 @@ import torch
 from tiny_models import FAMILIES, true_logliks, write_model, write_run
 from transformers import AutoModelForCausalLM
 
-from kltui import native_cuda
 from kltui.analysis.kl import centred_gram
 from kltui.jobs.process import python_command
+from kltui.kernels import cuda
 from kltui.scoring import quantize
-from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.centring import device_gram
 from kltui.scoring.head import DeviceHead
+from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.pair import exact_kl
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoreResult, ScoringSettings
@@ -85,7 +85,7 @@ def test_exact_kl_is_that_of_the_cpu(device: str, tmp_path: Path) -> None:
 def test_plain_heads_go_through_the_kernels(device: str) -> None:
     if device == "cpu":
         pytest.skip("a dry run has no kernels")
-    assert native_cuda.usable(torch.device(device, 0))
+    assert cuda.usable(torch.device(device, 0))
     head = DeviceHead(torch.nn.Linear(64, 3000, device=device), LogitRule(), 3000)
     hidden = torch.randn(9000, 64, device=device)
     targets = torch.randint(3000, (9000,), device=device)

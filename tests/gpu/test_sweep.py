@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, true_logliks, write_model, write_run
 
 from kltui.registry.reading import Hashed, Reading, hash_files
-from kltui.scoring import one_row
+from kltui.scoring import unpadded
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import DtypeCost, Progress, ScoringSettings
 
@@ -53,7 +53,7 @@ def test_a_plain_model_in_half_precision_is_read_without_padding(
         folder, "none", "", lambda _: None
     )
     if device != "cpu" and torch.cuda.get_device_capability() >= (8, 0):
-        assert found.key["attention"] == one_row.NAME and found.stats["padding_share"] == 0.0
+        assert found.key["attention"] == unpadded.NAME and found.stats["padding_share"] == 0.0
     per_token = {"float16": 0.03, "bfloat16": 0.25}[dtype]
     vector = found.vectors[0]
     error_N = np.abs(vector.loglik_N - true_logliks(folder, TEXTS)[0])

@@ -217,9 +217,9 @@ def bounded():
     tracemalloc.start()
     begun = time.monotonic()
     yield
-    spent, (_, most) = time.monotonic() - begun, tracemalloc.get_traced_memory()
+    spent, (_, maximum) = time.monotonic() - begun, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert spent < SECONDS and most < BYTES, (spent, most)
+    assert spent < SECONDS and maximum < BYTES, (spent, maximum)
 
 
 @pytest.mark.usefixtures("bounded")
@@ -271,7 +271,7 @@ def special(path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop", "gone", "sparse", "folder"])
 @pytest.mark.parametrize("suffix", ["pkl", "npz", "json", "jsonl", "csv"])
 def test_what_is_no_file_never_blocks(tmp_path: Path, monkeypatch, kind: str, suffix: str) -> None:
-    monkeypatch.setattr(files, "LINE_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "LINE_MAX_BYTES", 1 << 20)
     special(tmp_path / f"x.{suffix}", kind)
     with pytest.raises(KltuiError, match="x"):
         read(tmp_path / f"x.{suffix}")
@@ -287,7 +287,7 @@ def test_what_is_no_file_never_blocks(tmp_path: Path, monkeypatch, kind: str, su
     "name", ["samples_x.jsonl", "y.jsonl", "weight_distance.pkl", "y.pkl", "model_list.json"]
 )
 def test_a_folder_is_read_around_what_is_no_file(tmp_path: Path, monkeypatch, kind: str, name: str) -> None:
-    monkeypatch.setattr(files, "LINE_MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(files, "LINE_MAX_BYTES", 1 << 20)
     special(tmp_path / name, kind)
     if name.startswith("samples"):
         rows = [{"doc_id": i, "resps": [["-1.5"]], "arguments": [[f"t{i}"]]} for i in range(3)]
@@ -313,7 +313,7 @@ def test_a_file_that_vanishes_or_may_not_be_read(tmp_path: Path, monkeypatch) ->
 
 
 def test_too_many_arrays(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("kltui.importers.arrays.MOST_ARRAYS", 3)
+    monkeypatch.setattr("kltui.importers.arrays.MAX_ARRAYS", 3)
     np.savez(tmp_path / "x.npz", **{f"m{i}": np.arange(3.0) for i in range(4)})
     with pytest.raises(ImportFormatError, match="it holds 4 arrays"):
         read(tmp_path / "x.npz")

@@ -13,8 +13,8 @@ from full_size import RUNS, write_release
 from rich.cells import cell_len
 from threadpoolctl import threadpool_limits
 
-from kltui.jobs.take_in import take_in
-from kltui.saved_maps import Preparation
+from kltui.jobs.import_vectors import import_vectors
+from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, report, section_names, write_text
 from kltui.view.sections.context import Choice
 from kltui.workspace import Workspace
@@ -27,7 +27,7 @@ LACKING = {"added", "corpora", "directions", "exact", "interpolation"}
 def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     folder = tmp_path_factory.mktemp("release")
     write_release(folder / "data", n_texts=80, n_steps=24)
-    take_in([folder / "data"], folder / "ws", lambda line: None)
+    import_vectors([folder / "data"], folder / "ws", lambda line: None)
     with Workspace.open(folder / "ws") as ws, threadpool_limits(1):
         yield ws
 

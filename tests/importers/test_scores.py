@@ -10,7 +10,7 @@ import pytest
 
 from kltui.importers.imported import ImportFormatError
 from kltui.importers.read import read
-from kltui.jobs.take_in import take_in
+from kltui.jobs.import_vectors import import_vectors
 from kltui.store import Store
 
 WIDE = "Model,arc,mmlu,type\na/b,50.5,25,llama\n410m,1e1,,gpt_neox\n"
@@ -67,10 +67,10 @@ def test_a_workspace_keeps_scores_and_nothing_else_of_a_score_file(tmp_path: Pat
     (tmp_path / "scores.csv").write_text(WIDE)
     (tmp_path / "more.csv").write_text("name,arc\na/b,51\n")
     said: list[str] = []
-    assert take_in([tmp_path / "scores.csv"], tmp_path / "ws", said.append) == 0
+    assert import_vectors([tmp_path / "scores.csv"], tmp_path / "ws", said.append) == 0
     assert "benchmark scores of 2 models" in said
     assert any("2 of them are no checkpoint or run here, such as a/b" in line for line in said)
-    take_in([tmp_path / "more.csv"], tmp_path / "ws", said.append)
+    import_vectors([tmp_path / "more.csv"], tmp_path / "ws", said.append)
     store = Store.read(tmp_path / "ws")
     assert store.benchmark_scores.all() == WANTED | {"a/b": {"arc": 51.0, "mmlu": 25.0}}
     assert store.corpora.all() == [] and store.checkpoints.all() == []
@@ -82,7 +82,7 @@ def test_scores_that_come_with_vectors_are_kept_by_the_vectors_names(tmp_path: P
 
     folder = write_release(tmp_path / "release", n_texts=20, n_steps=12, n_models=8)
     said: list[str] = []
-    take_in([folder], tmp_path / "ws", said.append)
+    import_vectors([folder], tmp_path / "ws", said.append)
     store = Store.read(tmp_path / "ws")
     scores = store.benchmark_scores.all()
     assert sorted(scores) == [f"models/{i}" for i in range(8)]

@@ -14,10 +14,10 @@ import kltui
 from kltui.analysis.embed import double_centre
 from kltui.analysis.resample import draw, sampling_probabilities
 from kltui.cli import main
-from kltui.draws import text_draws
 from kltui.importers.imported import ImportFormatError
 from kltui.importers.modelmap import read_side_file, read_side_json
 from kltui.view.export import export
+from kltui.workspace.subsample import text_draws
 
 N = 40
 TEXTS = [f"text number {i} " * (i % 3 + 1) for i in range(N)]

@@ -16,7 +16,7 @@ from tiny_models import TEXTS, write_model
 
 import kltui
 from kltui.cli import main
-from kltui.jobs import executor
+from kltui.jobs.executors import local
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.plan import make_plan
 
@@ -112,7 +112,7 @@ def test_a_base_on_the_hub_is_the_one_of_its_revision_scored_once(
 
 def _check_exact(made: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact KL of an adapter to its base, and to the next one, is that of merged weights in a float64 loop."""
-    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
     truths = {
         name: logp(made / "base", folder, text_ids(made / "base"))
         for name, folder in (

@@ -11,12 +11,12 @@ import pytest
 
 import kltui
 from kltui.cli import main
-from kltui.comparable import differing, groups, remedy
 from kltui.corpus.corpus import Corpus
 from kltui.errors import UsageError
-from kltui.jobs.declared import parse_declared
+from kltui.jobs.declared_settings import parse_declared
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.store.comparable import differing, groups, remedy
 from kltui.view.export import export
 
 N = 12

@@ -136,10 +136,10 @@ def test_the_page_s_job_through_a_kill(
         assert moved["mine", f"mine+gguf-{kind}"] == pytest.approx(wanted_sum, rel=1e-6)
         assert rows[f"mine+gguf-{kind}"].checkpoint.parent == "mine"
     exported_before_any_exact_kl(capsys, tmp_path / "ws")
-    told = json.loads(
+    reported = json.loads(
         printed(capsys, "--report", "--section", "quantisation", "--json", str(tmp_path / "ws"))
     )
-    variants = {v["quantization"]: v for v in told["sections"]["quantisation"]["variants"]}
+    variants = {v["quantization"]: v for v in reported["sections"]["quantisation"]["variants"]}
     # 32 numbers of a matrix in 18 or 34 bytes, and the norms as they are
     assert (
         4.5 < variants["gguf-q4_0"]["bits_per_weight"] < 4.7

@@ -199,9 +199,9 @@ def test_a_parent_that_is_not_there_is_told_with_the_nearest_name(tmp_path: Path
         assert (
             "1 parent is no checkpoint or run here: bose@9 of tuned; the nearest is base@9" in section.notes
         )
-    told: list[str] = []
-    edit_lineage(tmp_path / "other", ["tuned"], {"parent": "bse@9"}, told.append)
-    assert told == ["1 parent is no checkpoint or run here: bse@9 of tuned; the nearest is base@9"]
+    reported: list[str] = []
+    edit_lineage(tmp_path / "other", ["tuned"], {"parent": "bse@9"}, reported.append)
+    assert reported == ["1 parent is no checkpoint or run here: bse@9 of tuned; the nearest is base@9"]
 
 
 @pytest.mark.parametrize("parent", ["tuned", "run@1,tuned"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from model_folders import make_model
 
-from kltui.jobs.messages import Failed, Message, Scored, Setup, Task
-from kltui.jobs.mix import Mix, write_mix
+from kltui.jobs.interpolation import Mix, write_mix
+from kltui.jobs.messages import Failed, Message, Setup, Task, TaskScored
 from kltui.jobs.prepare import Preparer, Ready
 from kltui.jobs.worker import serve
 from kltui.registry import digest
@@ -64,14 +64,14 @@ def served(ready: Ready, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mes
 
 def test_a_folder_replaced_after_it_was_hashed_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = prepared(make_model(tmp_path / "m"))
-    assert isinstance(served(ready, monkeypatch, tmp_path), Scored)
+    assert isinstance(served(ready, monkeypatch, tmp_path), TaskScored)
     make_model(tmp_path / "m", weights=b"WEIGHTS")
     failed = served(ready, monkeypatch, tmp_path)
     assert isinstance(failed, Failed) and not failed.retry
     assert "model.safetensors" in failed.error and "changed after they were hashed" in failed.error
     again = prepared(tmp_path / "m")
     assert again.weights == fingerprint(tmp_path / "m") != ready.weights
-    assert isinstance(served(again, monkeypatch, tmp_path), Scored)
+    assert isinstance(served(again, monkeypatch, tmp_path), TaskScored)
 
 
 def test_a_file_that_moves_while_it_is_loaded_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

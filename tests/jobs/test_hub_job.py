@@ -103,9 +103,9 @@ def test_each_refusal_has_its_own_words_and_the_others_go_on(
     }
     done = cli("--batch", str(hub_job), "--json", **env)
     assert done.returncode == 1, done.stderr
-    told = outcomes(done.stdout)
-    assert told["tiny@1"]["status"] == "done"
-    errors = {n: str(e["error"]) for n, e in told.items() if e["status"] == "failed"}
+    reported = outcomes(done.stdout)
+    assert reported["tiny@1"]["status"] == "done"
+    errors = {n: str(e["error"]) for n, e in reported.items() if e["status"] == "failed"}
     assert set(errors) == {"tiny@77", "gated", "short", "none"}
     assert len(set(errors.values())) == 4
     assert "step77" in errors["tiny@77"]

@@ -17,10 +17,10 @@ from safetensors.numpy import save
 import kltui
 from kltui.errors import KltuiError
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.parcel import abouts, check, pack, unpack
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import Ready
-from kltui.jobs.shard import InboxKeeper, collect
+from kltui.jobs.shard import InboxWriter, collect
+from kltui.jobs.shard_result import abouts, check, pack, unpack
 from kltui.scoring.settings import ScoreResult, Vector
 
 N = 4
@@ -52,8 +52,8 @@ def result(scale: float = 1.0) -> ScoreResult:
 
 def put(plan: Plan, index: int) -> Path:
     """A sound result of one checkpoint in the inbox."""
-    keeper = InboxKeeper(plan)
-    keeper.store(Ready(index, plan.checkpoints[index].source.path, f"w{index}"), result(index + 1.0))  # type: ignore[union-attr]
+    writer = InboxWriter(plan)
+    writer.store(Ready(index, plan.checkpoints[index].source.path, f"w{index}"), result(index + 1.0))  # type: ignore[union-attr]
     return max((plan.workspace / "inbox").iterdir(), key=lambda p: p.lstat().st_mtime_ns)
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_file_never_blocks(job: Path, capsys, monkeypatch, kind: str)
             return opened(name, *more, **options)
 
         monkeypatch.setattr("kltui.corpus.files.os.open", refuse)
-    assert len(InboxKeeper(plan).held()) == 1
+    assert len(InboxWriter(plan).held()) == 1
     assert {a.weights for a in abouts(path.parent)} == {"w0"} | ({"w"} if kind == "sparse claim" else set())
     code, _ = collect(job)
     said = capsys.readouterr().err

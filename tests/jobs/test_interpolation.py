@@ -12,8 +12,8 @@ from command import Cli
 
 import kltui
 from kltui.errors import KltuiError, UsageError
+from kltui.jobs.interpolation import Mix, materialised, mixed_weights, write_mix
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.mix import Mix, materialised, mixed_weights, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.registry.digest import fingerprint
 from kltui.registry.reading import Hashed, hash_files
@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_no_half_model(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("kltui.jobs.mix.write_tensors", fail)
+    monkeypatch.setattr("kltui.jobs.interpolation.write_tensors", fail)
     folder = tmp_path / "interpolated" / "m"
     mix = Mix((Hashed(suite / "alpha" / "step4", ""), Hashed(suite / "alpha" / "step0", "")), 0.5, 0.0)
     with pytest.raises(KltuiError, match="No space left"), materialised(folder, mix):

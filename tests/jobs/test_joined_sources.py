@@ -269,9 +269,9 @@ def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None
         samples(tmp_path / "2" / "m", TEXTS, VALUES[1]),
     )
     other = samples(tmp_path / "3" / "m", OTHERS, VALUES[2])
-    for path, told in ((first, False), (first, False), (other, False), (again, True)):
+    for path, reported in ((first, False), (first, False), (other, False), (again, True)):
         code, said = run(capsys, tmp_path / "ws", path)
-        assert code == 0 and ("1 take the place of others of their names, such as m" in said) == told
+        assert code == 0 and ("1 take the place of others of their names, such as m" in said) == reported
     code, said = run(capsys, tmp_path / "one", first, again)
     assert code == 0 and "1 vectors were there already and are left out, such as m" in said
     assert stored(tmp_path / "one")["m"] == {tuple(TEXTS): VALUES[0].tolist()}

@@ -14,8 +14,8 @@ from pair_in_process import InThisProcess
 
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
-from kltui.jobs import executor
 from kltui.jobs.batch import run_batch
+from kltui.jobs.executors import local
 from kltui.tui.token_lines import read_text_tokens, read_tokens
 from kltui.workspace import Workspace
 from tests.chat_pairs import core, ids_of_response
@@ -131,7 +131,7 @@ def test_an_export_is_imported_over_its_pairs_and_over_no_texts(
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> type[InThisProcess]:
-    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
     InThisProcess.tasks = 0
     return InThisProcess
 

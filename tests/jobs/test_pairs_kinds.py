@@ -16,7 +16,7 @@ from served_server import ServedModel
 
 from kltui.cli import main
 from kltui.errors import KltuiError
-from kltui.jobs import executor
+from kltui.jobs.executors import local
 from kltui.scoring.chat import find_template
 from kltui.workspace import Workspace
 from tests.chat_pairs import PAIRS, TEMPLATES, core, ids_of_prompt, ids_of_response, model, truth
@@ -109,7 +109,7 @@ def test_every_kind_equals_a_float64_loop(
     assert np.array_equal(
         maps["pmi"].loglik_KN, maps["conditional"].loglik_KN - maps["unconditional"].loglik_KN
     )
-    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
     for other in ("base+gguf-q8_0", "lora"):
         check_exact(models, other, found["base"], found[other])
 

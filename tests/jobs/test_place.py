@@ -27,20 +27,20 @@ def released(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("released")
     with kltui.open(undisturbed.workspace) as ws:
         shown, texts = ws.map(), ws.texts()
-    twin = shown.loglik_KN[shown.row("alpha@4")]
+    expected = shown.loglik_KN[shown.row("alpha@4")]
     rng = np.random.default_rng(0)
     directions = 4 * rng.standard_normal((6, len(texts)))
     records = [
         {
             "model_name": "lab/twin",
             "model_type": "0",
-            "log-likelihood-10k": twin.tolist(),
+            "log-likelihood-10k": expected.tolist(),
             "score_v1_arc": 50.0,
         }
     ]
     for i in range(N_MODELS):
         skill = float(rng.standard_normal())
-        vector = twin + skill * directions[5] + directions[i % 5] + rng.standard_normal(len(texts))
+        vector = expected + skill * directions[5] + directions[i % 5] + rng.standard_normal(len(texts))
         kind = {"model_name": f"lab/{i}", "model_type": str(i % 5), "score_v1_arc": 50 + 9 * skill}
         records.append({**kind, "log-likelihood-10k": vector.tolist()})
     (folder / "in" / "logp").mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_placing_loads_no_torch_where_it_is_asked_for(released: Path) -> None:
         f"ws = kltui.open({str(released)!r})\n"
         "try:\n    ws.place('/nowhere')\n"
         "except Exception: pass\n"
-        "import kltui.placement, kltui.view.placed\n"
+        "import kltui.workspace.placement, kltui.view.placed\n"
         "print('torch' in sys.modules)"
     )
     command = [kltui_command()[0], "-c", code]

@@ -15,7 +15,7 @@ import pytest
 
 from kltui.errors import KltuiError
 from kltui.jobs import launch
-from kltui.jobs.reach import NotReachableError, signal_writer
+from kltui.jobs.writer_signals import NotReachableError, signal_writer
 from kltui.store import JobRow, Store
 from kltui.store.writer_lock import _process_identity
 

@@ -17,9 +17,9 @@ from tiny_models import build_tokenizer, true_logliks, write_run
 
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.dry_run import _steps
+from kltui.jobs.interpolation import MixPlan, write_mix
 from kltui.jobs.jobfile import ModelTable, load_job, parse_job
 from kltui.jobs.messages import Task
-from kltui.jobs.mix import MixPlan, write_mix
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready
 from kltui.jobs.worker import score_task

@@ -262,7 +262,7 @@ def test_a_body_that_goes_on_stops_at_its_stated_size(net: Net) -> None:
 
 @pytest.mark.parametrize("status", [200, 403])
 def test_an_answer_that_goes_on_is_no_listing(net: Net, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    monkeypatch.setattr(hub_client, "ANSWER_MOST_BYTES", 2 << 20)
+    monkeypatch.setattr(hub_client, "ANSWER_MAX_BYTES", 2 << 20)
     net.server.go_on_for_ever("/api/models", status=status)
     error = net.fails()
     assert "more than 2 MiB" in error.message and "HF_ENDPOINT" in error.hint
@@ -634,7 +634,7 @@ def test_a_file_system_without_links_gets_copies(net: Net, monkeypatch: pytest.M
 def test_a_failed_parallel_transfer_falls_back_to_streaming(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_client, "XET_LEAST_BYTES", 1)
+    monkeypatch.setattr(hub_client, "XET_MIN_BYTES", 1)
     monkeypatch.setattr(hub_client, "has_xet", lambda: True)
     net.server.extra_headers["model.safetensors"] = {
         "X-Xet-Hash": "a" * 64,

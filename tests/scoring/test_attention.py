@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import build_model
 
-from kltui import native
+from kltui.kernels import native
 from kltui.scoring import attention
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import cut_pieces, fill_batch, plan_batches

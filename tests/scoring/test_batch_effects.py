@@ -14,7 +14,7 @@ from kltui.scoring.batch_effects import BatchRule, find_rule
 from kltui.scoring.batching import cut_pieces, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.loading import Loaded
-from kltui.scoring.room import rule_within_memory
+from kltui.scoring.oom_retry import rule_within_memory
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -123,9 +123,9 @@ def _scaled_by_batch(x, weight, bias=None):
 
 
 def test_a_model_that_mixes_the_rows_of_a_batch_is_scored_one_by_one(monkeypatch):
-    from kltui.scoring import packing
+    from kltui.scoring import prepacked_linear
 
-    monkeypatch.setattr(packing, "find", lambda *_: None)
+    monkeypatch.setattr(prepacked_linear, "find", lambda *_: None)
     model = build_model("llama", seed=2)
     for name, module in model.named_modules():
         if name.endswith("_proj"):

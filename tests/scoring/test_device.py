@@ -11,9 +11,9 @@ import torch
 
 from kltui.errors import KltuiError
 from kltui.gpus import SystemGpus, system_gpus
-from kltui.jobs.device_probe import Answer, Probe
+from kltui.jobs.device_probe import Answer, DeviceProbe
+from kltui.jobs.machine_usage import gpu_names
 from kltui.jobs.process import python_command
-from kltui.jobs.usage import gpu_names
 from kltui.scoring.device import (
     TorchFacts,
     TorchGpu,
@@ -192,7 +192,7 @@ def test_this_torch_with_a_gpu_that_only_the_system_shows(
 ) -> None:
     """The real torch and a stand-in for nvidia-smi, through a process of its own."""
     fake_smi(tmp_path / "bin", "echo 'NVIDIA L4, 23034, 550.54'", monkeypatch)
-    answer = Probe("auto").answer()
+    answer = DeviceProbe("auto").answer()
     assert answer.device is not None and answer.device.device == "cpu" and answer.gpus == ()
     assert answer.device.torch == torch.__version__
     assert "NVIDIA L4" in answer.device.warning and answer.device.torch in answer.device.warning
@@ -215,7 +215,7 @@ def probe_with(folder: Path, torch_source: str, monkeypatch: pytest.MonkeyPatch)
     """The answer of a process that finds this module in place of torch."""
     write(folder / "torch.py", torch_source)
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    return Probe("auto").answer()
+    return DeviceProbe("auto").answer()
 
 
 def test_whatever_torch_does_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,9 +234,9 @@ def test_whatever_torch_does_is_an_answer(tmp_path: Path, monkeypatch: pytest.Mo
 def test_workers_share_out_the_gpus_that_torch_can_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kltui.jobs.usage.system_gpus", lambda: NONE)
+    monkeypatch.setattr("kltui.jobs.machine_usage.system_gpus", lambda: NONE)
     assert gpu_names() == ()
-    monkeypatch.setattr("kltui.jobs.usage.system_gpus", lambda: NVIDIA)
+    monkeypatch.setattr("kltui.jobs.machine_usage.system_gpus", lambda: NVIDIA)
     write(tmp_path / "torch.py", FAKE_TORCH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert gpu_names() == ("cuda:0", "cuda:2"), "the one without code is left out"
@@ -263,7 +263,9 @@ def test_the_program_prints_one_json_object(tmp_path: Path, monkeypatch: pytest.
     done = subprocess.run(
         python_command("kltui.scoring.device", "main", "cuda:2"), capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stdout)
+    reported = json.loads(done.stdout)
     assert (
-        told["gpus"] == [0, 2] and told["device"]["device"] == "cuda:2" and told["device"]["name"] == "GPU 2"
+        reported["gpus"] == [0, 2]
+        and reported["device"]["device"] == "cuda:2"
+        and reported["device"]["name"] == "GPU 2"
     )

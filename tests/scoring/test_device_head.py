@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_models import build_model
 
-from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.head import DeviceHead, make_head
+from kltui.scoring.model_introspection import LogitRule
 
 pytestmark = pytest.mark.usefixtures("emulated_cuda")
 

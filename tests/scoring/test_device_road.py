@@ -12,21 +12,21 @@ import torch
 from tiny_models import build_model, true_logliks, write_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kltui import native_cuda
 from kltui.errors import KltuiError
+from kltui.kernels import cuda
 from kltui.scoring import transfer
-from kltui.scoring.anatomy import LogitRule
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import cut_pieces, plan_batches
 from kltui.scoring.engine import Engine
 from kltui.scoring.head import DeviceHead
 from kltui.scoring.loading import Loaded
-from kltui.scoring.one_row import RowAttention
+from kltui.scoring.model_introspection import LogitRule
+from kltui.scoring.oom_retry import _check_memory, run_batches
 from kltui.scoring.pair import exact_kl
-from kltui.scoring.room import _check_memory, run_batches
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import DirectTransfers
+from kltui.scoring.unpadded import RowAttention
 
 TEXTS = [
     "A short one.",
@@ -212,8 +212,8 @@ def test_out_of_memory_takes_what_is_under_way_first() -> None:
 
 
 def test_other_devices_are_not_for_the_kernels(emulated_cuda: object) -> None:
-    assert native_cuda.usable(CPU)
-    assert not native_cuda.usable(torch.device("meta"))
+    assert cuda.usable(CPU)
+    assert not cuda.usable(torch.device("meta"))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return list(folders)
 
 
-def told(folders: list[Path], **settings: Any) -> list[DtypeCost]:
+def reported(folders: list[Path], **settings: Any) -> list[DtypeCost]:
     """What a scorer tells of the folders, whose vectors are those of one that tells nothing."""
     costs: list[DtypeCost] = []
     asked = ScoringSettings(device="cpu", **settings)
@@ -49,21 +49,21 @@ def told(folders: list[Path], **settings: Any) -> list[DtypeCost]:
 
 
 def test_the_factor_is_told_once(run: list[Path]) -> None:
-    (cost,) = told(run)
+    (cost,) = reported(run)
     assert cost.auto == "bfloat16" and cost.factor is not None and cost.factor > 0
     assert "float32 takes" in str(cost) and "bfloat16, as the weights are stored" in str(cost)
 
 
 def test_nothing_is_told_of_another_dtype(run: list[Path]) -> None:
-    assert told(run, dtype="auto") == told(run, dtype="bfloat16") == []
+    assert reported(run, dtype="auto") == reported(run, dtype="bfloat16") == []
 
 
 def test_nothing_is_told_of_weights_in_float32_or_on_a_cpu(
     tmp_path: Path, run: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert told(list(write_run(tmp_path / "wide", "gpt_neox", steps=(0,)))) == []
+    assert reported(list(write_run(tmp_path / "wide", "gpt_neox", steps=(0,)))) == []
     monkeypatch.setattr(engine, "transfers", DirectTransfers)
-    assert told(run) == []
+    assert reported(run) == []
 
 
 def test_without_room_for_both_it_says_so_and_scores(
@@ -77,7 +77,7 @@ def test_without_room_for_both_it_says_so_and_scores(
         return real(folder, config, dtype, *more)
 
     monkeypatch.setattr(loading, "load_model", full)
-    (cost,) = told(run)
+    (cost,) = reported(run)
     assert cost.factor is None and "was not measured: it does not fit in memory" in str(cost)
 
 
@@ -91,7 +91,7 @@ def test_a_batch_that_is_too_large_is_tried_smaller(run: list[Path], monkeypatch
         return real(self, batch)
 
     monkeypatch.setattr(Engine, "submit", submit)
-    (cost,) = told(run[:1], batch_tokens=4096)
+    (cost,) = reported(run[:1], batch_tokens=4096)
     assert cost.factor is not None
 
 

@@ -7,12 +7,12 @@ from tiny_models import build_model, build_tokenizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy, packing
-from kltui.scoring.anatomy import LogitRule
+from kltui.scoring import model_introspection, prepacked_linear
 from kltui.scoring.batching import cut_pieces, fill_batch
 from kltui.scoring.engine import Engine
 from kltui.scoring.head import Head, make_head
 from kltui.scoring.loading import Loaded
+from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.settings import ScoringSettings
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def true_logp(model, batch):
 def test_the_rule_behind_the_head_is_read_off(family, rule):
     model = build_model(family)
     with torch.inference_mode():
-        found = anatomy.find_logit_rule(model, anatomy.find_head(model))
+        found = model_introspection.find_logit_rule(model, model_introspection.find_head(model))
     assert found.scale == pytest.approx(rule.scale, rel=1e-6) and found.cap == pytest.approx(
         rule.cap, rel=1e-6
     )
@@ -59,14 +59,14 @@ def test_the_rule_behind_the_head_is_read_off(family, rule):
 def test_odd_scales_are_read_off_exactly_enough(scaling):
     model = build_model("granite", logits_scaling=scaling)
     with torch.inference_mode():
-        found = anatomy.find_logit_rule(model, anatomy.find_head(model))
+        found = model_introspection.find_logit_rule(model, model_introspection.find_head(model))
     assert found.scale == pytest.approx(1 / scaling, rel=1e-6)
 
 
 def test_a_head_that_cannot_be_split_falls_back_to_the_models_logits(monkeypatch):
     for family in ("gpt_neox", "gemma3"):
         model, batch = build_model(family), some_batch()
-        monkeypatch.setattr(anatomy, "find_head", lambda _: None)
+        monkeypatch.setattr(model_introspection, "find_head", lambda _: None)
         monkeypatch.setattr("kltui.scoring.engine.chunk_bytes", lambda _: 3000)
         with torch.inference_mode():
             engine = engine_of(model)
@@ -84,7 +84,7 @@ def test_the_module_head_agrees_in_small_chunks(monkeypatch):
         module, head = make_head(model, torch.float32)
         plain = Head(module, head.rule, 384)
         assert plain.rows(CPU) == 7
-        hidden = anatomy.body(model, module, torch.from_numpy(batch.ids_BT)).flatten(0, 1)
+        hidden = model_introspection.body(model, module, torch.from_numpy(batch.ids_BT)).flatten(0, 1)
         ours = plain(hidden[torch.from_numpy(batch.positions_n)], torch.from_numpy(batch.targets_n)).numpy()
     assert np.abs(ours - true_logp(model, batch)).max() < 1e-5
 
@@ -92,7 +92,7 @@ def test_the_module_head_agrees_in_small_chunks(monkeypatch):
 @pytest.fixture
 def packed_here(monkeypatch):
     """Layers are packed whatever processor this is."""
-    monkeypatch.setattr(packing, "pays", lambda dtype: True)
+    monkeypatch.setattr(prepacked_linear, "pays", lambda dtype: True)
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def packed_here(monkeypatch):
 def test_float32_is_packed_where_it_pays_and_bfloat16_anywhere(monkeypatch, capability, mkl, packed):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
-    assert packing.pays(torch.float32) == packed and packing.pays(torch.bfloat16)
+    assert prepacked_linear.pays(torch.float32) == packed and prepacked_linear.pays(torch.bfloat16)
     model, batch = build_model("llama"), some_batch()
     with torch.inference_mode():
         engine = engine_of(model)
         assert np.abs(engine(batch)[0] - true_logp(model, batch)).max() < 1e-4
     found = any("_kltui_packed" in m.__dict__ for m in model.modules())
-    assert found == (packed and packing._available())
+    assert found == (packed and prepacked_linear._available())
 
 
 @pytest.mark.usefixtures("packed_here")
@@ -120,9 +120,9 @@ def test_packed_layers_give_the_same_and_are_undone():
         engine = engine_of(model)
         packed = any("_kltui_packed" in m.__dict__ for m in model.modules())
         assert np.abs(engine(batch)[0] - truth).max() < 1e-4
-    packing.unpack(model)
+    prepacked_linear.unpack(model)
     assert not any("forward" in m.__dict__ for m in model.modules())
-    if packing._available():
+    if prepacked_linear._available():
         assert packed
         with torch.no_grad():
             model.model.layers[0].mlp.up_proj.weight.mul_(2)
@@ -130,7 +130,7 @@ def test_packed_layers_give_the_same_and_are_undone():
             assert np.abs(engine_of(model)(batch)[0] - true_logp(model, batch)).max() < 1e-4
 
 
-@pytest.mark.skipif(not packing._available(), reason="this torch has no packed linear layers")
+@pytest.mark.skipif(not prepacked_linear._available(), reason="this torch has no packed linear layers")
 @pytest.mark.usefixtures("packed_here")
 @pytest.mark.parametrize(
     ("family", "fused"), [("gpt_neox", True), ("llama", True), ("opt", True), ("gpt2", False)]
@@ -138,12 +138,12 @@ def test_packed_layers_give_the_same_and_are_undone():
 def test_the_activation_behind_a_packed_layer_is_done_with_its_product(family, fused):
     model, batch = build_model(family), some_batch()
     truth = true_logp(model, batch)
-    activations = [m for m in model.modules() if type(m).__name__ in packing.ACTIVATIONS]
+    activations = [m for m in model.modules() if type(m).__name__ in prepacked_linear.ACTIVATIONS]
     with torch.inference_mode():
         engine = engine_of(model)
-        assert all((m.__dict__.get("forward") is packing._unchanged) == fused for m in activations)
+        assert all((m.__dict__.get("forward") is prepacked_linear._unchanged) == fused for m in activations)
         assert np.abs(engine(batch)[0] - truth).max() < 1e-4
-    packing.unpack(model)
+    prepacked_linear.unpack(model)
     assert activations and not any("forward" in m.__dict__ for m in model.modules())
 
 
@@ -157,7 +157,7 @@ def test_an_activation_that_reads_something_else_stays():
             return self.act(self.up(x)) + self.act(x)
 
     odd = Odd()
-    assert packing._activations_behind(odd, [odd.up], lambda: odd(torch.ones(2, 4))) == {}
+    assert prepacked_linear._activations_behind(odd, [odd.up], lambda: odd(torch.ones(2, 4))) == {}
 
 
 def test_an_activation_that_experts_share_stays():
@@ -172,16 +172,18 @@ def test_an_activation_that_experts_share_stays():
     act = torch.nn.SiLU()
     experts = torch.nn.ModuleList([Expert(act), Expert(act)])
     visit_one = lambda: experts[0](torch.ones(2, 4))  # noqa: E731
-    assert packing._activations_behind(experts, [e.up for e in experts], visit_one) == {}
+    assert prepacked_linear._activations_behind(experts, [e.up for e in experts], visit_one) == {}
     experts[1].act = torch.nn.SiLU()
-    assert packing._activations_behind(experts, [e.up for e in experts], visit_one) == {experts[0].up: act}
+    assert prepacked_linear._activations_behind(experts, [e.up for e in experts], visit_one) == {
+        experts[0].up: act
+    }
 
 
 @pytest.mark.usefixtures("packed_here")
 def test_packing_that_goes_wrong_is_left_out(monkeypatch):
     model, batch = build_model("llama"), some_batch()
-    real = packing._packed_forward
-    monkeypatch.setattr(packing, "_packed_forward", lambda *a: lambda x: real(*a)(x) * 1.01)
+    real = prepacked_linear._packed_forward
+    monkeypatch.setattr(prepacked_linear, "_packed_forward", lambda *a: lambda x: real(*a)(x) * 1.01)
     with torch.inference_mode():
         ours = engine_of(model)(batch)[0]
     assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
@@ -203,7 +205,7 @@ def test_a_model_that_sees_the_future_is_refused():
 def test_a_model_that_sees_the_future_is_refused_though_its_head_cannot_be_split(monkeypatch):
     from transformers import AutoModelForCausalLM, BertConfig
 
-    monkeypatch.setattr(anatomy, "find_head", lambda _: None)
+    monkeypatch.setattr(model_introspection, "find_head", lambda _: None)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=400, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
@@ -261,8 +263,8 @@ def test_of_a_quantised_model_only_a_gross_look_ahead_counts():
     for quantised, share, refused in ((False, 0.01, True), (True, 0.01, False), (True, 0.9, True)):
         model.is_quantized, model.model.forward = quantised, leaks(share)
         with torch.inference_mode():
-            module = anatomy.find_head(model)
-            assert anatomy.looks_ahead(model, module, torch.float32) == refused
+            module = model_introspection.find_head(model)
+            assert model_introspection.looks_ahead(model, module, torch.float32) == refused
 
 
 class NoFloat64(TorchDispatchMode):
@@ -278,4 +280,4 @@ class NoFloat64(TorchDispatchMode):
 def test_a_look_ahead_is_seen_without_float64():
     model = build_model("llama")
     with torch.inference_mode(), NoFloat64():
-        assert not anatomy.looks_ahead(model, anatomy.find_head(model), torch.float32)
+        assert not model_introspection.looks_ahead(model, model_introspection.find_head(model), torch.float32)

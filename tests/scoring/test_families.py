@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, TEXTS, build_config, build_model, true_logliks, write_model
 
-from kltui.scoring import packing
+from kltui.scoring import prepacked_linear
 from kltui.scoring.engine import Engine
 from kltui.scoring.head import Head
 from kltui.scoring.loading import Loaded
@@ -28,7 +28,7 @@ ASKED = {
 @pytest.fixture(autouse=True)
 def packed_here(monkeypatch):
     """Layers are packed whatever processor this is; unpacked they are the model's own."""
-    monkeypatch.setattr(packing, "pays", lambda dtype: True)
+    monkeypatch.setattr(prepacked_linear, "pays", lambda dtype: True)
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import build_config, build_model, write_model
 
 from kltui.errors import KltuiError
-from kltui.scoring import loading, missing, tokens
+from kltui.scoring import load_errors, loading, tokens
 from kltui.scoring.engine import Engine
 from kltui.scoring.loading import Loaded
 from kltui.scoring.settings import ScoringSettings
@@ -39,7 +39,7 @@ def not_installed(monkeypatch):
             else real(name, *more)
         )
 
-    monkeypatch.setattr(missing, "find_spec", find_spec)
+    monkeypatch.setattr(load_errors, "find_spec", find_spec)
 
 
 @pytest.mark.parametrize(

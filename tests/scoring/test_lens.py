@@ -9,10 +9,10 @@ import torch
 from tiny_models import TEXTS, WIDTH, _llama_like, load_float64, true_logliks, write_model
 
 from kltui.errors import KltuiError
-from kltui.scoring import anatomy
-from kltui.scoring.anatomy import forward_replaced
+from kltui.scoring import model_introspection
 from kltui.scoring.engine import Engine
-from kltui.scoring.layer_form import Form, streams
+from kltui.scoring.layer_form import LayerForm, streams
+from kltui.scoring.model_introspection import forward_replaced
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -70,10 +70,10 @@ def cut_off_logliks(folder, texts, depth):
     from transformers import AutoTokenizer
 
     tokenizer, model = AutoTokenizer.from_pretrained(folder), load_float64(folder)
-    for layer in anatomy.find_layers(model)[depth:]:
+    for layer in model_introspection.find_layers(model)[depth:]:
         form = []
         with torch.no_grad(), layer_watched(layer, form):
-            anatomy.run(model, torch.tensor([[1, 2, 3]]))
+            model_introspection.run(model, torch.tensor([[1, 2, 3]]))
         layer.forward = handing_on(type(layer).forward, layer, form[0])
     found = []
     for text in texts:
@@ -82,7 +82,7 @@ def cut_off_logliks(folder, texts, depth):
             found.append(np.nan)
             continue
         with torch.no_grad():
-            logp = anatomy.run(model, row[None])[0].double().log_softmax(-1)
+            logp = model_introspection.run(model, row[None])[0].double().log_softmax(-1)
         found.append(float(logp[:-1].gather(1, row[1:, None]).sum()))
     return np.array(found)
 
@@ -197,7 +197,7 @@ H, A = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
     ],
 )
 def test_hidden_states_go_back_to_where_a_layer_had_them(output, again):
-    form = Form(output)
+    form = LayerForm(output)
     given = form.given(form.taken(output))
     assert type(given) is type(again) and len(given) == len(again)
     pairs = (
@@ -213,7 +213,7 @@ def test_a_first_layers_inputs_take_their_places_by_name():
         def forward(self, prev_attn_output, hidden_states, mask=None):
             return Pair(hidden_states, prev_attn_output)
 
-    entering = Form(Pair(H, A)).entering(streams(Layer(), (A, H), {"mask": torch.ones(2, 3)}))
+    entering = LayerForm(Pair(H, A)).entering(streams(Layer(), (A, H), {"mask": torch.ones(2, 3)}))
     assert torch.equal(entering[0], H) and torch.equal(entering[1], A)
     with pytest.raises(TypeError, match="without hidden states"):
-        Form((None, torch.ones(2)))
+        LayerForm((None, torch.ones(2)))

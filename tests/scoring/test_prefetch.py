@@ -19,7 +19,7 @@ from tiny_models import TEXTS, write_run
 
 from kltui.errors import KltuiError
 from kltui.registry.reading import Hashed, Reading, hash_files
-from kltui.scoring import engine, prefetch, refill
+from kltui.scoring import engine, prefetch, weight_reload
 from kltui.scoring.prefetch import Prefetch
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
@@ -56,13 +56,13 @@ def finished(scorer: Scorer) -> None:
 def from_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes the checkpoints that are filled from their files."""
     seen: list[str] = []
-    real = refill.Mould._fill_from_files
+    real = weight_reload.ModelTemplate._fill_from_files
 
     def noting(self: Any, folder: Path) -> Any:
         seen.append(folder.name)
         return real(self, folder)
 
-    monkeypatch.setattr(refill.Mould, "_fill_from_files", noting)
+    monkeypatch.setattr(weight_reload.ModelTemplate, "_fill_from_files", noting)
     return seen
 
 
@@ -217,7 +217,9 @@ def test_without_memory_for_it_nothing_is_read_ahead(
     tmp_path: Path, from_files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = (hash_files(f) for f in write_run(tmp_path, "gpt_neox", steps=(0, 1)))
-    size = prefetch._layout(refill.read_header(b.folder), refill.read_header(b.folder).keys())[1]
+    size = prefetch._layout(weight_reload.read_header(b.folder), weight_reload.read_header(b.folder).keys())[
+        1
+    ]
     monkeypatch.setattr(
         prefetch, "available_bytes", lambda: 2 * size
     )  # taken in powers of two, it is more than half

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, write_model, write_run
 
 from kltui.registry.reading import ChangedError, Reading, hash_files
-from kltui.scoring import loading, refill
+from kltui.scoring import loading, weight_reload
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
 
@@ -60,7 +60,7 @@ def test_a_change_while_loading_fails_the_checkpoint(
     scorer = new_scorer()
     if filled:
         score(scorer, a)
-    where, name = (refill.Mould, "fill") if filled else (loading, "load_model")
+    where, name = (weight_reload.ModelTemplate, "fill") if filled else (loading, "load_model")
     real = getattr(where, name)
 
     def changing(*given: Any) -> Any:

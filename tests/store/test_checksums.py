@@ -206,9 +206,9 @@ def test_files_beside_the_store_are_checked(folder: Path) -> None:
 def test_a_check_says_all_of_it_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_hand(folder, "UPDATE vector SET loglik = zeroblob(32) WHERE id = 1")
     assert main(["--check", "--json", str(folder)]) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert not told["sound"] and told["read"]["vectors"] == 6
-    (damage,) = told["damaged"]
+    reported = json.loads(capsys.readouterr().out)
+    assert not reported["sound"] and reported["read"]["vectors"] == 6
+    (damage,) = reported["damaged"]
     assert (damage["where"], damage["name"]) == ("vector", "run@0") and "run its job again" in damage[
         "advice"
     ]
@@ -304,14 +304,14 @@ def test_mending_takes_out_what_is_damaged_and_nothing_else(
     assert main(["--check", str(folder)]) == 3
     assert "damaged: vector: run@2#0: its numbers" in capsys.readouterr().out
     assert main(["--check", "--mend", str(folder)]) == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     for line in (
         "checkpoint: run@0",
         "vector: run@2#0",
         "benchmark_score: run@0 arc",
         "the bytes of its texts again",
     ):
-        assert line in told
+        assert line in reported
     (kept,) = (path for path in folder.glob("*.damaged-*") if "-wal" not in path.name)
     assert kept.read_bytes() == before
     read_all(folder)

@@ -129,7 +129,7 @@ def test_second_writer_is_told_who_writes(tmp_path: Path) -> None:
     process.stdout.close()
     process.stdin.close()
     survivor = Store.write(tmp_path)
-    assert survivor.taken_from is not None and survivor.taken_from.pid == process.pid
+    assert survivor.previous_owner is not None and survivor.previous_owner.pid == process.pid
     survivor.close()
 
 
@@ -138,7 +138,7 @@ def test_reused_pid_does_not_look_alive(tmp_path: Path) -> None:
     store.db.execute("UPDATE writer SET pid = ?, boot = 'another life'", (os.getppid(),))
     store.db.close()
     again = Store.write(tmp_path)
-    assert again.taken_from is not None
+    assert again.previous_owner is not None
     again.close()
 
 
@@ -150,7 +150,7 @@ def test_other_host_counts_by_its_heartbeat(tmp_path: Path, monkeypatch: pytest.
         Store.write(tmp_path)
     store.db.execute("UPDATE writer SET heartbeat = heartbeat - 1000")
     taken = Store.write(tmp_path)
-    assert taken.taken_from is not None and taken.taken_from.host == "elsewhere"
+    assert taken.previous_owner is not None and taken.previous_owner.host == "elsewhere"
     taken.close()
     store.close()
 

@@ -123,7 +123,7 @@ def test_where_the_lock_is_free_a_writer_of_this_host_is_gone_however_fresh_its_
     set_writer(tmp_path, in_another_container(boot))
     started = time.monotonic()
     taken = Store.write(tmp_path)
-    assert taken.taken_from is not None and taken.taken_from.pid == 7
+    assert taken.previous_owner is not None and taken.previous_owner.pid == 7
     assert time.monotonic() - started < writer_lock.WATCH_S
     taken.close()
 
@@ -158,7 +158,7 @@ def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         taken = Store.write(tmp_path)
-        assert taken.taken_from is not None and taken.taken_from.pid == pid
+        assert taken.previous_owner is not None and taken.previous_owner.pid == pid
         taken.close()
 
 

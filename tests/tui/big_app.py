@@ -8,10 +8,10 @@ from pathlib import Path
 
 def main() -> int:
     """The exit code of the interface."""
-    from kltui.tui.app import prepare_environment
+    from kltui.tui.main import prepare_environment
 
     prepare_environment()
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
     return KltuiApp(Path("/workspaces/demo"), opener=opened).run() or 0
 

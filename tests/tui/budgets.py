@@ -21,9 +21,9 @@ import numpy as np
 from terminal import Answer, Terminal
 
 from kltui.jobs.launch import start_detached
-from kltui.tui.terminal import Frame
-from kltui.view.planes import draw
-from kltui.view.scene import Scene, fit_window, threads
+from kltui.tui.terminal import ScreenFrame
+from kltui.view.cell_buffer import draw
+from kltui.view.plot_data import Scene, fit_window, threads
 
 WIDTH, HEIGHT = 200, 60
 NEAR = 0.4  # seconds of silence after which the list of nearest checkpoints is there too
@@ -85,13 +85,13 @@ def pressed(terminal: Terminal, keys: Sequence[str], quiet: float = 0.15) -> lis
     return answers
 
 
-def said(what: str, answers: Sequence[Answer], most_bytes: float, most_ms: float = 30) -> list[Row]:
+def said(what: str, answers: Sequence[Answer], max_bytes: float, max_ms: float = 30) -> list[Row]:
     """Medians of first byte and size."""
     first = 1000 * statistics.median(a.first for a in answers)
     size = statistics.median(len(a.data) for a in answers)
     return [
-        Row(f"{what}: key to first byte", first, most_ms, "ms"),
-        Row(f"{what}: size", size, most_bytes, "bytes"),
+        Row(f"{what}: key to first byte", first, max_ms, "ms"),
+        Row(f"{what}: size", size, max_bytes, "bytes"),
     ]
 
 
@@ -140,7 +140,7 @@ def drawing(n_points: int, times: int = 15) -> float:
     styles = [Style(color=f"color({16 + i})") for i in range(64)]
     taken = []
     for turn in range(times):
-        frame = Frame()
+        frame = ScreenFrame()
         begun = time.perf_counter()
         planes = draw(scene, window.zoomed(1 + turn / 50, (0.5, 0.5)), WIDTH, HEIGHT, "braille")
         lines = [Strip([Segment(t, styles[c % 64]) for t, c in planes.runs(y)], WIDTH) for y in range(HEIGHT)]

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
 
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 
 Until = Callable[[Pilot[int], Callable[[], object]], Awaitable[None]]
 

@@ -14,7 +14,7 @@ from kltui.analysis.point import Point
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow
-from kltui.stored_losses import StoredLoss, stored_losses
+from kltui.workspace.losses import StoredLoss, stored_losses
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
 LAYERS = 4

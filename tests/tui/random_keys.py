@@ -66,9 +66,9 @@ class Storm:
             os.write(terminal.fd, data)
         self.read(terminal, 0.0, wait_s)
 
-    def read(self, terminal: Terminal, quiet: float, most: float) -> bytes:
-        """What the program draws, the first of it within `most` seconds."""
-        data = terminal.read(quiet, max(most, 0.02), patience=most).data
+    def read(self, terminal: Terminal, quiet: float, maximum: float) -> bytes:
+        """What the program draws, the first of it within `maximum` seconds."""
+        data = terminal.read(quiet, max(maximum, 0.02), patience=maximum).data
         self.shown = (self.shown + data)[-50_000:]
         return data
 

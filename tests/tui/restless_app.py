@@ -15,7 +15,7 @@ from pathlib import Path
 
 def main() -> int:
     """The exit code of the interface."""
-    from kltui.tui.app import prepare_environment, run_tui
+    from kltui.tui.main import prepare_environment, run_tui
 
     prepare_environment()
     from kltui.jobs import launch

@@ -66,11 +66,11 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def read(self, quiet: float, most: float = 20.0, patience: float = 0.0) -> Answer:
+    def read(self, quiet: float, maximum: float = 20.0, patience: float = 0.0) -> Answer:
         """Everything until nothing came for `quiet` seconds; for the first of it `patience` where that is longer."""
         begun, first = time.perf_counter(), float("nan")
         data, self._ahead = self._ahead, b""
-        while time.perf_counter() - begun < most:
+        while time.perf_counter() - begun < maximum:
             ready, _, _ = select.select([self.fd], [], [], quiet if data else max(quiet, patience))
             if not ready:
                 break
@@ -85,9 +85,9 @@ class Terminal:
             data += got
         return Answer(data, first)
 
-    def until(self, wanted: str, most: float = 20.0) -> tuple[float, bytes]:
+    def until(self, wanted: str, maximum: float = 20.0) -> tuple[float, bytes]:
         """Seconds from the start until `wanted` was shown, and all bytes up to its end; what follows is read next."""
-        end = time.perf_counter() + most
+        end = time.perf_counter() + maximum
         while (at := self._ahead.find(wanted.encode())) < 0 and time.perf_counter() < end:
             ready, _, _ = select.select([self.fd], [], [], 0.2)
             if ready:
@@ -97,7 +97,7 @@ class Terminal:
                     break
         if at < 0:
             raise AssertionError(
-                f"{wanted!r} was not shown (in {most} s at most); there was {self._ahead[-2000:]!r}"
+                f"{wanted!r} was not shown (in {maximum} s at most); there was {self._ahead[-2000:]!r}"
             )
         at += len(wanted.encode())
         data, self._ahead = self._ahead[:at], self._ahead[at:]
@@ -113,9 +113,9 @@ class Terminal:
         os.write(self.fd, keys.encode())
         return self.read(quiet, patience=20.0)
 
-    def wait(self, most: float = 10.0) -> int:
+    def wait(self, maximum: float = 10.0) -> int:
         """The exit status (negative: the signal), while the rest is read."""
-        end = time.perf_counter() + most
+        end = time.perf_counter() + maximum
         while time.perf_counter() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -125,7 +125,7 @@ class Terminal:
                 self.read(0.05, 0.1)
             else:
                 time.sleep(0.05)
-        raise AssertionError(f"still running after {most} s")
+        raise AssertionError(f"still running after {maximum} s")
 
     def hang_up(self) -> None:
         """Takes the terminal away, as a lost connection does."""

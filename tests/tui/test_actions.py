@@ -11,8 +11,8 @@ import pytest
 from screen_text import lines_of
 
 from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap, screen_key
+from kltui.tui.app import KltuiApp
 from kltui.tui.canvas import Pane
-from kltui.tui.interface import KltuiApp
 from kltui.tui.plot import PlotPane
 from kltui.tui.table import Table
 from kltui.tui.views.base import View
@@ -41,8 +41,8 @@ def test_every_action_has_a_handler_and_every_handler_an_action() -> None:
 @pytest.mark.parametrize("screen", SCREENS)
 def test_help_and_key_line_come_from_the_table(screen: str) -> None:
     keymap = Keymap()
-    told = {text for _, entries in keymap.help(screen) for _, text in entries}
-    assert told == {a.help for a in ACTIONS if a.on(screen)}
+    reported = {text for _, entries in keymap.help(screen) for _, text in entries}
+    assert reported == {a.help for a in ACTIONS if a.on(screen)}
     assert ("q", "quit") in keymap.line(screen) and ("?", "help") in keymap.line(screen)
 
 

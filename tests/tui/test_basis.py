@@ -14,12 +14,12 @@ from kltui.cli import main
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, LocalSource
-from kltui.saved_maps import Preparation
 from kltui.store import Store
-from kltui.tui import app as tui_app
+from kltui.store.saved_maps import Preparation
+from kltui.tui import main as tui_app
+from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis, basis_of, left_out
-from kltui.tui.interface import KltuiApp
-from kltui.tui.memory import Memory
+from kltui.tui.ui_state import Memory
 from kltui.view.report import print_report
 from kltui.view.sections.context import Choice
 from kltui.workspace import Workspace
@@ -163,7 +163,7 @@ async def test_the_report_and_what_is_written_follow(folder: Path, until) -> Non
         await until(pilot, lambda: "kl" in app.view.sections and not app.view.said)
         with Workspace.open(folder) as ws:
             print_report(
-                ws, ["kl"], False, app.view.text.body_width, out, choice=choice, narration=io.StringIO()
+                ws, ["kl"], False, app.view.text.body_width, out, choice=choice, notices=io.StringIO()
             )
         assert (
             "".join(f"{''.join(t for t, _ in line)}\n" for line in app.view.text.all_lines())
@@ -203,7 +203,7 @@ async def test_a_map_is_kept_and_loaded_by_the_form(folder: Path, until) -> None
         await pilot.press("escape")
         await fill_in(pilot, until, exclude="", saved_map="kept")
         await until(pilot, lambda: "map kept: clip │ 1 of 13 excluded" in text_of(app))
-        assert (await app.atlas.map()).names == ws_names(folder, "kept")
+        assert (await app.map_cache.map()).names == ws_names(folder, "kept")
 
 
 def ws_names(folder: Path, name: str) -> list[str]:
@@ -221,7 +221,7 @@ async def test_scoring_settings_are_chosen_by_a_word(folder: Path, until) -> Non
         await fill_in(pilot, until, scoring="float16")
         await until(pilot, lambda: made_of(app, Basis(settings=FLOAT16)) and "│ float16" in text_of(app))
         with Workspace.open(folder) as ws:
-            assert np.array_equal((await app.atlas.map()).loglik_KN, ws.map(settings=FLOAT16).loglik_KN)
+            assert np.array_equal((await app.map_cache.map()).loglik_KN, ws.map(settings=FLOAT16).loglik_KN)
 
 
 async def test_what_no_map_can_be_made_of_changes_nothing(folder: Path, until) -> None:
@@ -240,7 +240,7 @@ async def test_what_no_map_can_be_made_of_changes_nothing(folder: Path, until) -
             await pilot.press("escape")
         await fill_in(pilot, until, exclude="one, two, lone")
         await until(pilot, lambda: app.message and not app.under_way)
-        assert app.reader.basis == Basis() and len(await app.atlas.map()) == 13
+        assert app.reader.basis == Basis() and len(await app.map_cache.map()) == 13
 
 
 async def test_it_is_kept_between_sessions_and_let_go_where_it_fits_no_more(

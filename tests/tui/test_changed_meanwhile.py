@@ -11,8 +11,8 @@ from textual import events
 
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
+from kltui.tui.app import KltuiApp
 from kltui.tui.forms import Field, Form
-from kltui.tui.interface import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
 KEPT = ("tiny", "small")
@@ -60,7 +60,7 @@ async def test_scale_keeps_its_rows_and_their_map_together(make_app: MakeApp, un
         await pilot.press("9")
         view: Any = app.view
         await until(pilot, lambda: view.table.rows)
-        ask, failures = app.atlas.ask, []
+        ask, failures = app.map_cache.ask, []
 
         async def while_it_is_asked(*given: Any) -> Any:
             try:
@@ -70,7 +70,7 @@ async def test_scale_keeps_its_rows_and_their_map_together(make_app: MakeApp, un
                 failures.append(error)
             return await ask(*given)
 
-        monkeypatch.setattr(app.atlas, "ask", while_it_is_asked)
+        monkeypatch.setattr(app.map_cache, "ask", while_it_is_asked)
         before = view.map
         workspace.change = 2
         workspace.all = [c for c in workspace.all if c.run in KEPT]

@@ -11,8 +11,8 @@ from screen_text import text_of
 from kltui.corpus.corpus import Corpus
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
-from kltui.tui.interface import KltuiApp
 from kltui.workspace import Workspace
 
 

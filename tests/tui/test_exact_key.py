@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from screen_text import text_of
 
-from kltui import exact
 from kltui.analysis.exact import Direction, NextTokenKL
 from kltui.corpus.corpus import Corpus
 from kltui.jobs import launch
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
-from kltui.tui.interface import KltuiApp
-from kltui.workspace import Workspace
+from kltui.tui.app import KltuiApp
+from kltui.workspace import Workspace, exact
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
 
 from small_workspace import suite
 
-from kltui.figures.shown import Shown, picture_of
+from kltui.figures.shown import ShownSubject, picture_of
+from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
 from kltui.tui.export import exports
-from kltui.tui.interface import KltuiApp
 from kltui.tui.screenshot import placed
 from kltui.view.sections.context import Choice, Context
 from kltui.workspace import Workspace
@@ -132,7 +132,7 @@ def test_a_picture_on_screen_is_the_figure(opened: Workspace) -> None:
     whole = opened.map()
     names = whole.names[2:9]
     xy = whole.coordinates("pca")[2:9] * 3
-    shown = Shown("trajectories", names[::-1], method="tsne", xy_Kd=xy[::-1])
+    shown = ShownSubject("trajectories", names[::-1], method="tsne", xy_Kd=xy[::-1])
     made = picture_of(Context(opened, shown.choice(Choice())), shown)
     places = {
         n: (x, y)
@@ -146,7 +146,7 @@ def test_a_picture_on_screen_is_the_figure(opened: Workspace) -> None:
 
 
 def test_what_is_not_shown_is_prepared_along_but_not_drawn(opened: Workspace) -> None:
-    from kltui.saved_maps import Preparation
+    from kltui.store.saved_maps import Preparation
 
     names = frozenset(opened.map().names[:3])
     clipped = Context(opened, Choice(Preparation("clip"), only=names))

@@ -21,7 +21,7 @@ from kltui.jobs.lineage import common, edit_lineage, parse_changes
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.store.writer_lock import Writer
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 from kltui.tui.job_form import merged
 from kltui.tui.prompts import completed
 

@@ -14,7 +14,7 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from kltui.tui.terminal import Frame
+from kltui.tui.terminal import ScreenFrame
 
 WIDTH, HEIGHT = 12, 4
 CSI = re.compile(r"\x1b\[([\d;]*)([HGm])")
@@ -123,10 +123,10 @@ def full(screen: list[Strip]) -> LayoutUpdate:
 def test_differences_lead_to_the_same_screen_as_writing_it_whole(seed: int) -> None:
     rng = random.Random(seed)
     one, two = screen_of(rng), screen_of(rng)
-    by_steps, whole, frame = Replay(), Replay(), Frame()
+    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
     by_steps.feed(frame.write(full(one), WIDTH, HEIGHT))
     by_steps.feed(frame.write(full(two), WIDTH, HEIGHT))
-    whole.feed(Frame().write(full(two), WIDTH, HEIGHT))
+    whole.feed(ScreenFrame().write(full(two), WIDTH, HEIGHT))
     assert by_steps.cells == whole.cells
 
 
@@ -137,10 +137,10 @@ def test_what_stays_in_the_middle_of_a_row_stays_where_it_is(seed: int) -> None:
     kept = Strip([Segment("k" * rng.randint(1, 12), STYLES[seed % len(STYLES)])])
     one, two = (Strip.join([c[0], kept, c[1], kept, c[2]]) for c in columns)
     width = one.cell_length
-    by_steps, whole, frame = Replay(width, 1), Replay(width, 1), Frame()
+    by_steps, whole, frame = Replay(width, 1), Replay(width, 1), ScreenFrame()
     by_steps.feed(frame.write(LayoutUpdate([[one]], Region(0, 0, width, 1)), width, 1))
     by_steps.feed(frame.write(LayoutUpdate([[two]], Region(0, 0, width, 1)), width, 1))
-    whole.feed(Frame().write(LayoutUpdate([[two]], Region(0, 0, width, 1)), width, 1))
+    whole.feed(ScreenFrame().write(LayoutUpdate([[two]], Region(0, 0, width, 1)), width, 1))
     assert by_steps.cells == whole.cells
 
 
@@ -153,7 +153,7 @@ def test_two_changed_columns_of_a_table_do_not_write_the_one_between() -> None:
         ]
         return LayoutUpdate([[Strip(cells)]], Region(0, 0, 20, 1))
 
-    frame = Frame()
+    frame = ScreenFrame()
     frame.write(row("16", "-71.5"), 20, 1)
     assert frame.write(row("32", "-69.5"), 20, 1) == "\x1b[1;2H\x1b[38;5;39;48;5;234m32\x1b[18G69\x1b[0m"
 
@@ -163,11 +163,11 @@ def test_two_changed_columns_of_a_table_do_not_write_the_one_between() -> None:
 def test_a_part_of_a_row_changes_only_that_part(seed: int, letters: str) -> None:
     rng = random.Random(seed)
     screen = screen_of(rng, letters)
-    by_steps, whole, frame = Replay(), Replay(), Frame()
+    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
     by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
     for _ in range(8):
         by_steps.feed(frame.write(part_of(rng, screen, letters), WIDTH, HEIGHT))
-    whole.feed(Frame().write(full(screen), WIDTH, HEIGHT))
+    whole.feed(ScreenFrame().write(full(screen), WIDTH, HEIGHT))
     assert by_steps.cells == whole.cells
 
 
@@ -175,19 +175,19 @@ def test_a_part_of_a_row_changes_only_that_part(seed: int, letters: str) -> None
 def test_what_is_not_known_is_written(seed: int) -> None:
     rng = random.Random(seed)
     screen = [Strip([Segment("a" * WIDTH, STYLES[0])])] * HEIGHT
-    by_steps, whole, frame = Replay(), Replay(), Frame()
+    by_steps, whole, frame = Replay(), Replay(), ScreenFrame()
     frame.write(full(screen), WIDTH, HEIGHT)
     frame.forget()
     for _ in range(3):
         by_steps.feed(frame.write(part_of(rng, screen, "a "), WIDTH, HEIGHT))
     by_steps.feed(frame.write(full(screen), WIDTH, HEIGHT))
-    whole.feed(Frame().write(full(screen), WIDTH, HEIGHT))
+    whole.feed(ScreenFrame().write(full(screen), WIDTH, HEIGHT))
     assert by_steps.cells == whole.cells
 
 
 def test_nothing_changed_writes_nothing() -> None:
     screen = [Strip([Segment("x" * WIDTH, STYLES[0])])] * HEIGHT
-    frame = Frame()
+    frame = ScreenFrame()
     assert frame.write(full(screen), WIDTH, HEIGHT)
     assert frame.write(full(screen), WIDTH, HEIGHT) == ""
     frame.forget()
@@ -197,7 +197,7 @@ def test_nothing_changed_writes_nothing() -> None:
 def test_one_changed_letter_costs_a_move_a_style_and_a_letter() -> None:
     one = [Strip([Segment("abcdef", STYLES[0])])]
     two = [Strip([Segment("abXdef", STYLES[0])])]
-    frame = Frame()
+    frame = ScreenFrame()
     frame.write(LayoutUpdate([[s] for s in one], Region(0, 0, 6, 1)), 6, 1)
     written = frame.write(LayoutUpdate([[s] for s in two], Region(0, 0, 6, 1)), 6, 1)
     assert written == "\x1b[1;3H\x1b[38;5;39;48;5;234mX\x1b[0m"
@@ -205,17 +205,17 @@ def test_one_changed_letter_costs_a_move_a_style_and_a_letter() -> None:
 
 @pytest.mark.parametrize("evil", ["\x1b]0;title\x07", "\x9b31m", "a\x00b", "\u202eabc", "x\ny"])
 def test_no_control_of_the_data_gets_through(evil: str) -> None:
-    written = Frame().write(LayoutUpdate([[Strip([Segment(evil)])]], Region(0, 0, 20, 1)), 20, 1)
+    written = ScreenFrame().write(LayoutUpdate([[Strip([Segment(evil)])]], Region(0, 0, 20, 1)), 20, 1)
     assert CSI.sub("", written).isprintable()
 
 
 def test_without_colours_only_attributes_are_written() -> None:
     row = Strip([Segment("ab", STYLES[1]), Segment("cd", STYLES[3])])
-    written = Frame(None).write(LayoutUpdate([[row]], Region(0, 0, 4, 1)), 4, 1)
+    written = ScreenFrame(None).write(LayoutUpdate([[row]], Region(0, 0, 4, 1)), 4, 1)
     assert written == "\x1b[1;1H\x1b[1mab\x1b[22;4mcd\x1b[0m"
 
 
 def test_wide_characters_keep_their_place() -> None:
-    frame = Frame(ColorSystem.EIGHT_BIT)
+    frame = ScreenFrame(ColorSystem.EIGHT_BIT)
     frame.write(LayoutUpdate([[Strip([Segment("日本 a")])]], Region(0, 0, 6, 1)), 6, 1)
     assert frame.write(LayoutUpdate([[Strip([Segment("日本 b")])]], Region(0, 0, 6, 1)), 6, 1).endswith("b")

@@ -31,9 +31,9 @@ async def test_columns_of_a_matrix_are_named_and_the_smallest_kl_is_the_brightes
         off = np.where(np.eye(len(kl), dtype=bool), np.inf, kl)
         i, j = np.unravel_index(int(np.argmin(off)), off.shape)
         i2, j2 = np.unravel_index(int(np.argmax(np.where(np.isinf(off), -1, off))), off.shape)
-        least, largest = heat.cells(int(i), 0, 8)[int(j)][1], heat.cells(int(i2), 0, 8)[int(j2)][1]
+        minimum, largest = heat.cells(int(i), 0, 8)[int(j)][1], heat.cells(int(i2), 0, 8)[int(j2)][1]
     assert "tiny" in top and "@100" in below and "@200" in below
-    assert least.bgcolor.number == HEAT[-1] and largest.bgcolor.number == HEAT[0]
+    assert minimum.bgcolor.number == HEAT[-1] and largest.bgcolor.number == HEAT[0]
 
 
 async def test_columns_of_a_large_matrix_have_the_numbers_of_their_rows(make_app, until) -> None:

@@ -23,7 +23,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_the_first_frame_needs_no_numpy() -> None:
-    loaded = loaded_after("import kltui.tui.interface, kltui.tui.views.registry, kltui.tui.views.report")
+    loaded = loaded_after("import kltui.tui.app, kltui.tui.views.registry, kltui.tui.views.report")
     assert not loaded & {"torch", "transformers", "numpy", "sklearn", "pydantic"}
 
 
@@ -37,9 +37,11 @@ def test_the_first_tree_of_runs_needs_no_numpy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modules", [", ".join(f"kltui.tui.views.{s}" for s in SCREENS)])
 def test_no_screen_imports_torch(modules: str) -> None:
-    used = "kltui.tui.export, kltui.tui.embed_worker, kltui.tui.token_lines, kltui.view.planes, kltui.jobs.launch"
+    used = "kltui.tui.export, kltui.tui.embed_worker, kltui.tui.token_lines, kltui.view.cell_buffer, kltui.jobs.launch"
     assert not loaded_after(f"import {modules}, {used}") & {"torch", "transformers"}
 
 
 def test_the_view_room_knows_no_textual() -> None:
-    assert "textual" not in loaded_after("import kltui.view.planes, kltui.view.palette, kltui.view.ticks")
+    assert "textual" not in loaded_after(
+        "import kltui.view.cell_buffer, kltui.view.palette, kltui.view.ticks"
+    )

@@ -13,7 +13,7 @@ from fake_workspace import FakeWorkspace
 from screen_text import text_of
 
 from kltui.tui import gpu
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
 

@@ -10,8 +10,8 @@ import pytest
 from rich.segment import Segment
 from screen_text import lines_of
 
+from kltui.tui.app import KltuiApp
 from kltui.tui.canvas import spelled, strip_of
-from kltui.tui.interface import KltuiApp
 from kltui.tui.run_tree import RunTree
 
 KEYS = [*"jkGghabxC][", "enter", "space", "space", "escape", "pagedown", "pageup", "tab"]

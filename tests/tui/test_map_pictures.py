@@ -13,9 +13,9 @@ from screen_text import lines_of, text_of
 from textual.pilot import Pilot
 
 from kltui.errors import KltuiError
-from kltui.tui.interface import KltuiApp
-from kltui.tui.memory import Memory
+from kltui.tui.app import KltuiApp
 from kltui.tui.plot import PlotPane, axis_name
+from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
 from kltui.tui.views.map_scene import model_of
@@ -180,7 +180,7 @@ async def test_errors_are_drawn_as_the_covariances_say(pca_app: MakeApp, until) 
         corners = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
         rows = sorted(r for r, _ in plot._ends)
         off = corners[rows.index(row)] - plot.scene.xy_n2[row]
-        C = (await app.atlas.covariances(2))[1][row]
+        C = (await app.map_cache.covariances(2))[1][row]
         np.testing.assert_allclose(np.einsum("ki,ij,kj->k", off, np.linalg.inv(C), off), 1.0, rtol=1e-6)
         await settled(pilot, "E")
         wide = plot.scene.xy_n2[n:][: 25 * plot.n_ellipses].reshape(plot.n_ellipses, 25, 2)
@@ -297,7 +297,7 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
     pca_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = pca_app()
-    pictures = app.atlas.pictures
+    pictures = app.map_cache.pictures
 
     async def dying(method: str, dims: int = 2, **more: object):  # type: ignore[no-untyped-def]
         async for shown in pictures("pca", dims, **more):
@@ -309,11 +309,11 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
-        monkeypatch.setattr(app.atlas, "pictures", dying)
+        monkeypatch.setattr(app.map_cache, "pictures", dying)
         await settled(pilot, "v")
         await until(pilot, lambda: "ended by SIGKILL" in text_of(app))
         assert "stopped: r starts it again" in lines_of(app)[2]
-        monkeypatch.setattr(app.atlas, "pictures", pictures)
+        monkeypatch.setattr(app.map_cache, "pictures", pictures)
         await settled(pilot, "r")
         await until(pilot, lambda: "MDS" in lines_of(app)[2] and "stopped" not in lines_of(app)[2])
 

@@ -15,7 +15,7 @@ from screen_text import text_of
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -65,7 +65,7 @@ async def test_every_screen_has_a_picture_or_a_sentence(
         warnings.simplefilter("error", RuntimeWarning)
         async with app.run_test(size=(160, 45)) as pilot:
             await until(pilot, lambda: app.snapshot.loaded)
-            monkeypatch.setattr(app.atlas, "embedded", in_process)
+            monkeypatch.setattr(app.map_cache, "embedded", in_process)
             await pilot.press("a", "j", "b")
             for screen, more in (
                 ("3", "vvv"),

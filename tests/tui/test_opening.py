@@ -10,9 +10,9 @@ from tiny_models import write_run
 
 from kltui.errors import KltuiError
 from kltui.store import Store
-from kltui.tui.interface import KltuiApp
-from kltui.tui.memory import Memory
+from kltui.tui.app import KltuiApp
 from kltui.tui.opening import NEW, Target, target_of
+from kltui.tui.ui_state import Memory
 
 JOB = 'workspace = "out"\n[corpus]\nsource = "{texts}"\n[[models]]\npath = "{model}"\n'
 

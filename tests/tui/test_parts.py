@@ -17,11 +17,11 @@ from kltui.store.rows import CheckpointRow
 from kltui.tui.canvas import fitted, shortened, strip_of, width_of, wrapped
 from kltui.tui.filter import parse_filter
 from kltui.tui.jobs_start import entries_of, job_of, usual_tables, write_job
-from kltui.tui.look import Look
-from kltui.tui.memory import Memory
 from kltui.tui.selection import Selection
 from kltui.tui.table import Column, column_widths
+from kltui.tui.theme import Theme
 from kltui.tui.token_lines import TokenLine, colored_runs
+from kltui.tui.ui_state import Memory
 from kltui.tui.views.jobs import duration, rate, time_left
 
 
@@ -141,7 +141,7 @@ def test_spans_are_shortened_to_a_width_and_say_so(width: int) -> None:
 
 
 def test_strips_have_their_width_and_nothing_unprintable() -> None:
-    look = Look()
+    look = Theme()
     strip = strip_of([("a\x1b[31mb", look()), ("日本", look("accent"))], 8, look())
     assert strip.cell_length == 8 and strip.text.isprintable()
 

@@ -15,7 +15,7 @@ from terminal import Terminal
 
 from kltui.errors import KltuiError
 from kltui.tui import pixels
-from kltui.tui.pixels import Ability, Answers, Place
+from kltui.tui.pixels import Ability, Place, TerminalReplies
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
 
@@ -39,7 +39,7 @@ CELL, SIXEL, PLAIN = b"\x1b[6;20;10t", b"\x1b[?62;4;22c", b"\x1b[?1;2c"
 )
 def test_answers_tell_what_a_terminal_can(replies: bytes, wanted: Ability | None) -> None:
     for cut in range(0, len(replies) + 1, 5):  # however they are cut into pieces, and with keys between them
-        answers = Answers()
+        answers = TerminalReplies()
         answers.feed(b"j" + replies[:cut])
         assert answers.feed(replies[cut:] + b"\x1b[A") == (b"c" in replies[-1:])
         assert answers.ability() == wanted

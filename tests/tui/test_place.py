@@ -10,7 +10,7 @@ from fake_workspace import FakeWorkspace
 from screen_text import text_of
 
 from kltui.tui import place_form
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 
 CURSOR = "/models/tiny/step0"
 SAID = "mine among 83 vectors, on 50 draws, 47 different of 200 texts"

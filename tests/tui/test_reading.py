@@ -16,10 +16,10 @@ from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError, StoreError
 from kltui.tui.actions import ACTIONS, SCREENS
+from kltui.tui.app import KltuiApp
 from kltui.tui.canvas import ASCII, wrapped
 from kltui.tui.filter import parse_filter
-from kltui.tui.interface import KltuiApp
-from kltui.tui.memory import Memory
+from kltui.tui.ui_state import Memory
 from kltui.view.palette import SHADES
 
 MakeApp = Callable[..., KltuiApp]
@@ -44,7 +44,7 @@ async def test_every_kl_of_a_list_stands_beside_its_error(
     make_app: MakeApp, until, monkeypatch, screen: str, shown: str
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "embedded", flat)
+    monkeypatch.setattr(app.map_cache, "embedded", flat)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"

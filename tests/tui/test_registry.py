@@ -12,10 +12,10 @@ from screen_text import text_of
 
 from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
+from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
-from kltui.tui.interface import KltuiApp
-from kltui.tui.look import Look
 from kltui.tui.run_tree import SORTS, Order, size_of
+from kltui.tui.theme import Theme
 from kltui.view.report import report
 from kltui.workspace import Workspace
 
@@ -152,7 +152,7 @@ def test_interpolated_models_are_one_run() -> None:
 
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_no_two_of_64_runs_share_colour_and_mark(ascii_only: bool) -> None:
-    look = Look(ascii_only=ascii_only)
+    look = Theme(ascii_only=ascii_only)
     assert len({(look.series(n), look.marker(n)) for n in range(64)}) == 64
 
 

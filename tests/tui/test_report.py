@@ -14,10 +14,10 @@ from full_store import fill
 from screen_text import text_of
 
 from kltui.store import Store
+from kltui.tui.app import KltuiApp
 from kltui.tui.export import exports, json_of
 from kltui.tui.export import text_of as text_of_view
-from kltui.tui.interface import KltuiApp
-from kltui.tui.report_worker import Answers, BrokenOff, rows_of_data
+from kltui.tui.report_worker import BrokenOff, ReportAnswers, rows_of_data
 from kltui.view.report import print_report, section_names
 from kltui.view.section_words import WORDS
 from kltui.workspace import Workspace
@@ -46,7 +46,7 @@ def written(folder: Path, section: str, width: int, *, ascii_only: bool = False,
             out,
             choice=Choice(**choice),
             ascii_only=ascii_only,
-            narration=io.StringIO(),
+            notices=io.StringIO(),
         )
     return out.getvalue()
 
@@ -115,7 +115,7 @@ async def test_a_section_is_written_as_text_and_data(folder: Path, until) -> Non
         assert text_of_view(app) == written(folder, "loss", app.view.paper().width).split("\n")[:-1]
         out = io.StringIO()
         with Workspace.open(folder) as ws:
-            print_report(ws, ["loss"], True, None, out, narration=io.StringIO())
+            print_report(ws, ["loss"], True, None, out, notices=io.StringIO())
         assert json_of(app) == json.loads(out.getvalue())["sections"]
 
 
@@ -135,7 +135,7 @@ async def test_what_was_computed_outlives_a_section_that_is_broken_off(folder: P
 
 
 def test_a_section_is_broken_off_only_while_it_is_made() -> None:
-    answers = Answers(io.BytesIO())
+    answers = ReportAnswers(io.BytesIO())
     answers.break_off()
     answers.busy = True
     with pytest.raises(BrokenOff):

@@ -17,10 +17,10 @@ from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.errors import StoreError
 from kltui.tui.actions import SCREENS
+from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
-from kltui.tui.interface import KltuiApp
-from kltui.tui.memory import Memory
 from kltui.tui.plot import PlotPane
+from kltui.tui.ui_state import Memory
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -160,13 +160,13 @@ async def test_a_job_for_the_selection_is_shown_before_it_starts(
 
 async def test_an_alert_of_a_watch_stands_in_the_status_line(make_app: MakeApp, until) -> None:
     workspace = FakeWorkspace()
-    told = {"rule": "loss", "message": "the loss rose at \x1b[31mtiny@4", "at": time.time()}
-    workspace.kept_records["alert"] = {"old": told | {"message": "before"}, "new": told}
+    reported = {"rule": "loss", "message": "the loss rose at \x1b[31mtiny@4", "at": time.time()}
+    workspace.kept_records["alert"] = {"old": reported | {"message": "before"}, "new": reported}
     app = make_app(workspace)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         assert "alert: the loss rose at" in text_of(app) and "\x1b" not in text_of(app)
-        told["at"] = time.time() - 25 * 3600
+        reported["at"] = time.time() - 25 * 3600
         workspace.change += 1
         await pilot.press("r")
         await until(pilot, lambda: "alert:" not in text_of(app))
@@ -184,7 +184,7 @@ async def test_a_job_from_a_run_s_heading_is_for_the_whole_run(make_app: MakeApp
 
 async def test_map_walks_zooms_and_hides(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -226,7 +226,7 @@ async def test_the_nearest_stay_in_sight_until_the_next_are_known(
     make_app: MakeApp, until, monkeypatch
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(200, 60)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.set_cursor("tiny@4")
@@ -241,7 +241,7 @@ async def test_the_nearest_stay_in_sight_until_the_next_are_known(
 async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, until, monkeypatch) -> None:
     workspace = FakeWorkspace(scored=30)
     app = make_app(workspace)
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -252,7 +252,7 @@ async def test_map_shows_new_checkpoints_while_a_job_scores(make_app: MakeApp, u
 
 async def test_a_random_walk_is_laid_beside_a_run(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(130, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -285,7 +285,7 @@ async def test_tsne_is_not_cut_short_by_every_new_checkpoint(make_app: MakeApp, 
         await go_on.wait()
         yield Picture(method, found.coordinates("pca", dims)), True
 
-    monkeypatch.setattr(app.atlas, "embedded", slow)
+    monkeypatch.setattr(app.map_cache, "embedded", slow)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
@@ -468,7 +468,7 @@ async def test_help_and_palette(make_app: MakeApp, until) -> None:
 
 async def test_ascii_has_nothing_but_ascii(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app(ascii_only=True)
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"
@@ -530,7 +530,7 @@ async def test_one_key_draws_every_pane_in_the_other_palette(make_app: MakeApp, 
     """Held against a session that began in that palette: nothing of the old one may stay on the screen."""
     dark, light = make_app(), make_app()
     for app in (dark, light):
-        monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+        monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     seen = await pictures(dark, until, "")
     truth = await pictures(light, until, "C")
     for screen in ARRIVED:
@@ -596,7 +596,7 @@ async def test_every_view_exports_its_rows(
     make_app: MakeApp, until, monkeypatch, screen: str, titles: str
 ) -> None:
     app = make_app()
-    monkeypatch.setattr(app.atlas, "embedded", fake_embedded)
+    monkeypatch.setattr(app.map_cache, "embedded", fake_embedded)
     async with app.run_test(size=(130, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"

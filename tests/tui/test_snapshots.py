@@ -16,8 +16,8 @@ from textual.pilot import Pilot
 
 from kltui.analysis.embed import Picture
 from kltui.errors import StoreError
-from kltui.tui.atlas import Shown
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
+from kltui.tui.map_cache import ShownMap
 
 KEYS = {
     "registry": "j j a j b space",
@@ -54,13 +54,13 @@ def fixed_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fixed_pictures(app: KltuiApp) -> Callable[[str], object]:
     """Coordinates by formula, so that no linear algebra library can move a dot."""
 
-    async def pictures(method: str, dims: int = 2, **more: object) -> AsyncIterator[Shown]:
-        found = await app.atlas.map()
+    async def pictures(method: str, dims: int = 2, **more: object) -> AsyncIterator[ShownMap]:
+        found = await app.map_cache.map()
         runs = {p.run: i for i, p in enumerate({p.run: p for p in found.points}.values())}
         along = [np.log1p(p.step or 0) / 7.5 for p in found.points]
         turn = [0.9 * i + 2.2 * t for t, i in zip(along, (runs[p.run] for p in found.points), strict=True)]
         xy = np.array([(t * np.cos(a), t * np.sin(a)) for t, a in zip(along, turn, strict=True)])
-        yield Shown(found, Picture("tsne", xy), final=True, n_total=len(found))
+        yield ShownMap(found, Picture("tsne", xy), final=True, n_total=len(found))
 
     return pictures
 
@@ -88,7 +88,7 @@ def test_screen(
     size: tuple[int, int],
 ) -> None:
     app = KltuiApp(Path("/workspaces/demo"), opener=lambda _: FakeWorkspace())  # type: ignore[arg-type,return-value]
-    monkeypatch.setattr(app.atlas, "pictures", fixed_pictures(app))
+    monkeypatch.setattr(app.map_cache, "pictures", fixed_pictures(app))
     assert snap_compare(app, terminal_size=size, run_before=lambda pilot: settle(pilot, keys))
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kltui.view.scene import threads
+from kltui.view.plot_data import threads
 from kltui.view.space import FLAT, Turn, dashes, in_three, middle_and_reach, with_outlines
 
 

@@ -93,7 +93,7 @@ def test_a_paste_is_followed_over_marks_that_come_in_pieces(cut: int) -> None:
 
 
 def test_a_paste_without_end_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal_input, "MOST_PASTED", 10_000)
+    monkeypatch.setattr(terminal_input, "MAX_PASTED", 10_000)
     source, pasted = Input(), []
     list(source.feed(PASTE))
     for _ in range(100):

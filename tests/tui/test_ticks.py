@@ -30,9 +30,9 @@ def test_linear_ticks(low: float, high: float, labels: list[str]) -> None:
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 12))
-def test_linear_ticks_lie_inside_at_equal_steps(low: float, span: float, most: int) -> None:
-    ticks = linear_ticks(low, low + span, most)
-    assert len(ticks) <= most + 1
+def test_linear_ticks_lie_inside_at_equal_steps(low: float, span: float, maximum: int) -> None:
+    ticks = linear_ticks(low, low + span, maximum)
+    assert len(ticks) <= maximum + 1
     slack = 1e-6 * span + 1e-9 * abs(low)
     assert all(low - slack <= t.at <= low + span + slack for t in ticks)
     steps = [b.at - a.at for a, b in pairwise(ticks)]

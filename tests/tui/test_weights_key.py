@@ -20,7 +20,7 @@ from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.digest import fingerprint
 from kltui.store import Store
 from kltui.store.writer_lock import _process_identity
-from kltui.tui.interface import KltuiApp
+from kltui.tui.app import KltuiApp
 
 
 @pytest.fixture

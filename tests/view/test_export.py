@@ -11,7 +11,7 @@ import pytest
 from small_workspace import STEPS, Builder
 
 from kltui.errors import KltuiError, UsageError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.export import export
 from kltui.workspace import Workspace
 

@@ -58,7 +58,7 @@ def test_report_and_export_say_it(mixed: Workspace, tmp_path: Path) -> None:
     assert data["sections"]["overview"]["left_out"] == {"drawn": DRAWN, "empty": NONE}
     assert data["provenance"]["left_out"] == {"drawn": DRAWN, "empty": NONE}
     said: list[str] = []
-    export(mixed, tmp_path / "out", narrate=said.append)
+    export(mixed, tmp_path / "out", notify=said.append)
     assert f"left out of the map: empty: {NONE}" in said and f"left out of the map: drawn: {DRAWN}" in said
     assert np.load(tmp_path / "out" / "loglik.npz")["names"].tolist() == [f"tiny@{s}" for s in (1, 2, 3, 4)]
 

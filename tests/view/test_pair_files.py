@@ -40,7 +40,7 @@ def exported(folder: Path, out: Path) -> list[str]:
     """What is said by an export; its files lie in `out`."""
     said: list[str] = []
     with Workspace.open(folder) as ws:
-        export(ws, out, narrate=said.append)
+        export(ws, out, notify=said.append)
     return said
 
 
@@ -56,7 +56,7 @@ def test_parquet_and_npz_hold_what_the_csv_holds(
     exported(folder, tmp_path / "csv")
     truth = table(tmp_path / "csv" / "kl.csv")
     values = np.array([row[2:] for row in truth])
-    monkeypatch.setattr(pair_files, "MOST_IN_CSV", 100)
+    monkeypatch.setattr(pair_files, "MAX_IN_CSV", 100)
     monkeypatch.setattr(pair_files, "blocks", lambda K: products.blocks(K, tile))
 
     said = exported(folder, tmp_path / "parquet")
@@ -83,7 +83,7 @@ def test_pairs_in_another_form_take_the_place_of_those_before(
 ) -> None:
     exported(folder, tmp_path)
     assert (tmp_path / "kl.csv").exists()
-    monkeypatch.setattr(pair_files, "MOST_IN_CSV", 100)
+    monkeypatch.setattr(pair_files, "MAX_IN_CSV", 100)
     exported(folder, tmp_path)
     assert not (tmp_path / "kl.csv").exists()
     assert (tmp_path / "kl.parquet").exists()
@@ -107,16 +107,16 @@ def test_an_export_that_is_ended_leaves_an_older_one_as_it_was(
 ) -> None:
     exported(folder, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    narrate = cli._narrate
+    notify = cli._notify
     moments = (("loglik.npz", "out", signal.SIGTERM), ("kl.csv", "fresh", signal.SIGINT))
     for name, out, number in (*moments, ("report.json", "out", signal.SIGHUP)):
 
         def say(line: str, name: str = name, number: int = number) -> None:
-            narrate(line)
+            notify(line)
             if line == f"writing {name}":
                 signal.raise_signal(number)
 
-        monkeypatch.setattr(cli, "_narrate", say)
+        monkeypatch.setattr(cli, "_notify", say)
         assert cli.main(["--export", str(tmp_path / out), str(folder)]) == 128 + number
         assert not (tmp_path / "fresh").exists()
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
@@ -127,8 +127,8 @@ def test_neighbours_of_many_models_are_found_by_a_sketch_and_compared_in_full(
 ) -> None:
     with Workspace.open(folder) as ws:
         whole = neighbours(Context(ws))
-        monkeypatch.setattr("kltui.view.sections.neighbours.MOST_PAIRS", 10)
-        monkeypatch.setattr("kltui.view.sections.neighbours.MOST_LEAVES", 3)
+        monkeypatch.setattr("kltui.view.sections.neighbours.MAX_PAIRS", 10)
+        monkeypatch.setattr("kltui.view.sections.neighbours.MAX_LEAVES", 3)
         found = neighbours(Context(ws))
     assert found.data["nearest"] == whole.data["nearest"]
     assert "tree" not in found.data

@@ -29,13 +29,13 @@ QUICK += ["stabilisation", "drivers"]
 
 def printed(ws: Workspace, sections: list[str] | None, width: int = 80, **options: object) -> str:
     stream = io.StringIO()
-    print_report(ws, sections, False, width, stream, narration=io.StringIO(), **options)  # type: ignore[arg-type]
+    print_report(ws, sections, False, width, stream, notices=io.StringIO(), **options)  # type: ignore[arg-type]
     return stream.getvalue()
 
 
 def data_of(ws: Workspace, sections: list[str] | None, **options: object) -> dict:
     stream = io.StringIO()
-    print_report(ws, sections, True, None, stream, narration=io.StringIO(), **options)  # type: ignore[arg-type]
+    print_report(ws, sections, True, None, stream, notices=io.StringIO(), **options)  # type: ignore[arg-type]
     return json.loads(stream.getvalue())
 
 
@@ -229,7 +229,7 @@ def test_ascii_streams_get_ascii(suite: Workspace) -> None:
     assert printed(suite, ["loss", "kl", "diffusion"], ascii_only=True).isascii()
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="strict")
-    print_report(suite, ["loss", "kl"], False, 80, stream, narration=io.StringIO())
+    print_report(suite, ["loss", "kl"], False, 80, stream, notices=io.StringIO())
     assert b"+-" in raw.getvalue() and raw.getvalue().isascii()
 
 
@@ -245,7 +245,7 @@ def test_a_terminal_gets_colour_unless_told_not_to(suite: Workspace, monkeypatch
         if plain:
             monkeypatch.setenv("NO_COLOR", "1")
         stream = Terminal()
-        print_report(suite, ["loss"], False, 80, stream, narration=io.StringIO())
+        print_report(suite, ["loss"], False, 80, stream, notices=io.StringIO())
         assert ("\x1b[38;5;" in stream.getvalue()) is expected
 
 

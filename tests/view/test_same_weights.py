@@ -12,9 +12,9 @@ import numpy as np
 from small_workspace import Builder
 
 from kltui.analysis.point import Point
-from kltui.jobs.batch import Batch
-from kltui.jobs.narrate import Narrator
-from kltui.same_weights import KIND, in_store
+from kltui.jobs.batch import BatchRun
+from kltui.jobs.progress_report import ProgressReporter
+from kltui.store.same_weights import KIND, in_store
 from kltui.tui.screenshot import with_versions
 from kltui.view.export import export
 from kltui.view.provenance import version_words, versions
@@ -45,7 +45,7 @@ def test_report_and_export_name_the_repeats_and_leave_them_out(builder: Builder,
         data = report(ws, ["overview", "consecutive", "diffusion"]).as_dict()["sections"]
         text = io.StringIO()
         print_report(ws, ["overview", "stabilisation", "trajectories", "scale"], width=160, stream=text)
-        export(ws, tmp_path / "out", narrate=said.append)
+        export(ws, tmp_path / "out", notify=said.append)
     assert isinstance(data, dict)
     assert data["overview"]["same_weights"] == [{"names": names, "left_out": names[:-1]}]
     steps = [(p["step_from"], p["step_to"]) for p in data["consecutive"]["pairs"]]
@@ -63,13 +63,13 @@ def test_a_store_without_repeats_reads_no_vector(suite: Workspace) -> None:
 
 
 def test_the_end_of_a_job_names_them() -> None:
-    class Keeper:
+    class ResultWriter:
         def same_weights(self) -> list[tuple[Point, ...]]:
             return [tuple(Point(f"run@{s}", "run", s, weights="w") for s in (0, 20, 40))]
 
     out, err = io.StringIO(), io.StringIO()
-    batch = Batch.__new__(Batch)
-    batch._keeper, batch._narrator = Keeper(), Narrator(True, out, err)  # type: ignore[assignment]
+    batch = BatchRun.__new__(BatchRun)
+    batch._writer, batch._reporter = ResultWriter(), ProgressReporter(True, out, err)  # type: ignore[assignment]
     batch._name_repeats()
     event = json.loads(out.getvalue())
     assert (event["event"], event["names"]) == ("same_weights", ["run@0", "run@20", "run@40"])

@@ -17,15 +17,15 @@ from small_workspace import SETTINGS, STEPS, Builder
 from kltui.analysis.interpolation import grid
 from kltui.analysis.kl import kl_pair
 from kltui.corpus.load import load_corpus
-from kltui.draws import draw_texts, text_draws
 from kltui.errors import UsageError
 from kltui.jobs.lineage import edit_lineage
-from kltui.saved_maps import Preparation
 from kltui.store import Store
+from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, print_report, report, section_names, write_text
 from kltui.view.sections.context import Choice, Context, finals, thinned
 from kltui.view.sections.neighbours import tree_lines
 from kltui.workspace import Workspace
+from kltui.workspace.subsample import draw_texts, text_draws
 
 TYPES = ("gpt_neox", "llama", "mistral", "qwen2", "gemma")
 ADDED = "late"
@@ -114,12 +114,12 @@ def test_every_section_is_shown_and_fits(whole: Report, width: int) -> None:
 
 
 def test_every_number_can_be_traced_to_its_vectors(full: Workspace, data: dict) -> None:
-    told = data["provenance"]
-    assert told["key"]["corpus"] == full.map().record["corpus"] and told["key"]["dtype"] == "float32"
+    reported = data["provenance"]
+    assert reported["key"]["corpus"] == full.map().record["corpus"] and reported["key"]["dtype"] == "float32"
     rows = full.vectors(layers=True)
-    assert {n: v["id"] for n, v in told["vectors"].items()} == {n: r.id for n, r in rows.items()}
+    assert {n: v["id"] for n, v in reported["vectors"].items()} == {n: r.id for n, r in rows.items()}
     named = {v for s in data["sections"].values() for v in _names(s)}
-    assert named - {ADDED, "elsewhere"} <= told["vectors"].keys()
+    assert named - {ADDED, "elsewhere"} <= reported["vectors"].keys()
     assert len(named) > 50
 
 
@@ -355,8 +355,8 @@ def test_a_saved_map_is_itself_again_and_not_with_other_vectors(builder: Builder
         again = ws.saved_map("main")
         assert again.names == made.names == ["tiny@10", "tiny@20"]
         np.testing.assert_array_equal(again.loglik_KN, made.loglik_KN)
-        told = report(ws, ["overview", "kl"], choice=Choice(saved="main")).as_dict()
-        assert told["preprocess"] == "clip" and told["provenance"]["saved_map"] == "main"  # type: ignore[index]
+        reported = report(ws, ["overview", "kl"], choice=Choice(saved="main")).as_dict()
+        assert reported["preprocess"] == "clip" and reported["provenance"]["saved_map"] == "main"  # type: ignore[index]
         with pytest.raises(UsageError) as caught:
             ws.saved_map("mian")
         assert "There are: main" in caught.value.hint

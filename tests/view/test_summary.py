@@ -22,7 +22,7 @@ from kltui.workspace import Workspace
 
 def written(ws: Workspace, **options: object) -> str:
     out = io.StringIO()
-    print_summary(ws, stream=out, narration=io.StringIO(), **options)
+    print_summary(ws, stream=out, notices=io.StringIO(), **options)
     return out.getvalue()
 
 
@@ -31,9 +31,9 @@ def test_every_figure_is_the_reports(suite: Workspace) -> None:
     data = {s.name: s.data for s in report(suite, ["loss", "kl", "stabilisation", "diffusion"]).sections}
     best = min(data["loss"]["runs"], key=lambda run: run["last"])
     assert f"loss {with_error(best['last'], best['last_se'])} bits/byte at best" in text
-    most = max(data["kl"]["pairs"], key=lambda pair: pair["kl_bits_per_byte"])
-    value = with_error(most["kl_bits_per_byte"], most["se"])
-    assert f"largest KL {value} bits/byte, {most['a']} to {most['b']}" in text
+    maximum = max(data["kl"]["pairs"], key=lambda pair: pair["kl_bits_per_byte"])
+    value = with_error(maximum["kl_bits_per_byte"], maximum["se"])
+    assert f"largest KL {value} bits/byte, {maximum['a']} to {maximum['b']}" in text
     levels = sorted({run["level"] for run in data["stabilisation"]["runs"]})
     for run in [r for r in data["stabilisation"]["runs"] if r["level"] == levels[1]][:2]:
         assert run["step"] is None or f"{run['run']} @{run['step']}" in text

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from rich.cells import cell_len
 
 from kltui.view.axis import Axis, fit_axis
-from kltui.view.textplot import Frame, Series, Style, clip_segments, draw, line_plot, rasterise, scatter
+from kltui.view.textplot import PlotFrame, Series, Style, clip_segments, draw, line_plot, rasterise, scatter
 
 nan, inf = np.nan, np.inf
 
@@ -23,7 +23,7 @@ def rows_of(text: str) -> list[str]:
 
 
 def test_a_diagonal_is_drawn_dot_for_dot() -> None:
-    text = draw([Series("", [0.5, 1.5], [0.5, 1.5], markers=False)], Frame(), Style(width=24, height=6))
+    text = draw([Series("", [0.5, 1.5], [0.5, 1.5], markers=False)], PlotFrame(), Style(width=24, height=6))
     assert rows_of(text) == [
         "1.5┤               ⣀⡠⠤⠒⠉",
         "1.0┤          ⣀⡠⠔⠒⠉",
@@ -100,14 +100,16 @@ def test_many_long_runs_zoomed_a_hundred_times_take_no_time() -> None:
     rng = np.random.default_rng(0)
     series = [Series(f"r{k}", *np.cumsum(rng.standard_normal((2, 154)), axis=1)) for k in range(12)]
     whole = scatter(series, width=120, height=40)
-    zoomed = draw(series, Frame(xlim=(0.0, 0.1), ylim=(0.0, 0.1)), Style(120, 40))
+    zoomed = draw(series, PlotFrame(xlim=(0.0, 0.1), ylim=(0.0, 0.1)), Style(120, 40))
     assert all(mark in whole for mark in "●▲■◆★▼○△□◇☆▽")
     assert len(rows_of(zoomed)) >= 40
 
 
 def test_a_hundred_thousand_points_are_bounded() -> None:
     rng = np.random.default_rng(1)
-    line = draw([Series("a", np.arange(100_000.0), rng.standard_normal(100_000))], Frame(), Style(200, 50))
+    line = draw(
+        [Series("a", np.arange(100_000.0), rng.standard_normal(100_000))], PlotFrame(), Style(200, 50)
+    )
     cloud = scatter([Series("a", *rng.standard_normal((2, 100_000)), line=False)], width=200, height=50)
     for drawn in (line, cloud):
         assert len(drawn.splitlines()) <= 52 and max(map(len, drawn.splitlines())) <= 200

@@ -27,13 +27,13 @@ def test_an_ordinary_run_is_let_alone() -> None:
     assert alerts(ordinary(), TABLE) == []
 
 
-@pytest.mark.parametrize(("rise", "told"), [(0.099, False), (0.101, True)])
-def test_a_loss_that_rises_beyond_its_errors(rise: float, told: bool) -> None:
+@pytest.mark.parametrize(("rise", "reported"), [(0.099, False), (0.101, True)])
+def test_a_loss_that_rises_beyond_its_errors(rise: float, reported: bool) -> None:
     run = ordinary()
     run[7] = replace(run[7], loss_change=rise)
     found = alerts(run, TABLE)
-    assert [(a.rule, a.checkpoint) for a in found] == ([("loss", "r@7")] if told else [])
-    if told:
+    assert [(a.rule, a.checkpoint) for a in found] == ([("loss", "r@7")] if reported else [])
+    if reported:
         assert math.isclose(found[0].value, rise / 0.02) and found[0].limit == 5.0
         assert "standard errors" in found[0].message and "r@7" in found[0].message
 

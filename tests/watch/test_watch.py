@@ -20,7 +20,7 @@ from tiny_models import write_model, write_run
 
 import kltui
 from kltui.errors import KltuiError
-from kltui.jobs.take_in import take_in
+from kltui.jobs.import_vectors import import_vectors
 from kltui.watch.rules import Alert
 from kltui.watch.run import _Watch, run_watch
 
@@ -78,7 +78,7 @@ def _import_another(folder: Path, workspace: Path) -> None:
     np.savez(
         folder / "other.npz", loglik=rows, names=np.array(["other@99"]), text_bytes=sizes, n_scored=counts
     )
-    take_in([folder / "other.npz", folder / "other.json"], workspace, lambda line: None)
+    import_vectors([folder / "other.npz", folder / "other.json"], workspace, lambda line: None)
 
 
 def test_checkpoints_are_scored_as_they_land_and_a_spike_is_told(
@@ -104,11 +104,11 @@ def test_checkpoints_are_scored_as_they_land_and_a_spike_is_told(
     assert sorted(done) == ["run@1", "run@2", "run@3", "run@4", "run@9"] and done[-1] == "run@9"
     figures = {e["name"]: e for e in found if e["event"] == "figures"}
     assert figures["run@1"]["kl_consecutive"] is None and figures["run@2"]["kl_consecutive"] > 0
-    told = {(e["rule"], e["checkpoint"]) for e in found if e["event"] == "alert"}
-    assert ("kl", "run@9") in told and {c for _, c in told} == {"run@9"}
-    assert set((job.parent / "told.txt").read_text().split("\n")) - {""} == {f"{r} {c}" for r, c in told}
+    reported = {(e["rule"], e["checkpoint"]) for e in found if e["event"] == "alert"}
+    assert ("kl", "run@9") in reported and {c for _, c in reported} == {"run@9"}
+    assert set((job.parent / "told.txt").read_text().split("\n")) - {""} == {f"{r} {c}" for r, c in reported}
     with kltui.open(workspace) as ws:
-        assert {(r["rule"], r["checkpoint"]) for r in ws.records("alert").values()} == told
+        assert {(r["rule"], r["checkpoint"]) for r in ws.records("alert").values()} == reported
         assert [j.status for j in ws.jobs()] == ["done"]
 
 
@@ -132,6 +132,6 @@ def test_a_command_that_fails_hangs_or_leaves_something_running_is_not_waited_fo
     monkeypatch.setattr("kltui.watch.run.COMMAND_LIMIT_S", 0.2 if "exec" in command else 20.0)
     lines: list[str] = []
     job = SimpleNamespace(watch=SimpleNamespace(command=("sh", "-c", command)), workspace="ws")
-    watch = SimpleNamespace(_job=job, _narrator=SimpleNamespace(say=lambda line, style: lines.append(line)))
+    watch = SimpleNamespace(_job=job, _reporter=SimpleNamespace(say=lambda line, style: lines.append(line)))
     _Watch._run_command(watch, Alert("kl", "run", "run@1", 1.0, 0.5, "large"))  # type: ignore[arg-type]
     assert len(lines) == len(said) and all(part in line for part, line in zip(said, lines, strict=True))

@@ -20,7 +20,7 @@ import kltui
 from kltui.cli import main
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError, StoreError, UsageError
-from kltui.jobs import executor
+from kltui.jobs.executors import local
 from kltui.registry.checkpoint import Checkpoint, LocalSource, ServedSource
 from kltui.registry.reading import hash_files
 from kltui.scoring.scorer import Scorer
@@ -34,7 +34,7 @@ CORPUS = Corpus(TEXTS)
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> type[InThisProcess]:
-    monkeypatch.setattr(executor, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(local, "LocalExecutor", InThisProcess)
     InThisProcess.tasks = 0
     return InThisProcess
 
@@ -109,7 +109,7 @@ def test_every_figure_is_that_of_a_float64_loop(scored: Path, workspace: Path, h
         assert made.bits_per_byte == pytest.approx(nats.sum() / used / np.log(2), rel=1e-4)
         assert made.median_nats == pytest.approx(np.median(nats), rel=1e-3)
         assert made.high_nats == pytest.approx(np.quantile(nats, 0.99), rel=1e-3)
-        assert made.most_nats == pytest.approx(nats.max(), rel=1e-3)
+        assert made.max_nats == pytest.approx(nats.max(), rel=1e-3)
         sums = np.array([[nats[text == s].sum(), (text == s).sum()] for s in np.unique(text)]).T
         spread = np.sqrt(((sums[0] - nats.mean() * sums[1]) ** 2).sum()) / len(nats)
         assert made.nats_per_token_se == pytest.approx(spread, rel=1e-3)

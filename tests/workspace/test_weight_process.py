@@ -18,8 +18,8 @@ from kltui.registry.digest import fingerprint
 from kltui.registry.tensors import open_tensors
 from kltui.store import Store
 from kltui.store.rows import CheckpointRow
-from kltui.weight_process import BadFolderError, WeightProcess
-from kltui.weight_sweep import compute_missing
+from kltui.workspace.weight_process import BadFolderError, WeightProcess
+from kltui.workspace.weight_sweep import compute_missing
 
 STEPS = (0, 1, 2, 4)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_kept_is_shown_and_said(tmp_path: Path, monkeypatch: pyte
     def full(folder: Path) -> Store:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("kltui.weight_sweep.Store.write", full)
+    monkeypatch.setattr("kltui.workspace.weight_sweep.Store.write", full)
     computed = compute_missing(tmp_path / "ws", made, {}, {}, 1, None)
     assert len(computed.distances) == 3
     assert computed.problems == ["distances are not stored, and computed again next time: the disk is full"]

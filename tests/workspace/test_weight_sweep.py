@@ -11,11 +11,11 @@ import pytest
 from safetensors.numpy import save_file
 
 import kltui
-from kltui import weight_process
 from kltui.corpus.corpus import Corpus
 from kltui.registry import Checkpoint, HubSource, LocalSource, digest, fingerprint
 from kltui.store import Store
-from kltui.weight_sweep import CHECKED
+from kltui.workspace import weight_process
+from kltui.workspace.weight_sweep import CHECKED
 
 STEPS = 4
 Distances = dict[tuple[str, str], float]

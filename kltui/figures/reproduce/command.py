@@ -12,22 +12,22 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.command import look_of
-from kltui.figures.draw import Look
+from kltui.figures.draw import FigureStyle
 from kltui.figures.files import check_folder, write, write_table
-from kltui.figures.picture import COLUMNS, Picture, rows
+from kltui.figures.picture import COLUMNS, PaperFigure, rows
 from kltui.figures.reproduce import kishino, oyama
-from kltui.figures.reproduce.item import OYAMA, Item, Number, Result
+from kltui.figures.reproduce.item import OYAMA, Number, ReproducedItem, Result
 from kltui.figures.reproduce.release import Release, read_releases
 from kltui.figures.text import text_of
 from kltui.json_schema import JSON_SCHEMA
-from kltui.replacing import replacing, replacing_together
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.provenance import version_words
 from kltui.view.tables import count, figure, table
 
-ITEMS: tuple[Item, ...] = (*kishino.ITEMS, *oyama.ITEMS)
+ITEMS: tuple[ReproducedItem, ...] = (*kishino.ITEMS, *oyama.ITEMS)
 SUMMARY = (
     "paper",
     "item",
@@ -47,10 +47,10 @@ NOT_HERE = (
     "not reproduced, whatever the files: the exact KL beside its estimate, models between models (weight interpolation),"
     " and the list of models of the appendix (they need the models themselves or their cards)"
 )
-Made = tuple[Item, Result]
+Made = tuple[ReproducedItem, Result]
 
 
-def reproduce(arguments: argparse.Namespace, narrate: Callable[[str], None]) -> int:
+def reproduce(arguments: argparse.Namespace, notify: Callable[[str], None]) -> int:
     """Writes the figures, tables and summary of --reproduce FOLDER into --out, and prints the summary."""
     if arguments.target:
         raise UsageError(
@@ -65,7 +65,7 @@ def reproduce(arguments: argparse.Namespace, narrate: Callable[[str], None]) -> 
     look = look_of(arguments)
     releases = read_releases(arguments.reproduce)
     check_folder(arguments.out)
-    made = [(item, _made(item, releases, narrate)) for item in ITEMS]
+    made = [(item, _made(item, releases, notify)) for item in ITEMS]
     with replacing_together(arguments.out) as aside:
         written = [path for item, result in made for path in _write(item, result, aside, look)]
         written += _summary(made, releases, aside)
@@ -78,9 +78,9 @@ def reproduce(arguments: argparse.Namespace, narrate: Callable[[str], None]) -> 
     return 0
 
 
-def _made(item: Item, releases: Sequence[Release], narrate: Callable[[str], None]) -> Result:
+def _made(item: ReproducedItem, releases: Sequence[Release], notify: Callable[[str], None]) -> Result:
     """What the first release that allows an item makes of it; what it lacks where none does."""
-    narrate(f"{item.paper} {item.what}")
+    notify(f"{item.paper} {item.what}")
     lacks = []
     for release in sorted(releases, key=lambda r: item.paper == OYAMA and not r.scores):
         try:
@@ -90,7 +90,7 @@ def _made(item: Item, releases: Sequence[Release], narrate: Callable[[str], None
     return Result(lacks="; ".join(dict.fromkeys(lacks)))
 
 
-def _write(item: Item, result: Result, folder: Path, look: Look) -> list[Path]:
+def _write(item: ReproducedItem, result: Result, folder: Path, look: FigureStyle) -> list[Path]:
     paths = []
     stem = f"{item.paper}-{item.name}"
     for number, picture in enumerate(result.pictures):
@@ -103,7 +103,7 @@ def _write(item: Item, result: Result, folder: Path, look: Look) -> list[Path]:
     return paths
 
 
-def _figure(picture: Picture, path: Path, look: Look) -> list[Path]:
+def _figure(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:
     """The figure by matplotlib; as text where that is missing, with the same CSV."""
     if importlib.util.find_spec("matplotlib") is not None:
         return write(picture, path, look)
@@ -114,7 +114,7 @@ def _figure(picture: Picture, path: Path, look: Look) -> list[Path]:
     return [text, points]
 
 
-def _rows(item: Item, result: Result) -> Iterable[Sequence[object]]:
+def _rows(item: ReproducedItem, result: Result) -> Iterable[Sequence[object]]:
     for n in result.numbers:
         values = (n.here, n.low, n.high, n.n or None, n.published, n.deviation, n.ratio)
         yield (item.paper, item.name, item.what, n.quantity, n.unit, *values, n.note)
@@ -148,7 +148,7 @@ def _summary(made: Sequence[Made], releases: Sequence[Release], folder: Path) ->
     return [path, readme]
 
 
-def _line(item: Item, result: Result) -> str:
+def _line(item: ReproducedItem, result: Result) -> str:
     head = f"{item.paper} {item.what} ({item.name})"
     if result.lacks:
         return f"{head}: not reproduced: {safe_text(result.lacks)}"
@@ -175,8 +175,8 @@ def _print(made: Sequence[Made], files: Sequence[Path]) -> None:
 
 def _printed(numbers: Sequence[Number]) -> list[Number]:
     """Numbers that have a published one, else the first few."""
-    told = [n for n in numbers if math.isfinite(n.published)]
-    return told or list(numbers[:3])
+    reported = [n for n in numbers if math.isfinite(n.published)]
+    return reported or list(numbers[:3])
 
 
 def _beside(n: Number) -> list[str]:

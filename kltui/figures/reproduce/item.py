@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kltui.figures.picture import Picture
+from kltui.figures.picture import PaperFigure
 from kltui.figures.reproduce.release import Release
 
 KISHINO, OYAMA = "2505.15353", "2502.16173"
@@ -42,13 +42,13 @@ class Number:
 class Result:
     """What came of an item: its picture (None: a table alone) and its numbers; `lacks` says what could not be had."""
 
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[PaperFigure, ...] = ()
     numbers: tuple[Number, ...] = ()
     lacks: str = ""
 
 
 @dataclass(frozen=True)
-class Item:
+class ReproducedItem:
     """One figure or table: a short name for its files, the paper, what it is there, and what makes it of a release."""
 
     name: str

@@ -16,8 +16,8 @@ from kltui.figures.curves import exponent_panel, steps
 from kltui.figures.groups import Colouring, colouring
 from kltui.figures.kl import KL_AXIS, scale_panel
 from kltui.figures.maps import layer_map, panel
-from kltui.figures.picture import Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
-from kltui.figures.reproduce.item import KISHINO, Item, Number, Result, medians
+from kltui.figures.picture import FigureAxis, Layer, Panel, PaperFigure, slot_colour, slot_mark, values
+from kltui.figures.reproduce.item import KISHINO, Number, ReproducedItem, Result, medians
 from kltui.figures.reproduce.pairs import as_rows, published_pairs
 from kltui.figures.reproduce.release import Release
 from kltui.view.sections.layers import threads
@@ -48,7 +48,7 @@ def trajectories(release: Release) -> Result:
         panel("t-SNE, computed", shown, shown.coordinates("tsne", 2, perplexity=PERPLEXITY), look, unit="")
     )
     note = f"{len(shown)} checkpoints over {len(shown.text_bytes_N)} texts; perplexity 30, init pca, seed 42"
-    picture = Picture("trajectories", "Pretraining trajectories", tuple(panels), (note,))
+    picture = PaperFigure("trajectories", "Pretraining trajectories", tuple(panels), (note,))
     return Result((picture,), _prepared_numbers(shown))
 
 
@@ -70,7 +70,7 @@ def spiral(release: Release) -> Result:
     look = colouring(shown, "run", _slots(shown))
     xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
     made = panel("t-SNE in three dimensions", shown, xyz, look, unit="")
-    return Result((Picture("spiral", "Trajectories in three dimensions", (made,), columns=1),))
+    return Result((PaperFigure("spiral", "Trajectories in three dimensions", (made,), columns=1),))
 
 
 def quantised_map(release: Release) -> Result:
@@ -118,7 +118,9 @@ def tuned_map(release: Release) -> Result:
     return Result(_pictures(release, "fine-tuning", "Fine-tuned models", shown, TUNING_PERPLEXITY), numbers)
 
 
-def _pictures(release: Release, name: str, title: str, shown: Map, perplexity: float) -> tuple[Picture, ...]:
+def _pictures(
+    release: Release, name: str, title: str, shown: Map, perplexity: float
+) -> tuple[PaperFigure, ...]:
     """A map of models coloured by type: as released, where it was, and computed."""
     look = _by_type(shown)
     found = release.coordinates(name, shown)
@@ -128,7 +130,7 @@ def _pictures(release: Release, name: str, title: str, shown: Map, perplexity: f
         panels.append(panel("t-SNE, computed", shown, xy, look, unit=""))
     else:
         panels.append(panel("PCA: too few models for t-SNE", shown, shown.coordinates("pca", 2), look))
-    return (Picture(name, title, tuple(panels), (f"{len(shown)} vectors, perplexity {perplexity:g}",)),)
+    return (PaperFigure(name, title, tuple(panels), (f"{len(shown)} vectors, perplexity {perplexity:g}",)),)
 
 
 def _by_type(shown: Map) -> Colouring:
@@ -159,9 +161,14 @@ def layers(release: Release) -> Result:
         if t.steps
     ]
     panels.append(
-        Panel("KL from the layer before", Axis("layer k", whole=True), Axis(KL_AXIS, "log"), tuple(curves))
+        Panel(
+            "KL from the layer before",
+            FigureAxis("layer k", whole=True),
+            FigureAxis(KL_AXIS, "log"),
+            tuple(curves),
+        )
     )
-    picture = Picture(
+    picture = PaperFigure(
         "layers",
         "Layers of all models",
         tuple(panels),
@@ -211,7 +218,7 @@ def settings(release: Release) -> Result:
         raise MissingError("none of the ten settings", "; ".join(f"{r.setting} {r.note}" for r in rows))
     notes = tuple(f"{r.setting}: {r.note}" for r in shown)
     return Result(
-        (Picture("scale", "The scale of KL", (scale_panel(shown),), notes, columns=1),), tuple(numbers)
+        (PaperFigure("scale", "The scale of KL", (scale_panel(shown),), notes, columns=1),), tuple(numbers)
     )
 
 
@@ -243,7 +250,12 @@ def pretraining_kl(release: Release) -> Result:
         ),
     }
     panels = tuple(
-        Panel(title, Axis("step", x), Axis(KL_AXIS, y), steps({r: v for r, v in part.items() if v}, slots))  # type: ignore[arg-type]
+        Panel(
+            title,
+            FigureAxis("step", x),  # type: ignore[arg-type]
+            FigureAxis(KL_AXIS, y),  # type: ignore[arg-type]
+            steps({r: v for r, v in part.items() if v}, slots),
+        )
         for title, (part, x, y) in parts.items()
         if any(part.values())
     )
@@ -252,7 +264,7 @@ def pretraining_kl(release: Release) -> Result:
         for run, found in runs.items()
     ]
     note = "placed at the later of the two steps; the paper places them at the earlier"
-    return Result((Picture("pretraining-kl", "KL during pretraining", panels, (note,)),), tuple(numbers))
+    return Result((PaperFigure("pretraining-kl", "KL during pretraining", panels, (note,)),), tuple(numbers))
 
 
 def exponents(release: Release) -> list[Exponent]:
@@ -271,17 +283,17 @@ def diffusion(release: Release) -> Result:
     if release.weight_sqdist:
         panels.append(_growth(release, start, slots, weights=True))
     panels.append(exponent_panel(found, slots))
-    picture = Picture("diffusion", "Diffusion in likelihood and weight space", tuple(panels), columns=3)
+    picture = PaperFigure("diffusion", "Diffusion in likelihood and weight space", tuple(panels), columns=3)
     return Result((picture,), tuple(n for run in slots for n in _exponent_numbers(run, found)))
 
 
 def _exponent_numbers(run: str, found: Sequence[Exponent]) -> list[Number]:
     own = [e for e in found if e.run == run]
-    told = PUBLISHED_EXPONENTS.get(run.removeprefix("pythia-"), (math.nan,) * 3)
+    reported = PUBLISHED_EXPONENTS.get(run.removeprefix("pythia-"), (math.nan,) * 3)
     parts = (
-        ("c_w", [e.c_w for e in own], told[0]),
-        ("c_q", [e.c_q for e in own], told[1]),
-        ("alpha", [e.alpha for e in own], told[2]),
+        ("c_w", [e.c_w for e in own], reported[0]),
+        ("c_q", [e.c_q for e in own], reported[1]),
+        ("alpha", [e.alpha for e in own], reported[2]),
     )
     note = "median over starts; the paper does not say how it averages"
     return [medians(f"{run}: {name}", part, published, unit="", note=note) for name, part, published in parts]
@@ -311,7 +323,7 @@ def _growth(release: Release, start: int, slots: dict[str, int], *, weights: boo
             )
         )
     title, unit = ("Weight space", "squared weight distance") if weights else ("Likelihood space", KL_AXIS)
-    return Panel(title, Axis(f"steps from {start}", "log"), Axis(unit, "log"), tuple(layers))
+    return Panel(title, FigureAxis(f"steps from {start}", "log"), FigureAxis(unit, "log"), tuple(layers))
 
 
 def version_1(release: Release) -> Result:
@@ -359,13 +371,13 @@ def _pair_number(shown: Map, pair: tuple[str, str], name: str, published: float)
 
 
 ITEMS = (
-    Item("fig1-trajectories", KISHINO, "Figure 1: pretraining trajectories", trajectories),
-    Item("fig2a-quantisation", KISHINO, "Figure 2 (a): quantisation", quantised_map),
-    Item("fig2b-fine-tuning", KISHINO, "Figure 2 (b): fine-tuning", tuned_map),
-    Item("fig2c-layers", KISHINO, "Figure 2 (c): layers", layers),
-    Item("fig3-scale", KISHINO, "Figure 3: the scale of KL", settings),
-    Item("fig4-pretraining-kl", KISHINO, "Figure 4: KL during pretraining", pretraining_kl),
-    Item("fig5-diffusion", KISHINO, "Figure 5 and table of exponents", diffusion),
-    Item("v1-spiral", KISHINO, "Version 1: trajectories in three dimensions", spiral),
-    Item("v1-table", KISHINO, "Version 1: table of KL of 410m", version_1),
+    ReproducedItem("fig1-trajectories", KISHINO, "Figure 1: pretraining trajectories", trajectories),
+    ReproducedItem("fig2a-quantisation", KISHINO, "Figure 2 (a): quantisation", quantised_map),
+    ReproducedItem("fig2b-fine-tuning", KISHINO, "Figure 2 (b): fine-tuning", tuned_map),
+    ReproducedItem("fig2c-layers", KISHINO, "Figure 2 (c): layers", layers),
+    ReproducedItem("fig3-scale", KISHINO, "Figure 3: the scale of KL", settings),
+    ReproducedItem("fig4-pretraining-kl", KISHINO, "Figure 4: KL during pretraining", pretraining_kl),
+    ReproducedItem("fig5-diffusion", KISHINO, "Figure 5 and table of exponents", diffusion),
+    ReproducedItem("v1-spiral", KISHINO, "Version 1: trajectories in three dimensions", spiral),
+    ReproducedItem("v1-table", KISHINO, "Version 1: table of KL of 410m", version_1),
 )

@@ -15,18 +15,18 @@ from kltui.analysis.resample import METHODS, resampling_errors
 from kltui.figures.groups import NONE, Colouring, colouring
 from kltui.figures.kl import tree_panel
 from kltui.figures.maps import panel
-from kltui.figures.picture import Array, Axis, Layer, Panel, Picture, slot_colour, slot_mark, values
-from kltui.figures.reproduce.item import OYAMA, Item, Number, Result
+from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, slot_colour, slot_mark, values
+from kltui.figures.reproduce.item import OYAMA, Number, ReproducedItem, Result
 from kltui.figures.reproduce.release import Release
 from kltui.figures.scores import leakage_panel, prediction_panel
 from kltui.view.sections.context import thinned
-from kltui.view.sections.resampling import DRAWS, MODELS_MOST, NAMES, SHARES
+from kltui.view.sections.resampling import DRAWS, MODELS_MAX, NAMES, SHARES
 from kltui.view.sections.section import MissingError
 
 PERPLEXITY = 30.0
 SIX = "6-taskmean"
 LIKELIHOOD = "mean log-likelihood"
-TREE_MOST = 80
+TREE_MAX = 80
 CLIPPED = 0.01  # share of values alike at the bottom that only clipping makes
 
 
@@ -68,18 +68,18 @@ def model_map(release: Release) -> Result:
         Number("mean bytes per text", float(shown.text_bytes_N.mean()), 972.3188, unit="bytes"),
         Number("types", float(len(kinds)), unit=""),
     )
-    return Result((Picture("model-map", "Model map", panels, (note,)),), numbers)
+    return Result((PaperFigure("model-map", "Model map", panels, (note,)),), numbers)
 
 
 def tree(release: Release) -> Result:
     """Hierarchical clustering of the models by sqrt(KL)."""
     shown = _models(release)
-    part = shown.select(thinned(shown, TREE_MOST)[:TREE_MOST])
+    part = shown.select(thinned(shown, TREE_MAX)[:TREE_MAX])
     if len(part) < 3:
         raise MissingError(f"only {len(part)} models", "a tree needs three")
     note = f"average linkage of sqrt(KL); {len(part)} of {len(shown)} models"
     made = tree_panel(part.clustering(), part.names)
-    return Result((Picture("tree", "Tree of models", (made,), (note,), columns=1),))
+    return Result((PaperFigure("tree", "Tree of models", (made,), (note,), columns=1),))
 
 
 def _tasks(release: Release) -> dict[str, dict[str, float]]:
@@ -135,17 +135,17 @@ def predictions(release: Release) -> Result:
 def _table(tasks: Sequence[str], found: Array, y: Array, which: str, kind: str) -> list[Number]:
     numbers = []
     for t, task in enumerate(tasks):
-        told = PUBLISHED["Q"] if (which, kind, task) == ("Q", "grouped", SIX) else (math.nan, math.nan)
+        reported = PUBLISHED["Q"] if (which, kind, task) == ("Q", "grouped", SIX) else (math.nan, math.nan)
         by_seed = values([correlations(found[s : s + 1, :, t], y[:, t]) for s in range(len(found))])
         for k, name in enumerate(("Pearson", "Spearman")):
             mean, sd = float(by_seed[:, k].mean()), float(by_seed[:, k].std())
             quantity = f"{task}: {name}, {which}, {kind} folds"
             note = "mean over five seeds; low and high: one standard deviation"
-            numbers.append(Number(quantity, mean, told[k], mean - sd, mean + sd, len(y), "", note))
+            numbers.append(Number(quantity, mean, reported[k], mean - sd, mean + sd, len(y), "", note))
     return numbers
 
 
-def _scatter(shown: Map, tasks: Sequence[str], found: Array, y: Array, kind: str) -> Picture:
+def _scatter(shown: Map, tasks: Sequence[str], found: Array, y: Array, kind: str) -> PaperFigure:
     kinds = {p.name: p.type or NONE for p in shown.points}
     mean = found.mean(axis=0)
     panels = []
@@ -154,7 +154,9 @@ def _scatter(shown: Map, tasks: Sequence[str], found: Array, y: Array, kind: str
         rows = [{"name": n, "score": y[k, t], "predicted": mean[k, t]} for k, n in enumerate(shown.names)]
         panels.append(prediction_panel(task, rows, kinds, r, rho))
     note = f"mean of five seeds, {kind} folds, Q of {len(shown)} models"
-    return Picture(f"predicted-{kind}", f"Predicted scores, {kind} folds", tuple(panels), (note,), columns=3)
+    return PaperFigure(
+        f"predicted-{kind}", f"Predicted scores, {kind} folds", tuple(panels), (note,), columns=3
+    )
 
 
 def likelihood(release: Release) -> Result:
@@ -163,9 +165,9 @@ def likelihood(release: Release) -> Result:
     mean = shown.mean_loglik
     numbers = []
     for t, task in enumerate(tasks):
-        told = PUBLISHED["mean"] if task == SIX else (math.nan, math.nan)
+        reported = PUBLISHED["mean"] if task == SIX else (math.nan, math.nan)
         for name, here, published in zip(
-            ("Pearson", "Spearman"), correlations(mean[None], y[:, t]), told, strict=True
+            ("Pearson", "Spearman"), correlations(mean[None], y[:, t]), reported, strict=True
         ):
             numbers.append(
                 Number(f"{task}: {name} with mean log-likelihood", here, published, n=len(y), unit="")
@@ -177,7 +179,9 @@ def likelihood(release: Release) -> Result:
         for x in found
     ]
     made = leakage_panel(task, rows, {p.name: p.type or NONE for p in shown.points})
-    return Result((Picture("likelihood", "Likelihood against scores", (made,), columns=1),), tuple(numbers))
+    return Result(
+        (PaperFigure("likelihood", "Likelihood against scores", (made,), columns=1),), tuple(numbers)
+    )
 
 
 def texts(release: Release) -> Result:
@@ -185,7 +189,7 @@ def texts(release: Release) -> Result:
     shown = _models(release)
     if len(shown) < 3:
         raise MissingError(f"only {len(shown)} models", "three or more")
-    part = shown.select(thinned(shown, MODELS_MOST))
+    part = shown.select(thinned(shown, MODELS_MAX))
     L = part.loglik_KN[:, complete_texts(part.loglik_KN)]
     sizes = sorted({max(2, round(share * L.shape[1])) for share in SHARES})
     found = resampling_errors(L, METHODS, sizes, DRAWS)
@@ -195,7 +199,10 @@ def texts(release: Release) -> Result:
         x, y = values([r.n_different for r in own]), values([r.relative for r in own])
         layers.append(Layer(NAMES[method], x, y, colour=slot_colour(slot), mark=slot_mark(slot)))
     made = Panel(
-        "Error of a map", Axis("different texts", "log"), Axis("relative error of KL", "log"), tuple(layers)
+        "Error of a map",
+        FigureAxis("different texts", "log"),
+        FigureAxis("relative error of KL", "log"),
+        tuple(layers),
     )
     note = f"root mean square over pairs and {DRAWS} draws, {len(part)} of {len(shown)} models"
     numbers = tuple(
@@ -205,14 +212,18 @@ def texts(release: Release) -> Result:
         for r in found
     )
     return Result(
-        (Picture("texts", "Error against the number of texts", (made,), (note,), columns=1),), numbers
+        (PaperFigure("texts", "Error against the number of texts", (made,), (note,), columns=1),), numbers
     )
 
 
 ITEMS = (
-    Item("model-map", OYAMA, "The model map", model_map),
-    Item("tree", OYAMA, "Hierarchical clustering", tree),
-    Item("predictions", OYAMA, "Tables 2 and 7 to 9, Figures 8 and 18: predicted scores", predictions),
-    Item("likelihood", OYAMA, "Table 3 and its scatter: mean log-likelihood against scores", likelihood),
-    Item("texts", OYAMA, "Error against the number of texts", texts),
+    ReproducedItem("model-map", OYAMA, "The model map", model_map),
+    ReproducedItem("tree", OYAMA, "Hierarchical clustering", tree),
+    ReproducedItem(
+        "predictions", OYAMA, "Tables 2 and 7 to 9, Figures 8 and 18: predicted scores", predictions
+    ),
+    ReproducedItem(
+        "likelihood", OYAMA, "Table 3 and its scatter: mean log-likelihood against scores", likelihood
+    ),
+    ReproducedItem("texts", OYAMA, "Error against the number of texts", texts),
 )

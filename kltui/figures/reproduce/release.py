@@ -20,8 +20,8 @@ from kltui.errors import KltuiError, UsageError
 from kltui.importers.imported import Imported, lineage
 from kltui.importers.modelmap import read_json, read_release
 from kltui.importers.naming import released
-from kltui.importers.side_files import Picture
-from kltui.safe import safe_text
+from kltui.importers.side_files import ReleasedPicture
+from kltui.sanitize import safe_text
 from kltui.view.sections.section import MissingError
 
 Array = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Release:
     order: Sequence[str]
     types: Mapping[str, str]
     siblings: Mapping[str, Sequence[str]]
-    pictures: Mapping[str, Picture]
+    pictures: Mapping[str, ReleasedPicture]
     notes: tuple[str, ...] = ()
 
     @cached_property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kltui.atomic_files import replacing
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import picture
 from kltui.figures.files import check_folder
-from kltui.figures.picture import Picture
+from kltui.figures.picture import PaperFigure
 from kltui.figures.share.page import check_plotly, page
-from kltui.replacing import replacing
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.report import check_choice
 from kltui.view.sections.context import Context
 
@@ -37,15 +37,15 @@ def share(ctx: Context, path: Path) -> Path:
     check_plotly()
     checked_page(path)
     check_choice(ctx)
-    pictures: list[Picture] = []
+    pictures: list[PaperFigure] = []
     lacking: list[KltuiError] = []
     for name in FIGURES:
-        ctx.narrate(f"drawing {name}")
+        ctx.notify(f"drawing {name}")
         try:
             pictures.append(picture(ctx, name))
         except KltuiError as error:
             lacking.append(error)
-            ctx.narrate(f"left out: {error.message}")
+            ctx.notify(f"left out: {error.message}")
     if not pictures:
         raise lacking[0]
     text = page(f"{ctx.ws.path.resolve().name} in log-likelihood space", ctx.basis, pictures)

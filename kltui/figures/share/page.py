@@ -13,9 +13,9 @@ from importlib.util import find_spec
 
 from kltui import __version__
 from kltui.errors import KltuiError
-from kltui.figures.picture import Picture
+from kltui.figures.picture import PaperFigure
 from kltui.figures.share.traces import sections
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 
 STYLE = """
 :root { color-scheme: light; }
@@ -88,7 +88,7 @@ def check_plotly() -> None:
         )
 
 
-def page(title: str, basis: str, pictures: list[Picture]) -> str:
+def page(title: str, basis: str, pictures: list[PaperFigure]) -> str:
     """The page of some figures: its text, UTF-8, with nothing that is fetched."""
     check_plotly()
     library = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
@@ -109,7 +109,7 @@ def page(title: str, basis: str, pictures: list[Picture]) -> str:
     )
 
 
-def _section(picture: Picture, drawn: dict[str, object]) -> str:
+def _section(picture: PaperFigure, drawn: dict[str, object]) -> str:
     """The HTML of one figure, whose panels join `drawn`."""
     places = []
     wide = " wide" if picture.name in WIDE and len(picture.panels) == 1 else ""

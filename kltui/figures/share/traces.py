@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from kltui.analysis.number_text import figure, with_error
-from kltui.figures.picture import Array, Axis, Layer, Panel, shades
-from kltui.safe import safe_text
+from kltui.figures.picture import Array, FigureAxis, Layer, Panel, shades
+from kltui.sanitize import safe_text
 
 Json = dict[str, object]
 
@@ -23,9 +23,9 @@ COLOURS = "Viridis"
 _SYMLOG = (0, 1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
-def plain(text: str, most: int = 120) -> str:
+def plain(text: str, maximum: int = 120) -> str:
     """Words that plotly shows as they are: it takes some tags and entities for markup."""
-    return html.escape(safe_text(text, most), quote=False)
+    return html.escape(safe_text(text, maximum), quote=False)
 
 
 def numbers(values: Array) -> list[float | None]:
@@ -53,7 +53,7 @@ def panel_json(panel: Panel) -> Json:
     return {"traces": traces, "layout": layout}
 
 
-def _axis(axis: Axis, panel: Panel) -> Json:
+def _axis(axis: FigureAxis, panel: Panel) -> Json:
     made: Json = {"title": {"text": plain(_named(axis))}, "automargin": True}
     if panel.z is not None:
         made = {"title": {"text": plain(axis.label)}}
@@ -75,12 +75,12 @@ def _axis(axis: Axis, panel: Panel) -> Json:
     return made
 
 
-def _named(axis: Axis) -> str:
+def _named(axis: FigureAxis) -> str:
     log = {"linear": "", "log": ", log", "symlog": ", log(1 + x)"}[axis.scale]
     return axis.label + log if axis.label else ""
 
 
-def _on(axis: Axis, values: Array) -> Array:
+def _on(axis: FigureAxis, values: Array) -> Array:
     """Values where plotly is to draw them: it has no axis that is linear at 0 and logarithmic beyond."""
     if axis.scale != "symlog":
         return values

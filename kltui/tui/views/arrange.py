@@ -9,11 +9,11 @@ from typing import Literal
 from kltui.tui.plot import NAME_ROWS, Y_AXIS
 
 SIDE = 42  # cells across beside a plot of any shape
-LEAST_SIDE, MOST_SIDE = 30, 64
-LEAST_BELOW = 8
-LEAST_PLOT = (40, 12)
-LEAST_LINES = 4  # of a pane in a stack, its header included
-LEAST_ACROSS = 24  # of a pane in a row
+MIN_SIDE, MAX_SIDE = 30, 64
+MIN_BELOW = 8
+MIN_PLOT = (40, 12)
+MIN_LINES = 4  # of a pane in a stack, its header included
+MIN_ACROSS = 24  # of a pane in a row
 NEARLY = 0.97  # of the largest scale: what room for other panes may cost where they are not a must
 _LINES = 3 + NAME_ROWS  # header, axis, read-out and what is free for the name of the y axis
 
@@ -51,16 +51,16 @@ def _scale(width: float, height: float, shape: tuple[float, float]) -> float:
 
 def _right(width: int, height: int, shape: tuple[float, float]) -> tuple[Arrangement | None, float]:
     wanted = Y_AXIS + round(2 * (height - _LINES) * shape[0] / shape[1])
-    plot = width - min(max(width - wanted, LEAST_SIDE), MOST_SIDE)
-    if plot < LEAST_PLOT[0]:
+    plot = width - min(max(width - wanted, MIN_SIDE), MAX_SIDE)
+    if plot < MIN_PLOT[0]:
         return None, 0.0
     return Arrangement("right", plot), _scale(plot, height, shape)
 
 
 def _below(width: int, height: int, shape: tuple[float, float]) -> tuple[Arrangement | None, float]:
     wanted = round(_LINES + (width - Y_AXIS) * shape[1] / shape[0] / 2)
-    plot = height - max(height - max(wanted, LEAST_PLOT[1]), LEAST_BELOW)
-    if plot < LEAST_PLOT[1]:
+    plot = height - max(height - max(wanted, MIN_PLOT[1]), MIN_BELOW)
+    if plot < MIN_PLOT[1]:
         return None, 0.0
     return Arrangement("below", plot), _scale(width, plot, shape)
 
@@ -76,11 +76,11 @@ def stacked(wanted: Sequence[int], height: int, first: int = 0) -> list[int]:
     given, left = [0] * len(wanted), height
     order = sorted(range(len(wanted)), key=lambda i: (i != first, i))
     for place, i in enumerate(order):
-        if left < LEAST_LINES:
+        if left < MIN_LINES:
             break
-        later = LEAST_LINES * (place + 1 < len(order))
+        later = MIN_LINES * (place + 1 < len(order))
         want = wanted[i] or left - later
-        given[i] = max(LEAST_LINES, min(want, left - later))
+        given[i] = max(MIN_LINES, min(want, left - later))
         left -= given[i]
     shown = [i for i, lines in enumerate(given) if lines]
     filling = next((i for i in shown if not wanted[i]), shown[-1] if shown else -1)

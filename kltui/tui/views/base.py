@@ -11,13 +11,13 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Box, Pane
-from kltui.tui.look import Look
+from kltui.tui.theme import Theme
 
 if TYPE_CHECKING:
-    from kltui.figures.shown import Shown
-    from kltui.tui.interface import KltuiApp
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.app import KltuiApp
 
 WIDE, WIDEST = 120, 160
 BARS = 3  # lines around a view: tabs, status, keys
@@ -25,14 +25,14 @@ BARS = 3  # lines around a view: tabs, status, keys
 
 @dataclass(frozen=True)
 class ColumnOfPanes:
-    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `least` columns on.
+    """Panes stacked in one column; `width` cells, or 0 for what is left; shown from `minimum` columns on.
 
     With panes `aside`, the column has one pane, a plot, and those stand right of it or below.
     """
 
     panes: Sequence[Pane]
     width: int = 0
-    least: int = 0
+    minimum: int = 0
     aside: Sequence[Pane] = ()
 
     @property
@@ -72,7 +72,7 @@ class View(Widget):
         return cast("KltuiApp", self.app)
 
     @property
-    def look(self) -> Look:
+    def look(self) -> Theme:
         """The styles in use."""
         return self.kl.look
 
@@ -96,7 +96,7 @@ class View(Widget):
         if width < WIDE:
             shown = {focused}
         else:
-            shown = {i for i, c in enumerate(self.columns) if width >= c.least}
+            shown = {i for i, c in enumerate(self.columns) if width >= c.minimum}
             if focused not in shown:
                 shown = {focused, next(i for i, c in enumerate(self.columns) if not c.width)}
         first = min(shown)
@@ -136,11 +136,11 @@ class View(Widget):
             self._in_a_stack(aside, panes, height if right else 0, barred=right or plot.barred)
 
     def _in_a_row(self, box: Box, panes: Sequence[Pane], width: int) -> None:
-        from kltui.tui.views.arrange import LEAST_ACROSS
+        from kltui.tui.views.arrange import MIN_ACROSS
 
         box.styles.layout = "horizontal"
         order = sorted(panes, key=lambda pane: pane is not self.focus_pane)
-        shown = order[: max(1, width // LEAST_ACROSS)]
+        shown = order[: max(1, width // MIN_ACROSS)]
         for pane in panes:
             pane.display = pane in shown
             pane.styles.height, pane.styles.width = "1fr", "1fr"
@@ -170,7 +170,7 @@ class View(Widget):
         """Gives the focus to the view's own pane."""
         self.screen.set_focus(self.focus_pane, scroll_visible=False)
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None as long as there is nothing to draw."""
         return None
 

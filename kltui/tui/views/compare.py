@@ -13,13 +13,13 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
-from kltui.pair_values import CONDITIONAL
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
+from kltui.store.pair_values import CONDITIONAL
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
-from kltui.tui.compared import Compared
-from kltui.tui.figures import among_published, briefly, mean_of, with_error
+from kltui.tui.compared import TextComparison
+from kltui.tui.number_format import among_published, briefly, mean_of, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
     from kltui.analysis.map import Map
     from kltui.corpus.corpus import Prompt
-    from kltui.figures.shown import Shown
+    from kltui.figures.shown import ShownSubject
     from kltui.jobs.launch import Detached
     from kltui.tui.token_lines import Part, TextTokens
 
@@ -143,18 +143,18 @@ class CompareView(View):
         self.reading = TextPane("Text", self._text)
         return [
             ColumnOfPanes([self.summary, self.texts]),
-            ColumnOfPanes([self.reading], width=62, least=120),
+            ColumnOfPanes([self.reading], width=62, minimum=120),
         ]
 
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
-        chosen, version = self.kl.selection, self.kl.atlas.version
+        chosen, version = self.kl.selection, self.kl.map_cache.version
         if self._of != (chosen.a, chosen.b):
             self._forget(chosen.a, chosen.b)
         self._fit_summary()
         super().update_data()
         compared = (version, chosen.a, chosen.b)
-        if compared != self._asked and not self.kl.atlas.is_empty:
+        if compared != self._asked and not self.kl.map_cache.is_empty:
             self._asked = compared
             self.run_worker(self._load(chosen.a, chosen.b), group="compare", exclusive=True)
         elif None in self.lines and self._read_at != self.kl.snapshot.generation:
@@ -179,7 +179,7 @@ class CompareView(View):
         self._forget(a, b)
         try:
             if a and b:
-                found = self.found = await self.kl.atlas.map()
+                found = self.found = await self.kl.map_cache.map()
                 texts, domains_of, prompts = await self.kl.reader.read(
                     lambda ws: (ws.texts(), ws.domains(), ws.prompts())
                 )
@@ -448,19 +448,19 @@ class CompareView(View):
     def cursor_moved(self) -> None:
         """A and B do not move with the cursor."""
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of what drives the KL of A and B."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
         chosen = self.kl.selection
-        return Shown("drivers", pair=(chosen.a, chosen.b)) if self.texts.order else None
+        return ShownSubject("drivers", pair=(chosen.a, chosen.b)) if self.texts.order else None
 
-    def _compared(self) -> Compared | None:
+    def _compared(self) -> TextComparison | None:
         """What is on screen, to be written; None as long as it is computed."""
         table, chosen = self.texts, self.kl.selection
         if table.drivers is None or self.found is None or self._of != (chosen.a, chosen.b):
             return None
-        return Compared(
+        return TextComparison(
             chosen.a,
             chosen.b,
             self.found,

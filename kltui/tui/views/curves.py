@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
 from kltui.tui.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
 from kltui.tui.data import run_of
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from kltui.analysis.spikes import Spike
     from kltui.analysis.stability import Stabilisation
     from kltui.analysis.trajectory import Trajectory
-    from kltui.figures.shown import Shown
-    from kltui.tui.atlas import Atlas
+    from kltui.figures.shown import ShownSubject
     from kltui.tui.curve_source import CurveSource
-    from kltui.tui.data import Reader
+    from kltui.tui.data import SnapshotReader
+    from kltui.tui.map_cache import MapCache
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
@@ -41,7 +41,7 @@ KINDS = (
     PanelKind("updates", "Norm of the weights' update from before", "Update", "", "log"),
 )
 BARS = 4  # lines that are no panel: tabs, status, keys, and the sentence
-LEAST_CELL = (38, 10)  # of a panel among others
+MIN_CELL = (38, 10)  # of a panel among others
 TWO_FROM, TABLE_WIDTH = 70, 50
 
 
@@ -86,7 +86,7 @@ class CurvesView(View):
         self._source: CurveSource | None = None
         return [
             ColumnOfPanes(self.panels),
-            ColumnOfPanes([self.table], width=TABLE_WIDTH, least=WIDEST),
+            ColumnOfPanes([self.table], width=TABLE_WIDTH, minimum=WIDEST),
         ]
 
     def compose(self) -> ComposeResult:
@@ -125,7 +125,7 @@ class CurvesView(View):
         if self.large or welcome(self.kl):
             return 1, 1
         across = 1 if width < TWO_FROM else min(3, max(2, width // 52))
-        down = max(1, height // LEAST_CELL[1])
+        down = max(1, height // MIN_CELL[1])
         return across, min(down, -(-len(self.panels) // across))
 
     def _page(self, room: int) -> list[CurvePanel]:
@@ -158,8 +158,8 @@ class CurvesView(View):
     def _ask(self) -> None:
         kl = self.kl
         chosen = kl.selection
-        wanted = Wanted(kl.atlas.version, chosen.a, chosen.b, self.label(), self.window, self.n_weights)
-        if wanted != self._wanted and not kl.atlas.is_empty:
+        wanted = Wanted(kl.map_cache.version, chosen.a, chosen.b, self.label(), self.window, self.n_weights)
+        if wanted != self._wanted and not kl.map_cache.is_empty:
             self._wanted = wanted
             self.run_worker(self._load(wanted), group="curves", exclusive=True)
 
@@ -168,7 +168,7 @@ class CurvesView(View):
         kl = self.kl
         source = await self._its_source()
         try:
-            found = await kl.atlas.map()
+            found = await kl.map_cache.map()
             if found is not self.found:
                 self.found, self.trajectories = found, found.trajectories()
             consecutive = await source.consecutive(found)
@@ -195,7 +195,9 @@ class CurvesView(View):
     async def _its_source(self) -> CurveSource:
         """What computes, its imports done off the event loop."""
         if self._source is None:
-            self._source = await self.kl.reader.compute(lambda: _new_source(self.kl.atlas, self.kl.reader))
+            self._source = await self.kl.reader.compute(
+                lambda: _new_source(self.kl.map_cache, self.kl.reader)
+            )
         return self._source
 
     def _put(self, key: str, content: Content) -> None:
@@ -439,21 +441,21 @@ class CurvesView(View):
                 rows += [[*about, *point] for point in points]
         return rows
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of the runs that are shown."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
         if self.found is None or not self._panel("consecutive").drawn:
             return None
         names = {name for d in self._panel("loss").drawn for name in d.names}
         every = {name for c in self._panel("loss").content.curves for name in c.names}
-        return Shown("curves", names=() if names == every else tuple(sorted(names)))
+        return ShownSubject("curves", names=() if names == every else tuple(sorted(names)))
 
 
-def _new_source(atlas: Atlas, reader: Reader) -> CurveSource:
+def _new_source(map_cache: MapCache, reader: SnapshotReader) -> CurveSource:
     from kltui.tui.curve_source import CurveSource
 
-    return CurveSource(atlas, reader)
+    return CurveSource(map_cache, reader)
 
 
 VIEW = CurvesView

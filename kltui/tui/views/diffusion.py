@@ -11,7 +11,7 @@ from rich.style import Style
 from kltui.analysis import number_text
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.plot import PlotPane
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -21,7 +21,7 @@ from kltui.view.palette import SHADES
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
     from kltui.analysis.map import Map
-    from kltui.figures.shown import Shown
+    from kltui.figures.shown import ShownSubject
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
@@ -49,7 +49,7 @@ class WindowPlot(PlotPane):
         """Draws the distances of one window and their fits."""
         import numpy as np
 
-        from kltui.view.scene import Scene
+        from kltui.view.plot_data import Scene
 
         self.exponent = exponent
         if exponent is None:
@@ -172,7 +172,7 @@ class ExponentPlot(PlotPane):
         """Draws all runs."""
         import numpy as np
 
-        from kltui.view.scene import Scene, threads
+        from kltui.view.plot_data import Scene, threads
 
         same = [(e.run, e.start) for e in exponents] == [(e.run, e.start) for e in self.exponents]
         self.exponents = list(exponents)
@@ -283,22 +283,22 @@ class DiffusionView(View):
         self.table = TextPane("Medians over starts [quartiles]", self._medians)
         return [
             ColumnOfPanes([self.exponent_plot, self.window_plot]),
-            ColumnOfPanes([self.table], width=46, least=120),
+            ColumnOfPanes([self.table], width=46, minimum=120),
         ]
 
     def update_data(self) -> None:
         """Computes again where vectors, window or noise correction have changed."""
         self.window_plot.display = self.exponent_plot.scene is not None
         super().update_data()
-        wanted = (self.kl.atlas.version, self.window, self.noise)
-        if wanted != self._asked and not self.kl.atlas.is_empty:
+        wanted = (self.kl.map_cache.version, self.window, self.noise)
+        if wanted != self._asked and not self.kl.map_cache.is_empty:
             self._asked = wanted
             self.run_worker(self._load(), group="diffusion", exclusive=True)
 
     async def _load(self) -> None:
         kl = self.kl
         try:
-            found = await kl.atlas.map()
+            found = await kl.map_cache.map()
             weights = await kl.reader.read(lambda ws: known_distances(ws, self.computed))
             window, noise = self.window, self.noise
             exponents = await kl.reader.compute(
@@ -414,13 +414,13 @@ class DiffusionView(View):
             self.computed, self._asked = computed, ()
             self.update_data()
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of these exponents, with this window."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
         if not self.exponents:
             return None
-        return Shown("diffusion", window=self.window, noise_corrected=self.noise)
+        return ShownSubject("diffusion", window=self.window, noise_corrected=self.noise)
 
     def csv_rows(self) -> list[list[object]]:
         """Exponents of every run and start."""

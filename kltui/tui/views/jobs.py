@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from textual.geometry import Region
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import jobs_start, prompts
 from kltui.tui.canvas import Span, TextPane, fitted, wrapped
-from kltui.tui.gpu import Gpu, read_gpus, said
+from kltui.tui.gpu import GpuUse, read_gpus, said
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -75,7 +75,7 @@ class JobList(Table):
     """All jobs, newest first."""
 
     title = "Jobs"
-    gpus: tuple[Gpu, ...] | None = None
+    gpus: tuple[GpuUse, ...] | None = None
     columns = (
         Column("job", 4, right=True),
         Column("state", 8),
@@ -93,7 +93,7 @@ class JobList(Table):
         spans = [(fitted(device, min(len(device), DEVICE_CELLS)) + "  ", look("text"))] if device else []
         return spans if self.gpus is None else [*spans, (said(self.gpus), look("muted"))]
 
-    def show_gpus(self, gpus: tuple[Gpu, ...] | None) -> None:
+    def show_gpus(self, gpus: tuple[GpuUse, ...] | None) -> None:
         """Shows new figures; only the header is drawn again."""
         if gpus != self.gpus:
             self.gpus = gpus
@@ -292,7 +292,7 @@ class JobsView(View):
         self.following = True
         self.list, self.items = JobList(), JobItems()
         self.log_pane = TextPane("Log", self._log_lines)
-        return [ColumnOfPanes([self.list, self.items]), ColumnOfPanes([self.log_pane], width=52, least=120)]
+        return [ColumnOfPanes([self.list, self.items]), ColumnOfPanes([self.log_pane], width=52, minimum=120)]
 
     def _log_lines(self, width: int) -> list[list[Span]]:
         look, job = self.look, self.list.job

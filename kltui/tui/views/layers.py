@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted
-from kltui.tui.figures import loss_of, with_error
+from kltui.tui.number_format import loss_of, with_error
 from kltui.tui.plot import PlotPane
 from kltui.tui.run_tree import counted
 from kltui.tui.views.base import ColumnOfPanes, View
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from kltui.analysis.embed import Picture
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
-    from kltui.figures.shown import Shown
-    from kltui.tui.interface import KltuiApp
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.app import KltuiApp
     from kltui.view.axis import Scale
     from kltui.view.space import Outline
 
 SAID = {"adjacent": "KL from the layer before", "threads": "threads (PCA)"}
-MOST_MODELS = 8
+MAX_MODELS = 8
 
 
 def lens_models(kl: KltuiApp) -> list[str]:
@@ -45,7 +45,7 @@ def lens_models(kl: KltuiApp) -> list[str]:
         if here is not None:
             last[here.checkpoint.run] = here.name
         wanted = list(last.values())
-    return wanted[:MOST_MODELS]
+    return wanted[:MAX_MODELS]
 
 
 class LayersPlot(PlotPane):
@@ -102,7 +102,7 @@ class LayersPlot(PlotPane):
     def _show_adjacent(self, found: Map) -> None:
         import numpy as np
 
-        from kltui.view.scene import Scene, threads
+        from kltui.view.plot_data import Scene, threads
         from kltui.view.space import in_three, with_outlines
 
         xy: list[tuple[float, float]] = []
@@ -135,7 +135,7 @@ class LayersPlot(PlotPane):
     def _show_threads(self, found: Map, picture: Picture) -> None:
         import numpy as np
 
-        from kltui.view.scene import Scene, threads
+        from kltui.view.plot_data import Scene, threads
 
         lines = list(enumerate(self.layer_rows(found)))
         code_n, segments = threads(lines, len(found))
@@ -222,7 +222,7 @@ class LayersView(View):
     def update_data(self) -> None:
         """Reads the lens vectors of other models when the choice has changed."""
         super().update_data()
-        wanted = (self.kl.atlas.version, tuple(lens_models(self.kl)))
+        wanted = (self.kl.map_cache.version, tuple(lens_models(self.kl)))
         if wanted != self._asked:
             self._asked = wanted
             self.run_worker(self._load(wanted[1]), group="layers", exclusive=True)
@@ -236,9 +236,9 @@ class LayersView(View):
         found, picture = None, None
         if names:
             try:
-                await self.kl.atlas.map()
-                names = tuple(name for name in names if name not in self.kl.atlas.excluded)
-                found = await self.kl.atlas.layers(names)
+                await self.kl.map_cache.map()
+                names = tuple(name for name in names if name not in self.kl.map_cache.excluded)
+                found = await self.kl.map_cache.layers(names)
                 picture = await self.kl.reader.compute(lambda: found.picture("pca"))
             except KltuiError as error:
                 self.plot.note = self.other.note = error.message
@@ -281,11 +281,11 @@ class LayersView(View):
         self._show(plot.map, plot.picture, plot.models)
         self.kl.say(f"large: {SAID[plot.method]}")
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of these models' layers."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
-        return Shown("layers", tuple(self.plot.models)) if self.plot.map is not None else None
+        return ShownSubject("layers", tuple(self.plot.models)) if self.plot.map is not None else None
 
     def csv_rows(self) -> list[list[object]]:
         """KL between neighbouring layers of the models in view."""

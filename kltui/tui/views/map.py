@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.geometry import Region
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Pane, TextPane
 from kltui.tui.run_tree import RunTree
 from kltui.tui.views import map_text
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.shape import AgainstNull
-    from kltui.figures.shown import Shown as Figure
-    from kltui.tui.atlas import Shown
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.map_cache import ShownMap
 
 METHODS = ("tsne", "pca", "mds")
-MOST_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
+MAX_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
 REST_SECONDS = 0.15
 FEWEST_FOR_TSNE = 5
 TURN_DEGREES = 10.0
@@ -63,7 +63,7 @@ class MapView(View):
         self.runs = RunTree()
         self._take_up()
         return [
-            ColumnOfPanes([self.runs], width=50, least=160),
+            ColumnOfPanes([self.runs], width=50, minimum=160),
             ColumnOfPanes([self.plot], aside=[self.legend, self.nearest, self.facts]),
         ]
 
@@ -105,7 +105,7 @@ class MapView(View):
     def update_data(self) -> None:
         """Reads the map again where vectors have changed; draws marks, filter and colours anew."""
         super().update_data()
-        if self._wanted() != self._asked and not self.kl.atlas.is_empty:
+        if self._wanted() != self._asked and not self.kl.map_cache.is_empty:
             self._ask()
         elif self.plot.map is not None:
             self.plot.redraw_runs()
@@ -121,18 +121,18 @@ class MapView(View):
     def _ask_near(self) -> None:
         """Looks for the nearest checkpoints as soon as the cursor rests."""
         found, name = self.plot.map, self.kl.selection.cursor
-        if found is not None and name in found.names and found.loglik_KN.size <= MOST_NUMBERS:
+        if found is not None and name in found.names and found.loglik_KN.size <= MAX_NUMBERS:
             self.run_worker(self._find_near(found, name), group="near", exclusive=True)
 
     async def _find_near(self, found: Map, name: str) -> None:
         await asyncio.sleep(REST_SECONDS)
-        near = await self.kl.atlas.ask(f"near {name} {len(found)}", lambda: found.nearest(name, NEAREST))
+        near = await self.kl.map_cache.ask(f"near {name} {len(found)}", lambda: found.nearest(name, NEAREST))
         self._near = (name, near)
         self.nearest.update_data()
 
     def _wanted(self) -> Asked:
         """What the picture is made of."""
-        return self.kl.atlas.version, self.method, self.dims, self.null_run, self.layers_of
+        return self.kl.map_cache.version, self.method, self.dims, self.null_run, self.layers_of
 
     def _ask(self) -> None:
         before, self._asked = self._asked, self._wanted()
@@ -146,7 +146,7 @@ class MapView(View):
 
     async def _show_meanwhile(self) -> None:
         with suppress(KltuiError):  # told when the picture itself is made
-            async for shown in self.kl.atlas.pictures("pca", self.dims, null_run=self.null_run):
+            async for shown in self.kl.map_cache.pictures("pca", self.dims, null_run=self.null_run):
                 self._show(shown)
 
     async def _load(self) -> None:
@@ -171,20 +171,20 @@ class MapView(View):
 
     async def _draw(self) -> None:
         """Shows the map by the chosen method, each better picture as it comes."""
-        atlas = self.kl.atlas
-        atlas.progress = self._told_by_thread(asyncio.get_running_loop())
-        method, hint = self._method_for(atlas.n_total)
+        map_cache = self.kl.map_cache
+        map_cache.progress = self._told_by_thread(asyncio.get_running_loop())
+        method, hint = self._method_for(map_cache.n_total)
         self._waiting(hint)
         _, _, dims, null_run, layers = self._asked or self._wanted()
         null_run = null_run if method in METHODS else ""
-        async for shown in atlas.pictures(method, dims, null_run=null_run, layers=layers):
+        async for shown in map_cache.pictures(method, dims, null_run=null_run, layers=layers):
             is_meanwhile = shown.picture.method != method
             if is_meanwhile and not shown.final:
                 self._waiting(f"{SAID.get(method, method)} is being computed{self._meanwhile(shown)}")
             if self.plot.drawn_method != method or not (is_meanwhile or (self._stale and method != "tsne")):
                 self.plot.scores = await self._scores(shown.map)
                 self._show(shown)
-        self.released = tuple(await atlas.released())
+        self.released = tuple(await map_cache.released())
         self.shape_found = await self._shape()
         await self._read_errors()
         self._waiting(hint)
@@ -198,7 +198,7 @@ class MapView(View):
             return "pca", f"t-SNE from {FEWEST_FOR_TSNE} checkpoints on"
         return method, ""
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, shown: ShownMap) -> None:
         before = self.plot.shape()
         self.plot.show_map(shown.map, shown.picture, null_run=self.null_run, n_total=shown.n_total)
         self.legend.title = map_text.legend_title(self.plot)
@@ -223,8 +223,10 @@ class MapView(View):
         """The shape of the run beside random walks of its step lengths, where one is laid over it."""
         if not self.null_run:
             return None
-        found, run = await self.kl.atlas.map(), self.null_run
-        shapes = await self.kl.atlas.ask(f"shape {run}", lambda: found.select(_rows_of(found, run)).shapes())
+        found, run = await self.kl.map_cache.map(), self.null_run
+        shapes = await self.kl.map_cache.ask(
+            f"shape {run}", lambda: found.select(_rows_of(found, run)).shapes()
+        )
         return shapes[0] if shapes else None
 
     async def _read_errors(self) -> None:
@@ -232,27 +234,27 @@ class MapView(View):
         plot = self.plot
         if not plot.errors or plot.drawn_method != "pca" or plot.map is None:
             return
-        found, covariances = await self.kl.atlas.covariances(plot.dims)
+        found, covariances = await self.kl.map_cache.covariances(plot.dims)
         if len(found) == len(plot.map):
             plot.covariances = covariances
             plot.redraw_runs(refit=True)
             self.facts.update_data()
 
     def _told_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float, str], None]:
-        def told(share: float, what: str) -> None:
+        def reported(share: float, what: str) -> None:
             with suppress(RuntimeError):  # the interface has just been left
-                loop.call_soon_threadsafe(self._told, share, what)
+                loop.call_soon_threadsafe(self._reported, share, what)
 
-        return told
+        return reported
 
-    def _told(self, share: float, what: str) -> None:
+    def _reported(self, share: float, what: str) -> None:
         if self._loading is not None:
             said = SAID.get(self.plot.drawn_method, "")
             self._waiting(f"{what} {100 * share:.0f}%" + (f"; {said} meanwhile" if said else ""))
 
-    def _meanwhile(self, shown: Shown) -> str:
+    def _meanwhile(self, shown: ShownMap) -> str:
         """What is shown until the picture is there: the last one of that kind, or another."""
-        last = self.plot.drawn_method == self._method_for(self.kl.atlas.n_total)[0]
+        last = self.plot.drawn_method == self._method_for(self.kl.map_cache.n_total)[0]
         return "; the last one meanwhile" if last else f"; {SAID.get(shown.picture.method, '')} meanwhile"
 
     def _waiting(self, text: str) -> None:
@@ -297,7 +299,7 @@ class MapView(View):
 
     def do_method(self) -> None:
         methods = (*METHODS, *self.released)
-        now = self.method or self._method_for(self.kl.atlas.n_total)[0]
+        now = self.method or self._method_for(self.kl.map_cache.n_total)[0]
         self.method = methods[(methods.index(now) + 1) % len(methods)] if now in methods else METHODS[0]
         self.kl.say(f"picture: {SAID.get(self.method, safe_text(self.method, 60))}")
         self._ask_again()
@@ -308,7 +310,7 @@ class MapView(View):
         self._ask_again()
 
     def _ask_again(self) -> None:
-        if not self.kl.atlas.is_empty:
+        if not self.kl.map_cache.is_empty:
             self._ask()
 
     def _turn_by(self, azimuth: float, elevation: float) -> None:
@@ -385,7 +387,7 @@ class MapView(View):
 
     # -- exports --------------------------------------------------------------------------------
 
-    def shown_figure(self) -> Figure | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of the picture that is on screen, without what is hidden or filtered out."""
         return self.plot.shown_figure()
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 
 from kltui.analysis.point import grid_of, trajectory_of
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Span, width_of
-from kltui.tui.figures import briefly, loss_of
+from kltui.tui.number_format import briefly, loss_of
 from kltui.tui.plot import PlotPane
 from kltui.tui.views.map_colours import (
     BOX,
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from kltui.analysis.embed import Picture
     from kltui.analysis.map import Map
-    from kltui.figures.shown import Shown
-    from kltui.view.scene import Floats, Scene, Window
+    from kltui.figures.shown import ShownSubject
+    from kltui.view.plot_data import Floats, Scene, Window
     from kltui.view.space import Outline, Turn
 
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
 ERRORS = ("", "± 1 s.e.", "± 95%")
-MOST_ELLIPSES = 40  # more of them hide one another
+MAX_ELLIPSES = 40  # more of them hide one another
 ELLIPSE_CORNERS = 25
 
 
@@ -192,7 +192,7 @@ class MapPlot(PlotPane):
 
     def _make_threads(self, found: Map, n_places: int) -> Threads:
         """What is drawn, wherever it will be."""
-        from kltui.view.scene import threads
+        from kltui.view.plot_data import threads
 
         code_n, segments = threads([(0, rows) for rows in self._lines(found, n_places)], n_places)
         return Threads(
@@ -203,8 +203,8 @@ class MapPlot(PlotPane):
         """The threads at their places, turned; what lies below them first."""
         import numpy as np
 
-        from kltui.view.planes import slices_of
-        from kltui.view.scene import Scene
+        from kltui.view.cell_buffer import slices_of
+        from kltui.view.plot_data import Scene
         from kltui.view.space import dashes, in_three, middle_and_reach, with_outlines
 
         places, deep = in_three(picture.xyz_Kd), picture.dims == 3
@@ -307,7 +307,7 @@ class MapPlot(PlotPane):
         """Every point of a small map; of others the last of each run, and what is selected or marked."""
         assert self.map is not None and self.covariances is not None
         drawn = [k for k in range(min(len(self.map), len(self.covariances))) if code_n[k] >= 0]
-        if len(drawn) <= MOST_ELLIPSES:
+        if len(drawn) <= MAX_ELLIPSES:
             return drawn
         chosen = {*self.kl.selection.selected, self.kl.selection.a, self.kl.selection.b}
         few = {row for row, _ in self._ends} | {k for k in drawn if self.map.names[k] in chosen}
@@ -320,7 +320,7 @@ class MapPlot(PlotPane):
     def fitted_window(self, scene: Scene) -> Window:
         """All of a scene; in three dimensions what no turn takes out of sight."""
         from kltui.view.axis import Axis
-        from kltui.view.scene import Window
+        from kltui.view.plot_data import Window
 
         if self.dims != 3:
             return super().fitted_window(scene)
@@ -348,16 +348,16 @@ class MapPlot(PlotPane):
         trajectories = self.map.trajectories() if self.map is not None else []
         return next((t.run for t in trajectories if t.label == self.null_run), self.null_run)
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of this very picture."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
         if self.map is None or self.picture is None:
             return None
         keep = self._kept(self.map)
         rows = [k for k, p in enumerate(self.map.points) if keep[k] and p.layer is None]
         deep, turn = self.dims == 3, self._turn()
-        return Shown(
+        return ShownSubject(
             "trajectories-3d" if deep else "trajectories",
             tuple(self.map.names[k] for k in rows),
             method=self.drawn_method,

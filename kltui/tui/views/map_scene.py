@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.map import Map
-    from kltui.view.scene import Floats
+    from kltui.view.plot_data import Floats
     from kltui.view.space import Outline
 
 

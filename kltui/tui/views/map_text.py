@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from kltui.analysis.number_text import aligned, figure
-from kltui.comparable import standing_note
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
+from kltui.store.comparable import standing_note
 from kltui.tui.canvas import Span, fitted, wrapped
 from kltui.tui.data import run_of
-from kltui.tui.figures import briefly
+from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
 

@@ -10,18 +10,18 @@ from textual import events
 
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Pane, Span, TextPane, fitted
-from kltui.tui.figures import briefly, with_error
 from kltui.tui.matrix_overview import Overview, OverviewPane, blocks
+from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
 from kltui.view.palette import HEAT, heat, ink_on
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
-    from kltui.figures.shown import Shown
-    from kltui.tui.atlas import Array
+    from kltui.figures.shown import ShownSubject
+    from kltui.tui.map_cache import Array
 
 ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
@@ -334,7 +334,7 @@ class MatrixView(View):
         self.heat = HeatMap()
         self.near = TextPane("Nearest to the row", self._nearest)
         self.overview = OverviewPane(self._overview_line)
-        side = ColumnOfPanes([self.near, self.overview], width=42, least=120)
+        side = ColumnOfPanes([self.near, self.overview], width=42, minimum=120)
         return [ColumnOfPanes([self.heat]), side]
 
     def _overview_line(self, y: int, width: int, height: int) -> list[Span]:
@@ -343,7 +343,7 @@ class MatrixView(View):
     def update_data(self) -> None:
         """Takes up selection, filter and new vectors."""
         super().update_data()
-        if not self.kl.atlas.is_empty:
+        if not self.kl.map_cache.is_empty:
             self.run_worker(self._load(), group="matrix", exclusive=True)
 
     def cursor_moved(self) -> None:
@@ -352,7 +352,7 @@ class MatrixView(View):
 
     async def _load(self) -> None:
         try:
-            found, kl_KK = await self.kl.atlas.kl()
+            found, kl_KK = await self.kl.map_cache.kl()
             order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kl_KK))
         except KltuiError as error:
             self.heat.note = error.message
@@ -420,12 +420,12 @@ class MatrixView(View):
             )
         return lines
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of the rows in view, in their order."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
         found = self.heat.map
-        return Shown("matrix", tuple(found.names[k] for k in self.heat.order)) if found else None
+        return ShownSubject("matrix", tuple(found.names[k] for k in self.heat.order)) if found else None
 
     def csv_rows(self) -> list[list[object]]:
         """Every pair in view with its KL and error."""

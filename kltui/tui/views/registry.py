@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui import jobs_start
 from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.run_tree import RunTree, TreeLine
@@ -29,13 +29,13 @@ class RegistryView(View):
         self.same: dict[str, tuple[str, ...]] = {}  # by name, the others that hold the same weights
         self.runs = RunTree()
         self.detail = TextPane("Details", self._details)
-        return [ColumnOfPanes([self.runs]), ColumnOfPanes([self.detail], width=46, least=120)]
+        return [ColumnOfPanes([self.runs]), ColumnOfPanes([self.detail], width=46, minimum=120)]
 
     def update_data(self) -> None:
         """Looks for checkpoints that hold the same weights where vectors have changed."""
         super().update_data()
-        if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
-            self._asked = self.kl.atlas.version
+        if self._asked != self.kl.map_cache.version and not self.kl.map_cache.is_empty:
+            self._asked = self.kl.map_cache.version
             self.run_worker(self._look_for_same(), group="same", exclusive=True)
 
     async def _look_for_same(self) -> None:

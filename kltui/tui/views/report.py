@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Span, TextPane, strip_of, wrapped
 from kltui.tui.forms import Answers, Field, Form
 from kltui.tui.report_source import ReportProcess
-from kltui.tui.report_worker import Asked, Looked, Made, Paper, Subject
+from kltui.tui.report_worker import Looked, Made, Paper, ReportRequest, Subject
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line, welcome
@@ -119,14 +119,14 @@ class ReportView(View):
         self.source = ReportProcess()
         self.shown = ""
         self.sections: dict[str, tuple[Subject, Made]] = {}
-        self.asked: Asked | None = None  # what is being made
+        self.asked: ReportRequest | None = None  # what is being made
         self.complaints: dict[str, tuple[Subject, KltuiError]] = {}
         self.where: float | None = None
         self.level: float | None = None
         self.noise_corrected = False
         self.said = ""
         self.list, self.text = SectionList(), SectionText("Report", self._lines)
-        return [ColumnOfPanes([self.list], width=LIST_WIDTH, least=120), ColumnOfPanes([self.text])]
+        return [ColumnOfPanes([self.list], width=LIST_WIDTH, minimum=120), ColumnOfPanes([self.text])]
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class ReportView(View):
         """What the report is made of now."""
         reader = self.kl.reader
         assert reader.path is not None
-        return Subject(reader.path, reader.basis, reader.values, self.looked(), self.kl.atlas.version)
+        return Subject(reader.path, reader.basis, reader.values, self.looked(), self.kl.map_cache.version)
 
     def paper(self) -> Paper:
         """What the section is laid out for now."""
@@ -186,11 +186,11 @@ class ReportView(View):
 
     def _compute(self, *, settle: float = 0.0) -> None:
         self.said = "computing"
-        self.asked = Asked(self.subject(), self.shown, self.paper())
+        self.asked = ReportRequest(self.subject(), self.shown, self.paper())
         self.run_worker(self._load(self.asked, settle), group="report", exclusive=True)
         self.text.update_data()
 
-    async def _load(self, asked: Asked, settle: float) -> None:
+    async def _load(self, asked: ReportRequest, settle: float) -> None:
         await asyncio.sleep(settle)
         self.complaints.pop(asked.section, None)
         try:
@@ -211,7 +211,7 @@ class ReportView(View):
         if found is None or self.said or found[1].paper == self.paper() or found[0] != self.subject():
             return
         self.said = "laying out"
-        self.asked = Asked(found[0], self.shown, self.paper())
+        self.asked = ReportRequest(found[0], self.shown, self.paper())
         self.run_worker(self._load(self.asked, 0.0), group="report", exclusive=True)
 
     def _say(self, text: str) -> None:

@@ -11,9 +11,9 @@ from textual.strip import Strip
 
 from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Span, TextPane, wrapped
-from kltui.tui.figures import briefly, with_error
+from kltui.tui.number_format import briefly, with_error
 from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.analysis.scale import ScaleRow
-    from kltui.figures.shown import Shown
+    from kltui.figures.shown import ShownSubject
     from kltui.tui.basis import Basis
     from kltui.workspace import Workspace
 
@@ -223,7 +223,7 @@ class ScaleView(View):
         self.place = TextPane("A and B on the scale", self._place)
         return [
             ColumnOfPanes([self.table, self.pair_table]),
-            ColumnOfPanes([self.place], width=40, least=120),
+            ColumnOfPanes([self.place], width=40, minimum=120),
         ]
 
     def update_data(self) -> None:
@@ -231,17 +231,17 @@ class ScaleView(View):
         self.pair_table.display = bool(self.table.rows)
         self.table.styles.height = 14 if self.table.rows else "1fr"
         super().update_data()
-        if self._asked != self.kl.atlas.version and not self.kl.atlas.is_empty:
-            self._asked = self.kl.atlas.version
+        if self._asked != self.kl.map_cache.version and not self.kl.map_cache.is_empty:
+            self._asked = self.kl.map_cache.version
             self.run_worker(self._load(), group="scale", exclusive=True)
 
     async def _load(self) -> None:
         try:
-            found = await self._with_layers(await self.kl.atlas.map())
+            found = await self._with_layers(await self.kl.map_cache.map())
             basis = self.kl.reader.basis
             asks = basis.separate or basis.saved
             apart = await self.kl.reader.draw(lambda ws: prepared_apart(ws, basis)) if asks else None
-            rows = apart.rows if apart else await self.kl.atlas.ask("scale", found.scale)
+            rows = apart.rows if apart else await self.kl.map_cache.ask("scale", found.scale)
         except KltuiError as error:
             self.map, self.table.rows, self.table.note = None, [], f"{error.message}. {error.hint}"
         else:
@@ -253,12 +253,12 @@ class ScaleView(View):
 
     async def _with_layers(self, found: Map) -> Map:
         """The map with each run's last lens vectors, where there are any."""
-        excluded = self.kl.atlas.excluded
+        excluded = self.kl.map_cache.excluded
         rows = (r for r in self.kl.snapshot.rows if r.scored and r.layers and r.name not in excluded)
         last = {r.checkpoint.run: r.name for r in rows}
-        if not last or self.kl.atlas.is_prepared:  # layers are never clipped, and share no prepared map
+        if not last or self.kl.map_cache.is_prepared:  # layers are never clipped, and share no prepared map
             return found
-        layered = await self.kl.atlas.layers(tuple(last.values()))
+        layered = await self.kl.map_cache.layers(tuple(last.values()))
         return joined(found, layered)
 
     def cursor_moved(self) -> None:
@@ -299,11 +299,11 @@ class ScaleView(View):
             lines += [[(f"  {name}", look("text"))] for name in found.settings]
         return [*lines, [], *rule]
 
-    def shown_figure(self) -> Shown | None:
+    def shown_figure(self) -> ShownSubject | None:
         """The figure of the scale."""
-        from kltui.figures.shown import Shown
+        from kltui.figures.shown import ShownSubject
 
-        return Shown("scale") if self.table.rows else None
+        return ShownSubject("scale") if self.table.rows else None
 
     def csv_rows(self) -> list[list[object]]:
         """The table."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.tui.canvas import Pane, Span, wrapped
 from kltui.tui.recent import recent_lines
 
 if TYPE_CHECKING:
-    from kltui.tui.interface import KltuiApp
+    from kltui.tui.app import KltuiApp
 
 WANTS = {
     "registry": "checkpoints appear here as a tree of runs",

@@ -13,10 +13,10 @@ from kltui.errors import KltuiError
 from kltui.view.sections.context import Context, finals
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 ROWS_SHOWN = 15
-LEAST_TREND = 3
+MIN_TREND = 3
 Scores = dict[str, dict[str, float]]
 NEEDED = (
     "give scores from 0 to 100: kltui --import scores.csv WORKSPACE, a table with a column name (checkpoint or run)"
@@ -53,7 +53,7 @@ def benchmark(ctx: Context) -> Section:
     predicted: dict[str, Prediction] = {}
     problems = []
     for task, given in scores.items():
-        ctx.narrate(f"predicting {task}")
+        ctx.notify(f"predicting {task}")
         part = ctx.map.select([k for k, n in enumerate(ctx.map.names) if n in given])
         try:
             predicted[task] = part.predicted(given)
@@ -109,9 +109,9 @@ def leakage(ctx: Context) -> Section:
     """Models by how far their mean log-likelihood lies above what their scores let expect."""
     scores = _required(ctx)
     task, given = next(iter(scores.items()))
-    if len(given) < LEAST_TREND:
+    if len(given) < MIN_TREND:
         raise MissingError(
-            f"{count(len(given), 'model')} with a score", f"a trend needs {LEAST_TREND} or more; {NEEDED}"
+            f"{count(len(given), 'model')} with a score", f"a trend needs {MIN_TREND} or more; {NEEDED}"
         )
     found = ctx.map.leakage(given)
     high = [x for x in found if x.z > SUSPICIOUS]
@@ -165,4 +165,4 @@ def _leak_plot(ctx: Context, found: list[Leakage], task: str) -> Plot:
         )
     line = sorted((x.benchmark, x.expected) for x in found)
     trend = Series("trend", [line[0][0], line[-1][0]], [line[0][1], line[-1][1]], markers=False)
-    return Plot([*series, trend], Frame("", task, "mean log-likelihood, nats per text"), 16)
+    return Plot([*series, trend], PlotFrame("", task, "mean log-likelihood, nats per text"), 16)

@@ -16,14 +16,14 @@ from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
 from kltui.analysis.point import Point, grid_of, label_of
 from kltui.analysis.products import blocks
 from kltui.analysis.trajectory import saved_steps
-from kltui.comparable import dtypes_of, standing_note
 from kltui.errors import KltuiError, UsageError
-from kltui.map_device import gram_on
-from kltui.pair_values import CONDITIONAL, WORDS
-from kltui.same_weights import left_out_words
-from kltui.saved_maps import Preparation, find
+from kltui.store.comparable import dtypes_of, standing_note
+from kltui.store.pair_values import CONDITIONAL, WORDS
+from kltui.store.same_weights import left_out_words
+from kltui.store.saved_maps import Preparation, find
 from kltui.view.sections.section import MissingError
 from kltui.view.tables import count, figure
+from kltui.workspace.map_device import gram_on
 
 if TYPE_CHECKING:
     from kltui.analysis.diffusion import Exponent
@@ -77,7 +77,7 @@ class Context:
 
     ws: Workspace
     choice: Choice = field(default_factory=Choice)
-    narrate: Callable[[str], None] = silent
+    notify: Callable[[str], None] = silent
     weight_problems: list[str] = field(default_factory=list)
     picture_problems: list[KltuiError] = field(default_factory=list)
     _said: float = -math.inf
@@ -225,7 +225,7 @@ class Context:
                 f"a tree needs three models, and the map has {count(len(rows), 'run')}",
                 "score more runs or models on the same corpus",
             )
-        self.narrate(f"trees of {len(rows)} models over draws of the texts")
+        self.notify(f"trees of {len(rows)} models over draws of the texts")
         return forest(shown.select(sorted(rows)))
 
     @cached_property
@@ -256,12 +256,12 @@ class Context:
     def prepared_apart(self) -> dict[str, tuple[object, str]]:
         """(record, words) of each group prepared alone; the groups themselves are let go, for they are large."""
         _ = self.scale_rows
-        told = {
+        reported = {
             group: (m.record["preprocess"], f"{group} runs: {preparation(m)}; {corpus_words(m)}")
             for group, m in self.apart.items()
         }
         del self.apart
-        return told
+        return reported
 
     @cached_property
     def pictures(self) -> dict[Method, NDArray[np.float64]]:
@@ -277,7 +277,7 @@ class Context:
         found = {}
         wanted: list[tuple[Method, int]] = [("pca", 3), ("mds", 3)]
         if len(self.map) > PERPLEXITY:
-            self.narrate(f"t-SNE of {len(self.map)} points")
+            self.notify(f"t-SNE of {len(self.map)} points")
             wanted.insert(0, ("tsne", 2))
         for method, dims in wanted:
             try:
@@ -291,7 +291,7 @@ class Context:
         """t-SNE in three dimensions, a layout of its own; None where there is none in two."""
         if "tsne" not in self.made_pictures:
             return None
-        self.narrate(f"t-SNE of {len(self.map)} points in three dimensions")
+        self.notify(f"t-SNE of {len(self.map)} points in three dimensions")
         return self.map.picture("tsne", 3, perplexity=PERPLEXITY)
 
     @cached_property
@@ -306,7 +306,7 @@ class Context:
         found = self.ws.weight_distances(compute=compute, window=window, progress=self._weights_progress)
         self.weight_problems = list(self.ws.weight_problems)
         for problem in self.weight_problems:
-            self.narrate(f"weights: {problem}")
+            self.notify(f"weights: {problem}")
         return found
 
     @cached_property
@@ -314,14 +314,14 @@ class Context:
         """Squared weight distances {(model, its GGUF file)}, missing ones computed where the files are at hand."""
         found = self.ws.gguf_distances(compute=not self.choice.stored, progress=self._weights_progress)
         for problem in self.ws.weight_problems:
-            self.narrate(f"weights: {problem}")
+            self.notify(f"weights: {problem}")
         return found
 
     def _weights_progress(self, run: str, done: int, total: int) -> None:
         now = time.monotonic()
         if now - self._said >= SECONDS_BETWEEN or done >= total:
             self._said = now
-            self.narrate(f"weight distances of {run}: {done / max(total, 1):.0%}")
+            self.notify(f"weight distances of {run}: {done / max(total, 1):.0%}")
 
     @cached_property
     def exponents(self) -> list[Exponent]:
@@ -445,10 +445,10 @@ def values_words(shown: Map) -> str:
 
 def mean_bytes_words(shown: Map) -> str:
     """B in words: of all texts, or its range over pairs where these leave out texts."""
-    least, most = shown.pair_mean_bytes
-    if least == most:
-        return f"{figure(most, 5)} bytes"
-    return f"{figure(least, 5)} to {figure(most, 5)} bytes, of the texts that a pair shares"
+    minimum, maximum = shown.pair_mean_bytes
+    if minimum == maximum:
+        return f"{figure(maximum, 5)} bytes"
+    return f"{figure(minimum, 5)} to {figure(maximum, 5)} bytes, of the texts that a pair shares"
 
 
 def complete_words(shown: Map) -> list[str]:
@@ -498,13 +498,13 @@ def runs_first(shown: Map, rows: Sequence[int]) -> list[int]:
     return sorted(rows, key=lambda k: shown.points[k].step is None)
 
 
-def thinned(shown: Map, most: int) -> list[int]:
-    """At most about `most` rows of a map, in its order: every run's last checkpoint, others evenly; all if they fit."""
-    if len(shown) <= most:
+def thinned(shown: Map, maximum: int) -> list[int]:
+    """At most about `maximum` rows of a map, in its order: every run's last checkpoint, others evenly; all if they fit."""
+    if len(shown) <= maximum:
         return list(range(len(shown)))
     kept = set(finals(shown))
     others = [k for k in range(len(shown)) if k not in kept]
-    room = max(most - len(kept), 2)
+    room = max(maximum - len(kept), 2)
     kept |= {others[i] for i in np.linspace(0, len(others) - 1, min(room, len(others))).astype(int)}
     return sorted(kept)
 

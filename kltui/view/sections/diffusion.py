@@ -13,7 +13,7 @@ from kltui.analysis.noise import NoiseFloor
 from kltui.view.sections.context import WINDOW, Context
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, words
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 NOISE_NOTES = (
     "measurement noise adds the same f to every distance of a run, D = a tau^c + f; fitted: f over all its windows, 95 %:"
@@ -119,7 +119,7 @@ def _plot(ctx: Context, exponents: list[Exponent], weights: bool) -> Plot:
         c = e.c_w if weights else e.c_q
         series.append(Series(f"{run} from {e.start}: slope {figure(c, 2)}", tau, d, slot=ctx.slots.get(run)))
     what = "D_w, squared weight distance" if weights else "D_q, bits/byte"
-    return Plot(series, Frame("", "tau, steps from the start", what, "log", "log"), 16)
+    return Plot(series, PlotFrame("", "tau, steps from the start", what, "log", "log"), 16)
 
 
 def typical(rows: list[Exponent]) -> Exponent:

@@ -17,7 +17,7 @@ RUNS_SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Step:
+class DomainStep:
     """A step between two vectors of a map, and the domains along it."""
 
     name: str
@@ -41,7 +41,7 @@ def directions(ctx: Context) -> Section:
         raise MissingError(
             "no run has two checkpoints", "score another checkpoint, or ask for a step: --pair A B"
         )
-    found = [Step(name, a, b, _along(ctx, a, b, domains)) for name, a, b in steps]
+    found = [DomainStep(name, a, b, _along(ctx, a, b, domains)) for name, a, b in steps]
     blocks: list[RenderableType] = []
     for step in found[:RUNS_SHOWN]:
         blocks += [words(f"{step.name}: from {step.before} to {step.after}"), _table(step.domains)]
@@ -70,11 +70,11 @@ def _steps(ctx: Context) -> list[tuple[str, str, str]]:
     return [(t.label, names[t.rows[0]], names[t.rows[-1]]) for t in ctx.map.trajectories() if len(t.rows) > 1]
 
 
-def _between(ctx: Context, domains: list[str]) -> list[Step]:
+def _between(ctx: Context, domains: list[str]) -> list[DomainStep]:
     """The steps between neighbouring checkpoints, run by run."""
     names = ctx.map.names
     return [
-        Step(t.label, names[a], names[b], _along(ctx, names[a], names[b], domains, draws=1))
+        DomainStep(t.label, names[a], names[b], _along(ctx, names[a], names[b], domains, draws=1))
         for t in ctx.map.trajectories()
         for a, b in pairwise(t.rows)
     ]
@@ -106,7 +106,7 @@ def _table(found: list[DomainDirection]) -> RenderableType:
     return table(["domain", "texts", "gain", "against the rest", "z", "cosine"], rows)
 
 
-def _step_data(step: Step) -> dict[str, object]:
+def _step_data(step: DomainStep) -> dict[str, object]:
     return {
         "name": step.name,
         "from": step.before,

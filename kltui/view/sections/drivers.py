@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from kltui.analysis.drivers import Drivers
-from kltui.safe import safe_text
+from kltui.sanitize import safe_text
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, with_error, words

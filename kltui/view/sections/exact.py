@@ -53,7 +53,7 @@ def _asked(ctx: Context) -> NextTokenKL:
         corpus=_corpus(ctx),
         compute=ctx.choice.compute,
         device=ctx.choice.scoring_device,
-        progress=Progress(ctx, f"exact KL of {a} and {b}"),
+        progress=ExactProgress(ctx, f"exact KL of {a} and {b}"),
     )
     if found is None:
         raise MissingError(f"the exact next-token KL of {a} and {b} has not been worked out", HOW)
@@ -78,7 +78,7 @@ def _kept(ctx: Context) -> list[NextTokenKL]:
     return found
 
 
-class Progress:
+class ExactProgress:
     """Says what goes on: every stage, and the share that is done every few seconds."""
 
     def __init__(self, ctx: Context, what: str) -> None:
@@ -90,7 +90,7 @@ class Progress:
             return
         self._stage, self._said = stage, now
         done = STAGES.get(stage, stage) if math.isnan(share) else f"{share:.0%}"
-        self._ctx.narrate(f"{self._what}: {done}")
+        self._ctx.notify(f"{self._what}: {done}")
 
 
 def _blocks(one: NextTokenKL) -> list[RenderableType]:
@@ -104,7 +104,7 @@ def _blocks(one: NextTokenKL) -> list[RenderableType]:
         ]
         for way, d, ratio in ways
     ]
-    positions = [[way, figure(d.median_nats), figure(d.high_nats), figure(d.most_nats)] for way, d, _ in ways]
+    positions = [[way, figure(d.median_nats), figure(d.high_nats), figure(d.max_nats)] for way, d, _ in ways]
     estimate = with_error(one.estimate.value, one.estimate.se)
     return [
         words(f"A {one.a}, B {one.b}"),
@@ -151,5 +151,5 @@ def _way(d: Direction) -> dict[str, float]:
         "mean_nats_per_token_se": d.nats_per_token_se,
         "median_nats": d.median_nats,
         "q99_nats": d.high_nats,
-        "max_nats": d.most_nats,
+        "max_nats": d.max_nats,
     }

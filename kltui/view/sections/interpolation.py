@@ -64,9 +64,9 @@ def _parts(point: Point) -> list[str]:
 
     Tags tell them as they were called when the point was made, commas within a name and all.
     """
-    told = [t.removeprefix("part=") for t in point.tags if t.startswith("part=")]
+    reported = [t.removeprefix("part=") for t in point.tags if t.startswith("part=")]
     parents = [p.strip() for p in point.parent.split(",")]
-    return parents if not told or len(parents) == len(told) else told
+    return parents if not reported or len(parents) == len(reported) else reported
 
 
 def _number(point: Point, name: str) -> float:

@@ -14,10 +14,10 @@ from kltui.analysis.scale import locate
 from kltui.view.sections.context import Context, below, finals
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import UNDEFINED, count, figure, table, with_error, words
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 PAIRS_SHOWN = 45
-MATRIX_MOST = 12
+MATRIX_MAX = 12
 
 
 def kl(ctx: Context) -> Section:
@@ -33,7 +33,7 @@ def kl(ctx: Context) -> Section:
         (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
         for i, j in combinations(range(len(rows)), 2)
     ]
-    blocks: list[RenderableType] = [_matrix(chosen)] if 3 <= len(rows) <= MATRIX_MOST else []
+    blocks: list[RenderableType] = [_matrix(chosen)] if 3 <= len(rows) <= MATRIX_MAX else []
     blocks += _pair_blocks(pairs, ctx.floor)
     dropped = sum(p.n_dropped > 0 for _, _, p in pairs)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
@@ -122,7 +122,7 @@ def consecutive(ctx: Context) -> Section:
         Series(run, [x.step_to for x in xs], [x.kl for x in xs], slot=ctx.slots.get(run))
         for run, xs in runs.items()
     ]
-    plot = Plot(series, Frame("", "step", "KL from the checkpoint before, bits/byte", "log1p", "log"))
+    plot = Plot(series, PlotFrame("", "step", "KL from the checkpoint before, bits/byte", "log1p", "log"))
     undefined = sum(math.isnan(x.kl) for x in every)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
     notes.append("neighbours are the saved steps: where the gap between saves grows, so does the KL")

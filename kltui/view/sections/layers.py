@@ -13,7 +13,7 @@ from kltui.analysis.map import Map
 from kltui.view.sections.context import Context, corpus_words
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import figure, table, with_error
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 CURVES_SHOWN = 12
 _LAST = "each run's last checkpoint"
@@ -67,7 +67,7 @@ def layers(ctx: Context) -> Section:
     ]
     blocks = (
         table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in listed]),
-        Plot(series, Frame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
+        Plot(series, PlotFrame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
     )
     notes: tuple[str, ...] = (
         "bits/byte ± standard error over texts; layer 0 is the embedding output; each layer is read through the"

@@ -8,11 +8,11 @@ from rich.console import RenderableType
 
 from kltui.analysis.kl import LN2
 from kltui.analysis.loss import Loss, losses
-from kltui.pair_values import PMI
+from kltui.store.pair_values import PMI
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, with_error, words
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 ROWS_SHOWN = 40
 
@@ -99,4 +99,4 @@ def _plot(runs: dict[str, list[Loss]], slots: dict[str, int]) -> Plot | str:
             series.append(Series(run, [s for s, _ in curve], [v for _, v in curve], slot=slots[run]))
     if not series:
         return f"{count(len(runs), 'model')} without steps: no curve to draw"
-    return Plot(series, Frame("", "step", "bits/byte", xscale="log1p"))
+    return Plot(series, PlotFrame("", "step", "bits/byte", xscale="log1p"))

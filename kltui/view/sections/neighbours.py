@@ -20,9 +20,9 @@ NEAREST = 3
 MODELS_SHOWN = 20
 LEAVES_SHOWN = 60
 GROUPS, MEMBERS = 10, 6
-MOST_PAIRS = 20_000_000  # of a model and a vector, that are all compared
+MAX_PAIRS = 20_000_000  # of a model and a vector, that are all compared
 CANDIDATES = 64  # of other runs, beyond that
-MOST_LEAVES = 5000  # of a tree: its distances take 200 MB then
+MAX_LEAVES = 5000  # of a tree: its distances take 200 MB then
 Near = tuple[str, int, int]  # "same run" or "other run", rank, row
 
 
@@ -38,9 +38,9 @@ def neighbours(ctx: Context) -> Section:
         blocks.append(words(f"{MODELS_SHOWN} of {len(rows)} models; --json has them all"))
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words, *how]
     data: dict[str, object] = {"unit": "bits/byte", "nearest": _near_data(shown, found)}
-    ends = shown.select(rows[:MOST_LEAVES])
-    if len(rows) > MOST_LEAVES:
-        notes.append(f"no tree: it takes at most {MOST_LEAVES:,} models, and these are {len(rows):,}")
+    ends = shown.select(rows[:MAX_LEAVES])
+    if len(rows) > MAX_LEAVES:
+        notes.append(f"no tree: it takes at most {MAX_LEAVES:,} models, and these are {len(rows):,}")
     elif len(rows) > 2 and np.isfinite(ends.kl()).all():
         made = ends.clustering()
         data["tree"] = {"names": ends.names, "merges": made.merges.tolist(), "order": made.order.tolist()}
@@ -59,7 +59,7 @@ def neighbours(ctx: Context) -> Section:
 def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[str]]:
     """(the nearest vectors of each row, how they were found where not by comparing all)."""
     labels = [label_of(point) for point in shown.points]
-    if len(rows) * len(shown) <= MOST_PAIRS:
+    if len(rows) * len(shown) <= MAX_PAIRS:
         every = zip(rows, shown.kl_rows(rows), strict=True)
         return {row: _near(labels, row, _defined(kl_K)) for row, kl_K in every}, []
     own = Counter(labels)

@@ -10,15 +10,15 @@ from rich.console import RenderableType
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.analysis.point import Point, grid_of
 from kltui.analysis.repeats import Repeats
-from kltui.comparable import FROM_ELSEWHERE, difference_words, remedy, standing_note
 from kltui.errors import KltuiError
 from kltui.registry.parents import parent_notes, parents_not_there
-from kltui.same_weights import left_out_words, sentences
 from kltui.store import CheckpointRow
+from kltui.store.comparable import FROM_ELSEWHERE, difference_words, remedy, standing_note
+from kltui.store.same_weights import left_out_words, sentences
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import Section
 from kltui.view.tables import count, figure, table, words
-from kltui.workspace import VectorGroup
+from kltui.workspace.workspace import VectorGroup
 
 FAILURES_SHOWN = 12
 VALUES_SHOWN = 3

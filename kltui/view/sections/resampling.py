@@ -9,14 +9,14 @@ from rich.console import RenderableType
 
 from kltui.analysis.embed import complete_texts
 from kltui.analysis.resample import METHODS, ResamplingError, resampling_errors
-from kltui.draws import Added, added_models, relative_error, text_draws
 from kltui.view.sections.context import Context, thinned
 from kltui.view.sections.section import MissingError, Section
 from kltui.view.tables import count, table, with_error, words
+from kltui.workspace.subsample import Added, added_models, relative_error, text_draws
 
 DRAWS = 10
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
-MODELS_MOST = 60
+MODELS_MAX = 60
 NEAREST = 5
 LEFT_NAMED = 12
 NAMES = {"uniform": "uniform", "ls": "LS", "kl": "KL"}
@@ -28,10 +28,10 @@ def resampling(ctx: Context) -> Section:
         raise MissingError(
             f"only {count(len(ctx.map), 'vector')} on the map", "score three checkpoints or more"
         )
-    shown = ctx.map.select(thinned(ctx.map, MODELS_MOST))
+    shown = ctx.map.select(thinned(ctx.map, MODELS_MAX))
     used = complete_texts(shown.loglik_KN)
     sizes = sorted({max(2, round(share * len(used))) for share in SHARES})
-    ctx.narrate(f"maps of {len(shown)} models from drawn texts")
+    ctx.notify(f"maps of {len(shown)} models from drawn texts")
     found = resampling_errors(shown.loglik_KN[:, used], METHODS, sizes, DRAWS)
     by = {(r.method, r.n_drawn): r for r in found}
     rows = [

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from kltui.analysis.map import Map
 from kltui.analysis.scale import ScaleRow
-from kltui.same_weights import left_out_words
+from kltui.store.same_weights import left_out_words
 from kltui.view.sections.context import Context, below, corpus_words, preparation
 from kltui.view.sections.section import Section
 from kltui.view.tables import figure, table, words

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kltui.errors import KltuiError
 from kltui.view.tables import words
-from kltui.view.textplot import Frame, Series, Style, draw
+from kltui.view.textplot import PlotFrame, Series, Style, draw
 
 HTML_COLUMNS = 110
 _HTML = '<pre style="font-family: monospace; line-height: 1.2; overflow-x: auto">{code}</pre>'
@@ -75,7 +75,7 @@ class Plot:
     """A text plot that takes its width, colours and character set from the console it is printed on."""
 
     series: Sequence[Series]
-    frame: Frame
+    frame: PlotFrame
     height: int = 18
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

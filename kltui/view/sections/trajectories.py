@@ -17,12 +17,12 @@ from kltui.view.provenance import version_words, versions
 from kltui.view.sections.context import PERPLEXITY, Context, complete_words
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 Array = NDArray[np.float64]
 HEIGHT = 24
-LABELS_MOST = 12
-MOST_WALKS, LEAST_WALKS = 20, 3
+LABELS_MAX = 12
+MAX_WALKS, MIN_WALKS = 20, 3
 _WALKED_VALUES = 40_000_000
 
 
@@ -130,7 +130,7 @@ def _placed_words(made: Picture) -> str:
 
 def _walks(shown: Map) -> int:
     """How many random walks to hold each run against: fewer where the map is large, so that they take seconds."""
-    return int(min(MOST_WALKS, max(LEAST_WALKS, _WALKED_VALUES // shown.loglik_KN.size)))
+    return int(min(MAX_WALKS, max(MIN_WALKS, _WALKED_VALUES // shown.loglik_KN.size)))
 
 
 def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
@@ -140,7 +140,7 @@ def _plots(ctx: Context, pictures: dict[Method, Array]) -> list[RenderableType]:
         "mds": "MDS, sqrt(bits/byte)",
     }
     return [
-        Plot(curves(ctx.map, pictures[method], ctx.slots), Frame(titles[method], equal=True), HEIGHT)
+        Plot(curves(ctx.map, pictures[method], ctx.slots), PlotFrame(titles[method], equal=True), HEIGHT)
         for method in (("tsne", "pca") if "pca" in pictures else pictures)
         if method in pictures
     ]
@@ -156,7 +156,7 @@ def curves(shown: Map, xy_Kd: Array, slots: dict[str, int]) -> list[Series]:
         series.append(Series(t.label, xy[:, 0], xy[:, 1], slot=slots.get(t.label)))
     alone = [k for k, p in enumerate(shown.points) if k not in threaded and p.layer is None]
     labels = {k: label_of(shown.points[k]) for k in alone}
-    if len(set(labels.values())) > LABELS_MOST:  # told apart by type: so many names fit in no legend
+    if len(set(labels.values())) > LABELS_MAX:  # told apart by type: so many names fit in no legend
         labels = {k: _kind(shown.points[k]) for k in alone}
     for label in dict.fromkeys(labels.values()):
         xy = xy_Kd[[k for k in alone if labels[k] == label]]

@@ -19,7 +19,7 @@ BRANCHES = (
     "branches in bits/byte, and along them the KL of two models: by average linkage, which joins by the mean of sqrt(KL),"
     " half of that mean squared on either side of a fork"
 )
-LEAST = 0.01  # probability of a candidate that is listed
+MINIMUM = 0.01  # probability of a candidate that is listed
 
 
 def tree(ctx: Context) -> Section:
@@ -90,7 +90,7 @@ def _descents(leaves: Map, found: dict[int, list[Candidate]]) -> RenderableType:
     rows = []
     for u, every in found.items():
         point = leaves.points[u]
-        listed = [c for c in every if c.probability >= LEAST][:CANDIDATES_SHOWN]
+        listed = [c for c in every if c.probability >= MINIMUM][:CANDIDATES_SHOWN]
         for place, c in enumerate(listed):
             rows.append(
                 [

@@ -16,24 +16,24 @@ from kltui.view.provenance import version_words
 from kltui.view.sections.context import Context, complete_words, finals, runs_first, thinned
 from kltui.view.sections.section import MissingError, Plot, Section
 from kltui.view.tables import count, figure, table, words
-from kltui.view.textplot import Frame, Series
+from kltui.view.textplot import PlotFrame, Series
 
 DRAWS = 20
-POINTS_MOST = 300
+POINTS_MAX = 300
 ROWS_SHOWN = 20
 SHARE = 0.95
-LEAST = 4
+MINIMUM = 4
 
 
 def uncertainty(ctx: Context) -> Section:
     """An error ellipse for every model (or, on large maps, for a thinned few hundred) from resampled texts."""
-    if len(ctx.map) < LEAST:
+    if len(ctx.map) < MINIMUM:
         raise MissingError(
             f"only {count(len(ctx.map), 'vector')} on the map",
-            f"error ellipses in a picture need {LEAST} checkpoints or more: score more",
+            f"error ellipses in a picture need {MINIMUM} checkpoints or more: score more",
         )
-    shown = ctx.map.select(thinned(ctx.map, POINTS_MOST))
-    ctx.narrate(f"{DRAWS} resampled maps of {len(shown)} points")
+    shown = ctx.map.select(thinned(ctx.map, POINTS_MAX))
+    ctx.notify(f"{DRAWS} resampled maps of {len(shown)} points")
     xy, found = shown.error_ellipses("pca", draws=DRAWS)
     last = runs_first(shown, finals(shown))
     spread = math.sqrt(float(np.square(xy - xy.mean(axis=0)).sum(axis=1).mean()))
@@ -89,7 +89,7 @@ def _plot(ctx: Context, found: list[tuple[Ellipse, str]]) -> Plot:
         series.append(Series(label, x, y, markers=False, slot=ctx.slots.get(label)))
         series.append(Series(label, [e.x], [e.y], line=False, slot=ctx.slots.get(label)))
     title = f"last checkpoints with ellipses of {SHARE:.0%}, sqrt(bits/byte)"
-    return Plot(series, Frame(title, equal=True), 20)
+    return Plot(series, PlotFrame(title, equal=True), 20)
 
 
 def outline(e: Ellipse, places: int = 73) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kltui.analysis.lineage import GGUF, variant_pairs
 from kltui.errors import KltuiError
 from kltui.view.sections.context import Context
-from kltui.view.sections.exact import Progress
+from kltui.view.sections.exact import ExactProgress
 
 if TYPE_CHECKING:
     from kltui.analysis.exact import NextTokenKL
@@ -42,10 +42,10 @@ def _exact(ctx: Context, a: str, b: str, quantization: str) -> NextTokenKL | Non
     try:
         return ctx.ws.exact_kl(
             a, b, corpus=str(ctx.map.record["corpus"]), compute=compute, device=ctx.choice.scoring_device,
-            progress=Progress(ctx, f"exact KL of {a} and {b}"),
+            progress=ExactProgress(ctx, f"exact KL of {a} and {b}"),
         )  # fmt: skip
     except KltuiError as error:
-        ctx.narrate(f"no exact KL of {a} and {b}: {error.message}")
+        ctx.notify(f"no exact KL of {a} and {b}: {error.message}")
         return None
 
 

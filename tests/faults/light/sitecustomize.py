@@ -23,7 +23,7 @@ class Finder:
             return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_scorer.py"))
         if name == "torch" and "KLTUI_LIGHT" in os.environ:
             return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_torch.py"))
-        if name == "kltui._core" and "KLTUI_NO_CORE" in os.environ:
+        if name == "kltui.kernels._core" and "KLTUI_NO_CORE" in os.environ:
             raise ModuleNotFoundError("hidden by a test", name=name)
         return None
 

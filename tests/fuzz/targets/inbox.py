@@ -18,7 +18,7 @@ import scratch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from model_folders import make_model
 
-from kltui.jobs import parcel, shard
+from kltui.jobs import shard, shard_result
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import Ready
@@ -53,7 +53,7 @@ def _packed(index: int, *, layers: tuple[int | None, ...] = (None,), tokens: boo
     logprobs = tuple(np.full(2, -1.5, np.float32) for _ in range(N_TEXTS)) if tokens else None
     result = ScoreResult(vectors, {"dtype": "float32", "bos": "auto"}, {"seconds_score": 0.5}, (), logprobs)
     ready = Ready(index, Path("/models/step"), f"{index}" * 64)
-    return parcel.pack(shard._request(PLAN), f"run@{index}", ready, result)
+    return shard_result.pack(shard._request(PLAN), f"run@{index}", ready, result)
 
 
 GOOD = _packed(1)
@@ -63,7 +63,7 @@ def one_input(data: bytes) -> None:
     """Reads it as a file of the inbox; where it can be read, all of the inbox is taken in."""
     inbox = PLAN.workspace / shard.INBOX
     path = scratch.put("a.safetensors", data)
-    if scratch.answer(lambda: [parcel.check(path)]) is None:
+    if scratch.answer(lambda: [shard_result.check(path)]) is None:
         return
     inbox.mkdir(parents=True, exist_ok=True)
     (inbox / "a.safetensors").write_bytes(data)
@@ -113,7 +113,7 @@ def _signed(header: dict[str, Any], about: object, body: bytes) -> bytes:
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
             arrays[name] = np.frombuffer(body[begin:end], types[entry["dtype"]]).reshape(entry["shape"])
-    signed = {"__metadata__": {"about": text, "sha256": parcel._checksum(arrays, text)}, **header}
+    signed = {"__metadata__": {"about": text, "sha256": shard_result._checksum(arrays, text)}, **header}
     raw = json.dumps(signed).encode()
     return struct.pack("<Q", len(raw)) + raw + body
 

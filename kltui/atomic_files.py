@@ -1,0 +1,168 @@
+"""Files that take another's place whole: written aside under a name of the writer's own, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from kltui.termination import undisturbed
+
+_SUFFIX = ".part"
+_ASIDE = ".kltui-export-"
+LEFT_AFTER_S = 3600.0
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends well, and is gone when it does not.
+
+    However many write one path at once, each has a file of its own and the last to end stands. `durable`: file and
+    name are on the disk before this returns. Makes the folder. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not the name itself, which may be as long as names can be.
+    aside = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}{_SUFFIX}")
+    try:
+        # Within the try: a signal may raise as soon as the file is there.
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(handle, "wb") as file:
+            with suppress(OSError):
+                # Held while it is written: who finds it unheld knows that its writer is gone.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            aside.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _tidy(path)
+
+
+@contextmanager
+def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]:
+    """A folder to write files in; when the block ends well they take the places of those of their names in `folder`.
+
+    All of them or none: however it ends, no half-written file and nothing of this is left, not even `folder` where it was
+    made for it, and files of before stay as they were. Files called `gone` in `folder` go with those of before. Raises OSError.
+    """
+    aside = folder / f"{_ASIDE}{secrets.token_hex(8)}"
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
+    # Twice: a signal may come just as the first begins.
+    with _removed(aside, made), _removed(aside, made):
+        folder.mkdir(parents=True, exist_ok=True)
+        _tidy_folders(folder)
+        aside.mkdir(0o700)
+        with _held(aside):
+            yield aside
+        with undisturbed():
+            _exchange(aside, folder, gone)
+
+
+@contextmanager
+def _removed(aside: Path, made: Sequence[Path]) -> Iterator[None]:
+    """In the end removes what was written aside, and the folders made for it that are empty."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """While open, others see that the folder's writer lives."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _exchange(aside: Path, folder: Path, gone: Iterable[str]) -> None:
+    """Moves the files of `aside` into `folder`; an error puts back what was there. Raises OSError."""
+    before = aside / ".before"
+    before.mkdir()
+    names = [path.name for path in aside.iterdir() if path != before]
+    moved: list[tuple[Path, Path]] = []
+
+    def move(source: Path, target: Path) -> None:
+        source.rename(target)
+        moved.append((source, target))
+
+    try:
+        for name in dict.fromkeys([*names, *gone]):
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+            if (folder / name).exists() or (folder / name).is_symlink():
+                move(folder / name, before / name)
+        for name in names:
+            move(aside / name, folder / name)
+    except BaseException:
+        for source, target in reversed(moved):
+            target.rename(source)
+        raise
+    sync_folder(folder)
+
+
+def _tidy_folders(folder: Path) -> None:
+    """Removes what killed writers have left, which nobody holds any more."""
+    for path in folder.glob(f"{_ASIDE}*"):
+        with suppress(OSError):
+            if path.is_symlink() or time.time() - path.stat().st_mtime < LEFT_AFTER_S:
+                continue
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in `folder` last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _stem(path: Path) -> str:
+    return os.fsencode(path.name)[:100].decode(errors="ignore")
+
+
+def _tidy(path: Path) -> None:
+    """Removes what killed writers of the same path have left, once it is old and nobody holds it."""
+    before = time.time() - LEFT_AFTER_S
+    start = f".{_stem(path)}."
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            is_aside = entry.name.startswith(start) and entry.name.endswith(_SUFFIX)
+            if is_aside and entry.stat(follow_symlinks=False).st_mtime < before:
+                _remove_unheld(Path(entry.path))
+
+
+def _remove_unheld(path: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(handle)

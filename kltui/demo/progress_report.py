@@ -1,0 +1,115 @@
+"""What the demo tells while it pretrains: bars on a terminal, else a line every few seconds; events with --json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from kltui.demo.suite import PlannedRun
+from kltui.demo.worker_pool import RunProgress
+from kltui.jobs.progress_report import SteadyConsole
+from kltui.json_schema import JSON_SCHEMA
+from kltui.sanitize import safe_text
+
+LINE_EVERY_S = 5.0
+EVENT_EVERY_S = 1.0
+
+
+class Teller:
+    """Words go to `err`; with `as_json` events go to `out`, one JSON object a line."""
+
+    def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
+        self._json, self._out = as_json, out or sys.stdout
+        self._console = SteadyConsole(file=err or sys.stderr, highlight=False, soft_wrap=True)
+        self.live = self._console.is_terminal and not as_json
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line of words."""
+        self._console.print(Text(safe_text(text), style=style))
+
+    def event(self, event: str, **fields: object) -> None:
+        """One JSON object, if events were asked for."""
+        if self._json:
+            made = {"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}
+            self._out.write(json.dumps(made) + "\n")
+            self._out.flush()
+
+    def training(self, runs: Sequence[PlannedRun]) -> TrainingReporter:
+        """What tells of the training of `runs`; a context manager."""
+        return TrainingReporter(self, self._console, runs)
+
+
+class TrainingReporter:
+    """A bar for every run on a terminal; elsewhere one line for all that are under way."""
+
+    def __init__(self, teller: Teller, console: Console, runs: Sequence[PlannedRun]) -> None:
+        self._teller = teller
+        self._steps = {run.name: run.last_step for run in runs}
+        self._latest: dict[str, RunProgress] = {}
+        self._reported = self._sent = time.monotonic()
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), console=console,
+        )  # fmt: skip
+        if teller.live:
+            self._bars = {
+                name: self._progress.add_task(name, total=n, start=False, loss="")
+                for name, n in self._steps.items()
+            }
+
+    def __enter__(self) -> TrainingReporter:
+        if self._bars:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars:
+            self._progress.stop()
+
+    def moved(self, moved: RunProgress | None) -> None:
+        """Takes the news of one run, or that there is none."""
+        if moved:
+            self._latest[moved.run] = moved
+            if self._bars:
+                self._move_bar(moved)
+            elif moved.done:
+                self._teller.say(f"pretrained  {self._words(moved)}")
+            if moved.done:
+                self._send(moved)
+        now = time.monotonic()
+        if now - self._sent >= EVENT_EVERY_S:
+            self._sent = now
+            for under_way in self._under_way():
+                self._send(under_way)
+        if not self._bars and now - self._reported >= LINE_EVERY_S:
+            self._reported = now
+            self._teller.say("pretraining " + (",  ".join(map(self._words, self._under_way())) or "starts"))
+
+    def _move_bar(self, moved: RunProgress) -> None:
+        bar = self._bars[moved.run]
+        self._progress.start_task(bar)
+        self._progress.update(bar, completed=moved.step, loss=f"loss {moved.loss:.2f}")
+
+    def _under_way(self) -> list[RunProgress]:
+        return [moved for moved in self._latest.values() if not moved.done]
+
+    def _words(self, moved: RunProgress) -> str:
+        return f"{moved.run} {moved.step}/{self._steps[moved.run]} loss {moved.loss:.2f}"
+
+    def _send(self, moved: RunProgress) -> None:
+        self._teller.event(
+            "pretrain", run=moved.run, step=moved.step, steps=self._steps[moved.run],
+            loss_nats_per_token=moved.loss if moved.loss == moved.loss else None,
+            status="done" if moved.done else "running",
+        )  # fmt: skip

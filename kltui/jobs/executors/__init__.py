@@ -1,0 +1,1 @@
+"""Where checkpoints are scored: worker processes on this machine, or actors of a Ray cluster."""

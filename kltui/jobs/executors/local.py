@@ -1,0 +1,160 @@
+"""The small seam behind which checkpoints are scored (submit, wait, stop), and local worker processes behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Protocol
+
+from kltui.jobs.messages import (
+    Computes,
+    Died,
+    Expect,
+    Failed,
+    Message,
+    PairCompared,
+    PairTask,
+    Setup,
+    Task,
+    TaskScored,
+)
+from kltui.jobs.process import python_command
+from kltui.threads import environment_of_jobs
+
+STOP_GRACE_S = 3.0
+
+
+class Executor(Protocol):
+    """Scores one checkpoint a task, several at a time, somewhere else."""
+
+    @property
+    def idle(self) -> int: ...
+    @property
+    def can_expect(self) -> bool: ...
+    @property
+    def expected(self) -> Task | None: ...
+    def expect(self, task: Task) -> None: ...
+    def submit(self, task: Task) -> None: ...
+    def wait(self, timeout_s: float) -> list[Message]: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    pipe: Connection
+    device: str
+    task: Task | PairTask | None = None
+    reads_ahead: bool = False
+    expects: Task | None = None
+    since: float = 0.0
+
+
+class LocalExecutor:
+    """`workers` processes on this machine; each takes one task at a time and is replaced when it dies.
+
+    With several workers and device "auto" or "cuda", each gets a GPU of its own in turn, where there are any.
+    """
+
+    def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
+        self._setup = replace(setup, threads=max(1, setup.threads // workers))
+        self._devices = devices or (setup.settings.device,)
+        self._workers: list[_Worker] = []
+        self._size = workers
+
+    @property
+    def idle(self) -> int:
+        """How many more tasks could start now."""
+        return self._size - sum(w.task is not None for w in self._workers)
+
+    @property
+    def can_expect(self) -> bool:
+        """Whether a worker could read ahead while it scores: one on a GPU that has not been told what comes next."""
+        return any(w.task and w.reads_ahead and not w.expects for w in self._workers)
+
+    @property
+    def expected(self) -> Task | None:
+        """A task that an idle worker was told to expect, if there is one."""
+        return next((w.expects for w in self._workers if w.task is None and w.expects), None)
+
+    def expect(self, task: Task) -> None:
+        """Tells a worker that could read ahead, the one longest at work, which task comes next; it is not started yet."""
+        ready = [w for w in self._workers if w.task and w.reads_ahead and not w.expects]
+        worker = min(ready, key=lambda w: w.since)
+        worker.expects = task
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.pipe.send(Expect(task))
+
+    def submit(self, task: Task | PairTask) -> None:
+        """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
+        idle = [w for w in self._workers if w.task is None]
+        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()
+        worker.task, worker.expects, worker.since = task, None, time.monotonic()
+        # A worker that died idle shows up as Died at the next wait.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            worker.pipe.send(task)
+
+    def wait(self, timeout_s: float) -> list[Message]:
+        """Messages that arrive within `timeout_s`, as soon as there is one."""
+        ready = wait([w.pipe for w in self._workers], timeout_s) if self._workers else []
+        messages = []
+        for worker in [w for w in self._workers if w.pipe in ready]:
+            try:
+                message: Message = worker.pipe.recv()
+            except (EOFError, OSError):  # OSError: it died in the middle of a message
+                message = self._bury(worker)
+            if isinstance(message, TaskScored | PairCompared | Failed):
+                worker.task = None
+            elif isinstance(message, Computes):
+                worker.reads_ahead = message.device.device.startswith("cuda")
+            messages.append(message)
+        return messages
+
+    def stop(self) -> None:
+        """Ends every worker, whatever it is doing."""
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in self._workers:
+            try:
+                worker.process.wait(STOP_GRACE_S)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers.clear()
+
+    def _launch(self) -> _Worker:
+        ours, theirs = Pipe()
+        threads = str(self._setup.threads)
+        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
+        if self._size > 1:
+            environment["OMP_NUM_THREADS"] = threads
+        used = [w.device for w in self._workers]
+        device = min(self._devices, key=used.count)
+        with theirs:
+            process = subprocess.Popen(
+                python_command("kltui.jobs.worker", "main", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment,
+            )
+        worker = _Worker(process, ours, device)
+        self._workers.append(worker)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
+        self._setup = replace(self._setup, compares_dtypes=False)
+        return worker
+
+    def _bury(self, worker: _Worker) -> Died:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        try:
+            status = worker.process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            status = worker.process.wait()
+        return Died(worker.task.index if worker.task else None, status)

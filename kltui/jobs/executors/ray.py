@@ -1,0 +1,370 @@
+"""Workers as actors of a Ray cluster: one that runs already, or one of the job's own on this machine.
+
+Messages come back to the batch process, which stays the only writer. A dead actor is replaced here and not by Ray's
+max_restarts: a restarted actor keeps its place in the queue of its dead node, and a task that waited for it would hang
+where fewer machines are left than before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import secrets
+import signal
+import site
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import kltui
+from kltui.errors import KltuiError, TryAgainError, UsageError
+from kltui.gpus import system_gpus
+from kltui.jobs.executors.ray_actor import RayActor
+from kltui.jobs.jobfile import EngineTable
+from kltui.jobs.messages import Died, Failed, Message, Said, Setup, Task, TaskScored
+
+INSTALL = "pip install 'kltui[ray]'"
+OBJECT_STORE_BYTES = 256 << 20  # results wait there for a moment: one takes at most a few megabytes
+CONNECT_S = 5.0
+START_S = 0.5  # how long to wait for actors where no other work is under way
+SAY_WAITING_AFTER_S = 30.0
+HEAD_EVERY_S = 2.0  # how often to see whether the head of the cluster is there
+HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when its head is away for a minute
+FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
+LEAVE_S = 15.0
+MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
+_NO_GPU = "no machine of the Ray cluster offers a GPU, so CPUs are used (ray start --num-gpus 1 offers one)"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+log = logging.getLogger(__name__)
+
+
+def check_ray() -> None:
+    """Raises UsageError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError('engine.kind = "ray" needs Ray, which is not installed here', INSTALL)
+
+
+class _Aside(io.TextIOBase):
+    """Takes what Ray prints on standard output, which is for the job's events, and puts it into the log."""
+
+    def write(self, text: str, /) -> int:
+        if text.strip():
+            log.info("ray: %s", text.strip())
+        return len(text)
+
+
+@dataclass(eq=False)
+class _Slot:
+    """One actor and what is waited for from it: its start, a task's stream of messages, or nothing.
+
+    `coming` is the reference to a message that the stream has given and that is not here yet.
+    """
+
+    actor: Any
+    awaited: Any
+    task: Task | None = None
+    host: str = ""
+    coming: Any = None
+
+    @property
+    def pending(self) -> Any:
+        """What Ray is to be asked for next."""
+        return self.awaited if self.coming is None else self.coming
+
+
+class _Head:
+    """The cluster's head at HOST:PORT: whether it answers, asked every few seconds."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        host, _, port = address.rpartition(":")
+        self._place = (host.strip("[]"), int(port))
+        self._asked = time.monotonic()
+        self._silent_since: float | None = None
+
+    def is_silent(self, *, at_once: bool = False) -> bool:
+        """Whether it gave no answer when last asked. Raises TryAgainError once that has been so for too long."""
+        if not at_once and time.monotonic() - self._asked < HEAD_EVERY_S:
+            return self._silent_since is not None
+        why = self._ask()
+        self._asked = time.monotonic()
+        if not why:
+            self._silent_since = None
+            return False
+        self._silent_since = self._silent_since or self._asked
+        silent_s = self._asked - self._silent_since
+        if silent_s > HEAD_LOST_S:
+            raise TryAgainError(
+                f"the head of the Ray cluster at {self.address} has not answered for {silent_s:.0f} s: {why}",
+                "What is scored is stored. Start the cluster again (ray start --head), then run the job again.",
+            )
+        return True
+
+    def _ask(self) -> str:
+        """Why there is no answer, or ""."""
+        try:
+            socket.create_connection(self._place, CONNECT_S).close()
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+
+class RayExecutor:
+    """`workers` actors, each with a GPU where the device asks for one or the cluster has any, else with CPUs."""
+
+    def __init__(self, setup: Setup, workers: int, engine: EngineTable) -> None:
+        check_ray()
+        cpus = engine.cpus or (1 if engine.address else max(1, setup.threads // workers))
+        self._stdout, sys.stdout = sys.stdout, _Aside()
+        self._slots: list[_Slot] = []
+        self._failed_starts, self._waiting_since, self._reported = 0, time.monotonic(), False
+        self._unsaid: list[Message] = []
+        self._ray: Any = None
+        try:
+            self._ray = _connect(engine.address, workers * cpus)
+            self._head = _Head(self._ray.get_runtime_context().gcs_address)
+            self._options, settings = _options(self._ray.cluster_resources(), setup.settings.device, cpus)
+            if setup.settings.device == "auto" and settings == "cpu" and (seen := system_gpus()):
+                self._unsaid.append(Said(f"{seen} is here, but {_NO_GPU}"))
+            setup = replace(setup, settings=replace(setup.settings, device=settings), threads=cpus)
+            self._setup = self._ray.put(setup)
+            self._slots.append(self._launch())
+            self._setup = self._ray.put(replace(setup, compares_dtypes=False))
+            self._slots += [self._launch() for _ in range(workers - 1)]
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def idle(self) -> int:
+        """How many more tasks could start now: actors that are there and have nothing to do."""
+        return sum(s.awaited is None for s in self._slots)
+
+    @property
+    def can_expect(self) -> bool:
+        """An actor is told a task when it starts it, never before."""
+        return False
+
+    @property
+    def expected(self) -> Task | None:
+        """None: see `can_expect`."""
+        return None
+
+    def expect(self, task: Task) -> None:
+        """Leaves it: see `can_expect`."""
+
+    def submit(self, task: Task) -> None:
+        """Starts `task` on an idle actor."""
+        slot = next(s for s in self._slots if s.awaited is None)
+        slot.task = task
+        slot.awaited = slot.actor.score.options(num_returns="streaming").remote(task)
+
+    def wait(self, timeout_s: float) -> list[Message]:
+        """Messages that arrive within `timeout_s`, as soon as there is one."""
+        if self._unsaid:
+            said, self._unsaid = self._unsaid, []
+            return said
+        if not any(s.task for s in self._slots):
+            timeout_s = 0.0 if self.idle else START_S
+        if self._head.is_silent():
+            # Until it is back, every word with Ray may take for ever.
+            time.sleep(START_S)
+            return []
+        awaited = {s.pending: s for s in self._slots if s.pending is not None}
+        if not awaited:
+            return []
+        ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=timeout_s)
+        if ready:  # what else has come by now
+            ready, _ = self._ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
+        messages = [m for r in ready for m in self._hear(awaited[r])]
+        return messages + self._patience()
+
+    def stop(self) -> None:
+        """Ends every actor, whatever it is doing, and Ray itself where this job started it."""
+        # A cluster that has gone must not turn the end of a job into an error, nor hold it up.
+        thread = threading.Thread(target=self._leave, name="leave", daemon=True)
+        thread.start()
+        thread.join(LEAVE_S)
+        if thread.is_alive() and self._ray is not None:
+            atexit.unregister(self._ray.shutdown)
+        sys.stdout = self._stdout
+
+    def _leave(self) -> None:
+        for slot in self._slots:
+            self._kill(slot.actor)
+        self._slots.clear()
+        with contextlib.suppress(Exception):
+            self._ray.shutdown()
+
+    def _launch(self) -> _Slot:
+        actor = self._ray.remote(RayActor).options(**self._options).remote(self._setup)
+        return _Slot(actor, actor.host.remote())
+
+    def _hear(self, slot: _Slot) -> list[Message]:
+        if slot.task is None:
+            return self._started(slot)
+        try:
+            if slot.coming is None:
+                slot.coming = next(slot.awaited)
+            message: Message = self._ray.get(slot.coming, timeout=FETCH_S)
+        except self._ray.exceptions.GetTimeoutError:
+            return []  # a slow line: it is asked for again
+        except (self._ray.exceptions.RayError, StopIteration) as error:
+            if self._head.is_silent(at_once=True):
+                return []
+            message = _death(slot, error, self._ray.exceptions.OutOfMemoryError)
+        slot.coming = None
+        if isinstance(message, Died):
+            self._replace(slot)
+        elif isinstance(message, TaskScored | Failed):
+            slot.task = slot.awaited = None
+        return [message]
+
+    def _started(self, slot: _Slot) -> list[Message]:
+        try:
+            slot.host, slot.awaited = self._ray.get(slot.awaited, timeout=FETCH_S), None
+        except self._ray.exceptions.GetTimeoutError:
+            return []
+        except self._ray.exceptions.RayError as error:
+            if self._head.is_silent(at_once=True):
+                return []
+            self._failed_starts += 1
+            why = _last_line(error)
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise KltuiError(
+                    f"no worker can be started on the Ray cluster: {why}",
+                    "Every machine of it needs the same kltui, Python and Ray as this one.",
+                ) from None
+            self._replace(slot)
+            return [Said(f"a Ray worker did not start: {why}")]
+        self._failed_starts = 0
+        return []
+
+    def _replace(self, slot: _Slot) -> None:
+        self._kill(slot.actor)
+        self._slots[self._slots.index(slot)] = self._launch()
+
+    def _kill(self, actor: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._ray.kill(actor, no_restart=True)
+
+    def _patience(self) -> list[Message]:
+        """Words, once, where no actor has found a place for a long time."""
+        now = time.monotonic()
+        if self._reported or self.idle or any(s.task for s in self._slots):
+            self._waiting_since = now
+        elif now - self._waiting_since > SAY_WAITING_AFTER_S:
+            self._reported = True
+            wanted = ", ".join(f"{v} {k}" for k, v in self._options.items() if k.startswith("num_") and v)
+            return [Said(f"waiting for a place in the Ray cluster: each worker takes {wanted}")]
+        return []
+
+
+def _options(resources: dict[str, float], device: str, cpus: int) -> tuple[dict[str, Any], str]:
+    """What each actor takes of the cluster, and the device that it scores on."""
+    common = {"scheduling_strategy": "SPREAD", "max_restarts": 0, "max_task_retries": 0}
+    gpus = resources.get("GPU", 0.0)
+    if device.startswith("cuda") and gpus < 1:
+        raise KltuiError(
+            "scoring.device is cuda, but no machine of the Ray cluster has a GPU",
+            'Start one that has (ray start --num-gpus 1 ...), or use device = "cpu".',
+        )
+    if device.startswith("cuda") or (device == "auto" and gpus >= 1):
+        # Ray shows each actor its own GPU alone, as the first.
+        return common | {"num_gpus": 1, "num_cpus": 0}, "cuda"
+    return common | {"num_cpus": cpus}, "cpu" if device == "auto" else device
+
+
+def _death(slot: _Slot, error: BaseException, out_of_memory: type[BaseException]) -> Died:
+    assert slot.task is not None
+    index, host = slot.task.index, slot.host
+    if isinstance(error, out_of_memory):
+        return Died(index, -signal.SIGKILL, f"Ray ended it because {host} ran out of memory")
+    return Died(index, 1, f"its Ray worker on {host} died")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+def _connect(address: str, cpus: int) -> Any:
+    """The ray module, connected to the cluster at `address`, or to a new one on the loopback of this machine."""
+    if address:
+        _check_reachable(address)
+    else:
+        _confine()
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # else a refused token fills the screen
+    with _signals_kept():
+        ray = importlib.import_module("ray")
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        own = {
+            "num_cpus": cpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+        try:
+            ray.init(address=address or "local", **(quiet if address else quiet | own))
+        except Exception as error:
+            raise _not_connected(address, error) from error
+    return ray
+
+
+def _confine() -> None:
+    """Sets what keeps a new cluster to this machine and user: read by Ray when it is imported."""
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+    for name, value in own.items():
+        os.environ.setdefault(name, value)
+    # By this switch, made for desktops, every service of a single machine listens on 127.0.0.1 alone.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if os.environ["RAY_AUTH_MODE"] == "token" and not token:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    root = str(Path(kltui.__file__).resolve().parents[1])
+    if root not in site.getsitepackages():  # its processes import the same kltui
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+
+
+def _check_reachable(address: str) -> None:
+    """Raises TryAgainError where nothing listens at HOST:PORT; Ray itself would try for a minute."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _not_connected(address, error) from error
+
+
+def _not_connected(address: str, error: Exception) -> KltuiError:
+    why = getattr(error, "strerror", None) or _last_line(error)
+    if not address:
+        return KltuiError(f"Ray could not be started on this machine: {why}", "Its logs are in /tmp/ray.")
+    return TryAgainError(
+        f"no Ray cluster can be reached at {address!r}: {why}",
+        "Is it up (ray status), and is this machine part of it? If it asks for a token: RAY_AUTH_MODE=token and its"
+        " ~/.ray/auth_token here too. Without an address, a job starts a cluster of its own on this machine.",
+    )
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Within it Ray may set handlers of signals; afterwards they are what they were."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,298 @@
+"""`kltui --import`: vectors that others have scored, stored beside one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from kltui.errors import KltuiError, UsageError
+from kltui.importers.imported import Imported, ImportedVector
+from kltui.importers.read import read_paths
+from kltui.jobs.declared_settings import as_declared, kept_off_the_map, settings_of
+from kltui.jobs.import_corpus import Placing, values_digest
+from kltui.jobs.names import given_names, renamed_parents, renamed_runs
+from kltui.jobs.side_files import put_side_files
+from kltui.registry.checkpoint import Checkpoint, LocalSource
+from kltui.registry.names import plain_run
+from kltui.registry.parents import parent_notes, without_itself
+from kltui.sanitize import safe_text
+from kltui.store import CheckpointRow, Store
+
+_IMPORT = "import:"
+UNKNOWN_COUNT = -1  # scored tokens of a vector that came without them
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """What the user says of files that do not say it: what numbers count ("steps", "layers"), which corpus of the workspace,
+    and how the vectors were scored (`declared`, such as {"bos": "auto"}).
+    """
+
+    numbered: str = ""
+    over: str = ""
+    declared: Mapping[str, str] = field(default_factory=dict)
+
+
+def import_files(
+    paths: Sequence[Path], workspace: Path, notify: Callable[[str], None], asked: ImportRequest | None = None
+) -> int:
+    """The exit code of `kltui --import`: 0, or 1 where a file had to be left, which is then named."""
+    found = read_all(paths, asked)
+    store_all(found, paths, workspace, notify, asked)
+    if found.left:
+        notify(f"{len(found.left)} could not be taken in:")
+        for reason in found.left:
+            notify(f"  {reason}")
+    return int(bool(found.left))
+
+
+def import_vectors(
+    paths: Sequence[Path], workspace: Path, notify: Callable[[str], None], asked: ImportRequest | None = None
+) -> int:
+    """How many vectors of `paths` are now in `workspace`; see `store_all`."""
+    return store_all(read_all(paths, asked), paths, workspace, notify, asked)
+
+
+def store_all(
+    found: Imported,
+    paths: Sequence[Path],
+    workspace: Path,
+    notify: Callable[[str], None],
+    asked: ImportRequest | None = None,
+) -> int:
+    """How many vectors of `found` are now in `workspace`, all stored in one transaction.
+
+    The texts come with the vectors, from one of the paths, or are named by their hash. Raises UsageError when there are
+    none, when they do not fit the vectors, or when a vector has the name of a checkpoint scored here.
+    """
+    for note in found.notes:
+        notify(f"note: {note}")
+    if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
+        names = ", ".join(map(str, paths))
+        nothing = UsageError(f"no vectors in {names}", "See the README for what can be imported.")
+        raise _with_what_was_left(nothing, found)
+    found = as_declared(found, asked.declared if asked else {}, notify)
+    store = Store.write(workspace)
+    try:
+        with store.atomic():
+            now = given_names(store)
+            placing = Placing(store, found, asked.over if asked else "", notify)
+            called = _as_called_here(found, now)
+            _check_free(store, [checkpoint for _, checkpoint in called])
+            placed = placing.placed()
+            replaced = _replaced(store, placed, [checkpoint for _, checkpoint in called])
+            first = _first_of_each(placed)
+            _drop_older(store, [(*placed[i], called[i][1]) for i in first])
+            for i in first:
+                _put(store, *placed[i], *called[i])
+            kept_apart = kept_off_the_map(store.vectors.rows())
+            distances = _put_distances(store, found, now)
+            scores = _scores(store, found, now)
+            store.benchmark_scores.put(scores)
+            beside = put_side_files(store, found.side)
+            strangers = _unknown(store, scores)
+            known = [row.checkpoint for row in store.checkpoints.all()]
+    except UsageError as error:
+        raise _with_what_was_left(error, found) from None
+    finally:
+        store.close()
+    _tell_doubles(placed, first, replaced, notify)
+    for note in parent_notes([c for _, c in called], known):
+        notify(f"note: {note}")
+    for line in beside:
+        notify(line)
+    if found.vectors or distances:
+        over = {corpus_id: len(vector.loglik) for corpus_id, vector in placed}
+        texts = " and ".join(str(n) for n in over.values()) or "0"
+        notify(f"{len(first)} vectors over {texts} texts, {distances} weight distances")
+    for note in kept_apart:
+        notify(f"note: {note}")
+    if found.scores:
+        notify(f"benchmark scores of {len(found.scores)} models")
+    if strangers:
+        notify(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
+    return len(first)
+
+
+def _tell_doubles(
+    placed: Sequence[tuple[int, ImportedVector]],
+    first: Sequence[int],
+    replaced: Sequence[str],
+    notify: Callable[[str], None],
+) -> None:
+    """Says which vectors came twice, and which took another one's place."""
+    if len(first) < len(placed):
+        again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
+        notify(
+            f"note: {len(placed) - len(first)} vectors come twice and are left out, such as {safe_text(again, 80)}"
+        )
+    if replaced:
+        notify(
+            f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
+        )
+
+
+def _first_of_each(placed: Sequence[tuple[int, ImportedVector]]) -> list[int]:
+    """Places of the vectors that are the first of their name and scorer over their corpus."""
+    seen: dict[tuple[int, str, str], int] = {}
+    for i, (corpus_id, vector) in enumerate(placed):
+        seen.setdefault((corpus_id, vector.point.name, vector.source), i)
+    return list(seen.values())
+
+
+def _replaced(
+    store: Store, placed: Sequence[tuple[int, ImportedVector]], called: Sequence[Checkpoint]
+) -> list[str]:
+    """Names of the vectors of which the workspace holds another one, over the same texts and by the same scorer."""
+    ids = {row.name: row.id for row in store.checkpoints.all()}
+    held = {
+        (v.checkpoint_id, v.corpus_id, v.layer, v.key_fields.get("source")): v.key_fields.get("values")
+        for v in store.vectors.rows()
+    }
+    found = []
+    for (corpus_id, vector), checkpoint in zip(placed, called, strict=True):
+        key = (ids.get(checkpoint.name, -1), corpus_id, vector.point.layer, vector.source)
+        if key in held and held[key] != values_digest(vector.loglik):
+            found.append(vector.point.name)
+    return found
+
+
+def _drop_older(store: Store, put: Sequence[tuple[int, ImportedVector, Checkpoint]]) -> None:
+    """Removes what was imported before of the same names, texts and scorer: it may have been declared otherwise."""
+    ids = {row.name: row.id for row in store.checkpoints.all()}
+    coming = {(ids.get(c.name, -1), corpus_id, v.point.layer, v.source) for corpus_id, v, c in put}
+    store.vectors.drop(
+        row.id
+        for row in store.vectors.rows()
+        if row.is_imported
+        and (row.checkpoint_id, row.corpus_id, row.layer, row.key_fields.get("source")) in coming
+    )
+
+
+def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
+    """The complaint with the files that could not be read: texts that are lacking may be among them."""
+    if not found.left:
+        return error
+    return UsageError("\n".join((error.message, "and these could not be read:", *found.left)), error.hint)
+
+
+def read_all(paths: Sequence[Path], asked: ImportRequest | None = None) -> Imported:
+    """Everything that the paths hold, joined. Raises UsageError or ImportFormatError."""
+    missing = [str(p) for p in paths if not p.exists()]
+    if missing:
+        raise UsageError(f"nothing to import at {', '.join(missing)}")
+    return read_paths(paths, asked.numbered if asked else "")
+
+
+def _as_called_here(found: Imported, now: Mapping[str, CheckpointRow]) -> list[tuple[Checkpoint, Checkpoint]]:
+    """The checkpoint of each vector as the file has it, and as it is called here since names were given by hand."""
+    imported = [without_itself(_checkpoint(vector)) for vector in found.vectors]
+    asked = {c.name for c in imported}
+    called = []
+    for checkpoint in imported:
+        row = now.get(checkpoint.name)
+        if row and row.name not in asked and row.weights == _weights(checkpoint.name):
+            checkpoint = replace(checkpoint, run=row.checkpoint.run, step=row.checkpoint.step)
+        called.append(checkpoint)
+    own = {c.name for c in called}
+    renamed = {name: row.name for name, row in now.items() if name not in own}
+    called = [replace(c, parent=renamed_parents(c.parent, renamed)) for c in called]
+    return list(zip(imported, called, strict=True))
+
+
+def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError where vectors would take the place of a checkpoint that was scored here."""
+    scored = {r.name for r in store.checkpoints.all() if r.weights and not r.weights.startswith(_IMPORT)}
+    taken = [c.name for c in checkpoints if c.name in scored]
+    if taken:
+        raise UsageError(
+            f"{len(taken)} of the vectors have the name of a checkpoint that was scored here, such as {taken[0]}",
+            "Give that one another run first (E in the Registry), or import into another workspace.",
+        )
+
+
+def _checkpoint(vector: ImportedVector) -> Checkpoint:
+    p = vector.point
+    return Checkpoint(
+        p.run,
+        LocalSource(_storable(vector.origin)),
+        p.step,
+        p.quantization,
+        p.seed,
+        p.size,
+        p.type,
+        p.parent,
+        p.tags,
+    )
+
+
+def _storable(origin: Path) -> Path:
+    """The whole path, printable where its bytes are no UTF-8, which no database of texts takes."""
+    whole = str(origin.resolve())
+    return Path(whole if whole.isprintable() else safe_text(whole))
+
+
+def _put(
+    store: Store, corpus_id: int, vector: ImportedVector, imported: Checkpoint, checkpoint: Checkpoint
+) -> None:
+    assert isinstance(imported.source, LocalSource)
+    p, origin = vector.point, imported.source.path
+    cid = store.checkpoints.upsert(checkpoint, kind="import")
+    weights = _weights(imported.name)
+    store.checkpoints.set_weights(cid, weights)
+    digest = values_digest(vector.loglik)
+    own = {"weights": weights, "source": vector.source, "values": digest, "file": safe_text(origin.name)}
+    key = {**vector.key, **own}
+    if scored := vector.key.get("of_weights") or vector.key.get("weights"):
+        key["of_weights"] = scored
+    if p.layer is not None:
+        key |= {"layer": str(p.layer), "layers": "some"}
+    n_scored = vector.n_scored
+    if n_scored is None:
+        n_scored = np.full(len(vector.loglik), UNKNOWN_COUNT, np.int32)
+    store.vectors.put(cid, corpus_id, p.layer, key, settings_of(vector), vector.loglik, n_scored, None)
+
+
+def _unknown(store: Store, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are neither a checkpoint nor a run of the workspace."""
+    rows = store.checkpoints.all()
+    known = {row.name for row in rows} | {row.checkpoint.run for row in rows}
+    return [name for name in names if name not in known]
+
+
+def _scores(
+    store: Store, found: Imported, now: Mapping[str, CheckpointRow]
+) -> dict[str, Mapping[str, float]]:
+    """The benchmark scores by what their checkpoints and runs are called here."""
+    rows = store.checkpoints.all()
+    renamed = renamed_runs(now, rows) | {name: row.name for name, row in now.items()}
+    for name in {row.name for row in rows} | {row.checkpoint.run for row in rows}:
+        renamed.pop(name, None)
+    taken = {row.name for row in rows} | {row.checkpoint.run for row in rows}
+    for name in found.scores:  # as a vector of that name was called when it was taken in
+        if name not in taken and name not in renamed and plain_run(name) in taken:
+            renamed[name] = plain_run(name)
+    own = {name: scores for name, scores in found.scores.items() if name not in renamed}
+    moved = {renamed[name]: scores for name, scores in found.scores.items() if name in renamed}
+    return {name: {**moved.get(name, {}), **own.get(name, {})} for name in [*own, *moved]}
+
+
+def _put_distances(store: Store, found: Imported, now: Mapping[str, CheckpointRow]) -> int:
+    """Stores weight distances between checkpoints that the workspace knows, and returns how many."""
+    known = {name: row.weights for name, row in now.items()}
+    known |= {row.name: row.weights for row in store.checkpoints.all()}
+    pairs = {
+        (known[a], known[b]): value
+        for (run, step_a, step_b), value in found.weight_sqdist.items()
+        if (a := f"{plain_run(run)}@{step_a}") in known and (b := f"{plain_run(run)}@{step_b}") in known
+    }
+    store.weight_distances.put(pairs, 0)
+    return len(pairs)
+
+
+def _weights(name: str) -> str:
+    """Stands for weights that are not here; the same name means the same model again."""
+    return f"{_IMPORT}{name}"

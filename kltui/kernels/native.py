@@ -1,0 +1,598 @@
+"""The one checked door to the compiled kernels; each operation has its numpy twin in `kltui.kernels.reference`.
+
+Mistakes in an argument are a ValueError that names it; nothing else can reach the kernels. Where the extension is
+missing the twin runs instead, which is said once in the log. Logits may be numpy arrays (float32, float16, or bfloat16
+bits as uint16) or torch tensors (float32, float16, bfloat16) on the CPU; rows must be contiguous, strides between rows
+are free, nothing is copied. Results do not depend on the number of threads.
+
+Shape letters: n rows of logits, V vocabulary, D hidden size, K checkpoints, N texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.kernels import reference
+
+log = logging.getLogger(__name__)
+
+_core: ModuleType | None
+try:
+    from kltui.kernels import _core
+except ImportError as error:
+    _core = None
+    log.warning(
+        "kltui.kernels._core is not built (%s): slower numpy code runs instead; reinstall to compile it",
+        error,
+    )
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+TensorLike = Any  # a numpy array or a torch tensor; torch is never imported here
+Kind = Literal["braille", "dots", "half", "ascii"]
+Direction = Literal["", "left", "right", "up", "down"]
+
+_KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
+_DIRECTIONS: tuple[Direction, ...] = ("", "left", "right", "up", "down")
+_DTYPE_NAMES = {"float32": "f4", "float16": "f2", "bfloat16": "u2"}
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_threads: int | None = None
+
+
+def set_threads(count: int | None) -> None:
+    """Sets the number of threads of every kernel; None follows torch where it is loaded, else OMP_NUM_THREADS."""
+    global _threads
+    if count is not None and count < 1:
+        raise ValueError(f"count must be at least 1, not {count}")
+    _threads = count
+
+
+def threads() -> int:
+    """The number of threads that the next kernel will use."""
+    if _threads is not None:
+        return _threads
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    return int(_core.max_threads()) if _core is not None else 1
+
+
+def instruction_sets() -> list[str]:
+    """Names that KLTUI_ISA may have here; none where the extension is missing."""
+    return list(_core.supported_isas()) if _core is not None else []
+
+
+def info() -> dict[str, object]:
+    """What this build can do here: extension, instruction set in use and supported ones, threads, CUDA devices."""
+    known: dict[str, object] = {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False}
+    if _core is not None:
+        known = {
+            "extension": True,
+            "isa": _core.isa(),
+            "supported": _core.supported_isas(),
+            "bf16_products": _core.has_bf16_products(),
+        }
+    try:
+        from kltui.kernels import _cuda
+    except ImportError:
+        return known | {"threads": threads(), "cuda_extension": False, "cuda_devices": 0}
+    return known | {"threads": threads(), "cuda_extension": True, "cuda_devices": _cuda.device_count()}
+
+
+def read_once(array: NDArray[np.generic]) -> int:
+    """The exclusive or of a contiguous array's 64-bit words: the least that reading it once costs, for benchmarks."""
+    if not array.flags.c_contiguous or array.nbytes % 8:
+        raise ValueError(f"array must be contiguous and of whole 64-bit words, not {array.nbytes} bytes")
+    if _core is None:
+        return int(np.bitwise_xor.reduce(array.reshape(-1).view(np.uint64)))
+    return int(_core.read_once(array, threads()))
+
+
+# -- arguments -----------------------------------------------------------------------------------------------------
+
+
+def tensor_view(x: TensorLike, name: str = "tensor") -> NDArray[np.generic]:
+    """`x` as a numpy array that shares its memory; bfloat16 comes back as its bits in uint16."""
+    if isinstance(x, np.ndarray):
+        return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
+    if type(x).__module__.partition(".")[0] != "torch":
+        raise ValueError(f"{name} must be a numpy array or a torch tensor, not {type(x).__name__}")
+    if x.requires_grad:
+        raise ValueError(f"{name} requires grad: pass {name}.detach(), or score under torch.no_grad()")
+    if x.device.type != "cpu":
+        raise ValueError(f"{name} is on {x.device}, where this operation has no kernel: pass {name}.cpu()")
+    torch = sys.modules["torch"]
+    if x.dtype == torch.bfloat16:
+        bits: NDArray[np.int16] = x.view(torch.int16).numpy()
+        return bits.view(np.uint16)
+    return np.asarray(x.numpy())
+
+
+def _matrix(x: TensorLike, name: str, dtype: str | None = None) -> NDArray[np.generic]:
+    """A non-empty matrix of float32, float16 or bfloat16 bits with contiguous rows, or a ValueError naming it."""
+    a = tensor_view(x, name)
+    if a.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not shape {a.shape}")
+    if a.dtype.str[1:] not in _DTYPE_NAMES.values() or not a.dtype.isnative:
+        raise ValueError(f"{name} must be float32, float16 or bfloat16 (as uint16), not {a.dtype}")
+    if dtype is not None and _DTYPE_NAMES.get(dtype) != a.dtype.str[1:]:
+        raise ValueError(f"{name} holds {a.dtype}, which is not {dtype}")
+    if a.size == 0:
+        raise ValueError(f"{name} is empty: shape {a.shape}")
+    if (a.shape[1] > 1 and a.strides[1] != a.itemsize) or a.strides[0] % a.itemsize:
+        raise ValueError(f"{name} must have contiguous rows: strides are {a.strides} bytes")
+    return a
+
+
+def _indices(x: TensorLike, name: str, count: int, limit: int) -> NDArray[np.int64]:
+    """`count` integers of [0, limit) as contiguous int64, or a ValueError naming them."""
+    a = tensor_view(x, name) if not isinstance(x, list | tuple) else np.asarray(x)
+    if a.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {a.dtype}")
+    if a.shape != (count,):
+        raise ValueError(f"{name} must have shape ({count},), not {a.shape}")
+    values = np.ascontiguousarray(a, dtype=np.int64)
+    outside = np.flatnonzero((values < 0) | (values >= limit))
+    if outside.size:
+        where = int(outside[0])
+        raise ValueError(f"{name}[{where}] is {values[where]}, outside [0, {limit}) ({outside.size} such)")
+    return values
+
+
+def _doubles(x: TensorLike, name: str, shape: tuple[int | None, ...]) -> F64:
+    """`x` as contiguous float64 of `shape` (None: any extent), or a ValueError naming it."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be numbers, not {a.dtype}")
+    if a.ndim != len(shape) or any(w is not None and w != s for w, s in zip(shape, a.shape, strict=True)):
+        wanted = ", ".join("any" if w is None else str(w) for w in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), not {a.shape}")
+    return np.ascontiguousarray(a, dtype=np.float64)
+
+
+def _transform(scale: float, softcap: float) -> tuple[float, float]:
+    if not np.isfinite(scale) or scale == 0:
+        raise ValueError(f"scale must be finite and not 0, not {scale}")
+    if not np.isfinite(softcap) or softcap < 0:
+        raise ValueError(f"softcap must be 0 (none) or positive, not {softcap}")
+    return float(scale), float(softcap)
+
+
+# -- log-probabilities ---------------------------------------------------------------------------------------------
+
+
+def log_softmax_gather(
+    logits_nV: TensorLike,
+    targets_n: TensorLike,
+    *,
+    dtype: str | None = None,
+    scale: float = 1.0,
+    softcap: float = 0.0,
+) -> F32:
+    """log p(target) of every row in nats, n float32; each logit is read once, nothing of size n x V is made.
+
+    The logits become `softcap * tanh(scale * x / softcap)` (softcap 0: none) on the way. -inf logits are legal; a row
+    with NaN or +inf, or of -inf alone, gives NaN.
+    """
+    logits = _matrix(logits_nV, "logits", dtype)
+    targets = _indices(targets_n, "targets", *logits.shape)
+    scale, softcap = _transform(scale, softcap)
+    if _core is None:
+        return reference.log_softmax_gather(logits, targets, scale, softcap)
+    result: F32 = _core.log_softmax_gather(logits, targets, scale, softcap, threads())
+    return result
+
+
+class OnlineLogSoftmax:
+    """log p(target) of n rows whose logits arrive in tiles of vocabulary entries, in any order.
+
+    >>> rows = OnlineLogSoftmax(targets_n)                       # doctest: +SKIP
+    >>> rows.update(hidden @ weight[:4096].T, first=0)           # doctest: +SKIP
+    >>> rows.logprobs()                                          # doctest: +SKIP
+    """
+
+    def __init__(self, targets_n: TensorLike, *, scale: float = 1.0, softcap: float = 0.0) -> None:
+        n = len(targets_n)
+        self._targets = _indices(targets_n, "targets", n, 2**62)
+        self._scale, self._softcap = _transform(scale, softcap)
+        self._reference = np.full(n, np.finfo(np.float32).min, np.float32)
+        self._sum = np.zeros(n, np.float64)
+        self._target_logit = np.full(n, np.nan, np.float32)
+
+    def update(self, tile_nv: TensorLike, first: int) -> None:
+        """Folds in the logits of vocabulary entries first, first + 1, ...; each entry must come exactly once."""
+        tile = _matrix(tile_nv, "tile")
+        if len(tile) != len(self._targets):
+            raise ValueError(f"tile must have {len(self._targets)} rows, not {len(tile)}")
+        if first < 0:
+            raise ValueError(f"first must not be negative, not {first}")
+        state = (self._reference, self._sum, self._target_logit)
+        if _core is None:
+            reference.online_update(tile, first, self._targets, self._scale, self._softcap, *state)
+        else:
+            _core.online_update(tile, first, self._targets, self._scale, self._softcap, *state, threads())
+
+    def logprobs(self) -> F32:
+        """log p(target) in nats, n float32; NaN where no tile held the target, or as in `log_softmax_gather`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = self._target_logit - self._reference.astype(np.float64) - np.log(self._sum)
+        nothing_seen = self._reference == np.finfo(np.float32).min
+        return np.where(nothing_seen, np.nan, value).astype(np.float32)
+
+
+class NativeHead:
+    """A model's output projection with the log-softmax after it; logits never reach memory.
+
+    >>> head = Head(weight_VD)                                   # doctest: +SKIP
+    >>> head.logprobs(hidden_nD, targets_n)                      # doctest: +SKIP
+
+    `weight_VD` may be float32, float16 or bfloat16 and is read where it lies: keep it alive and unchanged. Products and
+    sums are float32; where weight and hidden states are both bfloat16 and the processor multiplies bfloat16, products
+    are, and sums stay float32. Working memory is about 16 MB at most, whatever V is.
+    """
+
+    def __init__(
+        self,
+        weight_VD: TensorLike,
+        bias_V: TensorLike | None = None,
+        *,
+        scale: float = 1.0,
+        softcap: float = 0.0,
+    ) -> None:
+        self._weight = _matrix(weight_VD, "weight")
+        self._bias: F32 | None = None
+        if bias_V is not None:
+            bias = reference.widened(tensor_view(bias_V, "bias"))
+            if bias.shape != (len(self._weight),):
+                raise ValueError(f"bias must have shape ({len(self._weight)},), not {bias.shape}")
+            self._bias = np.ascontiguousarray(bias, dtype=np.float32)
+        self._scale, self._softcap = _transform(scale, softcap)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Vocabulary and depth."""
+        return self._weight.shape[0], self._weight.shape[1]
+
+    @property
+    def fast(self) -> bool:
+        """Whether this keeps up with a BLAS product: false for the portable kernels and without the extension."""
+        return _core is not None and _core.isa() != "portable"
+
+    def logprobs(self, hidden_nD: TensorLike, targets_n: TensorLike) -> F32:
+        """log p(target) of every row of hidden states in nats, n float32; NaN as in `log_softmax_gather`."""
+        hidden = _matrix(hidden_nD, "hidden")
+        vocabulary, depth = self.shape
+        if hidden.shape[1] != depth:
+            raise ValueError(f"hidden must have {depth} columns as weight has, not {hidden.shape[1]}")
+        targets = _indices(targets_n, "targets", len(hidden), vocabulary)
+        how = (self._scale, self._softcap)
+        if _core is None:
+            return reference.head_logprobs(hidden, self._weight, self._bias, targets, *how)
+        result: F32 = _core.head_logprobs(hidden, self._weight, self._bias, targets, *how, threads())
+        return result
+
+
+class KlRows(NamedTuple):
+    """Of two rows of logits each: exact KL in nats both ways, and whether their most likely tokens are the same."""
+
+    forward: F64
+    reverse: F64
+    same_top: NDArray[np.bool_]
+
+
+def kl_rows(p_nV: TensorLike, q_nV: TensorLike) -> KlRows:
+    """KL(p || q), KL(q || p) and top-1 agreement of the softmax of each pair of rows; both of one dtype.
+
+    A token of -inf in p adds nothing to KL(p || q); one of -inf only in q makes it inf. Rows with NaN or +inf, or of
+    -inf alone, give NaN and no agreement. Of equal maxima the first counts.
+    """
+    p, q = _matrix(p_nV, "p"), _matrix(q_nV, "q")
+    if p.shape != q.shape or p.dtype != q.dtype:
+        raise ValueError(f"q must be {p.dtype} of shape {p.shape} as p is, not {q.dtype} of shape {q.shape}")
+    if _core is None:
+        forward, reverse, same_top = reference.kl_rows(p, q)
+    else:
+        forward, reverse, same_top = _core.kl_rows(p, q, threads())
+    return KlRows(forward, reverse, same_top.astype(np.bool_))
+
+
+def causal_attention(
+    query_BHTD: TensorLike, key_BGTD: TensorLike, value_BGTE: TensorLike, out_BTHE: TensorLike, scale: float
+) -> None:
+    """Writes softmax(scale q k^T) v into `out_BTHE`, every position seeing itself and the ones before it.
+
+    All float32, or all bfloat16 with float32 sums; the last axis contiguous, the others free (`out` contiguous). G heads
+    of keys and values serve H / G of queries each. Of finite values, a position's result depends on its own prefix alone,
+    to the last bit; what is not finite may show in the five positions before it.
+    """
+    query = tensor_view(query_BHTD, "query")
+    if query.ndim != 4 or query.dtype.str[1:] not in ("f4", "u2") or not query.size:
+        raise ValueError(
+            f"query must be B x H x T x D of float32 or bfloat16, not {query.dtype} {query.shape}"
+        )
+    B, H, T, _D = query.shape
+    key, value = _heads(key_BGTD, "key", query), _heads(value_BGTE, "value", query)
+    G = key.shape[1]
+    if value.shape[1] != G or not G or H % G:
+        raise ValueError(
+            f"key and value must have a number of heads that divides {H}, not {G} and {value.shape[1]}"
+        )
+    if key.shape[3] != query.shape[3]:
+        raise ValueError(f"key must have the depth of query, {query.shape[3]}, not {key.shape[3]}")
+    out = tensor_view(out_BTHE, "out")
+    wanted = (B, T, H, value.shape[3])
+    if out.shape != wanted or out.dtype != query.dtype or not out.flags.carray:
+        raise ValueError(
+            f"out must be contiguous {query.dtype} of shape {wanted}, not {out.dtype} {out.shape}"
+        )
+    _heads(query_BHTD, "query", query)
+    if _core is None:
+        out[:] = reference.causal_attention(query, key, value, scale)
+    else:
+        _core.causal_attention(query, key, value, out, scale, threads())
+
+
+def _heads(x: TensorLike, name: str, query: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Heads of B texts and T positions in the query's dtype, or a ValueError naming them."""
+    a = tensor_view(x, name)
+    like = (
+        a.ndim == 4
+        and a.dtype == query.dtype
+        and (a.shape[0], a.shape[2]) == (query.shape[0], query.shape[2])
+    )
+    if not like or not a.size:
+        raise ValueError(
+            f"{name} must be {query.dtype} with B, T of query {query.shape}, not {a.dtype} {a.shape}"
+        )
+    if a.strides[3] != a.itemsize or any(s % a.itemsize for s in a.strides):
+        raise ValueError(f"{name} must have a contiguous last axis: strides are {a.strides} bytes")
+    return a
+
+
+def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
+    """Sum of the log-probabilities of each text in nats, n_texts float64; 0 for a text without any."""
+    logp = tensor_view(logp_n, "logp")
+    if logp.ndim != 1 or logp.dtype != np.float32:
+        raise ValueError(f"logp must be a vector of float32, not {logp.dtype} of shape {logp.shape}")
+    if n_texts < 0:
+        raise ValueError(f"n_texts must not be negative, not {n_texts}")
+    values = np.ascontiguousarray(logp)
+    text_index = _indices(text_index_n, "text_index", len(values), n_texts)
+    if _core is None:
+        return reference.sum_by_text(values, text_index, n_texts)
+    sums: F64 = _core.sum_by_text(values, text_index, n_texts)
+    return sums
+
+
+# -- maps ----------------------------------------------------------------------------------------------------------
+
+
+def double_centre(
+    x_KN: TensorLike, weights_N: TensorLike | None = None, *, floor: float = -np.inf, out: F64 | None = None
+) -> F64:
+    """max(x, floor) less row and column means plus the grand mean, K x N float64 (SPEC section 5).
+
+    `weights_N` weights the texts in the means over texts. NaN spreads over its row and column. `out` may be a
+    contiguous float64 K x N array, also `x_KN` itself; a new one is made otherwise.
+    """
+    x = _doubles(x_KN, "x", (None, None))
+    weights = None if weights_N is None else _doubles(weights_N, "weights", (x.shape[1],))
+    if x.size == 0:
+        raise ValueError(f"x is empty: shape {x.shape}")
+    if weights is not None and not (
+        np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0
+    ):
+        raise ValueError("weights must be finite, not negative, and not all 0")
+    result = np.empty_like(x) if out is None else out
+    if result.shape != x.shape or result.dtype != np.float64 or not result.flags.carray:
+        raise ValueError(f"out must be writable, aligned, contiguous float64 of shape {x.shape}")
+    if _core is None:
+        result[:] = reference.double_centre(x, weights, floor)
+    else:
+        _core.double_centre(x, weights, floor, result, threads())
+    return result
+
+
+def split_values(x: TensorLike, bottom: float, top: float) -> tuple[int, F64]:
+    """How many of the pooled values are below `bottom`; and those neither below it nor above `top`, NaN among them.
+
+    The latter are one-dimensional float64 in the order of `x`, which is read once.
+    """
+    values = _doubles(x, "x", (None,))
+    if _core is None:
+        return reference.split_values(values, bottom, top)
+    below, inside = _core.split_values(values, bottom, top, threads())
+    return below, inside
+
+
+class DifferenceMoments(NamedTuple):
+    """Of l_i - l_j over the texts where both are finite, K x K each; NaN where there are none."""
+
+    n_texts: F64
+    second: F64
+    """Population variance."""
+    fourth: F64
+    """Population fourth central moment."""
+
+
+def difference_moments(loglik_KN: TensorLike) -> DifferenceMoments:
+    """Count, second and fourth central moments of the difference of every pair of rows; exact for close rows too."""
+    loglik = _doubles(loglik_KN, "loglik", (None, None))
+    if loglik.size == 0:
+        raise ValueError(f"loglik is empty: shape {loglik.shape}")
+    if _core is None:
+        return DifferenceMoments(*reference.difference_moments(loglik))
+    return DifferenceMoments(*_core.difference_moments(loglik, threads()))
+
+
+def kl_standard_errors(loglik_KN: TensorLike, text_bytes_N: TensorLike) -> F64:
+    """Standard error over texts of KL(i, j), K x K in bits per byte (SPEC section 5); NaN below three common texts.
+
+    KL is Var(d) / (2 B ln 2) with d = l_i - l_j; the standard error of a population variance over n texts is
+    sqrt((m4 - m2^2) / n). B is the mean bytes of the texts that both rows have.
+    """
+    loglik = _doubles(loglik_KN, "loglik", (None, None))
+    text_bytes = _doubles(text_bytes_N, "text_bytes", (loglik.shape[1],))
+    moments = difference_moments(loglik)
+    finite = np.isfinite(loglik).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_bytes = (finite * text_bytes) @ finite.T / moments.n_texts
+        spread = np.sqrt(np.maximum(moments.fourth - moments.second**2, 0.0) / moments.n_texts)
+        errors = spread / (2.0 * mean_bytes * np.log(2.0))
+    return np.asarray(np.where(moments.n_texts < 3, np.nan, errors))
+
+
+def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:
+    """Squared distances of one tensor between checkpoints up to `band` apart: [k, d-1] = |theta_{k+d} - theta_k|^2.
+
+    `buffers` are the K checkpoints' raw bytes (uint8, as in a safetensors file, any alignment, memory maps welcome), each
+    read once; `dtypes` says F32, F16, BF16 or F64 for each. K x band float64, NaN where k + d >= K. Sums are fp64; without
+    an F64 tensor, differences and squares are float32 and 32 squares are added before they are widened: a relative error
+    below 2e-6, some 1e-7 in practice. Where float32 cannot hold the squares, and with F64, everything is fp64.
+    """
+    if band < 1:
+        raise ValueError(f"band must be at least 1, not {band}")
+    if len(buffers) == 0 or len(buffers) != len(dtypes):
+        raise ValueError(
+            f"buffers and dtypes must have the same length, not {len(buffers)} and {len(dtypes)}"
+        )
+    sizes = {
+        _elements(buffer, dtype, k) for k, (buffer, dtype) in enumerate(zip(buffers, dtypes, strict=True))
+    }
+    if len(sizes) > 1:
+        raise ValueError(f"buffers must hold the same number of elements, not {sorted(sizes)}")
+    raw = [np.ascontiguousarray(buffer) for buffer in buffers]
+    if _core is None:
+        out = reference.banded_sqdist(raw, dtypes, band)
+    else:
+        out = _core.banded_sqdist(raw, list(dtypes), band, threads())
+    for d in range(1, band + 1):
+        out[max(0, len(raw) - d) :, d - 1] = np.nan
+    return out
+
+
+def _elements(buffer: NDArray[np.uint8], dtype: str, k: int) -> int:
+    """How many values a raw buffer holds, or a ValueError naming it."""
+    if dtype not in _BYTES:
+        raise ValueError(f"dtypes[{k}] must be one of {', '.join(_BYTES)}, not {dtype!r}")
+    if buffer.dtype != np.uint8 or buffer.ndim != 1:
+        raise ValueError(
+            f"buffers[{k}] must be a vector of uint8, not {buffer.dtype} of shape {buffer.shape}"
+        )
+    if buffer.size % _BYTES[dtype]:
+        raise ValueError(f"buffers[{k}] has {buffer.size} bytes, no whole number of {dtype}")
+    return int(buffer.size // _BYTES[dtype])
+
+
+# -- plots ---------------------------------------------------------------------------------------------------------
+
+
+class Raster:
+    """Character cells to draw points and lines on: `kind` "braille", "half" (blocks), "dots" or "ascii".
+
+    Coordinates are dots, floats, (0, 0) the top left corner and y downwards; dot i covers [i, i + 1). The canvas is
+    `width_dots` x `height_dots`: 2 x 4 dots a cell for braille, 1 x 2 for half, 1 x 1 else. Lines are clipped before they
+    are drawn, so any zoom costs the same. What is not finite is a gap. The last series that touches a cell owns it.
+    """
+
+    def __init__(self, width_cells: int, height_cells: int, kind: Kind = "braille") -> None:
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+        if not (0 <= width_cells < 65536 and 0 <= height_cells < 65536):
+            raise ValueError(
+                f"width_cells and height_cells must be small, not {width_cells} x {height_cells}"
+            )
+        self.kind: Kind = kind
+        self.width_cells, self.height_cells = width_cells, height_cells
+        self.dots_per_cell: tuple[int, int] = {"braille": (2, 4), "half": (1, 2)}.get(kind, (1, 1))
+        self.width_dots = width_cells * self.dots_per_cell[0]
+        self.height_dots = height_cells * self.dots_per_cell[1]
+        self._line, self._point = (0x2A, 0x2A) if kind == "ascii" else (0xB7, 0x2022)
+        self._raster: Any = (
+            reference.ReferenceRaster(width_cells, height_cells, kind)
+            if _core is None
+            else _core.Raster(width_cells, height_cells, _KINDS.index(kind))
+        )
+
+    def segments(self, xy_n4: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
+        """Draws n segments x0 y0 x1 y1. `series`: one number 0 .. 32767, or one per segment.
+
+        `marker` is the character of "dots" and "ascii" cells (default a middle dot, a star).
+        """
+        xy = _doubles(xy_n4, "xy", (None, 4))
+        self._raster.segments(xy, _series(series, len(xy)), ord(marker) if marker else self._line)
+
+    def points(self, xy_n2: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
+        """Draws n points x y; `series` and `marker` as in `segments` (default a bullet, a star)."""
+        xy = _doubles(xy_n2, "xy", (None, 2))
+        self._raster.points(xy, _series(series, len(xy)), ord(marker) if marker else self._point)
+
+    def polyline(self, xy_n2: TensorLike, series: int = 0, marker: str = "") -> None:
+        """Draws the n - 1 segments between successive points; a point that is not finite makes a gap."""
+        xy = _doubles(xy_n2, "xy", (None, 2))
+        self.segments(np.hstack([xy[:-1], xy[1:]]), series, marker)
+
+    def planes(self) -> tuple[NDArray[np.uint32], NDArray[np.int16]]:
+        """Code points (32 where nothing is) and owning series (-1 where nothing is), each height x width cells."""
+        codepoints, series = self._raster.planes()
+        return codepoints, series
+
+    def rows(self) -> list[str]:
+        """The picture as one string per row of cells."""
+        return ["".join(map(chr, row)) for row in self.planes()[0].tolist()]
+
+    def clear(self) -> None:
+        """Empties every cell."""
+        self._raster.clear()
+
+
+def _series(series: int | TensorLike, count: int) -> NDArray[np.int16]:
+    """One series number per shape as contiguous int16."""
+    values = np.asarray(series)
+    if values.dtype.kind not in "iu" or values.shape not in ((), (count,)):
+        raise ValueError(f"series must be an integer or {count} integers, not {values.dtype} {values.shape}")
+    if values.size and (values.min() < 0 or values.max() > 32767):
+        raise ValueError("series must lie in 0 .. 32767")
+    return np.ascontiguousarray(np.broadcast_to(values, (count,)), dtype=np.int16)
+
+
+def nearest(points_n2: TensorLike, x: float, y: float, direction: Direction = "") -> int:
+    """Index of the point nearest to (x, y), -1 where there is none; points that are not finite are passed over.
+
+    With a direction (on screen, y downwards): among the points strictly that way, the one with the least distance
+    along it plus twice the distance across.
+    """
+    if direction not in _DIRECTIONS:
+        raise ValueError(f"direction must be left, right, up, down or empty, not {direction!r}")
+    points = _doubles(points_n2, "points", (None, 2))
+    engine: Any = reference if _core is None else _core
+    return int(engine.nearest(points, float(x), float(y), _DIRECTIONS.index(direction)))
+
+
+def heat_map(
+    values_RC: TensorLike, rows: int, columns: int, low: float, high: float, levels: int = 256
+) -> NDArray[np.int16]:
+    """Levels 0 .. levels - 1 of a picture of rows x columns pixels over a matrix, int16; -1 where nothing is finite.
+
+    A pixel shows the mean of the finite values under it, placed between `low` and `high` and clamped. Half-block cells
+    show two pixel rows each.
+    """
+    values = _doubles(values_RC, "values", (None, None))
+    if values.size == 0:
+        raise ValueError(f"values is empty: shape {values.shape}")
+    if not (0 < levels <= 32767 and rows >= 0 and columns >= 0):
+        raise ValueError(
+            f"rows, columns and levels must make a picture, not {rows} x {columns}, {levels} levels"
+        )
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"low and high must be finite, not {low} and {high}")
+    engine: Any = reference if _core is None else _core
+    picture: NDArray[np.int16] = engine.heat_map(values, rows, columns, float(low), float(high), levels)
+    return picture

@@ -1,0 +1,190 @@
+"""Models larger than one device: laid over all GPUs, what is left in memory, and what is left then on disk.
+
+transformers makes the layout (accelerate's `device_map`) and hooks that carry hidden states from device to device; parts
+that lie in memory beside a GPU, or on disk, are read for every batch anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kltui.errors import KltuiError
+from kltui.scoring import quantize
+
+if TYPE_CHECKING:
+    import torch
+
+_HELD = ".held"  # a file of a scratch folder, locked while the folder is in use
+DEVICE_MAPS = ("none", "auto", "balanced", "sequential")
+
+
+@dataclass(frozen=True)
+class DeviceLayout:
+    """How a model is laid out, and the folder that may take weights which do not lie in its files as they are used."""
+
+    device_map: str
+    scratch: Path | None = None
+
+    def options(self, quantization: str, device: torch.device) -> dict[str, Any]:
+        """Arguments of `from_pretrained` that lay the model out; none where it is not to be spread."""
+        if self.device_map == "none":
+            return {}
+        if quantize.is_quantized(quantization) and device.type == "cpu":
+            raise KltuiError(
+                f"{quantization} cannot go with device_map = {self.device_map!r} on a CPU: quantised weights cannot lie on disk",
+                'use device_map = "none", or score the model without quantization',
+            )
+        return {"device_map": self.device_map, "max_memory": room(device), "offload_folder": self.scratch}
+
+
+def check(device_map: str, device: str) -> None:
+    """An error where models cannot be spread here in this way."""
+    if device_map not in DEVICE_MAPS:
+        raise KltuiError(f"unknown device_map {device_map!r}", f"one of: {', '.join(DEVICE_MAPS)}")
+    if device_map == "none":
+        return
+    if device not in ("auto", "cuda", "cpu"):
+        raise KltuiError(
+            f"device_map = {device_map!r} spreads a model over all GPUs, but the device is {device!r}",
+            'use device = "cuda" and choose GPUs by CUDA_VISIBLE_DEVICES, or device_map = "none"',
+        )
+    if find_spec("accelerate") is None:
+        raise KltuiError(
+            f"device_map = {device_map!r} needs accelerate, not installed here", "pip install 'kltui[large]'"
+        )
+
+
+def more_room(device_map: str) -> str:
+    """What may help where a model, or one text in it, does not fit: to spread it, unless that is done already."""
+    if device_map != "none":
+        return f"device_map = {device_map!r} uses all there is: free some memory, or take a larger machine"
+    return (
+        'device_map = "auto" in [engine] spreads a model over all GPUs, memory and disk '
+        '(one local worker; device = "auto", "cuda" or "cpu")'
+    )
+
+
+def room(device: torch.device) -> dict[int | str, int] | None:
+    """Bytes that weights may take, by device; None: what transformers finds free on GPUs and in memory."""
+    if device.type != "cpu":
+        return None
+    from accelerate.utils import get_max_memory
+
+    return {"cpu": int(0.9 * get_max_memory()["cpu"])}
+
+
+@contextlib.contextmanager
+def spreading(device_map: str, cache_dir: Path | None) -> Iterator[DeviceLayout]:
+    """The layout to load by; its scratch folder, in `cache_dir` where there is one, is gone at the end."""
+    if device_map == "none":
+        yield DeviceLayout(device_map)
+        return
+    scratch = _scratch(cache_dir)
+    try:
+        with _held(scratch):
+            yield DeviceLayout(device_map, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(cache_dir: Path | None) -> Path:
+    """A new empty folder; those of processes of this machine that were killed are removed."""
+    if cache_dir is None:
+        return Path(tempfile.mkdtemp(prefix="kltui-offload-"))
+    mine = f"offload-{socket.gethostname()}-"
+    for folder in cache_dir.glob(f"{mine}*"):
+        if not _is_alive(folder.name.removeprefix(mine).partition("_")[0]) and not _is_held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}_", dir=cache_dir))
+
+
+@contextlib.contextmanager
+def _held(scratch: Path) -> Iterator[None]:
+    """Tells processes of other containers, which may have this host's name and see no process of ours, that it is in use."""
+    with (scratch / _HELD).open("w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+def _is_held(scratch: Path) -> bool:
+    try:
+        with (scratch / _HELD).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _is_alive(pid: str) -> bool:
+    if not pid.isdigit():  # of a machine whose name begins like this one's
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_spread(model: Any) -> bool:
+    """Whether the model lies on more than one device, or partly on disk."""
+    places = set(getattr(model, "hf_device_map", {}).values())
+    return len(places) > 1 or "disk" in places
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether some of its weights are brought to a device only while they are used."""
+    return any(p.is_meta for p in model.parameters())
+
+
+def input_device(model: Any) -> torch.device:
+    """Where the model takes its ids: the device of its embeddings, or the one they are brought to when used."""
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    device: torch.device = embeddings.weight.device
+    if device.type != "meta":
+        return device
+    hook = embeddings._hf_hook
+    return torch.device(getattr(hook, "hooks", (hook,))[0].execution_device)
+
+
+def engine_device(model: Any, device: torch.device) -> torch.device:
+    """The device that batches are sent to: where a model that is spread takes its ids, else the one that holds it.
+
+    That is not `device` where the layout found no room on it.
+    """
+    if is_spread(model):
+        return input_device(model)
+    lies: torch.device = next(model.parameters()).device
+    return device if lies.type == device.type else lies
+
+
+def note(model: Any) -> tuple[str, ...]:
+    """What is to be said of a model's layout: which devices hold it, and what that costs."""
+    if not is_spread(model):
+        return ()
+    places = sorted({_name(place) for place in model.hf_device_map.values()})
+    said = f"the model is spread over {', '.join(places)}"
+    if is_offloaded(model):
+        said += "; what lies in memory beside a GPU or on disk is read for every batch, which is slow"
+    return (said,)
+
+
+def _name(place: object) -> str:
+    return f"cuda:{place}" if isinstance(place, int) else str(place)

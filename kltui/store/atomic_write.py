@@ -1,0 +1,14 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kltui.atomic_files import replacing
+from kltui.store.connection import explained
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes `data` aside, syncs it, and renames it to `path`, making its folder. Raises StoreError."""
+    with explained(path), replacing(path, durable=True) as file:
+        file.write(data)

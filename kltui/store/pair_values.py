@@ -1,0 +1,90 @@
+"""What a map of pairs is made of: responses to their prompts, responses alone, or what the prompts change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from kltui.errors import StoreError, UsageError
+from kltui.registry.checkpoint import layer_name
+from kltui.store import comparable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kltui.store import CheckpointRow, VectorRow
+
+CONDITIONAL, UNCONDITIONAL, PMI = VALUES = ("conditional", "unconditional", "pmi")
+WORDS = {
+    UNCONDITIONAL: "log p(response) without the prompt",
+    PMI: "log p(response | prompt) - log p(response)",
+}
+LACKING = "its responses were not scored without their prompts"
+
+
+def checked(values: str) -> str:
+    """`values` where it names what a map of pairs can be made of. Raises UsageError."""
+    if values not in VALUES:
+        raise UsageError(f"there are no {values} values", f"There are: {', '.join(VALUES)}.")
+    return values
+
+
+def matched(
+    chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
+) -> tuple[list[tuple[CheckpointRow, VectorRow, VectorRow]], dict[str, str]]:
+    """([(checkpoint, vector, that of the same responses alone)], {name: why} of those without). Raises KltuiError."""
+    alone = {
+        (v.corpus_id, v.checkpoint_id, v.layer, v.weights, v.settings): v
+        for v in rows
+        if comparable.is_unconditional(v.settings)
+    }
+    held: list[tuple[CheckpointRow, VectorRow, VectorRow]] = []
+    lacking: dict[str, str] = {}
+    for row, v in chosen:
+        settings = comparable.unconditional_settings(v.settings)
+        found = alone.get((v.corpus_id, v.checkpoint_id, v.layer, v.weights, settings))
+        if found is None:
+            lacking[layer_name(row.name, v.layer)] = LACKING
+        else:
+            held.append((row, v, found))
+    if not held:
+        if chosen and "kind" not in comparable.words(chosen[0][1].settings):
+            raise UsageError(f"the map is of texts, and {values} values are of pairs", "Leave out --values.")
+        raise StoreError(
+            f"there are no {values} values: no response was scored without its prompt",
+            "Score pairs with them: kltui --batch JOB --set scoring.unconditional=true",
+        )
+    return held, lacking
+
+
+def with_next_tokens(
+    chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
+) -> list[tuple[CheckpointRow, VectorRow]]:
+    """The vectors of these values that a choice has. Raises UsageError for those that no one distribution gives."""
+    if values == PMI:
+        raise UsageError(
+            "pointwise mutual information is a difference of two log-probabilities, with no next-token distribution",
+            f"Ask for one of the two: --values {CONDITIONAL}, or --values {UNCONDITIONAL}.",
+        )
+    if values == CONDITIONAL:
+        return list(chosen)
+    return [(row, alone) for row, _, alone in matched(chosen, rows, values)[0]]
+
+
+def check_kept(values: str) -> None:
+    """Raises UsageError where a kept map is asked for with other values than it holds."""
+    if values != CONDITIONAL:
+        raise UsageError(
+            "a kept map is of conditional values", "Leave out --values, or --map and --save-map."
+        )
+
+
+def add_values_option(group: argparse._ArgumentGroup) -> None:
+    """Adds --values to a group of options."""
+    group.add_argument(
+        "--values",
+        choices=VALUES,
+        default=CONDITIONAL,
+        help="what a map of pairs is made of, here and in the terminal interface: log p(response | prompt), log p(response),"
+        " or the difference (pointwise mutual information); the latter two need [scoring] unconditional = true",
+    )

@@ -1,0 +1,128 @@
+"""The way in from the command line: everything that must happen before textual is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kltui.errors import UsageError
+from kltui.tui.guard import guarded
+
+if TYPE_CHECKING:
+    from kltui.tui.app import KltuiApp
+    from kltui.tui.basis import Basis
+
+SSH_FPS = "10"
+HANG_SECONDS = 3.0
+
+
+def run_tui(
+    path: Path | None,
+    *,
+    read_only: bool = False,
+    ascii: bool = False,
+    no_mouse: bool = False,
+    basis: Basis | None = None,
+    values: str = "conditional",
+    begin: Callable[[KltuiApp], None] | None = None,
+) -> int:
+    """Runs the interface on workspace `path` (None: the welcome and recent workspaces) and returns the exit code.
+
+    `basis`: what its map is made of (None: what it was when this workspace was last left); `values`: of maps of pairs.
+    `begin` is called once the workspace is read.
+
+    Raises UsageError without a terminal. 128+n after signal n.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "the interface needs a terminal, and this is none",
+            "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
+        )
+    return guarded(
+        lambda: _run(
+            path, read_only=read_only, ascii=ascii, no_mouse=no_mouse, basis=basis, values=values, begin=begin
+        )
+    )
+
+
+def _run(
+    path: Path | None,
+    *,
+    read_only: bool,
+    ascii: bool,
+    no_mouse: bool,
+    basis: Basis | None,
+    values: str,
+    begin: Callable[[KltuiApp], None] | None,
+) -> int:
+    prepare_environment()
+    color = "NO_COLOR" not in os.environ
+    from kltui.tui.actions import keys_path, load_keymap
+    from kltui.tui.app import KltuiApp
+    from kltui.tui.ui_state import Memory
+
+    app = KltuiApp(
+        path,
+        read_only=read_only,
+        ascii_only=ascii or not _unicode(),
+        keymap=load_keymap(keys_path()),
+        memory=Memory(_state_folder() / "view.json"),
+        color=color,
+        basis=basis,
+        begin=begin,
+    )
+    app.reader.values = values
+    # Who leaves in the middle of something need not read of what was asked for and not begun.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    code = app.run(mouse=not no_mouse)
+    if app.failure:
+        sys.stderr.write(
+            f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not touched by it.\n"
+        )
+        return _ended(1)
+    _say_what_goes_on(app.left_running, app.reader.path)
+    return _ended(1 if code is None else code)
+
+
+def prepare_environment() -> None:
+    """Textual reads these once, when it is imported; exported COLUMNS and LINES would hide the real size."""
+    # Nothing of what is loaded until the first picture is garbage; the app turns it on again.
+    gc.disable()
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    if os.environ.get("SSH_CONNECTION"):
+        os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)
+
+
+def _unicode() -> bool:
+    encoding = (getattr(sys.stderr, "encoding", "") or "").lower().replace("-", "")
+    return encoding in ("utf8", "utf_8", "utf16") and os.environ.get("TERM") != "linux"
+
+
+def _state_folder() -> Path:
+    from platformdirs import user_state_path
+
+    return user_state_path("kltui")
+
+
+def _say_what_goes_on(running: int, path: Path | None) -> None:
+    if running:
+        what, them = ("job goes", "it") if running == 1 else ("jobs go", "them")
+        with contextlib.suppress(OSError):  # the terminal may be what is gone
+            sys.stderr.write(f"{running} {what} on in the background; kltui {path} shows {them} again.\n")
+
+
+def _ended(code: int) -> int:
+    """`code`, with a guard: threads that hang on a lost disk may not keep the process alive."""
+    guard = threading.Timer(HANG_SECONDS, os._exit, (code,))
+    guard.daemon = True
+    guard.start()
+    return code

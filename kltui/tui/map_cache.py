@@ -1,0 +1,382 @@
+"""The map behind the plots: read when vectors have changed, analysed off the interface's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from kltui.errors import KltuiError
+from kltui.tui.data import Snapshot, SnapshotReader
+from kltui.tui.embedding import Helper, Job, Progress, Task, no_room, picture_of, rows_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.embed import Method, Picture
+    from kltui.analysis.map import Map
+    from kltui.registry.checkpoint import Checkpoint
+    from kltui.tui.basis import Basis
+    from kltui.workspace import Workspace
+
+    Array = NDArray[np.float64]
+
+LARGE = (
+    1 << 24
+)  # numbers of a map whose vectors stay in a file and whose pictures are all computed elsewhere: 128 MB
+_LOOK_SECONDS = 0.25  # between two looks at how much is read
+DRAWN = 400  # checkpoints of a large map's first picture
+
+
+@dataclass(frozen=True, eq=False)
+class ShownMap:
+    """A picture and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows are a random walk beside a run.
+
+    `final`: no better one follows. `n_total` checkpoints are scored, of which the first picture of a large map has a draw.
+    """
+
+    map: Map
+    picture: Picture
+    final: bool
+    n_total: int
+
+
+class MapCache:
+    """The final-layer map of the workspace, its pictures, and answers kept until its vectors change.
+
+    `version` rises whenever the scored vectors have changed; a view compares it with the one it shows.
+    """
+
+    def __init__(self, reader: SnapshotReader) -> None:
+        self._reader = reader
+        self._key: tuple[tuple[Checkpoint, float, int], ...] = ()
+        self.version = 0
+        self._map: Map | None = None
+        self._map_version = -1
+        self._rows: BinaryIO | None = None  # of a large map: its vectors, in the map's order
+        self._drawn: Map | None = None
+        self._drawn_version = -1
+        self._n_texts = (-1, 0)  # version, texts of its corpus
+        self._kept: dict[str, Any] = {}
+        self._lock = asyncio.Lock()
+        self._embedder, self._surveyor = Helper("embedder"), Helper("surveyor")
+        #: called from another thread with the share that is done, and of what
+        self.progress: Progress = lambda share, of: None
+
+    def scored(self, snapshot: Snapshot) -> None:
+        """Takes note of what is scored now."""
+        key = tuple((r.checkpoint, r.mean_loglik, r.layers) for r in snapshot.rows if r.scored)
+        if key != self._key:
+            self._key = key
+            self.version += 1
+
+    def forget(self) -> None:
+        """Takes note that other vectors are meant now: those of another corpus."""
+        self.version += 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is scored."""
+        return not self._key
+
+    @property
+    def n_total(self) -> int:
+        """How many checkpoints are scored."""
+        return len(self._key)
+
+    async def map(self) -> Map:
+        """The map of all final vectors, those of a large one mapped from a file. Raises KltuiError when nothing is scored."""
+        async with self._lock:
+            version = self.version
+            if self._map is not None and self._map_version == version:
+                return self._map
+            made, rows = await self._made_map()
+            self._close_rows()
+            self._map, self._rows, self._map_version, self._kept = made, rows, version, {}
+            return made
+
+    async def _read_large(self) -> tuple[Map, BinaryIO | None]:
+        """(the map, the file that holds its vectors in its order, None where they are in memory), with progress."""
+        file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - kept with the map
+        watch = asyncio.create_task(self._watch(file.fileno(), 8 * self.n_total * self._n_texts[1]))
+        try:
+            found, in_file = await self._reader.read(lambda ws: _large_map(ws, file))
+        except BaseException:
+            file.close()
+            raise
+        finally:
+            watch.cancel()
+        if in_file:
+            return found, file
+        file.close()
+        return found, None
+
+    async def _watch(self, descriptor: int, expected: int) -> None:
+        """Tells how much of a file is written, until it is cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._tell(min(1.0, os.fstat(descriptor).st_size / expected), f"reading {self.n_total:,} vectors")
+
+    async def _made_map(self) -> tuple[Map, BinaryIO | None]:
+        """(the map that the reader's basis asks for, the file that holds its vectors where they are large and as scored)."""
+        basis = self._reader.basis
+        if basis.is_whole and await self._is_large():
+            return await self._read_large()
+        return await self._reader.read(lambda ws: _small_map(ws, basis))
+
+    def _close_rows(self) -> None:
+        if self._rows is not None:
+            self._rows.close()  # a process that still reads it has its own
+            self._rows = None
+
+    async def _is_large(self) -> bool:
+        """Whether the vectors are too many to be held in memory."""
+        version, n_texts = self._n_texts
+        if version != self.version:
+            version, n_texts = self.version, await self._reader.read(lambda ws: ws.corpus().n)
+            self._n_texts = version, n_texts
+        return self.n_total * n_texts > LARGE
+
+    async def _drawn_map(self) -> Map | None:
+        """A draw of a large map, had at once while the whole is not read yet: the ends of runs and checkpoints between."""
+        version = self.version
+        if self._map_version == version or not self._reader.basis.is_whole or not await self._is_large():
+            return None
+        if self._drawn is None or self._drawn_version != version:
+            names = _drawn_names([checkpoint for checkpoint, _, _ in self._key])
+            self._drawn = await self._reader.read(lambda ws: _map_of(ws, names))
+            self._drawn_version = version
+        return self._drawn
+
+    async def layers(self, names: tuple[str, ...]) -> Map:
+        """The map of the lens vectors of some checkpoints as they were scored. Raises KltuiError where they have none."""
+        if not self._reader.basis.is_whole:
+            await self.map()
+            names = tuple(name for name in names if name not in self.excluded)
+            if not names:
+                raise KltuiError(
+                    "every checkpoint with lens vectors is excluded", "f chooses what the map is made of"
+                )
+        found: Map = await self._once(f"layers {names}", lambda: None, names=names)
+        return found
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Names that the present map leaves out by choice."""
+        record = self._map.record.get("preprocess") if self._map is not None else None
+        names = record.get("excluded", ()) if isinstance(record, Mapping) else ()
+        return frozenset(map(str, cast("Sequence[object]", names)))
+
+    async def _once(self, key: str, work: Any, names: tuple[str, ...] | None = None) -> Any:
+        version = self.version
+        if key not in self._kept or version != self._map_version:
+            if names is not None:
+                found = await self._reader.read(lambda ws: ws.map(names=list(names), layers=True))
+            else:
+                found = await self._reader.compute(work)
+            if version == self._map_version:
+                self._kept[key] = found
+            return found
+        return self._kept[key]
+
+    async def kl(self) -> tuple[Map, Array]:
+        """The map and its K x K KL matrix in bits/byte."""
+        found = await self.map()
+        return found, await self._once("kl", found.kl)
+
+    async def pictures(
+        self, method: str, dims: int = 2, *, null_run: str = "", layers: tuple[str, ...] = ()
+    ) -> AsyncIterator[ShownMap]:
+        """Pictures of the map by "pca", "tsne", "mds" or a release, each better than the one before, the last one `final`.
+
+        A random walk of the step lengths of `null_run` may lie beside it; the lens vectors of the checkpoints `layers` join
+        as points. Raises KltuiError where there is no such picture, or the process that computes it has died: ask again.
+        """
+        drawn = await self._drawn_map()
+        if drawn is not None:
+            picture = await self._reader.compute(lambda: drawn.picture("pca", dims))
+            yield ShownMap(drawn, picture, False, self.n_total)
+        found = await self.map()
+        if method in await self.released():
+            yield ShownMap(found, await self._released_picture(method, dims), True, self.n_total)
+            return
+        shown = await self._with_layers(found, layers)
+        key = _key(method, dims, null_run, layers)
+        if key in self._kept:
+            yield ShownMap(shown, self._kept[key], True, self.n_total)
+            return
+        walked = await self._walked(shown, null_run) if null_run else shown
+        async for picture, final in self._made(walked, cast("Method", method), dims, null_run, layers):
+            if final and self._map is found:
+                self._kept[key] = picture
+            yield ShownMap(shown, picture, final, self.n_total)
+
+    async def _made(
+        self, found: Map, method: Method, dims: int, null_run: str, layers: tuple[str, ...]
+    ) -> AsyncIterator[tuple[Picture, bool]]:
+        """(picture, whether it is the last), PCA first: of a map that is not large on the analyst's thread."""
+        from kltui.analysis.embed import checked
+
+        checked(method, dims)
+        small = found.loglik_KN.size <= LARGE
+        if small:
+            key = _key("pca", dims, null_run, layers)
+            yield await self._once(key, lambda: found.picture("pca", dims)), method == "pca"
+        if not small or method != "pca":
+            async for made in self.embedded(found, method, dims, first=not small):
+                yield made
+
+    async def embedded(
+        self, found: Map, method: Method, dims: int, *, first: bool
+    ) -> AsyncIterator[tuple[Picture, bool]]:
+        """Pictures of a map, each better than the one before (PCA `first`), computed in another process."""
+        job = await self._job(found, method, dims, first=first)
+        with job.rows:
+            async for event, xyz_Kd in self._embedder.run(job, self._tell):
+                yield picture_of(event, xyz_Kd), event["last"]
+
+    async def covariances(self, dims: int = 2) -> tuple[Map, Array]:
+        """The map and the K x dims x dims covariances of its places in the PCA picture (`Map.place_covariances`)."""
+        found = await self.map()
+        if found.loglik_KN.size <= LARGE:
+            return found, await self._once(f"covariances {dims}", lambda: found.place_covariances(dims))
+        key = f"covariances {dims}"
+        if key not in self._kept:
+            job = await self._job(found, "pca", dims, task="covariances")
+            with job.rows:
+                made = [array async for _, array in self._surveyor.run(job, self._tell)]
+            if self._map is not found:
+                return found, made[-1]
+            self._kept[key] = made[-1]
+        return found, self._kept[key]
+
+    def _tell(self, share: float, of: str) -> None:
+        self.progress(share, of)
+
+    async def _job(
+        self, found: Map, method: Method, dims: int, *, task: Task = "picture", first: bool = False
+    ) -> Job:
+        """What another process needs: the file that the map stands on, or a new one."""
+        rows: BinaryIO
+        if self._rows is not None and found is self._map:
+            rows = os.fdopen(os.dup(self._rows.fileno()), "rb")  # its own, which outlives a change of the map
+        else:
+            rows = await self._reader.compute(lambda: rows_file(found.loglik_KN))
+        return Job(
+            rows,
+            found.loglik_KN.shape,
+            found.text_bytes_N,
+            found.text_ids_N,
+            task,
+            method,
+            dims,
+            [t.rows for t in found.trajectories(layers=True)],
+            first,
+        )
+
+    async def _with_layers(self, found: Map, names: tuple[str, ...]) -> Map:
+        """The map with the lens vectors of some of its checkpoints as further points."""
+        if not names:
+            return found
+        if self.is_prepared:
+            raise KltuiError(
+                "lens vectors are never clipped: they join no prepared map", "f: preparation none"
+            )
+        layered = await self.layers(names)
+        rows = [k for k, p in enumerate(layered.points) if p.layer is not None]
+        joined: Map = await self._once(f"joined {names}", lambda: _joined(found, layered.select(rows)))
+        return joined
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the present map's values are not as they were scored."""
+        record = self._map.record.get("preprocess") if self._map is not None else None
+        return isinstance(record, Mapping) and record.get("mode", "none") != "none"
+
+    async def _walked(self, found: Map, run: str) -> Map:
+        """The map with a random walk of the step lengths of `run` after its own points."""
+        return await self._reader.compute(lambda: _joined(found, found.null_walk(run)))
+
+    async def _released_picture(self, name: str, dims: int) -> Picture:
+        """A picture that came with a release."""
+        from kltui.analysis.embed import Picture
+
+        return Picture(name, (await self.released())[name][:, :dims])
+
+    async def released(self) -> dict[str, Array]:
+        """Pictures that came with a release by name, K x 2 or K x 3; NaN for vectors that one has not."""
+        found = await self.map()
+        key = f"released {self._map_version}"
+        if key not in self._kept:
+            self._kept[key] = await self._reader.read(lambda ws: ws.released_pictures(found.names))
+        pictures: dict[str, Array] = self._kept[key]
+        return pictures
+
+    async def ask(self, key: str, work: Any) -> Any:
+        """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
+        return await self._once(key, work)
+
+    def close(self) -> None:
+        """Ends the processes that still compute, and waits for their end."""
+        self._embedder.close()
+        self._surveyor.close()
+        self._close_rows()
+
+
+def _key(method: str, dims: int, null_run: str, layers: tuple[str, ...]) -> str:
+    """What a picture is kept under."""
+    return f"picture {method} {dims} {null_run!r} {layers}"
+
+
+def _joined(found: Map, other: Map) -> Map:
+    """A map with the vectors of another one; those of a large map in a new file."""
+    import numpy as np
+
+    if found.loglik_KN.size <= LARGE:
+        return found.joined(other)
+    shape = (len(found) + len(other), found.loglik_KN.shape[1])
+    with rows_file(found.loglik_KN, other.loglik_KN) as file:
+        return found.joined(other, np.memmap(file, "<f8", "r", shape=shape))
+
+
+def _small_map(ws: Workspace, basis: Basis) -> tuple[Map, BinaryIO | None]:
+    found = basis.map_of(ws)
+    _ = found.repeats  # looked for here and kept, so that no screen waits for it
+    return found, None
+
+
+def _large_map(ws: Workspace, rows_in: BinaryIO) -> tuple[Map, bool]:
+    """(the map, whether its vectors lie in the file)."""
+    import numpy as np
+
+    try:
+        found = ws.map_in_file(rows_in)
+    except OSError as error:
+        raise no_room(error) from error
+    _ = found.repeats
+    return found, isinstance(found.loglik_KN, np.memmap)
+
+
+def _drawn_names(scored: list[Checkpoint]) -> list[str]:
+    """Names of a draw of checkpoints: the ends of every run and some evenly between."""
+    from kltui.analysis.placing import drawn_rows
+
+    runs: dict[tuple[str, str], list[int]] = {}
+    for k, c in enumerate(scored):
+        if c.step is not None:
+            runs.setdefault((c.run, c.quantization), []).append(k)
+    lines = [sorted(rows, key=lambda k: scored[k].step or 0) for rows in runs.values()]
+    return [scored[k].name for k in drawn_rows(len(scored), lines, DRAWN)]
+
+
+def _map_of(ws: Workspace, names: list[str]) -> Map:
+    """The map of those of the checkpoints that are on the workspace's map."""
+    groups = ws.vector_groups()
+    corpus = next((c for c in ws.corpora() if groups and not ws.over and c.id == groups[0].corpus_id), None)
+    corpus = corpus or ws.corpus()
+    settings = ws.settings or next((g.settings for g in groups if g.corpus_id == corpus.id), None)
+    return ws.map(names=names, corpus=corpus.sha256, settings=settings)

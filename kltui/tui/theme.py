@@ -1,0 +1,67 @@
+"""Styles by role, for one palette: the only place where a widget gets a colour from."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rich.color import Color
+from rich.style import Style
+
+from kltui.view.palette import DARK, MARKERS, MARKERS_ASCII, Palette, shades
+
+
+class Theme:
+    """Styles of a palette. Without colour, the cursor is reversed and emphasis is bold or dim."""
+
+    def __init__(self, palette: Palette = DARK, *, color: bool = True, ascii_only: bool = False) -> None:
+        self.palette = palette
+        self.color = color
+        self.ascii_only = ascii_only
+        # One marker for each series of as many rounds of the colours: each round begins one marker further on.
+        shapes, colours = MARKERS_ASCII if ascii_only else MARKERS, len(palette.series)
+        count = colours * len(shapes)
+        self.markers = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
+        self._style = lru_cache(maxsize=4096)(self._make)
+
+    def __call__(
+        self,
+        ink: str | int = "text",
+        ground: str | int = "ground",
+        *,
+        bold: bool = False,
+        underline: bool = False,
+    ) -> Style:
+        """The style of ink on ground, each a role of the palette or an xterm-256 index."""
+        return self._style(ink, ground, bold, underline)
+
+    def _make(self, ink: str | int, ground: str | int, bold: bool, underline: bool) -> Style:
+        if not self.color:
+            return Style(
+                bold=bold or ink == "accent" or None,
+                underline=underline or None,
+                reverse=(ground == "cursor") or None,
+                dim=(ink in ("faint", "rule")) or None,
+            )
+        return Style(
+            color=Color.from_ansi(self.index(ink)),
+            bgcolor=Color.from_ansi(self.index(ground)),
+            bold=bold or None,
+            underline=underline or None,
+        )
+
+    def index(self, role: str | int) -> int:
+        """The xterm-256 index of a role."""
+        return role if isinstance(role, int) else int(getattr(self.palette, role))
+
+    def series(self, number: int, shade: int = -1) -> int:
+        """The xterm-256 index of a series, in one of its shades (the last is the full colour)."""
+        family = shades(self.palette)
+        return family[number % len(family)][shade]
+
+    def marker(self, number: int) -> str:
+        """The marker of a series; it repeats by shape what its colour says, and parts runs that share a colour."""
+        return self.markers[number % len(self.markers)]
+
+    def glyph(self, fancy: str, plain: str) -> str:
+        """The one-cell glyph, or its ASCII stand-in."""
+        return plain if self.ascii_only else fancy

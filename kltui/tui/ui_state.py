@@ -1,0 +1,74 @@
+"""View state kept between sessions: one small JSON file that may be missing, damaged or foreign."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from kltui import __version__
+from kltui.atomic_files import replacing
+from kltui.sanitize import safe_text
+
+VERSION = 1
+MAX_WORKSPACES = 50
+MAX_LOG = 200_000  # characters of old tracebacks
+
+
+class Memory:
+    """Plain values by workspace in file `path`; with None nothing is kept."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def load(self, workspace: Path | None) -> dict[str, object]:
+        """What was kept for a workspace, or nothing."""
+        found = self._all().get(_key(workspace))
+        return dict(found) if isinstance(found, dict) else {}
+
+    def workspaces(self) -> list[Path]:
+        """The workspaces of which something is kept, the latest first."""
+        return [Path(key) for key in reversed(self._all()) if key]
+
+    def save(self, workspace: Path | None, values: dict[str, object]) -> None:
+        """Keeps `values` for a workspace; a disk that cannot be written to loses them quietly."""
+        if self._path is None or workspace is None:
+            return
+        everything = self._all()
+        everything.pop(_key(workspace), None)
+        kept = dict(list(everything.items())[1 - MAX_WORKSPACES :])
+        kept[_key(workspace)] = values
+        with suppress(OSError), replacing(self._path) as file:
+            file.write(json.dumps({"version": VERSION, "workspaces": kept}).encode())
+
+    def keep_traceback(self, traceback: str) -> Path | None:
+        """Appends a bug's traceback to a log beside the file; its path, or None where it could not be written."""
+        if self._path is None:
+            return None
+        log = self._path.with_name("interface.log")
+        lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} kltui {__version__}", *traceback.splitlines(), ""]
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            before = log.read_text(encoding="utf-8") if log.is_file() else ""
+            text = before[-MAX_LOG:] + "".join(f"{safe_text(line)}\n" for line in lines)
+            log.write_text(text, encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        return log
+
+    def _all(self) -> dict[str, object]:
+        if self._path is None:
+            return {}
+        try:
+            data = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(data, dict) or data.get("version") != VERSION:
+            return {}
+        workspaces = data.get("workspaces")
+        return workspaces if isinstance(workspaces, dict) else {}
+
+
+def _key(workspace: Path | None) -> str:
+    return str(workspace.resolve()) if workspace else ""

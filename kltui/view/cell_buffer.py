@@ -1,0 +1,175 @@
+"""A scene drawn into cells: one plane of code points and one of colour codes, through the native raster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.kernels import native
+from kltui.view.palette import SHADES
+from kltui.view.plot_data import Floats, Scene, Window
+
+Kind = Literal["braille", "dots", "half", "ascii"]
+KINDS: tuple[Kind, ...] = ("braille", "dots", "half", "ascii")
+DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": (1, 2), "ascii": (1, 1)}
+
+# A checkpoint is four dots, so that it stands out from the line through it; a crowd is left as it is.
+BLOB = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+MAX_BLOBS = 1000
+SLICES = 6  # of a scene with depth, drawn from the farthest to the nearest
+
+
+@dataclass(frozen=True)
+class CellBuffer:
+    """height x width cells: what stands in each, and whose colour it has (-1: nobody's)."""
+
+    codepoints: NDArray[np.uint32]
+    codes: NDArray[np.int16]
+
+    def text(self, row: int) -> str:
+        """The characters of a row."""
+        return bytes(self.codepoints[row].astype("<u4").tobytes()).decode("utf-32-le")
+
+    def runs(self, row: int) -> list[tuple[str, int]]:
+        """(text, code) runs of equal colour along a row."""
+        return self._runs[row]
+
+    @cached_property
+    def _runs(self) -> list[list[tuple[str, int]]]:
+        height, width = self.codes.shape
+        rows: list[list[tuple[str, int]]] = [[] for _ in range(height)]
+        if self.codes.size:
+            codes, text = self.codes.ravel(), self.codepoints.astype("<u4").tobytes().decode("utf-32-le")
+            begins_run = np.ones(codes.size, bool)
+            np.not_equal(codes[1:], codes[:-1], out=begins_run[1:])
+            begins_run[::width] = True
+            begins = np.flatnonzero(begins_run)
+            cuts = [*begins.tolist(), codes.size]
+            for begin, end, code in zip(cuts, cuts[1:], codes[begins].tolist(), strict=False):
+                rows[begin // width].append((text[begin:end], code))
+        return rows
+
+    def lines(self) -> list[str]:
+        """Every row's characters, trailing blanks dropped."""
+        return [self.text(row).rstrip() for row in range(len(self.codepoints))]
+
+
+def eye_ratio(width: int, height: int, kind: Kind) -> float:
+    """Width over height, to the eye, of what is between the outermost dots: a cell is twice as high as wide."""
+    across, down = DOTS[kind]
+    return max(width * across - 1, 1) / across / (2 * max(height * down - 1, 1) / down)
+
+
+def draw(
+    scene: Scene,
+    window: Window,
+    width: int,
+    height: int,
+    kind: Kind,
+    marker: Callable[[int], str] = lambda series: "●",
+    *,
+    marked: bool = False,
+) -> CellBuffer:
+    """The scene as seen through the window in width x height cells; later points lie on top, and nearer ones.
+
+    In cells of one dot, points show the `marker` of their series and lines a small dot; with `marked`, the
+    cells of points show it in every kind.
+    """
+    raster = native.Raster(width, height, kind)
+    across, down = DOTS[kind]
+    dots = window.dots(scene.scaled(), width * across, height * down)
+    shown = scene.code_n >= 0
+    is_point = shown & scene.is_point_n
+    blobs = BLOB if kind == "braille" and is_point.sum() <= MAX_BLOBS else BLOB[:1]
+    for part_n, part_m in _slices(scene):
+        _segments(raster, scene, dots, shown, part_m, "." if kind == "ascii" else "·")
+        own = is_point if part_n is None else is_point & part_n
+        if DOTS[kind] == (1, 1):
+            _marked_points(raster, dots, scene.code_n, own, marker)
+        else:
+            for offset in blobs:
+                _points(raster, dots[own] + offset if any(offset) else dots[own], scene.code_n[own], "●")
+    planes = CellBuffer(*raster.planes())
+    if marked and DOTS[kind] != (1, 1):
+        _mark(planes, scene, np.where(is_point[:, None], dots / (across, down), np.nan), marker)
+    return planes
+
+
+def _slices(scene: Scene) -> Iterator[tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]]:
+    """(which points, which segments) to draw one after another; (None, None): all."""
+    if scene.depth_n is None or not len(scene.depth_n):
+        yield None, None
+        return
+    slice_n = slices_of(scene.depth_n, SLICES)
+    of_segment = slice_n[scene.segments_m2].min(axis=1)
+    for k in range(SLICES):
+        yield slice_n == k, of_segment == k
+
+
+def slices_of(depth_n: Floats, count: int) -> NDArray[np.intp]:
+    """The slice of each point, 0 for the farthest to `count` - 1 for the nearest, of equal depth each, (n,)."""
+    finite = depth_n[np.isfinite(depth_n)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    if not high > low:
+        return np.full(len(depth_n), count - 1, dtype=np.intp)
+    share = np.nan_to_num((depth_n - low) / (high - low))
+    found: NDArray[np.intp] = np.clip((share * count).astype(np.intp), 0, count - 1)
+    return found
+
+
+def _marked_points(
+    raster: native.Raster,
+    dots: Floats,
+    code_n: NDArray[np.int16],
+    own: NDArray[np.bool_],
+    marker: Callable[[int], str],
+) -> None:
+    """Points by the marker of their series."""
+    for number in np.unique(code_n[own] // SHADES):
+        these = own & (code_n // SHADES == number)
+        _points(raster, dots[these], code_n[these], marker(int(number)))
+
+
+def _mark(planes: CellBuffer, scene: Scene, cells_n2: Floats, marker: Callable[[int], str]) -> None:
+    """Puts the marker of their series over the cells of points, whosever colour these have."""
+    height, width = planes.codes.shape
+    at = np.floor(np.nan_to_num(cells_n2, nan=-1.0).clip(-1.0, 65536.0)).astype(np.intp)
+    seen: NDArray[np.bool_] = ((at >= 0) & (at < (width, height))).all(axis=1)
+    for number in np.unique(scene.code_n[seen] // SHADES):
+        own = at[seen & (scene.code_n // SHADES == number)]
+        planes.codepoints[own[:, 1], own[:, 0]] = ord(marker(int(number)))
+
+
+def _segments(
+    raster: native.Raster,
+    scene: Scene,
+    dots: Floats,
+    shown: NDArray[np.bool_],
+    part_m: NDArray[np.bool_] | None,
+    marker: str,
+) -> None:
+    pairs = scene.segments_m2 if part_m is None else scene.segments_m2[part_m]
+    if not len(pairs):
+        return
+    if not shown.all():
+        pairs = pairs[shown[pairs[:, 0]] & shown[pairs[:, 1]]]
+    raster.segments(dots.take(pairs.ravel(), axis=0).reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)
+
+
+def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], marker: str) -> None:
+    if len(dots):
+        raster.points(dots, code_n, marker)
+
+
+def spots(scene: Scene, window: Window, width: int, height: int, kind: Kind) -> Floats:
+    """n x 2 places of every point in cells (column, row) from the upper left, with fractions; NaN for gaps.
+
+    They round down to the very cell in which `draw` puts the point.
+    """
+    across, down = DOTS[kind]
+    return np.asarray(window.dots(scene.scaled(), width * across, height * down) / (across, down))

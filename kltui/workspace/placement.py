@@ -1,0 +1,268 @@
+"""One model on the workspace's map: scored by the map's rules on its texts or on a draw of them, and where it then stands."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kltui.analysis import embed
+from kltui.analysis.benchmark import SUSPICIOUS, Leakage, scores_by_task
+from kltui.analysis.floors import coarsest_floor, rounding_floor, storage_dtype
+from kltui.analysis.placement import Drawn, Expected, expected_scores, position, suspected_leakage
+from kltui.analysis.point import Point
+from kltui.analysis.scale import Location, locate
+from kltui.analysis.uncertainty import Ellipse
+from kltui.errors import KltuiError, UsageError
+from kltui.jobs.place import run_job, write_job
+from kltui.store import comparable
+from kltui.workspace import subsample
+
+if TYPE_CHECKING:
+    from kltui.analysis.map import Map
+    from kltui.registry.checkpoint import Checkpoint
+    from kltui.workspace import Workspace
+
+Values = NDArray[np.float64]
+NEAREST = 10
+METHOD = "ls"
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A vector of the map by its KL to the model in bits/byte.
+
+    `se` is the standard error of that KL: over texts, and where texts were drawn that which drawing them makes;
+    `se_whole` is the error that the whole corpus leaves.
+    """
+
+    name: str
+    kl: float
+    se: float
+    se_whole: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a model stands on a map of `n_vectors` others.
+
+    `n_texts` is how many different texts it was scored on, of `n_corpus`; `drawn` how many draws those were, 0 for all
+    texts. `nearest` has the nearest vectors, `scale` where the KL to `scale_to` lies among the published medians: the
+    nearest that is not the same but for rounding. (x, y) is the place in the map's PCA picture, `ellipse` its error (one standard deviation, sqrt(bits/byte)). `leakage` is
+    None without benchmark scores. KLs below `floor` are rounding.
+    """
+
+    name: str
+    source: str
+    corpus: str
+    settings: str
+    n_vectors: int
+    n_texts: int
+    n_corpus: int
+    drawn: int
+    nearest: tuple[Near, ...]
+    scale: Location
+    scale_to: str
+    x: float
+    y: float
+    ellipse: Ellipse
+    expected: tuple[Expected, ...]
+    leakage: Leakage | None
+    mean_loglik: float
+    floor: float
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether its likelihood is far above what its scores let expect."""
+        return self.leakage is not None and self.leakage.z > SUSPICIOUS
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as plain data."""
+        return {**asdict(self), "unit": "bits/byte", "suspicious": self.suspicious}
+
+
+def place(
+    ws: Workspace,
+    model: str,
+    texts: int | None = None,
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Placement:
+    """Scores `model` by the rules of the workspace's map, on all its texts or on `texts` drawn ones, and places it there.
+
+    `model` is a folder (a model's or an adapter's), a GGUF file, OWNER/NAME[@REVISION], or a server's address; `overrides`
+    are KEY=VALUE of the job file, `model.KEY` of its entry. Scoring runs in a process of its own. Raises KltuiError.
+    """
+    begun = time.monotonic()
+    if texts is not None and texts < 1:
+        raise UsageError(f"--texts {texts} draws no text", "Draw one or more, or leave it out for all.")
+    groups = ws.vector_groups()
+    if not groups:
+        ws.corpus()  # says what is not there
+    shown = groups[0]
+    sha256, n_corpus = next((c.sha256, c.n) for c in ws.corpora() if c.id == shown.corpus_id)
+    if not comparable.says_how(shown.settings):
+        raise UsageError(
+            f"the map's {shown.n_checkpoints} vectors do not say how they were scored, so nothing can be scored alike",
+            comparable.remedy(shown.settings, "bos=auto"),
+        )
+    drawn = None
+    source = f"map:{sha256[:16]}"
+    if texts is not None and texts < n_corpus:
+        say(f"drawing {texts} of {n_corpus} texts")
+        path, drawn = _draw(ws, sha256, shown.settings, texts)
+        source = str(path.resolve())
+    rows = ws.checkpoints()
+    own = drawn is None and not any(row.weights.startswith("import:") for row in rows)
+    job, checkpoint = write_job(ws.path, model, source, shown.settings, overrides, rows, alone=own)
+    run_job(job, say)
+    whole = ws.map(corpus=sha256, settings=shown.settings)
+    say(f"placing it among {len(whole)} vectors")
+    return placed(ws, whole, checkpoint, drawn, begun)
+
+
+def _draw(ws: Workspace, sha256: str, settings: str, n: int) -> tuple[Any, subsample.TextDraw]:
+    """(file, record) of n texts of the map's, those drawn before where there are such: their models can be compared."""
+    for made in reversed(subsample.text_draws(ws)):
+        path = ws.path / subsample.FOLDER / f"{made.name}.jsonl"
+        if (made.of, made.n_drawn, made.clip_threshold) == (sha256, n, None) and path.is_file():
+            return path, made
+    shown = ws.map(corpus=sha256, settings=settings)
+    return subsample.draw_texts(ws, shown, n, METHOD if len(shown) > 2 else "uniform")
+
+
+def placed(
+    ws: Workspace, whole: Map, checkpoint: Checkpoint, drawn: subsample.TextDraw | None, begun: float
+) -> Placement:
+    """The placement of a checkpoint that is scored, on the whole map or on drawn texts. Raises KltuiError."""
+    name = checkpoint.name
+    others = [k for k, other in enumerate(whole.names) if other != name]
+    if not others:
+        raise KltuiError("the map has no other vector", "Score or import others first.")
+    rest = whole if len(others) == len(whole) else whole.select(others)
+    if drawn is None:
+        known = Drawn.whole(rest.loglik_KN, whole.loglik_KN[whole.row(name)], whole.text_bytes_N)
+        near, record = _near_by_all(whole, name, others), whole.record
+    else:
+        known = _on_drawn(ws, whole, rest, name, drawn)
+        near = _near_by_drawn(known, rest.names)
+        record = comparable.joined_record(whole.record, _key_on_drawn(ws, drawn, name), len(rest))
+    floor = _floor(whole, record)
+    ellipse = position(known, embed.pca(embed.scaled_coordinates(rest.loglik_KN, rest.text_bytes_N), 2))
+    scores = _scores(ws, rest, name)
+    types = [p.type or p.name for p in rest.points]
+    by_map = {task: [s.get(n, math.nan) for n in rest.names] for task, s in scores.items()}
+    own = {task: s[name] for task, s in scores.items() if name in s}
+    expected, problems = expected_scores(known, types, by_map, own)
+    means = rest.mean_loglik
+    closest = rest.row(near[0].name) if near else 0
+    mean = (
+        known.mean_loglik(closest, float(means[closest]))
+        if drawn
+        else float(whole.mean_loglik[whole.row(name)])
+    )
+    leak = None
+    if expected:
+        leak = suspected_leakage(mean, expected[0], means.tolist(), by_map[expected[0].task])
+    notes = [
+        comparable.standing_note(record).removeprefix("; "),
+        *problems,
+        *_text_notes(whole, known, drawn),
+    ]
+    apart = next((n for n in near if not n.kl <= floor), None)
+    return Placement(
+        name=name,
+        source=str(checkpoint.source),
+        corpus=str(whole.record["corpus"]),
+        settings=str(whole.record["settings"]),
+        n_vectors=len(rest),
+        n_texts=len(known.new_u),
+        n_corpus=len(whole.text_bytes_N),
+        drawn=drawn.n_drawn if drawn else 0,
+        nearest=tuple(near[:NEAREST]),
+        scale=locate(apart.kl if apart else math.nan),
+        scale_to=apart.name if apart else "",
+        x=ellipse.x,
+        y=ellipse.y,
+        ellipse=ellipse,
+        expected=tuple(expected),
+        leakage=leak,
+        mean_loglik=mean,
+        floor=floor,
+        notes=tuple(filter(None, notes)),
+        seconds=time.monotonic() - begun,
+    )
+
+
+def _on_drawn(ws: Workspace, whole: Map, rest: Map, name: str, drawn: subsample.TextDraw) -> Drawn:
+    """The model and the map's other vectors at the drawn texts. Raises KltuiError where the model is not among those."""
+    scored, why = subsample.scored_on(ws, whole, drawn)
+    if name not in scored:
+        reason = why.get(name, "it is not scored on the drawn texts")
+        raise KltuiError(f"{name} cannot be placed: {reason}", "Run the same command again.")
+    counts = np.array(drawn.count, np.int64)
+    new_u = drawn.clipped(scored[name])
+    return Drawn(subsample.on_drawn(rest, drawn), new_u, drawn.draw, counts, drawn.mean_bytes)
+
+
+def _near_by_all(whole: Map, name: str, others: Sequence[int]) -> list[Near]:
+    """The map's vectors by rising KL over all texts; undefined ones left out."""
+    row = whole.row(name)
+    found = [(whole.names[k], whole.pair_rows(row, k)) for k in others]
+    near = [Near(other, kl.value, kl.se, kl.se) for other, kl in found if math.isfinite(kl.value)]
+    return sorted(near, key=lambda n: n.kl)
+
+
+def _near_by_drawn(known: Drawn, names: Sequence[str]) -> list[Near]:
+    kl, whole = known.kl(), known.kl_errors_of_whole()
+    rows = zip(names, kl.value[0].tolist(), kl.se[0].tolist(), whole.tolist(), strict=True)
+    return sorted((Near(*row) for row in rows), key=lambda n: n.kl)
+
+
+def _key_on_drawn(ws: Workspace, drawn: subsample.TextDraw, name: str) -> Mapping[str, str]:
+    """The key of the vector over the drawn texts."""
+    row = next(row for row in ws.checkpoints() if row.name == name)
+    ids = {c.id for c in ws.corpora() if c.sha256 == drawn.corpus}
+    found = [g for g in ws.vector_groups() if g.corpus_id in ids]
+    for group in found:
+        vectors = ws.vectors(corpus=drawn.corpus, settings=group.settings)
+        if row.name in vectors:
+            return vectors[row.name].key_fields
+    return {}
+
+
+def _scores(ws: Workspace, rest: Map, name: str) -> dict[str, dict[str, float]]:
+    """{task: {vector: score}} of the map's models and of the one that is placed, where it has scores."""
+    last: dict[str, Point] = {}
+    for p in rest.points:
+        held = last.get(p.run)
+        plain = p.quantization == "none" and p.layer is None
+        if plain and (held is None or (p.step or 0) > (held.step or 0)):
+            last[p.run] = p
+    return scores_by_task(
+        [*rest.names, name], {run: p.name for run, p in last.items()}, ws.benchmark_scores()
+    )
+
+
+def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> list[str]:
+    lacking = 0 if drawn else len(whole.text_bytes_N) - len(known.new_u)
+    return [
+        f"{lacking} texts that some vector lacks are left out of the picture and of what is predicted"
+    ] * bool(lacking)
+
+
+def _floor(whole: Map, record: Mapping[str, object]) -> float:
+    """KL in bits/byte that rounding alone makes; NaN where nothing tells it."""
+    floor = coarsest_floor(comparable.dtypes_of(record), whole.mean_bytes)
+    if not math.isnan(floor):
+        return floor
+    some = whole.loglik_KN[:64]
+    stored = storage_dtype(some)
+    return rounding_floor(some, whole.mean_bytes, stored) if stored != "float64" else math.nan

@@ -1,0 +1,93 @@
+"""Squared distances between the weights of a workspace's checkpoints: those that are stored, and those computed anew."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from kltui.store import CheckpointRow, Store
+
+WeightProgress = Callable[[str, int, int], None]
+
+
+class StoredDistances:
+    """What a workspace knows of the distances between weights; the part of `Workspace` that reads weight files."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.path = store.folder
+        self.weight_problems: list[str] = []
+
+    def weight_distances(
+        self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(name a, name b): sum over parameters} within runs, both ways round.
+
+        With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
+        each read once, and kept in the workspace unless another process is writing it; what could not be had
+        is told in `weight_problems`.
+        """
+        rows = [r for r in self._store.checkpoints.all() if r.weights and r.checkpoint.quantization == "none"]
+        stored = self._store.weight_distances.all()
+        if compute:
+            stored = self._computed_distances(rows, stored, window, progress)
+        by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
+        for row in rows:
+            by_run[row.checkpoint.run].append(row)
+        return {
+            (a.name, b.name): stored[a.weights, b.weights]
+            for members in by_run.values()
+            for a in members
+            for b in members
+            if a is not b and (a.weights, b.weights) in stored
+        }
+
+    def adapter_distances(self) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(base, adapter): sum over parameters} that `weight_distances` has computed."""
+        from kltui.workspace.adapter_sweep import adapter_runs, base_row
+
+        rows = [r for r in self._store.checkpoints.all() if r.weights]
+        stored = self._store.weight_distances.all()
+        pairs = [(base, row) for run in adapter_runs(rows) for row in run if (base := base_row(row, rows))]
+        found = {(base.name, row.name): stored.get((base.weights, row.weights)) for base, row in pairs}
+        return {pair: value for pair, value in found.items() if value is not None}
+
+    def gguf_distances(
+        self, compute: bool = False, progress: WeightProgress | None = None
+    ) -> dict[tuple[str, str], float]:
+        """Squared weight distances {(model, its GGUF file): sum over parameters}, of the file's weights taken apart.
+
+        With `compute` as for `weight_distances`.
+        """
+        from kltui.analysis.lineage import GGUF, variant_pairs
+        from kltui.store.same_weights import point_of
+
+        rows = [r for r in self._store.checkpoints.all() if r.weights and not r.weights.startswith("import:")]
+        pairs = [(rows[a], rows[b]) for a, b in variant_pairs([point_of(r.checkpoint, None) for r in rows])]
+        ggufs = [(a, b) for a, b in pairs if b.checkpoint.quantization.startswith(GGUF)]
+        stored = self._store.weight_distances.all()
+        if compute and ggufs:
+            stored = self._computed_distances([], stored, 1, progress, ggufs)
+        found = {(a.name, b.name): stored.get((a.weights, b.weights)) for a, b in ggufs}
+        return {pair: value for pair, value in found.items() if value is not None}
+
+    def _computed_distances(
+        self,
+        rows: Sequence[CheckpointRow],
+        stored: dict[tuple[str, str], float],
+        window: int,
+        progress: WeightProgress | None,
+        variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
+    ) -> dict[tuple[str, str], float]:
+        """`stored` with what is missing, and without what was computed from files that others have overwritten."""
+        from kltui.workspace.weight_sweep import CHECKED, compute_missing
+
+        at_hand = [r for r in rows if not r.weights.startswith("import:")]
+        # Earlier releases compared whatever lay in the folders: what they stored is computed anew where that can be.
+        known = stored if self._store.records.all(CHECKED) else {}
+        computed = compute_missing(
+            self.path, at_hand, known, self._store.fingerprints.all(), window, progress, variants
+        )
+        self.weight_problems = computed.problems
+        new = computed.distances | {(b, a): value for (a, b), value in computed.distances.items()}
+        return {pair: d for pair, d in stored.items() if not computed.overwritten & set(pair)} | new

@@ -1,0 +1,589 @@
+"""One folder of work, opened: what the interfaces, reports and notebooks talk to."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
+
+from kltui.analysis.point import Point
+from kltui.errors import StoreError, UsageError
+from kltui.registry.checkpoint import layer_name
+from kltui.store import (
+    CheckpointRow,
+    CorpusRow,
+    JobItemRow,
+    JobRow,
+    Store,
+    VectorRow,
+    comparable,
+    pair_values,
+    same_weights,
+    saved_maps,
+)
+from kltui.store.same_weights import point_of
+from kltui.store.saved_maps import Preparation, SavedMap
+from kltui.store.side_tables import TOKENS, TOKENS_ALONE
+from kltui.workspace.losses import StoredLoss, stored_losses
+from kltui.workspace.map_device import gram_on, nothing_scored
+from kltui.workspace.weight_distances import StoredDistances, WeightProgress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.diffusion import Exponent
+    from kltui.analysis.exact import NextTokenKL
+    from kltui.analysis.kl import KL, CentredGram
+    from kltui.analysis.map import Map
+    from kltui.corpus.corpus import Prompt
+    from kltui.workspace.exact import ExactRequest
+    from kltui.workspace.exact import Said as ExactProgress
+    from kltui.workspace.placement import Placement
+
+# Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
+_OF_ONE_VECTOR = {
+    "weights",
+    "base",
+    "adapter",
+    "adapter_config",
+    "peft",
+    "of_weights",
+    "layer",
+    "layers",
+    "quantization",
+    "values",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VectorGroup:
+    """Vectors that may share a map: one corpus, one BOS and length policy, one dtype."""
+
+    corpus_id: int
+    settings: str
+    n_checkpoints: int
+
+
+class Workspace(StoredDistances):
+    """A workspace folder opened read-only; nothing here imports torch."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.name = store.folder.resolve().name
+        self.over = ""  # hash of the corpus that is meant where none is named; "": that of most checkpoints
+        self.settings = ""  # scoring settings that are meant where none are named; "": the fullest's
+        self.values = pair_values.CONDITIONAL  # of pairs: what a map is made of
+        self._text_ids: dict[int, NDArray[np.intp] | None] = {}
+        # What was read last, and the generation it is of: a map asks for them several times.
+        self._last_checkpoints: tuple[int, list[CheckpointRow]] = (-1, [])
+        self._last_vectors: tuple[int, list[VectorRow]] = (-1, [])
+
+    @classmethod
+    def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
+        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`; `values` as in `map`.
+
+        Raises StoreError where there is none, and UsageError where it has no such corpus.
+        """
+        made = cls(Store.read(Path(path)))
+        try:
+            made.values = pair_values.checked(values)
+            if over:
+                made.choose_corpus(over)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def choose_corpus(self, sha256: str) -> CorpusRow:
+        """From now on means the corpus whose hash begins with `sha256` where none is named. Raises UsageError for another."""
+        row = self.corpus(sha256)
+        self.over = row.sha256
+        return row
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._store.close()
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.path)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generation(self) -> int:
+        """A number that changes when another process has committed: cheap to poll."""
+        return self._store.generation()
+
+    def checkpoints(self) -> list[CheckpointRow]:
+        """Every registered checkpoint, by run, step and variant."""
+        generation = self.generation()  # read first: what is newer than it is read again
+        self._last_checkpoints = generation, self._store.checkpoints.all()
+        return list(self._last_checkpoints[1])
+
+    def _known_checkpoints(self) -> list[CheckpointRow]:
+        """Those read last, where no other process has committed since: which there are, not how they fare."""
+        generation, rows = self._last_checkpoints
+        return rows if generation == self.generation() else self.checkpoints()
+
+    def _vector_rows(self) -> list[VectorRow]:
+        """What identifies every stored vector, read again where another process has committed."""
+        generation = self.generation()
+        if self._last_vectors[0] != generation:
+            self._last_vectors = generation, self._store.vectors.rows()
+        return self._last_vectors[1]
+
+    def run_numbers(self) -> dict[str, int]:
+        """{run or interpolation grid: number that gives it its colour and mark}, as first seen in this workspace."""
+        return self._store.checkpoints.run_numbers()
+
+    def losses(self) -> dict[int, StoredLoss]:
+        """{checkpoint id: loss over the corpus that is meant}, without reading a vector; {} where nothing is scored."""
+        try:
+            corpus = self.corpus()
+        except StoreError:
+            return {}
+        return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
+
+    def corpora(self) -> list[CorpusRow]:
+        """Every corpus scored here, oldest first."""
+        return self._store.corpora.all()
+
+    def corpus(self, sha256: str | None = None) -> CorpusRow:
+        """The corpus with that hash (a prefix will do), or the one chosen, or that which most checkpoints were scored on."""
+        corpora, sha256 = self.corpora(), sha256 or self.over
+        if sha256:
+            found = [c for c in corpora if c.sha256.startswith(sha256)]
+            if len(found) == 1:
+                return found[0]
+            raise UsageError(
+                f"{len(found)} corpora match {sha256!r}", _listing(c.sha256[:12] for c in corpora)
+            )
+        groups = self.vector_groups()
+        if groups:
+            return next(c for c in corpora if c.id == groups[0].corpus_id)
+        if corpora:
+            return corpora[-1]
+        raise nothing_scored()
+
+    def texts(self, sha256: str | None = None) -> list[str]:
+        """The texts of a corpus in order."""
+        return self._store.corpora.texts(self.corpus(sha256).id)
+
+    def prompts(self, sha256: str | None = None) -> tuple[Prompt, ...]:
+        """What the texts of a corpus answer, where they are the responses of pairs: (role, content) by turn; else none."""
+        return self._store.corpora.prompts(self.corpus(sha256).sha256)
+
+    def copies(self, sha256: str | None = None) -> int:
+        """How many texts of a corpus are copies of another one."""
+        ids = self._ids_of_texts(self.corpus(sha256).id)
+        return 0 if ids is None else len(ids) - len(set(ids.tolist()))
+
+    def same_weights(self) -> list[tuple[Point, ...]]:
+        """Groups of scored checkpoints that hold the same weights."""
+        return same_weights.in_store(self._store)
+
+    def domains(self, sha256: str | None = None) -> list[str]:
+        """The domain of every text of a corpus, "" where it has none."""
+        return self._store.corpora.domains(self.corpus(sha256).id)
+
+    def jobs(self) -> list[JobRow]:
+        """Every job, newest first."""
+        return self._store.jobs.all()
+
+    def job_items(self, job_id: int) -> list[JobItemRow]:
+        """The checkpoints of one job, in order."""
+        return self._store.jobs.items(job_id)
+
+    def vector_groups(self) -> list[VectorGroup]:
+        """Groups of final vectors that may share a map, the fullest (then newest) first; those on drawn texts last."""
+        drawn = {str(record.get("corpus", "")) for record in self.records("draw").values()}
+        on_drawn = {c.id for c in self.corpora() if c.sha256 in drawn} if drawn else set()
+        return [VectorGroup(*found) for found in comparable.fullest(self._vector_rows(), on_drawn)]
+
+    def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
+        """Safetensors file with the per-token log-probabilities of a checkpoint, or of responses `alone`, if kept."""
+        row = next((r for r in self.checkpoints() if r.name == name), None)
+        if row is None:
+            return None
+        kind = TOKENS_ALONE if alone else TOKENS
+        return self._store.side_files.find(self.path, row.id, self.corpus().id, kind)
+
+    def map(
+        self,
+        runs: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        layers: bool = False,
+        corpus: str | None = None,
+        preprocess: str = "none",
+        settings: str | None = None,
+        device: str = "cpu",
+        values: str = "",
+    ) -> Map:
+        """The vectors of the chosen checkpoints over one corpus (layers=True: their lens vectors too).
+
+        `values` of pairs: "conditional" log p(response | prompt), "unconditional" log p(response), or "pmi", the difference
+        (pointwise mutual information; arXiv 2603.18593); "": as this workspace was opened.
+        Without a choice: the fullest group of vectors that may be compared. With `device` "cuda" or "cuda:1" what is
+        large is centred and multiplied on that GPU. Raises KltuiError when nothing is scored or torch has no such
+        GPU, and UsageError naming the differing key when chosen vectors cannot share a map.
+        """
+        gram = gram_on(device)
+        chosen = self._choose(runs, names, layers, corpus, settings)
+        values = pair_values.checked(values or self.values)
+        if values == pair_values.CONDITIONAL:
+            result = self._assemble(chosen, gram)
+        else:
+            result = self._of_pairs(chosen, values, gram)
+        return result if preprocess == "none" else result.preprocessed(preprocess)
+
+    def map_in_file(self, rows_in: BinaryIO) -> Map:
+        """The map that `map()` gives, its K x N float64 written to an empty file and mapped from there.
+
+        For vectors that memory should not hold. The file holds them in the map's order, unless some were left out or those
+        of pairs are differences: then they are in memory.
+        """
+        if self.values != pair_values.CONDITIONAL:
+            return self.map()
+        return self._assemble(self._choose(None, None, False, None, None), rows_in=rows_in)
+
+    def _of_pairs(
+        self, chosen: Sequence[tuple[CheckpointRow, VectorRow]], values: str, gram: CentredGram | None
+    ) -> Map:
+        """The map of the same responses scored without their prompts, or of what the prompts change."""
+        held, lacking = pair_values.matched(chosen, self._store.vectors.rows(), values)
+        minuend = [v for _, v, _ in held] if values == pair_values.PMI else None
+        return self._assemble([(row, u) for row, _, u in held], gram, minuend, values, lacking)
+
+    def vectors(
+        self,
+        runs: Sequence[str] | None = None,
+        names: Sequence[str] | None = None,
+        layers: bool = False,
+        corpus: str | None = None,
+        settings: str | None = None,
+    ) -> dict[str, VectorRow]:
+        """The stored vector behind each row of the map that `map` gives for the same choice, by name."""
+        chosen = self._choose(runs, names, layers, corpus, settings)
+        return {layer_name(row.name, v.layer): v for row, v in chosen}
+
+    def benchmark_scores(self) -> dict[str, dict[str, float]]:
+        """Scores as they were imported, {checkpoint or run: {task: score}}."""
+        return self._store.benchmark_scores.all()
+
+    def saved_maps(self) -> list[SavedMap]:
+        """The named maps kept here, oldest first."""
+        return saved_maps.listed(self._store.records.all(saved_maps.KIND))
+
+    def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
+        """The named map as it was saved, or its vectors before the preparation; `device` as in `map`.
+
+        Raises UsageError where there is none, or where a vector is no longer the one that was saved.
+        """
+        pair_values.check_kept(self.values)
+        saved = saved_maps.find(self.saved_maps(), name)
+        known = {row.name for row in self.checkpoints()}
+        names = [n for n in saved.keys if n in known]
+        chosen = self._choose(None, names, False, saved.corpus, saved.settings) if names else []
+        saved.check({row.name: v for row, v in chosen})
+        result = self._assemble(chosen, gram_on(device))
+        result.record["map"] = name
+        p = saved.preparation
+        return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
+
+    def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
+        """The map of all comparable vectors under `preparation`, kept under `name` with the key of every vector."""
+        pair_values.check_kept(self.values)
+        p = preparation or Preparation()
+        rows, whole = self.vectors(), self.map()
+        made = whole.preprocessed(p.mode, exclude=p.exclude)
+        keys = {n: rows[n].key_fields for n in whole.names}
+        record = whole.record
+        saved = SavedMap(
+            name, str(record["corpus"]), str(record["settings"]), p, keys, made.record["preprocess"]
+        )
+        saved_maps.save(self.path, saved)
+        return made
+
+    def place(
+        self,
+        model: str | PathLike[str],
+        texts: int | None = None,
+        overrides: Sequence[str] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Placement:
+        """Where `model` stands on this workspace's map, scored in a process of its own; see `kltui.workspace.placement.place`."""
+        from kltui.workspace.placement import place
+
+        return place(self, str(model), texts, overrides, say)
+
+    def released_pictures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """K x 2 (or 3) coordinates of `names` by each picture that came with a release, NaN where it has none of a name."""
+        import numpy as np
+
+        found = {}
+        for picture, record in self.records("picture").items():
+            points = cast("dict[str, list[float]]", record["points"])
+            dims = max(map(len, points.values()), default=2)
+            rows = [points.get(name, [math.nan] * dims) for name in names]
+            if any(name in points for name in names):
+                found[f"released {picture}"] = np.array(rows, dtype=np.float64)
+        return found
+
+    def type_colours(self) -> dict[str, str]:
+        """{model type: colour} as a release gives them, #rrggbb; empty without."""
+        record = self.records("colours").get("type", {})
+        return cast("dict[str, str]", record.get("colours", {}))
+
+    def records(self, kind: str) -> dict[str, dict[str, object]]:
+        """The workspace's named records of one kind, oldest first."""
+        return self._store.records.all(kind)
+
+    def exact_kl(
+        self,
+        a: str,
+        b: str,
+        *,
+        corpus: str | None = None,
+        compute: bool = True,
+        device: str = "auto",
+        progress: ExactProgress | None = None,
+    ) -> NextTokenKL | None:
+        """Exact next-token KL of two scored checkpoints with one tokenizer, the estimate from their vectors beside it.
+
+        Of pairs it is over the responses' tokens, behind their prompts or, with `values` "unconditional", alone.
+        Worked out once, in a process of its own on `device`, and kept here; with compute=False only what is kept (None:
+        nothing). Raises UsageError for names that are not scored, and KltuiError saying why it cannot be had.
+        """
+        from dataclasses import replace
+
+        from kltui.workspace import exact
+
+        asked = self._asked_exactly(a, b, corpus)
+        found = exact.stored(self.records(exact.KIND), asked)
+        if found is None and compute:
+            found = exact.exact_kl_of(self._store, asked, device, progress or exact.silent)
+        return found and replace(found, estimate=self._estimate(asked))
+
+    def check_exact(self, a: str, b: str, *, corpus: str | None = None) -> None:
+        """Raises KltuiError where `exact_kl` could not be had, as far as that is known without the models' files."""
+        from kltui.workspace import exact
+
+        exact.check(self._asked_exactly(a, b, corpus))
+
+    def exact_pairs(self) -> list[tuple[str, str]]:
+        """Names of the pairs whose exact KL was worked out here, oldest first, as they were named then."""
+        from kltui.workspace import exact
+
+        return [exact.names_in(record) for record in self.records(exact.KIND).values()]
+
+    def _asked_exactly(self, a: str, b: str, corpus: str | None) -> ExactRequest:
+        from kltui.workspace.exact import ExactRequest, ExactSide
+
+        names = list(dict.fromkeys((a, b)))
+        found = self._choose(None, names, False, corpus, None)
+        found = pair_values.with_next_tokens(found, self._store.vectors.rows(), self.values)
+        chosen = {row.name: ExactSide(row, v) for row, v in found}
+        row = self.corpus(corpus)
+        unscored = [name for name in names if name not in chosen]
+        if unscored:
+            raise UsageError(
+                f"{unscored[0]} is not scored on the corpus {row.sha256[:12]}",
+                "Score it first: kltui --batch job.toml, or s on the Registry.",
+            )
+        return ExactRequest(chosen[a], chosen[b], row)
+
+    def _estimate(self, asked: ExactRequest) -> KL:
+        """The KL of the two vectors, as the map has it."""
+        from kltui.analysis.kl import kl_pair
+
+        text_bytes_N = self._store.corpora.text_bytes(asked.corpus.id)
+        a_N, b_N = (
+            self._store.vectors.load((side.vector.id,), len(text_bytes_N))[0][0]
+            for side in (asked.a, asked.b)
+        )
+        return kl_pair(a_N, b_N, text_bytes_N, self._ids_of_texts(asked.corpus.id))
+
+    def _choose(
+        self,
+        runs: Sequence[str] | None,
+        names: Sequence[str] | None,
+        layers: bool,
+        corpus: str | None,
+        settings: str | None,
+    ) -> list[tuple[CheckpointRow, VectorRow]]:
+        by_id = {row.id: row for row in self._known_checkpoints()}
+        wanted = self._wanted(by_id.values(), runs, names)
+        corpus_id = self.corpus(corpus).id if self.corpora() else -1
+        if settings is None and corpus is None:
+            settings = self.settings or None
+        every = self._vector_rows()
+        groups = comparable.groups(every)
+        rows = [
+            v
+            for v in every
+            if v.checkpoint_id in wanted
+            and v.corpus_id == corpus_id
+            and (layers or v.layer is None)
+            and not comparable.is_unconditional(v.settings)
+        ]
+        of = {v.id: groups[v.corpus_id, v.settings] for v in rows}
+        if settings is not None:
+            wished = groups.get((corpus_id, settings), settings)
+            rows = [v for v in rows if of[v.id] == wished]
+        if not rows:
+            raise nothing_scored()
+        group = self._one_group(rows, of, strict=names is not None)
+        # Rows come oldest first, so that the newest vector of a checkpoint and layer is the one kept; where one has the
+        # very settings asked for, that one is.
+        rows = sorted((v for v in rows if of[v.id] == group), key=lambda v: v.settings == (settings or group))
+        newest = {(v.checkpoint_id, v.layer): v for v in rows}
+        order = {cid: i for i, cid in enumerate(by_id)}
+        chosen = sorted(
+            newest.values(), key=lambda v: (order[v.checkpoint_id], v.layer is None, v.layer or 0)
+        )
+        return [(by_id[v.checkpoint_id], v) for v in chosen]
+
+    @staticmethod
+    def _wanted(
+        rows: Iterable[CheckpointRow], runs: Sequence[str] | None, names: Sequence[str] | None
+    ) -> set[int]:
+        rows = list(rows)
+        known_runs, known_names = {r.checkpoint.run for r in rows}, {r.name for r in rows}
+        for kind, asked, known in (("run", runs, known_runs), ("checkpoint", names, known_names)):
+            missing = [a for a in asked or () if a not in known]
+            if missing:
+                raise UsageError(
+                    f"no {kind} {', '.join(map(repr, missing))} in this workspace", _listing(sorted(known))
+                )
+        return {
+            r.id
+            for r in rows
+            if (runs is None or r.checkpoint.run in runs) and (names is None or r.name in names)
+        }
+
+    @staticmethod
+    def _one_group(rows: Sequence[VectorRow], of: Mapping[int, str], strict: bool) -> str:
+        by_group: dict[str, set[int]] = defaultdict(set)
+        newest: dict[str, int] = {}
+        for row in rows:
+            by_group[of[row.id]].add(row.checkpoint_id)
+            newest[of[row.id]] = row.id
+        best = max(by_group, key=lambda g: (len(by_group[g]), newest[g]))
+        everyone = {row.checkpoint_id for row in rows}
+        if strict and by_group[best] != everyone:
+            # What can be scored anew is to be scored as what others scored.
+            kept = next((of[row.id] for row in rows if row.is_imported), best)
+            other = next(g for g in by_group if g != kept)
+            raise UsageError(
+                f"these checkpoints cannot share a map: {comparable.settings_apart(kept, other)}",
+                comparable.remedy(kept, other),
+            )
+        return best
+
+    def _assemble(
+        self,
+        chosen: Sequence[tuple[CheckpointRow, VectorRow]],
+        gram: CentredGram | None = None,
+        minuend: Sequence[VectorRow] | None = None,
+        values: str = "",
+        lacking: Mapping[str, str] | None = None,
+        rows_in: BinaryIO | None = None,
+    ) -> Map:
+        """The map of these vectors; with `minuend`, of those minus these (pmi = l(y | x) - l(y))."""
+        from kltui.analysis.emptying import LEFT_OUT, all_complete, all_left_out, emptying
+        from kltui.analysis.map import Map, shared_counts
+
+        corpus_id = chosen[0][1].corpus_id
+        text_bytes_N = self._store.corpora.text_bytes(corpus_id)
+        ids = [v.id for _, v in chosen]
+        loglik_KN, n_scored_KN = self._store.vectors.load(ids, len(text_bytes_N), rows_in)
+        if minuend is not None:
+            conditional_KN, n_scored_KN = self._store.vectors.load((v.id for v in minuend), len(text_bytes_N))
+            loglik_KN = conditional_KN - loglik_KN
+        complete = rows_in is not None and all_complete(_blocks_of(rows_in, len(text_bytes_N)))
+        out = {} if complete else emptying(loglik_KN)
+        left_out = {layer_name(chosen[k][0].name, chosen[k][1].layer): why for k, why in out.items()}
+        left_out |= lacking or {}
+        if out:
+            kept = [k for k in range(len(chosen)) if k not in out]
+            if not kept:
+                raise all_left_out(left_out)
+            chosen, loglik_KN, n_scored_KN = [chosen[k] for k in kept], loglik_KN[kept], n_scored_KN[kept]
+        keys = [v.key_fields for _, v in chosen]
+        files = same_weights.files_on_record(self._store)
+        record: dict[str, object] = {
+            "corpus": next(c.sha256 for c in self.corpora() if c.id == corpus_id),
+            "settings": comparable.conditional_settings(self._group_of(chosen[0][1])),
+            "preprocess": "none",
+        }
+        if values:
+            record["values"] = values
+        for field in sorted({f for key in keys for f in key} - _OF_ONE_VECTOR - record.keys()):
+            said = sorted({key.get(field, "") for key in keys})
+            record[field] = said[0] if len(said) == 1 else said
+        if left_out:
+            record[LEFT_OUT] = left_out
+        n_imported = sum(v.is_imported for _, v in chosen)
+        if 0 < n_imported < len(chosen):
+            record[comparable.FROM_ELSEWHERE] = {
+                "imported": n_imported,
+                "scored_here": len(chosen) - n_imported,
+            }
+        return Map(
+            points=tuple(point_of(row.checkpoint, v.layer, v.weights, files) for row, v in chosen),
+            loglik_KN=loglik_KN,
+            text_bytes_N=text_bytes_N,
+            n_scored_KN=shared_counts(n_scored_KN),
+            record=record,
+            text_ids_N=self._ids_of_texts(corpus_id),
+            gram=gram,
+        )
+
+    def _group_of(self, vector: VectorRow) -> str:
+        """The settings of the map that a vector belongs to."""
+        return comparable.groups(self._vector_rows())[vector.corpus_id, vector.settings]
+
+    def _ids_of_texts(self, corpus_id: int) -> NDArray[np.intp] | None:
+        """A number for every text of a corpus, the same for equal texts; None where all differ."""
+        if corpus_id not in self._text_ids:
+            from kltui.corpus.corpus import text_ids
+
+            self._text_ids[corpus_id] = text_ids(self._store.corpora.distinguished(corpus_id))
+        return self._text_ids[corpus_id]
+
+    def diffusion(
+        self,
+        window: int = 10,
+        from_step: int | None = None,
+        compute_weights: bool = False,
+        noise_corrected: bool = False,
+        progress: WeightProgress | None = None,
+    ) -> list[Exponent]:
+        """Diffusion exponents of every run and start, in likelihood and (where known) weight space."""
+        distances = self.weight_distances(compute_weights, window, progress)
+        return self.map().diffusion(
+            distances or None, window=window, from_step=from_step, noise_corrected=noise_corrected
+        )
+
+
+def _blocks_of(rows_in: BinaryIO, n_texts: int) -> Iterator[NDArray[np.float64]]:
+    """Rows of a file of float64, some at a time: read, not mapped, so that they are let go."""
+    import numpy as np
+
+    rows_in.seek(0)
+    while data := rows_in.read(8 * n_texts * 256):
+        yield np.frombuffer(data, "<f8").reshape(-1, n_texts)
+
+
+def _listing(names: Iterable[str], limit: int = 8) -> str:
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."

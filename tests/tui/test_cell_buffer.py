@@ -1,0 +1,130 @@
+"""Scenes drawn into cells, read as a person would."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from kltui.view.cell_buffer import KINDS, Kind, draw, eye_ratio, spots
+from kltui.view.palette import SHADES
+from kltui.view.plot_data import Scene, Window, fit_window, threads
+
+
+def diagonal(kind: str = "linear") -> Scene:
+    xy = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    code_n, segments = threads([(0, [0, 1, 2])], 3)
+    return Scene(xy, code_n, segments)
+
+
+def test_ascii_shows_markers_on_a_dotted_line() -> None:
+    planes = draw(diagonal(), fit_window(diagonal(), 0.0), 9, 5, "ascii", lambda series: "ox#"[series])
+    assert planes.lines() == [
+        "        o",
+        "      ..",
+        "    o",
+        "  ..",
+        "o.",
+    ] or planes.lines()[0].endswith("o")
+    assert [line.count("o") for line in planes.lines()] == [1, 0, 1, 0, 1]
+
+
+def test_braille_line() -> None:
+    scene = Scene(
+        np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([3, 3], dtype=np.int16), np.array([[0, 1]]), n_points=0
+    )
+    window = fit_window(Scene(np.array([[0.0, 0.0], [1.0, 1.0]]), scene.code_n, scene.segments_m2), 0.0)
+    planes = draw(scene, window, 4, 1, "braille")
+    assert planes.lines() == ["⣀⣀⣀⣀"]
+    assert planes.runs(0) == [("⣀⣀⣀⣀", 3)]
+
+
+def test_codes_say_series_and_shade() -> None:
+    code_n, segments = threads([(0, [0, 1, 2, 3]), (2, [5])], 6)
+    assert code_n.tolist() == [0, 1, 2, 3, -1, 2 * SHADES + SHADES - 1]
+    assert segments.tolist() == [[0, 1], [1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gaps_and_hidden_points_are_not_drawn(kind: Kind) -> None:
+    xy = np.array([[0.0, 0.0], [math.nan, 1.0], [2.0, math.inf], [3.0, 3.0]])
+    code_n, segments = threads([(0, [0, 1, 2])], 4)
+    planes = draw(Scene(xy, code_n, segments), fit_window(Scene(xy, code_n, segments)), 20, 8, kind)
+    assert sum(c != " " for line in planes.lines() for c in line) <= 4  # the one point, four dots at most
+    assert set(np.unique(planes.codes)) <= {-1, 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_spots_are_the_cells_that_are_drawn(kind: Kind) -> None:
+    rng = np.random.default_rng(0)
+    xy = rng.normal(size=(40, 2))
+    for k in range(40):
+        one = Scene(
+            xy, np.where(np.arange(40) == k, 0, -1).astype(np.int16), np.empty((0, 2), dtype=np.int64)
+        )
+        window = fit_window(one).zoomed(1.3, (0.5, 0.5))
+        planes = draw(one, window, 30, 12, kind)
+        column, row = np.floor(spots(one, window, 30, 12, kind)[k])
+        if 0 <= column < 30 and 0 <= row < 12:
+            assert planes.codes[int(row), int(column)] == 0
+
+
+def test_zoom_keeps_its_fixed_place_and_pan_moves_by_shares() -> None:
+    window = fit_window(diagonal(), 0.0)
+    closer = window.zoomed(4, (0.25, 0.75))
+    at = np.array([[0.5, 1.5]])
+    assert closer.place(at) == pytest.approx(np.array([[0.25, 0.75]]))
+    assert closer.x.span == pytest.approx(window.x.span / 4)
+    moved = window.panned(0.5, -0.5)
+    assert (moved.x.low, moved.y.low) == (pytest.approx(1.0), pytest.approx(-1.0))
+
+
+def test_deep_zoom_stops_before_numbers_end() -> None:
+    window: Window = fit_window(diagonal())
+    for _ in range(500):
+        window = window.zoomed(1.5, (0.5, 0.5))
+    assert window.x.high > window.x.low
+    assert len(draw(diagonal(), window, 80, 24, "braille").lines()) == 24
+
+
+def test_empty_and_flat_scenes_have_a_window() -> None:
+    empty = Scene(np.empty((0, 2)), np.empty(0, dtype=np.int16), np.empty((0, 2), dtype=np.int64))
+    assert fit_window(empty).x.span > 0
+    flat = Scene(np.ones((3, 2)), np.zeros(3, dtype=np.int16), np.array([[0, 1], [1, 2]]))
+    assert sum(c != " " for line in draw(flat, fit_window(flat), 10, 4, "dots").lines() for c in line) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(72, 19), (111, 8), (20, 50), (3, 2)])
+def test_equal_units_are_equally_long_to_the_eye_however_zoomed(kind: Kind, size: tuple[int, int]) -> None:
+    width, height = size
+    xy = np.array([[0.0, 0.0], [12.0, 0.0], [0.0, 1.0], [5.0, 5.0], [6.0, 5.0], [5.0, 6.0]])
+    scene = Scene(xy, np.zeros(6, dtype=np.int16), np.empty((0, 2), dtype=np.int64), equal=True)
+    window = fit_window(scene).with_room_above(0.1)
+    for _ in range(3):
+        window = window.equalised(eye_ratio(width, height, kind))
+        eyes = spots(scene, window, width, height, kind) * (1.0, 2.0)
+        assert eyes[4, 0] - eyes[3, 0] == pytest.approx(eyes[3, 1] - eyes[5, 1])
+        assert (window.x.low, window.y.low) <= (0.0, 0.0) or window.x.span < 12.6
+        window = window.zoomed(2.5, (0.3, 0.8)).panned(0.1, -0.2)
+        width += 7  # another size
+
+
+def test_what_is_near_is_drawn_over_what_is_far() -> None:
+    xy = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    code_n = np.array([7, 3, 3], dtype=np.int16)
+    for depth, owner in (((1.0, 0.0, 0.0), 7), ((0.0, 1.0, 0.0), 3)):
+        scene = Scene(xy, code_n, np.empty((0, 2), dtype=np.int64), depth_n=np.array(depth))
+        planes = draw(scene, fit_window(scene), 9, 5, "dots")
+        assert planes.codes[4, 0] == owner
+
+
+def test_points_show_their_marker_in_every_kind_where_colour_does_not_tell() -> None:
+    xy = np.array([[0.0, 0.0], [1.0, 1.0], [math.nan, 0.0], [1e300, 5.0]])
+    scene = Scene(xy, np.array([0, 4, 0, 4], dtype=np.int16), np.array([[0, 1]]))
+    window = fit_window(Scene(xy[:2], scene.code_n[:2], scene.segments_m2))
+    planes = draw(scene, window, 9, 5, "braille", lambda series: "ab"[series], marked=True)
+    lines = planes.lines()
+    assert lines[0][8] == "b" and lines[4][0] == "a"
+    assert any("⠀" < c <= "⣿" for line in lines for c in line)
