@@ -29,12 +29,12 @@ PATIENCE_S = 120.0
 # What draws these four screens; whatever else a screen shows comes from the workspace.
 SOURCES = (
     "docs/make_pictures.py",
-    "kltui/tui/canvas.py",
-    "kltui/tui/curve_panel.py",
+    "kltui/tui/widgets/canvas.py",
+    "kltui/tui/widgets/curve_panel.py",
     "kltui/tui/theme.py",
-    "kltui/tui/plot.py",
+    "kltui/tui/widgets/plot.py",
     "kltui/tui/screenshot.py",
-    "kltui/tui/table.py",
+    "kltui/tui/widgets/table.py",
     "kltui/tui/views/compare.py",
     "kltui/tui/views/curves.py",
     "kltui/tui/views/map.py",

@@ -6,10 +6,10 @@ from typing import Any
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
 from kltui.tui.data import run_of
+from kltui.tui.dialogs import prompts
 from kltui.tui.filter import parse_filter
 from kltui.view.palette import PALETTES
 
@@ -198,7 +198,7 @@ class KltuiApp(AppCore):
             self.say(f"copied: {safe_text(copied, 60)}")
 
     def do_pixels(self) -> None:
-        from kltui.tui.picture_pane import show_picture
+        from kltui.tui.widgets.picture_pane import show_picture
 
         self.run_worker(show_picture(self), group="picture", exclusive=True)
 

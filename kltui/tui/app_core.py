@@ -21,29 +21,29 @@ from textual.widget import Widget
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
 from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
 from kltui.tui.data import Snapshot, SnapshotReader
+from kltui.tui.dialogs import prompts
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
 from kltui.tui.map_cache import MapCache
 from kltui.tui.selection import Selection
-from kltui.tui.shell import MainScreen
-from kltui.tui.terminal import ScreenFrame
+from kltui.tui.terminal.row_diff import ScreenFrame
 from kltui.tui.theme import Theme
 from kltui.tui.ui_state import Memory
 from kltui.tui.undo import Chosen, Undo, chosen_now
+from kltui.tui.widgets.shell import MainScreen
 from kltui.view.palette import PALETTES
 
 if TYPE_CHECKING:
     from textual.driver import Driver
 
     from kltui.store.removal import Removed
-    from kltui.tui.picture_pane import PixelPicture
-    from kltui.tui.pixels import Ability
     from kltui.tui.recent import Recent
+    from kltui.tui.terminal.pixels import Ability
     from kltui.tui.views.base import View
+    from kltui.tui.widgets.picture_pane import PixelPicture
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
@@ -158,7 +158,7 @@ class AppCore(App[int], inherit_bindings=False):
         found = super().get_driver_class()
         if found.__name__ != "LinuxDriver":
             return found
-        from kltui.tui.driver import TerminalDriver
+        from kltui.tui.terminal.driver import TerminalDriver
 
         return TerminalDriver
 

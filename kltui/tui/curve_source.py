@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kltui.analysis import curves
 from kltui.analysis.spikes import Spike, run_figures, spikes
 from kltui.analysis.trajectory import saved_steps
-from kltui.tui.curve_panel import Content, Settled, Wanted
 from kltui.tui.weights import Weights, known_distances
+from kltui.tui.widgets.curve_panel import Content, Settled, Wanted
 
 if TYPE_CHECKING:
     from kltui.analysis.curves import Curve

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import csv_text, safe_text
-from kltui.tui import jobs_start
+from kltui.tui.dialogs import jobs_start
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
-from kltui.tui.guard import guarded
+from kltui.tui.terminal.guard import guarded
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

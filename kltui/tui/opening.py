@@ -42,7 +42,7 @@ class Target:
 
 
 def _ask(app: KltuiApp, target: Target) -> None:
-    from kltui.tui import jobs_start
+    from kltui.tui.dialogs import jobs_start
 
     if target.job is not None:
         app.show_screen("jobs")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
+from kltui.tui.dialogs import prompts
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

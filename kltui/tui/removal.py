@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
-from kltui.tui.run_tree import counted
+from kltui.tui.dialogs import prompts
+from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
     from kltui.store.removal import Removed

@@ -41,7 +41,11 @@ def test_every_part_is_run_and_told_in_one_table(tmp_path: Path) -> None:
     assert {line.split()[0] for line in (tmp_path / "out" / "parts.txt").read_text().splitlines()} == PARTS
     assert all(f"| {name} | exit 0 after" in done.stdout for name in PARTS)
     asked = (tmp_path / "out" / "tests.log").read_text()
-    for tests in ("tests/gpu/test_scoring.py", "tests/kernels/test_cuda.py", "tests/scoring/test_device_map.py"):
+    for tests in (
+        "tests/gpu/test_scoring.py",
+        "tests/kernels/test_cuda.py",
+        "tests/scoring/test_device_map.py",
+    ):
         assert tests in asked
     assert ".[test,quant]" in (tmp_path / "out" / "install.log").read_text()
 

@@ -16,7 +16,7 @@ from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.batch import run_batch
 from kltui.jobs.executors import local
-from kltui.tui.token_lines import read_text_tokens, read_tokens
+from kltui.tui.widgets.token_lines import read_text_tokens, read_tokens
 from kltui.workspace import Workspace
 from tests.chat_pairs import core, ids_of_response
 from tests.tiny_models import BEGIN, load_float64, write_model

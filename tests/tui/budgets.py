@@ -21,7 +21,7 @@ import numpy as np
 from terminal import Answer, Terminal
 
 from kltui.jobs.launch import start_detached
-from kltui.tui.terminal import ScreenFrame
+from kltui.tui.terminal.row_diff import ScreenFrame
 from kltui.view.cell_buffer import draw
 from kltui.view.plot_data import Scene, fit_window, threads
 

@@ -19,7 +19,8 @@ def main() -> int:
 
     prepare_environment()
     from kltui.jobs import launch
-    from kltui.tui import app_core, place_form
+    from kltui.tui import app_core
+    from kltui.tui.dialogs import place_form
 
     def no_jobs(module: str, function: str, *arguments: str) -> list[str]:
         return ["/bin/false"]

@@ -12,10 +12,10 @@ from screen_text import lines_of
 
 from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap, screen_key
 from kltui.tui.app import KltuiApp
-from kltui.tui.canvas import Pane
-from kltui.tui.plot import PlotPane
-from kltui.tui.table import Table
 from kltui.tui.views.base import View
+from kltui.tui.widgets.canvas import Pane
+from kltui.tui.widgets.plot import PlotPane
+from kltui.tui.widgets.table import Table
 
 
 @pytest.mark.parametrize("screen", SCREENS)

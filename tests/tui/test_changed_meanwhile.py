@@ -12,7 +12,7 @@ from textual import events
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError
 from kltui.tui.app import KltuiApp
-from kltui.tui.forms import Field, Form
+from kltui.tui.dialogs.forms import Field, Form
 
 MakeApp = Callable[..., KltuiApp]
 KEPT = ("tiny", "small")

@@ -15,8 +15,8 @@ from screen_text import lines_of, text_of
 
 from kltui.analysis.number_text import with_error
 from kltui.tui.app import KltuiApp
-from kltui.tui.curve_panel import CurvePanel
 from kltui.tui.export import rows_of, write_csv
+from kltui.tui.widgets.curve_panel import CurvePanel
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
 from kltui.view.sections.loss import loss

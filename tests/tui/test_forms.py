@@ -22,8 +22,8 @@ from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.store.writer_lock import Writer
 from kltui.tui.app import KltuiApp
-from kltui.tui.job_form import merged
-from kltui.tui.prompts import completed
+from kltui.tui.dialogs.job_form import merged
+from kltui.tui.dialogs.prompts import completed
 
 MakeApp = Callable[..., KltuiApp]
 

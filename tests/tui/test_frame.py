@@ -14,7 +14,7 @@ from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from kltui.tui.terminal import ScreenFrame
+from kltui.tui.terminal.row_diff import ScreenFrame
 
 WIDTH, HEIGHT = 12, 4
 CSI = re.compile(r"\x1b\[([\d;]*)([HGm])")

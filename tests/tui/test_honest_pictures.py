@@ -10,8 +10,8 @@ from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
 from kltui.analysis.number_text import aligned, with_error
-from kltui.tui.matrix_overview import blocks
 from kltui.tui.views.scale import axis_lines
+from kltui.tui.widgets.matrix_overview import blocks
 from kltui.view.palette import HEAT
 
 

@@ -37,7 +37,7 @@ def test_the_first_tree_of_runs_needs_no_numpy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("modules", [", ".join(f"kltui.tui.views.{s}" for s in SCREENS)])
 def test_no_screen_imports_torch(modules: str) -> None:
-    used = "kltui.tui.export, kltui.tui.embed_worker, kltui.tui.token_lines, kltui.view.cell_buffer, kltui.jobs.launch"
+    used = "kltui.tui.export, kltui.tui.embed_worker, kltui.tui.widgets.token_lines, kltui.view.cell_buffer, kltui.jobs.launch"
     assert not loaded_after(f"import {modules}, {used}") & {"torch", "transformers"}
 
 

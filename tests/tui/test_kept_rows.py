@@ -11,8 +11,8 @@ from rich.segment import Segment
 from screen_text import lines_of
 
 from kltui.tui.app import KltuiApp
-from kltui.tui.canvas import spelled, strip_of
-from kltui.tui.run_tree import RunTree
+from kltui.tui.widgets.canvas import spelled, strip_of
+from kltui.tui.widgets.run_tree import RunTree
 
 KEYS = [*"jkGghabxC][", "enter", "space", "space", "escape", "pagedown", "pageup", "tab"]
 SIZES = [(80, 24), (130, 30), (200, 40)]

@@ -14,11 +14,11 @@ from textual.pilot import Pilot
 
 from kltui.errors import KltuiError
 from kltui.tui.app import KltuiApp
-from kltui.tui.plot import PlotPane, axis_name
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
 from kltui.tui.views.map_scene import model_of
+from kltui.tui.widgets.plot import PlotPane, axis_name
 from kltui.view.palette import DARK, LIGHT, SHADES, _lab
 
 MakeApp = Callable[..., KltuiApp]

@@ -14,15 +14,15 @@ from kltui.errors import UsageError
 from kltui.jobs.jobfile import load_job
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow
-from kltui.tui.canvas import fitted, shortened, strip_of, width_of, wrapped
+from kltui.tui.dialogs.jobs_start import entries_of, job_of, usual_tables, write_job
 from kltui.tui.filter import parse_filter
-from kltui.tui.jobs_start import entries_of, job_of, usual_tables, write_job
 from kltui.tui.selection import Selection
-from kltui.tui.table import Column, column_widths
 from kltui.tui.theme import Theme
-from kltui.tui.token_lines import TokenLine, colored_runs
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.jobs import duration, rate, time_left
+from kltui.tui.widgets.canvas import fitted, shortened, strip_of, width_of, wrapped
+from kltui.tui.widgets.table import Column, column_widths
+from kltui.tui.widgets.token_lines import TokenLine, colored_runs
 
 
 @pytest.mark.parametrize(

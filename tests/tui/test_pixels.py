@@ -14,8 +14,8 @@ import pytest
 from terminal import Terminal
 
 from kltui.errors import KltuiError
-from kltui.tui import pixels
-from kltui.tui.pixels import Ability, Place, TerminalReplies
+from kltui.tui.terminal import pixels
+from kltui.tui.terminal.pixels import Ability, Place, TerminalReplies
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "view"))  # small_workspace
 

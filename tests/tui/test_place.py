@@ -9,8 +9,8 @@ import pytest
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
 
-from kltui.tui import place_form
 from kltui.tui.app import KltuiApp
+from kltui.tui.dialogs import place_form
 
 CURSOR = "/models/tiny/step0"
 SAID = "mine among 83 vectors, on 50 draws, 47 different of 200 texts"

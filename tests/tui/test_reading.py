@@ -17,9 +17,9 @@ from kltui.analysis.map import Map
 from kltui.errors import KltuiError, StoreError
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
-from kltui.tui.canvas import ASCII, wrapped
 from kltui.tui.filter import parse_filter
 from kltui.tui.ui_state import Memory
+from kltui.tui.widgets.canvas import ASCII, wrapped
 from kltui.view.palette import SHADES
 
 MakeApp = Callable[..., KltuiApp]
@@ -220,7 +220,7 @@ async def test_complaints_hints_and_keys_are_whole_on_narrow_screens(
         return " ".join(" ".join(in_the_box(app)).split())
 
     app = make_app()
-    monkeypatch.setattr("kltui.tui.jobs_start.start_file", lambda app: None)
+    monkeypatch.setattr("kltui.tui.dialogs.jobs_start.start_file", lambda app: None)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("/")

@@ -14,8 +14,8 @@ from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.tui.app import KltuiApp
 from kltui.tui.data import Snapshot
-from kltui.tui.run_tree import SORTS, Order, size_of
 from kltui.tui.theme import Theme
+from kltui.tui.widgets.run_tree import SORTS, Order, size_of
 from kltui.view.report import report
 from kltui.workspace import Workspace
 

@@ -19,8 +19,8 @@ from kltui.errors import StoreError
 from kltui.tui.actions import SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
-from kltui.tui.plot import PlotPane
 from kltui.tui.ui_state import Memory
+from kltui.tui.widgets.plot import PlotPane
 
 MakeApp = Callable[..., KltuiApp]
 

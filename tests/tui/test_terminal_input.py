@@ -16,8 +16,8 @@ import pytest
 from terminal import Terminal
 from textual import events
 
-from kltui.tui import terminal_input
-from kltui.tui.terminal_input import Input
+from kltui.tui.terminal import input
+from kltui.tui.terminal.input import Input
 
 PASTE, END = b"\x1b[200~", b"\x1b[201~"
 # Of every kind that a terminal or a lost line may send; none of them holds a key that leaves.
@@ -93,7 +93,7 @@ def test_a_paste_is_followed_over_marks_that_come_in_pieces(cut: int) -> None:
 
 
 def test_a_paste_without_end_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(terminal_input, "MAX_PASTED", 10_000)
+    monkeypatch.setattr(input, "MAX_PASTED", 10_000)
     source, pasted = Input(), []
     list(source.feed(PASTE))
     for _ in range(100):
@@ -122,7 +122,7 @@ def test_no_bytes_end_the_interface() -> None:
         terminal.until("bits/byte")
         assert os.waitpid(terminal.pid, os.WNOHANG) == (0, 0)
         send(terminal, PASTE + b"never ended")
-        time.sleep(terminal_input.PASTE_PATIENCE_S + 0.5)
+        time.sleep(input.PASTE_PATIENCE_S + 0.5)
         send(terminal, b"q")
         assert terminal.wait() == 0
     finally:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from kltui.errors import KltuiError
 from kltui.registry.checkpoint import Checkpoint, LocalSource
-from kltui.tui.token_lines import Part, TokenLine, _difference, _kept, _spans
+from kltui.tui.widgets.token_lines import Part, TokenLine, _difference, _kept, _spans
 
 LENGTHS = np.array([3, 0, 5, 2], np.int64)
 LOGPROBS = -np.arange(10, dtype=np.float32) / 7

@@ -6,7 +6,7 @@ import pytest
 from screen_text import text_of
 
 from kltui.tui.actions import ACTIONS
-from kltui.tui.prompts import matching
+from kltui.tui.dialogs.prompts import matching
 from kltui.tui.undo import MAX_STEPS, Undo
 
 

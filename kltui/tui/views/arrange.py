@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kltui.tui.plot import NAME_ROWS, Y_AXIS
+from kltui.tui.widgets.plot import NAME_ROWS, Y_AXIS
 
 SIDE = 42  # cells across beside a plot of any shape
 MIN_SIDE, MAX_SIDE = 30, 64

@@ -12,8 +12,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Box, Pane
 from kltui.tui.theme import Theme
+from kltui.tui.widgets.canvas import Box, Pane
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
@@ -194,13 +194,13 @@ class View(Widget):
 
     def do_corpus(self) -> None:
         """Chooses the corpus that all screens show."""
-        from kltui.tui.corpus_choice import choose_corpus
+        from kltui.tui.dialogs.corpus_choice import choose_corpus
 
         self.kl.run_worker(choose_corpus(self.kl), group="corpus", exclusive=True)
 
     def do_basis(self) -> None:
         """Chooses what the map of all screens is made of."""
-        from kltui.tui.basis_form import ask_basis
+        from kltui.tui.dialogs.basis_form import ask_basis
 
         self.kl.run_worker(ask_basis(self.kl), group="basis form", exclusive=True)
 
@@ -215,7 +215,7 @@ class View(Widget):
         return super().run_worker(self.kl.outlived(work, self._stays_empty), *given, **how)
 
     def _stays_empty(self, why: str) -> None:
-        from kltui.tui.plot import PlotPane
+        from kltui.tui.widgets.plot import PlotPane
 
         for pane in self.panes:
             if isinstance(pane, PlotPane) and pane.scene is None:

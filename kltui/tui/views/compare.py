@@ -15,14 +15,14 @@ from rich.style import Style
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.store.pair_values import CONDITIONAL
-from kltui.tui import jobs_start
-from kltui.tui.canvas import Span, TextPane
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
+from kltui.tui.dialogs import jobs_start
 from kltui.tui.number_format import among_published, briefly, mean_of, with_error
-from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import Span, TextPane
+from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.palette import difference, heat, ink_on
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kltui.corpus.corpus import Prompt
     from kltui.figures.shown import ShownSubject
     from kltui.jobs.launch import Detached
-    from kltui.tui.token_lines import Part, TextTokens
+    from kltui.tui.widgets.token_lines import Part, TextTokens
 
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
@@ -291,7 +291,7 @@ class CompareView(View):
             self.run_worker(self._read_tokens(index, chosen.a, chosen.b), group="tokens", exclusive=True)
 
     async def _read_tokens(self, index: int, a: str, b: str) -> None:
-        from kltui.tui.token_lines import read_text_tokens
+        from kltui.tui.widgets.token_lines import read_text_tokens
 
         text, number = self.texts.texts[index], self.texts.numbers[index]
         try:
@@ -336,7 +336,7 @@ class CompareView(View):
         return [*made, [], [("response", look("accent", bold=True))]]
 
     def _heat_lines(self, text: str, a: TextTokens, b: TextTokens, width: int) -> list[list[Span]]:
-        from kltui.tui.token_lines import colored_runs
+        from kltui.tui.widgets.token_lines import colored_runs
 
         look = self.look
         blocks: list[list[Span]] = []
@@ -356,7 +356,7 @@ class CompareView(View):
 
     def _part_lines(self, label: str, part: Part, text: str, width: int) -> list[list[Span]]:
         """One line of tokens under its name."""
-        from kltui.tui.token_lines import colored_runs
+        from kltui.tui.widgets.token_lines import colored_runs
 
         look, style = self.look, self._gap if part.signed else self._surprise
         means = "orange: the prompt helps" if part.signed else "the brighter the more surprising"

@@ -12,12 +12,12 @@ from textual.strip import Strip
 from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
-from kltui.tui.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
 from kltui.tui.data import run_of
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
+from kltui.tui.widgets.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map

@@ -12,10 +12,10 @@ from kltui.analysis import number_text
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Span, TextPane, wrapped
-from kltui.tui.plot import PlotPane
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.weights import Weights, compute_weights, known_distances
+from kltui.tui.widgets.canvas import Span, TextPane, wrapped
+from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:

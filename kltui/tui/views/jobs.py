@@ -12,12 +12,12 @@ from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import jobs_start, prompts
-from kltui.tui.canvas import Span, TextPane, fitted, wrapped
+from kltui.tui.dialogs import jobs_start, prompts
 from kltui.tui.gpu import GpuUse, read_gpus, said
-from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import Span, TextPane, fitted, wrapped
+from kltui.tui.widgets.table import Cell, Column, Table
 
 if TYPE_CHECKING:
     from kltui.store.rows import JobItemRow, JobRow

@@ -11,12 +11,12 @@ from rich.style import Style
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Pane, Span, TextPane, fitted
 from kltui.tui.number_format import loss_of, with_error
-from kltui.tui.plot import PlotPane
-from kltui.tui.run_tree import counted
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map_plot import UNIT
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.widgets.plot import PlotPane
+from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from textual.geometry import Region
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Pane, TextPane
-from kltui.tui.run_tree import RunTree
 from kltui.tui.views import map_text
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.layers import lens_models
 from kltui.tui.views.map_colours import properties
 from kltui.tui.views.map_plot import ERRORS, SAID, MapPlot
+from kltui.tui.widgets.canvas import Pane, TextPane
+from kltui.tui.widgets.run_tree import RunTree
 
 if TYPE_CHECKING:
     from kltui.analysis.kl import KL

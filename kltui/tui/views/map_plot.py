@@ -10,9 +10,7 @@ from rich.style import Style
 
 from kltui.analysis.point import grid_of, trajectory_of
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Span, width_of
 from kltui.tui.number_format import briefly, loss_of
-from kltui.tui.plot import PlotPane
 from kltui.tui.views.map_colours import (
     BOX,
     LEVELS,
@@ -25,6 +23,8 @@ from kltui.tui.views.map_colours import (
     ramp_ink,
 )
 from kltui.tui.views.map_scene import Threads, box_around, layer_threads, model_of, related
+from kltui.tui.widgets.canvas import Span, width_of
+from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from rich.cells import cell_len
 from kltui.analysis.number_text import aligned, figure
 from kltui.sanitize import safe_text
 from kltui.store.comparable import standing_note
-from kltui.tui.canvas import Span, fitted, wrapped
 from kltui.tui.data import run_of
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
+from kltui.tui.widgets.canvas import Span, fitted, wrapped
 
 if TYPE_CHECKING:
     from kltui.analysis.kl import KL

@@ -11,11 +11,11 @@ from textual import events
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Pane, Span, TextPane, fitted
-from kltui.tui.matrix_overview import Overview, OverviewPane, blocks
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
 from kltui.view.palette import HEAT, heat, ink_on
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import jobs_start
-from kltui.tui.canvas import Span, TextPane, wrapped
-from kltui.tui.run_tree import RunTree, TreeLine
+from kltui.tui.dialogs import jobs_start
 from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.widgets.canvas import Span, TextPane, wrapped
+from kltui.tui.widgets.run_tree import RunTree, TreeLine
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
@@ -130,7 +130,7 @@ class RegistryView(View):
 
     def do_place(self) -> None:
         """Places a model on this map: the one under the cursor, or another that is named."""
-        from kltui.tui.place_form import place_model
+        from kltui.tui.dialogs.place_form import place_model
 
         row = self.runs.line.row if self.runs.line else None
         own = row is not None and not row.weights.startswith("import:")
@@ -139,7 +139,7 @@ class RegistryView(View):
     def do_edit(self) -> None:
         """Edits the lineage of what is chosen."""
         if rows := self._chosen():
-            from kltui.tui.lineage_form import edit_lineage
+            from kltui.tui.dialogs.lineage_form import edit_lineage
 
             edit_lineage(self.kl, rows)
 

@@ -12,13 +12,13 @@ from rich.cells import cell_len
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Span, TextPane, strip_of, wrapped
-from kltui.tui.forms import Answers, Field, Form
+from kltui.tui.dialogs.forms import Answers, Field, Form
 from kltui.tui.report_source import ReportProcess
 from kltui.tui.report_worker import Looked, Made, Paper, ReportRequest, Subject
-from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line, welcome
+from kltui.tui.widgets.canvas import Span, TextPane, strip_of, wrapped
+from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.section_words import WORDS
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from textual.strip import Strip
 from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Span, TextPane, wrapped
 from kltui.tui.number_format import briefly, with_error
-from kltui.tui.table import Cell, Column, Table
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import Span, TextPane, wrapped
+from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.axis import Axis
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import Pane, Span, wrapped
 from kltui.tui.recent import recent_lines
+from kltui.tui.widgets.canvas import Pane, Span, wrapped
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

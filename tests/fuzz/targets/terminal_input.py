@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from textual import events
 from textual.message import Message
 
-from kltui.tui.terminal_input import Input
+from kltui.tui.terminal.input import Input
 
 LIBRARIES = ("textual",)
 LONGEST_INPUT = 1 << 10  # it is read three times, character by character

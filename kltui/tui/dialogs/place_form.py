@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
-from kltui.tui.import_form import timed
+from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs.import_form import timed
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint

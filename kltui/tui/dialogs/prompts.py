@@ -20,8 +20,8 @@ from textual.suggester import Suggester
 from textual.widgets import Input
 
 from kltui.sanitize import expanded
-from kltui.tui.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 from kltui.tui.theme import Theme
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kltui.errors import KltuiError
 from kltui.sanitize import expanded, safe_text
-from kltui.tui import prompts
-from kltui.tui.forms import Answers, Field, Form
+from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

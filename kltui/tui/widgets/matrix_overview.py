@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kltui.tui.canvas import Pane, Span
+from kltui.tui.widgets.canvas import Pane, Span
 from kltui.view.palette import HEAT
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.canvas import ASCII, Pane, Span, fitted, shortened, strip_of
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import ASCII, Pane, Span, fitted, shortened, strip_of
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:

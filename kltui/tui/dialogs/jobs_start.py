@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from kltui.errors import KltuiError, TryAgainError
 from kltui.registry.names import is_map_source
 from kltui.sanitize import expanded, safe_text
-from kltui.tui import prompts
-from kltui.tui.place_form import place_model
+from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs.place_form import place_model
 
 if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
@@ -207,7 +207,7 @@ def offer(
 
 
 def _change(app: KltuiApp, entries: Sequence[Entry], tables: dict[str, Entry]) -> None:
-    from kltui.tui.job_form import ask_settings
+    from kltui.tui.dialogs.job_form import ask_settings
 
     def check(new: dict[str, Entry]) -> str:
         source = _source_complaint(str(new["corpus"].get("source", "")))
@@ -291,7 +291,7 @@ def add_models(app: KltuiApp) -> None:
 
 
 def _ask_vectors(app: KltuiApp) -> None:
-    from kltui.tui.import_form import import_vectors
+    from kltui.tui.dialogs.import_form import import_vectors
 
     import_vectors(app)
 
@@ -342,7 +342,7 @@ def _confirm_found(app: KltuiApp, path: Path) -> None:
         if key == "y":
             add({"path": str(path)})
         elif key == "e":
-            from kltui.tui.lineage_form import ask_entry
+            from kltui.tui.dialogs.lineage_form import ask_entry
 
             ask_entry(app, {"path": str(path)}, path.name, add)
 

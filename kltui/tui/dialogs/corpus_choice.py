@@ -6,8 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kltui.sanitize import safe_text
-from kltui.tui import prompts
 from kltui.tui.basis import Basis
+from kltui.tui.dialogs import prompts
 
 if TYPE_CHECKING:
     from kltui.store import CorpusRow

@@ -11,8 +11,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
-from kltui.tui.canvas import Pane, strip_of
-from kltui.tui.prompts import LineInput, PathSuggester, Title, Words
+from kltui.tui.dialogs.prompts import LineInput, PathSuggester, Title, Words
+from kltui.tui.widgets.canvas import Pane, strip_of
 
 Answers = Mapping[str, str]
 

@@ -12,9 +12,9 @@ from rich.style import Style
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import safe_text
-from kltui.tui.canvas import ASCII, Span, width_of
 from kltui.tui.data import run_of
-from kltui.tui.plot import PlotPane
+from kltui.tui.widgets.canvas import ASCII, Span, width_of
+from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.message import Message
 
-from kltui.tui.pixels import AFTER_S, PATIENCE_S, TerminalReplies
-from kltui.tui.terminal_input import Input
+from kltui.tui.terminal.input import Input
+from kltui.tui.terminal.pixels import AFTER_S, PATIENCE_S, TerminalReplies
 
 READ_BYTES = 4096
 

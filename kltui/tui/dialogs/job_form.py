@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
 from kltui.sanitize import expanded
-from kltui.tui.forms import Answers, Field, Form
+from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

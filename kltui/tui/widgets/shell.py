@@ -14,8 +14,8 @@ from textual.widget import Widget
 
 from kltui.sanitize import safe_text
 from kltui.tui.actions import SCREENS, screen_key
-from kltui.tui.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 from kltui.tui.data import USUAL_VALUES
+from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp

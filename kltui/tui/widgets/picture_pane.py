@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.tui import pixels
-from kltui.tui.canvas import Pane
+from kltui.tui.terminal import pixels
+from kltui.tui.widgets.canvas import Pane
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject

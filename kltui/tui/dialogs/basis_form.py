@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.basis import MODES, Basis, left_out
-from kltui.tui.corpus_choice import scored_corpora
-from kltui.tui.forms import Answers, Field, Form
+from kltui.tui.dialogs.corpus_choice import scored_corpora
+from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, CorpusRow

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from operator import eq, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kltui.tui.canvas import Span
 from kltui.tui.data import Snapshot, run_of
-from kltui.tui.prompts import ChoiceDialog
-from kltui.tui.table import Cell, Column, Table
+from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.views.welcome import empty_line
+from kltui.tui.widgets.canvas import Span
+from kltui.tui.widgets.table import Cell, Column, Table
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow

@@ -9,7 +9,7 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.canvas import Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.tui.widgets.canvas import Pane, Span, fitted, spelled, strip_of, width_of
 
 MAX_ROWS_KEPT = 1000
 
