@@ -8,7 +8,8 @@ from pathlib import Path
 from kltui.atomic_files import replacing
 from kltui.demo.prepared import CORPUS_FILE, FOLDER
 from kltui.demo.suite import PlannedRun, Suite, adapter_run, checkpoint_folder, llama_run
-from kltui.jobs.jobfile import CorpusTable, EngineTable, JobFile, ModelTable, ScoringTable
+from kltui.jobs.job_tables import CorpusTable, EngineTable, ModelTable, ScoringTable
+from kltui.jobs.jobfile import JobFile
 
 JOB = "job.toml"
 LAYERS_JOB = "job-layers.toml"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kltui.analysis.interpolation import grid, interpolated
 from kltui.errors import KltuiError, UsageError
-from kltui.jobs.jobfile import InterpolationTable
+from kltui.jobs.job_tables import InterpolationTable
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.registry.layout import CONFIG, tokenizer_names
 from kltui.registry.names import check_run

@@ -6,235 +6,51 @@ import difflib
 import hashlib
 import json
 import tomllib
-import unicodedata
-import urllib.parse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import tomli_w
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from kltui.errors import UsageError
+from kltui.jobs.job_tables import (
+    CorpusTable,
+    EngineTable,
+    InterpolationTable,
+    JobTable,
+    Line,
+    ModelTable,
+    ScoringTable,
+    WatchTable,
+)
 from kltui.jobs.map_defaults import with_map_defaults
-from kltui.registry.names import Quantization, is_map_source
+from kltui.registry.names import is_map_source
 from kltui.scoring.settings import ScoringSettings
 
 
-def _without_controls(value: str) -> str:
-    if any(unicodedata.category(c) == "Cc" for c in value):
-        raise ValueError("no control characters, please")
-    return value
-
-
-Line = Annotated[str, AfterValidator(_without_controls)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CorpusTable(_Table):
-    """`[corpus]`: where the texts come from and how many are drawn."""
-
-    source: Line = Field(min_length=1)
-    chunk: bool = False
-    max_bytes: int = Field(default=1024, ge=4)
-    min_bytes: int = Field(default=256, ge=0)
-    sample: int | None = Field(default=None, ge=1)
-    seed: int = 42
-    field: Line = "text"
-    domain: Line = ""
-    kind: Literal["texts", "pairs"] = "texts"
-    template: Literal["chat", "none"] = "chat"
-
-    @model_validator(mode="after")
-    def _pairs_are_whole(self) -> CorpusTable:
-        if self.kind == "texts" and self.template != "chat":
-            raise ValueError('template goes with kind = "pairs"')
-        if self.kind == "pairs" and self.chunk:
-            raise ValueError('a response is never cut: chunk does not go with kind = "pairs"')
-        if self.kind == "pairs" and self.field != "text":
-            raise ValueError(
-                'field names where a text stands: rows of pairs have "prompt" and "response", or "messages"'
-            )
-        if self.kind == "pairs" and self.source == "demo":
-            raise ValueError('the demo has texts, no pairs: name a file of rows with "prompt" and "response"')
-        return self
-
-
-class ModelTable(_Table):
-    """One `[[models]]` entry: a folder or GGUF file (`path`), a hub repository (`repo`), a `preset`, or an `endpoint`.
-
-    `files` are patterns of GGUF files in the folder or repository. `base` is the model that an adapter is for.
-    """
-
-    path: Line = ""
-    repo: Line = ""
-    preset: Line = ""
-    endpoint: Line = ""
-    revisions: tuple[Line, ...] = ()
-    files: tuple[Line, ...] = ()
-    quantization: tuple[Quantization, ...] = ("none",)
-    run: Line = ""
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    size: Line = ""
-    type: Line = ""
-    parent: Line = ""
-    tags: tuple[Line, ...] = ()
-    tokenizer: Line = ""
-    base: Line = ""
-    model: Line = ""
-    concurrency: int = Field(default=16, ge=1, le=1024)
-    api_key_env: Annotated[Line, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = ""
-
-    @field_validator("quantization", "revisions", "files", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelTable:
-        if [bool(s) for s in (self.path, self.repo, self.preset, self.endpoint)].count(True) != 1:
-            raise ValueError(
-                "give one of path (a folder or a GGUF file), repo (on the hub), preset and endpoint (a server)"
-            )
-        if self.revisions and not (self.repo or self.preset):
-            raise ValueError("revisions go with repo or preset")
-        if self.files and not (self.path or self.repo):
-            raise ValueError("files go with path or repo")
-        if self.endpoint:
-            self._check_served()
-        elif self.model or self.api_key_env or self.concurrency != 16:
-            raise ValueError("model, concurrency and api_key_env go with endpoint")
-        if not self.quantization:
-            raise ValueError('quantization is an empty list; leave it out or say ["none"]')
-        return self
-
-    def _check_served(self) -> None:
-        url = urllib.parse.urlsplit(self.endpoint)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("endpoint is the address of a server, such as http://127.0.0.1:8000/v1")
-        if url.username or url.password:
-            raise ValueError("no password in endpoint, please: name a variable that holds it as api_key_env")
-        if not self.model:
-            raise ValueError("an endpoint needs model: the name that the server calls it by")
-        if not self.tokenizer:
-            raise ValueError("an endpoint needs tokenizer (a folder or repo): the server is sent token ids")
-        if self.quantization != ("none",) or self.base:
-            raise ValueError("quantization and base do not go with endpoint: its server loads the model")
-
-
-class InterpolationTable(_Table):
-    """One `[[interpolations]]` entry: models between a base and one or two others, all named as in this job.
-
-    At (a, b) of the grid the weights are (1 - a - b) base + a others[0] + b others[1].
-    """
-
-    base: Line = Field(min_length=1)
-    others: tuple[Line, ...] = Field(min_length=1, max_length=2)
-    grid: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
-        default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1
-    )
-    run: Line = ""
-
-    @field_validator("others", mode="before")
-    @classmethod
-    def _one_or_two(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-
-class ScoringTable(_Table):
-    """`[scoring]`: how texts are scored."""
-
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    dtype: Literal["float32", "float16", "bfloat16", "auto"] = "float32"
-    bos: Literal["auto", "always", "never"] = "auto"
-    overlong: Literal["error", "window", "truncate"] = "error"
-    layers: Literal["none", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = "none"
-    tokens: bool = False
-    batch_tokens: int = Field(default=0, ge=0)
-    allow_bin: bool = False
-    keep_cache: bool = True
-    unconditional: bool = False
-
-    def settings(self) -> ScoringSettings:
-        """The same as the scoring room takes it."""
-        fields = self.model_dump(exclude={"keep_cache"})
-        if isinstance(self.layers, tuple):
-            fields["layers"] = tuple(sorted(set(self.layers)))
-        return ScoringSettings(**fields)
-
-
-class EngineTable(_Table):
-    """`[engine]`: where the work runs.
-
-    With Ray, `address` is "" (a cluster of this job's own, on this machine), "auto" (the one that runs here) or
-    HOST:PORT, and `cpus` is what each worker takes where it takes no GPU (0: its share of this machine, or 1).
-    `device_map` spreads a model that is larger than one GPU over all of this machine's.
-    """
-
-    kind: Literal["local", "ray"] = "local"
-    workers: int = Field(default=1, ge=1, le=1024)
-    address: Line = ""
-    cpus: int = Field(default=0, ge=0, le=1024)
-    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
-
-    @model_validator(mode="after")
-    def _ray_alone_has_an_address(self) -> EngineTable:
-        if self.kind != "ray" and (self.address or self.cpus):
-            raise ValueError('address and cpus go with kind = "ray"')
-        if self.address.startswith("ray://"):
-            raise ValueError(
-                'ray:// is not supported: run kltui on a machine of the cluster, with address = "auto"'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _one_process_spreads_a_model(self) -> EngineTable:
-        if self.device_map != "none" and self.kind == "ray":
-            raise ValueError('a worker on Ray has one GPU: device_map goes with kind = "local"')
-        if self.device_map != "none" and self.workers > 1:
-            raise ValueError(
-                f"device_map gives one worker all GPUs, and there are to be {self.workers}: leave workers at 1 "
-                "(to share GPUs out: CUDA_VISIBLE_DEVICES=0,1 kltui --batch JOB --shard 0/2, and 2,3 for 1/2)"
-            )
-        return self
-
-
-class WatchTable(_Table):
-    """`[watch]`: what `--watch` alerts to. `command` is an argv that is run with the alert in KLTUI_* variables."""
-
-    alert_loss_se: float = Field(default=5.0, gt=0, allow_inf_nan=False)
-    alert_kl_ratio: float = Field(default=5.0, gt=1, allow_inf_nan=False)
-    settled_below: float = Field(default=0.01, ge=0, allow_inf_nan=False)
-    command: tuple[Line, ...] = ()
-
-
-class JobFile(_Table):
+class JobFile(JobTable):
     """A whole job. `models` may be empty only in a job that is being written.
 
     `folder` is where relative paths begin, those that adapters name as their base among them: that of the job file, which a
     copy of it elsewhere states.
     """
 
-    workspace: Line = Field(min_length=1)
+    workspace: Line = Field(
+        min_length=1,
+        description="The folder in which everything is kept; it is made where it is missing. Relative paths begin at the job file.",
+    )
     corpus: CorpusTable
     models: tuple[ModelTable, ...] = Field(min_length=1)
     interpolations: tuple[InterpolationTable, ...] = ()
     scoring: ScoringTable = ScoringTable()
     engine: EngineTable = EngineTable()
     watch: WatchTable = WatchTable()
-    folder: Line = ""
+    folder: Line = Field(
+        default="",
+        description="Where relative paths begin, in a copy of the job that lies elsewhere. Absent: the folder of the job file.",
+    )
 
     def __eq__(self, other: object) -> bool:
         """Whether both ask for the same; where a job was read from does not count."""
@@ -422,7 +238,7 @@ def _value(text: str) -> Any:
         return text
 
 
-_TABLES: dict[str, type[_Table]] = {
+_TABLES: dict[str, type[JobTable]] = {
     "corpus": CorpusTable,
     "models": ModelTable,
     "interpolations": InterpolationTable,

@@ -13,7 +13,8 @@ from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.adapter_bases import with_bases
 from kltui.jobs.gguf_originals import with_originals
 from kltui.jobs.interpolation import MixPlan, mixes
-from kltui.jobs.jobfile import JobFile, ModelTable
+from kltui.jobs.job_tables import ModelTable
+from kltui.jobs.jobfile import JobFile
 from kltui.jobs.map_defaults import map_notes, map_texts
 from kltui.jobs.names import given_names
 from kltui.registry.adapters import is_adapter

@@ -149,7 +149,7 @@ def published_exponents(found: Map) -> tuple[tuple[float, str], ...]:
 
 def limits_of(jobs: Sequence[JobRow]) -> tuple[float, float]:
     """(standard errors, ratio) from which the newest job's watch alerts, else a watch's usual ones."""
-    from kltui.jobs.jobfile import WatchTable
+    from kltui.jobs.job_tables import WatchTable
 
     usual = WatchTable()
     try:

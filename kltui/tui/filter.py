@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 Test = Callable[["CheckpointRow"], bool]
 
-_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
+COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
             ":": operator.eq}  # fmt: skip
-_NUMBERS: dict[str, Callable[[CheckpointRow], float | None]] = {
+NUMBER_FIELDS: dict[str, Callable[[CheckpointRow], float | None]] = {
     "step": lambda r: r.checkpoint.step,
     "seed": lambda r: r.checkpoint.seed,
     "layers": lambda r: r.layers,
@@ -26,7 +26,7 @@ _NUMBERS: dict[str, Callable[[CheckpointRow], float | None]] = {
 }
 _COMPARISON = re.compile(r"^([A-Za-z]+)(>=|<=|>|<|=|:)(.*)$")
 _NUMBER = re.compile(r"^(-?\d+(?:\.\d+)?)([kM]?)$")
-_FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
+TEXT_FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
     "run": lambda r: r.checkpoint.run,
     "quant": lambda r: r.checkpoint.quantization,
     "size": lambda r: r.checkpoint.size,
@@ -102,17 +102,17 @@ def _term(word: str) -> Test:
 def _single(word: str) -> Test:
     found = _COMPARISON.match(word)
     if found is None:
-        return _text_test(_FIELDS["name"], word)
+        return _text_test(TEXT_FIELDS["name"], word)
     field, sign, value = found.groups()
-    if field in _NUMBERS:
+    if field in NUMBER_FIELDS:
         return _number_test(word, field, sign, value)
-    if sign == ":" and field in _FIELDS:
-        return _text_test(_FIELDS[field], value)
-    if field in _FIELDS:
+    if sign == ":" and field in TEXT_FIELDS:
+        return _text_test(TEXT_FIELDS[field], value)
+    if field in TEXT_FIELDS:
         raise UsageError(
             f"{field} holds text in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
         )
-    known = [*_FIELDS, *_NUMBERS]
+    known = [*TEXT_FIELDS, *NUMBER_FIELDS]
     near = get_close_matches(field, known, 1)
     hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(known)}."
     raise UsageError(f"no field {field!r} in filter term {word!r}", hint)
@@ -132,7 +132,7 @@ def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
     if number is None:
         raise UsageError(f"no number in filter term {word!r}", f"For example {field}{sign}1000.")
     bound = float(number[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[number[2]]
-    compare, value_of = _COMPARE[sign], _NUMBERS[field]
+    compare, value_of = COMPARISONS[sign], NUMBER_FIELDS[field]
 
     def test(row: CheckpointRow) -> bool:
         value = value_of(row)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from kltui.analysis.spikes import MIN_BEFORE, Figures, spikes
 from kltui.analysis.stability import stabilisation
-from kltui.jobs.jobfile import WatchTable
+from kltui.jobs.job_tables import WatchTable
 
 Rule = Literal["loss", "kl", "settled", "stopped"]
 STOPPED_AFTER = 3.0  # times the longest interval between two checkpoints so far

@@ -18,7 +18,7 @@ from fault_kit import behave, check_stored, command, ends, light_env, run_cli, t
 import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.executors.ray import RayExecutor, _Head, _options, check_ray
-from kltui.jobs.jobfile import EngineTable
+from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Setup, Task
 from kltui.jobs.worker import _at_hand
 from kltui.registry.checkpoint import HubSource

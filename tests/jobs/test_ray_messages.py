@@ -12,7 +12,7 @@ import pytest
 
 from kltui.jobs.executors import ray
 from kltui.jobs.executors.ray import RayExecutor
-from kltui.jobs.jobfile import EngineTable
+from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Died, Setup, Task, TaskScored
 from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoreResult, ScoringSettings, Vector

@@ -18,7 +18,8 @@ from tiny_models import build_tokenizer, true_logliks, write_run
 from kltui.errors import KltuiError, UsageError
 from kltui.jobs.dry_run import _steps
 from kltui.jobs.interpolation import MixPlan, write_mix
-from kltui.jobs.jobfile import ModelTable, load_job, parse_job
+from kltui.jobs.job_tables import ModelTable
+from kltui.jobs.jobfile import load_job, parse_job
 from kltui.jobs.messages import Task
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kltui.analysis.spikes import Figures, with_medians
-from kltui.jobs.jobfile import WatchTable
+from kltui.jobs.job_tables import WatchTable
 from kltui.watch.rules import alerts, stopped
 
 TABLE = WatchTable()

@@ -31,7 +31,7 @@ import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.gpus import system_gpus
 from kltui.jobs.executors.ray_actor import RayActor
-from kltui.jobs.jobfile import EngineTable
+from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Died, Failed, Message, Said, Setup, Task, TaskScored
 
 INSTALL = "pip install 'kltui[ray]'"

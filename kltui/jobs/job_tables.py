@@ -1,0 +1,332 @@
+"""The tables of a job file: every key with its type, its default and what it means."""
+
+from __future__ import annotations
+
+import unicodedata
+import urllib.parse
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from kltui.registry.names import Quantization
+from kltui.scoring.settings import ScoringSettings
+
+
+def _without_controls(value: str) -> str:
+    if any(unicodedata.category(c) == "Cc" for c in value):
+        raise ValueError("no control characters, please")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_without_controls)]
+
+
+class JobTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusTable(JobTable):
+    """`[corpus]`: where the texts come from and how many are drawn."""
+
+    source: Line = Field(
+        min_length=1,
+        description="Where the texts are: a `.json` list, `.jsonl` (also `.gz`, `.zst`), `.csv`, `.tsv`, `.parquet`, `.txt`, a folder, a pattern such as `data/*.jsonl`, `hf://datasets/OWNER/NAME@REV/*.parquet`, `demo` (texts that come with kltui), or `map` (the texts that the workspace already has).",
+    )
+    chunk: bool = Field(
+        default=False,
+        description="Cut documents into pieces of at most `max_bytes`, never inside a character, and drop pieces of `min_bytes` or less. Without it every item is a text as it stands.",
+    )
+    max_bytes: int = Field(
+        default=1024, ge=4, description="With `chunk`: the longest piece, in bytes of UTF-8."
+    )
+    min_bytes: int = Field(
+        default=256, ge=0, description="With `chunk`: a piece is kept only where it has more bytes than this."
+    )
+    sample: int | None = Field(
+        default=None, ge=1, description="How many texts are drawn, without replacement. Absent: all of them."
+    )
+    seed: int = Field(default=42, description="The seed of that draw: the same seed gives the same texts.")
+    field: Line = Field(default="text", description="The field of a row that holds its text.")
+    domain: Line = Field(
+        default="",
+        description="The field of a row that names its domain, for questions about domains; dots lead into nested fields (`meta.set`).",
+    )
+    kind: Literal["texts", "pairs"] = Field(
+        default="texts",
+        description="`pairs`: every row is a prompt and a response, and only the response is scored.",
+    )
+    template: Literal["chat", "none"] = Field(
+        default="chat",
+        description='With `kind = "pairs"`: how the prompt is written: by the tokenizer\'s chat template, or (`none`) as it stands.',
+    )
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> CorpusTable:
+        if self.kind == "texts" and self.template != "chat":
+            raise ValueError('template goes with kind = "pairs"')
+        if self.kind == "pairs" and self.chunk:
+            raise ValueError('a response is never cut: chunk does not go with kind = "pairs"')
+        if self.kind == "pairs" and self.field != "text":
+            raise ValueError(
+                'field names where a text stands: rows of pairs have "prompt" and "response", or "messages"'
+            )
+        if self.kind == "pairs" and self.source == "demo":
+            raise ValueError('the demo has texts, no pairs: name a file of rows with "prompt" and "response"')
+        return self
+
+
+class ModelTable(JobTable):
+    """One `[[models]]` entry: a folder or GGUF file (`path`), a hub repository (`repo`), a `preset`, or an `endpoint`.
+
+    `files` are patterns of GGUF files in the folder or repository. `base` is the model that an adapter is for.
+    """
+
+    path: Line = Field(
+        default="",
+        description="A model folder, a GGUF file, or a folder of checkpoints such as `step500` or `checkpoint-1000`.",
+    )
+    repo: Line = Field(default="", description="A repository of the Hugging Face hub, `OWNER/NAME`.")
+    preset: Line = Field(
+        default="",
+        description="A public training run that kltui knows, such as `pythia-410m`: its repository, revisions, size and type.",
+    )
+    endpoint: Line = Field(
+        default="",
+        description="The address of a server with OpenAI's completions interface, such as `http://127.0.0.1:8000/v1`.",
+    )
+    revisions: tuple[Line, ...] = Field(
+        default=(),
+        description="Branches or tags of the repository. `step{1000..3000..1000}` is written out; `all` and patterns with `*` are what the hub lists. Absent: its main branch, or all that the preset knows.",
+    )
+    files: tuple[Line, ...] = Field(
+        default=(),
+        description="Patterns of file names: which GGUF files, or which adapter folders of a repository.",
+    )
+    quantization: tuple[Quantization, ...] = Field(
+        default=("none",), description="Which variants are scored: `none` is the model as it is stored."
+    )
+    run: Line = Field(
+        default="", description="The name of the training run. Absent: the name of the folder or repository."
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=-(2**63),
+        lt=2**63,
+        description="The seed that the run was trained with; runs that differ only in it are compared as seeds.",
+    )
+    size: Line = Field(
+        default="",
+        description="The size, in the words of your field, such as `410m`; runs that differ only in it are compared as sizes.",
+    )
+    type: Line = Field(
+        default="", description="The family of the model. Absent: what its configuration says."
+    )
+    parent: Line = Field(
+        default="",
+        description="The checkpoint that this model was made from, by its name, such as `pythia-410m@143000`.",
+    )
+    tags: tuple[Line, ...] = Field(default=(), description="Words of your own, to filter and to colour by.")
+    tokenizer: Line = Field(
+        default="",
+        description="A folder or repository with the tokenizer, for models that have none beside them.",
+    )
+    base: Line = Field(
+        default="",
+        description="For adapters: the model that they change: a folder, a repository, or a checkpoint of this job. Absent: what the adapter's configuration names.",
+    )
+    model: Line = Field(
+        default="", description="With `endpoint`: the name under which the server knows the model."
+    )
+    concurrency: int = Field(
+        default=16, ge=1, le=1024, description="With `endpoint`: how many requests are open at once."
+    )
+    api_key_env: Annotated[Line, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] = Field(
+        default="",
+        description="With `endpoint`: the name of an environment variable that holds the key. The key itself is never stored.",
+    )
+
+    @field_validator("quantization", "revisions", "files", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelTable:
+        if [bool(s) for s in (self.path, self.repo, self.preset, self.endpoint)].count(True) != 1:
+            raise ValueError(
+                "give one of path (a folder or a GGUF file), repo (on the hub), preset and endpoint (a server)"
+            )
+        if self.revisions and not (self.repo or self.preset):
+            raise ValueError("revisions go with repo or preset")
+        if self.files and not (self.path or self.repo):
+            raise ValueError("files go with path or repo")
+        if self.endpoint:
+            self._check_served()
+        elif self.model or self.api_key_env or self.concurrency != 16:
+            raise ValueError("model, concurrency and api_key_env go with endpoint")
+        if not self.quantization:
+            raise ValueError('quantization is an empty list; leave it out or say ["none"]')
+        return self
+
+    def _check_served(self) -> None:
+        url = urllib.parse.urlsplit(self.endpoint)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("endpoint is the address of a server, such as http://127.0.0.1:8000/v1")
+        if url.username or url.password:
+            raise ValueError("no password in endpoint, please: name a variable that holds it as api_key_env")
+        if not self.model:
+            raise ValueError("an endpoint needs model: the name that the server calls it by")
+        if not self.tokenizer:
+            raise ValueError("an endpoint needs tokenizer (a folder or repo): the server is sent token ids")
+        if self.quantization != ("none",) or self.base:
+            raise ValueError("quantization and base do not go with endpoint: its server loads the model")
+
+
+class InterpolationTable(JobTable):
+    """One `[[interpolations]]` entry: models between a base and one or two others, all named as in this job.
+
+    At (a, b) of the grid the weights are (1 - a - b) base + a others[0] + b others[1].
+    """
+
+    base: Line = Field(
+        min_length=1, description="The checkpoint at (0, 0) of the grid, by its name in this job."
+    )
+    others: tuple[Line, ...] = Field(
+        min_length=1, max_length=2, description="One or two other checkpoints, by their names in this job."
+    )
+    grid: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(
+        default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+        min_length=1,
+        description="The values that a, and with two others b, takes.",
+    )
+    run: Line = Field(
+        default="",
+        description="The name of the run that these models form. Absent: one is made from the names.",
+    )
+
+    @field_validator("others", mode="before")
+    @classmethod
+    def _one_or_two(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class ScoringTable(JobTable):
+    """`[scoring]`: how texts are scored."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        default="auto",
+        description="Where models run: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: a GPU where torch can use one.",
+    )
+    dtype: Literal["float32", "float16", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="The precision in which models compute; `auto`: the one in which they are stored. Log-probabilities are float32 and their sums float64 in any case.",
+    )
+    bos: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether a text begins with the beginning-of-sequence token: `auto` does what the tokenizer does by itself.",
+    )
+    overlong: Literal["error", "window", "truncate"] = Field(
+        default="error",
+        description="What happens to a text with more tokens than the model's context: an `error`; a `window` that moves over it, each token scored once; or `truncate`.",
+    )
+    layers: Literal["none", "all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default="none",
+        description="For which layers a vector is made as well, by reading the layer's hidden state through the model's own output (logit lens): `none`, `all`, or a list such as `[0, 4, 8]`.",
+    )
+    tokens: bool = Field(default=False, description="Keep the log-probability of every single token too.")
+    batch_tokens: int = Field(
+        default=0, ge=0, description="How many tokens, padding included, a batch has; 0: found by trial."
+    )
+    allow_bin: bool = Field(
+        default=False, description="Open weights that are stored as pickles (`pytorch_model.bin`)."
+    )
+    keep_cache: bool = Field(
+        default=True,
+        description="Keep what was fetched from the hub after it was scored; `false` frees each revision's files.",
+    )
+    unconditional: bool = Field(
+        default=False, description="Of pairs: score the response without its prompt too."
+    )
+
+    def settings(self) -> ScoringSettings:
+        """The same as the package scoring takes it."""
+        fields = self.model_dump(exclude={"keep_cache"})
+        if isinstance(self.layers, tuple):
+            fields["layers"] = tuple(sorted(set(self.layers)))
+        return ScoringSettings(**fields)
+
+
+class EngineTable(JobTable):
+    """`[engine]`: where the work runs.
+
+    With Ray, `address` is "" (a cluster of this job's own, on this machine), "auto" (the one that runs here) or
+    HOST:PORT, and `cpus` is what each worker takes where it takes no GPU (0: its share of this machine, or 1).
+    `device_map` spreads a model that is larger than one GPU over all of this machine's.
+    """
+
+    kind: Literal["local", "ray"] = Field(
+        default="local", description="`local`: processes on this machine; `ray`: workers on a Ray cluster."
+    )
+    workers: int = Field(default=1, ge=1, le=1024, description="How many processes score at the same time.")
+    address: Line = Field(
+        default="",
+        description="With Ray: absent for a cluster of this job's own on this machine, `auto` for the one that runs here, or `HOST:PORT`.",
+    )
+    cpus: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="With Ray: how many CPUs a worker takes where it takes no GPU; 0: its share of this machine, or 1.",
+    )
+    device_map: Literal["none", "auto", "balanced", "sequential"] = Field(
+        default="none",
+        description="How a model that is larger than one GPU is spread over all of this machine's GPUs, its memory and its disk.",
+    )
+
+    @model_validator(mode="after")
+    def _ray_alone_has_an_address(self) -> EngineTable:
+        if self.kind != "ray" and (self.address or self.cpus):
+            raise ValueError('address and cpus go with kind = "ray"')
+        if self.address.startswith("ray://"):
+            raise ValueError(
+                'ray:// is not supported: run kltui on a machine of the cluster, with address = "auto"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_process_spreads_a_model(self) -> EngineTable:
+        if self.device_map != "none" and self.kind == "ray":
+            raise ValueError('a worker on Ray has one GPU: device_map goes with kind = "local"')
+        if self.device_map != "none" and self.workers > 1:
+            raise ValueError(
+                f"device_map gives one worker all GPUs, and there are to be {self.workers}: leave workers at 1 "
+                "(to share GPUs out: CUDA_VISIBLE_DEVICES=0,1 kltui --batch JOB --shard 0/2, and 2,3 for 1/2)"
+            )
+        return self
+
+
+class WatchTable(JobTable):
+    """`[watch]`: what `--watch` alerts to. `command` is an argv that is run with the alert in KLTUI_* variables."""
+
+    alert_loss_se: float = Field(
+        default=5.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Alert when the loss rose by more than so many standard errors.",
+    )
+    alert_kl_ratio: float = Field(
+        default=5.0,
+        gt=1,
+        allow_inf_nan=False,
+        description="Alert when the KL to the checkpoint before is more than so many times the median of those before it.",
+    )
+    settled_below: float = Field(
+        default=0.01,
+        ge=0,
+        allow_inf_nan=False,
+        description="A run has settled from the step on where the KL between neighbours stays below this, in bits per byte.",
+    )
+    command: tuple[Line, ...] = Field(
+        default=(),
+        description="A program and its arguments, run at each alert; the alert is in its `KLTUI_...` environment variables.",
+    )
