@@ -1,4 +1,4 @@
-"""The command line: one flat set of options, one place where errors are told and exit codes set."""
+"""The command line: one flat set of options, one place where errors are printed and exit codes set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs kltui and returns its exit code; every KltuiError is told here."""
+    """Runs kltui and returns its exit code; every KltuiError is printed here."""
     prepare_output()
     arguments = _parsed(argv)
     try:

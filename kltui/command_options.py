@@ -113,7 +113,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
-    """The commands that tell whether kltui and a workspace are in order, and how fast it is."""
+    """The commands that say whether kltui and a workspace are in order, and how fast it is."""
     what.add_argument(
         "--demo", action="store_true", help="pretrain, score and report a small suite of models"
     )
@@ -174,7 +174,7 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         choices=("steps", "layers"),
         default="",
         dest="numbered",
-        help="what the numbers of {run: {0: vector, 1: vector, ...}} count, where nothing in the file tells",
+        help="what the numbers of {run: {0: vector, 1: vector, ...}} count, where nothing in the file says so",
     )
     taking.add_argument(
         "--over",

@@ -16,7 +16,7 @@ _DISPLAY, _NVIDIA = "0x03", "0x10de"  # PCI class of display controllers, and a 
 
 @dataclass(frozen=True, slots=True)
 class SystemGpus:
-    """What the system tells of its GPUs: how they were seen, their names, the driver; MiB of the first, 0: not told."""
+    """What the system reports of its GPUs: how they were seen, their names, the driver; MiB of the first, 0: not reported."""
 
     seen_by: str = ""
     names: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-// The CUDA twins, as plain functions: device pointers and a stream in, nothing allocated, nothing
+// The CUDA kernels, as plain functions: device pointers and a stream in, nothing allocated, nothing
 // synchronised. An error comes back as cudaError_t's number; 0 is success.
 #pragma once
 

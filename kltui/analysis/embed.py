@@ -375,7 +375,7 @@ def _in_reach(scores: Array) -> Array:
     return scores if _FLOAT32[0] < size < _FLOAT32[1] else scores / size
 
 
-# ---- one door to all
+# ---- one entry point for all
 
 
 @one_blas_thread

@@ -132,7 +132,7 @@ def _rounding(mean_square: float) -> float:
 
 
 def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | None) -> float:
-    """Standard error of a variance m2 = mean of n squared deviations; NaN where the texts cannot tell it.
+    """Standard error of a variance m2 = mean of n squared deviations; NaN where the texts are too few for it.
 
     se^2 = sum over differing texts of (sum over its copies of (square - m2))^2 / n^2: with n differing texts that is
     (m4 - m2^2) / n, and copies, which are no new evidence, leave it as it is.
@@ -282,7 +282,7 @@ class KLPairs:
 
     @one_blas_thread
     def standard_errors(self, rows: slice, columns: slice) -> Array:
-        """Their standard errors over texts, bits/byte; NaN where the texts cannot tell them."""
+        """Their standard errors over texts, bits/byte; NaN where the texts are too few for them."""
         return self._errors.standard_errors(rows, columns, self._rounding, MIN_TEXTS)
 
 

@@ -57,7 +57,7 @@ class ConsecutiveKL:
 class Map:
     """K vectors over N texts: log-likelihoods in nats, bytes per text, scored tokens, and what was done to them.
 
-    `record` tells where the vectors came from, under "preprocess" what was applied, and under "left_out" {name: why} of
+    `record` says where the vectors came from, under "preprocess" what was applied, and under "left_out" {name: why} of
     vectors that would have emptied the map; `kept_N` which texts of
     the corpus are left (None: all). Equal `text_ids_N` mark equal texts (None: all differ): copies of a text make no
     error smaller. `gram` centres and multiplies the vectors elsewhere, such as on a GPU (None: here).
@@ -187,7 +187,7 @@ class Map:
         return self._kl
 
     def kl_se(self) -> Array:
-        """K x K standard errors of `kl`, in bits/byte; NaN where the texts cannot tell them."""
+        """K x K standard errors of `kl`, in bits/byte; NaN where the texts are too few for them."""
         return self._kl_se
 
     def kl_rows(self, rows: Sequence[int]) -> Array:
@@ -336,7 +336,7 @@ class Map:
     def place_covariances(self, dims: int = 2) -> Array:
         """K x dims x dims covariances of the vectors' places in the PCA picture of `dims` axes, over texts.
 
-        In bits/byte; see `kltui.analysis.place_errors`. Raises KltuiError where the texts cannot tell them.
+        In bits/byte; see `kltui.analysis.place_errors`. Raises KltuiError where the texts are too few for them.
         """
         return place_covariances(self.loglik_KN, self.text_bytes_N, dims, self.text_ids_N)[1]
 

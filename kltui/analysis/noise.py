@@ -64,7 +64,7 @@ def measured_floor(
     """The noise floor of one run of T vectors over N texts; `windows` are (start, later steps) as its exponents use them."""
     parts = _parts(loglik_TN.shape[1], text_ids_N)
     if parts.max(initial=0) < 2:
-        return NoiseFloor(why="fewer than three differing texts tell no error of it")
+        return NoiseFloor(why="fewer than three differing texts are too few for an error of it")
     taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in windows]
     at = {s: i for i, s in enumerate(steps)}
 

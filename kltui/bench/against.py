@@ -44,7 +44,7 @@ def lacking(name: str) -> str:
 
 
 def version(name: str) -> str:
-    """The program's version; "" where it tells none."""
+    """The program's version; "" where it has none."""
     module: Any = importlib.import_module(name)
     return str(getattr(module, "__version__", ""))
 

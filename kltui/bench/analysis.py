@@ -1,7 +1,7 @@
 """What each section of the report costs: CPU seconds and memory at three sizes, and how both grow with K and N.
 
 A generated workspace of K checkpoints over N texts, one of 4 K and one of 4 N. Time grows as K^a N^b, with a and b from the
-ratios of 4; where a section takes too little to tell, there is none.
+ratios of 4; where a section takes too little time to measure, there is none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADING = "{:16} {:>6} {:>7} {:>8} {:>9} {:>8} {:>8}\n".format(
 class Cost:
     """What one section took on K checkpoints over N texts: CPU seconds, and bytes at its peak beyond those before it.
 
-    Bytes are NaN where the system does not tell.
+    Bytes are NaN where the system does not report them.
     """
 
     section: str
@@ -49,7 +49,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Growth:
-    """The costs of one section at the three sizes, and the exponents of its CPU seconds; NaN where they are too few to tell."""
+    """The costs of one section at the three sizes, and the exponents of its CPU seconds; NaN where they are too few."""
 
     section: str
     costs: tuple[Cost, ...]

@@ -32,7 +32,7 @@ from kltui.registry.reading import Hashed
 from kltui.store import Store
 from kltui.threads import usable_cores
 
-CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is told apart
+CHECKPOINTS = 4  # the first one starts the worker and builds the model, and is listed apart
 TEXTS = {"cpu": 48, "cuda": 4000}
 
 
@@ -152,7 +152,7 @@ def _job(plan: Plan) -> tuple[list[float], list[dict[str, float]]]:
     ends = [event for event in events if event["event"] == "checkpoint"]
     failed = [event["error"] for event in ends if event["status"] != "done"]
     if failed:
-        raise KltuiError(f"the sweep's job failed: {failed[0]}", "kltui --doctor tells of this installation")
+        raise KltuiError(f"the sweep's job failed: {failed[0]}", "kltui --doctor checks this installation")
     return [event["time"] for event in ends], [event["stats"] for event in ends]
 
 

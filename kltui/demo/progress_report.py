@@ -1,4 +1,4 @@
-"""What the demo tells while it pretrains: bars on a terminal, else a line every few seconds; events with --json."""
+"""Progress of the demo while it pretrains: bars on a terminal, else a line every few seconds; events with --json."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Teller:
             self._out.flush()
 
     def training(self, runs: Sequence[PlannedRun]) -> TrainingReporter:
-        """What tells of the training of `runs`; a context manager."""
+        """The progress reporter of the training of `runs`; a context manager."""
         return TrainingReporter(self, self._console, runs)
 
 

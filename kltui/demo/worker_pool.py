@@ -1,4 +1,4 @@
-"""Runs trained side by side, one single-threaded process each; a lane ends when the process that opened it does."""
+"""Runs trained side by side, one single-threaded process each; each ends when the process that started it does."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for _, connection in self._workers:
-            connection.close()  # a lane ends by itself when it next listens or speaks
+            connection.close()  # a worker ends by itself when it next listens or speaks
         for process, _ in self._workers:
             process.join(ENDS_WITHIN_S)
             process.terminate()
@@ -60,13 +60,13 @@ class WorkerPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the lanes."""
+        """Process ids of the workers."""
         return [process.pid for process, _ in self._workers if process.pid is not None]
 
     def train(self, runs: Sequence[PlannedRun]) -> Iterator[RunProgress | None]:
         """Trains `runs`, each after its parent; yields what moves, and None where nothing has for `POLL_S`.
 
-        Raises KltuiError where a lane fails or is killed; what was saved stays.
+        Raises KltuiError where a worker fails or is killed; what was saved stays.
         """
         waiting, busy = list(runs), dict[Connection, str]()
         while waiting or busy:

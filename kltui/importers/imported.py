@@ -92,7 +92,7 @@ class Imported:
 
     `named` are the corpora that came as files of texts: what vectors without texts of their own may be over.
     `weight_sqdist` is {(run, earlier step, later step): squared distance}; `scores` is {name: {benchmark: score}};
-    `left` tells of each file that could not be read why; `side` is what a release holds besides.
+    `left` gives the reason for each file that could not be read; `side` is what a release holds besides.
     """
 
     vectors: tuple[ImportedVector, ...] = ()

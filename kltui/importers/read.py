@@ -1,4 +1,4 @@
-"""Everything that can be imported, by one entry: what a path is, is told from its name and content."""
+"""Everything that can be imported, by one entry: the kind of a path is found from its name and content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OF_A_MODEL = {"index", "log-likelihood"}
 
 
 def read_paths(paths: Sequence[Path], numbered: str = "") -> Imported:
-    """Everything that can be imported from `paths`, files and folders; what of it cannot be read is told in `left`.
+    """Everything that can be imported from `paths`, files and folders; what of it cannot be read is listed in `left`.
 
     `numbered` ("steps" or "layers") says under which a file keeps a run's vectors that does not say it itself. Raises
     UsageError where that is not known, ImportFormatError where nothing can be read.

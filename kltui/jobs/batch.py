@@ -166,7 +166,7 @@ class BatchRun:
         return 75 if self._retryable == self._tally.failed else 1
 
     def _worked(self, signals: Signals) -> str:
-        """`_work`, whose failures other than the store's are told to the store as well."""
+        """`_work`, whose failures other than the store's are written to the store as well."""
         try:
             return self._work(signals)
         except StoreError:
@@ -240,7 +240,7 @@ class BatchRun:
         return LocalExecutor(setup, workers, devices)
 
     def _feed(self, preparer: Preparer, executor: Executor) -> None:
-        """Hands prepared checkpoints to idle workers and tells busy ones, where they read ahead, what comes next."""
+        """Sends prepared checkpoints to idle workers, and to busy ones that read ahead what comes next."""
         while executor.idle:
             task = self._next_task(preparer, executor)
             if task is None:

@@ -36,7 +36,7 @@ def with_originals(
 
     The parent is the entry's, or the model in the folder beside the file (`base`). From it the variant has its run and
     step, unless its source is among those `named` by their entry, its type and, where the entry names none, its tokenizer. Tokenizers
-    that give `texts` other ids than the parent's are told of.
+    that give `texts` other ids than the parent's are reported.
     """
     if not any(is_gguf_variant(c.quantization) for c in checkpoints):
         return Joined(list(checkpoints), [])
@@ -49,7 +49,7 @@ def with_originals(
         if original is None:
             joined.append(c)
             continue
-        # One of that name from elsewhere is another model: both are in the job then, which is told as a mistake.
+        # One of that name from elsewhere is another model: both are in the job then, which is reported as a mistake.
         if not c.parent and (original.name, _place(original)) not in {(k.name, _place(k)) for k in joined}:
             joined.append(original)
         made = _variant_of(c, original, named=str(c.source) in named)

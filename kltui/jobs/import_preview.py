@@ -1,4 +1,4 @@
-"""What an import would bring, told as one JSON object: for an interface that must not read large files itself."""
+"""What an import would bring, as one JSON object: for an interface that must not read large files itself."""
 
 from __future__ import annotations
 

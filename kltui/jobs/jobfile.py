@@ -249,7 +249,7 @@ _TABLES: dict[str, type[JobTable]] = {
 
 
 def _mistakes(errors: list[dict[str, Any]]) -> list[str]:
-    """One line a key: alternatives of one value are joined, a list's length is told only if its items are sound."""
+    """One line a key: alternatives of one value are joined, a list's length is reported only if its items are sound."""
     by_key: dict[str, str] = {}
     for error in errors:
         where = _where(error["loc"])

@@ -76,7 +76,11 @@ def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
         return data
     try:
         shown = map_of((base / expanded(named)).resolve())
-    except (OSError, RuntimeError, ValueError):  # what cannot be a path is told by the job file's own checks
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ):  # what cannot be a path is reported by the job file's own checks
         return data
     if shown is None:
         if corpus.get("source") == "map":

@@ -20,7 +20,7 @@ DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the p
 class Setup:
     """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads.
 
-    `compares_dtypes`: whether it tells what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
+    `compares_dtypes`: whether it measures what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
     the texts answer, where they are the responses of pairs.
     """
 

@@ -181,7 +181,7 @@ def run_job(path: Path, say: Say) -> None:
 
 
 def _followed(child: subprocess.Popen[str], say: Say) -> tuple[str, str] | None:
-    """(error, hint) of the checkpoint that failed, None where none did; tells the stages meanwhile."""
+    """(error, hint) of the checkpoint that failed, None where none did; reports the stages meanwhile."""
     failed = None
     stage = ""
     for line in child.stdout or ():

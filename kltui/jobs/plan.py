@@ -36,7 +36,7 @@ CANNOT_RUN = "the job cannot run as written"
 class Plan:
     """What a job will do: the workspace, the corpus, the checkpoints in order; `mixes` by name of a grid point.
 
-    `notes` tells what may not be meant, such as a parent that is not there.
+    `notes` are warnings of what may not be meant, such as a parent that is not there.
     """
 
     job: JobFile

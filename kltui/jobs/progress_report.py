@@ -1,4 +1,4 @@
-"""What a running batch tells: events as JSON lines on stdout, or words and a bar on stderr."""
+"""Progress of a running batch: events as JSON lines on stdout, or words and a bar on stderr."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A checkpoint under way, as it is told."""
+    """A checkpoint under way, as it is reported."""
 
     name: str
     stage: str

@@ -176,7 +176,7 @@ def _arrays(file: BinaryIO, metadata: Mapping[str, str], maximum: int) -> dict[s
 
 
 def abouts(inbox: Path) -> Iterator[About]:
-    """What the sound files in the inbox tell of themselves, without their numbers."""
+    """The metadata of the sound files in the inbox, without their numbers."""
     for path in sorted(inbox.glob("*.safetensors")):
         with suppress(KltuiError, OSError, ValueError, RecursionError), open_regular(path) as file:
             yield _about(_header(file)[0])

@@ -103,7 +103,7 @@ def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
-                # No torch, no such device: the next checkpoint may try again, but each is told why it was not scored.
+                # No torch, no such device: the next checkpoint may try again, but each gets the reason why it was not scored.
                 pipe.send(_failure(task.index, error, log))
                 continue
             expect = partial(_expect, scorer, setup.settings.allow_bin)
@@ -271,7 +271,7 @@ def _outcome(
 
 
 def _failure(index: int, error: Exception, log: Callable[[str], None]) -> Failed:
-    """What is told of an error: its own words where it is ours, else its kind, with the traceback in the log.
+    """What is reported of an error: its own words where it is ours, else its kind, with the traceback in the log.
 
     Ends the process after an error that leaves the GPU unusable for it.
     """

@@ -32,7 +32,7 @@ def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals)
                 raise NotReachableError(
                     f"process {pid} is not one that writes {folder}: it was sent no signal",
                     "The job has just ended or runs in another container; or the workspace was copied, or is damaged: kltui"
-                    " --check tells.",
+                    " --check says.",
                 )
             if pinned >= 0:
                 signal.pidfd_send_signal(pinned, number)

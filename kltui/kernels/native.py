@@ -1,7 +1,7 @@
-"""The one checked door to the compiled kernels; each operation has its numpy twin in `kltui.kernels.reference`.
+"""Validated bindings of the compiled kernels; `kltui.kernels.reference` has the numpy reference implementation of each.
 
 Mistakes in an argument are a ValueError that names it; nothing else can reach the kernels. Where the extension is
-missing the twin runs instead, which is said once in the log. Logits may be numpy arrays (float32, float16, or bfloat16
+missing the reference implementation runs instead, which is said once in the log. Logits may be numpy arrays (float32, float16, or bfloat16
 bits as uint16) or torch tensors (float32, float16, bfloat16) on the CPU; rows must be contiguous, strides between rows
 are free, nothing is copied. Results do not depend on the number of threads.
 

@@ -1,4 +1,4 @@
-"""The readable numpy twin of every native operation: what runs without the extension, and what tests compare with.
+"""The readable numpy reference implementation of every native operation: what runs without the extension, and what tests compare with.
 
 Shape letters: n rows of logits, V vocabulary, D hidden size, K checkpoints, N texts. Half precision arrives as float16,
 or as uint16 for bfloat16. Everything is computed in float64 unless said otherwise.
@@ -222,7 +222,7 @@ def clipped_segment(x0: float, y0: float, x1: float, y1: float, width: float, he
 
 
 class ReferenceRaster:
-    """Twin of the native raster: same cells for the same points and segments."""
+    """Reference implementation of the native raster: same cells for the same points and segments."""
 
     def __init__(self, width_cells: int, height_cells: int, kind: str) -> None:
         self.kind = kind

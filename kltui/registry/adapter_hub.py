@@ -45,7 +45,7 @@ def hub_adapters(source: HubSource, files: Sequence[str], with_base: bool) -> li
     try:
         commit, listed, fetcher = _listed(source, cache)
     except KltuiError:
-        return []  # whoever fetches it is told why
+        return []  # fetching it reports why
     found = []
     for folder in _adapter_folders(listed, files):
         name = f"{folder}/{ADAPTER_CONFIG}" if folder else ADAPTER_CONFIG

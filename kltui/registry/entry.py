@@ -118,7 +118,7 @@ def _hub_adapters(entry: ModelEntry) -> list[Checkpoint]:
         found += [
             replace(plain, run=run, source=a.source, step=a.step, base=entry.base or a.base) for a in here
         ]
-        if not here:  # whoever fetches it is told what it holds instead
+        if not here:  # fetching it reports what it holds instead
             found.append(replace(plain, base=found[0].base))
     return found
 

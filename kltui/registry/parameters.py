@@ -1,4 +1,4 @@
-"""What a parameter of a model is, told from its weight files alone: for weight distances and for scoring the same.
+"""What a parameter of a model is, found from its weight files alone: for weight distances and for scoring the same.
 
 Trained numbers count, each once: no buffers, no second copy of tied weights, whatever the configuration says of them.
 Names are those inside the model's body, so that files with the body's prefix and without it agree.

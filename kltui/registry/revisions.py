@@ -67,7 +67,7 @@ def is_step_name(name: str) -> bool:
 
 
 def step_label(name: str) -> str:
-    """What a revision's name says before its step, "" for nothing and for main: what tells branches of one step apart.
+    """What a revision's name says before its step, "" for nothing and for main: which distinguishes branches of one step.
 
     >>> [step_label(n) for n in ("stage1-step1000-tokens5B", "step5", "500", "main", "dev", "a/checkpoint_5")]
     ['stage1', '', '', '', 'dev', 'a']

@@ -44,7 +44,7 @@ class Adapter:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What peft is told of it."""
+        """Its configuration for peft."""
         return adapters.passed_on(adapters.adapter_config(self.folder))
 
     def make(self, quantization: str) -> str:

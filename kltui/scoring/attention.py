@@ -24,7 +24,7 @@ SPECIAL = ("softcap", "s_aux", "position_bias")
 
 
 def is_possible(model: Any) -> bool:
-    """Whether modules of the model ask transformers for sdpa, and the core is built (its numpy twin is slow)."""
+    """Whether modules of the model ask transformers for sdpa, and the core is built (its numpy reference is slow)."""
     configs = (getattr(module, "config", None) for module in model.modules())
     wanted = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
     return wanted and bool(native.info()["extension"]) and attention_functions() is not None

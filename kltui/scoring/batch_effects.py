@@ -171,7 +171,7 @@ class _Trial:
 
     def _differ(self, a_n: LogProbs, b_n: LogProbs) -> bool:
         """Whether two are further apart than rounding takes them when a product only changes its shape."""
-        with np.errstate(invalid="ignore"):  # a NaN is told where it is scored
+        with np.errstate(invalid="ignore"):  # a NaN is reported where it is scored
             d_n = a_n.astype(np.float64) - b_n
         return self._beyond(d_n) and _rms(d_n) > 2 * self._rounding()
 

@@ -23,7 +23,7 @@ from kltui.gpus import SystemGpus, system_gpus
 START_TOKENS = {"cpu": 1536, "cuda": 32_768}
 _OTHER_START_TOKENS = 4096
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_INSTALL = "https://pytorch.org/get-started/locally tells how to install a torch for this GPU."
+_INSTALL = "https://pytorch.org/get-started/locally says how to install a torch for this GPU."
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ def _processor_name() -> str:
 
 
 def _memory_bytes() -> int:
-    """Bytes of this machine's memory, 0 where it does not tell."""
+    """Bytes of this machine's memory, 0 where it is not reported."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):

@@ -67,7 +67,7 @@ class Engine:
         self._all_served = True  # nothing that might be faster failed its test
         prepacked_linear.unpack(
             self.model
-        )  # a refilled model comes with the last checkpoint's packed weights
+        )  # a model whose weights were reloaded comes with the last checkpoint's packed weights
         try:
             self._head = make_head(self.model, self.dtype)
             self._check_causal()
@@ -84,7 +84,7 @@ class Engine:
         self._settings = settings
         self._lens = self._make_lens(settings)
 
-    def refilled(self) -> bool:
+    def after_reload(self) -> bool:
         """Whether this engine serves the weights that its model holds now, as a new one would.
 
         What was found out about the model's make holds for every checkpoint of a run; that the numbers agree is tested
@@ -97,7 +97,7 @@ class Engine:
         try:
             prepacked_linear.unpack(self.model)
             probe = HeadTrial(self.model)
-            self._head = module, head.refilled()
+            self._head = module, head.after_reload()
             if self._packing is not None and not self._packing.apply():
                 return False
             # In half precision the layers may be off by as much again as the head: both were let pass when made.

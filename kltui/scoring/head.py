@@ -40,7 +40,7 @@ class Head:
         chunks = zip(torch.split(hidden_nD, step), torch.split(targets_n, step), strict=True)
         return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
 
-    def refilled(self) -> Head:
+    def after_reload(self) -> Head:
         """The same head on its module's weights of this moment."""
         return self
 
@@ -67,7 +67,7 @@ class FusedHead(Head):
             self._module.weight.detach(), bias, scale=self.rule.scale, softcap=self.rule.cap
         )
 
-    def refilled(self) -> Head:
+    def after_reload(self) -> Head:
         """The same head on its module's weights of this moment; the core has a copy of some biases."""
         self._fill()
         return self

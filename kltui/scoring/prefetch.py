@@ -62,7 +62,7 @@ class Gpu(Protocol):
         ...
 
     def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
-        """Begins a copy in its memory on a stream of its own; the event tells its end."""
+        """Begins a copy in its memory on a stream of its own; the event marks its end."""
         ...
 
     def use(self, there: torch.Tensor, event: Event) -> None:
@@ -102,7 +102,7 @@ class CudaGpu:
         return free - int(SPARE_SHARE * total)
 
     def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
-        """Begins a copy on the stream that is for this alone; the event tells its end."""
+        """Begins a copy on the stream that is for this alone; the event marks its end."""
         with torch.cuda.stream(self._stream):
             there = host.to(self._device, non_blocking=True)
             return there, self._stream.record_event()

@@ -108,7 +108,7 @@ class Scorer:
         device_map.check(settings.device_map, settings.device)
         self._batch_tokens: dict[str, int] = {}
         self._template: weight_reload.ModelTemplate | None = None
-        self._filled: Hashed | None = None  # whose weights the model of the mould holds
+        self._filled: Hashed | None = None  # whose weights the template's model holds
         self._engine: Engine | None = None
         self._adapted: adapters.AdaptedModel | None = None
         self._rule: tuple[Engine, _Prepared, BatchRule] | None = None
@@ -116,7 +116,7 @@ class Scorer:
         # a model that is spread over several devices has no one place for a second set of weights
         self._prefetch = prefetch_for(self.device) if settings.device_map == "none" else None
         self._last_result_s: float | None = None
-        self._tell_cost = tell_cost  # once; None where nobody asks, or it was told
+        self._tell_cost = tell_cost  # once; None where nobody asks, or it was reported
 
     def expect(self, hashed: Hashed, quantization: str, adapted: Adapted | None = None) -> None:
         """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
@@ -277,7 +277,7 @@ class Scorer:
     ) -> tuple[Loaded, bool]:  # fmt: skip
         """The folder's model, and whether its weights were read ahead.
 
-        The last one refilled where both are of one make, else built and loaded anew.
+        The last one with its weights reloaded where both are built alike, else built and loaded anew.
         """
         if adapter is not None:
             return self._load_adapted(folder, config, quantization, layout, adapter), False
@@ -361,8 +361,8 @@ class Scorer:
             raise
 
     def _make_engine(self, loaded: Loaded, device: torch.device, quantization: str, folder: Path) -> Engine:
-        """The last checkpoint's engine where its model was refilled and agrees, else a new one."""
-        if self._engine is not None and self._engine.refilled():
+        """The last checkpoint's engine where its model's weights were reloaded and it agrees, else a new one."""
+        if self._engine is not None and self._engine.after_reload():
             return self._engine
         self._engine = self._rule = None
         engine = Engine(loaded, self.settings, device, quantization)

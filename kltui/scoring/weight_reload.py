@@ -92,7 +92,7 @@ def read_header(folder: Path) -> Header | None:
 
 
 def make_template(loaded: Loaded, folder: Path, config: str) -> ModelTemplate | None:
-    """A mould of the model just loaded from `folder` (`config`: its `config_text` before loading).
+    """A template of the model just loaded from `folder` (`config`: its `config_text` before loading).
 
     None where weights are offloaded, or the files are not simply the model's tensors: every parameter and stored
     buffer must have its tensor in the files, under its own name, with or without the body's prefix, or under the one

@@ -133,7 +133,7 @@ def _operational(path: Path, error: str) -> StoreError:
     elif "readonly" in error or "unable to open" in error:
         hint = "Check that the folder exists and that you may write there."
     else:
-        hint = "The workspace could not be used; kltui --doctor tells more."
+        hint = "The workspace could not be used; kltui --doctor says more."
     return StoreError(f"{path}: {error}", hint)
 
 

@@ -398,7 +398,7 @@ class AppCore(App[int], inherit_bindings=False):
         return self.snapshot.run_number.get(row.checkpoint.run, 0) if row else 0
 
     def set_cursor(self, name: str) -> None:
-        """Puts the shared cursor on a checkpoint and tells the view."""
+        """Puts the shared cursor on a checkpoint and updates the view."""
         if name == self.selection.cursor:
             return
         self.selection.cursor = name

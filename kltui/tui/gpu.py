@@ -1,4 +1,4 @@
-"""What the GPUs of this machine are doing, as nvidia-smi tells it."""
+"""What the GPUs of this machine are doing, as nvidia-smi reports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU: load in percent (-1: not told), memory used and there, both in MiB."""
+    """One GPU: load in percent (-1: not reported), memory used and there, both in MiB."""
 
     percent: int
     used: int
@@ -43,7 +43,7 @@ async def read_gpus() -> tuple[GpuUse, ...]:
 
 
 def parse_gpus(text: str) -> tuple[GpuUse, ...]:
-    """The GPUs in nvidia-smi's lines; a figure that a device does not tell (MIG) is -1 or 0.
+    """The GPUs in nvidia-smi's lines; a figure that a device does not report (MIG) is -1 or 0.
 
     >>> parse_gpus("97, 70123, 81559\\n[N/A], 10, 20\\n")
     (Gpu(percent=97, used=70123, total=81559), Gpu(percent=-1, used=10, total=20))

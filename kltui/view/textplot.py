@@ -1,4 +1,4 @@
-"""Text plots of headless reports: the one door to plotext, which only ever sees dots inside the unit square.
+"""Text plots of headless reports: the one module that calls plotext, which only ever sees dots inside the unit square.
 
 plotext 5.3.2 rasterises lines before it clips them, fails on inf, NaN, flat ranges and on a second draw with
 a logarithmic axis. So limits, logarithms, clipping, rasterising and ticks happen here; plotext gets a fresh

@@ -29,7 +29,7 @@ class Alert:
 
     @property
     def key(self) -> str:
-        """What it is told once under: a run settles once, everything else belongs to a checkpoint."""
+        """The key under which it is reported once: a run settles once, everything else belongs to a checkpoint."""
         return f"{self.rule} {self.run if self.rule == 'settled' else self.checkpoint}"
 
     def fields(self) -> dict[str, object]:

@@ -28,7 +28,7 @@ from kltui.watch.figures import run_figures
 from kltui.watch.landing import SETTLED_S, Landings, Signature, candidates
 from kltui.watch.rules import Alert, alerts, stopped
 
-ALERTS = "alert"  # records of the workspace: what was told, by its key
+ALERTS = "alert"  # records of the workspace: what was reported, by its key
 POLL_S = 1.0
 WITH_PARENT = "KLTUI_WITH_PARENT"  # where it is set, a watch ends with the process that started it
 COMMAND_LIMIT_S = 60.0

@@ -259,7 +259,7 @@ def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> l
 
 
 def _floor(whole: Map, record: Mapping[str, object]) -> float:
-    """KL in bits/byte that rounding alone makes; NaN where nothing tells it."""
+    """KL in bits/byte that rounding alone makes; NaN where it is unknown."""
     floor = coarsest_floor(comparable.dtypes_of(record), whole.mean_bytes)
     if not math.isnan(floor):
         return floor

@@ -25,7 +25,7 @@ class StoredDistances:
 
         With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
         each read once, and kept in the workspace unless another process is writing it; what could not be had
-        is told in `weight_problems`.
+        is in `weight_problems`.
         """
         rows = [r for r in self._store.checkpoints.all() if r.weights and r.checkpoint.quantization == "none"]
         stored = self._store.weight_distances.all()

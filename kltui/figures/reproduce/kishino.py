@@ -178,7 +178,7 @@ def layers(release: Release) -> Result:
 
 
 def _llama_layers(shown: Map) -> tuple[Number, ...]:
-    """The layers of Llama-2-7b that version 1 tells, where they are among these."""
+    """The layers of Llama-2-7b that version 1 reports, where they are among these."""
     found = [t for t in threads(shown) if t.model.lower().endswith("llama-2-7b-hf")]
     return tuple(
         Number(

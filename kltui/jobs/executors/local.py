@@ -72,12 +72,12 @@ class LocalExecutor:
 
     @property
     def can_expect(self) -> bool:
-        """Whether a worker could read ahead while it scores: one on a GPU that has not been told what comes next."""
+        """Whether a worker could read ahead while it scores: one on a GPU that does not know yet what comes next."""
         return any(w.task and w.reads_ahead and not w.expects for w in self._workers)
 
     @property
     def expected(self) -> Task | None:
-        """A task that an idle worker was told to expect, if there is one."""
+        """A task that an idle worker already expects, if there is one."""
         return next((w.expects for w in self._workers if w.task is None and w.expects), None)
 
     def expect(self, task: Task) -> None:

@@ -154,7 +154,7 @@ class RayExecutor:
 
     @property
     def can_expect(self) -> bool:
-        """An actor is told a task when it starts it, never before."""
+        """An actor gets a task when it starts it, never before."""
         return False
 
     @property

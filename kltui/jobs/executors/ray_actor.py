@@ -25,7 +25,7 @@ class _Line:
         return self.inbox.get()
 
     def poll(self) -> bool:
-        return False  # an actor is told its next task when it is done with the one before
+        return False  # an actor gets its next task when it is done with the one before
 
     def send(self, message: Message, /) -> None:
         self.outbox.put(message)

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 HINTS = (
     "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness, "
     "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
-    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing tells. Over: how the hash of a corpus here begins. Declare: with it"
+    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing says which. Over: how the hash of a corpus here begins. Declare: with it"
     " own vectors scored by the same rules share their map.",
 )
 MAX_RUNS = 40
@@ -34,7 +34,7 @@ def import_vectors(app: KltuiApp) -> None:
     fields = (
         Field("vectors", "", "a file or a folder", paths=True),
         Field("texts", "", "absent: found beside them", paths=True),
-        Field("as", "", "steps or layers, where a file does not tell"),
+        Field("as", "", "steps or layers, where a file does not say"),
         Field("over", "", "absent: the texts named, or in the files"),
         Field("declare", "", "how they were scored, such as bos=auto dtype=float16"),
     )

@@ -211,7 +211,7 @@ class View(Widget):
         self.focus_now()
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
-        """Runs a coroutine beside the interface; what goes wrong in it is told, also where a plot is waited for."""
+        """Runs a coroutine beside the interface; what goes wrong in it is shown, also where a plot is waited for."""
         return super().run_worker(self.kl.outlived(work, self._stays_empty), *given, **how)
 
     def _stays_empty(self, why: str) -> None:

@@ -145,7 +145,7 @@ class MapView(View):
         self.run_worker(self._load(), group="map", exclusive=True)
 
     async def _show_meanwhile(self) -> None:
-        with suppress(KltuiError):  # told when the picture itself is made
+        with suppress(KltuiError):  # reported when the picture itself is made
             async for shown in self.kl.map_cache.pictures("pca", self.dims, null_run=self.null_run):
                 self._show(shown)
 

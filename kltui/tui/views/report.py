@@ -158,7 +158,7 @@ class ReportView(View):
         return Paper(max(NARROWEST, self.text.body_width), self.look.color, self.kl.ascii_only)
 
     def said_of(self, name: str) -> tuple[str, str]:
-        """The state of a section, and it in one line: what it says, why it is not here, or what it would tell."""
+        """The state of a section, and it in one line: what it says, why it is not here, or what it would show."""
         state = self.state_of(name)
         if state == "failed" and name in self.complaints:
             return state, f"failed: {self.complaints[name][1].message}"

@@ -81,7 +81,7 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 
 
 def shortened(spans: Sequence[Span], width: int) -> list[Span]:
-    """The spans in at most `width` cells; an ellipsis tells that something is missing."""
+    """The spans in at most `width` cells; an ellipsis shows that something is missing."""
     if width_of(spans) <= width or width < 1:
         return list(spans)
     kept: list[Span] = []

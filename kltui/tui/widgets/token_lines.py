@@ -111,7 +111,7 @@ def _kept(path: Path, index: int) -> NDArray[np.float32]:
     except (OSError, LookupError, ValueError) as error:
         raise KltuiError(
             f"{path} cannot be read: {type(error).__name__}: {error}",
-            "Score the checkpoint with tokens = true again; kltui --check tells what else is damaged.",
+            "Score the checkpoint with tokens = true again; kltui --check lists what else is damaged.",
         ) from error
 
 

@@ -272,7 +272,7 @@ class Context:
     def made_pictures(self) -> dict[Method, Picture]:
         """The same with what each method says of its picture.
 
-        A method that this map cannot have is absent and told in `picture_problems`.
+        A method that this map cannot have is absent, with the reason in `picture_problems`.
         """
         found = {}
         wanted: list[tuple[Method, int]] = [("pca", 3), ("mds", 3)]
