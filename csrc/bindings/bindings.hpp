@@ -1,5 +1,5 @@
-// What the bindings share. Arguments are checked in kltui/kernels/native.py and nowhere else; here only what memory
-// safety needs.
+// What the bindings share. Arguments are checked in kltui/kernels/native.py and nowhere else; here only what
+// memory safety needs.
 #pragma once
 
 #include <pybind11/numpy.h>

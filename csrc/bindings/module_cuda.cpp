@@ -1,4 +1,5 @@
-// kltui.kernels._cuda: addresses and shapes, checked by kltui/kernels/cuda.py, to kernels on the caller's stream.
+// kltui.kernels._cuda: addresses and shapes, checked by kltui/kernels/cuda.py, to kernels on the caller's
+// stream.
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
