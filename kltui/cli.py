@@ -192,7 +192,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
     from kltui.store.saved_maps import Preparation
     from kltui.view.sections.context import Choice
 
-    preparation = Preparation(arguments.preprocess, tuple(arguments.exclude), arguments.separate)
+    preparation = Preparation(arguments.preprocess or "none", tuple(arguments.exclude), arguments.separate)
     if arguments.map and (preparation != Preparation() or arguments.save_map):
         raise UsageError(
             "--map brings its own preparation",

@@ -223,8 +223,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--preprocess",
         choices=("none", "clip", "pretraining"),
-        default="none",
-        help="what is done to the vectors first (default: nothing)",
+        help="what is done to the vectors first (default: nothing; the interface: as you left it)",
     )
     reading.add_argument(
         "--exclude",

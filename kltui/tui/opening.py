@@ -86,12 +86,12 @@ def _asked(arguments: argparse.Namespace) -> Basis | None:
     made = Basis(
         arguments.over,
         "",
-        arguments.preprocess,
+        arguments.preprocess or "none",
         tuple(arguments.exclude),
         arguments.separate,
         arguments.map or "",
     )
-    return None if made == Basis() else made
+    return None if made == Basis() and arguments.preprocess is None else made
 
 
 def _check(workspace: Path | None, basis: Basis, values: str) -> None:

@@ -78,6 +78,17 @@ def made_of(app: KltuiApp, basis: Basis) -> bool:
     return app.reader.basis == basis and not app.under_way
 
 
+async def test_the_map_lists_no_run_that_is_excluded(folder: Path, until) -> None:
+    app = KltuiApp(folder, basis=Basis(exclude=("two", "one@0")))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        lines = app.view.legend.all_lines()
+        said = ["".join(text for text, _ in line).split() for line in lines]
+        assert [words[-2:] for words in said] == [["lone", "1"], ["one", "5"], ["map", "(f)"]]
+
+
 # -- what it means ------------------------------------------------------------------------------
 
 
@@ -287,6 +298,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path | None, Basis | N
     [
         ([], None),
         (["--map", "kept"], Basis(saved="kept")),
+        (["--preprocess", "none"], Basis()),  # not as it was left
         (["--preprocess", "clip", "--separate"], Basis(mode="clip", separate=True)),
         (["--exclude", "two", "--exclude", "one@0"], Basis(exclude=("two", "one@0"))),
     ],

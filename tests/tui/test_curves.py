@@ -16,6 +16,7 @@ from screen_text import lines_of, text_of
 from kltui.analysis.number_text import with_error
 from kltui.tui.app import KltuiApp
 from kltui.tui.export import rows_of, write_csv
+from kltui.tui.ui_state import Memory
 from kltui.tui.widgets.curve_panel import CurvePanel
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import diffusion
@@ -240,3 +241,36 @@ async def test_from_a_model_without_a_curve_words_are_about_the_longest_run(make
         await until(pilot, lambda: "tiny settled at step" in text_of(app))
         await pilot.press("l")
         assert app.selection.cursor == "tiny@1"
+
+
+async def test_up_and_down_go_round_the_runs(make_app: MakeApp, until) -> None:
+    names = [c for c in checkpoints() if c.run != "tuned" and c.quantization == "none"]
+    app = make_app(FakeWorkspace(names=names))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until)
+        app.view.focus_on(panel(app, "loss"))
+        app.set_cursor("tiny@1400")
+        last = {d.curve.run: d.values[-1] for d in panel(app, "loss").drawn}
+        downwards = sorted(last, key=last.__getitem__, reverse=True)
+        seen = []
+        for _ in downwards:
+            await pilot.press("j")
+            seen.append(app.selection.cursor.partition("@")[0])
+        begin = downwards.index("tiny") + 1
+        assert seen == downwards[begin:] + downwards[:begin]
+        await pilot.press("j", "k")
+        assert app.selection.cursor == "tiny@1400"
+
+
+async def test_scales_level_and_window_are_kept(make_app: MakeApp, until, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "view.json")
+    app = make_app(memory=memory)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "L", "Y", "v", "w", "q")
+    again = make_app(memory=memory)
+    async with again.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: again.snapshot.loaded and all_there(again))
+        shown = [(p.x_scale, p.y_scale) for p in again.view.panels[:2]]
+        assert shown == [("linear", "linear"), ("linear", "linear")]
+        assert panel(again, "last").y_scale == "log"
+        assert (again.view.level, again.view.window) == (again.view.settled.levels[0], 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from kltui.tui.report_worker import BrokenOff, ReportAnswers, rows_of_data
 from kltui.view.report import print_report, section_names
 from kltui.view.section_words import WORDS
 from kltui.workspace import Workspace
+from kltui.workspace.subsample import draw_texts, text_draws
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,20 @@ async def test_marks_and_form_are_the_readers_choice(folder: Path, until) -> Non
         await pilot.press("r")
         await until(pilot, lambda: ready(app, "where") and "made of older" not in text_of(app))
         assert shown(app) == written(folder, "where", width, pair=("run@2", "run@0"), where=0.5)
+
+
+async def test_texts_are_drawn_as_the_command_draws_them(folder: Path, until, tmp_path: Path) -> None:
+    one = shutil.copytree(folder, tmp_path / "one")
+    app = KltuiApp(one)
+    async with app.run_test(size=(140, 50)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("0", "w", "up", *"0x", "enter")
+        await until(pilot, lambda: "draw: 0x is no number of texts" in text_of(app))
+        await pilot.press("backspace", "backspace", "7", "enter")
+        await until(pilot, lambda: "7 draws" in app.message)
+        with Workspace.open(one) as ws:
+            (path, made), found = draw_texts(ws, ws.map(), 7), text_draws(ws)
+        assert [d.name for d in found] == [made.name] and str(path) in app.message
 
 
 async def test_a_process_that_is_ended_is_told_and_r_computes_again(folder: Path, until) -> None:

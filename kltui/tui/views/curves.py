@@ -84,6 +84,7 @@ class CurvesView(View):
         self._label = ""
         self._wanted: Wanted | None = None
         self._source: CurveSource | None = None
+        self._take_up()
         return [
             ColumnOfPanes(self.panels),
             ColumnOfPanes([self.table], width=TABLE_WIDTH, minimum=WIDEST),
@@ -93,6 +94,24 @@ class CurvesView(View):
         """The panels, the table of runs, and the sentence below."""
         yield from super().compose()
         yield self.sentence
+
+    # -- what is kept between sessions ----------------------------------------------------------
+
+    def _take_up(self) -> None:
+        """Begins with the axes, level and window of the last session."""
+        kept = self.kl.kept
+        for panel in self.panels:
+            panel.x_scale = "linear" if kept("curves.steps") == "linear" else panel.x_scale
+            values = kept(f"curves.{panel.panel.key}")
+            panel.y_scale = values if values in ("linear", "log") else panel.y_scale  # type: ignore[assignment]
+        level, window = kept("curves.level"), kept("curves.window")
+        self.level = float(level) if isinstance(level, int | float) else None
+        self.window = window if isinstance(window, int) and window in WINDOWS else WINDOWS[0]
+
+    def kept(self) -> dict[str, object]:
+        """What the next session starts with."""
+        scales = {panel.panel.key: panel.y_scale for panel in self.panels}
+        return {**scales, "steps": self.panels[0].x_scale, "level": self.level, "window": self.window}
 
     # -- room -----------------------------------------------------------------------------------
 
@@ -173,6 +192,7 @@ class CurvesView(View):
                 self.found, self.trajectories = found, found.trajectories()
             consecutive = await source.consecutive(found)
             self.settled = await source.settled(found)
+            self.level = self.level if self.level in self.settled.levels else None
             self._label = self.label()
             self._put("consecutive", self._flagged(consecutive, "kl"))
             self.sentence.refresh()

@@ -15,6 +15,7 @@ from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
 from kltui.tui.widgets.canvas import Span, fitted, wrapped
+from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
     from kltui.analysis.kl import KL
@@ -42,20 +43,34 @@ def _runs(plot: MapPlot, width: int) -> Lines:
     current_run = run_of(here) if here is not None else ""
     lines: Lines = []
     widest = min(max(8, width - 16), max((cell_len(safe_text(run)) for run in snapshot.runs), default=0))
+    on_map = _on_map(plot)
+    excluded = 0
     for run, rows in snapshot.runs.items():
+        scored = sum(r.scored for r in rows)
+        shown = sum(r.name in on_map for r in rows) if on_map else scored
+        if scored and not shown:
+            excluded += 1
+            continue
         number = snapshot.run_number[run]
         hidden, current = run in plot.hidden, run == current_run
-        scored = sum(r.scored for r in rows)
         ink = "faint" if hidden else "text"
         lines.append(
             [
                 (look.glyph("▌", ">") if current else " ", look("accent")),
                 (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
                 (fitted(run, widest), look(ink, bold=current)),
-                (f" {scored:>4}" + ("  hidden" if hidden else ""), look("faint")),
+                (f" {shown:>4}" + ("  hidden" if hidden else ""), look("faint")),
             ]
         )
+    if excluded:
+        lines.append([(f" {counted(excluded, 'run')} not on this map (f)", look("muted"))])
     return lines
+
+
+def _on_map(plot: MapPlot) -> frozenset[str]:
+    """Names of the map's vectors; none while there is no map."""
+    found = plot.map
+    return frozenset(p.name for p in found.points) if found is not None else frozenset()
 
 
 def _groups(plot: MapPlot, width: int) -> Lines:

@@ -239,6 +239,9 @@ class ReportView(View):
                 "level", _text(self.level), "a KL in bits/byte: when did runs come below it (stabilisation)"
             ),
             Field("noise", "yes" if self.noise_corrected else "no", "yes: noise floor off before exponents"),
+            Field(
+                "draw", "", "how many texts of this map to draw, as --draw N: new models are scored on them"
+            ),
         ]
 
         def answered(answers: Answers | None) -> None:
@@ -246,9 +249,32 @@ class ReportView(View):
                 self.where, self.level = _number(answers["where"]), _number(answers["level"])
                 self.noise_corrected = answers["noise"].strip().lower() in ("yes", "y", "true", "1")
                 self._compute()
+                if answers["draw"].strip():
+                    self.run_worker(self._draw_texts(int(answers["draw"])), group="draw", exclusive=True)
 
         hint = "The pair is that of the marks A and B; f chooses corpus, preparation and maps."
         self.app.push_screen(Form("What the report looks at", fields, _complaint, (hint,)), answered)
+
+    async def _draw_texts(self, n: int) -> None:
+        """Draws texts of the map that is shown, and says where they lie: what `--draw` writes."""
+        from kltui.workspace.subsample import draw_texts
+
+        if self.kl.read_only:
+            self.kl.say("opened with --read-only: no texts are drawn", "warning")
+            return
+        self.kl.busy_with(f"drawing {n} texts")
+        try:
+            found = await self.kl.map_cache.map()
+            path, made = await self.kl.reader.read(lambda ws: draw_texts(ws, found, n))
+        except KltuiError as error:
+            self.kl.complain(error)
+            return
+        finally:
+            self.kl.busy_with("")
+        counts = f"{made.n_drawn} draws, {len(made.index)} different of {made.n_texts} texts"
+        self.kl.say(f"{counts}: a job with the corpus {path} scores new models for this map", "good")
+        if self.shown == "added":
+            self._compute()
 
     # -- what is shown --------------------------------------------------------------------------
 
@@ -320,6 +346,9 @@ def _complaint(answers: Answers) -> str:
             return f"{name}: {safe_text(answers[name], 30)} is no number"
         if value is not None and not (math.isfinite(value) and value >= 0):
             return f"{name}: a KL is a number from 0 up"
+    drawn = answers["draw"].strip()
+    if drawn and not (drawn.isascii() and drawn.isdigit() and int(drawn)):
+        return f"draw: {safe_text(drawn, 30)} is no number of texts"
     return ""
 
 

@@ -89,7 +89,7 @@ class Settled:
         """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
         found = [self.by_level[k][run] for k in self.levels if run in self.by_level[k]]
         if level is not None:
-            return self.by_level[level].get(run)
+            return self.by_level.get(level, {}).get(run)
         reached = [s for s in found if s.step is not None]
         return reached[-1] if reached else found[0] if found else None
 
@@ -449,20 +449,22 @@ class CurvePanel(PlotPane):
         self._to_neighbour(-1.0)
 
     def _to_neighbour(self, sign: float) -> None:
-        """Moves to the next curve above (1) or below (-1) at the cursor's step."""
+        """Moves to the next curve above (1) or below (-1) at the cursor's step; from the last to the first of them."""
         here = self.here()
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         step = row.checkpoint.step or 0 if row is not None else 0
-        level = here[0].values[here[1]] * sign if here is not None else -math.inf
-        found: list[tuple[float, str]] = []
-        for d in self.drawn:
-            if here is None or d is not here[0]:
-                at = _nearest(d.steps, step)
-                value = d.values[at] * sign
-                if value > level:
-                    found.append((value, d.names[at]))
+        nearest = [(place, d, _nearest(d.steps, step)) for place, d in enumerate(self.drawn)]
+        found = sorted(
+            (sign * d.values[at], place, d.names[at])
+            for place, d, at in nearest
+            if math.isfinite(d.values[at])
+        )
+        if here is not None:
+            own = next((f[:2] for f in found if self.drawn[f[1]] is here[0]), (-math.inf, -1))
+            others = [f for f in found if f[2] != self.kl.selection.cursor]
+            found = [f for f in others if f[:2] > own] + [f for f in others if f[:2] < own]
         if found:
-            self.kl.set_cursor(min(found)[1])
+            self.kl.set_cursor(found[0][2])
 
     def do_first(self) -> None:
         self._to_end(0)
