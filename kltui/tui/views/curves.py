@@ -103,7 +103,7 @@ class CurvesView(View):
         for panel in self.panels:
             panel.x_scale = "linear" if kept("curves.steps") == "linear" else panel.x_scale
             values = kept(f"curves.{panel.panel.key}")
-            panel.y_scale = values if values in ("linear", "log") else panel.y_scale  # type: ignore[assignment]
+            panel.y_scale = values if values in ("linear", "log") else panel.y_scale
         level, window = kept("curves.level"), kept("curves.window")
         self.level = float(level) if isinstance(level, int | float) else None
         self.window = window if isinstance(window, int) and window in WINDOWS else WINDOWS[0]
