@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -28,6 +29,8 @@ from kltui.jobs.device_probe import DeviceProbe
 from kltui.json_schema import JSON_SCHEMA
 from kltui.kernels import native
 from kltui.sanitize import safe_text
+from kltui.scoring import kernel_choice
+from kltui.scoring.device import processor_name
 from kltui.store.filesystem import file_system, is_network
 
 PACKAGES = (
@@ -72,6 +75,7 @@ def look(workspace: Path | None) -> Iterator[Finding]:
     yield from _packages()
     yield from _environment()
     yield from _core()
+    yield from _kernels()
     yield from _devices()
     yield Finding("sqlite", "ok", sqlite3.sqlite_version)
     yield _terminal()
@@ -140,6 +144,24 @@ def _core() -> Iterator[Finding]:
             "native core", "wrong", "the compiled part is missing; numpy does its work, many times slower",
             "Install with a C++17 compiler at hand: pip install --force-reinstall kltui",
         )  # fmt: skip
+
+
+def _kernels() -> Iterator[Finding]:
+    """Which kernels were found fastest on this processor, and where that is kept; nothing where none was timed yet."""
+    path = kernel_choice.user_folder() / kernel_choice.FILE_NAME
+    held = [
+        choices
+        for machine, choices in kernel_choice.read(path).items()
+        if machine.startswith(f"{processor_name()};")
+    ]
+    counts = Counter((what.partition(" ")[0], c.taken) for one in held for what, c in one.items())
+    if not counts:
+        return
+    summary = ", ".join(f"{what} {taken} {n}x" for (what, taken), n in sorted(counts.items()))
+    yield Finding(
+        "kernels", "ok", safe_text(f"fastest here, by shape: {summary}; kept in {path}", 400),
+        "A workspace keeps its own copy: a job that is resumed gives the same bits.",
+    )  # fmt: skip
 
 
 def _reported(name: str, value: object) -> str:

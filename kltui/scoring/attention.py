@@ -7,17 +7,19 @@ itself is left as it is: some families do other things under another implementat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from kltui.kernels import native
+from kltui.scoring.kernel_choice import TRIAL_ROWS, Candidate, KernelChooser
 
 NAME = "kltui_causal"
 REPLACED = "sdpa"
 LARGEST_DEPTH = 512
+LEAST_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
 LARGEST_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
 # Beyond query, key and value, what transformers' sdpa heeds or refuses; the rest it leaves to the mask, as we do.
 SPECIAL = ("softcap", "s_aux", "position_bias")
@@ -37,6 +39,53 @@ def attention_functions() -> Any | None:
     except ImportError:
         return None
     return ALL_ATTENTION_FUNCTIONS
+
+
+def is_faster(config: Any, dtype: torch.dtype, chooser: KernelChooser) -> bool:
+    """Whether the core attends faster than torch with such a model's heads; True where there is nothing to be timed."""
+    sizes = _head_sizes(config)
+    if sizes is None or dtype not in (torch.float32, torch.bfloat16):
+        return True
+    heads, groups, depth = sizes
+    what = f"attention {str(dtype).removeprefix('torch.')} {heads} heads of {depth}, {groups} of keys"
+    return chooser.among(what, _ways(heads, groups, depth, dtype)) == "native"
+
+
+def _head_sizes(config: Any) -> tuple[int, int, int] | None:
+    """Heads of queries, heads of keys, and their depth; None where a configuration says otherwise, or of a tiny model."""
+    width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    if not isinstance(width, int) or not isinstance(heads, int) or width < LEAST_WIDTH or heads < 1:
+        return None
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    depth = getattr(config, "head_dim", None) or width // heads
+    fits = isinstance(groups, int) and isinstance(depth, int) and 0 < depth <= LARGEST_DEPTH
+    return (heads, groups, depth) if fits and heads % groups == 0 else None
+
+
+def _ways(heads: int, groups: int, depth: int, dtype: torch.dtype) -> list[Candidate]:
+    """The core's attention and torch's, over random queries, keys and values."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(1, n, TRIAL_ROWS, depth, generator=generator).to(dtype) for n in (heads, groups, groups)
+    )
+
+    def by_core() -> torch.Tensor:
+        out = query.new_empty((1, TRIAL_ROWS, heads, depth))
+        native.causal_attention(query, key, value, out, depth**-0.5)
+        return out.transpose(1, 2)
+
+    def by_torch(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=depth**-0.5, enable_gqa=groups < heads
+        )
+
+    truth = by_torch(query.double(), key.double(), value.double())
+    slack = 4.0 * torch.finfo(dtype).eps * float(truth.abs().max()) + 1e-6
+
+    def candidate(name: str, run: Callable[[], torch.Tensor]) -> Candidate:
+        return Candidate(name, run, lambda: bool((run().double() - truth).abs().max() <= slack))
+
+    return [candidate("native", by_core), candidate("torch", lambda: by_torch(query, key, value))]
 
 
 class NativeAttention:

@@ -215,12 +215,11 @@ def _unusable(
 
 
 def _processor(facts: TorchFacts, warning: str = "", hint: str = "") -> DeviceInUse:
-    return DeviceInUse(
-        "cpu", _processor_name(), _memory_bytes(), "", facts.version, facts.cuda, warning, hint
-    )
+    return DeviceInUse("cpu", processor_name(), _memory_bytes(), "", facts.version, facts.cuda, warning, hint)
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """The processor as the system calls it."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

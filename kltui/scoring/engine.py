@@ -6,6 +6,7 @@ import gc
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from kltui.scoring.head import Head, HeadTrial, chunk_bytes, log_softmax_gather,
 from kltui.scoring.lens import Flow, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.model_introspection import LogitRule
+from kltui.scoring.numerics import kernel_chooser
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
 from kltui.scoring.unpadded import RowAttention, UnsuitedError
@@ -42,11 +44,17 @@ class Engine:
     """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way.
 
     `no_layers` says why layers that were asked for cannot be had.
+    `cache_dir`: where a job keeps which kernels it chose.
     `seconds` adds up the time of all batches that were submitted, and of body and head, where they are run apart.
     """
 
     def __init__(
-        self, loaded: Loaded, settings: ScoringSettings, device: torch.device, quantization: str
+        self,
+        loaded: Loaded,
+        settings: ScoringSettings,
+        device: torch.device,
+        quantization: str,
+        cache_dir: Path | None = None,
     ) -> None:
         self.model = loaded.model
         self.dtype = loaded.dtype
@@ -61,6 +69,7 @@ class Engine:
         self.shape_key = (
             f"{loaded.config.model_type} {self.model.num_parameters()} {self.dtype} {quantization}"
         )
+        self._chooser = kernel_chooser(cache_dir) if device.type == "cpu" else None
         self._packing: prepacked_linear.Packing | None = None
         self._native: NativeAttention | None = None
         self._row: RowAttention | None = None
@@ -69,7 +78,7 @@ class Engine:
             self.model
         )  # a model whose weights were reloaded comes with the last checkpoint's packed weights
         try:
-            self._head = make_head(self.model, self.dtype)
+            self._head = make_head(self.model, self.dtype, self._chooser)
             self._check_causal()
             self._speed_up()
             self._try_one_row()
@@ -112,6 +121,12 @@ class Engine:
         self._lens = self._make_lens(self._settings)
         return True
 
+    @property
+    def products(self) -> str:
+        """How the head and the linear layers are computed, in words: ways that round differently."""
+        head = "whole model's" if self._head is None else self._head[1].name
+        return f"{head} head, {'plain' if self._packing is None else self._packing} linear layers"
+
     def _check_causal(self) -> None:
         module = None if self._head is None else self._head[0]
         with self._attending():
@@ -137,14 +152,18 @@ class Engine:
             return head(hidden(), ids_BT.flatten()).cpu().numpy()
 
         before = answers()
-        self._packing = prepacked_linear.find(self.model, module, self.start_tokens, hidden)
+        self._packing = prepacked_linear.find(self.model, module, self.start_tokens, hidden, self._chooser)
         if self._packing is not None and not self._packing.apply():
             self._packing = None  # this processor packs no weights of this dtype
         if self._packing is not None and not _same(answers(), before, self.dtype):
             prepacked_linear.unpack(self.model)
             self._packing, self._all_served = None, False
-        if attention.is_possible(self.model):
+        if attention.is_possible(self.model) and self._attends_faster():
             self._try_native_attention(answers, before)
+
+    def _attends_faster(self) -> bool:
+        config = self.model.config.get_text_config()
+        return self._chooser is None or attention.is_faster(config, self.dtype, self._chooser)
 
     def _try_native_attention(
         self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]

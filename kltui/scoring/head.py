@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from kltui.kernels import cuda, native
 from kltui.scoring import model_introspection
+from kltui.scoring.kernel_choice import LEAST_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.model_introspection import LogitRule
+from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.transfer import transfers
 
 # The most that a chunk of logits may take; on a GPU launches cost more than memory.
 CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 64 * 2**20}
+
+# A head is timed on a part of its vocabulary with about so many weights.
+TRIAL_WEIGHTS = 1 << 21
 
 # (n,) float32 on the device of the hidden states: nothing here waits for a GPU
 LogProbs = torch.Tensor
@@ -27,6 +34,8 @@ def chunk_bytes(device: torch.device) -> int:
 
 class Head:
     """The model's own head module, called on row chunks: exact for whatever the head is, on any device."""
+
+    name = "module"
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         # bound now: while the body runs, the module's own forward is replaced
@@ -56,6 +65,8 @@ class Head:
 class FusedHead(Head):
     """A plain linear head on the CPU, fused with its log-softmax by the native core: logits never reach memory."""
 
+    name = "native"
+
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         super().__init__(module, rule, vocabulary)
         self._module = module
@@ -83,8 +94,13 @@ class FusedHead(Head):
 
 
 class TiledHead(Head):
-    """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online)."""
+    """A plain linear head on the CPU, a tile of vocabulary entries at a time, folded in as it comes (online).
 
+    Logits are float32 sums also where weights and hidden states are bfloat16: both are widened, a tile at a time, and
+    oneDNN multiplies them in bfloat16 all the same where the processor does.
+    """
+
+    name = "tiles"
     TILE = 2048
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
@@ -94,14 +110,20 @@ class TiledHead(Head):
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
         weight, bias = self._module.weight, self._module.bias
+        half = weight.dtype == hidden_nD.dtype == torch.bfloat16
         rows = native.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
-        for first in range(0, len(weight), self.TILE):
-            tile = slice(first, first + self.TILE)
-            rows.update(
-                torch.nn.functional.linear(hidden_nD, weight[tile], None if bias is None else bias[tile]),
-                first,
-            )
+        with exact_half_products() if half else nullcontext():
+            for first in range(0, len(weight), self.TILE):
+                tile = slice(first, first + self.TILE)
+                rows.update(
+                    _wide_linear(hidden_nD, weight[tile], None if bias is None else bias[tile]), first
+                )
         return torch.from_numpy(rows.logprobs())
+
+
+def _wide_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x . weight^T + bias in float32."""
+    return torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
 
 
 class DeviceHead(Head):
@@ -111,6 +133,7 @@ class DeviceHead(Head):
     Nothing waits for the device but that trial.
     """
 
+    name = "GPU tiles"
     BYTES = 24 * 2**20
     WIDTHS = (1024, 2048, 4096, 8192, 16384)
     TRIAL_ROWS = 4096
@@ -215,14 +238,16 @@ def log_softmax_gather(logits_nV: torch.Tensor, targets_n: torch.Tensor, rule: L
     return final.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final, dim=1)
 
 
-def make_head(model: Any, dtype: torch.dtype) -> tuple[Any, Head] | None:
+def make_head(
+    model: Any, dtype: torch.dtype, chooser: KernelChooser | None = None
+) -> tuple[Any, Head] | None:
     """The head module and a tested head function for it, or None where the model cannot be split there."""
     module = model_introspection.find_head(model)
     rule = model_introspection.find_logit_rule(model, module) if module is not None else None
     if module is None or rule is None:
         return None
     probe = HeadTrial(model)
-    for head in _candidates(module, rule, probe.vocabulary):
+    for head in _candidates(module, rule, probe.vocabulary, chooser):
         if probe.agrees(module, head, dtype):
             return module, head
     return None
@@ -249,15 +274,40 @@ class HeadTrial:
         return bool(error <= slack + model_introspection.tolerance(dtype, self._logits_BTV))
 
 
-def _candidates(module: Any, rule: LogitRule, vocabulary: int) -> list[Head]:
-    """Heads that may serve, fastest first."""
+def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelChooser | None) -> list[Head]:
+    """Heads that may serve, fastest first; on a CPU as was found by timing them, without a `chooser` as expected."""
     heads: list[Head] = [Head(module, rule, vocabulary)]
     plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
     if plain and cuda.usable(module.weight.device):
-        heads.insert(0, DeviceHead(module, rule, vocabulary))
-    elif plain and module.weight.device.type == "cpu":
-        heads.insert(0, TiledHead(module, rule, vocabulary))
-        fused = FusedHead(module, rule, vocabulary)
-        if fused.fast:
-            heads.insert(0, fused)
-    return heads
+        return [DeviceHead(module, rule, vocabulary), *heads]
+    if not plain or module.weight.device.type != "cpu":
+        return heads
+    fused, tiled = FusedHead(module, rule, vocabulary), TiledHead(module, rule, vocabulary)
+    fast: list[Head] = [fused, tiled] if fused.fast else [tiled, fused]
+    if chooser is not None and module.weight.numel() >= LEAST_WEIGHTS:
+        taken = _fastest_of(fast, module, chooser)
+        fast.sort(key=lambda head: head.name != taken)
+    return [*fast, *heads]
+
+
+def _fastest_of(heads: list[Head], module: Any, chooser: KernelChooser) -> str:
+    """The name of the head that is fastest on a part of the vocabulary, random hidden states going in."""
+    vocabulary, depth = module.weight.shape
+    some = min(vocabulary, max(512, TRIAL_WEIGHTS // depth))
+    bias = None if module.bias is None else module.bias.detach()[:some]
+    part = SimpleNamespace(weight=module.weight.detach()[:some], bias=bias, forward=None)
+    generator = torch.Generator().manual_seed(0)
+    hidden_nD = torch.randn(TRIAL_ROWS, depth, generator=generator).to(module.weight.dtype)
+    targets_n = torch.randint(some, (TRIAL_ROWS,), generator=generator)
+    rule = heads[0].rule
+    final_nV = rule(torch.nn.functional.linear(*(x.double() for x in (hidden_nD, part.weight)))
+                    + (0.0 if bias is None else bias.double()))  # fmt: skip
+    truth_n = final_nV.gather(1, targets_n[:, None])[:, 0] - torch.logsumexp(final_nV, dim=1)
+    slack = 1e-5 * (1.0 + float(final_nV.abs().max()))  # float32's error, of sums in whatever order
+
+    def candidate(head: Head) -> Candidate:
+        run = partial(type(head)(part, rule, some), hidden_nD, targets_n)
+        return Candidate(head.name, run, lambda: bool((run() - truth_n).abs().max() <= slack))
+
+    dtype, cap = str(module.weight.dtype).removeprefix("torch."), " softcap" if rule.cap else ""
+    return chooser.among(f"head {dtype} {vocabulary} x {depth}{cap}", [candidate(head) for head in heads])

@@ -72,7 +72,7 @@ def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[
         )
     if dtype == "bfloat16" and device.type == "cpu" and not native.info()["bf16_products"]:
         return torch.bfloat16, (
-            "this processor has no bfloat16 products: float32 is several times faster here, and more exact",
+            "this processor has no bfloat16 products: float32 is faster here, and more exact",
         )
     return getattr(torch, dtype), ()
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from kltui.scoring import kernel_choice
+from kltui.scoring.kernel_choice import KernelChooser
 
 
 @contextlib.contextmanager
@@ -29,6 +34,31 @@ def fast_float32(device: torch.device) -> Iterator[bool]:
     finally:
         torch.set_float32_matmul_precision(before)
         convolutions.allow_tf32 = rounded
+
+
+@contextlib.contextmanager
+def exact_half_products() -> Iterator[None]:
+    """Within it float32 products of numbers that bfloat16 holds may be made in bfloat16: exact, and summed in float32.
+
+    oneDNN then multiplies in the processor's tiles (AMX) where it has them.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def kernel_chooser(job: Path | None) -> KernelChooser:
+    """The chooser for this process as its threads are set now; `job`: the folder of a job's own copy of choices.
+
+    One thread is timed by its own processor time, which what runs beside it does not lengthen.
+    """
+    threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    machine = kernel_choice.machine(torch.__version__, capability, threads)
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    return KernelChooser(machine, job, kernel_choice.user_folder(), clock)
 
 
 @cache

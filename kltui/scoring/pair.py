@@ -150,7 +150,7 @@ def _compared(
         engines = []
         for side in (a, b):
             layout = stack.enter_context(device_map.spreading(corpus.settings.device_map, corpus.cache_dir))
-            engines.append(_engine(side, corpus.settings, device, layout))
+            engines.append(_engine(side, corpus.settings, device, layout, corpus.cache_dir))
         for reading in readings:
             reading.check()
         found = _summed(a, b, engines, corpus, progress)
@@ -209,7 +209,11 @@ def _over_positions(parts: Sequence[NDArray[np.float64]]) -> OverPositions:
 
 
 def _engine(
-    side: _PairSide, settings: ScoringSettings, device: torch.device, layout: device_map.DeviceLayout
+    side: _PairSide,
+    settings: ScoringSettings,
+    device: torch.device,
+    layout: device_map.DeviceLayout,
+    cache_dir: Path | None,
 ) -> Engine:
     adapter, quantization = side.adapter, side.quantization
     loaded = loading.load_model(
@@ -217,7 +221,8 @@ def _engine(
     )
     if adapter is not None:
         loaded = adapters.adapt(loaded, adapter, adapter.make(quantization), quantization).loaded
-    return Engine(loaded, settings, device_map.engine_device(loaded.model, device), quantization)
+    where = device_map.engine_device(loaded.model, device)
+    return Engine(loaded, settings, where, quantization, cache_dir)
 
 
 def _submit(a: Engine, b: Engine, batch: Batch, batch_b: Batch) -> Callable[[], Values]:

@@ -1,7 +1,8 @@
-"""Linear layers with weights packed once for oneDNN, and the activation behind one done with its product.
+"""Linear layers computed in the way that is fastest on this processor; the rounding of their dtype is the same.
 
-Where that pays, products are 10 to 15 % faster and the activation costs no pass over memory of its own; the same
-float32.
+Weights packed once for oneDNN, and the activation behind a layer done with its product: where that pays, products are 10
+to 15 % faster and the activation costs no pass over memory of its own. Weights in bfloat16 widened as they are used: on
+a processor without products of bfloat16 many times faster, and oneDNN's tiles on one that has them (AMX).
 
 The operators are torch's own, private ones: they are used only where they exist and a whole forward pass agrees.
 """
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from kltui.scoring.kernel_choice import LEAST_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
+from kltui.scoring.numerics import exact_half_products
 
 # Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
 # memory it has, not what is free just now: a job that is resumed must do as it did before, to the last bit.
@@ -35,44 +39,115 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Packing:
-    """Which linear layers multiply by packed weights, each with the activation done with its product, or None."""
+    """Which linear layers multiply by packed weights, each with the activation done with its product, or None.
+
+    Those that are `widened` multiply in float32 by what their weights are.
+    """
 
     follows: dict[Any, Any | None]
     rows: int
+    widened: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        counts = {"packed": len(self.follows), "widened": len(self.widened)}
+        return " and ".join(f"{n} {way}" for way, n in counts.items() if n)
 
     def apply(self) -> bool:
         """Whether the layers now multiply by their weights of this moment, packed; undone by `unpack`."""
         try:
             for layer, activation in self.follows.items():
-                operator = ("none", "") if activation is None else ACTIVATIONS[type(activation).__name__]
-                _take_over(layer, _packed_forward(layer, self.rows, *operator))
+                _take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
             for activation in filter(None, self.follows.values()):
                 _take_over(activation, _unchanged)
+            for layer in self.widened:
+                _take_over(layer, _widened_forward(layer))
         except (RuntimeError, AttributeError, NotImplementedError):
-            for module in (*self.follows, *filter(None, self.follows.values())):
+            for module in (*self.follows, *filter(None, self.follows.values()), *self.widened):
                 _let_go(module)
             return False
         return True
 
 
-def find(model: Any, head: Any, rows: int, run: Callable[[], object]) -> Packing | None:
-    """What can be packed in the model, the head aside; None where nothing can, or it is too large for the machine.
+def find(
+    model: Any, head: Any, rows: int, run: Callable[[], object], chooser: KernelChooser | None = None
+) -> Packing | None:
+    """What is to be packed in the model, the head aside; None where nothing is, or it is too large for the machine.
 
-    `run` is a small forward pass, to see which activation reads which layer's output.
+    `run` is a small forward pass, to see which activation reads which layer's output. Layers of a shape are computed as
+    `chooser` finds fastest; those of models that are tiny, and all without one, as is expected (`pays`).
     """
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
     if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
         return None
     behind = _activations_behind(model, layers, run)
-    return Packing({layer: behind.get(layer) for layer in layers}, rows)
+    timed = chooser if sum(layer.weight.numel() for layer in layers) >= LEAST_WEIGHTS else None
+    ways: dict[str, str] = {}
+    for layer in layers:
+        shape = _shape(layer, behind.get(layer))
+        if shape not in ways:
+            ways[shape] = _fastest(layer, behind.get(layer), shape, timed)
+    way_of = {layer: ways[_shape(layer, behind.get(layer))] for layer in layers}
+    packed = {layer: behind.get(layer) for layer in layers if way_of[layer] == "packed"}
+    widened = tuple(layer for layer in layers if way_of[layer] == "widened")
+    return Packing(packed, rows, widened) if packed or widened else None
+
+
+def _shape(layer: Any, activation: Any | None) -> str:
+    """What the speed of a layer depends on, in words: dtype, outputs x inputs, what is done with its product."""
+    dtype = str(layer.weight.dtype).removeprefix("torch.")
+    bias = "bias" if layer.bias is not None else ""
+    words = ("linear", dtype, f"{layer.out_features} x {layer.in_features}", bias, _operator(activation)[0])
+    return " ".join(word for word in words if word not in ("", "none"))
+
+
+def _fastest(layer: Any, activation: Any | None, shape: str, chooser: KernelChooser | None) -> str:
+    """How such a layer, with its activation, is computed fastest: "packed", "plain" or, in bfloat16, "widened"."""
+    expected = ["packed", "plain"] if pays(layer.weight.dtype) else ["plain", "packed"]
+    if chooser is None:
+        return expected[0]
+    if layer.weight.dtype == torch.bfloat16:
+        expected.append("widened")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(TRIAL_ROWS, layer.in_features, generator=generator).to(layer.weight.dtype)
+    ways = _ways(layer, activation, x)
+    bias = None if layer.bias is None else layer.bias.double()
+    exact = torch.nn.functional.linear(x.double(), layer.weight.double(), bias)
+    truth = (_unchanged if activation is None else activation)(exact)
+    # float32's error of sums in whatever order, and the rounding of the result, once for each operation
+    slack = 2e-6 * float(x.double().norm(dim=1).max() * layer.weight.double().norm(dim=1).max())
+    slack += 4.0 * torch.finfo(x.dtype).eps * float(truth.abs().max())
+
+    def candidate(name: str) -> Candidate:
+        run = ways[name]
+        return Candidate(name, run, lambda: bool((run().double() - truth).abs().max() <= slack))
+
+    return chooser.among(shape, [candidate(name) for name in expected])
+
+
+def _ways(layer: Any, activation: Any | None, x: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
+    """{name: what computes the layer and its activation on `x` so}; packing raises where it is first called."""
+    after = _unchanged if activation is None else activation
+    packed: list[Callable[[torch.Tensor], torch.Tensor]] = []
+
+    def by_packed() -> torch.Tensor:
+        if not packed:
+            packed.append(_packed_forward(layer, TRIAL_ROWS, *_operator(activation)))
+        return packed[0](x)
+
+    widened = _widened_forward(layer)
+    return {"packed": by_packed, "plain": lambda: after(layer(x)), "widened": lambda: after(widened(x))}
+
+
+def _operator(activation: Any | None) -> tuple[str, str]:
+    return ("none", "") if activation is None else ACTIVATIONS[type(activation).__name__]
 
 
 def pays(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies packed weights of a dtype faster here than torch multiplies them as they are.
 
-    A property of the processor, not a measurement: a job that is resumed must do as it did before. MKL without AVX-512
-    is the faster library for float32, by 13 to 18 % of all scoring (Zen 3, two cores, Pythia's shapes).
+    What is expected of the processor, where nothing was timed. MKL without AVX-512 is the faster library for float32, by
+    13 to 18 % of all scoring (Zen 3, two cores, Pythia's shapes).
     """
     library: Any = torch.backends.mkl
     if dtype != torch.float32 or not library.is_available():
@@ -107,7 +182,6 @@ def _plain_linears(model: Any, head: Any) -> list[Any]:
         and module.weight.device.type == "cpu"
         and module.weight.dtype in (torch.float32, torch.bfloat16)
         and "forward" not in module.__dict__
-        and pays(module.weight.dtype)
     ]
 
 
@@ -166,6 +240,18 @@ def _packed_forward(
     def forward(x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, operator, [], variant)
         return result
+
+    return forward
+
+
+def _widened_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The layer's product in float32, rounded once to the dtype of what goes in."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        bias = None if layer.bias is None else layer.bias.float()
+        with exact_half_products():
+            product = torch.nn.functional.linear(x.float(), layer.weight.float(), bias)
+        return product.to(x.dtype)
 
     return forward
 

@@ -255,7 +255,7 @@ class Scorer:
         prepared = self._cut(made, scored, loading.context_length(loaded.config), model)
         # not inference mode: what the model keeps from a forward pass must be of use to whoever trains it on
         with torch.no_grad(), fast_float32(self.device), kept_heap():
-            engine = Engine(loaded, self.settings, self.device, "none")
+            engine = Engine(loaded, self.settings, self.device, "none", self.cache_dir)
             rule = self._rule_for(engine, prepared)
             sums = self._run(engine, prepared, rule, lambda _: None)
         key = self._key(engine, prepared, "none", "", weights_key)
@@ -365,7 +365,7 @@ class Scorer:
         if self._engine is not None and self._engine.after_reload():
             return self._engine
         self._engine = self._rule = None
-        engine = Engine(loaded, self.settings, device, quantization)
+        engine = Engine(loaded, self.settings, device, quantization, self.cache_dir)
         if self._adapted is not None or (self._template is not None and self._template.holds(folder)):
             self._engine = engine
         else:
@@ -396,7 +396,7 @@ class Scorer:
 
         def in_half() -> Engine:
             loaded = loading.load_model(folder, config, auto, "none", self.device, settings.allow_bin)
-            return Engine(loaded, settings, engine.device, "none")
+            return Engine(loaded, settings, engine.device, "none", self.cache_dir)
 
         cost = dtype_cost(engine, in_half, auto, prepared.pieces, prepared.ids, rule, self._budget(engine))
         self._tell_cost = None
@@ -476,6 +476,7 @@ class Scorer:
             "dtype": str(engine.dtype).removeprefix("torch."),
             "quantization": stored or quantization,
             "attention": engine.attention,
+            "products": engine.products,
             "lens": "model tail",
             **scored,
             **library_versions(quantization),

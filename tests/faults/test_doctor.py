@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from fault_kit import run_cli, write_job
+
+from kltui import doctor
+from kltui.scoring import kernel_choice
+from kltui.scoring.device import processor_name
 
 TOPICS = {"kltui", "packages", "native core", "cores", "GPUs", "sqlite", "terminal", "hub"}
 TOPICS |= {"file system", "store", "scored", "disk"}
@@ -25,6 +30,18 @@ def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> 
     screen = run_cli("--doctor", "ws", cwd=tmp_path, HF_HUB_OFFLINE="1", COLUMNS="80", LINES="24")
     lines = screen.stdout.splitlines()
     assert len(lines) <= 23 and max(map(len, lines)) <= 80, screen.stdout
+
+
+def test_the_kernels_that_were_found_fastest_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_choice, "user_folder", lambda: tmp_path)
+    assert not list(doctor._kernels())
+    held = {"head float32 9 x 9": {"taken": "native", "milliseconds": {"native": 1.0}}}
+    of = {f"{processor_name()}; avx2": held, "another; avx2": held}
+    (tmp_path / kernel_choice.FILE_NAME).write_text(json.dumps({"kernels": of}))
+    (finding,) = doctor._kernels()
+    assert "by shape: head native 1x; kept in" in finding.found and "the same bits" in finding.advice
 
 
 def test_no_workspace_is_wrong_and_named(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _fails(*_):
 @pytest.mark.parametrize(
     ("place", "stand_in", "reason"),
     [
-        ("anatomy.find_layers", lambda _: None, "layers cannot be found"),
+        ("model_introspection.find_layers", lambda _: None, "layers cannot be found"),
         ("Lens.replay", _fails, "cannot unpack what it returned"),
         ("Lens._matches_final", lambda *_: False, "does not give its own logits"),
     ],

@@ -1,0 +1,182 @@
+"""Which of several ways to compute one thing is the fastest on this machine: timed once per shape, then kept in a file.
+
+Ways differ in rounding, so a choice stands once it is made: a job keeps its own copy beside its workspace's cache, and
+one that is resumed does as it did before, to the last bit. Where nothing can be kept, nothing is timed: the first way is
+taken, every time. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kltui import __version__
+from kltui.atomic_files import replacing
+from kltui.kernels import native
+from kltui.scoring.device import processor_name
+
+FILE_NAME = "kernels.json"
+ROUNDS = 3
+WORTH_A_CHANGE = 0.95  # of the first way's time: timings of two equal ways differ by chance
+LARGEST_FILE = 1 << 20
+# Ways are timed for models that are not tiny, each on so many rows.
+LEAST_WEIGHTS = 1 << 20
+TRIAL_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to compute something: `run` does it once, `is_right` says whether its values are within float32's error."""
+
+    name: str
+    run: Callable[[], object]
+    is_right: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way taken for one shape, and the milliseconds of each that was right; those that were wrong have none."""
+
+    taken: str
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        others = [f"{name} {ms:.2g} ms" for name, ms in self.milliseconds.items()]
+        return f"{self.taken} ({', '.join(others)})" if others else self.taken
+
+
+Choices = dict[str, dict[str, Choice]]  # by machine, then by what is computed and its shape
+
+
+class KernelChooser:
+    """Chooses for one machine; `job`: the folder of a job's own copy, `user`: that of the user's file, None for none."""
+
+    def __init__(
+        self,
+        machine: str,
+        job: Path | None,
+        user: Path | None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._machine = machine
+        self._folders = [folder for folder in (job, user) if folder is not None]
+        self._clock = clock
+
+    def among(self, what: str, candidates: Sequence[Candidate]) -> str:
+        """The name of the way to compute `what`; the first candidate is the one to beat, and the one without a file."""
+        names = {c.name for c in candidates}
+        with _locked(self._folders[-1:]):
+            kept = (read(folder / FILE_NAME).get(self._machine, {}).get(what) for folder in self._folders)
+            found = next((choice for choice in kept if choice is not None and choice.taken in names), None)
+            if found is None and len(names) > 1 and any(map(_is_writable, self._folders)):
+                found = self._timed(candidates)
+            held = found is not None and [self._put(f / FILE_NAME, what, found, names) for f in self._folders]
+        return found.taken if found is not None and held and any(held) else candidates[0].name
+
+    def _timed(self, candidates: Sequence[Candidate]) -> Choice | None:
+        """The fastest candidate that is right, of several rounds in turn; None where none is."""
+        right = [c for c in candidates if _works(c)]
+        seconds = dict.fromkeys((c.name for c in right), math.inf)
+        for candidate in right * ROUNDS:
+            before = self._clock()
+            candidate.run()
+            seconds[candidate.name] = min(seconds[candidate.name], self._clock() - before)
+        if not right:
+            return None
+        taken = min(seconds, key=seconds.__getitem__)
+        if seconds[taken] > WORTH_A_CHANGE * seconds[right[0].name]:
+            taken = right[0].name
+        return Choice(taken, {name: 1e3 * s for name, s in seconds.items()})
+
+    def _put(self, path: Path, what: str, choice: Choice, names: Collection[str]) -> bool:
+        """Whether the file holds a choice among `names` now: the one it had, else this one."""
+        every = read(path)
+        before = every.get(self._machine, {}).get(what)
+        if before is not None and before.taken in names:
+            return True
+        every.setdefault(self._machine, {})[what] = choice
+        try:
+            with replacing(path) as file:
+                file.write(json.dumps(_as_json(every), indent=1).encode())
+        except OSError:
+            return False
+        return True
+
+
+def _works(candidate: Candidate) -> bool:
+    """Whether the candidate runs here and is right; this also is its first, untimed run."""
+    try:
+        return candidate.is_right()
+    except (RuntimeError, NotImplementedError, AttributeError, ValueError):
+        return False
+
+
+def user_folder() -> Path:
+    """Where this user's choices are kept."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("kltui")
+
+
+def machine(torch_version: str, capability: str, threads: int) -> str:
+    """What the speed of a kernel depends on, in words: processor, instruction sets, threads, libraries."""
+    isa = native.info()["isa"]
+    return f"{processor_name()}; {isa}, torch {capability}; {threads} threads; torch {torch_version}; kltui {__version__}"
+
+
+def read(path: Path) -> Choices:
+    """The choices in a file, {} where it is missing, damaged or another program's; entries that are none are left out."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            return {}
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    machines = said.get("kernels") if isinstance(said, dict) else None
+    if not isinstance(machines, dict):
+        return {}
+    return {
+        name: {what: c for what, one in held.items() if (c := _choice(one)) is not None}
+        for name, held in machines.items()
+        if isinstance(held, dict)
+    }
+
+
+def _choice(said: Any) -> Choice | None:
+    if not isinstance(said, dict) or not isinstance(said.get("taken"), str):
+        return None
+    times = said.get("milliseconds")
+    if not isinstance(times, dict) or not all(isinstance(ms, int | float) for ms in times.values()):
+        return None
+    return Choice(said["taken"], {name: float(ms) for name, ms in times.items()})
+
+
+def _as_json(every: Choices) -> dict[str, object]:
+    return {"kernels": {name: {what: asdict(c) for what, c in held.items()} for name, held in every.items()}}
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, which is made where it is missing."""
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+@contextmanager
+def _locked(folders: Sequence[Path]) -> Iterator[None]:
+    """Within it no other process chooses: several that begin at once time one after another, and agree."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((folder / f"{FILE_NAME}.lock").open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
