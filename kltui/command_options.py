@@ -270,7 +270,7 @@ def _add_choices(reading: argparse._ArgumentGroup) -> None:
         choices=("parquet", "modelmap"),
         action="append",
         default=[],
-        help="export these too: Parquet tables (pip install 'kltui[parquet]'), modelmap's layout as logp.npz",
+        help="export these too: Parquet tables (pip install '.[parquet]'), modelmap's layout as logp.npz",
     )
     reading.add_argument(
         "--draw-by",

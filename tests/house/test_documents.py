@@ -1,41 +1,85 @@
-"""What the documents point to is there."""
+"""What the documents show works, what they point to is there, and pages made from the program are of today."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from kltui.command_options import build_parser
 from kltui.jobs.jobfile import parse_job
+from kltui.option_use import check_options
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+LANGUAGES = {"toml", "sh", "python", "json", "text"}
+FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s]+)(?=\))")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, text) of every fenced block of a language."""
+    found = [(page.name, kind, text) for page in PAGES for _, kind, text in FENCE.findall(page.read_text())]
+    return [(name, text) for name, kind, text in found if kind == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every kltui command that a page shows, in a block or in a sentence, each once a page."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        lines = [
+            line for _, kind, block in FENCE.findall(text) if kind == "sh" for line in block.splitlines()
+        ]
+        lines += re.findall(r"(?<!`)`(kltui [^`]*)`(?!`)", FENCE.sub("", text))
+        for line in lines:
+            for command in re.split(r"&&|\|", line):
+                if command.split()[:1] == ["kltui"]:
+                    found.append((page.name, command.strip()))
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "docs/gpu.md", "SECURITY.md", "csrc/README.md"])
 def test_every_file_that_a_page_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text()
     named = set(re.findall(r"`((?:tests|kltui|csrc)/[\w/.]*?)(?:::\w+)?`", text))
-    named |= {str(Path(page).parent / link) for link in re.findall(r"\]\(((?!https?:)[\w./]+)\)", text)}
     missing = sorted(path for path in named if not (ROOT / path).exists())
     assert named and missing == []
 
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page's headings, as mkdocs and forges make them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings]
+    return {re.sub(r"\s", "-", heading) for heading in plain} | {
+        re.sub(r"[\s-]+", "-", heading) for heading in plain
+    }
 
 
-def blocks(kinds: str) -> list[tuple[str, str]]:
-    """(page, text) of every fenced block of these languages."""
-    fence = re.compile(rf"^```(?:{kinds})\n(.*?)^```", re.DOTALL | re.MULTILINE)
-    return [(page.name, text) for page in PAGES for text in fence.findall(page.read_text())]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: there is no such file"
+        assert not anchor or anchor in slugs(target), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """A block without a language would be looked at by none of these tests."""
+    assert {kind for _, kind, _ in FENCE.findall(page.read_text())} <= LANGUAGES
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("toml"))
 def test_every_job_file_that_is_shown_can_be_meant(page: str, text: str) -> None:
-    """A block that shows one table is completed; each key is one of the job file's."""
+    """A block that shows some tables is completed; each key is one of the job file's."""
     data = tomllib.loads(text)
     data.setdefault("workspace", "ws")
     data.setdefault("corpus", {"source": "demo"})
@@ -43,11 +87,76 @@ def test_every_job_file_that_is_shown_can_be_meant(page: str, text: str) -> None
     assert parse_job(data, page).models
 
 
-@pytest.mark.parametrize(("page", "text"), blocks("sh|bash|console"))
-def test_every_command_that_is_shown_is_understood(page: str, text: str) -> None:
-    for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line.removeprefix("$ "), comments=True)
-        if words[:1] == ["kltui"]:
-            parser = build_parser()
-            asked = parser.parse_args([word.replace("...", "x") for word in words[1:]])
-            assert asked is not None
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_every_command_that_is_shown_is_understood(page: str, command: str) -> None:
+    words = [word.replace("...", "x") for word in shlex.split(command, comments=True)[1:]]
+    parser = build_parser()
+    if len(words) == 1 and words[0].startswith("--"):  # an option by its name, its value left out
+        assert words[0] in parser._option_string_actions
+        return
+    try:
+        asked = parser.parse_args(words)
+    except SystemExit as ended:  # --help and --version
+        assert ended.code == 0
+        return
+    check_options(parser, asked)
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"))
+def test_every_python_example_compiles(page: str, text: str) -> None:
+    compile(text, page, "exec")
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("json"))
+def test_every_json_example_is_json(page: str, text: str) -> None:
+    assert json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def make_pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["job-file.md", "commands.md", "keys.md"])
+def test_pages_made_from_the_program_are_of_today(make_pages: ModuleType, name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert page == make_pages.PAGES[name](), "python docs/make_pages.py writes them anew"
+
+
+def test_every_key_of_a_job_file_is_described(make_pages: ModuleType) -> None:
+    assert "None" not in make_pages.job_page()
+
+
+def test_the_readme_is_short_and_its_two_commands_stand_in_it() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert "pip install . && kltui --demo" in lines
+    assert "pip install '.[test]' && pytest -n auto --dist loadfile" in lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_packages_are_installed_from_here(page: Path) -> None:
+    """kltui is no name on PyPI: an extra is installed from the sources."""
+    assert not re.search(r"pip install [^`\n]*\bkltui\[", page.read_text())
+
+
+def test_every_step_of_the_architecture_is_there() -> None:
+    """`path::name` in the page names a function or class of that file, `Class.method` one of a class."""
+    steps = re.findall(
+        r"`((?:kltui|csrc)/[\w/.]+)::([\w.]+)`", (ROOT / "docs" / "architecture.md").read_text()
+    )
+    missing = [f"{path}::{name}" for path, name in steps if not _defines(ROOT / path, name)]
+    assert len(steps) > 30 and missing == []
+
+
+def _defines(path: Path, name: str) -> bool:
+    *_, last = name.split(".")
+    text = path.read_text() if path.is_file() else ""
+    owners = name.split(".")[:-1]
+    return all(re.search(rf"^class {owner}\b", text, re.MULTILINE) for owner in owners) and bool(
+        re.search(rf"(?:\b(?:def|class|struct) {last}\b|^{last}\b.*=|\b{last}\()", text, re.MULTILINE)
+    )

@@ -1,4 +1,4 @@
-"""The README's pictures were made from the screens as they are."""
+"""The pictures of the README and the documentation were made from the screens as they are."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ def test_pictures_are_of_todays_screens(script: ModuleType) -> None:
     assert not stale, f"{', '.join(stale)} changed: kltui --demo && python docs/make_pictures.py"
 
 
-def test_the_readme_shows_every_picture_and_no_other(script: ModuleType) -> None:
-    shown = re.findall(r"docs/pictures/([\w-]+)\.svg", (ROOT / "README.md").read_text(encoding="utf-8"))
+def test_every_picture_is_shown_and_no_other(script: ModuleType) -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = [
+        name for page in pages for name in re.findall(r"pictures/([\w-]+)\.svg", page.read_text("utf-8"))
+    ]
     assert sorted(set(shown)) == sorted(script.SCREENS)
-    for name in shown:
+    for name in set(shown):
         svg = (script.PICTURES / f"{name}.svg").read_text(encoding="utf-8")
         assert svg.startswith("<svg") and "url(http" not in svg and "&#160;" not in svg

@@ -1,0 +1,302 @@
+"""Writes the pages that are made from the program itself: python docs/make_pages.py
+
+`job-file.md` from the job file's model, `commands.md` from the command line's parser, `keys.md` from the table of actions and
+the filter. A test tells when a page is not what this script would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from kltui.command_options import build_parser
+from kltui.jobs.job_tables import (
+    CorpusTable,
+    EngineTable,
+    InterpolationTable,
+    ModelTable,
+    ScoringTable,
+    WatchTable,
+)
+from kltui.jobs.jobfile import JobFile
+from kltui.option_use import COMMANDS, INTERFACE, USERS
+from kltui.tui.actions import ACTIONS, SCREENS, Action
+from kltui.tui.filter import NUMBER_FIELDS, TEXT_FIELDS
+
+DOCS = Path(__file__).resolve().parent
+MADE = "<!-- Written by docs/make_pages.py: change the program, or that script, and run it again. -->"
+
+JOB_INTRO = """\
+# The job file
+
+A job file says which models are scored on which texts, and where the results are kept. It is
+[TOML](https://toml.io); relative paths begin at the folder that it lies in. `kltui --batch job.toml --dry-run` checks it, names
+every mistake at once, and shows what would be done. `--set scoring.dtype=float16` changes one key for one run.
+
+```toml
+workspace = "pythia"
+
+[corpus]
+source = "texts.json"
+sample = 1000
+
+[[models]]
+path = "runs/mine"
+seed = 1
+
+[[models]]
+preset = "pythia-410m"
+
+[scoring]
+device = "auto"
+dtype = "float32"
+```
+
+Only `workspace`, `[corpus]` with its `source`, and one `[[models]]` entry are needed. Everything else has a default.
+Which revisions of a repository can be asked for, and what a corpus may be made of: [corpora](corpora.md).
+"""
+
+TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("[corpus]", "The texts. See also [corpora](corpora.md) and [pairs of prompts and responses](answers.md).", CorpusTable),
+    (
+        "[[models]]",
+        "What is scored; the table may be repeated. Each entry has exactly one of `path`, `repo`, `preset` and `endpoint`."
+        " See also [adapters](adapters.md), [GGUF files](gguf.md) and [models that a server holds](served.md).",
+        ModelTable,
+    ),
+    ("[scoring]", "How texts are scored.", ScoringTable),
+    ("[engine]", "Where the work runs. See also [more than one process or machine](machines.md).", EngineTable),
+    ("[watch]", "With `kltui --watch`: when to raise an alert. See also [watching a run](watch.md).", WatchTable),
+    (
+        "[[interpolations]]",
+        "Models between models: at (a, b) of the grid the weights are `(1 - a - b) base + a first + b second`. Each is made"
+        " when its turn comes, scored like any other, and removed.",
+        InterpolationTable,
+    ),
+)  # fmt: skip
+
+KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+def kind_of(annotation: Any) -> str:
+    """What values a key takes, in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind_of(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(kind_of(a) for a in arguments if a is not type(None))
+    if origin is tuple:
+        return f"list of {kind_of(arguments[0])}"
+    return KINDS[annotation]
+
+
+def bounds_of(field: FieldInfo) -> str:
+    """The least and the largest value of a number."""
+    said = {"Ge": ("ge", "at least {}"), "Gt": ("gt", "above {}"), "Le": ("le", "at most {}")}
+    found = [
+        words.format(getattr(limit, name))
+        for limit in field.metadata
+        for name, words in [said.get(type(limit).__name__, ("", ""))]
+        if name and abs(getattr(limit, name)) < 2**63
+    ]
+    return ", ".join(found)
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default as TOML has it."""
+    if field.is_required():
+        return "needed"
+    if field.default is None or field.default in ((), ""):
+        return "absent"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{json.dumps(value)}`"
+
+
+def keys_of(table: type[BaseModel]) -> Iterator[str]:
+    """One list item a key."""
+    for name, field in table.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            continue
+        if name in ("models", "interpolations"):
+            continue
+        kind = ", ".join(filter(None, [kind_of(field.annotation), bounds_of(field)]))
+        yield f"* **`{name}`** ({kind}; default: {default_of(field)}). {field.description}".replace(
+            "; default: needed", "; needed"
+        )
+
+
+def job_page() -> str:
+    """docs/job-file.md."""
+    parts = [MADE, JOB_INTRO, "## The beginning", *["\n".join(keys_of(JobFile))]]
+    for heading, text, table in TABLES:
+        parts += [f"## `{heading}`", text, "\n".join(keys_of(table))]
+    return page(parts)
+
+
+COMMANDS_INTRO = """\
+# Commands
+
+`kltui --help` prints the same with examples. A command is chosen by one option; without one, `kltui WORKSPACE` opens the
+terminal interface. An option that the chosen command would not look at is refused, never ignored.
+
+Exit codes: 0 all done; 1 some checkpoints, files or sections failed; 2 a mistake in what was asked; 3 a workspace that is in
+use, damaged or unusable; 75 try again later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
+
+```sh
+kltui --demo
+kltui --batch job.toml --dry-run --set corpus.sample=100
+kltui --batch job.toml
+kltui pythia
+kltui --report pythia --section diffusion
+kltui --report pythia --section drivers --pair tiny@100 tiny@200
+kltui --report pythia --preprocess pretraining --exclude pythia-1b@116000 --save-map main
+kltui --figure trajectories --out fig.pdf --width 85mm pythia
+kltui --export out pythia
+```
+"""
+
+
+def escaped(text: str) -> str:
+    """Help text as Markdown."""
+    return re.sub(r"([*_<\\])", r"\\\1", text.replace("%%", "%"))
+
+
+def option_item(action: argparse.Action) -> str:
+    """One list item: the option, what it takes, what it does, and which commands look at it."""
+    metavar = action.metavar if action.metavar is not None or action.nargs == 0 else action.dest.upper()
+    if action.choices:
+        metavar = "|".join(map(str, action.choices))
+    values = " ".join(metavar) if isinstance(metavar, tuple) else metavar or ""
+    shown = " ".join(filter(None, [action.option_strings[-1] if action.option_strings else "", values]))
+    users = [COMMANDS[name] for name in USERS.get(action.dest, ())]
+    goes = f" Goes with {', '.join(f'`{u}`' if u.startswith('-') else u for u in users)}." if users else ""
+    text = escaped(action.help or "").rstrip(".")
+    return f"* **`{shown}`**: {text}.{goes}"
+
+
+def commands_page() -> str:
+    """docs/commands.md."""
+    parser = build_parser()
+    dests = set(COMMANDS) - {INTERFACE} | {"version"}
+    commands = [a for a in parser._actions if a.dest in dests]
+    parts = [MADE, COMMANDS_INTRO, "## What to do", "\n".join(map(option_item, commands))]
+    parts += ["## What it is about", "\n".join(option_item(a) for a in parser._positionals._group_actions)]
+    shown = {a.dest for a in commands}
+    for group in parser._action_groups[1:]:
+        options = [a for a in group._group_actions if a.dest not in shown and a.option_strings]
+        if not options:
+            continue
+        title = (group.title or "").capitalize() if group.title == "options" else group.title or ""
+        parts.append(f"## {title[:1].upper()}{title[1:]}")
+        parts += [escaped(group.description)] if group.description else []
+        parts.append("\n".join(map(option_item, options)))
+    return page(parts)
+
+
+KEYS_INTRO = """\
+# Screens, keys and the filter
+
+`kltui WORKSPACE` opens ten screens, each by its digit. They share one selection: the checkpoint under the cursor, those selected
+with space, and two marks A and B. What is chosen on one screen is shown on all. `?` lists the keys of the screen in front and `:`
+finds any action by its name. Jobs that were started here go on when the interface is left.
+
+![Compare: which texts drive one KL](pictures/compare.svg)
+"""
+
+KEYS_END = """\
+Actions marked *writes* are refused with `--read-only`. Keys are changed in a file `keys.json` in kltui's configuration folder
+(`kltui --doctor` says where it lies), by the names of the actions above:
+
+```json
+{"export": ["E"], "edit": ["e"]}
+```
+"""
+
+GROUPS = {
+    "jobs": "Jobs and checkpoints",
+    "plot": "Pictures and tables",
+    "choose": "Choosing",
+    "move": "Moving",
+    "everywhere": "Everywhere",
+}
+
+FILTER = """\
+## The filter
+
+`/` filters what all screens show. A filter is a line of terms, and a checkpoint is shown where all of them hold:
+
+```text
+run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words
+```
+
+* **`words`**: a bare word is looked for in the checkpoint's name.
+* **`field:text`**: the field has that text in it. With `*` or `?` the text is a pattern for the whole field. Case does not count.
+  Fields: {texts}.
+* **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares. `k` and `M` behind a number are thousands and millions. Fields:
+  {numbers}.
+* **`-term`**: the term does not hold.
+* **`one|other`** without spaces: either holds; the second has the first's field where it names none.
+* **` | `** between spaces: what is on its left, or what is on its right: `run:a | run:b step>=1000`.
+
+A term that no checkpoint passes is named, as it is most often misspelt.
+"""
+
+
+def spelled(key: str) -> str:
+    """A key as it is pressed, for a table."""
+    return f"`{key}`"
+
+
+def action_row(action: Action) -> str:
+    keys = " ".join(map(spelled, action.keys))
+    where = ", ".join(map(str.capitalize, action.screens)) or "all"
+    writes = " *(writes)*" if action.writes else ""
+    text = escaped(action.help).replace("|", "\\|")
+    return f"| {keys} | `{action.name}` | {text}{writes} | {where} |"
+
+
+def keys_page() -> str:
+    """docs/keys.md."""
+    by_name = {a.name: a for a in ACTIONS}
+    screens = [by_name[f"screen_{name}"] for name in SCREENS]
+    opened = [f"| `{a.keys[0]}` | **{a.label}** | {escaped(a.help)} |" for a in screens]
+    parts = [MADE, KEYS_INTRO, "## Screens", table("key", "screen", "shows", rows=opened)]
+    for group, heading in GROUPS.items():
+        rows = [action_row(a) for a in ACTIONS if a.group == group]
+        parts += [f"## {heading}", table("keys", "action", "does", "screens", rows=rows)]
+    named = FILTER.format(texts=in_code(TEXT_FIELDS), numbers=in_code(NUMBER_FIELDS))
+    return page([*parts, "## Other keys", KEYS_END, named])
+
+
+def in_code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def table(*heads: str, rows: Iterable[str]) -> str:
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *rows])
+
+
+def page(parts: Iterable[str]) -> str:
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+PAGES = {"job-file.md": job_page, "commands.md": commands_page, "keys.md": keys_page}
+
+
+def main() -> None:
+    for name, made in PAGES.items():
+        (DOCS / name).write_text(made(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
