@@ -5,44 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from documents import FENCE, PAGES, ROOT, blocks, commands, words_of
 
 from kltui.command_options import build_parser
 from kltui.jobs.jobfile import parse_job
 from kltui.option_use import check_options
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LANGUAGES = {"toml", "sh", "python", "json", "text"}
-FENCE = re.compile(r"^( *)```(.*?)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s]+)(?=\))")
-
-
-def blocks(language: str) -> list[tuple[str, str]]:
-    """(page, text) of every fenced block of a language."""
-    found = [(page.name, kind, text) for page in PAGES for _, kind, text in FENCE.findall(page.read_text())]
-    return [(name, text) for name, kind, text in found if kind == language]
-
-
-def commands() -> list[tuple[str, str]]:
-    """(page, command) of every kltui command that a page shows, in a block or in a sentence, each once a page."""
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        lines = [
-            line for _, kind, block in FENCE.findall(text) if kind == "sh" for line in block.splitlines()
-        ]
-        lines += re.findall(r"(?<!`)`(kltui [^`]*)`(?!`)", FENCE.sub("", text))
-        for line in lines:
-            for command in re.split(r"&&|\|", line):
-                if command.split()[:1] == ["kltui"]:
-                    found.append((page.name, command.strip()))
-    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize("page", ["docs/reliability.md", "docs/gpu.md", "SECURITY.md", "csrc/README.md"])
@@ -89,8 +64,7 @@ def test_every_job_file_that_is_shown_can_be_meant(page: str, text: str) -> None
 
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_every_command_that_is_shown_is_understood(page: str, command: str) -> None:
-    words = [word.replace("...", "x") for word in shlex.split(command, comments=True)[1:]]
-    parser = build_parser()
+    words, parser = words_of(command), build_parser()
     if len(words) == 1 and words[0].startswith("--"):  # an option by its name, its value left out
         assert words[0] in parser._option_string_actions
         return
