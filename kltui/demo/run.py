@@ -13,11 +13,12 @@ from pathlib import Path
 
 from kltui.demo.jobs import write_jobs, written_jobs
 from kltui.demo.prepared import FOLDER, Prepared, load, prepare
-from kltui.demo.progress_report import Teller
 from kltui.demo.suite import TRAINING_LOSS, Suite, checkpoint_folder, full_suite, is_finished
+from kltui.demo.training_progress import TrainingReporter
 from kltui.demo.worker_pool import WorkerPool
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.batch import run_batch
+from kltui.jobs.progress_report import Reporter
 from kltui.sanitize import safe_text
 from kltui.threads import usable_cores
 
@@ -31,20 +32,22 @@ def run_demo(folder: Path, *, as_json: bool = False, suite: Suite | None = None)
 
     Words go to stderr; the report, or with `as_json` one event per line, to stdout.
     """
-    suite, teller = suite or full_suite(), Teller(as_json)
+    suite, reporter = suite or full_suite(), Reporter(as_json)
     started = time.monotonic()
     _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         n_workers = min(MAX_WORKERS, usable_cores())
-        jobs = _pretrained(folder, suite, teller, n_workers)
+        jobs = _pretrained(folder, suite, reporter, n_workers)
         seconds = time.monotonic() - started
-        teller.say(f"{suite.n_checkpoints()} checkpoints after {seconds:.0f} s; now scoring them")
+        reporter.say(f"{suite.n_checkpoints()} checkpoints after {seconds:.0f} s; now scoring them")
         code = _scored(jobs, as_json)
     if code in (0, 1):
         _report(folder, as_json)
-        teller.event("demo", status="done", workspace=str(folder), seconds=time.monotonic() - started)
-        teller.say(f"all in {time.monotonic() - started:.0f} s. Open it:  kltui {folder}", "bold")
+        reporter.event("demo", status="done", workspace=str(folder), seconds=time.monotonic() - started)
+        reporter.say(
+            f"all in {time.monotonic() - started:.0f} s. Open it:  kltui {safe_text(str(folder))}", "bold"
+        )
     return code
 
 
@@ -54,57 +57,57 @@ def training_loss(folder: Path) -> list[float]:
     return [float(loss) for loss in record["nats_per_token"]]
 
 
-def _pretrained(folder: Path, suite: Suite, teller: Teller, n_workers: int) -> list[Path]:
+def _pretrained(folder: Path, suite: Suite, reporter: Reporter, n_workers: int) -> list[Path]:
     """Trains what is not trained yet, and returns the job files that score it all."""
     todo = [run for run in suite.runs if not is_finished(folder, run)]
     if not todo and (jobs := written_jobs(folder)):
         load(folder / FOLDER, suite)
         return jobs
     _check_disk(folder, suite)
-    teller.say(
+    reporter.say(
         f"{len(suite.runs)} GPT-NeoX runs, {suite.n_checkpoints()} checkpoints, about "
-        f"{suite.n_bytes() / 1e6:.0f} MB in {folder}"
+        f"{suite.n_bytes() / 1e6:.0f} MB in {safe_text(str(folder))}"
     )
     with WorkerPool(folder, suite, max(1, min(n_workers, len(todo)))) as pool:
-        prepared = _prepared(folder, suite, teller)
-        with teller.training(todo) as reported:
+        prepared = _prepared(folder, suite, reporter)
+        with TrainingReporter(reporter, todo) as training:
             for moved in pool.train(todo):
-                reported.moved(moved)
-        _tell_losses(folder, suite, prepared, teller)
+                training.moved(moved)
+        _report_losses(folder, suite, prepared, reporter)
         eight_bit = pool.scores_eight_bit(suite.runs[0])
         gguf = pool.writes_gguf()
         adapters = pool.writes_adapters()
     if not eight_bit:
-        teller.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
+        reporter.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
     if not gguf:
-        teller.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
+        reporter.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
     if not adapters:
-        teller.say("no LoRA run: peft is not installed here (pip install '.[adapters]')")
+        reporter.say("no LoRA run: peft is not installed here (pip install '.[adapters]')")
     return write_jobs(folder, suite, eight_bit=eight_bit, gguf=gguf, adapters=adapters, workers=n_workers)
 
 
-def _prepared(folder: Path, suite: Suite, teller: Teller) -> Prepared:
+def _prepared(folder: Path, suite: Suite, reporter: Reporter) -> Prepared:
     """The texts, with leftovers of a killed start cleared away."""
     for leftover in [*folder.glob(f".{FOLDER}.*"), *(folder / FOLDER).glob(".*")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-    teller.say("reading the Python standard library, training a tokenizer")
+    reporter.say("reading the Python standard library, training a tokenizer")
     prepared = prepare(folder, suite)
     n = prepared.pretraining.size
-    teller.say(f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token")
-    teller.event("texts", tokens=int(n), unigram_nats_per_token=prepared.unigram_nats)
+    reporter.say(f"{n / 1e6:.1f} M tokens, unigram entropy {prepared.unigram_nats:.2f} nats per token")
+    reporter.event("texts", tokens=int(n), unigram_nats_per_token=prepared.unigram_nats)
     return prepared
 
 
-def _tell_losses(folder: Path, suite: Suite, prepared: Prepared, teller: Teller) -> None:
+def _report_losses(folder: Path, suite: Suite, prepared: Prepared, reporter: Reporter) -> None:
     """One line for every run: the loss it began and ended with, beside the unigram entropy."""
     for run in suite.runs:
         losses = training_loss(checkpoint_folder(folder, run, run.last_step))
         last = losses[-LAST_UPDATES:]
         on = f" on {prepared.finetuning_domain} text" if run.parent else ""
-        teller.say(
+        reporter.say(
             f"{run.name}: training loss {losses[0]:.2f} -> {sum(last) / len(last):.2f} nats per token{on} "
             f"(unigram entropy {prepared.unigram_nats:.2f})"
         )

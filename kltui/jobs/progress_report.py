@@ -47,13 +47,13 @@ class Tally:
 
 @dataclass
 class Pace:
-    """How fast one checkpoint is scored: seconds from the start of its scoring to the last word of it."""
+    """How fast one checkpoint is scored: seconds from the start of its scoring to the last message."""
 
     began: float | None = None
     heard: float = 0.0
 
     def hear(self, progress: Progress, now: float) -> None:
-        """Takes note of a worker's word at `now`, in seconds of a steady clock."""
+        """Notes a worker's message at `now`, in seconds of a steady clock."""
         if progress.stage != "score":
             self.began = None
         elif self.began is None:
@@ -89,43 +89,48 @@ class Moment:
         return self.texts_done / self.texts_total if self.texts_total else 0.0
 
 
-class ProgressReporter:
-    """Tells of a batch; `as_json` sends events to stdout, stderr always gets words unless quiet."""
+class Reporter:
+    """Words for people on `err` (stderr), and with `as_json` events for programs on `out` (stdout), one JSON object a line.
+
+    Work goes on when whoever reads along has gone.
+    """
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
         self._json, self._out = as_json, out or sys.stdout
         self.console = SteadyConsole(file=err or sys.stderr, highlight=False, soft_wrap=True)
-        self._live = self.console.is_terminal and not as_json
+        self.live = self.console.is_terminal and not as_json  # whether a progress bar is shown
+
+    def event(self, event: str, **fields: object) -> None:
+        """Writes one JSON object, if events were asked for."""
+        if not self._json:
+            return
+        made = {"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}
+        try:
+            print(json.dumps(made), file=self._out, flush=True)
+        except OSError as error:
+            self._json = False
+            _to_nowhere(self._out)
+            self.say(f"events cannot be written any more ({error.strerror}); the work goes on", "yellow")
+
+    def say(self, text: str, style: str = "") -> None:
+        """Prints one line of words."""
+        with contextlib.suppress(OSError):  # a log on a full disk, a terminal that was closed
+            self.console.print(Text(text, style=style))
+
+
+class ProgressReporter(Reporter):
+    """Progress of a batch, its checkpoints and their failures."""
+
+    def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
+        super().__init__(as_json, out, err)
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._notes: dict[str, int] = {}
         self._last_line = self._last_event = time.monotonic()
 
-    def event(self, event: str, **fields: object) -> None:
-        """Writes one JSON object to stdout, if events were asked for."""
-        if not self._json:
-            return
-        try:
-            print(
-                json.dumps({"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}),
-                file=self._out,
-                flush=True,
-            )
-        except OSError as error:
-            # Whoever read along has gone: that is no reason to stop days of work.
-            self._json = False
-            _to_nowhere(self._out)
-            self.say(f"events cannot be written any more ({error.strerror}); the job goes on", "yellow")
-
-    def say(self, text: str, style: str = "") -> None:
-        """One line of narration."""
-        # A log on a full disk, a terminal that was closed: the job goes on without an audience.
-        with contextlib.suppress(OSError):
-            self.console.print(Text(text, style=style))
-
     def begin(self, tally: Tally) -> None:
         """Starts the bar on a terminal."""
-        if self._live and tally.left:
+        if self.live and tally.left:
             self._bar = Bar(
                 TextColumn("{task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(bar_width=24),
@@ -138,7 +143,7 @@ class ProgressReporter:
             self._bar.start()
 
     def moved(self, moments: list[Moment], tally: Tally) -> None:
-        """Tells how far the checkpoints under way are, as often as the audience can bear."""
+        """Reports how far the checkpoints under way are: events each second, lines each half minute."""
         now = time.monotonic()
         fraction = sum(m.fraction for m in moments)
         eta = tally.eta_seconds(fraction)
@@ -156,12 +161,12 @@ class ProgressReporter:
         if self._bar:
             completed = tally.kept + tally.done + tally.failed + fraction
             self._bar.update(self._task, completed=completed, description=words)
-        elif not self._live and now - self._last_line >= LINE_EVERY_S:
+        elif not self.live and now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
             self.say(f"{tally.kept + tally.done}/{tally.total}  {words}")
 
     def ended(self, name: str, status: str, error: str = "", hint: str = "", **fields: object) -> None:
-        """Tells of the end of one checkpoint."""
+        """Reports the end of one checkpoint."""
         self.event("checkpoint", name=name, status=status, error=error or None, hint=hint or None, **fields)
         if status == "failed":
             self.say(f"failed  {safe_text(name)}: {safe_text(error, 400)}", "red")

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from kltui.demo import progress_report
 from kltui.demo import run as demo
 from kltui.demo.jobs import write_jobs
 from kltui.demo.prepared import Prepared
 from kltui.demo.suite import Suite
+from kltui.demo.training_progress import TrainingReporter
 from kltui.demo.worker_pool import RunProgress, WorkerPool
 from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.jobs.progress_report import Reporter
 from kltui.workspace import Workspace
 
 
@@ -94,9 +95,9 @@ def test_a_finished_training_is_not_done_again(
     monkeypatch.setattr(demo, "WorkerPool", None)
     monkeypatch.setattr(demo, "is_finished", lambda workspace, run: True)
     jobs = write_jobs(texts_folder, suite, eight_bit=False, workers=1)
-    assert demo._pretrained(texts_folder, suite, progress_report.Teller(False), 2) == jobs
+    assert demo._pretrained(texts_folder, suite, Reporter(False), 2) == jobs
     with pytest.raises(UsageError, match="another plan"):
-        demo._pretrained(texts_folder, replace(suite, batch=3), progress_report.Teller(False), 2)
+        demo._pretrained(texts_folder, replace(suite, batch=3), Reporter(False), 2)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, suite: Suite) -> None:
@@ -125,7 +126,7 @@ def test_a_full_disk_is_said_before_the_start(
 
 def test_lines_are_told_where_there_is_no_terminal(suite: Suite) -> None:
     out, err = io.StringIO(), io.StringIO()
-    with progress_report.Teller(True, out, err).training(suite.runs) as training:
+    with TrainingReporter(Reporter(True, out, err), suite.runs) as training:
         training.moved(None)
         training.moved(RunProgress("micro-seed1", 3, 6.25))
         training.moved(RunProgress("micro-seed1", 24, float("nan"), done=True))

@@ -9,8 +9,8 @@ import pytest
 
 from kltui.demo import adapters, pretrain
 from kltui.demo import run as demo
-from kltui.demo.progress_report import Teller
 from kltui.demo.suite import PlannedRun, Suite
+from kltui.jobs.progress_report import Reporter
 
 
 class PoolWithoutExtras:
@@ -45,8 +45,8 @@ def test_what_is_missing_is_said_with_how_to_install_it(
     monkeypatch.setattr(pretrain, "find_spec", lambda name: None)
     monkeypatch.setattr(demo, "WorkerPool", PoolWithoutExtras)
     monkeypatch.setattr(demo, "_prepared", lambda *given: None)
-    monkeypatch.setattr(demo, "_tell_losses", lambda *given: None)
-    (job, *_) = demo._pretrained(tmp_path, suite, Teller(as_json=False), 1)
+    monkeypatch.setattr(demo, "_report_losses", lambda *given: None)
+    (job, *_) = demo._pretrained(tmp_path, suite, Reporter(as_json=False), 1)
     said = capsys.readouterr().err
     assert "no GGUF variant" in said and "pip install '.[gguf]'" in said
     assert "no LoRA run" in said and "pip install '.[adapters]'" in said

@@ -1,66 +1,35 @@
-"""Progress of the demo while it pretrains: bars on a terminal, else a line every few seconds; events with --json."""
+"""Progress of the demo's pretraining: bars on a terminal, else a line every few seconds; events with --json."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import IO
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from kltui.demo.suite import PlannedRun
 from kltui.demo.worker_pool import RunProgress
-from kltui.jobs.progress_report import SteadyConsole
-from kltui.json_schema import JSON_SCHEMA
-from kltui.sanitize import safe_text
+from kltui.jobs.progress_report import Reporter
 
 LINE_EVERY_S = 5.0
 EVENT_EVERY_S = 1.0
 
 
-class Teller:
-    """Words go to `err`; with `as_json` events go to `out`, one JSON object a line."""
-
-    def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
-        self._json, self._out = as_json, out or sys.stdout
-        self._console = SteadyConsole(file=err or sys.stderr, highlight=False, soft_wrap=True)
-        self.live = self._console.is_terminal and not as_json
-
-    def say(self, text: str, style: str = "") -> None:
-        """One line of words."""
-        self._console.print(Text(safe_text(text), style=style))
-
-    def event(self, event: str, **fields: object) -> None:
-        """One JSON object, if events were asked for."""
-        if self._json:
-            made = {"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}
-            self._out.write(json.dumps(made) + "\n")
-            self._out.flush()
-
-    def training(self, runs: Sequence[PlannedRun]) -> TrainingReporter:
-        """The progress reporter of the training of `runs`; a context manager."""
-        return TrainingReporter(self, self._console, runs)
-
-
 class TrainingReporter:
     """A bar for every run on a terminal; elsewhere one line for all that are under way."""
 
-    def __init__(self, teller: Teller, console: Console, runs: Sequence[PlannedRun]) -> None:
-        self._teller = teller
+    def __init__(self, reporter: Reporter, runs: Sequence[PlannedRun]) -> None:
+        self._reporter = reporter
         self._steps = {run.name: run.last_step for run in runs}
         self._latest: dict[str, RunProgress] = {}
         self._reported = self._sent = time.monotonic()
         self._bars: dict[str, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), console=console,
+            TextColumn("{task.fields[loss]}"), TimeElapsedColumn(), console=reporter.console,
         )  # fmt: skip
-        if teller.live:
+        if reporter.live:
             self._bars = {
                 name: self._progress.add_task(name, total=n, start=False, loss="")
                 for name, n in self._steps.items()
@@ -78,13 +47,13 @@ class TrainingReporter:
             self._progress.stop()
 
     def moved(self, moved: RunProgress | None) -> None:
-        """Takes the news of one run, or that there is none."""
+        """Reports the progress of one run, or that there is none."""
         if moved:
             self._latest[moved.run] = moved
             if self._bars:
                 self._move_bar(moved)
             elif moved.done:
-                self._teller.say(f"pretrained  {self._words(moved)}")
+                self._reporter.say(f"pretrained  {self._words(moved)}")
             if moved.done:
                 self._send(moved)
         now = time.monotonic()
@@ -94,7 +63,7 @@ class TrainingReporter:
                 self._send(under_way)
         if not self._bars and now - self._reported >= LINE_EVERY_S:
             self._reported = now
-            self._teller.say("pretraining " + (",  ".join(map(self._words, self._under_way())) or "starts"))
+            self._reporter.say("pretraining " + (",  ".join(map(self._words, self._under_way())) or "starts"))
 
     def _move_bar(self, moved: RunProgress) -> None:
         bar = self._bars[moved.run]
@@ -108,7 +77,7 @@ class TrainingReporter:
         return f"{moved.run} {moved.step}/{self._steps[moved.run]} loss {moved.loss:.2f}"
 
     def _send(self, moved: RunProgress) -> None:
-        self._teller.event(
+        self._reporter.event(
             "pretrain", run=moved.run, step=moved.step, steps=self._steps[moved.run],
             loss_nats_per_token=moved.loss if moved.loss == moved.loss else None,
             status="done" if moved.done else "running",
