@@ -58,7 +58,7 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
 
 
 def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
-    """Results of a job's parts that wait to be taken in."""
+    """Results of a job's shards that wait to be collected."""
     from kltui.jobs.shard import INBOX
     from kltui.jobs.shard_result import check
 
@@ -68,4 +68,6 @@ def _inbox(folder: Path, counts: Counts) -> Iterator[Damage]:
             check(path)
         except KltuiError as error:
             seen = safe_text(error.message, 200)
-            yield Damage(INBOX, safe_text(path.name, 80), seen, "delete it and run its part of the job again")
+            yield Damage(
+                INBOX, safe_text(path.name, 80), seen, "delete it and run its shard of the job again"
+            )

@@ -31,7 +31,7 @@ from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready, remembered, task_of
 from kltui.jobs.progress_report import Moment, Pace, ProgressReporter, Tally, duration
 from kltui.jobs.result_writer import Keeps, ResultWriter
-from kltui.jobs.shard import InboxWriter, part
+from kltui.jobs.shard import InboxWriter, select_shard
 from kltui.jobs.signals import Signals
 from kltui.registry.checkpoint import Checkpoint, HubSource
 from kltui.sanitize import safe_text
@@ -64,7 +64,7 @@ def run_batch(
     job = load_job(job_path, overrides)
     plan = make_plan(job, reporter.say)
     if shard is not None:
-        plan = part(plan, *shard)
+        plan = select_shard(plan, *shard)
     if dry_run:
         return show_plan(plan, is_part=shard is not None, as_json=as_json), None
     if job.engine.kind == "ray":

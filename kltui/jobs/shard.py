@@ -1,7 +1,7 @@
-"""One job on many machines: each scores its part into the workspace's inbox, and one process takes the parts in.
+"""One job on many machines: each scores its shard into the workspace's inbox, and one process collects them.
 
-A part touches no database: one file per checkpoint, written aside, synced and renamed, so that any shared file system
-will do, a part can be run again where it stopped, and two that run the same part do no harm. What is taken in is
+A shard touches no database: one file per checkpoint, written aside, synced and renamed, so that any shared file system
+will do, a shard can be run again where it stopped, and two that run the same shard do no harm. What is taken in is
 what a single run would have stored, bit for bit.
 """
 
@@ -33,26 +33,26 @@ INBOX = "inbox"
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """(i, n) of "i/n", the i-th of n parts counted from 0. Raises UsageError."""
+    """(i, n) of "i/n", the i-th of n shards counted from 0. Raises UsageError."""
     part_text, slash, count_text = text.partition("/")
     if slash and part_text.isdecimal() and count_text.isdecimal() and int(part_text) < int(count_text):
         return int(part_text), int(count_text)
     raise UsageError(f"--shard {text}: expected I/N with I from 0 to N - 1", "For example --shard 0/3")
 
 
-def part(plan: Plan, number: int, count: int) -> Plan:
+def select_shard(plan: Plan, number: int, count: int) -> Plan:
     """The plan with only every `count`-th checkpoint, from the one at `number` on."""
     checkpoints = plan.checkpoints[number::count]
     if not checkpoints:
         raise UsageError(
             f"--shard {number}/{count}: the job has only {len(plan.checkpoints)} checkpoints",
-            "Use fewer parts.",
+            "Use fewer shards.",
         )
     return replace(plan, checkpoints=checkpoints)
 
 
 class InboxWriter:
-    """Keeps a part's results as files in the inbox; of the workspace's store it only reads what is there."""
+    """Keeps a shard's results as files in the inbox; of the workspace's store it only reads what is there."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._inbox = plan, plan.workspace / INBOX
@@ -61,7 +61,7 @@ class InboxWriter:
         self.previous_owner: Writer | None = None
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
-        """None: they are remembered in the store, which a part does not write."""
+        """None: they are remembered in the store, which a shard does not write."""
         return {}
 
     def register(self, log: Path | None) -> str:
@@ -109,12 +109,12 @@ class InboxWriter:
     def finish(self, status: str, message: str) -> None: ...
 
     def same_weights(self) -> list[tuple[Point, ...]]:
-        """None: a part does not know the others' checkpoints."""
+        """None: a shard does not know the others' checkpoints."""
         return []
 
 
 def _request(plan: Plan) -> str:
-    """What the results of two parts must have in common to belong to one job."""
+    """What the results of two shards must have in common to belong to one job."""
     settings = plan.settings
     asked: list[object] = [plan.corpus.sha256, settings_key(settings), settings.layers, settings.tokens]
     asked += ["unconditional"] * settings.unconditional
@@ -203,7 +203,7 @@ class _Collection:
         missing = [name for name, index in self._index.items() if index not in held]
         said = [f"{taken} taken in", f"{len(self._index) - len(missing)} of {len(self._index)} stored"]
         if left:
-            said.append(f"{len(left)} damaged: delete them and run their parts again")
+            said.append(f"{len(left)} damaged: delete them and run their shards again")
         if strangers:
             said.append(f"{strangers} of another job left in the inbox")
         if missing:

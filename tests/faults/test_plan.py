@@ -24,7 +24,7 @@ from kltui.jobs.messages import Computes, TaskScored
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.progress_report import ProgressReporter
 from kltui.jobs.result_writer import ResultWriter
-from kltui.jobs.shard import InboxWriter, part
+from kltui.jobs.shard import InboxWriter, select_shard
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import ScoreResult, Vector
 from kltui.store import Store
@@ -64,7 +64,7 @@ def planned(
     """({checkpoint: status}, the plan's total) of a dry run."""
     out, plan = io.StringIO(), make_plan(load_job(job, overrides))
     if shard:
-        plan = part(plan, *shard)
+        plan = select_shard(plan, *shard)
     assert show_plan(plan, is_part=shard is not None, as_json=True, out=out) == 0
     *steps, total = events(out.getvalue())
     assert total["event"] == "plan_total" and all(e["event"] == "plan" for e in steps)

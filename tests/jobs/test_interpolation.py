@@ -132,10 +132,10 @@ def test_a_job_with_grids_is_written_back_as_it_was(job: Path, tmp_path: Path) -
 
 
 def test_parts_of_a_job_agree_on_the_grid(job: Path) -> None:
-    from kltui.jobs.shard import part
+    from kltui.jobs.shard import select_shard
 
     plan = make_plan(load_job(with_text(job, GRID)))
-    parts = [part(plan, k, 3) for k in range(3)]
+    parts = [select_shard(plan, k, 3) for k in range(3)]
     assert sorted(c.name for p in parts for c in p.checkpoints) == sorted(c.name for c in plan.checkpoints)
     assert all(p.mixes == plan.mixes for p in parts)
     grid_point = next(i for i, c in enumerate(parts[0].checkpoints) if c.name in plan.mixes)
