@@ -8,7 +8,6 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
-from kltui.tui.data import run_of
 from kltui.tui.dialogs import prompts
 from kltui.tui.filter import parse_filter
 from kltui.view.palette import PALETTES
@@ -174,21 +173,6 @@ class KltuiApp(AppCore):
 
     def do_previous_step(self) -> None:
         self.walk(-1)
-
-    def walk(self, by: int) -> None:
-        """Moves the cursor along its run, `by` checkpoints of the same variant."""
-        row = self.snapshot.by_name.get(self.selection.cursor)
-        if row is None:
-            return
-        here = row.checkpoint
-        run = [
-            r.name for r in self.snapshot.runs[run_of(row)] if r.checkpoint.quantization == here.quantization
-        ]
-        at = run.index(row.name) + by
-        if 0 <= at < len(run):
-            self.set_cursor(run[at])
-        else:
-            self.say("the run ends here" if by > 0 else "the run begins here")
 
     def do_copy(self) -> None:
         copied = getattr(self.view, "copied", lambda: "")() or safe_text(self.selection.cursor)

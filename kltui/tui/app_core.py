@@ -23,7 +23,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
-from kltui.tui.data import Snapshot, SnapshotReader
+from kltui.tui.data import Snapshot, SnapshotReader, run_of
 from kltui.tui.dialogs import prompts
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from kltui.store.removal import Removed
     from kltui.tui.recent import Recent
+    from kltui.tui.session import CoveringPicture
     from kltui.tui.terminal.pixels import Ability
     from kltui.tui.views.base import View
-    from kltui.tui.widgets.picture_pane import PixelPicture
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
@@ -100,7 +100,7 @@ class AppCore(App[int], inherit_bindings=False):
         self.awaits_job = False
         self.screen_name = SCREENS[0]
         self.view: View | None = None
-        self.picture: PixelPicture | None = None
+        self.picture: CoveringPicture | None = None
         self.pixel_ability: Ability | None = None
         self.left_running = 0
         self.failure = ""
@@ -266,14 +266,14 @@ class AppCore(App[int], inherit_bindings=False):
             self.perform(action)
 
     async def _find_recent(self) -> None:
-        from kltui.tui.recent import find_recent
+        from kltui.tui.dialogs.recent_choice import find_recent
 
-        await find_recent(self)  # type: ignore[arg-type]
+        await find_recent(self)
 
     def _ask_recent(self) -> None:
-        from kltui.tui.recent import ask_recent
+        from kltui.tui.dialogs.recent_choice import ask_recent
 
-        ask_recent(self)  # type: ignore[arg-type]
+        ask_recent(self)
 
     def open_workspace(self, path: Path) -> None:
         """Opens a workspace in a session that began without one."""
@@ -317,12 +317,12 @@ class AppCore(App[int], inherit_bindings=False):
     def say(self, text: str, ink: str = "muted") -> None:
         """Shows a message on the status line until the next key."""
         self.message, self.message_ink = safe_text(text), ink
-        self.main.status.refresh()
+        self.redraw_status()
 
     def busy_with(self, text: str) -> None:
         """Shows what goes on in the background, until it is over; "" when it is."""
         self.under_way = safe_text(text)
-        self.main.status.refresh()
+        self.redraw_status()
 
     def complain(self, error: KltuiError) -> None:
         """Shows what went wrong and what to do about it."""
@@ -387,6 +387,15 @@ class AppCore(App[int], inherit_bindings=False):
         return view
 
     @property
+    def is_asking(self) -> bool:
+        """Whether a dialog lies over the view."""
+        return len(self.screen_stack) > 1
+
+    def redraw_status(self) -> None:
+        """Draws the status line again."""
+        self.main.status.refresh()
+
+    @property
     def workspace_name(self) -> str:
         """The workspace's folder name, safe to show."""
         path = self.reader.path
@@ -402,14 +411,29 @@ class AppCore(App[int], inherit_bindings=False):
         if name == self.selection.cursor:
             return
         self.selection.cursor = name
-        self.main.status.refresh()
+        self.redraw_status()
         if self.view is not None:
             self.view.cursor_moved()
+
+    def walk(self, by: int) -> None:
+        """Moves the cursor along its run, `by` checkpoints of the same variant."""
+        row = self.snapshot.by_name.get(self.selection.cursor)
+        if row is None:
+            return
+        here = row.checkpoint
+        run = [
+            r.name for r in self.snapshot.runs[run_of(row)] if r.checkpoint.quantization == here.quantization
+        ]
+        at = run.index(row.name) + by
+        if 0 <= at < len(run):
+            self.set_cursor(run[at])
+        else:
+            self.say("the run ends here" if by > 0 else "the run begins here")
 
     def selection_changed(self) -> None:
         """Draws again whatever shows the selection; the change can be undone."""
         self.undo.note(chosen_now(self.filter, self.selection), self._choose_again)
-        self.main.status.refresh()
+        self.redraw_status()
         if self.view is not None:
             self.view.update_data()
 

@@ -17,7 +17,7 @@ from kltui.tui.dialogs import jobs_start
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
     from kltui.workspace import Workspace
 
 WAITED_S = 20  # for a picture that is still being made
@@ -32,10 +32,10 @@ class Export:
 
     name: str
     what: str
-    write: Callable[[KltuiApp, Path], Awaitable[Path]]
+    write: Callable[[Session, Path], Awaitable[Path]]
 
 
-def exports(app: KltuiApp) -> list[Export]:
+def exports(app: Session) -> list[Export]:
     """The exports that the present view offers, the likeliest first."""
     found = _figures(app)
     if rows_of(app):
@@ -53,7 +53,7 @@ def exports(app: KltuiApp) -> list[Export]:
     return found
 
 
-def _figures(app: KltuiApp) -> list[Export]:
+def _figures(app: Session) -> list[Export]:
     """The formats of a figure for a paper, where the present view has one."""
     if app.view is None or not app.view.has_figure or app.map_cache.is_empty:
         return []
@@ -70,25 +70,25 @@ def _figures(app: KltuiApp) -> list[Export]:
     ]
 
 
-def rows_of(app: KltuiApp) -> list[list[object]]:
+def rows_of(app: Session) -> list[list[object]]:
     """The present view's rows for CSV, titles first; [] where it has none."""
     rows = getattr(app.view, "csv_rows", None)
     return list(rows()) if rows is not None else []
 
 
-def text_of(app: KltuiApp) -> list[str]:
+def text_of(app: Session) -> list[str]:
     """The present view as lines to be read elsewhere; [] where it has none."""
     lines = getattr(app.view, "text_lines", None)
     return list(lines()) if lines is not None else []
 
 
-def json_of(app: KltuiApp) -> dict[str, object]:
+def json_of(app: Session) -> dict[str, object]:
     """The present view's data for JSON; {} where it has none."""
     data = getattr(app.view, "json_data", None)
     return dict(data()) if data is not None else {}
 
 
-async def export_view(app: KltuiApp, chosen: Export) -> None:
+async def export_view(app: Session, chosen: Export) -> None:
     """Writes one export beside the workspace's own files, below the present folder with --read-only, and says where."""
     workspace = app.reader.path
     beside = workspace is not None and workspace.is_dir() and not app.read_only
@@ -106,14 +106,14 @@ async def export_view(app: KltuiApp, chosen: Export) -> None:
     app.say(f"written: {path}", "good")
 
 
-def _figure_writer(kind: str) -> Callable[[KltuiApp, Path], Awaitable[Path]]:
-    async def write(app: KltuiApp, path: Path) -> Path:
+def _figure_writer(kind: str) -> Callable[[Session, Path], Awaitable[Path]]:
+    async def write(app: Session, path: Path) -> Path:
         return await write_figure(app, path.with_name(f"{path.name}.{kind}"))
 
     return write
 
 
-async def write_figure(app: KltuiApp, path: Path) -> Path:
+async def write_figure(app: Session, path: Path) -> Path:
     """Writes the figure of what the present view shows, its CSV and its script, off the event loop; its path."""
     from kltui.figures.draw import FigureStyle, check_matplotlib
 
@@ -139,7 +139,7 @@ async def write_figure(app: KltuiApp, path: Path) -> Path:
         app.busy_with("")
 
 
-async def figure_of(app: KltuiApp) -> ShownSubject:
+async def figure_of(app: Session) -> ShownSubject:
     """The figure of what the present view shows, as soon as it shows something. Raises KltuiError where it does not."""
     view = app.view
     for _ in range(WAITED_S * 10):
@@ -154,25 +154,25 @@ async def figure_of(app: KltuiApp) -> ShownSubject:
     )
 
 
-async def _write_rows(app: KltuiApp, path: Path) -> Path:
+async def _write_rows(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.csv")
     write_csv(target, rows_of(app))
     return target
 
 
-async def _write_text(app: KltuiApp, path: Path) -> Path:
+async def _write_text(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.txt")
     target.write_text("\n".join(text_of(app)) + "\n", encoding="utf-8", errors="surrogatepass")
     return target
 
 
-async def _write_json(app: KltuiApp, path: Path) -> Path:
+async def _write_json(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.json")
     target.write_text(json.dumps(json_of(app), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
 
 
-async def _write_screenshot(app: KltuiApp, path: Path) -> Path:
+async def _write_screenshot(app: Session, path: Path) -> Path:
     from kltui.tui.screenshot import placed, with_versions
 
     target = path.with_name(f"{path.name}.svg")
@@ -180,13 +180,13 @@ async def _write_screenshot(app: KltuiApp, path: Path) -> Path:
     return target
 
 
-async def _write_job(app: KltuiApp, path: Path) -> Path:
+async def _write_job(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.toml")
     target.write_text(job_text(app), encoding="utf-8")
     return target
 
 
-async def _write_everything(app: KltuiApp, path: Path) -> Path:
+async def _write_everything(app: Session, path: Path) -> Path:
     def write(ws: Workspace) -> Path:
         from kltui.view.export import export
 
@@ -209,7 +209,7 @@ def write_csv(path: Path, rows: list[list[object]]) -> None:
         csv.writer(file).writerows(cells)
 
 
-def job_text(app: KltuiApp) -> str:
+def job_text(app: Session) -> str:
     """TOML of a job that scores the selected checkpoints, or all, as the last job did."""
     names = list(app.selection.selected) or [r.name for r in app.snapshot.rows if app.filter(r)]
     rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]

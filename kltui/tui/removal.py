@@ -14,10 +14,10 @@ from kltui.tui.widgets.run_tree import counted
 if TYPE_CHECKING:
     from kltui.store.removal import Removed
     from kltui.store.rows import CheckpointRow
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
 
 
-def ask_to_remove(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
+def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
     """Asks, and then removes `rows` with their vectors; the undo key brings them back while the interface is open."""
     names = [row.name for row in rows]
     what = safe_text(names[0], 60) if len(names) == 1 else counted(len(names), "checkpoint")
@@ -36,7 +36,7 @@ def ask_to_remove(app: KltuiApp, rows: Sequence[CheckpointRow]) -> None:
     app.push_screen(prompts.confirm(question, detail, app.look("text")), answered)
 
 
-async def _remove(app: KltuiApp, names: Sequence[str]) -> None:
+async def _remove(app: Session, names: Sequence[str]) -> None:
     from kltui.store.removal import Removed
 
     path = app.reader.path
@@ -58,7 +58,7 @@ async def _remove(app: KltuiApp, names: Sequence[str]) -> None:
     app.say(f"removed: {counted(len(names), 'checkpoint')}; U brings back", "good")
 
 
-async def _put_back(app: KltuiApp, removed: Removed) -> None:
+async def _put_back(app: Session, removed: Removed) -> None:
     try:
         await asyncio.to_thread(removed.put_back)
     except KltuiError as error:

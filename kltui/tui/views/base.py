@@ -17,7 +17,7 @@ from kltui.tui.widgets.canvas import Box, Pane
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
 
 WIDE, WIDEST = 120, 160
 BARS = 3  # lines around a view: tabs, status, keys
@@ -67,9 +67,9 @@ class View(Widget):
         raise AssertionError("a view makes its columns")
 
     @property
-    def kl(self) -> KltuiApp:
-        """The app, by its own type."""
-        return cast("KltuiApp", self.app)
+    def kl(self) -> Session:
+        """The session that this is a view of."""
+        return cast("Session", self.app)
 
     @property
     def look(self) -> Theme:

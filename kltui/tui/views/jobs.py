@@ -222,7 +222,7 @@ class JobItems(Table):
         item = self.item
         if item is not None and item.name in self.kl.snapshot.by_name:
             self.kl.selection.cursor = item.name
-            self.kl.main.status.refresh()
+            self.kl.redraw_status()
         if isinstance(self.kl.view, JobsView):
             self.kl.view.log_pane.update_data()
 

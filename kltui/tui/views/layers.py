@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kltui.analysis.kl import KL
     from kltui.analysis.map import Map
     from kltui.figures.shown import ShownSubject
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
     from kltui.view.axis import Scale
     from kltui.view.space import Outline
 
@@ -32,7 +32,7 @@ SAID = {"adjacent": "KL from the layer before", "threads": "threads (PCA)"}
 MAX_MODELS = 8
 
 
-def lens_models(kl: KltuiApp) -> list[str]:
+def lens_models(kl: Session) -> list[str]:
     """Models with lens vectors: those selected or marked, else the cursor's and the last of each run."""
     rows = {r.name: r for r in kl.snapshot.rows if r.layers and r.scored}
     chosen = kl.selection

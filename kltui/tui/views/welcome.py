@@ -9,7 +9,7 @@ from kltui.tui.recent import recent_lines
 from kltui.tui.widgets.canvas import Pane, Span, wrapped
 
 if TYPE_CHECKING:
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
 
 WANTS = {
     "registry": "checkpoints appear here as a tree of runs",
@@ -25,7 +25,7 @@ WANTS = {
 }
 
 
-def welcome(app: KltuiApp) -> list[tuple[str, str]]:
+def welcome(app: Session) -> list[tuple[str, str]]:
     """(ink, text) lines for the present screen of a workspace where nothing can be shown yet; [] otherwise."""
     snapshot, name = app.snapshot, app.screen_name
     if not snapshot.loaded:
@@ -56,7 +56,7 @@ def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
     return [("  " + text, pane.look(ink))]
 
 
-def _empty(app: KltuiApp, name: str) -> list[tuple[str, str]]:
+def _empty(app: Session, name: str) -> list[tuple[str, str]]:
     path = app.reader.path
     where = safe_text(str(path)) if path else "no workspace was named"
     lines = [

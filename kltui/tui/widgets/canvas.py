@@ -20,7 +20,7 @@ from kltui.sanitize import safe_text
 from kltui.tui.theme import Theme
 
 if TYPE_CHECKING:
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
 
 Span = tuple[str, Style]
 
@@ -192,9 +192,9 @@ class Pane(Widget, can_focus=True, inherit_bindings=False):
         self._blank: tuple[tuple[int, bool, Theme], Strip] | None = None
 
     @cached_property
-    def kl(self) -> KltuiApp:
-        """The app, by its own type."""
-        return cast("KltuiApp", self.app)
+    def kl(self) -> Session:
+        """The session that this is a pane of."""
+        return cast("Session", self.app)
 
     @property
     def look(self) -> Theme:

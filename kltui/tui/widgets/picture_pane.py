@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.tui.terminal import pixels
+from kltui.tui.terminal.textual_private import driver_of
 from kltui.tui.widgets.canvas import Pane
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
     from kltui.workspace import Workspace
 
 MINIMUM = (24, 8)  # cells of a pane that a figure can be read in
@@ -22,7 +23,7 @@ MINIMUM = (24, 8)  # cells of a pane that a figure can be read in
 class PixelPicture:
     """A picture of pixels over a pane of the interface."""
 
-    app: KltuiApp
+    app: Session
     pane: Pane
     ability: pixels.Ability
     tmux: bool
@@ -34,7 +35,7 @@ class PixelPicture:
         self.app.call_after_refresh(self._send, text)
 
     def _send(self, text: str) -> None:
-        driver: Any = self.app._driver
+        driver = driver_of(self.app)
         if driver is not None and self.app.picture is self:
             driver.write(text)
             driver.flush()
@@ -44,7 +45,7 @@ class PixelPicture:
         self.app.picture = None
         self.pane.covered = False
         self.pane.refresh()
-        driver: Any = self.app._driver
+        driver = driver_of(self.app)
         if driver is not None:
             driver.write(pixels.gone(self.ability, self.tmux))
         self.app.draw_all_again()
@@ -52,7 +53,7 @@ class PixelPicture:
             self.app.run_worker(asyncio.to_thread(pixels.redraw_tmux), group="tmux")
 
 
-async def show_picture(app: KltuiApp) -> None:
+async def show_picture(app: Session) -> None:
     """Shows the figure of the present view in its pane. Raises KltuiError where something lacks."""
     from kltui.tui.export import figure_of
 
@@ -64,6 +65,7 @@ async def show_picture(app: KltuiApp) -> None:
     pixels.check_libraries()
     ability = await ability_of(app)
     pane = view.focus_pane
+    assert isinstance(pane, Pane)
     shown = await figure_of(app)
     bar = 2 if pane.barred else 0
     place = pixels.Place(
@@ -75,18 +77,18 @@ async def show_picture(app: KltuiApp) -> None:
         )
     tmux = pixels.in_tmux()
     text = await _drawn(app, shown, ability, place, tmux)
-    if app.view is not view or view.focus_pane is not pane or len(app.screen_stack) > 1:
+    if app.view is not view or view.focus_pane is not pane or app.is_asking:
         return  # who asked has gone on meanwhile
     if app.picture is not None:
         app.picture.take_away()
-    app.picture = PixelPicture(app, pane, ability, tmux)
-    app.picture.put(text)
+    app.picture = picture = PixelPicture(app, pane, ability, tmux)
+    picture.put(text)
 
 
-async def ability_of(app: KltuiApp) -> pixels.Ability:
+async def ability_of(app: Session) -> pixels.Ability:
     """How the terminal shows pixels, asked once. Raises KltuiError where it does not."""
     if app.pixel_ability is None:
-        ask = getattr(app._driver, "ask", None)
+        ask = getattr(driver_of(app), "ask", None)
         answers = (
             await ask(pixels.question(pixels.in_tmux()), pixels.in_tmux())
             if ask
@@ -103,7 +105,7 @@ async def ability_of(app: KltuiApp) -> pixels.Ability:
 
 
 async def _drawn(
-    app: KltuiApp, shown: ShownSubject, ability: pixels.Ability, place: pixels.Place, tmux: bool
+    app: Session, shown: ShownSubject, ability: pixels.Ability, place: pixels.Place, tmux: bool
 ) -> str:
     """The text that shows the figure, drawn and packed off the event loop."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.cells import cell_len
 from textual import events
@@ -18,7 +18,7 @@ from kltui.tui.data import USUAL_VALUES
 from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import ScreenOwner
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
 
@@ -216,11 +216,9 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.too_small = TooSmall()
 
     @property
-    def kl(self) -> KltuiApp:
-        """The app, by its own type."""
-        app = self.app
-        assert app.__class__.__name__ == "KltuiApp"
-        return app  # type: ignore[return-value]
+    def kl(self) -> ScreenOwner:
+        """The application, as this screen knows it."""
+        return cast("ScreenOwner", self.app)
 
     def compose(self) -> ComposeResult:
         """The frame around the views."""

@@ -1,0 +1,202 @@
+"""What views, widgets and dialogs know of the application: one open workspace, what is chosen in it, and what to ask for.
+
+Only `main` and `app` know the class that does it, so that no module of the interface imports it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.geometry import Size
+    from textual.widget import Widget
+
+    from kltui.errors import KltuiError
+    from kltui.figures.shown import ShownSubject
+    from kltui.store.removal import Removed
+    from kltui.tui.actions import Keymap
+    from kltui.tui.basis import Basis, Facts
+    from kltui.tui.data import Snapshot, SnapshotReader
+    from kltui.tui.filter import Filter
+    from kltui.tui.map_cache import MapCache
+    from kltui.tui.recent import Recent
+    from kltui.tui.selection import Selection
+    from kltui.tui.terminal.pixels import Ability
+    from kltui.tui.theme import Theme
+    from kltui.tui.ui_state import Memory
+    from kltui.tui.undo import Undo
+
+
+class CoveringPicture(Protocol):
+    """A picture of pixels that lies over a pane."""
+
+    def take_away(self) -> None:
+        """Shows the pane again."""
+
+
+class ShownView(Protocol):
+    """The view on screen, as others than itself know it."""
+
+    @property
+    def has_figure(self) -> bool:
+        """Whether it can be written as a figure."""
+
+    @property
+    def panes(self) -> Sequence[Widget]:
+        """All its panes, in the order of the key for the next one."""
+
+    @property
+    def focus_pane(self) -> Widget:
+        """The pane that keys go to."""
+
+    def do_next_pane(self) -> bool | None:
+        """Gives the keys to the next pane."""
+
+    def shown_figure(self) -> ShownSubject | None:
+        """The figure of what is shown; None as long as there is nothing to draw."""
+
+    def update_data(self) -> None:
+        """Shows a changed snapshot, selection or filter."""
+
+    def cursor_moved(self) -> None:
+        """Shows that the shared cursor is on another checkpoint."""
+
+    def make_room(self, width: int) -> None:
+        """Shows the columns that fit `width` cells."""
+
+
+class Session(Protocol):
+    """One workspace in one terminal: its data, the selection that all screens share, and what a screen may ask for."""
+
+    reader: SnapshotReader
+    map_cache: MapCache
+    snapshot: Snapshot
+    selection: Selection
+    filter: Filter
+    facts: Facts
+    undo: Undo
+    removed: list[Removed]
+    recent: list[Recent]
+    texts: Path | None
+    memory: Memory
+    keymap: Keymap
+    look: Theme
+    read_only: bool
+    ascii_only: bool
+    marker_kind: int
+    screen_name: str
+    message: str
+    message_ink: str
+    under_way: str
+    awaits_job: bool
+    picture: CoveringPicture | None
+    pixel_ability: Ability | None
+
+    @property
+    def view(self) -> ShownView | None:
+        """The view on screen."""
+
+    @property
+    def size(self) -> Size:
+        """Cells of the terminal."""
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a dialog lies over the view."""
+
+    @property
+    def workspace_name(self) -> str:
+        """The workspace's folder name, safe to show."""
+
+    # -- messages and questions
+
+    def say(self, text: str, ink: str = "muted") -> None:
+        """Shows a message on the status line until the next key."""
+
+    def busy_with(self, text: str) -> None:
+        """Shows what goes on in the background; "" when it is over."""
+
+    def complain(self, error: KltuiError) -> None:
+        """Shows what went wrong and what to do about it."""
+
+    def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:
+        """Puts a dialog over the view; `callback` gets its answer."""
+
+    # -- work beside the interface
+
+    def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
+        """Runs a coroutine beside the interface; what goes wrong in it is shown."""
+
+    async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
+        """The result of `work`; None, and a message, where it fails."""
+
+    def call_after_refresh(self, callback: Callable[..., Any], *given: Any, **named: Any) -> bool:
+        """Calls back once what is asked for is on screen."""
+
+    def call_from_thread(self, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """The result of `callback`, called by the interface's own thread."""
+
+    # -- the workspace and what is chosen of it
+
+    async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
+        """Reads the workspace; with ids, the selection follows new names."""
+
+    def reload_soon(self) -> None:
+        """Reads the workspace without waiting for the next look."""
+
+    def watch_closely(self) -> None:
+        """Looks often for a while: a job was just started."""
+
+    async def make_map_of(self, basis: Basis) -> None:
+        """Draws every screen from that map. Raises KltuiError where there is no such map."""
+
+    def open_workspace(self, path: Path) -> None:
+        """Opens a workspace in a session that began without one."""
+
+    def set_cursor(self, name: str) -> None:
+        """Puts the shared cursor on a checkpoint."""
+
+    def walk(self, by: int) -> None:
+        """Moves the cursor along its run."""
+
+    def selection_changed(self) -> None:
+        """Draws again whatever shows the selection; the change can be undone."""
+
+    def run_number(self, name: str) -> int:
+        """The number of a checkpoint's run, for its colour and marker."""
+
+    def kept(self, key: str) -> object:
+        """What was kept under `key` when this workspace was last left."""
+
+    # -- the screen
+
+    def show_screen(self, name: str) -> None:
+        """Brings one of the ten views to the fore."""
+
+    def redraw_status(self) -> None:
+        """Draws the status line again."""
+
+    def draw_all_again(self) -> None:
+        """Writes everything anew: the terminal may show something else than what was written."""
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """The screen as SVG."""
+
+
+class ScreenOwner(Session, Protocol):
+    """What the main screen asks of the application besides."""
+
+    def first_view(self) -> Widget:
+        """The view that the main screen begins with."""
+
+    def started(self) -> None:
+        """Called once the main screen is there."""
+
+    def arrives_now(self) -> ShownView | None:
+        """Before painting: a view that has its size and is to be drawn at once."""
+
+    def press(self, key: str) -> None:
+        """Runs what `key` means on the present screen."""
