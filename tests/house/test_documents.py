@@ -20,12 +20,14 @@ LANGUAGES = {"toml", "sh", "python", "json", "text"}
 LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s]+)(?=\))")
 
 
-@pytest.mark.parametrize("page", ["docs/reliability.md", "docs/gpu.md", "SECURITY.md", "csrc/README.md"])
-def test_every_file_that_a_page_names_is_there(page: str) -> None:
-    text = (ROOT / page).read_text()
-    named = set(re.findall(r"`((?:tests|kltui|csrc)/[\w/.]*?)(?:::\w+)?`", text))
-    missing = sorted(path for path in named if not (ROOT / path).exists())
-    assert named and missing == []
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "csrc" / "README.md"], ids=lambda page: page.name)
+def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+    """Files and folders of the repository, those below kltui/ with or without that name."""
+    text = FENCE.sub("", page.read_text())
+    named = set(re.findall(r"`((?:tests|kltui|csrc|docs)/[\w/.]*?(?:/|\.\w+))(?:::[\w.]+)?`", text))
+    named |= set(re.findall(r"`(\w+/[\w/]+\.(?:py|cpp|hpp|cu|sh))`", text))
+    near = (ROOT, ROOT / "kltui", page.parent)
+    assert sorted(path for path in named if not any((folder / path).exists() for folder in near)) == []
 
 
 def slugs(page: Path) -> set[str]:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from documents import blocks, commands, words_of
 from tiny_models import build_model, build_tokenizer
 
 import kltui
+from kltui.cli import main
 from kltui.errors import UsageError
 
+PAGE = "tutorial.md"
+LESS = {
+    "max_steps=200": "max_steps=4",
+    "save_steps=20": "save_steps=2",
+    'sysconfig.get_paths()["stdlib"]': '"lib"',
+    "vocab_size=2048": "vocab_size=300",
+}
 TEXTS = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 7)}dogs" for i in range(30)]
 
 
@@ -72,3 +83,31 @@ def test_importing_it_starts_nothing() -> None:
         "assert threading.active_count() == 1 and not multiprocessing.active_children()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("warmed")
+def test_the_tutorial_is_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a reader follows it, with fewer texts and steps: train, score, report, export, and the notebook's lines."""
+    pytest.importorskip("accelerate")
+    monkeypatch.chdir(tmp_path)
+    Path("lib").mkdir()
+    for name in ("abc", "bisect", "cmd", "code", "copy", "heapq", "keyword", "queue", "sched", "shelve"):
+        shutil.copy(Path(sysconfig.get_paths()["stdlib"], f"{name}.py"), "lib")
+    train, notebook = (text for page, text in blocks("python") if page == PAGE)
+    for shown, less in LESS.items():
+        assert shown in train
+        train = train.replace(shown, less)
+    for seed in "12":
+        monkeypatch.setattr(sys, "argv", ["train.py", seed])
+        exec(compile(train, "train.py", "exec"), {})
+    (job,) = (text for page, text in blocks("toml") if page == PAGE)
+    Path("job.toml").write_text(job.replace("sample = 200", "sample = 20"))
+    for page, command in commands():
+        words = words_of(command)
+        if page == PAGE and words[:1] in (["--batch"], ["--report"], ["--export"]):
+            assert main(words) == 0, capsys.readouterr().err
+    exec(compile(notebook.replace("@200", "@4"), "notebook", "exec"), {})
+    assert "KL(" in capsys.readouterr().out
