@@ -107,6 +107,14 @@ def test_every_key_of_a_job_file_is_described(make_pages: ModuleType) -> None:
     assert "None" not in make_pages.job_page()
 
 
+def test_the_newest_version_is_the_same_everywhere() -> None:
+    (newest, *_) = re.findall(
+        r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    (cited,) = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert newest == cited
+
+
 def test_the_readme_is_short_and_its_two_commands_stand_in_it() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150

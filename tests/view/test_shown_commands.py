@@ -7,10 +7,11 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from documents import commands, words_of
+from documents import blocks, commands, words_of
 from small_workspace import Builder
 
 from kltui.cli import main
@@ -46,6 +47,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that has whatever the documents name."""
     made = Builder(tmp_path_factory.mktemp("shown") / "work", n_texts=40)
     made.run("tiny", (100, 200, 300), size="tiny", seed=1, type="gpt_neox", layers=2)
+    made.run("mine", (500, 1000), type="gpt_neox")
     made.run("tiny-s2", (100, 200, 300), size="tiny", seed=2, type="gpt_neox")
     made.run("pythia-410m", LATE, size="410m", type="gpt_neox")
     made.run("pythia-1b", (115000, 116000, 117000), size="1b", type="gpt_neox")
@@ -86,6 +88,15 @@ def test_it_runs(command: str, template: Path, here: Path, capsys: pytest.Captur
     assert main(words) == 0, capsys.readouterr().err
     captured = capsys.readouterr()
     assert captured.out.strip() or captured.err.strip()
+
+
+def test_the_readme_s_python_runs(template: Path, here: Path) -> None:
+    shutil.copytree(template, here / "mine")
+    (text,) = (text for page, text in blocks("python") if page == "README.md")
+    found: dict[str, Any] = {}
+    exec(compile(text, "README.md", "exec"), found)
+    assert found["m"].names == ["mine@500", "mine@1000"]
+    found["ws"].close()
 
 
 def corpus_of(folder: Path) -> str:
