@@ -21,11 +21,11 @@ SIZE = 40_000
 WRITER = f"""
 import sys
 from pathlib import Path
-from kltui.store.atomic_write import write_synced
+from kltui.store.atomic_write import write_atomic
 path, mark = Path(sys.argv[1]), sys.argv[2].encode()
 print(flush=True); sys.stdin.readline()
 for n in range(154):
-    write_synced(path, mark * {SIZE} if n % 2 else mark * {SIZE // 3})
+    write_atomic(path, mark * {SIZE} if n % 2 else mark * {SIZE // 3})
 """
 
 

@@ -24,7 +24,7 @@ MAX_S = 100.0
 BATCH = """\
 import sys
 from kltui.cli import main
-from kltui.jobs import ray_executor
+from kltui.jobs.executors import ray as ray_executor
 ray_executor.HEAD_LOST_S = float(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """

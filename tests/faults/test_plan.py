@@ -49,7 +49,7 @@ class Known:
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> type[Known]:
-    monkeypatch.setattr(dry_run, "Probe", Known)
+    monkeypatch.setattr(dry_run, "DeviceProbe", Known)
     monkeypatch.setattr(Known, "answer_is", Answer(CPU))
     return Known
 
@@ -141,7 +141,7 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
 
 
 def test_a_plan_on_ray_asks_no_device_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "Probe", None)
+    monkeypatch.setattr(dry_run, "DeviceProbe", None)
     out = io.StringIO()
     plan = make_plan(load_job(write_job(tmp_path), ["engine.kind=ray", "engine.workers=3"]))
     show_plan(plan, out=out)

@@ -23,7 +23,7 @@ needs_gpu = pytest.mark.skipif(
 def test_the_module_imports_and_counts_devices_without_a_gpu() -> None:
     if not native.info()["cuda_extension"]:
         pytest.skip("kltui was built without CUDA")
-    program = "from kltui import _cuda; print(_cuda.device_count() >= 0)"
+    program = "from kltui.kernels import _cuda; print(_cuda.device_count() >= 0)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == "True\n"
 

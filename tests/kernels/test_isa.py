@@ -17,7 +17,7 @@ from kltui.kernels import native
 ANSWERS = """
 import json, sys
 import numpy as np
-from kltui import native
+from kltui.kernels import native
 rng = np.random.default_rng(0)
 logits = rng.normal(0, 5, (9, 5003))
 answers = {"isa": native.info()["isa"]}
@@ -28,7 +28,7 @@ for name, x in forms.items():
     answers["gather " + name] = native.log_softmax_gather(x, targets).tolist()
     answers["capped " + name] = native.log_softmax_gather(x, targets, scale=0.7, softcap=9.0).tolist()
     answers["kl " + name] = native.kl_rows(x, x[::-1].copy()).forward.tolist()
-    answers["head " + name] = native.Head(x[:, :64].copy()).logprobs(x[:, 64:128].copy(), targets % 9).tolist()
+    answers["head " + name] = native.NativeHead(x[:, :64].copy()).logprobs(x[:, 64:128].copy(), targets % 9).tolist()
 halves = np.arange(65536, dtype=np.uint16)
 rows = np.stack([halves.view(np.float16), np.full(65536, -np.inf, np.float16)], axis=1)
 rows[:, 1] = 0
@@ -55,7 +55,7 @@ for name, cast in (("f32", lambda x: x), ("f16", lambda x: x.astype(np.float16))
         found = [native.log_softmax_gather(rows, targets)]
         if name != "f16":  # logits as products of rows of the identity: as exact as they stand
             eye = cast(np.eye(len(rows), dtype=np.float32))
-            found.append(native.Head(np.ascontiguousarray(rows.T)).logprobs(eye, targets))
+            found.append(native.NativeHead(np.ascontiguousarray(rows.T)).logprobs(eye, targets))
         kl = native.kl_rows(rows, np.ascontiguousarray(rows[::-1]))
         answers[f"equal {name} {size}"] = [*map(np.ndarray.tolist, (*found, kl.forward, kl.reverse))]
 json.dump(answers, sys.stdout)
@@ -121,7 +121,7 @@ def test_an_unknown_instruction_set_is_refused() -> None:
     if not native.info()["extension"]:
         pytest.skip("the extension is not built")
     run = subprocess.run(
-        [sys.executable, "-c", "from kltui import native; native.info()"],
+        [sys.executable, "-c", "from kltui.kernels import native; native.info()"],
         env={**os.environ, "KLTUI_ISA": "sse9"},
         capture_output=True,
         text=True,
@@ -159,15 +159,15 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         native.set_threads(None)
 
 
-def test_the_door_works_without_the_extension() -> None:
+def test_it_works_without_the_extension() -> None:
     program = (
         "import sys; sys.modules['kltui.kernels._core'] = None\n"
         "import logging; logging.basicConfig()\n"
-        "from kltui import native\n"
+        "from kltui.kernels import native\n"
         "import numpy as np\n"
         "assert not native.info()['extension']\n"
         "x = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32); t = [1, 2, 3, 4]\n"
-        "native.log_softmax_gather(x, t); native.Head(x[:, :8].copy()).logprobs(x[:, :8].copy(), [0, 1, 2, 3])\n"
+        "native.log_softmax_gather(x, t); native.NativeHead(x[:, :8].copy()).logprobs(x[:, :8].copy(), [0, 1, 2, 3])\n"
         "o = native.OnlineLogSoftmax(t); o.update(x, 0); assert np.allclose(o.logprobs(), native.log_softmax_gather(x, t))\n"
         "native.kl_rows(x, x); native.double_centre(x); native.difference_moments(x)\n"
         "native.sum_by_text(x[0], np.arange(50), 50); native.banded_sqdist([x[0].view(np.uint8)] * 2, ['F32'] * 2, 1)\n"

@@ -52,7 +52,7 @@ def test_vectors_that_nobody_may_write_to_are_taken(gram: DeviceGram) -> None:
 
 
 def test_without_kernels_torch_centres(gram: DeviceGram, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centring.native_cuda, "usable", lambda device: False)
+    monkeypatch.setattr(centring.cuda, "usable", lambda device: False)
     L = vectors(7, 300)
     for ours, exact in zip(gram(L) or (), centred_gram(L), strict=True):
         assert_equal(ours, exact)

@@ -14,7 +14,7 @@ GLIBC = hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 FAULTS = """
 import resource
 import numpy as np
-from kltui.scoring import heap
+from kltui.scoring import malloc_tuning
 
 def faults_of_twenty_buffers():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,7 +24,7 @@ def faults_of_twenty_buffers():
 
 faults_of_twenty_buffers()
 usual = faults_of_twenty_buffers()
-with heap.kept_heap():
+with malloc_tuning.kept_heap():
     faults_of_twenty_buffers()
     kept = faults_of_twenty_buffers()
 print(usual, kept, faults_of_twenty_buffers())
