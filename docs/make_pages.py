@@ -210,6 +210,14 @@ KEYS_INTRO = """\
 with space, and two marks A and B. What is chosen on one screen is shown on all. `?` lists the keys of the screen in front and `:`
 finds any action by its name. Jobs that were started here go on when the interface is left.
 
+* `kltui job.toml`, or with texts or a folder of checkpoints in its place, leads to a job of them; `kltui` alone lists recent
+  workspaces.
+* `f` chooses what the map of all screens is made of: corpus, preparation, exclusions, a map that was kept. `kltui --map main pythia`
+  and `--preprocess`, `--exclude`, `--over` and `--values` open it so.
+* `e` writes what a screen shows: a figure for a paper, its rows as CSV, its texts, or a screenshot.
+* `--ascii` draws with ASCII characters only, `--no-mouse` leaves the mouse to the terminal, `--read-only` starts no job and writes
+  nothing. `NO_COLOR=1` in the environment does without colours.
+
 ![Compare: which texts drive one KL](pictures/compare.svg)
 """
 
