@@ -29,7 +29,7 @@ def test_the_module_imports_and_counts_devices_without_a_gpu() -> None:
 
 
 def test_tensors_of_other_places_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"logits is on cpu: use kltui\.native"):
+    with pytest.raises(ValueError, match=r"logits is on cpu: use kltui\.kernels\.native"):
         cuda.log_softmax_gather(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="x must be a torch tensor"):
         cuda.double_centre(np.zeros((2, 3)))
