@@ -42,6 +42,17 @@ def safe_text(text: str, limit: int = 0) -> str:
     return "".join(_shown(c) for c in text)
 
 
+def short_name(name: str, limit: int) -> str:
+    """The name as safe_text gives it, cut in the middle where it is longer: what tells runs apart often stands at the end.
+
+    >>> short_name("family-410m-seed4@1000", 15), short_name("tiny@4", 15)
+    ('family-…d4@1000', 'tiny@4')
+    """
+    if limit < 3 or len(name) <= limit:
+        return safe_text(name, limit)
+    return safe_text(f"{name[: (limit - 1) // 2]}…{name[-(limit // 2) :]}")
+
+
 def csv_text(text: str) -> str:
     """Printable form of `text` for a cell of a CSV file, with an apostrophe before what a spreadsheet would compute.
 

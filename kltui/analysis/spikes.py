@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from kltui.analysis.loss import bits_per_byte
+from kltui.analysis.number_text import figure, with_error
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -38,14 +39,16 @@ class Figures:
 
     def words(self) -> str:
         """One line for who watches."""
-        parts = [f"{self.loss:.4f} ± {self.loss_se:.4f} bits/byte"]
+        parts = [f"{with_error(self.loss, self.loss_se)} bits/byte"]
         if math.isfinite(self.loss_change):
-            parts.append(f"change {self.loss_change:+.4f} ± {self.loss_change_se:.4f}")
+            parts.append(
+                f"change {'+' * (self.loss_change > 0)}{with_error(self.loss_change, self.loss_change_se)}"
+            )
         if math.isfinite(self.kl):
             beside = (
                 f" ({self.kl / self.kl_median:.1f} times the median before)" if self.kl_median > 0 else ""
             )
-            parts.append(f"KL to the one before {self.kl:.4f} ± {self.kl_se:.4f}{beside}")
+            parts.append(f"KL to the one before {with_error(self.kl, self.kl_se)}{beside}")
         return ", ".join(parts)
 
 
@@ -62,12 +65,12 @@ class Spike:
         f = self.at
         if self.rule == "loss":
             return (
-                f"the loss rose by {f.loss_change:.4f} ± {f.loss_change_se:.4f} bits/byte at {f.name}, "
+                f"the loss rose by {with_error(f.loss_change, f.loss_change_se)} bits/byte at {f.name}, "
                 f"{self.value:.1f} standard errors"
             )
         return (
-            f"KL to the checkpoint before is {f.kl:.4f} ± {f.kl_se:.4f} bits/byte at {f.name}, {self.value:.1f} "
-            f"times the median before it ({f.kl_median:.4f})"
+            f"KL to the checkpoint before is {with_error(f.kl, f.kl_se)} bits/byte at {f.name}, {self.value:.1f} "
+            f"times the median before it ({figure(f.kl_median)})"
         )
 
 

@@ -77,8 +77,9 @@ class KltuiApp(AppCore):
         options = [
             (
                 a.name.replace("_", " "),
-                f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  {a.help}"
-                + ("" if a.on(self.screen_name) else f"  ({' and '.join(map(str.capitalize, a.screens))})"),
+                f"{' '.join(map(key_label, self.keymap.keys(a.name)))}  "
+                + ("" if a.on(self.screen_name) else f"{' and '.join(map(str.capitalize, a.screens))}: ")
+                + a.help,
             )
             for a in actions
         ]
@@ -159,6 +160,9 @@ class KltuiApp(AppCore):
         self.selection_changed()
 
     def do_compare(self) -> None:
+        """Goes to A and B; without both, asks which pair."""
+        from kltui.tui.dialogs.pair_choice import ask_pair
+
         chosen = self.selection
         others = [n for n in (chosen.b, chosen.cursor, *chosen.selected) if n and n != chosen.a]
         if chosen.a and others and not chosen.b:
@@ -166,7 +170,7 @@ class KltuiApp(AppCore):
         if chosen.a and chosen.b:
             self.show_screen("compare")
         else:
-            self.say("mark two checkpoints first: a marks A, b marks B", "warning")
+            ask_pair(self)
 
     def do_next_step(self) -> None:
         self.walk(1)

@@ -7,11 +7,11 @@ from functools import lru_cache
 from rich.color import Color
 from rich.style import Style
 
-from kltui.view.palette import DARK, MARKERS, MARKERS_ASCII, Palette, shades
+from kltui.view.palette import DARK, LETTERS, MARKERS, MARKERS_ASCII, Palette, shades
 
 
 class Theme:
-    """Styles of a palette. Without colour, the cursor is reversed and emphasis is bold or dim."""
+    """Styles of a palette. Without colour, the cursor is reversed, emphasis is bold or dim, and series have letters."""
 
     def __init__(self, palette: Palette = DARK, *, color: bool = True, ascii_only: bool = False) -> None:
         self.palette = palette
@@ -20,7 +20,8 @@ class Theme:
         # One marker for each series of as many rounds of the colours: each round begins one marker further on.
         shapes, colours = MARKERS_ASCII if ascii_only else MARKERS, len(palette.series)
         count = colours * len(shapes)
-        self.markers = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
+        shaped = "".join(shapes[(n + n // colours) % len(shapes)] for n in range(count))
+        self.markers = shaped if color else LETTERS
         self._style = lru_cache(maxsize=4096)(self._make)
 
     def __call__(

@@ -21,6 +21,9 @@ DOTS: dict[Kind, tuple[int, int]] = {"braille": (2, 4), "dots": (1, 1), "half": 
 # A checkpoint is four dots, so that it stands out from the line through it; a crowd is left as it is.
 BLOB = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 MAX_BLOBS = 1000
+# Without colour a line is told apart by dots (drawn, left out, drawn, ...) along it, or by its character.
+STROKES: tuple[tuple[int, ...], ...] = ((), (7, 4), (1, 2), (7, 3, 1, 3))
+LINE_CHARACTERS: dict[Kind, str] = {"dots": "·-:~", "ascii": ".-:~"}
 SLICES = 6  # of a scene with depth, drawn from the farthest to the nearest
 
 
@@ -78,7 +81,7 @@ def draw(
     """The scene as seen through the window in width x height cells; later points lie on top, and nearer ones.
 
     In cells of one dot, points show the `marker` of their series and lines a small dot; with `marked`, the
-    cells of points show it in every kind.
+    cells of points show it in every kind, and lines between points are dotted or dashed by their series.
     """
     raster = native.Raster(width, height, kind)
     across, down = DOTS[kind]
@@ -87,7 +90,9 @@ def draw(
     is_point = shown & scene.is_point_n
     blobs = BLOB if kind == "braille" and is_point.sum() <= MAX_BLOBS else BLOB[:1]
     for part_n, part_m in _slices(scene):
-        _segments(raster, scene, dots, shown, part_m, "." if kind == "ascii" else "·")
+        _segments(
+            raster, scene, dots, shown, part_m, kind, (width * across, height * down) if marked else None
+        )
         own = is_point if part_n is None else is_point & part_n
         if DOTS[kind] == (1, 1):
             _marked_points(raster, dots, scene.code_n, own, marker)
@@ -151,14 +156,73 @@ def _segments(
     dots: Floats,
     shown: NDArray[np.bool_],
     part_m: NDArray[np.bool_] | None,
-    marker: str,
+    kind: Kind,
+    stroked: tuple[int, int] | None,
 ) -> None:
+    """Lines; with `stroked`, the width and height of the raster, those between points by their series."""
     pairs = scene.segments_m2 if part_m is None else scene.segments_m2[part_m]
     if not len(pairs):
         return
     if not shown.all():
         pairs = pairs[shown[pairs[:, 0]] & shown[pairs[:, 1]]]
-    raster.segments(dots.take(pairs.ravel(), axis=0).reshape(-1, 4), scene.code_n[pairs[:, 1]], marker)
+    code_m = scene.code_n[pairs[:, 1]]
+    ends_m4 = dots.take(pairs.ravel(), axis=0).reshape(-1, 4)
+    plain = LINE_CHARACTERS.get(kind, "·")[0]
+    if stroked is None:
+        raster.segments(ends_m4, code_m, plain)
+        return
+    own = scene.is_point_n[pairs].all(axis=1)
+    raster.segments(ends_m4[~own], code_m[~own], plain)
+    stroke_m = code_m // SHADES % len(STROKES)
+    for number, stroke in enumerate(STROKES):
+        these = own & (stroke_m == number)
+        ends, codes = ends_m4[these], code_m[these]
+        if kind in LINE_CHARACTERS:
+            raster.segments(ends, codes, LINE_CHARACTERS[kind][number])
+        elif stroke:
+            raster.segments(*dashed(*clipped(ends, codes, *stroked), stroke))
+        else:
+            raster.segments(ends, codes, plain)
+
+
+def clipped(
+    ends_m4: Floats, code_m: NDArray[np.int16], width: int, height: int
+) -> tuple[Floats, NDArray[np.int16]]:
+    """The parts of m segments (x, y to x, y) that lie in a raster, with a dot around it, and their codes."""
+    a, d = ends_m4[:, :2], ends_m4[:, 2:] - ends_m4[:, :2]
+    low, high = np.array([-1.0, -1.0]), np.array([width + 1.0, height + 1.0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, two = (low - a) / d, (high - a) / d
+    inside = (a >= low) & (a <= high)
+    enter = np.where(d == 0, np.where(inside, 0.0, np.inf), np.minimum(one, two)).max(axis=1).clip(0.0)
+    leave = np.where(d == 0, np.where(inside, 1.0, -np.inf), np.maximum(one, two)).min(axis=1).clip(max=1.0)
+    kept = enter <= leave  # False for NaN
+    a, d, enter, leave = a[kept], d[kept], enter[kept, None], leave[kept, None]
+    return np.hstack([a + enter * d, a + leave * d]), code_m[kept]
+
+
+def dashed(
+    ends_m4: Floats, code_m: NDArray[np.int16], stroke: tuple[int, ...]
+) -> tuple[Floats, NDArray[np.int16]]:
+    """The strokes of m segments and their codes: `stroke` dots drawn, left out, ..., going on from segment to segment."""
+    d = ends_m4[:, 2:] - ends_m4[:, :2]
+    length = np.abs(d).max(axis=1)  # in dots, as lines are drawn
+    begin = np.cumsum(length) - length
+    period = sum(stroke)
+    first = np.floor(begin / period).astype(np.intp)
+    counts = np.floor((begin + length) / period).astype(np.intp) - first + 1
+    of = np.repeat(np.arange(len(length)), counts)
+    within = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    pieces, codes = [], []
+    for place in range(0, len(stroke), 2):
+        start = (first[of] + within) * period + sum(stroke[:place]) - begin[of]
+        end = start + stroke[place] - 1
+        kept = (end >= 0) & (start <= length[of])
+        k, span = of[kept], np.maximum(length[of[kept]], 1e-9)
+        from_, to = (start[kept] / span).clip(0.0, 1.0)[:, None], (end[kept] / span).clip(0.0, 1.0)[:, None]
+        pieces.append(np.hstack([ends_m4[k, :2] + from_ * d[k], ends_m4[k, :2] + to * d[k]]))
+        codes.append(code_m[k])
+    return np.concatenate(pieces), np.concatenate(codes)
 
 
 def _points(raster: native.Raster, dots: Floats, code_n: NDArray[np.int16], marker: str) -> None:

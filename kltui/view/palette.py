@@ -15,6 +15,8 @@ SHADES = 4
 
 MARKERS = "●▲■◆★▼○△"
 MARKERS_ASCII = "ox#*+v%&"
+# Without colour a run is known by its letter alone; A and B are the marks of a pair.
+LETTERS = "abcdefghijklmnopqrstuvwxyzCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # Dark to light by luminance alone, so that a heat map reads the same without colour vision.
 HEAT = (17, 53, 89, 125, 161, 203, 209, 215, 222, 230)

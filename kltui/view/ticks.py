@@ -70,8 +70,12 @@ def _decimal(value: float, step: float) -> str:
 def decade_ticks(low_log10: float, high_log10: float, maximum: int = 6) -> list[Tick]:
     """Ticks on a log10 axis, `at` in log10 units: decades, with 2 and 5 between where there is room.
 
+    One tick says nothing of a scale: where so few decades fit, there are more than `maximum`.
+
     >>> [t.label for t in decade_ticks(0, 3)]
     ['1', '10', '100', '1k']
+    >>> [t.label for t in decade_ticks(-1.7, 1.3, 2)], [t.label for t in decade_ticks(-0.6, 0.9, 2)]
+    (['0.1', '1', '10'], ['0.5', '1', '2', '5'])
     """
     span = high_log10 - low_log10
     if not math.isfinite(span) or span <= 0 or maximum < 1:
@@ -80,10 +84,19 @@ def decade_ticks(low_log10: float, high_log10: float, maximum: int = 6) -> list[
         return _within_decade(low_log10, high_log10, maximum)
     stride = max(1, math.ceil(span / maximum))
     inner = (1, 2, 5) if span * 3 < 1.5 * maximum else (1,)
-    ticks = []
-    for decade in range(math.floor(low_log10), math.ceil(high_log10) + 1):
-        if decade % stride == 0:
-            ticks += [_decade_tick(decade, factor) for factor in inner]
+    ticks = _decades(low_log10, high_log10, stride, inner)
+    while len(ticks) < 2 and stride > 1:
+        stride -= 1
+        ticks = _decades(low_log10, high_log10, stride, inner)
+    if len(ticks) < 2:
+        ticks = _decades(low_log10, high_log10, 1, (1, 2, 5))
+    return ticks if len(ticks) > 1 else _within_decade(low_log10, high_log10, max(maximum, 4))
+
+
+def _decades(low_log10: float, high_log10: float, stride: int, factors: tuple[int, ...]) -> list[Tick]:
+    """Ticks inside the limits at `factors` of every `stride`-th power of ten."""
+    decades = range(math.floor(low_log10), math.ceil(high_log10) + 1)
+    ticks = [_decade_tick(d, factor) for d in decades if d % stride == 0 for factor in factors]
     return [t for t in ticks if low_log10 - 1e-9 <= t.at <= high_log10 + 1e-9]
 
 

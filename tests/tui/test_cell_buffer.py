@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from kltui.view.cell_buffer import KINDS, Kind, draw, eye_ratio, spots
+from kltui.tui.widgets.plot import _with_room
+from kltui.view.cell_buffer import KINDS, STROKES, Kind, clipped, dashed, draw, eye_ratio, spots
 from kltui.view.palette import SHADES
 from kltui.view.plot_data import Scene, Window, fit_window, threads
 
@@ -128,3 +129,60 @@ def test_points_show_their_marker_in_every_kind_where_colour_does_not_tell() -> 
     lines = planes.lines()
     assert lines[0][8] == "b" and lines[4][0] == "a"
     assert any("⠀" < c <= "⣿" for line in lines for c in line)
+
+
+def test_without_colour_lines_are_dotted_and_dashed_by_their_run() -> None:
+    xy = np.array([[x, y] for y in range(4) for x in (0.0, 50.0, 100.0)])
+    code_n, segments = threads([(y, [3 * y, 3 * y + 1, 3 * y + 2]) for y in range(4)], 12)
+    scene = Scene(xy, code_n, segments)
+    for kind in KINDS:
+        planes = draw(scene, fit_window(scene, 0.0), 60, 12, kind, "abcd".__getitem__, marked=True)
+        lines = {letter: line for line in planes.lines() for letter in "abcd" if letter in line}
+        assert sorted(lines) == list("abcd"), kind
+        inner = {letter: line.strip("abcd").replace(letter, "") for letter, line in lines.items()}
+        assert len(set(inner.values())) == 4, kind
+        assert " " not in inner["a"], kind
+
+
+def test_strokes_go_on_from_segment_to_segment_and_cover_what_they_should() -> None:
+    ends = np.array([[x, 0.0, x + 2.5, 0.0] for x in np.arange(0.0, 100.0, 2.5)])
+    codes = np.zeros(len(ends), np.int16)
+    for stroke in STROKES[1:]:
+        strokes, of = dashed(ends, codes, stroke)
+        assert len(of) == len(strokes) and (strokes[:, 1::2] == 0).all()
+        wanted = np.zeros(100, bool)
+        for begin in range(0, 100, sum(stroke)):
+            for place in range(0, len(stroke), 2):
+                at = begin + sum(stroke[:place])
+                wanted[at : at + stroke[place]] = True
+        drawn = np.zeros(100, bool)
+        for a, _, b, _ in strokes:
+            drawn[int(a + 1e-6) : int(b + 1e-6) + 1] = True
+        assert (drawn == wanted).all(), stroke
+
+
+def test_segments_are_cut_to_what_is_seen_before_they_are_dashed() -> None:
+    far = np.array(
+        [[-1e9, 5.0, 1e9, 5.0], [20.0, -3.0, 20.0, -2.0], [math.nan, 0, 1, 1], [2, 2, 2, 2], [-5, 8, 8, -5]]
+    )
+    seen, codes = clipped(far, np.arange(5, dtype=np.int16), 10, 10)
+    assert codes.tolist() == [0, 3, 4]
+    np.testing.assert_allclose(seen[0], [-1, 5, 11, 5], atol=1e-6)
+    np.testing.assert_allclose(seen[2], [-1, 4, 4, -1], atol=1e-9)
+    assert len(dashed(seen, codes, STROKES[2])[0]) < 20
+
+
+@pytest.mark.parametrize(
+    ("ticks", "line"),
+    [
+        ("0  1   10   100                  ", "0  1   10   100  step, log(1 + x)"),
+        ("0  1   10   100           ", "0  1   10   100  step, log"),
+        ("0      1                  10  ", "0      1 step, log(1 + x) 10  "),
+        ("0  1       10           1k", "0  1       10 step, log 1k"),
+        ("0  1       10          1k", "0  1       10 step log 1k"),
+        ("0  1     10      100   1k", "0  1     10     step, log"),
+    ],
+)
+def test_the_name_of_an_axis_hides_no_tick_where_it_can(ticks: str, line: str) -> None:
+    cells, at, said = _with_room(ticks, "step, log(1 + x)")
+    assert cells[:at] + said + cells[at + len(said) :] == line

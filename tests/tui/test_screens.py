@@ -354,8 +354,18 @@ async def test_compare_needs_two(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("a", "c")
+        shown = text_of(app)
+        assert "Compare which pair?" in shown
+        first = next(line for line in lines_of(app) if "tiny@1400 " in line)
+        assert app.selection.a in first  # the pairs of the mark come first
+        await pilot.press("escape", "7")
+        assert "c lists pairs worth comparing" in text_of(app)
+    lone = make_app(FakeWorkspace(names=checkpoints()[:1]))
+    async with lone.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: lone.snapshot.loaded)
         await pilot.press("c")
-        assert "mark two checkpoints first" in text_of(app)
+        assert "mark two checkpoints first" in text_of(lone)
 
 
 async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, until) -> None:

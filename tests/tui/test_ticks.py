@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kltui.view.axis import Axis, Scale, fit_axis
 from kltui.view.ticks import decade_ticks, linear_ticks, tick_label
 
 
@@ -61,3 +63,14 @@ def test_a_part_of_a_decade_has_linear_ticks() -> None:
 
 def test_labels_tell_neighbours_apart() -> None:
     assert [tick_label(v, 500) for v in (0, 500, 1000, 1500)] == ["0", "500", "1.0k", "1.5k"]
+
+
+@pytest.mark.parametrize("scale", ["log", "log1p"])
+@pytest.mark.parametrize("maximum", [2, 3, 5])
+def test_every_logarithmic_axis_has_two_ticks_or_more(scale: Scale, maximum: int) -> None:
+    for low in (1.0, 6.0, 32.0, 77.0, 1e-3 if scale == "log" else 0.0):
+        for factor in (1.3, 2.4, 8.0, 30.0, 700.0):
+            axis = fit_axis(Axis.forward(np.array([low, (low or 1.0) * factor]), scale), scale, None)
+            ticks = axis.ticks(maximum)
+            assert 2 <= len(ticks) <= 9, (low, factor, ticks)
+            assert all(0 <= place <= 1 for place, _ in ticks)

@@ -21,7 +21,7 @@ from textual.widgets import Input
 
 from kltui.sanitize import expanded
 from kltui.tui.theme import Theme
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, spelled, strip_of, wrapped
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
@@ -279,7 +279,9 @@ class ChoiceList(Pane):
             (" " + fitted(head, width), look("text", ground, bold=True)),
             (" " + tail, look("text" if ground == "cursor" else "muted", ground)),
         ]
-        return strip_of(spelled(spans, look), self.size.width, look("text", ground))
+        return strip_of(
+            shortened(spelled(spans, look), self.size.width), self.size.width, look("text", ground)
+        )
 
     def step(self, by: int) -> None:
         """Moves the choice."""

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.store.pair_values import CONDITIONAL
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
@@ -82,7 +82,7 @@ class TextTable(Table):
         return len(self.order)
 
     def _empty_line(self, y: int) -> list[Span]:
-        text = self.note or "Mark two checkpoints with a and b on any screen; they are compared here."
+        text = self.note or "c lists pairs worth comparing; a and b mark any two, on every screen."
         return empty_line(self, y, ("muted", text))
 
     def cells(self, index: int) -> Sequence[Cell]:
@@ -216,9 +216,9 @@ class CompareView(View):
         lines: list[list[Span]] = [
             [
                 ("A ", look("accent", bold=True)),
-                (safe_text(chosen.a or "not marked", 34), look("text" if chosen.a else "muted")),
+                (short_name(chosen.a or "not marked", 34), look("text" if chosen.a else "muted")),
                 ("   B ", look("accent", bold=True)),
-                (safe_text(chosen.b or "not marked", 34), look("text" if chosen.b else "muted")),
+                (short_name(chosen.b or "not marked", 34), look("text" if chosen.b else "muted")),
             ]
         ]
         if found is None or self.found is None:

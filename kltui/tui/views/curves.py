@@ -11,12 +11,12 @@ from textual.strip import Strip
 
 from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import run_of
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, shortened, spelled, strip_of, wrapped
 from kltui.tui.widgets.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class CurvesView(View):
             return [(" no run has two scored steps: there is nothing to settle", look("muted"))]
         number = self.kl.run_number(self.first_name())
         head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
-        return [*head, (safe_text(s.run, 32), look("text", bold=True)), *self._of_run(s)]
+        return [*head, (short_name(s.run, 32), look("text", bold=True)), *self._of_run(s)]
 
     def _of_run(self, s: Stabilisation) -> list[Span]:
         from kltui.view.sections.stabilisation import settled_words
@@ -305,9 +305,9 @@ class CurvesView(View):
         look = self.look
         if self.found is None:
             return []
-        levels = self.settled.levels
+        levels, below = self.settled.levels, look.glyph("≤", "<=")
         wide = max(8, width - 3 - 8 * len(levels))
-        head = f"   {'run':<{wide}}" + "".join(f"{f'≤{level:g}':>8}" for level in levels)
+        head = f"   {'run':<{wide}}" + "".join(f"{f'{below}{level:g}':>8}" for level in levels)
         lines: list[list[Span]] = [[("settled at step, by KL in bits/byte", look("muted"))]]
         lines += [[(head, look("faint"))]]
         for t in sorted(self.trajectories, key=lambda t: not self.settled.has(t.label)):
@@ -319,7 +319,7 @@ class CurvesView(View):
                 [
                     (look.glyph("▌", ">") if current else " ", look("accent")),
                     (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
-                    (fitted(t.label, wide), look("faint" if hidden else "text", bold=current)),
+                    (fitted_name(t.label, wide), look("faint" if hidden else "text", bold=current)),
                     (steps, look("faint" if hidden else "text")),
                 ]
             )

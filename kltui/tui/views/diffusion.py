@@ -11,7 +11,7 @@ from rich.style import Style
 from kltui.analysis import number_text
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.weights import Weights, compute_weights, known_distances
 from kltui.tui.widgets.canvas import Span, TextPane, wrapped
@@ -218,9 +218,12 @@ class ExponentPlot(PlotPane):
         return self.look("faint") if code == PUBLISHED else super().ink(code)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each run's name at its last start."""
+        """Each run's name at its last start, behind its mark."""
         look = self.look
-        runs = [(at, safe_text(run, 24), look(look.series(n))) for run, n, at in self._ends()]
+        runs = [
+            (at, f"{look.marker(n)} {short_name(run, 24)}", look(look.series(n)))
+            for run, n, at in self._ends()
+        ]
         if self.scene is None:
             return runs
         from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
@@ -252,7 +255,7 @@ class ExponentPlot(PlotPane):
         e = self.exponents[self.cursor]
         alpha = f"   α {e.alpha:.2f}" if math.isfinite(e.alpha) else ""
         return [
-            (f" {safe_text(self.names[self.cursor], 30)}", look("text", bold=True)),
+            (f" {short_name(self.names[self.cursor], 30)}", look("text", bold=True)),
             (
                 f"   c {number_text.with_error(e.c_q, e.se_q) if math.isfinite(e.se_q) else number_text.figure(e.c_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
                 look("muted"),

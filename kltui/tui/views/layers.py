@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import short_name
 from kltui.tui.number_format import loss_of, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map_plot import UNIT
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name
 from kltui.tui.widgets.plot import PlotPane
 from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
@@ -150,7 +150,7 @@ class LayersPlot(PlotPane):
         """Each model's name at its last layer, behind its mark."""
         look = self.look
         return [
-            (point, f"{look.marker(s)} {safe_text(self.models[s], 24)}", look(look.series(s)))
+            (point, f"{look.marker(s)} {short_name(self.models[s], 24)}", look(look.series(s)))
             for point, s in self._ends
         ]
 
@@ -175,7 +175,7 @@ class LayersPlot(PlotPane):
         series = int(self.scene.code_n[self.cursor]) // SHADES if self.scene is not None else 0
         return [
             (f" {look.marker(series)} ", look(look.series(series))),
-            (safe_text(self.names[self.cursor], 40), look("text", bold=True)),
+            (short_name(self.names[self.cursor], 40), look("text", bold=True)),
             (f"   {self._said_of(self.cursor)}", look("muted")),
         ]
 
@@ -261,7 +261,7 @@ class LayersView(View):
             lines.append(
                 [
                     (look.marker(i) + " ", look(look.series(i))),
-                    (fitted(name, max(8, width - 13)), look("text")),
+                    (fitted_name(name, max(8, width - 13)), look("text")),
                     (f"  {row.layers} layers" if row else "", look("faint")),
                 ]
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 
 from kltui.analysis.point import grid_of, trajectory_of
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, loss_of
 from kltui.tui.views.map_colours import (
     BOX,
@@ -412,7 +412,7 @@ class MapPlot(PlotPane):
         look, made = self.look, list[tuple[int, str, Style]]()
         for row, label in self._ends:
             plain = look(self.series_ink(self.colours.series(row)))
-            made.append((row, f"{self.mark_of(row)[0]} {safe_text(label, 24)}", plain))
+            made.append((row, f"{self.mark_of(row)[0]} {short_name(label, 24)}", plain))
         if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
             made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))
         return [*made, *((at, said, look("faint")) for at, said in self._box_ends)]
@@ -448,7 +448,7 @@ class MapPlot(PlotPane):
         if self.map is None or not 0 <= self.cursor < len(self.map):
             return [(" hjkl moves to the nearest point, [ ] along the run", look("faint"))]
         mark, style = self.mark_of(self.cursor)
-        name = safe_text(self.map.names[self.cursor], 40)
+        name = short_name(self.map.names[self.cursor], 40)
         spans: list[Span] = [(f" {mark} ", style), (name, look("text", bold=True))]
         room = self.body_width - width_of(spans)
         spans += next(s for s in self._figures(self.cursor) if width_of(s) <= room or not s)

@@ -14,7 +14,7 @@ from kltui.tui.data import run_of
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
-from kltui.tui.widgets.canvas import Span, fitted, wrapped
+from kltui.tui.widgets.canvas import Span, fitted, fitted_name, wrapped
 from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _runs(plot: MapPlot, width: int) -> Lines:
             [
                 (look.glyph("▌", ">") if current else " ", look("accent")),
                 (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
-                (fitted(run, widest), look(ink, bold=current)),
+                (fitted_name(run, widest), look(ink, bold=current)),
                 (f" {shown:>4}" + ("  hidden" if hidden else ""), look("faint")),
             ]
         )
@@ -109,7 +109,7 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     look = plot.look
     if not near:
         return [[(" the cursor's, once it rests", look("faint"))]]
-    said = fitted(name, min(cell_len(safe_text(name)), max(8, width - 22)))
+    said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
     lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
     wide = len(texts[0])
@@ -119,7 +119,7 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
             [
                 (f" {look.marker(number)} ", look(look.series(number))),
                 (f"{text}  ", look("text")),
-                (fitted(other, max(8, width - wide - 5)), look("muted")),
+                (fitted_name(other, max(8, width - wide - 5)), look("muted")),
             ]
         )
     return lines

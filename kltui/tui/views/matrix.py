@@ -10,11 +10,11 @@ from textual import events
 
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, fitted_name, shortened
 from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
 from kltui.view.palette import HEAT, heat, ink_on
 
@@ -128,7 +128,7 @@ class HeatMap(Pane):
         if self.map is None or self.kl_KK is None or not self.order:
             return empty_line(self, y - 1, ("muted", self.note or "computing …"))
         if y >= self.body_height - 1:
-            return self._readout()
+            return shortened(self._readout(), self.body_width)
         if self.whole:
             return self.overview_line(y, self.body_width, self.body_height - 1)
         top, left = self._corner()
@@ -149,9 +149,9 @@ class HeatMap(Pane):
         assert self.map is not None
         name = self.map.names[self.order[at]]
         if self.cell_width == NUMBERED:
-            return fitted(name, LABEL)
+            return fitted_name(name, LABEL)
         number = f"{at + 1:>{len(str(len(self.order)))}} "
-        return number + fitted(name, LABEL - len(number))
+        return number + fitted_name(name, LABEL - len(number))
 
     def _heading(self, y: int, left: int) -> list[Span]:
         """A line of the columns' names: the run, then the step; or digits of their numbers."""
@@ -219,9 +219,9 @@ class HeatMap(Pane):
             return []
         kl = self.map.pair(*pair)
         return [
-            (f" {safe_text(pair[0], 30)} ", look("text", bold=True)),
+            (f" {short_name(pair[0], 30)} ", look("text", bold=True)),
             (look.glyph("→ ", "-> "), look("muted")),
-            (f"{safe_text(pair[1], 30)}   ", look("text", bold=True)),
+            (f"{short_name(pair[1], 30)}   ", look("text", bold=True)),
             ("itself" if pair[0] == pair[1] else with_error(kl.value, kl.se), look("accent")),
             ("   enter goes there" if self.whole else "   enter compares", look("faint")),
         ]
@@ -415,7 +415,7 @@ class MatrixView(View):
                 [
                     (f"{look.marker(number)} ", look(look.series(number))),
                     (f"{text}  ", look("text")),
-                    (fitted(found.names[k], max(8, width - len(text) - 4)), look("muted")),
+                    (fitted_name(found.names[k], max(8, width - len(text) - 4)), look("muted")),
                 ]
             )
         return lines

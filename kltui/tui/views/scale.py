@@ -11,7 +11,7 @@ from textual.strip import Strip
 
 from kltui.analysis.number_text import aligned, figure, spread
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 
+HERE = 2  # the column of medians with their quartiles
 STRIP = 4  # the column that holds range and quartiles as a line
 WITH_RANGE = 76  # cells that the whole legend needs
 
@@ -41,7 +42,7 @@ class ScaleTable(Table):
         Column("published", 9),
         Column("here [quartiles]", 21),
         Column("pairs", 5, right=True),
-        Column("KL, bits/byte, log", 16, share=1),
+        Column("KL, bits/byte, log", 12, share=1),
         Column("why", 24, rank=2),
     )
 
@@ -74,7 +75,17 @@ class ScaleTable(Table):
         self.rows = rows
         self.cursor = min(self.cursor, max(0, len(rows) - 1))
         self._said = aligned([spread(r.median, r.q25, r.q75) if r.n > 1 else _alone(r) for r in rows])
-        self._published = aligned([f"{r.published:g}" if math.isfinite(r.published) else "" for r in rows])
+        self._give_room(max(map(len, self._said), default=0))
+        self._published = aligned(
+            [figure(r.published, 2) if math.isfinite(r.published) else "" for r in rows]
+        )
+
+    def _give_room(self, cells: int) -> None:
+        """Makes the column of medians as wide as its numbers."""
+        columns = ScaleTable.columns
+        here = replace(columns[HERE], width=max(cells, columns[HERE].width))
+        self.columns = (*columns[:HERE], here, *columns[HERE + 1 :])
+        self._widths_for = -1
 
     def body_line(self, y: int) -> Sequence[Span] | Strip:
         """Titles and rows; below them the axis of the strips: ticks, then what they are."""
@@ -191,7 +202,8 @@ class PairTable(Table):
 
     def cells(self, index: int) -> Sequence[Cell]:
         _, a, b = self.pairs[index]
-        return [Cell(self._said[index], "accent"), Cell(a), Cell(b)]
+        _, wide_a, wide_b = self.widths()
+        return [Cell(self._said[index], "accent"), Cell(short_name(a, wide_a)), Cell(short_name(b, wide_b))]
 
     def moved(self) -> None:
         """The shared cursor follows."""

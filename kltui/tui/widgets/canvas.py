@@ -16,7 +16,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.theme import Theme
 
 if TYPE_CHECKING:
@@ -72,12 +72,20 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
     text = safe_text(text, 4 * width)
     cells = len(text) if text.isascii() else cell_len(text)
     if cells > width:
+        text = text.rstrip()  # no ellipsis for what only aligned it with others
+        cells = cell_len(text)
+    if cells > width:
         while cells > width - 1:
             text = text[:-1]
             cells = cell_len(text)
         text, cells = text + "…", cells + 1
     padding = " " * (width - cells)
     return padding + text if right else text + padding
+
+
+def fitted_name(name: str, width: int) -> str:
+    """A name in exactly `width` cells, cut in its middle or padded."""
+    return fitted(short_name(name, width), width)
 
 
 def shortened(spans: Sequence[Span], width: int) -> list[Span]:

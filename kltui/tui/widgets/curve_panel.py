@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.style import Style
 
 from kltui.analysis.number_text import with_error
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import run_of
 from kltui.tui.widgets.canvas import ASCII, Span, width_of
 from kltui.tui.widgets.plot import PlotPane
@@ -360,11 +360,6 @@ class CurvePanel(PlotPane):
             return super().ink(code)
         return self.look("warning" if series == PUBLISHED_LINE else "good")
 
-    def _named(self, name: str, scale: Scale, maximum: int) -> str:
-        """What an axis is; in a narrow panel ticks need the room that the whole formula takes."""
-        said = super()._named(name, scale, maximum)
-        return said.replace("log(1 + x)", "log") if self.plot_width < NAMED_FROM[0] else said
-
     def name_runs(self, wanted: bool) -> None:
         """Names runs at their ends, or leaves that to the table beside the panels."""
         if wanted != self.names_runs:
@@ -372,7 +367,7 @@ class CurvePanel(PlotPane):
             self.lay_over()
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Words of the lines, then each run's name at its end where there is room."""
+        """Words of the lines, then each run's name at its end, behind its mark, where there is room."""
         plain = self.look.ascii_only
         found = [
             (at, said.translate(ASCII) if plain else said, self.ink(series * SHADES))
@@ -381,7 +376,10 @@ class CurvePanel(PlotPane):
         roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]
         if self.names_runs and roomy and len(self.drawn) <= MAX_ENDS:
             look = self.look
-            found += [(at, safe_text(d.curve.run, 24), look(look.series(d.number))) for d, at in self._ends]
+            found += [
+                (at, f"{look.marker(d.number)} {short_name(d.curve.run, 24)}", look(look.series(d.number)))
+                for d, at in self._ends
+            ]
         return found
 
     def marks(self) -> list[tuple[int, str, Style]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -204,20 +205,28 @@ class PlotPane(Pane):
         }
 
     def _x_axis(self) -> list[Span]:
-        """Ticks, and at the right what the axis is."""
+        """Ticks, and what the axis is: at the right, or in a gap between them, in as few words as hide no tick."""
         assert self.seen is not None
+        cells = self._x_ticks()
         name = self._named(self.x_name, self.seen.x.scale, self.plot_width * 2 // 3)
-        room = self.body_width - (len(name) + 2 if name else 0)
-        cells = [" "] * (self.body_width + 1)
-        free = 0
+        cells, at, said = _with_room(cells, name) if name else (cells, len(cells), "")
+        return [
+            (cells[:at], self.look("faint")),
+            (said, self.look("muted")),
+            (cells[at + len(said) : self.body_width], self.look("faint")),
+        ]
+
+    def _x_ticks(self) -> str:
+        """The labels of the x axis, as many as do not touch, in a line of the pane's width."""
+        assert self.seen is not None
+        cells, free = [" "] * self.body_width, 0
         for place, label in self.seen.x.ticks(max(2, self.plot_width // 10)):
             at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
-            if at >= free and at + len(label) <= room:
+            if at >= free:
                 cells[at : at + len(label)] = label
                 free = at + len(label) + 1
-        ticks = "".join(cells)[: self.body_width - len(name)]
-        return [(ticks, self.look("faint")), (name, self.look("muted"))]
+        return "".join(cells)
 
     def _y_name(self) -> Patch | None:
         """What the y axis is, for the upper left corner."""
@@ -423,6 +432,36 @@ def axis_name(name: str, scale: Scale, maximum: int) -> str:
         if len(said) <= maximum:
             return said
     return said[: max(0, maximum)]
+
+
+def _with_room(cells: str, name: str) -> tuple[str, int, str]:
+    """(a line of ticks, where an axis' name goes in it, the name, short where it must be); at worst without its last tick."""
+    brief = name.replace("log(1 + x)", "log")
+    ways = (name, brief, brief.replace(", log", " log"))
+    for room in (_room_at_right, _room_between):
+        for said in ways:
+            if place := room(cells, said):
+                return cells, *place
+    at = max(0, len(cells) - len(brief))
+    head = cells[:at]
+    return head[: head.rfind(" ") + 1].ljust(at) + cells[at:], at, brief
+
+
+def _room_at_right(cells: str, name: str) -> tuple[int, str] | None:
+    """Where `name` goes at the end of a line of ticks, None where it would touch one."""
+    at = len(cells) - len(name)
+    return (at, name) if at > 0 and not cells[at - 1 :].strip() else None
+
+
+def _room_between(cells: str, name: str) -> tuple[int, str] | None:
+    """Where `name` goes in the middle of the widest gap of a line of ticks, None where there is none so wide.
+
+    >>> _room_between("0  1          100 ", "step")
+    (7, 'step')
+    """
+    gaps = [(m.end() - m.start(), m.start()) for m in re.finditer(r"(?<=\S) +(?=\S)", cells)]
+    width, begin = max(gaps, default=(0, 0))
+    return (begin + (width - len(name)) // 2, name) if width >= len(name) + 2 else None
 
 
 def patched(row: Strip, patches: list[Patch] | tuple[Patch, ...]) -> Strip:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import eq, itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kltui.sanitize import short_name
 from kltui.tui.data import Snapshot, run_of
 from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.views.welcome import empty_line
@@ -75,12 +76,15 @@ def size_of(words: str) -> float | None:
     return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
 
 
+RUN_CELLS = 22  # of a run's name, behind its fold and mark
+
+
 class RunTree(Table):
     """Runs with their checkpoints; a run can be folded."""
 
     title = "Checkpoints"
     columns = (
-        Column("run / step", 26),
+        Column("run / step", 4 + RUN_CELLS),
         Column("state", 10),
         Column("bits/byte", 9, right=True),
         Column("layers", 6, right=True, rank=3),
@@ -204,7 +208,9 @@ class RunTree(Table):
         look = self.look
         number = self.kl.snapshot.run_number.get(line.run, 0)
         fold = look.glyph("▸", ">") if line.run in self.folded else look.glyph("▾", "v")
-        first = Cell(f"{fold} {look.marker(number)} {line.run}", look.series(number), bold=True)
+        first = Cell(
+            f"{fold} {look.marker(number)} {short_name(line.run, RUN_CELLS)}", look.series(number), bold=True
+        )
         state = Cell(f"{line.scored}/{line.n}", "good" if line.scored == line.n else "muted")
         return [first, state, *[Cell("")] * 5]
 

@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.data import USUAL_VALUES
 from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
@@ -126,11 +126,11 @@ class StatusBar(Bar):
         if chosen.cursor:
             number = kl.run_number(chosen.cursor)
             marker = (look.marker(number) + " ", look(look.series(number), "raised"))
-            parts.append([marker, (safe_text(chosen.cursor, 32), text)])
+            parts.append([marker, (short_name(chosen.cursor, 32), text)])
         for label, name in (("A", chosen.a), ("B", chosen.b)):
             if name:
                 head = (f"  {label} ", look("accent", "raised", bold=True))
-                parts.append([head, (safe_text(name, 24), text)])
+                parts.append([head, (short_name(name, 24), text)])
         if chosen.selected:
             parts.append([(f"  {len(chosen.selected)} selected", look("muted", "raised"))])
         if kl.filter.text:

@@ -1,0 +1,35 @@
+"""c without both marks: which pair to compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kltui.sanitize import short_name
+from kltui.tui.dialogs.prompts import ChoiceDialog
+from kltui.tui.suggested_pairs import suggested_pairs
+
+if TYPE_CHECKING:
+    from kltui.tui.app import KltuiApp
+
+NAME_CELLS = 28
+
+
+def ask_pair(app: KltuiApp) -> None:
+    """Offers the pairs that lineage suggests, those with the marked A first; the chosen one becomes A and B."""
+    marked = app.selection.a or app.selection.b
+    pairs = sorted(suggested_pairs(app.snapshot.rows), key=lambda p: marked not in (p.a, p.b))
+    if not pairs:
+        app.say("mark two checkpoints first: a marks A, b marks B", "warning")
+        return
+    wide = min(NAME_CELLS, max(len(pair.a) for pair in pairs))
+    options = [
+        (pair.kind, f"{short_name(pair.a, wide):<{wide}}  {short_name(pair.b, NAME_CELLS)}") for pair in pairs
+    ]
+
+    def chosen(index: int | None) -> None:
+        if index is not None:
+            app.selection.a, app.selection.b = pairs[index].a, pairs[index].b
+            app.selection_changed()
+            app.show_screen("compare")
+
+    app.push_screen(ChoiceDialog("Compare which pair? (a and b mark any other)", options), chosen)

@@ -1,0 +1,84 @@
+"""Pairs of checkpoints that a reader is likely to compare, from their lineage alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kltui.store.rows import CheckpointRow
+
+MAX_OF_A_KIND = 12
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedPair:
+    """Names of A and B, and in words what they are to each other."""
+
+    kind: str
+    a: str
+    b: str
+
+
+def suggested_pairs(rows: Sequence[CheckpointRow]) -> list[SuggestedPair]:
+    """Pairs among the scored rows: variants, fine-tunes and their originals, seeds, sizes, and the two ends of runs."""
+    scored = [row for row in rows if row.scored]
+    found = [*_lineage(scored), *_last_of_runs(scored), *_ends(scored)]
+    kept: list[SuggestedPair] = []
+    for pair in dict.fromkeys(found):
+        if sum(k.kind == pair.kind for k in kept) < MAX_OF_A_KIND:
+            kept.append(pair)
+    return kept
+
+
+def _by_step(row: CheckpointRow) -> int:
+    return -1 if row.checkpoint.step is None else row.checkpoint.step
+
+
+def _runs(scored: Sequence[CheckpointRow]) -> list[list[CheckpointRow]]:
+    """The unquantised rows of each run by rising step."""
+    runs: dict[str, list[CheckpointRow]] = {}
+    for row in scored:
+        if row.checkpoint.quantization == "none":
+            runs.setdefault(row.checkpoint.run, []).append(row)
+    return [sorted(run, key=_by_step) for run in runs.values()]
+
+
+def _lineage(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
+    """Variants beside the last fine-tunes of the same original, then each of them beside its original."""
+    names = {row.name for row in scored}
+    variants = [r for r in scored if r.checkpoint.quantization != "none"]
+    tuned = [run[-1] for run in _runs(scored) if run[-1].checkpoint.parent in names]
+    for variant in variants:
+        for child in tuned:
+            if child.checkpoint.parent == variant.checkpoint.base_name:
+                yield SuggestedPair(
+                    f"{variant.checkpoint.quantization} and fine-tune", variant.name, child.name
+                )
+    for variant in variants:
+        if variant.checkpoint.base_name in names:
+            kind = f"{variant.checkpoint.quantization} and original"
+            yield SuggestedPair(kind, variant.checkpoint.base_name, variant.name)
+    for child in tuned:
+        yield SuggestedPair("fine-tune and parent", child.checkpoint.parent, child.name)
+
+
+def _last_of_runs(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
+    """The last checkpoints of runs that differ in their seed alone, then in their size."""
+    last = [run[-1] for run in _runs(scored) if not run[-1].checkpoint.parent]
+    for one, two in combinations(last, 2):
+        c, d = one.checkpoint, two.checkpoint
+        if c.seed != d.seed and (c.size, c.type, c.step) == (d.size, d.type, d.step):
+            yield SuggestedPair("two seeds", one.name, two.name)
+    for one, two in combinations(last, 2):
+        c, d = one.checkpoint, two.checkpoint
+        if c.size and d.size and c.size != d.size and (c.seed, c.type) == (d.seed, d.type):
+            yield SuggestedPair("two sizes", one.name, two.name)
+
+
+def _ends(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
+    for run in _runs(scored):
+        if len(run) > 1:
+            yield SuggestedPair("first and last", run[0].name, run[-1].name)
