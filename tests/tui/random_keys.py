@@ -25,7 +25,7 @@ WIDTHS = (119, 121, 120)  # all different: of two that come at once the program 
 LETTERS = [bytes([c]) for c in range(0x20, 0x7F) if c != ord("q")]
 SEQUENCES = [
     b"\x1b[A", b"\x1b[B", b"\x1b[C", b"\x1b[D", b"\x1b[H", b"\x1b[F", b"\x1b[5~", b"\x1b[6~", b"\x1b[3~", b"\x1b[Z", b"\t",
-    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1bOP", b"\x1b[15~", b"\x1bx",
+    b"\r", b"\r", b"\x1b", b"\x1b", b"\x7f", b"\x01", b"\x05", b"\x0b", b"\x15", b"\x17", b"\x1a", b"\x1bOP", b"\x1b[15~", b"\x1bx",
     b"\x1b[<0;10;5M", b"\x1b[<0;10;5m", b"\x1b[<64;30;9M", b"\x1b[<65;30;9M", b"\x1b[I", b"\x1b[O", b"\x1b[?62c", b"\x1b[12;40R",
     "é".encode(), "模".encode(), "👩‍👦".encode(), b"\xff", b"\xc3", b"\x80\x81", b"\xf0\x9f", b"\x1b[200~pasted \xff text\n\x1b[201~",
 ]  # fmt: skip
@@ -125,8 +125,11 @@ def run(folder: Path, seconds: float, seed: int) -> Storm:
 
 
 def _some_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> None:
-    """Sixty keys, after which the program must still draw, unless one of them has left it."""
-    for _ in range(60):
+    """Sixty keys and now and then a stop, after which the program must still draw, unless one of them has left it."""
+    stops_at = chance.randrange(240)
+    for at in range(60):
+        if at == stops_at:
+            _stop_and_go_on(terminal, storm)
         kind = chance.random()
         if kind < 0.02:
             terminal.resize(*chance.choice(SIZES))
@@ -136,6 +139,23 @@ def _some_keys(terminal: Terminal, storm: Storm, chance: random.Random) -> None:
     storm.no_bug()
     if not any(drawn[1:]) and not _has_ended(terminal):
         raise AssertionError(_hung(terminal, storm, f"nothing was drawn for {PATIENCE_S:g} s"))
+
+
+def _stop_and_go_on(terminal: Terminal, storm: Storm) -> None:
+    """Stops it, as ctrl+z below a shell does, and has it go on, as fg does."""
+    with suppress(ProcessLookupError):
+        os.kill(terminal.pid, signal.SIGTSTP)
+        end = time.monotonic() + PATIENCE_S
+        while not (_has_ended(terminal) or _is_stopped(terminal)):
+            if time.monotonic() > end:
+                raise AssertionError(_hung(terminal, storm, f"not stopped within {PATIENCE_S:g} s"))
+            storm.read(terminal, 0.0, 0.1)
+        os.kill(terminal.pid, signal.SIGCONT)
+    storm.sent.append(b"<stopped, continued>")
+
+
+def _is_stopped(terminal: Terminal) -> bool:
+    return Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _drawn_at(width: int, terminal: Terminal, storm: Storm) -> bytes:
