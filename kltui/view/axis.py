@@ -80,10 +80,10 @@ class Axis:
         if self.scale == "log":
             return decade_ticks(self.low, self.high, maximum)
         if self.low > 0.3:  # log10(1 + 1): from 1 on, like an axis without 0
-            ends = (math.log10(10**end - 1) for end in (self.low, self.high))
+            ends = math.log10(10**self.low - 1), math.log10(10**self.high - 1)
             return [Tick(math.log10(1 + 10**t.at), t.label) for t in decade_ticks(*ends, maximum)]
         zero = [Tick(0.0, "0")] if self.low <= 0 else []
-        every = decade_ticks(0.0, max(self.high, 0.0), maximum - 1)
+        every = decade_ticks(0.0, math.log10(10 ** max(self.high, 0.31) - 1), maximum - 1)
         decades = [t for t in every if t.at > 0 or maximum > 2] or every
         return zero + [Tick(math.log10(1 + 10**t.at), t.label) for t in decades]
 

@@ -37,7 +37,7 @@ class ScaleTable(Table):
     """One row a setting: range and quartiles on a logarithmic line, the published median marked."""
 
     title = "KL scale"
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("setting", 17),
         Column("published", 9),
         Column("here [quartiles]", 21),
