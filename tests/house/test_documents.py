@@ -125,7 +125,11 @@ def test_the_readme_is_short_and_its_two_commands_stand_in_it() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_packages_are_installed_from_here(page: Path) -> None:
     """kltui is no name on PyPI: an extra is installed from the sources."""
-    assert not re.search(r"pip install [^`\n]*\bkltui\[", page.read_text())
+    text = page.read_text()
+    assert not re.search(r"pip install [^`\n]*\bkltui\[", text)
+    named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", text) for name in names.split(",")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert named <= project["optional-dependencies"].keys()
 
 
 def test_every_step_of_the_architecture_is_there() -> None:
