@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kltui.errors import KltuiError
 from kltui.kernels import cuda
-from kltui.scoring import attention, model_introspection, prepacked_linear, quantize, unpadded
+from kltui.scoring import attention, model_introspection, prepacked_linear, quantize, unpadded, wide_stream
 from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
 from kltui.scoring.device import start_tokens
@@ -72,6 +72,7 @@ class Engine:
         self._chooser = kernel_chooser(cache_dir) if device.type == "cpu" else None
         self._packing: prepacked_linear.Packing | None = None
         self._native: NativeAttention | None = None
+        self._wide = False  # a bfloat16 model with float32 between its products
         self._row: RowAttention | None = None
         self._all_served = True  # nothing that might be faster failed its test
         prepacked_linear.unpack(
@@ -109,6 +110,8 @@ class Engine:
             self._head = module, head.after_reload()
             if self._packing is not None and not self._packing.apply():
                 return False
+            if self._wide:
+                wide_stream.apply(self.model, module, self._packing)
             # In half precision the layers may be off by as much again as the head: both were let pass when made.
             slack = 0.0 if self.dtype == torch.float32 else 64 * torch.finfo(self.dtype).eps
             with self._attending():
@@ -125,7 +128,8 @@ class Engine:
     def products(self) -> str:
         """How the head and the linear layers are computed, in words: ways that round differently."""
         head = "whole model's" if self._head is None else self._head[1].name
-        return f"{head} head, {'plain' if self._packing is None else self._packing} linear layers"
+        between = ", float32 between them" if self._wide else ""
+        return f"{head} head, {'plain' if self._packing is None else self._packing} linear layers{between}"
 
     def _check_causal(self) -> None:
         module = None if self._head is None else self._head[0]
@@ -160,6 +164,8 @@ class Engine:
             self._packing, self._all_served = None, False
         if attention.is_possible(self.model) and self._attends_faster():
             self._try_native_attention(answers, before)
+        if self.dtype == torch.bfloat16 and wide_stream.is_possible(self.model):
+            self._try_wide_stream(answers, before)
 
     def _attends_faster(self) -> bool:
         config = self.model.config.get_text_config()
@@ -176,6 +182,25 @@ class Engine:
             self._check_causal()
         else:
             self._native, self._all_served = None, self._all_served and same
+
+    def _try_wide_stream(
+        self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]
+    ) -> None:
+        """Has float32 handed on between products, where the model can be run so and a small batch gives the same."""
+        module, _ = self._split()
+        try:
+            wide_stream.apply(self.model, module, self._packing)
+            with self._attending():
+                hidden_BTD = model_introspection.body(
+                    self.model, module, model_introspection.probe_ids(self.model)
+                )
+                self._wide = hidden_BTD.dtype == torch.float32 and _same(answers(), before, self.dtype)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            self._wide = False
+        if not self._wide:
+            prepacked_linear.unpack(self.model)
+            if self._packing is not None:
+                self._packing.apply()
 
     def _try_one_row(self) -> None:
         """Have texts read one behind another, where torch can attend so and a small batch gives the same as padded."""

@@ -40,11 +40,13 @@ class Head:
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         # bound now: while the body runs, the module's own forward is replaced
         self._forward = module.forward
+        self._module = module
         self.rule = rule
         self._vocabulary = vocabulary
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
+        hidden_nD = self._taken(hidden_nD)
         step = self.rows(hidden_nD.device)
         chunks = zip(torch.split(hidden_nD, step), torch.split(targets_n, step), strict=True)
         return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
@@ -59,7 +61,13 @@ class Head:
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of a few rows."""
-        return self.rule(self._forward(hidden_nD).float())
+        return self.rule(self._forward(self._taken(hidden_nD)).float())
+
+    def _taken(self, hidden_nD: torch.Tensor) -> torch.Tensor:
+        """Hidden states in the dtype that the head multiplies: bfloat16 where its weights are, float32 as they may come."""
+        weight = getattr(self._module, "weight", None)
+        is_half = isinstance(weight, torch.Tensor) and weight.dtype == torch.bfloat16
+        return hidden_nD.to(torch.bfloat16) if is_half and hidden_nD.dtype == torch.float32 else hidden_nD
 
 
 class FusedHead(Head):
@@ -69,7 +77,6 @@ class FusedHead(Head):
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         super().__init__(module, rule, vocabulary)
-        self._module = module
         self._fill()
 
     def _fill(self) -> None:
@@ -90,7 +97,7 @@ class FusedHead(Head):
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        return torch.from_numpy(self._fused.logprobs(hidden_nD, targets_n))
+        return torch.from_numpy(self._fused.logprobs(self._taken(hidden_nD), targets_n))
 
 
 class TiledHead(Head):
@@ -103,13 +110,9 @@ class TiledHead(Head):
     name = "tiles"
     TILE = 2048
 
-    def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
-        super().__init__(module, rule, vocabulary)
-        self._module = module
-
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        weight, bias = self._module.weight, self._module.bias
+        weight, bias, hidden_nD = self._module.weight, self._module.bias, self._taken(hidden_nD)
         half = weight.dtype == hidden_nD.dtype == torch.bfloat16
         rows = native.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
         with exact_half_products() if half else nullcontext():
@@ -140,7 +143,6 @@ class DeviceHead(Head):
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int, width: int = 0) -> None:
         super().__init__(module, rule, vocabulary)
-        self._module = module
         self._width = width
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:

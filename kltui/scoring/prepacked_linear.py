@@ -56,14 +56,14 @@ class Packing:
         """Whether the layers now multiply by their weights of this moment, packed; undone by `unpack`."""
         try:
             for layer, activation in self.follows.items():
-                _take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
+                take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
             for activation in filter(None, self.follows.values()):
-                _take_over(activation, _unchanged)
+                take_over(activation, _unchanged)
             for layer in self.widened:
-                _take_over(layer, _widened_forward(layer))
+                take_over(layer, _widened_forward(layer))
         except (RuntimeError, AttributeError, NotImplementedError):
             for module in (*self.follows, *filter(None, self.follows.values()), *self.widened):
-                _let_go(module)
+                let_go(module)
             return False
         return True
 
@@ -158,15 +158,17 @@ def pays(dtype: torch.dtype) -> bool:
 def unpack(model: Any) -> None:
     """Every layer multiplies by its own weight again."""
     for module in model.modules():
-        _let_go(module)
+        let_go(module)
 
 
-def _take_over(module: Any, forward: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def take_over(module: Any, forward: Callable[..., torch.Tensor]) -> None:
+    """Has the module computed by `forward`, until it is let go of."""
     module.forward = forward
     module._kltui_packed = True
 
 
-def _let_go(module: Any) -> None:
+def let_go(module: Any) -> None:
+    """The module is computed by its own forward again."""
     if module.__dict__.pop("_kltui_packed", False):
         del module.forward
 
@@ -244,16 +246,21 @@ def _packed_forward(
     return forward
 
 
-def _widened_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The layer's product in float32, rounded once to the dtype of what goes in."""
+def widened_product(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The bfloat16 layer's product in float32, of bfloat16."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         bias = None if layer.bias is None else layer.bias.float()
         with exact_half_products():
-            product = torch.nn.functional.linear(x.float(), layer.weight.float(), bias)
-        return product.to(x.dtype)
+            return torch.nn.functional.linear(x.float(), layer.weight.float(), bias)
 
     return forward
+
+
+def _widened_forward(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The bfloat16 layer's product, rounded once."""
+    product = widened_product(layer)
+    return lambda x: product(x).to(x.dtype)
 
 
 def _available() -> bool:

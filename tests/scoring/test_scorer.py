@@ -144,7 +144,9 @@ def test_progress_tells_every_stage_and_counts_up(folder):
 
 def test_key_names_what_changes_a_value(folder):
     first, second = score(folder, ["a b"]), score(folder, ["a b"], bos="always", dtype="bfloat16")
-    assert {k for k in first.key if first.key[k] != second.key[k]} == {"bos", "prefix", "dtype"}
+    assert {k for k in first.key if first.key[k] != second.key[k]} == {
+        "bos", "prefix", "dtype", "products"
+    }  # fmt: skip
     for name in (
         "weights",
         "corpus",
@@ -152,6 +154,7 @@ def test_key_names_what_changes_a_value(folder):
         "overlong",
         "quantization",
         "attention",
+        "products",
         "torch",
         "transformers",
     ):

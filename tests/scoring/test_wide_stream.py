@@ -1,0 +1,105 @@
+"""bfloat16 on a CPU: products in bfloat16, float32 between them, nearer to the truth than a model that rounds everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import build_model
+
+from kltui.scoring import model_introspection, prepacked_linear, wide_stream
+from kltui.scoring.batching import cut_pieces, fill_batch
+from kltui.scoring.engine import Engine
+from kltui.scoring.loading import Loaded
+from kltui.scoring.settings import ScoringSettings
+
+CPU = torch.device("cpu")
+IDS = [np.random.default_rng(k).integers(0, 300, 60 + k) for k in range(4)]
+BATCH = fill_batch(cut_pieces([len(row) for row in IDS], 1, None, "error"), IDS)
+
+
+def engine_of(model: Any, **settings: Any) -> Engine:
+    return Engine(
+        Loaded(model, model.config, "sdpa", model.dtype, ()), ScoringSettings(**settings), CPU, "none"
+    )
+
+
+def in_bfloat16(family: str) -> Any:
+    return build_model(family).to(torch.bfloat16).requires_grad_(False)
+
+
+def truth(family: str) -> Any:
+    """Log-probabilities in float64 of the weights as bfloat16 holds them."""
+    model = in_bfloat16(family).double()
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(BATCH.ids_BT), use_cache=False).logits.flatten(0, 1)
+    logp = logits[torch.from_numpy(BATCH.positions_n)].log_softmax(-1)
+    return logp.gather(1, torch.from_numpy(BATCH.targets_n)[:, None])[:, 0].numpy()
+
+
+def rms(x: Any) -> float:
+    return float(np.sqrt((x**2).mean()))
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "gemma2"])
+def test_it_is_nearer_to_the_truth_and_undone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, exact_n = in_bfloat16(family), truth(family)
+    with torch.inference_mode():
+        own = model(torch.from_numpy(BATCH.ids_BT)).logits
+        wide = engine_of(model, layers="all")
+        assert wide.products.endswith(", float32 between them")
+        assert wide.hidden(BATCH).dtype == torch.float32
+        found_Ln = wide(BATCH)
+        assert len(found_Ln) == 1 + len(wide.layers) and np.isfinite(found_Ln).all()
+        assert np.array_equal(found_Ln[-1], found_Ln[0]), "the last layer is the model"
+        prepacked_linear.unpack(model)
+        assert torch.equal(model(torch.from_numpy(BATCH.ids_BT)).logits, own)
+        monkeypatch.setattr(wide_stream, "is_possible", lambda model: False)
+        plain = engine_of(model)
+        assert "float32 between" not in plain.products
+        plain_n = plain.final(BATCH)
+    assert rms(found_Ln[0] - exact_n) < 0.8 * rms(plain_n - exact_n)
+
+
+def test_a_refilled_model_is_computed_the_same_way() -> None:
+    model = in_bfloat16("gpt_neox")
+    with torch.inference_mode():
+        engine = engine_of(model)
+        for p in model.parameters():
+            p.mul_(1.25)
+        assert engine.after_reload()
+        again = engine.final(BATCH)
+        assert engine.hidden(BATCH).dtype == torch.float32
+        assert np.array_equal(again, engine_of(model).final(BATCH))
+
+
+def test_a_model_that_cannot_be_run_so_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = in_bfloat16("llama")
+
+    def refuses(x: torch.Tensor) -> torch.Tensor:
+        if x.dtype != torch.bfloat16:
+            raise RuntimeError("expected bfloat16")
+        return x
+
+    model.model.layers[0].register_forward_pre_hook(lambda _m, args: (refuses(args[0]), *args[1:]))
+    with torch.inference_mode():
+        engine = engine_of(model)
+        assert "float32 between" not in engine.products
+        assert model_introspection.body(model, model.lm_head, torch.arange(9)[None]).dtype == torch.bfloat16
+
+
+def test_only_bfloat16_whose_forwards_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not wide_stream.is_possible(build_model("llama"))
+    model = in_bfloat16("llama")
+    assert wide_stream.is_possible(model)
+    model.model.layers[0].mlp.forward = model.model.layers[0].mlp.forward
+    assert not wide_stream.is_possible(model)
+
+
+def test_what_several_layers_read_is_rounded_once() -> None:
+    rounded, x = wide_stream._Rounded(), torch.randn(3, 4)
+    half = rounded(x)
+    assert half.dtype == torch.bfloat16 and rounded(x) is half and rounded(half) is half
+    assert rounded(x + 1) is not half
