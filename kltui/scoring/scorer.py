@@ -26,7 +26,7 @@ from kltui.scoring import tokenizer_checks as checks
 from kltui.scoring.batch_effects import BatchRule
 from kltui.scoring.batching import Batch, BatchScores, Ids, Piece
 from kltui.scoring.device import device_in_use
-from kltui.scoring.dtype_cost import dtype_cost
+from kltui.scoring.dtype_cost import dtype_cost, is_worth_comparing
 from kltui.scoring.engine import Engine
 from kltui.scoring.loading import Loaded
 from kltui.scoring.malloc_tuning import kept_heap
@@ -161,8 +161,9 @@ class Scorer:
             with torch.inference_mode(), fast_float32(self.device), kept_heap():
                 device = device_map.engine_device(loaded.model, self.device)
                 engine = self._make_engine(loaded, device, quantization, folder)
-                rule = self._rule_for(engine, prepared)
-                if quantization == "none" and not made.stored and not made.adapter_key:
+                before, rule = self._rule, self._rule_for(engine, prepared)
+                plain = quantization == "none" and not made.stored and not made.adapter_key
+                if plain and self._rule is not before:  # of checkpoints of one make the first is asked
                     self._compare_dtypes(engine, prepared, rule, folder)
                 ready = time.perf_counter()
                 sums = self._run(engine, prepared, rule, progress)
@@ -384,14 +385,13 @@ class Scorer:
         return self._rule[2]
 
     def _compare_dtypes(self, engine: Engine, prepared: _Prepared, rule: BatchRule, folder: Path) -> None:
-        """Tells, once, what float32 costs on a GPU where the weights are stored in half precision."""
+        """Tells, once, what float32 costs and saves where the weights are stored in half precision."""
         settings, tell = self.settings, self._tell_cost
-        one_device = settings.device_map == "none"
-        if tell is None or settings.dtype != "float32" or not one_device or not engine.transfers.waits:
+        if tell is None or settings.dtype != "float32" or settings.device_map != "none":
             return
         config = loading.load_config(folder)
         auto = loading.stored_dtype(folder, config)
-        if auto == "float32":
+        if not is_worth_comparing(engine, auto):
             return
 
         def in_half() -> Engine:

@@ -45,17 +45,26 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DtypeCost:
-    """How many times as long a batch takes in float32 as in what dtype = "auto" would be; None and `why` where unknown."""
+    """How many times as long a batch takes in float32 as in what dtype = "auto" would be; None and `why` where unknown.
+
+    `largest_nat` and `mean_nat`: by how much the log-likelihoods of its texts differ then, in nats.
+    """
 
     auto: str
     factor: float | None
     why: str = ""
+    largest_nat: float | None = None
+    mean_nat: float | None = None
 
     def __str__(self) -> str:
         stored = f'dtype = "auto" would ({self.auto}, as the weights are stored)'
         if self.factor is None:
             return f"how many times as long float32 takes here as {stored} was not measured: {self.why}"
-        return f"float32 takes {self.factor:.1f} times as long here as {stored}, measured on the first batch"
+        moved = (
+            "" if self.largest_nat is None else f"; its texts are then {self.largest_nat:.2g} nat off at most"
+        )
+        moved += "" if self.mean_nat is None else f", {self.mean_nat:.2g} on average"
+        return f"float32 takes {self.factor:.1f} times as long here as {stored}, measured on the first batch{moved}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What float32 costs is told once, on a device that is waited for, where the weights are stored in half precision."""
+"""What float32 costs and saves is said once, where the weights are stored in half precision that the device computes in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, write_run
 
 from kltui.errors import KltuiError
+from kltui.scoring import dtype_cost as cost_module
 from kltui.scoring import engine, loading
 from kltui.scoring.engine import Engine
 from kltui.scoring.scorer import Scorer
@@ -52,18 +53,40 @@ def test_the_factor_is_told_once(run: list[Path]) -> None:
     (cost,) = reported(run)
     assert cost.auto == "bfloat16" and cost.factor is not None and cost.factor > 0
     assert "float32 takes" in str(cost) and "bfloat16, as the weights are stored" in str(cost)
+    assert cost.largest_nat is not None and cost.mean_nat is not None
+    assert 0 < cost.mean_nat <= cost.largest_nat < 1 and "nat off at most" in str(cost)
+
+
+def test_the_nats_are_those_of_a_job_in_bfloat16(run: list[Path]) -> None:
+    (cost,) = reported(run[:1])
+    wide, half = (
+        Scorer(TEXTS, "c", ScoringSettings(device="cpu", dtype=dtype)).score(run[0], "none", "w", lambda _: None)
+        for dtype in ("float32", "bfloat16")
+    )  # fmt: skip
+    apart_N = np.abs(wide.vectors[0].loglik_N - half.vectors[0].loglik_N)
+    assert cost.largest_nat == pytest.approx(float(np.nanmax(apart_N)), rel=1e-3)
+
+
+def test_on_a_cpu_it_is_said_of_bfloat16_alone(run: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "transfers", DirectTransfers)
+    (cost,) = reported(run)
+    assert cost.auto == "bfloat16" and cost.largest_nat is not None
+    monkeypatch.setattr(loading, "stored_dtype", lambda *_: "float16")
+    assert reported(run) == []
+
+
+def test_a_cpu_without_memory_for_both_loads_one(run: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_module, "available_bytes", lambda: 1000)
+    (cost,) = reported(run[:1])
+    assert cost.factor is None and "no room for both" in str(cost)
 
 
 def test_nothing_is_told_of_another_dtype(run: list[Path]) -> None:
     assert reported(run, dtype="auto") == reported(run, dtype="bfloat16") == []
 
 
-def test_nothing_is_told_of_weights_in_float32_or_on_a_cpu(
-    tmp_path: Path, run: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_told_of_weights_in_float32(tmp_path: Path) -> None:
     assert reported(list(write_run(tmp_path / "wide", "gpt_neox", steps=(0,)))) == []
-    monkeypatch.setattr(engine, "transfers", DirectTransfers)
-    assert reported(run) == []
 
 
 def test_without_room_for_both_it_says_so_and_scores(
@@ -96,4 +119,10 @@ def test_a_batch_that_is_too_large_is_tried_smaller(run: list[Path], monkeypatch
 
 
 def test_the_words_of_a_factor() -> None:
-    assert "3.2 times" in str(DtypeCost("float16", 3.24))
+    assert str(DtypeCost("float16", 3.24)).endswith(
+        '3.2 times as long here as dtype = "auto" would '
+        "(float16, as the weights are stored), measured on the first batch"
+    )
+    assert str(DtypeCost("bfloat16", 1.9, "", 0.123, 0.0456)).endswith(
+        "; its texts are then 0.12 nat off at most, 0.046 on average"
+    )
