@@ -3,54 +3,179 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from kltui.analysis.curves import Curve, consecutive_curves, curves_to_last, loss_curves
+from kltui.analysis.curves import Curve, seed_family
 from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import ConsecutiveKL
-from kltui.figures.picture import GREY, FigureAxis, Layer, Panel, PaperFigure, slot_colour, slot_mark, values
+from kltui.figures.picture import (
+    GREY,
+    Dash,
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    slot_colour,
+    slot_mark,
+    values,
+)
+from kltui.view import curve_panels
+from kltui.view.axis import Scale as AxisScale
+from kltui.view.curve_content import KINDS, Content, PanelKind
+from kltui.view.curve_panels import only
 from kltui.view.sections import resampling as resampling_section
 from kltui.view.sections.context import Context
 from kltui.view.sections.diffusion import typical, window_distances, window_errors
 from kltui.view.sections.section import MissingError
+from kltui.view.sections.stabilisation import LEVELS, settled_words
+from kltui.workspace.alert_limits import alert_limits
 
 STEP = "training step"
 KL_AXIS = "KL, bits/byte"
+SPIKE = "#d70000"
+RUNS_NOTED = 12
+Y_AXES = {"loss": "bits/byte", "exponents": "exponent c_q", "updates": "norm of the update"}
 Slots = Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class CurvesShown:
+    """How curves are shown: scales of the step and of each panel by key, A and B, and what is left out.
+
+    `run` is the one whose seeds are compared where A and B name no two runs; `level` in bits/byte that of the settled
+    steps (None: each run's finest); `hidden` names checkpoints; `weights` are squared distances (None: the workspace's).
+    """
+
+    x_scale: AxisScale = "log1p"
+    y_scales: Mapping[str, AxisScale] = field(default_factory=dict)
+    a: str = ""
+    b: str = ""
+    run: str = ""
+    level: float | None = None
+    hidden: frozenset[str] = frozenset()
+    weights: Mapping[tuple[str, str], float] | None = None
+
+
 def curves(ctx: Context) -> PaperFigure:
-    """Bits per byte, KL from the checkpoint before and KL to the last one, against the step, with standard errors."""
-    if not ctx.consecutive:
+    """The panels of the Curves screen, against the logarithm of the step, for the whole map."""
+    a, b = ctx.pair if ctx.choice.pair else ("", "")
+    return drawn(ctx, CurvesShown(a=a, b=b, level=ctx.choice.level))
+
+
+def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
+    """Loss, KL, exponents and updates against the step, a panel for each that the map has; bands: one standard error."""
+    contents = _contents(ctx, shown)
+    panels = [
+        _panel(ctx, shown, kind, contents[kind.key])
+        for kind in KINDS
+        if only(contents[kind.key], shown.hidden)
+    ]
+    if not any(len(layer.x) > 1 for panel in panels for layer in panel.layers if layer.kind == "line"):
         raise MissingError("no run has two steps on the map", "score a run of several checkpoints")
-    panels = (
-        Panel("Loss", FigureAxis(STEP, "symlog"), FigureAxis("bits/byte"), _losses(ctx)),
-        Panel(
-            "KL from the checkpoint before",
-            FigureAxis(STEP, "symlog"),
-            FigureAxis(KL_AXIS, "log"),
-            _layers(consecutive_curves(ctx.map), ctx.slots),
-        ),
-        Panel(
-            "KL to the last checkpoint",
-            FigureAxis(STEP, "symlog"),
-            FigureAxis(KL_AXIS, "log"),
-            _layers(curves_to_last(ctx.map), ctx.slots),
-        ),
-    )
+    settled, notes = _settled_steps(ctx, shown)
+    panels = [replace(p, layers=(*p.layers, *settled)) if p.title == KINDS[0].title else p for p in panels]
+    absent = [
+        f"without {kind.title}: {re.split('[:;]', contents[kind.key].missing)[0]}"
+        for kind in KINDS
+        if contents[kind.key].missing and (kind.key != "marked" or shown.a)
+    ]
+    bands = "bands: one standard error over texts, of exponents that of the fit; x: a spike by the rules of --watch"
     return PaperFigure(
-        "curves", "Curves", panels, (f"bars: one standard error over texts; {ctx.basis}",), columns=3
+        "curves", "Curves", tuple(panels), (bands, *notes, *absent, ctx.basis), columns=min(3, len(panels))
     )
 
 
-def _losses(ctx: Context) -> tuple[Layer, ...]:
-    return _layers((c for c in loss_curves(ctx.raw) if len(c) > 1), ctx.slots)
+def _contents(ctx: Context, shown: CurvesShown) -> dict[str, Content]:
+    """What each panel shows, with spikes flagged, by its key."""
+    found, window = ctx.map, ctx.choice.window
+    spiked = curve_panels.found_spikes(found, alert_limits(ctx.ws.jobs()))
+    marks: dict[str, frozenset[tuple[str, int]]] = {
+        rule: frozenset((s.at.run, s.at.step) for s in spiked if s.rule == rule) for rule in ("kl", "loss")
+    }
+    pair = curve_panels.pair_of_runs(found, shown.a, shown.b)
+    between = (
+        curve_panels.between_two(found, *pair)
+        if pair
+        else curve_panels.between_seeds(found, seed_family(found, shown.run))
+    )
+    return {
+        "consecutive": replace(curve_panels.consecutive(found), spikes=marks["kl"]),
+        "loss": replace(curve_panels.loss(ctx.raw), spikes=marks["loss"]),
+        "last": curve_panels.to_last(found),
+        "between": between,
+        "marked": curve_panels.to_marked(found, shown.a),
+        "exponents": curve_panels.exponents(found, ctx.exponents, window),
+        "updates": curve_panels.updates(found, ctx.weight_sqdist if shown.weights is None else shown.weights),
+    }
 
 
-def _layers(found: Iterable[Curve], slots: Slots) -> tuple[Layer, ...]:
-    return tuple(_line(c.run, list(zip(c.steps, c.values, c.errors, strict=True)), slots) for c in found)
+def _panel(ctx: Context, shown: CurvesShown, kind: PanelKind, content: Content) -> Panel:
+    """A quantity of every run against the step, with published values across and spikes."""
+    found, scale = only(content, shown.hidden), shown.y_scales.get(kind.key, kind.scale)
+    layers = []
+    for c in found:
+        points = list(zip(c.steps, c.values, c.errors, strict=True))
+        layers.append(replace(_line(c.run, points, ctx.slots), names=c.names, steps=c.steps, band=True))
+    layers += _spikes(found, content.spikes)
+    at = [v for c in found for v in c.values if math.isfinite(v) and (scale != "log" or v > 0)]
+    ends = values([min(c.steps[0] for c in found), max(c.steps[-1] for c in found)])
+    for place, (value, said) in enumerate(content.near_lines(min(at), max(at), scale) if at else ()):
+        dash: Dash = ("dashed", "dotted")[place % 2]
+        layers.append(Layer(f"published: {said}", ends, np.full(2, value), colour=GREY, dash=dash))
+    towards = {c.against for c in found}
+    one = kind.key in ("between", "marked") and len(towards) == 1
+    title = f"{kind.title}, against {next(iter(towards))}" if one else kind.title
+    x = "start, training step" if kind.key == "exponents" else STEP
+    return Panel(
+        title,
+        FigureAxis(x, "symlog" if shown.x_scale == "log1p" else "linear"),
+        FigureAxis(Y_AXES.get(kind.key, KL_AXIS), "log" if scale == "log" else "linear"),
+        tuple(layers),
+    )
+
+
+def _spikes(found: Sequence[Curve], spikes: frozenset[tuple[str, int]]) -> list[Layer]:
+    """Crosses on the points of curves that a watch would alert to."""
+    at = [(c, k) for c in found for k, step in enumerate(c.steps) if (c.run, step) in spikes]
+    if not at:
+        return []
+    x, y = values([c.steps[k] for c, k in at]), values([c.values[k] for c, k in at])
+    names = tuple(c.names[k] for c, k in at)
+    return [Layer("spike", x, y, "points", names=names, colour=SPIKE, mark="x", size=5.0, width=1.2)]
+
+
+def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[str]]:
+    """A line down at the step at which each run settled, and words about it."""
+    levels = LEVELS if shown.level is None else (shown.level,)
+    settled = curve_panels.settled(ctx.map, levels)
+    layers, notes = [], []
+    for c in only(curve_panels.consecutive(ctx.map), shown.hidden):
+        s = settled.of(c.run, shown.level)
+        if s is None or s.step is None:
+            notes.append(f"{c.run} has not settled at {levels[0] if s is None else s.level:g} bits/byte")
+            continue
+        y = [v for v in c.values if v > 0]
+        colour = slot_colour(ctx.slots.get(c.run, 0))
+        step, between = settled_words(s)
+        said = "" if between == "-" else f" ({between})"
+        notes.append(f"{c.run} settled at step {step}{said}: KL from before ≤ {s.level:g} bits/byte since")
+        layers.append(
+            Layer(
+                "" if layers else "settled step",
+                np.full(2, float(s.step)),
+                values([min(y), max(y)]),
+                names=(c.run,) * 2,
+                colour=colour,
+                dash="dashed",
+                width=0.6,
+            )
+        )
+    more = len(notes) - RUNS_NOTED
+    return layers, [*notes[:RUNS_NOTED], *([f"and {more} more runs; --report has them"] if more > 0 else [])]
 
 
 def steps(consecutive: Mapping[str, Sequence[ConsecutiveKL]], slots: Slots) -> tuple[Layer, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _FLATTEST = 0.4  # share of the longest axis that each of three axes has at leas
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
 _SHORTEST = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
+_TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded whole enough to be searched and edited
@@ -215,7 +217,9 @@ def _panel(figure: Figure, axes: Any, panel: Panel, handles: dict[str, Any]) -> 
         mapped = colours if colours is not None else mapped
         if layer.label and layer.label not in handles and handle is not None:
             handles[layer.label] = handle
-    axes.set_title(panel.title)
+    across = axes.get_subplotspec().get_gridspec().ncols
+    room = figure.get_figwidth() / across / _TITLE_LETTER
+    axes.set_title("\n".join(textwrap.wrap(panel.title, max(12, int(room)))))
     _axis(axes, "x", panel.x)
     _axis(axes, "y", panel.y)
     if panel.z is not None:
@@ -244,10 +248,12 @@ def _solid(axes: Any, panel: Panel) -> None:
         getattr(axes, f"set_{which}lim")(m - h, m + h)
         getattr(axes, f"{which}axis").set_major_locator(MaxNLocator(4))
         axes.tick_params(axis=which, pad=0)
+    axes.patch.set_visible(False)  # it would hide the name of the next panel's third axis
+    axes.zaxis.labelpad = -3.0
     axes.set_proj_type("ortho")
     if panel.turned is not None:
         axes.view_init(azim=panel.turned[0], elev=panel.turned[1])
-    axes.set_box_aspect(half, zoom=0.95)
+    axes.set_box_aspect(half, zoom=0.8)  # names of axes stand outside of the box
 
 
 def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
@@ -261,6 +267,20 @@ def _log_ticks(axis: Any, which: str, axes: Axes) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def _symlog_ticks(axis: Any, which: str, axes: Axes) -> None:
+    """Ticks of an axis from 0 on as plain numbers, thousands as k: 0 and powers of ten, or 1, 2 and 5 of few powers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = getattr(axes, f"get_{which}lim")()
+    powers = [10.0**k for k in range(1 + math.ceil(math.log10(max(high, 1.0))))]
+    inside = [v for v in powers if low <= v <= high]
+    subs = (1, 2, 5) if len(inside) < 3 and high < 1000 else (1,)
+    places = [0.0, *(m * v for v in powers for m in subs)]
+    axis.set_major_locator(FixedLocator([v for v in places if low <= v <= high]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / 1000:g}k" if v >= 1000 else f"{v:g}"))
+
+
 def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -269,6 +289,8 @@ def _axis(axes: Axes, which: str, axis: FigureAxis) -> None:
         getattr(axes, f"set_{which}scale")(axis.scale)
     if axis.scale == "log":
         _log_ticks(getattr(axes, f"{which}axis"), which, axes)
+    if axis.scale == "symlog":
+        _symlog_ticks(getattr(axes, f"{which}axis"), which, axes)
     if which == "x" and axis.scale == "linear":
         across = axes.get_subplotspec().get_gridspec().ncols  # type: ignore[union-attr]
         bins = max(3, round(_TICKS_PER_INCH * axes.figure.get_figwidth() / across))  # type: ignore[union-attr]
@@ -326,7 +348,10 @@ def _segments(axes: Any, xyz_nd: Array, colours: list[str], width: float) -> Non
 def _bars(axes: Axes, layer: Layer) -> None:
     assert layer.low is not None and layer.high is not None
     known = np.isfinite(layer.low) & np.isfinite(layer.high) & np.isfinite(layer.y)
-    if known.any():
+    if layer.band and known.sum() > 1:
+        look = {"color": layer.colour, "alpha": 0.25, "linewidth": 0.0}
+        axes.fill_between(layer.x, layer.low, layer.high, where=known.tolist(), **look)
+    elif known.any():
         axes.vlines(
             layer.x[known],
             layer.low[known],

@@ -16,11 +16,11 @@ from kltui.sanitize import csv_text, safe_text
 from kltui.view.export import csv_field
 
 SCRIPT = """# Draws {picture} again from {table}.
-import csv, itertools, operator, pathlib
+import csv, itertools, operator, pathlib, textwrap
 from matplotlib.figure import Figure
 here, panels = pathlib.Path(__file__), {panels}
 figure = Figure({size}, layout="constrained")
-axes = {{p: figure.add_subplot({rows}, {columns}, n, title=p, **look) for n, (p, look) in enumerate(panels.items(), 1)}}
+axes = {{p: figure.add_subplot({rows}, {columns}, n, title=textwrap.fill(p, 32), **look) for n, (p, look) in enumerate(panels.items(), 1)}}
 table = csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines())
 for (panel, _, label, line, mark, colour), part in itertools.groupby(table, operator.itemgetter("panel", "layer", "series", "line", "mark", "colour")):
     {names} = zip(*([float(r[c] or "nan") for c in {read}] for r in part))

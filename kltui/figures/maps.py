@@ -16,6 +16,7 @@ from kltui.figures.groups import Colouring, colouring
 from kltui.figures.picture import (
     GREY,
     Array,
+    Dash,
     FigureAxis,
     Layer,
     Panel,
@@ -131,11 +132,15 @@ def panel(title: str, shown: Map, xy_Kd: Array, look: Colouring, unit: str = UNI
 
 def _lines(shown: Map, xy_Kd: Array) -> list[Layer]:
     """Thin lines from parents to children and from originals to quantised variants."""
-    found = (
-        ("parent to child", parent_pairs(shown.points).pairs),
-        ("original to quantised", variant_pairs(shown.points)),
+    found: tuple[tuple[str, Sequence[tuple[int, int]], Dash], ...] = (
+        ("parent to child", parent_pairs(shown.points).pairs, "solid"),
+        ("original to quantised", variant_pairs(shown.points), "dotted"),
     )
-    return [segments(pairs, xy_Kd, label, shown.names) for label, pairs in found if pairs]
+    return [
+        replace(segments(pairs, xy_Kd, label, shown.names), dash=dash)
+        for label, pairs, dash in found
+        if pairs
+    ]
 
 
 def _layer(
@@ -225,7 +230,7 @@ def layers(ctx: Context) -> PaperFigure:
     found = [t for t in threads(ctx.layered) if t.steps]
     if not found:
         raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
-    held = {t.model for t in found}
+    held = list(dict.fromkeys(t.model for t in found))  # in this order, as the curves' colours
     whole = ctx.layered
     rows = [k for k, p in enumerate(whole.points) if of_model(p) in held or p.name in held]
     part = whole.select(rows)
@@ -235,9 +240,9 @@ def layers(ctx: Context) -> PaperFigure:
         FigureAxis("KL, bits/byte", "log"),
         _layer_curves(ctx),
     )
-    panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", list(held)))
+    panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", held))
     notes = (
-        "layer 0 is the embedding output; each layer is read through the model's own norm and head; squares: the models",
+        "layer 0 is the embedding output; each layer is read through the model's own norm and head; large marks: the models",
         f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
         f"made with {version_words()}",
     )
@@ -259,7 +264,7 @@ def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
 def layer_map(
     part: Map, method: str, models: Sequence[str], xy_K2: Array | None = None, title: str = ""
 ) -> Panel:
-    """Every model's layers as a thread, light at the embedding, through one map; a square where the model itself is."""
+    """Every model's layers as a thread, light at the embedding, through one map; a large mark where the model itself is."""
     xy = part.coordinates(method, 2, perplexity=PERPLEXITY) if xy_K2 is None else xy_K2  # type: ignore[arg-type]
     made = []
     for slot, model in enumerate(dict.fromkeys(models)):
@@ -271,7 +276,7 @@ def layer_map(
         made.append(_layer(model, xy, rows, part, colour, mark, shaded=True, size=2.2))
         whole = [k for k, p in enumerate(part.points) if p.name == model]
         if whole:
-            made.append(_layer("", xy, whole, part, colour, "s", kind="points", size=LARGE))
+            made.append(_layer("", xy, whole, part, colour, mark, kind="points", size=LARGE))
     name, unit = ("t-SNE of layers", "") if method == "tsne" else ("PCA of layers", f", {UNIT}")
     return Panel(
         title or name, FigureAxis(f"axis 1{unit}"), FigureAxis(f"axis 2{unit}"), tuple(made), equal=True

@@ -15,6 +15,7 @@ from kltui.view.palette import LIGHT, rgb
 Array = NDArray[np.float64]
 Scale = Literal["linear", "log", "symlog"]
 Kind = Literal["line", "points", "cells"]
+Dash = Literal["solid", "dashed", "dotted"]
 
 # Seven marks and eight colours: the cycles are out of step, so that 56 series differ.
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
@@ -57,7 +58,7 @@ class FigureAxis:
 class Layer:
     """n points of one series: joined by a line, alone, or as cells of a matrix.
 
-    `low` and `high` are ends of error bars in y; `step` shades from light (first) to the full colour (last); `value`
+    `low` and `high` are ends of error bars in y, or edges of a `band`; `step` shades from light (first) to the full colour (last); `value`
     colours by a scale of its own. A non-finite x or y is a gap. An empty `label` stands in no legend.
     """
 
@@ -73,10 +74,11 @@ class Layer:
     names: tuple[str, ...] = ()
     colour: str = DARK
     mark: str = ""
-    dash: str = "solid"
+    dash: Dash = "solid"
     size: float = 3.0
     width: float = 0.8
     shaded: bool = False
+    band: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.x) == len(self.y), "x and y of a layer have equal length"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kltui.figures import curves as curves_figure
 from kltui.figures import kl, maps
 from kltui.figures.catalogue import picture
 from kltui.figures.picture import Array, PaperFigure
@@ -16,7 +17,8 @@ class ShownSubject:
 
     `pair`: A and B; `method` and `xy_Kd`: the picture of those vectors that is on screen, K x 2 or 3;
     `colour`: what colours them; `turned`: azimuth and elevation in degrees of a picture in three
-    dimensions; `window`, `noise_corrected`: of a fit of diffusion.
+    dimensions; `window`, `noise_corrected`: of a fit of diffusion; `curves`: scales, marks and what is
+    hidden among curves against the step.
     """
 
     figure: str
@@ -28,6 +30,7 @@ class ShownSubject:
     turned: tuple[float, float] | None = None
     window: int = 0
     noise_corrected: bool = False
+    curves: curves_figure.CurvesShown | None = None
 
     def choice(self, base: Choice) -> Choice:
         """What a report's reader would have chosen to see the same, on top of `base`."""
@@ -42,6 +45,8 @@ class ShownSubject:
 
 def picture_of(ctx: Context, shown: ShownSubject) -> PaperFigure:
     """The figure of what is shown, made on a context of its `choice`. Raises KltuiError where something lacks."""
+    if shown.curves is not None:
+        return curves_figure.drawn(ctx, shown.curves)
     if shown.xy_Kd is not None:
         return maps.drawn(ctx, shown.names, shown.xy_Kd, shown.method, shown.colour, shown.turned)
     if shown.figure == "matrix" and shown.names:

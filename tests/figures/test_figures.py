@@ -11,16 +11,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_workspace import Builder
 
 from kltui.analysis.number_text import with_error
 from kltui.analysis.tree import Fork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
+from kltui.figures.curves import CurvesShown
+from kltui.figures.curves import drawn as curves_drawn
 from kltui.figures.draw import FigureStyle, check_matplotlib, drawn, figure_of, parse_width
 from kltui.figures.kl import _from_floor
-from kltui.figures.picture import MARKS, FigureAxis, Layer, Panel, PaperFigure, shades, slot_colour, slot_mark
+from kltui.figures.picture import (
+    GREY,
+    MARKS,
+    FigureAxis,
+    Layer,
+    Panel,
+    PaperFigure,
+    shades,
+    slot_colour,
+    slot_mark,
+)
 from kltui.figures.scores import leakage_panel, prediction_panel
+from kltui.view.curve_content import KINDS
+from kltui.view.curve_panels import found_spikes
 from kltui.view.report import report_on
 from kltui.view.sections.context import Choice, Context
 from kltui.workspace import Workspace
@@ -114,8 +129,57 @@ def test_numbers_are_those_of_the_report(ctx: Context, pictures: dict[str, Paper
     (variants,) = pictures["quantisation"].panels[0].layers
     assert variants.y.tolist() == [v["kl_bits_per_byte"] for v in data["quantisation"]["variants"]]  # type: ignore[attr-defined]
     loss = {c["name"]: c["bits_per_byte"] for c in data["loss"]["checkpoints"]}  # type: ignore[attr-defined]
-    tiny = next(layer for layer in pictures["curves"].panels[0].layers if layer.label == "tiny")
+    losses = next(panel for panel in pictures["curves"].panels if panel.title == "Loss")
+    tiny = next(layer for layer in losses.layers if layer.label == "tiny")
     assert tiny.y.tolist() == [loss[f"tiny@{int(s)}"] for s in tiny.x]
+
+
+def test_curves_have_every_panel_of_the_screen_with_its_values(ctx: Context, folder: Path) -> None:
+    look = CurvesShown("linear", {"last": "linear"}, "tiny@400", "small@400", level=0.5)
+    made = curves_drawn(ctx, look)
+    assert len(made.panels) == len(KINDS) == 7
+    against = ["", "", "", ", against tiny", ", against tiny@400", "", ""]
+    assert [p.title for p in made.panels] == [k.title + a for k, a in zip(KINDS, against, strict=True)]
+    assert [p.y.scale for p in made.panels] == ["log", "linear", "linear", "log", "log", "linear", "log"]
+    assert {p.x.scale for p in made.panels} == {"linear"}
+    kl, last, marked = made.panels[0], made.panels[2], made.panels[4]
+    for panel, of in ((last, "tiny@400"), (marked, "tiny@400")):
+        layer = next(layer for layer in panel.layers if layer.label == "tiny")
+        assert layer.band and layer.low is not None and "tiny@400" not in layer.names
+        for name, value, low in zip(layer.names, layer.y, layer.low, strict=True):
+            truth = ctx.map.pair(name, of)
+            assert value == truth.value and value - low == pytest.approx(truth.se)
+    settled = {s.run: s.step for s in ctx.map.stabilisation(0.5) if s.step is not None}
+    lines = {layer.names[0]: layer.x[0] for layer in kl.layers if layer.dash == "dashed" and layer.names}
+    assert lines == settled and settled
+    published = {layer.label for panel in made.panels for layer in panel.layers if layer.colour == GREY}
+    assert "published: size 0.48" in published
+
+
+def test_curves_flag_the_spikes_of_a_watch_and_leave_out_what_is_hidden(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.figures.curves.alert_limits", lambda jobs: (-math.inf, 1.0))
+    hidden = frozenset(n for n in ctx.map.names if n.startswith("tiny-s2"))
+    made = curves_drawn(ctx, CurvesShown(hidden=hidden))
+    spikes = found_spikes(ctx.map, (-math.inf, 1.0))
+    (crosses,) = [layer for layer in made.panels[0].layers if layer.label == "spike"]
+    want = {s.at.name for s in spikes if s.rule == "kl"}
+    assert set(crosses.names) == want - hidden and want & hidden
+    assert not any(hidden.intersection(layer.names) for panel in made.panels for layer in panel.layers)
+
+
+def test_a_model_has_one_colour_in_both_panels_of_its_layers(tmp_path: Path) -> None:
+    made = Builder(tmp_path / "work")
+    for name in ("zeta", "alpha", "mu", "beta", "nu"):
+        made.run(name, (10, 20), type="gpt_neox", layers=2)
+    with made.open() as ws:
+        curve, threads = picture(Context(ws), "layers").panels
+    looks = [
+        {layer.label: (layer.colour, layer.mark) for layer in panel.layers if layer.label}
+        for panel in (curve, threads)
+    ]
+    assert looks[0] == looks[1] and len(looks[0]) == 5
 
 
 def test_matrix_cells_are_the_kl_with_one_standard_error(

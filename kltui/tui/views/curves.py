@@ -17,7 +17,8 @@ from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
 from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, shortened, spelled, strip_of, wrapped
-from kltui.tui.widgets.curve_panel import Content, CurvePanel, PanelKind, Settled, Wanted, label_of_row
+from kltui.tui.widgets.curve_panel import CurvePanel, Wanted, label_of_row
+from kltui.view.curve_content import KINDS, Content, Settled
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -31,15 +32,6 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
 
 WINDOWS = (10, 20, 5)
-KINDS = (
-    PanelKind("consecutive", "KL from the checkpoint before", "KL from before", "bits/byte", "log"),
-    PanelKind("loss", "Loss", "Loss", "bits/byte", "linear"),
-    PanelKind("last", "KL to the last checkpoint", "KL to last", "bits/byte", "log"),
-    PanelKind("between", "KL between runs at equal steps", "KL between", "bits/byte", "log"),
-    PanelKind("marked", "KL to checkpoint A", "KL to A", "bits/byte", "log"),
-    PanelKind("exponents", "Diffusion exponent c_q by start", "Exponent c_q", "", "linear"),
-    PanelKind("updates", "Norm of the weights' update from before", "Update", "", "log"),
-)
 BARS = 4  # lines that are no panel: tabs, status, keys, and the sentence
 MIN_CELL = (38, 10)  # of a panel among others
 TWO_FROM, TABLE_WIDTH = 70, 50
@@ -463,13 +455,25 @@ class CurvesView(View):
 
     def shown_figure(self) -> ShownSubject | None:
         """The figure of the runs that are shown."""
+        from kltui.figures.curves import CurvesShown
         from kltui.figures.shown import ShownSubject
 
-        if self.found is None or not self._panel("consecutive").drawn:
+        if self.found is None or not any(panel.drawn for panel in self.panels):
             return None
-        names = {name for d in self._panel("loss").drawn for name in d.names}
-        every = {name for c in self._panel("loss").content.curves for name in c.names}
-        return ShownSubject("curves", names=() if names == every else tuple(sorted(names)))
+        every = {name for panel in self.panels for c in panel.content.curves for name in c.names}
+        drawn = {name for panel in self.panels for d in panel.drawn for name in d.names}
+        chosen = self.kl.selection
+        shown = CurvesShown(
+            self.panels[0].x_scale,
+            {panel.panel.key: panel.y_scale for panel in self.panels},
+            chosen.a,
+            chosen.b,
+            self.label(),
+            self.level,
+            frozenset(every - drawn),
+            dict(self._source.weights) if self._source is not None else None,
+        )
+        return ShownSubject("curves", window=self.window, curves=shown)
 
 
 def _new_source(map_cache: MapCache, reader: SnapshotReader) -> CurveSource:

@@ -15,6 +15,7 @@ from kltui.sanitize import safe_text, short_name
 from kltui.tui.data import run_of
 from kltui.tui.widgets.canvas import ASCII, Span, width_of
 from kltui.tui.widgets.plot import PlotPane
+from kltui.view.curve_content import Content, PanelKind
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.curves import Curve
-    from kltui.analysis.stability import Stabilisation
     from kltui.store.rows import CheckpointRow
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene
@@ -31,31 +31,6 @@ PUBLISHED_LINE, SETTLED_LINE = 4000, 4001  # series of lines that belong to no r
 ROOMY = 100  # cells across from which the read-out has its names and unit
 MAX_ENDS = 12  # runs whose ends are marked in a panel
 NAMED_FROM = (44, 9)  # cells of a plot in which runs are named at their ends
-NEAR_FACTOR, NEAR_SHARE = 3.0, 0.5  # how far beyond the curves a published line is still shown
-
-
-class PanelKind(NamedTuple):
-    """What a panel shows: its key, its names, long and short, its unit and the scale that its values begin with."""
-
-    key: str
-    title: str
-    short: str
-    unit: str
-    scale: Scale
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a panel draws: curves, horizontal lines (value, words), (run, step) of spikes, and where a run settled.
-
-    `missing` says what is not there, and the key that mends it.
-    """
-
-    curves: tuple[Curve, ...] = ()
-    lines: tuple[tuple[float, str], ...] = ()
-    spikes: frozenset[tuple[str, int]] = frozenset()
-    settled: tuple[int, str] | None = None
-    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,30 +43,6 @@ class Wanted:
     run: str
     window: int
     weights: int
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Where every run settled, by level: {level: {run: stabilisation}}."""
-
-    by_level: dict[float, dict[str, Stabilisation]]
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """The levels in bits/byte, the coarsest first."""
-        return tuple(self.by_level)
-
-    def has(self, run: str) -> bool:
-        """Whether a run has two scored steps or more."""
-        return any(run in found for found in self.by_level.values())
-
-    def of(self, run: str, level: float | None) -> Stabilisation | None:
-        """Where a run settled at a level; None: at the finest level that it settled at, else the coarsest."""
-        found = [self.by_level[k][run] for k in self.levels if run in self.by_level[k]]
-        if level is not None:
-            return self.by_level.get(level, {}).get(run)
-        reached = [s for s in found if s.step is not None]
-        return reached[-1] if reached else found[0] if found else None
 
 
 class DrawnCurve(NamedTuple):
@@ -329,15 +280,9 @@ class CurvePanel(PlotPane):
             step, said = self.content.settled
             at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
             self._words.append((at, said, SETTLED_LINE))
-        slack = NEAR_SHARE * (high - low)
-        for value, said in self.content.lines:
-            if self.y_scale == "log":
-                near = low / NEAR_FACTOR <= value <= high * NEAR_FACTOR
-            else:
-                near = low - slack <= value <= high + slack
-            if near:
-                at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
-                self._words.append((at, said, PUBLISHED_LINE))
+        for value, said in self.content.near_lines(low, high, self.y_scale):
+            at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
+            self._words.append((at, said, PUBLISHED_LINE))
 
     def _add_errors(self, build: Build) -> None:
         """One standard error up and down from every point where it is known; on a log axis down to the least value."""

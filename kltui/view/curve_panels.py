@@ -1,0 +1,122 @@
+"""The content of each panel of curves against the step, computed from a map: for the Curves screen and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kltui.analysis import curves
+from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, Exponent
+from kltui.analysis.scale import PUBLISHED
+from kltui.analysis.spikes import Spike, run_figures, spikes
+from kltui.view.curve_content import Content, Settled
+from kltui.view.sections.stabilisation import LEVELS
+
+if TYPE_CHECKING:
+    from kltui.analysis.curves import Curve
+    from kltui.analysis.map import Map
+
+NO_RUN = "no run has two scored checkpoints with steps: 1 and s score more of them"
+
+
+def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
+    """Where the runs settled at each level in bits/byte, as the report's section says it."""
+    return Settled({level: {s.run: s for s in shown.stabilisation(level)} for level in levels})
+
+
+def found_spikes(shown: Map, limits: tuple[float, float]) -> list[Spike]:
+    """What a watch would alert to, by its limits (standard errors of a loss, ratio of a KL)."""
+    return [s for run in run_figures(shown).values() for s in spikes(run, *limits)]
+
+
+def consecutive(shown: Map) -> Content:
+    """KL from the checkpoint before, with the published medians early and late in training."""
+    made = curves.consecutive_curves(shown)
+    lines = published("early pretraining", "later pretraining")
+    return Content(tuple(made), lines, missing="" if made else NO_RUN)
+
+
+def loss(shown: Map) -> Content:
+    """Bits per byte."""
+    made = curves.loss_curves(shown)
+    why = "" if made else "no scored checkpoint has a step: models without steps have no curve"
+    return Content(tuple(made), missing=why)
+
+
+def to_last(shown: Map) -> Content:
+    """KL to the last checkpoint of each run."""
+    made = curves.curves_to_last(shown)
+    return Content(tuple(made), missing="" if made else NO_RUN)
+
+
+def pair_of_runs(shown: Map, a: str, b: str) -> tuple[str, str] | None:
+    """(run of A, run of B) by label, where those are two runs with steps."""
+    one, other = label_at(shown, a), label_at(shown, b)
+    return (one, other) if one and other and one != other else None
+
+
+def between_two(shown: Map, run: str, other: str) -> Content:
+    """KL of `other` against `run` at the steps that both have."""
+    made = [c for c in [curves.divergence(shown, other, run)] if len(c)]
+    why = f"{run} and {other} have no step in common: mark two other runs with a and b"
+    setting = "seed" if other in curves.seed_family(shown, run) else "size"
+    return Content(tuple(made), published(setting), missing="" if made else why)
+
+
+def between_seeds(shown: Map, family: Sequence[str]) -> Content:
+    """KL between the first of a family of seeds and each other one at equal steps."""
+    made = curves.seed_divergence(shown, family)
+    why = "no second seed of a run is scored: a and b mark two runs to hold against each other"
+    return Content(tuple(made), published("seed"), missing="" if made else why)
+
+
+def to_marked(shown: Map, a: str) -> Content:
+    """KL to the checkpoint marked A ("": none is)."""
+    if not a:
+        return Content(missing="KL of every checkpoint to one: a marks it")
+    if a not in set(shown.names):
+        return Content(missing=f"{a} is not scored: a marks another")
+    made = curves.curves_to(shown, a)
+    return Content(tuple(made), missing="" if made else NO_RUN)
+
+
+def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
+    """Diffusion exponents in likelihood space, beside those published for the runs' sizes."""
+    made = curves.exponent_curves(fits)
+    why = f"needs a run with {window + 1} or more scored checkpoints; w makes the window shorter"
+    return Content(tuple(made), published_exponents(shown), missing="" if made else why)
+
+
+def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Content:
+    """Norm of the weights' update from the checkpoint before."""
+    made = curves.update_curves(shown, weight_sqdist)
+    return Content(tuple(made), missing="" if made else "no weight distances are stored: W computes them")
+
+
+def label_at(shown: Map, name: str) -> str:
+    """The trajectory of the vector called `name`, "" where it is of none."""
+    row = next((k for k, n in enumerate(shown.names) if n == name), -1)
+    return next((t.label for t in shown.trajectories() if row in t.rows), "")
+
+
+def published(*settings: str) -> tuple[tuple[float, str], ...]:
+    """(median in bits/byte, words) of settings of the published scale."""
+    return tuple((s.median, f"{s.name} {s.median:g}") for s in PUBLISHED if s.name in settings)
+
+
+def published_exponents(shown: Map) -> tuple[tuple[float, str], ...]:
+    """(c_q, words) published for the sizes of the map's runs; of none of them, the least and the greatest."""
+    sizes = {p.size for p in shown.points} & set(PUBLISHED_EXPONENTS)
+    ordered = sorted(PUBLISHED_EXPONENTS, key=lambda size: PUBLISHED_EXPONENTS[size][1])
+    chosen = [s for s in ordered if s in sizes] or [ordered[0], ordered[-1]]
+    return tuple((PUBLISHED_EXPONENTS[s][1], f"Pythia {s} {PUBLISHED_EXPONENTS[s][1]:g}") for s in chosen)
+
+
+def only(content: Content, hidden: frozenset[str]) -> list[Curve]:
+    """The curves without the checkpoints in `hidden`, those with a point left."""
+    found = []
+    for c in content.curves:
+        points = zip(c.names, c.steps, c.values, c.errors, strict=True)
+        kept = curves.Curve.of(c.run, (p for p in points if p[0] not in hidden), c.against)
+        found += [kept] if len(kept) else []
+    return found
