@@ -152,7 +152,8 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
     """A line down at the step at which each run settled, and words about it."""
     levels = LEVELS if shown.level is None else (shown.level,)
     settled = curve_panels.settled(ctx.map, levels)
-    layers, notes = [], []
+    layers: list[Layer] = []
+    notes: list[str] = []
     for c in only(curve_panels.consecutive(ctx.map), shown.hidden):
         s = settled.of(c.run, shown.level)
         if s is None or s.step is None:

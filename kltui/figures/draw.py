@@ -349,8 +349,15 @@ def _bars(axes: Axes, layer: Layer) -> None:
     assert layer.low is not None and layer.high is not None
     known = np.isfinite(layer.low) & np.isfinite(layer.high) & np.isfinite(layer.y)
     if layer.band and known.sum() > 1:
-        look = {"color": layer.colour, "alpha": 0.25, "linewidth": 0.0}
-        axes.fill_between(layer.x, layer.low, layer.high, where=known.tolist(), **look)
+        axes.fill_between(
+            layer.x,
+            layer.low,
+            layer.high,
+            where=known.tolist(),
+            color=layer.colour,
+            alpha=0.25,
+            linewidth=0.0,
+        )
     elif known.any():
         axes.vlines(
             layer.x[known],
