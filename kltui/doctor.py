@@ -121,7 +121,8 @@ def _environment() -> Iterator[Finding]:
 
 
 def _keys() -> Iterator[Finding]:
-    from kltui.tui.actions import ACTIONS, keys_path, load_keymap
+    from kltui.tui.actions import ACTIONS
+    from kltui.tui.keymap import keys_path, load_keymap
 
     path = keys_path()
     names = ", ".join(a.name for a in ACTIONS)

@@ -20,6 +20,9 @@ def _pasteable(line: str) -> str:
 class KltuiApp(AppCore):
     """The terminal interface of one workspace."""
 
+    def do_screen(self, name: str) -> None:
+        self.show_screen(name)
+
     def do_quit(self) -> None:
         self.left_running = sum(job.status == "running" for job in self.snapshot.jobs)
         self._remember()
@@ -71,7 +74,7 @@ class KltuiApp(AppCore):
         self.push_screen(prompts.TextDialog(title, prompts.key_help(groups, self.look)))
 
     def do_palette(self) -> None:
-        from kltui.tui.actions import key_label
+        from kltui.tui.keymap import key_label
 
         actions = self.keymap.everywhere(self.screen_name, writing=not self.read_only)
         options = [

@@ -21,12 +21,13 @@ from textual.widget import Widget
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.actions import BY_NAME, SCREENS, Action, Keymap
+from kltui.tui.actions import BY_NAME, SCREENS, Action, ActionHandlers
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
 from kltui.tui.data import Snapshot, SnapshotReader, run_of
 from kltui.tui.dialogs import prompts
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
+from kltui.tui.keymap import Keymap
 from kltui.tui.map_cache import MapCache
 from kltui.tui.selection import Selection
 from kltui.tui.terminal.row_diff import ScreenFrame
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
 
 
-class AppCore(App[int], inherit_bindings=False):
+class AppCore(App[int], ActionHandlers, inherit_bindings=False):
     """One workspace, one selection, ten views: everything but the actions that all screens share."""
 
     ENABLE_COMMAND_PALETTE = False
@@ -255,14 +256,15 @@ class AppCore(App[int], inherit_bindings=False):
         if key in ("ctrl+c", "ctrl+q"):
             self.perform(BY_NAME["quit"])
             return
+        if self.recent and self.reader.path is None and self._meant_at_first(key) is BY_NAME["enter"]:
+            self._ask_recent()
+            return
         action = self.keymap.action(key, self.screen_name) or self._first_step(key)
         if self.picture is not None:  # it is there until the next key
             self._away_with_picture()
             if action is BY_NAME["pixels"]:
                 return
-        if action is not None and action.name == "enter" and self.recent and self.reader.path is None:
-            self._ask_recent()
-        elif action is not None:
+        if action is not None:
             self.perform(action)
 
     async def _find_recent(self) -> None:
@@ -286,25 +288,25 @@ class AppCore(App[int], inherit_bindings=False):
         self.show_screen(self.screen_name)
         self.reload_soon()
 
+    def _meant_at_first(self, key: str) -> Action | None:
+        """What a key means on the first screen, whose next steps the welcome offers on all of them."""
+        return self.keymap.action(key, SCREENS[0])
+
     def _first_step(self, key: str) -> Action | None:
         """In an empty workspace, what the welcome on every screen offers, done where it belongs."""
-        action = self.keymap.action(key, SCREENS[0])
+        action = self._meant_at_first(key)
         if self.snapshot.rows or action is None or action.name not in ("add", "start"):
             return None
         self.show_screen(SCREENS[0])
         return action
 
     def perform(self, action: Action) -> None:
-        """Runs an action: by the focused pane, else the view, else the app."""
+        """Runs an action: by the focused pane, else the view, else the application."""
         if action.writes and self.read_only:
             self.say("opened with --read-only: nothing is started or written", "warning")
             return
-        if action.name.startswith("screen_"):
-            self.show_screen(action.name.removeprefix("screen_"))
-            return
         for target in (self._pane(), self.view, self):
-            handler = getattr(target, f"do_{action.name}", None)
-            if handler is not None and handler() is not False:
+            if isinstance(target, ActionHandlers) and action.handler(target) is not False:
                 return
 
     def _pane(self) -> Widget | None:

@@ -64,8 +64,8 @@ def _run(
 ) -> int:
     prepare_environment()
     color = "NO_COLOR" not in os.environ
-    from kltui.tui.actions import keys_path, load_keymap
     from kltui.tui.app import KltuiApp
+    from kltui.tui.keymap import keys_path, load_keymap
     from kltui.tui.ui_state import Memory
 
     app = KltuiApp(

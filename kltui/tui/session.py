@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from kltui.errors import KltuiError
     from kltui.figures.shown import ShownSubject
     from kltui.store.removal import Removed
-    from kltui.tui.actions import Keymap
     from kltui.tui.basis import Basis, Facts
     from kltui.tui.data import Snapshot, SnapshotReader
     from kltui.tui.filter import Filter
+    from kltui.tui.keymap import Keymap
     from kltui.tui.map_cache import MapCache
     from kltui.tui.recent import Recent
     from kltui.tui.selection import Selection

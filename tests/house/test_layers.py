@@ -62,7 +62,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": DATA | {"jobs", "scoring", "view", "workspace"},
     "bench": DATA | {"kernels", "scoring", "jobs", "store", "analysis", "view", "workspace"},
     "doctor": DATA
-    | {"tui.actions", "environment", "gpus", "jobs.device_probe", "kernels.native", "store", "workspace"}
+    | {
+        "tui.actions",
+        "tui.keymap",
+        "environment",
+        "gpus",
+        "jobs.device_probe",
+        "kernels.native",
+        "store",
+        "workspace",
+    }
     | {"scoring.device", "scoring.kernel_choice"},
     "check": DATA | {"store", "jobs"},
     "integrations": DATA | {"jobs", "watch.run"},

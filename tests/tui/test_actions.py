@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from screen_text import lines_of
 
-from kltui.tui.actions import ACTIONS, SCREENS, Keymap, key_label, load_keymap, screen_key
+from kltui.tui.actions import ACTIONS, SCREENS, Action, ActionHandlers, screen_key
 from kltui.tui.app import KltuiApp
+from kltui.tui.keymap import Keymap, key_label, load_keymap
 from kltui.tui.views.base import View
-from kltui.tui.widgets.canvas import Pane
-from kltui.tui.widgets.plot import PlotPane
-from kltui.tui.widgets.table import Table
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -24,18 +22,42 @@ def test_no_key_means_two_things_on_a_screen(screen: str) -> None:
     assert sorted(keys) == sorted(set(keys))
 
 
-def every_handler() -> set[str]:
+class CalledName:
+    """Stands for whatever does an action, and says the name of the handler that was called."""
+
+    def __getattr__(self, name: str) -> Callable[..., str]:
+        return lambda *given: name
+
+
+def handler_name(action: Action) -> str:
+    return str(action.handler(CalledName()))  # type: ignore[arg-type]
+
+
+def overridden(cls: type, name: str) -> bool:
+    return getattr(cls, name) is not getattr(ActionHandlers, name)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_every_action_has_a_handler_on_every_screen_that_lists_it(screen: str) -> None:
+    app = KltuiApp(None)
+    with app._context():
+        view: View = import_module(f"kltui.tui.views.{screen}").VIEW()
+    asked = {type(pane) for pane in view.panes} | {type(view), KltuiApp}
+    listed = [action for action in ACTIONS if action.on(screen)]
+    lacking = [a.name for a in listed if not any(overridden(cls, handler_name(a)) for cls in asked)]
+    assert lacking == []
+
+
+def test_every_handler_is_of_an_action_and_each_has_its_own() -> None:
+    handlers = [handler_name(a) for a in ACTIONS if not a.name.startswith("screen_")]
+    assert sorted(handlers) == sorted(
+        n for n in dir(ActionHandlers) if n.startswith("do_") and n != "do_screen"
+    )
+    assert handlers == [f"do_{a.name}" for a in ACTIONS if not a.name.startswith("screen_")]
     modules = [import_module(f"kltui.tui.views.{s}") for s in SCREENS]
-    classes = {
-        v for m in modules for v in vars(m).values() if isinstance(v, type) and issubclass(v, (Pane, View))
-    }
-    classes |= {KltuiApp, PlotPane, Table}
-    return {name.removeprefix("do_") for c in classes for name in dir(c) if name.startswith("do_")}
-
-
-def test_every_action_has_a_handler_and_every_handler_an_action() -> None:
-    named = {a.name for a in ACTIONS if not a.name.startswith("screen_")}
-    assert named == every_handler()
+    classes = {v for m in modules for v in vars(m).values() if isinstance(v, type)}
+    found = {name for c in (*classes, KltuiApp) for name in dir(c) if name.startswith("do_")}
+    assert found == {*handlers, "do_screen"}
 
 
 @pytest.mark.parametrize("screen", SCREENS)

@@ -296,8 +296,12 @@ def test_every_action_is_pressed_on_its_screens() -> None:
             assert any(f'pane.keys("{key}")' in script for key in keys), action.name
             continue
         plots = set(PLOTS) <= set(action.screens)  # which share one widget
-        if plots or not action.screens:
+        lists = action.group == "move" or action.name in (
+            "next_match",
+            "previous_match",
+        )  # which share another
+        if plots or lists or not action.screens:
             assert set(action.keys) & anywhere, f"{action.name} is pressed nowhere"
         for screen in action.screens:
-            if not (plots and screen in PLOTS):
+            if not (lists or (plots and screen in PLOTS)):
                 assert set(action.keys) & pressed[screen], f"{action.name} is not pressed on {screen}"

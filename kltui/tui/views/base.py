@@ -12,6 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.sanitize import safe_text
+from kltui.tui.actions import ActionHandlers
 from kltui.tui.theme import Theme
 from kltui.tui.widgets.canvas import Box, Pane
 
@@ -41,7 +42,7 @@ class ColumnOfPanes:
         return [*self.panes, *self.aside]
 
 
-class View(Widget):
+class View(Widget, ActionHandlers):
     """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
 
     screen_name: ClassVar[str] = ""

@@ -17,6 +17,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.sanitize import safe_text, short_name
+from kltui.tui.actions import ActionHandlers
 from kltui.tui.theme import Theme
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Box(Vertical):
         return []
 
 
-class Pane(Widget, can_focus=True, inherit_bindings=False):
+class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
     """One pane of a view. Subclasses give `title`, `header_right` and `body_line`."""
 
     ALLOW_SELECT: ClassVar[bool] = False

@@ -1,0 +1,178 @@
+"""Which action a key means on a screen, as the table has it or as the user's keys.json does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from kltui.sanitize import safe_text
+from kltui.tui.actions import ACTIONS, BY_NAME, SCREENS, Action
+
+NAMED_KEYS = frozenset(
+    [
+        "escape",
+        "enter",
+        "tab",
+        "space",
+        "up",
+        "down",
+        "left",
+        "right",
+        "home",
+        "end",
+        "pageup",
+        "pagedown",
+        "insert",
+        "delete",
+        "backspace",
+    ]
+) | {f"f{n}" for n in range(1, 13)}
+
+
+class Keymap:
+    """Which action a key means on a screen. `remapped` gives an action other keys, before whatever had them."""
+
+    def __init__(
+        self,
+        remapped: Mapping[str, Sequence[str]] | None = None,
+        *,
+        path: Path | None = None,
+        problems: Sequence[str] = (),
+    ) -> None:
+        self.path, self.problems = path, tuple(problems)
+        self._keys = {a.name: a.keys for a in ACTIONS}
+        chosen = {n: tuple(k) for n, k in (remapped or {}).items() if n in BY_NAME}
+        self._keys.update(chosen)
+        self._by_key: dict[str, list[Action]] = {}
+        for action in sorted(ACTIONS, key=lambda a: a.name not in chosen):
+            for key in self._keys[action.name]:
+                self._by_key.setdefault(key, []).append(action)
+        if not any(a.name == "quit" for k in self._keys["quit"] for a in self._by_key[k][:1]):
+            # A remapping must never lock the user in.
+            self._keys["quit"] = BY_NAME["quit"].keys
+            self._by_key["q"] = [BY_NAME["quit"]]
+
+    def action(self, key: str, screen: str) -> Action | None:
+        """The action of `key` (a character, or a name such as "tab") on `screen`."""
+        return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The keys of an action, as shown and as pressed, but for those that another has taken on all its screens."""
+        screens = BY_NAME[name].screens or SCREENS
+        return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
+
+    def _means(self, key: str, name: str, screen: str) -> bool:
+        action = self.action(key, screen)
+        return action is not None and action.name == name
+
+    def _keys_on(self, action: Action, screen: str) -> tuple[str, ...]:
+        return tuple(k for k in self._keys[action.name] if self._means(k, action.name, screen))
+
+    def line(self, screen: str, *, writing: bool = True) -> list[tuple[str, str]]:
+        """(key, label) pairs for the key line of a screen, most useful first; without `writing`, of what only reads."""
+        shown = sorted(
+            (a for a in ACTIONS if a.rank and a.on(screen) and (writing or not a.writes)),
+            key=lambda a: a.rank,
+        )
+        return [(key_label(keys[0]), a.label) for a in shown if (keys := self._keys_on(a, screen))]
+
+    def everywhere(self, screen: str, *, writing: bool = True) -> list[Action]:
+        """All actions of all screens but the list of them itself, those of `screen` first."""
+        shown = [a for a in ACTIONS if a.name != "palette" and (writing or not a.writes)]
+        return sorted(shown, key=lambda a: not a.on(screen))
+
+    def file_help(self, screen: str) -> list[tuple[str, str]]:
+        """For the help: where keys.json lies, what is wrong with it, and the names of the actions of `screen`."""
+        where = [("file", safe_text(str(self.path), 400))] if self.path else []
+        wrong = [("wrong", problem) for problem in self.problems]
+        names = " ".join(a.name for a in ACTIONS if a.on(screen))
+        return [*where, *wrong, ("shape", '{"filter": ["f"], "quit": ["Q"]}'), ("names", names)]
+
+    def help(self, screen: str, *, writing: bool = True) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Paragraphs (group, [(keys, help)]) for the help of a screen; without `writing`, of what only reads."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for action in ACTIONS:
+            if action.writes and not writing:
+                continue
+            if action.on(screen) and (found := self._keys_on(action, screen)):
+                keys = " ".join(key_label(k) for k in found)
+                groups.setdefault(action.group, []).append((keys, action.help))
+        order = ("jobs", "plot", "choose", "move", "everywhere", "screens")
+        return [(g, groups[g]) for g in order if g in groups]
+
+
+def key_label(key: str) -> str:
+    """What the key is called on screen.
+
+    >>> key_label("shift+tab"), key_label("escape"), key_label("a"), key_label("ctrl+z")
+    ('S-tab', 'esc', 'a', 'ctrl+z')
+    """
+    short = {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "left": "←", "right": "→", "up": "↑",
+             "down": "↓"}  # fmt: skip
+    head, plus, tail = key.partition("+")
+    if plus and tail and head:
+        return f"{'S-' if head == 'shift' else f'{head}+'}{short.get(tail, tail)}"
+    return short.get(key, key)
+
+
+def key_problem(key: object) -> str:
+    """Why `key` is no key that a remapping can name, "" where it is one.
+
+    >>> key_problem("x"), key_problem("shift+left"), bool(key_problem("pgdn"))
+    ('', '', True)
+    """
+    if not isinstance(key, str) or not key:
+        return f"{key!r} is no key"
+    *modifiers, last = [key] if len(key) == 1 else key.split("+")
+    named = last in NAMED_KEYS or (len(last) == 1 and last.isprintable() and last != " ")
+    if named and all(m in ("shift", "ctrl", "alt") for m in modifiers):
+        return ""
+    return f"{safe_text(key, 30)!r} is no key: one character, or {', '.join(sorted(NAMED_KEYS))}"
+
+
+def keys_path() -> Path:
+    """Where the user's keys.json lies, or would."""
+    from platformdirs import user_config_path
+
+    return user_config_path("kltui") / "keys.json"
+
+
+def load_keymap(path: Path) -> Keymap:
+    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; what it cannot mean is in its `problems`.
+
+    A missing file changes nothing, nor does a file that is no such JSON.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Keymap(path=path)
+    except (OSError, ValueError) as error:
+        return Keymap(path=path, problems=(f"not read: {safe_text(str(error), 120)}",))
+    if not isinstance(data, dict):
+        return Keymap(path=path, problems=('it must hold {"action": ["key", ...]}',))
+    remapped: dict[str, list[str]] = {}
+    problems: list[str] = []
+    for name, keys in data.items():
+        wrong = _entry_problems(name, keys)
+        problems += wrong
+        if not wrong:
+            remapped[name] = keys
+    made = Keymap(remapped, path=path, problems=tuple(problems))
+    if remapped.get("quit") is not None and made.keys("quit") == BY_NAME["quit"].keys != tuple(
+        remapped["quit"]
+    ):
+        made.problems += ("quit: it needs a key of its own, q stays",)
+    return made
+
+
+def _entry_problems(name: str, keys: object) -> list[str]:
+    """What is wrong with one entry of a keys.json."""
+    if name not in BY_NAME:
+        near = get_close_matches(name, BY_NAME, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return [f"no action {safe_text(name, 40)!r}{meant}"]
+    if not isinstance(keys, list):
+        return [f'{name}: a list of keys is wanted, such as ["f"]']
+    return [f"{name}: {problem}" for key in keys if (problem := key_problem(key))]
