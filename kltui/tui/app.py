@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
 from kltui.tui.dialogs import prompts
 from kltui.tui.filter import parse_filter
+from kltui.tui.terminal.textual_private import driver_of
 from kltui.view.palette import PALETTES
 
 
@@ -29,7 +28,7 @@ class KltuiApp(AppCore):
         self.exit(0)
 
     def do_suspend(self) -> None:
-        driver: Any = self._driver
+        driver = driver_of(self)
         if getattr(driver, "has_shell", False):
             driver.to_shell()
         else:

@@ -9,12 +9,12 @@ from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.suggested_pairs import suggested_pairs
 
 if TYPE_CHECKING:
-    from kltui.tui.app import KltuiApp
+    from kltui.tui.session import Session
 
 NAME_CELLS = 28
 
 
-def ask_pair(app: KltuiApp) -> None:
+def ask_pair(app: Session) -> None:
     """Offers the pairs that lineage suggests, those with the marked A first; the chosen one becomes A and B."""
     marked = app.selection.a or app.selection.b
     pairs = sorted(suggested_pairs(app.snapshot.rows), key=lambda p: marked not in (p.a, p.b))

@@ -18,6 +18,15 @@ from textual.message import Message
 
 from kltui.tui.terminal.input import Input
 from kltui.tui.terminal.pixels import AFTER_S, PATIENCE_S, TerminalReplies
+from kltui.tui.terminal.textual_private import (
+    announce_resuming,
+    app_of,
+    is_debugging,
+    is_to_go_on,
+    loop_of,
+    terminal_size,
+    wrap_output,
+)
 
 READ_BYTES = 4096
 
@@ -30,7 +39,7 @@ class TerminalOutput:
 
     def __init__(self, file: IO[str], gone: Callable[[], None]) -> None:
         self._file = file
-        self._tell = gone
+        self._report = gone
         self._gone = False
 
     def write(self, text: str) -> int:
@@ -50,7 +59,7 @@ class TerminalOutput:
             send()
         except (OSError, ValueError):  # ValueError: the file is closed
             self._gone = True
-            self._tell()
+            self._report()
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -60,7 +69,7 @@ class TerminalOutput:
 
 
 class TerminalDriver(LinuxDriver):
-    """Tells the app, a KltuiApp, that its terminal is gone by `hung_up`, and of going on after a stop by SignalResume.
+    """Calls the application's `hung_up` once its terminal is gone, and sends SignalResume when it goes on after a stop.
 
     Stopping and going on are the event loop's work. A Python signal handler may run while the same thread is within a
     write, whose lock it would wait for, or within another such handler, and then leave two of everything.
@@ -68,13 +77,13 @@ class TerminalDriver(LinuxDriver):
 
     def __init__(self, app: Any, **options: Any) -> None:
         super().__init__(app, **options)
-        self._file: Any = TerminalOutput(self._file, self._tell_hung_up)
+        wrap_output(self, lambda file: TerminalOutput(file, self._report_hang_up))
         self._away = False
         self._answers: TerminalReplies | None = None
         self._asking = False
         self._answered = asyncio.Event()
-        self._loop.add_signal_handler(signal.SIGTSTP, self._stop)
-        self._loop.add_signal_handler(signal.SIGCONT, self._go_on)
+        loop_of(self).add_signal_handler(signal.SIGTSTP, self._stop)
+        loop_of(self).add_signal_handler(signal.SIGCONT, self._go_on)
 
     @property
     def is_gone(self) -> bool:
@@ -127,7 +136,7 @@ class TerminalDriver(LinuxDriver):
         if answers is None:
             return data
         if answers.feed(data):
-            self._loop.call_soon_threadsafe(self._answered.set)
+            loop_of(self).call_soon_threadsafe(self._answered.set)
         if self._asking:
             return b""
         self._answers = None
@@ -140,7 +149,7 @@ class TerminalDriver(LinuxDriver):
 
     def run_input_thread(self) -> None:
         """Reads the terminal until the interface ends or leaves it, whatever is sent."""
-        source = Input(self._debug)
+        source = Input(is_debugging(self))
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             leaving = False
@@ -150,7 +159,7 @@ class TerminalDriver(LinuxDriver):
                 if selector.select(0.1):
                     data = self._read()
                     if not data:
-                        self._tell_hung_up()
+                        self._report_hang_up()
                         break
                 self._pass_on(source.feed(self._without_replies(data)))
                 self._pass_on(source.tick())
@@ -166,13 +175,13 @@ class TerminalDriver(LinuxDriver):
     def _pass_on(self, messages: Iterable[Message]) -> None:
         for message in messages:
             # A size that is reported is believed where the system says the same: frames of any other fill the memory.
-            if not isinstance(message, Resize) or tuple(message.size) == self._get_terminal_size():
+            if not isinstance(message, Resize) or tuple(message.size) == terminal_size(self):
                 self.process_message(message)
 
-    def _tell_hung_up(self) -> None:
-        app: Any = self._app
+    def _report_hang_up(self) -> None:
+        app = app_of(self)
         with contextlib.suppress(RuntimeError):  # the loop has ended: the app is leaving anyway
-            self._loop.call_soon_threadsafe(app.hung_up)
+            loop_of(self).call_soon_threadsafe(app.hung_up)
 
     def _stop(self) -> None:
         """Leaves the terminal as it was found, and stops."""
@@ -185,10 +194,10 @@ class TerminalDriver(LinuxDriver):
 
         Who was stopped by a SIGSTOP has not left the screen; meanwhile a shell may have changed the terminal.
         """
-        if not self._auto_restart or self._app._exit:
+        if not is_to_go_on(self):
             return
         if self.is_gone:
-            self._tell_hung_up()
+            self._report_hang_up()
             return
         if not self._in_foreground():
             # Sent to the background: there is nothing to do there, and the terminal is the shell's.
@@ -201,7 +210,8 @@ class TerminalDriver(LinuxDriver):
 
     def _leave(self) -> None:
         self.suspend_application_mode()
-        self._away = self._must_signal_resume = True
+        self._away = True
+        announce_resuming(self)
 
     def _in_foreground(self) -> bool:
         try:

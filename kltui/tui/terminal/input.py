@@ -6,12 +6,11 @@ import codecs
 import re
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 from textual import events
-from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
-from textual.keys import Keys
 from textual.message import Message
+
+from kltui.tui.terminal.textual_private import BRACKETED_PASTE_END, BRACKETED_PASTE_START, TolerantParser
 
 UNKNOWN = "\ufffd"  # stands for bytes that are no text
 MAX_CELLS = (
@@ -29,7 +28,7 @@ class Input:
 
     def __init__(self, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._parser = _Parser(debug)
+        self._parser = TolerantParser(debug)
         self._clock = clock
         self._heard = clock()
         self._tail = ""  # the last characters, in which a mark may have begun
@@ -68,34 +67,6 @@ class Input:
         """Ends the reading; what is not whole is dropped."""
         for _ in self._parser.feed(""):
             pass
-
-
-class _Parser(XTermParser):
-    """Textual's parser, which would end at numbers that are no characters, or at a mouse on a screen of no size."""
-
-    @lru_cache(maxsize=1024)  # noqa: B019  as the method that it stands for
-    def _parse_extended_key(self, sequence: str) -> list[events.Key] | None:
-        try:
-            keys = super()._parse_extended_key(sequence)
-        except (ValueError, OverflowError):
-            return [events.Key(Keys.Ignore, sequence)]
-        if keys is None or all(key.character is None or _has_utf8(key.character) for key in keys):
-            return keys
-        return [events.Key(Keys.Ignore, sequence)]
-
-    def parse_mouse_code(self, code: str) -> Message | None:
-        try:
-            return super().parse_mouse_code(code)
-        except ArithmeticError:
-            return None
-
-
-def _has_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_possible(event: Message) -> bool:

@@ -160,7 +160,7 @@ def _sixel(png: bytes, place: Place) -> list[str]:
     from PIL import Image
 
     # The encoder alone: its package's other modules ask the terminal when they are imported.
-    from textual_image._sixel import image_to_sixels
+    from kltui.tui.terminal.textual_private import image_to_sixels
 
     with Image.open(io.BytesIO(png)) as image:
         return [image_to_sixels(image.convert("RGB"))]

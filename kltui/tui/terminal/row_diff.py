@@ -17,10 +17,10 @@ from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.segment import Segment
 from rich.style import Style
-from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.strip import Strip
 
 from kltui.sanitize import safe_text
+from kltui.tui.terminal.textual_private import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
 Codes = tuple[str, str, str]
 Run = tuple[str, Codes]  # text in one style

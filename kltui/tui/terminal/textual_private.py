@@ -1,10 +1,170 @@
-"""Every private name of Textual that the interface uses, in this file alone: what a newer Textual may take away."""
+"""Every private name of Textual that the interface uses, in this file alone: what a newer Textual may take away.
+
+`tests/tui/test_textual_private.py` looks each of them up and says which one is missing.
+"""
 
 from __future__ import annotations
 
+import traceback
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
+
+from textual import events
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
+from textual.app import App
+from textual.keys import Keys
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+__all__ = [
+    "BRACKETED_PASTE_END",
+    "BRACKETED_PASTE_START",
+    "ChopsUpdate",
+    "CompositorUpdate",
+    "LayoutUpdate",
+    "PaintedScreen",
+    "TerminalApp",
+    "TolerantParser",
+    "announce_resuming",
+    "app_of",
+    "driver_of",
+    "image_to_sixels",
+    "is_debugging",
+    "is_to_go_on",
+    "loop_of",
+    "terminal_size",
+    "wrap_output",
+]
+
+
+class TerminalApp(App[int], inherit_bindings=False):
+    """An application that writes its own text for what has changed on screen, and keeps a bug's traceback."""
+
+    def text_of(self, update: CompositorUpdate) -> str:
+        """What to write for an update of the screen; "" where nothing changed."""
+        raise AssertionError("an application says what it writes")
+
+    def failed(self, lines: list[str]) -> None:
+        """Called with the traceback of a bug that ends the application."""
+
+    def _display(self, screen: Screen[object], renderable: Any) -> None:
+        driver = self._driver
+        usable = self._running and not self._closed and not self.is_headless and not self._batch_count
+        if driver is None or not usable or not isinstance(renderable, CompositorUpdate):
+            super()._display(screen, renderable)
+            return
+        try:
+            text = self.text_of(renderable)
+        except Exception as error:
+            self._handle_exception(error)
+            return
+        if text:
+            x, y = self.screen.outer_size.clamp_offset(self.cursor_position)
+            text += f"\x1b[{y + 1};{x + 1}H"
+            if self._sync_available:
+                text = f"\x1b[?2026h{text}\x1b[?2026l"
+            driver.write(text)
+            driver.flush()
+        self.post_display_hook()
+
+    def _set_pointer_shape(self, shape: str) -> None:
+        """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
+
+    def _fatal_error(self) -> None:
+        self.failed(traceback.format_exc().splitlines())
+        self._close_messages_no_wait()
+
+
+class PaintedScreen(Screen[None], inherit_bindings=False):
+    """A screen that is asked, before it paints, for widgets to paint with the rest."""
+
+    def due_now(self) -> Iterable[Widget]:
+        """The widgets that the next frame is to show as they are now."""
+        return ()
+
+    def _compositor_refresh(self) -> None:
+        if due := set(self.due_now()):
+            self._compositor.update_widgets(due & self._compositor.visible_widgets.keys())
+        super()._compositor_refresh()
+
+
+class TolerantParser(XTermParser):
+    """Textual's parser, which would end at numbers that are no characters, or at a mouse on a screen of no size."""
+
+    @lru_cache(maxsize=1024)  # noqa: B019  as the method that it stands for
+    def _parse_extended_key(self, sequence: str) -> list[events.Key] | None:
+        try:
+            keys = super()._parse_extended_key(sequence)
+        except (ValueError, OverflowError):
+            return [events.Key(Keys.Ignore, sequence)]
+        if keys is None or all(key.character is None or _has_utf8(key.character) for key in keys):
+            return keys
+        return [events.Key(Keys.Ignore, sequence)]
+
+    def parse_mouse_code(self, code: str) -> Message | None:
+        """The message of a mouse sequence; None where it cannot be one."""
+        try:
+            return super().parse_mouse_code(code)
+        except ArithmeticError:
+            return None
+
+
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def driver_of(app: Any) -> Any:
     """What reads and writes the terminal for an application; None where it has none."""
     return app._driver
+
+
+def app_of(driver: Any) -> Any:
+    """The application of a driver."""
+    return driver._app
+
+
+def loop_of(driver: Any) -> AbstractEventLoop:
+    """The event loop of a driver's application."""
+    loop: AbstractEventLoop = driver._loop
+    return loop
+
+
+def wrap_output(driver: Any, wrapped: Callable[[Any], Any]) -> None:
+    """Makes a driver write to what `wrapped` makes of its file."""
+    driver._file = wrapped(driver._file)
+
+
+def is_debugging(driver: Any) -> bool:
+    """Whether a driver logs what it reads."""
+    return bool(driver._debug)
+
+
+def terminal_size(driver: Any) -> tuple[int, int]:
+    """Columns and rows of a driver's terminal, as the system says."""
+    columns, rows = driver._get_terminal_size()
+    return columns, rows
+
+
+def is_to_go_on(driver: Any) -> bool:
+    """Whether a driver takes the terminal up again after a stop: it does unless its application is leaving."""
+    return bool(driver._auto_restart and not driver._app._exit)
+
+
+def announce_resuming(driver: Any) -> None:
+    """Makes a driver send SignalResume when it takes the terminal up again."""
+    driver._must_signal_resume = True
+
+
+def image_to_sixels(image: Any) -> str:
+    """The escape sequence that shows an image of PIL on a sixel terminal. Raises ImportError without textual-image."""
+    from textual_image._sixel import image_to_sixels as sixels
+
+    return str(sixels(image))

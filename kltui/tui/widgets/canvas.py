@@ -10,7 +10,6 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
-from textual._styles_cache import StylesCache
 from textual.containers import Vertical
 from textual.geometry import Region, Size
 from textual.strip import Strip
@@ -143,36 +142,6 @@ def _cut_of(word: str, width: int) -> int:
     return slash if slash > at // 2 else at
 
 
-class Lines(StylesCache):
-    """A pane's lines as its `render_line` gave them, kept until they are dirty.
-
-    Textual's own cache puts borders, padding, tint and colour filters around every line. Panes have none, and
-    going without takes two thirds off the drawing of a screen.
-    """
-
-    def render_widget(self, widget: Widget, crop: Region) -> list[Strip]:
-        """The lines of `crop`, made anew where they are dirty or unknown."""
-        assert isinstance(widget, Pane)
-        size = widget.size
-        width = size.width
-        if width != self._width:
-            self.clear()
-            self._width = width
-        kept, dirty = self._cache, self._dirty_lines
-        strips = []
-        widget.room = size
-        for y in crop.line_range:
-            strip = None if y in dirty else kept.get(y)
-            if strip is None:
-                strip = kept[y] = widget.render_line(y)
-            strips.append(strip)
-        widget.room = None
-        dirty.difference_update(crop.line_range)
-        if crop.column_span != (0, width):
-            strips = [strip.crop(*crop.column_span) for strip in strips]
-        return strips
-
-
 class Box(Vertical):
     """A column whose children cover all of it: it has nothing to draw itself."""
 
@@ -194,7 +163,6 @@ class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._styles_cache = Lines()
         #: the size while lines are drawn: asking Textual for it each time takes a fifth of a frame
         self.room: Size | None = None
         self._with_bar: dict[int, tuple[Strip, Strip]] = {}
@@ -231,6 +199,15 @@ class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
     def body_line(self, y: int) -> Sequence[Span] | Strip:
         """Line `y` of the body, `body_width` cells or fewer."""
         return []
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The lines of `crop`, without the borders, padding and tint that Textual would put around each: panes have none."""
+        self.room = size = self.size
+        strips = [self.render_line(y) for y in crop.line_range]
+        self.room = None
+        if crop.column_span != (0, size.width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
 
     def render_line(self, y: int) -> Strip:
         """Line `y` of the widget, the header being line 0."""
@@ -279,12 +256,14 @@ class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
         """Asks for a redraw of what shows whether this pane has the focus."""
         self.refresh(Region(0, 0, self.size.width, 1))
 
-    def _on_focus(self, event: events.Focus) -> None:
+    def on_focus(self, event: events.Focus) -> None:
+        """Shows that the keys go here now, in the header alone."""
         event.prevent_default()  # which would draw the whole pane again
         self.has_focus = True
         self.redraw_focus()
 
-    def _on_blur(self, event: events.Blur) -> None:
+    def on_blur(self, event: events.Blur) -> None:
+        """Shows that the keys go elsewhere now."""
         event.prevent_default()
         self.has_focus = False
         self.redraw_focus()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from rich.cells import cell_len
 from textual import events
 from textual.app import ComposeResult
 from textual.reactive import Reactive
-from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.actions import SCREENS, screen_key
 from kltui.tui.data import USUAL_VALUES
+from kltui.tui.terminal.textual_private import PaintedScreen
 from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class TooSmall(Pane, can_focus=False):
         return strip_of([(text.center(size.width), self.look("muted"))], size.width, self.look())
 
 
-class MainScreen(Screen[None], inherit_bindings=False):
+class MainScreen(PaintedScreen, inherit_bindings=False):
     """Tabs, the present view, status and keys; every key goes through the table of actions."""
 
     DEFAULT_CSS = """
@@ -234,11 +235,10 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Shows the first view at once, before anything is read."""
         self.kl.started()
 
-    def _compositor_refresh(self) -> None:
-        if (view := self.kl.arrives_now()) is not None:
-            # What it asked for is part of this very frame.
-            self._compositor.update_widgets({p for p in view.panes if p in self._compositor.visible_widgets})
-        super()._compositor_refresh()
+    def due_now(self) -> Sequence[Widget]:
+        """The panes of a view that arrives: what it asked for is part of this very frame."""
+        view = self.kl.arrives_now()
+        return view.panes if view is not None else ()
 
     def on_resize(self, event: events.Resize) -> None:
         """Gives the panes their room."""
