@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import kltui.tui
@@ -14,6 +15,7 @@ FILES = {
 }
 
 
+@cache
 def imported_by(module: str) -> set[str]:
     """Modules of the interface that `module` imports anywhere: at its head, in functions, and for types alone."""
     found: set[str] = set()
