@@ -1,15 +1,17 @@
 """Text plots of headless reports: the one module that calls plotext, which only ever sees dots inside the unit square.
 
 plotext 5.3.2 rasterises lines before it clips them, fails on inf, NaN, flat ranges and on a second draw with
-a logarithmic axis. So limits, logarithms, clipping, rasterising and ticks happen here; plotext gets a fresh
-figure of an explicit size, and a bounded number of dots to put in cells.
+a logarithmic axis. So limits, logarithms, clipping and rasterising happen here, and ticks and the names of axes in
+`axis` and `ticks`, as on screen; plotext's figure is cleared, gets an explicit size and a bounded number of dots to
+put in cells. It has one figure for a whole process: a lock keeps threads from drawing into each other's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from threading import Lock
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +20,7 @@ from rich.cells import cell_len, set_cell_size
 from kltui.sanitize import safe_text
 from kltui.view import palette
 from kltui.view.axis import Axis, Scale, fit_axis
+from kltui.view.ticks import axis_name
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +32,7 @@ _SEGMENTS_AT_ONCE = 4096
 _MARKS_PER_THREAD = 9
 _LEGEND_MAX = 24
 _MIN_WIDTH, _MIN_HEIGHT = 24, 6
+_PLOTEXT = Lock()
 
 
 @dataclass(frozen=True)
@@ -165,35 +169,38 @@ class _Canvas:
 
     def rows(self, series: Sequence[Series], xs: list[Floats], ys: list[Floats]) -> list[str]:
         """The frame, ticks and data as rows of text."""
-        figure = self._figure()
-        threads = [(k, self._dots(xs[k], ys[k])) for k, one in enumerate(series) if one.line]
-        for k, (x, y) in threads:
-            self._put(figure, x, y, series[k], k, thread=True)
-        for k, one in enumerate(series):
-            if one.markers or not one.line:
-                x, y = self._marks(xs[k], ys[k], every=not one.line)
-                self._put(figure, x, y, one, k, thread=False)
-        text = figure.build()
+        import plotext  # late: only reports draw with it
+
+        with _PLOTEXT:
+            self._begin()
+            for k, one in enumerate(series):
+                if one.line:
+                    self._put(*self._dots(xs[k], ys[k]), one, k, thread=True)
+            for k, one in enumerate(series):
+                if one.markers or not one.line:
+                    self._put(*self._marks(xs[k], ys[k], every=not one.line), one, k, thread=False)
+            text = plotext.build()
+            plotext.clear_figure()
         return [row if self.style.colour else _plain(row) for row in self._readable(text).split("\n")]
 
-    def _figure(self) -> Any:
-        """A new plotext figure with limits 0 to 1 and our ticks; never the module's own global one."""
-        from plotext._figure import _figure_class  # imported late: only reports draw with it
+    def _begin(self) -> None:
+        """Clears plotext's figure and gives it limits 0 to 1 and our ticks."""
+        import plotext
 
-        figure = _figure_class()
-        figure._limit_size(False, False)
-        figure.plot_size(self.style.width, self.style.height)
-        figure.theme("clear")
-        figure.xaxes(True, False)
-        figure.yaxes(True, False)
-        figure.xlim(0, 1)
-        figure.ylim(0, 1)
+        plotext.main()
+        plotext.clear_figure()
+        plotext.limit_size(False, False)
+        plotext.plot_size(self.style.width, self.style.height)
+        plotext.theme("clear")
+        plotext.xaxes(True, False)
+        plotext.yaxes(True, False)
+        plotext.xlim(0, 1)
+        plotext.ylim(0, 1)
         x_ticks = self.x_axis.ticks(max(2, self.columns // 9))
-        figure.xticks(*zip(*x_ticks, strict=True))
-        figure.yticks(*zip(*self.y_ticks, strict=True))
+        plotext.xticks(*zip(*x_ticks, strict=True))
+        plotext.yticks(*zip(*self.y_ticks, strict=True))
         # an unused plotext figure drops its axes: one blank dot keeps them
-        figure.scatter([0.0], [0.0], marker=" ")
-        return figure
+        plotext.scatter([0.0], [0.0], marker=" ")
 
     def _grid(self, thread: bool) -> tuple[int, int]:
         """Dots across and up: braille dots for threads, cells for markers and in plain ASCII."""
@@ -222,7 +229,9 @@ class _Canvas:
         cells = np.unique(np.floor(np.column_stack([u * (across - 1), v * (up - 1)]) + 0.5), axis=0)
         return cells[:, 0] / max(1, across - 1), cells[:, 1] / max(1, up - 1)
 
-    def _put(self, figure: Any, x: Floats, y: Floats, one: Series, k: int, thread: bool) -> None:
+    def _put(self, x: Floats, y: Floats, one: Series, k: int, thread: bool) -> None:
+        import plotext
+
         if len(x) == 0:
             return
         slot = k if one.slot is None else one.slot
@@ -230,7 +239,7 @@ class _Canvas:
         if thread and self.style.ascii_only and one.markers:
             marker = "."
         colour = colour_of(slot) if self.style.colour else None
-        figure.scatter(x.tolist(), y.tolist(), marker=marker, color=colour)
+        plotext.scatter(x.tolist(), y.tolist(), marker=marker, color=colour)
 
     def _readable(self, text: str) -> str:
         text = text.rstrip("\n")
@@ -302,14 +311,14 @@ def _equal_units(x_axis: Axis, y_axis: Axis, across: int, up: int) -> tuple[Axis
 def _heading(frame: PlotFrame, style: Style) -> list[str]:
     rows = [_words(frame.title, style)] if frame.title else []
     if frame.ylabel:
-        rows.append(_words(frame.ylabel, style))
+        rows.append(axis_name(_words(frame.ylabel, style), frame.yscale, style.width))
     return [_fit(row, style.width) for row in rows]
 
 
 def _footing(series: Sequence[Series], frame: PlotFrame, style: Style) -> list[str]:
     rows = []
     if frame.xlabel:
-        label = _fit(_words(frame.xlabel, style), style.width)
+        label = _fit(axis_name(_words(frame.xlabel, style), frame.xscale, style.width), style.width)
         rows.append(" " * max(0, style.width - cell_len(label)) + label)
     if frame.legend and any(one.label for one in series):
         rows += _legend(series, style)

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +111,18 @@ def _decade_tick(decade: int, factor: int) -> Tick:
 def _within_decade(low_log10: float, high_log10: float, maximum: int) -> list[Tick]:
     ticks = linear_ticks(10**low_log10, 10**high_log10, maximum)
     return [Tick(math.log10(t.at), t.label) for t in ticks if t.at > 0]
+
+
+def axis_name(name: str, scale: Literal["linear", "log", "log1p"], maximum: int) -> str:
+    """What an axis is, in at most `maximum` letters: without its unit, then cut, where there is less room.
+
+    >>> axis_name("KL, bits/byte", "log", 30), axis_name("KL, bits/byte", "log", 10)
+    ('KL, bits/byte, log', 'KL, log')
+    """
+    if not name:
+        return ""
+    log = {"linear": "", "log": ", log", "log1p": ", log(1 + x)"}[scale]
+    for said in (name + log, name.partition(", ")[0] + log):
+        if len(said) <= maximum:
+            return said
+    return said[: max(0, maximum)]

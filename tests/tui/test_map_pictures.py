@@ -18,8 +18,9 @@ from kltui.tui.ui_state import Memory
 from kltui.tui.views.arrange import arranged, stacked
 from kltui.tui.views.map_colours import RAMP, UNSCORED, colours, properties, ramp_ink
 from kltui.tui.views.map_scene import model_of
-from kltui.tui.widgets.plot import PlotPane, axis_name
+from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import DARK, LIGHT, SHADES, _lab
+from kltui.view.ticks import axis_name
 
 MakeApp = Callable[..., KltuiApp]
 SIZES = [(80, 24), (120, 40), (200, 60)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.cells import cell_len
 
+from kltui.view import textplot
 from kltui.view.axis import Axis, fit_axis
 from kltui.view.textplot import PlotFrame, Series, Style, clip_segments, draw, line_plot, rasterise, scatter
+from kltui.view.ticks import axis_name
 
 nan, inf = np.nan, np.inf
 
@@ -199,3 +204,27 @@ def test_plotext_is_imported_only_when_something_is_drawn() -> None:
     code = "import sys, kltui.view.textplot; print('plotext' in sys.modules, 'torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
+
+
+def test_axes_are_named_as_on_screen() -> None:
+    curve = [Series("a", [0, 10, 100], [1, 2, 3])]
+    text = line_plot(curve, "step", "KL, bits/byte", logx="log1p", logy=True)
+    assert text.splitlines()[0] == axis_name("KL, bits/byte", "log", 80) == "KL, bits/byte, log"
+    assert axis_name("step", "log1p", 80) in text
+
+
+def test_threads_do_not_draw_into_each_other() -> None:
+    curves = [[Series("a", np.arange(50), np.arange(50) ** k)] for k in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(line_plot, curves)) == list(map(line_plot, curves))
+
+
+def test_nothing_private_of_plotext_is_used() -> None:
+    tree = ast.parse(Path(textplot.__file__).read_text(encoding="utf-8"))
+    imported = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    used = [
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "plotext"
+    ]
+    assert not [
+        name for name in (*imported, *used) if name.startswith(("plotext._", "_")) and name != "__future__"
+    ]

@@ -14,6 +14,7 @@ from textual.strip import Strip
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import ASCII, Pane, Span, fitted, shortened, strip_of
 from kltui.view.palette import SHADES
+from kltui.view.ticks import axis_name
 
 if TYPE_CHECKING:
     from kltui.kernels.native import Direction
@@ -417,21 +418,6 @@ class PlotPane(Pane):
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zooms out with the wheel."""
         self.do_zoom_out()
-
-
-def axis_name(name: str, scale: Scale, maximum: int) -> str:
-    """What an axis is, in at most `maximum` letters: without its unit, then cut, where there is less room.
-
-    >>> axis_name("KL, bits/byte", "log", 30), axis_name("KL, bits/byte", "log", 10)
-    ('KL, bits/byte, log', 'KL, log')
-    """
-    if not name:
-        return ""
-    log = {"linear": "", "log": ", log", "log1p": ", log(1 + x)"}[scale]
-    for said in (name + log, name.partition(", ")[0] + log):
-        if len(said) <= maximum:
-            return said
-    return said[: max(0, maximum)]
 
 
 def _with_room(cells: str, name: str) -> tuple[str, int, str]:
