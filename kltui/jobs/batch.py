@@ -33,7 +33,9 @@ from kltui.jobs.progress_report import Moment, Pace, ProgressReporter, Tally, du
 from kltui.jobs.result_writer import Keeps, ResultWriter
 from kltui.jobs.shard import InboxWriter, select_shard
 from kltui.jobs.signals import Signals
-from kltui.registry.checkpoint import Checkpoint, HubSource
+from kltui.registry.adapters import is_adapter
+from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource, ServedSource
+from kltui.registry.tokenizer import tokenizer_folder
 from kltui.sanitize import safe_text
 from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
@@ -237,11 +239,20 @@ class BatchRun:
 
             return RayExecutor(setup, workers, plan.job.engine)
         devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
-        return LocalExecutor(setup, workers, devices)
+        local = LocalExecutor(setup, workers, devices)
+        if (first := self._first_to_score()) is not None:
+            local.get_ready(*_model_folders(first))
+        return local
+
+    def _first_to_score(self) -> Checkpoint | None:
+        """The first checkpoint of which nothing is stored, as far as is known before any file is read; served ones aside."""
+        held = self._writer.held()
+        new = (c for i, c in enumerate(self._plan.checkpoints) if i not in held)
+        return next((c for c in new if not isinstance(c.source, ServedSource)), None)
 
     def _feed(self, preparer: Preparer, executor: Executor) -> None:
         """Sends prepared checkpoints to idle workers, and to busy ones that read ahead what comes next."""
-        while executor.idle:
+        while executor.idle and self._tally.left:
             task = self._next_task(preparer, executor)
             if task is None:
                 return
@@ -434,3 +445,11 @@ class BatchRun:
             parts.append(f"{t.left} left: run the job again to go on")
         on = f" on {self._device_names()}" if self._devices else ""
         return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}{on}"
+
+
+def _model_folders(checkpoint: Checkpoint) -> tuple[Path | None, Path | None]:
+    """(model, tokenizer) folders of a checkpoint that is a plain model here; else none, until its files are."""
+    source = checkpoint.source
+    if not isinstance(source, LocalSource) or is_adapter(checkpoint):
+        return None, None
+    return source.path, tokenizer_folder(source.path, checkpoint.tokenizer)

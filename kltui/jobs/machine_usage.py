@@ -10,12 +10,23 @@ from kltui.jobs.device_probe import DeviceProbe
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process and its children, in bytes; 0 where /proc is missing."""
+    """Resident memory of this process and those that work for it, in bytes; 0 where /proc is missing.
+
+    A process that has workers itself is left out: they are its forks, and what it has is theirs.
+    """
+    return _resident("self") + sum(_of_tree(pid) for pid in _children(str(os.getpid())))
+
+
+def _of_tree(pid: str) -> int:
+    children = _children(pid)
+    return sum(map(_of_tree, children)) if children else _resident(pid)
+
+
+def _children(pid: str) -> list[str]:
     try:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
-        children = []
-    return sum(_resident(pid) for pid in ["self", *children])
+        return []
 
 
 def _resident(pid: str) -> int:

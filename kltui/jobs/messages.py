@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kltui.corpus.corpus import Prompt
-from kltui.jobs.interpolation import Mix
 from kltui.registry.adapters import Adapted
 from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.reading import Hashed
 from kltui.scoring.device import DeviceInUse
 from kltui.scoring.settings import DtypeCost, ExactKL, Progress, ScoreResult, ScoringSettings
+
+if TYPE_CHECKING:
+    from kltui.jobs.interpolation import Mix
 
 DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the process ends
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kltui.environment import check_environment
 from kltui.errors import KltuiError, TryAgainError
-from kltui.jobs.interpolation import materialised
 from kltui.jobs.messages import (
     DEVICE_LOST,
     Computes,
@@ -57,21 +56,30 @@ def _to_stderr(text: str) -> None:
     print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def main() -> int:
-    """Serves tasks from the pipe named by its file descriptor until it closes."""
+def main(setup: Setup | None = None, scorer: Scorer | None = None) -> int:
+    """Serves tasks from the pipe named by its file descriptor until it closes; a fork has `setup` and `scorer` already."""
     # A terminal's ctrl-C reaches the whole process group; only the batch process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(int(sys.argv[1])) as pipe:
         try:
-            serve(pipe)
+            serve_tasks(pipe, setup or pipe.recv(), _to_stderr, scorer)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return 0
     return 0
 
 
 def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
-    """Scores what comes through the pipe; `log` takes tracebacks. Raises EOFError when the other side has gone."""
-    setup: Setup = pipe.recv()
+    """`serve_tasks` with what the pipe says first."""
+    serve_tasks(pipe, pipe.recv(), log)
+
+
+def serve_tasks(
+    pipe: Channel, setup: Setup, log: Callable[[str], None] = _to_stderr, made: Scorer | None = None
+) -> None:
+    """Scores what comes through the pipe, with the scorer that is `made` or one of its own; `log` takes tracebacks.
+
+    Raises EOFError when the other side has gone.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
     with ExitStack() as stack:
         scorer = None
@@ -96,7 +104,7 @@ def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
                 continue
             try:
                 if scorer is None:
-                    scorer = _scorer(setup, pipe)
+                    scorer = made or _scorer(setup, pipe)
                     stack.callback(scorer.close)
                     pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
                 score = partial(score_task, scorer, task, setup.settings.allow_bin)
@@ -209,6 +217,8 @@ def _files(task: Task, allow_bin: bool) -> Iterator[Hashed]:
     if task.adapted is not None:
         yield replace(task.adapted.base, tokenizer=task.adapted.tokenizer)
         return
+    from kltui.jobs.interpolation import materialised
+
     with materialised(_at_hand(task, allow_bin), task.mix) as folder:
         # What a mix is made of is checked where it is made; nobody else knows the folder that it lies in.
         hashed = replace(task.hashed, folder=folder) if task.mix is None else Hashed(folder, "")

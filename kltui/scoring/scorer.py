@@ -129,6 +129,12 @@ class Scorer:
         elif self._template is not None and quantization == "none":
             self._prefetch.begin(hashed, self._template.header, self._template.targets.keys())
 
+    def prepare(self, folder: Path, tokenizer: Path | None) -> None:
+        """Imports the code of the model in `folder` and puts the corpus into its ids, which `score` then finds made."""
+        config = loading.load_config(folder, tokenizer)
+        loading.attention_of(config)
+        self._prepare(folder, config, tokenizer or folder)
+
     def close(self) -> None:
         """Ends what goes on in the background."""
         if self._prefetch is not None:

@@ -15,7 +15,8 @@ import socket
 import sys
 from pathlib import Path
 
-MODULES = ("kltui.jobs.worker", "kltui.scoring.device")
+WORKERS = ("kltui.jobs.worker", "kltui.jobs.fork_server")
+MODULES = (*WORKERS, "kltui.scoring.device")
 MAIN = "kltui.cli"
 
 
@@ -34,7 +35,7 @@ def hand_over(module: str, arguments: list[str]) -> None:
     """Lets a fork of the warm process do this one's work, and ends as it does."""
     line = socket.socket(socket.AF_UNIX)
     line.connect(os.environ["KLTUI_TEST_WARM"])
-    passed = [int(a) for a in arguments if a.isdecimal()] if module == MODULES[0] else []
+    passed = [int(a) for a in arguments if a.isdecimal()] if module in WORKERS else []
     task = {
         "module": module,
         "arguments": arguments,

@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Protocol
 
 from kltui.jobs.messages import (
@@ -21,6 +22,7 @@ from kltui.jobs.messages import (
     Task,
     TaskScored,
 )
+from kltui.jobs.executors.forks import ForkedProcess, ForkServer, WorkerProcess, may_fork
 from kltui.jobs.process import python_command
 from kltui.threads import environment_of_jobs
 
@@ -44,7 +46,7 @@ class Executor(Protocol):
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     pipe: Connection
     device: str
     task: Task | PairTask | None = None
@@ -56,7 +58,8 @@ class _Worker:
 class LocalExecutor:
     """`workers` processes on this machine; each takes one task at a time and is replaced when it dies.
 
-    With several workers and device "auto" or "cuda", each gets a GPU of its own in turn, where there are any.
+    With several workers and device "auto" or "cuda", each gets a GPU of its own in turn, where there are any. On a CPU they
+    are forks of one process that has imported torch, where that is safe; else each imports it for itself.
     """
 
     def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
@@ -64,6 +67,13 @@ class LocalExecutor:
         self._devices = devices or (setup.settings.device,)
         self._workers: list[_Worker] = []
         self._size = workers
+        self._may_fork = all(map(may_fork, self._devices))
+        self._server: ForkServer | None = None
+
+    def get_ready(self, model: Path | None = None, tokenizer: Path | None = None) -> None:
+        """Begins what a first worker needs before there is a task: imports, and the corpus in the ids of `model`."""
+        if self._may_fork and self._server is None:
+            self._server = ForkServer(self._setup, self._environment(), model, tokenizer)
 
     @property
     def idle(self) -> int:
@@ -91,7 +101,7 @@ class LocalExecutor:
     def submit(self, task: Task | PairTask) -> None:
         """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
         idle = [w for w in self._workers if w.task is None]
-        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()
+        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch(task)
         worker.task, worker.expects, worker.since = task, None, time.monotonic()
         # A worker that died idle shows up as Died at the next wait.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -105,6 +115,9 @@ class LocalExecutor:
             try:
                 message: Message = worker.pipe.recv()
             except (EOFError, OSError):  # OSError: it died in the middle of a message
+                if isinstance(worker.process, ForkedProcess) and worker.process.is_refused:
+                    self._spawn_instead(worker)
+                    continue
                 message = self._bury(worker)
             if isinstance(message, TaskScored | PairCompared | Failed):
                 worker.task = None
@@ -125,29 +138,56 @@ class LocalExecutor:
                 worker.process.kill()
                 worker.process.wait()
         self._workers.clear()
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
-    def _launch(self) -> _Worker:
-        ours, theirs = Pipe()
-        threads = str(self._setup.threads)
-        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
-        if self._size > 1:
-            environment["OMP_NUM_THREADS"] = threads
+    def _launch(self, task: Task | PairTask) -> _Worker:
         used = [w.device for w in self._workers]
         device = min(self._devices, key=used.count)
+        if self._may_fork and not (isinstance(task, Task) and task.served):
+            self.get_ready()
+            assert self._server is not None
+            ours, theirs = Pipe()
+            with theirs:
+                worker = _Worker(self._server.fork(theirs), ours, device)
+        else:
+            worker = _Worker(*self._spawned(device), device)
+        self._workers.append(worker)
+        return worker
+
+    def _spawn_instead(self, worker: _Worker) -> None:
+        """Gives the task of a worker that could not be forked to a process of its own; no other is forked from now on."""
+        self._may_fork = False
+        worker.pipe.close()
+        worker.process, worker.pipe = self._spawned(worker.device)
+        if worker.task is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                worker.pipe.send(worker.task)
+
+    def _spawned(self, device: str) -> tuple[WorkerProcess, Connection]:
+        """A worker in a new interpreter, and the pipe to it, set up."""
+        ours, theirs = Pipe()
         with theirs:
             process = subprocess.Popen(
                 python_command("kltui.jobs.worker", "main", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env=environment,
+                env=self._environment(),
             )
-        worker = _Worker(process, ours, device)
-        self._workers.append(worker)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             ours.send(replace(self._setup, settings=replace(self._setup.settings, device=device)))
         self._setup = replace(self._setup, compares_dtypes=False)
-        return worker
+        return process, ours
+
+    def _environment(self) -> dict[str, str]:
+        """What a worker gets as its environment."""
+        threads = str(self._setup.threads)
+        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
+        if self._size > 1:
+            environment["OMP_NUM_THREADS"] = threads
+        return environment
 
     def _bury(self, worker: _Worker) -> Died:
         self._workers.remove(worker)

@@ -21,6 +21,8 @@ class Finder:
     ) -> ModuleSpec | None:
         if name == "kltui.scoring.scorer" and "KLTUI_LIGHT" in os.environ:
             return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_scorer.py"))
+        if name == "kltui.scoring.ahead" and "KLTUI_LIGHT" in os.environ:
+            return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_ahead.py"))
         if name == "torch" and "KLTUI_LIGHT" in os.environ:
             return importlib.util.spec_from_file_location(name, Path(__file__).with_name("light_torch.py"))
         if name == "kltui.kernels._core" and "KLTUI_NO_CORE" in os.environ:

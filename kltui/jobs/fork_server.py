@@ -1,0 +1,186 @@
+"""The process that workers are forked from: torch and the corpus in ids are in it once, shared copy on write.
+
+Python's own fork server is not used: it runs the main program's module again, which may be a user's script without a guard,
+takes over the environment as it is, and can hold modules only, no corpus.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from kltui.jobs import worker
+from kltui.jobs.messages import Setup
+
+if TYPE_CHECKING:
+    from kltui.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Sent once: what every worker is set up with, the environment that each has, and the folders of a first model.
+
+    `tokenizer` is where its tokenizer lies. Without a `model` no corpus is put into ids.
+    """
+
+    setup: Setup
+    environment: dict[str, str]
+    model: Path | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Asks for a worker at the pipe whose file descriptor follows."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The worker that was asked for; without a `pid` there is none: it would not be safe here, or the system refuses."""
+
+    number: int
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Asks for the exit status of a worker, whose process id stays taken until then."""
+
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker's exit status, negative for a signal."""
+
+    number: int
+    status: int
+
+
+def main() -> int:
+    """Forks workers for whoever is at the other end of the file descriptor named, until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every worker
+    with Connection(int(sys.argv[1])) as line, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(line)
+    return 0
+
+
+def _serve(line: Connection) -> None:
+    start: Start = line.recv()
+    scorer = _ready(start)
+    # No collection may touch, and so copy, what the workers share.
+    gc.collect()
+    gc.freeze()
+    while True:
+        asked: Fork | Wait = line.recv()
+        if isinstance(asked, Wait):
+            line.send(Ended(asked.number, os.waitstatus_to_exitcode(os.waitpid(asked.pid, 0)[1])))
+            continue
+        pipe = recv_handle(line)
+        pid = _forked(start, scorer, line, pipe)
+        line.send(Forked(asked.number, pid))
+        os.close(pipe)  # only now: the other end takes a closed pipe for a worker that has died
+
+
+def _ready(start: Start) -> Scorer | None:
+    """A scorer that holds the corpus in the ids of the model named; None where a worker has to make its own."""
+    from kltui.scoring import ahead
+
+    with _tokenizing(start):
+        ahead.import_libraries()
+    # one thread: the threads of a pool would not be there in a fork
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    setup = start.setup
+    try:
+        return ahead.ready_scorer(
+            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, start.model,
+            start.tokenizer,
+        )  # fmt: skip
+    except Exception:  # whatever it is, a worker meets it again and reports it with its checkpoint
+        return None
+
+
+@contextmanager
+def _tokenizing(start: Start) -> Iterator[None]:
+    """Within it another process puts the corpus into ids, on threads of its own, and leaves them in the cache."""
+    if start.model is None or not is_safe():
+        yield
+        return
+    pid = os.fork()
+    if pid == 0:
+        _end_as(lambda: _tokenize(start))
+    try:
+        yield
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    finally:
+        os.waitpid(pid, 0)
+
+
+def _tokenize(start: Start) -> int:
+    from kltui.scoring import ahead
+
+    assert start.model is not None
+    setup = start.setup
+    with suppress(Exception):  # see `_ready`
+        ahead.tokenize(
+            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, start.model, start.tokenizer
+        )
+    return 0
+
+
+def is_safe() -> bool:
+    """Whether this process may be forked: it has one thread and no state of CUDA, neither of which a fork could use."""
+    try:
+        threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208 - only their number
+    except OSError:
+        return False
+    torch = sys.modules.get("torch")
+    has_cuda = torch is not None and hasattr(torch.cuda, "is_initialized") and torch.cuda.is_initialized()
+    return threads == 1 and not has_cuda
+
+
+def _forked(start: Start, scorer: Scorer | None, line: Connection, pipe: int) -> int | None:
+    """The process id of a new worker at `pipe`; None where there can be none."""
+    if not is_safe():
+        return None
+    try:
+        pid = os.fork()
+    except OSError:  # no memory, or no more processes
+        return None
+    if pid == 0:
+        line.close()
+        os.environ.clear()
+        os.environ.update(start.environment)
+        sys.argv[1:] = [str(pipe)]
+        _end_as(lambda: worker.main(start.setup, scorer))
+    return pid
+
+
+def _end_as(work: Callable[[], int]) -> NoReturn:
+    """Ends a fork as a process of its own would end after `work`, but for what the parent has at its exit."""
+    status = 1
+    try:
+        status = work()
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os._exit(status)
