@@ -20,6 +20,7 @@ from kltui.jobs.messages import (
     Computes,
     Died,
     Failed,
+    FirstModel,
     Message,
     Said,
     Setup,
@@ -231,7 +232,7 @@ class BatchRun:
         plan = self._plan
         setup = Setup(
             plan.corpus.texts, plan.corpus.sha256, plan.settings, plan.workspace / "cache", usable_cores(),
-            prompts=plan.corpus.prompts,
+            prompts=plan.corpus.prompts, first=self._first_model(),
         )  # fmt: skip
         workers = min(plan.job.engine.workers, len(plan.checkpoints))
         if plan.job.engine.kind == "ray":
@@ -239,16 +240,14 @@ class BatchRun:
 
             return RayExecutor(setup, workers, plan.job.engine)
         devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
-        local = LocalExecutor(setup, workers, devices)
-        if (first := self._first_to_score()) is not None:
-            local.get_ready(*_model_folders(first))
-        return local
+        return LocalExecutor(setup, workers, devices)
 
-    def _first_to_score(self) -> Checkpoint | None:
-        """The first checkpoint of which nothing is stored, as far as is known before any file is read; served ones aside."""
+    def _first_model(self) -> FirstModel | None:
+        """The first model of which nothing is stored; None where all is: then nothing needs to get ready."""
         held = self._writer.held()
         new = (c for i, c in enumerate(self._plan.checkpoints) if i not in held)
-        return next((c for c in new if not isinstance(c.source, ServedSource)), None)
+        first = next((c for c in new if not isinstance(c.source, ServedSource)), None)
+        return None if first is None else _first_model(first)
 
     def _feed(self, preparer: Preparer, executor: Executor) -> None:
         """Sends prepared checkpoints to idle workers, and to busy ones that read ahead what comes next."""
@@ -447,9 +446,9 @@ class BatchRun:
         return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}{on}"
 
 
-def _model_folders(checkpoint: Checkpoint) -> tuple[Path | None, Path | None]:
-    """(model, tokenizer) folders of a checkpoint that is a plain model here; else none, until its files are."""
+def _first_model(checkpoint: Checkpoint) -> FirstModel:
+    """The folders of a checkpoint that is a plain model here; none of others, until their files are."""
     source = checkpoint.source
     if not isinstance(source, LocalSource) or is_adapter(checkpoint):
-        return None, None
-    return source.path, tokenizer_folder(source.path, checkpoint.tokenizer)
+        return FirstModel()
+    return FirstModel(source.path, tokenizer_folder(source.path, checkpoint.tokenizer))

@@ -16,11 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kltui.jobs import worker
-from kltui.jobs.messages import Setup
+from kltui.jobs.messages import FirstModel, Setup
 
 if TYPE_CHECKING:
     from kltui.scoring.scorer import Scorer
@@ -28,15 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Sent once: what every worker is set up with, the environment that each has, and the folders of a first model.
-
-    `tokenizer` is where its tokenizer lies. Without a `model` no corpus is put into ids.
-    """
+    """Sent once: what every worker is set up with, and the environment that each has."""
 
     setup: Setup
     environment: dict[str, str]
-    model: Path | None = None
-    tokenizer: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +93,29 @@ def _ready(start: Start) -> Scorer | None:
     """A scorer that holds the corpus in the ids of the model named; None where a worker has to make its own."""
     from kltui.scoring import ahead
 
-    with _tokenizing(start):
-        ahead.import_libraries()
-    # one thread: the threads of a pool would not be there in a fork
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    setup = start.setup
+    setup, first = start.setup, start.setup.first or FirstModel()
     try:
+        with _tokenizing(setup, first):
+            ahead.import_libraries()
+        # one thread: the threads of a pool would not be there in a fork
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return ahead.ready_scorer(
-            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, start.model,
-            start.tokenizer,
+            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, first.folder,
+            first.tokenizer,
         )  # fmt: skip
     except Exception:  # whatever it is, a worker meets it again and reports it with its checkpoint
         return None
 
 
 @contextmanager
-def _tokenizing(start: Start) -> Iterator[None]:
+def _tokenizing(setup: Setup, first: FirstModel) -> Iterator[None]:
     """Within it another process puts the corpus into ids, on threads of its own, and leaves them in the cache."""
-    if start.model is None or not is_safe():
+    if first.folder is None or not is_safe():
         yield
         return
     pid = os.fork()
     if pid == 0:
-        _end_as(lambda: _tokenize(start))
+        _end_as(lambda: _tokenize(setup, first))
     try:
         yield
     except BaseException:
@@ -131,14 +125,13 @@ def _tokenizing(start: Start) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def _tokenize(start: Start) -> int:
+def _tokenize(setup: Setup, first: FirstModel) -> int:
     from kltui.scoring import ahead
 
-    assert start.model is not None
-    setup = start.setup
+    assert first.folder is not None
     with suppress(Exception):  # see `_ready`
         ahead.tokenize(
-            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, start.model, start.tokenizer
+            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, first.folder, first.tokenizer
         )
     return 0
 

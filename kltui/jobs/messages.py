@@ -20,11 +20,19 @@ DEVICE_LOST = 70  # exit status of a worker whose GPU reports errors until the p
 
 
 @dataclass(frozen=True, slots=True)
+class FirstModel:
+    """What is known of the first model to score before any file is read: its folder and its tokenizer's, where it is here."""
+
+    folder: Path | None = None
+    tokenizer: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """Sent once to a new worker: the corpus, the settings, where tokens are cached, how many threads.
 
     `compares_dtypes`: whether it measures what float32 costs on its GPU; one worker of a job is enough. `prompts` are those that
-    the texts answer, where they are the responses of pairs.
+    the texts answer, where they are the responses of pairs. With a `first` model workers get ready before there is a task.
     """
 
     texts: tuple[str, ...]
@@ -34,6 +42,7 @@ class Setup:
     threads: int
     compares_dtypes: bool = True
     prompts: tuple[Prompt, ...] = ()
+    first: FirstModel | None = None
 
 
 @dataclass(frozen=True, slots=True)

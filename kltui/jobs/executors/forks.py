@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import send_handle
-from pathlib import Path
 from typing import Protocol
 
 from kltui.gpus import system_gpus
@@ -40,15 +39,9 @@ def may_fork(device: str) -> bool:
 
 
 class ForkServer:
-    """The process that workers are forked from, begun at once; `model` is a folder that the corpus is put into ids for."""
+    """The process that workers are forked from, begun at once."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        environment: Mapping[str, str],
-        model: Path | None = None,
-        tokenizer: Path | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:
         self._line, theirs = Pipe()
         self._workers: list[ForkedProcess] = []
         self.is_gone = False
@@ -61,7 +54,7 @@ class ForkServer:
                 # numpy's BLAS would begin its threads as it is imported
                 env={"OPENBLAS_NUM_THREADS": "1"} | dict(environment),
             )
-        self._send(Start(setup, dict(environment), model, tokenizer))
+        self._send(Start(setup, dict(environment)))
 
     def fork(self, pipe: Connection) -> ForkedProcess:
         """A worker at that end of a pipe, which is on its way: it begins once this process has imported torch."""

@@ -7,9 +7,9 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Protocol
 
+from kltui.jobs.executors.forks import ForkedProcess, ForkServer, WorkerProcess, may_fork
 from kltui.jobs.messages import (
     Computes,
     Died,
@@ -22,7 +22,6 @@ from kltui.jobs.messages import (
     Task,
     TaskScored,
 )
-from kltui.jobs.executors.forks import ForkedProcess, ForkServer, WorkerProcess, may_fork
 from kltui.jobs.process import python_command
 from kltui.threads import environment_of_jobs
 
@@ -68,12 +67,9 @@ class LocalExecutor:
         self._workers: list[_Worker] = []
         self._size = workers
         self._may_fork = all(map(may_fork, self._devices))
-        self._server: ForkServer | None = None
-
-    def get_ready(self, model: Path | None = None, tokenizer: Path | None = None) -> None:
-        """Begins what a first worker needs before there is a task: imports, and the corpus in the ids of `model`."""
-        if self._may_fork and self._server is None:
-            self._server = ForkServer(self._setup, self._environment(), model, tokenizer)
+        self._needs_torch = True  # what is submitted now
+        ready = self._may_fork and setup.first is not None
+        self._server = ForkServer(self._setup, self._environment()) if ready else None
 
     @property
     def idle(self) -> int:
@@ -101,7 +97,8 @@ class LocalExecutor:
     def submit(self, task: Task | PairTask) -> None:
         """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
         idle = [w for w in self._workers if w.task is None]
-        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch(task)
+        self._needs_torch = not (isinstance(task, Task) and task.served)
+        worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()
         worker.task, worker.expects, worker.since = task, None, time.monotonic()
         # A worker that died idle shows up as Died at the next wait.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -142,12 +139,11 @@ class LocalExecutor:
             self._server.stop()
             self._server = None
 
-    def _launch(self, task: Task | PairTask) -> _Worker:
+    def _launch(self) -> _Worker:
         used = [w.device for w in self._workers]
         device = min(self._devices, key=used.count)
-        if self._may_fork and not (isinstance(task, Task) and task.served):
-            self.get_ready()
-            assert self._server is not None
+        if self._may_fork and self._needs_torch:
+            self._server = self._server or ForkServer(self._setup, self._environment())
             ours, theirs = Pipe()
             with theirs:
                 worker = _Worker(self._server.fork(theirs), ours, device)
