@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, NoReturn
@@ -38,6 +38,7 @@ class Fork:
     """Asks for a worker at the pipe whose file descriptor follows."""
 
     number: int
+    compares_dtypes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,18 @@ def _serve(line: Connection) -> None:
     # No collection may touch, and so copy, what the workers share.
     gc.collect()
     gc.freeze()
+    _serve_forks(line, start, scorer)
+
+
+def _serve_forks(line: Connection, start: Start, scorer: Scorer | None) -> None:
+    """Answers until the other end has gone, which raises EOFError."""
     while True:
         asked: Fork | Wait = line.recv()
         if isinstance(asked, Wait):
             line.send(Ended(asked.number, os.waitstatus_to_exitcode(os.waitpid(asked.pid, 0)[1])))
             continue
         pipe = recv_handle(line)
-        pid = _forked(start, scorer, line, pipe)
+        pid = _forked(start, scorer, line, pipe, asked.compares_dtypes)
         line.send(Forked(asked.number, pid))
         os.close(pipe)  # only now: the other end takes a closed pipe for a worker that has died
 
@@ -147,7 +153,9 @@ def is_safe() -> bool:
     return threads == 1 and not has_cuda
 
 
-def _forked(start: Start, scorer: Scorer | None, line: Connection, pipe: int) -> int | None:
+def _forked(
+    start: Start, scorer: Scorer | None, line: Connection, pipe: int, compares_dtypes: bool
+) -> int | None:
     """The process id of a new worker at `pipe`; None where there can be none."""
     if not is_safe():
         return None
@@ -160,7 +168,8 @@ def _forked(start: Start, scorer: Scorer | None, line: Connection, pipe: int) ->
         os.environ.clear()
         os.environ.update(start.environment)
         sys.argv[1:] = [str(pipe)]
-        _end_as(lambda: worker.main(start.setup, scorer))
+        setup = replace(start.setup, compares_dtypes=compares_dtypes)
+        _end_as(lambda: worker.main(setup, scorer))
     return pid
 
 

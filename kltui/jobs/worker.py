@@ -104,7 +104,7 @@ def serve_tasks(
                 continue
             try:
                 if scorer is None:
-                    scorer = made or _scorer(setup, pipe)
+                    scorer = _scorer(setup, pipe, made)
                     stack.callback(scorer.close)
                     pipe.send(Computes(scorer.in_use, setup.threads, socket.gethostname()))
                 score = partial(score_task, scorer, task, setup.settings.allow_bin)
@@ -153,11 +153,15 @@ def _score_served(setup: Setup, task: Task, source: ServedSource, report: _Scori
     return replace(result, notes=(*task.notes, *result.notes))
 
 
-def _scorer(setup: Setup, pipe: Channel) -> Scorer:
+def _scorer(setup: Setup, pipe: Channel, made: Scorer | None) -> Scorer:
+    """The scorer that is `made`, or one of its own."""
+    tell_cost = pipe.send if setup.compares_dtypes else None
+    if made is not None:
+        made.tell_cost = tell_cost
+        return made
     check_environment()  # on another machine of a cluster, what it says may mean nothing
     from kltui.scoring.scorer import Scorer
 
-    tell_cost = pipe.send if setup.compares_dtypes else None
     return Scorer(setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, tell_cost, setup.prompts)
 
 

@@ -108,3 +108,8 @@ def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
 
 def _failed(error: Exception) -> KltuiError:
     return KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?")
+
+
+def peak_cuda_bytes() -> float:
+    """The most that was allocated on each GPU, added up; they need not have held it at the same moment."""
+    return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))

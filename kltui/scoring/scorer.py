@@ -31,7 +31,7 @@ from kltui.scoring.engine import Engine
 from kltui.scoring.loading import Loaded
 from kltui.scoring.malloc_tuning import kept_heap
 from kltui.scoring.numerics import fast_float32
-from kltui.scoring.oom_retry import rule_within_memory, run_batches
+from kltui.scoring.oom_retry import peak_cuda_bytes, rule_within_memory, run_batches
 from kltui.scoring.prefetch import Tensors, prefetch_for
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings, Vector
 
@@ -116,7 +116,7 @@ class Scorer:
         # a model that is spread over several devices has no one place for a second set of weights
         self._prefetch = prefetch_for(self.device) if settings.device_map == "none" else None
         self._last_result_s: float | None = None
-        self._tell_cost = tell_cost  # once; None where nobody asks, or it was reported
+        self.tell_cost = tell_cost  # once; None where nobody asks, or it was reported
 
     def expect(self, hashed: Hashed, quantization: str, adapted: Adapted | None = None) -> None:
         """Begins to read the checkpoint that comes next, where a GPU would wait for it and it fits the model at hand."""
@@ -235,7 +235,7 @@ class Scorer:
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),
         }
         if self.device.type == "cuda":
-            stats["peak_cuda_bytes"] = _peak_cuda_bytes()
+            stats["peak_cuda_bytes"] = peak_cuda_bytes()
         return stats
 
     def _result(
@@ -392,7 +392,7 @@ class Scorer:
 
     def _compare_dtypes(self, engine: Engine, prepared: _Prepared, rule: BatchRule, folder: Path) -> None:
         """Tells, once, what float32 costs and saves where the weights are stored in half precision."""
-        settings, tell = self.settings, self._tell_cost
+        settings, tell = self.settings, self.tell_cost
         if tell is None or settings.dtype != "float32" or settings.device_map != "none":
             return
         config = loading.load_config(folder)
@@ -405,7 +405,7 @@ class Scorer:
             return Engine(loaded, settings, engine.device, "none", self.cache_dir)
 
         cost = dtype_cost(engine, in_half, auto, prepared.pieces, prepared.ids, rule, self._budget(engine))
-        self._tell_cost = None
+        self.tell_cost = None
         tell(cost)
         engine.free_memory()
         engine.seconds = dict.fromkeys(engine.seconds, 0.0)
@@ -517,11 +517,6 @@ def _check_scored(prepared: _Prepared, model: str) -> None:
 def _room_key(engine: Engine) -> str:
     """What the memory left for a batch depends on: the model's make and where it lies."""
     return f"{engine.shape_key} {engine.device} {getattr(engine.model, 'hf_device_map', '')}"
-
-
-def _peak_cuda_bytes() -> float:
-    """The most that was allocated on each GPU, added up; they need not have held it at the same moment."""
-    return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
 
 
 def library_versions(quantization: str) -> dict[str, str]:

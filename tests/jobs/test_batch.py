@@ -60,7 +60,7 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
 def test_a_job_that_is_done_is_seen_to_be_done_without_torch(job: Path, undisturbed: Undisturbed) -> None:
     undisturbed.copy_to(job.parent / "ws")
     code = (
-        "import sys; from kltui.cli import main; code = main(['--batch', sys.argv[1], '--json']);"
+        "import subprocess, sys; subprocess.Popen = None; from kltui.cli import main; code = main(['--batch', sys.argv[1], '--json']);"
         " heavy = {'torch', 'transformers', 'sklearn', 'textual'} & set(sys.modules); sys.exit(str(heavy) if heavy else code)"
     )
     command = [sys.executable, "-P", "-c", code, str(job)]

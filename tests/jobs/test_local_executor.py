@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from multiprocessing.connection import Pipe
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 import pytest
 
+from kltui.jobs import fork_server
+from kltui.jobs.executors.forks import ForkedProcess, may_fork
 from kltui.jobs.executors.local import LocalExecutor
 from kltui.jobs.messages import Died, Failed, Message, Setup, Task, TaskScored
 from kltui.registry.reading import Hashed
@@ -64,3 +71,57 @@ def test_stop_leaves_no_process(suite: Path) -> None:
     process = pool._workers[0].process
     pool.stop()
     assert process.poll() is not None
+
+
+def test_a_worker_is_a_fork_and_another_takes_its_place_in_a_moment(suite: Path) -> None:
+    pool, folder = executor(), suite / "alpha" / "step0"
+    try:
+        pool.submit(Task(0, Hashed(folder, ""), "none"))
+        first = next_message(pool, TaskScored)
+        process = pool._workers[0].process
+        assert isinstance(process, ForkedProcess) is (sys.platform == "linux")
+        os.kill(process.pid, signal.SIGKILL)
+        assert next_message(pool, Died) == Died(None, -signal.SIGKILL)
+        pool.submit(Task(1, Hashed(folder, ""), "none"))
+        again = next_message(pool, TaskScored)
+        assert isinstance(first, TaskScored) and isinstance(again, TaskScored)
+        assert first.result.vectors[0].loglik_N.tobytes() == again.result.vectors[0].loglik_N.tobytes()
+    finally:
+        pool.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_where_nothing_can_be_forked_a_worker_is_a_process_of_its_own(suite: Path) -> None:
+    pool = executor()
+    try:
+        pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
+        assert pool._server is not None
+        pool._server._process.kill()
+        assert isinstance(next_message(pool, TaskScored), TaskScored)
+        assert isinstance(pool._workers[0].process, subprocess.Popen)
+    finally:
+        pool.stop()
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    ours, theirs = Pipe()
+
+    def serve() -> None:
+        with pytest.raises(EOFError):
+            fork_server._serve_forks(theirs, None, None)  # type: ignore[arg-type] - no fork asks for them
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    worker, its_end = Pipe()
+    ours.send(fork_server.Fork(3, False))
+    with its_end:
+        send_handle(ours, its_end.fileno(), os.getpid())
+    assert ours.poll(10) and ours.recv() == fork_server.Forked(3, None)
+    assert worker.poll(10), "the worker's pipe ends, so that nobody waits for it"
+    ours.close()
+    serving.join(10)
+
+
+def test_on_a_gpu_no_worker_is_a_fork() -> None:
+    assert not any(map(may_fork, ("cuda", "cuda:1", "mps")))
+    assert may_fork("cpu") is (sys.platform == "linux")

@@ -56,11 +56,11 @@ class ForkServer:
             )
         self._send(Start(setup, dict(environment)))
 
-    def fork(self, pipe: Connection) -> ForkedProcess:
+    def fork(self, pipe: Connection, *, compares_dtypes: bool) -> ForkedProcess:
         """A worker at that end of a pipe, which is on its way: it begins once this process has imported torch."""
         worker = ForkedProcess(self, len(self._workers))
         self._workers.append(worker)
-        self._send(Fork(worker.number), pipe.fileno())
+        self._send(Fork(worker.number, compares_dtypes), pipe.fileno())
         return worker
 
     def ask_status(self, worker: ForkedProcess) -> None:

@@ -23,7 +23,7 @@ from kltui.jobs.messages import (
     TaskScored,
 )
 from kltui.jobs.process import python_command
-from kltui.threads import environment_of_jobs
+from kltui.threads import environment_of_jobs, wait_passively
 
 STOP_GRACE_S = 3.0
 
@@ -146,7 +146,9 @@ class LocalExecutor:
             self._server = self._server or ForkServer(self._setup, self._environment())
             ours, theirs = Pipe()
             with theirs:
-                worker = _Worker(self._server.fork(theirs), ours, device)
+                forked = self._server.fork(theirs, compares_dtypes=self._setup.compares_dtypes)
+            worker = _Worker(forked, ours, device)
+            self._setup = replace(self._setup, compares_dtypes=False)
         else:
             worker = _Worker(*self._spawned(device), device)
         self._workers.append(worker)
@@ -183,6 +185,9 @@ class LocalExecutor:
         environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
         if self._size > 1:
             environment["OMP_NUM_THREADS"] = threads
+        wait_passively(
+            environment
+        )  # with two threads beside another load, those that spin take ten times as long
         return environment
 
     def _bury(self, worker: _Worker) -> Died:
