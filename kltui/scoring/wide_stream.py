@@ -1,7 +1,7 @@
 """A bfloat16 model on a CPU with products in bfloat16 and everything between them in float32.
 
-Rounding the sums along the layers, norms and rotary embeddings to bfloat16 is most of what such a model is off: on
-Pythia's 70m shape 0.22 nat a text at most, and 0.09 so. Embeddings come out as float32, layer norms and the products of
+Rounding the sums along the layers, norms and rotary embeddings to bfloat16 is most of what such a model is off beyond its
+rounded weights: of 24 texts on Pythia's 70m shape 0.22 nat a text at most in transformers, and 0.12 so. Embeddings come out as float32, layer norms and the products of
 linear layers too, and torch carries that on. What a linear layer reads is rounded to its weights' dtype.
 """
 

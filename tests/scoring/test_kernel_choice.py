@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_what_cannot_be_kept_is_not_timed(tmp_path: Path) -> None:
     for folder in (None, tmp_path / "file" / "below"):
         assert work.chooser(None, folder).among("head", work.candidates()) == "native"
     assert not work.runs
+
+
+def test_workers_that_begin_at_once_agree(tmp_path: Path) -> None:
+    """Each finds another way fastest; one of them times, and all take what it found."""
+    works = [Slow(native=1.0 + k % 2, tiles=2.0 - k % 2) for k in range(6)]
+
+    def choose(work: Slow) -> str:
+        return work.chooser(tmp_path / "job", tmp_path / "user").among("head", work.candidates())
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        taken = list(pool.map(choose, works))
+    assert len(set(taken)) == 1 and sum(work.runs > 0 for work in works) == 1
 
 
 def test_one_way_is_not_timed_and_one_that_raises_is_left_out(tmp_path: Path) -> None:
