@@ -155,7 +155,7 @@ def _interval_pairs(t: Trajectory) -> tuple[list[Pair], str]:
         return exact, f"neighbours {PAPER_INTERVAL} steps apart, end step > {PAPER_AFTER}"
     begin, gap = even_interval(t.steps)
     even = [r for (a, b), r in neighbours if a >= begin and b - a == gap]
-    return even, f"neighbours {gap} steps apart from step {begin} (no 1000-step neighbours)"
+    return even, f"neighbours {gap} step{'s' * (gap != 1)} apart from step {begin} (no 1000-step neighbours)"
 
 
 def seed_pairs(points: Sequence[Point]) -> Pairs:

@@ -24,7 +24,7 @@ from kltui.view.section_words import WORDS
 if TYPE_CHECKING:
     from rich.segment import Segment
 
-LIST_WIDTH, WIDE_LIST = 36, 56
+LIST_WIDTH, WIDE_LIST = 36, 76
 NARROWEST = (
     80  # columns that a section is laid out for at least: where the pane has fewer, it is moved sideways
 )

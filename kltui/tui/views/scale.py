@@ -43,7 +43,7 @@ class ScaleTable(Table):
         Column("here [quartiles]", 21),
         Column("pairs", 5, right=True),
         Column("KL, bits/byte, log", 12, share=1),
-        Column("why", 24, rank=2),
+        Column("why", 24, share=1, rank=2),
     )
 
     def __init__(self) -> None:

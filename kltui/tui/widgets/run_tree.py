@@ -76,6 +76,7 @@ def size_of(words: str) -> float | None:
     return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
 
 
+VARIANT = 5  # the column of variants
 RUN_CELLS = 22  # of a run's name, behind its fold and mark
 
 
@@ -225,6 +226,8 @@ class RunTree(Table):
             else f"      {step or checkpoint.name}"
         )
         variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
+        if variant and not self.widths()[VARIANT] and step and not self.order.column:
+            name += f"+{variant}"  # which else would look like its original
         return [
             Cell(name, "text" if row.scored else "muted"),
             Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),
