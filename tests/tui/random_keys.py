@@ -45,6 +45,7 @@ SIZES = [(80, 24), (120, 40), (200, 60), (60, 15), (30, 8), (1, 1), (300, 20), (
 BUG = b"a bug in kltui"
 LOG = "interface.log"  # what the program leaves of a bug that it outlives
 STACKS = "stacks.txt"
+ENTERS = b"\x1b[?1049h"  # what the program writes when it takes the terminal
 
 
 @dataclass
@@ -151,7 +152,17 @@ def _stop_and_go_on(terminal: Terminal, storm: Storm) -> None:
                 raise AssertionError(_hung(terminal, storm, f"not stopped within {PATIENCE_S:g} s"))
             storm.read(terminal, 0.0, 0.1)
         os.kill(terminal.pid, signal.SIGCONT)
+        _until_it_is_back(terminal, storm, end)
     storm.sent.append(b"<stopped, continued>")
+
+
+def _until_it_is_back(terminal: Terminal, storm: Storm, end: float) -> None:
+    """Waits until it has the terminal again: before that, a ctrl+z is the terminal's own and stops it once more."""
+    drawn = b""
+    while ENTERS not in drawn and not _has_ended(terminal):
+        if time.monotonic() > end:
+            raise AssertionError(_hung(terminal, storm, f"not back within {PATIENCE_S:g} s"))
+        drawn += storm.read(terminal, 0.0, 0.1)
 
 
 def _is_stopped(terminal: Terminal) -> bool:
@@ -180,7 +191,18 @@ def _hung(terminal: Terminal, storm: Storm, what: str) -> str:
     """The account, with where all threads of the program are."""
     os.kill(terminal.pid, signal.SIGUSR1)
     time.sleep(1.0)
-    return storm.account(what)
+    return storm.account(f"{what}; states of its processes: {_states(terminal.pid)}")
+
+
+def _states(group: int) -> dict[int, str]:
+    """{process: state} of a process group; T is stopped."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                found[int(path.parent.name)] = fields[0]
+    return found
 
 
 def _has_ended(terminal: Terminal) -> bool:
