@@ -40,8 +40,6 @@ class AppCore(AppSession, inherit_bindings=False):
     App.-light MainScreen { background: #eeeeee; }
     Input { background: #303030; color: #d0d0d0; }
     App.-light Input { background: #d0d0d0; color: #262626; }
-    Input > .input--placeholder, Input > .input--suggestion { color: #a8a8a8; }
-    App.-light Input > .input--placeholder, App.-light Input > .input--suggestion { color: #4e4e4e; }
     """
         + prompts.CSS
     )

@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,7 +46,6 @@ SIZES = [(80, 24), (120, 40), (200, 60), (60, 15), (30, 8), (1, 1), (300, 20), (
 BUG = b"a bug in kltui"
 LOG = "interface.log"  # what the program leaves of a bug that it outlives
 STACKS = "stacks.txt"
-ENTERS = b"\x1b[?1049h"  # what the program writes when it takes the terminal
 
 
 @dataclass
@@ -158,11 +158,10 @@ def _stop_and_go_on(terminal: Terminal, storm: Storm) -> None:
 
 def _until_it_is_back(terminal: Terminal, storm: Storm, end: float) -> None:
     """Waits until it has the terminal again: before that, a ctrl+z is the terminal's own and stops it once more."""
-    drawn = b""
-    while ENTERS not in drawn and not _has_ended(terminal):
+    while termios.tcgetattr(terminal.fd)[3] & termios.ICANON and not _has_ended(terminal):
         if time.monotonic() > end:
             raise AssertionError(_hung(terminal, storm, f"not back within {PATIENCE_S:g} s"))
-        drawn += storm.read(terminal, 0.0, 0.1)
+        storm.read(terminal, 0.0, 0.1)
 
 
 def _is_stopped(terminal: Terminal) -> bool:

@@ -97,3 +97,18 @@ async def test_medians_of_the_scale_are_shown_whole(make_app: MakeApp, until) ->
         said = ["".join(t for t, _ in table._row(i)) for i, r in enumerate(table.rows) if r.n > 1]
         assert said and all("0.00988 [0.00917, 0.0105]" in line for line in said)
         assert ScaleTable.columns[HERE].width < widths[HERE]
+
+
+async def test_questions_stand_below_the_view_and_help_in_its_middle(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for key in (":", "f", "/"):
+            await pilot.press(key)
+            sheet = app.screen.query_one(".sheet").region
+            assert sheet.bottom == 40 and sheet.y > 10, key
+            assert "tiny@0" in text_of(app) or "@0" in text_of(app)  # the view is seen behind it
+            await pilot.press("escape")
+        await pilot.press("?")
+        sheet = app.screen.query_one(".sheet").region
+        assert sheet.y == 40 - sheet.bottom and sheet.x > 0
