@@ -11,6 +11,7 @@ SCREENS = (
 PLOTS = ("map", "curves", "diffusion", "layers")
 ZOOMED = (*PLOTS, "matrix")
 FIGURES = (*ZOOMED, "compare", "scale")
+# screens with matches to go to, with something to the left and right, and with something to enter
 MATCHED = ("registry", "map", "compare")
 SIDEWAYS = ("registry", "map", "curves", "diffusion", "matrix", "layers", "report")
 ENTERED = ("registry", "jobs", "map", "curves", "matrix", "compare", "scale", "report")

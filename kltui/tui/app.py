@@ -181,7 +181,7 @@ class KltuiApp(AppCore):
         self.walk(-1)
 
     def do_copy(self) -> None:
-        copied = getattr(self.view, "copied", lambda: "")() or safe_text(self.selection.cursor)
+        copied = (self.view.copied() if self.view is not None else "") or safe_text(self.selection.cursor)
         if copied:
             # Lines and columns stay; whatever else a terminal might act on when it is pasted goes.
             self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))

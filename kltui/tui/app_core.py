@@ -1,4 +1,4 @@
-"""The application around its views: the terminal, keys and the views themselves; its actions are in `app`."""
+"""The application around its views: the terminal, keys, and which view is shown; its own actions are in `app`."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ class AppCore(AppSession, inherit_bindings=False):
         return view
 
     def arrive(self) -> None:
-        """Tells a view that has come to the fore, once it has its size."""
+        """Calls `arrived` of a view that is shown now, once it has its size."""
         view, self._arriving = self._arriving, None
         if view is not None and view is self.view:
             view.arrived()

@@ -97,7 +97,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     @property
     def main(self) -> MainScreen:
-        """The main screen, whatever lies over it."""
+        """The main screen, also below a dialog."""
         main = self.screen_stack[0]
         assert isinstance(main, MainScreen)
         return main
@@ -143,7 +143,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     @property
     def is_asking(self) -> bool:
-        """Whether a dialog lies over the view."""
+        """Whether a dialog is open."""
         return len(self.screen_stack) > 1
 
     # -- what is chosen ----------------------------------------------------------------------------------
@@ -217,7 +217,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
         """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
         old = self.snapshot
-        new = await self.reader.snapshot(getattr(self._views.get("jobs"), "job_id", None))
+        jobs = self._views.get("jobs")
+        new = await self.reader.snapshot(jobs.job_id if jobs is not None else None)
         if new == old:
             return
         self.snapshot = new
@@ -285,7 +286,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             self.view.update_data()
 
     def _job_ended(self, job_id: int) -> None:
-        """Reads at once how a job stands whose process is gone, and says so where it did not come to its end."""
+        """Reads at once how a job stands whose process is gone, and shows a message where the job has not finished."""
 
         async def look() -> None:
             await self.reload()
@@ -344,7 +345,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             "basis": self.reader.basis.as_record(),
         }
         for name, view in self._views.items():
-            kept.update({f"{name}.{k}": v for k, v in getattr(view, "kept", dict)().items()})
+            kept.update({f"{name}.{k}": v for k, v in view.kept().items()})
         self.memory.save(self.reader.path, kept)
 
     def kept(self, key: str) -> object:

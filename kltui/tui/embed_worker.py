@@ -36,7 +36,7 @@ class EventWriter:
         self._out.flush()
 
     def progress(self, share: float, of: str) -> None:
-        """Tells how much of what is done."""
+        """Writes how much of what is done."""
         self.say("progress", share=round(min(1.0, share), 3), of=of)
 
     def result(self, array: NDArray[np.float64], facts: dict[str, object], *, last: bool = True) -> None:

@@ -72,20 +72,17 @@ def _figures(app: Session) -> list[Export]:
 
 def rows_of(app: Session) -> list[list[object]]:
     """The present view's rows for CSV, titles first; [] where it has none."""
-    rows = getattr(app.view, "csv_rows", None)
-    return list(rows()) if rows is not None else []
+    return app.view.csv_rows() if app.view is not None else []
 
 
 def text_of(app: Session) -> list[str]:
     """The present view as lines to be read elsewhere; [] where it has none."""
-    lines = getattr(app.view, "text_lines", None)
-    return list(lines()) if lines is not None else []
+    return app.view.text_lines() if app.view is not None else []
 
 
 def json_of(app: Session) -> dict[str, object]:
     """The present view's data for JSON; {} where it has none."""
-    data = getattr(app.view, "json_data", None)
-    return dict(data()) if data is not None else {}
+    return app.view.json_data() if app.view is not None else {}
 
 
 async def export_view(app: Session, chosen: Export) -> None:

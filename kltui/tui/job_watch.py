@@ -1,4 +1,4 @@
-"""Tells at once when a job's process on this machine has ended, whoever started it, without asking again and again."""
+"""Notices at once that a job's process on this machine has ended, whoever started it, without polling."""
 
 from __future__ import annotations
 

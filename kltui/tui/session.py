@@ -58,6 +58,15 @@ class ShownView(Protocol):
     def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None as long as there is nothing to draw."""
 
+    def csv_rows(self) -> list[list[object]]:
+        """The rows of what is shown, titles first; [] where there are none."""
+
+    def text_lines(self) -> list[str]:
+        """What is shown as lines of text; [] where it has no such form."""
+
+    def json_data(self) -> dict[str, object]:
+        """The data of what is shown; {} where it has no such form."""
+
     def update_data(self) -> None:
         """Shows a changed snapshot, selection or filter."""
 
@@ -105,7 +114,7 @@ class Session(Protocol):
 
     @property
     def is_asking(self) -> bool:
-        """Whether a dialog lies over the view."""
+        """Whether a dialog is open."""
 
     @property
     def workspace_name(self) -> str:

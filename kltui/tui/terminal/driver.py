@@ -32,7 +32,7 @@ READ_BYTES = 4096
 
 
 class TerminalOutput:
-    """A terminal to write to. Once it is gone it takes and drops everything, and has said so once.
+    """A terminal to write to. Once it is gone, what is written is dropped; `gone` has been called once.
 
     Textual's writing thread would end at the first failure, and whoever writes would wait for it for ever.
     """
@@ -221,7 +221,7 @@ class TerminalDriver(LinuxDriver):
 
 
 def _ancestors() -> Iterator[int]:
-    """The parent's process id, its parent's, and so on, as far as they can be told."""
+    """The parent's process id, its parent's, and so on, as far as the system shows them."""
     pid = os.getppid()
     while pid > 1:
         yield pid

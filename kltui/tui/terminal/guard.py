@@ -56,7 +56,7 @@ def guarded(run: Callable[[], int]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Has this process told to leave when its parent is gone, where the system can do so."""
+    """Makes the system end this process by a signal when its parent is gone, where it can."""
     if sys.platform != "linux":
         return
     import ctypes
@@ -74,7 +74,7 @@ def _watched(pid: int) -> int:
         status: int | None = None
         if number == signal.SIGCHLD:
             status = _news(pid, os.WUNTRACED)
-            # Where both were told to go on, the news of the stop is old.
+            # Where both have got SIGCONT, the report of the stop is old.
             if status is not None and os.WIFSTOPPED(status) and signal.SIGCONT not in signal.sigpending():
                 os.kill(os.getpid(), signal.SIGSTOP)
         elif number == signal.SIGCONT:

@@ -44,7 +44,7 @@ class ScreenFrame:
     """The rows last written to the terminal. `forget` after anything else may have written there."""
 
     def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
-        self._codes = _Known(system)
+        self._codes = _StyleCodes(system)
         self._rows: list[ScreenRow] = []
         self._width = 0
 
@@ -57,15 +57,17 @@ class ScreenFrame:
         if width != self._width or len(self._rows) != height:
             self._rows, self._width = [_unknown(width) for _ in range(height)], width
         out: list[str] = []
-        pen = _Pen()
+        writer = _StyleWriter()
         for y, x, cells, segments in _pieces(update):
             if 0 <= y < height and cells:
-                self._piece(out, pen, y, x, cells, _row(self._codes.runs(segments)))
+                self._piece(out, writer, y, x, cells, _row(self._codes.runs(segments)))
         if out:
-            out.append(pen.reset())
+            out.append(writer.reset())
         return "".join(out)
 
-    def _piece(self, out: list[str], pen: _Pen, y: int, x: int, cells: int, new: ScreenRow) -> None:
+    def _piece(
+        self, out: list[str], writer: _StyleWriter, y: int, x: int, cells: int, new: ScreenRow
+    ) -> None:
         if x == 0 and cells >= self._width:
             old, self._rows[y] = self._rows[y], new
         else:
@@ -75,7 +77,7 @@ class ScreenFrame:
         for i, (skipped, middle) in enumerate(_differences(old, new)):
             column = x + skipped + 1
             out.append(f"\x1b[{column}G" if i else f"\x1b[{y + 1};{column}H")
-            out.extend(map(pen.text, middle))
+            out.extend(map(writer.text, middle))
 
     def _put(self, y: int, x: int, cells: int, new: ScreenRow) -> tuple[int, ScreenRow, ScreenRow]:
         """Puts a piece into a row; (where it begins, what was there before, the piece).
@@ -277,7 +279,7 @@ def _narrow(text: str) -> bool:
     return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
 
 
-class _Known:
+class _StyleCodes:
     """The codes of style objects by their identity: a style's own hash takes longer than all else here."""
 
     def __init__(self, system: ColorSystem | None) -> None:
@@ -292,10 +294,10 @@ class _Known:
         for text, style, control in segments:
             if control or not text:
                 continue
-            entry = known.get(id(style)) or self._learnt(style)
+            entry = known.get(id(style)) or self._coded(style)
             yield (text if text.isprintable() else safe_text(text)), entry[1]
 
-    def _learnt(self, style: Style | None) -> tuple[Style | None, Codes]:
+    def _coded(self, style: Style | None) -> tuple[Style | None, Codes]:
         if len(self._known) >= MAX_STYLES:
             self._known.clear()
         codes = _codes(style, self._system) if style else _PLAIN
@@ -303,7 +305,7 @@ class _Known:
         return entry
 
 
-class _Pen:
+class _StyleWriter:
     """Style codes as differences from the style last written."""
 
     def __init__(self) -> None:
@@ -334,7 +336,7 @@ def _attributes(before: str, after: str) -> list[str]:
     """The codes that take attributes off and put others on."""
     had, has = set(before.split(";")) - {""}, set(after.split(";")) - {""}
     off = {OFF[code] for code in had - has}
-    # Bold and dim end by one code: what stays of them is said again.
+    # Bold and dim end by one code: what stays of them is written again.
     kept = {code for code in had if OFF[code] not in off}
     return sorted(off) + sorted(has - kept)
 

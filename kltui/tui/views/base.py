@@ -46,6 +46,7 @@ class View(Widget, ActionHandlers):
     """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
 
     screen_name: ClassVar[str] = ""
+    job_id: int | None = None  # the job whose items it shows
     has_figure: ClassVar[bool] = False  # whether `e` writes it as a figure, and `I` shows it as one
     DEFAULT_CSS = """
     View { layout: horizontal; width: 100%; height: 1fr; }
@@ -174,6 +175,26 @@ class View(Widget, ActionHandlers):
     def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None as long as there is nothing to draw."""
         return None
+
+    def csv_rows(self) -> list[list[object]]:
+        """The rows of what is shown, titles first; [] where there are none."""
+        return []
+
+    def text_lines(self) -> list[str]:
+        """What is shown as lines of text, [] where it has no such form."""
+        return []
+
+    def json_data(self) -> dict[str, object]:
+        """The data of what is shown, {} where it has no such form."""
+        return {}
+
+    def copied(self) -> str:
+        """What the key for copying takes; "": the name under the cursor."""
+        return ""
+
+    def kept(self) -> dict[str, object]:
+        """What is kept of this view until the workspace is opened again."""
+        return {}
 
     def do_next_pane(self) -> None:
         self._step_focus(1)

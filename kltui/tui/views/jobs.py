@@ -399,7 +399,7 @@ class JobsView(View):
         from kltui.jobs import launch
 
         try:
-            getattr(launch, what)(job)
+            (launch.pause if what == "pause" else launch.stop)(job)
         except KltuiError as error:
             self.kl.complain(error)
             return
