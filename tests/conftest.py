@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import site
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +37,46 @@ if _root not in site.getsitepackages():
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_root, os.environ.get("PYTHONPATH", "")]))
 
 
+warm = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Scoring processes, and those that run the tests, are forks of one process that has imported torch; see warm/."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.pop("KLTUI_TEST_WARM_WORKERS", None)
+        return
+    config.stash[warm] = stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kltui-tests-")))
+    _keep_temporary_files_in(folder / "tmp")
+    socket = folder / "socket"
+    os.environ |= stack.enter_context(warm_process(socket, (*TORCH, *KLTUI), os.environ))
+    if not markers.only_quick(config):  # whose processes need no torch
+        os.environ["KLTUI_TEST_WARM_WORKERS"] = "1"
+
+
+def _keep_temporary_files_in(folder: Path) -> None:
+    """What processes that were killed leave behind goes with this folder; pytest's own stay where they are looked for."""
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder.mkdir()
+    os.environ["TMPDIR"] = str(folder)
+    tempfile.tempdir = None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if warm in config.stash:
+        config.stash[warm].close()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which no test is quick are not even imported where only those are asked for."""
+    return True if markers.only_quick(config) and markers.told_by(collection_path) else None
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported is not looked through for garbage again and again
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process more than there are processors: a good part of the tests wait for processes of their own."""
@@ -56,32 +99,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (not item.path.as_posix().endswith(LONG), -counts[item.path], str(item.path)))
 
 
-@pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which scoring processes are forks of one that has imported torch; see warm/."""
-    socket = tmp_path_factory.mktemp("warm") / "socket"
-    with warm_process(socket, (*TORCH, *KLTUI), os.environ) as environment:
-        yield environment
-
-
 @pytest.fixture
-def warmed(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scoring processes that this process starts are forks of the warm one, too."""
-    for name, value in warm.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def cli(tmp_path: Path, request: pytest.FixtureRequest) -> Cli:
+def cli(tmp_path: Path) -> Cli:
     """Runs `kltui ARGUMENTS` in an empty folder and returns the finished process."""
 
     def run(*arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
-        own = any(name.startswith(("KLTUI_", "OMP_", "CUDA_", "PYTHON")) for name in env)  # read at an import
-        if "--batch" in arguments and not own:
-            environment |= request.getfixturevalue("warm")
-            if not env and "engine.kind=ray" not in arguments:
-                environment["KLTUI_TEST_WARM_MAIN"] = "1"
+        if any(name.startswith(("KLTUI_", "OMP_", "CUDA_", "PYTHON")) for name in env):  # read at an import
+            environment.pop("KLTUI_TEST_WARM", None)
+        elif not env and "engine.kind=ray" not in arguments:
+            environment["KLTUI_TEST_WARM_MAIN"] = "1"
         environment |= env
         return subprocess.run(
             kltui_command(*arguments),

@@ -33,7 +33,7 @@ TELLING = {
 }
 COSTLY = (*TELLING, "ray", "gpu", "slow")
 # What every test has of the root's conftest.py is told by the fixtures that it asks for.
-FIXTURES = {"cli": "process", "warm": "process", "emulated_cuda": "process"}
+FIXTURES = {"cli": "process", "emulated_cuda": "process"}
 
 
 def mark(item: pytest.Item) -> None:
@@ -44,9 +44,14 @@ def mark(item: pytest.Item) -> None:
         item.add_marker("quick")
 
 
+def only_quick(config: pytest.Config) -> bool:
+    """Whether a run is of the quick tests alone."""
+    return str(config.getoption("markexpr", "")).strip() == "quick"
+
+
 def costs(item: pytest.Item) -> set[str]:
     """Those of process, model, screen and ray that fit."""
-    found = {name for path in _sources(item) for name in _told_by(path)}
+    found = {name for path in _sources(item) for name in told_by(path)}
     found |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
     if "ray" in item.path.stem.split("_"):
         found.add("ray")
@@ -64,7 +69,7 @@ def _sources(item: pytest.Item) -> Iterator[Path]:
 
 
 @cache
-def _told_by(path: Path) -> frozenset[str]:
+def told_by(path: Path) -> frozenset[str]:
     """What a file's imports tell, those within functions among them."""
     imported = IMPORTED.findall(path.read_text(encoding="utf-8")) if path.suffix == ".py" else []
     return frozenset(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 WARM = Path(__file__).parent / "warm"
@@ -19,6 +20,7 @@ TORCH = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "transformers:AutoModelForCausalLM",
     "transformers:AutoTokenizer",
+    *(["peft"] if find_spec("peft") else []),
 )
 
 

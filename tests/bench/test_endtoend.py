@@ -36,7 +36,7 @@ def small_vocabulary(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ran(warm):
+def ran():
     """(the JSON report of one whole run, its cases, its sweep)."""
     made, printed, patch = {}, io.StringIO(), pytest.MonkeyPatch()
 
@@ -51,8 +51,6 @@ def ran(warm):
 
     with patch.context() as patch, contextlib.redirect_stdout(printed):
         make_small(patch)
-        for name, value in warm.items():
-            patch.setenv(name, value)
         kept("bench_shape")
         kept("_swept")
         assert endtoend.run("cpu", True, [TINY]) == 0

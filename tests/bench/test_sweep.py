@@ -14,7 +14,7 @@ TINY = shapes.ModelShape("tiny", 32, 2, 4, 8)
 
 
 @pytest.fixture(autouse=True)
-def small(warmed, monkeypatch):
+def small(monkeypatch):
     monkeypatch.setattr(shapes, "VOCABULARY", 1000)
     monkeypatch.setitem(sweep.TEXTS, "cpu", 6)
 

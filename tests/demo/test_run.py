@@ -61,7 +61,6 @@ def test_lanes_end_with_the_process_that_opened_them(texts_folder: Path, suite: 
     assert not Path(f"/proc/{lane}").exists()
 
 
-@pytest.mark.usefixtures("warmed")
 def test_the_whole_demo(
     prepared: Prepared,
     tmp_path: Path,

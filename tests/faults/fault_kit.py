@@ -43,9 +43,8 @@ path = "run"
 def light_env(**more: str) -> dict[str, str]:
     """Environment in which kltui's workers score lightly."""
     paths = os.pathsep.join([str(LIGHT), str(ROOT)])
-    return (
-        os.environ | {"PYTHONPATH": paths, "KLTUI_LIGHT": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | more
-    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KLTUI_TEST_WARM")}
+    return kept | {"PYTHONPATH": paths, "KLTUI_LIGHT": "1", "OMP_NUM_THREADS": "1", "NO_COLOR": "1"} | more
 
 
 def write_job(folder: Path, checkpoints: int = 6, texts: int = 20, extra: str = "") -> Path:

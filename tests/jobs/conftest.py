@@ -55,9 +55,9 @@ def job(suite: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Undisturbed:
+def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     command = kltui_command("--batch", str(write_job(folder, suite)), "--json")
-    environment = ENV | warm | {"KLTUI_TEST_WARM_MAIN": "1"}
+    environment = ENV | {"KLTUI_TEST_WARM_MAIN": "1"}
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
     return Undisturbed(done, folder / "ws")

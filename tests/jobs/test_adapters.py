@@ -189,7 +189,6 @@ def ends_of(job: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return {e["name"]: e["status"] for e in events if e["event"] == "checkpoint"}
 
 
-@pytest.mark.usefixtures("warmed")
 def test_a_job_of_adapters_through_a_kill_adds_their_base_once_and_makes_it_their_parent(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,7 +270,6 @@ def test_an_adapter_whose_tensors_do_not_all_load_fails(
         scored(scorer, made / "base", _spoilt(made, tmp_path, **changes))
 
 
-@pytest.mark.usefixtures("warmed")
 def test_an_adapter_pickled_or_damaged_or_without_peft(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -154,11 +154,11 @@ def stored(folder: Path) -> int:
 
 @pytest.mark.parametrize("after", [1, 5])
 def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
-    cli: Cli, job: Path, tmp_path: Path, undisturbed: Undisturbed, warm: dict[str, str], after: int
+    cli: Cli, job: Path, tmp_path: Path, undisturbed: Undisturbed, after: int
 ) -> None:
     process = subprocess.Popen(
         kltui_command("--batch", str(job)),
-        env=ENV | warm,
+        env=ENV,
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -178,11 +178,11 @@ def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_stop_it_with_their_code_and_keep_what_is_done(
-    job: Path, tmp_path: Path, warm: dict[str, str], number: signal.Signals, code: int
+    job: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     process = subprocess.Popen(
         kltui_command("--batch", str(job)),
-        env=ENV | warm,
+        env=ENV,
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

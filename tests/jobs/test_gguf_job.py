@@ -103,7 +103,6 @@ def exported_before_any_exact_kl(capsys: pytest.CaptureFixture[str], ws: Path) -
         assert 4.5 < float(row["bits_per_weight"]) < 8.7 and float(row["kl_bits_per_byte"]) > 0
 
 
-@pytest.mark.usefixtures("warmed")
 def test_the_page_s_job_through_a_kill(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,7 +85,6 @@ def networks(folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.usefixtures("warmed")
 def test_every_kind_equals_a_float64_loop(
     models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ TEXTS += ["x", "", "a <|endoftext|> in it, and <s>"]
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     from tiny_models import write_run
 
     root = tmp_path_factory.mktemp("notebook") / "kltui-demo"
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, warm: dict[str, str]) -> Run:
     (root / "job.toml").write_text(job)
     done = subprocess.run(
         kltui_command("--batch", str(root / "job.toml")),
-        env=os.environ | warm | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -18,6 +18,17 @@ from screen_text import text_of
 from kltui.tui.app import KltuiApp
 
 Until = Callable[[Pilot[int], Callable[[], object]], Awaitable[None]]
+
+
+NOWHERE = Path("/workspaces")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written_into_the_fixed_workspace() -> Iterator[None]:
+    """Its folder does not exist, and whoever may do everything could make it."""
+    was_there = NOWHERE.exists()
+    yield
+    assert was_there or not NOWHERE.exists(), f"a test has made {NOWHERE}"
 
 
 @pytest.fixture

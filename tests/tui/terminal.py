@@ -14,10 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from warm_process import WARM
+
 import kltui
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
+PATHS = os.pathsep.join([str(WARM), str(PACKAGE)])  # processes that kltui starts are forks: see tests/warm
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Terminal:
         self.pid, self.fd = pty.fork() if controlling else _fork_without_control()
         if self.pid == 0:
             os.chdir("/")
-            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": str(PACKAGE), "HOME": "/dev/null"}
+            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": PATHS, "HOME": "/dev/null"}
             for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
                 env.pop(name, None)
             os.execvpe(command[0], command, env | environment)

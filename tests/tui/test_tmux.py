@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from terminal import HERE, PACKAGE
+from terminal import HERE, PATHS
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
@@ -24,7 +24,7 @@ class Pane:
     def __init__(self, width: int, height: int, command: list[str], tmp: Path) -> None:
         self.socket = f"kltui-test-{uuid.uuid4().hex[:8]}"
         line = (
-            f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PACKAGE} {shlex.join(command)}; echo ENDED $?; sleep 60"
+            f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PATHS} {shlex.join(command)}; echo ENDED $?; sleep 60"
         )
         size = ("-x", str(width), "-y", str(height))
         self.tmux("-f", "/dev/null", "new-session", "-d", "-c", str(tmp), *size, line)

@@ -1,12 +1,16 @@
 """A process that has imported what kltui needs and forks for every process of it that tests want; see hand_over.py.
 
 python server.py SOCKET MODULE ...      ends when its standard input does
+
+It imports the modules when it is first asked for a fork.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -16,6 +20,7 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +52,8 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
     os.environ.update(task["env"])
     sys.argv = ["-c", *task["arguments"]]
     try:
+        if "code" in task:
+            return run(task["code"])
         return int(importlib.import_module(task["module"]).main() or 0)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
@@ -59,11 +66,38 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
         sys.stderr.flush()
 
 
-def serve(path: str) -> None:
+def run(code: str) -> int:
+    """Runs a program as `python -c` does, and what it has asked for at its end."""
+    try:
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    return 0
+
+
+def load(names: list[str]) -> None:
+    """Imports modules, and for MODULE:NAME what some libraries import only when it is asked for.
+
+    A module of kltui that warns while it is imported is an error here as it is in a test.
+    """
+    for name in names:
+        module, _, attribute = name.partition(":")
+        with warnings.catch_warnings():
+            if module.startswith("kltui"):
+                warnings.simplefilter("error")
+                warnings.simplefilter("ignore", SyntaxWarning)
+            imported = importlib.import_module(module)
+            if attribute:
+                getattr(imported, attribute)
+    gc.freeze()  # no fork need look through all of that for garbage
+
+
+def serve(path: str, names: list[str]) -> None:
     """Forks for everyone who connects, until standard input ends."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
-    listener.listen(16)
+    listener.listen(64)
     print("ready", flush=True)
     lines: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
@@ -79,6 +113,8 @@ def serve(path: str) -> None:
                     return
                 if key.fileobj is listener:
                     line, _ = listener.accept()
+                    load(names)
+                    names = []
                     pid = start(line)
                     lines[pid] = line
                     selector.register(line, selectors.EVENT_READ, pid)
@@ -120,10 +156,5 @@ def bury(lines: dict[int, socket.socket], selector: selectors.BaseSelector) -> N
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:]:
-        module, _, attribute = name.partition(":")
-        imported = importlib.import_module(module)
-        if attribute:
-            getattr(imported, attribute)  # some libraries import what they hold when it is asked for
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:])
     os._exit(0)  # nothing of torch's needs to be put away

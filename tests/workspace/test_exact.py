@@ -216,7 +216,6 @@ def test_unscored_names_are_mistakes_of_usage(workspace: Path) -> None:
         ws.exact_kl("one", "nobody")
 
 
-@pytest.mark.usefixtures("warmed")
 def test_a_process_of_its_own_does_it(workspace: Path) -> None:
     stages = []
     with kltui.open(workspace) as ws:
