@@ -68,8 +68,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files of which no test is quick are not even imported where only those are asked for."""
-    return True if markers.only_quick(config) and markers.told_by(collection_path) else None
+    """Files of which no test is quick are not even imported where those of all files are asked for."""
+    of_all = markers.only_quick(config) and config.args_source is not pytest.Config.ArgsSource.ARGS
+    return True if of_all and markers.told_by(collection_path) else None
 
 
 def pytest_collection_finish() -> None:
@@ -79,15 +80,15 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process more than there are processors: a good part of the tests wait for processes of their own."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+    """Two processes more than there are processors: a good part of the tests wait for processes and for silence."""
+    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 2
 
 
 # Files that take a minute or more, most of it waiting for processes of their own: begun first, none runs alone at the end.
 LONG = (
-    "demo/test_run.py", "faults/test_damage.py", "faults/test_disk.py", "faults/test_kill.py", "faults/test_ray.py",
-    "jobs/test_batch.py", "jobs/test_hub_job.py", "jobs/test_ray_job.py", "tui/test_terminal.py", "bench/test_endtoend.py",
-    "bench/test_sweep.py",
+    "tui/test_terminal.py", "faults/test_ray.py", "jobs/test_ray_job.py", "faults/test_disk.py", "tui/test_real_workspace.py",
+    "tui/test_random_keys.py", "demo/test_run.py", "faults/test_damage.py", "faults/test_kill.py", "jobs/test_hub_job.py",
+    "figures/test_reproduce.py", "jobs/test_batch.py", "bench/test_endtoend.py", "bench/test_sweep.py",
 )  # fmt: skip
 
 
@@ -96,7 +97,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         markers.mark(item)
     counts = Counter(item.path for item in items)
-    items.sort(key=lambda item: (not item.path.as_posix().endswith(LONG), -counts[item.path], str(item.path)))
+    items.sort(key=lambda item: (_place(item.path), -counts[item.path], str(item.path)))
+
+
+def _place(path: Path) -> int:
+    """The place of a file among the long ones, which is the last for all others."""
+    return next((i for i, name in enumerate(LONG) if path.as_posix().endswith(name)), len(LONG))
 
 
 @pytest.fixture

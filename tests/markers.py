@@ -27,8 +27,11 @@ TELLING = {
         "terminal",
         "budgets",
         "warm_process",
+        "kltui.tui.embedding",
+        "kltui.tui.map_cache",
+        "kltui.workspace.weight_process",
     ),
-    "model": ("torch", "transformers", "tiny_models"),
+    "model": ("torch", "transformers", "tiny_models", "chat_pairs", "pair_in_process"),
     "screen": ("kltui.tui.app", "kltui.tui.main"),
 }
 COSTLY = (*TELLING, "ray", "gpu", "slow")
@@ -71,7 +74,8 @@ def _sources(item: pytest.Item) -> Iterator[Path]:
 @cache
 def told_by(path: Path) -> frozenset[str]:
     """What a file's imports tell, those within functions among them."""
-    imported = IMPORTED.findall(path.read_text(encoding="utf-8")) if path.suffix == ".py" else []
+    source = path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
+    imported = [name.removeprefix("tests.") for name in IMPORTED.findall(source)]
     return frozenset(
         cost
         for cost, modules in TELLING.items()

@@ -95,6 +95,7 @@ def test_kl_and_errors_are_the_same_bits_for_any_number_of_threads(monkeypatch: 
     )
 
 
+@pytest.mark.slow
 def test_reports_are_the_same_to_the_last_bit_for_1_2_and_4_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from kltui.demo.suite import Suite
 from kltui.demo.texts import Document
 from kltui.errors import UsageError
 
+pytestmark = pytest.mark.slow  # reads the whole standard library
+
 
 def tokenizer_of(prepared: Prepared) -> Tokenizer:
     return Tokenizer.from_file(str(prepared.tokenizer / "tokenizer.json"))

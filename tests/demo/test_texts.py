@@ -11,6 +11,8 @@ from kltui.corpus.load import load_corpus
 from kltui.demo import texts
 from kltui.errors import KltuiError
 
+pytestmark = pytest.mark.slow  # reads the whole standard library
+
 SOURCE = '''#!/usr/bin/env python
 # First line of prose.
 """Module docs."""

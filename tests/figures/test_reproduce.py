@@ -18,6 +18,8 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from kltui.cli import main
 
+pytestmark = pytest.mark.slow  # all figures of the papers are made once
+
 LN2 = float(np.log(2.0))
 Numbers = dict[str, dict[str, Any]]
 
@@ -208,7 +210,6 @@ def test_numbers_of_a_small_copy(made: Path, repository: Path) -> None:
     check(repository, numbers_of(made))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     os.environ.get("KLTUI_FULL_SIZE") != "1",
     reason="1,018 models by 10,000 texts take 6 to 12 minutes: set KLTUI_FULL_SIZE=1 to run it",

@@ -19,6 +19,8 @@ from kltui.view.report import Report, report, section_names, write_text
 from kltui.view.sections.context import Choice
 from kltui.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 # No release has models between models, texts drawn here, a second corpus, domains, or models at hand.
 LACKING = {"added", "corpora", "directions", "exact", "interpolation"}
 

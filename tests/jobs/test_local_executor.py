@@ -21,6 +21,7 @@ from kltui.jobs.messages import Died, Failed, Message, Setup, Task, TaskScored
 from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoringSettings
 
+
 def executor(texts: tuple[str, ...] = ("one two three", "four five")) -> LocalExecutor:
     return LocalExecutor(Setup(texts, "sha", ScoringSettings(device="cpu"), Path("/nonexistent-cache"), 1), 1)
 

@@ -51,8 +51,9 @@ def released(undisturbed: Undisturbed, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
-    released: Path, suite: Path, capsys: pytest.CaptureFixture[str]
+    released: Path, suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KLTUI_TEST_WARM_MAIN", "1")
     assert main(["--place", str(suite / "alpha" / "step4"), str(released), "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)["placement"]
     assert whole["nearest"][0]["name"] == "lab/twin" and whole["nearest"][0]["kl"] <= whole["floor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
 
@@ -21,14 +21,12 @@ Until = Callable[[Pilot[int], Callable[[], object]], Awaitable[None]]
 
 
 NOWHERE = Path("/workspaces")
+WAS_THERE = NOWHERE.exists()
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_written_into_the_fixed_workspace() -> Iterator[None]:
-    """Its folder does not exist, and whoever may do everything could make it."""
-    was_there = NOWHERE.exists()
-    yield
-    assert was_there or not NOWHERE.exists(), f"a test has made {NOWHERE}"
+def pytest_runtest_teardown() -> None:
+    """Nothing is written into the fixed workspace, whose folder whoever may do everything could make."""
+    assert WAS_THERE or not NOWHERE.exists(), f"a test has made {NOWHERE}"
 
 
 @pytest.fixture

@@ -23,9 +23,7 @@ class Pane:
 
     def __init__(self, width: int, height: int, command: list[str], tmp: Path) -> None:
         self.socket = f"kltui-test-{uuid.uuid4().hex[:8]}"
-        line = (
-            f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PATHS} {shlex.join(command)}; echo ENDED $?; sleep 60"
-        )
+        line = f"env -u NO_COLOR HOME={tmp} PYTHONPATH={PATHS} {shlex.join(command)}; echo ENDED $?; sleep 60"
         size = ("-x", str(width), "-y", str(height))
         self.tmux("-f", "/dev/null", "new-session", "-d", "-c", str(tmp), *size, line)
 
