@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -135,37 +135,33 @@ def test_second_batch_exits_three_naming_the_first(cli: Cli, job: Path) -> None:
     assert f"process {os.getpid()}" in done.stderr
 
 
-def wait_for(condition: object, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+def started(job: Path, folder: Path, **env: str) -> subprocess.Popen[str]:
+    """A batch whose events are read line by line."""
+    pipe = subprocess.PIPE
+    command = kltui_command("--batch", str(job), "--json")
+    return subprocess.Popen(command, env=ENV | env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for_stored(process: subprocess.Popen[str], n: int) -> None:
+    """Reads the batch's events until n checkpoints are stored."""
+    assert process.stdout is not None
+    ends = (line for line in process.stdout if json.loads(line)["event"] == "checkpoint")
+    assert len(list(islice(ends, n))) == n, "it ended before"
 
 
 def stored(folder: Path) -> int:
-    if not (folder / "kltui.sqlite").exists():
-        return 0
-    try:
-        with kltui.open(folder) as ws:
-            return sum(r.scored for r in ws.checkpoints())
-    except kltui.errors.StoreError:
-        return 0
+    with kltui.open(folder) as ws:
+        return sum(r.scored for r in ws.checkpoints())
 
 
 @pytest.mark.parametrize("after", [1, 5])
 def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
     cli: Cli, job: Path, tmp_path: Path, undisturbed: Undisturbed, after: int
 ) -> None:
-    process = subprocess.Popen(
-        kltui_command("--batch", str(job)),
-        env=ENV,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: stored(tmp_path / "ws") >= after or process.poll() is not None)
+    process = started(job, tmp_path)
+    wait_for_stored(process, after)
     process.kill()
-    process.wait()
+    process.communicate()
     before = stored(tmp_path / "ws")
     with Workspace.open(tmp_path / "ws") as ws:
         assert ws.jobs()[0].status == "lost"
@@ -180,15 +176,8 @@ def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
 def test_signals_stop_it_with_their_code_and_keep_what_is_done(
     job: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = subprocess.Popen(
-        kltui_command("--batch", str(job)),
-        env=ENV,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: stored(tmp_path / "ws") >= 1)
+    process = started(job, tmp_path, KLTUI_TEST_WARM_MAIN="1")
+    wait_for_stored(process, 1)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr
