@@ -26,11 +26,16 @@ from typing import Any
 
 
 def receive(line: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """(what is asked, the file descriptors that came with it)."""
+    """(what is asked, the file descriptors that came with it). Raises EOFError where the asker was killed meanwhile."""
     size, fds, _, _ = socket.recv_fds(line, 8, 16)
     left, data = int.from_bytes(size, "little"), b""
-    while len(data) < left:
-        data += line.recv(left - len(data))
+    while len(data) < left or not size:
+        got = line.recv(left - len(data)) if size else b""
+        if not got:
+            for fd in fds:
+                os.close(fd)
+            raise EOFError
+        data += got
     return json.loads(data), fds
 
 
@@ -115,16 +120,28 @@ def serve(path: str, names: list[str]) -> None:
                     line, _ = listener.accept()
                     load(names)
                     names = []
-                    pid = start(line)
+                    try:
+                        pid = start(line)
+                    except (EOFError, ConnectionError):
+                        line.close()
+                        continue
                     lines[pid] = line
                     selector.register(line, selectors.EVENT_READ, pid)
                 elif key.fileobj == woken:
                     os.read(woken, 4096)
-                elif not key.fileobj.recv(1):  # type: ignore[union-attr]  # it was killed: so is its fork
+                elif is_gone(key.fileobj):  # type: ignore[arg-type]  # it was killed: so is its fork
                     selector.unregister(key.fileobj)
                     if key.data in lines:
                         os.kill(key.data, signal.SIGKILL)
             bury(lines, selector)
+
+
+def is_gone(line: socket.socket) -> bool:
+    """Whether the other end of a line that can be read has ended."""
+    try:
+        return not line.recv(1)
+    except ConnectionError:
+        return True
 
 
 def start(line: socket.socket) -> int:
@@ -137,7 +154,8 @@ def start(line: socket.socket) -> int:
         os._exit(work(task, fds))
     for fd in fds:
         os.close(fd)
-    line.sendall(f"{pid}\n".encode())
+    with contextlib.suppress(OSError):  # the asker was killed: that is seen when its line is read
+        line.sendall(f"{pid}\n".encode())
     return pid
 
 
