@@ -11,11 +11,8 @@ from __future__ import annotations
 import os
 import sys
 
-MODULES = ("kltui.jobs.worker", "kltui.jobs.fork_server", "kltui.scoring.device", "kltui.tui.embed_worker")  # none is stopped by SIGSTOP
-    "kltui.jobs.worker",
-    "kltui.scoring.device",
-    "kltui.tui.embed_worker",
-)  # which no test stops by SIGSTOP
+# No test stops one of these by SIGSTOP, which would stop the one that stands for it alone.
+MODULES = ("kltui.jobs.worker", "kltui.jobs.fork_server", "kltui.scoring.device", "kltui.tui.embed_worker")
 MAIN = "kltui.cli"
 RUNNER = "import sys;exec(eval(sys.stdin.readline()))"  # how pytest-xdist's execnet starts Python
 SPAWN = "from multiprocessing.spawn import spawn_main;"  # how multiprocessing does

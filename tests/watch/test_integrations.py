@@ -86,7 +86,6 @@ def test_importing_it_starts_nothing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("warmed")
 def test_the_tutorial_is_what_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
