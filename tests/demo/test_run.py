@@ -26,7 +26,12 @@ from kltui.jobs.progress_report import Reporter
 from kltui.workspace import Workspace
 
 
-def test_a_lane_that_fails_or_is_killed_is_an_error_that_says_so(tmp_path: Path, suite: Suite) -> None:
+def test_a_lane_that_fails_or_is_killed_is_an_error_that_says_so(
+    tmp_path: Path, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(
+        "KLTUI_TEST_WARM", raising=False
+    )  # a fork would live a moment longer than what is killed
     with WorkerPool(tmp_path, suite, 1) as pool:
         with pytest.raises(UsageError, match="another plan"):
             list(pool.train(suite.runs))  # no texts are prepared there
