@@ -144,13 +144,13 @@ class BatchRun:
         log = Path(os.environ["KLTUI_LOG"]) if "KLTUI_LOG" in os.environ else None
         note = self._writer.register(log)
         n, texts, workspace = self._tally.total, len(self._plan.corpus), str(self._plan.workspace)
-        asked = self._plan.settings.device
+        asked, plural = self._plan.settings.device, "s" * (n != 1)
         self._reporter.event(
             "job", status="started", total=n, texts=texts, workspace=workspace, device_asked=asked,
             dtype_asked=self._plan.settings.dtype, workers=self._plan.job.engine.workers,
         )  # fmt: skip
         self._reporter.say(
-            f"{n} checkpoints, {texts} texts, workspace {safe_text(workspace)}, device {asked}"
+            f"{n} checkpoint{plural}, {texts} texts, workspace {safe_text(workspace)}, device {asked}"
         )
         for said in filter(None, (note, *self._plan.notes)):
             self._reporter.say(f"note    {safe_text(said, 400)}")

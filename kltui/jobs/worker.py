@@ -35,6 +35,7 @@ from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import has_tokenizer, is_adapter_folder, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
+from kltui.scoring.library_messages import silence_libraries
 from kltui.scoring.settings import ExactKL, Progress, ScoreResult
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def serve_tasks(
     Raises EOFError when the other side has gone.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
+    silence_libraries()
     with ExitStack() as stack:
         scorer = None
         while True:

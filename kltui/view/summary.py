@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from kltui.workspace import Workspace
 
-MAX_FAILURES, MAX_RUNS = 3, 3
+MAX_LINES, MAX_RUNS = 10, 3
+WIDTH = 68  # of what was found, on 80 columns
 Finding = tuple[str, str]  # what it is about, and what was found
 
 
@@ -58,7 +60,8 @@ def summary(ctx: Context) -> Section:
     lines = Table.grid(padding=(0, 2, 0, 0))
     lines.add_column(min_width=len("exponent c"))
     lines.add_column()
-    for label, text in [*found, *_failures(ctx)]:
+    taken = sum(len(textwrap.wrap(text, WIDTH)) for _, text in found)
+    for label, text in [*found, *_failures(ctx, MAX_LINES - taken)]:
         lines.add_row(words(label, "bold"), words(text))
     blocks: list[RenderableType] = [lines, *_picture(ctx)]
     folder = shlex.quote(safe_text(str(ctx.ws.path), 400))
@@ -135,17 +138,29 @@ def _exponents(ctx: Context) -> Iterator[Finding]:
         yield "exponent c", f"{_first_few(said)} ({spaces}Pythia {min(of_q):g} to {max(of_q):g})"
 
 
-def _failures(ctx: Context) -> list[Finding]:
-    failed = [row for row in ctx.rows if row.status == "failed"]
-    lines = [
-        (
-            "failed",
-            f"{safe_text(row.name, 60)}: {safe_text(row.error, 200)} {safe_text(row.hint, 200)}".rstrip(),
-        )
-        for row in failed[:MAX_FAILURES]
-    ]
-    more = len(failed) - len(lines)
-    return [*lines, ("", f"and {more} more: --report --section overview")] if more > 0 else lines
+def _failures(ctx: Context, room: int) -> list[Finding]:
+    """Checkpoints that failed, those of one reason together, each with its way out, in at most `room` lines."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in ctx.rows:
+        if row.status == "failed":
+            reasons.setdefault((row.error, row.hint), []).append(safe_text(row.name, 50))
+    if not reasons:
+        return []
+    shown = list(reasons.items())[: max(1, room // 2)]
+    rest = sum(map(len, reasons.values())) - sum(len(names) for _, names in shown)
+    each = max(2, (room - (rest > 0)) // len(shown))
+    lines = [one for why, names in shown for one in _failure(_first_few(names), *why, each)]
+    return [*lines, *([("", f"and {rest} more: --report --section overview")] if rest else [])]
+
+
+def _failure(names: str, error: str, hint: str, lines: int) -> list[Finding]:
+    """Who failed and why in a line, and in the others what helps."""
+    why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", 1 if hint else lines))
+    return [why, ("", _cut(safe_text(hint, 400), lines - 1))] if hint else [why]
+
+
+def _cut(text: str, lines: int) -> str:
+    return " ".join(textwrap.wrap(text, WIDTH, max_lines=lines, placeholder=" …"))
 
 
 def _first_few(said: list[str]) -> str:

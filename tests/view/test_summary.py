@@ -68,8 +68,26 @@ def test_failures_stand_with_their_way_out(builder: Builder) -> None:
             builder.store.jobs.item_failed(job, id_, "missing tensors\x1b[2J", "Download it again.")
     with builder.open() as ws:
         text = written(ws, ascii_only=True)
-    assert "run@1: missing tensors" in text and "Download it again." in text and "and 2 more" in text
+    assert "run@1, run@2, run@3 and 2 more: missing tensors" in text and "Download it again." in text
     assert "\x1b" not in text and text.isascii()
+
+
+def test_failures_of_many_reasons_leave_ten_lines_on_80_columns(builder: Builder) -> None:
+    names = [Checkpoint(f"run{i}", LocalSource(Path(f"/m{i}")), i) for i in range(9)]
+    for checkpoint in names:
+        builder.add(checkpoint, builder.base_N * 1.1 if checkpoint.step < 2 else None)
+    with builder.store.atomic():
+        ids = [builder.store.checkpoints.id_of(c.name) for c in names]
+        job = builder.store.jobs.register("digest", "workspace = 'x'", ids, None)
+        builder.store.jobs.start(job)
+        for k, id_ in enumerate(ids[2:]):
+            builder.store.jobs.item_failed(job, id_, f"no. {k} " + "is damaged " * 20, f"way out {k} " * 30)
+    with builder.open() as ws:
+        text = written(ws)
+    found = text.splitlines()[1:]
+    found = found[: found.index("")]
+    assert len(found) <= 10 and max(map(len, found)) <= 80
+    assert "run2@2: no. 0 is damaged" in text and "way out 0" in text and "more: --report" in found[-1]
 
 
 @pytest.mark.parametrize("unscored", [0, 3])

@@ -1,0 +1,28 @@
+"""What libraries say of themselves: not what a job's log is for, which kltui writes in its own words."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from logging import ERROR, getLogger
+
+LIBRARIES = ("transformers", "peft", "accelerate", "huggingface_hub", "bitsandbytes", "torchao")
+ADVICE = (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning)
+
+
+def silence_libraries() -> None:
+    """From now on, in this process, libraries log errors only, and their advice to programmers is not printed.
+
+    Of what goes wrong with a model they raise an exception, or kltui looks for itself. torch is not imported for it.
+    """
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it sets its own logger's level when it is imported
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+    for name in LIBRARIES:
+        getLogger(name).setLevel(ERROR)
+    if "transformers" in sys.modules:  # the process was forked from one that had it
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+    for kind in ADVICE:
+        warnings.simplefilter("ignore", kind)
