@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from logging import ERROR, getLogger
+from typing import Any
 
 LIBRARIES = ("transformers", "peft", "accelerate", "huggingface_hub", "bitsandbytes", "torchao")
 ADVICE = (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarning)
@@ -21,8 +22,9 @@ def silence_libraries() -> None:
     for name in LIBRARIES:
         getLogger(name).setLevel(ERROR)
     if "transformers" in sys.modules:  # the process was forked from one that had it
-        from transformers.utils import logging
+        import transformers
 
+        logging: Any = transformers.utils.logging
         logging.set_verbosity_error()
     for kind in ADVICE:
         warnings.simplefilter("ignore", kind)
