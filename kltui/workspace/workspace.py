@@ -463,10 +463,11 @@ class Workspace(StoredDistances):
                 raise UsageError(
                     f"no {kind} {', '.join(map(repr, missing))} in this workspace", _listing(sorted(known))
                 )
+        of_runs, of_names = (None if asked is None else set(asked) for asked in (runs, names))
         return {
             r.id
             for r in rows
-            if (runs is None or r.checkpoint.run in runs) and (names is None or r.name in names)
+            if (of_runs is None or r.checkpoint.run in of_runs) and (of_names is None or r.name in of_names)
         }
 
     @staticmethod
