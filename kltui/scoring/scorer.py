@@ -520,11 +520,11 @@ def _room_key(engine: Engine) -> str:
 
 
 def library_versions(quantization: str) -> dict[str, str]:
-    """Versions of what computes a value: torch, transformers, this room, and the quantising library."""
+    """Versions of what computes a value: torch, transformers, scoring itself, and the quantising library."""
     from importlib.metadata import version
 
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # as torch has it, whoever unpickles it imports torch
         "transformers": version("transformers"),
         "scoring": SCORING_VERSION,
         **quantize.versions(quantization),

@@ -83,6 +83,7 @@ def test_a_worker_is_a_fork_and_another_takes_its_place_in_a_moment(suite: Path)
         pool.submit(Task(1, Hashed(folder, ""), "none"))
         again = next_message(pool, TaskScored)
         assert isinstance(first, TaskScored) and isinstance(again, TaskScored)
+        assert {type(value) for value in first.result.key.values()} == {str}, "or to read it imports torch"
         assert first.result.vectors[0].loglik_N.tobytes() == again.result.vectors[0].loglik_N.tobytes()
     finally:
         pool.stop()
