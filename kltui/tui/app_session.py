@@ -28,6 +28,7 @@ from kltui.tui.theme import Theme
 from kltui.tui.ui_state import Memory
 from kltui.tui.undo import Chosen, Undo, chosen_now
 from kltui.tui.widgets.shell import MainScreen
+from kltui.tui.workers import begun
 from kltui.view.palette import PALETTES
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
         """Runs a coroutine beside the interface, which outlives whatever goes wrong in it."""
-        return super().run_worker(self.outlived(work), *given, **how)
+        return begun(super().run_worker, self.outlived, work, *given, **how)
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
         """The result of `work`; where it fails, None, and a message, also to `reported`. A bug's traceback is kept."""

@@ -15,6 +15,7 @@ from kltui.sanitize import safe_text
 from kltui.tui.actions import ActionHandlers
 from kltui.tui.theme import Theme
 from kltui.tui.widgets.canvas import Box, Pane
+from kltui.tui.workers import begun
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
@@ -234,7 +235,9 @@ class View(Widget, ActionHandlers):
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
         """Runs a coroutine beside the interface; what goes wrong in it is shown, also where a plot is waited for."""
-        return super().run_worker(self.kl.outlived(work, self._stays_empty), *given, **how)
+        return begun(
+            super().run_worker, lambda w: self.kl.outlived(w, self._stays_empty), work, *given, **how
+        )
 
     def _stays_empty(self, why: str) -> None:
         from kltui.tui.widgets.plot import PlotPane
