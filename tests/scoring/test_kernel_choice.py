@@ -170,7 +170,7 @@ def test_an_engine_computes_as_was_chosen_and_its_key_says_so(
         monkeypatch.setattr("kltui.scoring.engine.kernel_chooser", lambda _job, c=chooser: c)
         with torch.inference_mode():
             engine = Engine(Loaded(model, model.config, "sdpa", dtype, ()), ScoringSettings(), CPU, "none")
-            said.append((engine.products, engine.attention))
+            said.append((engine.products.removesuffix(", float32 between them"), engine.attention))
             hidden_nD = engine.logits(model.model(ids).last_hidden_state[0])
             values.append(hidden_nD.log_softmax(-1))
         kinds = {what.split()[0] for what in chooser.asked}
@@ -195,7 +195,8 @@ def test_bfloat16_layers_may_be_widened(monkeypatch: pytest.MonkeyPatch) -> None
         engine = Engine(
             Loaded(model, model.config, "sdpa", torch.bfloat16, ()), ScoringSettings(), CPU, "none"
         )
-        assert engine.products == f"native head, {4 * model.config.num_hidden_layers} widened linear layers"
+        widened = f"native head, {4 * model.config.num_hidden_layers} widened linear layers"
+        assert engine.products == f"{widened}, float32 between them"
         after = model(ids).logits
         assert (after - before).abs().max() < 0.1
         prepacked_linear.unpack(model)
