@@ -112,3 +112,14 @@ async def test_questions_stand_below_the_view_and_help_in_its_middle(make_app: M
         await pilot.press("?")
         sheet = app.screen.query_one(".sheet").region
         assert sheet.y == 40 - sheet.bottom and sheet.x > 0
+
+
+async def test_columns_stay_below_their_titles_in_ascii(make_app: MakeApp, until) -> None:
+    app = make_app(ascii_only=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("9")
+        await until(pilot, lambda: app.view.table.rows and app.view.pair_table.pairs)
+        at = next(i for i, line in enumerate(lines_of(app)) if line.startswith("  KL, bits/byte "))
+        title, row = lines_of(app)[at : at + 2]
+        assert "+-" in row and row[title.index(" A ") :][:2].strip() and row[title.index(" A ")] == " "

@@ -9,7 +9,7 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.widgets.canvas import Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.tui.widgets.canvas import ASCII, Pane, Span, fitted, spelled, strip_of, width_of
 
 MAX_ROWS_KEPT = 1000
 
@@ -133,14 +133,15 @@ class Table(Pane):
                 continue
             spans.append(("" if first else "  ", look("text", ground)))
             first = False
+            said = cell.text.translate(ASCII) if look.ascii_only else cell.text  # before it has its width
             if cell.rest:
-                text = fitted(cell.text, self.body_width - width_of(spans))
+                text = fitted(said, self.body_width - width_of(spans))
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
                 break
             if cell.parts:
                 spans += [(text, look(self._ink(ink, ground), ground)) for text, ink in cell.parts]
             else:
-                text = fitted(cell.text, width, right=column.right)
+                text = fitted(said, width, right=column.right)
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
         used = width_of(spans)
         spans.append((" " * max(0, self.body_width - used), look("text", ground)))
