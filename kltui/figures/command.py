@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kltui.errors import UsageError
 from kltui.figures.catalogue import check_name, write_figure
-from kltui.figures.draw import FigureStyle, check_matplotlib, parse_width
+from kltui.figures.draw import FigureStyle, check_matplotlib, check_style, parse_width
 from kltui.figures.files import checked_path
 from kltui.view.sections.context import Choice, Context
 from kltui.workspace import Workspace
@@ -32,6 +32,7 @@ def figure(
     checked_path(arguments.out)
     look = look_of(arguments)
     check_matplotlib()
+    check_style(look)
     with Workspace.open(folder, arguments.over, arguments.values) as workspace:
         ctx = Context(workspace, choose(arguments, workspace), notify)
         return write_figure(ctx, arguments.figure, arguments.out, look, arguments.colour)

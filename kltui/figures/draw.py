@@ -77,6 +77,12 @@ def check_matplotlib() -> None:
         )
 
 
+def check_style(look: FigureStyle) -> None:
+    """Raises UsageError where the style file cannot be used: before anything is computed for the figure."""
+    if look.style is not None:
+        _style(look.style)
+
+
 def parse_width(text: str) -> float:
     """Inches of a width such as 85mm, 8.5cm, 3.3in or 240pt. Raises UsageError.
 
