@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kltui import __version__
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.figures.options import add_commands, add_options
 from kltui.help_text import DESCRIPTION, EPILOG
 from kltui.store.pair_values import add_values_option
+from kltui.version import __version__
 
 
 def build_parser() -> argparse.ArgumentParser:

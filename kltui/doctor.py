@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kltui import __version__
 from kltui.environment import KNOWN, unknown_variables
 from kltui.errors import KltuiError
 from kltui.gpus import system_gpus
@@ -32,6 +31,7 @@ from kltui.sanitize import safe_text
 from kltui.scoring import kernel_choice
 from kltui.scoring.device import processor_name
 from kltui.store.filesystem import file_system, is_network
+from kltui.version import __version__
 
 PACKAGES = (
     "torch",
@@ -43,7 +43,14 @@ PACKAGES = (
     "textual",
     "plotext",
 )
+SCORING = (
+    "torch",
+    "transformers",
+    "safetensors",
+)  # left out by an installation that only reads; see docs/install.md
+READING_ONLY = "reading only: no {}. Reports, exports and the interface work; nothing can be scored"
 EXTRAS = {"bitsandbytes": "quant", "accelerate": "large", "ray": "ray", "gguf": "gguf"}
+SCORES = "To score, install all of it in kltui's folder: pip install ."
 HUB_TIMEOUT_S = 4.0
 
 State = Literal["ok", "note", "wrong"]
@@ -93,11 +100,15 @@ def _packages() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             missing.append(name)
     yield Finding("packages", "ok", ", ".join(found))
-    if missing:
-        yield Finding("packages", "wrong", f"missing: {', '.join(missing)}", "Install kltui again with pip.")
+    if "torch" in missing and set(missing) <= set(SCORING):
+        yield Finding("packages", "note", READING_ONLY.format(", ".join(missing)), SCORES)
+    elif missing:
+        yield Finding(
+            "packages", "wrong", f"missing: {', '.join(missing)}", "In kltui's folder: pip install ."
+        )
     absent = [name for name in EXTRAS if not _installed(name)]
     if absent:
-        extras = ", ".join(f"'kltui[{extra}]'" for extra in dict.fromkeys(EXTRAS[name] for name in absent))
+        extras = ", ".join(f"'.[{extra}]'" for extra in dict.fromkeys(EXTRAS[name] for name in absent))
         yield Finding(
             "extras",
             "note",
@@ -143,7 +154,7 @@ def _core() -> Iterator[Finding]:
     else:
         yield Finding(
             "native core", "wrong", "the compiled part is missing; numpy does its work, many times slower",
-            "Install with a C++17 compiler at hand: pip install --force-reinstall kltui",
+            "Install with a C++17 compiler at hand: pip install --force-reinstall --no-deps . in kltui's folder",
         )  # fmt: skip
 
 
@@ -190,6 +201,9 @@ def _gpus() -> Finding:
 
 def _torch_device() -> Iterator[Finding]:
     """What device = "auto" comes to, asked of torch itself in a process of its own."""
+    if not _installed("torch"):
+        yield Finding("device", "note", "torch is not installed: reading only", SCORES)
+        return
     answer = DeviceProbe("auto").answer()
     if answer.device is None:
         yield Finding("device", "wrong", safe_text(answer.error, 300), safe_text(answer.hint, 300))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -393,7 +393,7 @@ class Map:
         remove_fraction: float = 0.03,
         exclude: Collection[str] = (),
         outlier_from_step: int = OUTLIER_FROM_STEP,
-    ) -> Map:
+    ) -> Self:
         """The map after `kltui.analysis.preprocess.preprocess`, with its record."""
         p = preprocess(
             self.points,
@@ -418,7 +418,7 @@ class Map:
         kept_N = self.text_index[p.kept_N]
         return type(self)(p.points, p.loglik_KN, p.text_bytes_N, scored, record, kept_N, ids, self.gram)
 
-    def select(self, rows: Sequence[int]) -> Map:
+    def select(self, rows: Sequence[int]) -> Self:
         """The map of some rows, in the order given; texts and record unchanged."""
         index = np.asarray(rows, dtype=np.intp)
         scored = None if self.n_scored_KN is None else _counts(self.n_scored_KN, index)

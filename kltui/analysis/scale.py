@@ -5,16 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
 from kltui.analysis import lineage
+from kltui.analysis.kl import KL
 from kltui.analysis.lineage import Pairs
 from kltui.analysis.point import Point
+from kltui.analysis.repeats import Repeats
 
-if TYPE_CHECKING:
-    from kltui.analysis.map import Map
+
+class ScaledVectors(Protocol):
+    """What the scale needs of a map: its points, the KL of two rows, and the same of some rows or prepared."""
+
+    @property
+    def points(self) -> tuple[Point, ...]: ...
+    @property
+    def repeats(self) -> Repeats: ...
+    def __len__(self) -> int: ...
+    def pair_rows(self, i: int, j: int) -> KL: ...
+    def select(self, rows: Sequence[int]) -> Self: ...
+    def preprocessed(self, mode: str, *, exclude: Collection[str] = ()) -> Self: ...
+
+
+M = TypeVar("M", bound=ScaledVectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +119,20 @@ def group_of(setting: str) -> str:
 
 
 def scale(
-    m: Map,
+    m: ScaledVectors,
     *,
     pretraining: bool = False,
     exclude: Collection[str] = (),
-    apart: Mapping[str, Map] | None = None,
+    apart: Mapping[str, ScaledVectors] | None = None,
 ) -> list[ScaleRow]:
     """The ten settings on map `m`, in the published order, and after them each kind of GGUF file that it holds.
 
     `pretraining` prepares the main runs and the seed runs as in the paper, each group apart and without the
     checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
     """
-    groups = apart or (prepared_apart(m, "pretraining", exclude) if pretraining else {})
+    groups: Mapping[str, ScaledVectors] = apart or (
+        prepared_apart(m, "pretraining", exclude) if pretraining else {}
+    )
     rows = [_row(groups.get(group_of(s.name), m), s, FINDERS[s.name]) for s in PUBLISHED]
     points = [m.points[k] for k in _used(m)]
     for kind, pairs in lineage.gguf_pairs(points).items():
@@ -123,7 +140,7 @@ def scale(
     return rows
 
 
-def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, Map]:
+def prepared_apart(m: M, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, M]:
     """The main runs of map `m` ("main") and its seed runs ("seed"), each prepared alone; what is not there is absent."""
     main = [k for r in lineage.main_runs(m.points) for k in r.rows]
     seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.rows]
@@ -134,11 +151,11 @@ def prepared_apart(m: Map, mode: str = "pretraining", exclude: Collection[str] =
     }
 
 
-def _used(m: Map) -> list[int]:
+def _used(m: ScaledVectors) -> list[int]:
     return [k for k in range(len(m)) if k not in m.repeats.left_out]
 
 
-def _row(m: Map, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> ScaleRow:
+def _row(m: ScaledVectors, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> ScaleRow:
     used = _used(m)
     found = find([m.points[k] for k in used])
     every = [(used[i], used[j]) for i, j in found.pairs]
@@ -149,7 +166,7 @@ def _row(m: Map, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> 
     return row_of(m, setting, pairs, note)
 
 
-def row_of(m: Map, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
+def row_of(m: ScaledVectors, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
     """One setting's row from pairs of rows of map `m`, found by the rule that `note` tells."""
     kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
     defined = kl[np.isfinite(kl)]

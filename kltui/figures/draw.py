@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from kltui import __version__
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.picture import Array, FigureAxis, Layer, Panel, PaperFigure, shades
 from kltui.sanitize import safe_text
+from kltui.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def check_matplotlib() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise KltuiError(
             "figures are drawn by matplotlib, which is not installed",
-            "pip install '.[figures]' in kltui's folder, or pip install 'kltui[figures]'.",
+            "pip install '.[figures]' in kltui's folder.",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import kltui
+from kltui import version
 
 _BOOT = (
     "import sys; root = sys.argv.pop(1); root in sys.path or sys.path.insert(0, root); "
@@ -18,6 +18,6 @@ def python_command(module: str, function: str, *arguments: str) -> list[str]:
 
     -P keeps a folder that happens to be called kltui in the current directory from being imported instead.
     """
-    root = str(Path(kltui.__file__).resolve().parent.parent)
+    root = str(Path(version.__file__).resolve().parent.parent)
     boot = _BOOT.format(module=module, function=function)
     return [sys.executable, "-P", "-c", boot, root, *arguments]

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui import __version__
 from kltui.analysis.point import Point
 from kltui.jobs.names import as_called_here
 from kltui.jobs.plan import Plan, settings_key
@@ -27,6 +26,7 @@ from kltui.store.comparable import unconditional_settings
 from kltui.store.same_weights import KIND, in_store
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE, side_paths
 from kltui.store.writer_lock import Writer
+from kltui.version import __version__
 
 NO_LAYERS = "no layers"
 BITS = "bits_per_weight"  # a figure of a scoring, and the kind of the records that keep it by what stands for the weights

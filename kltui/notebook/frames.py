@@ -23,7 +23,7 @@ def _pandas() -> Any:
     except ImportError:
         raise KltuiError(
             "data frames are made by pandas, which is not installed",
-            "pip install '.[notebook]' in kltui's folder, or pip install 'kltui[notebook]'.",
+            "pip install '.[notebook]' in kltui's folder.",
         ) from None
     return pandas
 

@@ -60,7 +60,7 @@ def check(device_map: str, device: str) -> None:
         )
     if find_spec("accelerate") is None:
         raise KltuiError(
-            f"device_map = {device_map!r} needs accelerate, not installed here", "pip install 'kltui[large]'"
+            f"device_map = {device_map!r} needs accelerate, not installed here", "pip install '.[large]'"
         )
 
 

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kltui import __version__
 from kltui.atomic_files import replacing
 from kltui.kernels import native
 from kltui.scoring.device import processor_name
+from kltui.version import __version__
 
 FILE_NAME = "kernels.json"
 ROUNDS = 3

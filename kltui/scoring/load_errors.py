@@ -22,7 +22,7 @@ PREFIXES = {
     "language_model.": "a model of text and images",
 }
 _PIP = re.compile(r"pip install ([^`\n]+)")
-_EXTRAS = {"bitsandbytes": "'kltui[quant]'", "accelerate": "'kltui[large]'"}
+_EXTRAS = {"bitsandbytes": "'.[quant]'", "accelerate": "'.[large]'"}
 _SENTENCEPIECE = ("*.model", "*.spm")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("none", "bnb-8bit", "bnb-fp4", "bnb-nf4", "torchao-int8", "torchao-int4")
 
 _NEEDS = {
-    "bnb": (("bitsandbytes", "accelerate"), "pip install 'kltui[quant]'"),
+    "bnb": (("bitsandbytes", "accelerate"), "pip install '.[quant]'"),
     "torchao": (("torchao", "accelerate"), "pip install torchao accelerate"),
 }
 

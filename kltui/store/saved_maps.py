@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kltui import __version__
 from kltui.errors import UsageError
 from kltui.registry.checkpoint import Checkpoint
 from kltui.store import Store, VectorRow
 from kltui.store.connection import decoded
+from kltui.version import __version__
 
 KIND = "map"
 

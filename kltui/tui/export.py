@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WAITED_S = 20  # for a picture that is still being made
 FORMATS = ("pdf", "svg", "png")
 WRITTEN = {"pdf": "vectors, fonts embedded", "svg": "vectors", "png": "300 dots an inch"}
-INSTALL = "needs matplotlib: pip install 'kltui[figures]'"
+INSTALL = "needs matplotlib: pip install '.[figures]'"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from kltui import __version__
 from kltui.atomic_files import replacing
 from kltui.sanitize import safe_text
+from kltui.version import __version__
 
 VERSION = 1
 MAX_WORKSPACES = 50

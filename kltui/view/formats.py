@@ -26,7 +26,7 @@ def check_parquet() -> None:
     except ImportError as error:
         raise KltuiError(
             f"Parquet needs pyarrow, which cannot be imported ({error})",
-            "pip install 'kltui[parquet]', or leave out --also parquet.",
+            "pip install '.[parquet]', or leave out --also parquet.",
         ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from kltui import __version__
+from kltui.version import __version__
 
 LIBRARIES = ("numpy", "scikit-learn", "scipy")
 

@@ -17,7 +17,6 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from kltui import __version__
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.errors import KltuiError, UsageError
 from kltui.json_schema import JSON_SCHEMA
@@ -25,6 +24,7 @@ from kltui.sanitize import safe_text
 from kltui.store.connection import DamageError
 from kltui.store.saved_maps import Preparation
 from kltui.threads import one_blas_thread
+from kltui.version import __version__
 from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Choice, Context, silent

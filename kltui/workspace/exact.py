@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kltui import __version__
 from kltui.analysis.exact import Direction, NextTokenKL, direction, ratio_of_sums
 from kltui.errors import KltuiError, StoreError, TryAgainError, UsageError
 from kltui.registry.checkpoint import LocalSource, ServedSource
 from kltui.scoring.settings import ExactKL, Progress, ScoringSettings
 from kltui.store import CheckpointRow, CorpusRow, Store, VectorRow, comparable
 from kltui.store.connection import decoded
+from kltui.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np

@@ -154,7 +154,7 @@ def test_without_ray_the_job_says_what_to_install(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match="not installed") as caught:
         check_ray()
-    assert caught.value.hint == "pip install 'kltui[ray]'"
+    assert caught.value.hint == "pip install '.[ray]'"
 
 
 @needs_ray

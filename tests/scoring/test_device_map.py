@@ -180,7 +180,7 @@ def test_without_accelerate_the_command_is_named(monkeypatch):
     monkeypatch.setattr(device_map, "find_spec", lambda _: None)
     with pytest.raises(KltuiError, match="needs accelerate") as caught:
         Scorer(TEXTS, "c", ScoringSettings(device="cpu", device_map="auto"))
-    assert "kltui[large]" in caught.value.hint
+    assert ".[large]" in caught.value.hint
     Scorer(TEXTS, "c", ScoringSettings(device="cpu"))
 
 

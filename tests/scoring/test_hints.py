@@ -49,7 +49,7 @@ def not_installed(monkeypatch):
         (
             ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes: `pip install -U bitsandbytes>=0.46.1`"),
             "bitsandbytes",
-            "'kltui[quant]'",
+            "'.[quant]'",
         ),
         (ModuleNotFoundError("No module named 'torchao'", name="torchao"), "torchao", "torchao"),
         (ImportError("requires AQLM: `pip install aqlm[gpu,cpu]`"), "aqlm", "'aqlm[gpu,cpu]'"),

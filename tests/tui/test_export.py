@@ -101,7 +101,7 @@ async def test_without_matplotlib_the_choice_says_what_to_install(make_app, unti
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("6")
-        assert "pip install 'kltui[figures]'" in exports(app)[0].what
+        assert "pip install '.[figures]'" in exports(app)[0].what
         await pilot.press("e", "enter")
         await until(pilot, lambda: "pip install" in app.message)
 

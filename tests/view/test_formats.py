@@ -22,7 +22,7 @@ from kltui.workspace import Workspace
 
 
 def test_parquet_tables_are_the_csv_tables(suite: Workspace, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra kltui[parquet] is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
     paths = {p.name: p for p in export(suite, tmp_path, also=["parquet"])}
     tables = [n for n in paths if n.endswith(".csv")]
     assert len(tables) == 6
@@ -55,7 +55,7 @@ def test_without_pyarrow_parquet_is_refused_before_anything_is_written(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(KltuiError) as caught:
         export(suite, tmp_path / "out", also=["parquet"])
-    assert "pip install 'kltui[parquet]'" in caught.value.hint
+    assert "pip install '.[parquet]'" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 

@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from importlib.util import find_spec
 
-from kltui import __version__
 from kltui.errors import KltuiError
 from kltui.figures.picture import PaperFigure
 from kltui.figures.share.traces import sections
 from kltui.sanitize import safe_text
+from kltui.version import __version__
 
 STYLE = """
 :root { color-scheme: light; }
@@ -84,7 +84,7 @@ def check_plotly() -> None:
     if find_spec("plotly") is None:
         raise KltuiError(
             "pages are drawn by plotly, which is not installed",
-            "pip install '.[share]' in kltui's folder, or pip install 'kltui[share]'.",
+            "pip install '.[share]' in kltui's folder.",
         )
 
 

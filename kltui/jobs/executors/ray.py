@@ -27,14 +27,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import kltui
+from kltui import version
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.gpus import system_gpus
 from kltui.jobs.executors.ray_actor import RayActor
 from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Died, Failed, Message, Said, Setup, Task, TaskScored
 
-INSTALL = "pip install 'kltui[ray]'"
+INSTALL = "pip install '.[ray]'"
 OBJECT_STORE_BYTES = 256 << 20  # results wait there for a moment: one takes at most a few megabytes
 CONNECT_S = 5.0
 START_S = 0.5  # how long to wait for actors where no other work is under way
@@ -332,7 +332,7 @@ def _confine() -> None:
     token = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if os.environ["RAY_AUTH_MODE"] == "token" and not token:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    root = str(Path(kltui.__file__).resolve().parents[1])
+    root = str(Path(version.__file__).resolve().parents[1])
     if root not in site.getsitepackages():  # its processes import the same kltui
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 

@@ -56,7 +56,7 @@ def check_libraries() -> None:
     if missing:
         raise KltuiError(
             f"pixels need {' and '.join(missing).replace('_', '-')}, not installed here",
-            "pip install 'kltui[pixels]'",
+            "pip install '.[pixels]'",
         )
 
 
