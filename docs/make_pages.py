@@ -1,6 +1,6 @@
 """Writes the pages that are made from the program itself: python docs/make_pages.py
 
-`job-file.md` from the job file's model, `commands.md` from the command line's parser, `keys.md` from the table of actions and
+`job-file.md` from the job file's model, `commands.md` and the man page `kltui.1` from the command line's parser, `keys.md` from the table of actions and
 the filter. A test tells when a page is not what this script would write.
 """
 
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from kltui import __version__
 from kltui.command_options import build_parser
 from kltui.jobs.job_tables import (
     CorpusTable,
@@ -298,7 +299,22 @@ def page(parts: Iterable[str]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-PAGES = {"job-file.md": job_page, "commands.md": commands_page, "keys.md": keys_page}
+def man_page() -> str:
+    """docs/kltui.1, which the installation puts where `man kltui` finds it."""
+    from argparse_manpage.manpage import Manpage
+
+    parser = build_parser()
+    parser.man_short_description = "explore language models in log-likelihood space"  # type: ignore[attr-defined]
+    _, _, text = str(Manpage(parser)).partition("\n")  # its first line has the day it is made on
+    return f'.TH KLTUI "1" "" "kltui {__version__}" "User Commands"\n{text}'.rstrip("\n") + "\n"
+
+
+PAGES = {
+    "job-file.md": job_page,
+    "commands.md": commands_page,
+    "keys.md": keys_page,
+    "kltui.1": man_page,
+}
 
 
 def main() -> None:

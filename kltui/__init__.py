@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kltui.notebook.vector import ScoredTexts
     from kltui.notebook.workspace import NotebookWorkspace
 
+__version__ = "0.2.0"
 __all__ = ["__version__", "open", "score"]
 
 

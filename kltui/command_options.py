@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
+from kltui.completion import SHELLS, PrintCompletion
 from kltui.figures.options import add_commands, add_options
 from kltui.help_text import DESCRIPTION, EPILOG
 from kltui.store.pair_values import add_values_option
@@ -109,6 +110,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         " http://HOST/v1 (--texts)",
     )
     _add_checks(what)
+    what.add_argument(
+        "--completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        action=PrintCompletion,
+        help="print what makes a shell complete kltui's options: bash, zsh, fish or tcsh, e.g. kltui --completion bash >>"
+        " ~/.bash_completion",
+    )
     what.add_argument("--version", action="version", version=f"kltui {__version__}")
 
 

@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kltui.environment import KNOWN, unknown_variables
+from kltui import __version__
+from kltui.environment import KNOWN, SCORING, SCORING_INSTALL, scoring_packages_missing, unknown_variables
 from kltui.errors import KltuiError
 from kltui.gpus import system_gpus
 from kltui.jobs.device_probe import DeviceProbe
@@ -100,21 +101,25 @@ def _packages() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             missing.append(name)
     yield Finding("packages", "ok", ", ".join(found))
-    if "torch" in missing and set(missing) <= set(SCORING):
-        yield Finding("packages", "note", READING_ONLY.format(", ".join(missing)), SCORES)
-    elif missing:
-        yield Finding(
-            "packages", "wrong", f"missing: {', '.join(missing)}", "In kltui's folder: pip install ."
-        )
+    if missing:
+        yield _missing(missing)
     absent = [name for name in EXTRAS if not _installed(name)]
     if absent:
-        extras = ", ".join(f"'.[{extra}]'" for extra in dict.fromkeys(EXTRAS[name] for name in absent))
+        extras = ",".join(dict.fromkeys(EXTRAS[name] for name in absent))
         yield Finding(
             "extras",
             "note",
             f"not installed: {', '.join(absent)}",
-            f"For quantised variants, GGUF files, models larger than one GPU, or Ray: pip install {extras}",
+            f"For quantised variants, GGUF files, models larger than one GPU, or Ray: pip install '.[{extras}]' in kltui's folder",
         )
+
+
+def _missing(names: Sequence[str]) -> Finding:
+    """What the absence of these packages means: without those that score, workspaces can still be read."""
+    said = f"missing: {', '.join(names)}"
+    if set(names) <= set(SCORING) and scoring_packages_missing():
+        return Finding("packages", "note", f"reading only; {said}", SCORING_INSTALL)
+    return Finding("packages", "wrong", said, "Install kltui again with pip.")
 
 
 def _installed(name: str) -> bool:
@@ -153,8 +158,9 @@ def _core() -> Iterator[Finding]:
         yield Finding("native core", "ok", described)
     else:
         yield Finding(
-            "native core", "wrong", "the compiled part is missing; numpy does its work, many times slower",
-            "Install with a C++17 compiler at hand: pip install --force-reinstall --no-deps . in kltui's folder",
+            "native core", "note" if scoring_packages_missing() else "wrong",
+            "the compiled part is missing; numpy does its work, many times slower",
+            "Install with a C++17 compiler at hand, without KLTUI_NATIVE=OFF: pip install --force-reinstall . in kltui's folder",
         )  # fmt: skip
 
 
@@ -201,8 +207,10 @@ def _gpus() -> Finding:
 
 def _torch_device() -> Iterator[Finding]:
     """What device = "auto" comes to, asked of torch itself in a process of its own."""
-    if not _installed("torch"):
-        yield Finding("device", "note", "torch is not installed: reading only", SCORES)
+    if missing := scoring_packages_missing():
+        yield Finding(
+            "device", "note", f"reading only: nothing can be scored without {' and '.join(missing)}"
+        )
         return
     answer = DeviceProbe("auto").answer()
     if answer.device is None:

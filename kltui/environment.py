@@ -1,4 +1,4 @@
-"""Environment variables of kltui's own: what each may say, checked before anything else is done."""
+"""Environment variables of kltui's own, checked before anything else is done, and whether this installation can score."""
 
 from __future__ import annotations
 
@@ -8,15 +8,35 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from kltui.errors import UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import safe_text
 
 KNOWN = {
     "KLTUI_ISA": "the instruction set of the compiled core",
+    "KLTUI_NATIVE": "OFF leaves the core out when kltui is installed",
     "KLTUI_LOG": "the log file of a job that runs in the background",
 }
+SCORING = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "huggingface-hub",
+)  # packages that reading a workspace can do without
+SCORING_INSTALL = "pip install . in kltui's folder installs what scoring needs (docs/reading-only.md)."
+
+
+def scoring_packages_missing() -> list[str]:
+    """Which of torch and transformers are not installed; without either kltui reads workspaces and scores nothing."""
+    return [name for name in ("torch", "transformers") if find_spec(name) is None]
+
+
+def check_scoring() -> None:
+    """Raises KltuiError where this installation cannot score, with what to install."""
+    if missing := scoring_packages_missing():
+        raise KltuiError(f"scoring needs {' and '.join(missing)}, not installed here", SCORING_INSTALL)
 
 
 def prepare_output() -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kltui.environment import check_scoring
 from kltui.errors import KltuiError, StoreError
 from kltui.jobs.dry_run import show_plan
 from kltui.jobs.executors.local import Executor, LocalExecutor
@@ -70,6 +71,7 @@ def run_batch(
         plan = select_shard(plan, *shard)
     if dry_run:
         return show_plan(plan, is_part=shard is not None, as_json=as_json), None
+    check_scoring()
     if job.engine.kind == "ray":
         from kltui.jobs.executors.ray import check_ray
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import tomli_w
 
+from kltui.environment import check_scoring
 from kltui.errors import KltuiError, TryAgainError, UsageError
 from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.map_defaults import TAKEN, pairs_keys
@@ -150,6 +151,7 @@ def same_source(a: Source, b: Source) -> bool:
 
 def run_job(path: Path, say: Say) -> None:
     """Runs a job file in a process of its own and waits for its end. Raises KltuiError where the model could not be scored."""
+    check_scoring()
     command = python_command("kltui.cli", "main", "--batch", str(path), "--json")
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         with subprocess.Popen(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +29,10 @@ try:
     from kltui.kernels import _core
 except ImportError as error:
     _core = None
-    log.warning(
+    # Left out at installation (KLTUI_NATIVE=OFF) it is no surprise; there, and unfit to be loaded, it is.
+    there = any(path.suffix != ".pyi" for path in Path(__file__).parent.glob("_core*"))
+    log.log(
+        logging.WARNING if there else logging.INFO,
         "kltui.kernels._core is not built (%s): slower numpy code runs instead; reinstall to compile it",
         error,
     )

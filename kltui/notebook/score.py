@@ -9,6 +9,7 @@ from typing import Any
 
 from kltui.corpus.chunk import well_formed
 from kltui.corpus.corpus import Corpus, text_ids
+from kltui.environment import check_scoring
 from kltui.errors import UsageError
 from kltui.jobs.place import entry_of
 from kltui.jobs.single_model import job_of, score_alone
@@ -20,6 +21,7 @@ def score(
     model: Any, texts: Iterable[str], tokenizer: Any = None, scoring: Mapping[str, Any] | None = None
 ) -> ScoredTexts:
     """The log-likelihoods of `texts` under `model`, as `kltui.score` says."""
+    check_scoring()
     scoring = dict(scoring or {})
     corpus, replaced = _corpus(texts)
     if isinstance(model, str | PathLike):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kltui.analysis.spikes import Figures
+from kltui.environment import check_scoring
 from kltui.errors import KltuiError
 from kltui.jobs.batch import BatchRun
 from kltui.jobs.jobfile import JobFile, load_job
@@ -48,6 +49,7 @@ def run_watch(
     """
     reporter = _WatchReporter(as_json)
     job = load_job(job_path, overrides)
+    check_scoring()
     with ExitStack() as stack:
         store = Store.write(Path(job.workspace))
         stack.callback(store.close)

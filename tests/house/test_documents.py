@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from documents import FENCE, PAGES, ROOT, blocks, commands, words_of
 
+import kltui
 from kltui.command_options import build_parser
 from kltui.jobs.jobfile import parse_job
 from kltui.option_use import check_options
@@ -97,7 +98,7 @@ def make_pages() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["job-file.md", "commands.md", "keys.md"])
+@pytest.mark.parametrize("name", ["job-file.md", "commands.md", "keys.md", "kltui.1"])
 def test_pages_made_from_the_program_are_of_today(make_pages: ModuleType, name: str) -> None:
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert page == make_pages.PAGES[name](), "python docs/make_pages.py writes them anew"
@@ -112,7 +113,8 @@ def test_the_newest_version_is_the_same_everywhere() -> None:
         r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )
     (cited,) = re.findall(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    assert newest == cited
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert newest == cited == installed == kltui.__version__
 
 
 def test_the_readme_is_short_and_its_two_commands_stand_in_it() -> None:
