@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kltui.version import __version__
+from kltui.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from kltui.notebook.vector import ScoredTexts
     from kltui.notebook.workspace import NotebookWorkspace
 
-__version__ = "0.2.0"
 __all__ = ["__version__", "open", "score"]
 
 

@@ -20,7 +20,7 @@ from kltui.termination import EndedError, ending_undoes
 from kltui.threads import one_blas_thread, wait_passively
 
 if TYPE_CHECKING:
-    from kltui.view.sections.context import Choice
+    from kltui.view.sections.context import ReportChoice
     from kltui.workspace import Workspace
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -187,10 +187,10 @@ def _print_report(folder: Path, arguments: argparse.Namespace) -> int:
     return int(any(section.status == "failed" for section in made.sections if section.name in asked))
 
 
-def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
+def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice:
     """What the reading options ask for; with --save-map the map is kept first."""
     from kltui.store.saved_maps import Preparation
-    from kltui.view.sections.context import Choice
+    from kltui.view.sections.context import ReportChoice
 
     preparation = Preparation(arguments.preprocess or "none", tuple(arguments.exclude), arguments.separate)
     if arguments.map and (preparation != Preparation() or arguments.save_map):
@@ -201,7 +201,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> Choice:
     if arguments.map and arguments.over:
         raise UsageError("--map brings its own corpus", "Leave out --over, or leave out --map.")
     pair = tuple(arguments.pair) if arguments.pair else None
-    choice = Choice(
+    choice = ReportChoice(
         preparation,
         arguments.map or "",
         pair,

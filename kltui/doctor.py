@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kltui import __version__
 from kltui.environment import KNOWN, SCORING, SCORING_INSTALL, scoring_packages_missing, unknown_variables
 from kltui.errors import KltuiError
 from kltui.gpus import system_gpus

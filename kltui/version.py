@@ -1,3 +1,3 @@
-"""The version, in a module that imports nothing: every package may name it. pyproject.toml states the same."""
+"""The version of this kltui: here, so that any module can name it without importing the package's entry points."""
 
 __version__ = "0.2.0"

@@ -67,7 +67,7 @@ class Trees:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ParentCandidate:
     """A model that another may descend from.
 
     `probability`: share of draws in which its KL to the other is the least of all candidates'. `parted` is how far from
@@ -244,7 +244,7 @@ def _quoted(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
-def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0) -> list[Candidate]:
+def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0) -> list[ParentCandidate]:
     """The models `of` that the one at `row` may descend from, the most probable first; the probabilities add up to 1.
 
     P(u descends from p) = share of draws in which KL(u, p) is the least of all KL(u, q), given that one of them is the parent.
@@ -265,7 +265,7 @@ def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0
         parted = float(_parted(found.kl_KK[None], row, p, others)[0])
         spread = float(found.draws_BKK[:, row, p].std())
         made.append(
-            Candidate(
+            ParentCandidate(
                 p, float(share[place]), float(found.kl_KK[row, p]), spread, parted, float(parted_B.std())
             )
         )

@@ -178,7 +178,7 @@ def _progress(say: Callable[[str], None], where: str) -> type:
     """A progress bar that draws nothing and says every other second how much is there."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-    class Said(tqdm):
+    class DownloadLines(tqdm):
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **{**options, "mininterval": 2.0, "disable": False})  # type: ignore[no-untyped-call]
 
@@ -190,4 +190,4 @@ def _progress(say: Callable[[str], None], where: str) -> type:
             else:
                 say(f"fetching {where}: {self.n:,} of {self.total:,} files")
 
-    return Said
+    return DownloadLines

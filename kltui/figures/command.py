@@ -10,7 +10,7 @@ from kltui.errors import UsageError
 from kltui.figures.catalogue import check_name, write_figure
 from kltui.figures.draw import FigureStyle, check_matplotlib, check_style, parse_width
 from kltui.figures.files import checked_path
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 from kltui.workspace import Workspace
 
 
@@ -22,7 +22,7 @@ def look_of(arguments: argparse.Namespace) -> FigureStyle:
 def figure(
     arguments: argparse.Namespace,
     folder: Path,
-    choose: Callable[[argparse.Namespace, Workspace], Choice],
+    choose: Callable[[argparse.Namespace, Workspace], ReportChoice],
     notify: Callable[[str], None],
 ) -> Sequence[Path]:
     """Paths of the files that --figure writes."""

@@ -8,7 +8,7 @@ from kltui.figures import curves as curves_figure
 from kltui.figures import kl, maps
 from kltui.figures.catalogue import picture
 from kltui.figures.picture import Array, PaperFigure
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class ShownSubject:
     noise_corrected: bool = False
     curves: curves_figure.CurvesShown | None = None
 
-    def choice(self, base: Choice) -> Choice:
+    def choice(self, base: ReportChoice) -> ReportChoice:
         """What a report's reader would have chosen to see the same, on top of `base`."""
         return replace(
             base,

@@ -13,7 +13,7 @@ from kltui.html_table import html_table
 from kltui.notebook.frames import losses, map_frame, square_frame
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import check_choice, checked, report_on
-from kltui.view.sections.context import PERPLEXITY, Choice, Context, silent
+from kltui.view.sections.context import PERPLEXITY, Context, ReportChoice, silent
 from kltui.view.sections.section import Section
 from kltui.workspace import Workspace
 
@@ -117,7 +117,7 @@ class NotebookWorkspace(Workspace):
         long is said by `notify`. Raises UsageError for an unknown name or option.
         """
         preparation = Preparation(checked(preprocess), exclude=tuple(exclude))
-        choice = Choice(
+        choice = ReportChoice(
             preparation,
             saved_map,
             pair,

@@ -299,11 +299,11 @@ def is_transport(error: Exception) -> bool:
 def _reporter(tick: Callable[[int], None]) -> Any:
     """A stand-in for a tqdm class that passes the bytes so far to `tick` and draws nothing."""
 
-    class Reporter:
+    class DownloadReporter:
         def __init__(self, *args: object, initial: int = 0, **options: object) -> None:
             self.n = initial
 
-        def __enter__(self) -> Reporter:
+        def __enter__(self) -> DownloadReporter:
             return self
 
         def __exit__(self, *exc: object) -> None:
@@ -316,4 +316,4 @@ def _reporter(tick: Callable[[int], None]) -> Any:
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda *args, **options: None
 
-    return Reporter
+    return DownloadReporter

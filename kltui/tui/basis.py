@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.store.rows import CheckpointRow
     from kltui.store.saved_maps import SavedMap
-    from kltui.view.sections.context import Choice
+    from kltui.view.sections.context import ReportChoice
     from kltui.workspace import Workspace
 
 MODES = ("none", "clip", "pretraining")
@@ -60,13 +60,13 @@ class Basis:
                 )
             ws.settings = self.settings
 
-    def choice(self, ws: Workspace, **more: Any) -> Choice:
+    def choice(self, ws: Workspace, **more: Any) -> ReportChoice:
         """The same as a report's reader would have chosen it, with whatever `more` is chosen."""
         from kltui.store.saved_maps import Preparation
-        from kltui.view.sections.context import Choice
+        from kltui.view.sections.context import ReportChoice
 
         exclude = left_out(self.exclude, ws.checkpoints(), ws.vectors()) if self.exclude else ()
-        return Choice(Preparation(self.mode, exclude, self.separate), self.saved, **more)
+        return ReportChoice(Preparation(self.mode, exclude, self.separate), self.saved, **more)
 
     def map_of(self, ws: Workspace) -> Map:
         """The map of `ws`, to which the basis was applied. Raises KltuiError where there is none of that kind."""

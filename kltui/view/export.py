@@ -31,7 +31,7 @@ from kltui.store.pair_values import CONDITIONAL
 from kltui.store.saved_maps import Preparation
 from kltui.view import formats, pair_files
 from kltui.view.report import check_choice, checked, report_on, write_json
-from kltui.view.sections.context import Choice, Context, silent
+from kltui.view.sections.context import Context, ReportChoice, silent
 from kltui.view.sections.variant_figures import variants
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def export(
     preprocess: str = "none",
     notify: Callable[[str], None] = silent,
     *,
-    choice: Choice | None = None,
+    choice: ReportChoice | None = None,
     also: Sequence[str] = (),
 ) -> list[Path]:
     """Paths of the files written into `folder` (made when missing), all complete or none touched.
@@ -78,7 +78,7 @@ def export(
     as scored, tree.nwk the tree of neighbour joining where there are three models, layers.npz the lens vectors as they were scored, where there are any. What is missing (weight distances) is computed where files are at hand. `also` names further forms:
     "parquet", "modelmap". Raises KltuiError when nothing is scored.
     """
-    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), notify)
+    ctx = Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify)
     check_choice(ctx)
     # Nothing scored, or a preprocessing that cannot be, is said before anything is written.
     for sentence in (*ctx.left_out_words, *ctx.repeats_words):

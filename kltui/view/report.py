@@ -27,7 +27,7 @@ from kltui.threads import one_blas_thread
 from kltui.version import __version__
 from kltui.view.provenance import versions
 from kltui.view.sections.catalogue import SECTIONS, Builder
-from kltui.view.sections.context import Choice, Context, silent
+from kltui.view.sections.context import Context, ReportChoice, silent
 from kltui.view.sections.section import MissingError, Section
 
 if TYPE_CHECKING:
@@ -97,14 +97,14 @@ def report(
     sections: Sequence[str] | None = None,
     preprocess: str = "none",
     notify: Callable[[str], None] = silent,
-    choice: Choice | None = None,
+    choice: ReportChoice | None = None,
 ) -> Report:
     """The chosen sections (None: all) of a workspace; an error in one becomes that section's message.
 
     Missing weight distances are computed where files are at hand, with progress said by `notify`. `choice` says
     more than `preprocess`, and counts instead of it. Raises UsageError for unknown names.
     """
-    return report_on(Context(ws, choice or Choice(Preparation(checked(preprocess))), notify), sections)
+    return report_on(Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify), sections)
 
 
 @one_blas_thread
@@ -187,7 +187,7 @@ def print_report(
     stream: TextIO | None = None,
     *,
     preprocess: str = "none",
-    choice: Choice | None = None,
+    choice: ReportChoice | None = None,
     ascii_only: bool = False,
     notices: TextIO | None = None,
 ) -> Report:
@@ -201,7 +201,7 @@ def print_report(
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    ctx = Context(ws, choice or Choice(Preparation(checked(preprocess))), notify)
+    ctx = Context(ws, choice or ReportChoice(Preparation(checked(preprocess))), notify)
     if choice:
         check_choice(ctx)
     made = report_on(ctx, sections)

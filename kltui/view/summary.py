@@ -16,7 +16,7 @@ from kltui.analysis.loss import Loss, losses
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.view.report import Report, write_text
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 from kltui.view.sections.kl import kl
 from kltui.view.sections.loss import loss
 from kltui.view.sections.section import Plot, Section
@@ -36,7 +36,7 @@ Finding = tuple[str, str]  # what it is about, and what was found
 
 def print_summary(
     ws: Workspace,
-    choice: Choice | None = None,
+    choice: ReportChoice | None = None,
     *,
     stream: TextIO | None = None,
     notices: TextIO | None = None,
@@ -49,7 +49,7 @@ def print_summary(
         said.write(f"{safe_text(message)}\n")
         said.flush()
 
-    section = summary(Context(ws, choice or Choice(), notify))
+    section = summary(Context(ws, choice or ReportChoice(), notify))
     write_text(Report(str(ws.path), "none", (section,)), out, ascii_only=ascii_only)
     out.flush()
 

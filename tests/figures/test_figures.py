@@ -37,7 +37,7 @@ from kltui.figures.scores import leakage_panel, prediction_panel
 from kltui.view.curve_content import KINDS
 from kltui.view.curve_panels import found_spikes
 from kltui.view.report import report_on
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 from kltui.workspace import Workspace
 
 
@@ -296,7 +296,7 @@ def test_drawing_leaves_matplotlibs_settings_alone(
 
 def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:
     with Workspace.open(folder) as ws:
-        made = picture(Context(ws, Choice(pair=("tiny@20", "tiny@400"))), "drivers")
+        made = picture(Context(ws, ReportChoice(pair=("tiny@20", "tiny@400"))), "drivers")
         kl = ws.map().pair("tiny@20", "tiny@400")
     assert "tiny@20" in made.title and with_error(kl.value, kl.se) in made.notes[0]
 
@@ -310,7 +310,7 @@ def test_widths_are_lengths() -> None:
 
 def test_layers_are_reported_for_any_checkpoint(folder: Path) -> None:
     with Workspace.open(folder) as ws:
-        (section,) = report_on(Context(ws, Choice(pair=("tiny@20", "tiny@40"))), ["layers"]).sections
+        (section,) = report_on(Context(ws, ReportChoice(pair=("tiny@20", "tiny@40"))), ["layers"]).sections
         made = {c["model"]: c["adjacent"] for c in section.data["checkpoints"]}  # type: ignore[attr-defined]
         layered = ws.map(layers=True)
     assert len(made) == 26 and "the checkpoints asked for" in " ".join(section.notes)

@@ -15,9 +15,10 @@ from kltui.jobs.process import python_command
 PACKAGE = Path(kltui.__file__).parent
 
 # Each package, or module of the top level, with those that it may import from; others are out of reach.
-BASE = {"errors", "sanitize", "json_schema", "atomic_files", "threads", "termination", "version"}
+BASE = {"version", "errors", "sanitize", "json_schema", "atomic_files", "threads", "termination"}
 DATA = BASE | {"registry", "corpus", "scoring.settings", "analysis.point"}
 MAY_IMPORT: dict[str, set[str]] = {
+    "version": set(),
     "errors": set(),
     "sanitize": set(),
     "atomic_files": {"termination"},
@@ -64,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importers",
         "analysis.interpolation",
     },
-    "workspace": DATA | {"__init__", "analysis", "jobs", "kernels.native", "scoring.centring", "store"},
+    "workspace": DATA | {"analysis", "jobs", "kernels.native", "scoring.centring", "store"},
     "view": DATA | {"workspace", "analysis", "kernels", "store"},
     "tui": DATA | {"figures", "workspace", "view", "jobs", "analysis", "store", "kernels.native"},
     "figures": DATA | {"view", "workspace", "store", "analysis", "importers"},

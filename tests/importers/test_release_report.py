@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from kltui.jobs.import_vectors import import_vectors
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, report, section_names, write_text
-from kltui.view.sections.context import Choice
+from kltui.view.sections.context import ReportChoice
 from kltui.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def test_every_section_that_a_release_allows_is_shown(made: Report) -> None:
 def test_the_release_prepared_as_published(released: Workspace) -> None:
     p = Preparation("pretraining", ("pythia-1b", "pythia-410m-seed9@143000"), separate=True)
     sections = [name for name in section_names() if name != "trajectories"]  # slow, and shown above
-    prepared = report(released, sections, choice=Choice(p))
+    prepared = report(released, sections, choice=ReportChoice(p))
     assert {
         s.name: s.message for s in prepared.sections if s.status != "shown" and s.name not in LACKING
     } == {}

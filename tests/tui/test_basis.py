@@ -21,7 +21,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis, basis_of, left_out
 from kltui.tui.ui_state import Memory
 from kltui.view.report import print_report
-from kltui.view.sections.context import Choice
+from kltui.view.sections.context import ReportChoice
 from kltui.workspace import Workspace
 
 STEPS = (0, 1000, 2000, 3000, 4000, 5000)
@@ -167,7 +167,7 @@ async def test_the_report_and_what_is_written_follow(folder: Path, until) -> Non
     basis = Basis(mode="clip", exclude=("two",))
     app = KltuiApp(folder, basis=basis, color=False)
     with Workspace.open(folder) as ws:
-        out, choice = io.StringIO(), Choice(Preparation("clip", ("two",)))
+        out, choice = io.StringIO(), ReportChoice(Preparation("clip", ("two",)))
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: started(app))
         await pilot.press("0", "j", "j")

@@ -20,7 +20,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis
 from kltui.tui.export import exports
 from kltui.tui.screenshot import placed
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 from kltui.workspace import Workspace
 
 
@@ -133,7 +133,7 @@ def test_a_picture_on_screen_is_the_figure(opened: Workspace) -> None:
     names = whole.names[2:9]
     xy = whole.coordinates("pca")[2:9] * 3
     shown = ShownSubject("trajectories", names[::-1], method="tsne", xy_Kd=xy[::-1])
-    made = picture_of(Context(opened, shown.choice(Choice())), shown)
+    made = picture_of(Context(opened, shown.choice(ReportChoice())), shown)
     places = {
         n: (x, y)
         for layer in made.panels[0].layers
@@ -149,8 +149,8 @@ def test_what_is_not_shown_is_prepared_along_but_not_drawn(opened: Workspace) ->
     from kltui.store.saved_maps import Preparation
 
     names = frozenset(opened.map().names[:3])
-    clipped = Context(opened, Choice(Preparation("clip"), only=names))
-    every = Context(opened, Choice(Preparation("clip")))
+    clipped = Context(opened, ReportChoice(Preparation("clip"), only=names))
+    every = Context(opened, ReportChoice(Preparation("clip")))
     assert set(clipped.map.names) == names == set(clipped.raw.names)
     kept = [every.map.names.index(n) for n in clipped.map.names]
     assert (clipped.map.loglik_KN == every.map.loglik_KN[kept]).all()

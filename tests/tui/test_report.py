@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(folder: Path, section: str, width: int, *, ascii_only: bool = False, **choice: object) -> str:
     """What `kltui --report --section SECTION` writes at that width."""
-    from kltui.view.sections.context import Choice
+    from kltui.view.sections.context import ReportChoice
 
     out = io.StringIO()
     with Workspace.open(folder) as ws:
@@ -46,7 +46,7 @@ def written(folder: Path, section: str, width: int, *, ascii_only: bool = False,
             False,
             width,
             out,
-            choice=Choice(**choice),
+            choice=ReportChoice(**choice),
             ascii_only=ascii_only,
             notices=io.StringIO(),
         )

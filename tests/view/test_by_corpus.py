@@ -17,7 +17,7 @@ from kltui.cli import main
 from kltui.corpus.corpus import Corpus
 from kltui.errors import UsageError
 from kltui.view.report import report
-from kltui.view.sections.context import Choice
+from kltui.view.sections.context import ReportChoice
 
 
 @pytest.fixture
@@ -166,5 +166,5 @@ def test_texts_of_one_domain_have_no_direction(tmp_path: Path) -> None:
     builder = Builder(tmp_path / "w", domains=False)
     builder.run("run", [1, 2])
     with builder.open() as ws:
-        (made,) = report(ws, ["directions"], choice=Choice()).sections
+        (made,) = report(ws, ["directions"], choice=ReportChoice()).sections
     assert made.status == "missing" and "domain" in made.hint

@@ -14,7 +14,7 @@ from small_workspace import Builder
 from kltui.errors import KltuiError
 from kltui.view.export import export
 from kltui.view.report import report, write_text
-from kltui.view.sections.context import Choice
+from kltui.view.sections.context import ReportChoice
 from kltui.view.sections.section import Section
 
 
@@ -50,7 +50,7 @@ def sections(made: Builder, out: Path) -> dict[str, Section]:
     """Every section of the report, no warning let through; the export beside it."""
     with made.open() as ws, warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = report(ws, choice=Choice(noise_corrected=True))
+        found = report(ws, choice=ReportChoice(noise_corrected=True))
         text = io.StringIO()
         write_text(found, text, width=100)
         export(ws, out)

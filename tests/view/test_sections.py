@@ -22,7 +22,7 @@ from kltui.jobs.lineage import edit_lineage
 from kltui.store import Store
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, print_report, report, section_names, write_text
-from kltui.view.sections.context import Choice, Context, finals, thinned
+from kltui.view.sections.context import Context, ReportChoice, finals, thinned
 from kltui.view.sections.neighbours import tree_lines
 from kltui.workspace import Workspace
 from kltui.workspace.subsample import draw_texts, text_draws
@@ -100,7 +100,7 @@ def data(whole: Report) -> dict:
 
 
 def section(ws: Workspace, name: str, **chosen: object) -> dict:
-    made = report(ws, [name], choice=Choice(**chosen)).as_dict()  # type: ignore[arg-type]
+    made = report(ws, [name], choice=ReportChoice(**chosen)).as_dict()  # type: ignore[arg-type]
     return json.loads(json.dumps(made))["sections"][name]
 
 
@@ -159,7 +159,10 @@ def test_where_a_given_kl_lies(full: Workspace) -> None:
     assert found["settings_here"] == held
     with pytest.raises(UsageError):
         print_report(
-            full, ["where"], choice=Choice(pair=("tiny@20", "small@40"), where=-1.0), stream=io.StringIO()
+            full,
+            ["where"],
+            choice=ReportChoice(pair=("tiny@20", "small@40"), where=-1.0),
+            stream=io.StringIO(),
         )
 
 
@@ -293,7 +296,7 @@ def test_a_noise_floor_stands_with_its_interval_and_its_bound(tmp_path: Path) ->
             made.add(made.checkpoint(run, step), vector)
     with made.open() as ws:
         plain, found = (section(ws, "diffusion", noise_corrected=n) for n in (False, True))
-        choice = Choice(noise_corrected=True)
+        choice = ReportChoice(noise_corrected=True)
         text = io.StringIO()
         print_report(ws, ["diffusion"], width=160, stream=text, choice=choice)
     floors = {f["run"]: f for f in found["noise_floors"]}
@@ -318,13 +321,13 @@ def test_levels_and_noise_are_the_reader_s(full: Workspace) -> None:
 
 
 def test_exclusions_hold_everywhere_and_strangers_are_named(full: Workspace) -> None:
-    out = Choice(Preparation("clip", ("tiny-s2", "small@400")))
+    out = ReportChoice(Preparation("clip", ("tiny-s2", "small@400")))
     made = report(full, ["kl", "loss", "consecutive", "layers"], choice=out).as_dict()
     text = json.dumps(made["sections"])
     assert "tiny-s2@" not in text and "small@400" not in text and "small@380" in text
     assert "excluded" in made["vectors"]  # type: ignore[operator]
     with pytest.raises(UsageError, match="--exclude nobody"):
-        print_report(full, choice=Choice(Preparation(exclude=("nobody",))), stream=io.StringIO())
+        print_report(full, choice=ReportChoice(Preparation(exclude=("nobody",))), stream=io.StringIO())
 
 
 def test_main_and_seed_runs_prepared_apart(full: Workspace) -> None:
@@ -337,7 +340,7 @@ def test_main_and_seed_runs_prepared_apart(full: Workspace) -> None:
     a, b = rows["seed"]["names"][0]
     assert rows["seed"]["median"] == pytest.approx(want.pair(a, b).value, rel=1e-12)
     with pytest.raises(UsageError, match="--separate"):
-        Context(full, Choice(Preparation("none", (), True)))
+        Context(full, ReportChoice(Preparation("none", (), True)))
 
 
 def test_large_maps_are_thinned_and_keep_their_ends(full: Workspace) -> None:
@@ -355,7 +358,7 @@ def test_a_saved_map_is_itself_again_and_not_with_other_vectors(builder: Builder
         again = ws.saved_map("main")
         assert again.names == made.names == ["tiny@10", "tiny@20"]
         np.testing.assert_array_equal(again.loglik_KN, made.loglik_KN)
-        reported = report(ws, ["overview", "kl"], choice=Choice(saved="main")).as_dict()
+        reported = report(ws, ["overview", "kl"], choice=ReportChoice(saved="main")).as_dict()
         assert reported["preprocess"] == "clip" and reported["provenance"]["saved_map"] == "main"  # type: ignore[index]
         with pytest.raises(UsageError) as caught:
             ws.saved_map("mian")

@@ -14,7 +14,7 @@ from small_workspace import Builder
 from kltui.analysis.number_text import with_error
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.view.report import report
-from kltui.view.sections.context import Choice, Context
+from kltui.view.sections.context import Context, ReportChoice
 from kltui.view.sections.section import Plot
 from kltui.view.summary import print_summary, summary
 from kltui.workspace import Workspace
@@ -43,7 +43,7 @@ def test_every_figure_is_the_reports(suite: Workspace) -> None:
 
 
 def test_at_most_ten_findings_and_one_picture(suite: Workspace) -> None:
-    section = summary(Context(suite, Choice()))
+    section = summary(Context(suite, ReportChoice()))
     lines, *others = section.blocks
     assert lines.row_count <= 10 and [type(block) for block in others] == [Plot]
 

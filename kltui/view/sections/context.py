@@ -48,7 +48,7 @@ def silent(_message: str) -> None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ReportChoice:
     """What a report's reader chose: how vectors are prepared, or a saved map; which pair and KL are looked at.
 
     `level` is a KL in bits/byte for the stabilisation; `noise_corrected` takes the floor off before exponents are fitted;
@@ -76,7 +76,7 @@ class Context:
     """One report's workspace and what its reader chose; maps and distances are made when first asked for."""
 
     ws: Workspace
-    choice: Choice = field(default_factory=Choice)
+    choice: ReportChoice = field(default_factory=ReportChoice)
     notify: Callable[[str], None] = silent
     weight_problems: list[str] = field(default_factory=list)
     picture_problems: list[KltuiError] = field(default_factory=list)

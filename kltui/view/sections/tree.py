@@ -7,7 +7,7 @@ import math
 from rich.console import RenderableType
 
 from kltui.analysis.map import Map
-from kltui.analysis.tree import Candidate, Forest, Fork, candidates, newick
+from kltui.analysis.tree import Forest, Fork, ParentCandidate, candidates, newick
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import Section
 from kltui.view.tables import figure, table, with_error, words
@@ -86,7 +86,7 @@ def fork_lines(node: Fork, names: list[str]) -> list[str]:
     return out
 
 
-def _descents(leaves: Map, found: dict[int, list[Candidate]]) -> RenderableType:
+def _descents(leaves: Map, found: dict[int, list[ParentCandidate]]) -> RenderableType:
     rows = []
     for u, every in found.items():
         point = leaves.points[u]
@@ -107,7 +107,7 @@ def _descents(leaves: Map, found: dict[int, list[Candidate]]) -> RenderableType:
     )
 
 
-def _data(found: Forest, descents: dict[int, list[Candidate]]) -> dict[str, object]:
+def _data(found: Forest, descents: dict[int, list[ParentCandidate]]) -> dict[str, object]:
     names = found.leaves.names
     return {
         "unit": "bits/byte",
