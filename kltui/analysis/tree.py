@@ -29,14 +29,14 @@ SEED = 42
 
 
 @dataclass(frozen=True, eq=False)
-class Fork:
+class TreeFork:
     """A node of a tree: a leaf has a row and no children. `length` of the branch above it is in bits/byte.
 
     `support` is the share of draws whose tree parts the same leaves from the rest; None at leaves and at the root.
     """
 
     length: float
-    children: tuple[Fork, ...] = ()
+    children: tuple[TreeFork, ...] = ()
     row: int = -1
     support: float | None = None
 
@@ -50,7 +50,7 @@ class Fork:
         for child in self.children:
             yield from child._rows()
 
-    def nodes(self) -> Iterator[Fork]:
+    def nodes(self) -> Iterator[TreeFork]:
         """This node and all below it, a parent before its children."""
         yield self
         for child in self.children:
@@ -61,8 +61,8 @@ class Fork:
 class Trees:
     """The tree by neighbour joining (unrooted: three branches meet at its top) and by average linkage, K leaves each."""
 
-    joined: Fork
-    linked: Fork
+    joined: TreeFork
+    linked: TreeFork
     n_draws: int
 
 
@@ -167,37 +167,39 @@ def _split(leaves: frozenset[int], K: int) -> frozenset[int]:
     return frozenset(range(K)) - leaves if 0 in leaves else leaves
 
 
-def _supported(node: Fork, share: dict[frozenset[int], float], K: int, top: bool = True) -> Fork:
+def _supported(node: TreeFork, share: dict[frozenset[int], float], K: int, top: bool = True) -> TreeFork:
     """The tree with the share of draws at every inner fork; K: leaves of an unrooted tree, 0 for a rooted one."""
     if not node.children:
         return node
     children = tuple(_supported(child, share, K, top=False) for child in node.children)
     leaves = node.leaves()
     support = None if top else share.get(_split(leaves, K) if K else leaves, 0.0)
-    return Fork(node.length, children, node.row, support)
+    return TreeFork(node.length, children, node.row, support)
 
 
-def neighbour_joining(distance_KK: ArrayLike) -> Fork:
+def neighbour_joining(distance_KK: ArrayLike) -> TreeFork:
     """The tree of neighbour joining: exact for distances that add up along a tree. Branches may come out below 0.
 
     Joins i, j of least (n - 2) d_ij - r_i - r_j, r_i = sum_j d_ij; new node at d_ij / 2 + (r_i - r_j) / (2 (n - 2)) from i.
     """
     D = np.array(distance_KK, dtype=np.float64)
-    nodes = [Fork(0.0, row=k) for k in range(len(D))]
+    nodes = [TreeFork(0.0, row=k) for k in range(len(D))]
     while len(nodes) > 3:
         n, r = len(nodes), D.sum(axis=1)
         criterion = (n - 2) * D - r[:, None] - r[None, :]
         np.fill_diagonal(criterion, np.inf)
         i, j = sorted(divmod(int(np.argmin(criterion)), n))
         first = D[i, j] / 2 + (r[i] - r[j]) / (2 * (n - 2))
-        made = Fork(0.0, (_with_length(nodes[i], first), _with_length(nodes[j], D[i, j] - first)))
+        made = TreeFork(0.0, (_with_length(nodes[i], first), _with_length(nodes[j], D[i, j] - first)))
         to_new = (D[i] + D[j] - D[i, j]) / 2
         D[i], D[:, i] = to_new, to_new
         D[i, i] = 0.0
         D = np.delete(np.delete(D, j, axis=0), j, axis=1)
         nodes[i] = made
         del nodes[j]
-    return Fork(0.0, tuple(_with_length(node, length) for node, length in zip(nodes, _ends(D), strict=True)))
+    return TreeFork(
+        0.0, tuple(_with_length(node, length) for node, length in zip(nodes, _ends(D), strict=True))
+    )
 
 
 def _ends(D: Array) -> tuple[float, ...]:
@@ -206,32 +208,32 @@ def _ends(D: Array) -> tuple[float, ...]:
     return float(a + b - c) / 2, float(a + c - b) / 2, float(b + c - a) / 2
 
 
-def _with_length(node: Fork, length: float) -> Fork:
-    return Fork(float(length), node.children, node.row, node.support)
+def _with_length(node: TreeFork, length: float) -> TreeFork:
+    return TreeFork(float(length), node.children, node.row, node.support)
 
 
-def average_linkage(kl_KK: ArrayLike) -> Fork:
+def average_linkage(kl_KK: ArrayLike) -> TreeFork:
     """The tree of average linkage of sqrt(KL), as `neighbours` has it; a fork at height h lies h^2 / 2 above its leaves.
 
     So the way between two models along the branches is a KL in bits/byte, as in the tree of neighbour joining.
     """
     made = cluster(kl_KK)
     K = len(made.order)
-    nodes, heights = [Fork(0.0, row=k) for k in range(K)], [0.0] * K
+    nodes, heights = [TreeFork(0.0, row=k) for k in range(K)], [0.0] * K
     for left, right, height, _ in made.merges:
         above = float(height) ** 2 / 2
         children = tuple(_with_length(nodes[int(k)], above - heights[int(k)]) for k in (left, right))
-        nodes.append(Fork(0.0, children))
+        nodes.append(TreeFork(0.0, children))
         heights.append(above)
     return nodes[-1]
 
 
-def newick(tree: Fork, names: Sequence[str]) -> str:
+def newick(tree: TreeFork, names: Sequence[str]) -> str:
     """The tree in Newick format: branch lengths in bits/byte, support in % as names of the inner nodes."""
     return f"{_newick(tree, names)};\n"
 
 
-def _newick(node: Fork, names: Sequence[str]) -> str:
+def _newick(node: TreeFork, names: Sequence[str]) -> str:
     if not node.children:
         return f"{_quoted(names[node.row])}:{node.length:.9g}"
     inside = ",".join(_newick(child, names) for child in node.children)

@@ -10,7 +10,7 @@ import numpy as np
 from kltui.analysis.map import Map
 from kltui.analysis.neighbours import Clustering
 from kltui.analysis.scale import ScaleRow
-from kltui.analysis.tree import Fork
+from kltui.analysis.tree import TreeFork
 from kltui.figures.picture import (
     DARK,
     Array,
@@ -187,7 +187,7 @@ def tree(ctx: Context) -> PaperFigure:
     return PaperFigure("tree", "Trees of models", panels, notes)
 
 
-def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
+def fork_panel(top: TreeFork, names: Sequence[str], title: str) -> Panel:
     """A tree with branches as long as their KL, leaves on the y axis, forks coloured by their support."""
     leaves = [node.row for node in top.nodes() if not node.children]
     places: dict[
@@ -219,7 +219,9 @@ def fork_panel(top: Fork, names: Sequence[str], title: str) -> Panel:
     )
 
 
-def _place(node: Fork, x: float, order: Mapping[int, int], places: dict[int, tuple[float, float]]) -> float:
+def _place(
+    node: TreeFork, x: float, order: Mapping[int, int], places: dict[int, tuple[float, float]]
+) -> float:
     """Places a node and all below it; its y, the mean of its children's."""
     below = [_place(child, x + child.length, order, places) for child in node.children]
     y = sum(below) / len(below) if below else float(order[node.row])

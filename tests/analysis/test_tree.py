@@ -9,7 +9,7 @@ import pytest
 
 from kltui.analysis.kl import kl_matrix
 from kltui.analysis.tree import (
-    Fork,
+    TreeFork,
     average_linkage,
     candidates,
     neighbour_joining,
@@ -41,7 +41,7 @@ def additive(branches: dict[frozenset[int], float], K: int) -> np.ndarray:
     )
 
 
-def branches_of(tree: Fork, K: int) -> dict[frozenset[int], float]:
+def branches_of(tree: TreeFork, K: int) -> dict[frozenset[int], float]:
     """{side without leaf 0 (leaf 0 alone: itself): length}."""
     every = frozenset(range(K))
     found = {}

@@ -14,7 +14,7 @@ import pytest
 from small_workspace import Builder
 
 from kltui.analysis.number_text import with_error
-from kltui.analysis.tree import Fork
+from kltui.analysis.tree import TreeFork
 from kltui.cli import main
 from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
@@ -336,7 +336,7 @@ def test_a_tree_is_as_long_as_its_branches_and_forks_have_their_support(
             assert x == pytest.approx(_depth(top, ctx.forest.leaves.row(name)))
 
 
-def _depth(node: Fork, row: int) -> float:
+def _depth(node: TreeFork, row: int) -> float:
     """Sum of the branches from the top down to a leaf."""
     below = [child for child in node.children if row in child.leaves()]
     return below[0].length + _depth(below[0], row) if below else 0.0

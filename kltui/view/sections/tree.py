@@ -7,7 +7,7 @@ import math
 from rich.console import RenderableType
 
 from kltui.analysis.map import Map
-from kltui.analysis.tree import Forest, Fork, ParentCandidate, candidates, newick
+from kltui.analysis.tree import Forest, ParentCandidate, TreeFork, candidates, newick
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import Section
 from kltui.view.tables import figure, table, with_error, words
@@ -71,7 +71,7 @@ def _candidates_of(leaves: Map, u: int) -> list[int]:
     return [k for k, p in enumerate(leaves.points) if p.run != leaves.points[u].run]
 
 
-def fork_lines(node: Fork, names: list[str]) -> list[str]:
+def fork_lines(node: TreeFork, names: list[str]) -> list[str]:
     """A tree as lines: branch lengths (bits/byte), the support of forks in %, names of leaves."""
     length = figure(node.length, 2)
     if not node.children:
@@ -137,7 +137,7 @@ def _data(found: Forest, descents: dict[int, list[ParentCandidate]]) -> dict[str
     }
 
 
-def _node(node: Fork, names: list[str]) -> dict[str, object]:
+def _node(node: TreeFork, names: list[str]) -> dict[str, object]:
     """A node as plain data; a leaf has a name and no children."""
     if not node.children:
         return {"name": names[node.row], "length": node.length}
