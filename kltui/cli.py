@@ -281,9 +281,10 @@ def _draw(arguments: argparse.Namespace) -> int:
 def _place(arguments: argparse.Namespace) -> int:
     from kltui.view.placed import print_placement
     from kltui.workspace import Workspace
+    from kltui.workspace.placement import place
 
     with Workspace.open(_workspace(arguments)) as workspace:
-        found = workspace.place(arguments.place, arguments.texts, arguments.overrides, _notify)
+        found = place(workspace, arguments.place, arguments.texts, arguments.overrides, _notify)
     print_placement(found, sys.stdout, as_json=arguments.json)
     return 0
 

@@ -43,14 +43,7 @@ PACKAGES = (
     "textual",
     "plotext",
 )
-SCORING = (
-    "torch",
-    "transformers",
-    "safetensors",
-)  # left out by an installation that only reads; see docs/install.md
-READING_ONLY = "reading only: no {}. Reports, exports and the interface work; nothing can be scored"
 EXTRAS = {"bitsandbytes": "quant", "accelerate": "large", "ray": "ray", "gguf": "gguf"}
-SCORES = "To score, install all of it in kltui's folder: pip install ."
 HUB_TIMEOUT_S = 4.0
 
 State = Literal["ok", "note", "wrong"]

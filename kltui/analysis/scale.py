@@ -16,8 +16,8 @@ from kltui.analysis.point import Point
 from kltui.analysis.repeats import Repeats
 
 
-class VectorMap(Protocol):
-    """What the scale asks of a `kltui.analysis.map.Map`."""
+class ScaledVectors(Protocol):
+    """What the scale needs of a map: its points, the KL of two rows, and the same of some rows or prepared."""
 
     @property
     def points(self) -> tuple[Point, ...]: ...
@@ -29,7 +29,7 @@ class VectorMap(Protocol):
     def preprocessed(self, mode: str, *, exclude: Collection[str] = ()) -> Self: ...
 
 
-M = TypeVar("M", bound=VectorMap)
+M = TypeVar("M", bound=ScaledVectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +119,11 @@ def group_of(setting: str) -> str:
 
 
 def scale(
-    m: M,
+    m: ScaledVectors,
     *,
     pretraining: bool = False,
     exclude: Collection[str] = (),
-    apart: Mapping[str, M] | None = None,
+    apart: Mapping[str, ScaledVectors] | None = None,
 ) -> list[ScaleRow]:
     """The ten settings on map `m`, in the published order, and after them each kind of GGUF file that it holds.
 
@@ -151,11 +151,11 @@ def prepared_apart(m: M, mode: str = "pretraining", exclude: Collection[str] = (
     }
 
 
-def _used(m: VectorMap) -> list[int]:
+def _used(m: ScaledVectors) -> list[int]:
     return [k for k in range(len(m)) if k not in m.repeats.left_out]
 
 
-def _row(m: VectorMap, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> ScaleRow:
+def _row(m: ScaledVectors, setting: Setting, find: Callable[[Sequence[Point]], Pairs]) -> ScaleRow:
     used = _used(m)
     found = find([m.points[k] for k in used])
     every = [(used[i], used[j]) for i, j in found.pairs]
@@ -166,8 +166,8 @@ def _row(m: VectorMap, setting: Setting, find: Callable[[Sequence[Point]], Pairs
     return row_of(m, setting, pairs, note)
 
 
-def row_of(m: VectorMap, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
-    """One setting's row from pairs of rows of map `m`, found by the rule in `note`."""
+def row_of(m: ScaledVectors, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
+    """One setting's row from pairs of rows of map `m`, found by the rule that `note` tells."""
     kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
     defined = kl[np.isfinite(kl)]
     if len(defined) < len(kl):

@@ -66,12 +66,13 @@ def run_batch(
     """
     reporter = ProgressReporter(as_json)
     job = load_job(job_path, overrides)
+    if not dry_run:
+        check_scoring()
     plan = make_plan(job, reporter.say)
     if shard is not None:
         plan = select_shard(plan, *shard)
     if dry_run:
         return show_plan(plan, is_part=shard is not None, as_json=as_json), None
-    check_scoring()
     if job.engine.kind == "ray":
         from kltui.jobs.executors.ray import check_ray
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from kltui.analysis.embed import Method
@@ -16,6 +17,7 @@ from kltui.view.report import check_choice, checked, report_on
 from kltui.view.sections.context import PERPLEXITY, Context, ReportChoice, silent
 from kltui.view.sections.section import Section
 from kltui.workspace import Workspace
+from kltui.workspace.placement import Placement, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +97,16 @@ class NotebookWorkspace(Workspace):
     def save_map(self, name: str, preparation: Preparation | None = None) -> NotebookMap:
         """As `Workspace.save_map`."""
         return NotebookMap.of(super().save_map(name, preparation))
+
+    def place(
+        self,
+        model: str | PathLike[str],
+        texts: int | None = None,
+        overrides: Sequence[str] = (),
+        say: Callable[[str], None] = lambda line: None,
+    ) -> Placement:
+        """Where `model` stands on this workspace's map, scored in a process of its own; see `kltui.workspace.placement.place`."""
+        return place(self, str(model), texts, overrides, say)
 
     def section(
         self,

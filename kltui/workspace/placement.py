@@ -26,7 +26,7 @@ from kltui.workspace import subsample
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.registry.checkpoint import Checkpoint
-    from kltui.workspace import Workspace
+    from kltui.workspace.workspace import Workspace
 
 Values = NDArray[np.float64]
 NEAREST = 10

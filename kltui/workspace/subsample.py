@@ -26,7 +26,7 @@ from kltui.store.connection import decoded
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
-    from kltui.workspace import Workspace
+    from kltui.workspace.workspace import Workspace
 
 Values = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from kltui.corpus.corpus import Prompt
     from kltui.workspace.exact import ExactRequest
     from kltui.workspace.exact import Said as ExactProgress
-    from kltui.workspace.placement import Placement
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
 _OF_ONE_VECTOR = {
@@ -311,18 +310,6 @@ class Workspace(StoredDistances):
         )
         saved_maps.save(self.path, saved)
         return made
-
-    def place(
-        self,
-        model: str | PathLike[str],
-        texts: int | None = None,
-        overrides: Sequence[str] = (),
-        say: Callable[[str], None] = lambda line: None,
-    ) -> Placement:
-        """Where `model` stands on this workspace's map, scored in a process of its own; see `kltui.workspace.placement.place`."""
-        from kltui.workspace.placement import place
-
-        return place(self, str(model), texts, overrides, say)
 
     def released_pictures(self, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """K x 2 (or 3) coordinates of `names` by each picture that came with a release, NaN where it has none of a name."""
