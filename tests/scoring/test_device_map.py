@@ -72,26 +72,26 @@ def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, fam
     )
     assert max(differences(whole, spread_out)) < 1e-5
     assert len(spread_out.vectors) == 2 + model.config.num_hidden_layers
-    assert spread_out.key == whole.key
+    assert {**spread_out.key, "products": ""} == {**whole.key, "products": ""}  # layers on disk are not packed
     assert any("spread over" in note and "disk" in note for note in spread_out.notes)
 
 
 # Nats a text and a token. CPUs compute float16 in float32. In bfloat16 what lies on disk is rounded once more: a head's
-# logits, which are otherwise not kept, and what an activation reads that is otherwise part of a packed layer's product.
-CLOSE = {"float32": (1e-5, 1e-5), "float16": (1e-5, 1e-5), "bfloat16": (0.05, 0.02)}
+# logits, which are otherwise not kept, and all that is handed on between products, which is float32 where a model lies whole.
+CLOSE = {"float32": (1e-5, 1e-5), "float16": (1e-5, 1e-5), "bfloat16": (0.2, 0.05)}
 
 
 @needs_accelerate
-@pytest.mark.parametrize("device_map", ["balanced", "sequential"])
+@pytest.mark.parametrize("layout", ["balanced", "sequential"])
 @pytest.mark.parametrize("family", ["gpt_neox", "llama_tied"])
-def test_every_layout_and_dtype(tmp_path, memory, loads, family, device_map):
+def test_every_layout_and_dtype(tmp_path, memory, loads, family, layout):
     folder = write_model(tmp_path / "m", family)
     memory(0.4 * size_of(family))
     for dtype, (text, token) in CLOSE.items():
-        whole, apart = score(folder, dtype=dtype), score(folder, dtype=dtype, device_map=device_map)
+        whole, apart = score(folder, dtype=dtype), score(folder, dtype=dtype, device_map=layout)
         of_text, of_token = differences(whole, apart)
         assert device_map.is_offloaded(loads[-1]) and of_text <= text and of_token <= token
-        assert apart.key == whole.key
+        assert {**apart.key, "products": ""} == {**whole.key, "products": ""}
 
 
 @needs_accelerate
@@ -163,16 +163,16 @@ def test_scratch_of_a_process_that_another_container_runs_stays(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("device_map", "device", "said"),
+    ("layout", "device", "said"),
     [
         ("automatic", "auto", "unknown device_map"),
         ("auto", "cuda:1", "over all GPUs"),
         ("auto", "mps", "all GPUs"),
     ],
 )
-def test_what_cannot_be_spread_is_refused(device_map, device, said):
+def test_what_cannot_be_spread_is_refused(layout, device, said):
     with pytest.raises(KltuiError, match=said) as caught:
-        device_map.check(device_map, device)
+        device_map.check(layout, device)
     assert caught.value.hint
 
 
@@ -199,22 +199,22 @@ def test_quantised_weights_cannot_lie_on_disk(tmp_path, monkeypatch):
 
 
 @needs_accelerate
-@pytest.mark.parametrize("device_map", ["none", "auto"])
+@pytest.mark.parametrize("layout", ["none", "auto"])
 def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(
-    tmp_path, monkeypatch, device_map
+    tmp_path, monkeypatch, layout
 ):
     folder = write_model(tmp_path / "m", "llama")
     error = torch.OutOfMemoryError("CUDA out of memory")
     with monkeypatch.context() as patched:
         patched.setattr("transformers.AutoModelForCausalLM.from_pretrained", _raising(error))
         with pytest.raises(KltuiError, match="does not fit in memory") as loading_it:
-            score(folder, device_map=device_map)
+            score(folder, device_map=layout)
     monkeypatch.setattr("kltui.scoring.engine.Engine.submit", _raising(error))
     with pytest.raises(KltuiError, match="one text alone does not fit") as scoring_it:
-        score(folder, device_map=device_map)
+        score(folder, device_map=layout)
     for caught in (loading_it, scoring_it):
         advised = 'device_map = "auto" in [engine]' in caught.value.hint
-        assert advised == (device_map == "none") and "smaller dtype" in caught.value.hint
+        assert advised == (layout == "none") and "smaller dtype" in caught.value.hint
 
 
 @needs_accelerate
@@ -244,14 +244,14 @@ needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs
 @pytest.mark.gpu
 @needs_two_gpus
 @needs_accelerate
-@pytest.mark.parametrize("device_map", ["auto", "balanced", "sequential"])
+@pytest.mark.parametrize("layout", ["auto", "balanced", "sequential"])
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "llama_tied", "opt", "gemma2"])
-def test_two_gpus_score_as_one(tmp_path, monkeypatch, loads, family, device_map):
+def test_two_gpus_score_as_one(tmp_path, monkeypatch, loads, family, layout):
     folder = write_model(tmp_path / "m", family)
     whole = score(folder, device="cuda")
     half = int(0.7 * size_of(family))
     monkeypatch.setattr(device_map, "room", lambda _: {0: half, 1: 10**9})
-    both = score(folder, device="cuda", device_map=device_map)
+    both = score(folder, device="cuda", device_map=layout)
     assert len({p.device for p in loads[-1].parameters()}) == 2
     assert max(differences(whole, both)) < 1e-4
 

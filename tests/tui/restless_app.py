@@ -19,7 +19,7 @@ def main() -> int:
 
     prepare_environment()
     from kltui.jobs import launch
-    from kltui.tui import app_core
+    from kltui.tui import app_session
     from kltui.tui.dialogs import place_form
 
     def no_jobs(module: str, function: str, *arguments: str) -> list[str]:
@@ -30,7 +30,7 @@ def main() -> int:
 
     launch.python_command = no_jobs
     place_form._run = no_place
-    app_core.BUSY_SECONDS = app_core.IDLE_SECONDS = 0.3
+    app_session.BUSY_SECONDS = app_session.IDLE_SECONDS = 0.3
     with Path(sys.argv[2]).open("w", buffering=1) as stacks:
         signal.signal(
             signal.SIGUSR1, lambda *_: [task.print_stack(file=stacks) for task in asyncio.all_tasks()]

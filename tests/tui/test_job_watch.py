@@ -16,7 +16,7 @@ from fake_workspace import FakeWorkspace
 from screen_text import text_of
 
 from kltui.store.rows import JobRow
-from kltui.tui import app_core
+from kltui.tui import app_session
 from kltui.tui.job_watch import JobWatch
 from kltui.tui.views.jobs import way_out
 
@@ -33,8 +33,8 @@ def job(workspace: FakeWorkspace, **changes: object) -> JobRow:
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no process descriptors")
 async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
-    monkeypatch.setattr(app_core, "BUSY_SECONDS", 3600.0)
-    monkeypatch.setattr(app_core, "IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr(app_session, "BUSY_SECONDS", 3600.0)
+    monkeypatch.setattr(app_session, "IDLE_SECONDS", 3600.0)
     workspace = FakeWorkspace()
     child = os.posix_spawn(SLEEP[0], SLEEP, os.environ)  # as jobs are started: nobody waits for it
     try:
