@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kltui.jobs.executors import ray
+from kltui.jobs.executors import ray as ray_executor
 from kltui.jobs.executors.ray import RayExecutor
 from kltui.jobs.job_tables import EngineTable
 from kltui.jobs.messages import Died, Setup, Task, TaskScored
@@ -93,12 +93,12 @@ DONE = TaskScored(0, ScoreResult((Vector(None, VALUES, np.array([1, 2], np.int32
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Makes executors with one actor of a Ray that answers so."""
-    monkeypatch.setattr(ray, "check_ray", lambda: None)
-    monkeypatch.setattr(ray, "_Head", Head)
+    monkeypatch.setattr(ray_executor, "check_ray", lambda: None)
+    monkeypatch.setattr(ray_executor, "_Head", Head)
     made: list[RayExecutor] = []
 
     def make(ray: Ray) -> RayExecutor:
-        monkeypatch.setattr(ray, "_connect", lambda *_: ray)
+        monkeypatch.setattr(ray_executor, "_connect", lambda *_: ray)
         setup = Setup(("a", "b"), "sha", ScoringSettings(), tmp_path, 1)
         made.append(RayExecutor(setup, 1, EngineTable(kind="ray")))
         return made[-1]

@@ -72,7 +72,10 @@ def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, fam
     )
     assert max(differences(whole, spread_out)) < 1e-5
     assert len(spread_out.vectors) == 2 + model.config.num_hidden_layers
-    assert {**spread_out.key, "products": ""} == {**whole.key, "products": ""}  # layers on disk are not packed
+    assert {**spread_out.key, "products": ""} == {
+        **whole.key,
+        "products": "",
+    }  # layers on disk are not packed
     assert any("spread over" in note and "disk" in note for note in spread_out.notes)
 
 
@@ -200,9 +203,7 @@ def test_quantised_weights_cannot_lie_on_disk(tmp_path, monkeypatch):
 
 @needs_accelerate
 @pytest.mark.parametrize("layout", ["none", "auto"])
-def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(
-    tmp_path, monkeypatch, layout
-):
+def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(tmp_path, monkeypatch, layout):
     folder = write_model(tmp_path / "m", "llama")
     error = torch.OutOfMemoryError("CUDA out of memory")
     with monkeypatch.context() as patched:
