@@ -111,7 +111,9 @@ class ScoreCheckpoints(TrainerCallback):
             return
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGINT)  # the checkpoint in hand is finished
+                # The checkpoint in hand is finished. Not INT: what a shell starts in the background ignores it, and so does
+                # its watch until that is under way.
+                self._process.send_signal(signal.SIGUSR1)
         self._join(self._process)
         self._process = None
         if self._wait and self._saved - {self._step(name) for name in self._logged}:
