@@ -35,8 +35,8 @@ from kltui.registry.checkpoint import HubSource, ServedSource
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.layout import has_tokenizer, is_adapter_folder, is_model_folder, weight_paths
 from kltui.registry.reading import Hashed, Reading
-from kltui.scoring.library_messages import silence_libraries
 from kltui.scoring.settings import ExactKL, Progress, ScoreResult
+from kltui.scoring.third_party_messages import silence_libraries
 
 if TYPE_CHECKING:
     from kltui.scoring.scorer import Scorer

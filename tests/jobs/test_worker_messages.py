@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kltui.scoring.library_messages import LIBRARIES, silence_libraries
+from kltui.scoring.third_party_messages import LIBRARIES, silence_libraries
 
 
 @pytest.fixture
