@@ -132,11 +132,6 @@ def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[
     return sorted(drawn, key=lambda t: (order[t.domain], t.file, t.chunk))
 
 
-def corpus_texts(root: Path | None = None) -> list[str]:
-    """The texts of `corpus_items` alone, in their order."""
-    return [item.text for item in corpus_items(root)]
-
-
 def source_files(root: Path) -> list[str]:
     """Names below `root` of the library's own .py files, sorted; tests, tables and installed packages left out."""
     names = (path.relative_to(root).as_posix() for path in root.rglob("*.py"))
