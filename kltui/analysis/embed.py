@@ -193,14 +193,6 @@ def pca(Q_KN: Array, dims: int = 2, gram_KK: Array | None = None) -> Array:
     return _padded(rotate(Q_KN, dims, gram_KK), dims)
 
 
-def explained_variance(Q_KN: Array) -> Array:
-    """Share of the total spread along each principal axis, falling, summing to 1."""
-    spread: Array = (rotate(Q_KN) ** 2).sum(axis=0)
-    if spread.sum() > 0:
-        spread /= spread.sum()
-    return spread
-
-
 # ---- least-squares MDS
 
 

@@ -146,20 +146,6 @@ def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | Non
     return se if known else math.nan
 
 
-def kl_bootstrap_se(
-    l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike, draws: int = 1000, seed: int = 42
-) -> float:
-    """Standard error of `kl_pair` in bits/byte by resampling texts `draws` times: the check of the moment formula."""
-    d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
-    used = np.isfinite(d)
-    d, size = d[used], np.asarray(text_bytes_N, dtype=np.float64)[used]
-    if len(np.unique(d)) < MIN_TEXTS:
-        return math.nan
-    rng = np.random.default_rng(seed)
-    variances = [np.var(d[rng.integers(0, d.size, d.size)]) for _ in range(draws)]
-    return float(np.std(variances)) / (2.0 * float(size.mean()) * LN2)
-
-
 def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None = None) -> Array:
     """K x K KL in bits/byte, symmetric with a zero diagonal; NaN for pairs that share fewer than two texts.
 

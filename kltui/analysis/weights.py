@@ -64,17 +64,6 @@ def _counted(name: str, reported: Sequence[Parameters], band: int) -> NDArray[np
     ).reshape(K, band)
 
 
-def distance_matrix(band_Kb: Array) -> Array:
-    """K x K symmetric matrix with the band filled in, zero diagonal, NaN beyond the band."""
-    K, band = band_Kb.shape
-    full = np.full((K, K), np.nan)
-    np.fill_diagonal(full, 0.0)
-    for d in range(1, min(band, K - 1) + 1):
-        k = np.arange(K - d)
-        full[k, k + d] = full[k + d, k] = band_Kb[: K - d, d - 1]
-    return full
-
-
 def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Sequence[str] = ()) -> None:
     """Raises KltuiError where a checkpoint's parameters differ from the first one's by name or shape."""
     if not models:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,27 +72,6 @@ class PlotFrame:
     ylim: tuple[float, float] | None = None
     equal: bool = False
     legend: bool = True
-
-
-def line_plot(
-    series: Sequence[Series],
-    xlabel: str = "",
-    ylabel: str = "",
-    logx: bool | Literal["log1p"] = False,
-    logy: bool = False,
-    width: int = 80,
-    height: int = 18,
-    title: str = "",
-    colour: bool = False,
-    ascii_only: bool = False,
-) -> str:
-    """Lines through each series' points in order, as `height` or more rows of at most `width` cells.
-
-    `logx="log1p"` puts x on log10(1 + x), which keeps step 0.
-    """
-    xscale: Scale = "log1p" if logx == "log1p" else "log" if logx else "linear"
-    frame = PlotFrame(title, xlabel, ylabel, xscale, "log" if logy else "linear")
-    return draw(series, frame, Style(width, height, colour, ascii_only))
 
 
 def scatter(

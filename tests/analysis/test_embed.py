@@ -10,7 +10,6 @@ from kltui.analysis import embed
 from kltui.analysis.embed import (
     TSNESettings,
     coordinates,
-    explained_variance,
     first_method,
     pca,
     picture,
@@ -23,6 +22,14 @@ from kltui.analysis.embed import (
 from kltui.analysis.kl import kl_matrix
 from kltui.analysis.placing import beside_neighbours, drawn_rows
 from kltui.errors import KltuiError
+
+
+def explained_variance(Q_KN: np.ndarray) -> np.ndarray:
+    """Share of the total spread along each principal axis, falling, summing to 1."""
+    spread: np.ndarray = (rotate(Q_KN) ** 2).sum(axis=0)
+    if spread.sum() > 0:
+        spread /= spread.sum()
+    return spread
 
 
 def vectors(K: int = 40, N: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

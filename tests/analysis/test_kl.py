@@ -7,9 +7,24 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from kltui.analysis.kl import double_centre, kl_bootstrap_se, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.kl import LN2, MIN_TEXTS, double_centre, kl_matrix, kl_pair, kl_standard_errors
 from kltui.kernels import native
+
+
+def kl_bootstrap_se(
+    l_i: ArrayLike, l_j: ArrayLike, text_bytes_N: ArrayLike, draws: int = 1000, seed: int = 42
+) -> float:
+    """Standard error of `kl_pair` in bits/byte by resampling texts `draws` times: the check of the moment formula."""
+    d = np.asarray(l_i, dtype=np.float64) - np.asarray(l_j, dtype=np.float64)
+    used = np.isfinite(d)
+    d, size = d[used], np.asarray(text_bytes_N, dtype=np.float64)[used]
+    if len(np.unique(d)) < MIN_TEXTS:
+        return math.nan
+    rng = np.random.default_rng(seed)
+    variances = [np.var(d[rng.integers(0, d.size, d.size)]) for _ in range(draws)]
+    return float(np.std(variances)) / (2.0 * float(size.mean()) * LN2)
 
 
 def random_vectors(K: int, N: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,10 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kltui.analysis.weights import as_float64, banded_distances, distance_matrix
+from kltui.analysis.weights import as_float64, banded_distances
 from kltui.errors import KltuiError
 from kltui.registry.parameters import has_own_head, model_parameters
 from kltui.registry.tensors import TensorFileError, open_tensors, parameters, read_header
+
+
+def distance_matrix(band_Kb: np.ndarray) -> np.ndarray:
+    """K x K symmetric matrix with the band filled in, zero diagonal, NaN beyond the band."""
+    K, band = band_Kb.shape
+    full = np.full((K, K), np.nan)
+    np.fill_diagonal(full, 0.0)
+    for d in range(1, min(band, K - 1) + 1):
+        k = np.arange(K - d)
+        full[k, k + d] = full[k + d, k] = band_Kb[: K - d, d - 1]
+    return full
+
 
 NAMES = {
     "float64": "F64",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,8 +19,30 @@ from rich.cells import cell_len
 
 from kltui.view import textplot
 from kltui.view.axis import Axis, fit_axis
-from kltui.view.textplot import PlotFrame, Series, Style, clip_segments, draw, line_plot, rasterise, scatter
+from kltui.view.textplot import PlotFrame, Scale, Series, Style, clip_segments, draw, rasterise, scatter
 from kltui.view.ticks import axis_name
+
+
+def line_plot(
+    series: Sequence[Series],
+    xlabel: str = "",
+    ylabel: str = "",
+    logx: bool | Literal["log1p"] = False,
+    logy: bool = False,
+    width: int = 80,
+    height: int = 18,
+    title: str = "",
+    colour: bool = False,
+    ascii_only: bool = False,
+) -> str:
+    """Lines through each series' points in order, as `height` or more rows of at most `width` cells.
+
+    `logx="log1p"` puts x on log10(1 + x), which keeps step 0.
+    """
+    xscale: Scale = "log1p" if logx == "log1p" else "log" if logx else "linear"
+    frame = PlotFrame(title, xlabel, ylabel, xscale, "log" if logy else "linear")
+    return draw(series, frame, Style(width, height, colour, ascii_only))
+
 
 nan, inf = np.nan, np.inf
 
