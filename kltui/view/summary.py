@@ -16,8 +16,8 @@ from kltui.analysis.loss import Loss, losses
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.view.report import Report, write_text
-from kltui.view.sections.context import Context, ReportChoice
-from kltui.view.sections.kl import kl
+from kltui.view.sections.context import Context, ReportChoice, finals
+from kltui.view.sections.kl import every_pair
 from kltui.view.sections.loss import loss
 from kltui.view.sections.section import Plot, Section
 from kltui.view.sections.stabilisation import stabilisation
@@ -103,15 +103,12 @@ def _last_of_runs(every: list[Loss]) -> list[Loss]:
 
 
 def _largest(ctx: Context) -> Iterator[Finding]:
-    pairs = cast("list[dict[str, Any]]", kl(ctx).data["pairs"])
-    known = [p for p in pairs if math.isfinite(p["kl_bits_per_byte"])]
+    # not of the report's section, whose order takes seconds to import on a slow disk
+    known = [pair for pair in every_pair(ctx.map.select(finals(ctx.map))) if math.isfinite(pair[2].value)]
     if known:
-        maximum = max(known, key=lambda p: p["kl_bits_per_byte"])
-        value = with_error(maximum["kl_bits_per_byte"], maximum["se"])
-        yield (
-            "largest KL",
-            f"{value} bits/byte, {safe_text(maximum['a'], 50)} to {safe_text(maximum['b'], 50)}",
-        )
+        a, b, largest = max(known, key=lambda pair: pair[2].value)
+        value = with_error(largest.value, largest.se)
+        yield "largest KL", f"{value} bits/byte, {safe_text(a, 50)} to {safe_text(b, 50)}"
 
 
 def _settled(ctx: Context) -> Iterator[Finding]:

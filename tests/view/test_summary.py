@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_workspace import Builder
 
+from kltui.analysis.map import Map
 from kltui.analysis.number_text import with_error
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.view.report import report
@@ -40,6 +41,15 @@ def test_every_figure_is_the_reports(suite: Workspace) -> None:
     first = data["diffusion"]["runs"][0]
     assert f"exponent c {first['run']} {first['c_q']['median']:.2f}" in text
     assert f"kltui --report {suite.path}" in text
+
+
+def test_what_was_found_needs_no_clustering(suite: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("its library takes a third of the time that a finished job takes to say so")
+
+    monkeypatch.setattr(Map, "clustering", refused)
+    assert len({row.checkpoint.run for row in suite.checkpoints()}) >= 3
+    assert "largest KL" in written(suite)
 
 
 def test_at_most_ten_findings_and_one_picture(suite: Workspace) -> None:

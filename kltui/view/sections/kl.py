@@ -18,6 +18,7 @@ from kltui.view.textplot import PlotFrame, Series
 
 PAIRS_SHOWN = 45
 MATRIX_MAX = 12
+NamedPair = tuple[str, str, KL]
 
 
 def kl(ctx: Context) -> Section:
@@ -29,10 +30,7 @@ def kl(ctx: Context) -> Section:
             "score a second run or model on the same corpus",
         )
     chosen = _side_by_side(ctx.map.select(rows))
-    pairs = [
-        (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
-        for i, j in combinations(range(len(rows)), 2)
-    ]
+    pairs = every_pair(chosen)
     blocks: list[RenderableType] = [_matrix(chosen)] if 3 <= len(rows) <= MATRIX_MAX else []
     blocks += _pair_blocks(pairs, ctx.floor)
     dropped = sum(p.n_dropped > 0 for _, _, p in pairs)
@@ -62,6 +60,14 @@ def kl(ctx: Context) -> Section:
     return Section("kl", "KL between final checkpoints", tuple(blocks), tuple(notes), data)
 
 
+def every_pair(chosen: Map) -> list[NamedPair]:
+    """The names of every two of the map's vectors, and the KL between them."""
+    return [
+        (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
+        for i, j in combinations(range(len(chosen)), 2)
+    ]
+
+
 def _side_by_side(chosen: Map) -> Map:
     """The same vectors with like ones beside each other, where clustering is defined."""
     if len(chosen) < 3 or not np.isfinite(chosen.kl()).all():
@@ -83,7 +89,7 @@ def _matrix(chosen: Map) -> RenderableType:
     return table(["", *(str(j + 1) for j in range(len(chosen)))], cells, tight=True)
 
 
-def _pair_blocks(pairs: list[tuple[str, str, KL]], floor: float) -> list[RenderableType]:
+def _pair_blocks(pairs: list[NamedPair], floor: float) -> list[RenderableType]:
     order = sorted(pairs, key=lambda p: math.inf if math.isnan(p[2].value) else p[2].value)
     shown = order
     if len(order) > PAIRS_SHOWN:
