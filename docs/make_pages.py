@@ -211,7 +211,7 @@ KEYS_INTRO = """\
 with space, and two marks A and B. What is chosen on one screen is shown on all. `?` lists the keys of the screen in front and `:`
 finds any action by its name. Jobs that were started here go on when the interface is left.
 
-* `kltui job.toml`, or with texts or a folder of checkpoints in its place, leads to a job of them; `kltui` alone lists recent
+* `kltui job.toml`, or with texts or a folder of checkpoints or runs in its place, leads to a job of them; `kltui` alone lists recent
   workspaces.
 * `f` chooses what the map of all screens is made of: corpus, preparation, exclusions, a map that was kept. `kltui --map main pythia`
   and `--preprocess`, `--exclude`, `--over` and `--values` open it so.

@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WORKSPACE",
         help="workspace folder (with --demo: where to put the suite; with --bench: a model's shape"
         f" ({', '.join(MODELS)}; default: all that fit), native, or analysis for what the report's sections cost); the"
-        " terminal interface also takes a job file, texts, or a folder of checkpoints, and leads to a job of them",
+        " terminal interface also takes a job file, texts, or a folder of checkpoints or of runs, and leads to a job of them",
     )
     _add_commands(parser)
     _add_batch_options(parser)

@@ -57,6 +57,22 @@ def discover(path: Path) -> list[LocalFound]:
     return [LocalFound(folder, step, model_type(folder)) for step, folder in sorted(inside.items())]
 
 
+def discover_runs(path: Path) -> dict[Path, list[LocalFound]]:
+    """The checkpoints of a model or run folder by that folder, or of each that lies directly in a folder of such.
+
+    Raises KltuiError where there are none.
+    """
+    _check_folder(path)
+    inside = [] if is_checkpoint_folder(path) or _has_stepped_models(path) else models_inside(path)
+    return {folder: discover(folder) for folder in inside or [path]}
+
+
+def models_inside(path: Path) -> list[Path]:
+    """Folders directly inside `path` that are a model or a run, by name; hidden ones are left out."""
+    folders = (p for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith("."))
+    return [p for p in folders if is_checkpoint_folder(p) or _has_stepped_models(p)]
+
+
 def _check_folder(path: Path) -> None:
     where = safe_text(str(path))
     if path.is_file():
@@ -104,7 +120,7 @@ def _nothing_found(path: Path) -> KltuiError:
     """What was seen instead of checkpoints, and the folders one level down that would do."""
     where = safe_text(str(path))
     folders = [p for p in sorted(path.iterdir()) if p.is_dir()]
-    better = [p.name for p in folders if is_checkpoint_folder(p) or _has_stepped_models(p)]
+    better = [p.name for p in models_inside(path)]
     if better:
         shown = ", ".join(better[:6]) + (f" and {len(better) - 6} more" if len(better) > 6 else "")
         hint = f'Name each in a [[models]] entry of its own, for example path = "{safe_text(str(path / better[0]))}".'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kltui.errors import KltuiError, UsageError
 from kltui.registry.checkpoint import HubSource, LocalSource
+from kltui.registry.discover import models_inside
 from kltui.registry.gguf_file import (
     SUFFIX,
     GGUFModel,
@@ -46,7 +47,10 @@ def names_ggufs(path: Path, files: Sequence[str]) -> bool:
     """Whether a local entry is of GGUF files: one, patterns of such, or a folder of them that is nothing else."""
     if files or (is_gguf(path) and path.exists()):
         return True
-    return path.is_dir() and not is_model_folder(path) and not _holds_models(path) and bool(_ggufs_in(path))
+    if not path.is_dir() or is_model_folder(path) or _holds_models(path):
+        return False
+    names = _ggufs_in(path)
+    return any("/" not in name for name in names) or (bool(names) and not _other_models(path, names))
 
 
 def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
@@ -121,6 +125,11 @@ def _ggufs_in(folder: Path) -> list[str]:
 
 def _holds_models(folder: Path) -> bool:
     return any(parse_step(p.name) is not None and is_model_folder(p) for p in folder.iterdir() if p.is_dir())
+
+
+def _other_models(folder: Path, names: Iterable[str]) -> set[Path]:
+    """Models and runs beside the folders of these GGUF files that none of the files was made from."""
+    return set(models_inside(folder)) - {original_beside(folder / name) for name in names}
 
 
 def _local(path: Path) -> FoundGGUF:

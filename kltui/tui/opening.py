@@ -124,10 +124,10 @@ def target_of(named: str | None, here: Path) -> Target:
 def _folder(path: Path, workspace: Path) -> Target:
     """A folder of checkpoints or of texts alone leads to a job; any other is, or becomes, a workspace."""
     from kltui.corpus.sources import source_files
-    from kltui.registry.discover import discover
+    from kltui.registry.discover import discover_runs
     from kltui.registry.gguf_entry import names_ggufs
 
-    if names_ggufs(path, ()) or _succeeds(lambda: discover(path.resolve())):
+    if names_ggufs(path, ()) or _succeeds(lambda: discover_runs(path.resolve())):
         return Target(workspace, models=path.resolve())
     inside = [p for p in path.iterdir() if not p.name.startswith(".")]
     if inside and all(_is_text(p) for p in inside) and _succeeds(lambda: source_files(path)):

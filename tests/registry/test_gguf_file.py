@@ -283,6 +283,18 @@ def test_the_original_beside(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_of_models_is_not_taken_for_the_gguf_files_inside_one_of_them(tmp_path: Path) -> None:
+    (tmp_path / "mine-gguf").mkdir()
+    small_gguf(tmp_path / "mine-gguf" / "mine-Q8_0.gguf")
+    make_model(tmp_path / "mine")  # what the file was made from
+    assert [c.quantization for c in checkpoints_from_entry(ModelEntry(path=tmp_path))] == ["gguf-q8_0"]
+    make_model(tmp_path / "other" / "step5")
+    with pytest.raises(KltuiError, match="neither a model nor a run, but holds some: mine, other"):
+        checkpoints_from_entry(ModelEntry(path=tmp_path))
+    small_gguf(tmp_path / "named-Q8_0.gguf")
+    assert len(checkpoints_from_entry(ModelEntry(path=tmp_path))) == 2
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,7 @@ async def test_texts_lead_to_a_job_over_them(place: Path, until) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: "Add checkpoints from" in text_of(app))
         await pilot.press("enter")
-        await until(pilot, lambda: "A model folder, or a run folder" in text_of(app))
+        await until(pilot, lambda: "A model folder, a run folder" in text_of(app))
         app.screen.line.value = str(place / "run")
         await pilot.press("enter")
         await until(pilot, lambda: "Add these 2 checkpoints" in text_of(app))
@@ -98,6 +99,24 @@ async def test_checkpoints_lead_to_the_form_that_adds_them(place: Path, until) -
     app = KltuiApp(target.workspace, begin=target.begin, read_only=True)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: "opened with --read-only" in text_of(app))
+
+
+async def test_a_folder_of_runs_leads_to_the_form_that_adds_them_all(place: Path, until) -> None:
+    runs = place / "runs"
+    shutil.copytree(place / "run", runs / "first")
+    shutil.copytree(place / "run", runs / "second")
+    (runs / "second" / "second-Q4_0.gguf").write_bytes(b"GGUF")
+    target = target_of(str(runs), place)
+    assert target.models == runs
+    app = KltuiApp(target.workspace, begin=target.begin)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "Add these 2 runs with 4 checkpoints?" in text_of(app))
+        await pilot.press("y")
+        await until(pilot, lambda: "Score which texts?" in text_of(app))
+        app.screen.line.value = str(place / "texts.jsonl")
+        await pilot.press("enter")
+        await until(pilot, lambda: f'path = "{runs / "second"}"' in text_of(app))
+        assert f'path = "{runs / "first"}"' in text_of(app)
 
 
 async def test_recent_workspaces_are_listed_and_opened(place: Path, until, tmp_path: Path) -> None:

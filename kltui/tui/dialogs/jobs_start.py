@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,6 +19,7 @@ from kltui.tui.dialogs.place_form import place_model
 
 if TYPE_CHECKING:
     from kltui.jobs.jobfile import JobFile
+    from kltui.registry.discover import LocalFound
     from kltui.registry.presets import Preset
     from kltui.store.rows import CheckpointRow, JobRow
     from kltui.tui.session import Session
@@ -297,11 +298,11 @@ def _ask_vectors(app: Session) -> None:
 
 
 def _ask_folder(app: Session) -> None:
-    from kltui.registry.discover import discover
+    from kltui.registry.discover import discover_runs
 
     def check(text: str) -> str:
         try:
-            discover(expanded(text).resolve())
+            discover_runs(expanded(text).resolve())
         except KltuiError as error:
             return f"{error.message}. {error.hint}"
         return ""
@@ -312,7 +313,11 @@ def _ask_folder(app: Session) -> None:
 
     app.push_screen(
         prompts.Prompt(
-            "Folder", "", check, hints=("A model folder, or a run folder; tab completes.",), paths=True
+            "Folder",
+            "",
+            check,
+            hints=("A model folder, a run folder, or a folder of such; tab completes.",),
+            paths=True,
         ),
         answered,
     )
@@ -329,29 +334,43 @@ def add_path(app: Session, path: Path) -> None:
 
 
 def _confirm_found(app: Session, path: Path) -> None:
-    from kltui.registry.discover import discover
+    from kltui.registry.discover import discover_runs
 
-    found = discover(path)
-    text = "\n".join(f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found)
+    runs = discover_runs(path)
 
-    def add(entry: Entry) -> None:
+    def add(*entries: Entry) -> None:
         corpus, scoring = tables_for(app)
-        _with_corpus(app, [entry], corpus, scoring)
+        _with_corpus(app, entries, corpus, scoring)
 
     def answered(key: str | None) -> None:
         if key == "y":
-            add({"path": str(path)})
+            add(*({"path": str(folder)} for folder in runs))
         elif key == "e":
             from kltui.tui.dialogs.lineage_form import ask_entry
 
-            ask_entry(app, {"path": str(path)}, path.name, add)
+            (folder,) = runs
+            ask_entry(app, {"path": str(folder)}, folder.name, add)
 
-    reader = prompts.TextDialog(
-        f"Add these {len(found)} checkpoints as run {safe_text(path.name, 40)}?",
-        prompts.reading(f"{'step':>10}  {'type':<12}  folder\n{text}", app.look("text")),
-        keys=(("y", "add"), ("e", "name run, seed, size ... first"), ("n", "no")),
-    )
-    app.push_screen(reader, answered)
+    title, text = _one_run(*next(iter(runs.items()))) if len(runs) == 1 else _several_runs(runs)
+    change = (("e", "name run, seed, size ... first"),) if len(runs) == 1 else ()
+    keys = (("y", "add"), *change, ("n", "no"))
+    app.push_screen(prompts.TextDialog(title, prompts.reading(text, app.look("text")), keys=keys), answered)
+
+
+def _one_run(folder: Path, found: Sequence[LocalFound]) -> tuple[str, str]:
+    """The question whether to add a run, and its checkpoints."""
+    lines = [f"{'' if f.step is None else f.step:>10}  {f.type:<12}  {f.path}" for f in found]
+    these = "this checkpoint" if len(found) == 1 else f"these {len(found)} checkpoints"
+    heading = f"{'step':>10}  {'type':<12}  folder"
+    return f"Add {these} as run {safe_text(folder.name, 40)}?", "\n".join([heading, *lines])
+
+
+def _several_runs(runs: Mapping[Path, Sequence[LocalFound]]) -> tuple[str, str]:
+    """The question whether to add the runs of a folder, and what each holds."""
+    lines = [f"{len(found):>11}  {found[-1].type:<12}  {folder}" for folder, found in runs.items()]
+    n = sum(map(len, runs.values()))
+    heading = f"{'checkpoints':>11}  {'type':<12}  folder"
+    return f"Add these {len(runs)} runs with {n} checkpoints?", "\n".join([heading, *lines])
 
 
 def _ask_repo(app: Session, repo: str = "", complaint: str = "") -> None:
