@@ -7,7 +7,9 @@ import difflib
 import errno
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+MIN_COLUMNS = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,10 +99,32 @@ def _with_nearest(word: str, options: Sequence[str]) -> str:
 
 
 def _tell(error: KltuiError) -> None:
-    lines = error.message.splitlines() or [type(error).__name__]
-    print(f"kltui: {safe_text(lines[0])}", file=sys.stderr)  # noqa: T201
-    for line in [*lines[1:], *error.hint.splitlines()]:
-        print(f"  {safe_text(line.strip())}", file=sys.stderr)  # noqa: T201
+    for line in error_lines(error, _columns_of_errors()):
+        print(line, file=sys.stderr)  # noqa: T201
+
+
+def error_lines(error: KltuiError, columns: int | None) -> list[str]:
+    """What is printed of an error: the message and its indented hint, wrapped between words to `columns` (None: never)."""
+    message, *more = error.message.splitlines() or [type(error).__name__]
+    lines = [("kltui: ", message), *(("  ", line.strip()) for line in [*more, *error.hint.splitlines()])]
+    wrap = partial(textwrap.wrap, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return [
+        piece
+        for indent, line in lines
+        for piece in (
+            [indent + safe_text(line)]
+            if columns is None
+            else wrap(safe_text(line), columns, initial_indent=indent)
+        )
+    ]
+
+
+def _columns_of_errors() -> int | None:
+    """The width of the terminal that errors go to, None where they go elsewhere."""
+    try:
+        return max(MIN_COLUMNS, os.get_terminal_size(sys.stderr.fileno()).columns)
+    except (OSError, ValueError):
+        return None
 
 
 def _command(arguments: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

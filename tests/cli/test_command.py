@@ -12,7 +12,9 @@ import pytest
 from command import Cli
 
 import kltui
+from kltui.cli import error_lines
 from kltui.command_options import build_parser
+from kltui.errors import KltuiError
 from kltui.jobs.jobfile import parse_job
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +175,11 @@ def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Pat
         done = cli("--report", ws, *wrong)
         assert done.returncode != 0 and said in done.stderr, done.stderr
         assert not done.stdout and "Traceback" not in done.stderr
+
+
+def test_errors_are_wrapped_between_words_on_a_terminal_and_nowhere_else() -> None:
+    error = KltuiError("there is no corpus", f"Name one of these: {'a folder, ' * 9}or {'/long' * 12}.")
+    assert error_lines(error, None) == [f"kltui: {error.message}", f"  {error.hint}"]
+    wrapped = error_lines(error, 40)
+    assert max(map(len, wrapped[:-1])) <= 40 and "/long" * 12 in wrapped[-1]
+    assert " ".join(line.strip() for line in wrapped) == f"kltui: {error.message} {error.hint}"
