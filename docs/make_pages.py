@@ -29,6 +29,7 @@ from kltui.jobs.job_tables import (
 )
 from kltui.jobs.jobfile import JobFile
 from kltui.option_use import COMMANDS, INTERFACE, USERS
+from kltui.registry.presets import PRESETS, PYTHIA_SEED_SIZES
 from kltui.tui.actions import ACTIONS, SCREENS, Action
 from kltui.tui.filter import NUMBER_FIELDS, TEXT_FIELDS
 
@@ -136,11 +137,18 @@ def keys_of(table: type[BaseModel]) -> Iterator[str]:
         )
 
 
+def presets() -> str:
+    """The names that `preset` takes, runs of other seeds in one sentence."""
+    names = in_code(name for name in PRESETS if "-seed" not in name)
+    return f"Presets: {names}; and `pythia-410m-seed1` to `-seed9`, likewise of {', '.join(PYTHIA_SEED_SIZES[:-1])}."
+
+
 def job_page() -> str:
     """docs/job-file.md."""
     parts = [MADE, JOB_INTRO, "## The beginning", *["\n".join(keys_of(JobFile))]]
     for heading, text, table in TABLES:
         parts += [f"## `{heading}`", text, "\n".join(keys_of(table))]
+        parts += [presets()] if table is ModelTable else []
     return page(parts)
 
 
@@ -252,7 +260,7 @@ run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words
 * **`field:text`**: the field has that text in it. With `*` or `?` the text is a pattern for the whole field. Case does not count.
   Fields: {texts}.
 * **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares. `k` and `M` behind a number are thousands and millions. Fields:
-  {numbers}.
+  {numbers}; `loglik` is the mean log-likelihood of a text, in nats.
 * **`-term`**: the term does not hold.
 * **`one|other`** without spaces: either holds; the second has the first's field where it names none.
 * **` | `** between spaces: what is on its left, or what is on its right: `run:a | run:b step>=1000`.

@@ -129,7 +129,7 @@ def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument(
         "--bench",
         action="store_true",
-        help="speed, as ratios to the reference procedure and the machine's floors",
+        help="measure speed here, beside the papers' own loop and what the machine could do at most",
     )
     what.add_argument(
         "--doctor", action="store_true", help="check this installation, this machine and WORKSPACE"
