@@ -8,7 +8,7 @@ from pathlib import Path
 from kltui.bench.parts import MODELS, help_of_parts, help_of_rivals
 from kltui.completion import SHELLS, PrintCompletion
 from kltui.figures.options import add_commands, add_options
-from kltui.help_text import DESCRIPTION, EPILOG
+from kltui.help_text import DESCRIPTION, EPILOG, USAGE
 from kltui.store.pair_values import add_values_option
 from kltui.version import __version__
 
@@ -17,6 +17,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="kltui",
+        usage=USAGE,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -175,8 +176,8 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
     taking = parser.add_argument_group(
         "with --import",
-        "Names of released models become names of runs; what names are made with here (@ # + ,) and invisible characters are"
-        " percent-encoded in them, RUN@STEP apart. Files that cannot be read are named and left; the exit code is then 1.",
+        "Names of released models become names of runs; what names are made with here (@ # + ,) and invisible characters\n"
+        "are percent-encoded in them, RUN@STEP apart. Files that cannot be read are named and left; the exit code is then 1.",
     )
     taking.add_argument(
         "--as",
@@ -207,8 +208,8 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
 def _add_placing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group(
         "with --place",
-        "--set KEY=VALUE goes for the job that scores it: scoring.device=cpu, or model.KEY for a key of its [[models]] entry,"
-        " such as model.tokenizer=FOLDER, model.base=FOLDER, model.model=NAME (of a server), model.run=NAME.",
+        "--set KEY=VALUE goes for the job that scores it: scoring.device=cpu, or model.KEY for a key of its [[models]]\n"
+        "entry, such as model.tokenizer=FOLDER, model.base=FOLDER, model.model=NAME (of a server), model.run=NAME.",
     ).add_argument(
         "--texts",
         metavar="N",
@@ -220,8 +221,8 @@ def _add_placing_options(parser: argparse.ArgumentParser) -> None:
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group(
         "with --report, --export, --figure, --share and --draw",
-        "The terminal interface opens by --preprocess, --exclude, --separate, --map, --over and --values too. An option that the"
-        " command would not look at is refused.",
+        "The terminal interface opens by --preprocess, --exclude, --separate, --map, --over and --values too.\n"
+        "An option that the command would not look at is refused.",
     )
     reading.add_argument(
         "--section",

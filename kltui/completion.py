@@ -9,8 +9,8 @@ from typing import Any
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 # What options take, by the name that --help gives it.
-FILES = {"JOB", "PATH", "FILE", "MODEL"}
-FOLDERS = {"DIR", "FOLDER", "WORKSPACE"}
+FILES = {"JOB", "PATH", "FILE", "MODEL", "WORKSPACE"}  # the interface takes a job file in a workspace's place
+FOLDERS = {"DIR", "FOLDER"}
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:

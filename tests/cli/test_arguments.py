@@ -32,6 +32,11 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said.err
 
 
+def test_a_mistake_stands_below_one_line_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    usage, mistake = refusal(capsys, "--repot").splitlines()
+    assert usage.startswith("usage: kltui ") and "--help" in usage and "--repot" in mistake
+
+
 @pytest.mark.parametrize("option", OPTIONS)
 def test_no_option_is_abbreviated(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     short = option[:-1]
