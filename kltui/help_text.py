@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 # argparse's own line of every option would be fifteen lines above each message about a mistake.
-USAGE = "kltui [COMMAND] [OPTIONS] [WORKSPACE]   (a command is --demo, --batch JOB, --report, ...: kltui --help)"
+USAGE = (
+    "kltui [COMMAND] [OPTIONS] [WORKSPACE]   (a command is --demo, --batch JOB, --report, ...: kltui --help)"
+)
 
 DESCRIPTION = """\
 Language models in log-likelihood space: trajectories, KL divergence, diffusion exponents.

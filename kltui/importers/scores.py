@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,13 @@ def are_scores(data: object) -> bool:
 
 def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
     scores: Scores = {}
+    rows = list(rows)
     for number, row in enumerate(rows, 1):
+        if row.get(None):  # type: ignore[call-overload] # csv puts there what goes beyond the header
+            raise ImportFormatError(
+                f"{safe_text(str(path))}, row {number} has more cells than there are columns",
+                "a comma within a cell, as in 45,3, needs quotes; decimals have a point. " + _EXPECTED,
+            )
         column = _name_of(row)
         if column is None:
             raise ImportFormatError(f"{safe_text(str(path))}, row {number} names no model", _EXPECTED)
@@ -90,7 +96,38 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
         raise ImportFormatError(f"{safe_text(str(path))} holds no scores", _EXPECTED)
     left_out = ", ".join(safe_text(task, 40) for task in sorted(odd))
     notes = (f"left out, for scores lie between 0 and 100: {left_out}",) if odd else ()
-    return Imported(scores=scores, notes=notes)
+    return Imported(scores=scores, notes=(*notes, *_words_among_numbers(rows, scores), *_fractions(scores)))
+
+
+def _words_among_numbers(rows: Sequence[Mapping[str, Any]], scores: Scores) -> list[str]:
+    """A note of cells that were passed over in columns of scores, such as "45.3%"; none where there are none."""
+    tasks = {task for held in scores.values() for task in held}
+    odd = [
+        (number, str(c).strip(), value)
+        for number, row in enumerate(rows, 1)
+        for c, value in row.items()
+        if str(c).strip() in tasks and _number(value) is None
+    ]
+    if not odd:
+        return []
+    number, task, value = odd[0]
+    such = f"{safe_text(task, 40)} of row {number}, {safe_text(repr(value), 40)}"
+    return [f"{len(odd)} cells among scores are no numbers and are passed over, such as {such}"]
+
+
+def _fractions(scores: Scores) -> list[str]:
+    """A note of tasks whose every score would be 1 % or less: more likely they are shares of 1."""
+    by_task: dict[str, list[float]] = {}
+    for held in scores.values():
+        for task, score in held.items():
+            by_task.setdefault(task, []).append(score)
+    small = [task for task, values in by_task.items() if max(values) <= 1.0 and any(v % 1 for v in values)]
+    if not small:
+        return []
+    named = ", ".join(safe_text(task, 40) for task in sorted(small)[:6])
+    return [
+        f"no score of {named} is above 1: scores are in percent, so multiply shares of 1 by 100 and import again"
+    ]
 
 
 def _name_of(row: Mapping[str, Any]) -> str | None:

@@ -45,6 +45,7 @@ def test_layouts(tmp_path: Path, name: str, text: str) -> None:
         ("x.csv", "name,task,score\nm,arc,good\n", "row 1: arc is 'good', no number"),
         ("x.csv", "name,arc\n", "holds no scores"),
         ("x.csv", "name,arc\nm,nan\n", "holds no scores"),
+        ("x.csv", "name,arc\nm,45,3\n", "row 1 has more cells than there are columns"),
         ("x.json", '{"m": 5}', "is no {name: {task: score}}"),
     ],
 )
@@ -101,3 +102,26 @@ def test_texts_that_have_names_are_a_corpus_and_counts_are_no_scores(tmp_path):
     read = read_scores_csv(path)
     assert read.scores == {"m@1": {"mmlu": 60.0}}
     assert "params" in read.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,arc\na,0.45\nb,0.5\n", "no score of arc is above 1"),
+        ("name,arc\na,45.3%\nb,50\n", "1 cells among scores are no numbers and are passed over, such as arc of row 1, '45.3%'"),
+    ],
+)  # fmt: skip
+def test_scores_that_look_like_others_are_noted(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    (note,) = read(path).notes
+    assert said in note
+
+
+@pytest.mark.parametrize(
+    "text", ["name,arc\na,0\nb,1\n", "name,arc\na,0.45\nb,50\n", "name,arc,type\na,5,x\n"]
+)
+def test_ordinary_scores_are_not_noted(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text(text)
+    assert read(path).notes == ()
