@@ -6,7 +6,15 @@ import unicodedata
 import urllib.parse
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from kltui.registry.names import Quantization
 from kltui.scoring.settings import ScoringSettings
@@ -23,6 +31,19 @@ Line = Annotated[str, AfterValidator(_without_controls)]
 
 class JobTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_true(cls, value: object, info: ValidationInfo) -> object:
+        """The value as it is; `sample = true` would otherwise be 1."""
+        listed = value if isinstance(value, list) else [value]
+        if any(isinstance(v, bool) for v in listed) and not _is_yes_or_no(cls, info.field_name):
+            raise ValueError("true and false are no value of this key")
+        return value
+
+
+def _is_yes_or_no(table: type[BaseModel], key: str | None) -> bool:
+    return key is not None and table.model_fields[key].annotation is bool
 
 
 class CorpusTable(JobTable):

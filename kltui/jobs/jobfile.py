@@ -281,7 +281,19 @@ def _said(error: dict[str, Any], where: str) -> str:
     if error["type"] == "missing":
         return "missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "tuple_type":
+        message = _should_be_listed(error["loc"])
+    if error["type"] == "too_short" and not error["input"]:
+        return "there is none: name at least one"
     if where == "scoring.device":
         message = "Input should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
     seen = error["input"]
     return message if isinstance(seen, dict) else f"{message} (it says {seen!r})"
+
+
+def _should_be_listed(loc: Sequence[str | int]) -> str:
+    """What is said of a value that stands where a list should."""
+    if loc in (("models",), ("interpolations",)):
+        return f"each is a table of its own below a line [[{loc[0]}]], with two brackets"
+    key = next((part for part in reversed(loc) if isinstance(part, str) and "[" not in part), "")
+    return f"should be a list: {key} = [...]"

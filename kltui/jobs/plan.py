@@ -96,6 +96,7 @@ def make_plan(
         raise UsageError(f"{CANNOT_RUN}\n" + "\n".join(f"  - {m}" for m in mistakes))
     parts = {checkpoint.name: plan for checkpoint, plan in between}
     notes = (
+        *_unused_lengths(job),
         *parent_notes(checkpoints, stored, given),
         *joined.notes,
         *based.notes,
@@ -105,6 +106,16 @@ def make_plan(
         ),
     )
     return Plan(job, Path(job.workspace), corpus, tuple(checkpoints), job.settings(), parts, notes)
+
+
+def _unused_lengths(job: JobFile) -> list[str]:
+    """A line where lengths of chunks are stated and nothing is cut."""
+    table, defaults = job.corpus, type(job.corpus).model_fields
+    stated = [k for k in ("max_bytes", "min_bytes") if getattr(table, k) != defaults[k].default]
+    if table.chunk or not stated:
+        return []
+    verb = "mean" if len(stated) > 1 else "means"
+    return [f"{' and '.join(stated)} {verb} nothing without chunk = true: every item is a text as it stands"]
 
 
 def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRow]) -> list[str]:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from model_folders import make_model
 
 from kltui.errors import UsageError
 from kltui.jobs.jobfile import JobFile, load_job, parse_job
@@ -232,6 +233,26 @@ def test_a_model_that_cannot_be_meant_is_refused(table: dict[str, object], said:
 
 
 @pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"corpus": {"source": "a", "sample": True}}, "corpus.sample: true and false are no value of this key"),
+        ({"models": [{"path": "a", "seed": False}]}, r"models\[0\].seed: true and false are no value"),
+        ({"scoring": {"layers": [True]}}, "scoring.layers: true and false are no value"),
+        ({"models": {"path": "a"}}, r"models: each is a table of its own below a line \[\[models\]\]"),
+        ({"models": []}, "models: there is none: name at least one"),
+        ({"models": [{"path": "a", "tags": "x"}]}, r"tags: should be a list: tags = \[...\] \(it says 'x'\)"),
+        ({"scoring": {"layers": 3}}, r"or: should be a list: layers = \[...\]"),
+    ],
+)  # fmt: skip
+def test_values_of_another_kind_are_named_in_the_words_of_a_job_file(
+    table: dict[str, object], said: str
+) -> None:
+    job = {"workspace": "w", "corpus": {"source": "demo"}, "models": [{"path": "a"}]}
+    with pytest.raises(UsageError, match=said):
+        parse_job(job | table, "job")
+
+
+@pytest.mark.parametrize(
     ("corpus", "scoring", "said"),
     [
         ({"source": "a.jsonl", "template": "none"}, {}, "template goes with kind"),
@@ -277,3 +298,16 @@ def test_wildcards_mean_what_the_hub_or_the_preset_lists(
     names = [c.name for c in make_plan(job.resolved(tmp_path)).checkpoints]
     assert names[:7] == ["n", "n@0", "n@5", "n@50", "b@5", "b@7", "b@50"]
     assert names[7:] == [f"pythia-70m@{step}" for step in (14000, *range(140000, 143001, 1000))]
+
+
+def test_lengths_of_chunks_without_chunks_are_noted(tmp_path: Path) -> None:
+    make_model(tmp_path / "m")
+    (tmp_path / "texts.json").write_text('["one text"]')
+    path = tmp_path / "job.toml"
+    path.write_text(
+        'workspace = "ws"\n[corpus]\nsource = "texts.json"\nmax_bytes = 512\n[[models]]\npath = "m"\n'
+    )
+    (note,) = make_plan(load_job(path)).notes
+    assert note.startswith("max_bytes means nothing without chunk = true")
+    assert make_plan(load_job(path, ["corpus.chunk=true", "corpus.min_bytes=2"])).notes == ()
+    assert make_plan(load_job(path, ["corpus.max_bytes=1024"])).notes == (), "the default may be stated"
