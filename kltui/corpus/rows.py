@@ -21,6 +21,7 @@ Reader = Callable[[Path, Counter[str], Sequence[str]], Iterator[Row]]
 MALFORMED_SHOWN = 5
 CELL_MAX_CHARACTERS = 1 << 28
 PARQUET_BATCH_ROWS = 256
+SAID = {",": "commas", "\t": "tabs"}
 
 
 class Malformed(str):
@@ -116,7 +117,7 @@ def _parsed(text: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        return Malformed(f"not JSON ({error.msg} at column {error.colno})")
+        return Malformed(f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno})")
     except (ValueError, RecursionError) as error:
         return Malformed(f"not JSON ({type(error).__name__})")
 
@@ -131,6 +132,13 @@ def _separated(delimiter: str) -> Reader:
             names = next((cells for cells in table if cells), [])
             if len(set(names)) < len(names):
                 raise _no_table(path, "a name stands twice in its first line")
+            if columns and names and columns[0] not in names:
+                raise _no_column(
+                    path,
+                    names,
+                    columns[0],
+                    f"; the first line of such a file has the names, with {SAID[delimiter]} between them",
+                )
             for cells in table:
                 where = f"line {table.line_num}"
                 if not cells:
@@ -193,12 +201,15 @@ def _chosen(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[st
     found = [c if c in names else c.partition(".")[0] for c in columns]
     lost = [c for c, there in zip(columns, found, strict=True) if there not in names]
     if columns[0] in lost:
-        raise KltuiError(
-            f'{safe_text(str(path))} has no column "{safe_text(columns[0], 80)}" '
-            f"(has {safe_text(', '.join(names), 200)})",
-            'Name the column of the texts: field = "..." under [corpus].',
-        )
+        raise _no_column(path, names, columns[0])
     return list(dict.fromkeys(there for there in found if there in names))
+
+
+def _no_column(path: Path, names: Sequence[str], wanted: str, more: str = "") -> KltuiError:
+    return KltuiError(
+        f'{safe_text(str(path))} has no column "{safe_text(wanted, 80)}" (has {safe_text(", ".join(names), 200)})',
+        f'Name the column of the texts: field = "..." under [corpus]{more}.',
+    )
 
 
 READERS: dict[str, Reader] = {

@@ -32,7 +32,7 @@ def decoded(file: BinaryIO, path: Path, seen: Counter[str]) -> Iterator[str]:
 
 def without_bom(head: bytes, path: Path, seen: Counter[str]) -> bytes:
     """The first bytes of a file without its BOM. Raises KltuiError for UTF-16."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_is_nul(head[:1024]):
         raise KltuiError(
             f"{safe_text(str(path))} is UTF-16 text, not UTF-8",
             "Convert it first: iconv -f UTF-16 -t UTF-8 OLD > NEW",
@@ -50,3 +50,8 @@ def decode(data: bytes, seen: Counter[str]) -> str:
     except UnicodeDecodeError:
         seen["invalid_utf8"] += 1
         return data.decode(errors="replace")
+
+
+def _every_other_is_nul(head: bytes) -> bool:
+    """Whether bytes are Western text in UTF-16, which without a mark is valid UTF-8 too: a NUL beside each character."""
+    return len(head) > 3 and any(head[k::2].count(0) > 0.8 * len(head[k::2]) for k in (0, 1))
