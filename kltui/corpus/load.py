@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,17 @@ RULES = {
     "blank_lines": "passed over in .jsonl, .csv and .tsv",
     "null_rows": "passed over in .parquet where the text is null",
 }
+
+# What of that is told when a job is planned: it changes texts, or what is counted of them.
+_TOLD = (
+    ("in_use", "empty", "{n} of the texts {are} empty, and not scored"),
+    ("in_use", "duplicates", "{n} of the texts {repeat} another one: errors count it once"),
+    ("in_use", "nul", "{n} of the texts {have} NUL characters: is the source text?"),
+    ("read", "invalid_utf8", "{n} of the source's items {have} bytes that are no UTF-8, which become U+FFFD: is it in another encoding?"),
+    ("read", "lone_surrogates", "{n} of the source's items {have} halves of characters (surrogates), which become U+FFFD"),
+    ("read", "null_rows", "{n} of the source's rows {have} no text, and {are} passed over"),
+)  # fmt: skip
+_SINGULAR = {"are": "is", "repeat": "repeats", "have": "has"}
 
 TEXT_MAX_CHARACTERS = 1 << 28
 
@@ -182,5 +193,17 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
         "empty": sum(not text for text in bodies),
         "duplicates": len(bodies) - len(set(zip(bodies, prompts, strict=True))),
         "crlf": sum("\r\n" in text for text in bodies),
+        "nul": sum("\0" in text for text in bodies),
     }
     return corpus
+
+
+def odd_words(record: Mapping[str, object]) -> list[str]:
+    """A line for each oddity of a corpus that one may not know of, by its record; none where there is none."""
+    found = []
+    for part, name, words in _TOLD:
+        counts = record.get(part)
+        n = counts.get(name, 0) if isinstance(counts, dict) else 0
+        if n:
+            found.append(words.format(n=f"{n:,}", **{v: _SINGULAR[v] if n == 1 else v for v in _SINGULAR}))
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kltui.corpus.corpus import Corpus
-from kltui.corpus.load import load_corpus
+from kltui.corpus.load import load_corpus, odd_words
 from kltui.corpus.read import Fields
 from kltui.errors import KltuiError, StoreError, UsageError
 from kltui.jobs.adapter_bases import with_bases
@@ -97,6 +97,7 @@ def make_plan(
     parts = {checkpoint.name: plan for checkpoint, plan in between}
     notes = (
         *_unused_lengths(job),
+        *(() if is_map_source(job.corpus.source) else odd_words(corpus.record)),
         *parent_notes(checkpoints, stored, given),
         *joined.notes,
         *based.notes,

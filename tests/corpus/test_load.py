@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kltui.corpus import Corpus, chunk_document, files, load, load_corpus, text_files
+from kltui.corpus.load import odd_words
 from kltui.errors import KltuiError, UsageError
 
 DOCUMENTS = ["first " * 200, "zwei äöü " * 90, "短い", "third\r\n" * 100]
@@ -259,3 +260,24 @@ def test_what_is_no_file_of_texts_never_blocks(
         path.symlink_to("/dev/zero" if kind == "device" else path.name)
     with pytest.raises(KltuiError, match=rf"x\.{suffix}"):
         load_corpus(path)
+
+
+def test_oddities_that_change_texts_or_counts_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    rows = [
+        b'{"text": ""}',
+        b'{"text": "a"}',
+        b'{"text": "a"}',
+        b'{"text": "a"}',
+        b'{"text": "caf\xe9"}',
+        rb'{"text": "x\u0000"}',
+    ]
+    path.write_bytes(b"\n".join(rows))
+    assert odd_words(load_corpus(path).record) == [
+        "1 of the texts is empty, and not scored",
+        "2 of the texts repeat another one: errors count it once",
+        "1 of the texts has NUL characters: is the source text?",
+        "1 of the source's items has bytes that are no UTF-8, which become U+FFFD: is it in another encoding?",
+    ]
+    path.write_bytes(rows[1])
+    assert odd_words(load_corpus(path).record) == [] == odd_words({})
