@@ -21,6 +21,9 @@ _EXPECTED = (
 )
 
 
+SOURCE = "lm-eval"  # who scored such vectors
+
+
 class OtherTaskError(ImportFormatError):
     """Samples of a task that gives no text one log-likelihood: nothing is wrong with them."""
 
@@ -60,9 +63,7 @@ def read_samples(path: Path, model: str = "") -> Imported:
     loglik, odd = _values([found[doc] for doc in docs])
     notes += [f"{path.name}: {said}" for said in odd]
     name = model or path.resolve().parent.name.replace("__", "/")
-    return Imported(
-        (ImportedVector(released(name), loglik, source="lm-eval", texts=over),), notes=tuple(notes)
-    )
+    return Imported((ImportedVector(released(name), loglik, source=SOURCE, texts=over),), notes=tuple(notes))
 
 
 def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], list[str]]:

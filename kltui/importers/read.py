@@ -16,7 +16,7 @@ from kltui.corpus.read import Fields
 from kltui.errors import KltuiError
 from kltui.importers import harness, modelmap
 from kltui.importers.harness_results import is_results, read_results
-from kltui.importers.imported import Gathering, Imported, ImportFormatError, naming
+from kltui.importers.imported import Gathering, Imported, ImportedVector, ImportFormatError, naming
 from kltui.importers.naming import plainly_named
 from kltui.importers.npz import read_npz
 from kltui.importers.scores import are_scores, read_scores_csv, read_scores_json
@@ -52,11 +52,22 @@ def read(path: Path, numbered: str = "") -> Imported:
 def _with_numbers(found: Imported) -> Imported:
     """The import without vectors that hold not one number: those of a model that failed."""
     gone = [v.point.name for v in found.vectors if not np.isfinite(v.loglik).any()]
+    vectors = tuple(v for v in found.vectors if np.isfinite(v.loglik).any())
+    found = replace(found, vectors=vectors, notes=(*found.notes, *_gaps(vectors)))
     if not gone:
         return found
-    vectors = tuple(v for v in found.vectors if np.isfinite(v.loglik).any())
     said = f"{len(gone)} vectors hold no number, such as {safe_text(gone[0], 80)}"
-    return replace(found, vectors=vectors, left=(*found.left, said))
+    return replace(found, left=(*found.left, said))
+
+
+def _gaps(vectors: Sequence[ImportedVector]) -> list[str]:
+    """A note of values that are none, in files that do not count them themselves as the harness' samples do."""
+    lacking = [v for v in vectors if v.source != harness.SOURCE and not np.isfinite(v.loglik).all()]
+    n = sum(int((~np.isfinite(v.loglik)).sum()) for v in lacking)
+    if not n:
+        return []
+    where = f"{len(lacking)} vector{'s' * (len(lacking) > 1)}, such as {safe_text(lacking[0].point.name, 80)}"
+    return [f"{n:,} value{'s' * (n > 1)} of {where}: infinite, NaN or absent, and so unscored"]
 
 
 def _one_with_origin(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: str) -> Imported:

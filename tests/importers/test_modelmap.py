@@ -20,7 +20,7 @@ from kltui.importers.modelmap import (
     read_vectors_pickle,
     read_weight_distances,
 )
-from kltui.importers.read import read
+from kltui.importers.read import read, read_paths
 
 N = 12
 RNG = np.random.default_rng(0)
@@ -323,3 +323,13 @@ def test_unknown_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(ImportFormatError, match="line 1 is no JSON"):
         read(tmp_path / "bad.jsonl")
+
+
+def test_values_that_are_none_are_counted(tmp_path: Path) -> None:
+    rows = np.full((3, 5), -9.0)
+    np.savez(tmp_path / "whole.npz", loglik=rows, names=["a", "b", "c"])
+    assert read_paths([tmp_path / "whole.npz"]).notes == ()
+    rows[0, 1], rows[0, 2], rows[1, 3] = np.nan, -np.inf, np.inf
+    np.savez(tmp_path / "gaps.npz", loglik=rows, names=["a", "b", "c"])
+    (note,) = read_paths([tmp_path / "gaps.npz"]).notes
+    assert note == "3 values of 2 vectors, such as a: infinite, NaN or absent, and so unscored"
