@@ -140,7 +140,7 @@ def _keys() -> Iterator[Finding]:
     if not found and path.is_file():
         yield Finding("keys.json", "ok", f"{path} in order. Names of actions: {names}")
     elif not found:
-        yield Finding("keys.json", "ok", "none: keys are as the help (?) has them")
+        yield Finding("keys.json", "ok", f"none at {path}: keys are as the help (?) has them")
 
 
 def _core() -> Iterator[Finding]:
@@ -167,9 +167,11 @@ def _kernels() -> Iterator[Finding]:
     counts = Counter((what.partition(" ")[0], c.taken) for one in held for what, c in one.items())
     if not counts:
         return
-    summary = ", ".join(f"{what} {taken} {n}x" for (what, taken), n in sorted(counts.items()))
+    summary = ", ".join(
+        f"{what} {taken} ({n} shape{'s' * (n > 1)})" for (what, taken), n in sorted(counts.items())
+    )
     yield Finding(
-        "kernels", "ok", safe_text(f"fastest here, by shape: {summary}; kept in {path}", 400),
+        "kernels", "ok", safe_text(f"fastest here: {summary}; kept in {path}", 400),
         "A workspace keeps its own copy: a job that is resumed gives the same bits.",
     )  # fmt: skip
 
@@ -260,7 +262,8 @@ def _workspace(folder: Path) -> Iterator[Finding]:
             state = "alive" if writer.alive else "gone: its lock will be taken over"
             yield Finding("writer", "ok", f"process {writer.pid} on {safe_text(writer.host)}, {state}")
         scored = sum(row.scored for row in store.checkpoints.all())
-        yield Finding("scored", "ok", f"{scored} checkpoints, {len(store.corpora.all())} corpora")
+        over = len(store.corpora.all())
+        yield Finding("scored", "ok", f"{scored} checkpoints, {over} {'corpus' if over == 1 else 'corpora'}")
     except KltuiError as error:
         yield Finding("workspace", "wrong", safe_text(error.message), safe_text(error.hint))
     finally:

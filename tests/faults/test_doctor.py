@@ -26,7 +26,7 @@ def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> 
         assert reported.returncode == 0
         assert "isa " in findings["native core"]["found"]
     assert findings["store"]["found"].startswith("sound, schema")
-    assert findings["scored"]["found"] == "2 checkpoints, 1 corpora"
+    assert findings["scored"]["found"] == "2 checkpoints, 1 corpus"
     screen = run_cli(
         "--doctor", "ws", cwd=tmp_path, HF_HUB_OFFLINE="1", COLUMNS="80", LINES="24",
         XDG_CACHE_HOME=str(tmp_path),  # no kernels were timed
@@ -44,9 +44,17 @@ def test_the_kernels_that_were_found_fastest_are_counted(
     of = {f"{processor_name()}; avx2": held, "another; avx2": held}
     (tmp_path / kernel_choice.FILE_NAME).write_text(json.dumps({"kernels": of}))
     (finding,) = doctor._kernels()
-    assert "by shape: head native 1x; kept in" in finding.found and "the same bits" in finding.advice
+    assert (
+        "fastest here: head native (1 shape); kept in" in finding.found and "the same bits" in finding.advice
+    )
 
 
 def test_no_workspace_is_wrong_and_named(tmp_path: Path) -> None:
     reported = run_cli("--doctor", "nowhere", cwd=tmp_path, HF_HUB_OFFLINE="1")
     assert reported.returncode == 1 and "no kltui workspace in nowhere" in " ".join(reported.stdout.split())
+
+
+def test_where_keys_would_be_changed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kltui.tui.keymap.keys_path", lambda: tmp_path / "keys.json")
+    (finding,) = doctor._keys()
+    assert f"none at {tmp_path / 'keys.json'}" in finding.found
