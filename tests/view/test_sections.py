@@ -16,12 +16,14 @@ from small_workspace import SETTINGS, STEPS, Builder
 
 from kltui.analysis.interpolation import grid
 from kltui.analysis.kl import kl_pair
+from kltui.analysis.scale import ScaleRow
 from kltui.corpus.load import load_corpus
 from kltui.errors import UsageError
 from kltui.jobs.lineage import edit_lineage
 from kltui.store import Store
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, print_report, report, section_names, write_text
+from kltui.view.sections import overview, where
 from kltui.view.sections.context import Context, ReportChoice, finals, thinned
 from kltui.view.sections.neighbours import tree_lines
 from kltui.workspace import Workspace
@@ -164,6 +166,22 @@ def test_where_a_given_kl_lies(full: Workspace) -> None:
             choice=ReportChoice(pair=("tiny@20", "small@40"), where=-1.0),
             stream=io.StringIO(),
         )
+
+
+def test_a_setting_without_a_published_median_has_no_ratio() -> None:
+    row = ScaleRow("GGUF Q4_0", math.nan, 0.002, 0.002, 0.002, 0.002, 0.002, 1, "")
+    assert where._row(row, 0.3)[-3:] == ["above", "-", "-"]
+    assert where._row(replace(row, n=0), 0.3)[-3:] == ["none here", "-", "-"]
+    assert where._row(replace(row, published=0.1), 0.3)[-3:] == ["above", "0.10", "3.0x"]
+
+
+def test_numbers_of_layers_are_no_difference_between_vectors() -> None:
+    """Models of other sizes have other numbers of layers."""
+    assert overview._ways(
+        ["native head, 12 packed linear layers", "native head, 14 packed linear layers"]
+    ) == ["native head, packed linear layers"]
+    assert overview._value(["eager", "native head, 12 packed"]) == "eager or native head, packed"
+    assert overview._value("tokenizer " + "ab" * 32) == "tokenizer abababababab"
 
 
 def test_neighbours_are_nearest(full: Workspace, data: dict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict
 
@@ -25,6 +26,8 @@ VALUES_SHOWN = 3
 RUNS_SHOWN = 40
 # These differ with the variant or the layer, which the names tell.
 _HARMLESS = {"file", "source", "declared", "lens", "bitsandbytes", "torchao", "accelerate", "gguf"}
+_COUNTED = re.compile(r"\d+ (?=packed)")  # layers, of which models of another size have another number
+_HASH = re.compile(r"\b[0-9a-f]{64}\b")
 # Parts of a map's record that are not settings of the scoring.
 _NOT_KEYS = {"corpus", "settings", "preprocess", "map", LEFT_OUT, FROM_ELSEWHERE}
 
@@ -88,7 +91,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
     notes += [
         f"these vectors differ in {k} ({_value(v)}): a part of their KL may come from that"
         for k, v in key.items()
-        if isinstance(v, list) and k not in _HARMLESS
+        if isinstance(v, list) and k not in _HARMLESS and len(_ways(v)) > 1
     ]
     notes += filter(None, [standing_note(record).removeprefix("; ")])
     notes += _ids_notes(ctx)
@@ -218,10 +221,17 @@ def _kept(ctx: Context) -> list[str]:
 
 
 def _value(value: object) -> str:
-    if isinstance(value, list):
-        few = " or ".join(str(v) or "none" for v in value[:VALUES_SHOWN])
-        return few + (f" or {len(value) - VALUES_SHOWN} more" if len(value) > VALUES_SHOWN else "")
-    return str(value)
+    """A value of the key in words, hashes by their first 12 digits; of several ways that differ in a count of layers one."""
+    if not isinstance(value, list):
+        return _HASH.sub(lambda found: found[0][:12], str(value))
+    ways = _ways(value)
+    few = " or ".join(way or "none" for way in ways[:VALUES_SHOWN])
+    return few + (f" or {len(ways) - VALUES_SHOWN} more" if len(ways) > VALUES_SHOWN else "")
+
+
+def _ways(values: list[object]) -> list[str]:
+    """Different values of one part of the key, each once, whatever the number of layers that it was done to."""
+    return list(dict.fromkeys(_COUNTED.sub("", _value(v)) for v in values))
 
 
 def _run_table(runs: dict[str, list[CheckpointRow]]) -> RenderableType:

@@ -57,9 +57,11 @@ def _value(ctx: Context) -> tuple[float, str, list[str]]:
 
 
 def _row(r: ScaleRow, value: float) -> list[str]:
-    ratio = f"{figure(value / r.published, 2)}x" if value > 0 else "-"
+    known = math.isfinite(r.published)  # GGUF files are not in the paper
+    ratio = f"{figure(value / r.published, 2)}x" if known and value > 0 else "-"
+    published = figure(r.published, 2) if known else "-"
     if not r.n:
-        return [r.setting, "-", "-", "-", "none here", figure(r.published, 2), ratio]
+        return [r.setting, "-", "-", "-", "none here", published, ratio]
     side = "within" if r.holds(value) else "above" if value > r.high else "below"
     return [
         r.setting,
@@ -67,7 +69,7 @@ def _row(r: ScaleRow, value: float) -> list[str]:
         figure(r.median),
         figure(r.high),
         side if math.isfinite(value) else "undefined",
-        figure(r.published, 2),
+        published,
         ratio,
     ]
 
