@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +15,7 @@ from kltui.analysis.number_text import UNDEFINED as UNDEFINED
 from kltui.analysis.number_text import figure as figure
 from kltui.analysis.number_text import spread as spread
 from kltui.analysis.number_text import with_error as with_error
-from kltui.sanitize import safe_text
+from kltui.sanitize import safe_text, short_name
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
@@ -45,12 +48,35 @@ def table(
     for i, heading in enumerate(headings):
         # Rich narrows only columns that may wrap, so names may, and each name itself is cut instead.
         free = i in left or i in wrap
-        made.add_column(_name(heading) if i in left else words(heading), no_wrap=not free)
+        made.add_column(words(heading), no_wrap=not free)
         made.columns[i].justify = "left" if free else "right"
     for row in rows:
         made.add_row(*(_name(cell) if i in left else words(cell) for i, cell in enumerate(row)))
     return made
 
 
-def _name(text: str) -> Text:
-    return Text(safe_text(text), no_wrap=True, overflow="ellipsis")
+class _Name:
+    """A name in a cell, cut in the middle to its width: `run-a@100` and `run-b@200` differ at their ends."""
+
+    def __init__(self, text: str) -> None:
+        self.text = safe_text(text)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(_cut_in_the_middle(self.text, options.max_width), no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, Text(self.text, no_wrap=True))
+
+
+def _cut_in_the_middle(name: str, width: int) -> str:
+    """The name in `width` cells; as it is where it fits or has wide characters, which rich then cuts at their end."""
+    if cell_len(name) <= width or cell_len(name) > len(name):
+        return name
+    return short_name(name, width)
+
+
+def _name(text: str) -> RenderableType:
+    """A cell of a left column; words, which have spaces, are cut at their end."""
+    if " " in text:
+        return Text(safe_text(text), no_wrap=True, overflow="ellipsis")
+    return _Name(text)

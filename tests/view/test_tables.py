@@ -57,6 +57,14 @@ def test_nothing_in_a_table_is_markup_or_a_control() -> None:
     assert "[red]run" in shown and "[bold]a" in shown and "[link=x]b" in shown and "\x1b" not in shown
 
 
+def test_names_are_cut_where_they_do_not_differ_and_words_at_their_end() -> None:
+    out = io.StringIO()
+    names = ["small-seed1-finetuned@40", "small-seed1-lora@40", "a sentence of several words"]
+    Console(width=28, file=out).print(table(["model", "n"], [[n, "123456789012"] for n in names]))
+    shown = [row.split("  ")[0].rstrip() for row in out.getvalue().splitlines()[2:]]
+    assert shown == ["small-…ned@40", "small-…ora@40", "a sentence o…"]
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_names_give_way_and_numbers_stay_whole(width: int) -> None:
     out = io.StringIO()

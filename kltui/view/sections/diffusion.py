@@ -38,7 +38,7 @@ def diffusion(ctx: Context) -> Section:
     notes = [
         f"median [quartiles] over starts; windows of {WINDOW} saved checkpoints from step 1000,"
         " or from where saving becomes even in shorter runs",
-        "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; the plots show each run's start of median c_q",
+        "c = 1 Brownian, below 1 subdiffusive, 2 ballistic; 2/c: fractal dimension; alpha = c_q / c_w; the plots show each run's start of median c_q",
         *ctx.repeats_words,
         ctx.basis,
     ]

@@ -44,7 +44,8 @@ def uncertainty(ctx: Context) -> Section:
     typical = float(np.median([e.major for e in found]))
     notes = [
         f"{DRAWS} draws of {count(len(complete_texts(shown.loglik_KN)), 'text')} with replacement; each PCA picture is laid over the full one"
-        " by Procrustes; axes: one standard deviation, in sqrt(bits/byte)",
+        " by Procrustes; axes: one standard deviation, in sqrt(bits/byte); angle: of the long axis, in degrees from x; of"
+        " spread: long axis over the picture's spread",
         f"median long axis over {len(found)} points: {figure(typical)}, {figure(typical / spread if spread else math.nan, 2)}"
         " of the picture's spread",
         ctx.basis,
