@@ -19,7 +19,7 @@ from kltui.scoring.kernel_choice import TRIAL_ROWS, Candidate, KernelChooser
 NAME = "kltui_causal"
 REPLACED = "sdpa"
 LARGEST_DEPTH = 512
-LEAST_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
+MIN_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
 LARGEST_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
 # Beyond query, key and value, what transformers' sdpa heeds or refuses; the rest it leaves to the mask, as we do.
 SPECIAL = ("softcap", "s_aux", "position_bias")
@@ -54,7 +54,7 @@ def is_faster(config: Any, dtype: torch.dtype, chooser: KernelChooser) -> bool:
 def _head_sizes(config: Any) -> tuple[int, int, int] | None:
     """Heads of queries, heads of keys, and their depth; None where a configuration says otherwise, or of a tiny model."""
     width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
-    if not isinstance(width, int) or not isinstance(heads, int) or width < LEAST_WIDTH or heads < 1:
+    if not isinstance(width, int) or not isinstance(heads, int) or width < MIN_WIDTH or heads < 1:
         return None
     groups = getattr(config, "num_key_value_heads", None) or heads
     depth = getattr(config, "head_dim", None) or width // heads

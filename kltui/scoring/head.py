@@ -12,7 +12,7 @@ import torch
 
 from kltui.kernels import cuda, native
 from kltui.scoring import model_introspection
-from kltui.scoring.kernel_choice import LEAST_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
+from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import exact_half_products
 from kltui.scoring.transfer import transfers
@@ -286,7 +286,7 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelCh
         return heads
     fused, tiled = FusedHead(module, rule, vocabulary), TiledHead(module, rule, vocabulary)
     fast: list[Head] = [fused, tiled] if fused.fast else [tiled, fused]
-    if chooser is not None and module.weight.numel() >= LEAST_WEIGHTS:
+    if chooser is not None and module.weight.numel() >= MIN_WEIGHTS:
         taken = _fastest_of(fast, module, chooser)
         fast.sort(key=lambda head: head.name != taken)
     return [*fast, *heads]

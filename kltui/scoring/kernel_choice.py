@@ -28,7 +28,7 @@ ROUNDS = 3
 WORTH_A_CHANGE = 0.95  # of the first way's time: timings of two equal ways differ by chance
 LARGEST_FILE = 1 << 20
 # Ways are timed for models that are not tiny, each on so many rows.
-LEAST_WEIGHTS = 1 << 20
+MIN_WEIGHTS = 1 << 20
 TRIAL_ROWS = 256
 
 

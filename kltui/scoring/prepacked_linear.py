@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kltui.scoring.kernel_choice import LEAST_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
+from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.numerics import exact_half_products
 
 # Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
@@ -81,7 +81,7 @@ def find(
     if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
         return None
     behind = _activations_behind(model, layers, run)
-    timed = chooser if sum(layer.weight.numel() for layer in layers) >= LEAST_WEIGHTS else None
+    timed = chooser if sum(layer.weight.numel() for layer in layers) >= MIN_WEIGHTS else None
     ways: dict[str, str] = {}
     for layer in layers:
         shape = _shape(layer, behind.get(layer))

@@ -152,8 +152,8 @@ class Prefers(KernelChooser):
 def all_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny models count as large."""
     for module in (head, prepacked_linear):
-        monkeypatch.setattr(module, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(attention, "LEAST_WIDTH", 1)
+        monkeypatch.setattr(module, "MIN_WEIGHTS", 1)
+    monkeypatch.setattr(attention, "MIN_WIDTH", 1)
 
 
 @pytest.mark.usefixtures("all_timed")

@@ -14,7 +14,7 @@ from kltui.tui.views.scale import HERE, ScaleTable
 from kltui.view.palette import linear
 
 MakeApp = Callable[..., KltuiApp]
-LEAST = 3.0  # WCAG's for large text and marks; running text is held to more by test_palette.py
+MIN_CONTRAST = 3.0  # WCAG's for large text and marks; running text is held to more by test_palette.py
 
 
 def luminance(color: Color) -> float:
@@ -39,7 +39,7 @@ def illegible(app: KltuiApp) -> Iterator[tuple[str, float]]:
                 continue
             dark, bright = sorted((luminance(style.color), luminance(style.bgcolor)))
             contrast = (bright + 0.05) / (dark + 0.05)
-            if contrast < LEAST:
+            if contrast < MIN_CONTRAST:
                 yield text, contrast
 
 

@@ -8,7 +8,7 @@ import markers
 import pytest
 
 # Folders that mirror no package of kltui, or one that only processes show: what may go wrong, GPUs, the style of the sources.
-NOT_A_PACKAGE = {"faults", "gpu", "house"}
+NOT_A_PACKAGE = {"conventions", "faults", "gpu"}
 
 
 def test_quick_tests_touch_every_package(request: pytest.FixtureRequest) -> None:

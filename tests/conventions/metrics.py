@@ -1,4 +1,4 @@
-"""`python -m tests.house.metrics`: figures on kltui's own code, and what must be none: circles, private names, doubles."""
+"""`python -m tests.conventions.metrics`: figures on kltui's own code, and what must be none: circles, private names, doubles."""
 
 from __future__ import annotations
 
