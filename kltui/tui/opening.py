@@ -14,7 +14,7 @@ from kltui.store.store import FILE_NAME
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
 
 NEW = "kltui-workspace"  # where a job of texts or checkpoints that were named alone keeps its vectors
 ONE_OF = (
@@ -32,7 +32,7 @@ class Target:
     texts: Path | None = None
     models: Path | None = None
 
-    def begin(self, app: Session) -> None:
+    def begin(self, app: WorkspaceSession) -> None:
         """Asks what the target leads to, once the workspace is read."""
         if self.job or self.texts or self.models:
             if app.read_only:
@@ -41,7 +41,7 @@ class Target:
                 _ask(app, self)
 
 
-def _ask(app: Session, target: Target) -> None:
+def _ask(app: WorkspaceSession, target: Target) -> None:
     from kltui.tui.dialogs import jobs_start
 
     if target.job is not None:

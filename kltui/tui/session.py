@@ -77,50 +77,18 @@ class ShownView(Protocol):
         """Shows the columns that fit `width` cells."""
 
 
-class Session(Protocol):
-    """One workspace in one terminal: its data, the selection that all screens share, and what a screen may ask for."""
+class Interaction(Protocol):
+    """What a question needs: messages, dialogs, work beside the interface, and another screen to go to."""
 
-    reader: SnapshotReader
-    map_cache: MapCache
-    snapshot: Snapshot
-    selection: Selection
-    filter: Filter
-    facts: Facts
-    undo: Undo
-    removed: list[Removed]
-    recent: list[Recent]
-    texts: Path | None
-    memory: Memory
-    keymap: Keymap
     look: Theme
-    read_only: bool
-    ascii_only: bool
-    marker_kind: int
-    screen_name: str
-    message: str
-    message_ink: str
-    under_way: str
-    awaits_job: bool
-    picture: CoveringPicture | None
-    pixel_ability: Ability | None
-
-    @property
-    def view(self) -> ShownView | None:
-        """The view on screen."""
-
-    @property
-    def size(self) -> Size:
-        """Cells of the terminal."""
 
     @property
     def is_asking(self) -> bool:
         """Whether a dialog is open."""
 
     @property
-    def workspace_name(self) -> str:
-        """The workspace's folder name, safe to show."""
-
-    # -- messages and questions
+    def size(self) -> Size:
+        """Cells of the terminal."""
 
     def say(self, text: str, ink: str = "muted") -> None:
         """Shows a message on the status line until the next key."""
@@ -134,7 +102,8 @@ class Session(Protocol):
     def push_screen(self, screen: Any, callback: Any = None, **how: Any) -> Any:
         """Puts a dialog over the view; `callback` gets its answer."""
 
-    # -- work beside the interface
+    def show_screen(self, name: str) -> None:
+        """Brings one of the ten views to the fore."""
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
         """Runs a coroutine beside the interface; what goes wrong in it is shown."""
@@ -148,7 +117,22 @@ class Session(Protocol):
     def call_from_thread(self, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """The result of `callback`, called by the interface's own thread."""
 
-    # -- the workspace and what is chosen of it
+
+class OpenWorkspace(Protocol):
+    """The workspace as it was read, the map that is shown of it, and what may be asked of both."""
+
+    reader: SnapshotReader
+    map_cache: MapCache
+    snapshot: Snapshot
+    facts: Facts
+    texts: Path | None
+    read_only: bool
+    awaits_job: bool
+    recent: list[Recent]
+
+    @property
+    def workspace_name(self) -> str:
+        """The workspace's folder name, safe to show."""
 
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
         """Reads the workspace; with ids, the selection follows new names."""
@@ -165,6 +149,18 @@ class Session(Protocol):
     def open_workspace(self, path: Path) -> None:
         """Opens a workspace in a session that began without one."""
 
+    def kept(self, key: str) -> object:
+        """What was kept under `key` when this workspace was last left."""
+
+
+class SharedSelection(Protocol):
+    """What is chosen of the workspace, on all screens alike, and what can be undone."""
+
+    selection: Selection
+    filter: Filter
+    undo: Undo
+    removed: list[Removed]
+
     def set_cursor(self, name: str) -> None:
         """Puts the shared cursor on a checkpoint."""
 
@@ -177,13 +173,24 @@ class Session(Protocol):
     def run_number(self, name: str) -> int:
         """The number of a checkpoint's run, for its colour and marker."""
 
-    def kept(self, key: str) -> object:
-        """What was kept under `key` when this workspace was last left."""
 
-    # -- the screen
+class ShownScreen(Protocol):
+    """What stands in the terminal: the view, the status line, a picture, and how they are drawn."""
 
-    def show_screen(self, name: str) -> None:
-        """Brings one of the ten views to the fore."""
+    screen_name: str
+    message: str
+    message_ink: str
+    under_way: str
+    ascii_only: bool
+    marker_kind: int
+    keymap: Keymap
+    memory: Memory
+    picture: CoveringPicture | None
+    pixel_ability: Ability | None
+
+    @property
+    def view(self) -> ShownView | None:
+        """The view on screen."""
 
     def redraw_status(self) -> None:
         """Draws the status line again."""
@@ -193,6 +200,14 @@ class Session(Protocol):
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
         """The screen as SVG."""
+
+
+class WorkspaceSession(Interaction, OpenWorkspace, Protocol):
+    """What a form or prompt about the workspace needs, whatever is chosen and shown."""
+
+
+class Session(WorkspaceSession, SharedSelection, ShownScreen, Protocol):
+    """One workspace in one terminal, as its views and panes know it: all of the above."""
 
 
 class ScreenOwner(Session, Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kltui.errors import KltuiError
 
 if TYPE_CHECKING:
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
     from kltui.workspace import Workspace
 
 Weights = Mapping[tuple[str, str], float]
@@ -33,7 +33,7 @@ def known_distances(ws: Workspace, computed: Weights) -> Weights:
     return {**found, **ws.weight_distances()}
 
 
-async def compute_weights(kl: Session) -> Weights | None:
+async def compute_weights(kl: WorkspaceSession) -> Weights | None:
     """Computes missing distances beside the interface, and says what becomes of them; by weights, what is not stored.
 
     None where they cannot be computed, which is said too.

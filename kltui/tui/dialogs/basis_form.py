@@ -15,7 +15,7 @@ from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow, CorpusRow
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
     from kltui.workspace import Workspace
 
 YES, NO = ("yes", "y", "true", "1"), ("", "no", "n", "false", "0")
@@ -68,7 +68,7 @@ def offers_of(ws: Workspace) -> Offers:
     return Offers(shown, corpora, settings, [m.name for m in ws.saved_maps()], rows)
 
 
-async def ask_basis(app: Session) -> None:
+async def ask_basis(app: WorkspaceSession) -> None:
     """Asks what the map is made of; every screen then draws from it, and it may be kept under a name."""
     if app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
@@ -153,7 +153,7 @@ def meant(answers: Answers, offers: Offers) -> Basis:
     return basis
 
 
-async def _make(app: Session, basis: Basis, name: str) -> None:
+async def _make(app: WorkspaceSession, basis: Basis, name: str) -> None:
     app.busy_with("making the map …")
     try:
         await app.make_map_of(basis)

@@ -11,7 +11,7 @@ from kltui.tui.dialogs import prompts
 
 if TYPE_CHECKING:
     from kltui.store import CorpusRow
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
     from kltui.workspace import Workspace
 
 
@@ -23,7 +23,7 @@ def scored_corpora(ws: Workspace) -> tuple[str, list[tuple[CorpusRow, int]]]:
     return ws.corpus().sha256, [(row, vectors[row.id]) for row in ws.corpora() if vectors[row.id]]
 
 
-async def choose_corpus(app: Session) -> None:
+async def choose_corpus(app: WorkspaceSession) -> None:
     """Offers the corpora that something is scored on; all screens then show the one chosen."""
     shown, found = await app.reader.read(scored_corpora)
     if len(found) < 2:
@@ -44,6 +44,6 @@ async def choose_corpus(app: Session) -> None:
     app.push_screen(prompts.ChoiceDialog("Show which corpus?", options), chosen)
 
 
-async def _show(app: Session, row: CorpusRow) -> None:
+async def _show(app: WorkspaceSession, row: CorpusRow) -> None:
     await app.make_map_of(Basis(over=row.sha256))
     app.say(f"corpus {row.sha256[:12]}: {row.n} texts", "good")

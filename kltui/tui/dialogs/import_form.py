@@ -17,7 +17,7 @@ from kltui.tui.dialogs import prompts
 from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
 
 Result = TypeVar("Result")
 HINTS = (
@@ -29,7 +29,7 @@ HINTS = (
 MAX_RUNS = 40
 
 
-def import_vectors(app: Session) -> None:
+def import_vectors(app: WorkspaceSession) -> None:
     """Asks for the files, shows what is in them, and imports it."""
     fields = (
         Field("vectors", "", "a file or a folder", paths=True),
@@ -77,7 +77,9 @@ def paths_of(answers: Answers) -> list[Path]:
     return named
 
 
-async def _preview(app: Session, paths: Sequence[Path], numbered: str, over: str, declared: str) -> None:
+async def _preview(
+    app: WorkspaceSession, paths: Sequence[Path], numbered: str, over: str, declared: str
+) -> None:
     from kltui.jobs.process import python_command
 
     command = python_command("kltui.jobs.import_preview", "main", numbered, *map(str, paths))
@@ -122,7 +124,9 @@ def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> lis
     return lines
 
 
-async def _import(app: Session, paths: Sequence[Path], numbered: str, over: str, declared: str) -> None:
+async def _import(
+    app: WorkspaceSession, paths: Sequence[Path], numbered: str, over: str, declared: str
+) -> None:
     from kltui.jobs.process import python_command
 
     options = [word for path in paths for word in ("--import", str(path))]
@@ -143,7 +147,7 @@ async def _import(app: Session, paths: Sequence[Path], numbered: str, over: str,
     app.say(f"imported {brought}{left}", "bad" if code else "good")
 
 
-async def timed(app: Session, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
+async def timed(app: WorkspaceSession, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
     """The result of `work`, while the status line says what goes on and for how long."""
     begun = time.monotonic()
     task = asyncio.ensure_future(work())

@@ -10,7 +10,7 @@ from kltui.sanitize import expanded
 from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
-    from kltui.tui.session import Session
+    from kltui.tui.session import Interaction
 
 Tables = dict[str, dict[str, Any]]
 
@@ -28,7 +28,7 @@ LINES = (
 
 
 def ask_settings(
-    app: Session, tables: Tables, check: Callable[[Tables], str], done: Callable[[Tables], None]
+    app: Interaction, tables: Tables, check: Callable[[Tables], str], done: Callable[[Tables], None]
 ) -> None:
     """Edits `tables` (corpus, scoring, engine) and passes them to `done` as soon as `check` has no complaint."""
     fields = [

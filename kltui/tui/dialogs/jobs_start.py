@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kltui.registry.discover import LocalFound
     from kltui.registry.presets import Preset
     from kltui.store.rows import CheckpointRow, JobRow
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
 
 Entry = dict[str, Any]
 
@@ -93,7 +93,7 @@ def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
     return {}, {}
 
 
-def tables_for(app: Session) -> tuple[Entry, Entry]:
+def tables_for(app: WorkspaceSession) -> tuple[Entry, Entry]:
     """The [corpus] and [scoring] tables of a new job: the usual ones, but for texts that the command line named."""
     corpus, scoring = usual_tables(app.snapshot.jobs)
     return ({"source": str(app.texts)} if app.texts is not None else corpus), scoring
@@ -102,7 +102,7 @@ def tables_for(app: Session) -> tuple[Entry, Entry]:
 # -- starting -----------------------------------------------------------------------------------
 
 
-def start_file(app: Session, named: str = "") -> None:
+def start_file(app: WorkspaceSession, named: str = "") -> None:
     """Asks for a job file, suggesting `named` or the newest of the workspace, and starts it."""
     folder = app.reader.path / "jobs" if app.reader.path else Path.cwd()
     known = (
@@ -127,7 +127,7 @@ def _job_file_complaint(path: Path) -> str:
     return ""
 
 
-def start_job(app: Session, rows: Sequence[CheckpointRow]) -> None:
+def start_job(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
     """Offers a job for these checkpoints, as the last job was set up; without any, asks for a job file."""
     if not rows or app.reader.path is None:
         start_file(app)
@@ -136,7 +136,7 @@ def start_job(app: Session, rows: Sequence[CheckpointRow]) -> None:
     _with_corpus(app, entries_of(rows), corpus, scoring)
 
 
-def _with_corpus(app: Session, entries: Sequence[Entry], corpus: Entry, scoring: Entry) -> None:
+def _with_corpus(app: WorkspaceSession, entries: Sequence[Entry], corpus: Entry, scoring: Entry) -> None:
     if corpus:
         offer(app, entries, corpus, scoring)
         return
@@ -171,7 +171,11 @@ def _source_complaint(source: str) -> str:
 
 
 def offer(
-    app: Session, entries: Sequence[Entry], corpus: Entry, scoring: Entry, engine: Entry | None = None
+    app: WorkspaceSession,
+    entries: Sequence[Entry],
+    corpus: Entry,
+    scoring: Entry,
+    engine: Entry | None = None,
 ) -> None:
     """Shows the job file; s writes and starts it, t watches its runs, w only writes it, e changes how it scores."""
     assert app.reader.path is not None
@@ -207,7 +211,7 @@ def offer(
     app.push_screen(reader, answered)
 
 
-def _change(app: Session, entries: Sequence[Entry], tables: dict[str, Entry]) -> None:
+def _change(app: WorkspaceSession, entries: Sequence[Entry], tables: dict[str, Entry]) -> None:
     from kltui.tui.dialogs.job_form import ask_settings
 
     def check(new: dict[str, Entry]) -> str:
@@ -233,7 +237,7 @@ def write_job(workspace: Path, text: str) -> Path:
     return path
 
 
-def _start(app: Session, path: Path, *, watch: bool = False) -> None:
+def _start(app: WorkspaceSession, path: Path, *, watch: bool = False) -> None:
     from kltui.jobs.launch import start_detached
 
     async def start() -> None:
@@ -249,7 +253,7 @@ def _start(app: Session, path: Path, *, watch: bool = False) -> None:
     app.run_worker(start(), group="start")
 
 
-def resume(app: Session, job: JobRow) -> None:
+def resume(app: WorkspaceSession, job: JobRow) -> None:
     """Runs a job again: what is stored is not scored again."""
     from kltui.jobs import launch
 
@@ -272,7 +276,7 @@ def resume(app: Session, job: JobRow) -> None:
 # -- adding -------------------------------------------------------------------------------------
 
 
-def add_models(app: Session) -> None:
+def add_models(app: WorkspaceSession) -> None:
     """Asks where models come from, then for the folder, repository or preset."""
     if app.reader.path is None:
         app.say("name a workspace first: kltui WORKSPACE", "warning")
@@ -291,13 +295,13 @@ def add_models(app: Session) -> None:
     )
 
 
-def _ask_vectors(app: Session) -> None:
+def _ask_vectors(app: WorkspaceSession) -> None:
     from kltui.tui.dialogs.import_form import import_vectors
 
     import_vectors(app)
 
 
-def _ask_folder(app: Session) -> None:
+def _ask_folder(app: WorkspaceSession) -> None:
     from kltui.registry.discover import discover_runs
 
     def check(text: str) -> str:
@@ -323,7 +327,7 @@ def _ask_folder(app: Session) -> None:
     )
 
 
-def add_path(app: Session, path: Path) -> None:
+def add_path(app: WorkspaceSession, path: Path) -> None:
     """Offers the checkpoints of a folder, or a GGUF file, for a job."""
     from kltui.registry.gguf_entry import names_ggufs
 
@@ -333,7 +337,7 @@ def add_path(app: Session, path: Path) -> None:
         _confirm_found(app, path)
 
 
-def _confirm_found(app: Session, path: Path) -> None:
+def _confirm_found(app: WorkspaceSession, path: Path) -> None:
     from kltui.registry.discover import discover_runs
 
     runs = discover_runs(path)
@@ -373,7 +377,7 @@ def _several_runs(runs: Mapping[Path, Sequence[LocalFound]]) -> tuple[str, str]:
     return f"Add these {len(runs)} runs with {n} checkpoints?", "\n".join([heading, *lines])
 
 
-def _ask_repo(app: Session, repo: str = "", complaint: str = "") -> None:
+def _ask_repo(app: WorkspaceSession, repo: str = "", complaint: str = "") -> None:
     def check(text: str) -> str:
         from kltui.registry.names import check_repo
 
@@ -393,7 +397,7 @@ def _ask_repo(app: Session, repo: str = "", complaint: str = "") -> None:
     app.push_screen(prompt, answered)
 
 
-async def _with_revisions(app: Session, repo: str) -> None:
+async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
     from kltui.registry.hub import revisions
 
     app.busy_with(f"looking up the revisions of {repo} …")
@@ -470,7 +474,7 @@ def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
     return f"{repo} has no revision {missing[0]}{more}. {told_revisions(names)}"
 
 
-def _ask_preset(app: Session) -> None:
+def _ask_preset(app: WorkspaceSession) -> None:
     from kltui.registry.presets import PRESETS
 
     presets = list(PRESETS.values())

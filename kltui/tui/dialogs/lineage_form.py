@@ -12,7 +12,7 @@ from kltui.tui.dialogs.forms import Answers, Field, Form
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
 
 Entry = dict[str, Any]
 
@@ -26,7 +26,7 @@ EMPTY = {
 HINT = "Running a job again writes its own lineage; steps come from folder names."
 
 
-def ask_entry(app: Session, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:
+def ask_entry(app: WorkspaceSession, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:
     """Asks for the lineage of a new run and passes `entry` ([[models]]) with it to `done`."""
     from kltui.jobs.lineage import FIELDS, parse_changes
 
@@ -48,7 +48,7 @@ def ask_entry(app: Session, entry: Entry, run: str, done: Callable[[Entry], None
     app.push_screen(Form("Lineage of this run", fields, check), answered)
 
 
-def edit_lineage(app: Session, rows: Sequence[CheckpointRow]) -> None:
+def edit_lineage(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
     """Asks for the lineage of `rows` and stores what was changed."""
     from kltui.jobs.lineage import common
 
@@ -79,7 +79,7 @@ def edit_lineage(app: Session, rows: Sequence[CheckpointRow]) -> None:
     app.push_screen(Form(safe_text(question, 70), fields, check, (HINT,)), answered)
 
 
-async def _store(app: Session, rows: Sequence[CheckpointRow], changes: dict[str, str]) -> None:
+async def _store(app: WorkspaceSession, rows: Sequence[CheckpointRow], changes: dict[str, str]) -> None:
     from kltui.jobs import lineage
 
     path = app.reader.path

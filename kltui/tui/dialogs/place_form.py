@@ -15,7 +15,7 @@ from kltui.tui.dialogs.import_form import timed
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
-    from kltui.tui.session import Session
+    from kltui.tui.session import WorkspaceSession
 
 HINTS = (
     "A model's or adapter's folder, a GGUF file, OWNER/NAME[@REVISION], or a server's address; tab completes paths.",
@@ -26,7 +26,7 @@ TEXT_HINTS = (
 )
 
 
-def place_model(app: Session, checkpoint: Checkpoint | None = None) -> None:
+def place_model(app: WorkspaceSession, checkpoint: Checkpoint | None = None) -> None:
     """Asks which model (suggesting `checkpoint`) and on how many texts, and places it on the workspace's map."""
     if app.reader.path is None or app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
@@ -68,12 +68,12 @@ def _texts_complaint(text: str) -> str:
     return "" if not given or (given.isdecimal() and int(given) > 0) else "a number of texts, or nothing"
 
 
-def _begin(app: Session, model: str, texts: str | None) -> None:
+def _begin(app: WorkspaceSession, model: str, texts: str | None) -> None:
     if texts is not None:
         app.run_worker(_place(app, model.strip(), texts.strip()), group="place", exclusive=True)
 
 
-async def _place(app: Session, model: str, texts: str) -> None:
+async def _place(app: WorkspaceSession, model: str, texts: str) -> None:
     from kltui.jobs.process import python_command
 
     options = ["--place", model, *(["--texts", texts] if texts else [])]

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from kltui.sanitize import safe_text
-from kltui.tui.actions import ActionHandlers
-from kltui.tui.theme import Theme
-from kltui.tui.widgets.canvas import Box, Pane
+from kltui.tui.widgets.canvas import Box, Pane, SessionWidget
 from kltui.tui.workers import begun
 
 if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
-    from kltui.tui.session import Session
 
 WIDE, WIDEST = 120, 160
 BARS = 3  # lines around a view: tabs, status, keys
@@ -43,7 +39,7 @@ class ColumnOfPanes:
         return [*self.panes, *self.aside]
 
 
-class View(Widget, ActionHandlers):
+class View(SessionWidget):
     """A screen of kltui. Subclasses make `columns`; the first pane of the main column has the first focus."""
 
     screen_name: ClassVar[str] = ""
@@ -68,16 +64,6 @@ class View(Widget, ActionHandlers):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         """The columns from left to right; exactly one has width 0."""
         raise AssertionError("a view makes its columns")
-
-    @property
-    def kl(self) -> Session:
-        """The session that this is a view of."""
-        return cast("Session", self.app)
-
-    @property
-    def look(self) -> Theme:
-        """The styles in use."""
-        return self.kl.look
 
     @property
     def panes(self) -> list[Pane]:

@@ -150,7 +150,21 @@ class Box(Vertical):
         return []
 
 
-class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
+class SessionWidget(Widget, ActionHandlers):
+    """What views and panes have in common: the session that they show a part of, and its styles."""
+
+    @cached_property
+    def kl(self) -> Session:
+        """The session that this is a part of."""
+        return cast("Session", self.app)
+
+    @property
+    def look(self) -> Theme:
+        """The styles in use."""
+        return self.kl.look
+
+
+class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
     """One pane of a view. Subclasses give `title`, `header_right` and `body_line`."""
 
     ALLOW_SELECT: ClassVar[bool] = False
@@ -167,16 +181,6 @@ class Pane(Widget, ActionHandlers, can_focus=True, inherit_bindings=False):
         self.room: Size | None = None
         self._with_bar: dict[int, tuple[Strip, Strip]] = {}
         self._blank: tuple[tuple[int, bool, Theme], Strip] | None = None
-
-    @cached_property
-    def kl(self) -> Session:
-        """The session that this is a pane of."""
-        return cast("Session", self.app)
-
-    @property
-    def look(self) -> Theme:
-        """The styles in use."""
-        return self.kl.look
 
     @property
     def body_width(self) -> int:
