@@ -221,7 +221,7 @@ finds any action by its name. Jobs that were started here go on when the interfa
 
 * `kltui job.toml`, or with texts or a folder of checkpoints or runs in its place, leads to a job of them; `kltui` alone lists recent
   workspaces.
-* `f` chooses what the map of all screens is made of: corpus, preparation, exclusions, a map that was kept. `kltui --map main pythia`
+* `f` chooses what the map of all screens is made of: corpus, preparation, exclusions, a saved map. `kltui --map main pythia`
   and `--preprocess`, `--exclude`, `--over` and `--values` open it so.
 * `e` writes what a screen shows: a figure for a paper, its rows as CSV, its texts, or a screenshot.
 * `--ascii` draws with ASCII characters only, `--no-mouse` leaves the mouse to the terminal, `--read-only` starts no job and writes

@@ -1,4 +1,4 @@
-"""`kltui --check`: every row and file of a workspace held against its checksum, and what to do about damage."""
+"""`kltui --check`: every row and file of a workspace checked against its checksum, and what to do about damage."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice
 
         check_choice(Context(workspace, choice))
         made = workspace.save_map(arguments.save_map, preparation)
-        _notify(f"kept {len(made)} vectors over {len(made.text_bytes_N)} texts as map {arguments.save_map}")
+        _notify(f"saved {len(made)} vectors over {len(made.text_bytes_N)} texts as map {arguments.save_map}")
     return choice
 
 

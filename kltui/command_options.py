@@ -168,9 +168,7 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="score only part I of N (from 0) into WORKSPACE/inbox, on any machine that shares the folder",
     )
-    batch.add_argument(
-        "--collect", action="store_true", help="take what the parts have scored into the store"
-    )
+    batch.add_argument("--collect", action="store_true", help="store what the parts have scored")
 
 
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
@@ -248,10 +246,10 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         help="for the section scale: prepare runs that differ only in their seed apart from the others, as published",
     )
     reading.add_argument(
-        "--save-map", metavar="NAME", help="keep these vectors and their preparation as a map"
+        "--save-map", metavar="NAME", help="save these vectors and their preparation as a map"
     )
     add_values_option(reading)
-    reading.add_argument("--map", metavar="NAME", help="the map kept under that name, exactly as it was")
+    reading.add_argument("--map", metavar="NAME", help="the map saved under that name, exactly as it was")
     _add_choices(reading)
 
 

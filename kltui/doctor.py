@@ -152,7 +152,7 @@ def _core() -> Iterator[Finding]:
         yield Finding(
             "native core", "note" if scoring_packages_missing() else "wrong",
             "the compiled part is missing; numpy does its work, many times slower",
-            "Install with a C++17 compiler at hand, without KLTUI_NATIVE=OFF: pip install --force-reinstall . in kltui's folder",
+            "Install with a C++17 compiler, without KLTUI_NATIVE=OFF: pip install --force-reinstall . in kltui's folder",
         )  # fmt: skip
 
 

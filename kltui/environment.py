@@ -68,7 +68,7 @@ def _check_isa(asked: str) -> None:
     allowed = native.instruction_sets()
     if allowed and asked not in allowed:
         raise UsageError(
-            f"KLTUI_ISA={safe_text(asked, 80)} is no instruction set that this processor and build have",
+            f"KLTUI_ISA={safe_text(asked, 80)} is not an instruction set that this processor and build have",
             f"Unset it for the fastest, or choose one of: {', '.join(allowed)}.",
         )
 

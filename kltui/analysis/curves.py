@@ -23,7 +23,7 @@ Value = tuple[str, int, float, float]  # checkpoint, step, value, its standard e
 class Curve:
     """T points of one run by rising step, with one standard error each (NaN: unknown).
 
-    `names` are the run's checkpoints; `against` is the run, or the checkpoint, that it is held against, "" for none.
+    `names` are the run's checkpoints; `against` is the run, or the checkpoint, that it is compared with, "" for none.
     """
 
     run: str

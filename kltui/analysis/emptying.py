@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from kltui.errors import KltuiError
 
 LEFT_OUT = "left_out"  # of a map's record: {name: why}
-LARGEST_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
+MAX_NATS = 1e60  # of a value: no text is so unlikely, and the fourth powers of larger ones are no numbers
 _MIN_SHARE = 0.5
 
 
 def all_complete(blocks: Iterable[NDArray[np.float64]]) -> bool:
     """Whether no row of these blocks lacks a text or has an impossible value: `emptying` leaves none of them out."""
-    return all(bool((np.abs(block) <= LARGEST_NATS).all()) for block in blocks)  # not so for NaN
+    return all(bool((np.abs(block) <= MAX_NATS).all()) for block in blocks)  # not so for NaN
 
 
 def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
@@ -28,11 +28,11 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     """
     values = np.asarray(loglik_KN, dtype=np.float64)
     defined = np.isfinite(values)
-    beyond = [k for k in range(len(values)) if (np.abs(values[k][defined[k]]) > LARGEST_NATS).any()]
+    beyond = [k for k in range(len(values)) if (np.abs(values[k][defined[k]]) > MAX_NATS).any()]
     if beyond:
         kept = [k for k in range(len(values)) if k not in set(beyond)]
         rest = {kept[k]: why for k, why in emptying(values[kept]).items()} if kept else {}
-        return rest | dict.fromkeys(beyond, f"values beyond {LARGEST_NATS:g} nats are no log-likelihoods")
+        return rest | dict.fromkeys(beyond, f"values beyond {MAX_NATS:g} nats are not log-likelihoods")
     if defined.all():
         return {}
     counts, n_texts = defined.sum(axis=1), defined.shape[1]

@@ -38,7 +38,7 @@ from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
 _MAX_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
-_STRESS_ROWS = 256  # vectors of a larger map whose distances to all are held against a picture's
+_STRESS_ROWS = 256  # vectors of a larger map whose distances to all are compared with a picture's
 _MAX_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
 
 

@@ -56,7 +56,7 @@ def parse_address(source: str) -> DatasetAddress:
             check_revision(unquote(revision))
     except UsageError:
         raise UsageError(
-            f"{safe_text(source, 200)} is no address of a dataset",
+            f"{safe_text(source, 200)} is not the address of a dataset",
             "Write hf://datasets/OWNER/NAME[@REVISION]/PATTERN, such as hf://datasets/OWNER/NAME/data/*.parquet.",
         ) from None
     return DatasetAddress(f"{owner}/{name}", unquote(revision) or "main", pattern or "*")
@@ -101,7 +101,7 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
     _check_all_here(address, where, folder, meant, listed)
     if not meant:
         raise KltuiError(
-            f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} is meant by "
+            f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} matches "
             f"{safe_text(address.pattern)}",
             "Look at the dataset's files on the hub; patterns are as in *.parquet.",
         )

@@ -100,12 +100,12 @@ def _pattern(pattern: Path) -> SourceFiles:
     files = [p for p in once.values() if p.is_file()]
     taken = [p for p in files if _takes(p)]
     if not taken:
-        raise _nothing(f"file of texts is meant by {safe_text(str(pattern))}", files)
+        raise _nothing(f"file of texts matches {safe_text(str(pattern))}", files)
     if len(taken) < len(files):
         odd = next(p for p in files if p not in taken)
         raise KltuiError(
-            f"{safe_text(str(pattern))} also means {safe_text(str(odd))}, whose format cannot be told from its name",
-            "Write a pattern that means files of texts alone. " + FORMATS,
+            f"{safe_text(str(pattern))} also matches {safe_text(str(odd))}, whose format cannot be told from its name",
+            "Write a pattern that matches only files of texts. " + FORMATS,
         )
     return _several([(p, "") for p in taken])
 

@@ -29,7 +29,7 @@ LEGEND_MAX = 40
 _UNITS = {"mm": MM, "cm": 10 * MM, "in": 1.0, "pt": 1.0 / 72.0}
 _FLATTEST = 0.4  # share of the longest axis that each of three axes has at least
 _NARROWEST = 52 * MM  # panels are put below each other rather than be narrower
-_SHORTEST = 48 * MM  # of panels side by side: the names of their axes need as much
+_MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as much
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
@@ -153,7 +153,7 @@ def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     width = look.width or (170 * MM if columns > 1 else 120 * MM)
     columns = max(1, min(columns, int(width / _NARROWEST)))
     n_rows = -(-len(picture.panels) // columns)
-    panel_height = max((width / columns) * _aspect(picture), _SHORTEST if columns > 1 else 0.0)
+    panel_height = max((width / columns) * _aspect(picture), _MIN_HEIGHT if columns > 1 else 0.0)
     height = n_rows * panel_height + 8 * MM
     handles: dict[str, Any] = {}
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)

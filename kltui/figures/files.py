@@ -56,7 +56,7 @@ def check_folder(folder: Path) -> None:
     there = next(f for f in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(f))
     if not there.is_dir():
         raise UsageError(
-            f"--out: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is no folder", hint
+            f"--out: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is not a folder", hint
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--out: {safe_text(str(there))} may not be written", hint)

@@ -75,7 +75,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         # numpy would make strings of them that no other code can bear.
         codes = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
         if codes.size and codes.max() > sys.maxunicode:
-            raise ValueError(f"{safe_text(member.filename, 60)} holds text that is none")
+            raise ValueError(f"{safe_text(member.filename, 60)} holds text that is not valid")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 

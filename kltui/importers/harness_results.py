@@ -49,7 +49,7 @@ def read_results(paths: Sequence[Path]) -> Imported:
     notes: tuple[str, ...] = ()
     if left:
         notes = (
-            f"results of {len(left)} tasks are no share between 0 and 1 and were passed over, such as {safe_text(left[0], 80)}",
+            f"results of {len(left)} tasks are not shares between 0 and 1 and were passed over, such as {safe_text(left[0], 80)}",
         )
     return Imported(scores={name: tasks for name, tasks in scores.items() if tasks}, notes=notes)
 

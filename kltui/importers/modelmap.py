@@ -146,7 +146,7 @@ def _numbered(path: Path, run: object, of_run: object) -> dict[int, object]:
         )
         if type(number) is not int or not 0 <= number < 2**63 or number in rows:
             raise ImportFormatError(
-                f"{safe_text(str(path))}: {safe_text(f'{run} {key!r}'[:200])} is no step or layer",
+                f"{safe_text(str(path))}: {safe_text(f'{run} {key!r}'[:200])} is not a step or layer",
                 "keys must be whole numbers, each once",
             )
         rows[number] = vector
@@ -207,7 +207,7 @@ def _vector(value: object, path: Path, name: object) -> Values:
             raise ValueError
     except ValueError:
         raise ImportFormatError(
-            f"{safe_text(str(path))}: {safe_text(str(name), 80)} is no vector of numbers",
+            f"{safe_text(str(path))}: {safe_text(str(name), 80)} is not a vector of numbers",
             "each model needs one log-likelihood per text",
         ) from None
     out = v.astype(np.float64)
@@ -229,7 +229,7 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
     data = load_pickle(path)
     if not isinstance(data, dict):
         raise ImportFormatError(
-            f"{safe_text(str(path))} is no {{run: matrix}}", "expected weight_distance.pkl"
+            f"{safe_text(str(path))} is not {{run: matrix}}", "expected weight_distance.pkl"
         )
     found: dict[tuple[str, int, int], float] = {}
     odd = 0
@@ -240,7 +240,7 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
             or matrix.dtype.kind != "f"
         ):
             raise ImportFormatError(
-                f"{safe_text(str(path))}: {safe_text(str(run), 80)} is no matrix of {len(steps)} x {len(steps)} numbers",
+                f"{safe_text(str(path))}: {safe_text(str(run), 80)} is not a matrix of {len(steps)} x {len(steps)} numbers",
                 f"its rows must be the {len(steps)} saved steps",
             )
         name = lineage(str(run)).run
@@ -323,7 +323,7 @@ def json_lines(path: Path) -> Iterable[tuple[int, dict[str, object]]]:
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise ImportFormatError(f"{safe_text(str(path))}, line {number} is no JSON object", "")
+                raise ImportFormatError(f"{safe_text(str(path))}, line {number} is not a JSON object", "")
             yield number, row
 
 
@@ -333,7 +333,7 @@ def read_json(path: Path, kind: type) -> Any:
         value = json.loads(read_whole(path).decode("utf-8-sig"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as e:
         reason = "nested too deep" if isinstance(e, RecursionError) else safe_text(str(e), 120)
-        raise ImportFormatError(f"{safe_text(str(path))} is no JSON ({reason})", "fetch it again") from e
+        raise ImportFormatError(f"{safe_text(str(path))} is not JSON ({reason})", "fetch it again") from e
     if not isinstance(value, kind):
         raise ImportFormatError(
             f"{safe_text(str(path))} should hold a JSON {kind.__name__}", "fetch it again"

@@ -93,7 +93,7 @@ def _key(path: Path, text: str) -> dict[str, str]:
         or not all(isinstance(v, str) for v in key.values())
     ):
         raise ImportFormatError(
-            f"{safe_text(str(path))}: {safe_text(text, 60)} is no key of a vector", _LAYOUTS
+            f"{safe_text(str(path))}: {safe_text(text, 60)} is not a key of a vector", _LAYOUTS
         )
     return {safe_text(name, MAX_WORD): safe_text(value, MAX_WORD) for name, value in key.items()}
 
@@ -157,7 +157,7 @@ def _vector(path: Path, name: str, value: NDArray[Any]) -> NDArray[np.float64]:
     """N float64; infinities become NaN."""
     if value.ndim != 1 or value.dtype.kind not in "fiu":
         raise ImportFormatError(
-            f"{safe_text(str(path))}: {safe_text(name, 80)} is no vector of numbers", _LAYOUTS
+            f"{safe_text(str(path))}: {safe_text(name, 80)} is not a vector of numbers", _LAYOUTS
         )
     out = value.astype(np.float64)
     out[~np.isfinite(out)] = np.nan

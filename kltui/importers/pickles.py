@@ -35,7 +35,7 @@ class _DType:
 
     def __init__(self, spec: object = "f8", *_: object) -> None:
         if not isinstance(spec, str) or len(spec) > 8:
-            raise ValueError("a dtype that is no plain number type")
+            raise ValueError("a dtype that is not a plain number type")
         dtype = np.dtype(spec)
         if dtype.kind not in _KINDS:
             raise _RefusedError(f"numpy array of {safe_text(spec)}")
@@ -133,7 +133,7 @@ class _Set:
 
     def __call__(self, items: object = ()) -> set[object]:
         if not isinstance(items, list | tuple):
-            raise ValueError("a set of what is no list")
+            raise ValueError("a set made of something other than a list")
         return {_key(item) for item in items}
 
 
@@ -155,7 +155,7 @@ class _Complex:
 
     def __call__(self, real: object = 0.0, imaginary: object = 0.0) -> complex:
         if not isinstance(real, float | int) or not isinstance(imaginary, float | int):
-            raise ValueError("a complex number of what are no numbers")
+            raise ValueError("a complex number made of something other than numbers")
         return complex(real, imaginary)
 
 

@@ -173,7 +173,7 @@ def _harness(paths: Sequence[Path], results: Sequence[Path]) -> Imported:
     found = parts.result()
     if not found.vectors and not found.scores and others:
         return harness.read_samples(paths[0])  # which says what it lacks
-    note = f"{len(others)} files of tasks that are no rolling log-likelihood are passed over, such as "
+    note = f"{len(others)} files of tasks that are not rolling log-likelihoods are skipped, such as "
     return replace(found, notes=(*found.notes, note + safe_text(others[0], 80))) if others else found
 
 

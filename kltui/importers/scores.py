@@ -30,7 +30,7 @@ def read_scores_csv(path: Path) -> Imported:
         )
         rows = list(table)
     except csv.Error as error:
-        raise ImportFormatError(f"{safe_text(str(path))} is no table ({error})", _EXPECTED) from None
+        raise ImportFormatError(f"{safe_text(str(path))} is not a table ({error})", _EXPECTED) from None
     columns = Counter(c.strip() for c in table.fieldnames or () if c)
     twice = [column for column, count in columns.items() if column and count > 1]
     if twice:
@@ -44,7 +44,7 @@ def read_scores_json(path: Path, data: object) -> Imported:
     """Scores of a JSON value: {name: {task: score}}, or a list of objects with a name."""
     if isinstance(data, dict):
         if not all(isinstance(v, dict) for v in data.values()):
-            raise ImportFormatError(f"{safe_text(str(path))} is no {{name: {{task: score}}}}", _EXPECTED)
+            raise ImportFormatError(f"{safe_text(str(path))} is not {{name: {{task: score}}}}", _EXPECTED)
         return _imported(path, [{**tasks, "name": name} for name, tasks in data.items()])
     assert isinstance(data, list)
     return _imported(path, data)

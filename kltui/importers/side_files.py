@@ -136,7 +136,7 @@ def _samples(data: Any) -> Samples:
             weight = np.asarray(one["weights"], dtype=np.float64)
             sound = index.ndim == 1 and index.shape == weight.shape and len(set(index.tolist())) == len(index)
             if not sound or not (np.isfinite(weight).all() and (weight > 0).all() and (index >= 0).all()):
-                raise SideFileError(f"the {n} texts of seed {seed} are no different places with weights")
+                raise SideFileError(f"the {n} texts of seed {seed} are not distinct places with weights")
             sets[int(str(seed)), int(str(n))] = (index, weight)
     return Samples(sets)
 
@@ -157,7 +157,7 @@ def read_parents(data: Mapping[str, Any], name: Name) -> ReleaseSideFiles:
     """sibling_info.json: {model: its parent, a list of those of a merge, or null}."""
     listed = {m: [p] if isinstance(p, str) else p for m, p in data.items() if p}
     if not all(isinstance(p, list) and all(isinstance(x, str) for x in p) for p in listed.values()):
-        raise SideFileError("it is no {model: parent or list of parents}")
+        raise SideFileError("it is not {model: parent or list of parents}")
     return ReleaseSideFiles(
         parents={
             name(m, "none", None): ",".join(name(p, "none", None) for p in of) for m, of in listed.items()
@@ -203,7 +203,7 @@ def _triple(row: object) -> tuple[str, str, object]:
         return str(named["name"]), str(named["type"]), named.get("color", named.get("colour"))
     if isinstance(row, list | tuple) and len(row) in (2, 3):
         return str(row[0]), str(row[1]), row[2] if len(row) == 3 else None
-    raise SideFileError("a row is no model with type and colour")
+    raise SideFileError("a row is not a model with a type and a colour")
 
 
 def _hex(value: object) -> str:
@@ -212,5 +212,5 @@ def _hex(value: object) -> str:
         return safe_text(value, 40)
     parts = np.asarray(value, dtype=np.float64)
     if parts.shape not in ((3,), (4,)) or not ((parts >= 0) & (parts <= 1)).all():
-        raise SideFileError(f"{safe_text(str(value), 60)} is no colour")
+        raise SideFileError(f"{safe_text(str(value), 60)} is not a colour")
     return "#" + "".join(f"{round(float(x) * 255):02x}" for x in parts[:3])

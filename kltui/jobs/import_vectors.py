@@ -43,7 +43,7 @@ def import_files(
     found = read_all(paths, asked)
     store_all(found, paths, workspace, notify, asked)
     if found.left:
-        notify(f"{len(found.left)} could not be taken in:")
+        notify(f"{len(found.left)} could not be imported:")
         for reason in found.left:
             notify(f"  {reason}")
     return int(bool(found.left))
@@ -115,7 +115,7 @@ def store_all(
     if found.scores:
         notify(f"benchmark scores of {len(found.scores)} models")
     if strangers:
-        notify(f"note: {len(strangers)} of them are no checkpoint or run here, such as {strangers[0]}")
+        notify(f"note: {len(strangers)} of them name no checkpoint or run here, such as {strangers[0]}")
     return len(first)
 
 

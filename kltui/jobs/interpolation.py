@@ -79,7 +79,7 @@ def _part(name: str, by_name: dict[str, Checkpoint]) -> Checkpoint:
     if found is None:
         listed = ", ".join(list(by_name)[-3:])
         raise UsageError(
-            f"{name!r} is no checkpoint of this job's [[models]]",
+            f"{name!r} is not a checkpoint of this job's [[models]]",
             f"there are {len(by_name)}, such as {listed}",
         )
     if found.quantization != "none":

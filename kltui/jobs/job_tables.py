@@ -22,7 +22,7 @@ from kltui.scoring.settings import ScoringSettings
 
 def _without_controls(value: str) -> str:
     if any(unicodedata.category(c) == "Cc" for c in value):
-        raise ValueError("no control characters, please")
+        raise ValueError("control characters are not allowed")
     return value
 
 
@@ -194,7 +194,7 @@ class ModelTable(JobTable):
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("endpoint is the address of a server, such as http://127.0.0.1:8000/v1")
         if url.username or url.password:
-            raise ValueError("no password in endpoint, please: name a variable that holds it as api_key_env")
+            raise ValueError("no passwords in endpoint: name a variable that holds it as api_key_env")
         if not self.model:
             raise ValueError("an endpoint needs model: the name that the server calls it by")
         if not self.tokenizer:

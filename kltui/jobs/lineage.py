@@ -17,7 +17,7 @@ from kltui.sanitize import safe_text
 from kltui.store import Store, saved_maps
 
 FIELDS = ("run", "step", "parent", "seed", "size", "type", "tags")
-_LARGEST = 2**63
+_LIMIT = 2**63
 
 
 def edit_lineage(
@@ -133,8 +133,8 @@ def _value(field: str, text: str) -> object:
     try:
         number = int(digits)
     except ValueError:
-        raise UsageError(f"{field}: {safe_text(text, 40)} is no whole number") from None
-    if not (0 if field == "step" else -_LARGEST) <= number < _LARGEST:
+        raise UsageError(f"{field}: {safe_text(text, 40)} is not a whole number") from None
+    if not (0 if field == "step" else -_LIMIT) <= number < _LIMIT:
         raise UsageError(f"{field}: {number} is out of range")
     return number
 

@@ -194,7 +194,10 @@ class _Collection:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            self._reporter.say(f"{safe_text(path.name)} is taken in and stays: {error.strerror}", "yellow")
+            self._reporter.say(
+                f"{safe_text(path.name)} is stored, but its file could not be removed: {error.strerror}",
+                "yellow",
+            )
         self._reporter.ended(shard_result.about.name, "done", stats=shard_result.result.stats)
         return True
 

@@ -83,7 +83,7 @@ def _products(
     A, B = (parts.get(f"embedding_{k}" if embedding else k) for k in "AB")
     if A is None or B is None or A.ndim != 2 or B.ndim != 2 or B.shape[1] != A.shape[0]:
         raise KltuiError(
-            f"the change of {safe_text(module, 120)} by the adapter in {where} is no product of two matrices",
+            f"the change of {safe_text(module, 120)} by the adapter in {where} is not a product of two matrices",
             "Weight distances are for linear layers and embeddings; merge it to compare its weights.",
         )
     alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))

@@ -123,7 +123,7 @@ class AdaptedReading(Reading):
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
-    """The folder's adapter_config.json whole. Raises KltuiError where it is no JSON object or asks for what cannot be scored."""
+    """The folder's adapter_config.json whole. Raises KltuiError where it is not a JSON object or asks for what cannot be scored."""
     path = folder / ADAPTER_CONFIG
     where = safe_text(str(path))
     try:
@@ -134,7 +134,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         said = safe_text(str(error), 200)
         raise KltuiError(f"{where} cannot be read: {type(error).__name__}: {said}", "Is it whole?") from error
     if not isinstance(config, dict):
-        raise KltuiError(f"{where} is no JSON object", "Is it whole?")
+        raise KltuiError(f"{where} is not a JSON object", "Is it whole?")
     _check_method(where, config)
     return config
 
@@ -223,7 +223,7 @@ def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
         check_revision(revision)
     except KltuiError as error:
         raise KltuiError(
-            f"{where} names the base {shown}, which is no model folder here and no repository of the hub",
+            f"{where} names the base {shown}, which is neither a model folder here nor a repository of the hub",
             'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
         ) from error
     return HubSource(named, revision)

@@ -1,7 +1,7 @@
 """GGUF files (llama.cpp) read without any library: their keys, their tensors, their parts, and how they are quantised.
 
 A file is b"GGUF", a version, the numbers of tensors and of keys; the keys with typed values; the tensors' names, shapes,
-types and places; then, aligned, their bytes. A file is not trusted: every count and length is held against the size of
+types and places; then, aligned, their bytes. A file is not trusted: every count and length is checked against the size of
 the file before anything is read or kept.
 """
 
@@ -382,7 +382,7 @@ class _Reader:
         try:
             return self._bytes(n).decode()
         except UnicodeDecodeError:
-            self._fail(f"has {what} that is no UTF-8")
+            self._fail(f"has {what} that is not UTF-8")
 
     def _value(self, key: str, keep: bool) -> tuple[Value, int]:
         """(the value of a key, number of its elements); words in an array are an empty list unless kept."""
@@ -435,7 +435,7 @@ class _Reader:
     def _alignment(self, keys: dict[str, Value]) -> int:
         found = keys.get("general.alignment", 32)
         if not isinstance(found, int) or not 0 < found <= 1 << 20 or found & (found - 1):
-            self._fail(f"gives the alignment {safe_text(str(found), 40)}, which is no power of two")
+            self._fail(f"gives the alignment {safe_text(str(found), 40)}, which is not a power of two")
         return found
 
     def _placed(

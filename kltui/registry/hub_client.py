@@ -273,7 +273,7 @@ def _read_within(response: Any) -> Any:
             if len(body) > ANSWER_MAX_BYTES:
                 raise KltuiError(
                     f"An answer of the hub has more than {ANSWER_MAX_BYTES >> 20} MiB",
-                    "Check HF_ENDPOINT and the proxy settings: this is no listing.",
+                    "Check HF_ENDPOINT and the proxy settings: this is not a listing.",
                 )
     finally:
         response.close()

@@ -95,7 +95,7 @@ def shard_names(index: Path) -> list[str]:
     for shard in shards:
         if not isinstance(shard, str) or not shard or "/" in shard or "\\" in shard or shard.startswith("."):
             raise KltuiError(
-                f"The weight index {where} names {safe_text(repr(shard), 80)}, which is no file of its folder",
+                f"The weight index {where} names {safe_text(repr(shard), 80)}, which is not a file of its folder",
                 "Weights outside the model's own folder are never read.",
             )
     if not shards:
@@ -104,7 +104,7 @@ def shard_names(index: Path) -> list[str]:
     strange = next((shard for shard in shards if not shard.endswith(kind)), None)
     if strange is not None:
         raise KltuiError(
-            f"The weight index {where} names {safe_text(strange, 80)}, which is no {kind} file",
+            f"The weight index {where} names {safe_text(strange, 80)}, which is not a {kind} file",
             "An index names files of its own kind only: a pickle is never opened by way of another format.",
         )
     return shards

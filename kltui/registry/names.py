@@ -32,7 +32,7 @@ def check_repo(repo: str) -> None:
     """Raises UsageError unless `repo` reads `owner/name` or `name`, as the hub spells them."""
     if len(repo) > 200 or not _REPO.fullmatch(repo) or ".." in repo or "--" in repo:
         raise UsageError(
-            f'repo = "{safe_text(repo, 100)}" is no hub repository',
+            f'repo = "{safe_text(repo, 100)}" is not a hub repository',
             'Write owner/name, such as "EleutherAI/pythia-410m".',
         )
 
@@ -41,7 +41,7 @@ def check_revision(revision: str) -> None:
     """Raises UsageError unless `revision` can be a branch, tag or commit, and stays inside its folder as a path."""
     if len(revision) > 200 or not _REVISION.fullmatch(revision) or ".." in revision:
         raise UsageError(
-            f'"{safe_text(revision, 100)}" is no hub revision',
+            f'"{safe_text(revision, 100)}" is not a hub revision',
             "A revision is a branch, a tag or a commit hash.",
         )
 

@@ -112,7 +112,7 @@ def check_no_adapter(where: str, names: set[str]) -> None:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """A folder's config.json as it is passed on. Raises KltuiError where it names other files, or is no JSON object."""
+    """A folder's config.json as it is passed on. Raises KltuiError where it names other files, or is not a JSON object."""
     path = folder / CONFIG
     config = _read_object(path)
     _check_names_nothing(path, config)
@@ -175,7 +175,7 @@ def _read_object(path: Path) -> dict[str, Any]:
             f"{where} cannot be read: {type(error).__name__}: {safe_text(str(error), 200)}", "Is it whole?"
         ) from error
     if not isinstance(found, dict):
-        raise KltuiError(f"{where} is no JSON object", "Is it whole?")
+        raise KltuiError(f"{where} is not a JSON object", "Is it whole?")
     return found
 
 

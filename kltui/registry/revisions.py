@@ -102,7 +102,7 @@ def matching_revisions(patterns: Sequence[str], listed: Sequence[str]) -> list[s
         if not meant:
             near = ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
             raise UsageError(
-                f'no revision is meant by "{safe_text(pattern, 120)}"',
+                f'no revision matches "{safe_text(pattern, 120)}"',
                 f"There are {safe_text(near, 300) or 'none'}.",
             )
         found.update(dict.fromkeys(meant))
@@ -152,7 +152,7 @@ def _alternatives(inside: str, pattern: str) -> list[str]:
 def _range(part: str, pattern: str) -> list[str]:
     match = _RANGE.fullmatch(part)
     if not match:
-        raise _wrong(pattern, f"{part} is no range of whole numbers")
+        raise _wrong(pattern, f"{part} is not a range of whole numbers")
     first, last, stride = int(match[1]), int(match[2]), int(match[3] or 1)
     if stride == 0:
         raise _wrong(pattern, f"the range {part} has stride 0")

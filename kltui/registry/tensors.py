@@ -110,12 +110,12 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         # NaN and half a surrogate pair are JSON to Python alone.
         json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as e:
-        raise _bad(path, f"has a header that is no JSON object ({e})") from e
+        raise _bad(path, f"has a header that is not a JSON object ({e})") from e
     if not isinstance(header, dict):
-        raise _bad(path, "has a header that is no JSON object")
+        raise _bad(path, "has a header that is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _bad(path, "has metadata that are no words")
+        raise _bad(path, "has metadata that is not text")
     _check_entries(path, header, size - 8 - length)
     return header, 8 + length
 
@@ -146,7 +146,7 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         pairs = [(str(k), str(v)) for k, v in weight_map.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise _bad(index, "is no index with a weight_map") from e
+        raise _bad(index, "is not an index with a weight_map") from e
     shards: dict[str, dict[str, TensorFile]] = {}
     for shard in sorted({v for _, v in pairs}):
         if Path(shard).name != shard or shard in ("", ".", ".."):

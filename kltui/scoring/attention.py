@@ -18,9 +18,9 @@ from kltui.scoring.kernel_choice import TRIAL_ROWS, Candidate, KernelChooser
 
 NAME = "kltui_causal"
 REPLACED = "sdpa"
-LARGEST_DEPTH = 512
+MAX_DEPTH = 512
 MIN_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
-LARGEST_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
+MAX_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
 # Beyond query, key and value, what transformers' sdpa heeds or refuses; the rest it leaves to the mask, as we do.
 SPECIAL = ("softcap", "s_aux", "position_bias")
 
@@ -58,7 +58,7 @@ def _head_sizes(config: Any) -> tuple[int, int, int] | None:
         return None
     groups = getattr(config, "num_key_value_heads", None) or heads
     depth = getattr(config, "head_dim", None) or width // heads
-    fits = isinstance(groups, int) and isinstance(depth, int) and 0 < depth <= LARGEST_DEPTH
+    fits = isinstance(groups, int) and isinstance(depth, int) and 0 < depth <= MAX_DEPTH
     return (heads, groups, depth) if fits and heads % groups == 0 else None
 
 
@@ -151,5 +151,5 @@ def _fits(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
     plain = query.dtype in (torch.float32, torch.bfloat16) and not any(x.requires_grad for x in tensors)
     whole = query.shape[2] == key.shape[2] == value.shape[2] and query.shape[2] > 1
     depth, width = query.shape[-1], value.shape[-1]
-    small = max(depth, width) <= LARGEST_DEPTH and 4 * (depth + width) * query.shape[2] <= LARGEST_SCRATCH
+    small = max(depth, width) <= MAX_DEPTH and 4 * (depth + width) * query.shape[2] <= MAX_SCRATCH
     return alike and plain and whole and small

@@ -16,7 +16,7 @@ from typing import Any
 
 CPU_SECONDS = 20
 MEMORY_BYTES = 2 << 30
-LONGEST = 1 << 20  # characters that a template may add to a prompt, and 16 times those of the prompt itself
+MAX_ADDED = 1 << 20  # characters that a template may add to a prompt, and 16 times those of the prompt itself
 TODAY = datetime(
     2024, 7, 26
 )  # what templates that print a date fall back to themselves; values must not depend on the day
@@ -59,7 +59,7 @@ def _render(asked: dict[str, Any]) -> dict[str, object]:
         for prompt in asked["prompts"]:
             messages = [{"role": role, "content": content} for role, content in prompt]
             text = template.render(messages=messages, add_generation_prompt=True, **asked["variables"])
-            if len(text) > LONGEST + 16 * sum(len(content) for _, content in prompt):
+            if len(text) > MAX_ADDED + 16 * sum(len(content) for _, content in prompt):
                 raise RefusedError(f"it makes {len(text):,} characters of one prompt")
             texts.append(text)
     except Exception as error:  # a template can raise anything

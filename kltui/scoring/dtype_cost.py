@@ -15,7 +15,7 @@ from kltui.scoring.loading import first_line
 from kltui.scoring.prefetch import available_bytes
 from kltui.scoring.settings import DtypeCost
 
-SMALLEST_BUDGET = 1024
+MIN_BUDGET = 1024
 ROUNDS = 2
 SHARE_OF_MEMORY = 0.5  # of what is available; a CPU's memory ends without an error that could be caught
 
@@ -49,7 +49,7 @@ def dtype_cost(
                 return _compared(engine, other, batch, auto)
             except (torch.OutOfMemoryError, MemoryError):
                 budget //= 2
-                if budget < SMALLEST_BUDGET:
+                if budget < MIN_BUDGET:
                     raise
                 engine.free_memory()
     except (torch.OutOfMemoryError, MemoryError):

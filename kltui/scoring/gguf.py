@@ -1,4 +1,4 @@
-"""GGUF files as models and tokenizers: transformers' own reader, with what it leaves out held against the file."""
+"""GGUF files as models and tokenizers: transformers' own reader, with what it leaves out checked against the file."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def keys_digest(path: Path) -> str:
 def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[str, ...]:
     """What is to be said of scoring a GGUF file with a tokenizer from elsewhere: an error where it is another model's.
 
-    The file's tokens are held against the tokenizer's by id, and on some texts the ids of both.
+    The file's tokens are compared with the tokenizer's by id, and on some texts the ids of both.
     """
     if used.source == SOURCE:
         return ("its tokenizer is made from the file, as transformers does it",)

@@ -26,7 +26,7 @@ from kltui.version import __version__
 FILE_NAME = "kernels.json"
 ROUNDS = 3
 WORTH_A_CHANGE = 0.95  # of the first way's time: timings of two equal ways differ by chance
-LARGEST_FILE = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 # Ways are timed for models that are not tiny, each on so many rows.
 MIN_WEIGHTS = 1 << 20
 TRIAL_ROWS = 256
@@ -135,7 +135,7 @@ def machine(torch_version: str, capability: str, threads: int) -> str:
 def read(path: Path) -> Choices:
     """The choices in a file, {} where it is missing, damaged or another program's; entries that are none are left out."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        if path.stat().st_size > MAX_FILE_BYTES:
             return {}
         said = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

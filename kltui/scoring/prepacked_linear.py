@@ -21,7 +21,7 @@ from kltui.scoring.numerics import exact_half_products
 
 # Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
 # memory it has, not what is free just now: a job that is resumed must do as it did before, to the last bit.
-LARGEST_BYTES = 2 * 2**30
+MAX_BYTES = 2 * 2**30
 SHARE_OF_MEMORY = 0.1
 
 
@@ -78,7 +78,7 @@ def find(
     """
     layers = _plain_linears(model, head)
     size = sum(layer.weight.nbytes for layer in layers)
-    if not layers or size > min(LARGEST_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
+    if not layers or size > min(MAX_BYTES, SHARE_OF_MEMORY * _memory_bytes()) or not _available():
         return None
     behind = _activations_behind(model, layers, run)
     timed = chooser if sum(layer.weight.numel() for layer in layers) >= MIN_WEIGHTS else None

@@ -211,9 +211,9 @@ class ServedClient:
                     f"{self.where} answers with a web page",
                     "endpoint is the address that ends in /v1; a log-in page or a proxy answers like this too.",
                 ) from None
-            raise TransientError("it gave an answer that is no JSON") from None
+            raise TransientError("it gave an answer that is not JSON") from None
         if not isinstance(found, dict):
-            raise UnusableAnswerError("an answer is no JSON object")
+            raise UnusableAnswerError("an answer is not a JSON object")
         return found
 
     def _unreached(self, error: OSError | HTTPException) -> Exception:

@@ -1,4 +1,4 @@
-"""Everything in a store read and held against its checksums: what is damaged, and what to do about it."""
+"""Everything in a store read and checked against its checksums: what is damaged, and what to do about it."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _json(db: sqlite3.Connection) -> Iterator[Damage]:
             try:
                 json.loads(text)
             except (ValueError, TypeError):
-                yield Damage(table, f"row {rowid}", f"its {column} is no JSON", _ADVICE[table])
+                yield Damage(table, f"row {rowid}", f"its {column} is not JSON", _ADVICE[table])
 
 
 def _side_files(db: Connection, folder: Path, counts: Counts) -> Iterator[Damage]:

@@ -72,10 +72,10 @@ def with_next_tokens(
 
 
 def check_kept(values: str) -> None:
-    """Raises UsageError where a kept map is asked for with other values than it holds."""
+    """Raises UsageError where a saved map is asked for with other values than it holds."""
     if values != CONDITIONAL:
         raise UsageError(
-            "a kept map is of conditional values", "Leave out --values, or --map and --save-map."
+            "a saved map is of conditional values", "Leave out --values, or --map and --save-map."
         )
 
 

@@ -102,7 +102,7 @@ def save(folder: Path, saved: SavedMap) -> None:
 
 
 def follow(store: Store, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> None:
-    """Lets the kept maps go on under new names, {name: (as it was, as it is)} of a whole workspace, within a transaction.
+    """Lets the saved maps go on under new names, {name: (as it was, as it is)} of a whole workspace, within a transaction.
 
     A map whose preparation could come out differently, as runs were joined or parted or steps changed, is left as it
     is: it is refused when it is asked for.
@@ -148,7 +148,7 @@ def find(maps: Sequence[SavedMap], name: str) -> SavedMap:
     for saved in maps:
         if saved.name == name:
             return saved
-    known = ", ".join(m.name for m in maps) or "none yet: --save-map NAME keeps one"
+    known = ", ".join(m.name for m in maps) or "none yet: --save-map NAME saves one"
     raise UsageError(f"no map {name!r} in this workspace", f"There are: {known}.")
 
 

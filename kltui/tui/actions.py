@@ -209,7 +209,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("tokens", ("T",), "tokens", "score the tokens of A and B by a short job", "plot",
            lambda on: on.do_tokens(), ("compare",), rank=7,
            writes=True),
-    Action("exact", ("X",), "exact", "exact next-token KL of A and B by a short job; kept", "plot",
+    Action("exact", ("X",), "exact", "exact next-token KL of A and B by a short job; stored", "plot",
            lambda on: on.do_exact(), ("compare",), rank=8,
            writes=True),
     Action("choices", ("w",), "choices", "what the report looks at: where, level, noise", "plot",

@@ -118,18 +118,18 @@ def key_label(key: str) -> str:
 
 
 def key_problem(key: object) -> str:
-    """Why `key` is no key that a remapping can name, "" where it is one.
+    """Why `key` is not a key that a remapping can name, "" where it is one.
 
     >>> key_problem("x"), key_problem("shift+left"), bool(key_problem("pgdn"))
     ('', '', True)
     """
     if not isinstance(key, str) or not key:
-        return f"{key!r} is no key"
+        return f"{key!r} is not a key"
     *modifiers, last = [key] if len(key) == 1 else key.split("+")
     named = last in NAMED_KEYS or (len(last) == 1 and last.isprintable() and last != " ")
     if named and all(m in ("shift", "ctrl", "alt") for m in modifiers):
         return ""
-    return f"{safe_text(key, 30)!r} is no key: one character, or {', '.join(sorted(NAMED_KEYS))}"
+    return f"{safe_text(key, 30)!r} is not a key: one character, or {', '.join(sorted(NAMED_KEYS))}"
 
 
 def keys_path() -> Path:

@@ -42,7 +42,7 @@ def run_tui(
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            "the interface needs a terminal, and this is none",
+            "the interface needs a terminal, and this is not one",
             "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
         )
     return guarded(

@@ -166,6 +166,6 @@ def _file(path: Path, workspace: Path) -> Target:
         source_files(path)
         return Target(workspace, texts=path.resolve())
     if is_there or suffix == ".gguf":
-        what = "is none of what kltui opens" if is_there else "is not there"
+        what = "is not something that kltui opens" if is_there else "is not there"
         raise UsageError(f"{safe_text(str(path), 200)} {what}", ONE_OF)
     return Target(path)

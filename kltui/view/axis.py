@@ -17,7 +17,7 @@ Scale = Literal["linear", "log", "log1p"]
 
 _MAX_LINEAR = 1e12
 _MAX_DECADES = 300.0
-_LARGEST = sys.float_info.max
+_MAX = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -106,5 +106,5 @@ def fit_axis(scaled: Floats, scale: Scale, limits: tuple[float, float] | None) -
     if half <= 1e-9 * max(abs(low), abs(high)) or half < 1e-300:
         pad = 0.5 if scale != "linear" else max(abs(low) * 0.05, abs(high) * 0.05)
         pad = pad if pad > 1e-290 else 0.5
-        low, high = max(low - pad, -_LARGEST), min(high + pad, _LARGEST)
+        low, high = max(low - pad, -_MAX), min(high + pad, _MAX)
     return Axis(scale, low, high, whole)

@@ -66,7 +66,7 @@ def between_two(shown: Map, run: str, other: str) -> Content:
 def between_seeds(shown: Map, family: Sequence[str]) -> Content:
     """KL between the first of a family of seeds and each other one at equal steps."""
     made = curves.seed_divergence(shown, family)
-    why = "no second seed of a run is scored: a and b mark two runs to hold against each other"
+    why = "no second seed of a run is scored: a and b mark two runs to compare"
     return Content(tuple(made), published("seed"), missing="" if made else why)
 
 

@@ -1,7 +1,7 @@
 """Weight distances of adapters in a workspace: between the steps of a run, and from each to its base.
 
 Computed from the factors in the adapters' files. A distance is of what was scored: an adapter's files, with its base's
-fingerprint, are held against the adapter's of then before and after.
+fingerprint, are compared with the adapter's of then before and after.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Base:
 
 
 def _folder(source: Source) -> Path | None:
-    """The folder of a source's files, of the hub's those in the cache; None where they are not at hand."""
+    """The folder of a source's files, of the hub's those in the cache; None where they are not found."""
     if isinstance(source, HubSource):
         from kltui.registry.hub import cached_folder
 
@@ -154,13 +154,13 @@ def _folder(source: Source) -> Path | None:
 
 
 def _base_folder(row: CheckpointRow) -> Path:
-    """The folder of a base's files. Raises KltuiError where they are not at hand, or others than were scored."""
+    """The folder of a base's files. Raises KltuiError where they are not found, or others than were scored."""
     source = row.checkpoint.source
     if isinstance(source, HubSource):
         source = replace(source, commit=row.weights.partition(TOKENIZER_MARK)[0].rpartition("@")[2])
     folder = _folder(source)
     if folder is None or not folder.is_dir():
-        raise KltuiError(f"the files of its base {row.name} are not at hand", "Fetch or copy them again.")
+        raise KltuiError(f"the files of its base {row.name} are missing", "Fetch or copy them again.")
     outside = tokenizer_folder(folder, row.checkpoint.tokenizer)
     if not still_holds(folder, row.weights, None if outside == folder else outside):
         raise _moved(row)

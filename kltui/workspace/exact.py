@@ -103,7 +103,7 @@ def check(asked: ExactRequest) -> None:
         if side.vector.is_imported:
             raise KltuiError(
                 f"{side.row.name} was imported as a vector, so there are no weights here that give its next tokens",
-                "The KL from the two vectors is all that can be had: kltui --report --section kl",
+                "Only the KL from the two vectors is available: kltui --report --section kl",
             )
         source = side.row.checkpoint.source
         if isinstance(source, LocalSource) and not source.path.exists():
@@ -121,7 +121,7 @@ def check(asked: ExactRequest) -> None:
         raise KltuiError(
             f"{asked.a.row.name} was scored with {asked.a.vector.settings}, which says more than is known here of how texts"
             " are read",
-            "The KL from the two vectors can be had: kltui --report --section kl",
+            "The KL from the two vectors is available: kltui --report --section kl",
         )
     one, other = (side.vector.key_fields.get("tokenizer", "") for side in (asked.a, asked.b))
     if one != other:

@@ -1,6 +1,6 @@
 """Weight distances of a workspace: computed from the files at hand, kept in its store.
 
-A distance is of the weights that were scored: each checkpoint's files are held against its fingerprint of then before a
+A distance is of the weights that were scored: each checkpoint's files are checked against its fingerprint of then before a
 sweep and after it, and those that differ are left out and named.
 """
 
@@ -122,7 +122,7 @@ class _Sweep:
                 self.at_hand.append((row, hashed))
         if absent:
             computed.problems.append(
-                f"{run}: the files of {len(absent)} checkpoints are not at hand, {min(absent)} among them"
+                f"{run}: the files of {len(absent)} checkpoints are missing, {min(absent)} among them"
             )
 
     def run(self, process: WeightProcess, window: int, progress: Progress | None) -> int:

@@ -278,7 +278,7 @@ class Workspace(StoredDistances):
         return self._store.benchmark_scores.all()
 
     def saved_maps(self) -> list[SavedMap]:
-        """The named maps kept here, oldest first."""
+        """The saved maps, oldest first."""
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:

@@ -1,4 +1,4 @@
-"""Curves against the step, held against loops over the vectors themselves."""
+"""Curves against the step, compared with loops over the vectors themselves."""
 
 from __future__ import annotations
 

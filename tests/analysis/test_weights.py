@@ -295,8 +295,8 @@ def test_an_empty_model_is_well_formed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "what"),
     [
-        ("{", "no index"),
-        ('{"weight_map": [1]}', "no index"),
+        ("{", "not an index"),
+        ('{"weight_map": [1]}', "not an index"),
         ('{"weight_map": {"a": "../x.safetensors"}}', "outside"),
         ('{"weight_map": {"a": "x.safetensors"}}', "missing"),
         ('{"weight_map": {"nope": "here.safetensors"}}', "does not hold it"),

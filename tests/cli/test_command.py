@@ -149,7 +149,7 @@ def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Pat
     done = cli(
         "--report", ws, "--section", "kl", "--exclude", "d", "--preprocess", "clip", "--save-map", "small"
     )
-    assert done.returncode == 0 and "kept 3 vectors over 40 texts as map small" in done.stderr
+    assert done.returncode == 0 and "saved 3 vectors over 40 texts as map small" in done.stderr
     again = cli("--report", ws, "--section", "kl", "--map", "small")
     assert again.stdout == done.stdout and "clipped at" in again.stdout
     done = cli("--export", str(tmp_path / "out"), ws, "--map", "small", "--also", "modelmap")

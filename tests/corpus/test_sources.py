@@ -129,7 +129,7 @@ def test_a_packed_file_that_is_cut_or_altered_is_never_half_a_corpus(tmp_path: P
         ("a.csv", b"text\n", "holds no text"),
         ("a.parquet", b"PAR1 no", "cannot be read as Parquet"),
         ("a.parquet.gz", b"x", "cannot be told from its name"),
-        ("*.jsonl", b"", "No file of texts is meant"),
+        ("*.jsonl", b"", "No file of texts matches"),
     ],
 )
 def test_tables_that_are_none(tmp_path: Path, name: str, data: bytes, said: str) -> None:
@@ -152,7 +152,7 @@ def test_what_the_fields_are_not_called(tmp_path: Path) -> None:
 def test_a_pattern_that_means_other_files_too_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "a.pdf").write_text("x")
-    with pytest.raises(KltuiError, match=r"also means .*a\.pdf"):
+    with pytest.raises(KltuiError, match=r"also matches .*a\.pdf"):
         load_corpus(tmp_path / "a.*")
 
 
@@ -217,7 +217,7 @@ def test_a_dataset_that_cannot_be_had(hub: FakeHub) -> None:
     for source, said in [
         ("hf://datasets/org/none/*.jsonl", "no dataset"),
         ("hf://datasets/org/texts@v9/*.jsonl", "no such revision"),
-        ("hf://datasets/org/texts/*.parquet", "no file of org/texts at main is meant by"),
+        ("hf://datasets/org/texts/*.parquet", "no file of org/texts at main matches"),
         ("hf://datasets/org/texts/a.bin", r"No file of texts in .* \(seen: .bin\)"),
         ("hf://datasets/org/texts/b.jsonl", "1 malformed"),
     ]:

@@ -16,7 +16,7 @@ from types import ModuleType
 import atheris
 
 HERE = Path(__file__).parent
-LONGEST_INPUT = 1 << 14
+MAX_INPUT = 1 << 14
 SLOWEST_S = 60
 MEMORY_MB = 1536
 ADDRESSES = 6 << 30  # so that an array of a claimed size is refused here as a small machine refuses it
@@ -58,7 +58,7 @@ def main(name: str, seconds: str, seed: str, found: str, new: str) -> None:
 
     options = [
         f"-max_total_time={seconds}", f"-seed={seed}", f"-artifact_prefix={found}/", f"-timeout={SLOWEST_S}",
-        f"-rss_limit_mb={MEMORY_MB}", f"-max_len={getattr(target, 'LONGEST_INPUT', LONGEST_INPUT)}", "-len_control=20", "-print_final_stats=1", "-verbosity=1", f"-report_slow_units={SLOWEST_S}",
+        f"-rss_limit_mb={MEMORY_MB}", f"-max_len={getattr(target, 'MAX_INPUT', MAX_INPUT)}", "-len_control=20", "-print_final_stats=1", "-verbosity=1", f"-report_slow_units={SLOWEST_S}",
         *dictionary(target, Path(found)), new, str(HERE / "seeds" / name),
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], target.one_input, custom_mutator=mutate)

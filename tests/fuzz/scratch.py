@@ -18,7 +18,7 @@ _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 FOLDER = Path(tempfile.mkdtemp(prefix="kltui-fuzz-", dir=os.environ.get("KLTUI_FUZZ_SCRATCH", _MEMORY)))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
-LONGEST_ANSWER = 1 << 16
+MAX_ANSWER = 1 << 16
 
 
 def put(name: str, data: bytes) -> Path:
@@ -35,5 +35,5 @@ def answer(read: Callable[[], T]) -> T | None:
         return read()
     except KltuiError as error:
         assert error.message.strip(), "a refusal without a word"
-        assert len(str(error)) < LONGEST_ANSWER, "a refusal that nobody can read"
+        assert len(str(error)) < MAX_ANSWER, "a refusal that nobody can read"
         return None

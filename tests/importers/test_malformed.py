@@ -319,7 +319,7 @@ def test_too_many_arrays(tmp_path: Path, monkeypatch) -> None:
         read(tmp_path / "x.npz")
 
 
-def test_the_others_are_taken_in_and_the_code_says_so(
+def test_the_others_are_imported_and_the_code_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every malformed file in one command with a sound one: one line for each, and the sound one's vectors."""
@@ -332,7 +332,7 @@ def test_the_others_are_taken_in_and_the_code_says_so(
     words += ["--import", str(tmp_path / "sound.pkl"), "--import", str(tmp_path / "texts.json")]
     code = main([*words, str(tmp_path / "ws")])
     said = capsys.readouterr().err
-    assert code == 1 and "1 vectors over 6 texts" in said and f"{len(ALL)} could not be taken in" in said
+    assert code == 1 and "1 vectors over 6 texts" in said and f"{len(ALL)} could not be imported" in said
     assert "Traceback" not in said
     assert all(name in said for name in ALL)
 

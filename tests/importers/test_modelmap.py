@@ -144,8 +144,8 @@ def test_infinite_values_are_unscored(tmp_path: Path) -> None:
     ("data", "what"),
     [
         ({"a": vector(), "b": vector()[:5]}, "b has 5 values, a has 12"),
-        ({"a": "text"}, "a is no vector"),
-        ({"a": np.ones((2, 2))}, "a is no vector"),
+        ({"a": "text"}, "a is not a vector"),
+        ({"a": np.ones((2, 2))}, "a is not a vector"),
         ({"a": {"x": vector()}}, "no step or layer"),
         ({}, "holds no vectors"),
         ([{"x": 1}], "record 0 has no model_name"),
@@ -173,7 +173,7 @@ def test_weight_distances(tmp_path: Path) -> None:
     m[20, 22:25] = (np.nan, -1.0, np.inf)
     odd = read_weight_distances(dump(tmp_path / "odd" / "weight_distance.pkl", {"410m": m}))
     assert len(odd.weight_sqdist) == (S - 10) * 10 - 3 and "3 distances are negative" in odd.notes[0]
-    with pytest.raises(ImportFormatError, match="no matrix of 154 x 154"):
+    with pytest.raises(ImportFormatError, match="not a matrix of 154 x 154"):
         read_weight_distances(dump(tmp_path / "w.pkl", {"410m": m[:5]}))
 
 
@@ -321,7 +321,7 @@ def test_unknown_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(KltuiError):
             read(path)
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(ImportFormatError, match="line 1 is no JSON"):
+    with pytest.raises(ImportFormatError, match="line 1 is not JSON"):
         read(tmp_path / "bad.jsonl")
 
 

@@ -46,7 +46,7 @@ def test_layouts(tmp_path: Path, name: str, text: str) -> None:
         ("x.csv", "name,arc\n", "holds no scores"),
         ("x.csv", "name,arc\nm,nan\n", "holds no scores"),
         ("x.csv", "name,arc\nm,45,3\n", "row 1 has more cells than there are columns"),
-        ("x.json", '{"m": 5}', "is no {name: {task: score}}"),
+        ("x.json", '{"m": 5}', "is not {name: {task: score}}"),
     ],
 )
 def test_other_tables_are_named(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -70,7 +70,7 @@ def test_a_workspace_keeps_scores_and_nothing_else_of_a_score_file(tmp_path: Pat
     said: list[str] = []
     assert import_vectors([tmp_path / "scores.csv"], tmp_path / "ws", said.append) == 0
     assert "benchmark scores of 2 models" in said
-    assert any("2 of them are no checkpoint or run here, such as a/b" in line for line in said)
+    assert any("2 of them name no checkpoint or run here, such as a/b" in line for line in said)
     import_vectors([tmp_path / "more.csv"], tmp_path / "ws", said.append)
     store = Store.read(tmp_path / "ws")
     assert store.benchmark_scores.all() == WANTED | {"a/b": {"arc": 51.0, "mmlu": 25.0}}

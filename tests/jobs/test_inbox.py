@@ -134,7 +134,7 @@ def raw(request: str) -> dict[str, bytes]:
         "no metadata": header(json.dumps(plain)) + bytes(8),
         "metadata that is a list": header(json.dumps({"__metadata__": []})),
         "metadata of numbers": header(json.dumps({"__metadata__": {"about": 1}})),
-        "about that is no JSON": forged("{"),
+        "about that is not JSON": forged("{"),
         "about of brackets": forged("[" * 100_000),
         "about that is a list": forged([]),
         "about that is null": forged(None),

@@ -64,7 +64,7 @@ def test_one_other_is_a_line(job: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("alpha@4", "gamma@4"), "'gamma@4' is no checkpoint of this job"),
+        (("alpha@4", "gamma@4"), "'gamma@4' is not a checkpoint of this job"),
         (("others = [", 'others = ["alpha@1", '), "interpolations.others"),
         (('base = "alpha@4"', ""), "interpolations[0].base: missing"),
         (("0.5", "nan"), "interpolations[0].grid[1]"),

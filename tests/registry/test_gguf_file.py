@@ -197,7 +197,7 @@ def tensor_of(name: str, shape: tuple[int, ...], kind: int, offset: int) -> byte
     [
         (entry_of(99, b""), "unknown type 99"),
         (entry_of(8, HUGE), "value of k has 4611686018427387904 bytes"),
-        (entry_of(8, struct.pack("<Q", 2) + b"\xff\xfe"), "no UTF-8"),
+        (entry_of(8, struct.pack("<Q", 2) + b"\xff\xfe"), "not UTF-8"),
         (entry_of(9, struct.pack("<I", 4) + HUGE), "4611686018427387904 elements"),
         (entry_of(9, struct.pack("<I", 8) + HUGE), "4611686018427387904 elements"),
         (entry_of(9, struct.pack("<IQ", 9, 1)), "elements of the type 9"),

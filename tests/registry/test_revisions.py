@@ -95,6 +95,6 @@ def test_branches_of_one_step_are_runs_of_their_own() -> None:
 
 
 def test_a_pattern_that_means_no_revision_names_some() -> None:
-    with pytest.raises(UsageError, match='no revision is meant by "step\\*"') as error:
+    with pytest.raises(UsageError, match='no revision matches "step\\*"') as error:
         matching_revisions(["step*"], ["main", "v1"])
     assert "main, v1" in error.value.hint

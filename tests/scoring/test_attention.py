@@ -140,7 +140,7 @@ def test_the_key_names_the_core_only_where_it_attended(family: str, changes, nam
 
 
 def test_a_text_whose_keys_would_not_fit_goes_on_to_torch(monkeypatch: pytest.MonkeyPatch, calls) -> None:
-    monkeypatch.setattr(attention, "LARGEST_SCRATCH", 4 * 16 * 40)
+    monkeypatch.setattr(attention, "MAX_SCRATCH", 4 * 16 * 40)
     module = SimpleNamespace(is_causal=True, training=False)
     for length in (40, 41):
         query, key, value = (torch.randn(1, 2, length, 8) for _ in range(3))

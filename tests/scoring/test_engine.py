@@ -1,4 +1,4 @@
-"""Taking a model apart: the paths beside the common one, each held against the model's own logits."""
+"""Taking a model apart: the paths beside the common one, each compared with the model's own logits."""
 
 import numpy as np
 import pytest

@@ -206,7 +206,7 @@ async def test_a_map_is_kept_and_loaded_by_the_form(folder: Path, until) -> None
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: started(app))
         await fill_in(pilot, until, exclude="two", save_as="mine")
-        await until(pilot, lambda: "kept 7 vectors over 80 texts as map mine" in text_of(app))
+        await until(pilot, lambda: "saved 7 vectors over 80 texts as map mine" in text_of(app))
         with Workspace.open(folder) as ws:
             assert ws.saved_map("mine").names == ws.map().preprocessed("none", exclude=("two",)).names
         await fill_in(pilot, until, exclude="two", saved_map="kept")
@@ -240,11 +240,11 @@ async def test_what_no_map_can_be_made_of_changes_nothing(folder: Path, until) -
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: started(app))
         for line, text, said in (
-            ("preparation", "clap", "'clap' is none of none, clip, pretraining"),
+            ("preparation", "clap", "'clap' is not one of none, clip, pretraining"),
             ("exclude", "nobody", "'nobody' names no run or checkpoint"),
             ("apart", "yes", "apart: nothing is prepared"),
             ("saved_map", "lost", "no map 'lost'; there are: kept"),
-            ("corpus", "zz", "corpus: 0 of 1 are meant"),
+            ("corpus", "zz", "corpus: 0 of 1 match"),
         ):
             await fill_in(pilot, until, **{line: text})
             await until(pilot, lambda said=said: said in text_of(app))

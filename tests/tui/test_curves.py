@@ -116,7 +116,7 @@ async def test_one_cursor_in_all_panels_with_values_and_errors(make_app: MakeApp
             drawn, at = panel(app, key).here()
             assert drawn.steps[at] == 1400
             assert with_error(drawn.values[at], drawn.errors[at]) in text_of(app)
-        assert panel(app, "last").here() is None  # the last checkpoint is what all are held against
+        assert panel(app, "last").here() is None  # the last checkpoint is what all are compared with
         await pilot.press("j")
         assert app.selection.cursor != "tiny@1400" and app.selection.cursor.endswith("@1400")
         here = app.selection.cursor

@@ -56,7 +56,7 @@ def test_what_a_target_is(place: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("picture.png", "is none of what kltui opens"),
+        ("picture.png", "is not something that kltui opens"),
         ("broken.toml", "is not valid TOML"),
         ("none.toml", "no job file"),
         ("none.jsonl", "There is no corpus"),

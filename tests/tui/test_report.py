@@ -170,7 +170,7 @@ async def test_marks_and_form_are_the_readers_choice(folder: Path, until) -> Non
         await pilot.press("0", *"jjjjjj")
         await until(pilot, lambda: ready(app, "where"))
         await pilot.press("w", *"x", "enter")
-        await until(pilot, lambda: "where: x is no number" in text_of(app))
+        await until(pilot, lambda: "where: x is not a number" in text_of(app))
         await pilot.press("backspace", *"0.5", "enter")
         await until(pilot, lambda: ready(app, "where") and app.view.where == 0.5)
         width = app.view.text.body_width
@@ -188,7 +188,7 @@ async def test_texts_are_drawn_as_the_command_draws_them(folder: Path, until, tm
     async with app.run_test(size=(140, 50)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("0", "w", "up", *"0x", "enter")
-        await until(pilot, lambda: "draw: 0x is no number of texts" in text_of(app))
+        await until(pilot, lambda: "draw: 0x is not a number of texts" in text_of(app))
         await pilot.press("backspace", "backspace", "7", "enter")
         await until(pilot, lambda: "7 draws" in app.message)
         with Workspace.open(one) as ws:

@@ -105,7 +105,7 @@ async def test_curves_draw_the_norm_of_each_update(folder: Path, until) -> None:
 
 async def test_files_that_are_gone_are_told(folder: Path, until) -> None:
     shutil.rmtree(folder.parent / "walk")
-    text = await after_w(folder, until, "the files of 12 checkpoints are not at hand")
+    text = await after_w(folder, until, "the files of 12 checkpoints are missing")
     assert "are stored" not in text and "weights not known" in text
 
 

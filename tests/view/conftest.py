@@ -27,7 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """Two sizes, three seeds, a fine-tune, quantised variants, lens layers; no weight files at hand."""
+    """Two sizes, three seeds, a fine-tune, quantised variants, lens layers; no weight files."""
     with made_suite(tmp_path_factory.mktemp("suite") / "work") as ws:
         yield ws
 

@@ -60,7 +60,8 @@ def reproduce(arguments: argparse.Namespace, notify: Callable[[str], None]) -> i
         raise UsageError("--reproduce writes a folder of figures", "Add --out DIR.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(
-            f"--out {safe_text(str(arguments.out))} is no folder", "Name one to make, or one that is there."
+            f"--out {safe_text(str(arguments.out))} is not a folder",
+            "Name one to make, or one that is there.",
         )
     look = look_of(arguments)
     releases = read_releases(arguments.reproduce)

@@ -37,9 +37,7 @@ class Offers:
         found = [r for r, _ in self.corpora if r.sha256.startswith(text)]
         found = found or [r for r, _ in self.corpora if text in (r.source, PurePath(r.source).name)]
         if len(found) != 1:
-            raise KltuiError(
-                f"corpus: {len(found)} of {len(self.corpora)} are meant by {safe_text(text, 30)!r}"
-            )
+            raise KltuiError(f"corpus: {len(found)} of {len(self.corpora)} match {safe_text(text, 30)!r}")
         return found[0]
 
     def scoring(self, text: str, corpus: str) -> str:
@@ -69,7 +67,7 @@ def offers_of(ws: Workspace) -> Offers:
 
 
 async def ask_basis(app: WorkspaceSession) -> None:
-    """Asks what the map is made of; every screen then draws from it, and it may be kept under a name."""
+    """Asks what the map is made of; every screen then draws from it, and it may be saved under a name."""
     if app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
         return
@@ -83,7 +81,7 @@ async def ask_basis(app: WorkspaceSession) -> None:
             return f"{error.message}. {error.hint}" if error.hint else error.message
         name = answers["save as"].strip()
         if name and app.read_only:
-            return "opened with --read-only: no map is kept"
+            return "opened with --read-only: no map is saved"
         if name and answers["saved map"].strip():
             return "that map is saved already: empty one of the last two lines"
         return ""
@@ -105,8 +103,8 @@ def _fields(now: Basis) -> list[Field]:
             "apart", "yes" if now.separate else "no", "yes: main and seed runs are prepared apart for Scale"
         ),
         Field("exclude", ", ".join(now.exclude), "runs, checkpoints or filters, with commas between"),
-        Field("saved map", now.saved, "a kept map, which brings all of the above"),
-        Field("save as", "", "a name to keep this map under"),
+        Field("saved map", now.saved, "a saved map, which brings all of the above"),
+        Field("save as", "", "a name to save this map under"),
     ]
 
 
@@ -135,7 +133,7 @@ def meant(answers: Answers, offers: Offers) -> Basis:
     line = {name: text.strip() for name, text in answers.items()}
     mode, apart, saved = line["preparation"] or "none", line["apart"].lower(), line["saved map"]
     if mode not in MODES:
-        raise KltuiError(f"preparation: {safe_text(mode, 30)!r} is none of {', '.join(MODES)}")
+        raise KltuiError(f"preparation: {safe_text(mode, 30)!r} is not one of {', '.join(MODES)}")
     if apart not in (*YES, *NO):
         raise KltuiError("apart: yes or no")
     over = offers.corpus(line["corpus"]).sha256 if line["corpus"] else ""
@@ -159,7 +157,7 @@ async def _make(app: WorkspaceSession, basis: Basis, name: str) -> None:
         await app.make_map_of(basis)
         if name:
             made = await app.reader.draw(lambda ws: _saved(ws, basis, name))
-            app.say(f"kept {made} as map {name}", "good")
+            app.say(f"saved {made} as map {name}", "good")
     finally:
         app.busy_with("")
 

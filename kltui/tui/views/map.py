@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 METHODS = ("tsne", "pca", "mds")
 MAX_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
 REST_SECONDS = 0.15
-FEWEST_FOR_TSNE = 5
+MIN_FOR_TSNE = 5
 TURN_DEGREES = 10.0
 NEAREST = 8
 Asked = tuple[int, str, int, str, tuple[str, ...]]
@@ -194,8 +194,8 @@ class MapView(View):
         from kltui.analysis.embed import first_method
 
         method = self.method or first_method(n_points)
-        if method == "tsne" and n_points < FEWEST_FOR_TSNE:
-            return "pca", f"t-SNE from {FEWEST_FOR_TSNE} checkpoints on"
+        if method == "tsne" and n_points < MIN_FOR_TSNE:
+            return "pca", f"t-SNE from {MIN_FOR_TSNE} checkpoints on"
         return method, ""
 
     def _show(self, shown: ShownMap) -> None:

@@ -343,12 +343,12 @@ def _complaint(answers: Answers) -> str:
         try:
             value = _number(answers[name])
         except ValueError:
-            return f"{name}: {safe_text(answers[name], 30)} is no number"
+            return f"{name}: {safe_text(answers[name], 30)} is not a number"
         if value is not None and not (math.isfinite(value) and value >= 0):
             return f"{name}: a KL is a number from 0 up"
     drawn = answers["draw"].strip()
     if drawn and not (drawn.isascii() and drawn.isdigit() and int(drawn)):
-        return f"draw: {safe_text(drawn, 30)} is no number of texts"
+        return f"draw: {safe_text(drawn, 30)} is not a number of texts"
     return ""
 
 

@@ -21,7 +21,7 @@ WANTS = {
     "compare": "needs two checkpoints marked A and B",
     "layers": 'needs a job with layers = "all" under [scoring]',
     "report": "every section of kltui --report appears here",
-    "scale": "needs runs, seeds, sizes or variants to hold against the medians",
+    "scale": "needs runs, seeds, sizes or variants to compare with the medians",
 }
 
 

@@ -50,7 +50,7 @@ def diffusion(ctx: Context) -> Section:
         with_weights = [e for e in exponents if math.isfinite(e.c_w)]
         blocks += [_weight_table(summaries), _plot(ctx, with_weights, weights=True)]
     else:
-        notes.append("no weight distances: c_w and alpha need the runs' weight files at hand (safetensors)")
+        notes.append("no weight distances: c_w and alpha need the runs' weight files (safetensors)")
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
     published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
     notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")

@@ -33,7 +33,7 @@ def directions(ctx: Context) -> Section:
     domains = [every[s] for s in ctx.map.text_index]
     if len(set(domains)) < 2:
         raise MissingError(
-            "the corpus says no two domains of its texts",
+            "the corpus names no two domains of its texts",
             'name where its rows have them: domain = "..." under [corpus], and score on it',
         )
     steps = _steps(ctx)

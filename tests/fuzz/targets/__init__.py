@@ -1,7 +1,7 @@
 """One module a target: `one_input` holds the property, `seeds` where the search starts from.
 
 A target may also have `mutate(data, random, change)`, which changes an input within its form (`change(piece, most)` is
-the fuzzer's own change of some bytes), `WORDS` that are worth trying, `LIBRARIES` to be covered beside kltui, and a `LONGEST_INPUT`
+the fuzzer's own change of some bytes), `WORDS` that are worth trying, `LIBRARIES` to be covered beside kltui, and a `MAX_INPUT`
 of its own.
 """
 

@@ -10,7 +10,7 @@ from textual.message import Message
 from kltui.tui.terminal.input import Input
 
 LIBRARIES = ("textual",)
-LONGEST_INPUT = 1 << 10  # it is read three times, character by character
+MAX_INPUT = 1 << 10  # it is read three times, character by character
 WORDS = (
     b"\x1b[A", b"\x1b[1;5C", b"\x1bOP", b"\x1b[200~", b"\x1b[201~", b"\x1b[I", b"\x1b[O", b"\x1b[<0;10;10M", b"\x1b[<64;1;1m",
     b"\x1b[48;24;80;480;800t", b"\x1b[48;0;0;0;0t", b"\x1b[?2026;2$y", b"\x1b[?2048;1$y", b"\x1b[24;80R", b"\x1b[97;5u", b"\x1b[97;5;97u",
