@@ -66,21 +66,25 @@ def set_up_process() -> None:
 
 def initial_model(suite: Suite, run: PlannedRun) -> GPTNeoXForCausalLM:
     """GPT-NeoX of the run's size with weights drawn from its seed."""
-    config = GPTNeoXConfig(
-        vocab_size=suite.vocabulary,
-        hidden_size=run.size.hidden,
-        num_hidden_layers=run.size.layers,
-        num_attention_heads=run.size.heads,
-        intermediate_size=4 * run.size.hidden,
-        max_position_embeddings=suite.context,
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=False,
-        use_parallel_residual=True,
-        dtype="float32",
-    )
+    config = GPTNeoXConfig(**_shape(suite, run), use_parallel_residual=True)
     torch.manual_seed(run.seed)
     return GPTNeoXForCausalLM(config)
+
+
+def _shape(suite: Suite, run: PlannedRun) -> dict[str, Any]:
+    """What the configurations of all families say of a run's size, in transformers' words."""
+    return {
+        "vocab_size": suite.vocabulary,
+        "hidden_size": run.size.hidden,
+        "num_hidden_layers": run.size.layers,
+        "num_attention_heads": run.size.heads,
+        "intermediate_size": 4 * run.size.hidden,
+        "max_position_embeddings": suite.context,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "tie_word_embeddings": False,
+        "dtype": "float32",
+    }
 
 
 def train(workspace: Path, prepared: Prepared, suite: Suite, run: PlannedRun) -> Iterator[Trained]:
@@ -126,19 +130,7 @@ def writes_gguf(workspace: Path, prepared: Prepared, suite: Suite) -> bool:
 
 def _llama(suite: Suite, run: PlannedRun) -> LlamaForCausalLM:
     """Llama of the run's size with weights drawn from its seed; rows of whole blocks, as quantisation needs them."""
-    config = LlamaConfig(
-        vocab_size=suite.vocabulary,
-        hidden_size=run.size.hidden,
-        num_hidden_layers=run.size.layers,
-        num_attention_heads=run.size.heads,
-        num_key_value_heads=run.size.heads,
-        intermediate_size=4 * run.size.hidden,
-        max_position_embeddings=suite.context,
-        bos_token_id=0,
-        eos_token_id=0,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
+    config = LlamaConfig(**_shape(suite, run), num_key_value_heads=run.size.heads)
     torch.manual_seed(run.seed)
     return LlamaForCausalLM(config)
 

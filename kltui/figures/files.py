@@ -37,29 +37,34 @@ _VALUES = (
 
 def checked_path(path: Path) -> Path:
     """The path of a figure to write. Raises UsageError where no figure can be written so."""
-    if path.suffix[1:].lower() not in FORMATS:
+    return checked_file("--out", path, "figure", FORMATS)
+
+
+def checked_file(option: str, path: Path, what: str, formats: Sequence[str]) -> Path:
+    """The path that an option names for a `what` in one of `formats`. Raises UsageError where it cannot be written so."""
+    if path.suffix[1:].lower() not in formats:
         raise UsageError(
-            f"--out {safe_text(str(path))}: a figure is written as {', '.join(FORMATS)}",
-            f"For example --out {safe_text(path.stem or 'figure')}.pdf",
+            f"{option} {safe_text(str(path))}: a {what} is written as {', '.join(formats)}",
+            f"For example {option} {safe_text(path.stem or what)}.{formats[0]}",
         )
     if path.is_dir():
         raise UsageError(
-            f"--out {safe_text(str(path))} is a folder", "Name a file in it, such as figure.pdf."
+            f"{option} {safe_text(str(path))} is a folder", f"Name a file in it, such as {what}.{formats[0]}."
         )
-    check_folder(path.parent)
+    check_folder(path.parent, option)
     return path
 
 
-def check_folder(folder: Path) -> None:
-    """Raises UsageError where the folder that --out writes to can neither be written nor made."""
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Raises UsageError where the folder that an option writes to can neither be written nor made."""
     hint = "Choose a folder that you may write to."
     there = next(f for f in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(f))
     if not there.is_dir():
         raise UsageError(
-            f"--out: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is not a folder", hint
+            f"{option}: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is not a folder", hint
         )
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: {safe_text(str(there))} may not be written", hint)
+        raise UsageError(f"{option}: {safe_text(str(there))} may not be written", hint)
 
 
 def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:

@@ -37,6 +37,7 @@ from kltui.view.sections.variant_figures import variants
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kltui.analysis.map import Map
     from kltui.store import VectorRow
     from kltui.workspace import Workspace
 
@@ -166,8 +167,27 @@ def _written(
 def _write_npz(ctx: Context, path: Path) -> None:
     shown = ctx.map
     unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
+    _write_vectors(
+        path,
+        ctx,
+        shown,
+        text_sha256=_text_digests(ctx),
+        preprocess=np.array(_mode(shown.record.get("preprocess")), dtype=np.str_),
+        n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
+    )
+
+
+def _write_vectors(
+    path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: NDArray[np.generic]
+) -> None:
+    """The vectors of a map `loglik` (K x N float64, nats), their `names`, and by which rules each was scored."""
     record = shown.record
-    rows = ctx.ws.vectors(names=shown.names, corpus=str(record["corpus"]), settings=str(record["settings"]))
+    rows = ctx.ws.vectors(
+        names=None if layers else shown.names,
+        layers=layers,
+        corpus=str(record["corpus"]),
+        settings=str(record["settings"]),
+    )
     keys, settings = _keys([rows[name] for name in shown.names], record.get("values"))
     with path.open("wb") as file:
         np.savez(
@@ -175,11 +195,9 @@ def _write_npz(ctx: Context, path: Path) -> None:
             loglik=shown.loglik_KN,
             names=np.array([safe_text(name) for name in shown.names], dtype=np.str_),
             text_bytes=shown.text_bytes_N,
-            text_sha256=_text_digests(ctx),
-            preprocess=np.array(_mode(ctx.map.record.get("preprocess")), dtype=np.str_),
-            n_scored=unknown if shown.n_scored_KN is None else shown.n_scored_KN,
             keys=keys,
             settings=settings,
+            **more,
         )
         _fsynced(file.fileno())
 
@@ -199,19 +217,7 @@ def _write_layers(ctx: Context, path: Path) -> None:
     """Lens vectors `loglik` (M x N float64, nats) and their `names` run@step#k."""
     layered = ctx.layered
     found = layered.select([k for k, point in enumerate(layered.points) if point.layer is not None])
-    record = layered.record
-    rows = ctx.ws.vectors(layers=True, corpus=str(record["corpus"]), settings=str(record["settings"]))
-    keys, settings = _keys([rows[name] for name in found.names], record.get("values"))
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            loglik=found.loglik_KN,
-            names=np.array([safe_text(name) for name in found.names], dtype=np.str_),
-            text_bytes=found.text_bytes_N,
-            keys=keys,
-            settings=settings,
-        )
-        _fsynced(file.fileno())
+    _write_vectors(path, ctx, found, layers=True)
 
 
 def _mode(applied: object) -> str:

@@ -21,6 +21,8 @@ from warm_process import KLTUI, WARM, warm_process
 
 import kltui
 from kltui.errors import StoreError
+from kltui.jobs.messages import TaskScored
+from kltui.scoring.settings import ScoreResult
 
 HERE = Path(__file__).parent
 LIGHT = HERE / "light"
@@ -200,3 +202,32 @@ class Lives:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(10)
+
+
+class OneWorker:
+    """Stands for a job's executor: one worker in this process, whose answer a subclass gives."""
+
+    can_expect, expected = False, None
+
+    def __init__(self, *_: object) -> None:
+        self.task: Any = None
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a task."""
+        return int(self.task is None)
+
+    def submit(self, task: Any) -> None:
+        """Takes a task."""
+        self.task = task
+
+    def answer(self, task: Any) -> ScoreResult:
+        """What comes of a task."""
+        raise NotImplementedError
+
+    def wait(self, timeout_s: float) -> list[TaskScored]:
+        """The result of the task, at once."""
+        task, self.task = self.task, None
+        return [TaskScored(task.index, self.answer(task))] if task else []
+
+    def stop(self) -> None: ...

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_kit import write_job
+from fault_kit import OneWorker, write_job
 
 from kltui.jobs import result_writer, shard
 from kltui.jobs.batch import BatchRun
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.messages import TaskScored
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.prepare import Ready
 from kltui.jobs.progress_report import ProgressReporter
@@ -30,28 +29,14 @@ def result(layers: tuple[int | None, ...] = (None,), no_layers: str = WHY) -> Sc
     return ScoreResult(vectors, {"weights": "w"}, {}, (), None, no_layers)
 
 
-class Scores:
+class Scores(OneWorker):
     """Workers that can score no layer; `done` counts what they were given."""
 
     done = 0
-    can_expect, expected = False, None
 
-    def __init__(self, *_: object) -> None:
-        self.task: Any = None
-
-    @property
-    def idle(self) -> int:
-        return int(self.task is None)
-
-    def submit(self, task: Any) -> None:
-        self.task = task
+    def answer(self, task: Any) -> ScoreResult:
         Scores.done += 1
-
-    def wait(self, timeout_s: float) -> list[TaskScored]:
-        task, self.task = self.task, None
-        return [TaskScored(task.index, result())] if task else []
-
-    def stop(self) -> None: ...
+        return result()
 
 
 def run(plan: Plan) -> int:

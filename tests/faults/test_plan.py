@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_kit import ends, run_cli, write_job
+from fault_kit import OneWorker, ends, run_cli, write_job
 from model_folders import make_model
 
 import kltui
@@ -20,7 +20,7 @@ from kltui.jobs.batch import BatchRun
 from kltui.jobs.device_probe import Answer
 from kltui.jobs.dry_run import show_plan
 from kltui.jobs.jobfile import load_job
-from kltui.jobs.messages import Computes, TaskScored
+from kltui.jobs.messages import Computes
 from kltui.jobs.plan import Plan, make_plan
 from kltui.jobs.progress_report import ProgressReporter
 from kltui.jobs.result_writer import ResultWriter
@@ -197,29 +197,10 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
     out, err = io.StringIO(), io.StringIO()
     notes = [("common", "of the first"), ("common",), ("common",), (), ("common", "of the last")]
 
-    class Scores:
-        can_expect, expected = False, None
-
-        def __init__(self, *_: object) -> None:
-            self.task: Any = None
-
-        @property
-        def idle(self) -> int:
-            return int(self.task is None)
-
-        def submit(self, task: Any) -> None:
-            self.task = task
-
-        def wait(self, timeout_s: float) -> list[TaskScored]:
-            task, self.task = self.task, None
+    class Scores(OneWorker):
+        def answer(self, task: Any) -> ScoreResult:
             vector = Vector(None, np.full(20, -1.0), np.ones(20, np.int32))
-            return (
-                [TaskScored(task.index, ScoreResult((vector,), {"weights": "w"}, {}, notes[task.index]))]
-                if task
-                else []
-            )
-
-        def stop(self) -> None: ...
+            return ScoreResult((vector,), {"weights": "w"}, {}, notes[task.index])
 
     monkeypatch.setattr("kltui.jobs.batch.LocalExecutor", Scores)
     store = Store.write(plan.workspace)

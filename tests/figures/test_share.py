@@ -120,6 +120,12 @@ def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     assert len(set(trace["marker"]["color"])) == 3 and trace["name"] == "run"
 
 
+def test_a_page_that_cannot_be_written_is_refused_by_its_own_option(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"^--share: cannot make"):
+        checked_page(tmp_path / "file" / "page.html")
+
+
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.html"):
         checked_page(tmp_path / "page.pdf")

@@ -6,46 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running_jobs import wait_for
 
 import kltui
-from kltui.errors import KltuiError, StoreError, UsageError
+from kltui.errors import KltuiError, UsageError
 from kltui.jobs import launch
 from kltui.store import JobRow
-
-
-def job_row(folder: Path) -> JobRow | None:
-    try:
-        with kltui.open(folder) as ws:
-            return next(iter(ws.jobs()), None)
-    except StoreError:
-        return None
-
-
-def wait_until(folder: Path, condition: Callable[[JobRow], bool], seconds: float = 90) -> JobRow:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        row = job_row(folder)
-        if row is not None and condition(row):
-            return row
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain; last seen: {job_row(folder)}")
 
 
 def test_pause_rests_after_a_checkpoint_and_resume_finishes(job: Path) -> None:
     folder = job.parent / "ws"
     launch.start_detached(job)
-    launch.pause(wait_until(folder, lambda row: row.status == "running" and row.done >= 1))
-    paused = wait_until(folder, lambda row: row.status != "running")
+    launch.pause(wait_for(folder, lambda row: row.status == "running" and row.done >= 1))
+    paused = wait_for(folder, lambda row: row.status != "running")
     assert paused.status in ("paused", "done")
     if paused.status == "paused":
         assert 1 <= paused.done < 8
         launch.resume(paused, folder)
-    done = wait_until(folder, lambda row: row.status == "done" and row.done == 8)
+    done = wait_for(folder, lambda row: row.status == "done" and row.done == 8)
     assert done.id == paused.id, "a resumed job is the same job"
     assert "8 checkpoints" in done.log.read_text()
 
@@ -68,7 +49,7 @@ def test_a_job_outlives_the_process_group_that_started_it(job: Path, tmp_path: P
     starter.wait()
     starter.stdin.close()
     starter.stdout.close()
-    done = wait_until(job.parent / "ws", lambda row: row.status == "done")
+    done = wait_for(job.parent / "ws", lambda row: row.status == "done")
     assert (done.pid, done.done) == (pid, 8)
 
 

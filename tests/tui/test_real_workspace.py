@@ -10,23 +10,22 @@ import signal
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from running_jobs import LONG, job_row, wait_for
 from terminal import Terminal
 from test_tmux import Pane
 from tiny_models import write_run
 
 import kltui
 from kltui.analysis.diffusion import Exponent
-from kltui.errors import StoreError
 from kltui.store import JobRow, VectorRow
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
-LONG = 90.0  # seconds: a job starts two processes, and one of them loads torch
 # Without these two, what the interface keeps between sessions stays below the pane's HOME.
 KEPT_ELSEWHERE = ("XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
@@ -60,26 +59,6 @@ def end(folder: Path) -> None:
     if row is not None and row.pid is not None and row.status == "running":
         os.kill(row.pid, signal.SIGCONT)
         os.kill(row.pid, signal.SIGTERM)
-
-
-def job_row(folder: Path) -> JobRow | None:
-    """The newest job as the store has it."""
-    try:
-        with kltui.open(folder) as ws:
-            return next(iter(ws.jobs()), None)
-    except StoreError:
-        return None
-
-
-def wait_for(folder: Path, holds: Callable[[JobRow], bool]) -> JobRow:
-    """The newest job once it is as wanted."""
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
-        row = job_row(folder)
-        if row is not None and holds(row):
-            return row
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain; last seen: {job_row(folder)}")
 
 
 def is_scoring(folder: Path, job: JobRow) -> bool:

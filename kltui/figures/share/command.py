@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from kltui.atomic_files import replacing
-from kltui.errors import KltuiError, UsageError
+from kltui.errors import KltuiError
 from kltui.figures.catalogue import picture
-from kltui.figures.files import check_folder
+from kltui.figures.files import checked_file
 from kltui.figures.picture import PaperFigure
 from kltui.figures.share.page import check_plotly, page
-from kltui.sanitize import safe_text
 from kltui.view.report import check_choice
 from kltui.view.sections.context import Context
 
@@ -18,18 +17,8 @@ FIGURES = ("trajectories", "trajectories-3d", "curves", "scale", "matrix")
 
 
 def checked_page(path: Path) -> Path:
-    """The path of a page to write, its folder made. Raises UsageError where no page can be written so."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(
-            f"--share {safe_text(str(path))}: a page is written as .html",
-            f"For example --share {safe_text(path.stem or 'page')}.html",
-        )
-    if path.is_dir():
-        raise UsageError(
-            f"--share {safe_text(str(path))} is a folder", "Name a file in it, such as page.html."
-        )
-    check_folder(path.parent)
-    return path
+    """The path of a page to write. Raises UsageError where no page can be written so."""
+    return checked_file("--share", path, "page", ("html", "htm"))
 
 
 def share(ctx: Context, path: Path) -> Path:
