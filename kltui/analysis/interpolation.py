@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -21,53 +19,9 @@ STEPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _BLOCK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class InnerProducts:
-    """Mean products per parameter of d1 = theta_1 - theta_0 and d2 = theta_2 - theta_0."""
-
-    ip11: float
-    ip22: float
-    ip12: float
-    n_parameters: int = 0
-
-    @property
-    def angle(self) -> float:
-        """Angle between d1 and d2 in degrees; NaN where one of them is 0."""
-        size = math.sqrt(self.ip11 * self.ip22)
-        return math.degrees(math.acos(max(-1.0, min(1.0, self.ip12 / size)))) if size > 0 else math.nan
-
-    def place(self, a: float, b: float) -> tuple[float, float]:
-        """(x, y) of the grid point (a, b) in the plane of the three models, theta_0 at the origin, d1 along x."""
-        x = math.sqrt(self.ip11)
-        along = self.ip12 / x if x > 0 else 0.0
-        return a * x + b * along, b * math.sqrt(max(self.ip22 - along * along, 0.0))
-
-
 def grid(alphas: Sequence[float] = STEPS, betas: Sequence[float] = STEPS) -> list[tuple[float, float]]:
     """Every (a, b) of the grid, b slowest."""
     return [(a, b) for b, a in product(betas, alphas)]
-
-
-def inner_products(
-    base: Mapping[str, TensorFile],
-    one: Mapping[str, TensorFile],
-    two: Mapping[str, TensorFile],
-    progress: Callable[[int, int], None] | None = None,
-) -> InnerProducts:
-    """Mean products per parameter over the trained parameters of three models of one architecture, read once."""
-    models = [parameters(m) for m in (base, one, two)]
-    check_same_parameters(models, ("the base", "the first model", "the second model"))
-    total = sum(t.n_elements for t in models[0].values())
-    sums, done = np.zeros(3), 0
-    for name in models[0]:
-        for x0, x1, x2 in _stretches([m[name] for m in models]):
-            d1, d2 = x1 - x0, x2 - x0
-            sums += (d1 @ d1, d2 @ d2, d1 @ d2)
-            done += len(x0)
-            if progress:
-                progress(done, total)
-    ip11, ip22, ip12 = (float(s) / total for s in sums)
-    return InnerProducts(ip11, ip22, ip12, total)
 
 
 def _stretches(tensors: Sequence[TensorFile]) -> Iterator[list[Array]]:

@@ -444,10 +444,6 @@ class Map:
             loglik_MN = np.concatenate([self.loglik_KN, other.loglik_KN])
         return replace(self, points=self.points + other.points, loglik_KN=loglik_MN, n_scored_KN=scored)
 
-    def final_layers(self) -> Map:
-        """The map without lens vectors."""
-        return self.select([k for k, p in enumerate(self.points) if p.layer is None])
-
     def scale(
         self,
         *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,8 @@ import pytest
 
 from kltui.analysis.benchmark import leakage, predict
 from kltui.analysis.interpolation import (
-    InnerProducts,
     from_float64,
     grid,
-    inner_products,
     interpolate,
     interpolated,
 )
@@ -97,16 +94,6 @@ def test_a_model_that_has_seen_the_corpus_stands_out() -> None:
         leakage(["a", "b"], [1, 2], [1, 2])
 
 
-def test_angle_from_the_published_inner_products() -> None:
-    """Mistral-7B-v0.1 with zephyr-7b-beta and Mistral-7B-Instruct-v0.1 (arXiv 2502.16173, Section 6.3)."""
-    published = InnerProducts(1.762204856708391e-08, 3.505442842122743e-07, 2.229023281299752e-09)
-    assert published.angle == pytest.approx(88.3748, abs=5e-5)
-    (x1, y1), (x2, y2) = published.place(1, 0), published.place(0, 1)
-    assert (x1, y1) == pytest.approx((1.327481e-4, 0.0), rel=1e-5)
-    assert math.hypot(x2, y2) == pytest.approx(5.920678e-4, rel=1e-5)
-    assert math.degrees(math.atan2(y2, x2)) == pytest.approx(88.3748, abs=5e-5)
-
-
 def test_grid_order() -> None:
     assert grid([0, 1], [0, 0.5]) == [(0, 0), (1, 0), (0, 0.5), (1, 0.5)]
     assert len(grid()) == 36
@@ -157,15 +144,6 @@ def test_interpolated_files(tmp_path: Path) -> None:
             want = (1 - a - b) * parts[0] + a * parts[1] + b * parts[2]
             np.testing.assert_array_equal(as_float64(t.data, "F32"), want.astype(np.float32))
             assert t.shape == opened[0][name].shape
-
-
-def test_inner_products_of_files(tmp_path: Path) -> None:
-    opened = [open_tensors(f) for f in models(tmp_path, "F32")]
-    flat = [np.concatenate([as_float64(o[n].data, "F32") for n in ("a.weight", "b.bias")]) for o in opened]
-    d1, d2 = flat[1] - flat[0], flat[2] - flat[0]
-    got = inner_products(*opened)
-    assert (got.ip11, got.ip22, got.ip12) == pytest.approx((d1 @ d1 / 38, d2 @ d2 / 38, d1 @ d2 / 38))
-    assert got.n_parameters == 38
 
 
 def test_bfloat16_rounds_to_nearest_even() -> None:

@@ -60,7 +60,7 @@ def test_pairs_by_name() -> None:
 
 def test_parts_keep_rows_and_records() -> None:
     m = small_map()
-    part = m.final_layers()
+    part = m.select([k for k, point in enumerate(m.points) if point.layer is None])
     assert part.names == [n for n in m.names if "#" not in n]
     clipped = m.preprocessed("clip", exclude=["c"])
     assert clipped.record["corpus"] == "x"
