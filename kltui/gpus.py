@@ -35,7 +35,7 @@ class SystemGpus:
 def system_gpus(root: Path = Path("/")) -> SystemGpus:
     """The GPUs of this machine; false where none can be seen. `root` is where proc, dev and sys lie."""
     driver = _kernel_driver(root)
-    if reported := _told_by_smi():
+    if reported := _from_smi():
         return reported
     for seen_by, names in _nvidia_places(root):
         if names:
@@ -44,7 +44,7 @@ def system_gpus(root: Path = Path("/")) -> SystemGpus:
     return SystemGpus("/dev/kfd", tuple(nodes), 0, "", "AMD") if nodes else SystemGpus()
 
 
-def _told_by_smi() -> SystemGpus:
+def _from_smi() -> SystemGpus:
     program = which("nvidia-smi")
     if program is None:
         return SystemGpus()

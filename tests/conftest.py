@@ -70,7 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files of which no test is quick are not even imported where those of all files are asked for."""
     of_all = markers.only_quick(config) and config.args_source is not pytest.Config.ArgsSource.ARGS
-    return True if of_all and markers.told_by(collection_path) else None
+    return True if of_all and markers.costs_of_file(collection_path) else None
 
 
 def pytest_collection_finish() -> None:

@@ -54,7 +54,7 @@ def only_quick(config: pytest.Config) -> bool:
 
 def costs(item: pytest.Item) -> set[str]:
     """Those of process, model, screen and ray that fit."""
-    found = {name for path in _sources(item) for name in told_by(path)}
+    found = {name for path in _sources(item) for name in costs_of_file(path)}
     found |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
     if "ray" in item.path.stem.split("_"):
         found.add("ray")
@@ -72,7 +72,7 @@ def _sources(item: pytest.Item) -> Iterator[Path]:
 
 
 @cache
-def told_by(path: Path) -> frozenset[str]:
+def costs_of_file(path: Path) -> frozenset[str]:
     """What a file's imports tell, those within functions among them."""
     source = path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
     imported = [name.removeprefix("tests.") for name in IMPORTED.findall(source)]

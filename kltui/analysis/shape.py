@@ -1,4 +1,4 @@
-"""The shape of a trajectory in numbers: length, straightness, turning, winding; and a random walk to hold it against.
+"""The shape of a trajectory in numbers: length, straightness, turning, winding; and a random walk to compare it with.
 
 A PCA picture of any smooth random walk bends into arcs, so a spiral means something only beside a null.
 """

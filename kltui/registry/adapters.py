@@ -155,7 +155,7 @@ def _check_method(where: str, config: dict[str, Any]) -> None:
     if method in _REFUSED_METHODS:
         raise KltuiError(
             f"{where}: {safe_text(method, 40)} {_REFUSED_METHODS[method]}",
-            "LoRA and its kin, which change weights, are scored.",
+            "LoRA and methods like it, which change weights, are scored.",
         )
     if task != "CAUSAL_LM":
         raise KltuiError(

@@ -21,7 +21,7 @@ REPLACED = "sdpa"
 MAX_DEPTH = 512
 MIN_WIDTH = 256  # of hidden states: with narrower models there is nothing to win
 MAX_SCRATCH = 32 << 20  # bytes of keys and values that a thread may hold, widened
-# Beyond query, key and value, what transformers' sdpa heeds or refuses; the rest it leaves to the mask, as we do.
+# Beyond query, key and value, what transformers' sdpa takes into account or refuses; the rest it leaves to the mask, as we do.
 SPECIAL = ("softcap", "s_aux", "position_bias")
 
 

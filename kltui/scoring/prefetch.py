@@ -119,7 +119,7 @@ class CudaGpu:
 
 
 @dataclass
-class _Errand:
+class _Pending:
     """One checkpoint that is read ahead: what is wanted of it, and how far that is."""
 
     hashed: Hashed
@@ -137,7 +137,7 @@ class Prefetch:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._errand: _Errand | None = None
+        self._pending: _Pending | None = None
         self._host: torch.Tensor | None = None
         self._consumed: Event | None = None
         self._two_sets = True
@@ -145,10 +145,10 @@ class Prefetch:
     def begin(self, hashed: Hashed, header: Header, names: Collection[str]) -> None:
         """Begins to read the tensors `names` of a model whose files have `header`; what was begun before is dropped."""
         self._drop()
-        errand = _Errand(hashed, header, frozenset(names))
-        errand.thread = threading.Thread(target=self._run, args=(errand,), name="read ahead", daemon=True)
-        self._errand = errand
-        errand.thread.start()
+        pending = _Pending(hashed, header, frozenset(names))
+        pending.thread = threading.Thread(target=self._run, args=(pending,), name="read ahead", daemon=True)
+        self._pending = pending
+        pending.thread.start()
 
     @contextlib.contextmanager
     def taken(self, hashed: Hashed) -> Iterator[Tensors | None]:
@@ -156,32 +156,32 @@ class Prefetch:
 
         They may be copied on the GPU's current stream until it ends; nothing waits for those copies here.
         """
-        errand, self._errand = self._errand, None
-        if errand is None or errand.hashed != hashed:
-            self._end(errand)
+        pending, self._pending = self._pending, None
+        if pending is None or pending.hashed != hashed:
+            self._end(pending)
             yield None
             return
-        assert errand.thread is not None
-        errand.thread.join()
-        if not errand.whole or errand.host is None:
+        assert pending.thread is not None
+        pending.thread.join()
+        if not pending.whole or pending.host is None:
             yield None
             return
-        source = errand.host
-        if errand.there is not None:
-            source, sent = errand.there
+        source = pending.host
+        if pending.there is not None:
+            source, sent = pending.there
             self._gpu.use(source, sent)
         try:
-            yield _views(source, errand.header, errand.names)
+            yield _views(source, pending.header, pending.names)
         finally:
             self._consumed = self._gpu.mark()
 
     def give_way(self) -> None:
         """Memory of the GPU is short: no second set lies there any more."""
         self._two_sets = False
-        errand = self._errand
-        if errand is not None and errand.there is not None:
-            errand.there[1].synchronize()
-            errand.there = None
+        pending = self._pending
+        if pending is not None and pending.there is not None:
+            pending.there[1].synchronize()
+            pending.there = None
 
     def release(self) -> None:
         """Ends what is under way and gives all memory back."""
@@ -190,17 +190,17 @@ class Prefetch:
         self._host = None
 
     def _drop(self) -> None:
-        errand, self._errand = self._errand, None
-        self._end(errand)
+        pending, self._pending = self._pending, None
+        self._end(pending)
 
-    def _end(self, errand: _Errand | None) -> None:
+    def _end(self, pending: _Pending | None) -> None:
         """Ends a reading at the tensor that it is at, and waits for that."""
-        if errand is not None and errand.thread is not None:
-            errand.cancelled.set()
-            errand.thread.join(END_WITHIN_S)
-            if errand.thread.is_alive():
+        if pending is not None and pending.thread is not None:
+            pending.cancelled.set()
+            pending.thread.join(END_WITHIN_S)
+            if pending.thread.is_alive():
                 self._host = None  # a file system that hangs: its thread keeps the memory that it writes into
-            errand.there = None
+            pending.there = None
 
     def _wait_for_copies(self) -> None:
         """Waits until the tensors handed out last have been copied."""
@@ -208,32 +208,32 @@ class Prefetch:
             self._consumed.synchronize()
             self._consumed = None
 
-    def _run(self, errand: _Errand) -> None:
+    def _run(self, pending: _Pending) -> None:
         try:
             self._gpu.enter_thread()
             self._wait_for_copies()
-            self._read(errand)
+            self._read(pending)
         except Exception as error:
             # What is wrong with the files is said where the checkpoint is scored: it is read again there.
-            log.debug("%s was not read ahead", errand.hashed.folder, exc_info=error)
+            log.debug("%s was not read ahead", pending.hashed.folder, exc_info=error)
 
-    def _read(self, errand: _Errand) -> None:
+    def _read(self, pending: _Pending) -> None:
         """Reads a checkpoint's tensors and, where there is room, sends them to the GPU."""
-        if any(errand.header[name][0] not in _DTYPES for name in errand.names):
+        if any(pending.header[name][0] not in _DTYPES for name in pending.names):
             return
-        n_bytes = _layout(errand.header, errand.names)[1]
+        n_bytes = _layout(pending.header, pending.names)[1]
         host = self._host_memory(n_bytes)
         if host is None:
             return
-        with Reading(errand.hashed) as reading:
-            if not _read_files(errand, host):
+        with Reading(pending.hashed) as reading:
+            if not _read_files(pending, host):
                 return
             reading.check()
-        errand.host, errand.whole = host, True
-        if self._two_sets and not errand.cancelled.is_set() and n_bytes <= self._gpu.spare_bytes():
+        pending.host, pending.whole = host, True
+        if self._two_sets and not pending.cancelled.is_set() and n_bytes <= self._gpu.spare_bytes():
             there = self._gpu.send(host)
             if self._two_sets:
-                errand.there = there
+                pending.there = there
 
     def _host_memory(self, n_bytes: int) -> torch.Tensor | None:
         """Page-locked memory for so many bytes: that of the last checkpoint, or new where the machine has enough."""
@@ -295,28 +295,28 @@ def _views(memory: torch.Tensor, header: Header, names: Collection[str]) -> dict
     return found
 
 
-def _read_files(errand: _Errand, host: torch.Tensor) -> bool:
+def _read_files(pending: _Pending, host: torch.Tensor) -> bool:
     """Whether the files of a checkpoint, which have the header that was foreseen, were all read into `host`.
 
     Read, not mapped: a mapped file that becomes shorter would end the process, and with it another checkpoint's scoring.
     """
-    places, _ = _layout(errand.header, errand.names)
+    places, _ = _layout(pending.header, pending.names)
     array: Any = host.numpy()
     memory, seen = memoryview(array), set()
-    for path in weight_files(errand.hashed.folder):
+    for path in weight_files(pending.hashed.folder):
         entries, start = read_header(path)
         with path.open("rb", buffering=0) as file:
             for name in sorted(
-                errand.names & entries.keys(), key=lambda n: int(entries[n]["data_offsets"][0])
+                pending.names & entries.keys(), key=lambda n: int(entries[n]["data_offsets"][0])
             ):
                 begin, end = entries[name]["data_offsets"]
-                foreseen = (entries[name]["dtype"], tuple(entries[name]["shape"])) == errand.header[name]
+                foreseen = (entries[name]["dtype"], tuple(entries[name]["shape"])) == pending.header[name]
                 part = memory[places[name] : places[name] + end - begin]
                 file.seek(start + begin)
-                if not foreseen or not _is_filled(part, file, errand.cancelled):
+                if not foreseen or not _is_filled(part, file, pending.cancelled):
                     return False
                 seen.add(name)
-    return seen == errand.names
+    return seen == pending.names
 
 
 def _is_filled(part: memoryview, file: FileIO, cancelled: threading.Event) -> bool:

@@ -39,4 +39,4 @@ def test_quick_tests_touch_every_package(request: pytest.FixtureRequest) -> None
 def test_imports_tell_what_a_file_costs(tmp_path: Path, line: str, costs: set[str]) -> None:
     path = tmp_path / "test_x.py"
     path.write_text(f"def f():\n{line}\n")
-    assert markers.told_by(path) == costs
+    assert markers.costs_of_file(path) == costs

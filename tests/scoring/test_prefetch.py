@@ -47,9 +47,9 @@ def score(scorer: Scorer, hashed: Hashed, at: Callable[[], None] = lambda: None)
 
 def finished(scorer: Scorer) -> None:
     """Waits until what is read ahead is there."""
-    errand = scorer._prefetch._errand
-    if errand is not None:
-        errand.thread.join()
+    pending = scorer._prefetch._pending
+    if pending is not None:
+        pending.thread.join()
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_files_that_change_after_they_were_hashed_fail_where_they_are_scored(tmp
     save_file(tensors, path, metadata={"format": "pt"})
     score(scorer, a, lambda: scorer.expect(b, "none"))
     finished(scorer)
-    assert not scorer._prefetch._errand.whole
+    assert not scorer._prefetch._pending.whole
     with pytest.raises(KltuiError, match="changed after they were hashed"):
         score(scorer, b)
 
@@ -128,9 +128,9 @@ def test_files_that_change_while_they_are_read_ahead_are_not_used(
     path, real = b.folder / "model.safetensors", prefetch._read_files
     whole = path.read_bytes()
 
-    def written_to(errand: Any, host: torch.Tensor) -> bool:
+    def written_to(pending: Any, host: torch.Tensor) -> bool:
         path.write_bytes(whole[:-4] + b"\0\0\0\0")
-        done = real(errand, host)
+        done = real(pending, host)
         assert done
         return done
 
@@ -138,7 +138,7 @@ def test_files_that_change_while_they_are_read_ahead_are_not_used(
     scorer = scorer_with(FakeGpu())
     score(scorer, a, lambda: scorer.expect(b, "none"))
     finished(scorer)
-    assert not scorer._prefetch._errand.whole
+    assert not scorer._prefetch._pending.whole
     path.write_bytes(whole)  # what was hashed is back: what was read in between must not be
     assert np.array_equal(score(scorer, b), score(scorer_with(None), b), equal_nan=True)
 
@@ -150,7 +150,7 @@ def test_files_that_change_after_they_were_read_ahead_fail_too(tmp_path: Path) -
     def ahead() -> None:
         scorer.expect(b, "none")
         finished(scorer)
-        assert scorer._prefetch._errand.whole
+        assert scorer._prefetch._pending.whole
         path = b.folder / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
 
@@ -189,10 +189,10 @@ def test_another_make_frees_what_was_read(tmp_path: Path) -> None:
     scorer = scorer_with(FakeGpu())
     score(scorer, a, lambda: scorer.expect(other, "none"))
     finished(scorer)
-    assert not scorer._prefetch._errand.whole
+    assert not scorer._prefetch._pending.whole
     expected = score(scorer_with(None), other)
     assert np.array_equal(score(scorer, other), expected, equal_nan=True)
-    assert scorer._prefetch._host is None and scorer._prefetch._errand is None
+    assert scorer._prefetch._host is None and scorer._prefetch._pending is None
     assert np.array_equal(score(scorer, b), score(scorer_with(None), b), equal_nan=True)
 
 
@@ -253,7 +253,7 @@ def test_what_is_under_way_ends_when_it_is_asked_to(tmp_path: Path, monkeypatch:
     scorer = scorer_with(FakeGpu())
     score(scorer, a, lambda: scorer.expect(b, "none"))
     assert begun.wait(60)
-    thread = scorer._prefetch._errand.thread
+    thread = scorer._prefetch._pending.thread
     before = time.monotonic()
     scorer.close()
     assert not thread.is_alive() and time.monotonic() - before < 30
@@ -267,7 +267,7 @@ def test_quantised_variants_and_models_without_a_mould_are_not_read_ahead(tmp_pa
     scorer.expect(a, "none")
     score(scorer, a)
     scorer.expect(a, "bnb-8bit")
-    assert scorer._prefetch._errand is None
+    assert scorer._prefetch._pending is None
 
 
 class Queue(DirectTransfers):

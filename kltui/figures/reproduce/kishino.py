@@ -200,7 +200,7 @@ def settings(release: Release) -> Result:
     """Figure 3: the ten settings, random pairs as published beside kltui's own."""
     rows = scale(release.whole, pretraining=_has_runs(release), exclude=PYTHIA_EXCLUDED)
     drawn = published_pairs(release)
-    as_told = {
+    as_published = {
         "fine-tuning": (drawn.related, "(child, parent) of sibling_info.json"),
         "within type": (drawn.within, "random pairs within types as published (seed 0)"),
         "random": (drawn.over_all, "random pairs over all as published (seed 0)"),
@@ -208,7 +208,7 @@ def settings(release: Release) -> Result:
     shown: list[ScaleRow] = []
     numbers = []
     for row, setting in zip(rows, PUBLISHED, strict=False):
-        pairs, note = as_told.get(row.setting, ([], ""))
+        pairs, note = as_published.get(row.setting, ([], ""))
         used = row_of(release.whole, setting, as_rows(release, pairs), note) if pairs else row
         shown.append(used)
         numbers.append(_number(used))

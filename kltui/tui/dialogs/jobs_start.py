@@ -404,7 +404,7 @@ async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
     names: list[str] = []
     try:
         names = await asyncio.to_thread(revisions, repo)
-        shown = told_revisions(names)
+        shown = revisions_in_short(names)
     except TryAgainError as error:
         shown = f"Its revisions are not known: {error.message}. {error.hint}"
     except KltuiError as error:
@@ -429,10 +429,10 @@ async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
     app.push_screen(prompt, answered)
 
 
-def told_revisions(names: Sequence[str]) -> str:
+def revisions_in_short(names: Sequence[str]) -> str:
     """How many revisions there are, and which: the first and the last where they are many.
 
-    >>> told_revisions(["main"]), told_revisions([f"step{i}" for i in range(9)])
+    >>> revisions_in_short(["main"]), revisions_in_short([f"step{i}" for i in range(9)])
     ('1 revision: main', '9 revisions: step0, step1, step2, step3, step4 … step7, step8')
     """
     count = f"{len(names)} revision{'s' * (len(names) != 1)}"
@@ -461,7 +461,9 @@ def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
 
     patterns = meant_revisions(text, names)
     if wild := [p for p in patterns if set("*?") & set(p)]:
-        return f"no revision is known to match {wild[0]}" + (f". {told_revisions(names)}" if names else "")
+        return f"no revision is known to match {wild[0]}" + (
+            f". {revisions_in_short(names)}" if names else ""
+        )
     try:
         wanted = expand_revisions(patterns)
     except KltuiError as error:
@@ -471,7 +473,7 @@ def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
     if not missing:
         return ""
     more = f" and {len(missing) - 1} more of these" if len(missing) > 1 else ""
-    return f"{repo} has no revision {missing[0]}{more}. {told_revisions(names)}"
+    return f"{repo} has no revision {missing[0]}{more}. {revisions_in_short(names)}"
 
 
 def _ask_preset(app: WorkspaceSession) -> None:

@@ -1,1 +1,1 @@
-"""The eight screens, one module each."""
+"""The ten screens, one module each."""

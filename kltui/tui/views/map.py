@@ -172,7 +172,7 @@ class MapView(View):
     async def _draw(self) -> None:
         """Shows the map by the chosen method, each better picture as it comes."""
         map_cache = self.kl.map_cache
-        map_cache.progress = self._told_by_thread(asyncio.get_running_loop())
+        map_cache.progress = self._reported_by_thread(asyncio.get_running_loop())
         method, hint = self._method_for(map_cache.n_total)
         self._waiting(hint)
         _, _, dims, null_run, layers = self._asked or self._wanted()
@@ -240,7 +240,7 @@ class MapView(View):
             plot.redraw_runs(refit=True)
             self.facts.update_data()
 
-    def _told_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float, str], None]:
+    def _reported_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float, str], None]:
         def reported(share: float, what: str) -> None:
             with suppress(RuntimeError):  # the interface has just been left
                 loop.call_soon_threadsafe(self._reported, share, what)
