@@ -16,7 +16,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -178,7 +178,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
 
 
 def _write_vectors(
-    path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: NDArray[np.generic]
+    path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: Any
 ) -> None:
     """The vectors of a map `loglik` (K x N float64, nats), their `names`, and by which rules each was scored."""
     record = shown.record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.analysis.kl import kl_matrix, kl_pair, kl_standard_errors
@@ -124,6 +124,7 @@ def test_texts_pictures_and_benchmarks_of_a_map() -> None:
     assert part.draw_texts(40).n_drawn == 40
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(
     st.integers(2, 6),
     st.integers(1, 40),

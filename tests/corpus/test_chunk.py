@@ -1,7 +1,7 @@
 """Chunks against the cases of SPEC section 2 and against properties that define them."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.corpus import chunk_document, cut_document
@@ -28,6 +28,7 @@ def test_cases_of_the_spec(document: str, all_bytes: list[int], kept_bytes: list
     assert "".join(cut_document(document)) == document
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.text(max_size=300), st.integers(4, 40))
 def test_chunks_join_to_the_document_and_are_as_long_as_they_can_be(document: str, max_bytes: int) -> None:
     chunks = cut_document(document, max_bytes)
@@ -38,6 +39,7 @@ def test_chunks_join_to_the_document_and_are_as_long_as_they_can_be(document: st
         assert size + len(following[0].encode()) > max_bytes
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.lists(st.text(max_size=30), max_size=12), st.integers(4, 40), st.integers(0, 3))
 def test_a_document_in_pieces_is_cut_like_the_whole(
     pieces: list[str], max_bytes: int, min_bytes: int

@@ -229,7 +229,7 @@ def test_a_dataset_that_cannot_be_had(hub: FakeHub) -> None:
     "bad", ["hf://datasets/", "hf://datasets/one", "hf://datasets/o/n@/x", "hf://datasets/../n/x"]
 )
 def test_addresses_that_cannot_be_meant(bad: str) -> None:
-    with pytest.raises(UsageError, match="no address of a dataset"):
+    with pytest.raises(UsageError, match="not the address of a dataset"):
         parse_address(bad)
 
 

@@ -146,7 +146,7 @@ def test_infinite_values_are_unscored(tmp_path: Path) -> None:
         ({"a": vector(), "b": vector()[:5]}, "b has 5 values, a has 12"),
         ({"a": "text"}, "a is not a vector"),
         ({"a": np.ones((2, 2))}, "a is not a vector"),
-        ({"a": {"x": vector()}}, "no step or layer"),
+        ({"a": {"x": vector()}}, "not a step or layer"),
         ({}, "holds no vectors"),
         ([{"x": 1}], "record 0 has no model_name"),
         (7, "holds no vectors"),
@@ -321,7 +321,7 @@ def test_unknown_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(KltuiError):
             read(path)
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(ImportFormatError, match="line 1 is not JSON"):
+    with pytest.raises(ImportFormatError, match="line 1 is not a JSON object"):
         read(tmp_path / "bad.jsonl")
 
 

@@ -1,7 +1,7 @@
 """Steps read from names, and revision patterns against lists written out by hand."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.errors import UsageError
@@ -34,6 +34,7 @@ def test_names_that_are_only_a_step() -> None:
     assert not any(map(is_step_name, ["tiny-step500", "main", "llama-2", "pythia410"]))
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.integers(0, 10**12), st.sampled_from(["", "step", "step-", "checkpoint-", "iter_", "ckpt_"]))
 def test_a_step_survives_its_name(step: int, prefix: str) -> None:
     assert parse_step(f"{prefix}{step}") == step
@@ -67,9 +68,9 @@ def test_patterns_written_out(patterns: list[str], revisions: list[str]) -> None
     ("pattern", "why"),
     [
         ("step{1,2", "unbalanced"), ("step1}", "unbalanced"), ("s{1,{2,3}}", "nested"), ("s{}", "empty entry"),
-        ("s{1,}", "empty entry"), ("s{1..5..0}", "stride 0"), ("s{5..1}", "backwards"), ("s{1..x}", "no range"),
-        ("s{..}", "no range"), ("s{1..9..2..3}", "no range"), ("", "empty"), ("a b", "space"),
-        ("s{0..100000000}", "more than"), ("{0..999}{0..999}", "more than"), ("{0,0}" * 48, "more than"), ("s{-1..3}", "no range"),
+        ("s{1,}", "empty entry"), ("s{1..5..0}", "stride 0"), ("s{5..1}", "backwards"), ("s{1..x}", "not a range"),
+        ("s{..}", "not a range"), ("s{1..9..2..3}", "not a range"), ("", "empty"), ("a b", "space"),
+        ("s{0..100000000}", "more than"), ("{0..999}{0..999}", "more than"), ("{0,0}" * 48, "more than"), ("s{-1..3}", "not a range"),
     ],
 )  # fmt: skip
 def test_patterns_that_cannot_be_meant(pattern: str, why: str) -> None:

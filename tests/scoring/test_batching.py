@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.errors import KltuiError
@@ -22,6 +22,7 @@ def rolling_windows(tokens, context):
     return pairs
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.integers(2, 60), st.integers(2, 20))
 def test_windows_are_those_of_rolling_loglikelihood(length, context):
     tokens = list(range(length))
@@ -33,6 +34,7 @@ def test_windows_are_those_of_rolling_loglikelihood(length, context):
         assert ours == [(tokens[:-1], tokens[1:])]
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(1, 3), st.integers(4, 16))
 def test_every_id_behind_the_prefix_is_scored_once(lengths, first, context):
     seen = [np.zeros(n, int) for n in lengths]
@@ -54,6 +56,7 @@ def test_no_context_means_no_limit():
     assert len(cut_pieces([100_000], 1, None, "error")) == 1
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(1, 200), st.integers(0, 5))
 def test_batches_hold_every_piece_once_within_the_budget(lengths, budget, rows):
     pieces = cut_pieces(lengths, 1, None, "error")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.view.axis import Axis, Scale, fit_axis
@@ -31,6 +31,7 @@ def test_linear_ticks(low: float, high: float, labels: list[str]) -> None:
     assert [t.label for t in linear_ticks(low, high, 5)] == labels
 
 
+@settings(deadline=None)  # a busy machine may be slow
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(1, 12))
 def test_linear_ticks_lie_inside_at_equal_steps(low: float, span: float, maximum: int) -> None:
     ticks = linear_ticks(low, low + span, maximum)
