@@ -18,6 +18,7 @@ from kltui.environment import check_environment, prepare_output
 from kltui.errors import KltuiError, UsageError
 from kltui.option_use import INTERFACE, check_options, command_of
 from kltui.sanitize import safe_text
+from kltui.scoring.third_party_messages import silence_libraries
 from kltui.termination import EndedError, ending_undoes
 from kltui.threads import one_blas_thread, wait_passively
 
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """The command's exit code. What analyses leaves the cores to whoever computes: its waits are passive, its BLAS small."""
     command = _command(arguments)
+    if arguments.batch or arguments.watch or arguments.demo:
+        silence_libraries()
     if arguments.bench or arguments.demo:
         return command(arguments)
     wait_passively()

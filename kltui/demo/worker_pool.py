@@ -16,6 +16,7 @@ from typing import Literal
 from kltui.demo.prepared import FOLDER, load
 from kltui.demo.suite import PlannedRun, Suite
 from kltui.errors import KltuiError
+from kltui.scoring.third_party_messages import silence_libraries
 
 TELL_EVERY_S = 0.25
 POLL_S = 0.5
@@ -137,6 +138,7 @@ def _opened(workspace: Path, suite: Suite) -> tuple[BaseProcess, Connection]:
 def _worker(connection: Connection, workspace: Path, suite: Suite) -> None:
     """Works on tasks until the other end of the pipe is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group: the opener decides
+    silence_libraries()
     from kltui.demo import pretrain
 
     pretrain.set_up_process()

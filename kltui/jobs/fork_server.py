@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kltui.jobs import worker
 from kltui.jobs.messages import FirstModel, Setup
+from kltui.scoring.third_party_messages import silence_libraries
 
 if TYPE_CHECKING:
     from kltui.scoring.scorer import Scorer
@@ -68,6 +69,7 @@ class Ended:
 def main() -> int:
     """Forks workers for whoever is at the other end of the file descriptor named, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every worker
+    silence_libraries()
     with Connection(int(sys.argv[1])) as line, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(line)
     return 0

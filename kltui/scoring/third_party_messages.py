@@ -1,4 +1,4 @@
-"""What libraries say of themselves: not what a job's log is for, which kltui writes in its own words."""
+"""What libraries log and warn of: no part of a run's output or of a job's log, which kltui writes in its own words."""
 
 from __future__ import annotations
 

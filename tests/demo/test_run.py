@@ -78,6 +78,7 @@ def test_the_whole_demo(
     said = capfd.readouterr()
     assert said.err.index("pretrained  micro-seed1 ") < said.err.index("pretrained  micro-seed1-finetuned ")
     assert "Open it:  kltui" in said.err
+    assert "Warning" not in said.err, "what a library advises programmers of"
     assert "micro-seed1" in said.out
     with Workspace.open(tmp_path) as ws:
         rows = {row.name: row for row in ws.checkpoints()}
