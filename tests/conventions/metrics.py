@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "kltui"
 PRIVATE_FILE = "kltui.tui.terminal.textual_private"
 Graph = dict[str, set[str]]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+Told = ast.Import | ast.ImportFrom | ast.ClassDef | Function
 
 
 @cache
@@ -24,6 +25,12 @@ def trees() -> dict[str, ast.Module]:
     }
 
 
+@cache
+def nodes() -> dict[str, list[Told]]:
+    """{module: its imports, classes and functions}, wherever they stand."""
+    return {name: [n for n in ast.walk(tree) if isinstance(n, Told)] for name, tree in trees().items()}
+
+
 def _name(path: Path) -> str:
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts).removesuffix(".__init__")
@@ -31,10 +38,10 @@ def _name(path: Path) -> str:
 
 def module_graph() -> Graph:
     """{module: modules of kltui that it imports}, within functions and for type checking too."""
-    known = trees()
+    known = nodes()
     graph: Graph = defaultdict(set)
-    for module, tree in known.items():
-        for node in ast.walk(tree):
+    for module, found in known.items():
+        for node in found:
             if isinstance(node, ast.Import):
                 graph[module] |= {alias.name for alias in node.names if alias.name in known}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -79,8 +86,8 @@ def circles(graph: Graph) -> list[list[str]]:
 def duplicate_classes() -> dict[str, list[str]]:
     """{class name: the modules that define it}, of names that more than one does."""
     where: dict[str, list[str]] = defaultdict(list)
-    for module, tree in trees().items():
-        for node in ast.walk(tree):
+    for module, found in nodes().items():
+        for node in found:
             if isinstance(node, ast.ClassDef):
                 where[node.name].append(module)
     return {name: modules for name, modules in where.items() if len(modules) > 1}
@@ -89,8 +96,8 @@ def duplicate_classes() -> dict[str, list[str]]:
 def private_textual_imports() -> list[str]:
     """Imports of textual's private modules and names outside the one file that may have them."""
     found = []
-    for module, tree in trees().items():
-        for node in ast.walk(tree):
+    for module, of_module in nodes().items():
+        for node in of_module:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "textual":
                 parts = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
                 if module != PRIVATE_FILE and any(part.startswith("_") for part in parts):
@@ -100,8 +107,8 @@ def private_textual_imports() -> list[str]:
 
 def functions() -> Iterator[Function]:
     """All functions and methods."""
-    for tree in trees().values():
-        yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    for found in nodes().values():
+        yield from (n for n in found if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def lines(function: Function) -> int:

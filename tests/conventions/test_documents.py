@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from argparse import ArgumentParser
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,7 @@ from documents import FENCE, PAGES, ROOT, blocks, commands, words_of
 
 import kltui
 from kltui.command_options import build_parser
+from kltui.errors import KltuiError
 from kltui.jobs.jobfile import parse_job
 from kltui.option_use import check_options
 
@@ -21,14 +23,18 @@ LANGUAGES = {"toml", "sh", "python", "json", "text"}
 LINK = re.compile(r"(?<=\]\()(?!https?:)([^)\s]+)(?=\))")
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "csrc" / "README.md"], ids=lambda page: page.name)
-def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+def test_every_file_that_a_page_names_is_there() -> None:
     """Files and folders of the repository, those below kltui/ with or without that name."""
-    text = FENCE.sub("", page.read_text())
-    named = set(re.findall(r"`((?:tests|kltui|csrc|docs)/[\w/.]*?(?:/|\.\w+))(?:::[\w.]+)?`", text))
-    named |= set(re.findall(r"`(\w+/[\w/]+\.(?:py|cpp|hpp|cu|sh))`", text))
-    near = (ROOT, ROOT / "kltui", page.parent)
-    assert sorted(path for path in named if not any((folder / path).exists() for folder in near)) == []
+    missing = []
+    for page in [*PAGES, ROOT / "csrc" / "README.md"]:
+        text = FENCE.sub("", page.read_text())
+        named = set(re.findall(r"`((?:tests|kltui|csrc|docs)/[\w/.]*?(?:/|\.\w+))(?:::[\w.]+)?`", text))
+        named |= set(re.findall(r"`(\w+/[\w/]+\.(?:py|cpp|hpp|cu|sh))`", text))
+        near = (ROOT, ROOT / "kltui", page.parent)
+        missing += [
+            (page.name, path) for path in named if not any((folder / path).exists() for folder in near)
+        ]
+    assert sorted(missing) == []
 
 
 def slugs(page: Path) -> set[str]:
@@ -65,17 +71,26 @@ def test_every_job_file_that_is_shown_can_be_meant(page: str, text: str) -> None
     assert parse_job(data, page).models
 
 
-@pytest.mark.parametrize(("page", "command"), commands())
-def test_every_command_that_is_shown_is_understood(page: str, command: str) -> None:
-    words, parser = words_of(command), build_parser()
+def test_every_command_that_is_shown_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = build_parser()
+    for page, command in commands():
+        try:
+            understand(parser, words_of(command))
+        except (KltuiError, SystemExit) as error:
+            pytest.fail(f"{page}: {command}: {error} {capsys.readouterr().err}")
+
+
+def understand(parser: ArgumentParser, words: list[str]) -> None:
+    """Raises SystemExit or KltuiError for words that are no command line."""
     if len(words) == 1 and words[0].startswith("--"):  # an option by its name, its value left out
         assert words[0] in parser._option_string_actions
         return
     try:
         asked = parser.parse_args(words)
-    except SystemExit as ended:  # --help and --version
-        assert ended.code == 0
-        return
+    except SystemExit as ended:
+        if ended.code != 0:
+            raise
+        return  # --help and --version
     check_options(parser, asked)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import kltui
 from kltui.jobs.process import python_command
@@ -113,6 +113,7 @@ TORCH = (
 )
 
 
+@cache
 def modules() -> list[str]:
     return sorted(
         ".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
@@ -120,6 +121,7 @@ def modules() -> list[str]:
     )
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Every module imported anywhere in `module`, function bodies included, type checking aside."""
     path = PACKAGE.joinpath(*module.split("."))
@@ -142,47 +144,56 @@ def _without_type_checking(tree: ast.Module) -> ast.Module:
     return Drop().visit(tree)
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_run_one_way(module: str) -> None:
+def test_imports_run_one_way() -> None:
+    packages = {module.split(".")[0] for module in modules()}
+    assert packages <= MAY_IMPORT.keys(), "a package has no place in the order of imports: give it one here"
+    assert {module: wrong for module in modules() if (wrong := out_of_order(module))} == {}
+
+
+def out_of_order(module: str) -> list[str]:
+    """What a module imports of kltui that it may not."""
     package = module.split(".")[0]
-    assert package in MAY_IMPORT, f"{package} has no place in the order of imports: give it one here"
     allowed = MAY_IMPORT[package] | {package}
-    if "*" in allowed:
-        return
-    for name in imports(module):
-        if not name.startswith("kltui."):
-            continue
-        target = name.removeprefix("kltui.")
-        # The package of a module that may be imported is imported with it; each name out of it is looked at by itself.
-        fits = (target == a or target.startswith(a + ".") or a.startswith(target + ".") for a in allowed)
-        assert any(fits), f"{module} imports {name}"
+    targets = [name.removeprefix("kltui.") for name in sorted(imports(module)) if name.startswith("kltui.")]
+
+    # The package of a module that may be imported is imported with it; each name out of it is looked at by itself.
+    def fits(target: str) -> bool:
+        return any(target == a or target.startswith(a + ".") or a.startswith(target + ".") for a in allowed)
+
+    return [] if "*" in allowed else [target for target in targets if not fits(target)]
 
 
-@pytest.mark.parametrize("module", modules())
-def test_torch_stays_where_it_is_needed(module: str) -> None:
-    if module.startswith(TORCH):
-        return
-    heavy = {name for name in imports(module) if name.split(".")[0] in ("torch", "transformers")}
-    assert not heavy, f"{module} imports {heavy}"
+def test_torch_stays_where_it_is_needed() -> None:
+    heavy = {
+        module: found
+        for module in modules()
+        if not module.startswith(TORCH)
+        and (found := {name for name in imports(module) if name.split(".")[0] in ("torch", "transformers")})
+    }
+    assert heavy == {}
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import kltui",
-        "from kltui.command_options import build_parser; build_parser()",
-        "import kltui.tui.main",
-        "import kltui.workspace, kltui.view.report, kltui.view.export, kltui.analysis.map",
-        "import kltui.jobs.batch, kltui.jobs.launch",
-        "import kltui.notebook.workspace, kltui.notebook.score",
-    ],
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "pandas", "matplotlib")
+LIGHT = (
+    "import kltui",
+    "from kltui.command_options import build_parser; build_parser()",
+    "import kltui.tui.main",
+    "import kltui.workspace, kltui.view.report, kltui.view.export, kltui.analysis.map",
+    "import kltui.jobs.batch, kltui.jobs.launch",
+    "import kltui.notebook.workspace, kltui.notebook.score",
 )
-def test_starts_without_torch(statement: str) -> None:
-    code = f"{statement}; import sys; print([m for m in ('torch', 'transformers', 'sklearn', 'scipy', 'pandas', 'matplotlib') if m in sys.modules])"
-    root = str(PACKAGE.parent)
-    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {root!r}); {code}"]
+
+
+def test_starts_without_torch() -> None:
+    """One after another in one process: the first that imports what it must not is named."""
+    code = (
+        "import json, sys; root, *lines = sys.argv[1:]; sys.path.insert(0, root)\n"
+        f"for line in lines:\n    exec(line)\n    print(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    )
+    command = [sys.executable, "-P", "-c", code, str(PACKAGE.parent), *LIGHT]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "[]"
+    loaded = map(json.loads, done.stdout.splitlines())
+    assert dict(zip(LIGHT, loaded, strict=True)) == {line: [] for line in LIGHT}
 
 
 def test_no_file_is_beyond_six_hundred_lines() -> None:

@@ -95,25 +95,25 @@ def said(what: str, answers: Sequence[Answer], max_bytes: float, max_ms: float =
     ]
 
 
-def keys_on_screens(terminal: Terminal, busy: str = "") -> list[Row]:
+def keys_on_screens(terminal: Terminal, busy: str = "", times: int = 2) -> list[Row]:
     """Cursor moves on table and plot, and full redraws of the plot. The map must have its picture already."""
     terminal.press("1", 0.5)
     terminal.press("g", 0.5)  # the last session may have left the cursor at the end
-    rows = said(f"table cursor move{busy}", pressed(terminal, "jjkjjk"), 2000)
+    rows = said(f"table cursor move{busy}", pressed(terminal, "jjk" * times), 2000)
     terminal.press("3", 1.0)
-    rows += said(f"plot cursor along a run{busy}", pressed(terminal, "]]]]]]", NEAR), 2000)
-    nearest = pressed(terminal, "lkjhlkjh", NEAR)
+    rows += said(f"plot cursor along a run{busy}", pressed(terminal, "]]]" * times, NEAR), 2000)
+    nearest = pressed(terminal, "lkjh" * times, NEAR)
     rows += said(f"plot cursor to the nearest point that way{busy}", nearest, 2000)
     largest = max(len(answer.data) for answer in nearest)
     rows.append(Row(f"the same, where the tree has to follow{busy}: largest", largest, 2000, "bytes"))
-    rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m+m-m", NEAR), 35_000)
-    rows += said(f"another screen{busy}", pressed(terminal, "13131313", 0.4), 35_000)
+    rows += said(f"plot redrawn (zoom, marker){busy}", pressed(terminal, "+m-m" * times, NEAR), 35_000)
+    rows += said(f"another screen{busy}", pressed(terminal, "1313" * times, 0.4), 35_000)
     terminal.press("4", 4.0)
-    rows += said(f"curves: cursor along a run{busy}", pressed(terminal, "]]]]]]", NEAR), 2000)
-    rows += said(f"curves: cursor to another run{busy}", pressed(terminal, "jkjkjk", NEAR), 2000)
-    rows += said(f"curves: all panels redrawn{busy}", pressed(terminal, "LLLL", NEAR), 35_000)
+    rows += said(f"curves: cursor along a run{busy}", pressed(terminal, "]]]" * times, NEAR), 2000)
+    rows += said(f"curves: cursor to another run{busy}", pressed(terminal, "jkj" * times, NEAR), 2000)
+    rows += said(f"curves: all panels redrawn{busy}", pressed(terminal, "LL" * times, NEAR), 35_000)
     terminal.press("3", 1.0)
-    moved = pressed(terminal, "1j3]1j3]1j3]", 0.4)
+    moved = pressed(terminal, "1j3]" * (times + 1), 0.4)
     rows += said(f"another screen, the cursor moved meanwhile{busy}", moved[::2], 35_000)
     return rows
 

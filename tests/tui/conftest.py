@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
+from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
@@ -29,6 +32,22 @@ def pytest_runtest_teardown() -> None:
     assert WAS_THERE or not NOWHERE.exists(), f"a test has made {NOWHERE}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_reading_of_styles() -> Iterator[None]:
+    """Every app has the same styles: they are parsed for the first one alone."""
+    parse, known = Stylesheet._parse_rules, {}
+
+    def parsed(sheet: Stylesheet, *given: Any, **named: Any) -> Any:
+        key = (given, *sorted(named.items()), *sorted(sheet._variables.items()))
+        if key not in known:
+            known[key] = parse(sheet, *given, **named)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stylesheet, "_parse_rules", parsed)
+        yield
+
+
 @pytest.fixture
 def make_app() -> Callable[..., KltuiApp]:
     """A maker of apps; the first argument replaces the fixed workspace."""
@@ -47,9 +66,11 @@ def until() -> Until:
     async def wait(pilot: Pilot[int], holds: Callable[[], object]) -> None:
         deadline = monotonic() + 60
         while True:
-            await pilot.pause(0.02)
+            await asyncio.sleep(0.02)
             if holds():
-                return
+                await pilot.pause(0.0)  # what is on its way has come
+                if holds():
+                    return
             assert monotonic() < deadline, f"did not come to hold; shown is\n{text_of(pilot.app)}"
 
     return wait

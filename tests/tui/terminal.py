@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import json
 import os
 import pty
 import select
 import signal
+import socket
 import struct
+import subprocess
 import sys
 import termios
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from warm_process import WARM
@@ -20,6 +25,7 @@ import kltui
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PATHS = os.pathsep.join([str(WARM), str(PACKAGE)])  # processes that kltui starts are forks: see tests/warm
 
 
@@ -57,13 +63,17 @@ class Terminal:
     ) -> None:
         self.started = time.perf_counter()
         self._ahead = b""  # read, but not yet given to anyone
-        self.pid, self.fd = pty.fork() if controlling else _fork_without_control()
-        if self.pid == 0:
-            os.chdir("/")
-            env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": PATHS, "HOME": "/dev/null"}
-            for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-                env.pop(name, None)
-            os.execvpe(command[0], command, env | environment)
+        env = os.environ | {"TERM": "xterm-256color", "PYTHONPATH": PATHS, "HOME": "/dev/null"}
+        for name in ("NO_COLOR", "COLORTERM", "SSH_CONNECTION", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+            env.pop(name, None)
+        env |= environment
+        if _may_fork(command, environment):
+            self.pid, self.fd = _forked(command[1:], env, controlling=controlling)
+        else:
+            self.pid, self.fd = pty.fork() if controlling else _fork_without_control()
+            if self.pid == 0:
+                os.chdir("/")
+                os.execvpe(command[0], command, env)
         self.resize(width, height)
 
     def resize(self, width: int, height: int) -> None:
@@ -88,7 +98,7 @@ class Terminal:
             data += got
         return Answer(data, first)
 
-    def until(self, wanted: str, maximum: float = 20.0) -> tuple[float, bytes]:
+    def until(self, wanted: str, maximum: float = 60.0) -> tuple[float, bytes]:
         """Seconds from the start until `wanted` was shown, and all bytes up to its end; what follows is read next."""
         end = time.perf_counter() + maximum
         while (at := self._ahead.find(wanted.encode())) < 0 and time.perf_counter() < end:
@@ -114,9 +124,9 @@ class Terminal:
     def shown_for(self, keys: str, quiet: float = 0.12) -> Answer:
         """What follows these keys, which show something, however busy the machine is."""
         os.write(self.fd, keys.encode())
-        return self.read(quiet, patience=20.0)
+        return self.read(quiet, patience=60.0)
 
-    def wait(self, maximum: float = 10.0) -> int:
+    def wait(self, maximum: float = 60.0) -> int:
         """The exit status (negative: the signal), while the rest is read."""
         end = time.perf_counter() + maximum
         while time.perf_counter() < end:
@@ -142,6 +152,45 @@ class Terminal:
             self.pid = 0
         if self.fd >= 0:
             self.hang_up()
+
+
+def _may_fork(command: list[str], environment: dict[str, str]) -> bool:
+    """Whether a fork of a process that has imported the interface is as good as a new one.
+
+    Not where times count, or for a variable that is read at an import.
+    """
+    is_python = command[0] == sys.executable and (command[1] == "-m" or command[1].endswith(".py"))
+    is_read_later = environment.keys() <= {"HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"}
+    return sys.platform == "linux" and is_python and is_read_later and "KLTUI_TEST_SLOWNESS" not in os.environ
+
+
+@cache
+def _forks() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The line to the process that forks, and that process, which ends with this one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "interface_forks.py"), str(theirs.fileno())],
+            env=os.environ
+            | {"PYTHONPATH": str(PACKAGE), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    return ours, process
+
+
+def _forked(words: list[str], env: dict[str, str], *, controlling: bool) -> tuple[int, int]:
+    """(process id, the terminal's other end) of a fork, whose parent is this process from now on."""
+    ours, theirs = os.openpty()
+    prctl, (line, _) = ctypes.CDLL(None).prctl, _forks()
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # meanwhile orphans become children of this process
+    try:
+        request = {"words": words, "env": env, "controlling": controlling}
+        socket.send_fds(line, [json.dumps(request).encode()], [theirs])
+        return int(line.recv(20)), ours
+    finally:
+        os.close(theirs)
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def _fork_without_control() -> tuple[int, int]:

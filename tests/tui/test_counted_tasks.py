@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import text_of
 
@@ -24,23 +23,17 @@ async def did(app: KltuiApp, pilot, until, keys: tuple[str, ...], maximum: int) 
     await pilot.press(*keys)
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_when_did_it_stop_changing(make_app: MakeApp, until, size) -> None:
+async def test_when_did_it_stop_changing_and_two_seeds_against_the_step(make_app: MakeApp, until) -> None:
     app = make_app()
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await did(app, pilot, until, ("4",), 2)
-        await until(pilot, lambda: "tiny settled at step 100 (" in text_of(app))
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_two_seeds_against_the_step(make_app: MakeApp, until, size) -> None:
-    app = make_app()
-    async with app.run_test(size=size) as pilot:
-        await did(app, pilot, until, ("4",), 6)
         between = next(p for p in app.view.panels if p.panel.key == "between")
-        await until(pilot, lambda: between.drawn)
-        assert between.display and "KL between" in text_of(app)
-        assert {(d.curve.run, d.curve.against) for d in between.drawn} >= {("tiny-seed2", "tiny")}
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: "tiny settled at step 100 (" in text_of(app))
+            await until(pilot, lambda: between.drawn and "KL between" in text_of(app))
+            assert between.display
+            assert {(d.curve.run, d.curve.against) for d in between.drawn} >= {("tiny-seed2", "tiny")}
 
 
 async def test_8_bit_against_a_fine_tune(make_app: MakeApp, until) -> None:

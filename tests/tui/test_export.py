@@ -79,20 +79,18 @@ async def test_a_figure_is_made_of_the_map_that_the_screens_show(folder: Path, u
         assert a == b or float(value) == pytest.approx(found.pair(a, b).value, rel=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("key", "figure"),
-    [("3", "trajectories"), ("4", "curves"), ("5", "diffusion"), ("6", "matrix"), ("7", "drivers"), ("8", "layers"),
-     ("9", "scale")],
-)  # fmt: skip
-async def test_every_plot_is_a_figure(make_app, until, key: str, figure: str) -> None:
+async def test_every_plot_is_a_figure(make_app, until, monkeypatch) -> None:
+    figures = {"3": "trajectories", "4": "curves", "5": "diffusion", "6": "matrix", "7": "drivers", "8": "layers",
+               "9": "scale"}  # fmt: skip
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b, app.selection.cursor = "tiny@1", "small@100", "small@100"
-        await pilot.press(key)
-        await until(pilot, lambda: app.view.shown_figure() is not None)
-        assert app.view.has_figure and app.view.shown_figure().figure == figure
-        assert exports(app)[0].name == "figure (pdf)"
+        for key, figure in figures.items():
+            await pilot.press(key)
+            await until(pilot, lambda: app.view.shown_figure() is not None)
+            assert app.view.has_figure and app.view.shown_figure().figure == figure
+            assert exports(app)[0].name == "figure (pdf)"
 
 
 async def test_without_matplotlib_the_choice_says_what_to_install(make_app, until, monkeypatch) -> None:

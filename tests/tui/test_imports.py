@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import kltui
 from kltui.store import Store
 
@@ -15,33 +13,29 @@ SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers"
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
 
 
-def loaded_after(code: str) -> set[str]:
-    """Top-level names of all modules that `code` loads in a new interpreter."""
-    code = f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n{code}\nprint(*sys.modules, sep='\\n')"
+def loaded_after(*steps: str) -> list[set[str]]:
+    """Top-level names of all modules that are loaded after each step, in one new interpreter."""
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n"
+    code += "\n".join(f"{step}\nprint(*{{name.partition('.')[0] for name in sys.modules}})" for step in steps)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
-    return {name.partition(".")[0] for name in done.stdout.split()}
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-def test_the_first_frame_needs_no_numpy() -> None:
-    loaded = loaded_after("import kltui.tui.app, kltui.tui.views.registry, kltui.tui.views.report")
-    assert not loaded & {"torch", "transformers", "numpy", "sklearn", "pydantic"}
+def test_the_first_frame_needs_no_numpy_and_no_screen_torch() -> None:
+    first_frame, screens = loaded_after(
+        "import kltui.tui.app, kltui.tui.views.registry, kltui.tui.views.report",
+        f"import {', '.join(f'kltui.tui.views.{s}' for s in SCREENS)}\n"
+        "import kltui.tui.export, kltui.tui.embed_worker, kltui.tui.widgets.token_lines, kltui.view.cell_buffer, kltui.jobs.launch",
+    )
+    assert not first_frame & {"torch", "transformers", "numpy", "sklearn", "pydantic"}
+    assert not screens & {"torch", "transformers"}
 
 
-def test_the_first_tree_of_runs_needs_no_numpy(tmp_path: Path) -> None:
+def test_the_first_tree_of_runs_needs_no_numpy_and_views_no_textual(tmp_path: Path) -> None:
     Store.write(tmp_path).close()
-    loaded = loaded_after(
-        f"from kltui.workspace import Workspace\nws = Workspace.open({str(tmp_path)!r})\nws.checkpoints(), ws.jobs()"
+    tree, views = loaded_after(
+        f"from kltui.workspace import Workspace\nws = Workspace.open({str(tmp_path)!r})\nws.checkpoints(), ws.jobs()",
+        "import kltui.view.cell_buffer, kltui.view.palette, kltui.view.ticks",
     )
-    assert "sqlite3" in loaded and not loaded & {"numpy", "sklearn", "pydantic"}
-
-
-@pytest.mark.parametrize("modules", [", ".join(f"kltui.tui.views.{s}" for s in SCREENS)])
-def test_no_screen_imports_torch(modules: str) -> None:
-    used = "kltui.tui.export, kltui.tui.embed_worker, kltui.tui.widgets.token_lines, kltui.view.cell_buffer, kltui.jobs.launch"
-    assert not loaded_after(f"import {modules}, {used}") & {"torch", "transformers"}
-
-
-def test_the_view_room_knows_no_textual() -> None:
-    assert "textual" not in loaded_after(
-        "import kltui.view.cell_buffer, kltui.view.palette, kltui.view.ticks"
-    )
+    assert "sqlite3" in tree and not tree & {"numpy", "sklearn", "pydantic"}
+    assert "textual" not in views

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -275,9 +274,10 @@ def test_keys(pane: Pane, screen: str) -> None:
     if screen == "layers":
         pane.keys("x", "x")
     for keys, wanted in STEPS[screen]:
+        before = pane.text("-e")
         pane.keys(keys)
         if keys == "Escape":
-            time.sleep(0.4)  # right before a letter it would be that letter with alt
+            pane.other_than(before)  # right before a letter it would be that letter with alt
         pane.shows(*wanted)
     pane.keys("q")
     pane.shows("ENDED 0")

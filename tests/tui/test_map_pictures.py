@@ -66,45 +66,51 @@ def unit_lengths(plot: PlotPane) -> tuple[float, float]:
     return across, 2 * np.ptp(cells[finite, 1]) / np.ptp(places[finite, 1])
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_maps_and_threads_have_equal_units_zoomed_panned_and_resized(
-    pca_app: MakeApp, until, size
-) -> None:
+async def test_maps_and_threads_have_equal_units_zoomed_panned_and_resized(pca_app: MakeApp, until) -> None:
     app = pca_app()
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
         plot = app.view.plot
         await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
-        for keys in ("", "++", "HJ-", "=m", "m", "m"):
-            await settled(pilot, *keys)
-            across, down = unit_lengths(plot)
-            assert across == pytest.approx(down, rel=1e-6), keys
-        await pilot.resize_terminal(size[0] - 13, size[1] + 5)
-        await settled(pilot)
-        assert unit_lengths(plot)[0] == pytest.approx(unit_lengths(plot)[1], rel=1e-6)
+        for width, height in SIZES:
+            for size in ((width, height), (width - 13, height + 5)):
+                await pilot.resize_terminal(*size)
+                await settled(pilot)
+                across, down = unit_lengths(plot)
+                assert across == pytest.approx(down, rel=1e-6), size
+            for keys in ("++", "HJ-", "=m", "m", "m"):
+                await settled(pilot, *keys)
+                across, down = unit_lengths(plot)
+                assert across == pytest.approx(down, rel=1e-6), keys
         await settled(pilot, "8", "v")
         threads = app.view.plot
         assert threads.method == "threads" and "axis 1 (" in text_of(app)
-        assert unit_lengths(threads)[0] == pytest.approx(unit_lengths(threads)[1], rel=1e-6)
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            assert unit_lengths(threads)[0] == pytest.approx(unit_lengths(threads)[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(
-    pca_app: MakeApp, until, size
-) -> None:
+async def test_all_of_the_map_is_in_sight_and_the_rest_of_the_screen_is_used(pca_app: MakeApp, until) -> None:
     app = pca_app()
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
         plot = app.view.plot
         await until(pilot, lambda: plot.drawn_method == "pca" and plot._spots is not None)
-        assert all(plot.cell(k) is not None for k in range(len(plot.map)))
-        assert min(plot.cell(k)[1] for k in range(len(plot.map))) > 0  # the first row is the y axis' name's
-        right, down = np.ptp(plot._spots, axis=0)
-        assert right > 0.6 * plot.plot_width or down > 0.6 * plot.plot_height
-        assert "Runs" in text_of(app) and "nearest to" in text_of(app)
-        assert "axis 1 (" in text_of(app) and "axis 2 (" in text_of(app) and "√(bits/byte)" in text_of(app)
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            assert all(plot.cell(k) is not None for k in range(len(plot.map)))
+            assert (
+                min(plot.cell(k)[1] for k in range(len(plot.map))) > 0
+            )  # the first row is the y axis' name's
+            right, down = np.ptp(plot._spots, axis=0)
+            assert right > 0.6 * plot.plot_width or down > 0.6 * plot.plot_height
+            text = text_of(app)
+            assert "Runs" in text and "nearest to" in text
+            assert "axis 1 (" in text and "axis 2 (" in text and "√(bits/byte)" in text
 
 
 def test_the_shape_of_a_picture_decides_where_other_panes_go() -> None:
@@ -319,19 +325,21 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
         await until(pilot, lambda: "MDS" in lines_of(app)[2] and "stopped" not in lines_of(app)[2])
 
 
-@pytest.mark.parametrize("size", SIZES)
-async def test_every_label_carries_its_mark_and_no_colour_is_no_loss(pca_app: MakeApp, until, size) -> None:
+async def test_every_label_carries_its_mark_and_no_colour_is_no_loss(pca_app: MakeApp, until) -> None:
     app = pca_app(color=False)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZES[0]) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await settled(pilot, "3")
         plot = app.view.plot
         number = app.snapshot.run_number
-        for row, text, _ in plot.labels():
-            point = plot.map.points[row]
-            assert text.startswith(app.look.marker(number[point.run]) + " ")
-        shown = "".join(plot._planes.lines())
-        assert all(app.look.marker(n) in shown for n in number.values())
+        for size in SIZES:
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            for row, text, _ in plot.labels():
+                point = plot.map.points[row]
+                assert text.startswith(app.look.marker(number[point.run]) + " ")
+            shown = "".join(plot._planes.lines())
+            assert all(app.look.marker(n) in shown for n in number.values())
 
 
 async def test_ascii_shows_only_ascii_on_the_map(pca_app: MakeApp, until) -> None:

@@ -36,39 +36,38 @@ async def flat(found: Map, method: str, dims: int, *, first: bool) -> AsyncItera
     yield Picture(method, found.coordinates("pca", dims)), True
 
 
-@pytest.mark.parametrize(
-    ("screen", "shown"),
-    [("3", "nearest to"), ("6", "Nearest to the row"), ("9", "Pairs: later pretraining")],
-)
-async def test_every_kl_of_a_list_stands_beside_its_error(
-    make_app: MakeApp, until, monkeypatch, screen: str, shown: str
-) -> None:
+async def test_every_kl_of_a_list_stands_beside_its_error(make_app: MakeApp, until, monkeypatch) -> None:
     app = make_app()
     monkeypatch.setattr(app.map_cache, "embedded", flat)
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"
-        await pilot.press(screen)
-        await until(pilot, lambda: shown in text_of(app) and "±" in text_of(app))
-        await until(pilot, lambda: len(re.findall(r"\d +± +\d", text_of(app))) >= 5)
-        if screen == "9":
-            assert re.search(r"\d ± [\d.]+ bits/byte", text_of(app)), "A and B on the scale"
+        for screen, shown in (
+            ("3", "nearest to"),
+            ("6", "Nearest to the row"),
+            ("9", "Pairs: later pretraining"),
+        ):
+            await pilot.press(screen)
+            await until(pilot, lambda shown=shown: shown in text_of(app) and "±" in text_of(app))
+            await until(pilot, lambda: len(re.findall(r"\d +± +\d", text_of(app))) >= 5)
+        assert re.search(r"\d ± [\d.]+ bits/byte", text_of(app)), "A and B on the scale"
 
 
 def nothing(_: Path) -> FakeWorkspace:
     raise StoreError("there is no workspace here", "")
 
 
-@pytest.mark.parametrize("size", [(60, 15), (80, 24)])
-@pytest.mark.parametrize("screen", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
-async def test_the_welcome_is_whole_at_every_width(until, screen: int, size: tuple[int, int]) -> None:
+async def test_the_welcome_is_whole_at_every_width(until) -> None:
     app = KltuiApp(Path("/workspaces/new"), opener=nothing)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(60, 15)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press(str(screen))
-        await pilot.pause()
-        words = " ".join(" ".join(lines_of(app)).split())
-        assert "folder, hub repository, preset, released vectors" in words
+        for number, screen in enumerate(SCREENS, start=1):
+            await pilot.press(str(number % 10))
+            for size in ((60, 15), (80, 24)):
+                await pilot.resize_terminal(*size)
+                await until(pilot, lambda screen=screen: f"{screen.capitalize()}: " in text_of(app))
+                words = " ".join(" ".join(lines_of(app)).split())
+                assert "folder, hub repository, preset, released vectors" in words, (screen, size)
 
 
 async def test_where_to_add_from_is_whole_at_80_columns(make_app: MakeApp, until) -> None:
@@ -212,56 +211,60 @@ async def test_domains_that_do_not_fit_are_left_out_whole(make_app: MakeApp, unt
         assert line.rstrip().endswith("%"), line
 
 
-@pytest.mark.parametrize("size", [(60, 15), (80, 24)])
 async def test_complaints_hints_and_keys_are_whole_on_narrow_screens(
-    make_app: MakeApp, until, size: tuple[int, int], monkeypatch
+    make_app: MakeApp, until, monkeypatch
 ) -> None:
     def words() -> str:
         return " ".join(" ".join(in_the_box(app)).split())
 
     app = make_app()
     monkeypatch.setattr("kltui.tui.dialogs.jobs_start.start_file", lambda app: None)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=(60, 15)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
-        await pilot.press("/")
-        await until(pilot, lambda: "words of the name" in words() and "parent:" in words())
-        await pilot.press(*"step>=1x", "enter")
-        with pytest.raises(KltuiError) as wrong:
-            parse_filter("step>=1x")
-        await until(pilot, lambda: f"{wrong.value.message} {wrong.value.hint}" in words())
-        await pilot.press("escape", "j", "s")
-        await until(
-            pilot,
-            lambda: (
-                "s write and start t write and watch: scores what lands, too e change how it scores w write only"
-                in words()
-            ),
-        )
-        assert "jk scroll esc close" in words()
+        for size in ((60, 15), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("/")
+            await until(pilot, lambda: "words of the name" in words() and "parent:" in words())
+            await pilot.press(*"step>=1x", "enter")
+            with pytest.raises(KltuiError) as wrong:
+                parse_filter("step>=1x")
+            said = f"{wrong.value.message} {wrong.value.hint}"
+            await until(pilot, lambda said=said: said in words())
+            await pilot.press("escape", "j", "s")
+            await until(
+                pilot,
+                lambda: (
+                    "s write and start t write and watch: scores what lands, too e change how it scores w write only"
+                    in words()
+                ),
+            )
+            assert "jk scroll esc close" in words()
+            await pilot.press("escape")
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])
-@pytest.mark.parametrize("screen", SCREENS)
-async def test_help_is_whole_in_60_columns(make_app: MakeApp, until, screen: str, ascii_only: bool) -> None:
+async def test_help_is_whole_in_60_columns(make_app: MakeApp, until, ascii_only: bool) -> None:
     app = make_app(ascii_only=ascii_only)
     async with app.run_test(size=(60, 200)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
-        app.show_screen(screen)
-        await pilot.press("?")
-        await until(pilot, lambda: "Keys on" in text_of(app))
-        inside = in_the_box(app)
-        words = " ".join(" ".join(inside).split())
-        for _, entries in app.keymap.help(screen):
-            for _, said in entries:
-                assert said in words
-        heads = [(keys.translate(ASCII) if ascii_only else keys, said[:5]) for keys, said in entries]
-        column = {
-            line.index(said, 3 + len(keys))
-            for line in inside
-            for keys, said in heads
-            if line.startswith(f"  {keys} ") and said in line[3 + len(keys) :]
-        }
-        assert len(column) == 1, "the texts begin in one column"
+        for screen in SCREENS[::4] if ascii_only else SCREENS:  # the same texts in other characters
+            app.show_screen(screen)
+            await pilot.press("?")
+            await until(pilot, lambda screen=screen: f"Keys on the {screen.capitalize()}" in text_of(app))
+            inside = in_the_box(app)
+            words = " ".join(" ".join(inside).split())
+            for _, entries in app.keymap.help(screen):
+                for _, said in entries:
+                    assert said in words, screen
+            heads = [(keys.translate(ASCII) if ascii_only else keys, said[:5]) for keys, said in entries]
+            column = {
+                line.index(said, 3 + len(keys))
+                for line in inside
+                for keys, said in heads
+                if line.startswith(f"  {keys} ") and said in line[3 + len(keys) :]
+            }
+            assert len(column) == 1, f"the texts of {screen} begin in one column"
+            await pilot.press("escape")
 
 
 async def test_the_line_to_narrow_a_list_is_in_sight_on_the_smallest_screen(make_app: MakeApp, until) -> None:

@@ -36,20 +36,31 @@ class Pane:
     def keys(self, *keys: str) -> None:
         self.tmux("send-keys", *keys)
 
-    def shows(self, *wanted: str, seconds: float = 20.0) -> str:
+    def text(self, *options: str) -> str:
+        """What the pane shows now; with -e colours too."""
+        return self.tmux("capture-pane", "-p", *options)
+
+    def other_than(self, before: str, seconds: float = 60.0) -> None:
+        """Waits until the pane shows, colours included, something else."""
+        end = time.monotonic() + seconds
+        while self.text("-e") == before:
+            assert time.monotonic() < end, f"still shown:\n{before}"
+            time.sleep(0.05)
+
+    def shows(self, *wanted: str, seconds: float = 60.0) -> str:
         """The pane's text once all of `wanted` are in it."""
         end = time.monotonic() + seconds
         while True:
-            text = self.tmux("capture-pane", "-p")
+            text = self.text()
             if all(w in text for w in wanted):
                 return text
             assert time.monotonic() < end, f"{wanted} not shown:\n{text}"
             time.sleep(0.05)
 
-    def gone(self, unwanted: str, seconds: float = 20.0) -> None:
+    def gone(self, unwanted: str, seconds: float = 60.0) -> None:
         """Waits until `unwanted` is no longer shown."""
         end = time.monotonic() + seconds
-        while unwanted in self.tmux("capture-pane", "-p"):
+        while unwanted in self.text():
             assert time.monotonic() < end, f"{unwanted} still shown"
             time.sleep(0.05)
 
@@ -65,13 +76,19 @@ class Pane:
         subprocess.run(["tmux", "-L", self.socket, "kill-server"], capture_output=True, check=False)
 
 
-@pytest.fixture(params=[(80, 24), (120, 40)], ids=["80x24", "120x40"])
+narrow = pytest.mark.parametrize("pane", [(80, 24)], ids=["80x24"], indirect=True)
+wide = pytest.mark.parametrize("pane", [(120, 40)], ids=["120x40"], indirect=True)
+both = pytest.mark.parametrize("pane", [(80, 24), (120, 40)], ids=["80x24", "120x40"], indirect=True)
+
+
+@pytest.fixture
 def pane(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pane]:
     made = Pane(*request.param, [sys.executable, str(HERE / "big_app.py"), "0"], tmp_path)
     yield made
     made.close()
 
 
+@both
 def test_every_screen_by_its_key(pane: Pane) -> None:
     pane.shows("84 checkpoints", "▾ ● tiny")
     pane.keys("j", "a", "j", "b")
@@ -103,6 +120,7 @@ def test_every_screen_by_its_key(pane: Pane) -> None:
     assert "Registry" not in text  # the shell's own screen is back
 
 
+@wide
 def test_the_cursor_row_and_filter_in_tmux(pane: Pane) -> None:
     pane.shows("84 checkpoints")
     pane.keys("/")
@@ -114,6 +132,7 @@ def test_the_cursor_row_and_filter_in_tmux(pane: Pane) -> None:
     pane.shows("▾ ● tiny")
 
 
+@narrow
 def test_keys_typed_ahead_reach_what_they_were_meant_for(pane: Pane) -> None:
     """All in one burst, as a slow line delivers them: nothing falls through to the screen below a question."""
     pane.shows("84 checkpoints")
@@ -127,6 +146,7 @@ def test_keys_typed_ahead_reach_what_they_were_meant_for(pane: Pane) -> None:
     pane.shows("/-step>=4", "Map")
 
 
+@wide
 def test_after_a_storm_of_sizes_it_is_as_if_drawn_whole(pane: Pane) -> None:
     rng = random.Random(5)
     pane.shows("84 checkpoints")
@@ -170,6 +190,7 @@ def test_back_to_the_shell_and_in_again(tmp_path: Path) -> None:
         pane.close()
 
 
+@narrow
 def test_without_a_shell_it_is_not_stopped(pane: Pane) -> None:
     pane.shows("84 checkpoints", "▾ ● tiny")
     pane.keys("C-z")
