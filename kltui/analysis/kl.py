@@ -18,13 +18,13 @@ from kltui.analysis.number_text import with_error
 from kltui.analysis.pair_sums import LN2 as LN2
 from kltui.analysis.pair_sums import NO_SPREAD as NO_SPREAD
 from kltui.analysis.pair_sums import PairTiles, Picked, have_all, ratio
-from kltui.analysis.products import blocks, each_tile, self_product
+from kltui.analysis.products import blocks, each_tile, self_product, tile_rows
 from kltui.html_table import html_table
 from kltui.kernels import native
 from kltui.threads import in_parallel, one_blas_thread
 
 Array = NDArray[np.float64]
-# From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here.
+# From K x N vectors without gaps, in nats: (Q, Q Q^T), what `centred_gram` gives; None: have it done here. Both are new.
 CentredGram = Callable[[Array], tuple[Array, Array] | None]
 
 _BAND = 256  # rows whose neighbours one product gives
@@ -151,8 +151,8 @@ def kl_matrix(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None
 
     Vectors without gaps are centred and multiplied by `gram`, where one is given that will.
     """
-    pairs = KLPairs(L_KN, text_bytes_N, gram=gram)
-    return _of_tiles(pairs.n_rows, pairs.kl)
+    pairs = KLPairs(L_KN, text_bytes_N, gram=partial(centred_gram, elsewhere=gram))
+    return _of_tiles(pairs.n_rows, pairs.kl, pairs.gram)
 
 
 def kl_standard_errors(
@@ -166,9 +166,12 @@ def kl_standard_errors(
     return _of_tiles(pairs.n_rows, pairs.standard_errors)
 
 
-def _of_tiles(K: int, tile: Callable[[slice, slice], Array]) -> Array:
-    """The symmetric K x K matrix of what `tile` gives for the tiles of its upper triangle."""
-    out: Array = np.empty((K, K))
+def _of_tiles(K: int, tile: Callable[[slice, slice], Array], into: Array | None = None) -> Array:
+    """The symmetric K x K matrix of what `tile` gives for the tiles of its upper triangle.
+
+    It is written `into` an array where one is given; `tile` may read the same tile of that.
+    """
+    out: Array = np.empty((K, K)) if into is None else into
 
     def fill(rows: slice, columns: slice) -> None:
         out[rows, columns] = tile(rows, columns)
@@ -224,18 +227,26 @@ class KLPairs:
     ) -> None:
         L, size = (np.asarray(given, dtype=np.float64) for given in (L_KN, text_bytes_N))
         self.n_rows = len(L)
+        squares = _sum_of_squares(L)
+        complete = L.size > 0 and math.isfinite(squares)
+        all_N = np.ones(L.shape[1], dtype=np.bool_)
+        self._rounding = _rounding(squares / max(L.size, 1) if complete else _mean_square(L))
         if by_need:
             lazy = CentredByNeed(L)
             self._values = PairTiles(lazy, size, lazy.complete_N)
         else:
-            made = gram(L) if gram and L.shape[1] >= 2 and is_complete(L) else None
+            made = gram(L) if gram and L.shape[1] >= 2 and complete else None
             X, products = (double_centre(L), None) if made is None else made
-            self._values = PairTiles(X, size, have_all(X), gram_KK=products)
+            self._values = PairTiles(X, size, all_N if complete else have_all(X), gram_KK=products)
         self._errors = self._values
         if text_ids_N is not None and len(np.unique(text_ids_N)) < len(size):
             merged, size, copies = _merged(double_centre(L), size, text_ids_N)
             self._errors = PairTiles(merged, size, have_all(merged), copies)
-        self._rounding = _rounding(_mean_square(L))
+
+    @property
+    def gram(self) -> Array | None:
+        """The products that `gram` gave, K x K; a tile that is written over is not to be asked for again."""
+        return self._values.gram_KK
 
     @one_blas_thread
     def kl(self, rows: Picked, columns: slice) -> Array:
@@ -249,8 +260,9 @@ class KLPairs:
         def fill(some: slice, columns: slice) -> None:
             out[some, columns] = self.kl(rows[some], columns)
 
-        every = blocks(self.n_rows)
-        in_parallel([partial(fill, some, columns) for some in blocks(len(rows)) for columns in every])
+        side = tile_rows(self.n_rows)
+        every = blocks(self.n_rows, side)
+        in_parallel([partial(fill, some, columns) for some in blocks(len(rows), side) for columns in every])
         return out
 
     def ahead(self, n: int) -> Array:
@@ -274,15 +286,20 @@ class KLPairs:
 
 def _mean_square(L_KN: Array) -> float:
     """Mean square of the finite values, 0 without any."""
-    values = L_KN.ravel() if is_complete(L_KN) else L_KN[np.isfinite(L_KN)]
-    return float(values @ values) / max(values.size, 1)
+    values = L_KN[np.isfinite(L_KN)]
+    return _sum_of_squares(values) / max(values.size, 1)
 
 
 @one_blas_thread
+def _sum_of_squares(values: Array) -> float:
+    """The sum, not finite where a value is not."""
+    flat = values.ravel()
+    return float(flat @ flat)
+
+
 def is_complete(values: Array) -> bool:
     """Whether every value is finite, by one product: also False where squares overflow, as no log-likelihood's do."""
-    flat = values.ravel()
-    return bool(values.size) and math.isfinite(float(flat @ flat))
+    return bool(values.size) and math.isfinite(_sum_of_squares(values))
 
 
 def _merged(X_KN: Array, size_N: Array, text_ids_N: NDArray[np.intp]) -> tuple[Array, Array, Array]:

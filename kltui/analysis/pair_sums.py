@@ -7,14 +7,15 @@ rows, so that a tile of pairs costs a few matrix products; a pair whose sums are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.analysis.products import blocks
+from kltui.analysis.products import blocks, tile_rows
 
 Array = NDArray[np.float64]
 Picked = slice | NDArray[np.intp]
@@ -88,17 +89,17 @@ class PairTiles:
         copies_N: Array | None = None,
         gram_KK: Array | None = None,
     ) -> None:
-        self._rows, self._size, self._copies, self._gram = rows, size_N, copies_N, gram_KK
+        self._rows, self._size, self._copies, self.gram_KK = rows, size_N, copies_N, gram_KK
         self._full = list(_column_blocks(np.flatnonzero(complete_N)))
         self._partly = list(_column_blocks(np.flatnonzero(~complete_N)))
         self._norm2 = self._norms() if not self._partly and copies_N is None else None
 
     def _norms(self) -> Array:
         """|x_k|^2 as the products of a tile give them, K: what is left of two close rows depends on that."""
-        if self._gram is not None:
-            return self._gram.diagonal().copy()
+        if self.gram_KK is not None:
+            return self.gram_KK.diagonal().copy()
         squares = []
-        for block in blocks(len(self._rows), _NORMS):
+        for block in blocks(len(self._rows), min(_NORMS, tile_rows(len(self._rows)))):
             X = self._rows[block]
             squares.append((X @ X.T).diagonal())
         return np.concatenate([np.zeros(0), *squares])
@@ -107,7 +108,7 @@ class PairTiles:
         """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself."""
         sides, on_diagonal = self._sides(a, b)
         if self._norm2 is not None:
-            s2 = sides[0] @ sides[1].T if self._gram is None else self._gram[a, b].copy()
+            s2 = sides[0] @ sides[1].T if self.gram_KK is None else self.gram_KK[a, b].copy()
             sums = self._complete_sums(s2, (self._norm2[a], self._norm2[b]))
             kl = sums.s2 / (2.0 * LN2 * self._size.sum())
         else:
@@ -167,7 +168,8 @@ class PairTiles:
         every = [(columns, False) for columns in self._full] + [(columns, True) for columns in self._partly]
         for columns, masked in every:
             counted = None if weight is None else weight[columns]
-            one, other = (_Side.of(X[:, columns], masked, counted) for X in sides)
+            one = _Side.of(sides[0][:, columns], masked, counted)
+            other = one if sides[1] is sides[0] else _Side.of(sides[1][:, columns], masked, counted)
             _add(total, one, other, self._size[columns], fourth, bool(self._partly))
         return total
 
@@ -193,7 +195,7 @@ class PairTiles:
                     se[i, columns] = error / unit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Side:
     """Rows of one side over a block of texts, 0 where undefined, and which are defined (None: all); both counted, too."""
 
@@ -212,19 +214,50 @@ class _Side:
             Z, None if defined is None else defined * 1.0, once, Z if weight is None else Z * weight, weight
         )
 
-    def weighted(self, P: Array) -> Array:
-        return P if self.weight is None else P * self.weight
+    @cached_property
+    def squares(self) -> Array:
+        return self.Z * self.Z
+
+    @cached_property
+    def counted_squares(self) -> Array:
+        return self.squares if self.weight is None else self.squares * self.weight
+
+    @cached_property
+    def counted_cubes(self) -> Array:
+        return self.counted_squares * self.Z
+
+    def sums_over(self, other: _Side) -> Array:
+        """Counted sums over the texts that the other side's rows have: one column where they have all."""
+        return _over(self.W, other)
+
+    def squares_over(self, other: _Side) -> Array:
+        """The same of squares."""
+        return _over(self.counted_squares, other)
+
+    def cubes_over(self, other: _Side) -> Array:
+        """The same of third powers."""
+        return _over(self.counted_cubes, other)
+
+    @cached_property
+    def sum_of_fourths(self) -> Array:
+        return np.asarray(np.einsum("kn,kn->k", self.counted_squares, self.squares))
+
+    def fourths_over(self, other: _Side) -> Array:
+        """The same of fourth powers."""
+        if other.mask is None:
+            return self.sum_of_fourths[:, None]
+        return _over(self.counted_squares * self.squares, other)
+
+
+def _over(P: Array, other: _Side) -> Array:
+    """Sums of P's rows over the texts that the other side's rows have: one column where they have all."""
+    return P.sum(axis=1)[:, None] if other.mask is None else P @ other.mask.T
 
 
 def _shared(sides: Sides) -> Array:
     """How many columns each pair shares."""
     one, other = (np.isfinite(X) * 1.0 for X in sides)
     return np.asarray(one @ other.T)
-
-
-def _over(P: Array, other: _Side) -> Array:
-    """Sums of P's rows over the texts that the other side's rows have: one column where they have all."""
-    return P.sum(axis=1)[:, None] if other.mask is None else P @ other.mask.T
 
 
 def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_third: bool) -> None:
@@ -236,21 +269,32 @@ def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_th
     else:
         total.n += (a.mask * a.once) @ b.mask.T
         total.size += (a.mask * a.once * size) @ b.mask.T
-    A2, B2 = a.Z * a.Z, b.Z * b.Z
-    WA2, WB2 = a.weighted(A2), b.weighted(B2)
-    total.s1 += _over(a.W, b) - _over(b.W, a).T
-    total.s2 += _over(WA2, b) + _over(WB2, a).T - 2.0 * (a.W @ b.Z.T)
-    for norm, W2 in zip(total.norm2, (WA2, WB2), strict=True):
-        norm += W2.sum(axis=1)
+    first, second = _both(a, b, _Side.sums_over), _both(a, b, _Side.squares_over)
+    total.s1 += first[0] - first[1].T
+    total.s2 += second[0] + second[1].T - 2.0 * (a.W @ b.Z.T)
+    for norm, side in zip(total.norm2, (a, b), strict=True):
+        norm += side.counted_squares.sum(axis=1)
     if fourth:
-        WA3, WB3 = WA2 * a.Z, WB2 * b.Z
-        if with_third:
-            third = _over(WA3, b) - _over(WB3, a).T
-            total.s3 += third - 3.0 * (WA2 @ b.Z.T - (WB2 @ a.Z.T).T)
-        mixed = WA3 @ b.Z.T + (WB3 @ a.Z.T).T
-        total.s4 += _over(WA2 * A2, b) + _over(WB2 * B2, a).T - 4.0 * mixed + 6.0 * (WA2 @ B2.T)
-        for norm, W2, P2 in zip(total.norm4, (WA2, WB2), (A2, B2), strict=True):
-            norm += np.einsum("kn,kn->k", W2, P2)
+        _add_high(total, a, b, with_third)
+
+
+def _add_high(total: PairSums, a: _Side, b: _Side, with_third: bool) -> None:
+    """Adds third powers, where they are wanted, and fourth ones of a block of texts."""
+    if with_third:
+        cubes, mixed = _both(a, b, _Side.cubes_over), _both(a, b, lambda x, y: x.counted_squares @ y.Z.T)
+        total.s3 += cubes[0] - cubes[1].T - 3.0 * (mixed[0] - mixed[1].T)
+    powers, mixed = _both(a, b, _Side.fourths_over), _both(a, b, lambda x, y: x.counted_cubes @ y.Z.T)
+    total.s4 += (
+        powers[0] + powers[1].T - 4.0 * (mixed[0] + mixed[1].T) + 6.0 * (a.counted_squares @ b.squares.T)
+    )
+    for norm, side in zip(total.norm4, (a, b), strict=True):
+        norm += side.sum_of_fourths
+
+
+def _both(a: _Side, b: _Side, what: Callable[[_Side, _Side], Array]) -> Sides:
+    """`what` of a with b and of b with a, computed once where they are the same."""
+    one = what(a, b)
+    return one, one if a is b else what(b, a)
 
 
 def _column_blocks(columns: NDArray[np.intp]) -> Iterator[Picked]:

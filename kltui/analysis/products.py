@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 from kltui.threads import in_parallel
 
 Array = NDArray[np.float64]
-TILE = 1024  # rows: its products keep a core busy for a tenth of a second and more
+TILE = 512  # rows at most: of 10,000 texts its products keep a core busy for a tenth of a second
+_MIN_TILE = 128  # rows below which what a tile needs beside its products is as much as they are
+_SHARE = 4  # tiles along each side of a smaller product: ten to be shared out
 
 
 def blocks(K: int, size: int = TILE) -> list[slice]:
     """0 .. K - 1 in order, `size` at a time."""
     return [slice(start, min(start + size, K)) for start in range(0, K, size)]
+
+
+def tile_rows(K: int) -> int:
+    """Rows of a tile of K x K, from K alone: a quarter of them, a multiple of 32, within bounds."""
+    quarter = -(-K // (_SHARE * 32)) * 32
+    return min(TILE, max(_MIN_TILE, quarter))
 
 
 def self_product(X_KN: Array) -> Array:
@@ -33,6 +41,7 @@ def self_product(X_KN: Array) -> Array:
     return out
 
 
-def each_tile(K: int, work: Callable[[slice, slice], None], size: int = TILE) -> None:
+def each_tile(K: int, work: Callable[[slice, slice], None]) -> None:
     """Calls `work(rows, columns)` for every tile of the upper triangle of K x K, on the cores that are idle."""
-    in_parallel([partial(work, a, b) for a in blocks(K, size) for b in blocks(K, size) if b.start >= a.start])
+    sides = blocks(K, tile_rows(K))
+    in_parallel([partial(work, a, b) for a in sides for b in sides if b.start >= a.start])
