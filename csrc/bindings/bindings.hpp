@@ -23,8 +23,8 @@ void register_distance(py::module_& m);
 void register_head(py::module_& m);
 void register_info(py::module_& m);
 void register_kl(py::module_& m);
-void register_moments(py::module_& m);
 void register_raster(py::module_& m);
+void register_rotary(py::module_& m);
 void register_softmax(py::module_& m);
 
 // Every entry of [0, limit): the kernels index by them.

@@ -9,6 +9,6 @@ PYBIND11_MODULE(_core, m) {
     kltui::register_distance(m);
     kltui::register_head(m);
     kltui::register_kl(m);
-    kltui::register_moments(m);
     kltui::register_raster(m);
+    kltui::register_rotary(m);
 }

@@ -89,11 +89,6 @@ struct Kernels {
     // sqdist_workspace(...) doubles.
     void (*banded_sqdist)(const TensorSeries& tensors, int64_t band, double* out, double* workspace,
                           int threads);
-    // Moments of row i - row j over the columns where both are finite, K x K each: how many, and the
-    // population second and fourth central moments (NaN where there are none). `centred` is scratch for K x
-    // (N + 1).
-    void (*difference_moments)(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
-                               double* second, double* fourth, int threads);
     // out[r] = log softmax(transform(hidden[r] weight^T + bias))[target[r]], fp32 products and sums.
     // `workspace` holds head_workspace(...) floats, aligned for double.
     void (*head_logprobs)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,

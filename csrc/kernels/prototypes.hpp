@@ -14,8 +14,6 @@ void double_centre(const double* x, int64_t rows, int64_t columns, const double*
                    double* out, double* workspace, int threads);
 Split split_values(const double* x, int64_t count, double bottom, double top, double* inside, int threads);
 void banded_sqdist(const TensorSeries& tensors, int64_t band, double* out, double* workspace, int threads);
-void difference_moments(const double* x, int64_t rows, int64_t columns, double* centred, double* count,
-                        double* second, double* fourth, int threads);
 void head_logprobs(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                    float* workspace, int threads);
 #if defined(__AVX512F__)

@@ -15,7 +15,6 @@ const Kernels table = {
     double_centre,
     split_values,
     banded_sqdist,
-    difference_moments,
     head_logprobs,
 #if defined(__AVX512F__)
     head_logprobs_bf16,

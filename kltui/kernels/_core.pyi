@@ -45,6 +45,9 @@ def causal_attention(
     scale: float,
     threads: int,
 ) -> None: ...
+def rotate(
+    x: NDArray[np.float32], cosine: NDArray[np.float32], sine: NDArray[np.float32], threads: int
+) -> None: ...
 def sum_by_text(
     logp: NDArray[np.float32], text_index: NDArray[np.int64], n_texts: int
 ) -> NDArray[np.float64]: ...
@@ -58,9 +61,6 @@ def double_centre(
 def banded_sqdist(
     buffers: list[NDArray[np.uint8]], dtypes: list[str], band: int, threads: int
 ) -> NDArray[np.float64]: ...
-def difference_moments(
-    x: NDArray[np.float64], threads: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 
 class Raster:
     def __init__(self, width_cells: int, height_cells: int, kind: int) -> None: ...

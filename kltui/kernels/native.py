@@ -352,9 +352,53 @@ def _heads(x: TensorLike, name: str, query: NDArray[np.generic]) -> NDArray[np.g
         raise ValueError(
             f"{name} must be {query.dtype} with B, T of query {query.shape}, not {a.dtype} {a.shape}"
         )
-    if a.strides[3] != a.itemsize or any(s % a.itemsize for s in a.strides):
-        raise ValueError(f"{name} must have a contiguous last axis: strides are {a.strides} bytes")
+    _contiguous_rows(a, name)
     return a
+
+
+def has_rotation() -> bool:
+    """Whether the core that is built rotates; without it numpy does, more slowly than torch."""
+    return hasattr(_core, "rotate")
+
+
+def rotate(x_BHTD: TensorLike, cosine_BTR: TensorLike, sine_BTR: TensorLike) -> None:
+    """Rotary position embedding in place: x cosine + (-x2, x1) sine over the first R of D entries, x1 and x2 their halves.
+
+    All float32, the last axis contiguous; one row of cosines and sines a position, of every text or of all (B = 1). Every
+    product and sum is rounded by itself, so the bits are those of the expression on whole tensors.
+    """
+    x: NDArray[Any] = tensor_view(x_BHTD, "x")
+    if x.ndim != 4 or x.dtype != np.float32 or not x.size or not x.flags.writeable:
+        raise ValueError(f"x must be B x H x T x D of float32, not {x.dtype} {x.shape}")
+    if any(n > 1 and step == 0 for n, step in zip(x.shape, x.strides, strict=True)):
+        raise ValueError(f"x must not repeat entries: strides are {x.strides} bytes")
+    _contiguous_rows(x, "x")
+    cosine, sine = _angles(cosine_BTR, "cosine", x), _angles(sine_BTR, "sine", x)
+    if cosine.shape != sine.shape or cosine.strides != sine.strides:
+        raise ValueError(f"sine must be laid out as cosine is, {cosine.shape}, not {sine.shape}")
+    if _core is None:
+        reference.rotate(x, cosine, sine)
+    else:
+        _core.rotate(x, cosine, sine, threads())
+
+
+def _angles(values_BTR: TensorLike, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    """Cosines or sines for the positions of `x`, or a ValueError naming them."""
+    a: NDArray[Any] = tensor_view(values_BTR, name)
+    (B, _, T, D), shape = x.shape, a.shape
+    right = a.ndim == 3 and a.dtype == np.float32 and shape[0] in (1, B) and shape[1] == T
+    if not right or not 0 < shape[2] <= D or shape[2] % 2:
+        raise ValueError(
+            f"{name} must be float32 of an even number of columns for x {x.shape}, not {a.dtype} {shape}"
+        )
+    _contiguous_rows(a, name)
+    return a
+
+
+def _contiguous_rows(a: NDArray[np.generic], name: str) -> None:
+    """A ValueError where entries of the last axis do not lie side by side."""
+    if a.strides[-1] != a.itemsize or any(s % a.itemsize for s in a.strides):
+        raise ValueError(f"{name} must have a contiguous last axis: strides are {a.strides} bytes")
 
 
 def sum_by_text(logp_n: TensorLike, text_index_n: TensorLike, n_texts: int) -> F64:
@@ -411,43 +455,6 @@ def split_values(x: TensorLike, bottom: float, top: float) -> tuple[int, F64]:
         return reference.split_values(values, bottom, top)
     below, inside = _core.split_values(values, bottom, top, threads())
     return below, inside
-
-
-class DifferenceMoments(NamedTuple):
-    """Of l_i - l_j over the texts where both are finite, K x K each; NaN where there are none."""
-
-    n_texts: F64
-    second: F64
-    """Population variance."""
-    fourth: F64
-    """Population fourth central moment."""
-
-
-def difference_moments(loglik_KN: TensorLike) -> DifferenceMoments:
-    """Count, second and fourth central moments of the difference of every pair of rows; exact for close rows too."""
-    loglik = _doubles(loglik_KN, "loglik", (None, None))
-    if loglik.size == 0:
-        raise ValueError(f"loglik is empty: shape {loglik.shape}")
-    if _core is None:
-        return DifferenceMoments(*reference.difference_moments(loglik))
-    return DifferenceMoments(*_core.difference_moments(loglik, threads()))
-
-
-def kl_standard_errors(loglik_KN: TensorLike, text_bytes_N: TensorLike) -> F64:
-    """Standard error over texts of KL(i, j), K x K in bits per byte (SPEC section 5); NaN below three common texts.
-
-    KL is Var(d) / (2 B ln 2) with d = l_i - l_j; the standard error of a population variance over n texts is
-    sqrt((m4 - m2^2) / n). B is the mean bytes of the texts that both rows have.
-    """
-    loglik = _doubles(loglik_KN, "loglik", (None, None))
-    text_bytes = _doubles(text_bytes_N, "text_bytes", (loglik.shape[1],))
-    moments = difference_moments(loglik)
-    finite = np.isfinite(loglik).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_bytes = (finite * text_bytes) @ finite.T / moments.n_texts
-        spread = np.sqrt(np.maximum(moments.fourth - moments.second**2, 0.0) / moments.n_texts)
-        errors = spread / (2.0 * mean_bytes * np.log(2.0))
-    return np.asarray(np.where(moments.n_texts < 3, np.nan, errors))
 
 
 def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:

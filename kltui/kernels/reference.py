@@ -137,6 +137,16 @@ def causal_attention(
     return np.asarray(((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16))
 
 
+def rotate(
+    x_BHTD: NDArray[np.float32], cosine_BTR: NDArray[np.float32], sine_BTR: NDArray[np.float32]
+) -> None:
+    """Rotary position embedding of the first R entries of every row, in place."""
+    x = x_BHTD[..., : cosine_BTR.shape[-1]]
+    half = x.shape[-1] // 2
+    turned = np.concatenate([-x[..., half:], x[..., :half]], axis=-1)
+    x[:] = x * cosine_BTR[:, None] + turned * sine_BTR[:, None]
+
+
 def sum_by_text(logp_n: NDArray[np.float32], text_index_n: NDArray[np.int64], n_texts: int) -> F64:
     """Sum of the log-probabilities of each text, n_texts float64; 0 for a text without any."""
     sums = np.zeros(n_texts, np.float64)
@@ -156,22 +166,6 @@ def split_values(x: F64, bottom: float, top: float) -> tuple[int, F64]:
     """How many values are below `bottom`, and those neither below it nor above `top`, NaN among them."""
     low = x < bottom
     return int(np.count_nonzero(low)), x[~(low | (x > top))]
-
-
-def difference_moments(loglik_KN: F64) -> tuple[F64, F64, F64]:
-    """Count, second and fourth central moments of row i - row j where both are finite, K x K each."""
-    K = len(loglik_KN)
-    count, second, fourth = (np.full((K, K), np.nan) for _ in range(3))
-    for i in range(K):
-        with np.errstate(invalid="ignore"):
-            difference = loglik_KN[i] - loglik_KN
-        for j in range(K):
-            d = difference[j][np.isfinite(difference[j])]
-            count[i, j] = d.size
-            if d.size:
-                d = d - d.mean()
-                second[i, j], fourth[i, j] = np.mean(d**2), np.mean(d**4)
-    return count, second, fourth
 
 
 def banded_sqdist(buffers: Sequence[NDArray[np.uint8]], dtypes: Sequence[str], band: int) -> F64:

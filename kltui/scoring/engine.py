@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,10 +20,11 @@ from kltui.scoring.attention import NativeAttention
 from kltui.scoring.batching import Batch, BatchScores, sum_rows
 from kltui.scoring.device import start_tokens
 from kltui.scoring.head import Head, HeadTrial, chunk_bytes, log_softmax_gather, make_head
-from kltui.scoring.lens import Flow, Lens, LensError
+from kltui.scoring.lens import Flow, LayerLogprobs, Lens, LensError
 from kltui.scoring.loading import Loaded, context_length, first_line
 from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import kernel_chooser
+from kltui.scoring.rotary import NativeRotary
 from kltui.scoring.settings import ScoringSettings
 from kltui.scoring.transfer import Mark, transfers
 from kltui.scoring.unpadded import RowAttention, UnsuitedError
@@ -72,6 +73,7 @@ class Engine:
         self._chooser = kernel_chooser(cache_dir) if device.type == "cpu" else None
         self._packing: prepacked_linear.Packing | None = None
         self._native: NativeAttention | None = None
+        self._rotary: NativeRotary | None = None
         self._wide = False  # a bfloat16 model with float32 between its products
         self._row: RowAttention | None = None
         self._all_served = True  # nothing that might be faster failed its test
@@ -166,6 +168,7 @@ class Engine:
             self._try_native_attention(answers, before)
         if self.dtype == torch.bfloat16 and wide_stream.is_possible(self.model):
             self._try_wide_stream(answers, before)
+        self._try_native_rotary(answers)
 
     def _attends_faster(self) -> bool:
         config = self.model.config.get_text_config()
@@ -182,6 +185,17 @@ class Engine:
             self._check_causal()
         else:
             self._native, self._all_served = None, self._all_served and same
+
+    def _try_native_rotary(self, answers: Callable[[], NDArray[np.float32]]) -> None:
+        """Have queries and keys rotated where they lie, where a small batch gives the same to the last bit."""
+        rotary = NativeRotary(self.model)
+        if not rotary.is_possible:
+            return
+        with self._attending():
+            before = answers()
+            with rotary.in_place():
+                same = np.array_equal(answers(), before)
+        self._rotary = rotary if same and rotary.calls else None
 
     def _try_wide_stream(
         self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]
@@ -235,9 +249,14 @@ class Engine:
             raise UnsuitedError("not every layer attends, or something runs from one text into the next")
         return _same(self.final(batch), padded_n, self.dtype)
 
-    def _attending(self) -> AbstractContextManager[None]:
-        """Within it the model attends natively, where that was found to give the same."""
-        return self._native.in_place() if self._native is not None else nullcontext()
+    @contextmanager
+    def _attending(self) -> Iterator[None]:
+        """Within it the model attends and rotates natively, where that was found to give the same."""
+        with ExitStack() as stack:
+            for taken in (self._native, self._rotary):
+                if taken is not None:
+                    stack.enter_context(taken.in_place())
+            yield
 
     def _make_lens(self, settings: ScoringSettings) -> Lens | None:
         """The lens over the layers asked for; None where none are, or where they cannot be had: `no_layers` says why."""
@@ -354,18 +373,19 @@ class Engine:
         """The final log-probabilities and each layer's, (1 + layers, n), scored as the layers come by."""
         module, head = self._split()
         read, targets_n = self._read(batch), self.transfers.send(batch.targets_n)
-        found: dict[int, torch.Tensor] = {}
+        layers = LayerLogprobs(head, targets_n)
 
         def consume(k: int, flow: Flow) -> None:
             if k < lens.depth:
-                states_nD = lens.head_input(flow, read.ids_BT, read.positions_n, **read.more)
-                found[k] = head(states_nD, targets_n)
+                layers.add(k, lens.head_input(flow, read.ids_BT, read.positions_n, **read.more))
 
         with lens.watching(consume), read.attending:
             hidden_nD = model_introspection.rows(
                 model_introspection.body(self.model, module, read.ids_BT, **read.more), read.positions_n
             )
-        found[lens.depth] = final_n = head(hidden_nD, targets_n)
+        layers.add(lens.depth, hidden_nD)
+        found = layers.found()
+        final_n = found[lens.depth]
         # of a model that is spread, layers and head may lie on several devices
         return torch.stack([final_n, *(found[k].to(final_n.device) for k in lens.wanted)])
 

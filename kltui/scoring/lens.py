@@ -24,6 +24,7 @@ Flow = tuple[
     Hidden, ...
 ]  # what goes from layer to layer: the hidden states, in a few families more streams beside
 Consume = Callable[[int, Flow], None]
+MAX_STATES_BYTES = 8 << 20  # of layers that one call of a head takes
 LayerChoice = Literal["none", "all"] | tuple[int, ...]
 
 
@@ -189,6 +190,39 @@ class Lens:
         finally:
             self.wanted = wanted
         return [flows[k] for k in sorted(flows)], watch.tail
+
+
+class LayerLogprobs:
+    """Log-probabilities of the targets by several layers' states; on a CPU a head is given those of some layers at once.
+
+    A head goes through all of its weights in every call, so it is asked once for as many rows as stay small in memory.
+    """
+
+    def __init__(self, head: Head, targets_n: torch.Tensor) -> None:
+        self._head, self._targets_n = head, targets_n
+        self._waiting: dict[int, Hidden] = {}
+        self._found: dict[int, torch.Tensor] = {}
+
+    def add(self, k: int, states_nD: Hidden) -> None:
+        """Takes the states of layer k, (n, D)."""
+        size = states_nD.nbytes * (len(self._waiting) + 1)
+        if states_nD.device.type != "cpu" or size > MAX_STATES_BYTES:
+            self._ask()
+        self._waiting[k] = states_nD
+
+    def found(self) -> dict[int, torch.Tensor]:
+        """Log-probabilities (n,) by layer, nats."""
+        self._ask()
+        return self._found
+
+    def _ask(self) -> None:
+        layers, states = list(self._waiting), list(self._waiting.values())
+        self._waiting.clear()
+        if len(states) == 1:
+            self._found[layers[0]] = self._head(states[0], self._targets_n)
+        elif states:
+            logp = self._head(torch.cat(states), self._targets_n.repeat(len(states)))
+            self._found.update(zip(layers, torch.split(logp, len(self._targets_n)), strict=True))
 
 
 class _TailWatch:

@@ -11,6 +11,7 @@
 
 #include "../../csrc/core/isa.hpp"
 #include "../../csrc/core/raster.hpp"
+#include "../../csrc/core/rotary.hpp"
 
 using namespace kltui;
 
@@ -181,20 +182,6 @@ void check_maps(int64_t rows, int64_t columns) {
     expect(split.below == below && split.inside == static_cast<int64_t>(wanted.size()) &&
                std::memcmp(inside.data(), wanted.data(), wanted.size() * sizeof(double)) == 0,
            "split_values");
-    x[0] = 0.0;
-    const auto pairs = static_cast<size_t>(rows * rows);
-    std::vector<double> centred(x.size() + static_cast<size_t>(rows)), count(pairs), second(pairs),
-        fourth(pairs);
-    if (rows > 2) x[1] = std::numeric_limits<double>::quiet_NaN();
-    active_kernels().difference_moments(x.data(), rows, columns, centred.data(), count.data(), second.data(),
-                                        fourth.data(), 2);
-    double mean = 0, square = 0;
-    const double* last = x.data() + (rows - 1) * columns;
-    for (int64_t j = 0; j < columns; ++j)
-        mean += (last[j] - last[j - (rows > 1 ? columns : 0)]) / double(columns);
-    for (int64_t j = 0; j < columns; ++j)
-        square += std::pow(last[j] - last[j - (rows > 1 ? columns : 0)] - mean, 2) / double(columns);
-    if (rows != 2 && rows > 3) expect_near(second[pairs - 2], square, 1e-9, "difference_moments");
 }
 
 void check_distance(int64_t checkpoints, int64_t elements, int64_t band) {
@@ -255,6 +242,29 @@ void check_attention(int64_t length, int64_t depth, int64_t width, int64_t heads
     }
 }
 
+void check_rotary(int64_t batch, int64_t heads, int64_t length, int64_t half, int64_t passed) {
+    const int64_t depth = 2 * half + passed, columns = 2 * half;
+    std::vector<float> x(static_cast<size_t>(batch * heads * length * depth)),
+        cosine(static_cast<size_t>(length * columns)), sine(cosine.size());
+    for (auto& v : x)
+        v = static_cast<float>(normal());
+    for (size_t i = 0; i < cosine.size(); ++i) {
+        cosine[i] = static_cast<float>(normal());
+        sine[i] = static_cast<float>(normal());
+    }
+    const std::vector<float> before = x;
+    rotate({x.data(), batch, heads, length, heads * length * depth, length * depth, depth},
+           {cosine.data(), sine.data(), half, 0, columns}, 2);
+    for (int64_t row = 0; row < batch * heads * length; ++row)
+        for (int64_t j = 0; j < depth; ++j) {
+            const float* was = before.data() + row * depth;
+            const auto at = static_cast<size_t>(row % length * columns + j);
+            const float other = j < half ? -was[(j + half) % depth] : was[(j + depth - half) % depth];
+            const float wanted = j < columns ? was[j] * cosine[at] + other * sine[at] : was[j];
+            expect_near(x[static_cast<size_t>(row * depth + j)], wanted, 1e-5, "rotate");
+        }
+}
+
 void check_raster(CellKind kind) {
     const double odd[] = {0,        8,         16,  -1,  7.999999, 1e300, -1e300, std::nan(""),
                           INFINITY, -INFINITY, 3.5, 1e18};
@@ -292,6 +302,7 @@ void run_all() {
         check_distance(whole(1, 8), whole(1, 2100), whole(1, 9));
         check_attention(whole(1, 140), whole(1, 70), whole(1, 140), whole(1, 3),
                         round % 2 ? Float::bf16 : Float::f32);
+        check_rotary(whole(1, 3), whole(1, 3), whole(1, 40), whole(1, 20), whole(0, 5));
         for (int kind = 0; kind < 4; ++kind)
             check_raster(static_cast<CellKind>(kind));
     }

@@ -1,4 +1,4 @@
-"""Double centring, moments of differences and weight distances against loops, closed forms and the numpy twins."""
+"""Double centring and weight distances against loops, closed forms and the numpy twins."""
 
 from __future__ import annotations
 
@@ -64,47 +64,6 @@ def test_values_are_split_as_masks_split_them(size: int, threads: int) -> None:
             np.testing.assert_array_equal(inside, wanted)
     finally:
         native.set_threads(before)
-
-
-@pytest.mark.parametrize("gaps", [False, True])
-@settings(deadline=None, max_examples=30)
-@given(shape=shapes, seed=seeds)
-def test_moments_equal_a_loop(gaps: bool, shape: tuple[int, int], seed: int) -> None:
-    x = matrix(shape, seed)
-    if gaps:
-        rng = np.random.default_rng(seed)
-        x[rng.random(shape) < 0.2] = np.nan
-        x[rng.random(shape) < 0.05] = -np.inf
-    ours = native.difference_moments(x)
-    for mine, expected in zip(ours, reference.difference_moments(x), strict=True):
-        np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-12)
-        np.testing.assert_array_equal(mine, mine.T)
-
-
-def test_moments_of_close_rows_do_not_cancel() -> None:
-    rng = np.random.default_rng(0)
-    x = np.tile(rng.normal(-2300, 500, 2000), (3, 1))
-    noise = 1e-7 * rng.normal(size=2000)
-    x[1] += noise
-    x[2] += 17.0
-    second = native.difference_moments(x).second
-    d = x[1] - x[0]
-    assert second[0, 1] == pytest.approx(d.var(), rel=1e-6)
-    assert second[0, 2] < 1e-20
-
-
-def test_standard_error_of_a_kl_by_hand_and_by_bootstrap() -> None:
-    rng = np.random.default_rng(3)
-    loglik = rng.normal(size=(2, 3000)) * 20
-    text_bytes = rng.integers(300, 1024, 3000)
-    errors = native.kl_standard_errors(loglik, text_bytes)
-    d = loglik[0] - loglik[1]
-    unit = 2 * text_bytes.mean() * np.log(2)
-    again = [d[rng.integers(0, 3000, 3000)].var() / unit for _ in range(800)]
-    assert errors[0, 1] == pytest.approx(np.std(again), rel=0.1)
-    assert errors[0, 0] == 0
-    loglik[1, 1:] = np.nan
-    assert np.isnan(native.kl_standard_errors(loglik, text_bytes)[0, 1])
 
 
 RAW = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
@@ -202,8 +161,6 @@ def test_weight_distances_of_known_steps_are_exact() -> None:
             ),
             "out",
         ),
-        (lambda: native.difference_moments(np.zeros((2, 0))), "loglik"),
-        (lambda: native.kl_standard_errors(np.zeros((2, 3)), [1, 2]), "text_bytes"),
         (lambda: native.banded_sqdist([], [], 1), "buffers"),
         (lambda: native.banded_sqdist([np.zeros(4, np.uint8)], ["F32"], 0), "band"),
         (lambda: native.banded_sqdist([np.zeros(4, np.uint8)], ["I8"], 1), "dtypes"),

@@ -9,9 +9,11 @@ import torch
 from tiny_models import TEXTS, WIDTH, _llama_like, load_float64, true_logliks, write_model
 
 from kltui.errors import KltuiError
+from kltui.scoring import lens as lens_module
 from kltui.scoring import model_introspection
 from kltui.scoring.engine import Engine
 from kltui.scoring.layer_form import LayerForm, streams
+from kltui.scoring.lens import LayerLogprobs
 from kltui.scoring.model_introspection import forward_replaced
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import ScoringSettings
@@ -217,3 +219,25 @@ def test_a_first_layers_inputs_take_their_places_by_name():
     assert torch.equal(entering[0], H) and torch.equal(entering[1], A)
     with pytest.raises(TypeError, match="without hidden states"):
         LayerForm((None, torch.ones(2)))
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(0, [7, 7, 7, 7]), (4 * 5 * 7 * 3, [21, 7]), (1 << 20, [28])])
+def test_layers_share_calls_of_the_head_within_their_memory(
+    limit: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(lens_module, "MAX_STATES_BYTES", limit)
+    weight_VD, targets_n = torch.randn(11, 5), torch.arange(7)
+    rows: list[int] = []
+
+    def head(states_nD: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows.append(len(states_nD))
+        return (states_nD @ weight_VD.T).log_softmax(1).gather(1, targets[:, None])[:, 0]
+
+    states, layers = torch.randn(4, 7, 5), LayerLogprobs(head, targets_n)
+    for k, states_nD in enumerate(states):
+        layers.add(k, states_nD)
+    found = layers.found()
+    assert rows == calls and sorted(found) == [0, 1, 2, 3]
+    for k, states_nD in enumerate(states):
+        torch.testing.assert_close(found[k], head(states_nD, targets_n))
