@@ -75,7 +75,7 @@ def test_the_page_on_reports_names_every_section() -> None:
 def test_the_readme_s_job_file_is_a_job_file() -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     job = parse_job(tomllib.loads(text), "README")
-    from kltui.registry import expand_revisions
+    from kltui.registry.revisions import expand_revisions
 
     assert len(expand_revisions(job.models[1].revisions)) == 154
 

@@ -24,8 +24,8 @@ from kltui.jobs.messages import Task
 from kltui.jobs.plan import make_plan
 from kltui.jobs.prepare import NotReady, Preparer, Ready
 from kltui.jobs.worker import score_task
-from kltui.registry import fingerprint
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
+from kltui.registry.digest import fingerprint
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.tokenizer import own_tokenizer, tokenizer_folder
 from kltui.store import Store

@@ -8,7 +8,9 @@ import pytest
 from model_folders import make_model
 
 from kltui.errors import KltuiError, UsageError
-from kltui.registry import HubSource, LocalSource, ModelEntry, checkpoints_from_entry, discover
+from kltui.registry import HubSource, LocalSource
+from kltui.registry.discover import discover
+from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 
 
 def test_a_run_folder_is_sorted_by_step_not_by_name(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from model_folders import make_model, make_sharded
 
 from kltui.errors import KltuiError
-from kltui.registry import fingerprint
-from kltui.registry.digest import sha256_file, weight_files_digest
+from kltui.registry.digest import fingerprint, sha256_file, weight_files_digest
 from kltui.registry.layout import weight_names
 
 

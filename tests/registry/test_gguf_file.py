@@ -15,7 +15,7 @@ import pytest
 from model_folders import make_model
 
 from kltui.errors import KltuiError, UsageError
-from kltui.registry import fingerprint
+from kltui.registry.digest import fingerprint
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.gguf_entry import original_beside
 from kltui.registry.gguf_file import (

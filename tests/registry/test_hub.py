@@ -16,7 +16,9 @@ import pytest
 from hub_server import FakeHub
 
 from kltui.errors import KltuiError, TryAgainError, UsageError
-from kltui.registry import HubSource, ModelEntry, checkpoints_from_entry, fingerprint, hub, hub_client
+from kltui.registry import HubSource, hub, hub_client
+from kltui.registry.digest import fingerprint
+from kltui.registry.entry import ModelEntry, checkpoints_from_entry
 from kltui.registry.hub_cache import RepoCache
 from kltui.registry.retry import RetryPolicy, asked_wait_s
 

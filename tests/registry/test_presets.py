@@ -3,8 +3,9 @@
 import pytest
 
 from kltui.errors import UsageError
-from kltui.registry import checkpoints_from_entry, expand_revisions
+from kltui.registry.entry import checkpoints_from_entry
 from kltui.registry.presets import EXCLUDED_CHECKPOINTS, EXCLUDED_RUNS, PRESETS, preset
+from kltui.registry.revisions import expand_revisions
 
 
 @pytest.mark.parametrize(

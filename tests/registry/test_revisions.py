@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kltui.errors import UsageError
-from kltui.registry import ModelEntry, checkpoints_from_entry, expand_revisions, parse_step
-from kltui.registry.revisions import is_step_name, matching_revisions
+from kltui.registry.entry import ModelEntry, checkpoints_from_entry
+from kltui.registry.revisions import expand_revisions, is_step_name, matching_revisions, parse_step
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_one_text_that_does_not_fit_is_told(tmp_path, monkeypatch):
 
 
 def test_weights_other_than_those_that_are_meant_are_refused(tmp_path, monkeypatch):
-    from kltui.registry import fingerprint
+    from kltui.registry.digest import fingerprint
     from kltui.registry.reading import ChangedError
     from kltui.scoring import loading
 

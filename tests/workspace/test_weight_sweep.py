@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 import kltui
 from kltui.corpus.corpus import Corpus
-from kltui.registry import Checkpoint, HubSource, LocalSource, digest, fingerprint
+from kltui.registry import Checkpoint, HubSource, LocalSource, digest
+from kltui.registry.digest import fingerprint
 from kltui.store import Store
 from kltui.workspace import weight_process
 from kltui.workspace.weight_sweep import CHECKED

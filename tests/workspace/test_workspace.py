@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 import kltui
 from kltui.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
-from kltui.registry import Checkpoint, LocalSource, fingerprint
+from kltui.registry import Checkpoint, LocalSource
+from kltui.registry.digest import fingerprint
 from kltui.store import Store
 from kltui.workspace import Workspace
 
