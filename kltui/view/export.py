@@ -2,7 +2,7 @@
 
 CSV is UTF-8 with a header and "\\n" line ends. Numbers have every digit of their float64. A field is empty where a
 value is undefined (NaN) or does not apply (the step of a model without steps); it is never 0 for that. More than 2 million
-pairs are no CSV but kl.parquet, or kl.npz without pyarrow.
+pairs are no CSV but kl.parquet, or kl.npz without pyarrow; more than 200 million are left out.
 Text that begins with = + - or @ has an apostrophe before it, so that no spreadsheet computes it; numbers never have.
 Names are printable: characters that could steer a terminal stand as U+FFFD, in the .npz as in the tables.
 """
@@ -15,6 +15,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -90,10 +91,11 @@ def export(
     for name, (columns, rows) in _tables(ctx).items():
         writers[name] = lambda path, c=columns, r=rows: _write_csv(path, c, r(ctx))  # type: ignore[misc]
     if pair_files.are_many(ctx.map):
-        form = pair_files.form()
-        notify(pair_files.form_words(ctx.map, form))
-        writers = {form if n == "kl.csv" else n: write for n, write in writers.items()}
-        writers[form] = lambda path: pair_files.write(ctx.map, path)
+        del writers["kl.csv"]
+        form = "" if pair_files.are_too_many(ctx.map) else pair_files.form()
+        notify(pair_files.form_words(ctx.map, form) if form else pair_files.none_words(ctx.map))
+        if form:
+            writers[form] = lambda path: pair_files.write(ctx.map, path, partial(ctx.tell, "KL of all pairs"))
     if (tree := _newick(ctx)) is not None:
         writers["tree.nwk"] = lambda path: _write_text(path, tree)
     writers["report.json"] = lambda path: _write_json(ctx, path)
@@ -166,7 +168,7 @@ def _written(
 
 def _write_npz(ctx: Context, path: Path) -> None:
     shown = ctx.map
-    unknown = np.full(shown.loglik_KN.shape, -1, np.int32)
+    unknown = np.broadcast_to(np.int32(-1), shown.loglik_KN.shape)
     _write_vectors(
         path,
         ctx,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
 
 Array = NDArray[np.float64]
+Progress = Callable[[float], None]
+_ROWS_AT_ONCE = 128  # rows of a band that are written at once: of 20,000 vectors 2.6 million pairs
 MAX_IN_CSV = 2_000_000  # pairs: some 160 MB of text
+MAX_PAIRS = 200_000_000  # of 20,000 vectors: 4 GB
 PARQUET, NPZ = "kl.parquet", "kl.npz"
 FORMS = ("kl.csv", PARQUET, NPZ)
 _READ = {
@@ -55,9 +58,22 @@ def form_words(shown: Map, name: str) -> str:
     return f"{_count(shown):,} pairs are more than a CSV should hold: {name} instead of kl.csv; {_READ[name]}"
 
 
-def write(shown: Map, path: Path) -> None:
-    """Writes every pair once, in the map's order, as Parquet or .npz by the name of `path`."""
-    (_write_parquet if path.name == PARQUET else _write_npz)(shown, path)
+def are_too_many(shown: Map) -> bool:
+    """Whether a map has more pairs than any file should hold."""
+    return _count(shown) > MAX_PAIRS
+
+
+def none_words(shown: Map) -> str:
+    """Why there is no file of pairs, and where the KL of those that are looked for is."""
+    return (
+        f"{_count(shown):,} pairs are more than a file should hold ({MAX_PAIRS:,}): none is written. --exclude leaves runs"
+        " out; consecutive.csv has the pairs along runs, report.json the neighbours of each run's last model"
+    )
+
+
+def write(shown: Map, path: Path, progress: Progress = lambda share: None) -> None:
+    """Writes every pair once, in the map's order, as Parquet or .npz by the name of `path`; tells what share is done."""
+    (_write_parquet if path.name == PARQUET else _write_npz)(shown, path, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +84,21 @@ class Band:
     kl: Array
     se: Array
 
+    @property
+    def parts(self) -> list[Band]:
+        """The same in bands of few rows, whose pairs make small tables."""
+        cut = blocks(len(self.kl), _ROWS_AT_ONCE)
+        return [Band(self.first + r.start, self.kl[r, r.start :], self.se[r, r.start :]) for r in cut]
+
     def pairs(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """(row, column) within the band of each pair that it has, a row's after each other."""
         return np.triu_indices(len(self.kl), 1, self.kl.shape[1])
 
 
-def bands(pairs: KLPairs) -> Iterator[Band]:
+def bands(pairs: KLPairs, progress: Progress) -> Iterator[Band]:
     """All pairs, some rows at a time; each band's tiles are computed on the cores that are idle."""
     K = pairs.n_rows
+    progress(0.0)
     for rows in blocks(K):
         shape = (rows.stop - rows.start, K - rows.start)
         kl, se = np.empty(shape), np.empty(shape)
@@ -87,10 +110,11 @@ def bands(pairs: KLPairs) -> Iterator[Band]:
 
         later = [columns for columns in blocks(K) if columns.start >= rows.start]
         in_parallel([partial(fill, rows, kl, se, columns) for columns in later])
-        yield Band(rows.start, kl, se)
+        yield from Band(rows.start, kl, se).parts
+        progress(1.0 - ((K - rows.stop) / K) ** 2)
 
 
-def _write_parquet(shown: Map, path: Path) -> None:
+def _write_parquet(shown: Map, path: Path, progress: Progress) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -102,8 +126,10 @@ def _write_parquet(shown: Map, path: Path) -> None:
     def called(rows: NDArray[np.intp]) -> Any:
         return pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), names)
 
-    with ParquetWriter(path, schema) as writer:
-        for band in bands(shown.pairs()):
+    # Numbers that never come twice gain nothing by a dictionary or by being packed.
+    packed = {"a": "snappy", "b": "snappy", "kl_bits_per_byte": "none", "se": "none"}
+    with ParquetWriter(path, schema, use_dictionary=["a", "b"], compression=packed) as writer:
+        for band in bands(shown.pairs(), progress):
             a, b = band.pairs()
             values = [pa.array(v[a, b], from_pandas=True) for v in (band.kl, band.se)]
             writer.write_table(
@@ -112,7 +138,7 @@ def _write_parquet(shown: Map, path: Path) -> None:
     _sync(path)
 
 
-def _write_npz(shown: Map, path: Path) -> None:
+def _write_npz(shown: Map, path: Path, progress: Progress) -> None:
     """`names` (K), `kl_bits_per_byte` and `se`: each pair once, as scipy's condensed matrices, NaN where undefined."""
     n = _count(shown)
     aside = path.with_name(".se.npy")
@@ -125,7 +151,7 @@ def _write_npz(shown: Map, path: Path) -> None:
         with archive.open("kl_bits_per_byte.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
             np.lib.format.write_array_header_1_0(member, header)
-            for band in bands(shown.pairs()):
+            for band in bands(shown.pairs(), progress):
                 pairs = band.pairs()
                 member.write(band.kl[pairs].astype("<f8").tobytes())
                 se[at : at + len(pairs[0])] = band.se[pairs]

@@ -57,7 +57,8 @@ def test_parquet_and_npz_hold_what_the_csv_holds(
     truth = table(tmp_path / "csv" / "kl.csv")
     values = np.array([row[2:] for row in truth])
     monkeypatch.setattr(pair_files, "MAX_IN_CSV", 100)
-    monkeypatch.setattr(pair_files, "blocks", lambda K: products.blocks(K, tile))
+    monkeypatch.setattr(pair_files, "blocks", lambda K, size=tile: products.blocks(K, size))
+    monkeypatch.setattr(pair_files, "_ROWS_AT_ONCE", 3)
 
     said = exported(folder, tmp_path / "parquet")
     assert any("276 pairs" in line and "pandas.read_parquet" in line for line in said)
@@ -87,6 +88,26 @@ def test_pairs_in_another_form_take_the_place_of_those_before(
     exported(folder, tmp_path)
     assert not (tmp_path / "kl.csv").exists()
     assert (tmp_path / "kl.parquet").exists()
+
+
+def test_more_pairs_than_a_file_should_hold_are_left_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(folder, tmp_path)
+    monkeypatch.setattr(pair_files, "MAX_IN_CSV", 100)
+    monkeypatch.setattr(pair_files, "MAX_PAIRS", 275)
+    said = exported(folder, tmp_path)
+    assert any("276 pairs" in line and "none is written" in line for line in said)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("kl.")]
+    assert (tmp_path / "consecutive.csv").exists()
+
+
+def test_progress_of_pairs_rises_to_all(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pair_files, "blocks", lambda K, size=5: products.blocks(K, size))
+    told: list[float] = []
+    with Workspace.open(folder) as ws:
+        pair_files.write(ws.map(), tmp_path / "kl.npz", told.append)
+    assert told == sorted(told) and told[0] == 0.0 and told[-1] == 1.0 and len(told) == 6
 
 
 def test_undefined_pairs_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -318,10 +318,14 @@ class Context:
         return found
 
     def _weights_progress(self, run: str, done: int, total: int) -> None:
+        self.tell(f"weight distances of {run}", done / max(total, 1))
+
+    def tell(self, what: str, share: float) -> None:
+        """Says how much of something long is done: at its end, and not too often before."""
         now = time.monotonic()
-        if now - self._said >= SECONDS_BETWEEN or done >= total:
+        if now - self._said >= SECONDS_BETWEEN or share >= 1.0:
             self._said = now
-            self.notify(f"weight distances of {run}: {done / max(total, 1):.0%}")
+            self.notify(f"{what}: {share:.0%}")
 
     @cached_property
     def exponents(self) -> list[Exponent]:
