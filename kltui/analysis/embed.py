@@ -23,6 +23,7 @@ from kltui.threads import one_blas_thread
 __all__ = ["complete_texts"]
 
 Array = NDArray[np.float64]
+KnownAxes = dict[tuple[int, int], Axes]  # by how many, and how many of them to rounding
 Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
@@ -35,7 +36,6 @@ MAX_SMACOF = 1000
 DRAFT = 1500  # points of a first t-SNE of a large map
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 512  # below so many points every axis costs less than finding the leading ones
-_PAIR_BLOCK = 512
 _EXACT = 1e-10  # a residual of axes that nobody need hear of
 
 
@@ -230,46 +230,62 @@ def smacof(distance_KK: Array, start_Kd: Array) -> Array:
     return np.asarray(found[0], dtype=np.float64) * size
 
 
-def kruskal_stress(distance_Km: Array, xyz_Kd: Array, drawn_m: NDArray[np.intp]) -> float:
-    """Kruskal's stress-1 sqrt(sum (d' - d)^2 / sum d'^2), d' the picture's, over all pairs with one of m drawn points."""
-    off = square = 0.0
-    both = np.isin(np.arange(len(xyz_Kd)), drawn_m)
-    for start in range(0, len(xyz_Kd), _PAIR_BLOCK):
-        at = slice(start, start + _PAIR_BLOCK)
-        shown = _distances(xyz_Kd[at], xyz_Kd[drawn_m])
-        # A pair of two drawn points comes up twice.
-        times = np.where(both[at], 0.5, 1.0)[:, None]
-        off += float((times * (shown - distance_Km[at]) ** 2).sum())
-        square += float((times * shown**2).sum())
-    return math.sqrt(off / square) if square > 0 else 0.0
+def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]], known: KnownAxes) -> Picture:
+    """Least-squares MDS of at most MAX_SMACOF points, the others where their distances to those put them.
 
-
-def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]]) -> Picture:
-    """Least-squares MDS of at most MAX_SMACOF points, the others where their distances to those put them."""
+    Its stress is Kruskal's stress-1 sqrt(sum (d' - d)^2 / sum d'^2), d' the picture's, over all pairs with one of those.
+    """
     from threadpoolctl import threadpool_limits
 
     K = rows.shape[0]
     drawn = drawn_rows(K, runs, MAX_SMACOF)
-    start = _padded(_scores(rows, dims), dims)
+    start = _padded(_scores(rows, dims, known), dims)
+    off = square = 0.0
     with threadpool_limits(1):
-        distance_Km = _distances_to(rows, drawn)
-        places = smacof(_mirrored(distance_Km[drawn]), start[drawn])
-        xyz = places if len(drawn) == K else by_distances(distance_Km, drawn, places, start)
-        xyz = _turned(xyz)
-        return Picture("mds", xyz, stress=kruskal_stress(distance_Km, xyz, drawn), n_placed=K - len(drawn))
+        to_drawn = _DistancesTo(rows, drawn)
+        places = smacof(_mirrored(to_drawn.among), start[drawn])
+        xyz = start
+        xyz[drawn] = places
+        for part in rows.parts:
+            target = to_drawn.of(part)
+            others = np.setdiff1d(np.arange(part.start, part.stop), drawn)
+            if len(others):
+                xyz[others] = by_distances(target[others - part.start], places, xyz[others])
+            shown = _distances(xyz[part], places)
+            # A pair of two drawn points comes up twice.
+            times = np.where(np.isin(np.arange(part.start, part.stop), drawn), 0.5, 1.0)[:, None]
+            off += float((times * (shown - target) ** 2).sum())
+            square += float((times * shown**2).sum())
+    stress_1 = math.sqrt(off / square) if square > 0 else 0.0
+    return Picture("mds", _turned(xyz), stress=stress_1, n_placed=K - len(drawn))
 
 
-def _distances_to(rows: CentredRows, drawn_m: NDArray[np.intp]) -> Array:
-    """K x m sqrt(KL) of all vectors to some."""
-    anchors = rows.take(drawn_m)
-    norm_m = np.einsum("mn,mn->m", anchors, anchors)
-    out = np.empty((rows.shape[0], len(drawn_m)))
-    for part in rows.parts:
-        Q = rows.block(part)
-        square = np.einsum("kn,kn->k", Q, Q)[:, None] + norm_m - 2.0 * (Q @ anchors.T)
-        out[part] = np.sqrt(np.maximum(square, 0.0))
-    out[drawn_m, np.arange(len(drawn_m))] = 0.0
-    return out
+class _DistancesTo:
+    """sqrt(KL) of all vectors to m drawn ones, some at a time: of very many they would fill the memory."""
+
+    def __init__(self, rows: CentredRows, drawn_m: NDArray[np.intp]) -> None:
+        self._rows, self._drawn = rows, drawn_m
+        self._anchors = rows.take(drawn_m)
+        self._norm_m = np.einsum("mn,mn->m", self._anchors, self._anchors)
+
+    def of(self, part: slice) -> Array:
+        """Those of one of the rows' parts, rows x m."""
+        Q = self._rows.block(part)
+        square = np.einsum("kn,kn->k", Q, Q)[:, None] + self._norm_m - 2.0 * (Q @ self._anchors.T)
+        out: Array = np.sqrt(np.maximum(square, 0.0))
+        here = np.flatnonzero((self._drawn >= part.start) & (self._drawn < part.stop))
+        out[self._drawn[here] - part.start, here] = 0.0
+        return out
+
+    @property
+    def among(self) -> Array:
+        """Those of the drawn ones, m x m."""
+        found = []
+        for part in self._rows.parts:
+            here = self._drawn[(self._drawn >= part.start) & (self._drawn < part.stop)]
+            if len(here):
+                found.append(self.of(part)[here - part.start])
+        return np.concatenate(found)
 
 
 def _mirrored(square: Array) -> Array:
@@ -381,28 +397,38 @@ def picture(
     gram: CentredGram | None = None,
     runs: Sequence[Sequence[int]] = (),
     progress: Progress = lambda share: None,
+    known: KnownAxes | None = None,
 ) -> Picture:
     """The picture of a map by `method` in `dims` dimensions, with what it keeps.
 
     `gram` centres and multiplies the vectors, where one is given that will; `runs`, rows in order of step, say which points
-    a draw of many has. `progress` is called with the share of the axes' search that is done.
+    a draw of many has. `progress` is called with the share of the axes' search that is done. Leading axes are taken from
+    `known`, those found for other pictures of the same vectors, and put there.
     """
     checked(method, dims)
     settings = settings or TSNESettings()
+    known = {} if known is None else known
     K, N = np.shape(L_KN)
     if method == "tsne":
         _perplexity(K, settings)
         if K <= ALL_AXES:
             return tsne_of(rotate(*_every_axis(L_KN, text_bytes_N, gram)), dims, settings, runs)
-        axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress)
+        axes = _found_axes(CentredRows.of_vectors(L_KN, text_bytes_N), AXES, 3, progress, known)
         return _tsne_of_axes(axes, dims, settings, runs)
     if method == "mds":
-        return _smacof_picture(CentredRows.of_vectors(L_KN, text_bytes_N), dims, runs)
+        return _smacof_picture(CentredRows.of_vectors(L_KN, text_bytes_N), dims, runs, known)
     if gram is None and _is_large(K, N, dims):
-        axes = leading_axes(CentredRows.of_vectors(L_KN, text_bytes_N), dims, progress=progress)
+        axes = _found_axes(CentredRows.of_vectors(L_KN, text_bytes_N), dims, dims, progress, known)
         return _pca_of_axes(axes, dims)
     Q, products = _scaled(L_KN, text_bytes_N, gram)
     return _pca_picture(rotate(Q, dims, products), float(np.vdot(Q, Q)), dims)
+
+
+def _found_axes(rows: CentredRows, r: int, exact: int, progress: Progress, known: KnownAxes) -> Axes:
+    """The r leading axes, the first `exact` to rounding: those of before where there are."""
+    if (r, exact) not in known:
+        known[r, exact] = leading_axes(rows, r, exact, progress)
+    return known[r, exact]
 
 
 def better_and_better(
@@ -468,10 +494,10 @@ def _pca_picture(scores_Kr: Array, total: float, dims: int) -> Picture:
     return Picture("pca", xyz, axis_share=tuple(share.tolist()), n_axes=dims)
 
 
-def _scores(rows: CentredRows, dims: int) -> Array:
+def _scores(rows: CentredRows, dims: int, known: KnownAxes) -> Array:
     """The leading scores of centred rows, K x dims or fewer columns where they span less."""
     if _is_large(*rows.shape, dims):
-        return leading_axes(rows, dims).scores_Kr
+        return _found_axes(rows, dims, dims, lambda share: None, known).scores_Kr
     return rotate(np.concatenate([rows.block(part) for part in rows.parts]), dims)
 
 

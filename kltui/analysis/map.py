@@ -316,8 +316,20 @@ class Map:
         settings = embed.TSNESettings(perplexity, seed, reduce_perplexity)
         runs = [t.rows for t in self.trajectories(layers=True)]
         return embed.picture(
-            self.loglik_KN, self.text_bytes_N, method, dims, settings, gram=self.gram, runs=runs
+            self.loglik_KN,
+            self.text_bytes_N,
+            method,
+            dims,
+            settings,
+            gram=self.gram,
+            runs=runs,
+            known=self._axes,
         )
+
+    @cached_property
+    def _axes(self) -> embed.KnownAxes:
+        """The leading axes that pictures have needed so far."""
+        return {}
 
     def coordinates(
         self,

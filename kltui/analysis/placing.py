@@ -55,22 +55,17 @@ def beside_neighbours(scores_Kr: Array, drawn_m: Index, places_md: Array) -> Arr
     return out
 
 
-def by_distances(target_Km: Array, drawn_m: Index, places_md: Array, start_Kd: Array) -> Array:
-    """K x d places: the drawn rows at theirs, each other where its distances to them fit `target_Km` best, from `start_Kd` on.
+def by_distances(target_Mm: Array, places_md: Array, start_Md: Array) -> Array:
+    """M x d places, each where its distances to m placed points fit `target_Mm` best, from `start_Md` on.
 
     Least squares by majorisation of one point among fixed ones: x <- mean_j (y_j + target_j (x - y_j) / |x - y_j|).
     """
-    out = start_Kd.copy()
-    out[drawn_m] = places_md
-    middle = places_md.mean(axis=0)
-    for rows in _others(len(out), drawn_m):
-        x, target = out[rows], target_Km[rows]
-        for _ in range(_ITERATIONS):
-            shown = np.sqrt(_square_distances(x, places_md))
-            ratio = np.divide(target, shown, out=np.zeros_like(target), where=shown > 0)
-            x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
-        out[rows] = x
-    return out
+    middle, x = places_md.mean(axis=0), start_Md
+    for _ in range(_ITERATIONS):
+        shown = np.sqrt(_square_distances(x, places_md))
+        ratio = np.divide(target_Mm, shown, out=np.zeros_like(target_Mm), where=shown > 0)
+        x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
+    return x
 
 
 def _others(K: int, drawn_m: Index) -> list[Index]:
