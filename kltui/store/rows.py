@@ -48,6 +48,14 @@ class CheckpointRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first checkpoints of a registry, and of every run {name: (checkpoints, scored ones)}."""
+
+    rows: list[CheckpointRow]
+    counts: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class VectorRow:
     """What identifies a stored vector; `settings` groups those that may share a map."""
 

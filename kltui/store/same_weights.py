@@ -46,10 +46,18 @@ def files_on_record(store: Store) -> dict[str, str]:
     return {weights: str(value.get("sha256", "")) for weights, value in store.records.all(KIND).items()}
 
 
-def in_store(store: Store) -> list[tuple[Point, ...]]:
-    """Groups of scored checkpoints that hold the same weights; vectors are read only of what may be equal."""
+def in_store(
+    store: Store,
+    rows: Sequence[CheckpointRow] | None = None,
+    vectors: Sequence[VectorRow] | None = None,
+) -> list[tuple[Point, ...]]:
+    """Groups of scored checkpoints that hold the same weights; numbers are read only of what may be equal.
+
+    `rows` and `vectors` are all of the store's, where somebody has read them already.
+    """
     files, found = files_on_record(store), []
-    for corpus_id, held in _by_map(store).items():
+    rows = store.checkpoints.all() if rows is None else rows
+    for corpus_id, held in _by_map(rows, store.vectors.rows() if vectors is None else vectors).items():
         points = [point_of(row.checkpoint, None, v.weights, files) for row, v in held]
         means = Counter(v.mean_loglik for _, v in held)
         weights = Counter(p.weights for p in points if p.weights)
@@ -66,13 +74,17 @@ def in_store(store: Store) -> list[tuple[Point, ...]]:
     return list(dict.fromkeys(found))
 
 
-def _by_map(store: Store) -> dict[tuple[int, str], list[tuple[CheckpointRow, VectorRow]]]:
+def _by_map(
+    rows: Sequence[CheckpointRow], vectors: Sequence[VectorRow]
+) -> dict[tuple[int, str], list[tuple[CheckpointRow, VectorRow]]]:
     """The newest final vector of every checkpoint, by corpus and settings."""
-    rows = {row.id: row for row in store.checkpoints.all()}
-    newest = {(v.checkpoint_id, v.corpus_id, v.settings): v for v in store.vectors.rows() if v.layer is None}
+    of = {row.id: row for row in rows}
+    newest = {(v.checkpoint_id, v.corpus_id, v.settings): v for v in vectors if v.layer is None}
     found: dict[tuple[int, str], list[tuple[CheckpointRow, VectorRow]]] = {}
     for (checkpoint, corpus, settings), v in newest.items():
-        found.setdefault((corpus, settings), []).append((rows[checkpoint], v))
+        if checkpoint not in of:  # it was added between the two
+            continue
+        found.setdefault((corpus, settings), []).append((of[checkpoint], v))
     return found
 
 

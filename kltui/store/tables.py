@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import sqlite3
+import sys
 import tempfile
 import time
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +31,7 @@ from kltui.sanitize import safe_text
 from kltui.store.checksums import Checks, VectorReader, row_checksum, settle, vector_reader
 from kltui.store.connection import RESTORE, DamageError, decoded
 from kltui.store.job_table import Jobs
-from kltui.store.rows import CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
+from kltui.store.rows import Beginning, CheckpointRow, CheckpointStatus, CorpusRow, VectorRow
 from kltui.store.side_tables import Records
 
 if TYPE_CHECKING:
@@ -108,8 +111,6 @@ class Corpora:
     @decoded
     def all(self) -> list[CorpusRow]:
         """Every corpus, oldest first."""
-        import numpy as np
-
         self._checks.require("corpus")
         rows = self._db.execute(
             "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus NOT INDEXED ORDER BY id"
@@ -119,7 +120,7 @@ class Corpora:
                 i,
                 sha,
                 n,
-                float(np.frombuffer(lengths, "<i8").mean()) if n else math.nan,
+                _mean_length(lengths) if n else math.nan,
                 src,
                 at,
                 json.loads(rec),
@@ -172,6 +173,14 @@ class Corpora:
             if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
                 raise DamageError(f"the workspace is damaged: text {idx} is not as it was written", RESTORE)
             yield domain, body
+
+
+def _mean_length(lengths: bytes) -> float:
+    """The mean of little-endian int64, without numpy, which would be loaded for a list's sake."""
+    numbers = array("q", lengths)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return sum(numbers) / len(numbers)
 
 
 # Records: what a checkpoint's own columns have no place for, by its name.
@@ -293,11 +302,34 @@ class Checkpoints:
     def all(self) -> list[CheckpointRow]:
         """Every checkpoint with its state, by run, step and variant."""
         self._checks.require("checkpoint", "job", "job_item", "vector")
-        query = _CHECKPOINT_ROWS.format(facts=self._checks.facts)
-        rows = self._db.execute(query, (json.dumps(Jobs(self._db, self._checks).waiting()),))
         details = self._records.all(DETAILS)
-        found = [_checkpoint_row(row) for row in rows]
+        found = self._rows(only="")
         return [_with_details(row, details[row.name]) if row.name in details else row for row in found]
+
+    def count(self) -> int:
+        """How many checkpoints there are."""
+        return int(self._db.execute("SELECT COUNT(*) FROM checkpoint").fetchone()[0])
+
+    @decoded
+    def beginning(self, n: int) -> Beginning:
+        """The first n checkpoints of `all`, and how many there are of each run: had at once, and not verified.
+
+        For a list that shows something while `all` is read. What records add to a checkpoint is not there yet.
+        """
+        order = f"SELECT id FROM checkpoint c NOT INDEXED ORDER BY {_ORDER} LIMIT ?"
+        ids = [i for (i,) in self._db.execute(order, (n,))]
+        rows = self._rows("AND c.id IN (SELECT value FROM json_each(?2))", json.dumps(ids))
+        counts: dict[str, tuple[int, int]] = {}
+        for run, tags, count, scored in self._db.execute(_COUNTS.format(facts=self._checks.facts)):
+            name = trajectory_of(run, json.loads(tags))
+            before = counts.get(name, (0, 0))
+            counts[name] = before[0] + count, before[1] + scored
+        return Beginning(rows, counts)
+
+    def _rows(self, only: str, *which: str) -> list[CheckpointRow]:
+        query = _CHECKPOINT_ROWS.format(facts=self._checks.facts, only=only, order=_ORDER)
+        waiting = json.dumps(Jobs(self._db, self._checks).waiting())
+        return [_checkpoint_row(row) for row in self._db.execute(query, (waiting, *which))]
 
 
 # What waits in a job that goes on tells a checkpoint's state, else what ended last: an item that a stopped job has left
@@ -305,7 +337,7 @@ class Checkpoints:
 _CHECKPOINT_ROWS = """
 WITH item AS (
     SELECT checkpoint_id, status, error, hint, ended, status IN ('done', 'failed') AS is_over,
-           job_id IN (SELECT value FROM json_each(?)) AS is_waiting
+           job_id IN (SELECT value FROM json_each(?1)) AS is_waiting
     FROM job_item NOT INDEXED
 ), latest AS (
     SELECT checkpoint_id, status, error, hint,
@@ -314,11 +346,11 @@ WITH item AS (
 ), final AS (
     SELECT v.checkpoint_id, v.mean_loglik, MAX(v.id) FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
-    WHERE v.layer = -1 AND v.mean_loglik IS NOT NULL GROUP BY v.checkpoint_id
+    WHERE v.layer = -1 AND v.mean_loglik IS NOT NULL {only} GROUP BY v.checkpoint_id
 ), lens AS (
     SELECT v.checkpoint_id, COUNT(DISTINCT v.layer) AS layers FROM vector v {facts}
     JOIN checkpoint c ON c.id = v.checkpoint_id AND c.weights = v.weights
-    WHERE v.layer >= 0 GROUP BY v.checkpoint_id
+    WHERE v.layer >= 0 {only} GROUP BY v.checkpoint_id
 )
 SELECT c.id, c.run, c.step, c.kind, c.location, c.revision, c.commit_hash, c.quantization, c.seed, c.size,
        c.type, c.parent, c.tags, c.tokenizer, c.weights, final.checkpoint_id IS NOT NULL, final.mean_loglik,
@@ -327,7 +359,16 @@ FROM checkpoint c
 LEFT JOIN final ON final.checkpoint_id = c.id
 LEFT JOIN lens ON lens.checkpoint_id = c.id
 LEFT JOIN latest ON latest.checkpoint_id = c.id
-ORDER BY c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantization
+WHERE TRUE {only}
+ORDER BY {order}
+"""
+_ORDER = "c.run, c.step IS NOT NULL, c.step, c.quantization <> 'none', c.quantization"
+# Checkpoints and scored ones by run and tags, which say what grid of interpolated models a checkpoint is a point of.
+_COUNTS = """
+SELECT c.run, c.tags, COUNT(*), SUM(EXISTS (
+    SELECT 1 FROM vector v {facts} WHERE v.checkpoint_id = c.id AND v.layer = -1 AND v.weights = c.weights
+    AND v.mean_loglik IS NOT NULL))
+FROM checkpoint c NOT INDEXED GROUP BY c.run, c.tags ORDER BY c.run
 """
 
 
@@ -358,6 +399,16 @@ def _with_details(row: CheckpointRow, details: Mapping[str, object]) -> Checkpoi
     return replace(row, checkpoint=replace(row.checkpoint, source=source, base=str(details.get("base", ""))))
 
 
+@functools.lru_cache(maxsize=1024)
+def _tags(stored: str) -> tuple[str, ...]:
+    return tuple(json.loads(stored))
+
+
+def _word(stored: object) -> str:
+    """A word that many checkpoints share, kept once."""
+    return sys.intern(str(stored))
+
+
 def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
     (cid, run, step, kind, location, revision, commit, quant, seed, size, type_, parent, tags) = row[:13]
     tokenizer, weights, scored, mean, layers, item_status, error, hint = row[13:]
@@ -367,15 +418,15 @@ def _checkpoint_row(row: tuple[object, ...]) -> CheckpointRow:
         else LocalSource(Path(str(location)))
     )
     checkpoint = Checkpoint(
-        run=str(run),
+        run=_word(run),
         source=source,
         step=_optional_int(step),
-        quantization=str(quant),
+        quantization=_word(quant),
         seed=_optional_int(seed),
-        size=str(size),
-        type=str(type_),
-        parent=str(parent),
-        tags=tuple(json.loads(str(tags))),
+        size=_word(size),
+        type=_word(type_),
+        parent=_word(parent),
+        tags=_tags(str(tags)),
         tokenizer=str(tokenizer),
     )
     return CheckpointRow(

@@ -77,6 +77,11 @@ class Action:
     rank: int = 0
     writes: bool = False
 
+    @property
+    def needs_all_rows(self) -> bool:
+        """Whether it would do something else while only the first checkpoints of a large workspace are read."""
+        return self.group in ("choose", "jobs") or self.name in ("next_step", "previous_step", "export")
+
     def on(self, screen: str) -> bool:
         """Whether the action exists on that screen."""
         return not self.screens or screen in self.screens

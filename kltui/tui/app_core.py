@@ -196,6 +196,9 @@ class AppCore(AppSession, inherit_bindings=False):
         if action.writes and self.read_only:
             self.say("opened with --read-only: nothing is started or written", "warning")
             return
+        if self.snapshot.counts and action.needs_all_rows:
+            self.say("the list is still being read: try again in a moment")
+            return
         for target in (self._pane(), self.view, self):
             if isinstance(target, ActionHandlers) and action.handler(target) is not False:
                 return

@@ -16,7 +16,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import SCREENS, ActionHandlers
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
-from kltui.tui.data import Snapshot, SnapshotReader, run_of
+from kltui.tui.data import Snapshot, SnapshotReader
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
 from kltui.tui.keymap import Keymap
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from kltui.workspace import Workspace
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+MIN_PAUSE = (
+    3.0  # between two reads, in times what the last one took: a large workspace is not read all the time
+)
 
 
 class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
@@ -93,6 +96,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.look = self._make_look()
         self._frame = ScreenFrame(ColorSystem.EIGHT_BIT if self._use_color else None)
         self._closely_until = 0.0
+        self._read_seconds = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._job_watch = JobWatch(self._job_ended)
 
@@ -174,13 +178,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         row = self.snapshot.by_name.get(self.selection.cursor)
         if row is None:
             return
-        here = row.checkpoint
-        run = [
-            r.name for r in self.snapshot.runs[run_of(row)] if r.checkpoint.quantization == here.quantization
-        ]
-        at = run.index(row.name) + by
-        if 0 <= at < len(run):
-            self.set_cursor(run[at])
+        if name := self.snapshot.along_run(row, by):
+            self.set_cursor(name)
         else:
             self.say("the run ends here" if by > 0 else "the run begins here")
 
@@ -202,6 +201,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
 
     async def _watch(self) -> None:
         """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
+        await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
         gc.freeze()
         gc.enable()
@@ -211,18 +211,34 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
                 self.hung_up()
             await self.outlived(self._look())
 
+    async def _show_beginning(self) -> None:
+        """Shows what is known of the workspace before all of it is read."""
+        found = await self.reader.beginning()
+        if found is None or self.snapshot.loaded:
+            return
+        if found.loaded:
+            self._take(found)
+        elif self.screen_name == SCREENS[0]:
+            self.snapshot = found
+            if self.view is not None:
+                self.view.update_data()
+
     async def _look(self) -> None:
         if await self.reader.generation() != self.snapshot.generation:
             await self.reload()
 
     async def reload(self, ids_before: Mapping[str, int] | None = None) -> None:
         """Reads the workspace and passes a changed snapshot on; with ids, the selection follows new names."""
-        old = self.snapshot
         jobs = self._views.get("jobs")
+        begun = asyncio.get_running_loop().time()
         new = await self.reader.snapshot(jobs.job_id if jobs is not None else None)
-        if new == old:
-            return
-        self.snapshot = new
+        self._read_seconds = asyncio.get_running_loop().time() - begun
+        if new != self.snapshot:
+            self._take(new, ids_before)
+
+    def _take(self, new: Snapshot, ids_before: Mapping[str, int] | None = None) -> None:
+        """Passes a changed snapshot on."""
+        old, self.snapshot = self.snapshot, new
         if not old.loaded:
             self._restore_selection()
             self._begin_with()
@@ -304,7 +320,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         busy = asyncio.get_running_loop().time() < self._closely_until
         self.awaits_job &= busy
         busy |= bool(self.snapshot.active_jobs)
-        return BUSY_SECONDS if busy else IDLE_SECONDS
+        return max(BUSY_SECONDS if busy else IDLE_SECONDS, MIN_PAUSE * self._read_seconds)
 
     def reload_soon(self) -> None:
         """Reads the workspace without waiting for the next look."""

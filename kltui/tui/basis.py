@@ -172,8 +172,10 @@ def facts_of(ws: Workspace, basis: Basis) -> Facts:
             excluded = left_out(basis.exclude, ws.checkpoints(), vectors)
     except KltuiError as error:
         return Facts(f"{safe_text(source, 40)} {row.sha256[:8]}", error.message)
-    labels = {r.name: {r.name, r.checkpoint.base_name, r.checkpoint.run} for r in ws.checkpoints()}
-    gone = sum(not labels.get(name, {name}).isdisjoint(excluded) for name in names)
+    gone = 0
+    if excluded:
+        labels = {r.name: {r.name, r.checkpoint.base_name, r.checkpoint.run} for r in ws.checkpoints()}
+        gone = sum(not labels.get(name, {name}).isdisjoint(excluded) for name in names)
     keys = [vectors[name].key_fields for name in names if name in vectors]
     said = {field: sorted({k.get(field, "") for k in keys}) for field in ("dtype", "declared")}
     of = f"map {safe_text(basis.saved, 24)}: " if basis.saved else ""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,18 +17,25 @@ from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
 
 if TYPE_CHECKING:
+    from kltui.registry.checkpoint import Checkpoint
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+    from kltui.tui.read_ahead import ReadAhead
     from kltui.workspace import Workspace
     from kltui.workspace.losses import StoredLoss
 
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
 ALERT_SHOWN_S = 24 * 3600.0
+FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all are read: more than any terminal has lines
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A workspace at one moment. `problem` says why there is none."""
+    """A workspace at one moment. `problem` says why there is none.
+
+    While a large one is being read, `rows` are its first ones and `counts` says {run: (checkpoints, scored ones)}; it is
+    not `loaded` then.
+    """
 
     path: Path | None = None
     generation: int = -1
@@ -41,6 +48,7 @@ class Snapshot:
     alert: str = ""
     losses: dict[int, StoredLoss] = field(default_factory=dict)
     known_numbers: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property
     def by_name(self) -> dict[str, CheckpointRow]:
@@ -54,6 +62,37 @@ class Snapshot:
         for row in self.rows:
             runs.setdefault(run_of(row), []).append(row)
         return runs
+
+    @cached_property
+    def scored(self) -> tuple[tuple[Checkpoint, float, int], ...]:
+        """What tells the scored vectors from others: checkpoint, nats per text, lens layers."""
+        return tuple((r.checkpoint, r.mean_loglik, r.layers) for r in self.rows if r.scored)
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, str], list[str]]:
+        """Names of the checkpoints of every run and variant."""
+        lines: dict[tuple[str, str], list[str]] = {}
+        for name, row in self.by_name.items():
+            lines.setdefault((run_of(row), row.checkpoint.quantization), []).append(name)
+        return lines
+
+    @cached_property
+    def _place_in_line(self) -> dict[str, int]:
+        return {name: i for line in self._lines.values() for i, name in enumerate(line)}
+
+    def along_run(self, row: CheckpointRow, by: int) -> str:
+        """Name of the checkpoint `by` further along the run of the same variant, "" beyond its ends."""
+        line = self._lines[run_of(row), row.checkpoint.quantization]
+        at = self._place_in_line[row.name] + by
+        return line[at] if 0 <= at < len(line) else ""
+
+    def worked_out(self, before: Snapshot) -> Snapshot:
+        """The same with all that the interface asks of it, so that no key waits for it; what is as `before` is the same object."""
+        rows = before.rows if self.rows == before.rows else self.rows
+        losses = before.losses if self.losses == before.losses else self.losses
+        made = replace(self, rows=rows, losses=losses)
+        _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
+        return made
 
     @cached_property
     def run_number(self) -> dict[str, int]:
@@ -102,6 +141,8 @@ class SnapshotReader:
         self._from_before = False  # whether the basis is that of the last session, and may be out of date
         self.values = USUAL_VALUES  # what maps of pairs are made of
         self._opener = opener
+        self._last = Snapshot()
+        self.ahead: ReadAhead[Snapshot] | None = None  # who has looked at the workspace already
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
         self._analyst = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-analyst")
@@ -148,10 +189,26 @@ class SnapshotReader:
 
     async def snapshot(self, job: int | None = None) -> Snapshot:
         """The workspace now, with the items of its active jobs and of job `job`."""
+        before = self._last
         try:
-            return await self.read(lambda ws: _snapshot(ws, self.path, job))
+            self._last = await self.read(lambda ws: _snapshot(ws, self.path, job).worked_out(before))
+            return self._last
         except KltuiError as error:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
+
+    async def beginning(self) -> Snapshot | None:
+        """What a list of checkpoints shows while the workspace is read; None where it is read as soon, or is none."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and self.basis != Basis():
+            ahead.give_up()
+        elif ahead is not None:
+            found = await asyncio.get_running_loop().run_in_executor(self._thread, ahead.result)
+            self._last = found or self._last
+            return found
+        try:
+            return await self.read(lambda ws: _beginning(ws, self.path))
+        except KltuiError:
+            return None
 
     async def generation(self) -> int:
         """The workspace's change counter; -1 where there is none."""
@@ -220,6 +277,21 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
         losses=ws.losses(),
         known_numbers=ws.run_numbers(),
     )
+
+
+def first_look(path: Path) -> Snapshot:
+    """What a list of checkpoints shows of a workspace: all that there is, of a large one its beginning; to be read again."""
+    ws = _open(path)
+    found = _beginning(ws, path) or _snapshot(ws, path, None)
+    ws.close()
+    return replace(found, generation=-1)
+
+
+def _beginning(ws: Workspace, path: Path | None) -> Snapshot | None:
+    found = ws.beginning(FIRST_ROWS)
+    if found is None:
+        return None
+    return Snapshot(path=path, rows=tuple(found.rows), counts=found.counts, known_numbers=ws.run_numbers())
 
 
 def _alert(ws: Workspace) -> str:

@@ -69,9 +69,8 @@ class MapCache:
 
     def scored(self, snapshot: Snapshot) -> None:
         """Takes note of what is scored now."""
-        key = tuple((r.checkpoint, r.mean_loglik, r.layers) for r in snapshot.rows if r.scored)
-        if key != self._key:
-            self._key = key
+        if snapshot.scored != self._key:
+            self._key = snapshot.scored
             self.version += 1
 
     def forget(self) -> None:
@@ -147,7 +146,10 @@ class MapCache:
         if self._map_version == version or not self._reader.basis.is_whole or not await self._is_large():
             return None
         if self._drawn is None or self._drawn_version != version:
-            names = _drawn_names([checkpoint for checkpoint, _, _ in self._key])
+            scored = self._key
+            names = await self._reader.compute(
+                lambda: _drawn_names([checkpoint for checkpoint, _, _ in scored])
+            )
             self._drawn = await self._reader.read(lambda ws: _map_of(ws, names))
             self._drawn_version = version
         return self._drawn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -34,8 +34,7 @@ class Selection:
         self.selected = {names.get(n, n): None for n in self.selected}
         self.cursor, self.a, self.b = (names.get(n, n) for n in (self.cursor, self.a, self.b))
 
-    def keep(self, known: Iterable[str]) -> None:
+    def keep(self, known: Container[str]) -> None:
         """Forgets every name that is no longer in the workspace."""
-        known = set(known)
         self.selected = {n: None for n in self.selected if n in known}
         self.cursor, self.a, self.b = (n if n in known else "" for n in (self.cursor, self.a, self.b))

@@ -25,6 +25,7 @@ from kltui.store import (
     same_weights,
     saved_maps,
 )
+from kltui.store.rows import Beginning
 from kltui.store.same_weights import point_of
 from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from kltui.corpus.corpus import Prompt
     from kltui.workspace.exact import ExactRequest
     from kltui.workspace.exact import Said as ExactProgress
+
+MAX_AT_ONCE = 5000  # checkpoints that a list waits for: more are shown before all are read
 
 # Parts of a vector's key that tell it from its neighbours on a map, not how it was scored.
 _OF_ONE_VECTOR = {
@@ -122,10 +125,16 @@ class Workspace(StoredDistances):
         return self._store.generation()
 
     def checkpoints(self) -> list[CheckpointRow]:
-        """Every registered checkpoint, by run, step and variant."""
+        """Every registered checkpoint, by run, step and variant; one that is as it was is the very same object."""
         generation = self.generation()  # read first: what is newer than it is read again
-        self._last_checkpoints = generation, self._store.checkpoints.all()
-        return list(self._last_checkpoints[1])
+        known = {row.id: row for row in self._last_checkpoints[1]}
+        rows = [kept if (kept := known.get(row.id)) == row else row for row in self._store.checkpoints.all()]
+        self._last_checkpoints = generation, rows
+        return list(rows)
+
+    def beginning(self, n: int) -> Beginning | None:
+        """The first n checkpoints and how many there are of each run, not verified; None where `checkpoints` is as quick."""
+        return self._store.checkpoints.beginning(n) if self._store.checkpoints.count() > MAX_AT_ONCE else None
 
     def _known_checkpoints(self) -> list[CheckpointRow]:
         """Those read last, where no other process has committed since: which there are, not how they fare."""
@@ -146,7 +155,8 @@ class Workspace(StoredDistances):
     def losses(self) -> dict[int, StoredLoss]:
         """{checkpoint id: loss over the corpus that is meant}, without reading a vector; {} where nothing is scored."""
         try:
-            corpus = self.corpus()
+            corpora = self.corpora()
+            corpus = corpora[0] if len(corpora) == 1 and not self.over else self.corpus()
         except StoreError:
             return {}
         return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
@@ -187,7 +197,7 @@ class Workspace(StoredDistances):
 
     def same_weights(self) -> list[tuple[Point, ...]]:
         """Groups of scored checkpoints that hold the same weights."""
-        return same_weights.in_store(self._store)
+        return same_weights.in_store(self._store, self._known_checkpoints(), self._vector_rows())
 
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" where it has none."""

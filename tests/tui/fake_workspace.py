@@ -13,7 +13,7 @@ from kltui.analysis.map import Map
 from kltui.analysis.point import Point
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
-from kltui.store.rows import CheckpointRow, CorpusRow, JobItemRow, JobRow
+from kltui.store.rows import Beginning, CheckpointRow, CorpusRow, JobItemRow, JobRow
 from kltui.workspace.losses import StoredLoss, stored_losses
 
 STEPS = (0, 1, 2, 4, 8, 16, *range(100, 1500, 100))
@@ -98,6 +98,9 @@ class FakeWorkspace:
                 )
             )
         return rows
+
+    def beginning(self, n: int) -> Beginning | None:
+        return None
 
     def losses(self) -> dict[int, StoredLoss]:
         means = {r.id: (r.mean_loglik, 0) for r in self.checkpoints() if r.scored}

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from full_store import fill
+
 import kltui
-from kltui.store import Store
 
 SCREENS = ("registry", "jobs", "map", "diffusion", "matrix", "compare", "layers", "scale", "report")
 PACKAGE = Path(kltui.__file__).resolve().parent.parent
@@ -32,9 +33,11 @@ def test_the_first_frame_needs_no_numpy_and_no_screen_torch() -> None:
 
 
 def test_the_first_tree_of_runs_needs_no_numpy_and_views_no_textual(tmp_path: Path) -> None:
-    Store.write(tmp_path).close()
+    fill(tmp_path)
     tree, views = loaded_after(
-        f"from kltui.workspace import Workspace\nws = Workspace.open({str(tmp_path)!r})\nws.checkpoints(), ws.jobs()",
+        "import asyncio\nfrom pathlib import Path\nfrom kltui.tui.data import SnapshotReader\n"
+        f"reader = SnapshotReader(Path({str(tmp_path)!r}))\nread = asyncio.run(reader.snapshot())\nreader.close()\n"
+        "assert len(read.rows) == len(read.losses) == 3, read",
         "import kltui.view.cell_buffer, kltui.view.palette, kltui.view.ticks",
     )
     assert "sqlite3" in tree and not tree & {"numpy", "sklearn", "pydantic"}

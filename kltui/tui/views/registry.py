@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
-from kltui.tui.dialogs import jobs_start
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.widgets.canvas import Span, TextPane, wrapped
-from kltui.tui.widgets.run_tree import RunTree, TreeLine
+from kltui.tui.widgets.run_tree import RunTree
+from kltui.tui.widgets.tree_lines import TreeLine
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
@@ -63,10 +63,11 @@ class RegistryView(View):
     def _run_details(self, line: TreeLine) -> list[list[Span]]:
         rows = self.kl.snapshot.runs.get(line.run, [])
         steps = [r.checkpoint.step for r in rows if r.checkpoint.step is not None]
+        n, scored = self.kl.snapshot.counts.get(line.run) or (len(rows), sum(r.scored for r in rows))
         facts = [
             ("run", line.run),
-            ("checkpoints", str(len(rows))),
-            ("scored", str(sum(r.scored for r in rows))),
+            ("checkpoints", str(n)),
+            ("scored", str(scored)),
             ("failed", str(sum(r.status == "failed" for r in rows)) if rows else ""),
             ("steps", f"{min(steps)} to {max(steps)}" if steps else ""),
             ("size", rows[0].checkpoint.size if rows else ""),
@@ -126,6 +127,8 @@ class RegistryView(View):
         return rows
 
     def do_add(self) -> None:
+        from kltui.tui.dialogs import jobs_start
+
         jobs_start.add_models(self.kl)
 
     def do_place(self) -> None:
@@ -159,6 +162,8 @@ class RegistryView(View):
         return [line.row] if line.row else [r for r in snapshot.runs[line.run] if self.kl.filter(r)]
 
     def do_start(self) -> None:
+        from kltui.tui.dialogs import jobs_start
+
         jobs_start.start_job(self.kl, self._chosen())
 
 

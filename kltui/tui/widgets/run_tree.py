@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import eq, itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kltui.sanitize import short_name
 from kltui.tui.data import Snapshot, run_of
@@ -15,6 +15,7 @@ from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span
 from kltui.tui.widgets.table import Cell, Column, Table
+from kltui.tui.widgets.tree_lines import Branch, TreeLine, TreeLines
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
@@ -27,15 +28,6 @@ STATUS = {
     "running": ("◐", "~", "accent"),
     "failed": ("✗", "x", "bad"),
 }
-
-
-class TreeLine(NamedTuple):
-    """A line of the tree: a run (row None) or one of its checkpoints."""
-
-    run: str
-    row: CheckpointRow | None
-    n: int = 0
-    scored: int = 0
 
 
 SORTS: dict[str, Callable[[CheckpointRow, Snapshot], Any]] = {
@@ -96,7 +88,7 @@ class RunTree(Table):
 
     def __init__(self) -> None:
         super().__init__(id="run-tree")
-        self.lines: list[TreeLine] = []
+        self.lines = TreeLines()
         self.folded: set[str] = set()
         self.order = Order()
         self.rests_on_run = False
@@ -108,22 +100,29 @@ class RunTree(Table):
         made_for = (snapshot.rows, snapshot.losses, self.kl.filter, frozenset(self.folded), self.order)
         if made_for != self._made_for:
             self._made_for = made_for
-            self.lines = self._tree()
+            self.lines = TreeLines(self._branches())
         self.find_cursor()
         self.refresh()
 
-    def _tree(self) -> list[TreeLine]:
-        lines: list[TreeLine] = []
-        keep = self.kl.filter
+    def _branches(self) -> list[Branch]:
+        snapshot, keep = self.kl.snapshot, self.kl.filter
         if self.order.column:
-            return [TreeLine(run_of(row), row) for row in self.order.sorted(self.kl.snapshot, keep)]
-        for run, rows in self.kl.snapshot.runs.items():
-            kept = [row for row in rows if keep(row)]
+            return [Branch(None, self.order.sorted(snapshot, keep))]
+        if snapshot.counts:
+            return [
+                Branch(TreeLine(run, None, *count), self._unfolded(run, snapshot.runs.get(run, [])))
+                for run, count in snapshot.counts.items()
+            ]
+        branches = []
+        for run, rows in snapshot.runs.items():
+            kept = [row for row in rows if keep(row)] if keep.text else rows
             if kept:
-                lines.append(TreeLine(run, None, len(kept), sum(r.scored for r in kept)))
-                if run not in self.folded:
-                    lines += [TreeLine(run, row) for row in kept]
-        return lines
+                heading = TreeLine(run, None, len(kept), sum(r.scored for r in kept))
+                branches.append(Branch(heading, self._unfolded(run, kept)))
+        return branches
+
+    def _unfolded(self, run: str, rows: Sequence[CheckpointRow]) -> Sequence[CheckpointRow]:
+        return () if run in self.folded else rows
 
     def find_cursor(self) -> None:
         """Brings the cursor row to the shared cursor, unless it rests on a run by choice."""
@@ -132,8 +131,9 @@ class RunTree(Table):
         if here is not None and (here.row.name == name if here.row else self.rests_on_run):
             self.keep_in_view()
             return
-        at = next((i for i, line in enumerate(self.lines) if line.row and line.row.name == name), self.cursor)
-        before, self.cursor = self.cursor, max(0, min(at, len(self.lines) - 1))
+        row = self.kl.snapshot.by_name.get(name)
+        at = self.lines.place_of(row) if row is not None else None
+        before, self.cursor = self.cursor, max(0, min(self.cursor if at is None else at, len(self.lines) - 1))
         self._slide()
         if not self.keep_in_view():
             self.redraw(1 + before - self.top, 1 + self.cursor - self.top)
@@ -161,13 +161,16 @@ class RunTree(Table):
         sort = [(f"by {self.order.column}{', reversed' * self.order.is_reversed}  ", look("accent"))]
         spans = sort if self.order.column else []
         if self.kl.filter.text:
-            kept = sum(line.row is not None if self.order.column else line.n for line in self.lines)
+            kept = sum(b.heading.n if b.heading else len(b) for b in self.lines.branches)
             return [
                 *spans,
                 (f"{kept} of {counted(len(snapshot.rows), 'checkpoint')} by the filter", look("warning")),
             ]
-        runs, count = counted(len(snapshot.runs), "run"), counted(len(snapshot.rows), "checkpoint")
-        return [*spans, (f"{runs}  {count}  {snapshot.n_scored} scored", look("muted"))]
+        if counts := snapshot.counts:
+            n, scored = (sum(column) for column in zip(*counts.values(), strict=True))
+            return [(f"reading  {totals(len(counts), n, scored)}", look("muted"))]
+        said = totals(len(snapshot.runs), len(snapshot.rows), snapshot.n_scored)
+        return [*spans, (said, look("muted"))]
 
     def row_count(self) -> int:
         return len(self.lines)
@@ -300,7 +303,7 @@ class RunTree(Table):
             self.folded.add(line.run)
             self.update_data()
         else:
-            self.go(next(i for i, other in enumerate(self.lines) if other.run == line.run))
+            self.go(self.lines.heading_of(line.run))
 
     def do_right(self) -> None:
         """Unfolds the run."""
@@ -327,8 +330,7 @@ class RunTree(Table):
         self._next_run(-1)
 
     def _next_run(self, by: int) -> None:
-        heads = [i for i, line in enumerate(self.lines) if line.row is None]
-        ahead = [i for i in heads if (i - self.cursor) * by > 0]
+        ahead = [i for i in self.lines.headings if (i - self.cursor) * by > 0]
         if ahead:
             self.go(min(ahead, key=lambda i: abs(i - self.cursor)))
 
@@ -336,6 +338,15 @@ class RunTree(Table):
 def _step_of(line: TreeLine) -> int | None:
     """The step that a line shows; -1 for a run's heading."""
     return -1 if line.row is None else line.row.checkpoint.step
+
+
+def totals(runs: int, checkpoints: int, scored: int) -> str:
+    """What a tree holds, in words.
+
+    >>> totals(2, 1, 0)
+    '2 runs  1 checkpoint  0 scored'
+    """
+    return f"{counted(runs, 'run')}  {counted(checkpoints, 'checkpoint')}  {scored} scored"
 
 
 def counted(count: int, what: str) -> str:
