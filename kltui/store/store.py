@@ -21,6 +21,7 @@ from kltui.store.connection import (
     explained,
     left_by_writer,
 )
+from kltui.store.corpora import Corpora
 from kltui.store.filesystem import file_system, is_network
 from kltui.store.job_table import Jobs
 from kltui.store.lock_file import LockFile
@@ -33,7 +34,7 @@ from kltui.store.schema import (
     show_as_newest,
 )
 from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFileTable, WeightDistances
-from kltui.store.tables import Checkpoints, Corpora, Vectors
+from kltui.store.tables import Checkpoints, Vectors
 
 FILE_NAME = "kltui.sqlite"
 _PATIENCE_S = 10.0

@@ -1,0 +1,164 @@
+"""Reading and writing of corpora, texts included."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import sys
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from kltui.store.checksums import Checks, row_checksum, settle
+from kltui.store.connection import RESTORE, DamageError, decoded
+from kltui.store.rows import CorpusRow
+from kltui.store.side_tables import Records
+
+if TYPE_CHECKING:
+    # The interface lists checkpoints before it needs an array: numpy is loaded where numbers are.
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.corpus.corpus import Corpus, Prompt
+
+PROMPTS = "prompts"  # kind of the records of what a corpus' texts answer, by its hash
+
+
+class Corpora:
+    """The corpora of a workspace, texts included."""
+
+    def __init__(self, db: sqlite3.Connection, checks: Checks) -> None:
+        self._db, self._checks = db, checks
+        self._records = Records(db, checks)
+
+    def add(self, corpus: Corpus, source: str) -> int:
+        """Row id of `corpus`, stored with its texts unless it is there already; damaged texts are written again."""
+        found = self._db.execute("SELECT id FROM corpus WHERE sha256 = ?", (corpus.sha256,)).fetchone()
+        if found:
+            corpus_id = int(found[0])
+            try:
+                self._texts(corpus_id)
+            except DamageError:
+                self._db.execute("DELETE FROM text WHERE corpus_id = ?", (corpus_id,))
+                self._put_texts(corpus_id, corpus)
+                settle(self._db, "text")
+            if corpus.prompts and corpus.sha256 not in self._records.all(PROMPTS):
+                self._put_prompts(corpus)
+            return corpus_id
+        cursor = self._db.execute(
+            "INSERT INTO corpus (sha256, n, source, record, created, text_bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                corpus.sha256,
+                len(corpus),
+                source,
+                json.dumps(corpus.record, default=str),
+                time.time(),
+                corpus.text_bytes.astype("<i8").tobytes(),
+            ),
+        )
+        self._put_texts(int(cursor.lastrowid or 0), corpus)
+        if corpus.prompts:
+            self._put_prompts(corpus)
+        return int(cursor.lastrowid or 0)
+
+    def _put_prompts(self, corpus: Corpus) -> None:
+        self._records.put(PROMPTS, corpus.sha256, {"prompts": corpus.prompts})
+
+    def distinguished(self, corpus_id: int) -> list[object]:
+        """What tells the texts of a corpus apart, in order: themselves, of pairs with their prompts."""
+        texts = self.texts(corpus_id)
+        query = "SELECT sha256 FROM corpus WHERE id = ?"
+        prompts = self.prompts(str(self._db.execute(query, (corpus_id,)).fetchone()[0]))
+        return list(zip(prompts, texts, strict=True)) if prompts else list(texts)
+
+    @decoded
+    def prompts(self, sha256: str) -> tuple[Prompt, ...]:
+        """What the texts of a corpus answer, in order; none where it is of texts."""
+        found = self._records.all(PROMPTS).get(sha256, {}).get("prompts", [])
+        return tuple(tuple((str(role), str(text)) for role, text in prompt) for prompt in cast("Any", found))
+
+    def _put_texts(self, corpus_id: int, corpus: Corpus) -> None:
+        domains = corpus.domains or ("",) * len(corpus)
+        self._db.executemany(
+            "INSERT INTO text (corpus_id, idx, domain, body) VALUES (?, ?, ?, ?)",
+            (
+                (corpus_id, i, d, t.encode())
+                for i, (d, t) in enumerate(zip(domains, corpus.texts, strict=True))
+            ),
+        )
+
+    @decoded
+    def all(self) -> list[CorpusRow]:
+        """Every corpus, oldest first."""
+        self._checks.require("corpus")
+        rows = self._db.execute(
+            "SELECT id, sha256, n, text_bytes, source, created, record FROM corpus NOT INDEXED ORDER BY id"
+        )
+        return [
+            CorpusRow(
+                i,
+                sha,
+                n,
+                _mean_length(lengths) if n else math.nan,
+                src,
+                at,
+                json.loads(rec),
+            )
+            for i, sha, n, lengths, src, at, rec in rows
+        ]
+
+    @decoded
+    def text_bytes(self, corpus_id: int) -> NDArray[np.int64]:
+        """UTF-8 bytes of every text, shape (N,). Raises DamageError where they are not those of the texts."""
+        import numpy as np
+
+        self._checks.require("corpus")
+        (blob,) = self._db.execute("SELECT text_bytes FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
+        lengths_N = np.frombuffer(blob, "<i8").astype(np.int64)
+        if not self._checks.active:
+            # An older schema has no checksums, but the texts themselves.
+            query = "SELECT LENGTH(body) FROM text WHERE corpus_id = ? ORDER BY idx"
+            if lengths_N.tolist() != [n for (n,) in self._db.execute(query, (corpus_id,))]:
+                raise DamageError(
+                    "the workspace is damaged: the lengths of its texts are not theirs", RESTORE
+                )
+        return lengths_N
+
+    @decoded
+    def texts(self, corpus_id: int, indices: Sequence[int] | None = None) -> list[str]:
+        """The texts in order, or those at `indices`. Raises DamageError unless they are as they were written."""
+        if indices is None:
+            return [body.decode() for _, body in self._texts(corpus_id)]
+        return [next(self._read(corpus_id, f" AND idx = {int(i)}"))[1].decode() for i in indices]
+
+    @decoded
+    def domains(self, corpus_id: int) -> list[str]:
+        """The domain of every text, "" where the corpus has none."""
+        return [domain.decode() for domain, _ in self._texts(corpus_id)]
+
+    def _texts(self, corpus_id: int) -> list[tuple[bytes, bytes]]:
+        """(domain, text) of a whole corpus in order, each verified, none missing."""
+        (n,) = self._db.execute("SELECT n FROM corpus WHERE id = ?", (corpus_id,)).fetchone()
+        found = list(self._read(corpus_id, " ORDER BY idx"))
+        if len(found) != n:
+            raise DamageError(
+                f"the workspace is damaged: a corpus has {len(found)} texts where {n} were written", RESTORE
+            )
+        return found
+
+    def _read(self, corpus_id: int, which: str) -> Iterator[tuple[bytes, bytes]]:
+        query = "SELECT idx, CAST(domain AS BLOB), body, checksum FROM text WHERE corpus_id = ?" + which
+        for idx, domain, body, checksum in self._db.execute(query, (corpus_id,)):
+            if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
+                raise DamageError(f"the workspace is damaged: text {idx} is not as it was written", RESTORE)
+            yield domain, body
+
+
+def _mean_length(lengths: bytes) -> float:
+    """The mean of little-endian int64, without numpy, which would be loaded for a list's sake."""
+    numbers = array("q", lengths)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return sum(numbers) / len(numbers)
