@@ -179,9 +179,7 @@ def _write_npz(ctx: Context, path: Path) -> None:
     )
 
 
-def _write_vectors(
-    path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: Any
-) -> None:
+def _write_vectors(path: Path, ctx: Context, shown: Map, *, layers: bool = False, **more: Any) -> None:
     """The vectors of a map `loglik` (K x N float64, nats), their `names`, and by which rules each was scored."""
     record = shown.record
     rows = ctx.ws.vectors(
