@@ -74,12 +74,8 @@ def info() -> dict[str, object]:
     """What this build can do here: extension, instruction set in use and supported ones, threads, CUDA devices."""
     known: dict[str, object] = {"extension": False, "isa": "numpy", "supported": [], "bf16_products": False}
     if _core is not None:
-        known = {
-            "extension": True,
-            "isa": _core.isa(),
-            "supported": _core.supported_isas(),
-            "bf16_products": _core.has_bf16_products(),
-        }
+        known |= {"extension": True, "isa": _core.isa(), "supported": _core.supported_isas()}
+        known["bf16_products"] = _core.has_bf16_products()
     try:
         from kltui.kernels import _cuda
     except ImportError:
@@ -523,11 +519,8 @@ class Raster:
         self.width_dots = width_cells * self.dots_per_cell[0]
         self.height_dots = height_cells * self.dots_per_cell[1]
         self._line, self._point = (0x2A, 0x2A) if kind == "ascii" else (0xB7, 0x2022)
-        self._raster: Any = (
-            reference.ReferenceRaster(width_cells, height_cells, kind)
-            if _core is None
-            else _core.Raster(width_cells, height_cells, _KINDS.index(kind))
-        )
+        made: Any = reference.ReferenceRaster if _core is None else _core.Raster
+        self._raster: Any = made(width_cells, height_cells, kind if _core is None else _KINDS.index(kind))
 
     def segments(self, xy_n4: TensorLike, series: int | TensorLike = 0, marker: str = "") -> None:
         """Draws n segments x0 y0 x1 y1. `series`: one number 0 .. 32767, or one per segment.
