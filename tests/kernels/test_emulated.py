@@ -52,7 +52,6 @@ def naive_error(logits: torch.Tensor, targets: torch.Tensor, scale: float, softc
     return float((single - truth(logits, targets, scale, softcap)).abs().max())
 
 
-@settings(deadline=None)  # a busy machine may be slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @quick
 @given(
@@ -129,7 +128,6 @@ def test_targets_outside_the_vocabulary_give_nan() -> None:
     np.testing.assert_array_equal(torch.isnan(online.logprobs()).numpy(), [True, True, True, False])
 
 
-@settings(deadline=None)  # a busy machine may be slow
 @quick
 @given(
     n=st.integers(1, 5),
@@ -154,7 +152,6 @@ def test_tiles_in_any_order_equal_the_whole(n: int, cuts: list[int], dtype: torc
     )
 
 
-@settings(deadline=None)  # a busy machine may be slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @quick
 @given(n=st.integers(1, 3), columns=sizes, near=st.booleans(), seed=seeds)
@@ -181,7 +178,6 @@ def test_kl_where_tokens_are_masked_or_rows_undefined() -> None:
     assert cuda.kl_rows(low, low).forward[0] == 0
 
 
-@settings(deadline=None)  # a busy machine may be slow
 @quick
 @given(counts=st.lists(st.integers(0, 90), min_size=1, max_size=20), seed=seeds)
 def test_sums_by_text_are_float64(counts: list[int], seed: int) -> None:
@@ -192,7 +188,6 @@ def test_sums_by_text_are_float64(counts: list[int], seed: int) -> None:
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-13, atol=1e-8)
 
 
-@settings(deadline=None)  # a busy machine may be slow
 @quick
 @given(rows=st.integers(1, 40), columns=st.integers(1, 700), seed=seeds)
 def test_centring_equals_numpy(rows: int, columns: int, seed: int) -> None:
