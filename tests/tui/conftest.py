@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
-from textual.css.stylesheet import Stylesheet
 from textual.pilot import Pilot
 
 sys.path.insert(0, str(Path(__file__).parent))  # fake_workspace, terminal
 
 from fake_workspace import FakeWorkspace
 from screen_text import text_of
+from shared_styles import one_reading_of_styles as one_reading_of_styles
 
 from kltui.tui.app import KltuiApp
 
@@ -30,22 +29,6 @@ WAS_THERE = NOWHERE.exists()
 def pytest_runtest_teardown() -> None:
     """Nothing is written into the fixed workspace, whose folder whoever may do everything could make."""
     assert WAS_THERE or not NOWHERE.exists(), f"a test has made {NOWHERE}"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_reading_of_styles() -> Iterator[None]:
-    """Every app has the same styles: they are parsed for the first one alone."""
-    parse, known = Stylesheet._parse_rules, {}
-
-    def parsed(sheet: Stylesheet, *given: Any, **named: Any) -> Any:
-        key = (given, *sorted(named.items()), *sorted(sheet._variables.items()))
-        if key not in known:
-            known[key] = parse(sheet, *given, **named)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stylesheet, "_parse_rules", parsed)
-        yield
 
 
 @pytest.fixture
