@@ -66,6 +66,20 @@ class KL:
         return html_table(f"KL over {self._texts}", ("", "KL ± standard error"), rows)
 
 
+def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
+    """Share of Var(a - b), and so of a KL, that goes with the bytes of texts: their squared correlation, 0 to 1.
+
+    Where two models differ in loss a longer text differs more, so texts of unequal length add to KL what is no difference
+    of predictions. NaN where the texts are of one length or the vectors do not differ.
+    """
+    d_N, size_N = a_N - b_N, np.asarray(bytes_N, np.float64)
+    known = np.isfinite(d_N)
+    d_N, size_N = d_N[known], size_N[known]
+    if len(d_N) < MIN_TEXTS or np.ptp(size_N) == 0 or np.ptp(d_N) == 0:
+        return math.nan
+    return float(np.corrcoef(d_N, size_N)[0, 1] ** 2)
+
+
 @one_blas_thread
 def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     """Q = L - row mean - column mean + grand mean, K x N in nats; rows weighted by `weights_N` where given.

@@ -29,6 +29,7 @@ from kltui.sanitize import safe_text
 from kltui.scoring.settings import ScoringSettings
 from kltui.store import CheckpointRow, Store
 
+_UNEQUAL = 0.5  # standard deviation of texts' lengths over their mean, from which it is told
 CANNOT_RUN = "the job cannot run as written"
 
 
@@ -97,7 +98,7 @@ def make_plan(
     parts = {checkpoint.name: plan for checkpoint, plan in between}
     notes = (
         *_unused_lengths(job),
-        *(() if is_map_source(job.corpus.source) else odd_words(corpus.record)),
+        *(() if is_map_source(job.corpus.source) else (*odd_words(corpus.record), *_unequal(job, corpus))),
         *parent_notes(checkpoints, stored, given),
         *joined.notes,
         *based.notes,
@@ -117,6 +118,17 @@ def _unused_lengths(job: JobFile) -> list[str]:
         return []
     verb = "mean" if len(stated) > 1 else "means"
     return [f"{' and '.join(stated)} {verb} nothing without chunk = true: every item is a text as it stands"]
+
+
+def _unequal(job: JobFile, corpus: Corpus) -> list[str]:
+    """A line where texts differ so much in length that KL is mostly that."""
+    size_N = corpus.text_bytes
+    if job.corpus.kind == "pairs" or size_N.std() <= _UNEQUAL * size_N.mean():
+        return []
+    return [
+        f"the texts have {size_N.min()} to {size_N.max()} bytes: where two models differ in loss, longer texts differ more, and"
+        " KL counts that; chunk = true under [corpus] cuts documents into texts of like length"
+    ]
 
 
 def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRow]) -> list[str]:

@@ -119,12 +119,22 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def pickled_error(folder: Path, entry: str) -> KltuiError:
+    """What is said of a folder whose weights are pickles where none is opened."""
+    return KltuiError(
+        f"{safe_text(str(folder))} holds only pickled weights ({safe_text(entry, 80)}), which can run code when they are opened",
+        "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
+    )
+
+
 def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
     """Weight files of a model or adapter folder, sorted, its index included. Raises KltuiError where one is missing."""
     names = _file_names(folder)
     entry = weight_entry(names, allow_bin)
     if entry is None and ADAPTER_CONFIG in names:
         entry = next((name for name in ADAPTER_WEIGHTS[: 1 + allow_bin] if name in names), None)
+    if entry is None and (pickled := weight_entry(names)) is not None:
+        raise pickled_error(folder, pickled)
     if entry is None:
         raise KltuiError(
             f"No weights in {safe_text(str(folder))}", f"Expected one of {', '.join(SAFETENSORS + PICKLED)}."

@@ -150,10 +150,7 @@ def weight_files(folder: Path, allow_bin: bool) -> tuple[list[Path], bool]:
         ]
         return files, entry in layout.SAFETENSORS
     if entry is not None:
-        raise KltuiError(
-            f"{folder} holds only pickled weights ({entry}), which can run code when they are opened",
-            "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
-        )
+        raise layout.pickled_error(folder, entry)
     what, way_out = unreadable(folder)
     raise KltuiError(f"{folder} {what}", way_out)
 
@@ -305,7 +302,7 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
         if prefix := prefix_of(missing, set(unused)):
             raise prefix_error(folder, prefix, next(name for name in unused if prefix in name))
         raise KltuiError(
-            f"the weights in {folder} lack {len(missing)} tensors of the model, first {missing[0]}",
+            f"the weights in {folder} lack {len(missing)} of the model's tensors, first {missing[0]}",
             "the folder is incomplete or of another architecture; random weights are never scored",
         )
     mismatched = sorted(str(key) for key in info["mismatched_keys"])

@@ -493,7 +493,9 @@ class Scorer:
         notes += answers.notes(prepared.scored, sums.n_scored_R, prepared.n_overlong, self.settings.overlong)
         if prepared.n_overlong and not self.prompts:
             done = {"window": "scored in windows", "truncate": "cut to the context"}[self.settings.overlong]
-            notes.append(f"{prepared.n_overlong} texts are longer than the model's context and were {done}")
+            n = prepared.n_overlong
+            texts, were = ("1 text is", "was") if n == 1 else (f"{n} texts are", "were")
+            notes.append(f"{texts} longer than the model's context and {were} {done}")
         if quantization == "bnb-8bit":
             notes.append("LLM.int8 multiplies in float16")
         return tuple(notes)
@@ -531,6 +533,12 @@ def library_versions(quantization: str) -> dict[str, str]:
     }
 
 
+_WHY_NOT_FINITE = {
+    "float16": 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
+    "any other": "the weights are damaged, or the training that saved them had diverged: look at its loss at that step",
+}
+
+
 class _Sums:
     """Log-likelihoods as they add up: float64 per row and vector, and single tokens where they are kept.
 
@@ -557,7 +565,7 @@ class _Sums:
             text = int(texts_B[int(np.argmax(wrong_LB[0]))]) % self._n_texts
             raise KltuiError(
                 f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
-                'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
+                _WHY_NOT_FINITE["float16" if dtype == torch.float16 else "any other"],
             )
         for row in np.flatnonzero(wrong_LB.any(axis=1)).tolist():
             self._undefined.setdefault(self.layers[row - 1], int(texts_B[int(np.argmax(wrong_LB[row]))]))

@@ -17,7 +17,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.view.report import Report, write_text
 from kltui.view.sections.context import Context, ReportChoice, finals
-from kltui.view.sections.kl import every_pair
+from kltui.view.sections.kl import LENGTH_SHARE_TOLD, every_pair, largest_of, length_share_of
 from kltui.view.sections.loss import loss
 from kltui.view.sections.section import Plot, Section
 from kltui.view.sections.stabilisation import stabilisation
@@ -104,11 +104,14 @@ def _last_of_runs(every: list[Loss]) -> list[Loss]:
 
 def _largest(ctx: Context) -> Iterator[Finding]:
     # not of the report's section, whose order takes seconds to import on a slow disk
-    known = [pair for pair in every_pair(ctx.map.select(finals(ctx.map))) if math.isfinite(pair[2].value)]
-    if known:
-        a, b, largest = max(known, key=lambda pair: pair[2].value)
+    chosen = ctx.map.select(finals(ctx.map))
+    pair = largest_of(every_pair(chosen))
+    if pair is not None:
+        a, b, largest = pair
         value = with_error(largest.value, largest.se)
-        yield "largest KL", f"{value} bits/byte, {safe_text(a, 50)} to {safe_text(b, 50)}"
+        share = length_share_of(chosen, pair)
+        more = f"; {share:.0%} of it goes with the lengths of texts" if share >= LENGTH_SHARE_TOLD else ""
+        yield "largest KL", f"{value} bits/byte, {safe_text(a, 50)} to {safe_text(b, 50)}{more}"
 
 
 def _settled(ctx: Context) -> Iterator[Finding]:
@@ -146,8 +149,13 @@ def _failures(ctx: Context, room: int) -> list[Finding]:
     shown = list(reasons.items())[: max(1, room // 2)]
     rest = sum(map(len, reasons.values())) - sum(len(names) for _, names in shown)
     each = max(2, (room - (rest > 0)) // len(shown))
-    lines = [one for why, names in shown for one in _failure(_first_few(names), *why, each)]
+    lines = [one for why, names in shown for one in _failure(_first_and_more(names), *why, each)]
     return [*lines, *([("", f"and {rest} more: --report --section overview")] if rest else [])]
+
+
+def _first_and_more(names: list[str]) -> str:
+    """The first of some names and how many more there are: the reason behind them is what is to be read."""
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _failure(names: str, error: str, hint: str, lines: int) -> list[Finding]:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from kltui.analysis.kl import LN2, MIN_TEXTS, double_centre, kl_matrix, kl_pair, kl_standard_errors
+from kltui.analysis.kl import (
+    LN2,
+    MIN_TEXTS,
+    double_centre,
+    kl_matrix,
+    kl_pair,
+    kl_standard_errors,
+    length_share,
+)
 
 
 def kl_bootstrap_se(
@@ -264,3 +272,19 @@ def test_three_differing_texts_have_an_error() -> None:
     one = kl_pair(*L, [10, 10, 10])
     assert one.se == pytest.approx(clustered_error(L[0], np.arange(3), np.full(3, 10.0)))
     assert kl_standard_errors(L, [10, 10, 10])[0, 1] == pytest.approx(one.se)
+
+
+def test_the_share_of_a_kl_that_is_the_lengths_of_texts() -> None:
+    """Two models that differ by nothing but a constant a byte differ by lengths alone; noise takes its share."""
+    rng = np.random.default_rng(4)
+    size_N = rng.integers(100, 2000, 5000)
+    a_N = -1.0 * size_N
+    assert length_share(a_N, -1.5 * size_N, size_N) == pytest.approx(1.0)
+    noise_N = rng.normal(0, 0.5 * size_N.std(), 5000)  # as large as what the lengths make
+    assert length_share(a_N, -1.5 * size_N + noise_N, size_N) == pytest.approx(0.5, abs=0.03)
+    assert length_share(a_N, a_N + noise_N, size_N) < 0.01
+    assert math.isnan(length_share(a_N, a_N, size_N)) and math.isnan(
+        length_share(a_N, noise_N, np.ones(5000))
+    )
+    noise_N[:10] = np.nan
+    assert length_share(a_N, -1.5 * size_N + noise_N, size_N) == pytest.approx(0.5, abs=0.03)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -298,6 +299,17 @@ def test_wildcards_mean_what_the_hub_or_the_preset_lists(
     names = [c.name for c in make_plan(job.resolved(tmp_path)).checkpoints]
     assert names[:7] == ["n", "n@0", "n@5", "n@50", "b@5", "b@7", "b@50"]
     assert names[7:] == [f"pythia-70m@{step}" for step in (14000, *range(140000, 143001, 1000))]
+
+
+def test_texts_of_unequal_length_are_noted(tmp_path: Path) -> None:
+    make_model(tmp_path / "m")
+    (tmp_path / "texts.json").write_text(json.dumps(["short text", "a longer one " * 9, "the longest " * 90]))
+    path = tmp_path / "job.toml"
+    path.write_text('workspace = "ws"\n[corpus]\nsource = "texts.json"\n[[models]]\npath = "m"\n')
+    (note,) = make_plan(load_job(path)).notes
+    assert note.startswith("the texts have 10 to 1080 bytes") and "chunk = true" in note
+    cut = make_plan(load_job(path, ["corpus.chunk=true", "corpus.max_bytes=100", "corpus.min_bytes=90"]))
+    assert not any("bytes: " in note for note in cut.notes)
 
 
 def test_lengths_of_chunks_without_chunks_are_noted(tmp_path: Path) -> None:

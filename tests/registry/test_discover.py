@@ -11,6 +11,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.registry import HubSource, LocalSource
 from kltui.registry.discover import discover
 from kltui.registry.entry import ModelEntry, checkpoints_from_entry
+from kltui.registry.layout import weight_names
 
 
 def test_a_run_folder_is_sorted_by_step_not_by_name(tmp_path: Path) -> None:
@@ -255,3 +256,14 @@ def test_a_single_file_is_named_by_its_format(tmp_path: Path) -> None:
         with pytest.raises(KltuiError, match=what) as caught:
             discover(tmp_path / name)
         assert hint in caught.value.hint
+
+
+def test_pickles_that_may_not_be_opened_are_named(tmp_path: Path) -> None:
+    """And not said to be absent."""
+    make_model(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "pytorch_model.bin")
+    assert weight_names(tmp_path / "m") == ["pytorch_model.bin"]
+    with pytest.raises(KltuiError) as caught:
+        weight_names(tmp_path / "m", allow_bin=False)
+    assert "holds only pickled weights (pytorch_model.bin)" in caught.value.message
+    assert "allow_bin = true" in caught.value.hint

@@ -23,6 +23,7 @@ from kltui.jobs.lineage import edit_lineage
 from kltui.store import Store
 from kltui.store.saved_maps import Preparation
 from kltui.view.report import Report, print_report, report, section_names, write_text
+from kltui.view.sections import kl as kl_section
 from kltui.view.sections import overview, where
 from kltui.view.sections.context import Context, ReportChoice, finals, thinned
 from kltui.view.sections.neighbours import tree_lines
@@ -173,6 +174,19 @@ def test_a_setting_without_a_published_median_has_no_ratio() -> None:
     assert where._row(row, 0.3)[-3:] == ["above", "-", "-"]
     assert where._row(replace(row, n=0), 0.3)[-3:] == ["none here", "-", "-"]
     assert where._row(replace(row, published=0.1), 0.3)[-3:] == ["above", "0.10", "3.0x"]
+
+
+def test_a_kl_that_is_mostly_lengths_of_texts_is_told(full: Workspace) -> None:
+    m = full.map()
+    pair = (m.names[0], m.names[-1], m.pair(m.names[0], m.names[-1]))
+    d_N = m.loglik_KN[0] - m.loglik_KN[-1]
+    share = kl_section.length_share_of(m, pair)
+    assert share == pytest.approx(np.corrcoef(d_N, m.text_bytes_N)[0, 1] ** 2)
+    assert kl_section.length_words(m, 0.2) == [] == kl_section.length_words(m, math.nan)
+    (note,) = kl_section.length_words(m, 0.94)
+    assert note.startswith(
+        f"94% of the largest KL goes with the lengths of the texts ({m.text_bytes_N.min()} to"
+    )
 
 
 def test_numbers_of_layers_are_no_difference_between_vectors() -> None:

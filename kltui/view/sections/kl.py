@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from rich.console import RenderableType
 
-from kltui.analysis.kl import KL
+from kltui.analysis.kl import KL, length_share
 from kltui.analysis.map import ConsecutiveKL, Map
 from kltui.analysis.scale import locate
 from kltui.view.sections.context import Context, below, finals
@@ -17,6 +17,7 @@ from kltui.view.tables import UNDEFINED, count, figure, table, with_error, words
 from kltui.view.textplot import PlotFrame, Series
 
 PAIRS_SHOWN = 45
+LENGTH_SHARE_TOLD = 0.25
 MATRIX_MAX = 12
 NamedPair = tuple[str, str, KL]
 
@@ -33,6 +34,7 @@ def kl(ctx: Context) -> Section:
     pairs = every_pair(chosen)
     blocks: list[RenderableType] = [_matrix(chosen)] if 3 <= len(rows) <= MATRIX_MAX else []
     blocks += _pair_blocks(pairs, ctx.floor)
+    share = length_share_of(chosen, largest_of(pairs))
     dropped = sum(p.n_dropped > 0 for _, _, p in pairs)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
     notes.append("published like: the setting whose published median is nearest in ratio")
@@ -40,8 +42,10 @@ def kl(ctx: Context) -> Section:
         notes.append(
             f"{count(dropped, 'pair')} with texts that one side lacks: those texts are left out of the pair"
         )
+    notes += length_words(ctx.map, share)
     data: dict[str, object] = {
         "unit": "bits/byte",
+        "length_share_of_largest": share,
         "pairs": [
             {
                 "a": a,
@@ -65,6 +69,31 @@ def every_pair(chosen: Map) -> list[NamedPair]:
     return [
         (chosen.names[i], chosen.names[j], chosen.pair_rows(i, j))
         for i, j in combinations(range(len(chosen)), 2)
+    ]
+
+
+def largest_of(pairs: list[NamedPair]) -> NamedPair | None:
+    """The pair of the largest KL that is defined, None where none is."""
+    known = [pair for pair in pairs if math.isfinite(pair[2].value)]
+    return max(known, key=lambda pair: pair[2].value, default=None)
+
+
+def length_share_of(chosen: Map, pair: NamedPair | None) -> float:
+    """`length_share` of a pair on the map; NaN for no pair."""
+    if pair is None:
+        return math.nan
+    a, b = chosen.row(pair[0]), chosen.row(pair[1])
+    return length_share(chosen.loglik_KN[a], chosen.loglik_KN[b], chosen.text_bytes_N)
+
+
+def length_words(m: Map, share: float) -> list[str]:
+    """A note where a good part of the largest KL is the lengths of the texts and no difference of predictions."""
+    if not share >= LENGTH_SHARE_TOLD:
+        return []
+    return [
+        f"{share:.0%} of the largest KL goes with the lengths of the texts ({m.text_bytes_N.min()} to {m.text_bytes_N.max()}"
+        " bytes): where losses differ, longer texts differ more; over texts of like length (chunk = true under [corpus]) it"
+        " would be smaller"
     ]
 
 
