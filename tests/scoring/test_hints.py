@@ -164,7 +164,7 @@ def test_another_model_is_not_taken_for_a_prefix(llama, tmp_path):
     folder = with_config(llama, tmp_path / "m")
     (folder / "model.safetensors").unlink()
     save_file({"module.some.weight": torch.ones(2, 2)}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(KltuiError, match="lack 30 tensors of the model"):
+    with pytest.raises(KltuiError, match="lack 30 of the model's tensors"):
         load(folder)
 
 
