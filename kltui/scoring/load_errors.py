@@ -142,3 +142,15 @@ def prefix_error(folder: Path, prefix: str, example: str) -> KltuiError:
         "save the model that was wrapped with save_pretrained, or rename the tensors: "
         f"{{name.replace({shown}, ''): tensor for name, tensor in load_file(...).items()}}",
     )
+
+
+def not_finite_error(text: int, dtype: str) -> KltuiError:
+    """What is said of a model that gives no number for a token of a text (counted from 0), with what `dtype` makes likely."""
+    hint = (
+        "the weights are damaged, or the training that saved them had diverged: look at its loss at that step"
+    )
+    if dtype == "float16":
+        hint = 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged'
+    return KltuiError(
+        f"the model gave a NaN or infinite log-probability in text {text} (dtype {dtype})", hint
+    )

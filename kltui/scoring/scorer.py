@@ -28,6 +28,7 @@ from kltui.scoring.batching import Batch, BatchScores, Ids, Piece
 from kltui.scoring.device import device_in_use
 from kltui.scoring.dtype_cost import dtype_cost, is_worth_comparing
 from kltui.scoring.engine import Engine
+from kltui.scoring.load_errors import not_finite_error
 from kltui.scoring.loading import Loaded
 from kltui.scoring.malloc_tuning import kept_heap
 from kltui.scoring.numerics import fast_float32
@@ -533,12 +534,6 @@ def library_versions(quantization: str) -> dict[str, str]:
     }
 
 
-_WHY_NOT_FINITE = {
-    "float16": 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged',
-    "any other": "the weights are damaged, or the training that saved them had diverged: look at its loss at that step",
-}
-
-
 class _Sums:
     """Log-likelihoods as they add up: float64 per row and vector, and single tokens where they are kept.
 
@@ -563,10 +558,7 @@ class _Sums:
         texts_B, n_rows = batch.row_texts, len(self.n_scored_R)
         if wrong_LB[0].any():
             text = int(texts_B[int(np.argmax(wrong_LB[0]))]) % self._n_texts
-            raise KltuiError(
-                f"the model gave a NaN or infinite log-probability in text {text} (dtype {str(dtype)[6:]})",
-                _WHY_NOT_FINITE["float16" if dtype == torch.float16 else "any other"],
-            )
+            raise not_finite_error(text, str(dtype)[6:])
         for row in np.flatnonzero(wrong_LB.any(axis=1)).tolist():
             self._undefined.setdefault(self.layers[row - 1], int(texts_B[int(np.argmax(wrong_LB[row]))]))
         for row, loglik_B in enumerate(scores.loglik_LB):

@@ -10,6 +10,7 @@ from tiny_models import build_config, build_model, write_model
 from kltui.errors import KltuiError
 from kltui.scoring import load_errors, loading, tokens
 from kltui.scoring.engine import Engine
+from kltui.scoring.load_errors import not_finite_error
 from kltui.scoring.loading import Loaded
 from kltui.scoring.settings import ScoringSettings
 
@@ -184,3 +185,11 @@ def test_widths_that_a_4_bit_kernel_refuses_are_named(monkeypatch):
         with pytest.raises(KltuiError) as caught, torch.inference_mode():
             Engine(loaded, ScoringSettings(), CPU, quantization)
         assert hint in caught.value.hint
+
+
+def test_what_to_do_about_no_number_goes_by_the_dtype() -> None:
+    assert 'try dtype = "bfloat16"' in not_finite_error(3, "float16").hint
+    assert (
+        "try dtype" not in not_finite_error(3, "float32").hint
+        and "diverged" in not_finite_error(3, "bfloat16").hint
+    )
