@@ -191,8 +191,8 @@ def test_a_long_reading_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.M
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     with FakeHub() as hub:
-        monkeypatch.setattr("kltui.registry.hub.default_cache", lambda: tmp_path / "hub")
-        monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
@@ -206,7 +206,7 @@ def test_files_of_a_dataset_on_the_hub(hub: FakeHub, monkeypatch: pytest.MonkeyP
     assert corpus.texts == ("one", "two") and corpus.record["commit"] == commit
     assert hub.downloads("README.md") == hub.downloads("big.bin") == []
     assert load_corpus("hf://datasets/org/texts@v2/data/*.jsonl*").texts == ("three",)
-    monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert load_corpus("hf://datasets/org/texts/data/*.jsonl*").texts == ("one", "two")
     with pytest.raises(TryAgainError, match="not in the cache"):
         load_corpus("hf://datasets/org/other/*.jsonl")
@@ -284,7 +284,7 @@ def test_a_dataset_whose_fetch_was_cut_is_never_half_a_corpus(
     (blobs,) = (tmp_path / "hub").rglob("blobs")
     (blobs / "half.incomplete").write_bytes(b"x")
     assert len(load_corpus("hf://datasets/org/texts/*.jsonl").texts) == 3  # the hub says that these are all
-    monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(TryAgainError, match="only a part"):
         load_corpus("hf://datasets/org/texts/*.jsonl")
     (blobs / "half.incomplete").unlink()

@@ -149,8 +149,8 @@ def test_a_gguf_file_is_scored(run: Run, tmp_path: Path) -> None:
 def test_a_repository_s_revision_is_scored(
     run: Run, from_folder: ScoredTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kltui.registry.hub.default_cache", lambda: tmp_path / "hub")
-    monkeypatch.setattr("kltui.registry.hub.is_offline", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with FakeHub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)

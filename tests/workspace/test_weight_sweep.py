@@ -154,7 +154,7 @@ def test_a_revision_of_the_hub_means_the_commit_that_was_scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The branch has moved since, and one blob of another step was written over."""
-    monkeypatch.setattr("kltui.registry.hub.default_cache", lambda: tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     root, store = tmp_path / "hub" / "models--o--n", Store.write(tmp_path / "ws")
 
     def commit(number: int, value: float, revision: str) -> str:
