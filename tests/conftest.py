@@ -40,6 +40,14 @@ if _root not in site.getsitepackages():
 warm = pytest.StashKey[ExitStack]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="also the tests marked `full`: whole sweeps, of which every run has a short form",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Scoring processes, and those that run the tests, are forks of one process that has imported torch; see warm/."""
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -92,8 +100,15 @@ LONG = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test by its cost, and puts long files first, then those of many tests; within a file the order stays."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks every test by its cost, and puts long files first, then those of many tests; within a file the order stays.
+
+    Whole sweeps are left out unless they are asked for.
+    """
+    if not config.getoption("--full"):
+        whole = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=whole)
+        items[:] = [item for item in items if item not in whole]
     for item in items:
         markers.mark(item)
     counts = Counter(item.path for item in items)

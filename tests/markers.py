@@ -4,7 +4,7 @@ process  starts processes of its own: kltui itself, workers, a terminal, a compi
 model    has torch compute, mostly with tiny models that it builds
 screen   runs the whole interface
 ray      starts a Ray cluster
-quick    none of these, nor gpu or slow: `pytest -m quick` touches every package within a minute
+quick    none of these, nor gpu, slow or full: `pytest -m quick` touches every package within a minute
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TELLING = {
     "model": ("torch", "transformers", "tiny_models", "chat_pairs", "pair_in_process"),
     "screen": ("kltui.tui.app", "kltui.tui.main"),
 }
-COSTLY = (*TELLING, "ray", "gpu", "slow")
+COSTLY = (*TELLING, "ray", "gpu", "slow", "full")
 # What every test has of the root's conftest.py is told by the fixtures that it asks for.
 FIXTURES = {"cli": "process", "emulated_cuda": "process"}
 

@@ -154,6 +154,29 @@ class Life:
         return [name for name, end in ends(self.out).items() if end["status"] in ("done", "kept")]
 
 
+@dataclass(frozen=True)
+class Op:
+    """One call that the shim recorded: W(rite), T(runcate), S(ync), U(nlink), A(cknowledged)."""
+
+    kind: str
+    path: str = ""
+    at: int = 0
+    data: bytes = b""
+
+
+def read_trace(path: Path) -> list[Op]:
+    """The shim's record, in order."""
+    raw, at, ops = path.read_bytes(), 0, []
+    while at < len(raw):
+        end = raw.index(b"\n", at)
+        kind, *words = raw[at:end].decode().split(" ")
+        at = end + 1
+        size = int(words[-1]) if kind in "WA" else 0
+        data, at = raw[at : at + size], at + size
+        ops.append(Op(kind, words[0] if kind != "A" else "", int(words[1]) if kind in "WT" else 0, data))
+    return ops
+
+
 class Lives:
     """A process that runs batches in forked children; see lives.py."""
 
@@ -175,14 +198,16 @@ class Lives:
         limit: int = 0,
         arm: tuple[int, int, int] | None = None,
         count: bool = False,
+        trace: Path | None = None,
     ) -> Life:
-        """One life of `kltui ARGUMENTS` with the faults asked for."""
+        """One life of `kltui ARGUMENTS` with the faults asked for; the shim's record goes to `trace`."""
         out, err, writes = (self._scratch / name for name in ("out", "err", "writes"))
         for path in (out, err, writes):
             path.unlink(missing_ok=True)
         asked = {
             "arguments": arguments, "out": str(out), "err": str(err), "inline": inline, "limit": limit,
             "kill_after": kill_after, "arm": arm, "count": str(writes) if count else "",
+            "trace": str(trace or ""),
         }  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")

@@ -67,6 +67,8 @@ def live(asked: dict[str, Any]) -> int:
     kltui.jobs.batch.LocalExecutor = InlineExecutor if asked["inline"] else LocalExecutor  # type: ignore
     if asked["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["limit"], asked["limit"]))
+    if asked["trace"]:
+        os.environ["FAULT_TRACE"] = asked["trace"]
     shim: Any = ctypes.CDLL(None) if asked["arm"] or asked["count"] else None
     if shim:
         shim.fault_arm(*(asked["arm"] or (0, 0, 0)))

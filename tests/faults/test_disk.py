@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_kit import Life, Lives, check_stored, truths, vectors, write_job
+from fault_kit import Life, Lives, Op, check_stored, read_trace, truths, vectors, write_job
 from safetensors.numpy import save
 
 from kltui.store import Store
@@ -34,20 +34,32 @@ def check_told(life: Life) -> None:
         assert SAID in life.err or "progress could not be noted" in life.err, life.err
 
 
-@pytest.mark.parametrize(
-    "chosen", [(1,), pytest.param((0, 2, 3, 4), marks=pytest.mark.slow)], ids=["every fifth", "the others"]
-)
-def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], chosen: tuple[int, ...]) -> None:
+def one_of_each(ops: list[Op]) -> list[int]:
+    """Which of the calls that can fail, counted from 1, to let fail: every sync and truncation, and of the writes one of each kind.
+
+    A kind is the file, and the calls before and after: a transaction's first write, one amid others, and its last differ.
+    """
+    kinds = [(op.kind, Path(op.path).name) for op in ops]
+    places = list(zip([None, *kinds], kinds, [*kinds[1:], None], strict=False))
+    first = {place: n for n, place in reversed(list(enumerate(places, 1)))}
+    return sorted({*first.values(), *(n for n, (kind, _) in enumerate(kinds, 1) if kind in "ST")})
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.full)], ids=["kinds", "all"])
+def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], every: bool) -> None:
+    """In every run one call of each kind (`one_of_each`); with --full, as once a week, each call in turn."""
     lives, folder = broken
-    job = write_job(folder, checkpoints=2, texts=4)
+    job, trace = write_job(folder, checkpoints=2, texts=4), folder / "trace"
     shutil.rmtree(folder / "ws", ignore_errors=True)
-    whole = lives.run("--batch", str(job), "--json", count=True)
-    assert whole.code == 0 and whole.writes > 50
-    stopped, moments = 0, [n for n in range(1, whole.writes + 1) if n % 5 in chosen]
-    for n in moments:
+    whole = lives.run("--batch", str(job), "--json", count=True, trace=trace)
+    ops = [op for op in read_trace(trace) if op.kind in "WTS"]
+    assert whole.code == 0 and whole.writes == len(ops) > 50
+    moments = range(1, whole.writes + 1) if every else one_of_each(ops)
+    stopped = 0
+    for number, n in enumerate(moments):
         shutil.rmtree(folder / "ws")
-        error = (errno.ENOSPC, errno.EIO)[n % 2]
-        once = n // 2 % 2
+        error = (errno.ENOSPC, errno.EIO)[number % 2]
+        once = number // 2 % 2
         life = lives.run("--batch", str(job), "--json", arm=(n, error, once))
         check_told(life)
         stopped += life.code == 3

@@ -10,33 +10,10 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fault_kit import Lives, truths, vectors, write_job
-
-
-@dataclass(frozen=True)
-class Op:
-    """One recorded call: W(rite), T(runcate), S(ync), U(nlink), A(cknowledged)."""
-
-    kind: str
-    path: str = ""
-    at: int = 0
-    data: bytes = b""
-
-
-def read_trace(path: Path) -> list[Op]:
-    raw, at, ops = path.read_bytes(), 0, []
-    while at < len(raw):
-        end = raw.index(b"\n", at)
-        kind, *words = raw[at:end].decode().split(" ")
-        at = end + 1
-        size = int(words[-1]) if kind in "WA" else 0
-        data, at = raw[at : at + size], at + size
-        ops.append(Op(kind, words[0] if kind != "A" else "", int(words[1]) if kind in "WT" else 0, data))
-    return ops
+from fault_kit import Lives, Op, read_trace, truths, vectors, write_job
 
 
 class Disk:
