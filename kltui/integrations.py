@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tomli_w
-from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerCallback
 
 from kltui.jobs.launch import NICE
 from kltui.jobs.process import python_command
