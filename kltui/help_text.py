@@ -71,7 +71,7 @@ a job file
   device_map = "none"              # "auto": one process spreads a model that is larger than one GPU
 
 environment
-  KLTUI_ISA=portable | avx2 | avx512   the compiled core's instruction set (default: the best one here)
+  KLTUI_ISA=portable | avx2 | avx512 | amx   the compiled core's instruction set (default: the best one here)
 
 exit codes
   0 done   1 some checkpoints failed   2 usage   3 workspace in use or unusable   75 try again later

@@ -1,5 +1,6 @@
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -11,7 +12,8 @@ namespace {
 
 // bf16 products need both operands in bf16, whole pairs, and a processor that has them.
 bool can_multiply_bf16(const Rows& hidden, const Rows& weight) {
-    const bool pairs = hidden.columns % 2 == 0 && hidden.row_stride % 2 == 0 && weight.row_stride % 2 == 0;
+    const bool pairs = hidden.columns % 2 == 0 && hidden.row_stride % 2 == 0 && weight.row_stride % 2 == 0 &&
+                       weight.rows < std::numeric_limits<int32_t>::max();
     return hidden.dtype == Float::bf16 && weight.dtype == Float::bf16 && pairs && cpu_has_bf16_products() &&
            active_kernels().head_logprobs_bf16 != nullptr;
 }

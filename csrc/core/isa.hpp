@@ -8,7 +8,7 @@
 
 namespace kltui {
 
-// The table in use. Chosen once; KLTUI_ISA=portable|avx2|avx512 forces it down, an unknown or unsupported
+// The table in use. Chosen once; KLTUI_ISA=portable|avx2|avx512|amx forces it down, an unknown or unsupported
 // name throws.
 const Kernels& active_kernels();
 

@@ -93,8 +93,8 @@ struct Kernels {
     // `workspace` holds head_workspace(...) floats, aligned for double.
     void (*head_logprobs)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                           float* workspace, int threads);
-    // The same from bf16 products with fp32 sums; both operands bf16 with an even depth and stride. Null
-    // where the instruction set has none; callers also ask cpu_has_bf16_products().
+    // The same from bf16 products with fp32 sums; both operands bf16 with an even depth and stride, fewer than
+    // 2^31 entries. Null where the instruction set has none; callers also ask cpu_has_bf16_products().
     void (*head_logprobs_bf16)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                                float* workspace, int threads);
     // Per row: KL(p || q) and KL(q || p) of the softmax of two rows of logits in nats, and whether their
@@ -147,9 +147,40 @@ constexpr int64_t head_chunk_rows(int64_t depth) {
     const int64_t rows = (int64_t{1} << 21) / (depth > 0 ? depth : 1) / kHeadRows * kHeadRows;
     return rows < 96 ? 96 : (rows > 4092 ? 4092 : rows);
 }
+
+// Where tiles multiply: blocks of 32 entries and rows, steps of 32 along the depth. The second cache holds as
+// many rows as 1 MB packed, and beside them a stretch of entries (128 kB) and the next one as it lies.
+constexpr int64_t kHeadBlock = 32;
+constexpr int64_t head_steps(int64_t depth) {
+    return (depth + 31) / 32;
+}
+constexpr int64_t head_whole_blocks(int64_t kilobytes, int64_t depth) {
+    const int64_t blocks = depth > 0 ? kilobytes / (2 * head_steps(depth)) : kilobytes;
+    return (blocks > 0 ? blocks : 1) * kHeadBlock;
+}
+constexpr int64_t head_stretch(int64_t depth) {
+    return head_whole_blocks(128, depth);
+}
+constexpr int64_t head_tiles_rows(int64_t depth) {
+    return head_whole_blocks(depth > 0 ? 1024 : 64, depth);
+}
+// Floats that one thread needs: a stretch with its bias, and two blocks of logits.
+constexpr int64_t head_stretch_floats(int64_t depth) {
+    return head_stretch(depth) * (head_steps(depth) * 16 + 1) + 2 * kHeadBlock * kHeadBlock;
+}
+constexpr int64_t head_tiles_workspace(int64_t rows, int64_t depth, int64_t threads) {
+    const int64_t whole = (rows + kHeadBlock - 1) / kHeadBlock * kHeadBlock;
+    const int64_t n = whole < head_tiles_rows(depth) ? whole : head_tiles_rows(depth);
+    return 16 + n * (3 * kHeadGroups + 2 + head_steps(depth) * 16) + threads * head_stretch_floats(depth);
+}
+
+// Floats for either way.
 constexpr int64_t head_workspace(int64_t rows, int64_t depth, int64_t threads) {
     const int64_t n = rows < head_chunk_rows(depth) ? rows : head_chunk_rows(depth);
-    return n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth + threads * (n * 2 * 16 + depth * kHeadPanel);
+    const int64_t tiles = head_tiles_workspace(rows, depth, threads);
+    const int64_t plain = n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth +
+                          threads * (n * 2 * 16 + depth * kHeadPanel);
+    return tiles > plain ? tiles : plain;
 }
 
 }  // namespace kltui

@@ -12,9 +12,8 @@
 
 #include <omp.h>
 
-#include "elementary.hpp"
+#include "head_parts.hpp"
 #include "prototypes.hpp"
-#include "transpose.hpp"
 
 namespace kltui {
 namespace KLTUI_ISA {
@@ -24,12 +23,7 @@ constexpr int kPanel = 2 * kLanes;
 constexpr int kRows = kLanes == 16 ? 12 : (kLanes == 8 ? 6 : 4);
 constexpr int64_t kStretch = 512;
 constexpr int64_t kPanelsApart = 16;  // whose sums are added before they join the earlier ones
-constexpr float kSlack = 16.0f;
 static_assert(kPanel <= kHeadPanel && kRows <= kHeadRows, "workspace is sized by these");
-
-KLTUI_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 KLTUI_INLINE bool any_above(FloatV v, float limit) {
 #if defined(__AVX512F__)
@@ -42,28 +36,6 @@ KLTUI_INLINE bool any_above(FloatV v, float limit) {
         any |= v[i] > limit;
     return any;
 #endif
-}
-
-// Packs rows [first, first + count) of `source` as [unit][kWidth], zero beyond the rows and the depth.
-template <class Load, int kWidth>
-KLTUI_INLINE void pack(const Rows& source, int64_t first, int64_t count, float* out) {
-    const auto* data = static_cast<const typename Load::Element*>(source.data);
-    for (int64_t start = 0; start < source.columns; start += kLanes) {
-        const int64_t units = source.columns - start < kLanes ? source.columns - start : kLanes;
-        for (int64_t part = 0; part < kWidth; part += kLanes) {
-            FloatV v[kLanes];
-            for (int i = 0; i < kLanes; ++i) {
-                const auto* p = data + (first + part + i) * source.row_stride + start;
-                const bool there = part + i < count && part + i < kWidth;
-                v[i] = !there ? FloatV{}
-                              : (units == kLanes ? Load::full(p) : load_partial<Load>(p, units, 0.0f));
-            }
-            transpose(v);
-            const int64_t width = kWidth - part < kLanes ? kWidth - part : kLanes;
-            for (int64_t u = 0; u < units; ++u)
-                __builtin_memcpy(out + (start + u) * kWidth + part, &v[u], width * sizeof(float));
-        }
-    }
 }
 
 // One panel (or one block of hidden rows) of either dtype; bf16 pairs travel as floats, their bits untouched.
@@ -203,21 +175,6 @@ void run_group(const Rows& hidden, const HeadWeights& head, const Transform& tra
             fold_logits(acc, panel, transform, first_row, group);
         }
     }
-}
-
-// log p = target - log sum over groups of exp(reference) * sum, the groups in order.
-float combine_groups(const float* reference, const double* sum, int64_t groups, int64_t rows, int64_t row,
-                     float target_logit) {
-    float top = kLowest;
-    for (int64_t g = 0; g < groups; ++g)
-        if (reference[g * rows + row] > top) top = reference[g * rows + row];
-    double total = 0;
-    for (int64_t g = 0; g < groups; ++g) {
-        const float here = reference[g * rows + row];
-        total += here == top ? sum[g * rows + row] : sum[g * rows + row] * __builtin_exp((double)here - top);
-    }
-    if (top == kLowest) return __builtin_nanf("");
-    return (float)((double)target_logit - (double)top - __builtin_log(total));
 }
 
 // Hidden rows few enough that their packed copy and the group states stay small.

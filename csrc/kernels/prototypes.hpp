@@ -19,6 +19,8 @@ void head_logprobs(const Rows& hidden, const HeadWeights& head, const int64_t* t
 #if defined(__AVX512F__)
 void head_logprobs_bf16(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                         float* workspace, int threads);
+void head_logprobs_amx(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
+                       float* workspace, int threads);
 #endif
 void kl_rows(const Rows& p, const Rows& q, const KlRows& out, int threads);
 void causal_attention(const AttentionHead* heads, int64_t count, const AttentionShape& shape, Float dtype,

@@ -21,9 +21,9 @@ from kltui.bench.timing import Ratio, Way, measure
 from kltui.errors import UsageError
 from kltui.json_schema import JSON_SCHEMA
 from kltui.kernels import cuda, native
-from kltui.scoring.head import DeviceHead
+from kltui.scoring.head import DeviceHead, Head, fused_heads
 from kltui.scoring.model_introspection import LogitRule
-from kltui.scoring.numerics import onednn_is_exact
+from kltui.scoring.numerics import kernel_chooser, onednn_is_exact
 
 VOCABULARY = 50_304
 ROWS = 1000  # 200 MB of float32 logits
@@ -57,10 +57,10 @@ def run(device: str = "auto", as_json: bool = False, parts: Sequence[str] = tupl
 
 def _line(ratio: Ratio, first: bool) -> str:
     heading = (
-        f"{'operation':34} {'ms':>9} {'/ floor':>8} {'x faster':>9}  floor; reference\n" if first else ""
+        f"{'operation':42} {'ms':>9} {'/ floor':>8} {'x faster':>9}  floor; reference\n" if first else ""
     )
     figures = f"{ratio.seconds * 1e3:9.2f} {ratio.over_floor:8.2f} {ratio.times_faster:9.1f}"
-    return f"{heading}{ratio.operation:34} {figures}  {ratio.floor}; {ratio.reference}\n"
+    return f"{heading}{ratio.operation:42} {figures}  {ratio.floor}; {ratio.reference}\n"
 
 
 def cpu_ratios(parts: Sequence[str]) -> Iterator[Ratio]:
@@ -136,10 +136,12 @@ def _fast_linear(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
+    """The head that scoring takes here over each bare product, then the other one over the first."""
     hidden = torch.randn(HEAD_ROWS, depth).to(dtype)
-    weight = (torch.randn(vocabulary, depth) * 0.05).to(dtype)
+    linear = torch.nn.Linear(depth, vocabulary, bias=False, dtype=dtype).requires_grad_(False)
+    weight = linear.weight.normal_(std=0.05)
     targets = torch.randint(vocabulary, (HEAD_ROWS,))
-    head = native.NativeHead(weight)
+    taken, *others = fused_heads(linear, LogitRule(), vocabulary, kernel_chooser(None))
     products: list[Way] = [("mm", lambda: torch.mm(hidden, weight.T))]
     if dtype == torch.float32 and onednn_is_exact():  # elsewhere "medium" is another product, in bfloat16
         products.append(("linear, medium", lambda: _fast_linear(hidden, weight)))
@@ -147,14 +149,13 @@ def _head(depth: int, vocabulary: int, dtype: torch.dtype) -> Iterator[Ratio]:
     def by_torch() -> torch.Tensor:
         return reference_logprobs((hidden @ weight.T).float(), targets)
 
-    for product in products:
-        yield measure(
-            f"head {str(dtype)[6:]}, D = {depth}",
-            lambda: head.logprobs(hidden, targets),
-            product,
-            ("mm, log_softmax, gather", by_torch),
-            rounds=4,
-        )
+    def beside(head: Head, note: str, product: Way) -> Ratio:
+        operation = f"head {str(dtype)[6:]}, D = {depth}: {head.name}{note}"
+        reference = ("mm, log_softmax, gather", by_torch)
+        return measure(operation, lambda: head(hidden, targets), product, reference, rounds=4)
+
+    yield from (beside(taken, "", product) for product in products)
+    yield from (beside(head, ", not taken", products[0]) for head in others)
 
 
 def _attention(dtype: torch.dtype) -> Ratio:

@@ -232,7 +232,8 @@ class NativeHead:
 
     `weight_VD` may be float32, float16 or bfloat16 and is read where it lies: keep it alive and unchanged. Products and
     sums are float32; where weight and hidden states are both bfloat16 and the processor multiplies bfloat16, products
-    are, and sums stay float32. Working memory is about 16 MB at most, whatever V is.
+    are (in its tiles, where it has them: isa "amx"), and sums stay float32. Working memory is about 16 MB at most, whatever
+    V is.
     """
 
     def __init__(

@@ -284,12 +284,17 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelCh
         return [DeviceHead(module, rule, vocabulary), *heads]
     if not plain or module.weight.device.type != "cpu":
         return heads
+    return [*fused_heads(module, rule, vocabulary, chooser), *heads]
+
+
+def fused_heads(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelChooser | None) -> list[Head]:
+    """Heads that hold no logits, for a plain linear layer on the CPU: first the one that scoring takes."""
     fused, tiled = FusedHead(module, rule, vocabulary), TiledHead(module, rule, vocabulary)
     fast: list[Head] = [fused, tiled] if fused.fast else [tiled, fused]
     if chooser is not None and module.weight.numel() >= MIN_WEIGHTS:
         taken = _fastest_of(fast, module, chooser)
         fast.sort(key=lambda head: head.name != taken)
-    return [*fast, *heads]
+    return fast
 
 
 def _fastest_of(heads: list[Head], module: Any, chooser: KernelChooser) -> str:

@@ -8,7 +8,7 @@ build=${1:-"$root/build/sanitize"}
 cmake -S "$root" -B "$build" -DKLTUI_SANITIZE=ON -DKLTUI_CUDA=OFF -DCMAKE_BUILD_TYPE=RelWithDebInfo
 cmake --build "$build" --target native_tests cuda_tests -j2
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-for isa in portable avx2 avx512; do
+for isa in portable avx2 avx512 amx; do
     if KLTUI_ISA=$isa "$build/native_tests" probe >/dev/null 2>&1; then
         KLTUI_ISA=$isa "$build/native_tests"
     else

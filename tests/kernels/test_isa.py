@@ -79,7 +79,7 @@ def supported() -> list[str]:
     return list(native.info()["supported"])  # type: ignore[call-overload]
 
 
-@pytest.mark.parametrize("isa", ["avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "amx"])
 def test_instruction_sets_agree(isa: str) -> None:
     if isa not in supported():
         pytest.skip(f"this processor or build has no {isa}")
@@ -95,7 +95,7 @@ def test_instruction_sets_agree(isa: str) -> None:
         np.testing.assert_allclose(values, portable[name], rtol=tolerance, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512", "amx"])
 def test_many_equal_terms_are_added_without_drift(isa: str) -> None:
     """They are all rounded the same way, so the error of a sum in float32 grows with its length."""
     if isa not in supported():
@@ -134,6 +134,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
     logits = rng.normal(0, 5, (23, 7001)).astype(np.float32)
     targets = rng.integers(0, 7001, 23)
     hidden, weight = logits[:, :96].copy(), rng.normal(size=(7001, 96)).astype(np.float32)
+    half_hidden, half_weight = (np.ascontiguousarray(x.view(np.uint16)[:, 1::2]) for x in (hidden, weight))
     x = rng.normal(size=(70, 3001))
     raw = [row.view(np.uint8) for row in rng.normal(size=(5, 70_000)).astype(np.float32)]
 
@@ -141,6 +142,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         return [
             native.log_softmax_gather(logits, targets),
             native.NativeHead(weight).logprobs(hidden, targets),
+            native.NativeHead(half_weight).logprobs(half_hidden, targets),
             native.kl_rows(logits, logits[::-1].copy()).forward,
             native.double_centre(x),
             native.banded_sqdist(raw, ["F32"] * 5, 3),

@@ -222,6 +222,64 @@ def test_head_takes_mixed_dtypes_strides_and_long_chunks() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("n", "depth", "vocabulary"), [(70, 1030, 1501), (33, 34, 4129), (5, 2052, 97)])
+def test_head_of_several_stretches_and_odd_ends(dtype: str, n: int, depth: int, vocabulary: int) -> None:
+    hidden = draw((n, depth + 2), dtype, 1, 0.3)[:, :depth]
+    weight, bias = draw((vocabulary, depth + 6), dtype, 2, 0.5)[:, :depth], np.linspace(-3, 3, vocabulary)
+    targets = np.random.default_rng(3).integers(0, vocabulary, n)
+    targets[:3] = 0, vocabulary - 1, vocabulary // 2
+    exact = 0.7 * (reference.widened(hidden).astype(float) @ reference.widened(weight).T.astype(float) + bias)
+    found = native.NativeHead(weight, bias, scale=0.7).logprobs(hidden, targets)
+    np.testing.assert_allclose(found, truth(exact, targets), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_head_gives_a_row_the_same_bits_whatever_stands_beside_it(dtype: str) -> None:
+    hidden, weight = draw((71, 66), dtype, 1, 3.0), draw((701, 66), dtype, 2, 3.0)
+    head, targets = native.NativeHead(weight), np.arange(71) * 9
+    together = head.logprobs(hidden, targets)
+    alone = [head.logprobs(hidden[k : k + 1], targets[k : k + 1])[0] for k in range(71)]
+    assert together.tobytes() == np.array(alone).tobytes()
+
+
+def test_head_gives_the_same_bits_wherever_its_weights_lie() -> None:
+    hidden, weight = draw((40, 64), "bfloat16", 1, 3.0), draw((331, 64), "bfloat16", 2, 3.0)
+    targets, found = np.arange(40) * 8, set()
+    bytes_there = np.zeros(weight.nbytes + 128, np.uint8)
+    first = -bytes_there.ctypes.data % 64
+    for offset in (0, 2, 32):  # on a line of the cache, and beside it
+        place = bytes_there[first + offset :][: weight.nbytes].view(np.uint16).reshape(weight.shape)
+        place[:] = weight
+        found.add(native.NativeHead(place).logprobs(hidden, targets).tobytes())
+    assert len(found) == 1
+
+
+def test_head_of_bfloat16_keeps_what_is_not_finite_to_its_row() -> None:
+    hidden, weight = np.ones((40, 34), np.float32), np.ones((40, 34), np.float32)
+    hidden[1, 2], hidden[2, 3], weight[30] = nan, inf, 0
+    weight[:5, 3] *= -1  # logits of 34, but for -inf and NaN of the third row
+    bias = np.zeros(40, np.float32)
+    bias[33:] = -inf
+    targets = np.array([8, 8, 8, 39, *[8] * 36])
+    halves = [as_dtype(x, "bfloat16") for x in (hidden, weight)]
+    row = np.r_[np.full(5, 32.0), np.full(25, 34.0), 0, 34, 34, np.full(7, -inf)]
+    exact = truth(row[None], np.array([8]))[0]
+    ours = native.NativeHead(halves[1], bias).logprobs(halves[0], targets)
+    np.testing.assert_allclose(ours, [exact, nan, nan, -inf, *[exact] * 36], rtol=1e-6)
+    # capped, infinities are numbers again: 20 for inf, -20 for -inf, NaN for inf x 0
+    weight[30] = 1
+    capped = native.NativeHead(as_dtype(weight, "bfloat16"), softcap=20.0).logprobs(halves[0], targets)
+    row = np.array([-20.0] * 5 + [20.0] * 35)
+    np.testing.assert_allclose(capped[2], truth(row[None], np.array([8]))[0], rtol=1e-6)
+
+
+def test_head_of_nothing_but_minus_infinity_is_nan() -> None:
+    half = as_dtype(np.ones((3, 4), np.float32), "bfloat16")
+    ours = native.NativeHead(half, np.full(3, -inf)).logprobs(half, [0, 1, 2])
+    assert np.isnan(ours).all()
+
+
 def test_head_keeps_nan_and_masks() -> None:
     hidden = np.ones((3, 4), np.float32)
     hidden[1, 2] = nan
