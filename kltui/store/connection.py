@@ -16,6 +16,9 @@ from kltui.errors import StoreError
 from kltui.store.filesystem import file_system, is_network
 
 BUSY_TIMEOUT_S = 30.0
+_AT_ONCE = (
+    64  # rows that a loop over a query takes together: one by one costs more than what is done with them
+)
 _OURS = (
     sqlite3.ProgrammingError,
     sqlite3.IntegrityError,
@@ -67,6 +70,14 @@ class Cursor(sqlite3.Cursor):
     def fetchall(self) -> list[Any]:
         with self.connection.explained:
             return super().fetchall()
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # which says that it is itself
+        while rows := self._next_few():
+            yield from rows
+
+    def _next_few(self) -> list[Any]:
+        with self.connection.explained:
+            return super().fetchmany(_AT_ONCE)
 
     def __next__(self) -> Any:
         with self.connection.explained:
