@@ -212,13 +212,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await self.outlived(self._look())
 
     async def _show_beginning(self) -> None:
-        """Shows what is known of the workspace before all of it is read."""
-        found = await self.reader.beginning()
-        if found is None or self.snapshot.loaded:
-            return
-        if found.loaded:
-            self._take(found)
-        elif self.screen_name == SCREENS[0]:
+        """Lists the first checkpoints of a large workspace, and how many each run has, before all are read."""
+        found = await self.reader.beginning() if self.screen_name == SCREENS[0] else None
+        if found is not None and not self.snapshot.loaded:
             self.snapshot = found
             if self.view is not None:
                 self.view.update_data()
@@ -233,12 +229,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         begun = asyncio.get_running_loop().time()
         new = await self.reader.snapshot(jobs.job_id if jobs is not None else None)
         self._read_seconds = asyncio.get_running_loop().time() - begun
-        if new != self.snapshot:
-            self._take(new, ids_before)
-
-    def _take(self, new: Snapshot, ids_before: Mapping[str, int] | None = None) -> None:
-        """Passes a changed snapshot on."""
-        old, self.snapshot = self.snapshot, new
+        old = self.snapshot
+        if new == old:
+            return
+        self.snapshot = new
         if not old.loaded:
             self._restore_selection()
             self._begin_with()

@@ -19,7 +19,6 @@ from kltui.tui.basis import Basis
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
-    from kltui.tui.read_ahead import ReadAhead
     from kltui.workspace import Workspace
     from kltui.workspace.losses import StoredLoss
 
@@ -142,7 +141,6 @@ class SnapshotReader:
         self.values = USUAL_VALUES  # what maps of pairs are made of
         self._opener = opener
         self._last = Snapshot()
-        self.ahead: ReadAhead[Snapshot] | None = None  # who has looked at the workspace already
         self._workspace: Workspace | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-reader")
         self._analyst = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-analyst")
@@ -197,14 +195,7 @@ class SnapshotReader:
             return Snapshot(path=self.path, problem=error.message, hint=error.hint, loaded=True)
 
     async def beginning(self) -> Snapshot | None:
-        """What a list of checkpoints shows while the workspace is read; None where it is read as soon, or is none."""
-        ahead, self.ahead = self.ahead, None
-        if ahead is not None and self.basis != Basis():
-            ahead.give_up()
-        elif ahead is not None:
-            found = await asyncio.get_running_loop().run_in_executor(self._thread, ahead.result)
-            self._last = found or self._last
-            return found
+        """What a list of checkpoints shows while a large workspace is read; None where it is read as soon, or is none."""
         try:
             return await self.read(lambda ws: _beginning(ws, self.path))
         except KltuiError:
@@ -277,14 +268,6 @@ def _snapshot(ws: Workspace, path: Path | None, job: int | None) -> Snapshot:
         losses=ws.losses(),
         known_numbers=ws.run_numbers(),
     )
-
-
-def first_look(path: Path) -> Snapshot:
-    """What a list of checkpoints shows of a workspace: all that there is, of a large one its beginning; to be read again."""
-    ws = _open(path)
-    found = _beginning(ws, path) or _snapshot(ws, path, None)
-    ws.close()
-    return replace(found, generation=-1)
 
 
 def _beginning(ws: Workspace, path: Path | None) -> Snapshot | None:

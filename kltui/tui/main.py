@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
-from kltui.tui.read_ahead import ReadAhead
 from kltui.tui.terminal.guard import guarded
 
 if TYPE_CHECKING:
     from kltui.tui.app import KltuiApp
     from kltui.tui.basis import Basis
-    from kltui.tui.data import Snapshot
 
 SSH_FPS = "10"
 HANG_SECONDS = 3.0
@@ -65,7 +63,6 @@ def _run(
     begin: Callable[[KltuiApp], None] | None,
 ) -> int:
     prepare_environment()
-    ahead = ReadAhead.begin(lambda: _first_look(path)) if path is not None else None
     color = "NO_COLOR" not in os.environ
     from kltui.tui.app import KltuiApp
     from kltui.tui.keymap import keys_path, load_keymap
@@ -81,7 +78,7 @@ def _run(
         basis=basis,
         begin=begin,
     )
-    app.reader.values, app.reader.ahead = values, ahead
+    app.reader.values = values
     # Who leaves in the middle of something need not read of what was asked for and not begun.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
@@ -92,12 +89,6 @@ def _run(
         return _ended(1)
     _say_what_goes_on(app.left_running, app.reader.path)
     return _ended(1 if code is None else code)
-
-
-def _first_look(path: Path) -> Snapshot:
-    from kltui.tui.data import first_look
-
-    return first_look(path)
 
 
 def prepare_environment() -> None:
