@@ -25,6 +25,7 @@ from kltui.analysis.noise import NoiseFloor, measured_floor
 from kltui.analysis.place_errors import place_covariances
 from kltui.analysis.point import Point
 from kltui.analysis.preprocess import OUTLIER_FROM_STEP, preprocess
+from kltui.analysis.products import blocks
 from kltui.analysis.repeats import Repeats, repeats
 from kltui.analysis.resample import TextSample, draw_texts
 from kltui.analysis.scale import ScaleRow, scale
@@ -146,11 +147,13 @@ class Map:
     @property
     def mean_loglik(self) -> Array:
         """Mean log-likelihood of each vector over its scored texts, (K,) in nats per text; NaN where none is."""
-        defined = np.isfinite(self.loglik_KN)
-        n = defined.sum(axis=1)
-        total = np.where(defined, self.loglik_KN, 0.0).sum(axis=1)
-        mean: Array = np.full(len(n), np.nan)
-        np.divide(total, n, out=mean, where=n > 0)
+        mean: Array = np.full(len(self), np.nan)
+        for rows in blocks(len(self)):  # no copy of all values at once
+            values = self.loglik_KN[rows]
+            defined = np.isfinite(values)
+            n = defined.sum(axis=1)
+            total = np.where(defined, values, 0.0).sum(axis=1)
+            np.divide(total, n, out=mean[rows], where=n > 0)
         return mean
 
     def row(self, name: str) -> int:

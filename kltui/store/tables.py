@@ -418,7 +418,7 @@ class Vectors:
     def load(
         self, ids: Iterable[int], n: int, rows_in: BinaryIO | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """(loglik K x N float64 nats, n_scored K x N int32) of the vectors `ids`, in that order.
+        """(loglik K x N float64 nats, n_scored K x N int32, not to be written) of the vectors `ids`, in that order.
 
         With `rows_in`, an empty file, the log-likelihoods are written there and come back mapped from it, the counts from
         a nameless one. Raises DamageError when a row's checksums do not match it.
@@ -429,12 +429,21 @@ class Vectors:
         read = vector_reader(self._db, checked=self._checks.active)
         if rows_in is not None:
             return self._load_into(rows_in, id_list, n, read)
-        loglik_KN = np.empty((len(id_list), n), np.float64)
-        n_scored_KN = np.empty((len(id_list), n), np.int32)
+        shape, first = (len(id_list), n), b""
+        loglik_KN = np.empty(shape, np.float64)
+        # Counts of one tokenizer are the same for all: they are kept once until one differs.
+        n_scored_KN: NDArray[np.int32] = np.zeros((0, n), np.int32)
         for row, vector_id in enumerate(id_list):
             values, counts = self._numbers(read, vector_id, n)
             loglik_KN[row] = np.frombuffer(values, "<f8")
-            n_scored_KN[row] = np.frombuffer(counts, "<i4")
+            first = first or counts
+            if counts != first and not len(n_scored_KN):
+                n_scored_KN = np.empty(shape, np.int32)
+                n_scored_KN[:row] = np.frombuffer(first, "<i4")
+            if len(n_scored_KN):
+                n_scored_KN[row] = np.frombuffer(counts, "<i4")
+        if id_list and not len(n_scored_KN):
+            n_scored_KN = np.broadcast_to(np.frombuffer(first, "<i4"), shape)
         return loglik_KN, n_scored_KN
 
     def _load_into(

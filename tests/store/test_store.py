@@ -340,3 +340,25 @@ def test_a_checkpoint_comes_back_with_all_of_its_source(tmp_path: Path, source: 
         store.checkpoints.upsert(plain)
     assert [row.checkpoint for row in store.checkpoints.all()] == [plain]
     store.close()
+
+
+@pytest.mark.parametrize("other", [None, 0, 1, 2])
+def test_counts_are_those_of_each_vector_also_where_most_are_alike(tmp_path: Path, other: int | None) -> None:
+    counts_KN = np.tile(np.arange(4, dtype=np.int32), (3, 1))
+    if other is not None:
+        counts_KN[other, 2] = 7
+    store = Store.write(tmp_path)
+    with store.atomic():
+        corpus = store.corpora.add(CORPUS, "texts.json")
+        for k, counts_N in enumerate(counts_KN):
+            cid = store.checkpoints.upsert(Checkpoint("run", LocalSource(Path("/m")), k))
+            key = {"weights": f"w{k}"}
+            store.checkpoints.set_weights(cid, f"w{k}")
+            store.vectors.put(cid, corpus, None, key, "bos=auto", np.full(4, -1.0 - k), counts_N, None)
+    ids = [row.id for row in store.vectors.rows()]
+    loglik_KN, n_scored_KN = store.vectors.load(ids, 4)
+    none = store.vectors.load([], 4)
+    store.close()
+    np.testing.assert_array_equal(n_scored_KN, counts_KN)
+    np.testing.assert_array_equal(loglik_KN[:, 0], [-1, -2, -3])
+    assert [a.shape for a in none] == [(0, 4), (0, 4)]
