@@ -92,7 +92,7 @@ def drawn(ctx: Context, shown: CurvesShown) -> PaperFigure:
 def _contents(ctx: Context, shown: CurvesShown) -> dict[str, Content]:
     """What each panel shows, with spikes flagged, by its key."""
     found, window = ctx.map, ctx.choice.window
-    spiked = curve_panels.found_spikes(found, alert_limits(ctx.ws.jobs()))
+    spiked = curve_panels.found_spikes(found, ctx.raw, alert_limits(ctx.ws.jobs()))
     marks: dict[str, frozenset[tuple[str, int]]] = {
         rule: frozenset((s.at.run, s.at.step) for s in spiked if s.rule == rule) for rule in ("kl", "loss")
     }

@@ -254,6 +254,7 @@ def drivers(ctx: Context) -> PaperFigure:
     data = drivers_section.drivers(ctx).data
     a, b = str(data["a"]), str(data["b"])
     domains, texts = _dicts(data["domains"]), _dicts(data["texts"])
+    pair = f"{a} against {b}"  # in the titles: a figure stands apart from its notes
     panels = []
     if domains:
         x = values(range(len(domains)))
@@ -279,7 +280,7 @@ def drivers(ctx: Context) -> PaperFigure:
         ticks = tuple((float(k), str(d["domain"]) or "(none)") for k, d in enumerate(domains))
         panels.append(
             Panel(
-                "By domain",
+                f"{pair}, by domain",
                 FigureAxis(ticks=ticks, limits=(-0.6, len(domains) - 0.4)),
                 FigureAxis("share"),
                 (*stems, share, part),
@@ -291,14 +292,14 @@ def drivers(ctx: Context) -> PaperFigure:
     sums = Layer("", values(range(1, len(grown) + 1)), grown, names=names, colour=slot_colour(0), width=1.2)
     panels.append(
         Panel(
-            "By text",
+            f"{pair}, by text",
             FigureAxis("texts, by falling part"),
             FigureAxis("share of the KL", limits=(0.0, 1.0)),
             (sums,),
         )
     )
     notes = (
-        f"{a} against {b}: {with_error(float(str(data['kl_bits_per_byte'])), float(str(data['se'])))} bits/byte",
+        f"{pair}: {with_error(float(str(data['kl_bits_per_byte'])), float(str(data['se'])))} bits/byte",
         ctx.raw_basis,
     )
     return PaperFigure("drivers", f"What drives KL({a}, {b})", tuple(panels), notes)

@@ -381,8 +381,8 @@ class Vectors:
         ]
 
     @decoded
-    def means(self, corpus_id: int) -> dict[int, tuple[float, int]]:
-        """{checkpoint id: (nats per scored text, texts not scored)} of each newest final vector over a corpus."""
+    def means(self, corpus_id: int) -> dict[int, tuple[float, int, int]]:
+        """{checkpoint id: (nats per scored text, texts not scored, vector id)} of each newest final vector over a corpus."""
         self._checks.require("checkpoint", "vector")
         query = (
             "SELECT v.checkpoint_id, v.mean_loglik, v.n_unscored, MAX(v.id) FROM vector v"
@@ -390,7 +390,7 @@ class Vectors:
             " WHERE v.corpus_id = ? AND v.layer = ? AND v.mean_loglik IS NOT NULL GROUP BY v.checkpoint_id"
         )
         rows = self._db.execute(query, (corpus_id, FINAL_LAYER))
-        return {int(id_): (float(mean), int(gaps)) for id_, mean, gaps, _ in rows}
+        return {int(id_): (float(mean), int(gaps), int(vector)) for id_, mean, gaps, vector in rows}
 
     @decoded
     def stored_layers(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from kltui.tui.terminal.pixels import Ability
     from kltui.tui.views.base import View
     from kltui.workspace import Workspace
+    from kltui.workspace.losses import StoredLoss
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
 MIN_PAUSE = (
@@ -75,6 +76,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.filter = Filter("")
         self.undo = Undo()
         self.removed: list[Removed] = []
+        self.loss_errors: dict[
+            StoredLoss, tuple[float, float]
+        ] = {}  # (bits/byte, s.e.) of vectors that were read
         self.read_only, self.ascii_only = read_only, ascii_only
         self.keymap = keymap or Keymap()
         self.memory = memory or Memory(None)

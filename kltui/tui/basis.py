@@ -76,6 +76,12 @@ class Basis:
 
         return Context(ws, self.choice(ws)).map
 
+    def raw_of(self, ws: Workspace) -> Map:
+        """The vectors of `map_of` as they were scored, over all texts."""
+        from kltui.view.sections.context import Context
+
+        return Context(ws, self.choice(ws)).raw
+
     def check(self, ws: Workspace) -> None:
         """Raises KltuiError where the basis names what is not there, without reading a vector."""
         if self.mode not in MODES:

@@ -43,9 +43,9 @@ class CurveSource:
 
     async def spikes(self, found: Map, jobs: Sequence[JobRow]) -> list[Spike]:
         """What a watch would alert to, by the limits of the newest job."""
-        limits = alert_limits(jobs)
+        limits, raw = alert_limits(jobs), await self._map_cache.as_scored()
         answer: list[Spike] = await self._ask(
-            f"spikes {limits}", lambda: curve_panels.found_spikes(found, limits)
+            f"spikes {limits}", lambda: curve_panels.found_spikes(found, raw, limits)
         )
         return answer
 
@@ -54,9 +54,10 @@ class CurveSource:
         answer: Content = await self._ask("consecutive", lambda: curve_panels.consecutive(found))
         return answer
 
-    async def loss(self, found: Map) -> Content:
-        """Bits per byte."""
-        answer: Content = await self._ask("loss", lambda: curve_panels.loss(found))
+    async def loss(self) -> Content:
+        """Bits per byte, of the vectors as they were scored."""
+        raw = await self._map_cache.as_scored()
+        answer: Content = await self._ask("loss", lambda: curve_panels.loss(raw))
         return answer
 
     async def to_last(self, found: Map) -> Content:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -163,8 +163,19 @@ class MapCache:
                 raise KltuiError(
                     "every checkpoint with lens vectors is excluded", "f chooses what the map is made of"
                 )
-        found: Map = await self._once(f"layers {names}", lambda: None, names=names)
+        found: Map = await self._read_once(
+            f"layers {names}", lambda ws: ws.map(names=list(names), layers=True)
+        )
         return found
+
+    async def as_scored(self) -> Map:
+        """The final vectors of the map over all texts, as they were scored: what losses are of."""
+        found = await self.map()
+        if not self.is_prepared:
+            return found
+        basis = self._reader.basis
+        raw: Map = await self._read_once("as scored", basis.raw_of)
+        return raw
 
     @property
     def excluded(self) -> frozenset[str]:
@@ -173,17 +184,21 @@ class MapCache:
         names = record.get("excluded", ()) if isinstance(record, Mapping) else ()
         return frozenset(map(str, cast("Sequence[object]", names)))
 
-    async def _once(self, key: str, work: Any, names: tuple[str, ...] | None = None) -> Any:
+    async def _once(self, key: str, work: Any) -> Any:
+        return await self._kept_as(key, lambda: self._reader.compute(work))
+
+    async def _read_once(self, key: str, question: Callable[[Workspace], Any]) -> Any:
+        return await self._kept_as(key, lambda: self._reader.read(question))
+
+    async def _kept_as(self, key: str, found_by: Callable[[], Awaitable[Any]]) -> Any:
+        """What is kept under the key while the vectors stay the same, else what is found anew."""
         version = self.version
-        if key not in self._kept or version != self._map_version:
-            if names is not None:
-                found = await self._reader.read(lambda ws: ws.map(names=list(names), layers=True))
-            else:
-                found = await self._reader.compute(work)
-            if version == self._map_version:
-                self._kept[key] = found
-            return found
-        return self._kept[key]
+        if key in self._kept and version == self._map_version:
+            return self._kept[key]
+        found = await found_by()
+        if version == self._map_version:
+            self._kept[key] = found
+        return found
 
     async def kl(self) -> tuple[Map, Array]:
         """The map and its K x K KL matrix in bits/byte."""

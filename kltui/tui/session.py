@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kltui.tui.theme import Theme
     from kltui.tui.ui_state import Memory
     from kltui.tui.undo import Undo
+    from kltui.workspace.losses import StoredLoss
 
 
 class CoveringPicture(Protocol):
@@ -124,6 +125,7 @@ class OpenWorkspace(Protocol):
     reader: SnapshotReader
     map_cache: MapCache
     snapshot: Snapshot
+    loss_errors: dict[StoredLoss, tuple[float, float]]
     facts: Facts
     texts: Path | None
     read_only: bool

@@ -24,9 +24,16 @@ def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
     return Settled({level: {s.run: s for s in shown.stabilisation(level)} for level in levels})
 
 
-def found_spikes(shown: Map, limits: tuple[float, float]) -> list[Spike]:
-    """What a watch would alert to, by its limits (standard errors of a loss, ratio of a KL)."""
-    return [s for run in run_figures(shown).values() for s in spikes(run, *limits)]
+def found_spikes(shown: Map, raw: Map, limits: tuple[float, float]) -> list[Spike]:
+    """What a watch would alert to, by its limits (standard errors of a loss, ratio of a KL).
+
+    KLs are those of the map, losses those of its vectors as they were scored.
+    """
+    found = [s for run in run_figures(shown).values() for s in spikes(run, *limits)]
+    if raw is shown:
+        return found
+    of_raw = [s for run in run_figures(raw).values() for s in spikes(run, *limits)]
+    return [s for s in found if s.rule == "kl"] + [s for s in of_raw if s.rule == "loss"]
 
 
 def consecutive(shown: Map) -> Content:
@@ -36,9 +43,9 @@ def consecutive(shown: Map) -> Content:
     return Content(tuple(made), lines, missing="" if made else NO_RUN)
 
 
-def loss(shown: Map) -> Content:
-    """Bits per byte."""
-    made = curves.loss_curves(shown)
+def loss(raw: Map) -> Content:
+    """Bits per byte, of vectors as they were scored: a clipped text or one left out would change the model's loss."""
+    made = curves.loss_curves(raw)
     why = "" if made else "no scored checkpoint has a step: models without steps have no curve"
     return Content(tuple(made), missing=why)
 

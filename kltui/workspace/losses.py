@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kltui.store.connection import DamageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLoss:
-    """StoredLoss of one checkpoint in bits/byte, as in the report; `is_exact` is false where texts went unscored.
+    """Loss of one checkpoint in bits/byte, as in the report; `is_exact` is false where texts went unscored.
 
-    Their bytes are then taken to be as many as those of a mean text.
+    Their bytes are then taken to be as many as those of a mean text. `vector` is the id of what it is the loss of.
     """
 
     bits_per_byte: float
     is_exact: bool
+    vector: int
 
 
-def stored_losses(means: Mapping[int, tuple[float, int]], mean_bytes: float) -> dict[int, StoredLoss]:
-    """{checkpoint id: loss} from {id: (nats per scored text, texts not scored)} and the mean bytes of a text.
+def stored_losses(means: Mapping[int, tuple[float, int, int]], mean_bytes: float) -> dict[int, StoredLoss]:
+    """{checkpoint id: loss} from {id: (nats per scored text, texts not scored, vector id)} and the mean bytes of a text.
 
-    >>> stored_losses({3: (-8 * math.log(2), 0)}, 8.0)
-    {3: StoredLoss(bits_per_byte=1.0, is_exact=True)}
+    >>> stored_losses({3: (-8 * math.log(2), 0, 5)}, 8.0)
+    {3: StoredLoss(bits_per_byte=1.0, is_exact=True, vector=5)}
     """
     if not mean_bytes > 0:
         return {}
     nats = mean_bytes * math.log(2.0)
-    return {id_: StoredLoss(-mean / nats, gaps == 0) for id_, (mean, gaps) in means.items()}
+    return {id_: StoredLoss(-mean / nats, gaps == 0, vector) for id_, (mean, gaps, vector) in means.items()}
+
+
+def read_losses(
+    store: Store, corpus_id: int, text_ids_N: NDArray[np.intp] | None, vectors: Sequence[int]
+) -> dict[int, tuple[float, float]]:
+    """{vector id: (loss, its standard error) in bits/byte} of final vectors over a corpus; damaged ones are left out."""
+    from kltui.analysis.loss import bits_per_byte
+
+    text_bytes_N, found = store.corpora.text_bytes(corpus_id), dict[int, tuple[float, float]]()
+    for vector in vectors:
+        with suppress(DamageError):
+            loglik_KN, _ = store.vectors.load((vector,), len(text_bytes_N))
+            found[vector] = bits_per_byte(loglik_KN[0], text_bytes_N, text_ids_N)
+    return found

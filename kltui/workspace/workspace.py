@@ -29,7 +29,7 @@ from kltui.store.rows import Beginning
 from kltui.store.same_weights import point_of
 from kltui.store.saved_maps import Preparation, SavedMap
 from kltui.store.side_tables import TOKENS, TOKENS_ALONE
-from kltui.workspace.losses import StoredLoss, stored_losses
+from kltui.workspace.losses import StoredLoss, read_losses, stored_losses
 from kltui.workspace.map_device import gram_on, nothing_scored
 from kltui.workspace.weight_distances import StoredDistances, WeightProgress
 
@@ -160,6 +160,11 @@ class Workspace(StoredDistances):
         except StoreError:
             return {}
         return stored_losses(self._store.vectors.means(corpus.id), corpus.mean_bytes)
+
+    def losses_of(self, vectors: Sequence[int]) -> dict[int, tuple[float, float]]:
+        """{vector id: (loss, its standard error)} of final vectors over the corpus that is meant; see `read_losses`."""
+        corpus_id = self.corpus().id
+        return read_losses(self._store, corpus_id, self._ids_of_texts(corpus_id), vectors)
 
     def corpora(self) -> list[CorpusRow]:
         """Every corpus scored here, oldest first."""

@@ -298,6 +298,9 @@ def test_a_pair_that_is_asked_for_is_the_one_drawn(folder: Path) -> None:
     with Workspace.open(folder) as ws:
         made = picture(Context(ws, ReportChoice(pair=("tiny@20", "tiny@400"))), "drivers")
         kl = ws.map().pair("tiny@20", "tiny@400")
+    assert all(
+        "tiny@20 against tiny@400" in panel.title for panel in made.panels
+    )  # titles are drawn, notes are not
     assert "tiny@20" in made.title and with_error(kl.value, kl.se) in made.notes[0]
 
 

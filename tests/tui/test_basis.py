@@ -13,15 +13,21 @@ from screen_text import text_of
 from kltui.cli import main
 from kltui.corpus.corpus import Corpus
 from kltui.errors import KltuiError
+from kltui.figures.curves import curves as curves_figure
 from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.store.saved_maps import Preparation
 from kltui.tui import main as tui_app
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import Basis, basis_of, left_out
+from kltui.tui.curve_source import CurveSource
+from kltui.tui.data import SnapshotReader
+from kltui.tui.map_cache import MapCache
+from kltui.tui.number_format import loss_of
 from kltui.tui.ui_state import Memory
 from kltui.view.report import print_report
-from kltui.view.sections.context import ReportChoice
+from kltui.view.sections.context import Context, ReportChoice
+from kltui.view.sections.loss import loss as loss_section
 from kltui.workspace import Workspace
 
 STEPS = (0, 1000, 2000, 3000, 4000, 5000)
@@ -112,6 +118,47 @@ def test_every_basis_is_the_map_that_its_options_ask_for(folder: Path) -> None:
             found = basis.map_of(ws)
             assert found.names == truth.names and np.array_equal(found.loglik_KN, truth.loglik_KN), basis
             Basis().apply(ws)
+
+
+PREPARED = (
+    Basis(),
+    Basis(mode="pretraining"),
+    Basis(mode="clip", exclude=("two",)),
+    Basis(saved="kept"),
+)
+
+
+@pytest.mark.parametrize("basis", PREPARED)
+async def test_losses_are_of_the_vectors_as_they_were_scored(folder: Path, basis: Basis) -> None:
+    """On Curves, in its figure and in the report, however the map of the KLs is prepared."""
+    with Workspace.open(folder) as ws:
+        ctx = Context(ws, basis.choice(ws))
+        (panel,) = (p for p in curves_figure(ctx).panels if p.title == "Loss")
+        said = {d["name"]: (d["bits_per_byte"], d["se"]) for d in loss_section(ctx).data["checkpoints"]}
+    reader = SnapshotReader(folder)
+    reader.basis = basis
+    cache = MapCache(reader)
+    try:
+        content = await CurveSource(cache, reader).loss()
+    finally:
+        cache.close()
+        reader.close()
+    drawn = {n: (v, e) for c in content.curves for n, v, e in zip(c.names, c.values, c.errors, strict=True)}
+    assert drawn and all(drawn[name] == said[name] for name in drawn)
+    assert [layer.y.tolist() for layer in panel.layers] == [list(c.values) for c in content.curves]
+
+
+async def test_the_map_s_read_out_has_the_loss_as_it_was_scored(folder: Path, until) -> None:
+    app = KltuiApp(folder, basis=Basis(mode="clip"))
+    with Workspace.open(folder) as ws:
+        clipped, raw = ws.map(preprocess="clip"), ws.map()
+    name = next(n for n in raw.names if loss_of(raw, raw.row(n)) != loss_of(clipped, clipped.row(n)))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: started(app))
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        app.set_cursor(name)
+        await until(pilot, lambda: f"loss {loss_of(raw, raw.row(name))} bits/byte" in text_of(app))
 
 
 def test_what_is_left_out_is_named_or_passes_a_filter(folder: Path) -> None:

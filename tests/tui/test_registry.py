@@ -7,9 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fake_workspace import FakeWorkspace
 from full_store import fill
-from screen_text import text_of
+from screen_text import lines_of, text_of
 
+from kltui.analysis.number_text import with_error
 from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.tui.app import KltuiApp
@@ -90,8 +92,38 @@ def test_losses_in_the_list_are_those_of_the_report(tmp_path: Path) -> None:
             for loss in report(ws, ["loss"]).sections[0].data["checkpoints"]
         }
         found = {row.name: ws.losses()[row.id] for row in ws.checkpoints()}
+        errors = {loss["name"]: loss["se"] for loss in report(ws, ["loss"]).sections[0].data["checkpoints"]}
+        read = ws.losses_of([found["run@1"].vector, found["run@0"].vector])
+    for name in ("run@0", "run@1"):
+        assert read[found[name].vector] == (said[name], errors[name])  # exact also where a text is unscored
     assert found["run@0"].is_exact and found["run@0"].bits_per_byte == pytest.approx(said["run@0"], rel=1e-12)
     assert not found["run@1"].is_exact
+
+
+async def test_a_loss_has_its_error_in_two_digits(make_app, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: "± s.e." in text_of(app) and "0.012" in text_of(app))
+        row = next(line.row for line in app.view.runs.lines if line.row)
+        read = app.loss_errors[app.snapshot.losses[row.id]]
+        value, error = with_error(*read).split(" ± ")
+        line = next(said for said in lines_of(app) if said.split()[:1] == [f"@{row.checkpoint.step}"])
+        assert line.split()[3:5] == [value, error] and len(error.lstrip("0.")) == 2
+        assert f"{value} ± {error}" in text_of(app)  # in the details
+        titles, *rows = app.view.csv_rows()
+        assert titles[-1] == "bits_per_byte_se" and rows[0][-1] == read[1]
+
+
+async def test_a_loss_whose_vector_cannot_be_read_has_no_error(make_app, until) -> None:
+    class Damaged(FakeWorkspace):
+        def losses_of(self, vectors):
+            return {}
+
+    app = make_app(Damaged())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.loss_errors) == app.snapshot.n_scored > 0)
+        loss = next(iter(app.snapshot.losses.values()))
+        assert f"{loss.bits_per_byte:.4f}" in text_of(app)
 
 
 async def test_removed_and_brought_back_by_keys(folder: Path, until) -> None:

@@ -49,7 +49,8 @@ class Sentence(Pane, can_focus=False):
     def render_line(self, y: int) -> Strip:
         """The words."""
         width = self.size.width
-        return strip_of(spelled(shortened(self._words(), width), self.look), width, self.look())
+        said = shortened(spelled(self._words(), self.look), width)
+        return strip_of(spelled(said, self.look), width, self.look())
 
 
 class CurvesView(View):
@@ -188,7 +189,7 @@ class CurvesView(View):
             self._label = self.label()
             self._put("consecutive", self._flagged(consecutive, "kl"))
             self.sentence.refresh()
-            loss = await source.loss(found)
+            loss = await source.loss()
             self._put("loss", self._flagged(loss, "loss"))
             self._put("between", await source.between(found, wanted))
             self._put("last", await source.to_last(found))

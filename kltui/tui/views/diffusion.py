@@ -14,7 +14,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.weights import Weights, compute_weights, known_distances
-from kltui.tui.widgets.canvas import Span, TextPane, wrapped
+from kltui.tui.widgets.canvas import Span, TextPane, width_of, wrapped
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
@@ -90,17 +90,26 @@ class WindowPlot(PlotPane):
 
     def readout(self) -> list[Span]:
         """The slopes."""
-        e, look = self.exponent, self.look
+        e = self.exponent
         if e is None:
             return []
-        number = self.kl.snapshot.run_number.get(e.run, 0)
+        names = ("likelihood c =", "weights c =")
+        ways = [self._slopes(e, names, with_fit=True), self._slopes(e, names, with_fit=False)]
+        return next(
+            (said for said in ways if width_of(said) <= self.body_width),
+            self._slopes(e, ("c_q", "c_w"), with_fit=False),
+        )
+
+    def _slopes(self, e: Exponent, names: tuple[str, str], *, with_fit: bool) -> list[Span]:
+        """Both slopes, and how good their fits are."""
+        look, number = self.look, self.kl.snapshot.run_number.get(e.run, 0)
         spans: list[Span] = []
-        for n, ink, label, c, r2 in (
-            (number, look.series(number), "likelihood", e.c_q, e.r2_q),
-            (number + 1, "text", "weights", e.c_w, e.r2_w),
+        for n, ink, label, c, se, r2 in (
+            (number, look.series(number), names[0], e.c_q, e.se_q, e.r2_q),
+            (number + 1, "text", names[1], e.c_w, e.se_w, e.r2_w),
         ):
-            fit = f"  R² {r2:.2f}" if self.body_width >= 64 else ""
-            said = f"c = {c:.3f}{fit}" if math.isfinite(c) else "not known"
+            fit = f"  R² {r2:.2f}" if with_fit else ""
+            said = f"{_slope(c, se)}{fit}" if math.isfinite(c) else "not known"
             spans += [
                 (f" {look.marker(n)} ", look(ink)),
                 (f"{label} ", look("muted")),
@@ -139,6 +148,11 @@ def relative_bars(
 def _spread(q: tuple[float, float, float]) -> str:
     """A median with its quartiles, which a single start has not."""
     return number_text.spread(*q) if math.isfinite(q[1]) else number_text.figure(q[0])
+
+
+def _slope(c: float, se: float) -> str:
+    """A slope with the error of its fit, which two points have not."""
+    return number_text.with_error(c, se) if math.isfinite(se) else number_text.figure(c)
 
 
 def relative(taus: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
@@ -257,7 +271,7 @@ class ExponentPlot(PlotPane):
         return [
             (f" {short_name(self.names[self.cursor], 30)}", look("text", bold=True)),
             (
-                f"   c {number_text.with_error(e.c_q, e.se_q) if math.isfinite(e.se_q) else number_text.figure(e.c_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
+                f"   c {_slope(e.c_q, e.se_q)}   R² {e.r2_q:.2f}   D {e.dimension_q:.2f}{alpha}",
                 look("muted"),
             ),
         ]

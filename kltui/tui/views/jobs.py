@@ -16,7 +16,7 @@ from kltui.tui.dialogs import jobs_start, prompts
 from kltui.tui.gpu import GpuUse, read_gpus, said
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Span, TextPane, fitted, wrapped
+from kltui.tui.widgets.canvas import Span, TextPane, fitted, shortened, width_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
 
 if TYPE_CHECKING:
@@ -172,6 +172,15 @@ class JobItems(Table):
     def _empty_line(self, y: int) -> list[Span]:
         return []
 
+    def header_left(self) -> list[Span]:
+        """What the job said last, which the list of jobs cuts or has no room for."""
+        view, spans = self.kl.view, super().header_left()
+        job = view.list.job if isinstance(view, JobsView) else None
+        if job is None or not job.message or job.status == "running":
+            return spans
+        room = self.body_width - width_of([*spans, *self.header_right()]) - 3
+        return [*spans, *shortened([(f"  {safe_text(job.message)}", self.look("muted"))], room)]
+
     def header_right(self) -> list[Span]:
         """The job's bar and the time it will still take."""
         view, look = self.kl.view, self.look
@@ -186,7 +195,7 @@ class JobItems(Table):
     def cells(self, index: int) -> Sequence[Cell]:
         item = self.rows[index]
         ink = {"done": "good", "failed": "bad", "running": "accent"}.get(item.status, "muted")
-        stage = item.stage if item.status == "running" else item.status
+        stage = item.stage if item.status == "running" else "kept" if is_kept(item) else item.status
         cells = [Cell(item.name, "text" if item.status in ("running", "done") else "muted"), Cell(stage, ink)]
         if item.status == "failed":
             return [*cells, Cell(item.error, "bad", rest=True)]
@@ -241,8 +250,12 @@ def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
 
 def spent(item: JobItemRow) -> float:
     """Seconds that a checkpoint took or has taken so far; 0 for one that was stored already and not scored again."""
-    kept = item.status == "done" and not item.stats.get("seconds_score")
-    return 0.0 if kept else item.seconds
+    return 0.0 if is_kept(item) else item.seconds
+
+
+def is_kept(item: JobItemRow) -> bool:
+    """Whether a checkpoint was stored already, and not scored again."""
+    return item.status == "done" and not item.stats.get("seconds_score")
 
 
 def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:

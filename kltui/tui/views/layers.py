@@ -14,7 +14,7 @@ from kltui.sanitize import short_name
 from kltui.tui.number_format import loss_of, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.map_plot import UNIT
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.tui.widgets.run_tree import counted
 from kltui.view.palette import SHADES
@@ -67,8 +67,9 @@ class LayersPlot(PlotPane):
     def header_left(self) -> list[Span]:
         """What is drawn, and of how many models."""
         count = f"  {counted(len(self.models), 'model')}" if self.map is not None else ""
-        said = (f"  {SAID[self.method]}", self.look("text", bold=True))
-        return [*super().header_left(), said, (count, self.look("muted"))]
+        said = (SAID[self.method], self.look("text", bold=True))
+        whole = [*super().header_left(), ("  ", self.look()), said, (count, self.look("muted"))]
+        return whole if width_of(whole) <= self.body_width else [said]
 
     def placeholder(self) -> list[tuple[str, str]]:
         """What would fill this screen."""
@@ -89,6 +90,12 @@ class LayersPlot(PlotPane):
         elif picture is not None:
             self._show_threads(found, picture)
 
+    @property
+    def series(self) -> list[int]:
+        """The number of each model, for its colour and mark: its run's, where no two are of one run."""
+        numbers = [self.kl.run_number(model) for model in self.models]
+        return numbers if len(set(numbers)) == len(numbers) else list(range(len(numbers)))
+
     def layer_rows(self, found: Map) -> list[list[int]]:
         """Rows of each model's lens vectors by depth, the final vector last."""
         made = []
@@ -108,7 +115,7 @@ class LayersPlot(PlotPane):
         xy: list[tuple[float, float]] = []
         bars: list[Outline] = []
         lines, names, self._said, self._ends = [], [], [], []
-        for series, rows in enumerate(self.layer_rows(found)):
+        for series, rows in zip(self.series, self.layer_rows(found), strict=True):
             start = len(xy)
             for a, b in pairwise(rows):
                 kl = found.pair_rows(a, b)
@@ -137,7 +144,7 @@ class LayersPlot(PlotPane):
 
         from kltui.view.plot_data import Scene, threads
 
-        lines = list(enumerate(self.layer_rows(found)))
+        lines = list(zip(self.series, self.layer_rows(found), strict=True))
         code_n, segments = threads(lines, len(found))
         xy = np.ascontiguousarray(picture.xyz_Kd[:, :2], dtype=np.float64)
         self._ends = [(r[-1], series) for series, r in lines if r]
@@ -148,9 +155,9 @@ class LayersPlot(PlotPane):
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """Each model's name at its last layer, behind its mark."""
-        look = self.look
+        look, names = self.look, dict(zip(self.series, self.models, strict=True))
         return [
-            (point, f"{look.marker(s)} {short_name(self.models[s], 24)}", look(look.series(s)))
+            (point, f"{look.marker(s)} {short_name(names[s], 24)}", look(look.series(s)))
             for point, s in self._ends
         ]
 
@@ -169,6 +176,8 @@ class LayersPlot(PlotPane):
         """The layer under the cross-hair."""
         look = self.look
         if not 0 <= self.cursor < len(self.names) or self.map is None:
+            if not self.has_focus:
+                return []  # keys go elsewhere
             return [
                 (" hjkl moves, [ ] another checkpoint of the run, v the picture, L the scale", look("faint"))
             ]
@@ -256,7 +265,7 @@ class LayersView(View):
     def _models(self, width: int) -> list[list[Span]]:
         look = self.look
         lines: list[list[Span]] = []
-        for i, name in enumerate(self.plot.models):
+        for i, name in zip(self.plot.series, self.plot.models, strict=True):
             row = self.kl.snapshot.by_name.get(name)
             lines.append(
                 [

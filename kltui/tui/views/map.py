@@ -183,6 +183,7 @@ class MapView(View):
                 self._waiting(f"{SAID.get(method, method)} is being computed{self._meanwhile(shown)}")
             if self.plot.drawn_method != method or not (is_meanwhile or (self._stale and method != "tsne")):
                 self.plot.scores = await self._scores(shown.map)
+                self.plot.raw = await map_cache.as_scored() if map_cache.is_prepared else shown.map
                 self._show(shown)
         self.released = tuple(await map_cache.released())
         self.shape_found = await self._shape()

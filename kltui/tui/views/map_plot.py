@@ -54,6 +54,7 @@ class MapPlot(PlotPane):
     def __init__(self) -> None:
         super().__init__(id="map-plot")
         self.map: Map | None = None
+        self.raw: Map | None = None  # its vectors as they were scored
         self.picture: Picture | None = None
         self.n_total = 0  # checkpoints of the map, of which a first picture may show fewer
         self.waiting = ""
@@ -461,7 +462,9 @@ class MapPlot(PlotPane):
         """KL to the checkpoint before and loss: both, one of them, then none."""
         assert self.map is not None
         look, before = self.look, self._before.get(row)
-        loss: list[Span] = [(f"   loss {loss_of(self.map, row)} bits/byte", look("muted"))]
+        raw = self.raw or self.map
+        said_loss = loss_of(raw, raw.row(self.map.names[row]))
+        loss: list[Span] = [(f"   loss {said_loss} bits/byte", look("muted"))]
         if before is not None:
             kl = self.map.pair_rows(before, row)
             head = (f"   KL from @{self.map.points[before].step} ", look("muted"))

@@ -114,10 +114,10 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
     wide = len(texts[0])
     for (other, _), text in zip(near, texts, strict=True):
-        number = plot.kl.run_number(other)
+        mark, style = plot.mark_of(plot.names.index(other)) if other in plot.names else ("-", look("muted"))
         lines.append(
             [
-                (f" {look.marker(number)} ", look(look.series(number))),
+                (f" {mark} ", style),
                 (f"{text}  ", look("text")),
                 (fitted_name(other, max(8, width - wide - 5)), look("muted")),
             ]

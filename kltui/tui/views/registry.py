@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
@@ -15,8 +15,11 @@ from kltui.tui.widgets.tree_lines import TreeLine
 
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
+    from kltui.workspace import Workspace
+    from kltui.workspace.losses import StoredLoss
 
 NAMED = 12
+ERRORS_AT_ONCE = 32  # vectors
 
 
 class RegistryView(View):
@@ -26,6 +29,7 @@ class RegistryView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self._asked = -1
+        self._losses: dict[int, StoredLoss] = {}  # those whose errors were last asked for
         self.same: dict[str, tuple[str, ...]] = {}  # by name, the others that hold the same weights
         self.runs = RunTree()
         self.detail = TextPane("Details", self._details)
@@ -37,6 +41,39 @@ class RegistryView(View):
         if self._asked != self.kl.map_cache.version and not self.kl.map_cache.is_empty:
             self._asked = self.kl.map_cache.version
             self.run_worker(self._look_for_same(), group="same", exclusive=True)
+        if self._losses is not self.kl.snapshot.losses:
+            self._losses = self.kl.snapshot.losses
+            self.run_worker(self._read_errors(), group="errors", exclusive=True)
+
+    def _unread(self) -> list[StoredLoss]:
+        """The losses whose errors are not known yet, those of the rows in view first."""
+        losses, known = self.kl.snapshot.losses, self.kl.loss_errors
+        wanted = dict.fromkeys(losses[i] for i in (*self._in_view(), *losses) if i in losses)
+        return [one for one in wanted if one not in known]
+
+    def _in_view(self) -> list[int]:
+        """The checkpoints that the tree shows, by id."""
+        lines = self.runs.lines[self.runs.top : self.runs.top + self.runs.body_height]
+        return [line.row.id for line in lines if line.row is not None]
+
+    async def _read_errors(self) -> None:
+        """Reads the errors of all losses, a few vectors at a time so that other questions come between."""
+        unread, unknown = (
+            self._unread(),
+            (math.nan, math.nan),
+        )  # of what is damaged: it stands without an error
+        for begin in range(0, len(unread), ERRORS_AT_ONCE):
+            part = unread[begin : begin + ERRORS_AT_ONCE]
+            try:
+                read = await self.kl.reader.read(_losses_of(part))
+            except KltuiError as error:
+                self.kl.complain(error)
+                return
+            self.kl.loss_errors |= {one: read.get(one.vector, unknown) for one in part}
+            losses, here = self.kl.snapshot.losses, set(part)
+            if any(losses.get(i) in here for i in self._in_view()):
+                self.runs.refresh()
+                self.detail.update_data()
 
     async def _look_for_same(self) -> None:
         try:
@@ -116,13 +153,14 @@ class RegistryView(View):
         """The checkpoints that pass the filter."""
         rows: list[list[object]] = [
             ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
-             "bits_per_byte", "layers", "source", "error"]
+             "bits_per_byte", "layers", "source", "error", "bits_per_byte_se"]
         ]  # fmt: skip
         for row in filter(self.kl.filter, self.kl.snapshot.rows):
             c, loss = row.checkpoint, self.kl.snapshot.losses.get(row.id)
             rows.append(
                 [row.name, c.run, c.step, c.quantization, c.seed, c.size, c.type, c.parent, " ".join(c.tags),
-                 row.status, row.mean_loglik, loss.bits_per_byte if loss else None, row.layers, str(c.source), row.error]
+                 row.status, row.mean_loglik, loss.bits_per_byte if loss else None, row.layers, str(c.source), row.error,
+                 self.kl.loss_errors[loss][1] if loss in self.kl.loss_errors else None]
             )  # fmt: skip
         return rows
 
@@ -165,6 +203,11 @@ class RegistryView(View):
         from kltui.tui.dialogs import jobs_start
 
         jobs_start.start_job(self.kl, self._chosen())
+
+
+def _losses_of(losses: Sequence[StoredLoss]) -> Callable[[Workspace], dict[int, tuple[float, float]]]:
+    """The question for the losses' errors."""
+    return lambda ws: ws.losses_of([one.vector for one in losses])
 
 
 def _listed(names: Sequence[str]) -> str:

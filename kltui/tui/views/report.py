@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from rich.color import Color
+from rich.style import Style
 
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
@@ -19,12 +21,13 @@ from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line, welcome
 from kltui.tui.widgets.canvas import Span, TextPane, strip_of, wrapped
 from kltui.tui.widgets.table import Cell, Column, Table
+from kltui.view.palette import DARK
 from kltui.view.section_words import WORDS
 
 if TYPE_CHECKING:
     from rich.segment import Segment
 
-LIST_WIDTH, WIDE_LIST = 36, 76
+LIST_WIDTH, WIDE_LIST = 22, 76  # with names alone, and with what sections say
 NARROWEST = (
     80  # columns that a section is laid out for at least: where the pane has fewer, it is moved sideways
 )
@@ -299,7 +302,15 @@ class ReportView(View):
 
     def _spans(self, line: Sequence[Segment]) -> list[Span]:
         base = self.look()
-        return [(text, base + style if style else base) for text, style, _ in line if text]
+        return [(text, base + self._inked(style) if style else base) for text, style, _ in line if text]
+
+    def _inked(self, style: Style) -> Style:
+        """The style on this ground: series, which reports draw for a dark one, in the palette's own colours."""
+        number = style.color.number if style.color is not None else None
+        if number not in DARK.series or self.look.palette is DARK:
+            return style
+        own = self.look.palette.series[DARK.series.index(number)]
+        return style + Style(color=Color.from_ansi(own))
 
     def make_room(self, width: int) -> None:
         """Gives the list room for what sections say, where there is enough."""

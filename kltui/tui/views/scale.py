@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 HERE = 2  # the column of medians with their quartiles
 STRIP = 4  # the column that holds range and quartiles as a line
+AROUND = 4  # lines of the table beside its rows: header, titles, and the axis with its labels
 WITH_RANGE = 76  # cells that the whole legend needs
 
 
@@ -42,7 +43,7 @@ class ScaleTable(Table):
         Column("published", 9),
         Column("here [quartiles]", 21),
         Column("pairs", 5, right=True),
-        Column("KL, bits/byte, log", 12, share=1),
+        Column("bits/byte, log", 14, share=1),
         Column("why", 24, share=1, rank=2),
     )
 
@@ -223,7 +224,6 @@ class ScaleView(View):
     screen_name = "scale"
     has_figure = True
     DEFAULT_CSS = """
-    ScaleView ScaleTable { height: 14; }
     ScaleView PairTable { height: 1fr; }
     """
 
@@ -241,7 +241,7 @@ class ScaleView(View):
     def update_data(self) -> None:
         """Computes again where vectors have changed."""
         self.pair_table.display = bool(self.table.rows)
-        self.table.styles.height = 14 if self.table.rows else "1fr"
+        self.table.styles.height = len(self.table.rows) + AROUND if self.table.rows else "1fr"
         super().update_data()
         if self._asked != self.kl.map_cache.version and not self.kl.map_cache.is_empty:
             self._asked = self.kl.map_cache.version

@@ -105,6 +105,14 @@ def shortened(spans: Sequence[Span], width: int) -> list[Span]:
     return kept
 
 
+def _without_end(spans: Sequence[Span]) -> list[Span]:
+    """The spans without the spaces at their end."""
+    kept = list(spans)
+    while kept and not kept[-1][0].strip(" "):
+        kept.pop()
+    return [*kept[:-1], (kept[-1][0].rstrip(" "), kept[-1][1])] if kept else []
+
+
 def wrapped(text: str, width: int) -> list[str]:
     """`text` broken at spaces into lines of at most `width` cells, its indent kept; long words are cut.
 
@@ -231,7 +239,10 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
         width = self.body_width + (2 if self.barred else 0)
         bar = self._separator() if self.barred else []
         if spans:
-            return strip_of([*bar, *spelled(spans, look)], width, look())
+            said = spelled(spans, look)
+            if look.ascii_only and width_of(said) > self.body_width:  # by what stands for one sign
+                said = spelled(shortened(_without_end(said), self.body_width), look)
+            return strip_of([*bar, *said], width, look())
         if self._blank is None or self._blank[0] != (width, self.barred, look):
             self._blank = (width, self.barred, look), strip_of(bar, width, look())
         return self._blank[1]
@@ -243,7 +254,9 @@ class Pane(SessionWidget, can_focus=True, inherit_bindings=False):
     def _header(self) -> list[Span]:
         left, right = spelled(self.header_left(), self.look), spelled(self.header_right(), self.look)
         gap = self.body_width - width_of(left) - width_of(right)
-        return [*left, (" " * gap, self.look()), *right] if gap > 0 else left
+        if gap > 0:
+            return [*left, (" " * gap, self.look()), *right]
+        return spelled(shortened(left, self.body_width), self.look)
 
     def redraw(self, *lines: int) -> None:
         """Asks for a redraw of some body lines, or of everything."""

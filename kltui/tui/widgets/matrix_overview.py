@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 MAXIMUM = 320  # blocks a side that an overview is made of: more than any pane has
+# Without colours: the nearer the darker; then the frame's edges and the cursor, which are none of these.
+DARKNESS_AND_SIGNS = " .:-=+*#%@_|X"
+ACROSS, DOWN, CURSOR = 10, 11, 12
 Frame = tuple[
     int, int, int, int
 ]  # first row, first column, the row after the last, the column after the last
@@ -71,8 +74,12 @@ class Overview:
         return [self._character(a, b, look) for a, b in zip(upper, lower, strict=True)]
 
     def _character(self, upper: int, lower: int, look: Theme) -> Span:
-        if _plain(look):
-            return (" .:-=+*#%@"[upper], look())
+        if not look.color:
+            # One dot a character; of the frame and the cursor also what the lower dot has.
+            return (DARKNESS_AND_SIGNS[lower if lower >= ACROSS else upper], look())
+        if look.ascii_only:
+            signs = (look.index("accent"), look.index("text"))
+            return " ", look("text", lower if lower in signs and upper not in signs else upper)
         if lower < 0:
             return ("▀", look(upper))
         return ("▀", look(upper, lower)) if upper != lower else (" ", look("text", upper))
@@ -80,17 +87,17 @@ class Overview:
     def _row(
         self, y: int, look: Theme, ends: tuple[float, float], frame: Frame, here: tuple[int, int]
     ) -> list[int]:
-        """A row of dots with the frame and the cursor over it: xterm indices; without colours darknesses from 0 to 9."""
-        plain = _plain(look)
+        """A row of dots with the frame and the cursor over it: xterm indices; without colours places in DARKNESS_AND_SIGNS."""
         row = list(self._dots(look, ends)[y])
-        edge = 9 if plain else look.index("accent")
+        accent, text = look.index("accent"), look.index("text")
+        across, down, cursor = (accent, accent, text) if look.color else (ACROSS, DOWN, CURSOR)
         top, left, bottom, right = map(self.dot, (frame[0], frame[1], frame[2] - 1, frame[3] - 1))
         if y in (top, bottom):
-            row[left : right + 1] = [edge] * (right + 1 - left)
+            row[left : right + 1] = [across] * (right + 1 - left)
         elif top < y < bottom:
-            row[left] = row[right] = edge
+            row[left] = row[right] = down
         if y == self.dot(here[0]):
-            row[self.dot(here[1])] = 9 if plain else look.index("text")
+            row[self.dot(here[1])] = cursor
         return row
 
     def _dots(self, look: Theme, ends: tuple[float, float]) -> list[list[int]]:
@@ -107,17 +114,12 @@ class Overview:
         ln = self.ln_mm[np.ix_(at, at)]
         low, high = np.log(ends[0]), np.log(ends[1])
         near = (high - ln) / (high - low) if high > low else np.where(np.isnan(ln), np.nan, 0.5)
-        inks = np.arange(10) if _plain(look) else np.array(HEAT)
+        inks = np.array(HEAT) if look.color else np.arange(ACROSS)
         with np.errstate(invalid="ignore"):
             step = np.clip(np.nan_to_num(near) * len(inks), 0, len(inks) - 1).astype(int)
-        nothing = 0 if _plain(look) else look.index("ground")
+        nothing = look.index("ground") if look.color else 0
         rows: list[list[int]] = np.where(np.isnan(ln), nothing, inks[step]).tolist()
         return rows
-
-
-def _plain(look: Theme) -> bool:
-    """Whether characters stand for darkness: there are no colours, or no half blocks."""
-    return look.ascii_only or not look.color
 
 
 class OverviewPane(Pane, can_focus=False):

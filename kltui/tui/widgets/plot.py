@@ -200,7 +200,10 @@ class PlotPane(Pane):
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""
         assert self.seen is not None
-        ticks = self.seen.y.ticks(max(2, rows // self.y_tick_rows))
+        least = max(2, rows // self.y_tick_rows)
+        # One number alone gives no scale.
+        made = (self.seen.y.ticks(count) for count in range(least, max(least, rows // 2) + 1))
+        ticks = next((t for t in made if len(t) > 1), self.seen.y.ticks(least))
         return {
             round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
         }
@@ -265,13 +268,11 @@ class PlotPane(Pane):
         """Where a label goes: right of its point, left, below or above, wherever no other label or mark is."""
         x, y = cell
         width = cell_len(text)
-        for column, row in (
-            (x + 2, y),
-            (x - width - 1, y),
-            (x + 2, y + 1),
-            (x + 2, y - 1),
-            (x - width - 1, y + 1),
-        ):
+        near = [(x + 2, y), (x - width - 1, y), (x + 2, y + 1), (x + 2, y - 1), (x - width - 1, y + 1)]
+        near += [(x - width - 1, y - 1)]
+        # Farther away a label's own mark says what it belongs to.
+        near += [(left, y + by) for by in (2, -2, 3, -3) for left in (x + 2, x - width - 1)]
+        for column, row in near:
             cells = {(column + i, row) for i in range(-1, width + 1)} - {cell}
             inside = column >= 0 and column + width <= self.plot_width and 0 <= row < self.plot_height
             if inside and not cells & taken:

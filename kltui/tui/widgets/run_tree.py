@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import eq, itemgetter
 from typing import TYPE_CHECKING, Any
 
+from kltui.analysis.number_text import with_error
 from kltui.sanitize import short_name
 from kltui.tui.data import Snapshot, run_of
 from kltui.tui.dialogs.prompts import ChoiceDialog
@@ -68,7 +69,7 @@ def size_of(words: str) -> float | None:
     return float(found[1]) * {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}[found[2]] if found else None
 
 
-VARIANT = 5  # the column of variants
+VARIANT = 6  # the column of variants
 RUN_CELLS = 22  # of a run's name, behind its fold and mark
 
 
@@ -80,6 +81,7 @@ class RunTree(Table):
         Column("run / step", 4 + RUN_CELLS),
         Column("state", 10),
         Column("bits/byte", 9, right=True),
+        Column("± s.e.", 7, rank=1),
         Column("layers", 6, right=True, rank=3),
         Column("size", 7, rank=4),
         Column("variant", 9, rank=2),
@@ -187,7 +189,7 @@ class RunTree(Table):
         return (
             line,
             self.order.column,
-            self.kl.snapshot.losses.get(line.row.id),
+            self._loss_of(line.row),
             name == chosen.a,
             name == chosen.b,
             name in chosen.selected,
@@ -216,7 +218,7 @@ class RunTree(Table):
             f"{fold} {look.marker(number)} {short_name(line.run, RUN_CELLS)}", look.series(number), bold=True
         )
         state = Cell(f"{line.scored}/{line.n}", "good" if line.scored == line.n else "muted")
-        return [first, state, *[Cell("")] * 5]
+        return [first, state, *[Cell("")] * 6]
 
     def _checkpoint_cells(self, row: CheckpointRow) -> list[Cell]:
         checkpoint = row.checkpoint
@@ -234,19 +236,39 @@ class RunTree(Table):
         return [
             Cell(name, "text" if row.scored else "muted"),
             Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),
-            Cell(self.loss_words(row)),
+            *self._loss_cells(row),
             Cell(str(row.layers) if row.layers else "", "muted"),
             Cell(checkpoint.size, "muted"),
             Cell(variant, "muted"),
             Cell(row.error or str(checkpoint.source), "bad" if row.error else "faint"),
         ]
 
+    def _loss_cells(self, row: CheckpointRow) -> list[Cell]:
+        """The loss to the place where its error begins, and the error."""
+        value, _, error = self.loss_words(row).partition(" ± ")
+        return [Cell(value), Cell(error, "muted")]
+
     def loss_words(self, row: CheckpointRow) -> str:
-        """The checkpoint's loss in bits/byte; with ~ where texts went unscored and their bytes are taken to be mean."""
-        loss = self.kl.snapshot.losses.get(row.id)
-        if loss is None or math.isnan(loss.bits_per_byte):
+        """The checkpoint's loss in bits/byte, with its standard error once that is read.
+
+        With ~ where texts went unscored: until the vector is read, their bytes are taken to be mean.
+        """
+        found = self._loss_of(row)
+        if found is None or math.isnan(found[0]):
             return ""
-        return f"{'' if loss.is_exact else '~'}{loss.bits_per_byte:.4f}"
+        value, se, is_exact = found
+        said = f"{value:.4f}" if math.isnan(se) else with_error(value, se)
+        return said if is_exact else f"~{said}"
+
+    def _loss_of(self, row: CheckpointRow) -> tuple[float, float, bool] | None:
+        """(loss in bits/byte, its standard error or NaN, whether it is exact) of a scored checkpoint."""
+        stored = self.kl.snapshot.losses.get(row.id)
+        if stored is None:
+            return None
+        read = self.kl.loss_errors.get(stored)
+        if read is None or math.isnan(read[0]):
+            return stored.bits_per_byte, math.nan, stored.is_exact
+        return (*read, True)
 
     def do_sort(self) -> None:
         """Asks by which column to sort; the present one turns its order round."""
