@@ -69,8 +69,8 @@ def test_noise_flattens_a_walk_and_the_correction_restores_it() -> None:
 
 def test_the_correction_leaves_a_noiseless_motion_alone() -> None:
     for motion, c in (
-        (fractional_motion(60, N, 0.5, seed=5), 1.0),
-        (fractional_motion(60, N, 0.25, seed=5), 0.5),
+        (fractional_motion(60, 2500, 0.5, seed=5), 1.0),
+        (fractional_motion(60, 2500, 0.25, seed=5), 0.5),
     ):
         assert np.median(exponents(motion, noise_corrected=True)) == pytest.approx(c, abs=0.1)
 
@@ -94,11 +94,12 @@ BENT = {
 
 
 @pytest.mark.parametrize("name", BENT)
-@pytest.mark.parametrize("n", [60, 2000])
+@pytest.mark.parametrize("n", [60, 600])
 def test_a_bent_curve_stays_as_it_is(name: str, n: int) -> None:
     curve = BENT[name][:, None] * np.random.default_rng(1).normal(size=n)
-    np.testing.assert_array_equal(exponents(curve, noise_corrected=True), exponents(curve))
-    assert all(e.floor.value == 0 and e.floor.why for e in found(curve, noise_corrected=True))
+    corrected = found(curve, noise_corrected=True)
+    np.testing.assert_array_equal([e.c_q for e in corrected], exponents(curve))
+    assert all(e.floor.value == 0 and e.floor.why for e in corrected)
 
 
 @pytest.mark.parametrize("drift", [0.1, 0.3, 1.0])

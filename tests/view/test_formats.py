@@ -21,6 +21,12 @@ from kltui.view.formats import modelmap_arrays
 from kltui.workspace import Workspace
 
 
+@pytest.fixture(autouse=True)
+def without_tsne(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds that have nothing to say of a format."""
+    monkeypatch.setattr("kltui.view.sections.context.PERPLEXITY", 10_000)
+
+
 def test_parquet_tables_are_the_csv_tables(suite: Workspace, tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="the extra parquet is not installed")
     paths = {p.name: p for p in export(suite, tmp_path, also=["parquet"])}

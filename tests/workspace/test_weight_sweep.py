@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,7 +19,20 @@ from kltui.registry import Checkpoint, HubSource, LocalSource, digest
 from kltui.registry.digest import fingerprint
 from kltui.store import Store
 from kltui.workspace import weight_process
+from kltui.workspace.weight_process import WeightProcess
 from kltui.workspace.weight_sweep import CHECKED
+
+
+@pytest.fixture(autouse=True)
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process answers is computed here; test_weight_process.py is about the process itself."""
+
+    def answered(_: WeightProcess, __: object, asked: str, ___: object) -> dict[str, object]:
+        return weight_process._answered(json.loads(asked), io.StringIO())
+
+    monkeypatch.setattr(weight_process, "_started", MagicMock)
+    monkeypatch.setattr(WeightProcess, "_reported", answered)
+
 
 STEPS = 4
 Distances = dict[tuple[str, str], float]
@@ -125,14 +141,14 @@ def test_what_an_earlier_release_stored_unchecked_is_computed_anew(run: Path) ->
 def test_files_that_move_while_they_are_compared_are_left_out(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = weight_process.WeightProcess.banded_distances
+    real = WeightProcess.banded_distances
 
-    def moving(self: weight_process.WeightProcess, folders: list[Path], *more: object) -> object:
+    def moving(self: WeightProcess, folders: list[Path], *more: object) -> object:
         if len(folders) == STEPS:
             write(folders[1], 70.0)
         return real(self, folders, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(weight_process.WeightProcess, "banded_distances", moving)
+    monkeypatch.setattr(WeightProcess, "banded_distances", moving)
     found, problems = computed(run)
     assert found == truth(1) and problems[0].startswith("r@1: its files are no longer")
 
