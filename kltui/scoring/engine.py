@@ -164,15 +164,15 @@ class Engine:
         if self._packing is not None and not _same(answers(), before, self.dtype):
             prepacked_linear.unpack(self.model)
             self._packing, self._all_served = None, False
-        if attention.is_possible(self.model) and self._attends_faster():
-            self._try_native_attention(answers, before)
         if self.dtype == torch.bfloat16 and wide_stream.is_possible(self.model):
             self._try_wide_stream(answers, before)
+        if attention.is_possible(self.model) and self._attends_faster():
+            self._try_native_attention(answers, before)
         self._try_native_rotary(answers)
 
     def _attends_faster(self) -> bool:
-        config = self.model.config.get_text_config()
-        return self._chooser is None or attention.is_faster(config, self.dtype, self._chooser)
+        config, dtype = self.model.config.get_text_config(), torch.float32 if self._wide else self.dtype
+        return self._chooser is None or attention.is_faster(config, dtype, self._chooser)
 
     def _try_native_attention(
         self, answers: Callable[[], NDArray[np.float32]], before: NDArray[np.float32]

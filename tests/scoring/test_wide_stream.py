@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import build_model
 
-from kltui.scoring import model_introspection, prepacked_linear, wide_stream
+from kltui.scoring import attention, model_introspection, prepacked_linear, wide_stream
 from kltui.scoring.batching import cut_pieces, fill_batch
 from kltui.scoring.engine import Engine
 from kltui.scoring.loading import Loaded
@@ -61,6 +61,21 @@ def test_it_is_nearer_to_the_truth_and_undone(family: str, monkeypatch: pytest.M
         assert "float32 between" not in plain.products
         plain_n = plain.final(BATCH)
     assert rms(found_Ln[0] - exact_n) < 0.8 * rms(plain_n - exact_n)
+
+
+def test_attention_is_timed_in_the_dtype_that_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[torch.dtype] = []
+
+    def notes(_config: Any, dtype: torch.dtype, _chooser: Any) -> bool:
+        timed.append(dtype)
+        return True
+
+    monkeypatch.setattr(attention, "is_faster", notes)
+    with torch.inference_mode():
+        assert engine_of(in_bfloat16("llama"))._wide
+        monkeypatch.setattr(wide_stream, "is_possible", lambda model: False)
+        assert not engine_of(in_bfloat16("llama"))._wide
+    assert timed == [torch.float32, torch.bfloat16]
 
 
 def test_a_refilled_model_is_computed_the_same_way() -> None:
