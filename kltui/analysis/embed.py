@@ -34,6 +34,7 @@ AXES = 50
 MAX_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
 MAX_SMACOF = 1000
 DRAFT = 1500  # points of a first t-SNE of a large map
+_MIN_RATE = 50  # of scikit-learn's learning rate "auto"
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
 _FEW = 512  # below so many points every axis costs less than finding the leading ones
 _EXACT = 1e-10  # a residual of axes that nobody need hear of
@@ -359,7 +360,7 @@ def _run_tsne(scores_mr: Array, dims: int, perplexity: float, s: TSNESettings) -
         n_components=dims,
         perplexity=perplexity,
         init="pca",
-        learning_rate="auto",
+        learning_rate=_learning_rate(len(scores_mr), dims),
         random_state=s.seed,
         n_jobs=1,
         verbose=s.verbose,
@@ -369,6 +370,14 @@ def _run_tsne(scores_mr: Array, dims: int, perplexity: float, s: TSNESettings) -
     with threadpool_limits(1):
         places = np.asarray(model.fit_transform(np.pad(scores_mr, ((0, 0), (0, missing)))), dtype=np.float64)
     return places, float(model.kl_divergence_)
+
+
+def _learning_rate(n_points: int, dims: int) -> float | str:
+    """scikit-learn's own, 50 at least, but for few points in three dimensions, which that throws about for ever.
+
+    83 checkpoints of five runs end at a divergence of 0.93 nat by 50 and of 0.043 by anything from 1 to 10.
+    """
+    return "auto" if dims < 3 or n_points >= 8 * _MIN_RATE else n_points / 8
 
 
 def _in_reach(scores: Array) -> Array:

@@ -23,7 +23,7 @@ class Figures:
     """One checkpoint beside the one before it in its run; bits/byte, with standard errors over texts. NaN: not defined.
 
     `loss_change` is this loss minus the one before, its error that of the paired difference. `kl_median` is the median of
-    the consecutive KLs before this one.
+    the consecutive KLs before this one, of those over as many steps or more.
     """
 
     name: str
@@ -111,10 +111,15 @@ def _of(shown: Map, t: Trajectory, place: int) -> Figures:
 
 
 def with_medians(run: Sequence[Figures]) -> list[Figures]:
-    """The same with the median of the consecutive KLs before each, where there are MIN_BEFORE of them."""
-    found, before = [], list[float]()
-    for f in run:
-        found.append(replace(f, kl_median=median(before)) if len(before) >= MIN_BEFORE else f)
+    """The same with the median of the consecutive KLs before each over as many steps or more, where there are MIN_BEFORE.
+
+    KL grows with the interval between saves: where intervals double none before is as long, and none is compared.
+    """
+    found, before = [], list[tuple[int, float]]()
+    for last, f in zip([None, *run], run, strict=False):
+        interval = f.step - last.step if last else 0
+        like = [kl for steps, kl in before if steps >= interval]
+        found.append(replace(f, kl_median=median(like) if len(like) >= MIN_BEFORE else math.nan))
         if math.isfinite(f.kl):
-            before.append(f.kl)
+            before.append((interval, f.kl))
     return found

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kltui.analysis.embed import complete_texts
+from kltui.analysis.embed import Picture, complete_texts
 from kltui.analysis.lineage import parent_pairs, variant_pairs
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
@@ -54,7 +54,9 @@ def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
         panels.append(panel("t-SNE", shown, ctx.pictures["tsne"], look, unit=""))
         notes.append(f"t-SNE: perplexity {PERPLEXITY}, init pca, seed 42; its distances have no unit")
     if "pca" in ctx.pictures:
-        made = panel("PCA", shown, ctx.pictures["pca"][:, :2], look)
+        made = panel(
+            f"PCA, {kept_words(ctx.made_pictures['pca'], 2)}", shown, ctx.pictures["pca"][:, :2], look
+        )
         layers = _ellipses(ctx, look)
         if layers:
             notes.append(f"outlines: {SHARE:.0%} of {DRAWS} maps from resampled texts, of last checkpoints")
@@ -79,9 +81,17 @@ def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
         ctx.notify(f"t-SNE of {len(shown)} points in three dimensions")
         xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
         panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
-    panels.append(panel(f"PCA in three dimensions, {UNIT}", shown, ctx.pictures["pca"], look, unit=""))
+    kept = kept_words(ctx.made_pictures["pca"], 3)
+    panels.append(
+        panel(f"PCA in three dimensions, {UNIT}; {kept}", shown, ctx.pictures["pca"], look, unit="")
+    )
     notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
     return PaperFigure("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
+
+
+def kept_words(made: Picture, dims: int) -> str:
+    """How much of the squared distances the first axes of a PCA picture keep."""
+    return f"{dims} axes keep {sum(made.axis_share[:dims]):.0%} of squared distances"
 
 
 METHOD_WORDS = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}

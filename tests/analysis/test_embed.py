@@ -200,3 +200,11 @@ def test_unscored_texts_are_left_out_of_the_picture() -> None:
     L[2] = np.nan
     with pytest.raises(KltuiError, match="only 0 texts"):
         scaled_coordinates(L, size)
+
+
+def test_tsne_of_few_points_settles_in_three_dimensions() -> None:
+    """By scikit-learn's own learning rate it ends at 0.7 nat, points thrown about in a ball."""
+    rng = np.random.default_rng(0)
+    walks = [rng.normal(0, 2, 300) + np.cumsum(rng.normal(0, 0.2, (16, 300)), axis=0) for _ in range(2)]
+    found = picture(np.concatenate(walks), np.full(300, 400), "tsne", 3, TSNESettings(perplexity=10))
+    assert found.divergence < 0.1

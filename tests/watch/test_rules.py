@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -49,6 +50,20 @@ def test_a_kl_that_is_large_beside_those_before_it() -> None:
 def test_without_three_before_it_no_kl_is_large() -> None:
     run = with_medians([replace(f, kl=f.kl * (100 if f.step == 3 else 1)) for f in ordinary()])
     assert math.isnan(run[3].kl_median) and not [a for a in alerts(run, TABLE) if a.rule == "kl"]
+
+
+def test_a_kl_over_a_longer_interval_than_those_before_is_not_compared() -> None:
+    """Saves at 0, 1, 2, 4 ... 64, whose KL grows with the interval, then every 32 steps."""
+    steps = [0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192]
+    gaps = [math.nan, *(float(b - a) for a, b in itertools.pairwise(steps))]
+    doubled = [
+        replace(f, step=s, kl=0.01 * gap**1.5) for f, s, gap in zip(ordinary(), steps, gaps, strict=True)
+    ]
+    run = with_medians(doubled)
+    assert not [a for a in alerts(run, TABLE) if a.rule == "kl"]
+    assert math.isnan(run[7].kl_median) and run[10].kl_median == doubled[9].kl
+    late = with_medians([*doubled[:-1], replace(doubled[-1], kl=6 * doubled[-1].kl)])
+    assert [a.rule for a in alerts(late, TABLE)] == ["kl"]
 
 
 def test_a_run_settles_once_its_kl_stays_below_with_its_error() -> None:
