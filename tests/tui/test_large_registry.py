@@ -19,6 +19,7 @@ from kltui.registry import Checkpoint, LocalSource
 from kltui.store import Store
 from kltui.store.rows import Beginning, CheckpointRow
 from kltui.tui.app import KltuiApp
+from kltui.tui.basis import Basis
 from kltui.tui.data import Snapshot, run_of
 from kltui.tui.filter import parse_filter
 from kltui.tui.widgets.tree_lines import Branch, TreeLine, TreeLines
@@ -177,3 +178,20 @@ async def test_filters_and_folds_of_a_tree_that_is_made_by_need(
         assert tree.cursor == tree.lines.headings[1]
         await pilot.press("j", "j", "h")
         assert tree.cursor == tree.lines.headings[1] and tree.line.row is None
+
+
+async def test_the_legend_of_the_map_is_counted_once_and_not_at_every_key(
+    make_app: Callable[..., KltuiApp], until
+) -> None:
+    app = make_app(basis=Basis(exclude=("tiny@100", "tuned")))
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None and app.view.plot.run_counts[1])
+        plot = app.view.plot
+        before, on_map = plot.run_counts[2], set(plot.map.names)
+        for run, rows in app.snapshot.runs.items():
+            assert before[run] == (sum(r.scored for r in rows), sum(r.name in on_map for r in rows))
+        await pilot.press("]", "l", "+")
+        await pilot.pause()
+        assert plot.run_counts[2] is before

@@ -69,6 +69,8 @@ class MapPlot(PlotPane):
         self.largest_error = math.nan  # half axis of the largest ellipse, sqrt(bits/byte)
         self.descent = True
         self.n_shown = 0
+        #: rows and map that {run: (scored, on the map)} was counted for, and that
+        self.run_counts: tuple[object, object, dict[str, tuple[int, int]]] = (None, None, {})
         self._ends: list[tuple[int, str]] = []
         self._before: dict[int, int] = {}
         self._drawn_for: tuple[object, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,8 @@ def _runs(plot: MapPlot, width: int) -> Lines:
     current_run = run_of(here) if here is not None else ""
     lines: Lines = []
     widest = min(max(8, width - 16), max((cell_len(safe_text(run)) for run in snapshot.runs), default=0))
-    on_map = _on_map(plot)
     excluded = 0
-    for run, rows in snapshot.runs.items():
-        scored = sum(r.scored for r in rows)
-        shown = sum(r.name in on_map for r in rows) if on_map else scored
+    for run, (scored, shown) in _run_counts(plot).items():
         if scored and not shown:
             excluded += 1
             continue
@@ -67,10 +65,16 @@ def _runs(plot: MapPlot, width: int) -> Lines:
     return lines
 
 
-def _on_map(plot: MapPlot) -> frozenset[str]:
-    """Names of the map's vectors; none while there is no map."""
-    found = plot.map
-    return frozenset(p.name for p in found.points) if found is not None else frozenset()
+def _run_counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
+    """{run: (checkpoints that are scored, those on the map)}, counted when checkpoints or map have changed."""
+    snapshot, found = plot.kl.snapshot, plot.map
+    if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
+        on_map = {p.name for p in found.points} if found is not None else set()
+        held = Counter(run_of(row) for name, row in snapshot.by_name.items() if name in on_map)
+        scored = Counter(run_of(row) for row in snapshot.rows if row.scored)
+        counts = {run: (scored[run], held[run] if on_map else scored[run]) for run in snapshot.runs}
+        plot.run_counts = snapshot.rows, found, counts
+    return plot.run_counts[2]
 
 
 def _groups(plot: MapPlot, width: int) -> Lines:
