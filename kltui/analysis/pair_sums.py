@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -58,11 +59,12 @@ class PairSums:
 
     def deviations(self, mean: Array, m2: Array) -> Array:
         """Sum of ((d - mean)^2 - m2)^2, opened into the sums of powers."""
-        second = self.s2 - 2 * mean * self.s1 + mean**2 * self.n
-        fourth = (
-            self.s4 - 4 * mean * self.s3 + 6 * mean**2 * self.s2 - 4 * mean**3 * self.s1 + mean**4 * self.n
+        # by Horner's rule: to raise an array to a power costs more than all the rest
+        second = self.s2 + mean * (mean * self.n - 2.0 * self.s1)
+        fourth = self.s4 + mean * (
+            mean * (6.0 * self.s2 + mean * (mean * self.n - 4.0 * self.s1)) - 4.0 * self.s3
         )
-        return fourth - 2 * m2 * second + m2 * m2 * self.n
+        return fourth - m2 * (2.0 * second - m2 * self.n)
 
 
 class RowSource(Protocol):
@@ -92,10 +94,18 @@ class PairTiles:
         self._rows, self._size, self._copies, self.gram_KK = rows, size_N, copies_N, gram_KK
         self._full = list(_column_blocks(np.flatnonzero(complete_N)))
         self._partly = list(_column_blocks(np.flatnonzero(~complete_N)))
-        self._norm2 = self._norms() if not self._partly and copies_N is None else None
+        self._is_whole = not self._partly and copies_N is None
+        self._norming = Lock()
 
+    @property
+    def _norm2(self) -> Array:
+        """|x_k|^2, K, of rows without gaps; made where KL is first asked for, by one of the threads that ask."""
+        with self._norming:
+            return self._norms
+
+    @cached_property
     def _norms(self) -> Array:
-        """|x_k|^2 as the products of a tile give them, K: what is left of two close rows depends on that."""
+        """The same as the products of a tile give them: what is left of two close rows depends on that."""
         if self.gram_KK is not None:
             return self.gram_KK.diagonal().copy()
         squares = []
@@ -107,9 +117,10 @@ class PairTiles:
     def kl(self, a: Picked, b: slice) -> Array:
         """KL of rows `a` to rows `b`; NaN for pairs that share fewer than two texts, 0 of a row to itself."""
         sides, on_diagonal = self._sides(a, b)
-        if self._norm2 is not None:
+        if self._is_whole:
+            norm2 = self._norm2
             s2 = sides[0] @ sides[1].T if self.gram_KK is None else self.gram_KK[a, b].copy()
-            sums = self._complete_sums(s2, (self._norm2[a], self._norm2[b]))
+            sums = self._complete_sums(s2, (norm2[a], norm2[b]))
             kl = sums.s2 / (2.0 * LN2 * self._size.sum())
         else:
             sums = self._sums(sides, fourth=False)
@@ -223,6 +234,10 @@ class _Side:
         return self.squares if self.weight is None else self.squares * self.weight
 
     @cached_property
+    def sum_of_squares(self) -> Array:
+        return np.asarray(self.counted_squares.sum(axis=1))
+
+    @cached_property
     def counted_cubes(self) -> Array:
         return self.counted_squares * self.Z
 
@@ -232,6 +247,8 @@ class _Side:
 
     def squares_over(self, other: _Side) -> Array:
         """The same of squares."""
+        if other.mask is None:
+            return self.sum_of_squares[:, None]
         return _over(self.counted_squares, other)
 
     def cubes_over(self, other: _Side) -> Array:
@@ -273,7 +290,7 @@ def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_th
     total.s1 += first[0] - first[1].T
     total.s2 += second[0] + second[1].T - 2.0 * (a.W @ b.Z.T)
     for norm, side in zip(total.norm2, (a, b), strict=True):
-        norm += side.counted_squares.sum(axis=1)
+        norm += side.sum_of_squares
     if fourth:
         _add_high(total, a, b, with_third)
 

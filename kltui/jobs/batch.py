@@ -103,6 +103,9 @@ class BatchRun:
         self._devices: dict[str, DeviceInUse] = {}
         self._retryable = 0
         self._noted = 0.0
+        self._memory = (
+            0  # bytes, as of the last note: to ask costs more than all else that is said of a moment
+        )
 
     def run(self) -> tuple[int, str]:
         """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
@@ -202,6 +205,8 @@ class BatchRun:
                         "finishing the checkpoint under way; once more stops at once", "yellow"
                     )
                 for message in executor.wait(POLL_S if self._started else 0.0):
+                    if isinstance(message, TaskScored) and not signals.finish_current:
+                        self._feed(preparer, executor)  # its worker goes on while the result is stored
                     self._receive(message)
                 self._note()
         return "failed" if self._tally.failed else "done"
@@ -260,8 +265,8 @@ class BatchRun:
                 return
             self._started[task.index] = time.monotonic()
             self._progress[task.index] = Progress("load")
+            executor.submit(task)  # at once: what is written of it takes the disk's time
             self._writer.item_started(task.index)
-            executor.submit(task)
         while executor.can_expect:
             task = self._admitted(preparer, 0.0)
             if task is None:
@@ -423,17 +428,19 @@ class BatchRun:
     def _note(self) -> None:
         """Tells the audience, and once a second the store, how far things are."""
         progress = dict(self._progress)
-        self._reporter.moved([self._moment(i, p) for i, p in progress.items()], self._tally)
         now = time.monotonic()
-        if now - self._noted >= NOTE_EVERY_S:
-            self._noted = now
+        is_due = now - self._noted >= NOTE_EVERY_S
+        if is_due:
+            self._noted, self._memory = now, memory_bytes()
+        self._reporter.moved([self._moment(i, p) for i, p in progress.items()], self._tally)
+        if is_due:
             self._writer.note({i: replace(p) for i, p in progress.items()})
 
     def _moment(self, index: int, p: Progress) -> Moment:
         pace = self._paces.get(index, Pace())
         return Moment(
             self._checkpoint(index).name, p.stage, p.texts_done, p.texts_total, p.tokens_done, p.tokens_total,
-            pace.per_second(p.tokens_done), pace.per_second(p.texts_done), memory_bytes(), p.message,
+            pace.per_second(p.tokens_done), pace.per_second(p.texts_done), self._memory, p.message,
         )  # fmt: skip
 
     def _summary(self) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -524,14 +524,20 @@ def _room_key(engine: Engine) -> str:
 
 def library_versions(quantization: str) -> dict[str, str]:
     """Versions of what computes a value: torch, transformers, scoring itself, and the quantising library."""
-    from importlib.metadata import version
-
     return {
         "torch": str(torch.__version__),  # as torch has it, whoever unpickles it imports torch
-        "transformers": version("transformers"),
+        "transformers": _transformers_version(),
         "scoring": SCORING_VERSION,
         **quantize.versions(quantization),
     }
+
+
+@cache
+def _transformers_version() -> str:
+    """As its installation says; that is a file to be read, so it is asked once."""
+    from importlib.metadata import version
+
+    return version("transformers")
 
 
 class _Sums:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kltui.jobs.dry_run import show_plan
 from kltui.jobs.jobfile import load_job
 from kltui.jobs.messages import Computes
 from kltui.jobs.plan import Plan, make_plan
+from kltui.jobs.prepare import Preparer
 from kltui.jobs.progress_report import ProgressReporter
 from kltui.jobs.result_writer import ResultWriter
 from kltui.jobs.shard import InboxWriter, select_shard
@@ -220,3 +222,36 @@ def test_equal_notes_are_said_once_with_the_count(tmp_path: Path, monkeypatch: p
     reported = events(out.getvalue())
     assert [tuple(e["notes"]) for e in reported if e["event"] == "checkpoint"] == notes
     assert reported[-1]["notes"] == {"common": 4, "of the first": 1, "of the last": 1}
+
+
+def test_a_worker_has_its_next_task_while_its_result_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(load_job(write_job(tmp_path, checkpoints=3)))
+    order, taken, own_take, own_store = list[str](), list[object](), Preparer.take, ResultWriter.store
+
+    class Scores(OneWorker):
+        def submit(self, task: Any) -> None:
+            order.append(f"task {task.index}")
+            super().submit(task)
+
+        def answer(self, task: Any) -> ScoreResult:
+            vector = Vector(None, np.full(20, -1.0), np.ones(20, np.int32))
+            return ScoreResult((vector,), {"weights": "w"}, {}, ())
+
+    def take(self: Preparer, timeout_s: float) -> Any:
+        """What comes next, however long it takes, as long as something comes."""
+        taken.append(own_take(self, 30.0 if len(taken) < 3 else timeout_s))
+        return taken[-1]
+
+    def store(self: ResultWriter, ready: Any, result: ScoreResult) -> None:
+        order.append(f"stored {ready.index}")
+        own_store(self, ready, result)
+
+    monkeypatch.setattr("kltui.jobs.batch.LocalExecutor", Scores)
+    monkeypatch.setattr(Preparer, "take", take)
+    monkeypatch.setattr(ResultWriter, "store", store)
+    with closing(Store.write(plan.workspace)) as written:
+        reporter = ProgressReporter(True, io.StringIO(), io.StringIO())
+        assert BatchRun(plan, ResultWriter(plan, written), reporter).run() == (0, "done")
+    assert order == ["task 0", "task 1", "stored 0", "task 2", "stored 1", "stored 2"]

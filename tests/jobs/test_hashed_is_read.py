@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from model_folders import make_model
 
+from kltui.jobs import prepare
 from kltui.jobs.interpolation import Mix, write_mix
 from kltui.jobs.messages import Failed, Message, Setup, Task, TaskScored
 from kltui.jobs.prepare import Preparer, Ready
@@ -116,3 +119,19 @@ def test_the_parts_of_an_interpolation_are_those_that_were_hashed(tmp_path: Path
     )
     with pytest.raises(ChangedError, match=r"model\.safetensors"):
         write_mix(tmp_path / "again", mix)
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="elsewhere a thread has no priority of its own"
+)
+def test_hashing_gives_way_to_scoring_and_to_nothing_else(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(run="m", source=LocalSource(make_model(tmp_path / "m")))
+    before, seen = os.getpriority(os.PRIO_PROCESS, 0), list[int]()
+
+    def known(_path: Path, _signature: str) -> str:
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return ""
+
+    assert isinstance(Preparer([(0, checkpoint)], known).take(30.0), Ready)
+    assert seen and set(seen) == {min(19, before + prepare.NICE)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
