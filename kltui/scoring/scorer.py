@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ from kltui.scoring.numerics import fast_float32
 from kltui.scoring.oom_retry import peak_cuda_bytes, rule_within_memory, run_batches
 from kltui.scoring.prefetch import Tensors, prefetch_for
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult, ScoringSettings, Vector
-
-SCORING_VERSION = "1"
+from kltui.scoring.versions import library_versions
 
 Report = Callable[[Progress], None]
 
@@ -520,24 +519,6 @@ def _check_scored(prepared: _Prepared, model: str) -> None:
 def _room_key(engine: Engine) -> str:
     """What the memory left for a batch depends on: the model's make and where it lies."""
     return f"{engine.shape_key} {engine.device} {getattr(engine.model, 'hf_device_map', '')}"
-
-
-def library_versions(quantization: str) -> dict[str, str]:
-    """Versions of what computes a value: torch, transformers, scoring itself, and the quantising library."""
-    return {
-        "torch": str(torch.__version__),  # as torch has it, whoever unpickles it imports torch
-        "transformers": _transformers_version(),
-        "scoring": SCORING_VERSION,
-        **quantize.versions(quantization),
-    }
-
-
-@cache
-def _transformers_version() -> str:
-    """As its installation says; that is a file to be read, so it is asked once."""
-    from importlib.metadata import version
-
-    return version("transformers")
 
 
 class _Sums:
