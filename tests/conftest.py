@@ -94,7 +94,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 # Files that take a minute or more, most of it waiting for processes of their own: begun first, none runs alone at the end.
 LONG = (
-    "tui/test_terminal.py", "faults/test_ray.py", "jobs/test_ray_job.py", "faults/test_disk.py", "tui/test_real_workspace.py",
+    "tui/test_terminal_bytes.py", "tui/test_terminal.py", "faults/test_ray.py", "jobs/test_ray_job.py", "faults/test_disk.py", "tui/test_real_workspace.py",
     "tui/test_random_keys.py", "demo/test_run.py", "faults/test_damage.py", "faults/test_kill.py", "jobs/test_hub_job.py",
     "figures/test_reproduce.py", "jobs/test_batch.py", "bench/test_endtoend.py", "bench/test_sweep.py",
 )  # fmt: skip

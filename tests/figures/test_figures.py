@@ -162,7 +162,7 @@ def test_curves_flag_the_spikes_of_a_watch_and_leave_out_what_is_hidden(
     monkeypatch.setattr("kltui.figures.curves.alert_limits", lambda jobs: (-math.inf, 1.0))
     hidden = frozenset(n for n in ctx.map.names if n.startswith("tiny-s2"))
     made = curves_drawn(ctx, CurvesShown(hidden=hidden))
-    spikes = found_spikes(ctx.map, (-math.inf, 1.0))
+    spikes = found_spikes(ctx.map, ctx.raw, (-math.inf, 1.0))
     (crosses,) = [layer for layer in made.panels[0].layers if layer.label == "spike"]
     want = {s.at.name for s in spikes if s.rule == "kl"}
     assert set(crosses.names) == want - hidden and want & hidden
