@@ -46,7 +46,7 @@ class Colouring:
 
     def slot(self, label: str) -> int:
         """The number of a series: its colour and mark."""
-        return self.slots.get(label, len(self.slots))
+        return self.slots.get(label, max(self.slots.values(), default=-1) + 1)
 
     def score(self, point: Point) -> float:
         """The score of a point, NaN where it has none."""

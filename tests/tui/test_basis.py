@@ -161,6 +161,15 @@ async def test_the_map_s_read_out_has_the_loss_as_it_was_scored(folder: Path, un
         await until(pilot, lambda: f"loss {loss_of(raw, raw.row(name))} bits/byte" in text_of(app))
 
 
+def test_runs_have_the_same_colour_in_reports_and_on_screens(folder: Path) -> None:
+    with Workspace.open(folder) as ws:
+        slots, numbers = Context(ws).slots, ws.run_numbers()
+        assert numbers and {run: slots[run] for run in numbers} == numbers
+        some = Context(ws, ReportChoice(Preparation("none", ("one",)))).slots
+    assert some == {run: numbers[run] for run in ("two", "lone")}  # whatever is left out
+    assert len(set(slots.values())) == len(slots)
+
+
 def test_what_is_left_out_is_named_or_passes_a_filter(folder: Path) -> None:
     with Workspace.open(folder) as ws:
         rows, names = ws.checkpoints(), ws.map().names

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count as count_from
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -341,10 +342,15 @@ class Context:
 
     @cached_property
     def slots(self) -> dict[str, int]:
-        """Number of every curve, so that a run has one colour and marker in all plots: runs with steps come first."""
+        """Number of every curve, for its colour and marker: a run's is the workspace's own, as on every screen.
+
+        Variants, and runs that have none, take the next free ones, those with steps first.
+        """
         labels = {label_of(p): (p.step is None, p.quantization != "none") for p in self.raw.points}
+        numbers = self.ws.run_numbers()
+        free = count_from(max(numbers.values(), default=-1) + 1)
         ordered = sorted(labels, key=lambda label: labels[label])
-        return {label: slot for slot, label in enumerate(ordered)}
+        return {label: numbers[label] if label in numbers else next(free) for label in ordered}
 
     @cached_property
     def dtype(self) -> str:
