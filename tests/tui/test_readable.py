@@ -135,6 +135,22 @@ async def test_the_nearest_have_the_marks_of_the_picture(make_app: MakeApp, unti
             assert line[0][0].strip() == plot.mark_of(plot.names.index(name))[0]
 
 
+async def test_errors_stay_that_were_asked_for_while_another_picture_was_made(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until, "3")
+        view = app.view
+        await until(pilot, lambda: view.plot.drawn_method)
+        view.plot.picture = replace(view.plot.picture, method="pca")  # shown until t-SNE is there
+        await pilot.press("E")
+        assert (view.method, view.plot.errors) == ("pca", 1)
+        await until(pilot, lambda: view.plot.n_ellipses)
+        await pilot.press("E")
+        assert (view.method, view.plot.errors) == ("pca", 2)
+
+
 async def test_layers_have_their_run_s_colour_and_a_title_that_fits(make_app: MakeApp, until) -> None:
     app = make_app()
     async with app.run_test(size=(120, 40)) as pilot:

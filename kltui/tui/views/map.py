@@ -336,7 +336,11 @@ class MapView(View):
     def do_errors(self) -> None:
         """One standard error, then 95 %, then none; on the PCA picture, whose axes have a unit."""
         plot = self.plot
-        if plot.drawn_method != "pca":
+        asked, _ = self._method_for(self.kl.map_cache.n_total)
+        if (plot.drawn_method, asked) != (
+            "pca",
+            "pca",
+        ):  # PCA may be shown only until another picture is there
             plot.errors, self.method = 1, "pca"
             self.kl.say("errors belong to the PCA picture: one standard error; E again for 95%")
             self._ask_again()
