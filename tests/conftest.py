@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent / "kernels" / "emulated"))  # emula
 import markers
 from command import Cli, kltui_command
 from emulated_kernels import emulated
-from warm_process import KLTUI, TORCH, warm_process
+from warm_process import KLTUI, MAPS, TORCH, warm_process
 
 import kltui
 from kltui.kernels import cuda
@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kltui-tests-")))
     _keep_temporary_files_in(folder / "tmp")
     socket = folder / "socket"
-    os.environ |= stack.enter_context(warm_process(socket, (*TORCH, *KLTUI), os.environ))
+    os.environ |= stack.enter_context(warm_process(socket, (*TORCH, *KLTUI, *MAPS), os.environ))
     if not markers.only_quick(config):  # whose processes need no torch
         os.environ["KLTUI_TEST_WARM_WORKERS"] = "1"
 

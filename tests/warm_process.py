@@ -14,8 +14,10 @@ WARM = Path(__file__).parent / "warm"
 KLTUI = (
     "kltui.cli", "kltui.jobs.batch", "kltui.jobs.shard", "kltui.jobs.worker", "kltui.jobs.device_probe",
     "kltui.scoring.device", "kltui.scoring.scorer", "kltui.store", "kltui.workspace", "kltui.analysis.map",
-    "kltui.view.report", "kltui.view.sections.catalogue",
+    "kltui.view.report", "kltui.view.sections.catalogue", "kltui.view.export", "kltui.analysis.weights",
 )  # fmt: skip
+# What a report, an export and a job's findings import when they come to their maps: a second for each process.
+MAPS = ("sklearn.manifold", "sklearn.model_selection", "scipy.cluster.hierarchy", "scipy.stats", "plotext")
 TORCH = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "transformers:AutoModelForCausalLM",

@@ -35,7 +35,7 @@ def light_job(tmp_path: Path) -> Path:
     return write_job(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
     """A process that runs batches in forked children."""
     server = Lives(tmp_path_factory.mktemp("lives"))

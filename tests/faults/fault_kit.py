@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from model_folders import make_model
-from warm_process import KLTUI, WARM, warm_process
+from warm_process import KLTUI, MAPS, WARM, warm_process
 
 import kltui
 from kltui.errors import StoreError
@@ -33,6 +33,7 @@ import light_scorer  # noqa: E402
 
 loglik = functools.cache(light_scorer.loglik)
 
+READ_WHEN_USED = ("HF_HUB_OFFLINE", "COLUMNS", "LINES", "XDG_CACHE_HOME")  # others may be read at an import
 JOB = """\
 workspace = "ws"
 [corpus]
@@ -111,7 +112,7 @@ def run_cli(
 ) -> subprocess.CompletedProcess[str]:
     """A finished `kltui ARGUMENTS` with light workers; its processes are forks but where `cold` or `env` forbid it."""
     environment = light_env(**env)
-    if not cold and all(name.startswith("KLTUI_LIGHT") for name in env):
+    if not cold and all(name.startswith("KLTUI_LIGHT") or name in READ_WHEN_USED for name in env):
         environment |= _light_forks()
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
@@ -122,7 +123,7 @@ def run_cli(
 def _light_forks() -> dict[str, str]:
     """The environment in which kltui and its light workers are forks of one process, which ends with this one."""
     folder = Path(tempfile.mkdtemp(prefix="kltui-light-"))
-    forks = warm_process(folder / "socket", KLTUI, light_env())
+    forks = warm_process(folder / "socket", (*KLTUI, *MAPS), light_env())
     environment = forks.__enter__()
     atexit.register(lambda: (forks.__exit__(None, None, None), shutil.rmtree(folder, ignore_errors=True)))
     return environment and {
@@ -183,7 +184,7 @@ class Lives:
     def __init__(self, scratch: Path, **env: str) -> None:
         self._scratch = scratch
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(HERE / "lives.py")],
+            [sys.executable, "-P", str(HERE / "lives.py"), *MAPS],
             env=light_env(**env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,11 +1,13 @@
 """Serves batches to a test: each lives in a forked child, so that its life costs no start-up, and ends as asked.
 
-Reads one JSON object a line from standard input, answers with one a line. Started by fault_kit.Lives.
+Reads one JSON object a line from standard input, answers with one a line. Started by fault_kit.Lives with the modules that
+commands other than `--batch ... --json` import: they are imported here once such a command comes.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -86,9 +88,12 @@ def live(asked: dict[str, Any]) -> int:
     return code
 
 
-def serve() -> None:
+def serve(modules: list[str]) -> None:
     for line in sys.stdin:
         asked = json.loads(line)
+        if "--json" not in asked["arguments"]:
+            for name in modules:
+                importlib.import_module(name)
         pid = os.fork()
         if pid == 0:
             os._exit(live(asked))
@@ -102,4 +107,4 @@ def serve() -> None:
 if __name__ == "__main__":
     if "FAULT_MOUNTS" in os.environ:
         kltui.store.filesystem.MOUNTS = Path(os.environ["FAULT_MOUNTS"])
-    serve()
+    serve(sys.argv[1:])

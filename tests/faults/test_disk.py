@@ -138,7 +138,7 @@ def test_an_export_to_a_full_disk_leaves_nothing_half_written(
     lives: Lives, tmp_path: Path, limit: int
 ) -> None:
     job = write_job(tmp_path, checkpoints=4, texts=40)
-    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     assert lives.run("--export", str(tmp_path / "out"), str(tmp_path / "ws")).code == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     life = lives.run("--export", str(tmp_path / "out"), str(tmp_path / "ws"), limit=limit)

@@ -18,7 +18,7 @@ TOPICS |= {"file system", "store", "scored", "disk"}
 
 def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=2)
-    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     reported = run_cli("--doctor", "ws", "--json", cwd=tmp_path, HF_HUB_OFFLINE="1")
     findings = {f["topic"]: f for f in json.loads(reported.stdout)["findings"]}
     assert findings.keys() >= TOPICS

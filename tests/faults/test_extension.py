@@ -21,7 +21,7 @@ needs_core = pytest.mark.skipif(not native.info()["extension"], reason="the core
 @pytest.fixture
 def workspace(lives: Lives, tmp_path: Path) -> Path:
     job = write_job(tmp_path, checkpoints=8, texts=40)
-    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     return tmp_path / "ws"
 
 

@@ -167,7 +167,7 @@ def test_a_part_scored_from_other_weights_is_taken_in_beside_what_was_renamed(tm
     (before,) = vectors(folder).values()
     (tmp_path / "run" / "step0" / "model.safetensors").write_bytes(b"trained once more")
     assert run(job, "--shard", "0/1") == {"run@0": False}
-    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--collect", cwd=tmp_path).returncode == 0
     after = vectors(folder)
     assert list(after) == ["first@0", "run@0"] and after["first@0"] == before != after["run@0"]
 

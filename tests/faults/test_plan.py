@@ -97,7 +97,7 @@ def test_a_plan_goes_to_standard_output_and_writes_nothing(tmp_path: Path) -> No
 
 def test_what_is_kept_is_known_by_the_weights(tmp_path: Path, known: type[Known]) -> None:
     job = write_job(tmp_path, checkpoints=3)
-    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert planned(job)[0] == {f"run@{s}": "kept" for s in range(3)}
     # Touched and the same; touched and another; another setting; a checkpoint more.
     weights = tmp_path / "run" / "step0" / "model.safetensors"
@@ -114,7 +114,7 @@ def test_what_is_kept_is_known_by_the_weights(tmp_path: Path, known: type[Known]
 
 def test_a_part_counts_what_waits_in_the_inbox(tmp_path: Path, known: type[Known]) -> None:
     job = write_job(tmp_path, checkpoints=4)
-    assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--shard", "0/2", cwd=tmp_path).returncode == 0
     assert planned(job, shard=(0, 2))[0] == {"run@0": "kept", "run@2": "kept"}
     assert planned(job, shard=(1, 2))[0] == {"run@1": "score", "run@3": "score"}
 

@@ -72,7 +72,7 @@ def test_ctrl_c_finishes_and_term_stops_with_nothing_left_and_nothing_open(tmp_p
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and not still_there(family)
     assert check_stored(job, list(ends(out))) < 8
-    assert run_cli("--batch", str(job), "--set", "engine.kind=local", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--set", "engine.kind=local", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 

@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict[object, object]:
 def single(lives: Lives, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[object, object]]:
     """A job of seven checkpoints with layers and tokens, and what its single run stores."""
     job = write_job(tmp_path_factory.mktemp("single"), checkpoints=7, texts=5, extra=EXTRA)
-    assert lives.run("--batch", str(job), "--set", "workspace=single").code == 0
+    assert lives.run("--batch", str(job), "--json", "--set", "workspace=single").code == 0
     return job, contents(job.parent / "single")
 
 
@@ -66,7 +66,7 @@ def test_parts_in_any_order_equal_the_single_run(
 
 def test_a_killed_part_goes_on_and_what_is_missing_is_told(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=30)
-    assert lives.run("--batch", str(job), "--shard", "0/2").code == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/2").code == 0
     early = lives.run("--batch", str(job), "--collect")
     assert (
         early.code == 1
@@ -79,8 +79,8 @@ def test_a_killed_part_goes_on_and_what_is_missing_is_told(lives: Lives, tmp_pat
             lives.run("--batch", str(job), "--shard", "1/2", "--json", kill_after=moment).acknowledged
         )
     assert len(list((tmp_path / "ws" / "inbox").glob("*.safetensors"))) >= len(reported)
-    assert lives.run("--batch", str(job), "--shard", "1/2").code == 0
-    assert lives.run("--batch", str(job), "--collect").code == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "1/2").code == 0
+    assert lives.run("--batch", str(job), "--json", "--collect").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -88,7 +88,7 @@ def test_damaged_and_foreign_files_stay_in_the_inbox(lives: Lives, tmp_path: Pat
     job = write_job(tmp_path, checkpoints=3)
     other = write_job(tmp_path / "other", checkpoints=1, texts=3)
     inbox = tmp_path / "ws" / "inbox"
-    assert lives.run("--batch", str(job), "--shard", "0/1").code == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/1").code == 0
     assert (
         lives.run("--batch", str(other), "--shard", "0/1", "--set", f"workspace={tmp_path / 'ws'}").code == 0
     )
@@ -109,8 +109,8 @@ def test_damaged_and_foreign_files_stay_in_the_inbox(lives: Lives, tmp_path: Pat
     assert all(np.frombuffer(v).size == 20 for v in vectors(tmp_path / "ws").values())
     damaged.unlink()
     (inbox / "cut.safetensors").unlink()
-    assert lives.run("--batch", str(job), "--shard", "0/1").code == 0
-    assert lives.run("--batch", str(job), "--collect").code == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/1").code == 0
+    assert lives.run("--batch", str(job), "--json", "--collect").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -121,10 +121,10 @@ def test_the_weights_scored_last_are_a_checkpoints_own(lives: Lives, tmp_path: P
     for age, weights in ((60, model.read_bytes()), (0, b"trained once more %d" % trained)):
         model.write_bytes(weights)
         before = set(inbox.glob("*"))
-        assert lives.run("--batch", str(job), "--shard", "0/1").code == 0
+        assert lives.run("--batch", str(job), "--json", "--shard", "0/1").code == 0
         (made,) = set(inbox.glob("*")) - before
         os.utime(made, (made.stat().st_mtime - age,) * 2)
-    assert lives.run("--batch", str(job), "--collect").code == 0
+    assert lives.run("--batch", str(job), "--json", "--collect").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 

@@ -80,7 +80,7 @@ def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
     (row,) = jobs(tmp_path / "ws")
     assert (row.status, row.done, ended.stdout) == (status, 0, "")
     assert "0 scored, 3 left: run the job again to go on" in ended.stderr
-    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -158,7 +158,7 @@ def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: P
     job = write_job(tmp_path, checkpoints=4)
     plan = make_plan(load_job(job))
     assert InboxWriter(plan).count_kept(range(4)) == set()
-    assert run_cli("--batch", str(job), "--shard", "0/2", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--shard", "0/2", cwd=tmp_path).returncode == 0
     inbox = tmp_path / "ws" / "inbox"
     (inbox / "half.safetensors").write_bytes(b"half a file")
     foreign = {"x": np.zeros(1)}
@@ -168,14 +168,14 @@ def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: P
     assert InboxWriter(plan).count_kept([1, 2, 3]) == {2}
     run_cli("--batch", str(job), "--collect", cwd=tmp_path)
     assert InboxWriter(plan).count_kept(range(4)) == {0, 2}
-    assert run_cli("--batch", str(job), "--shard", "1/2", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--shard", "1/2", cwd=tmp_path).returncode == 0
     assert InboxWriter(plan).count_kept(range(4)) == {0, 1, 2, 3}
 
 
 def test_a_part_that_is_stopped_reads_no_token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = write_job(tmp_path, checkpoints=3, extra="[scoring]\ntokens = true\n")
-    assert run_cli("--batch", str(job), "--shard", "0/1", cwd=tmp_path).returncode == 0
-    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--shard", "0/1", cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", "--collect", cwd=tmp_path).returncode == 0
     hashed: list[Path] = []
     whole = side_tables._sha256
 

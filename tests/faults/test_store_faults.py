@@ -36,7 +36,7 @@ from kltui.store import JobItemRow, Store, writer_lock
 def scored(lives: Lives, tmp_path: Path) -> Path:
     """A job file whose workspace is complete."""
     job = write_job(tmp_path)
-    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     return job
 
 
@@ -179,7 +179,7 @@ def test_bit_rot_in_kept_tokens_is_told_to_readers_and_mended_by_the_job(
     lives: Lives, tmp_path: Path
 ) -> None:
     job = write_job(tmp_path, checkpoints=2, texts=3, extra="[scoring]\ntokens = true\n")
-    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     with kltui.open(tmp_path / "ws") as ws:
         kept = ws.token_logprobs("run@0")
         assert kept is not None
@@ -195,13 +195,13 @@ def test_bit_rot_in_kept_tokens_is_told_to_readers_and_mended_by_the_job(
 def test_tokens_of_other_weights_or_settings_do_not_pass_for_ours(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=1, texts=3)
     tokens = ("--set", "scoring.tokens=true")
-    assert lives.run("--batch", str(job), *tokens).code == 0
-    assert lives.run("--batch", str(job), *tokens, "--set", "scoring.dtype=bfloat16").code == 0
+    assert lives.run("--batch", str(job), "--json", *tokens).code == 0
+    assert lives.run("--batch", str(job), "--json", *tokens, "--set", "scoring.dtype=bfloat16").code == 0
     again = lives.run("--batch", str(job), *tokens, "--json")
     assert [e.get("kept") for e in ends(again.out).values()] == [True]
     weights = tmp_path / "run" / "step0" / "model.safetensors"
     weights.write_bytes(b"trained further")
-    assert lives.run("--batch", str(job)).code == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     with kltui.open(tmp_path / "ws") as ws:
         assert ws.token_logprobs("run@0") is None
     scored = lives.run("--batch", str(job), *tokens, "--json")
@@ -215,7 +215,7 @@ def test_of_many_that_start_at_once_one_runs_and_the_others_name_it(tmp_path: Pa
     job = write_job(tmp_path, checkpoints=2)
     runners = [
         subprocess.Popen(
-            command("--batch", str(job)), cwd=tmp_path, env=light_env(KLTUI_LIGHT_SECONDS="2"),
+            command("--batch", str(job), "--json"), cwd=tmp_path, env=light_env(KLTUI_LIGHT_SECONDS="2"),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(4)
@@ -232,8 +232,9 @@ def test_of_many_that_start_at_once_one_runs_and_the_others_name_it(tmp_path: Pa
 def test_a_reader_is_never_held_up_by_a_writer_at_full_speed(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=20, texts=50)
     writer = subprocess.Popen(
-        command("--batch", str(job)), cwd=tmp_path, env=light_env(), stderr=subprocess.DEVNULL
-    )
+        command("--batch", str(job), "--json"), cwd=tmp_path, env=light_env(),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     waits = []
     while writer.poll() is None:
         try:

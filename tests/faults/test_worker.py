@@ -121,7 +121,7 @@ def test_ctrl_c_once_finishes_the_checkpoint_and_twice_stops_at_once(tmp_path: P
     assert process.returncode == 130 and "run the job again" in err
     new = [name for name, end in ends(out).items() if not end.get("kept")]
     assert check_stored(job) == 2 + len(new) < 8
-    assert run_cli("--batch", str(job), cwd=tmp_path).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
