@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kltui.analysis.trajectory import Trajectory
 
 MIN_BEFORE = 3  # consecutive KLs before one can be called large
+MIN_INTERVAL = (
+    2 / 3
+)  # of its own interval between saves, over which those before must reach: some save by the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Figures:
     """One checkpoint beside the one before it in its run; bits/byte, with standard errors over texts. NaN: not defined.
 
     `loss_change` is this loss minus the one before, its error that of the paired difference. `kl_median` is the median of
-    the consecutive KLs before this one, of those over as many steps or more.
+    the consecutive KLs before this one, of those over about as many steps or more.
     """
 
     name: str
@@ -111,14 +114,14 @@ def _of(shown: Map, t: Trajectory, place: int) -> Figures:
 
 
 def with_medians(run: Sequence[Figures]) -> list[Figures]:
-    """The same with the median of the consecutive KLs before each over as many steps or more, where there are MIN_BEFORE.
+    """The same with the median of the consecutive KLs before each over about as many steps, or more.
 
-    KL grows with the interval between saves: where intervals double none before is as long, and none is compared.
+    NaN where there are fewer than MIN_BEFORE. KL grows with the interval between saves: where intervals double none before is as long, and none is compared.
     """
     found, before = [], list[tuple[int, float]]()
     for last, f in zip([None, *run], run, strict=False):
         interval = f.step - last.step if last else 0
-        like = [kl for steps, kl in before if steps >= interval]
+        like = [kl for steps, kl in before if steps >= MIN_INTERVAL * interval]
         found.append(replace(f, kl_median=median(like) if len(like) >= MIN_BEFORE else math.nan))
         if math.isfinite(f.kl):
             before.append((interval, f.kl))

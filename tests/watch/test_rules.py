@@ -66,6 +66,16 @@ def test_a_kl_over_a_longer_interval_than_those_before_is_not_compared() -> None
     assert [a.rule for a in alerts(late, TABLE)] == ["kl"]
 
 
+def test_intervals_between_saves_need_not_be_the_same_to_the_step() -> None:
+    """Saves by the clock: every interval is a little longer than those before it."""
+    steps = [0, 100, 201, 303, 406, 510]
+    run = [replace(f, step=s, kl=0.01) for f, s in zip(ordinary(), steps, strict=False)]
+    run[5] = replace(run[5], kl=0.1)
+    assert [(a.rule, a.checkpoint) for a in alerts(with_medians(run), TABLE) if a.rule == "kl"] == [
+        ("kl", run[5].name)
+    ]
+
+
 def test_a_run_settles_once_its_kl_stays_below_with_its_error() -> None:
     run = with_medians([replace(f, kl=0.004 if f.step > 6 else 0.05, kl_se=0.001) for f in ordinary()])
     (found,) = alerts(run, TABLE)
