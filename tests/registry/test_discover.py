@@ -161,11 +161,11 @@ def test_an_entry_of_a_hub_repository() -> None:
         (ModelEntry(path=Path("/x"), revisions=("main",)), "revisions are given for the folder"),
         (ModelEntry(repo="a/b", revisions=("step5", "ckpt_5")), "would both be named b@5"),
         (ModelEntry(repo="a/b", revisions=("s1-step5", "s1/step-5")), "would both be named b-s1@5"),
-        (ModelEntry(repo="../b"), "no hub repository"),
-        (ModelEntry(repo="a/b/c"), "no hub repository"),
-        (ModelEntry(repo="a/\x1b[2J"), "no hub repository"),
-        (ModelEntry(repo="a/b", revisions=("../../../etc",)), "no hub revision"),
-        (ModelEntry(repo="a/b", revisions=("/etc",)), "no hub revision"),
+        (ModelEntry(repo="../b"), "not a hub repository"),
+        (ModelEntry(repo="a/b/c"), "not a hub repository"),
+        (ModelEntry(repo="a/\x1b[2J"), "not a hub repository"),
+        (ModelEntry(repo="a/b", revisions=("../../../etc",)), "not a hub revision"),
+        (ModelEntry(repo="a/b", revisions=("/etc",)), "not a hub revision"),
     ],
 )
 def test_entries_that_cannot_be_meant(entry: ModelEntry, message: str) -> None:

@@ -69,7 +69,7 @@ def test_shards_come_from_the_index(tmp_path: Path) -> None:
 def test_an_index_names_only_files_of_its_folder(tmp_path: Path, name: object) -> None:
     folder = make_sharded(tmp_path / "s", {})
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"t": name}}))
-    with pytest.raises(KltuiError, match="no file of its folder"):
+    with pytest.raises(KltuiError, match="not a file of its folder"):
         fingerprint(folder)
 
 

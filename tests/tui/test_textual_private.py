@@ -40,7 +40,7 @@ USED: dict[str, type] = {
     "_exit": App,
     "_compositor": Screen,
     "_compositor_refresh": Screen,
-    "_parse_extended_key": XTermParser,
+    "_sequence_to_key_events": XTermParser,
     "_app": Driver,
     "_loop": Driver,
     "_debug": Driver,

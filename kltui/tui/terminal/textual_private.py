@@ -8,7 +8,6 @@ from __future__ import annotations
 import traceback
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 from textual import events
@@ -95,13 +94,12 @@ class PaintedScreen(Screen[None], inherit_bindings=False):
 class TolerantParser(XTermParser):
     """Textual's parser, which would end at numbers that are no characters, or at a mouse on a screen of no size."""
 
-    @lru_cache(maxsize=1024)  # noqa: B019  as the method that it stands for
-    def _parse_extended_key(self, sequence: str) -> list[events.Key] | None:
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
         try:
-            keys = super()._parse_extended_key(sequence)
+            keys = list(super()._sequence_to_key_events(sequence, alt))
         except (ValueError, OverflowError):
             return [events.Key(Keys.Ignore, sequence)]
-        if keys is None or all(key.character is None or _has_utf8(key.character) for key in keys):
+        if all(_has_utf8(f"{key.key}{key.character or ''}") for key in keys):
             return keys
         return [events.Key(Keys.Ignore, sequence)]
 
