@@ -82,16 +82,14 @@ def trajectories_3d(ctx: Context, by: str = "run") -> PaperFigure:
         xyz = shown.coordinates("tsne", 3, perplexity=PERPLEXITY)
         panels.append(panel("t-SNE in three dimensions", shown, xyz, look, unit=""))
     kept = kept_words(ctx.made_pictures["pca"], 3)
-    panels.append(
-        panel(f"PCA in three dimensions, {UNIT}; {kept}", shown, ctx.pictures["pca"], look, unit="")
-    )
+    panels.append(panel(f"PCA, {UNIT}, {kept}", shown, ctx.pictures["pca"], look, unit=""))
     notes = (ctx.basis, *complete_words(shown), f"made with {version_words()}")
     return PaperFigure("trajectories-3d", "Trajectories in three dimensions", tuple(panels), notes)
 
 
 def kept_words(made: Picture, dims: int) -> str:
-    """How much of the squared distances the first axes of a PCA picture keep."""
-    return f"{dims} axes keep {sum(made.axis_share[:dims]):.0%} of squared distances"
+    """How much of the sum of squared distances the first axes of a PCA picture keep, in few words for a title."""
+    return f"{dims} axes keep {sum(made.axis_share[:dims]):.0%}"
 
 
 METHOD_WORDS = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}

@@ -115,6 +115,8 @@ def test_a_panel_is_drawn_at_its_own_numbers() -> None:
     assert trace["y"] == [1.0, 2.0, 4.0] and trace["error_y"]["array"] == [0.5, 0.5, 0.5]
     assert trace["error_y"]["arrayminus"] == [0.25, 0.25, 0.25]
     assert made["layout"]["yaxis"]["type"] == "log"
+    title = made["layout"]["title"]
+    assert (title["x"], title["xanchor"]) == (0, "left"), "the line of buttons stands at the right"
     assert made["layout"]["xaxis"]["title"]["text"] == "training step, log(1 + x)"
     assert trace["hovertext"][1].startswith("b<br>training step: 9")
     assert len(set(trace["marker"]["color"])) == 3 and trace["name"] == "run"

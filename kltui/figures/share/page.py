@@ -36,7 +36,7 @@ SCRIPT = """
     const script = document.createElement("script");
     script.textContent = await new Response(stream).text();
     document.head.append(script);
-    const look = {margin: {l: 60, r: 20, t: 40, b: 50}, hovermode: "closest", legend: {orientation: "h", y: -0.2},
+    const look = {margin: {l: 60, r: 20, t: 56, b: 50}, hovermode: "closest", legend: {orientation: "h", y: -0.2},
                   paper_bgcolor: "#fff", plot_bgcolor: "#fff", font: {size: 12}};
     const how = {displaylogo: false, responsive: true, scrollZoom: true, showSendToCloud: false, plotlyServerURL: ""};
     const figures = JSON.parse(document.getElementById("figures").textContent);

@@ -40,7 +40,9 @@ def panel_json(panel: Panel) -> Json:
     for layer in panel.layers:
         made = _cells(layer, panel) if layer.kind == "cells" else _points(layer, panel, seen)
         traces.append(made)
-    layout: Json = {"title": {"text": plain(panel.title)}}
+    # Above the plot's left end and below the line of buttons, which would lie on the words of a narrow panel.
+    layout: Json = {"title": {"text": plain(panel.title), "x": 0, "xref": "paper", "xanchor": "left",
+                              "y": 1, "yref": "paper", "yanchor": "bottom", "pad": {"b": 6}}}  # fmt: skip
     if panel.z is None:
         layout["xaxis"], layout["yaxis"] = _axis(panel.x, panel), _axis(panel.y, panel)
         if panel.equal or any(layer.kind == "cells" for layer in panel.layers):
