@@ -18,7 +18,7 @@ from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
 from kltui.tui.views.jobs import is_kept
 from kltui.tui.views.scale import AROUND
-from kltui.tui.widgets.canvas import width_of
+from kltui.tui.widgets.canvas import spelled, width_of
 from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
 from kltui.view.palette import DARK, LIGHT
 
@@ -133,6 +133,10 @@ async def test_the_nearest_have_the_marks_of_the_picture(make_app: MakeApp, unti
         lines = map_text.nearest(plot, 40, *app.view._near)[1:]
         for (name, _), line in zip(app.view._near[1], lines, strict=True):
             assert line[0][0].strip() == plot.mark_of(plot.names.index(name))[0]
+        app.ascii_only = app.look.ascii_only = True
+        for line in map_text.nearest(plot, 40, *app.view._near)[1:]:
+            said = spelled(line, app.look)
+            assert "+-" in said[1][0] and width_of(said) <= 40
 
 
 async def test_errors_stay_that_were_asked_for_while_another_picture_was_made(

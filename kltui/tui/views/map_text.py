@@ -15,7 +15,7 @@ from kltui.tui.data import run_of
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
-from kltui.tui.widgets.canvas import Span, fitted, fitted_name, wrapped
+from kltui.tui.widgets.canvas import ASCII, Span, fitted, fitted_name, wrapped
 from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
     lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
+    texts = (
+        [text.translate(ASCII) for text in texts] if look.ascii_only else texts
+    )  # before names have their room
     wide = len(texts[0])
     for (other, _), text in zip(near, texts, strict=True):
         mark, style = plot.mark_of(plot.names.index(other)) if other in plot.names else ("-", look("muted"))
