@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kltui.store import CheckpointRow, Store
 
@@ -31,16 +31,7 @@ class StoredDistances:
         stored = self._store.weight_distances.all()
         if compute:
             stored = self._computed_distances(rows, stored, window, progress)
-        by_run: dict[str, list[CheckpointRow]] = defaultdict(list)
-        for row in rows:
-            by_run[row.checkpoint.run].append(row)
-        return {
-            (a.name, b.name): stored[a.weights, b.weights]
-            for members in by_run.values()
-            for a in members
-            for b in members
-            if a is not b and (a.weights, b.weights) in stored
-        }
+        return within_runs(rows, stored)
 
     def adapter_distances(self) -> dict[tuple[str, str], float]:
         """Squared weight distances {(base, adapter): sum over parameters} that `weight_distances` has computed."""
@@ -91,3 +82,23 @@ class StoredDistances:
         self.weight_problems = computed.problems
         new = computed.distances | {(b, a): value for (a, b), value in computed.distances.items()}
         return {pair: d for pair, d in stored.items() if not computed.overwritten & set(pair)} | new
+
+
+def within_runs(
+    rows: Sequence[CheckpointRow], stored: Mapping[tuple[str, str], float]
+) -> dict[tuple[str, str], float]:
+    """{(name a, name b): distance} of two checkpoints of a run, by their weights; in the order of the rows.
+
+    It goes through what is stored: the pairs of a run of very many checkpoints are far more than those.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        places[row.weights].append(i)
+    found = {
+        (i, j): distance
+        for (a, b), distance in stored.items()
+        for i in places.get(a, ())
+        for j in places.get(b, ())
+        if i != j and rows[i].checkpoint.run == rows[j].checkpoint.run
+    }
+    return {(rows[i].name, rows[j].name): found[i, j] for i, j in sorted(found)}

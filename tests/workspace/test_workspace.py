@@ -13,8 +13,9 @@ from kltui.corpus import Corpus
 from kltui.errors import KltuiError, UsageError
 from kltui.registry import Checkpoint, LocalSource
 from kltui.registry.digest import fingerprint
-from kltui.store import Store
+from kltui.store import CheckpointRow, Store
 from kltui.workspace import Workspace
+from kltui.workspace.weight_distances import within_runs
 
 CORPUS = Corpus(tuple(f"text number {i}" for i in range(20)), domains=("a", "b") * 10)
 RNG = np.random.default_rng(5)
@@ -170,3 +171,21 @@ def test_models_added_by_drawn_texts_never_outvote_the_map(store: Store) -> None
         assert len(ws.map().text_bytes_N) == len(CORPUS)
         assert ws.corpus().sha256 == CORPUS.sha256
         assert len(ws.map(corpus=small.sha256)) == 20
+
+
+def test_weight_distances_by_name_are_those_of_every_pair_of_a_run() -> None:
+    def row(run: str, step: int, weights: str) -> CheckpointRow:
+        return CheckpointRow(
+            step, Checkpoint(run, LocalSource(Path("/m")), step), True, 0, -1.0, "scored", weights=weights
+        )
+
+    rows = [row("a", s, w) for s, w in enumerate("uvwv")] + [row("b", s, w) for s, w in enumerate("vux")]
+    stored = {("u", "v"): 1.0, ("v", "w"): 2.0, ("x", "v"): 3.0, ("v", "v"): 0.0, ("u", "gone"): 4.0}
+    stored |= {(b, a): d for (a, b), d in stored.items()}
+    every = {
+        (p.name, q.name): stored[p.weights, q.weights]
+        for p in rows
+        for q in rows
+        if p is not q and p.checkpoint.run == q.checkpoint.run and (p.weights, q.weights) in stored
+    }
+    assert list(within_runs(rows, stored).items()) == list(every.items()) and len(every) == 14
