@@ -24,7 +24,7 @@ Flow = tuple[
     Hidden, ...
 ]  # what goes from layer to layer: the hidden states, in a few families more streams beside
 Consume = Callable[[int, Flow], None]
-MAX_STATES_BYTES = 8 << 20  # of layers that one call of a head takes
+MAX_STATES_BYTES = 4 << 20  # of layers that one call of a head takes
 LayerChoice = Literal["none", "all"] | tuple[int, ...]
 
 
