@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -300,7 +301,7 @@ def _draw(arguments: argparse.Namespace) -> int:
     _notify(
         f"{made.n_drawn} draws, {len(made.index)} different of {made.n_texts} texts. Score a new model on them with a"
         f' job of the same workspace and source = "{path}" under [corpus]; kltui --report --section added'
-        f" {workspace.path} then places it on the map."
+        f" {shlex.quote(str(workspace.path))} then places it on the map."
     )
     print(safe_text(str(path)))  # noqa: T201
     return 0
