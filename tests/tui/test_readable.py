@@ -17,7 +17,7 @@ from kltui.tui.app import KltuiApp
 from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
 from kltui.tui.views.jobs import is_kept
-from kltui.tui.views.scale import AROUND
+from kltui.tui.views.scale import AROUND, STRIP
 from kltui.tui.widgets.canvas import spelled, width_of
 from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
 from kltui.view.palette import DARK, LIGHT
@@ -102,6 +102,8 @@ async def test_the_scale_s_axis_has_its_numbers_however_many_settings_there_are(
         ticks, labels = lines_of(app)[table.region.bottom - 2 : table.region.bottom]
         assert "┴" in ticks and labels.split()
         assert "bits/byte, log" in text_of(app)
+        table._give_room(29)  # of the quartiles of an 8-bit variant, 2.63e-05 [2.42e-05, 2.85e-05]
+        assert table.widths()[STRIP] and "log" in "".join(text for text, _ in table._titles())
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
@@ -137,6 +139,10 @@ async def test_the_nearest_have_the_marks_of_the_picture(make_app: MakeApp, unti
         for line in map_text.nearest(plot, 40, *app.view._near)[1:]:
             said = spelled(line, app.look)
             assert "+-" in said[1][0] and width_of(said) <= 40
+        for (name, _), line in zip(
+            app.view._near[1], map_text.nearest(plot, 30, *app.view._near)[1:], strict=True
+        ):
+            assert name in line[2][0] and width_of(line) <= 30  # rather than its error
 
 
 async def test_errors_stay_that_were_asked_for_while_another_picture_was_made(

@@ -185,8 +185,8 @@ class JobItems(Table):
         """The job's bar and the time it will still take."""
         view, look = self.kl.view, self.look
         job = view.list.job if isinstance(view, JobsView) else None
-        if job is None or not job.total:
-            return []
+        if job is None or not job.total or (job.status == "done" and not job.failed):
+            return []  # what is done has no share of it to show
         full, rest = bar(job_share(job, self.rows), 20, look.glyph("━", "#"), look.glyph("─", "-"))
         left = time_left(job, self.rows)
         text = f"  {100 * job_share(job, self.rows):3.0f}%" + (f"  {duration(left)} left" if left else "")

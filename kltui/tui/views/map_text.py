@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kltui.analysis.shape import AgainstNull
 
 Lines = list[list[Span]]
+MIN_NAME = 12  # cells of a name that leave it to be told from others
 
 
 def legend_title(plot: MapPlot) -> str:
@@ -119,6 +120,8 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     texts = (
         [text.translate(ASCII) for text in texts] if look.ascii_only else texts
     )  # before names have their room
+    if width - len(texts[0]) - 5 < MIN_NAME:
+        texts = aligned([text.partition(" ")[0] for text in texts])  # a name says more than an error
     wide = len(texts[0])
     for (other, _), text in zip(near, texts, strict=True):
         mark, style = plot.mark_of(plot.names.index(other)) if other in plot.names else ("-", look("muted"))

@@ -43,7 +43,7 @@ class ScaleTable(Table):
         Column("published", 9),
         Column("here [quartiles]", 21),
         Column("pairs", 5, right=True),
-        Column("bits/byte, log", 14, share=1),
+        Column("bits/byte, log", 9, share=1, brief="log"),
         Column("why", 24, share=1, rank=2),
     )
 

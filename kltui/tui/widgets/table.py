@@ -16,13 +16,22 @@ MAX_ROWS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: title, least width, share of spare width, side, and rank (higher ones go first when narrow)."""
+    """A column: title, least width, share of spare width, side, and rank (higher ones go first when narrow).
+
+    `brief`: its title where it is narrower than the whole one.
+    """
 
     title: str
     width: int
     share: int = 0
     right: bool = False
     rank: int = 0
+    brief: str = ""
+
+    def titled(self, width: int) -> str:
+        """The title in so many cells."""
+        said = self.brief if self.brief and width < len(self.title) else self.title
+        return fitted(said, width, right=self.right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +126,7 @@ class Table(Pane):
 
     def _titles(self) -> list[Span]:
         style = self.look("faint")
-        cells = [
-            fitted(c.title, w, right=c.right) for c, w in zip(self.columns, self.widths(), strict=True) if w
-        ]
+        cells = [c.titled(w) for c, w in zip(self.columns, self.widths(), strict=True) if w]
         return [("  " + "  ".join(cells), style)] if self.row_count() else []
 
     def _row(self, index: int) -> list[Span]:
