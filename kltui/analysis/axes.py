@@ -32,6 +32,9 @@ EXTRA = 10  # columns beyond the axes asked for: the last of them converge throu
 MAX_BLOCKS = 6  # of the basis, before it is narrowed to the best of it
 MAX_PASSES = 60
 _ROUNDING = 2e-15  # a residual beside the largest eigenvalue that is rounding
+# What is left of columns of unit length once an orthonormal basis is taken off, and is no more than rounding: its direction is
+# chance, and along the basis as likely as not. Beyond it, taking the basis off once more makes it orthogonal.
+_NOTHING_NEW = 1e-8
 _STEADY = 1e-4  # growth of the kept share in a pass, below which the later axes are good enough
 _IN_MEMORY = 1 << 25  # values of a centred copy that is kept: 256 MB
 
@@ -246,7 +249,7 @@ def _orthonormal_to(basis_Nm: Array, new_Nb: Array) -> Array:
     for _ in range(2):  # once leaves rounding of what was taken off
         fresh = fresh - basis_Nm @ (basis_Nm.T @ fresh)
     u, s, _ = np.linalg.svd(fresh, full_matrices=False)
-    u = u[:, s > 1e-8 * max(float(s.max(initial=0.0)), 1e-300)]
+    u = u[:, s > _NOTHING_NEW]
     u = u - basis_Nm @ (basis_Nm.T @ u)
     out: Array = np.linalg.qr(u)[0] if u.shape[1] else u
     return out

@@ -88,6 +88,17 @@ def test_covariances_of_places_are_those_of_a_bootstrap_over_texts(dims: int) ->
     assert np.linalg.norm(C - B) < 0.12 * np.linalg.norm(B)
 
 
+@pytest.mark.parametrize("new", [0.0, 1e-14, 1e-10, 1e-4, 1.0])
+def test_what_is_added_to_a_basis_is_orthogonal_to_it_however_little_it_is(new: float) -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(80, 60)))[0]
+    columns = basis @ rng.normal(size=(60, 30)) + new * rng.normal(size=(80, 30))
+    fresh = axes_module._orthonormal_to(basis, columns)
+    assert fresh.shape[1] == (20 if new > 1e-8 else 0)
+    both = np.hstack([basis, fresh])
+    np.testing.assert_allclose(both.T @ both, np.eye(both.shape[1]), atol=1e-13)
+
+
 def test_copies_of_texts_make_no_place_surer() -> None:
     L, size = vectors(30, 80)
     ids = np.arange(80)
