@@ -21,8 +21,8 @@ void rotate_heads(py::array& x, const py::array& cosine, const py::array& sine, 
                     step(a, 1) == step(cosine, 1),
                 "cosine and sine must have a row for every position");
     require(columns % 2 == 0 && columns <= x.shape(3), "cosine must have an even number of columns");
-    const RotaryRows rows{static_cast<float*>(x.mutable_data()), batch, x.shape(1), length, step(x, 0),
-                          step(x, 1), step(x, 2)};
+    const RotaryRows rows{
+        static_cast<float*>(x.mutable_data()), batch, x.shape(1), length, step(x, 0), step(x, 1), step(x, 2)};
     const RotaryAngles angles{static_cast<const float*>(cosine.data()),
                               static_cast<const float*>(sine.data()), columns / 2,
                               cosine.shape(0) == 1 ? 0 : step(cosine, 0), step(cosine, 1)};

@@ -93,8 +93,8 @@ struct Kernels {
     // `workspace` holds head_workspace(...) floats, aligned for double.
     void (*head_logprobs)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                           float* workspace, int threads);
-    // The same from bf16 products with fp32 sums; both operands bf16 with an even depth and stride, fewer than
-    // 2^31 entries. Null where the instruction set has none; callers also ask cpu_has_bf16_products().
+    // The same from bf16 products with fp32 sums; both operands bf16 with an even depth and stride, fewer
+    // than 2^31 entries. Null where the instruction set has none; callers also ask cpu_has_bf16_products().
     void (*head_logprobs_bf16)(const Rows& hidden, const HeadWeights& head, const int64_t* target, float* out,
                                float* workspace, int threads);
     // Per row: KL(p || q) and KL(q || p) of the softmax of two rows of logits in nats, and whether their
@@ -178,8 +178,8 @@ constexpr int64_t head_tiles_workspace(int64_t rows, int64_t depth, int64_t thre
 constexpr int64_t head_workspace(int64_t rows, int64_t depth, int64_t threads) {
     const int64_t n = rows < head_chunk_rows(depth) ? rows : head_chunk_rows(depth);
     const int64_t tiles = head_tiles_workspace(rows, depth, threads);
-    const int64_t plain = n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth +
-                          threads * (n * 2 * 16 + depth * kHeadPanel);
+    const int64_t plain =
+        n * (3 * kHeadGroups + 1) + (n + kHeadRows) * depth + threads * (n * 2 * 16 + depth * kHeadPanel);
     return tiles > plain ? tiles : plain;
 }
 

@@ -242,8 +242,8 @@ Ahead ahead_of(const Rows& weight, int64_t first, int64_t count, int64_t steps) 
     const int64_t left = weight.rows - first, entries = left < count ? left : count;
     if (entries <= 0) return {nullptr, nullptr, 0};
     const int64_t bytes = entries * weight.row_stride * 2;
-    const auto* at = reinterpret_cast<const char*>(static_cast<const uint16_t*>(weight.data) +
-                                                   first * weight.row_stride);
+    const auto* at =
+        reinterpret_cast<const char*>(static_cast<const uint16_t*>(weight.data) + first * weight.row_stride);
     return {at, at + bytes, ceil_div(ceil_div(bytes, 64), steps)};
 }
 

@@ -75,9 +75,14 @@ def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
     d_N, size_N = a_N - b_N, np.asarray(bytes_N, np.float64)
     known = np.isfinite(d_N)
     d_N, size_N = d_N[known], size_N[known]
-    if len(d_N) < MIN_TEXTS or np.ptp(size_N) == 0 or np.ptp(d_N) == 0:
+    if len(d_N) < MIN_TEXTS or np.ptp(size_N) == 0:
         return math.nan
-    return float(np.corrcoef(d_N, size_N)[0, 1] ** 2)
+    d_N, size_N = d_N - d_N.mean(), size_N - size_N.mean()
+    largest = np.abs(d_N).max()  # squares of differences that are themselves rounding would be 0
+    if largest == 0:
+        return math.nan
+    d_N = d_N / largest
+    return float((d_N @ size_N) ** 2 / ((d_N @ d_N) * (size_N @ size_N)))
 
 
 @one_blas_thread

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 UNDEFINED = "undefined"
+ROUNDING = 1e-14  # of a value: an error below it is that of float64
 MAX_PLACES = 7  # after the point; smaller errors are written with a power of ten
 
 
@@ -29,7 +30,7 @@ def figure(value: float, digits: int = 3) -> str:
 def with_error(value: float, se: float, digits: int = 3) -> str:
     """`value ± se`: two digits of the error, the value to the same place; "undefined" for NaN.
 
-    An error that is unknown (NaN) stands as "-".
+    An error that is unknown (NaN) stands as "-"; one that is no more than the rounding of the value is none.
 
     >>> with_error(0.123456, 0.00456), with_error(0.5, 0.0996), with_error(0.5, 2e-5), with_error(2.534e-9, 1.2e-10)
     ('0.1235 ± 0.0046', '0.50 ± 0.10', '0.500000 ± 0.000020', '2.53e-09 ± 1.2e-10')
@@ -40,7 +41,7 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
         return UNDEFINED
     if math.isnan(se):
         return f"{figure(value, digits)} ± -"
-    if not math.isfinite(se) or se <= 0:
+    if not math.isfinite(se) or se <= ROUNDING * abs(value):
         return figure(value, digits)
     places = 1 - math.floor(math.log10(float(f"{se:.1e}")))  # of the second digit of the error, once rounded
     if places <= MAX_PLACES and abs(value) < 1e6:

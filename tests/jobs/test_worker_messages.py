@@ -28,6 +28,8 @@ def talkative(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, os.environ.get(name, ""))
     levels = {name: logging.getLogger(name).level for name in LIBRARIES}
     transformers.utils.logging.set_verbosity_warning()
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         yield

@@ -44,7 +44,7 @@ def test_a_whole_folder_loads_without_notes(folder):
 
 def test_a_missing_tensor_is_fatal_and_named(folder):
     change_tensors(folder, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(KltuiError, match=r"lack 1 tensors .*layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(KltuiError, match=r"lack 1 of the model.s tensors.*layers\.1\.mlp\.up_proj\.weight"):
         load(folder)
 
 

@@ -124,7 +124,7 @@ def test_a_checkpoint_that_lacks_a_tensor_fails_and_the_next_one_scores(tmp_path
     save_file(tensors, b / "model.safetensors", metadata={"format": "pt"})
     scorer = Scorer(TEXTS, "c", ScoringSettings())
     score(scorer, a)
-    with pytest.raises(KltuiError, match="lack 1 tensors"):
+    with pytest.raises(KltuiError, match="lack 1 of the model's tensors"):
         score(scorer, b)
     assert np.array_equal(score(scorer, c), score(Scorer(TEXTS, "c", ScoringSettings()), c), equal_nan=True)
 

@@ -317,7 +317,7 @@ async def test_diffusion_shows_exponents_and_the_window_of_a_start(make_app: Mak
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("5")
         await until(pilot, lambda: "likelihood c =" in text_of(app))
-        assert "weights c = 1.100" in text_of(app)  # the fake's squared weight distances grow as tau ** 1.1
+        assert "weights c = 1.10" in text_of(app)  # the fake's squared weight distances grow as tau ** 1.1
         await pilot.press("l", "w", "w", "u", "L")
         await until(pilot, lambda: "window 5, noise subtracted" in text_of(app))
 
