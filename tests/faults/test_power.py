@@ -17,42 +17,51 @@ from fault_kit import Lives, Op, read_trace, truths, vectors, write_job
 
 
 class Disk:
-    """Files as they surely are, and what has been asked since without a sync."""
+    """Files as they surely are, and what has been asked since without a sync.
+
+    A file that is made where one was removed is another file: to sync it says nothing of the folder, in which the name may
+    still be that of the old one. `files` is by path and number of the file of that name.
+    """
 
     def __init__(self) -> None:
-        self.files: dict[str, bytearray] = {}
-        self.pending: list[Op] = []
+        self.files: dict[tuple[str, int], bytearray] = {}
+        self.pending: list[tuple[Op, int]] = []
+        self.number: dict[str, int] = {}  # of the file that a path names now
 
     def do(self, op: Op) -> None:
+        number = self.number.setdefault(op.path, 0)
         if op.kind == "S":
-            settled = [p for p in self.pending if self._settles(op.path, p)]
-            self.pending = [p for p in self.pending if not self._settles(op.path, p)]
+            settled = [p for p in self.pending if self._settles(op.path, *p)]
+            self.pending = [p for p in self.pending if not self._settles(op.path, *p)]
             for p in settled:
-                apply(self.files, p)
+                apply(self.files, *p)
         elif op.kind in "WTU":
-            self.pending.append(op)
+            self.pending.append((op, number))
+            self.number[op.path] += op.kind == "U"
 
-    @staticmethod
-    def _settles(synced: str, op: Op) -> bool:
-        return str(Path(op.path).parent) == synced if op.kind == "U" else op.path == synced
+    def _settles(self, synced: str, op: Op, number: int) -> bool:
+        if op.kind == "U":
+            return str(Path(op.path).parent) == synced
+        return op.path == synced and number == self.number[synced]
 
     def after_power_cut(self, chance: random.Random) -> dict[str, bytearray]:
         """The files with any of the unsettled calls done, or half done."""
-        files = {path: bytearray(data) for path, data in self.files.items()}
-        for op in self.pending:
+        files = {key: bytearray(data) for key, data in self.files.items()}
+        for op, number in self.pending:
             fate = chance.random()
             if fate < 0.5:
-                apply(files, op)
+                apply(files, op, number)
             elif fate < 0.6 and op.kind == "W":
-                apply(files, Op("W", op.path, op.at, op.data[: len(op.data) // 2]))
-        return files
+                apply(files, Op("W", op.path, op.at, op.data[: len(op.data) // 2]), number)
+        # the oldest that was not removed: a name that was removed and given again is in the folder as it was, or as it is
+        return {path: files[path, number] for path, number in sorted(files, reverse=True)}
 
 
-def apply(files: dict[str, bytearray], op: Op) -> None:
+def apply(files: dict[tuple[str, int], bytearray], op: Op, number: int) -> None:
     if op.kind == "U":
-        files.pop(op.path, None)
+        files.pop((op.path, number), None)
         return
-    data = files.setdefault(op.path, bytearray())
+    data = files.setdefault((op.path, number), bytearray())
     if op.kind == "T":
         del data[op.at :]
         data.extend(bytes(max(0, op.at - len(data))))

@@ -81,7 +81,7 @@ def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, fam
 
 # Nats a text and a token. CPUs compute float16 in float32. In bfloat16 what lies on disk is rounded once more: a head's
 # logits, which are otherwise not kept, and all that is handed on between products, which is float32 where a model lies whole.
-CLOSE = {"float32": (1e-5, 1e-5), "float16": (1e-5, 1e-5), "bfloat16": (0.1, 0.02)}
+CLOSE = {"float32": (1e-5, 1e-5), "float16": (1e-5, 1e-5), "bfloat16": (0.1, 0.03)}
 
 
 @needs_accelerate

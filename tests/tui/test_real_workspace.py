@@ -22,6 +22,7 @@ from tiny_models import write_run
 
 import kltui
 from kltui.analysis.diffusion import Exponent
+from kltui.analysis.number_text import with_error
 from kltui.store import JobRow, VectorRow
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -125,14 +126,15 @@ def see_the_exponents(pane: Pane, folder: Path) -> None:
     with kltui.open(folder) as ws:
         assert ws.weight_distances() == {}
         shown = at_the_cursor(ws.diffusion())
-    assert f"likelihood c = {shown.c_q:.3f}" in text
+    assert f"likelihood c = {with_error(shown.c_q, shown.se_q)}" in text
     pane.keys("W")
     pane.shows("weight distances are stored")
     text = pane.shows("weights c = ")
     assert "W computes them" not in text
     with kltui.open(folder) as ws:
         exponents = ws.diffusion()
-    assert f"weights c = {at_the_cursor(exponents).c_w:.3f}" in text
+    shown = at_the_cursor(exponents)
+    assert f"weights c = {with_error(shown.c_w, shown.se_w)}" in text
     # The weights are a random walk: their squared distance grows as the lag.
     assert all(abs(e.c_w - 1) < 0.02 for e in exponents)
     c_q, c_w, alpha = (float(re.search(rf"{of} +(\d+\.\d+)", text)[1]) for of in ("c_q", "c_w", "alpha"))

@@ -109,7 +109,9 @@ class WindowPlot(PlotPane):
             (number + 1, "text", names[1], e.c_w, e.se_w, e.r2_w),
         ):
             fit = f"  R² {r2:.2f}" if with_fit else ""
-            said = f"{_slope(c, se)}{fit}" if math.isfinite(c) else "not known"
+            known = math.isfinite(c)
+            label = label if known else label.removesuffix(" c =")
+            said = f"{_slope(c, se)}{fit}" if known else "not known"
             spans += [
                 (f" {look.marker(n)} ", look(ink)),
                 (f"{label} ", look("muted")),
