@@ -33,11 +33,11 @@ KEPT_ELSEWHERE = ("XDG_STATE_HOME", "XDG_CONFIG_HOME")
 
 @pytest.fixture
 def walk(tmp_path: Path) -> Path:
-    """A run folder of eighteen checkpoints, a thousand steps apart, the first one's weights cut short; texts beside it."""
+    """A run folder of eighteen checkpoints, a thousand steps apart, the first one's weights cut short; texts beside it, enough for a job of many seconds."""
     first = write_run(tmp_path / "walk", steps=range(1000, 19000, 1000), seed=1)[0] / "model.safetensors"
     first.rename(tmp_path / "whole.safetensors")
     first.write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-1000])
-    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 9)}dogs" for i in range(40)]
+    texts = [f"text {i}: the quick brown fox jumps over {'lazy ' * (i % 9)}dogs" for i in range(400)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     return tmp_path / "walk"
 
