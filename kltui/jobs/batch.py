@@ -103,9 +103,8 @@ class BatchRun:
         self._devices: dict[str, DeviceInUse] = {}
         self._retryable = 0
         self._noted = 0.0
-        self._memory = (
-            0  # bytes, as of the last note: to ask costs more than all else that is said of a moment
-        )
+        # bytes, as of the last note: to ask costs more than all else that is said of a moment
+        self._memory = 0
 
     def run(self) -> tuple[int, str]:
         """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
