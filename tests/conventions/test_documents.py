@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -159,9 +160,21 @@ def test_every_step_of_the_architecture_is_there() -> None:
 
 
 def _defines(path: Path, name: str) -> bool:
-    *_, last = name.split(".")
     text = path.read_text() if path.is_file() else ""
-    owners = name.split(".")[:-1]
-    return all(re.search(rf"^class {owner}\b", text, re.MULTILINE) for owner in owners) and bool(
-        re.search(rf"(?:\b(?:def|class|struct) {last}\b|^{last}\b.*=|\b{last}\()", text, re.MULTILINE)
-    )
+    if path.suffix != ".py":
+        return bool(re.search(rf"\b{name}\(", text))
+    body: list[ast.stmt] = ast.parse(text).body
+    for part in name.split("."):
+        found = [node for node in body if part in _names(node)]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """What a statement defines: a function, a class or variables."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
