@@ -39,9 +39,9 @@ MADE = "<!-- Written by docs/make_pages.py: change the program, or that script, 
 JOB_INTRO = """\
 # The job file
 
-A job file says which models are scored on which texts, and where the results are kept. It is
-[TOML](https://toml.io); relative paths begin at the folder that it lies in. `kltui --batch job.toml --dry-run` checks it, names
-every mistake at once, and shows what would be done. `--set scoring.dtype=float16` changes one key for one run.
+A job file defines which models are scored on which texts, and where the results are stored. It is written in
+[TOML](https://toml.io); relative paths start at its folder. `kltui --batch job.toml --dry-run` checks it, reports all mistakes
+at once, and shows what would be done. `--set scoring.dtype=float16` overrides one key.
 
 ```toml
 workspace = "pythia"
@@ -62,25 +62,25 @@ device = "auto"
 dtype = "float32"
 ```
 
-Only `workspace`, `[corpus]` with its `source`, and one `[[models]]` entry are needed. Everything else has a default.
-Which revisions of a repository can be asked for, and what a corpus may be made of: [corpora](corpora.md).
+Only `workspace`, `[corpus]` with its `source`, and one `[[models]]` entry are required. Everything else has a default.
+[Corpora](corpora.md) describes the possible sources of texts and the revisions of a repository.
 """
 
 TABLES: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("[corpus]", "The texts. See also [corpora](corpora.md) and [pairs of prompts and responses](answers.md).", CorpusTable),
     (
         "[[models]]",
-        "What is scored; the table may be repeated. Each entry has exactly one of `path`, `repo`, `preset` and `endpoint`."
-        " See also [adapters](adapters.md), [GGUF files](gguf.md) and [models that a server holds](served.md).",
+        "The models to score; the table may be repeated. Each entry has exactly one of `path`, `repo`, `preset` and `endpoint`."
+        " See also [adapters](adapters.md), [GGUF files](gguf.md) and [models behind a server](served.md).",
         ModelTable,
     ),
     ("[scoring]", "How texts are scored.", ScoringTable),
-    ("[engine]", "Where the work runs. See also [more than one process or machine](machines.md).", EngineTable),
-    ("[watch]", "With `kltui --watch`: when to raise an alert. See also [watching a run](watch.md).", WatchTable),
+    ("[engine]", "Where the work runs. See also [several processes or machines](machines.md).", EngineTable),
+    ("[watch]", "When `kltui --watch` raises an alert. See also [watching a run](watch.md).", WatchTable),
     (
         "[[interpolations]]",
-        "Models between models: at (a, b) of the grid the weights are `(1 - a - b) base + a first + b second`. Each is made"
-        " when its turn comes, scored like any other, and removed.",
+        "Interpolated models: at (a, b) of the grid the weights are `(1 - a - b) base + a first + b second`. Each model is created"
+        " when needed, scored like any other, and deleted.",
         InterpolationTable,
     ),
 )  # fmt: skip
@@ -115,13 +115,13 @@ def bounds_of(field: FieldInfo) -> str:
 
 
 def default_of(field: FieldInfo) -> str:
-    """The default as TOML has it."""
+    """The default of a key as TOML writes it, "required", or "" if only the description states it."""
     if field.is_required():
-        return "needed"
+        return "required"
     if field.default is None or field.default in ((), ""):
-        return "absent"
+        return ""
     value = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"`{json.dumps(value)}`"
+    return f"default: `{json.dumps(value)}`"
 
 
 def keys_of(table: type[BaseModel]) -> Iterator[str]:
@@ -132,20 +132,18 @@ def keys_of(table: type[BaseModel]) -> Iterator[str]:
         if name in ("models", "interpolations"):
             continue
         kind = ", ".join(filter(None, [kind_of(field.annotation), bounds_of(field)]))
-        yield f"* **`{name}`** ({kind}; default: {default_of(field)}). {field.description}".replace(
-            "; default: needed", "; needed"
-        )
+        yield f"* **`{name}`** ({'; '.join(filter(None, [kind, default_of(field)]))}). {field.description}"
 
 
 def presets() -> str:
     """The names that `preset` takes, runs of other seeds in one sentence."""
     names = in_code(name for name in PRESETS if "-seed" not in name)
-    return f"Presets: {names}; and `pythia-410m-seed1` to `-seed9`, likewise of {', '.join(PYTHIA_SEED_SIZES[:-1])}."
+    return f"Presets: {names}; and `pythia-410m-seed1` to `-seed9`, and the same for {', '.join(PYTHIA_SEED_SIZES[:-1])}."
 
 
 def job_page() -> str:
     """docs/job-file.md."""
-    parts = [MADE, JOB_INTRO, "## The beginning", *["\n".join(keys_of(JobFile))]]
+    parts = [MADE, JOB_INTRO, "## Top-level keys", *["\n".join(keys_of(JobFile))]]
     for heading, text, table in TABLES:
         parts += [f"## `{heading}`", text, "\n".join(keys_of(table))]
         parts += [presets()] if table is ModelTable else []
@@ -155,11 +153,11 @@ def job_page() -> str:
 COMMANDS_INTRO = """\
 # Commands
 
-`kltui --help` prints the same with examples. A command is chosen by one option; without one, `kltui WORKSPACE` opens the
-terminal interface. An option that the chosen command would not look at is refused, never ignored.
+`kltui --help` prints this list with examples. One option selects the command; without one, `kltui WORKSPACE` opens the
+terminal interface. An option that the command does not use is an error; options are never ignored.
 
-Exit codes: 0 all done; 1 some checkpoints, files or sections failed; 2 a mistake in what was asked; 3 a workspace that is in
-use, damaged or unusable; 75 try again later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
+Exit codes: 0 success; 1 some checkpoints, files or sections failed; 2 invalid options or job file; 3 the workspace is in
+use, damaged or unusable; 75 temporary failure, try again later; 130, 143 or 129 ended by ctrl-C, TERM or HUP.
 
 ```sh
 kltui --demo
@@ -188,7 +186,7 @@ def option_item(action: argparse.Action) -> str:
     values = " ".join(metavar) if isinstance(metavar, tuple) else metavar or ""
     shown = " ".join(filter(None, [action.option_strings[-1] if action.option_strings else "", values]))
     users = [COMMANDS[name] for name in USERS.get(action.dest, ())]
-    goes = f" Goes with {', '.join(f'`{u}`' if u.startswith('-') else u for u in users)}." if users else ""
+    goes = f" Used with {', '.join(f'`{u}`' if u.startswith('-') else u for u in users)}." if users else ""
     text = escaped(action.help or "").rstrip(".")
     return f"* **`{shown}`**: {text}.{goes}"
 
@@ -198,8 +196,8 @@ def commands_page() -> str:
     parser = build_parser()
     dests = set(COMMANDS) - {INTERFACE} | {"version"}
     commands = [a for a in parser._actions if a.dest in dests]
-    parts = [MADE, COMMANDS_INTRO, "## What to do", "\n".join(map(option_item, commands))]
-    parts += ["## What it is about", "\n".join(option_item(a) for a in parser._positionals._group_actions)]
+    parts = [MADE, COMMANDS_INTRO, "## Commands", "\n".join(map(option_item, commands))]
+    parts += ["## Argument", "\n".join(option_item(a) for a in parser._positionals._group_actions)]
     shown = {a.dest for a in commands}
     for group in parser._action_groups[1:]:
         options = [a for a in group._group_actions if a.dest not in shown and a.option_strings]
@@ -215,24 +213,24 @@ def commands_page() -> str:
 KEYS_INTRO = """\
 # Screens, keys and the filter
 
-`kltui WORKSPACE` opens ten screens, each by its digit. They share one selection: the checkpoint under the cursor, those selected
-with space, and two marks A and B. What is chosen on one screen is shown on all. `?` lists the keys of the screen in front and `:`
-finds any action by its name. Jobs that were started here go on when the interface is left.
+`kltui WORKSPACE` opens the interface. It has ten screens, one per digit key. They share one selection: the checkpoint under the
+cursor, the checkpoints selected with space, and two marks A and B. A selection made on one screen applies to all. `?` lists the
+keys of the current screen and `:` finds any action by its name. Jobs started here continue when you quit.
 
-* `kltui job.toml`, or with texts or a folder of checkpoints or runs in its place, leads to a job of them; `kltui` alone lists recent
-  workspaces.
-* `f` chooses what the map of all screens is made of: corpus, preparation, exclusions, a saved map. `kltui --map main pythia`
-  and `--preprocess`, `--exclude`, `--over` and `--values` open it so.
-* `e` writes what a screen shows: a figure for a paper, its rows as CSV, its texts, or a screenshot.
-* `--ascii` draws with ASCII characters only, `--no-mouse` leaves the mouse to the terminal, `--read-only` starts no job and writes
-  nothing. `NO_COLOR=1` in the environment does without colours.
+* `kltui job.toml` offers to run that job, and `kltui` with texts or with a folder of checkpoints or runs offers to score them;
+  `kltui` alone lists recent workspaces.
+* `f` sets the map that all screens show: corpus, preprocessing, exclusions, or a saved map. The options `--map`, `--preprocess`,
+  `--exclude`, `--over` and `--values` set it from the command line, as in `kltui --map main pythia`.
+* `e` exports what a screen shows: a figure for a paper, its rows as CSV, its text, or a screenshot.
+* `--ascii` draws with ASCII characters only, `--no-mouse` leaves the mouse to the terminal, and `--read-only` starts no job and
+  writes nothing. `NO_COLOR=1` in the environment turns off colours.
 
 ![Compare: which texts drive one KL](pictures/compare.svg)
 """
 
 KEYS_END = """\
-Actions marked *writes* are refused with `--read-only`. Keys are changed in a file `keys.json` in kltui's configuration folder
-(`kltui --doctor` says where it lies), by the names of the actions above:
+Actions marked *writes* are disabled with `--read-only`. To change keys, list the names of actions from the tables above in a file
+`keys.json` in kltui's configuration folder (`kltui --doctor` prints its path):
 
 ```json
 {"export": ["E"], "edit": ["e"]}
@@ -241,31 +239,31 @@ Actions marked *writes* are refused with `--read-only`. Keys are changed in a fi
 
 GROUPS = {
     "jobs": "Jobs and checkpoints",
-    "plot": "Pictures and tables",
-    "choose": "Choosing",
+    "plot": "Plots and tables",
+    "choose": "Selecting",
     "move": "Moving",
-    "everywhere": "Everywhere",
+    "everywhere": "All screens",
 }
 
 FILTER = """\
 ## The filter
 
-`/` filters what all screens show. A filter is a line of terms, and a checkpoint is shown where all of them hold:
+`/` filters the checkpoints on all screens. A filter is a line of terms, and a checkpoint must match all of them:
 
 ```text
 run:pythia-*|gpt2 step>=1000 -quant:8bit seed:2 words
 ```
 
-* **`words`**: a bare word is looked for in the checkpoint's name.
-* **`field:text`**: the field has that text in it. With `*` or `?` the text is a pattern for the whole field. Case does not count.
+* **`words`**: a bare word must occur in the checkpoint's name.
+* **`field:text`**: the field contains the text. With `*` or `?`, the text is a pattern for the whole field. Case is ignored.
   Fields: {texts}.
-* **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares. `k` and `M` behind a number are thousands and millions. Fields:
+* **`field>=number`**, also `>`, `<=`, `<`, `=` and `:`: compares numbers. The suffixes `k` and `M` mean thousands and millions. Fields:
   {numbers}; `loglik` is the mean log-likelihood of a text, in nats.
-* **`-term`**: the term does not hold.
-* **`one|other`** without spaces: either holds; the second has the first's field where it names none.
-* **` | `** between spaces: what is on its left, or what is on its right: `run:a | run:b step>=1000`.
+* **`-term`**: the term must not match.
+* **`one|other`** without spaces: either may match; the second uses the field of the first if it names none.
+* **` | `** with spaces: everything on its left, or everything on its right: `run:a | run:b step>=1000`.
 
-A term that no checkpoint passes is named, as it is most often misspelt.
+If no checkpoint matches a term, the interface names that term, because it is usually misspelt.
 """
 
 

@@ -28,9 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
         "target",
         nargs="?",
         metavar="WORKSPACE",
-        help="workspace folder (with --demo: where to put the suite; with --bench: a model's shape"
-        f" ({', '.join(MODELS)}; default: all that fit), native, or analysis for what the report's sections cost); the"
-        " terminal interface also takes a job file, texts, or a folder of checkpoints or of runs, and leads to a job of them",
+        help="workspace folder (with --demo: folder for the models; with --bench: a model size"
+        f" ({', '.join(MODELS)}; default: all that fit), native, or analysis to time the report's sections); the"
+        " terminal interface also opens a job file, texts, or a folder of checkpoints or runs, and offers to score them",
     )
     _add_commands(parser)
     _add_batch_options(parser)
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument_group("with --check").add_argument(
         "--mend",
         action="store_true",
-        help="take out what is damaged, so that the rest can be used; the database as it was is kept beside",
+        help="remove what is damaged, so that the rest can be used; a copy of the database as it was is kept",
     )
     _add_reading_options(parser)
     add_options(parser)
@@ -49,8 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device",
         default="auto",
-        help="with --bench: cpu or cuda; with --report and --export: cuda or cuda:1 centres and multiplies the vectors"
-        " of large maps on that GPU (default there: cpu), and with --section exact models run there",
+        help="with --bench: cpu or cuda; with --report and --export: cuda or cuda:1 computes large maps on that GPU"
+        " (default for these: cpu); with --section exact, the device on which the models run",
     )
     _add_bench_options(parser)
     look = parser.add_argument_group("with the terminal interface")
@@ -68,7 +68,7 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_commands(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group(
-        "what to do (without one of these: the terminal interface)"
+        "commands (default: the terminal interface)"
     ).add_mutually_exclusive_group()
     what.add_argument(
         "--batch", metavar="JOB", type=Path, help="score a job file without the interface; resumable"
@@ -77,15 +77,15 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         "--watch",
         metavar="JOB",
         type=Path,
-        help="score what is there, then each checkpoint as it lands, until ctrl-C (--until-step); alerts by [watch]",
+        help="score existing checkpoints, then each new one as it is saved, until ctrl-C (--until-step); alerts as set in [watch]",
     )
     what.add_argument("--report", action="store_true", help="print tables and text plots of WORKSPACE")
     what.add_argument(
         "--export",
         metavar="DIR",
         type=Path,
-        help="write CSV, JSON and npz files of WORKSPACE to DIR; in a CSV, text that a spreadsheet would compute"
-        " (= + - @ first) has an apostrophe before it",
+        help="write CSV, JSON and npz files of WORKSPACE to DIR; in a CSV, text that a spreadsheet would evaluate"
+        " (beginning with = + - @) gets an apostrophe before it",
     )
     what.add_argument(
         "--import",
@@ -93,20 +93,20 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         dest="imports",
-        help="store vectors scored elsewhere in WORKSPACE: modelmap's releases, lm-evaluation-harness samples;"
-        " repeat it for the corpus (texts.json) or weight_distance.pkl; a .csv or .json of benchmark scores (--as, --over)",
+        help="import into WORKSPACE vectors scored elsewhere (modelmap releases, lm-evaluation-harness samples), their corpus"
+        " (texts.json), weight_distance.pkl, or a .csv or .json of benchmark scores; may be repeated (--as, --over)",
     )
     what.add_argument(
         "--draw",
         metavar="N",
         type=int,
-        help="draw N texts of WORKSPACE's map, on which new models can be scored and added to it (--draw-by)",
+        help="draw N texts of WORKSPACE's map; new models can be scored on only these texts and added to the map (--draw-by)",
     )
     add_commands(what)
     what.add_argument(
         "--place",
         metavar="MODEL",
-        help="score MODEL by the rules of WORKSPACE's map and say where it stands there: nearest models, KL on the published"
+        help="score MODEL with the settings of WORKSPACE's map and report its position: nearest models, KL on the published"
         " scale, error ellipse, predicted scores; MODEL is a folder, an adapter's folder, a GGUF file, OWNER/NAME[@REV] or"
         " http://HOST/v1 (--texts)",
     )
@@ -116,7 +116,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         metavar="SHELL",
         choices=SHELLS,
         action=PrintCompletion,
-        help="print what makes a shell complete kltui's options: bash, zsh, fish or tcsh, e.g. kltui --completion bash >>"
+        help="print a completion script for kltui's options: bash, zsh, fish or tcsh, e.g. kltui --completion bash >>"
         " ~/.bash_completion",
     )
     what.add_argument("--version", action="version", version=f"kltui {__version__}")
@@ -130,7 +130,7 @@ def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument(
         "--bench",
         action="store_true",
-        help="measure speed here, beside the papers' own loop and what the machine could do at most",
+        help="measure speed on this machine, relative to the papers' own loop and to the machine's limits",
     )
     what.add_argument(
         "--doctor", action="store_true", help="check this installation, this machine and WORKSPACE"
@@ -138,7 +138,7 @@ def _add_checks(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument(
         "--check",
         action="store_true",
-        help="read all of WORKSPACE against its checksums and name what is damaged (exit code 3)",
+        help="verify all of WORKSPACE against its checksums and list what is damaged (exit code 3)",
     )
 
 
@@ -155,41 +155,41 @@ def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     batch.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what would be kept and scored, on which device, and what cannot work; then stop",
+        help="print what is already stored, what would be scored, on which device, and any problems; then stop",
     )
     batch.add_argument(
         "--until-step",
         metavar="N",
         type=int,
-        help="with --watch: end once a checkpoint of step N or later is scored",
+        help="with --watch: stop after a checkpoint of step N or later is scored",
     )
     batch.add_argument(
         "--shard",
         metavar="I/N",
-        help="score only part I of N (from 0) into WORKSPACE/inbox, on any machine that shares the folder",
+        help="score only shard I of N (counted from 0) into WORKSPACE/inbox, on any machine that shares the folder",
     )
-    batch.add_argument("--collect", action="store_true", help="store what the parts have scored")
+    batch.add_argument("--collect", action="store_true", help="store the results of all shards")
 
 
 def _add_import_options(parser: argparse.ArgumentParser) -> None:
     taking = parser.add_argument_group(
         "with --import",
-        "Names of released models become names of runs; what names are made with here (@ # + ,) and invisible characters\n"
-        "are percent-encoded in them, RUN@STEP apart. Files that cannot be read are named and left; the exit code is then 1.",
+        "Names of released models become run names. Reserved characters (@ # + ,) and invisible ones are percent-encoded,\n"
+        "except in RUN@STEP. Files that cannot be read are reported and skipped; the exit code is then 1.",
     )
     taking.add_argument(
         "--as",
         choices=("steps", "layers"),
         default="",
         dest="numbered",
-        help="what the numbers of {run: {0: vector, 1: vector, ...}} count, where nothing in the file says so",
+        help="what the numbers in {run: {0: vector, 1: vector, ...}} mean, if the file does not say",
     )
     taking.add_argument(
         "--over",
         metavar="HASH",
         default="",
-        help="vectors that come without texts are over WORKSPACE's corpus whose SHA-256 begins so; with --report, --export,"
-        " --draw and the interface: show that corpus (--section corpora lists them)",
+        help="for vectors without texts: the start of the SHA-256 of their corpus in WORKSPACE; with --report, --export,"
+        " --draw and the interface: use that corpus (--section corpora lists them)",
     )
     taking.add_argument(
         "--declare",
@@ -198,40 +198,40 @@ def _add_import_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="declared",
         help="how the vectors were scored: bos=auto|always|never, dtype=float16, overlong=error|window|truncate,"
-        " tokenizer=own; repeat it. Vectors scored here by the same rules then share their map (modelmap's releases"
-        " and loglik.npz say it themselves)",
+        " tokenizer=own; may be repeated. Vectors that you score with the same settings then share their map (modelmap"
+        " releases and loglik.npz contain this information)",
     )
 
 
 def _add_placing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument_group(
         "with --place",
-        "--set KEY=VALUE goes for the job that scores it: scoring.device=cpu, or model.KEY for a key of its [[models]]\n"
-        "entry, such as model.tokenizer=FOLDER, model.base=FOLDER, model.model=NAME (of a server), model.run=NAME.",
+        "--set KEY=VALUE changes the scoring job: scoring.device=cpu, or model.KEY for a key of its [[models]] entry,\n"
+        "such as model.tokenizer=FOLDER, model.base=FOLDER, model.model=NAME (on a server), model.run=NAME.",
     ).add_argument(
         "--texts",
         metavar="N",
         type=int,
-        help="score it on N texts drawn for the map, not on all; the error of its KLs then stands beside the whole corpus'",
+        help="score it on only N texts drawn for the map; the error of its KLs is then shown next to that of the whole corpus",
     )
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group(
         "with --report, --export, --figure, --share and --draw",
-        "The terminal interface opens by --preprocess, --exclude, --separate, --map, --over and --values too.\n"
-        "An option that the command would not look at is refused.",
+        "--preprocess, --exclude, --separate, --map, --over and --values also work with the terminal interface.\n"
+        "An option that the command does not use is an error.",
     )
     reading.add_argument(
         "--section",
         metavar="NAME",
         action="append",
-        help="with --report: only this section (may be repeated; an unknown name lists them)",
+        help="with --report: only this section (may be repeated; an unknown name lists all sections)",
     )
     reading.add_argument(
         "--preprocess",
         choices=("none", "clip", "pretraining"),
-        help="what is done to the vectors first (default: nothing; the interface: as you left it)",
+        help="preprocessing of the vectors (default: none; in the interface: as you left it)",
     )
     reading.add_argument(
         "--exclude",
@@ -243,13 +243,13 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument(
         "--separate",
         action="store_true",
-        help="for the section scale: prepare runs that differ only in their seed apart from the others, as published",
+        help="for the section scale: preprocess runs that differ only in their seed separately from the others, as published",
     )
     reading.add_argument(
-        "--save-map", metavar="NAME", help="save these vectors and their preparation as a map"
+        "--save-map", metavar="NAME", help="save these vectors and their preprocessing as a map"
     )
     add_values_option(reading)
-    reading.add_argument("--map", metavar="NAME", help="the map saved under that name, exactly as it was")
+    reading.add_argument("--map", metavar="NAME", help="use the map saved under that name, exactly as it was")
     _add_choices(reading)
 
 
@@ -260,30 +260,30 @@ def _add_choices(reading: argparse._ArgumentGroup) -> None:
         nargs=2,
         metavar=("A", "B"),
         help="look at the KL between these two (sections drivers, where, directions, tree, corpora;"
-        " exact: both models are run over the texts for their exact next-token KL, which is then kept)",
+        " exact: run both models over the texts to compute their exact next-token KL, and store it)",
     )
     reading.add_argument(
         "--where", metavar="KL", type=float, help="look up this KL, in bits/byte, on the scale"
     )
     reading.add_argument(
-        "--level", metavar="KL", type=float, help="a level of consecutive KL for the section stabilisation"
+        "--level", metavar="KL", type=float, help="the level of consecutive KL for the section stabilisation"
     )
     reading.add_argument(
         "--noise-corrected",
         action="store_true",
-        help="take the measurement noise off before exponents of diffusion are fitted",
+        help="subtract the measurement noise before diffusion exponents are fitted",
     )
     reading.add_argument(
         "--also",
         choices=("parquet", "modelmap"),
         action="append",
         default=[],
-        help="export these too: Parquet tables (pip install '.[parquet]'), modelmap's layout as logp.npz",
+        help="also export Parquet tables (pip install '.[parquet]') or modelmap's layout as logp.npz",
     )
     reading.add_argument(
         "--draw-by",
         metavar="WAY",
         default="ls",
-        help="with --draw: by variance over models (ls), by part in all KL (kl), alike (uniform), or as released: the name of"
+        help="with --draw: by variance over models (ls), by contribution to all KLs (kl), uniformly (uniform), or the name of"
         " imported draws, such as lss-uniq-idx-weight",
     )

@@ -68,10 +68,12 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         option = action.option_strings[-1]
         *maximum, last = (COMMANDS[name] for name in users)
         known = f"{', '.join(maximum)} or {last}" if maximum else last
-        raise UsageError(f"{option} means nothing to {COMMANDS[command]}", _hint(action.dest, command, known))
+        raise UsageError(
+            f"{option} has no effect with {COMMANDS[command]}", _hint(action.dest, command, known)
+        )
 
 
 def _hint(dest: str, command: str, known: str) -> str:
     if dest == "device" and command in ("watch", "place"):
-        return "A job says on which device it scores: --set scoring.device=DEVICE"
-    return f"It goes with {known}."
+        return "Set the job's device with --set scoring.device=DEVICE"
+    return f"Use it with {known}."

@@ -10,8 +10,8 @@ from kltui.errors import UsageError
 MODELS = ("70m", "160m", "410m", "6.9b")
 LARGEST = MODELS[-1]  # on a GPU alone
 MODEL_PARTS = {
-    "final": "scoring of texts beside the papers' loop and a careful loop",
-    "layers": "every layer's lens beside the papers' way",
+    "final": "scoring of texts, compared with the papers' loop and an optimised loop",
+    "layers": "layer vectors, compared with the papers' method",
     "sweep": "a job over a run's checkpoints beside scoring alone",
 }
 NATIVE_PARTS = {
@@ -63,7 +63,7 @@ def read_asked(target: str | None, parts: Sequence[str], against: Sequence[str])
             raise UsageError(f"kltui is not measured against {name!r}", f"There are: {', '.join(RIVALS)}.")
     if against and topic != "scoring":
         raise UsageError(
-            f"--against means nothing to --bench {topic}", "It goes with models: kltui --bench 70m."
+            f"--against has no effect with --bench {topic}", "Use it with models: kltui --bench 70m."
         )
     found = _parts(topic, parts)
     if model == LARGEST and parts and found != ("final",):
@@ -95,13 +95,13 @@ def help_of_parts() -> str:
     """What --help says of the parts."""
     reported = [f"{name} ({what})" for name, what in {**MODEL_PARTS, **NATIVE_PARTS}.items()]
     at = len(MODEL_PARTS)
-    return f"with --bench: this part only; repeat it; of a model: {', '.join(reported[:at])}; of native: {', '.join(reported[at:])}"
+    return f"with --bench: only this part; may be repeated; parts of a model: {', '.join(reported[:at])}; of native: {', '.join(reported[at:])}"
 
 
 def help_of_rivals() -> str:
     """What --help says of the other programs."""
     reported = [f"{name} ({rival.title}: {rival.install})" for name, rival in RIVALS.items()]
-    return f"with --bench: measure this program too, where it is installed, on the same model and texts; repeat it; {', '.join(reported)}"
+    return f"with --bench: also measure this program, if installed, on the same model and texts; may be repeated; {', '.join(reported)}"
 
 
 def _names(names: Iterable[str]) -> str:

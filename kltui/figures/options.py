@@ -11,7 +11,7 @@ def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
     what.add_argument(
         "--figure",
         metavar="NAME",
-        help="write a figure for a paper of WORKSPACE to --out, its points as CSV and a script that redraws it beside it:"
+        help="write a figure for a paper to --out, with its points as CSV and a script that redraws it:"
         " trajectories, trajectories-3d, scale, curves, diffusion, layers, matrix, tree, drivers, quantisation, benchmark,"
         " leakage, resampling (pip install '.[figures]')",
     )
@@ -19,15 +19,15 @@ def add_commands(what: argparse._MutuallyExclusiveGroup) -> None:
         "--share",
         metavar="FILE",
         type=Path,
-        help="write one page of WORKSPACE's map (2-D and 3-D), curves, scale and matrix to FILE.html, to hover, zoom and turn;"
-        " it needs nothing from anywhere (pip install '.[share]')",
+        help="write an interactive page with WORKSPACE's map (2-D and 3-D), curves, scale and matrix to FILE.html;"
+        " it is self-contained (pip install '.[share]')",
     )
     what.add_argument(
         "--reproduce",
         metavar="FOLDER",
         type=Path,
-        help="draw the figures and tables of arXiv 2505.15353 and 2502.16173 that the released files in FOLDER allow into"
-        " --out, each number beside the published one",
+        help="reproduce the figures and tables of arXiv 2505.15353 and 2502.16173 from the released files in FOLDER into"
+        " --out, and compare each number with the published one",
     )
 
 
@@ -44,7 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --figure: the file, .pdf, .svg or .png; with --reproduce: the folder",
     )
     figures.add_argument(
-        "--width", metavar="WIDTH", help="of the figure: 85mm, 8.5cm, 3.3in or 240pt (default: by its panels)"
+        "--width",
+        metavar="WIDTH",
+        help="width of the figure: 85mm, 8.5cm, 3.3in or 240pt (default: by its panels)",
     )
     figures.add_argument(
         "--style", metavar="FILE", type=Path, help="a matplotlib style file, such as lines font.size: 7"
@@ -53,6 +55,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--colour",
         metavar="BY",
         default="",
-        help="with --figure trajectories and trajectories-3d: run, type, size, tag, score, or a benchmark's name"
+        help="colour of points with --figure trajectories and trajectories-3d: run, type, size, tag, score, or a benchmark's name"
         " (default: run)",
     )

@@ -39,7 +39,7 @@ class JobFile(JobTable):
 
     workspace: Line = Field(
         min_length=1,
-        description="The folder in which everything is kept; it is made where it is missing. Relative paths begin at the job file.",
+        description="The folder for the results, created if missing. Relative paths start at the folder of the job file.",
     )
     corpus: CorpusTable
     models: tuple[ModelTable, ...] = Field(min_length=1)
@@ -49,7 +49,7 @@ class JobFile(JobTable):
     watch: WatchTable = WatchTable()
     folder: Line = Field(
         default="",
-        description="Where relative paths begin, in a copy of the job that lies elsewhere. Absent: the folder of the job file.",
+        description="The folder at which relative paths start, for a copy of the job in another folder. Default: the folder of the job file.",
     )
 
     def __eq__(self, other: object) -> bool:
@@ -65,7 +65,7 @@ class JobFile(JobTable):
     def _pairs_alone_have_responses(self) -> JobFile:
         if self.scoring.unconditional and self.corpus.kind != "pairs":
             raise ValueError(
-                'scoring.unconditional scores a response without its prompt: it goes with corpus.kind = "pairs"'
+                'scoring.unconditional needs corpus.kind = "pairs": it scores a response without its prompt'
             )
         return self
 

@@ -116,8 +116,8 @@ def _unused_lengths(job: JobFile) -> list[str]:
     stated = [k for k in ("max_bytes", "min_bytes") if getattr(table, k) != defaults[k].default]
     if table.chunk or not stated:
         return []
-    verb = "mean" if len(stated) > 1 else "means"
-    return [f"{' and '.join(stated)} {verb} nothing without chunk = true: every item is a text as it stands"]
+    verb = "have" if len(stated) > 1 else "has"
+    return [f"{' and '.join(stated)} {verb} no effect without chunk = true: every item is one text"]
 
 
 def _unequal(job: JobFile, corpus: Corpus) -> list[str]:

@@ -85,6 +85,6 @@ def add_values_option(group: argparse._ArgumentGroup) -> None:
         "--values",
         choices=VALUES,
         default=CONDITIONAL,
-        help="what a map of pairs is made of, here and in the terminal interface: log p(response | prompt), log p(response),"
+        help="values of a map of pairs, also in the terminal interface: log p(response | prompt), log p(response),"
         " or the difference (pointwise mutual information); the latter two need [scoring] unconditional = true",
     )

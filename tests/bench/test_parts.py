@@ -120,7 +120,7 @@ def test_a_gpu_has_kernels_for_some_parts() -> None:
         (["analysis", "--part", "tree"], ("in --bench analysis",)),
         (["71m"], ("no benchmark called '71m'", *MODELS)),
         (["70m", "--against", "vllm"], ("not measured against 'vllm'", "lm_eval, llama_cpp")),
-        (["native", "--against", "lm_eval"], ("--against means nothing to --bench native",)),
+        (["native", "--against", "lm_eval"], ("--against has no effect with --bench native",)),
         (["6.9b", "--part", "sweep"], ("half precision alone", "--part final")),
     ],
 )

@@ -211,8 +211,8 @@ def test_an_option_that_a_command_would_not_look_at_is_refused(
 ) -> None:
     assert main([*COMMAND_LINES[command], *option]) == 2
     said = capsys.readouterr()
-    assert f"{option[0]} means nothing to " in said.err and not said.out
-    assert "It goes with --" in said.err or "--set scoring.device" in said.err
+    assert f"{option[0]} has no effect with " in said.err and not said.out
+    assert "Use it with --" in said.err or "--set scoring.device" in said.err
 
 
 def test_every_option_is_for_commands_that_there_are() -> None:

@@ -118,8 +118,8 @@ def test_a_spread_model_is_a_way_of_running(tmp_path: Path) -> None:
     ("overrides", "said"),
     [
         (["engine.device_map=all"], "engine.device_map: Input should be 'none', 'auto', 'balanced' or"),
-        (["engine.device_map=auto", "engine.workers=2"], "engine: device_map gives one worker all GPUs"),
-        (["engine.device_map=auto", "engine.kind=ray"], "engine: a worker on Ray has one GPU"),
+        (["engine.device_map=auto", "engine.workers=2"], "engine: device_map gives all GPUs to one worker"),
+        (["engine.device_map=auto", "engine.kind=ray"], "engine: device_map needs kind"),
         (["engine.device_map=auto", "scoring.device=cuda:1"], 'but scoring.device is "cuda:1"'),
         (["engine.device_map=auto", "scoring.device=cpu"], "where quantised ones cannot lie"),
     ],
@@ -155,7 +155,7 @@ device = "gpu"
         "- corpus.smaple: unknown key, did you mean 'sample'?",
         "- corpus.source: ",
         "- models[0]: give one of path",
-        "- models[1]: revisions go with repo",
+        "- models[1]: revisions need repo",
         "- scoring.dtype: ",
         "- scoring.layers: ",
         "- scoring.device: ",
@@ -213,17 +213,17 @@ def test_one_string_stands_for_a_list_of_one() -> None:
     [
         ({"path": "a", "repo": "b/c"}, "give one of path"),
         ({"preset": "pythia-70m", "endpoint": "http://h/v1"}, "give one of path"),
-        ({"path": "a", "revisions": ["x"]}, "revisions go with repo or preset"),
-        ({"preset": "pythia-70m", "files": ["*.gguf"]}, "files go with path or repo"),
-        ({"path": "a", "model": "m"}, "go with endpoint"),
+        ({"path": "a", "revisions": ["x"]}, "revisions need repo or preset"),
+        ({"preset": "pythia-70m", "files": ["*.gguf"]}, "files need path or repo"),
+        ({"path": "a", "model": "m"}, "need endpoint"),
         ({"endpoint": "127.0.0.1:8000", "model": "m", "tokenizer": "t"}, "the address of a server"),
         ({"endpoint": "ftp://h/v1", "model": "m", "tokenizer": "t"}, "the address of a server"),
-        ({"endpoint": "http://me:secret@h/v1", "model": "m", "tokenizer": "t"}, "no password"),
+        ({"endpoint": "http://me:secret@h/v1", "model": "m", "tokenizer": "t"}, "must not contain a password"),
         ({"endpoint": "http://h/v1", "tokenizer": "t"}, "needs model"),
         ({"endpoint": "http://h/v1", "model": "m"}, "needs tokenizer"),
         (
             {"endpoint": "http://h/v1", "model": "m", "tokenizer": "t", "quantization": "bnb-8bit"},
-            "do not go",
+            "cannot be used with endpoint",
         ),
         ({"endpoint": "http://h/v1", "model": "m", "tokenizer": "t", "api_key_env": "A B"}, "api_key_env"),
     ],
@@ -256,10 +256,10 @@ def test_values_of_another_kind_are_named_in_the_words_of_a_job_file(
 @pytest.mark.parametrize(
     ("corpus", "scoring", "said"),
     [
-        ({"source": "a.jsonl", "template": "none"}, {}, "template goes with kind"),
+        ({"source": "a.jsonl", "template": "none"}, {}, "template needs kind"),
         ({"source": "a.jsonl", "kind": "pairs", "chunk": True}, {}, "never cut"),
         ({"source": "demo", "kind": "pairs"}, {}, "no pairs"),
-        ({"source": "a.jsonl"}, {"unconditional": True}, "goes with corpus.kind"),
+        ({"source": "a.jsonl"}, {"unconditional": True}, "needs corpus.kind"),
     ],
 )
 def test_keys_of_pairs_go_with_pairs(
@@ -320,6 +320,6 @@ def test_lengths_of_chunks_without_chunks_are_noted(tmp_path: Path) -> None:
         'workspace = "ws"\n[corpus]\nsource = "texts.json"\nmax_bytes = 512\n[[models]]\npath = "m"\n'
     )
     (note,) = make_plan(load_job(path)).notes
-    assert note.startswith("max_bytes means nothing without chunk = true")
+    assert note.startswith("max_bytes has no effect without chunk = true")
     assert make_plan(load_job(path, ["corpus.chunk=true", "corpus.min_bytes=2"])).notes == ()
     assert make_plan(load_job(path, ["corpus.max_bytes=1024"])).notes == (), "the default may be stated"

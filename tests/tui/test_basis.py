@@ -371,7 +371,7 @@ def test_options_open_the_interface_so(folder: Path, opened, options: list[str],
         (["--exclude", "nobody"], "'nobody' names no run or checkpoint"),
         (["--over", "zz"], "0 corpora match 'zz'"),
         (["--separate"], "runs are prepared apart only where something is done to them"),
-        (["--save-map", "x"], "--save-map means nothing to the terminal interface"),
+        (["--save-map", "x"], "--save-map has no effect with the terminal interface"),
     ],
 )
 def test_options_that_fit_nothing_are_refused(
