@@ -53,7 +53,7 @@ def _lines(found: list[Damage], counts: Counts) -> Iterator[str]:
     if counts.schema and not counts.rows:
         yield (
             f"note: schema {counts.schema} has no checksums of rows; the next job, import or draw in the workspace"
-            " brings it up to date"
+            " adds them"
         )
 
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_options(build_parser(), arguments)
         if arguments.batch and arguments.device != "auto":
             hint = f"kltui --batch JOB --set scoring.device={arguments.device}"
-            raise UsageError("a job file says on which device it scores, not --device", hint)
+            raise UsageError("--device has no effect with --batch", hint)
         code = _run(arguments)
         sys.stdout.flush()
         return code
@@ -224,11 +224,11 @@ def _choice(arguments: argparse.Namespace, workspace: Workspace) -> ReportChoice
     preparation = Preparation(arguments.preprocess or "none", tuple(arguments.exclude), arguments.separate)
     if arguments.map and (preparation != Preparation() or arguments.save_map):
         raise UsageError(
-            "--map brings its own preparation",
+            "a saved map has its own preprocessing",
             "Leave out --preprocess, --exclude, --separate and --save-map, or leave out --map.",
         )
     if arguments.map and arguments.over:
-        raise UsageError("--map brings its own corpus", "Leave out --over, or leave out --map.")
+        raise UsageError("a saved map has its own corpus", "Leave out --over, or leave out --map.")
     pair = tuple(arguments.pair) if arguments.pair else None
     choice = ReportChoice(
         preparation,

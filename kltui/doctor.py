@@ -125,7 +125,7 @@ def _installed(name: str) -> bool:
 def _environment() -> Iterator[Finding]:
     if unknown := unknown_variables():
         advice = f"kltui reads {', '.join(KNOWN)}."
-        yield Finding("environment", "note", f"set but not known: {', '.join(unknown)}", advice)
+        yield Finding("environment", "note", f"unknown variables: {', '.join(unknown)}", advice)
 
 
 def _keys() -> Iterator[Finding]:
@@ -140,7 +140,7 @@ def _keys() -> Iterator[Finding]:
     if not found and path.is_file():
         yield Finding("keys.json", "ok", f"{path} in order. Names of actions: {names}")
     elif not found:
-        yield Finding("keys.json", "ok", f"none at {path}: keys are as the help (?) has them")
+        yield Finding("keys.json", "ok", f"none at {path}: default keys are used")
 
 
 def _core() -> Iterator[Finding]:
@@ -151,7 +151,7 @@ def _core() -> Iterator[Finding]:
     else:
         yield Finding(
             "native core", "note" if scoring_packages_missing() else "wrong",
-            "the compiled part is missing; numpy does its work, many times slower",
+            "the compiled part is missing; numpy is used instead, many times slower",
             "Install with a C++17 compiler, without KLTUI_NATIVE=OFF: pip install --force-reinstall . in kltui's folder",
         )  # fmt: skip
 
@@ -171,8 +171,8 @@ def _kernels() -> Iterator[Finding]:
         f"{what} {taken} ({n} shape{'s' * (n > 1)})" for (what, taken), n in sorted(counts.items())
     )
     yield Finding(
-        "kernels", "ok", safe_text(f"fastest here: {summary}; kept in {path}", 400),
-        "A workspace keeps its own copy: a job that is resumed gives the same bits.",
+        "kernels", "ok", safe_text(f"fastest here: {summary}; stored in {path}", 400),
+        "A workspace stores its own copy, so that a resumed job gives the same bits.",
     )  # fmt: skip
 
 
@@ -191,11 +191,11 @@ def _devices() -> Iterator[Finding]:
 def _gpus() -> Finding:
     """What the system shows and what the core's kernels can use."""
     system, info = system_gpus(), native.info()
-    found = f"{system} (by {system.seen_by})" if system else "none that the system shows"
+    found = f"{system} (by {system.seen_by})" if system else "none found by the system"
     built = info.get("cuda_extension")
     kernels = f"{info.get('cuda_devices', 0)} for the core's kernels" if built else "core built without CUDA"
     if system and not built:
-        return Finding("GPUs", "note", f"{found}; {kernels}", "Scoring on them works all the same, by torch.")
+        return Finding("GPUs", "note", f"{found}; {kernels}", "Scoring on them still works, with torch.")
     return Finding("GPUs", "ok", f"{found}; {kernels}")
 
 
@@ -203,7 +203,7 @@ def _torch_device() -> Iterator[Finding]:
     """What device = "auto" comes to, asked of torch itself in a process of its own."""
     if missing := scoring_packages_missing():
         yield Finding(
-            "device", "note", f"reading only: nothing can be scored without {' and '.join(missing)}"
+            "device", "note", f"reading only: scoring needs {' and '.join(missing)}"
         )
         return
     answer = DeviceProbe("auto").answer()
@@ -240,7 +240,7 @@ def _hub() -> Finding:
         reason = getattr(error, "reason", error)
         return Finding(
             "hub", "note", f"{safe_text(endpoint)} cannot be reached: {safe_text(str(reason), 120)}",
-            "Local folders can be scored all the same.",
+            "Local folders can still be scored.",
         )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def _workspace(folder: Path) -> Iterator[Finding]:
     from kltui.store import Store
 
     kind = file_system(folder)
-    note = "its journal is DELETE: readers wait while a vector is written" if is_network(kind) else ""
+    note = "its journal mode is DELETE: readers wait while a vector is written" if is_network(kind) else ""
     yield Finding("file system", "note" if note else "ok", safe_text(kind or "unknown"), note)
     try:
         store = Store.read(folder)
@@ -273,7 +273,7 @@ def _workspace(folder: Path) -> Iterator[Finding]:
             "workspace",
             "note",
             "read-only for you",
-            "Open it with --read-only; nothing can be scored into it.",
+            "Open it with --read-only; jobs cannot write to it.",
         )
     free = shutil.disk_usage(folder).free
     yield Finding(

@@ -68,8 +68,8 @@ def _check_isa(asked: str) -> None:
     allowed = native.instruction_sets()
     if allowed and asked not in allowed:
         raise UsageError(
-            f"KLTUI_ISA={safe_text(asked, 80)} is not an instruction set that this processor and build have",
-            f"Unset it for the fastest, or choose one of: {', '.join(allowed)}.",
+            f"KLTUI_ISA={safe_text(asked, 80)} is not an instruction set of this processor and build",
+            f"Unset it to use the fastest, or choose one of: {', '.join(allowed)}.",
         )
 
 

@@ -38,7 +38,7 @@ def _of_tensor(a: Change | None, b: Change, name: str, base: Base) -> float:
     if one.shape != other.shape:
         raise KltuiError(
             f"{name} is {list(one.shape)} in one and {list(other.shape)} in the other",
-            "a vocabulary that was resized has no weight distance to what it was before",
+            "weight distances need adapters of the same shape; a resized vocabulary has none",
         )
     return float(np.sum((other - one) ** 2))
 

@@ -47,8 +47,8 @@ def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
         complete &= np.isfinite(L[start : start + BLOCK_ROWS]).all(axis=0)
     if complete.sum() < 2:
         raise KltuiError(
-            f"only {int(complete.sum())} texts were scored by every checkpoint of the map",
-            "coordinates need two or more: leave out checkpoints with unscored texts",
+            f"only {int(complete.sum())} texts were scored for every checkpoint of the map",
+            "coordinates need two or more: exclude checkpoints with unscored texts",
         )
     return np.flatnonzero(complete)
 

@@ -81,7 +81,7 @@ def predict(
     if n_groups < FOLDS:
         raise KltuiError(
             f"{int(known.sum())} models of {n_groups} type{'s' * (n_groups != 1)} have a score",
-            f"folds are grouped by type: give scores for models of {FOLDS} or more types",
+            f"folds are grouped by model type: import scores for models of {FOLDS} or more types",
         )
     x, y = rotate(np.asarray(Q_KN, dtype=np.float64)[known]), score[known]
     mean = np.asarray(mean_loglik_K, dtype=np.float64)[known][:, None]
@@ -111,7 +111,7 @@ def predict_for(
     known = np.flatnonzero(np.isfinite(y) & (np.arange(len(y)) != row))
     if len(known) < FOLDS:
         raise KltuiError(
-            f"{len(known)} models of the map have a score", f"a prediction needs {FOLDS} or more: give scores"
+            f"{len(known)} models of the map have a score", f"a prediction needs {FOLDS} or more: import scores"
         )
     alpha = ALPHAS[int(_best_alphas(x_KD, y[:, None], known, ALPHAS)[0])]
 
@@ -241,7 +241,7 @@ def leakage(names: Sequence[str], mean_loglik_K: ArrayLike, benchmark_K: ArrayLi
     known = np.flatnonzero(np.isfinite(mean) & np.isfinite(score))
     if len(known) < 3:
         raise KltuiError(
-            f"{len(known)} models have a benchmark score", "a trend needs three or more: give more scores"
+            f"{len(known)} models have a benchmark score", "a trend needs three or more: import more scores"
         )
     x, y = score[known], mean[known]
     i, j = np.triu_indices(len(known), 1)

@@ -386,8 +386,8 @@ def _in_reach(scores: Array) -> Array:
     spread = float(np.std(scores[:, 0])) if scores.size else 0.0
     if not spread > 1e-9 * size:
         raise KltuiError(
-            "the map's vectors are all the same, and t-SNE has nothing to lay out",
-            "score checkpoints that differ, or on more texts",
+            "t-SNE needs vectors that differ, and all vectors of the map are the same",
+            "score different checkpoints, or more texts",
         )
     return scores if _FLOAT32[0] < size < _FLOAT32[1] else scores / size
 

@@ -32,7 +32,7 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     if beyond:
         kept = [k for k in range(len(values)) if k not in set(beyond)]
         rest = {kept[k]: why for k, why in emptying(values[kept]).items()} if kept else {}
-        return rest | dict.fromkeys(beyond, f"values beyond {MAX_NATS:g} nats are not log-likelihoods")
+        return rest | dict.fromkeys(beyond, f"it has values beyond {MAX_NATS:g} nats, which cannot be log-likelihoods")
     if defined.all():
         return {}
     counts, n_texts = defined.sum(axis=1), defined.shape[1]
@@ -43,7 +43,7 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
         if counts[k] == 0:
             out[k] = f"none of its {n_texts} texts has a number"
         elif shared < _MIN_SHARE * int(usual.sum()):
-            out[k] = f"scored on {counts[k]} of {n_texts} texts: {shared} would be left for the map"
+            out[k] = f"scored on {counts[k]} of {n_texts} texts: {shared} would remain for the map"
     return out
 
 
@@ -51,8 +51,8 @@ def all_left_out(left_out: Mapping[str, str]) -> KltuiError:
     """The error where every vector is left out, with the first one's reason."""
     name, why = next(iter(left_out.items()))
     return KltuiError(
-        f"no vector can stand on a map: {name} and {len(left_out) - 1} others: {why}"
+        f"no vector can be used on a map: {name} and {len(left_out) - 1} others: {why}"
         if len(left_out) > 1
-        else f"no vector can stand on a map: {name}: {why}",
-        "Score the checkpoints again: a tokenizer that fits neither model nor texts is the usual reason.",
+        else f"no vector can be used on a map: {name}: {why}",
+        "Score the checkpoints again. The usual reason is a tokenizer that fits neither model nor texts.",
     )

@@ -83,7 +83,7 @@ class Map:
         if len(self._rows) != len(self.points):
             seen = [n for n in self._rows if self.names.count(n) > 1]
             raise KltuiError(
-                f"two vectors of the map are named {seen[0]!r}", "every vector needs its own name"
+                f"two vectors of the map have the name {seen[0]!r}", "every vector needs a unique name"
             )
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class Map:
             if name in self.left_out:
                 raise KltuiError(
                     f"the vector {name!r} was left out of the map: {self.left_out[name]}",
-                    "score it again on the map's texts, or choose another",
+                    "score it again on the map's texts, or choose another vector",
                 )
             import difflib
 

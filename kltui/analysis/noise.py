@@ -64,7 +64,7 @@ def measured_floor(
     """The noise floor of one run of T vectors over N texts; `windows` are (start, later steps) as its exponents use them."""
     parts = _parts(loglik_TN.shape[1], text_ids_N)
     if parts.max(initial=0) < 2:
-        return NoiseFloor(why="fewer than three differing texts are too few for an error of it")
+        return NoiseFloor(why="its error needs at least three distinct texts")
     taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in windows]
     at = {s: i for i, s in enumerate(steps)}
 
@@ -74,7 +74,7 @@ def measured_floor(
 
     estimate, misfit = fitted_floor(taus, distances(np.ones(len(parts), dtype=np.bool_)))
     if not math.isfinite(estimate):
-        return NoiseFloor(why="no window of three positive distances")
+        return NoiseFloor(why="no window has three positive distances")
     without = [fitted_floor(taus, distances(parts != g)) for g in range(parts.max() + 1)]
     se = float(_jackknife(np.array([f for f, _ in without])))
     low, high = estimate - INTERVAL * se, estimate + INTERVAL * se
@@ -88,14 +88,14 @@ def measured_floor(
 def _refusal(estimate: float, se: float, bound: float, misfit: Array) -> str:
     """Why a floor is not taken off, "" where it holds."""
     if not estimate > 0:
-        return "the fit asks for none"
+        return "the fit gives no noise"
     if not estimate - INTERVAL * se <= bound:
-        return f"more than the run's own neighbours allow, {bound:.2g} bits/byte: the curve is bent"
+        return f"more than the KLs between neighbouring checkpoints allow, {bound:.2g} bits/byte: the curve is bent"
     if misfit.size:
         worst = float(np.abs(misfit).max())
-        return f"no power of the lag with a floor fits: distances lie {worst:.1%} off, beyond {MISFIT:g} standard errors"
+        return f"no power law with a floor fits: distances are off by up to {worst:.1%}, more than {MISFIT:g} standard errors"
     if not estimate > DETECTED * se:
-        return f"less than {DETECTED:g} standard errors from none"
+        return f"less than {DETECTED:g} standard errors from 0"
     return ""
 
 

@@ -39,7 +39,7 @@ def place_covariances(
     n_differing = rows.shape[1] if groups is None else groups.n
     if n_differing < MIN_TEXTS:
         raise KltuiError(
-            f"the map stands on {n_differing} differing texts, too few for an error",
+            f"the map has only {n_differing} distinct texts, too few for an error",
             f"error ellipses need {MIN_TEXTS} or more: score on a larger corpus",
         )
     axes = leading_axes(rows, max(AXES, dims), dims)

@@ -183,4 +183,4 @@ def _check(mode: str, clip_quantile: float, remove_fraction: float) -> None:
         raise KltuiError(f"unknown preprocessing {mode!r}", f"known: {', '.join(MODES)}")
     for name, value in (("clip_quantile", clip_quantile), ("remove_fraction", remove_fraction)):
         if not 0 <= value < 1:
-            raise KltuiError(f"{name} is {value}", "give a share from 0 up to, not including, 1")
+            raise KltuiError(f"{name} is {value}", "give a fraction of at least 0 and below 1")

@@ -62,7 +62,7 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
         raise KltuiError(f"unknown way to draw texts {method!r}", f"known: {', '.join(METHODS)}")
     if not np.isfinite(Q).all():
         raise KltuiError(
-            "texts can be drawn from a map without unscored texts only", "leave those texts out first"
+            "texts can be drawn only from a map without unscored texts", "leave those texts out first"
         )
     if method == "uniform":
         return np.full(Q.shape[1], 1.0 / Q.shape[1])
@@ -73,7 +73,7 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
         score = np.sqrt(np.maximum(2.0 * len(Q) * fourth + 6.0 * score**2 - 8.0 * first * third, 0.0))
     if not score.sum() > 0:
         raise KltuiError(
-            "the map's vectors are all the same, so no text tells them apart", "draw texts uniformly"
+            "all vectors of the map are the same, so no text is informative", "draw texts uniformly"
         )
     score /= score.sum()
     return score

@@ -46,9 +46,9 @@ class Figures:
             )
         if math.isfinite(self.kl):
             beside = (
-                f" ({self.kl / self.kl_median:.1f} times the median before)" if self.kl_median > 0 else ""
+                f" ({self.kl / self.kl_median:.1f} times the median of earlier ones)" if self.kl_median > 0 else ""
             )
-            parts.append(f"KL to the one before {with_error(self.kl, self.kl_se)}{beside}")
+            parts.append(f"KL to the previous checkpoint {with_error(self.kl, self.kl_se)}{beside}")
         return ", ".join(parts)
 
 
@@ -69,7 +69,7 @@ class Spike:
                 f"{self.value:.1f} standard errors"
             )
         return (
-            f"KL to the checkpoint before is {with_error(f.kl, f.kl_se)} bits/byte at {f.name}, {self.value:.1f} "
+            f"KL to the previous checkpoint is {with_error(f.kl, f.kl_se)} bits/byte at {f.name}, {self.value:.1f} "
             f"times the median before it ({figure(f.kl_median)})"
         )
 

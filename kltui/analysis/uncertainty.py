@@ -87,7 +87,7 @@ def resampled_pictures(
     _, first, copies = np.unique(ids, return_index=True, return_counts=True)
     if len(first) < MIN_TEXTS:
         raise KltuiError(
-            f"the map stands on {len(first)} differing texts, too few for an error",
+            f"the map has only {len(first)} distinct texts, too few for an error",
             f"error ellipses need {MIN_TEXTS} or more: score on a larger corpus",
         )
     p = sampling_probabilities(Q[:, first] * np.sqrt(copies), sampling)

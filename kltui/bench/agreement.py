@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 # sums, and what rounded hidden states and logits come to. Programs with one of their own: the harness sums a text in
 # float32; llama.cpp takes GELU from a table of half-precision values of its tanh form.
 TOLERANCE_NAT = {"float32": 2e-3, "float16": 0.25, "bfloat16": 1.0, "lm_eval": 1e-2, "llama_cpp": 0.1}
-CAREFUL = "careful loop"
+CAREFUL = "optimised loop"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Beside:
     def line(self) -> str:
         """The comparison in one line, values first."""
         named = f"{self.name} {self.version}".strip()
-        verdict = "they agree" if self.agrees else "they DIFFER, and the times say nothing"
+        verdict = "they agree" if self.agrees else "they DIFFER, so the times cannot be compared"
         return (
             f"{self.model:6} {self.dtype:9} {named}: values at most {self.largest_difference_nat:.1e} nat a text from kltui's "
             f"(tolerance {self.tolerance_nat:g}): {verdict}; {self.seconds:.2f}s, kltui {self.kltui_seconds:.2f}s: "

@@ -192,7 +192,7 @@ def _found_or_why(
 def lacking(shape: ModelShape, device: torch.device) -> str:
     """Why the shape is not timed there: a GPU's memory is too small for it, or it is for GPUs alone; "" where it fits."""
     if device.type != "cuda":
-        return "it is timed on a GPU alone" if shape is LARGE else ""
+        return "it is timed only on a GPU" if shape is LARGE else ""
     free, _ = torch.cuda.mem_get_info(device)
     needed = _WORKING_BYTES + shape.parameters * sum(dtype.itemsize for dtype in _dtypes(shape, device))
     return "" if free >= needed else f"it needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

@@ -43,7 +43,7 @@ def check_chunk_bytes(max_bytes: int, min_bytes: int) -> None:
         )
     if not 0 <= min_bytes < max_bytes:
         raise UsageError(
-            f"min_bytes = {min_bytes} with max_bytes = {max_bytes} keeps no chunk",
+            f"min_bytes = {min_bytes} with max_bytes = {max_bytes} would drop every chunk",
             "A chunk is kept when it has more than min_bytes bytes: set 0 <= min_bytes < max_bytes.",
         )
 

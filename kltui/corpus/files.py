@@ -68,7 +68,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         except damage as error:
             raise UnreadableFileError(
                 f"{safe_text(str(path))} cannot be unpacked: {safe_text(str(error), 200)}",
-                "Is it whole, and packed as its name says? Fetch or pack it again.",
+                "It may be incomplete or compressed in another format: fetch or compress it again.",
             ) from error
         except OSError as error:
             raise UnreadableFileError(
@@ -90,8 +90,8 @@ def _unpacker(path: Path) -> tuple[Any, tuple[type[Exception], ...]]:
             from backports import zstd
     except ImportError:
         raise UnreadableFileError(
-            f"{safe_text(str(path))} is packed with zstandard, which Python itself unpacks from 3.14 on",
-            "pip install '.[corpora]' (in kltui's folder) brings what is missing; or unpack it: zstd -d FILE",
+            f"{safe_text(str(path))} is compressed with zstandard, which Python supports only from 3.14 on",
+            "pip install '.[corpora]' (in kltui's folder) adds support; or decompress it: zstd -d FILE",
         ) from None
     # Large sets are packed with `zstd --long=31`, a window of up to 2 GiB; by itself zstd unpacks one of 128 MiB.
     widest = zstd.DecompressionParameter.window_log_max
@@ -116,7 +116,7 @@ def read_whole(path: Path) -> bytes:
 def _too_large(path: Path, maximum: int) -> UnreadableFileError:
     return UnreadableFileError(
         f"{safe_text(str(path))} has more than {maximum:,} bytes, which is half of this machine's memory",
-        "Read it on a larger machine, or in parts.",
+        "Use a machine with more memory, or split the file.",
     )
 
 
@@ -129,7 +129,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if len(line) == LINE_MAX_BYTES and not line.endswith(b"\n"):
                 raise UnreadableFileError(
                     f"{safe_text(str(path))}, line {number} has more than {LINE_MAX_BYTES >> 20} MiB",
-                    "One line holds one object: is this file what its name says?",
+                    "Each line should contain one object: check that the file is JSON Lines.",
                 )
             yield number, line
 

@@ -89,7 +89,7 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
         raise _refused(where, error) from None
     except LocalEntryNotFoundError:
         raise TryAgainError(
-            f"{where} is not in the cache, and the hub cannot be asked",
+            f"{where} is not in the cache, and the hub cannot be reached",
             "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE.",
         ) from None
     except (OSError, ValueError) as error:
@@ -103,11 +103,11 @@ def fetch_dataset(source: str, say: Callable[[str], None]) -> tuple[Path, list[P
         raise KltuiError(
             f"no file of {safe_text(address.repo)} at {safe_text(address.revision)} matches "
             f"{safe_text(address.pattern)}",
-            "Look at the dataset's files on the hub; patterns are as in *.parquet.",
+            "Check the list of files on the dataset's page; a pattern looks like *.parquet.",
         )
     if listed is None:
         say(
-            f"{where}: the hub was not asked; its cache holds {len(meant):,} file{'s' * (len(meant) != 1)} of it"
+            f"{where}: the hub could not be reached; the cache has {len(meant):,} file{'s' * (len(meant) != 1)} of it"
         )
     return folder, meant, folder.name
 
@@ -149,8 +149,8 @@ def _check_all_here(
             )
     elif any((folder.parent.parent / "blobs").glob("*.incomplete")):
         raise TryAgainError(
-            f"the cache holds only a part of {safe_text(address.repo)}, and the hub cannot be asked for the rest",
-            "A fetch of it was cut short. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again.",
+            f"the cache holds only a part of {safe_text(address.repo)}, and the hub cannot be reached for the rest",
+            "A download was interrupted. Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, and run again.",
         )
 
 
@@ -167,7 +167,7 @@ def _refused(where: str, error: Exception) -> KltuiError:
             f"the hub has no dataset {where}", "Check OWNER/NAME; a private one needs HF_TOKEN."
         )
     if isinstance(error, RevisionNotFoundError):
-        return KltuiError(f"the hub has no such revision: {where}", "Check what stands after the @.")
+        return KltuiError(f"the hub has no such revision: {where}", "Check the revision after the @.")
     return TryAgainError(
         f"{where} could not be fetched: {safe_text(str(error).splitlines()[0], 200)}",
         "The hub may be busy: run again.",

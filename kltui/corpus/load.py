@@ -34,10 +34,10 @@ RULES = {
 _TOLD = (
     ("in_use", "empty", "{n} of the texts {are} empty, and not scored"),
     ("in_use", "duplicates", "{n} of the texts {repeat} another one: errors count it once"),
-    ("in_use", "nul", "{n} of the texts {have} NUL characters: is the source text?"),
-    ("read", "invalid_utf8", "{n} of the source's items {have} bytes that are no UTF-8, which become U+FFFD: is it in another encoding?"),
+    ("in_use", "nul", "{n} of the texts {have} NUL characters: the source may not be text"),
+    ("read", "invalid_utf8", "{n} of the source's items {have} invalid UTF-8 bytes, which become U+FFFD: the source may have another encoding"),
     ("read", "lone_surrogates", "{n} of the source's items {have} halves of characters (surrogates), which become U+FFFD"),
-    ("read", "null_rows", "{n} of the source's rows {have} no text, and {are} passed over"),
+    ("read", "null_rows", "{n} of the source's rows {have} no text, and {are} skipped"),
 )  # fmt: skip
 _SINGULAR = {"are": "is", "repeat": "repeats", "have": "has"}
 
@@ -99,7 +99,7 @@ class _Reading:
         if n_texts < sample:
             what = "chunks" if self.bounds else "texts"
             raise KltuiError(
-                f"sample = {sample} asks for more than the {n_texts} {what} of {self.where}",
+                f"sample = {sample} is more than the {n_texts} {what} of {self.where}",
                 f"Set sample to at most {n_texts}, or leave it out to take all.",
             )
         drawn = random.Random(seed).sample(range(n_texts), sample)
@@ -112,7 +112,7 @@ class _Reading:
         self.seen = counted
         if len(found) < sample:
             raise KltuiError(
-                f"{self.where} changed while it was read", "Let its writer finish, then run again."
+                f"{self.where} changed while it was being read", "Wait until it is complete, then run again."
             )
         return [found[place] for place in range(sample)]
 
@@ -157,17 +157,17 @@ def load_corpus(
     if not texts:
         raise _no_texts(reading)
     if fields.domain and not any(text[1] for text in texts):
-        say(f'no text in use of {reading.where} has a domain under "{safe_text(fields.domain, 80)}"')
+        say(f'no text of {reading.where} has a domain in the field "{safe_text(fields.domain, 80)}"')
     return _corpus(texts, reading.seen, settings)
 
 
 def _no_texts(reading: _Reading) -> KltuiError:
     items, bounds = reading.seen["items"], reading.bounds
     if bounds is None or not items:
-        return KltuiError(f"{reading.where} holds no text", "A corpus needs at least one item.")
+        return KltuiError(f"{reading.where} contains no text", "A corpus needs at least one text.")
     return KltuiError(
         f"None of the {items} documents in {reading.where} gives a chunk of more than {bounds[1]} bytes",
-        "Lower min_bytes, or set chunk = false to take every item as a text as it stands.",
+        "Lower min_bytes, or set chunk = false to use every item as one text.",
     )
 
 

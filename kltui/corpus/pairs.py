@@ -53,7 +53,7 @@ def problem(row: object) -> str:
     if row.get("messages") is not None:
         both = next((name for name in ("prompt", "response") if row.get(name) is not None), "")
         return (
-            f'"messages" beside "{both}": which one is meant?' if both else _wrong_messages(row["messages"])
+            f'"messages" beside "{both}": give only one of them' if both else _wrong_messages(row["messages"])
         )
     for name in ("prompt", "response"):
         if not isinstance(row.get(name), str):
@@ -67,14 +67,14 @@ def _wrong_messages(messages: object) -> str:
     if not isinstance(messages, list):
         return f'"messages" is {json_kind(messages)}, not a list'
     if len(messages) < 2:
-        return f'"messages" has {len(messages)}: a prompt and a response are two at least'
+        return f'"messages" has {len(messages)}: at least two are needed, a prompt and a response'
     wrong = next(filter(None, map(_wrong_message, range(len(messages)), messages)), "")
     if wrong:
         return wrong
     if messages[-1]["role"] != "assistant":
-        return f"the last message is of the {messages[-1]['role']}: the response is one of the assistant"
+        return f"the last message has the role {messages[-1]['role']}: the response must be from the assistant"
     if all(message["role"] == "system" for message in messages[:-1]):
-        return "no message of a user comes before the response"
+        return "there is no user message before the response"
     return ""
 
 
@@ -85,9 +85,9 @@ def _wrong_message(place: int, message: object) -> str:
     role = message.get("role")
     if role not in ROLES:
         said = safe_text(repr(role), 40) if isinstance(role, str) else json_kind(role)
-        return f"{where} has the role {said}: there are {', '.join(ROLES)}"
+        return f"{where} has the role {said}: allowed are {', '.join(ROLES)}"
     if role == "system" and place:
-        return f"{where} is of the system, which speaks first or not at all"
+        return f"{where} has the role system: only the first message may"
     if not isinstance(message.get("content"), str):
         return f'the "content" of {where} is {json_kind(message.get("content"))}, not a string'
     return ""

@@ -105,7 +105,7 @@ def _whole_file(path: Path, domain: str, seen: Counter[str]) -> Iterator[SourceI
 def _pairs(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceItem]:
     """The responses of a file's rows, each with its prompt."""
     if kind_of(path) == TEXT:
-        raise KltuiError(f"{safe_text(str(path))} is a text, and pairs are rows of a file", EXAMPLE)
+        raise KltuiError(f"{safe_text(str(path))} is plain text, and pairs need a file with rows", EXAMPLE)
     for prompt, response, row in pairs_of(read_rows(path, seen), seen, path):
         seen["items"] += 1
         yield SourceItem((response,), fields.domain_of(row), prompt)
@@ -120,7 +120,7 @@ def _rows(path: Path, seen: Counter[str], fields: Fields) -> Iterator[SourceItem
 
     example = (
         f'Each item is an object with a "{safe_text(fields.text, 80)}" string, for example '
-        f'{{"{safe_text(fields.text, 80)}": "..."}}. Mend or remove these, or name the field of the texts: '
+        f'{{"{safe_text(fields.text, 80)}": "..."}}. Fix or remove these, or name the field of the texts: '
         'field = "..." under [corpus].'
     )
     for row in usable(read_rows(path, seen, fields.columns), problem, path, example):

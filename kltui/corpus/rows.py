@@ -131,13 +131,13 @@ def _separated(delimiter: str) -> Reader:
         try:
             names = next((cells for cells in table if cells), [])
             if len(set(names)) < len(names):
-                raise _no_table(path, "a name stands twice in its first line")
+                raise _no_table(path, "a column name occurs twice in its first line")
             if columns and names and columns[0] not in names:
                 raise _no_column(
                     path,
                     names,
                     columns[0],
-                    f"; the first line of such a file has the names, with {SAID[delimiter]} between them",
+                    f"; the first line of such a file must have the column names, separated by {SAID[delimiter]}",
                 )
             for cells in table:
                 where = f"line {table.line_num}"
@@ -161,7 +161,7 @@ def _lines(path: Path, seen: Counter[str]) -> Iterator[str]:
 def _no_table(path: Path, why: str) -> KltuiError:
     return KltuiError(
         f"{safe_text(str(path))} cannot be read as a table: {safe_text(why, 200)}",
-        "Its first line names the columns; a value with a quote, the delimiter or a newline in it stands in quotes.",
+        "Its first line must name the columns; values that contain a quote, the delimiter or a newline must be quoted.",
     )
 
 
@@ -190,7 +190,7 @@ def _parquet(path: Path, seen: Counter[str], columns: Sequence[str]) -> Iterator
         except (arrow.ArrowException, OSError, ValueError) as error:
             raise KltuiError(
                 f"{safe_text(str(path))} cannot be read as Parquet: {safe_text(str(error), 200)}",
-                "Is it whole, and is it what its name says?",
+                "Check that the file is complete and is a Parquet file.",
             ) from None
 
 

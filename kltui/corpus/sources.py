@@ -16,7 +16,7 @@ TEXT = ".txt"
 # What is taken of a folder. A .json there is more often a description than a list of texts: it is named by itself.
 IN_FOLDERS = (TEXT, ".jsonl", ".parquet", ".csv", ".tsv")
 FORMATS = (
-    "Name a .txt, .jsonl, .csv, .tsv or .parquet file (all but the last may be packed as .gz or .zst), a .json list, a folder "
+    "Name a .txt, .jsonl, .csv, .tsv or .parquet file (all except .parquet may be compressed as .gz or .zst), a .json list, a folder "
     'or a pattern such as "data/*.jsonl.zst", hf://datasets/OWNER/NAME/*.parquet, or "demo".'
 )
 
@@ -55,7 +55,7 @@ def source_files(source: Path | str, say: Callable[[str], None] = lambda line: N
         ) from error
     if glob.has_magic(str(path)):
         return _pattern(path)
-    raise KltuiError(f"There is no corpus at {safe_text(str(path))}", FORMATS)
+    raise KltuiError(f"The corpus {safe_text(str(path))} does not exist", FORMATS)
 
 
 def _takes(path: Path) -> bool:
@@ -65,7 +65,7 @@ def _takes(path: Path) -> bool:
 
 def _one(path: Path) -> SourceFiles:
     if not _takes(path):
-        raise KltuiError(f"The format of {safe_text(str(path))} cannot be told from its name", FORMATS)
+        raise KltuiError(f"The format of {safe_text(str(path))} is not clear from its name", FORMATS)
     return _several([(path, "")])
 
 
@@ -104,7 +104,7 @@ def _pattern(pattern: Path) -> SourceFiles:
     if len(taken) < len(files):
         odd = next(p for p in files if p not in taken)
         raise KltuiError(
-            f"{safe_text(str(pattern))} also matches {safe_text(str(odd))}, whose format cannot be told from its name",
+            f"{safe_text(str(pattern))} also matches {safe_text(str(odd))}, whose format is not clear from its name",
             "Write a pattern that matches only files of texts. " + FORMATS,
         )
     return _several([(p, "") for p in taken])

@@ -69,7 +69,7 @@ def load(folder: Path, suite: Suite) -> Prepared:
         found = ""
     if found != suite.digest():
         raise UsageError(
-            f"{safe_text(str(folder))} belongs to another plan of the demo",
+            f"{safe_text(str(folder))} was made by a demo with other settings",
             "Name a new folder: kltui --demo DIR. Or delete this one and start again.",
         )
     return Prepared(

@@ -78,7 +78,7 @@ def _pretrained(folder: Path, suite: Suite, reporter: Reporter, n_workers: int) 
         gguf = pool.writes_gguf()
         adapters = pool.writes_adapters()
     if not eight_bit:
-        reporter.say("no 8-bit variants: bitsandbytes is not here or cannot compute on this machine")
+        reporter.say("no 8-bit variants: bitsandbytes is not installed or does not work on this machine")
     if not gguf:
         reporter.say("no GGUF variant: gguf is not installed here (pip install '.[gguf]')")
     if not adapters:
@@ -144,7 +144,7 @@ def _check_folder(folder: Path) -> None:
     if others:
         raise UsageError(
             f"{safe_text(str(folder))} holds other files ({safe_text(others[0])})",
-            "The demo makes a workspace of its own; name a new folder: kltui --demo DIR.",
+            "The demo needs a new folder: kltui --demo DIR.",
         )
 
 
@@ -152,7 +152,7 @@ def _check_disk(folder: Path, suite: Suite) -> None:
     free = shutil.disk_usage(folder).free
     if free < suite.n_bytes():
         raise KltuiError(
-            f"{safe_text(str(folder))} has {free / 1e6:.0f} MB free; the demo writes {suite.n_bytes() / 1e6:.0f} MB",
+            f"{safe_text(str(folder))} has {free / 1e6:.0f} MB free; the demo needs {suite.n_bytes() / 1e6:.0f} MB",
             "Name a folder on another disk: kltui --demo DIR.",
         )
 
@@ -166,7 +166,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
-                f"Another kltui --demo is at work in {safe_text(str(folder))}",
+                f"Another kltui --demo is running in {safe_text(str(folder))}",
                 "Wait for it, or name a new folder.",
             ) from None
         except OSError:

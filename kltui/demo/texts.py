@@ -126,7 +126,7 @@ def corpus_items(root: Path | None = None, n_texts: int = CORPUS_TEXTS) -> list[
         raise KltuiError(
             f"The standard library at {safe_text(str(root))} gives {len(drawn)} held-out texts; "
             f"the demo needs {n_texts}",
-            "Use a Python installed with its .py sources.",
+            "Use a Python installation that includes its .py files.",
         )
     order = {domain: place for place, domain in enumerate(QUOTAS)}
     return sorted(drawn, key=lambda t: (order[t.domain], t.file, t.chunk))
@@ -241,7 +241,7 @@ def _head(text: str, n_bytes: int) -> str:
 
 def _too_little(root: Path, n_files: int, n_bytes: int, needed: int) -> KltuiError:
     return KltuiError(
-        f"The standard library at {safe_text(str(root))} has {n_files} source files to train on, "
+        f"The standard library at {safe_text(str(root))} has {n_files} source files for training, "
         f"{n_bytes / 1e6:.1f} MB; the demo needs {needed / 1e6:.1f} MB",
-        "It may hold only compiled files or be zipped: use a Python installed with its .py sources.",
+        "It may contain only compiled files or be zipped: use a Python installation that includes its .py files.",
     )

@@ -112,7 +112,7 @@ class WorkerPool:
             process.join()
             raise KltuiError(
                 f"A training process ended (exit status {process.exitcode})",
-                "Run the same command again: it goes on from the last checkpoint. It needs about 1 GB of memory.",
+                "Run the same command again to continue from the last checkpoint. It needs about 1 GB of memory.",
             ) from None
         if isinstance(answer, KltuiError):
             raise answer

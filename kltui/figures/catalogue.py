@@ -44,7 +44,7 @@ def check_name(name: str) -> None:
         near = difflib.get_close_matches(name, FIGURES, n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise UsageError(
-            f"there is no figure {safe_text(name, 60)!r}{meant}", f"There are: {', '.join(FIGURES)}."
+            f"unknown figure {safe_text(name, 60)!r}{meant}", f"Known figures: {', '.join(FIGURES)}."
         )
 
 
@@ -53,7 +53,7 @@ def picture(ctx: Context, name: str, colour: str = "") -> PaperFigure:
     check_name(name)
     if colour and name not in BY_COLOUR:
         raise UsageError(
-            f"--colour goes with {' and '.join(BY_COLOUR)}, not with {name}",
+            f"--colour applies only to {' and '.join(BY_COLOUR)}, not with {name}",
             f"--colour takes {', '.join(BY)}.",
         )
     try:

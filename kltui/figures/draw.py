@@ -95,7 +95,7 @@ def parse_width(text: str) -> float:
     except (KeyError, ValueError):
         inches = math.nan
     if not 0.5 <= inches <= 100:
-        raise UsageError(f"--width {safe_text(text, 40)}: no width of a figure", "For example --width 85mm")
+        raise UsageError(f"--width {safe_text(text, 40)}: not a valid width", "For example --width 85mm")
     return inches
 
 
@@ -132,7 +132,7 @@ def _style(path: Path) -> dict[Any, Any]:
             named = [line.partition(":")[0].strip() for line in file if ":" in line.partition("#")[0]]
         unknown = [name for name in named if name not in RcParams().validate]
         if unknown:
-            raise ValueError(f"there is no setting {unknown[0]}")
+            raise ValueError(f"unknown setting {unknown[0]}")
         found: dict[Any, Any] = dict(
             rc_params_from_file(path, fail_on_error=True, use_default_template=False)
         )

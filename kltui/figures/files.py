@@ -64,7 +64,7 @@ def check_folder(folder: Path, option: str = "--out") -> None:
             f"{option}: cannot make {safe_text(str(folder))}: {safe_text(str(there))} is not a folder", hint
         )
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"{option}: {safe_text(str(there))} may not be written", hint)
+        raise UsageError(f"{option}: {safe_text(str(there))} is not writable", hint)
 
 
 def write(picture: PaperFigure, path: Path, look: FigureStyle) -> list[Path]:

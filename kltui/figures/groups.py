@@ -90,6 +90,6 @@ def colouring(
         )
         raise UsageError(
             f"--colour {safe_text(by, 60)}: points have no such property{why}",
-            f"There are: {', '.join(safe_text(h, 40) for h in have)}.",
+            f"Known: {', '.join(safe_text(h, 40) for h in have)}.",
         )
     return Colouring("score", {}, task, tasks[task])

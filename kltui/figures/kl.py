@@ -45,7 +45,7 @@ def scale(ctx: Context) -> PaperFigure:
     below = sum(0 < v < _floor(ctx) for r in rows for v in r.values)
     if below:
         notes.append(
-            f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: in the CSV alone"
+            f"{count(below, 'pair')} below the noise floor of {_floor(ctx):.1g} bits/byte: only in the CSV"
         )
     return PaperFigure(
         "scale",
@@ -113,7 +113,7 @@ def matrix(ctx: Context) -> PaperFigure:
     rows = finals(ctx.map)
     if len(rows) < 2:
         raise MissingError(
-            f"only {count(len(rows), 'run')} on the map, and KL here is between runs",
+            f"only {count(len(rows), 'run')} on the map, and this figure shows KL between runs",
             "score a second run or model on the same corpus",
         )
     ends = ctx.map.select(rows)
@@ -130,7 +130,7 @@ def matrix_of(ctx: Context, names: Sequence[str]) -> PaperFigure:
     at = {name: k for k, name in enumerate(ctx.map.names)}
     shown = ctx.map.select([at[name] for name in names if name in at])
     if len(shown) < 2:
-        raise MissingError("KL is between two models or more", "select two or more that are scored")
+        raise MissingError("a KL needs two or more models", "select two or more that are scored")
     panel = matrix_panel(shown, "KL between checkpoints", kept_order=True, floor=_floor(ctx))
     notes = (f"{ctx.basis}; low and high in the CSV: one standard error over texts",)
     return PaperFigure("matrix", "KL between models", (panel,), notes, columns=1)
@@ -182,8 +182,8 @@ def tree(ctx: Context) -> PaperFigure:
         fork_panel(found.trees.joined, names, "Neighbour joining"),
         fork_panel(found.trees.linked, names, "Average linkage"),
     )
-    support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the fork too"
-    notes = (BRANCHES, "neighbour joining is unrooted: its top is no ancestor", support, ctx.basis)
+    support = f"support: share of {found.trees.n_draws} draws of the texts whose tree has the same fork"
+    notes = (BRANCHES, "neighbour joining is unrooted: its top is not an ancestor", support, ctx.basis)
     return PaperFigure("tree", "Trees of models", panels, notes)
 
 
@@ -293,7 +293,7 @@ def drivers(ctx: Context) -> PaperFigure:
     panels.append(
         Panel(
             f"{pair}, by text",
-            FigureAxis("texts, by falling part"),
+            FigureAxis("texts, by falling share"),
             FigureAxis("share of the KL", limits=(0.0, 1.0)),
             (sums,),
         )
@@ -341,7 +341,7 @@ def quantisation(ctx: Context) -> PaperFigure:
     ticks = tuple((float(k), m) for k, m in enumerate(models)) if len(models) <= MATRIX_MAX else ()
     panels = [
         Panel(
-            "KL to the own variant",
+            "KL to the quantised variant",
             FigureAxis("" if ticks else "model", ticks=ticks),
             FigureAxis(KL_AXIS, "log"),
             tuple(layers),

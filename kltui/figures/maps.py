@@ -59,7 +59,7 @@ def trajectories(ctx: Context, by: str = "run") -> PaperFigure:
         )
         layers = _ellipses(ctx, look)
         if layers:
-            notes.append(f"outlines: {SHARE:.0%} of {DRAWS} maps from resampled texts, of last checkpoints")
+            notes.append(f"outlines: {SHARE:.0%} of {DRAWS} maps from resampled texts, for last checkpoints")
         panels.append(
             Panel(
                 made.title, made.x, made.y, (*made.layers, *layers), equal=True, value_label=made.value_label
@@ -250,7 +250,7 @@ def layers(ctx: Context) -> PaperFigure:
     )
     panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", held))
     notes = (
-        "layer 0 is the embedding output; each layer is read through the model's own norm and head; large marks: the models",
+        "layer 0 is the embedding output; the model's own norm and head are applied to each layer; large markers: the models",
         f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
         f"made with {version_words()}",
     )

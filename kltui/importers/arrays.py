@@ -32,7 +32,7 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], bytes]:
             for member in archive.infolist():
                 name = member.filename.removesuffix(".npy")
                 if name in arrays:
-                    raise ValueError(f"{safe_text(name, 60)} is in it twice")
+                    raise ValueError(f"{safe_text(name, 60)} occurs twice in it")
                 arrays[name] = _array(archive, member)
             return arrays, archive.comment
     except UnreadableFileError as error:

@@ -53,7 +53,7 @@ def read_samples(path: Path, model: str = "") -> Imported:
     if any(text is None for text in texts):
         if absent:
             raise ImportFormatError(
-                f"{safe_text(str(path))} lacks documents and does not log the texts: which are meant is not known",
+                f"{safe_text(str(path))} lacks documents and does not contain the texts, so the documents cannot be identified",
                 _EXPECTED,
             )
         over = None
@@ -73,9 +73,9 @@ def _values(samples: list[_Sample]) -> tuple[np.ndarray[tuple[int], np.dtype[np.
     empty = [not bad and (s.value == 0 or s.text == "") for s, bad in zip(samples, infinite, strict=True)]
     gone = [a or b for a, b in zip(infinite, empty, strict=True)]
     loglik = np.array([math.nan if out else s.value for s, out in zip(samples, gone, strict=True)])
-    said = [f"{sum(infinite)} values are infinite or no numbers: unscored"] if any(infinite) else []
+    said = [f"{sum(infinite)} values are infinite or NaN: treated as unscored"] if any(infinite) else []
     said += (
-        [f"{sum(empty)} texts have nothing that was scored (empty, or 0 nats): unscored, not 0"]
+        [f"{sum(empty)} texts have no scored tokens (empty, or 0 nats): treated as unscored, not as 0"]
         if any(empty)
         else []
     )
@@ -97,10 +97,10 @@ def _samples(path: Path) -> dict[int, _Sample]:
             what = "with another text" if first.text != sample.text else "with another value"
             raise ImportFormatError(
                 f"{safe_text(str(path))}, line {number}: document {doc} comes again {what}",
-                "one file holds one run of one task: take it apart",
+                "a file must contain one run of one task: split it",
             )
     if not found:
-        raise ImportFormatError(f"{safe_text(str(path))} holds no samples", _EXPECTED)
+        raise ImportFormatError(f"{safe_text(str(path))} contains no samples", _EXPECTED)
     return found
 
 

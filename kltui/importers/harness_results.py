@@ -37,7 +37,7 @@ def read_results(paths: Sequence[Path]) -> Imported:
     for path in sorted(paths, key=lambda p: p.name):
         data = read_json(path, dict)
         if not is_results(data):
-            raise ImportFormatError(f"{safe_text(str(path))} holds no results of tasks", _EXPECTED)
+            raise ImportFormatError(f"{safe_text(str(path))} contains no results of tasks", _EXPECTED)
         name = released(path.resolve().parent.name.replace("__", "/")).name
         held = scores.setdefault(name, {})
         for task, found in data["results"].items():
@@ -49,7 +49,7 @@ def read_results(paths: Sequence[Path]) -> Imported:
     notes: tuple[str, ...] = ()
     if left:
         notes = (
-            f"results of {len(left)} tasks are not shares between 0 and 1 and were passed over, such as {safe_text(left[0], 80)}",
+            f"results of {len(left)} tasks are not between 0 and 1 and were skipped, such as {safe_text(left[0], 80)}",
         )
     return Imported(scores={name: tasks for name, tasks in scores.items() if tasks}, notes=notes)
 

@@ -128,7 +128,7 @@ class Imported:
         notes = [*self.notes, *other.notes]
         if twice:
             such = safe_text(twice[0], 80)
-            notes.append(f"{len(twice)} vectors were there already and are left out, such as {such}")
+            notes.append(f"{len(twice)} vectors are duplicates and were skipped, such as {such}")
         named = {corpus.sha256: corpus for corpus in (*other.named, *self.named)}
         for corpus in other.named:  # of the same texts, those with domains say more
             if corpus.domains and not named[corpus.sha256].domains:
@@ -154,14 +154,14 @@ class Imported:
             if misfit:
                 raise ImportFormatError(
                     f"{safe_text(misfit.point.name, 80)} has {len(misfit.loglik)} values, {whose} has {n}",
-                    "vectors of one map must be over the same texts, in the same order",
+                    "vectors of one map must cover the same texts, in the same order",
                 )
         if any(not v.point.run for v in self.vectors):
             raise ImportFormatError("a vector has no name", "name each model")
         twice = [name for (name, *_), count in Counter(v.identity for v in self.vectors).items() if count > 1]
         if twice:
             raise ImportFormatError(
-                f"two vectors would be called {safe_text(twice[0], 80)}", "give each model a name of its own"
+                f"two vectors would be called {safe_text(twice[0], 80)}", "give each model a unique name"
             )
         return self
 
@@ -213,7 +213,7 @@ def naming(path: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImportFormatError(
             f"{safe_text(str(path))} cannot be read: {safe_text(reason or type(error).__name__, 160)}",
-            "is it damaged, or still being written?",
+            "check whether it is damaged or still being written",
         ) from error
 
 

@@ -46,7 +46,7 @@ PYTHIA_STEPS = (0, *(2**k for k in range(10)), *range(1000, 144_000, 1000))
 VECTOR_FIELDS = ("raw_log-likelihood-10k", "log-likelihood-10k", "log-likelihood")
 SCORE_PREFIX = "score_v1_"
 _LAYOUTS = (
-    "layouts that are read: {name: vector}, {run: {step: vector}}, {model: {layer: vector}}, a matrix with "
+    "supported layouts: {name: vector}, {run: {step: vector}}, {model: {layer: vector}}, a matrix with "
     "model_list.json, a list of records with model_name and log-likelihood-10k"
 )
 
@@ -101,7 +101,7 @@ def read_vectors(path: Path, data: object, names: Sequence[str] = (), numbered: 
         if names and len(data) == len(names):
             return _by_name(path, dict(zip(names, data, strict=True)))
         return Imported((ImportedVector(lineage(path.stem), _vector(data, path, path.stem)),))
-    raise ImportFormatError(f"{safe_text(str(path))} holds no vectors", _LAYOUTS)
+    raise ImportFormatError(f"{safe_text(str(path))} contains no vectors", _LAYOUTS)
 
 
 def _quantization(path: Path) -> str:
@@ -159,7 +159,7 @@ def _matrix(path: Path, data: NDArray[Any], names: Sequence[str]) -> Imported:
     if data.ndim != 2 or len(data) != len(names):
         raise ImportFormatError(
             f"{safe_text(str(path))} is a matrix of shape {data.shape} with {len(names)} names",
-            "put model_list.json with one name per row beside it, or in model_info/",
+            "put model_list.json with one name per row next to it, or in model_info/",
         )
     return _by_name(path, dict(zip(names, data, strict=True)))
 
@@ -251,7 +251,7 @@ def read_weight_distances(path: Path, steps: Sequence[int] = PYTHIA_STEPS) -> Im
                     found[name, steps[i], steps[j]] = float(matrix[i, j])
                 else:
                     odd += 1
-    notes = (f"{path.name}: {odd} distances are negative or no numbers, and left out",) if odd else ()
+    notes = (f"{path.name}: {odd} distances are negative or not numbers, and were skipped",) if odd else ()
     return Imported(weight_sqdist=found, notes=notes)
 
 
@@ -283,7 +283,7 @@ def read_model_jsonl(path: Path, n_texts: int = 0, places: Mapping[int, int] | N
     if not n_texts and n > MAX_UNLISTED + 100 * len(rows):
         raise ImportFormatError(
             f"{safe_text(str(path))} lists {len(rows)} texts, and one of index {n - 1}",
-            "name the texts that it is over",
+            "name its texts",
         )
     loglik, scored = np.full(n, np.nan), np.zeros(n, dtype=np.int32)
     for i, (value, tokens) in rows.items():
@@ -398,7 +398,7 @@ def read_side_json(path: Path) -> Imported:
 def _no_side_file(path: Path, error: Exception) -> ImportFormatError:
     why = safe_text(str(error), 160)
     return ImportFormatError(
-        f"{safe_text(str(path))} is in no released layout ({why})", "fetch it again, or leave it out"
+        f"{safe_text(str(path))} does not have a released layout ({why})", "fetch it again, or leave it out"
     )
 
 

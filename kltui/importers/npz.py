@@ -33,7 +33,7 @@ def read_npz(path: Path, numbered: str = "") -> Imported:
     if {"loglik", "names"} <= arrays.keys():
         return _matrix(path, arrays)
     if not arrays:
-        raise ImportFormatError(f"{safe_text(str(path))} holds no vectors", _LAYOUTS)
+        raise ImportFormatError(f"{safe_text(str(path))} contains no vectors", _LAYOUTS)
     return _by_name(path, arrays, "steps" if comment == NUMBERED_BY_STEP else numbered)
 
 
@@ -45,7 +45,7 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
             f"{safe_text(str(path))} has {len(names)} names for values of shape {values.shape}", _LAYOUTS
         )
     if scored is not None and scored.dtype.kind not in "iu":
-        raise ImportFormatError(f"{safe_text(str(path))}: n_scored holds no whole numbers", _LAYOUTS)
+        raise ImportFormatError(f"{safe_text(str(path))}: n_scored does not contain whole numbers", _LAYOUTS)
     known = scored is not None and bool(((scored >= 0) & (scored < 2**31)).all())
     counts = list(scored.astype(np.int32)) if scored is not None and known else [None] * len(names)
     texts = _texts(path, arrays, values.shape[1])
@@ -58,7 +58,7 @@ def _matrix(path: Path, arrays: dict[str, NDArray[Any]]) -> Imported:
         )
         for n, v, c, (key, settings) in rows
     ]
-    notes = (f"{path.name}: its vectors were prepared ({done}) before: they share no map with others",)
+    notes = (f"{path.name}: its vectors are already preprocessed ({done}), so they share no map with others",)
     return Imported(tuple(made), notes=() if done == "none" else notes).checked()
 
 
@@ -73,8 +73,8 @@ def _keys(path: Path, arrays: dict[str, NDArray[Any]], n: int) -> list[tuple[dic
         )
     if any(" values=" in said for said in settings.tolist()):
         raise UsageError(
-            f"{safe_text(str(path))} holds other values of pairs than log p(response | prompt)",
-            "Import what kltui --export writes without --values.",
+            f"{safe_text(str(path))} contains values of pairs other than log p(response | prompt)",
+            "Import an export made without --values.",
         )
     return [
         (_key(path, text), safe_text(said, MAX_WORD))

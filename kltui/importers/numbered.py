@@ -30,7 +30,7 @@ def steps_or_layers(path: Path, numbers: Mapping[str, Sequence[int]], asked: str
     run, of_run = next(iter(numbers.items()))
     shown = ", ".join(map(str, sorted(of_run)[:4])) + (" ..." if len(of_run) > 4 else "")
     raise UsageError(
-        f"{safe_text(str(path))}: the vectors of {safe_text(run, 80)} are numbered {shown}, and nothing tells whether these"
-        " are steps or layers",
-        "Say which: add --as steps or --as layers to kltui --import.",
+        f"{safe_text(str(path))}: the vectors of {safe_text(run, 80)} are numbered {shown}, which could be steps or"
+        " layers",
+        "Add --as steps or --as layers to kltui --import.",
     )

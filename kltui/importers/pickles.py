@@ -191,14 +191,14 @@ def load_pickle(path: Path) -> object:
         return _Plain(len(data)).of(_Unpickler(io.BytesIO(data)).load(), 0)
     except _RefusedError as e:
         raise ImportFormatError(
-            f"{safe_text(str(path))} wants to load {safe_text(str(e), 120)}, which is refused",
-            "only numpy arrays, numbers, strings, lists and dicts are read from pickles",
+            f"{safe_text(str(path))} tries to load {safe_text(str(e), 120)}, which is not allowed",
+            "pickles may contain only numpy arrays, numbers, strings, lists and dicts",
         ) from None
     except UnreadableFileError as e:
         raise ImportFormatError(e.message, e.hint) from e
     except Exception as e:  # a damaged pickle can raise nearly anything
         raise ImportFormatError(
-            f"{safe_text(str(path))} is a damaged pickle or none at all ({safe_text(str(e) or type(e).__name__, 120)})",
+            f"{safe_text(str(path))} is damaged or not a pickle ({safe_text(str(e) or type(e).__name__, 120)})",
             "fetch the file again; large files on GitHub may be Git LFS pointers",
         ) from e
 

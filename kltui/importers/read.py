@@ -56,7 +56,7 @@ def _with_numbers(found: Imported) -> Imported:
     found = replace(found, vectors=vectors, notes=(*found.notes, *_gaps(vectors)))
     if not gone:
         return found
-    said = f"{len(gone)} vectors hold no number, such as {safe_text(gone[0], 80)}"
+    said = f"{len(gone)} vectors contain no number, such as {safe_text(gone[0], 80)}"
     return replace(found, left=(*found.left, said))
 
 
@@ -67,7 +67,7 @@ def _gaps(vectors: Sequence[ImportedVector]) -> list[str]:
     if not n:
         return []
     where = f"{len(lacking)} vector{'s' * (len(lacking) > 1)}, such as {safe_text(lacking[0].point.name, 80)}"
-    return [f"{n:,} value{'s' * (n > 1)} of {where}: infinite, NaN or absent, and so unscored"]
+    return [f"{n:,} value{'s' * (n > 1)} of {where}: infinite, NaN or missing, treated as unscored"]
 
 
 def _one_with_origin(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: str) -> Imported:
@@ -81,7 +81,7 @@ def _one(path: Path, models: Sequence[Path], texts: Sequence[Path], numbered: st
         return _models([path], corpora, named=False)
     if not path.is_dir():
         if not path.exists():
-            raise ImportFormatError(f"there is nothing at {safe_text(str(path))}", f"give {KNOWN}")
+            raise ImportFormatError(f"there is no file {safe_text(str(path))}", f"give {KNOWN}")
         return _read_file(path, numbered)
     samples = sorted(path.glob("samples_*.jsonl")) or sorted(path.glob("*/samples_*.jsonl"))
     results = sorted(path.glob("results_*.json")) or sorted(path.glob("*/results_*.json"))
@@ -118,7 +118,7 @@ def _read_file(path: Path, numbered: str) -> Imported:
         if "doc_id" in _keys(path):
             return harness.read_samples(path)
         return _texts(path, pairs=are_pairs(_first_keys(path)))
-    raise ImportFormatError(f"{safe_text(str(path))} is in no format that can be imported", f"give {KNOWN}")
+    raise ImportFormatError(f"{safe_text(str(path))} does not have a format that can be imported", f"give {KNOWN}")
 
 
 def _read_json(path: Path, numbered: str) -> Imported:

@@ -70,32 +70,32 @@ def _imported(path: Path, rows: Iterable[Mapping[str, Any]]) -> Imported:
             )
         column = _name_of(row)
         if column is None:
-            raise ImportFormatError(f"{safe_text(str(path))}, row {number} names no model", _EXPECTED)
+            raise ImportFormatError(f"{safe_text(str(path))}, row {number} has no model name", _EXPECTED)
         held = scores.setdefault(lineage(str(row[column]).strip()).name, {})
         for task, value in _tasks(row, column):
             score = _number(value)
             if score is None:
                 raise ImportFormatError(
                     f"{safe_text(str(path))}, row {number}: {safe_text(task, 60)} is "
-                    f"{safe_text(repr(value), 60)}, no number",
+                    f"{safe_text(repr(value), 60)}, which is not a number",
                     _EXPECTED,
                 )
             if not math.isfinite(score):
                 continue
             if held.setdefault(task, score) != score:
                 raise ImportFormatError(
-                    f"{safe_text(str(path))}, row {number} gives {safe_text(str(row[column]), 60)} another "
-                    f"{safe_text(task, 60)} than a row before",
-                    "each model has one score a task",
+                    f"{safe_text(str(path))}, row {number} gives {safe_text(str(row[column]), 60)} a different "
+                    f"{safe_text(task, 60)} than an earlier row",
+                    "each model must have one score per task",
                 )
     # a column of other numbers, such as parameter counts, is no task
     odd = {t for tasks in scores.values() for t, score in tasks.items() if not 0.0 <= score <= 100.0}
     scores = {n: {t: s for t, s in tasks.items() if t not in odd} for n, tasks in scores.items()}
     scores = {name: tasks for name, tasks in scores.items() if tasks}
     if not scores:
-        raise ImportFormatError(f"{safe_text(str(path))} holds no scores", _EXPECTED)
+        raise ImportFormatError(f"{safe_text(str(path))} contains no scores", _EXPECTED)
     left_out = ", ".join(safe_text(task, 40) for task in sorted(odd))
-    notes = (f"left out, for scores lie between 0 and 100: {left_out}",) if odd else ()
+    notes = (f"skipped, because scores must lie between 0 and 100: {left_out}",) if odd else ()
     return Imported(scores=scores, notes=(*notes, *_words_among_numbers(rows, scores), *_fractions(scores)))
 
 
@@ -112,7 +112,7 @@ def _words_among_numbers(rows: Sequence[Mapping[str, Any]], scores: Scores) -> l
         return []
     number, task, value = odd[0]
     such = f"{safe_text(task, 40)} of row {number}, {safe_text(repr(value), 40)}"
-    return [f"{len(odd)} cells among scores are no numbers and are passed over, such as {such}"]
+    return [f"{len(odd)} cells are not numbers and were skipped, such as {such}"]
 
 
 def _fractions(scores: Scores) -> list[str]:
@@ -126,7 +126,7 @@ def _fractions(scores: Scores) -> list[str]:
         return []
     named = ", ".join(safe_text(task, 40) for task in sorted(small)[:6])
     return [
-        f"no score of {named} is above 1: scores are in percent, so multiply shares of 1 by 100 and import again"
+        f"no score of {named} is above 1: scores must be in percent, so multiply fractions by 100 and import again"
     ]
 
 

@@ -48,7 +48,7 @@ def with_bases(
             continue
         if base not in known:
             known.append(base)
-            made.notes.append(f"{safe_text(base.name, 80)} is added: the base of {safe_text(c.name, 80)}")
+            made.notes.append(f"{safe_text(base.name, 80)} is added as the base of {safe_text(c.name, 80)}")
         if base not in made.checkpoints:  # before its first adapter, which then need not load it again
             made.checkpoints.append(base)
         made.checkpoints.append(_joined(c, base))
@@ -89,7 +89,7 @@ def _base(
     source = named_source(c.base)
     if isinstance(source, LocalSource) and not is_checkpoint_folder(source.path):
         raise KltuiError(
-            f'base = "{safe_text(c.base, 120)}" holds no model',
+            f'base = "{safe_text(c.base, 120)}" contains no model',
             "Name a model folder, OWNER/NAME on the hub, or a checkpoint of this job.",
         )
     return _at(c, source, models, taken)
@@ -101,8 +101,8 @@ def _at(
     """The checkpoint that lies at `source`, the one of these models if it is there, else a new one under a name not taken."""
     if isinstance(source, LocalSource) and is_adapter_folder(source.path):
         raise KltuiError(
-            f"its base {safe_text(str(source.path), 120)} is an adapter itself",
-            "Merge that one into its own base and name the result.",
+            f"its base {safe_text(str(source.path), 120)} is itself an adapter",
+            "Merge that adapter into its own base and name the result.",
         )
     here = next((k for k in models if _same(k, source) and k.quantization == "none"), None)
     return _variant(c, here or _named_apart(_new(c, source), source, taken), models)

@@ -110,7 +110,7 @@ class BatchRun:
         """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
         if self._writer.previous_owner:
             gone = self._writer.previous_owner.pid
-            self._reporter.say(f"taking over from process {gone}, which is gone", "yellow")
+            self._reporter.say(f"taking over from process {gone}, which has ended", "yellow")
         # From before the job shows as running until after it does not: a signal between would leave it "lost".
         with Signals() as signals:
             self._register()
@@ -201,7 +201,7 @@ class BatchRun:
                     self._feed(preparer, executor)
                 elif signals.news:
                     self._reporter.say(
-                        "finishing the checkpoint under way; once more stops at once", "yellow"
+                        "finishing the current checkpoint; press again to stop at once", "yellow"
                     )
                 for message in executor.wait(POLL_S if self._started else 0.0):
                     if isinstance(message, TaskScored) and not signals.finish_current:
@@ -351,7 +351,7 @@ class BatchRun:
             "device", **asdict(device), dtype=dtype, batch_tokens=budget, threads=message.threads,
             workers=self._plan.job.engine.workers, host=message.host,
         )  # fmt: skip
-        self._reporter.say(f"device  {safe_text(where)}; {dtype}, batches of {budget} tokens at first")
+        self._reporter.say(f"device  {safe_text(where)}; {dtype}, initial batches of {budget} tokens")
         if device.warning:
             self._reporter.say(f"warning {safe_text(device.warning, 400)}", "yellow")
             self._reporter.say(f"        {safe_text(device.hint, 400)}")
@@ -370,15 +370,15 @@ class BatchRun:
         if deaths < MAX_DEATHS:
             checkpoint = self._checkpoint(died.index)
             self._reporter.say(
-                f"the worker on {safe_text(checkpoint.name)} ended ({how}); trying once more", "yellow"
+                f"the worker for {safe_text(checkpoint.name)} ended ({how}); trying once more", "yellow"
             )
             self._started.pop(died.index, None)
             self._retry.append(self._task(self._ready[died.index]))
             return
         hint = {
-            -signal.SIGKILL: "Out of memory, most likely: lower scoring.batch_tokens.",
-            -signal.SIGBUS: "A weight file became shorter while it was read, or its disk failed: copy it again.",
-            DEVICE_LOST: "The GPU reported an error that outlasts it: the log holds the traceback.",
+            -signal.SIGKILL: "Probably out of memory: lower scoring.batch_tokens.",
+            -signal.SIGBUS: "A weight file was truncated while it was read, or its disk failed: copy it again.",
+            DEVICE_LOST: "The GPU reported a persistent error: the traceback is in the log.",
         }.get(died.status, "")
         self._fail(Failed(died.index, f"the scoring process ended twice ({how})", hint))
 
@@ -419,7 +419,7 @@ class BatchRun:
             free(source)
         except (KltuiError, OSError, ValueError) as error:
             # What could not be freed only takes space; the next fetch says when there is too little.
-            self._reporter.say(f"not freed: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
+            self._reporter.say(f"not deleted: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]
@@ -446,11 +446,11 @@ class BatchRun:
         t = self._tally
         parts = [f"{t.done} scored"]
         if t.kept:
-            parts.append(f"{t.kept} already there")
+            parts.append(f"{t.kept} already stored")
         if t.failed:
             parts.append(f"{t.failed} failed")
         if t.left:
-            parts.append(f"{t.left} left: run the job again to go on")
+            parts.append(f"{t.left} left: run the job again to continue")
         on = f" on {self._device_names()}" if self._devices else ""
         return ", ".join(parts) + f" in {duration(time.monotonic() - t.started)}{on}"
 

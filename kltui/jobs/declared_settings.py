@@ -28,10 +28,10 @@ def parse_declared(words: Sequence[str]) -> dict[str, str]:
         if allowed and value not in allowed:
             raise UsageError(
                 f"--declare {safe_text(word, 80)}: {name} is one of {', '.join(allowed)}",
-                "It says how the vectors were scored where they come from.",
+                "It states how the vectors were originally scored.",
             )
         if found.setdefault(name, value) != value:
-            raise UsageError(f"--declare {name} is both {found[name]} and {value}", "Say it once.")
+            raise UsageError(f"--declare {name} is both {found[name]} and {value}", "Give it once.")
     return found
 
 
@@ -47,7 +47,7 @@ def as_declared(found: Imported, declared: Mapping[str, str], notify: Callable[[
             notify(f"note: {n} vectors were scored with {settings}, declared {by}")
         elif by == BY_USER:
             notify(
-                f"note: {n} vectors share no map with others by what is declared: {_what_lacks(vectors, settings)}"
+                f"note: {n} vectors share no map with others, given what is declared: {_what_lacks(vectors, settings)}"
             )
     return replace(found, vectors=vectors)
 
@@ -55,7 +55,7 @@ def as_declared(found: Imported, declared: Mapping[str, str], notify: Callable[[
 def _what_lacks(vectors: Sequence[ImportedVector], settings: str) -> str:
     if all(v.is_raw for v in vectors if settings_of(v) == settings):
         return "add --declare bos=auto, always or never"
-    return "they were prepared before"
+    return "they are already preprocessed"
 
 
 def _declared(vector: ImportedVector, declared: Mapping[str, str]) -> ImportedVector:
@@ -70,7 +70,7 @@ def _declared(vector: ImportedVector, declared: Mapping[str, str]) -> ImportedVe
             raise UsageError(
                 f"{safe_text(str(vector.origin))} says of {safe_text(vector.point.name, 80)} that its {name} is {here}, "
                 f"and --declare says {value}",
-                "Leave that out: this file has on record how its vectors were scored.",
+                "Omit it: the file itself records how its vectors were scored.",
             )
     return replace(vector, key={"declared": BY_FILE, **vector.key})
 

@@ -40,12 +40,12 @@ class DeviceProbe:
             out, err = self._process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.stop()
-            return Answer(None, error=f"torch gave no answer within {PATIENCE_S:.0f} s")
+            return Answer(None, error=f"torch did not respond within {PATIENCE_S:.0f} s")
         try:
             # Whatever else is printed while torch is imported stands before it.
             return _read(json.loads(out.decode(errors="replace").splitlines()[-1]))
         except (ValueError, IndexError, KeyError, TypeError):
-            return Answer(None, error=f"torch cannot be asked: {_last_line(err)}", hint="Is it installed?")
+            return Answer(None, error=f"torch cannot be used: {_last_line(err)}", hint="Check that it is installed.")
 
     def stop(self) -> None:
         """Gives up a question whose answer nobody wants any more."""
@@ -61,4 +61,4 @@ def _read(reported: dict[str, Any]) -> Answer:
 
 def _last_line(err: bytes) -> str:
     lines = err.decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without output")

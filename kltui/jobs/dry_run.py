@@ -128,7 +128,7 @@ def _served(
         said = asked_briefly(source, folder, bos, SERVER_WITHIN_S)
         return replace(score, status="kept" if is_kept() else "score", server=said, answers=True)
     except TryAgainError as error:
-        said = f"does not answer now ({error.message}); a job waits for it some ten minutes"
+        said = f"does not respond ({error.message}); a job waits for about ten minutes"
         return replace(score, server=said, answers=False)
     except (KltuiError, OSError) as error:
         return replace(score, problem=_said(error))
@@ -200,10 +200,10 @@ def _workspace_warnings(plan: Plan) -> list[str]:
     workspace = plan.workspace
     there = next(p for p in (workspace, *workspace.parents) if p.exists())
     if not os.access(there, os.W_OK):
-        found.append(f"{there} cannot be written")
+        found.append(f"{there} is not writable")
     vectors = 12 * len(plan.corpus) * len(plan.checkpoints)
     if shutil.disk_usage(there).free < vectors:
-        found.append(f"{there} has less space free than the vectors take ({vectors / 1e6:.0f} MB)")
+        found.append(f"{there} has less free space than the vectors need ({vectors / 1e6:.0f} MB)")
     try:
         store = Store.read(workspace)
     except StoreError as error:
@@ -212,7 +212,7 @@ def _workspace_warnings(plan: Plan) -> list[str]:
         return found
     try:
         if (writer := store.writer()) is not None and writer.alive:
-            found.append(f"process {writer.pid} on {writer.host} writes this workspace now")
+            found.append(f"process {writer.pid} on {writer.host} is writing to this workspace")
     finally:
         store.close()
     return found
@@ -277,7 +277,7 @@ def _device_words(plan: Plan, answer: Answer | None) -> str:
     settings, workers = plan.settings, plan.job.engine.workers
     if answer is None:
         place = plan.job.engine.address or "this machine"
-        return f"device  {settings.device}, of each of {workers} workers on Ray ({place}); {settings.dtype}"
+        return f"device  {settings.device}, for each of {workers} workers on Ray ({place}); {settings.dtype}"
     if answer.device is None:
         return f"device  {settings.device}: none; {answer.error}"
     device = answer.device

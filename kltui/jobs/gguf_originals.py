@@ -127,7 +127,7 @@ def _other_ids(c: Checkpoint, original: Checkpoint, texts: Sequence[str]) -> lis
     if not differ:
         return []
     return [
-        f"{safe_text(c.name, 80)}: the tokenizer named for it gives {differ} of {len(shown)} texts other ids than that of"
+        f"{safe_text(c.name, 80)}: its tokenizer gives {differ} of {len(shown)} texts other ids than that of"
         f" {safe_text(original.name, 80)}, so their KL is not that of the quantisation alone"
     ]
 

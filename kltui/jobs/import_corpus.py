@@ -50,7 +50,7 @@ class Placing:
         for corpus, id_, _ in self._named:
             if used and id_ not in used:
                 source = safe_text(str(corpus.record.get("source", "")), 200)
-                self._notify(f"note: none of the vectors is over the {len(corpus)} texts of {source}")
+                self._notify(f"note: none of the vectors covers the {len(corpus)} texts of {source}")
 
     def _place(self, vector: ImportedVector) -> tuple[int, ImportedVector]:
         texts = vector.texts
@@ -60,7 +60,7 @@ class Placing:
         if len(vector.loglik) != n:
             raise UsageError(
                 f"{safe_text(vector.point.name, 80)} has {len(vector.loglik)} values, the corpus has {n}",
-                "These vectors are over other texts: name those.",
+                "These vectors cover other texts: name the file of those.",
             )
         made = id_, _ordered(vector, order)
         if texts is not None and texts.text_bytes:
@@ -74,8 +74,8 @@ class Placing:
         here = self._same_texts(texts.digests)
         if here is None:
             raise UsageError(
-                f"{safe_text(str(vector.origin))} is over {len(texts.digests)} texts that are not in this workspace",
-                "Name their file too: kltui --import VECTORS --import texts.json WORKSPACE",
+                f"{safe_text(str(vector.origin))} covers {len(texts.digests)} texts that are not in this workspace",
+                "Also name the file of the texts: kltui --import VECTORS --import texts.json WORKSPACE",
             )
         return here[0], _ordered(vector, here[1])
 
@@ -87,8 +87,8 @@ class Placing:
                 here = self._store.corpora.add(corpus, "imported"), None
             elif here[1] is not None:
                 self._notify(
-                    f"note: {len(corpus)} texts are those of corpus {self._row(here[0]).sha256[:12]} in another order:"
-                    " vectors over them are put in its order"
+                    f"note: {len(corpus)} texts are the same as those of corpus {self._row(here[0]).sha256[:12]} in another order:"
+                    " vectors are reordered to match it"
                 )
             self._homes[corpus.digests] = here
         return self._homes[corpus.digests]
@@ -124,8 +124,8 @@ class Placing:
         if len(found) != 1:
             listed = ", ".join(f"{row.sha256[:12]} ({row.n} texts)" for row in rows) or "none"
             raise UsageError(
-                f"--over {safe_text(over, 80)} names {len(found)} corpora of this workspace",
-                f"There are: {listed}.",
+                f"--over {safe_text(over, 80)} matches {len(found)} corpora of this workspace",
+                f"Known corpora: {listed}.",
             )
         return found[0]
 
@@ -140,7 +140,7 @@ class Placing:
         if self._named:
             raise UsageError(
                 f"{origin} does not say which of the {len(self._named)} corpora named its vectors are over",
-                "Import them one by one, each with its own texts.",
+                "Import them separately, each with its own texts.",
             )
         known = self._seen_before.get(vector.origin, set())
         if len(known) == 1:
@@ -150,13 +150,13 @@ class Placing:
         n = len(vector.loglik)
         fitting = [row.sha256[:12] for row in rows if row.n == n]
         own = (
-            f" Where they are texts of this workspace: --over {' or --over '.join(fitting)}"
+            f" If the texts are in this workspace: --over {' or --over '.join(fitting)}"
             if fitting
             else ""
         )
         raise UsageError(
             f"the vectors of {origin} are over {n} texts, and it is not known which: as many texts are not the same texts",
-            f"Name the corpus too: kltui --import {vector.origin.name} --import texts.json WORKSPACE.{own}",
+            f"Also name the corpus: kltui --import {vector.origin.name} --import texts.json WORKSPACE.{own}",
         )
 
     @cached_property
@@ -182,7 +182,7 @@ class Placing:
             raise UsageError(
                 f"{safe_text(str(vector.origin))} is over other texts: {differing} of {len(own)} have another length in bytes"
                 " than those of the corpus",
-                "Name the texts that these vectors are over.",
+                "Name the texts of these vectors.",
             )
 
 
@@ -213,8 +213,8 @@ def _say_what_is_odd(
     above = [v.point.name for _, v in placed if (v.loglik > 0).any()]
     if above:
         notify(
-            f"note: {len(above)} vectors have values above 0, such as {above[0]}: log-likelihoods have none; are these losses"
-            " (the sign turned)?"
+            f"note: {len(above)} vectors have values above 0, such as {above[0]}: log-likelihoods are never positive; these may be"
+            " losses with the opposite sign"
         )
     sure = [v.point.name for n_bytes, v in placed if _nats_a_byte(v.loglik, n_bytes) < TOO_SURE_NATS]
     if sure:

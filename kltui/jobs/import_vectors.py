@@ -73,7 +73,7 @@ def store_all(
     if not found.vectors and not found.weight_sqdist and not found.scores and not found.side:
         names = ", ".join(map(str, paths))
         nothing = UsageError(
-            f"no vectors in {names}", "What can be imported: docs/report.md, and kltui --help."
+            f"no vectors in {names}", "docs/report.md and kltui --help list what can be imported."
         )
         raise _with_what_was_left(nothing, found)
     found = as_declared(found, asked.declared if asked else {}, notify)
@@ -115,7 +115,7 @@ def store_all(
     if found.scores:
         notify(f"benchmark scores of {len(found.scores)} models")
     if strangers:
-        notify(f"note: {len(strangers)} of them name no checkpoint or run here, such as {strangers[0]}")
+        notify(f"note: {len(strangers)} of them match no checkpoint or run here, such as {strangers[0]}")
     return len(first)
 
 
@@ -129,11 +129,11 @@ def _tell_doubles(
     if len(first) < len(placed):
         again = next(vector.point.name for i, (_, vector) in enumerate(placed) if i not in set(first))
         notify(
-            f"note: {len(placed) - len(first)} vectors come twice and are left out, such as {safe_text(again, 80)}"
+            f"note: {len(placed) - len(first)} vectors are duplicates and were skipped, such as {safe_text(again, 80)}"
         )
     if replaced:
         notify(
-            f"note: {len(replaced)} take the place of others of their names, such as {safe_text(replaced[0], 80)}"
+            f"note: {len(replaced)} replace vectors with the same name, such as {safe_text(replaced[0], 80)}"
         )
 
 
@@ -178,7 +178,7 @@ def _with_what_was_left(error: UsageError, found: Imported) -> KltuiError:
     """The complaint with the files that could not be read: texts that are lacking may be among them."""
     if not found.left:
         return error
-    return UsageError("\n".join((error.message, "and these could not be read:", *found.left)), error.hint)
+    return UsageError("\n".join((error.message, "the following could not be read:", *found.left)), error.hint)
 
 
 def read_all(paths: Sequence[Path], asked: ImportRequest | None = None) -> Imported:
@@ -211,8 +211,8 @@ def _check_free(store: Store, checkpoints: Sequence[Checkpoint]) -> None:
     taken = [c.name for c in checkpoints if c.name in scored]
     if taken:
         raise UsageError(
-            f"{len(taken)} of the vectors have the name of a checkpoint that was scored here, such as {taken[0]}",
-            "Give that one another run first (E in the Registry), or import into another workspace.",
+            f"{len(taken)} of the vectors have the same name as a checkpoint that was scored here, such as {taken[0]}",
+            "Change the run of that checkpoint first (E in the Registry), or import into another workspace.",
         )
 
 

@@ -84,7 +84,7 @@ def _part(name: str, by_name: dict[str, Checkpoint]) -> Checkpoint:
         )
     if found.quantization != "none":
         raise UsageError(
-            f"{name} is quantised", "weights between quantised ones mean nothing: name the model"
+            f"{name} is quantised", "quantised weights cannot be interpolated: name the unquantised model"
         )
     return found
 
@@ -128,7 +128,7 @@ def _made(folder: Path, mix: Mix) -> Path:
     except OSError as error:
         raise KltuiError(
             f"the interpolated model could not be written: {error.filename or folder}: {error.strerror}",
-            f"Each worker needs room for one model in the workspace's folder {FOLDER}.",
+            f"Each worker needs space for one model in the workspace's folder {FOLDER}.",
         ) from error
     return made
 

@@ -81,7 +81,7 @@ class JobFile(JobTable):
             )
         if device == "cpu" and any(q != "none" for model in self.models for q in model.quantization):
             raise ValueError(
-                f'engine.device_map = "{spread}" on a CPU moves weights to disk, where quantised ones cannot lie: '
+                f'engine.device_map = "{spread}" on a CPU moves weights to disk, which is impossible for quantised weights: '
                 'leave quantization at "none", or device_map'
             )
         return self
@@ -284,16 +284,16 @@ def _said(error: dict[str, Any], where: str) -> str:
     if error["type"] == "tuple_type":
         message = _should_be_listed(error["loc"])
     if error["type"] == "too_short" and not error["input"]:
-        return "there is none: name at least one"
+        return "empty: give at least one"
     if where == "scoring.device":
         message = "Input should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
     seen = error["input"]
-    return message if isinstance(seen, dict) else f"{message} (it says {seen!r})"
+    return message if isinstance(seen, dict) else f"{message} (found {seen!r})"
 
 
 def _should_be_listed(loc: Sequence[str | int]) -> str:
     """What is said of a value that stands where a list should."""
     if loc in (("models",), ("interpolations",)):
-        return f"each is a table of its own below a line [[{loc[0]}]], with two brackets"
+        return f"each must be a separate table below a line [[{loc[0]}]], with double brackets"
     key = next((part for part in reversed(loc) if isinstance(part, str) and "[" not in part), "")
     return f"should be a list: {key} = [...]"

@@ -138,7 +138,7 @@ def _signal(job: JobRow, number: signal.Signals) -> None:
     if job.host != socket.gethostname():
         raise KltuiError(
             f"job {job.id} runs on {safe_text(job.host)}",
-            f"Log in there and use kill -{number.name} {job.pid}.",
+            f"Log in to that machine and use kill -{number.name} {job.pid}.",
         )
     try:
         signal_writer(job.pid, job.process, job.workspace, number)

@@ -72,8 +72,8 @@ def _parents_checked(
         now = others
     everyone = [new for _, new in lineage.values()]
     if mistakes := parent_mistakes(now, everyone):
-        raise UsageError(f"parent: {mistakes[0]}", "Name the checkpoint that it was tuned from.")
-    kept = [f"{safe_text(own[0], 80)} is not made its own parent"] if own else []
+        raise UsageError(f"parent: {mistakes[0]}", "Name the checkpoint from which it was fine-tuned.")
+    kept = [f"{safe_text(own[0], 80)} cannot be its own parent"] if own else []
     return kept + parent_notes(now, everyone)
 
 
@@ -109,16 +109,16 @@ def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:
         assert field in FIELDS, field
         text = text.strip()
         if safe_text(text, len(text) + 1) != text:
-            raise UsageError(f"{field}: there are control characters in it", "Plain text, please.")
+            raise UsageError(f"{field}: control characters are not allowed", "Use plain text.")
         values[field] = _value(field, text)
     if "run" in values and not values["run"]:
-        raise UsageError("run: a checkpoint needs a run", "A model alone is a run of its own.")
+        raise UsageError("run: a checkpoint needs a run", "A single model is also a run.")
     if problem := run_problem(values.get("run", "run")):
         raise UsageError(
-            f"run: {problem}", "From a run, names are made: run@step+variant#layer. Use - or _ instead."
+            f"run: {problem}", "These characters are reserved for names such as run@step+variant#layer. Use - or _ instead."
         )
     if "step" in values and count > 1:
-        raise UsageError(f"step: {count} checkpoints cannot all be one step", "Edit them one by one.")
+        raise UsageError(f"step: {count} checkpoints cannot all have the same step", "Edit them one by one.")
     return values
 
 

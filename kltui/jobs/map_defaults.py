@@ -85,8 +85,8 @@ def with_map_defaults(data: dict[str, Any], base: Path) -> dict[str, Any]:
     if shown is None:
         if corpus.get("source") == "map":
             raise UsageError(
-                'source = "map" under [corpus] means the texts of the workspace\'s map, and nothing is scored there',
-                "Name a file of texts, or import vectors with theirs first.",
+                'source = "map" under [corpus] means the texts of the workspace\'s map, but the workspace has no vectors',
+                "Name a file of texts, or first import vectors with their texts.",
             )
         return data
     source = corpus.get("source", "map")
@@ -111,8 +111,8 @@ def map_texts(workspace: Path, source: str, sample: int | None, seed: int, templ
         found = [row for row in store.corpora.all() if wanted and row.sha256.startswith(wanted)]
         if len(found) != 1:
             raise UsageError(
-                f"{source} names {len(found)} corpora of the workspace",
-                'Write source = "map" for its map\'s.',
+                f"{source} matches {len(found)} corpora of the workspace",
+                'Write source = "map" for the corpus of its map.',
             )
         texts, domains = store.corpora.texts(found[0].id), store.corpora.domains(found[0].id)
         prompts = store.corpora.prompts(found[0].sha256)
@@ -141,13 +141,13 @@ def map_notes(workspace: Path, source: str, scoring: Mapping[str, object], setti
     same = [f"{name}={v}" for name, v in shown.scoring.items() if scoring.get(name) == v]
     if is_map_source(source):
         same.append("texts")
-    notes = [f"as on the map of {shown.n_imported} imported vectors: {', '.join(same)}"] if same else []
+    notes = [f"taken from the map of {shown.n_imported} imported vectors: {', '.join(same)}"] if same else []
     for name, value in shown.scoring.items():
         if scoring.get(name) != value:
-            notes.append(f"the job says {name}={scoring.get(name)}, the map has {name}={value}")
+            notes.append(f"the job has {name}={scoring.get(name)}, the map has {name}={value}")
     if differ := comparable.difference_words(shown.settings, settings):
         notes.append(
-            f"what is scored so shares no map with the {shown.n_imported} imported vectors: {differ}."
+            f"vectors scored with these settings share no map with the {shown.n_imported} imported vectors: {differ}."
             f" {comparable.remedy(shown.settings, settings)}"
         )
     return notes

@@ -45,7 +45,7 @@ def entry_of(model: str) -> dict[str, Any]:
         path = Path(model)
     if not model or model.startswith(("/", ".", "~")) or path.suffix == ".gguf" or model.count("/") != 1:
         raise UsageError(
-            f"there is no model at {safe_text(model, 200)}",
+            f"no model found at {safe_text(model, 200)}",
             "Give a model's folder, an adapter's folder, a GGUF file, OWNER/NAME[@REVISION] on the hub, or http://HOST/v1.",
         )
     repo, at, revision = model.partition("@")
@@ -85,8 +85,8 @@ def write_job(
             differ = f"{settings} or {settings_key(job.settings())}"
         if differ:
             raise UsageError(
-                f"scored so, {safe_text(checkpoint.name, 80)} would share no map with what is there: {differ}",
-                "Leave that --set out: --place scores by the map's settings.",
+                f"with these settings, {safe_text(checkpoint.name, 80)} would share no map with the existing vectors: {differ}",
+                "Omit that --set: --place uses the map's settings.",
             )
         run = _free_run(checkpoint, rows)
         job = job.model_copy(update={"models": (job.models[0].model_copy(update={"run": run}),)})
@@ -94,7 +94,7 @@ def write_job(
     except KltuiError as error:
         path.unlink(missing_ok=True)
         message = error.message.replace(str(path), f"--place {safe_text(model, 120)}")
-        served = "Say it as --set model.model=NAME --set model.tokenizer=FOLDER."
+        served = "Add --set model.model=NAME --set model.tokenizer=FOLDER."
         hint = served if "an endpoint needs" in message else error.hint
         raise type(error)(message, hint) from None
     return path, replace(checkpoint, run=run)
@@ -116,8 +116,8 @@ def _only_one(job: JobFile, model: str) -> Checkpoint:
     if len(found) > 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
         raise UsageError(
-            f"{safe_text(model, 120)} holds {len(found)} checkpoints: {names}{' ...' if len(found) > 4 else ''}",
-            "Name one of them, or score all by a job (kltui --batch).",
+            f"{safe_text(model, 120)} contains {len(found)} checkpoints: {names}{' ...' if len(found) > 4 else ''}",
+            "Name one of them, or score all with a job (kltui --batch).",
         )
     return found[0]
 

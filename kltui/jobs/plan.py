@@ -139,7 +139,7 @@ def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRo
         return []
     what = "1 name is that" if len(names) == 1 else f"{len(names)} names are those"
     return [
-        f"{what} of vectors imported here, whose place what is scored takes, such as {safe_text(names[0], 80)}"
+        f"{what} of vectors imported here, which will be replaced, such as {safe_text(names[0], 80)}"
     ]
 
 
@@ -214,7 +214,7 @@ def read_corpus(job: JobFile, say: Callable[[str], None]) -> Corpus:
         say=say,
     )
     if not len(corpus):
-        raise UsageError(f"{table.source} holds no texts", "Check source, chunk and min_bytes.")
+        raise UsageError(f"{table.source} contains no texts", "Check source, chunk and min_bytes.")
     return corpus
 
 
@@ -233,7 +233,7 @@ def _collisions(checkpoints: Sequence[Checkpoint]) -> list[str]:
         other = seen.setdefault(checkpoint.name, checkpoint)
         if other is not checkpoint:
             mistakes.append(
-                f"two checkpoints would be called {checkpoint.name}: {other.source} and {checkpoint.source} "
+                f"two checkpoints would have the name {checkpoint.name}: {other.source} and {checkpoint.source} "
                 "(give one of them another run)"
             )
     return mistakes

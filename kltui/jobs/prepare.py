@@ -162,7 +162,7 @@ class Preparer:
             return NotReady(
                 index,
                 f"{type(error).__name__}: {error}",
-                "This is unexpected: the log holds the traceback.",
+                "This is unexpected: the traceback is in the log.",
                 retry=False,
             )
 
@@ -369,8 +369,8 @@ class Preparer:
         if other is not None and (other == own or tokenizer_digest(other) == tokenizer_digest(own)):
             return ()
         return (
-            f"the tokenizer beside its weights or in its run was used ({own}) and not the entry's, {named}: "
-            "that serves checkpoints without one",
+            f"the tokenizer next to its weights or in its run was used ({own}) and not the entry's, {named}, "
+            "which is only for checkpoints without one",
         )
 
     def _fetch(self, index: int, source: HubSource, named: str) -> Ready:

@@ -110,7 +110,7 @@ class Reporter:
         except OSError as error:
             self._json = False
             _to_nowhere(self._out)
-            self.say(f"events cannot be written any more ({error.strerror}); the work goes on", "yellow")
+            self.say(f"events can no longer be written ({error.strerror}); the job continues", "yellow")
 
     def say(self, text: str, style: str = "") -> None:
         """Prints one line of words."""

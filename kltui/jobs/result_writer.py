@@ -87,7 +87,7 @@ class ResultWriter:
         if not others:
             return ""
         before, now = next(iter(others.values()))
-        return f"{len(others)} of them go by other names here, such as {now} for {before}"
+        return f"{len(others)} of them have other names in this workspace, such as {now} for {before}"
 
     def _settle(self, ready: Ready) -> int:
         """Row id of a checkpoint whose weights are known now.

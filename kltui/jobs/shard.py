@@ -204,7 +204,7 @@ class _Collection:
     def _end(self, taken: int, left: Sequence[str], strangers: int) -> int:
         held = self._writer.held()
         missing = [name for name, index in self._index.items() if index not in held]
-        said = [f"{taken} taken in", f"{len(self._index) - len(missing)} of {len(self._index)} stored"]
+        said = [f"{taken} newly stored", f"{len(self._index) - len(missing)} of {len(self._index)} stored"]
         if left:
             said.append(f"{len(left)} damaged: delete them and run their shards again")
         if strangers:

@@ -167,7 +167,7 @@ def _arrays(file: BinaryIO, metadata: Mapping[str, str], maximum: int) -> dict[s
 
     size = os.fstat(file.fileno()).st_size
     if size > maximum:
-        raise ValueError(f"it has {size:,} bytes, and what it says it holds has at most {maximum:,}")
+        raise ValueError(f"it has {size:,} bytes, but its stated contents have at most {maximum:,}")
     file.seek(0)
     arrays: dict[str, NDArray[Any]] = load(file.read(size))
     if metadata.get("sha256") != _checksum(arrays, metadata["about"]):
@@ -186,7 +186,7 @@ def _header(file: BinaryIO) -> tuple[dict[str, str], int]:
     """(the metadata of a safetensors file, bytes until its numbers begin)."""
     n = int.from_bytes(file.read(8), "little")
     if not 0 < n <= HEADER_MAX_BYTES:
-        raise ValueError(f"it says that its header has {n:,} bytes")
+        raise ValueError(f"it states a header of {n:,} bytes")
     header = json.loads(file.read(n))
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -204,7 +204,7 @@ def _about(metadata: Mapping[str, str]) -> About:
         return About.model_validate(about)
     except ValidationError as error:
         wrong = sorted({str(item["loc"][0]) if item["loc"] else "about" for item in error.errors()})
-        raise ValueError(f"what it says of itself is wrong: {', '.join(wrong)}") from None
+        raise ValueError(f"its metadata is wrong: {', '.join(wrong)}") from None
 
 
 def _max_bytes(about: About, corpus: Corpus) -> int:
@@ -220,15 +220,15 @@ def _max_bytes(about: About, corpus: Corpus) -> int:
 def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreResult:
     layers = about.layers
     if layers.count(None) != 1 or len(set(layers)) != len(layers):
-        raise ValueError("its layers are not each one vector, with a final one")
+        raise ValueError("its layers are not one vector each, including a final one")
     kept, kept_alone = _TOKENS[0] in arrays, about.unconditional and _ALONE_TOKENS[0] in arrays
     asked = ((_FINAL, True), (_TOKENS, kept), (_ALONE, about.unconditional), (_ALONE_TOKENS, kept_alone))
     wanted = {name for names, there in asked if there for name in names}
     if arrays.keys() != wanted or any(str(array.dtype) != _DTYPES[name] for name, array in arrays.items()):
-        raise ValueError(f"it holds {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}")
+        raise ValueError(f"it contains {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}")
     vectors = _vectors(layers, arrays["loglik_LN"], arrays["n_scored_LN"], n)
     if n and not any(np.isfinite(v.loglik_N).any() for v in vectors if v.layer is None):
-        raise ValueError("no text of it has a number")
+        raise ValueError("none of its texts has a number")
     alone = _vectors(layers, arrays[_ALONE[0]], arrays[_ALONE[1]], n) if about.unconditional else ()
     tokens, tokens_alone = (
         _tokens(arrays[names[0]], arrays[names[1]], n) if there else None
@@ -245,7 +245,7 @@ def _vectors(
             f"its values have the shape {loglik_LN.shape} for {len(layers)} layers and {n} texts"
         )
     if np.isinf(loglik_LN).any() or (n_scored_LN < 0).any():
-        raise ValueError("it holds infinite values or negative counts")
+        raise ValueError("it contains infinite values or negative counts")
     rows = zip(layers, loglik_LN, n_scored_LN, strict=True)
     return tuple(Vector(layer, loglik_N, n_N) for layer, loglik_N, n_N in rows)
 
@@ -259,7 +259,7 @@ def _tokens(
         or (lengths < 0).any()
         or sum(lengths.tolist()) != len(tokens)
     ):
-        raise ValueError("the lengths of its tokens do not fit")
+        raise ValueError("the lengths of its tokens are inconsistent")
     return tuple(np.split(tokens, np.cumsum(lengths)[:-1]))
 
 

@@ -32,8 +32,8 @@ def put_side_files(store: Store, side: ReleaseSideFiles) -> list[str]:
         without = [
             run for run in picture.runs if not any(n.startswith(f"{lineage(run).run}@") for n in points)
         ]
-        lacking = f"; the steps of {', '.join(without[:4])} are not known here" if without else ""
-        said.append(f"released picture {name}: {len(points)} places, {known} of checkpoints here{lacking}")
+        lacking = f"; the steps of {', '.join(without[:4])} are unknown here" if without else ""
+        said.append(f"released picture {name}: {len(points)} points, {known} of checkpoints here{lacking}")
     if side.colours:
         store.records.put(COLOURS, "type", {"colours": dict(side.colours)})
         said.append(f"colours of {len(side.colours)} types")

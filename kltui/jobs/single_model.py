@@ -24,7 +24,7 @@ def job_of(entry: Mapping[str, Any], scoring: Mapping[str, Any], scratch: Path) 
     """The job that scores one `[[models]]` entry. Raises UsageError that lists every mistake with its key."""
     for name, why in _OF_JOBS.items():
         if name in scoring:
-            raise UsageError(f"{WHERE} takes no {name}: {why}", "Leave it out, or write a job file.")
+            raise UsageError(f"{WHERE} does not accept {name}: {why}", "Omit it, or write a job file.")
     data = {
         "workspace": str(scratch),
         "corpus": {"source": "demo"},  # stands in for the texts, which are given
@@ -36,7 +36,7 @@ def job_of(entry: Mapping[str, Any], scoring: Mapping[str, Any], scratch: Path) 
 
 _OF_JOBS = {
     "keep_cache": "files fetched from the hub stay in its cache",
-    "unconditional": 'it is for pairs of prompts and responses (corpus.kind = "pairs")',
+    "unconditional": 'it applies only to pairs of prompts and responses (corpus.kind = "pairs")',
 }
 
 
@@ -72,8 +72,8 @@ def _only_checkpoint(job: JobFile, corpus: Corpus) -> Checkpoint:
     if len(found) != 1:
         names = ", ".join(safe_text(c.name, 60) for c in found[:4])
         raise UsageError(
-            f"{safe_text(entry.path or entry.repo, 120)} holds {len(found)} checkpoints: {names}",
-            "Name one of them, or score all by a job (kltui --batch).",
+            f"{safe_text(entry.path or entry.repo, 120)} contains {len(found)} checkpoints: {names}",
+            "Name one of them, or score all with a job (kltui --batch).",
         )
     return found[0]
 

@@ -30,9 +30,9 @@ def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals)
                 stack.callback(os.close, pinned)
             if pid <= 1 or not is_process(pid, identity) or not _has_open(pid, folder):
                 raise NotReachableError(
-                    f"process {pid} is not one that writes {folder}: it was sent no signal",
-                    "The job has just ended or runs in another container; or the workspace was copied, or is damaged: kltui"
-                    " --check says.",
+                    f"process {pid} does not write to {folder}, so no signal was sent",
+                    "The job may have just ended or run in another container, or the workspace was copied or is damaged: try"
+                    " kltui --check.",
                 )
             if pinned >= 0:
                 signal.pidfd_send_signal(pinned, number)

@@ -48,11 +48,11 @@ def why_not(device: Any) -> str:
     if usable(device):
         return ""
     if _is_rocm():
-        return "they are for NVIDIA's GPUs, and this torch is for AMD's (ROCm)"
+        return "they need an NVIDIA GPU, and this torch is for AMD GPUs (ROCm)"
     if _extension() is None:
         return "kltui was built without CUDA: install it again with nvcc on PATH"
     if _index(device) >= device_count():
-        return "the CUDA runtime that kltui was built with sees no such device: its driver may be too old"
+        return "the CUDA runtime of this kltui build does not see the device: the driver may be too old"
     return "kltui was built without machine code for this GPU: install it again with this GPU's nvcc"
 
 

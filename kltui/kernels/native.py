@@ -31,7 +31,7 @@ except ImportError as error:
     _core = None
     # Left out at installation (KLTUI_NATIVE=OFF) it is no surprise; there, and unfit to be loaded, it is.
     there = any(path.suffix != ".pyi" for path in Path(__file__).parent.glob("_core*"))
-    said = "kltui.kernels._core is not built (%s): slower numpy code runs instead; reinstall to compile it"
+    said = "kltui.kernels._core is not built (%s): slower numpy code is used; reinstall kltui to compile it"
     log.log(logging.WARNING if there else logging.INFO, said, error)
 
 F32 = NDArray[np.float32]

@@ -22,7 +22,7 @@ def _pandas() -> Any:
         import pandas
     except ImportError:
         raise KltuiError(
-            "data frames are made by pandas, which is not installed",
+            "data frames need pandas, which is not installed",
             "pip install '.[notebook]' in kltui's folder.",
         ) from None
     return pandas

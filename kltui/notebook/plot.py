@@ -26,7 +26,7 @@ def map_figure(shown: Map, method: Method, dims: int, by: str, perplexity: float
     check_matplotlib()
     if method not in TITLES or dims not in (2, 3):
         raise UsageError(
-            f"a map is not drawn by {method!r} in {dims} dimensions",
+            f"a map cannot be drawn by {method!r} in {dims} dimensions",
             f"method is one of {', '.join(TITLES)}; dims is 2 or 3.",
         )
     unit = "" if method == "tsne" else UNIT

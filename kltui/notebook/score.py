@@ -37,14 +37,14 @@ def _entry(model: str | PathLike[str], tokenizer: Any) -> dict[str, Any]:
     if "endpoint" in entry:
         raise UsageError(
             f"kltui.score loads models, and {entry['endpoint']} is a server",
-            "Score it by a job (kltui --batch).",
+            "Score it with a job (kltui --batch).",
         )
     if tokenizer is None:
         return entry
     if not isinstance(tokenizer, str | PathLike):
         raise UsageError(
-            "a tokenizer object goes with a model object; a folder's model is read with the tokenizer beside it",
-            "Leave tokenizer out, or name the folder or OWNER/NAME of one, where the model has none.",
+            "a tokenizer object needs a model object; a model in a folder uses the tokenizer in that folder",
+            "Omit tokenizer, or name the folder or OWNER/NAME of one if the model has none.",
         )
     return {**entry, "tokenizer": str(tokenizer)}
 
@@ -66,7 +66,7 @@ def _corpus(texts: Iterable[str]) -> tuple[Corpus, int]:
     for place, text in enumerate(found):
         if not isinstance(text, str):
             raise UsageError(
-                f"texts[{place}] is of the type {type(text).__name__}, not a string", "Every text is a str."
+                f"texts[{place}] is of the type {type(text).__name__}, not a string", "Every text must be a str."
             )
     if not found:
         raise UsageError("texts is empty", "Give at least one text.")

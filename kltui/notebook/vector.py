@@ -59,8 +59,8 @@ class ScoredTexts:
         """KL to another model in bits/byte with its standard error. Raises UsageError for other texts or settings."""
         if not isinstance(other, ScoredTexts):
             raise UsageError(
-                f"a KL is between two results of kltui.score, and this is of the type {type(other).__name__}",
-                "Score the other model over the same texts.",
+                f"a KL needs two results of kltui.score, not a {type(other).__name__}",
+                "Score the other model on the same texts.",
             )
         differing = [
             name for name in ("corpus", "bos", "overlong", "dtype") if self.key[name] != other.key[name]
@@ -69,7 +69,7 @@ class ScoredTexts:
             raise UsageError(
                 f"{safe_text(self.name, 80)} and {safe_text(other.name, 80)} cannot be compared: "
                 + "; ".join(_difference(name, self.key[name], other.key[name]) for name in differing),
-                "Score both over the same texts with the same bos, overlong and dtype.",
+                "Score both on the same texts with the same bos, overlong and dtype.",
             )
         return kl_pair(self.loglik_N, other.loglik_N, self.text_bytes_N, self.text_ids_N)
 
@@ -89,4 +89,4 @@ class ScoredTexts:
 
 
 def _difference(name: str, ours: str, theirs: str) -> str:
-    return "their texts are not the same" if name == "corpus" else f"{name} is {ours} or {theirs}"
+    return "their texts differ" if name == "corpus" else f"{name} is {ours} or {theirs}"

@@ -79,8 +79,8 @@ def fetch_adapter(
         problem = _problem(cache.snapshot(commit) / source.file, cache, allow_bin) if commit else "no commit"
         if problem and is_offline():
             raise KltuiError(
-                f"{safe_text(str(source))} is not whole in the cache ({problem}), and offline mode is on",
-                "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline.",
+                f"{safe_text(str(source))} is incomplete in the cache ({problem}), and offline mode is on",
+                "Download it once without HF_HUB_OFFLINE; then it is available offline.",
             )
         if problem:
             from kltui.registry.hub_client import HubClient
@@ -141,14 +141,14 @@ class _AdapterFetcher(Fetcher):
         weights = _adapter_weights(inside, allow_bin)
         if ADAPTER_CONFIG not in inside:
             raise KltuiError(
-                f"{where} holds no adapter (PEFT)", "`base` goes with adapters: leave it out for a model."
+                f"{where} contains no adapter (PEFT)", "`base` is only for adapters: omit it for a model."
             )
         if weights is None:
             pickled = _adapter_weights(inside, allow_bin=True)
             raise KltuiError(
                 f"{where} has only a pickled adapter ({pickled}), which can run code when it is opened"
                 if pickled
-                else f"{where} has no weights beside its {ADAPTER_CONFIG}",
+                else f"{where} has no weights next to its {ADAPTER_CONFIG}",
                 "If you trust its owner, set scoring.allow_bin = true."
                 if pickled
                 else "The upload is incomplete.",

@@ -51,7 +51,7 @@ def read_change(folder: Path) -> Change:
         what = "target_parameters" if config.get("target_parameters") else str(config.get("peft_type"))
         raise KltuiError(
             f"weight distances of {safe_text(what, 40)} adapters are not computed ({where})",
-            "They are for LoRA, rsLoRA and DoRA on linear layers and embeddings; merge it to compare its weights.",
+            "They are supported for LoRA, rsLoRA and DoRA on linear layers and embeddings; merge the adapter to compare its weights.",
         )
     if not path.is_file():
         raise KltuiError(
@@ -84,7 +84,7 @@ def _products(
     if A is None or B is None or A.ndim != 2 or B.ndim != 2 or B.shape[1] != A.shape[0]:
         raise KltuiError(
             f"the change of {safe_text(module, 120)} by the adapter in {where} is not a product of two matrices",
-            "Weight distances are for linear layers and embeddings; merge it to compare its weights.",
+            "Weight distances are supported for linear layers and embeddings; merge the adapter to compare its weights.",
         )
     alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha", 8))
     scale = alpha / (math.sqrt(len(A)) if config.get("use_rslora") else len(A))
@@ -114,7 +114,7 @@ def base_tensor(folder: Path, name: str) -> F64:
         held = [(path, n) for path, header in headers for n in header if is_embedding(n)]
     if not held:
         raise KltuiError(
-            f"{safe_text(str(folder))} holds no {safe_text(name, 120)}",
+            f"{safe_text(str(folder))} does not contain {safe_text(name, 120)}",
             "Its distance to the adapter cannot be computed from the files.",
         )
     path, found = held[0]
@@ -133,7 +133,7 @@ def read_floats(path: Path, only: str = "") -> dict[str, F64]:
             file.seek(start + begin)
             raw = file.read(end - begin)
             if len(raw) < end - begin:
-                raise KltuiError(f"{safe_text(str(path))} became shorter while it was read", "Copy it again.")
+                raise KltuiError(f"{safe_text(str(path))} was truncated while it was read", "Copy it again.")
             found[name] = _as_float64(raw, entry["dtype"]).reshape(entry["shape"])
     return found
 

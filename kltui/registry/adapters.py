@@ -35,7 +35,7 @@ INSTALL = "pip install '.[adapters]' (in kltui's folder)"
 _REFUSED_METHODS = {
     **dict.fromkeys(
         ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT", "CPT"),
-        "puts learned tokens beside a text, so it cannot be merged or scored as a change of weights",
+        "adds learned tokens to a text, so it cannot be merged or scored as a change of weights",
     ),
     **dict.fromkeys(("XLORA", "POLY"), "mixes several adapters"),
 }
@@ -43,8 +43,8 @@ _REFUSED_METHODS = {
 _MOVES_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
 _REFUSED_KEYS = {
     "layer_replication": "it repeats the base's layers",
-    "alora_invocation_tokens": "it acts only after certain tokens of a chat",
-    "megatron_config": "it is for models that Megatron runs",
+    "alora_invocation_tokens": "it is active only after certain tokens of a chat",
+    "megatron_config": "it is for Megatron models",
 }
 # Where an adapter came from, what it was started from, and names of modules to import.
 _LEFT_OUT = frozenset({
@@ -128,7 +128,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     where = safe_text(str(path))
     try:
         if path.stat().st_size > SETTINGS_MAX_BYTES:
-            raise ValueError("it is too large to be settings")
+            raise ValueError("it is too large for a settings file")
         config = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as error:
         said = safe_text(str(error), 200)
@@ -155,18 +155,18 @@ def _check_method(where: str, config: dict[str, Any]) -> None:
     if method in _REFUSED_METHODS:
         raise KltuiError(
             f"{where}: {safe_text(method, 40)} {_REFUSED_METHODS[method]}",
-            "LoRA and methods like it, which change weights, are scored.",
+            "kltui supports LoRA and similar methods that change weights.",
         )
     if task != "CAUSAL_LM":
         raise KltuiError(
             f"{where}: the adapter is for {safe_text(task, 40)}, not for a causal language model",
-            "kltui scores causal models only.",
+            "kltui scores only causal models.",
         )
     for key, why in _REFUSED_KEYS.items():
         if config.get(key):
             raise KltuiError(
-                f"{where} sets {key}: {why}, which kltui does not score",
-                "Merge it and save that, if peft can.",
+                f"{where} sets {key}: {why}, which kltui does not support",
+                "Merge the adapter and save the result, if peft supports it.",
             )
     start = config.get("init_lora_weights")
     if isinstance(start, str) and _MOVES_BASE.search(start):
@@ -182,7 +182,7 @@ def check_adapter(folder: Path, allow_bin: bool = False) -> None:
     names = weight_names(folder)
     if names[0].endswith(".bin") and not allow_bin:
         raise KltuiError(
-            f"{safe_text(str(folder))} holds only a pickled adapter ({names[0]}), which can run code when it is opened",
+            f"{safe_text(str(folder))} contains only a pickled adapter ({names[0]}), which can run code when it is opened",
             "Save it as safetensors, or set allow_bin = true in [scoring] if you trust it.",
         )
 
@@ -201,7 +201,7 @@ def _named_base(folder: Path) -> tuple[str, str]:
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named.strip():
         raise KltuiError(
-            f"{safe_text(str(folder / ADAPTER_CONFIG))} names no base",
+            f"{safe_text(str(folder / ADAPTER_CONFIG))} does not name its base",
             'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
         )
     return named, str(config.get("revision") or "main")
@@ -223,7 +223,7 @@ def base_source(folder: Path, job_folder: Path) -> LocalSource | HubSource:
         check_revision(revision)
     except KltuiError as error:
         raise KltuiError(
-            f"{where} names the base {shown}, which is neither a model folder here nor a repository of the hub",
+            f"{where} names the base {shown}, which is neither a model folder here nor a hub repository",
             'Name it in the [[models]] entry: base = "FOLDER or OWNER/NAME".',
         ) from error
     return HubSource(named, revision)

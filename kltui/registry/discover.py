@@ -16,7 +16,7 @@ from kltui.sanitize import safe_text
 log = logging.getLogger(__name__)
 
 EXPECTED = (
-    f"A model folder holds {CONFIG} and model.safetensors (or its index and shards); a run folder holds such folders "
+    f"A model folder contains {CONFIG} and model.safetensors (or its index and shards); a run folder contains such folders "
     "named by step: checkpoint-500, step500, step-500, iter_500 or 500."
 )
 
@@ -85,7 +85,7 @@ def _check_folder(path: Path) -> None:
         raise KltuiError(f"{where} is a file, not a folder of checkpoints{what}", hint)
     if not path.is_dir():
         near = next(p for p in path.parents if p.is_dir())
-        raise KltuiError(f"There is no folder {where}", f"{safe_text(str(near))} holds {_seen(near)}.")
+        raise KltuiError(f"The folder {where} does not exist", f"{safe_text(str(near))} holds {_seen(near)}.")
 
 
 def _stepped_models(run: Path) -> dict[int, Path]:
@@ -125,9 +125,9 @@ def _nothing_found(path: Path) -> KltuiError:
         shown = ", ".join(better[:6]) + (f" and {len(better) - 6} more" if len(better) > 6 else "")
         hint = f'Name each in a [[models]] entry of its own, for example path = "{safe_text(str(path / better[0]))}".'
         return KltuiError(
-            f"{where} is neither a model nor a run, but holds some: {safe_text(shown, 300)}", hint
+            f"{where} is neither a model nor a run, but contains some: {safe_text(shown, 300)}", hint
         )
-    what = f"{where} holds no checkpoint (seen: {_seen(path)})"
+    what = f"{where} contains no checkpoint (seen: {_seen(path)})"
     if formats_in(path):
         seen, way_out = unreadable(path)
         return KltuiError(f"{what}: it {seen}", f"It is not scored so: {way_out}.")

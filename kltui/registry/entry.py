@@ -52,7 +52,7 @@ def checkpoints_from_entry(entry: ModelEntry, ask_hub: bool = False) -> list[Che
     if [entry.path is not None, bool(entry.repo), bool(entry.endpoint)].count(True) != 1:
         raise UsageError("A [[models]] entry needs path, repo or endpoint", "Give one of them.")
     if not entry.quantization:
-        raise UsageError("quantization = [] names no variant", 'Leave it out, or write ["none"].')
+        raise UsageError("quantization = [] is empty", 'Omit it, or write ["none"].')
     if entry.tokenizer:
         check_named(entry.tokenizer)
     adapters = _hub_adapters(entry) if entry.repo and ask_hub else []
@@ -133,7 +133,7 @@ def _labelled(run: str, label: str) -> str:
 def _ggufs(entry: ModelEntry) -> list[Checkpoint]:
     """GGUF files, each a variant of the model that it was made from; `base` is the folder beside that holds it."""
     if entry.quantization != ("none",):
-        raise UsageError("quantization does not go with GGUF files, which are quantised", "Leave it out.")
+        raise UsageError("quantization cannot be used with GGUF files, which are already quantised", "Leave it out.")
     if entry.path is not None:
         _check_no_revisions(entry, entry.path)
         found: list[tuple[FoundGGUF, int | None]] = [(f, None) for f in local_ggufs(entry.path, entry.files)]
@@ -184,6 +184,6 @@ def _check_names(checkpoints: list[Checkpoint]) -> None:
         return
     sources = [str(c.source) for c in checkpoints if c.name == twice[0]]
     raise UsageError(
-        f"{safe_text(' and '.join(sources[:2]), 200)} would both be named {safe_text(twice[0])}",
+        f"{safe_text(' and '.join(sources[:2]), 200)} would both have the name {safe_text(twice[0])}",
         "Put them in [[models]] entries with different run names.",
     )

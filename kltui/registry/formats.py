@@ -47,13 +47,13 @@ FORMATS = (
     Format(
         "consolidated weights in Meta's or Mistral's own layout",
         ("consolidated*.pth", "consolidated*.safetensors", "consolidated*.pt"),
-        "name the same model in transformers' layout (its repository often ends in -hf), or convert it with "
+        "use the same model in transformers' layout (its repository often ends in -hf), or convert it with "
         "transformers' convert_llama_weights_to_hf.py or convert_mistral_weights_to_hf.py",
     ),
     Format(
         "GGUF (llama.cpp)",
         ("*.gguf",),
-        'name the files that are meant, files = ["*Q4_K_M*"] in the [[models]] entry, or the model it was made from',
+        'select files with files = ["*Q4_K_M*"] in the [[models]] entry, or use the model from which they were made',
     ),
     Format("TensorFlow", ("*.h5", "*.ckpt.index", "*.data-00000-of-*"), _CONVERT),
     Format("Flax", ("*.msgpack",), _CONVERT),
@@ -101,7 +101,7 @@ def unreadable(folder: Path) -> tuple[str, str]:
     seen = f"has {CONFIG} but no weights" if config else f"has no {CONFIG}" + _weights(folder)
     return (
         seen,
-        "a model folder holds config.json, model.safetensors (or its index and shards) and a tokenizer",
+        "a model folder contains config.json, model.safetensors (or its index and shards) and a tokenizer",
     )
 
 

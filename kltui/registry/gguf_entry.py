@@ -58,12 +58,12 @@ def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
     if is_gguf(path):
         if files:
             raise UsageError(
-                f"files are given for the file {safe_text(str(path))}",
-                "They choose from a folder: name that.",
+                f"`files` was given for the file {safe_text(str(path))}",
+                "`files` selects from a folder: name the folder.",
             )
         return [_local(part_paths(path)[0])]
     if not path.is_dir():
-        raise KltuiError(f"There is no folder {safe_text(str(path))}", "Check the path.")
+        raise KltuiError(f"The folder {safe_text(str(path))} does not exist", "Check the path.")
     wanted = chosen(dict.fromkeys(_ggufs_in(path)), files, safe_text(str(path)))
     return models_of(wanted, lambda name: _local(part_paths(path / name)[0]))
 
@@ -89,11 +89,11 @@ def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> 
     ggufs = first_names(list(names))
     shown = safe_text(", ".join(ggufs[:8]), 300) + (f" and {len(ggufs) - 8} more" if len(ggufs) > 8 else "")
     if not ggufs:
-        raise UsageError(f"{where} holds no {SUFFIX} file", "Check the path, or the name of the repository.")
+        raise UsageError(f"{where} contains no {SUFFIX} file", "Check the path, or the name of the repository.")
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in ggufs):
             raise UsageError(
-                f"no GGUF file in {where} is called like {safe_text(pattern, 80)!r}", f"There are: {shown}."
+                f"no GGUF file in {where} matches {safe_text(pattern, 80)!r}", f"Available: {shown}."
             )
     return [name for name in ggufs if not patterns or any(_matches(name, p) for p in patterns)]
 

@@ -214,7 +214,7 @@ def part_names(name: str) -> list[str]:
         return [name]
     stem, no, count = place
     if not 1 <= no <= count:
-        raise GGUFError(f"{safe_text(name)} cannot be part {no} of {count}", "Is it named as it was made?")
+        raise GGUFError(f"{safe_text(name)} cannot be part {no} of {count}", "Restore the file's original name.")
     return [f"{stem}-{k:05d}-of-{count:05d}{name[-len(SUFFIX) :]}" for k in range(1, count + 1)]
 
 
@@ -224,12 +224,12 @@ def part_paths(path: Path) -> list[Path]:
     missing = [p.name for p in paths if not p.is_file()]
     if missing and missing != [path.name]:
         raise GGUFError(
-            f"{safe_text(path.name)} is split into {len(paths)} files, and {safe_text(missing[0])} is not beside it"
+            f"{safe_text(path.name)} is split into {len(paths)} files, and {safe_text(missing[0])} is missing"
             + (f" (nor {len(missing) - 1} more)" if len(missing) > 1 else ""),
             "Copy or fetch every part into one folder.",
         )
     if missing:
-        raise GGUFError(f"There is no file {safe_text(str(path))}", "Check the path.")
+        raise GGUFError(f"The file {safe_text(str(path))} does not exist", "Check the path.")
     return paths
 
 
@@ -251,7 +251,7 @@ def checked_model(parts: tuple[GGUFHeader, ...]) -> GGUFModel:
     model = GGUFModel(parts)
     names = Counter(t.name for t in model.tensors)
     if not names:
-        raise _bad(first.path, "holds no tensor")
+        raise _bad(first.path, "contains no tensor")
     twice, count = names.most_common(1)[0]
     if count > 1:
         raise _bad(first.path, f"holds the tensor {safe_text(twice, 80)} twice")
@@ -263,7 +263,7 @@ def _check_kind(header: GGUFHeader) -> None:
     if kind not in ("", "model"):
         raise NoModelError(
             f"{safe_text(str(header.path))} is a GGUF file of the kind {safe_text(kind, 40)}, not a language model",
-            "Leave it out: `files` may name the models alone.",
+            "Exclude it with `files`, which can select only the models.",
         )
     if not header.architecture:
         raise _bad(header.path, "does not say its general.architecture")
@@ -277,13 +277,13 @@ def _check_split(parts: tuple[GGUFHeader, ...]) -> None:
             raise GGUFError(
                 f"{safe_text(part.path.name)} says that it is part {(stated or 0) + 1} of {count or 1}, and its name"
                 f" that it is part {no + 1} of {len(parts)}",
-                "Is it named as it was made?",
+                "Restore the file's original name.",
             )
     stated, found = parts[0].number("split.tensors.count"), sum(len(p.tensors) for p in parts)
     if len(parts) > 1 and stated is not None and stated != found:
         raise GGUFError(
             f"{safe_text(parts[0].path.name)} says that the model has {stated} tensors, and its parts hold {found}",
-            "Are all of them of one model? Fetch them again.",
+            "They may belong to different models: download them again.",
         )
 
 
@@ -471,5 +471,5 @@ class _Reader:
 
 def _bad(path: Path, what: str) -> GGUFError:
     return GGUFError(
-        f"{safe_text(str(path))} {what}", "The file is damaged or no GGUF file: fetch or make it again."
+        f"{safe_text(str(path))} {what}", "The file is damaged or not a GGUF file: download or create it again."
     )

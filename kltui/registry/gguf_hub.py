@@ -72,7 +72,7 @@ class RepoHeaders:
         if not commit or not folder.is_dir():
             raise KltuiError(
                 f"{safe_text(str(source))} is not in the cache, and offline mode is on",
-                "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline.",
+                "Download it once without HF_HUB_OFFLINE; then it is available offline.",
             )
         files = [p for p in folder.rglob("*") if p.suffix.lower() == SUFFIX and p.is_file()]
         return commit, {str(p.relative_to(folder)): p.stat().st_size for p in files}

@@ -52,7 +52,7 @@ def _copy_tensors(part: GGUFHeader, out: BinaryIO, alignment: int) -> None:
             while left:
                 block = file.read(min(left, _BLOCK_BYTES))
                 if not block:
-                    raise KltuiError(f"{safe_text(part.path.name)} became shorter", "Copy or fetch it again.")
+                    raise KltuiError(f"{safe_text(part.path.name)} was truncated", "Copy or fetch it again.")
                 out.write(block)
                 left -= len(block)
             out.write(bytes(_padded(t.n_bytes, alignment) - t.n_bytes))
@@ -64,5 +64,5 @@ def _check_space(model: GGUFModel, out: Path) -> None:
         raise KltuiError(
             f"the {len(model.parts)} parts of {safe_text(model.first.path.name)} are put together in"
             f" {safe_text(str(out.parent))}, which has {free / 1e9:,.1f} of {needed / 1e9:,.1f} GB free",
-            "Free space there, or name another folder for temporary files: TMPDIR=/path kltui ...",
+            "Free space there, or set another temporary folder: TMPDIR=/path kltui ...",
         )

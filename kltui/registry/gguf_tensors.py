@@ -36,16 +36,16 @@ def open_gguf(path: Path, names: Collection[str]) -> dict[str, TensorFile]:
         raise KltuiError("weights of GGUF files need gguf, not installed here", "pip install '.[gguf]'")
     if family not in _SUPPORTED:
         raise KltuiError(
-            f"{safe_text(path.name)} is of the family {safe_text(family, 40)}, whose tensors lie otherwise in GGUF files",
-            f"Weight distances of GGUF files are known for {', '.join(sorted(_SUPPORTED))}.",
+            f"{safe_text(path.name)} is of the family {safe_text(family, 40)}, whose tensors have another layout in GGUF files",
+            f"Weight distances of GGUF files are supported for {', '.join(sorted(_SUPPORTED))}.",
         )
     by_name = {t.name: (part, t) for part in model.parts for t in part.tensors}
     places = _places(model, names)
     lost = sorted(n for n in by_name if n not in places.values() and n.startswith("blk."))
     if lost:
         raise KltuiError(
-            f"{safe_text(path.name)} holds {len(lost)} tensors that its original has not, first {safe_text(lost[0], 80)}",
-            "Weight distances compare models of one architecture: is it its parent?",
+            f"{safe_text(path.name)} holds {len(lost)} tensors that its original lacks, first {safe_text(lost[0], 80)}",
+            "Weight distances need models of one architecture: check its parent.",
         )
     return {
         name: _tensor(name, *by_name[there], *_layout(model.first, by_name[there][1]))
@@ -93,7 +93,7 @@ def _halves(w: Array, heads: int) -> Array:
     """Rows of each head with the two halves of its rotary pairs apart, as transformers has them; in the file they alternate."""
     if len(w) % (2 * heads):
         raise KltuiError(
-            f"{len(w)} rows are not {heads} heads of pairs", "Is the file's header of another model?"
+            f"{len(w)} rows are not {heads} heads of pairs", "The header of the file may belong to another model."
         )
     return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
@@ -131,7 +131,7 @@ class _Dequantised:
             file.seek(t.start)
             raw = np.frombuffer(file.read(t.n_bytes), np.uint8)
         if len(raw) != t.n_bytes:
-            raise KltuiError(f"{safe_text(str(self._path))} became shorter", "Copy or fetch it again.")
+            raise KltuiError(f"{safe_text(str(self._path))} was truncated", "Copy or fetch it again.")
         if t.type in ("F32", "F16"):
             values = raw.view(np.float32 if t.type == "F32" else np.float16).astype(np.float32)
         else:

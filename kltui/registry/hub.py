@@ -103,7 +103,7 @@ def fetch_tokenizer(
         if is_offline():
             raise KltuiError(
                 f"the tokenizer of {safe_text(str(source))} is not in the cache, and offline mode is on",
-                "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline.",
+                "Download it once without HF_HUB_OFFLINE; then it is available offline.",
             )
         from kltui.registry.hub_client import HubClient
 
@@ -150,7 +150,7 @@ def revisions(repo: str) -> list[str]:
     if is_offline():
         names = RepoCache(default_cache(), repo).revisions()
         if not names:
-            raise TryAgainError("HF_HUB_OFFLINE forbids asking the hub", "Unset it to see the revisions.")
+            raise TryAgainError("HF_HUB_OFFLINE is set", "Unset it to look up the revisions.")
         return _by_step(names)
     from kltui.registry.hub_client import HubClient
 
@@ -219,7 +219,7 @@ def free(source: HubSource, *, cache_dir: Path | None = None) -> int:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids asking the hub, now or when its library was imported."""
+    """Whether HF_HUB_OFFLINE is set, now or when its library was imported."""
     library = sys.modules.get("huggingface_hub.constants")
     asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     return asked or bool(library and library.HF_HUB_OFFLINE)
@@ -234,13 +234,13 @@ def default_cache() -> Path:
 
 def _from_cache(cache: RepoCache, source: HubSource, pinned: str, allow_bin: bool) -> tuple[Path, HubSource]:
     where = safe_text(str(source))
-    hint = "Fetch it once without HF_HUB_OFFLINE; the cache then serves it offline."
+    hint = "Download it once without HF_HUB_OFFLINE; then it is available offline."
     commit = pinned or cache.commit_of(source.revision)
     if not commit or not cache.snapshot(commit).is_dir():
         raise KltuiError(f"{where} is not in the cache, and offline mode is on", hint)
     problems = cache.problems(commit, allow_bin, source.file)
     if problems:
-        raise KltuiError(f"{where} is not whole in the cache: {problems[0]}", hint)
+        raise KltuiError(f"{where} is incomplete in the cache: {problems[0]}", hint)
     return cache.snapshot(commit) / source.file, replace(source, commit=commit)
 
 
@@ -275,7 +275,7 @@ class Fetcher:
                 self.cache.remember(self.client.source.revision, commit)
                 return commit
         raise KltuiError(
-            f"Files of {where} vanish from the cache while they are fetched", "Is something clearing it?"
+            f"Files of {where} disappear from the cache during the download", "Check whether another program clears the cache."
         )
 
     def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:
@@ -289,7 +289,7 @@ class Fetcher:
             holds, hint = _other_formats(listed)
             raise KltuiError(
                 f"{where} has no {CONFIG}{holds}",
-                hint or "It is not a transformers model, or the revision is another kind.",
+                hint or "It is not a transformers model, or this revision has other contents.",
             )
         check_no_adapter(where, set(listed))
         entry = weight_entry(listed, allow_bin)
@@ -328,7 +328,7 @@ class Fetcher:
             self.cache.drop(file)
         raise KltuiError(
             f"{safe_text(str(self.client.source))}: {problem}, {DAMAGED_TRIES} times",
-            "The hub or a proxy in between delivers a broken file: try again later or without the proxy.",
+            "The hub or a proxy sends a damaged file: try again later or without the proxy.",
         )
 
     def _download(self, commit: str, file: RemoteFile, place: str) -> None:
@@ -361,7 +361,7 @@ class Fetcher:
             raise KltuiError(
                 f"{safe_text(str(self.client.source))} needs {needed / 1e9:,.1f} GB, but {safe_text(str(self.cache.cache))} "
                 f"has {free_bytes / 1e9:,.1f} GB free",
-                "Free space there, move the cache (HF_HOME), or free each revision after use (keep_cache = false).",
+                "Free space there, move the cache (HF_HOME), or delete each revision after use (keep_cache = false).",
             )
 
 
@@ -398,8 +398,8 @@ def _other_formats(listed: Iterable[str]) -> tuple[str, str]:
 
 def _only_adapter(source: HubSource) -> KltuiError:
     return KltuiError(
-        f"{safe_text(str(source))} holds an adapter (PEFT) and not the model that it is for",
-        "As repo in a [[models]] entry it is scored on its base; run the job again where the hub did not answer at first.",
+        f"{safe_text(str(source))} contains an adapter (PEFT) and not its base model",
+        "As repo in a [[models]] entry it is scored on its base; if the hub did not respond at first, run the job again.",
     )
 
 
@@ -408,8 +408,8 @@ def _gguf_parts(source: HubSource, listed: dict[str, RemoteFile]) -> list[Remote
     missing = [name for name in names if name not in listed]
     if missing:
         raise KltuiError(
-            f"{safe_text(str(source))} is not there any more: {safe_text(missing[0])} is not listed",
-            "Plan the job again: its owner has renamed or removed the file.",
+            f"{safe_text(str(source))} has changed: {safe_text(missing[0])} is not listed",
+            "Its owner has renamed or removed the file: run the job again.",
         )
     return [listed[name] for name in names]
 

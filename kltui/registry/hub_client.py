@@ -151,8 +151,8 @@ class HubClient:
 
     def _no_hub(self) -> KltuiError:
         return KltuiError(
-            f"The answer about {self._where} lacks commit, sizes or hashes",
-            "Check HF_ENDPOINT and the proxy settings: a log-in page or a partial mirror answers like this.",
+            f"The response for {self._where} lacks commit, sizes or hashes",
+            "Check HF_ENDPOINT and the proxy settings: the response may come from a log-in page or a partial mirror.",
         )
 
     def _url(self, commit: str, name: str) -> str:
@@ -197,16 +197,16 @@ class HubClient:
             return KltuiError(f"{repo} is gated and {token} ({status})", hint)
         if isinstance(error, DisabledRepoError):
             return KltuiError(
-                f"{repo} has been disabled on the hub ({status})", "Its owner or the hub took it down."
+                f"{repo} has been disabled on the hub ({status})", "Its owner or the hub removed it."
             )
         if isinstance(error, RevisionNotFoundError):
             return KltuiError(
                 f"{repo} has no revision {safe_text(self.source.revision)} ({status})",
-                "See the branches and tags on its page; a pattern may run past what was released.",
+                "See the branches and tags on its page; a pattern may include revisions that were never released.",
             )
         if isinstance(error, EntryNotFoundError):
             return KltuiError(
-                f"A file of {self._where} is listed but not there ({status})", "Try another revision."
+                f"A file of {self._where} is listed but does not exist ({status})", "Try another revision."
             )
         if status == 401 and get_token() and not isinstance(error, RepositoryNotFoundError):
             return KltuiError(
@@ -215,12 +215,12 @@ class HubClient:
             )
         if isinstance(error, RepositoryNotFoundError) or status in {401, 404}:
             return KltuiError(
-                f"There is no repository {repo} on the hub, or it is private ({status})",
-                "Check the spelling; for a private one set HF_TOKEN to a token that may read it.",
+                f"The hub has no repository {repo}, or it is private ({status})",
+                "Check the spelling; for a private repository, set HF_TOKEN to a token with access.",
             )
         if status == 403:
             return KltuiError(
-                f"The hub forbids access to {repo} ({status})", "Set HF_TOKEN to a token that may read it."
+                f"The hub forbids access to {repo} ({status})", "Set HF_TOKEN to a token with access."
             )
         return KltuiError(f"The hub refused {self._where} with status {status}", "See the hub's status page.")
 
@@ -272,8 +272,8 @@ def _read_within(response: Any) -> Any:
             body += block
             if len(body) > ANSWER_MAX_BYTES:
                 raise KltuiError(
-                    f"An answer of the hub has more than {ANSWER_MAX_BYTES >> 20} MiB",
-                    "Check HF_ENDPOINT and the proxy settings: this is not a listing.",
+                    f"A response of the hub has more than {ANSWER_MAX_BYTES >> 20} MiB",
+                    "Check HF_ENDPOINT and the proxy settings: the response is not a file list.",
                 )
     finally:
         response.close()

@@ -96,7 +96,7 @@ def shard_names(index: Path) -> list[str]:
         if not isinstance(shard, str) or not shard or "/" in shard or "\\" in shard or shard.startswith("."):
             raise KltuiError(
                 f"The weight index {where} names {safe_text(repr(shard), 80)}, which is not a file of its folder",
-                "Weights outside the model's own folder are never read.",
+                "kltui reads no weights outside the model's own folder.",
             )
     if not shards:
         raise KltuiError(f"The weight index {where} names no file", "Fetch or save the model again.")
@@ -105,7 +105,7 @@ def shard_names(index: Path) -> list[str]:
     if strange is not None:
         raise KltuiError(
             f"The weight index {where} names {safe_text(strange, 80)}, which is not a {kind} file",
-            "An index names files of its own kind only: a pickle is never opened by way of another format.",
+            "An index may refer only to files of its own format.",
         )
     return shards
 
@@ -122,7 +122,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def pickled_error(folder: Path, entry: str) -> KltuiError:
     """What is said of a folder whose weights are pickles where none is opened."""
     return KltuiError(
-        f"{safe_text(str(folder))} holds only pickled weights ({safe_text(entry, 80)}), which can run code when they are opened",
+        f"{safe_text(str(folder))} contains only pickled weights ({safe_text(entry, 80)}), which can run code when they are opened",
         "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
     )
 
@@ -147,7 +147,7 @@ def weight_names(folder: Path, allow_bin: bool = True) -> list[str]:
         raise KltuiError(
             f"{len(missing)} of {len(shards)} weight files are missing in {safe_text(str(folder))}: "
             + safe_text(", ".join(missing[:3]), 200),
-            "Copy or fetch them again; the index names every file that belongs to the model.",
+            "Copy or download them again; the index lists all files of the model.",
         )
     return sorted([entry, *shards])
 

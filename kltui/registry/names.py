@@ -62,9 +62,9 @@ def run_problem(run: str) -> str:
     if run != run.strip():
         return "it begins or ends with a space"
     if safe_text(run) != run:
-        return "it holds control or invisible characters"
+        return "it contains control or invisible characters"
     n = len(run.encode())
-    return f"it has {n} bytes, and {MAX_RUN_BYTES} are allowed" if n > MAX_RUN_BYTES else ""
+    return f"it has {n} bytes, and at most {MAX_RUN_BYTES} are allowed" if n > MAX_RUN_BYTES else ""
 
 
 def check_run(run: str, what: str) -> None:
@@ -74,7 +74,7 @@ def check_run(run: str, what: str) -> None:
         better = re.sub(r"[@#+,\s\x00-\x1f]+", "-", safe_text(run, 60)).strip("-") or "model"
         raise UsageError(
             f"{what} {safe_text(run, 80)!r} cannot be a run: {problem}",
-            f"From a run, names are made: run@step+variant#layer. Give it another, such as run = {better!r}",
+            f"Run names are used in names such as run@step+variant#layer. Choose another, such as run = {better!r}",
         )
 
 

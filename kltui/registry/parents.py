@@ -38,7 +38,7 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
     for start in checkpoints:
         circle = _circle(start.name, everyone, names)
         if circle:
-            return [f"parents go in a circle: {safe_text(' <- '.join(circle), 300)}"]
+            return [f"parents form a cycle: {safe_text(' <- '.join(circle), 300)}"]
     return []
 
 

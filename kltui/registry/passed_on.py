@@ -91,8 +91,8 @@ def check_folder(folder: Path) -> None:
         return
     if is_adapter_folder(folder):
         raise KltuiError(
-            f"{safe_text(str(folder))} holds an adapter and not the model that it is for",
-            "Name it as a [[models]] entry of its own, with its base.",
+            f"{safe_text(str(folder))} contains an adapter and not its base model",
+            "Add it as a separate [[models]] entry with its base.",
         )
     model_config(folder)
     names = {path.name for path in folder.iterdir()}
@@ -105,7 +105,7 @@ def check_no_adapter(where: str, names: set[str]) -> None:
     found = next((name for name in ADAPTER_FILES if name in names), None)
     if found is not None:
         raise KltuiError(
-            f"{where} holds an adapter ({found}) beside whole weights: which of the two is meant?",
+            f"{where} holds an adapter ({found}) and full weights, so it is ambiguous",
             "To score the weights as they are, take the adapter's files away (or name a copy without them); to score both"
             " together, merge the adapter into the weights and save that.",
         )

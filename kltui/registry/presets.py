@@ -37,7 +37,7 @@ def preset(name: str) -> Preset:
         near = ", ".join(difflib.get_close_matches(name.lower(), PRESETS, n=4)) or ", ".join(
             sorted(PRESETS)[:4]
         )
-        raise UsageError(f"There is no preset {safe_text(name, 60)}", f"Near names: {near}.")
+        raise UsageError(f"Unknown preset {safe_text(name, 60)}", f"Similar names: {near}.")
     return found
 
 

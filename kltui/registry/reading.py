@@ -171,7 +171,7 @@ def _changed(folder: Path, names: list[str], when: str) -> ChangedError:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return ChangedError(
         f"files in {safe_text(str(folder))} changed {when}: {safe_text(shown, 200) or 'their contents'}",
-        "Nothing of it was stored. When nobody writes there any more, run the job again: it scores what is there then.",
+        "Nothing was stored. When no program writes to the folder any more, run the job again to score its contents.",
     )
 
 

@@ -73,7 +73,7 @@ class RetryPolicy:
         asked = "" if failed.retry_after_s is None else f" It asks to wait {failed.retry_after_s:.0f} s."
         raise TryAgainError(
             f"{what}: {failed.reason}, {tries} tries",
-            "Run the same command again later: what is done is kept." + asked,
+            "Run the same command again later: finished results are stored." + asked,
         )
 
 

@@ -103,7 +103,7 @@ def matching_revisions(patterns: Sequence[str], listed: Sequence[str]) -> list[s
             near = ", ".join(listed[:6]) + (f" and {len(listed) - 6} more" if len(listed) > 6 else "")
             raise UsageError(
                 f'no revision matches "{safe_text(pattern, 120)}"',
-                f"There are {safe_text(near, 300) or 'none'}.",
+                f"Available: {safe_text(near, 300) or 'none'}.",
             )
         found.update(dict.fromkeys(meant))
     return list(found)
@@ -123,19 +123,19 @@ def expand_revisions(patterns: Sequence[str]) -> list[str]:
         for revision in _expand(pattern):
             revisions[revision] = None
             if len(revisions) > MAX_REVISIONS:
-                raise _wrong(pattern, f"the patterns give more than {MAX_REVISIONS} revisions")
+                raise _wrong(pattern, f"the patterns match more than {MAX_REVISIONS} revisions")
     return list(revisions)
 
 
 def _expand(pattern: str) -> Iterator[str]:
     pieces = _BRACES.split(pattern)  # text, inside, text, inside, ..., text
     if not pattern.strip() or any(c.isspace() for c in "".join(pieces[::2])):
-        raise _wrong(pattern, "a revision is empty or holds a space")
+        raise _wrong(pattern, "a revision is empty or contains a space")
     if any("{" in text or "}" in text for text in pieces[::2]):
         raise _wrong(pattern, "its braces are nested or unbalanced")
     choices = [[piece] if k % 2 == 0 else _alternatives(piece, pattern) for k, piece in enumerate(pieces)]
     if math.prod(map(len, choices)) > MAX_REVISIONS:
-        raise _wrong(pattern, f"the pattern gives more than {MAX_REVISIONS} revisions")
+        raise _wrong(pattern, f"the pattern matches more than {MAX_REVISIONS} revisions")
     return map("".join, itertools.product(*choices))
 
 

@@ -156,12 +156,12 @@ def _open_shards(folder: Path, index: Path, opener: Any) -> dict[str, TensorFile
         shards[shard] = opener(folder / shard)
     for name, shard in pairs:
         if name not in shards[shard]:
-            raise _bad(index, f"says {name} is in {shard}, which does not hold it")
+            raise _bad(index, f"says {name} is in {shard}, which does not contain it")
     found: dict[str, TensorFile] = {}
     for opened in shards.values():
         twice = next((name for name in opened if name in found), None)
         if twice is not None:
-            raise _bad(index, f"is of no use: {twice} lies in two of its files")
+            raise _bad(index, f"is invalid: {twice} is in two of its files")
         found |= opened
     return found
 
@@ -197,7 +197,7 @@ def _naturals(value: object) -> bool:
 
 def _bad(path: Path, what: str) -> TensorFileError:
     return TensorFileError(
-        f"{path} {what}", "the file is damaged or no safetensors file: download or save it again"
+        f"{path} {what}", "the file is damaged or not a safetensors file: download or save it again"
     )
 
 
@@ -231,12 +231,12 @@ def _open_bin(folder: Path, allow_bin: bool) -> dict[str, TensorFile]:
     single, index = folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"
     if not single.is_file() and not index.is_file():
         raise TensorFileError(
-            f"{folder} holds no weights",
+            f"{folder} contains no weights",
             "it needs model.safetensors, or shards with model.safetensors.index.json",
         )
     if not allow_bin:
         raise TensorFileError(
-            f"{folder} holds its weights only as pytorch_model.bin, a pickle",
+            f"{folder} contains its weights only as pytorch_model.bin, a pickle",
             "set allow_bin = true to read it (tensors only), or convert it to safetensors",
         )
     if single.is_file():

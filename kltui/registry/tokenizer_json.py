@@ -69,7 +69,7 @@ def _unreadable(where: str, error: BaseException) -> KltuiError:
     said = (str(error).strip().splitlines() or [""])[0]
     return KltuiError(
         f"the tokenizer in {where} cannot be read: {type(error).__name__}: {safe_text(said, 200)}",
-        "It says what ids a text has, so nothing stands in for it: fetch or save it again.",
+        "It determines the token ids, so kltui uses no substitute: download or save it again.",
     )
 
 
@@ -82,7 +82,7 @@ def _without_chance(file: dict[str, Any]) -> tuple[str, ...]:
     model = file.get("model")
     found = [name for name in _RANDOM if isinstance(model, dict) and model.get(name)]
     said = tuple(
-        f"{name} = {safe_text(str(model[name]), 40)} in {TOKENIZER_JSON} is switched off: ids would be drawn at random"
+        f"{name} = {safe_text(str(model[name]), 40)} in {TOKENIZER_JSON} is switched off, because it would make ids random"
         for name in found
         if isinstance(model, dict)
     )
@@ -140,6 +140,6 @@ def _beside(folder: Path, file: dict[str, Any]) -> tuple[str, ...]:
         differ = sum(ids.get(token) != at for token, at in other.items()) if ids else 0
         if differ:
             notes.append(
-                f"{name} gives {differ} of its {len(other)} tokens other ids than {TOKENIZER_JSON}, which is used"
+                f"{name} gives {differ} of its {len(other)} tokens ids that differ from {TOKENIZER_JSON}, which is used"
             )
     return tuple(notes)

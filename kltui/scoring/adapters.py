@@ -98,7 +98,7 @@ class AdaptedModel:
             model = self.peft_model.unload()
             whole = model is self.plain.model and _places(model) == self.places
         except Exception as error:  # peft's own kinds: some methods cannot be taken off
-            log.debug("an adapter was not taken off", exc_info=error)
+            log.debug("an adapter was not removed", exc_info=error)
             return None
         return self.plain if whole else None
 
@@ -148,7 +148,7 @@ def read_state(folder: Path, allow_bin: bool) -> State:
             "copy or save it again",
         ) from error
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
-        raise KltuiError(f"{safe_text(str(path))} holds more than tensors", "save the adapter as safetensors")
+        raise KltuiError(f"{safe_text(str(path))} contains more than tensors", "save the adapter as safetensors")
     return {str(name): tensor for name, tensor in found.items()}
 
 
@@ -181,8 +181,8 @@ def adapt(loaded: Loaded, adapter: Adapter, make: str, quantization: str) -> Ada
         except Exception as error:  # peft's own kinds, and those of the libraries beneath
             said = safe_text(first_line(error)).replace(made, str(folder))
             raise KltuiError(
-                f"peft cannot put the adapter in {safe_text(str(folder))} on its base: {said}",
-                "is it for this base (`base` in the [[models]] entry names another), and of a kind that this peft knows?",
+                f"peft cannot apply the adapter in {safe_text(str(folder))} to its base: {said}",
+                "check that it is for this base (otherwise set `base` in the [[models]] entry) and that this version of peft supports it",
             ) from error
     model.eval()
     for parameter in model.parameters():
@@ -217,7 +217,7 @@ def _fill(model: Any, adapter: Adapter) -> None:
         )
         raise KltuiError(
             f"the adapter in {folder} does not fit its base: {safe_text(said, 300)}",
-            "are its configuration, its weights and its base of one training?",
+            "check that its configuration, weights and base belong together",
         ) from error
     if result.unexpected_keys:
         raise _left_over(folder, sorted(result.unexpected_keys))
@@ -234,14 +234,14 @@ def _check_names(own: set[str], state: State, folder: str) -> None:
 def _incomplete(folder: str, lacking: list[str]) -> KltuiError:
     return KltuiError(
         f"the adapter in {folder} lacks {len(lacking)} of its tensors, first {safe_text(lacking[0], 160)}",
-        "random weights are never scored: are its configuration, weights and base of one training?",
+        "kltui never scores random weights: check that its configuration, weights and base belong together",
     )
 
 
 def _left_over(folder: str, over: list[str]) -> KltuiError:
     return KltuiError(
-        f"{len(over)} tensors of the adapter in {folder} have no place in its base, first {safe_text(over[0], 160)}",
-        "is it for this base? `base` in the [[models]] entry names another.",
+        f"{len(over)} tensors of the adapter in {folder} do not exist in its base, first {safe_text(over[0], 160)}",
+        "check that it is for this base; otherwise set `base` in the [[models]] entry",
     )
 
 
@@ -272,5 +272,5 @@ def _resize(model: Any, state: State, folder: Path) -> tuple[str, ...]:
         )
     model.resize_token_embeddings(rows, mean_resizing=False)
     return (
-        f"its vocabulary has {rows} entries, that of its base {before}: embeddings are the adapter's own",
+        f"its vocabulary has {rows} entries, that of its base {before}: the adapter's own embeddings are used",
     )

@@ -136,7 +136,7 @@ def _shortened(
         raise KltuiError(
             f"the response of pair {pair} has {length - first} tokens, and the model's context is {context}:"
             " cutting the prompt is not enough",
-            'set overlong = "window" (every token scored once), or leave that pair out',
+            'set overlong = "window" (every token scored once), or remove that pair',
         )
     return [Piece(row, start, length, first)]
 
@@ -147,7 +147,7 @@ def _too_long(scored: ScoredRows, rows: set[int], context: int | None) -> KltuiE
     return KltuiError(
         f"{n} of {scored.n_pairs} pairs have more tokens than the model's context of {context};"
         f" pair {worst % scored.n_pairs} has {len(scored.ids[worst])}",
-        'set overlong = "truncate" or "window" in [scoring]: either cuts the prompt from the left, never the response',
+        'set overlong = "truncate" or "window" in [scoring]: both cut the prompt from the left, never the response',
     )
 
 
@@ -164,7 +164,7 @@ def notes(scored: ScoredRows, n_scored_R: NDArray[np.int32], n_overlong: int, ov
             said.append(f"{n} of {n_pairs} {what} have no token to score and are NaN")
     if n_overlong:
         way = (
-            "scored in windows where the response alone is too long"
+            "responses that are too long by themselves were scored in windows"
             if overlong == "window"
             else "no response was cut"
         )

@@ -47,11 +47,11 @@ class BatchRule:
         """What is to be said of the rule; nothing where any texts may share a batch."""
         if self.alone:
             return (
-                "the model's numbers for a text depend on the others in its batch: each was scored alone",
+                "the model's values for a text depend on the other texts in its batch, so each text was scored alone",
             )
         if not self.last_widths:
             return ()
-        said = "the model's numbers for a text depend on the longest in its batch: "
+        said = "the model's values for a text depend on the longest text in its batch: "
         if len(self.last_widths) > 1:
             return (f"{said}only texts of one length were scored together",)
         return (f"{said}texts of up to {self.last_widths[0]} tokens and longer ones were scored apart",)
@@ -143,7 +143,7 @@ class _Trial:
         for width in {tried[len(tried) // 2], tried[-1]}:
             if self._beyond(self._logp([_cut(self.pieces[0], width)]) - self._first(0, width)):
                 raise KltuiError(
-                    "this model gives another value when the same text is scored again",
+                    "this model gives a different value when the same text is scored again",
                     "its numbers would mean nothing: it draws at random, or keeps something of what it read before "
                     "(for Reformer set hash_seed in config.json)",
                 )

@@ -39,8 +39,8 @@ class DeviceGram:
         except torch.OutOfMemoryError as error:
             needed = 8 * (2 * K * N + 2 * K * K) / (1 << 30)
             raise KltuiError(
-                f"{K} vectors of {N} texts need {needed:.1f} GiB on {self._device}, which has less left",
-                "Leave out --device (in a notebook: device) to compute on the CPU.",
+                f"{K} vectors of {N} texts need {needed:.1f} GiB on {self._device}, which has less free memory",
+                "Omit --device (in a notebook: device) to compute on the CPU.",
             ) from error
 
 
@@ -55,7 +55,7 @@ def _centred(L_KN: Tensor) -> Tensor:
 def device_gram(asked: str) -> DeviceGram:
     """The products on the GPU that "cuda" or "cuda:1" names. Raises KltuiError where torch has no such; imports torch."""
     if asked.partition(":")[0] != "cuda":
-        raise UsageError(f"vectors are not centred on {asked!r}", 'device is "cpu", "cuda" or "cuda:1"')
+        raise UsageError(f"vectors cannot be centred on {asked!r}", 'device must be "cpu", "cuda" or "cuda:1"')
     from kltui.scoring.loading import pick_device
 
     return DeviceGram(pick_device(asked))

@@ -20,7 +20,7 @@ from kltui.sanitize import safe_text
 from kltui.scoring import chat_renderer
 
 FILE = "chat_template.jinja"
-REMEDY = 'Set template = "none" under [corpus]: the contents of the prompt then stand as they are.'
+REMEDY = 'Set template = "none" under [corpus]to use the contents of the prompt as they are.'
 MAX_BYTES = 1 << 20
 _PATIENCE_S = 120.0  # beyond the processor time that the renderer allows itself
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -82,7 +82,7 @@ def _of_gguf(path: Path) -> ChatTemplate:
     header = read_model(path, keep=(TOKENS,)).first
     source = header.words("tokenizer.chat_template")
     if not source.strip():
-        raise _unusable(path, "its header holds no tokenizer.chat_template")
+        raise _unusable(path, "its header has no tokenizer.chat_template")
     if len(source.encode()) > MAX_BYTES:
         raise _unusable(path, f"it has more than {MAX_BYTES:,} bytes")
     tokens = header.keys.get(TOKENS)
@@ -104,7 +104,7 @@ def _named(found: object, where: Path) -> object:
     if not named:
         return None
     names = safe_text(", ".join(named), 120)
-    raise _unusable(where, f'there are several ({names}), and none is called "default"')
+    raise _unusable(where, f'there are several ({names}), and none has the name "default"')
 
 
 def _unusable(where: Path | str, why: str) -> KltuiError:

@@ -60,7 +60,7 @@ def _render(asked: dict[str, Any]) -> dict[str, object]:
             messages = [{"role": role, "content": content} for role, content in prompt]
             text = template.render(messages=messages, add_generation_prompt=True, **asked["variables"])
             if len(text) > MAX_ADDED + 16 * sum(len(content) for _, content in prompt):
-                raise RefusedError(f"it makes {len(text):,} characters of one prompt")
+                raise RefusedError(f"it generates {len(text):,} characters of one prompt")
             texts.append(text)
     except Exception as error:  # a template can raise anything
         said = "" if isinstance(error, RefusedError) else f"{type(error).__name__}: "

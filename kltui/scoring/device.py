@@ -23,7 +23,7 @@ from kltui.gpus import SystemGpus, system_gpus
 START_TOKENS = {"cpu": 1536, "cuda": 32_768}
 _OTHER_START_TOKENS = 4096
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_INSTALL = "https://pytorch.org/get-started/locally says how to install a torch for this GPU."
+_INSTALL = "https://pytorch.org/get-started/locally explains how to install torch for this GPU."
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,8 @@ def mend(folder: Path) -> list[str]:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version < CHECKED_SINCE:
             raise StoreError(
-                f"the workspace is of schema {version}, which has no checksums to mend it by",
-                "The next job, import or draw in it brings it up to date.",
+                f"the workspace is of schema {version}, which has no checksums, so it cannot be repaired",
+                "The next job, import or draw in it adds them.",
             )
         with explained(folder / FILE_NAME):
             kept = _copy(folder)

@@ -142,7 +142,7 @@ def test_a_run_that_settles_is_not_given_a_floor_above_its_last_distances() -> N
 def test_two_texts_tell_no_floor() -> None:
     q = np.cumsum(np.random.default_rng(1).normal(size=(30, 2)), axis=0)
     floor = found(q, noise_corrected=True)[0].floor
-    assert floor.value == 0 and "three differing texts" in floor.why
+    assert floor.value == 0 and "three distinct texts" in floor.why
 
 
 def test_fit_against_numpy_and_its_standard_error() -> None:

@@ -42,7 +42,7 @@ def test_reasons_say_how_many_texts_there_are():
     out = emptying(values(ALL, (), [0, 1]))
     assert out == {
         1: "none of its 10 texts has a number",
-        2: "scored on 2 of 10 texts: 2 would be left for the map",
+        2: "scored on 2 of 10 texts: 2 would remain for the map",
     }
 
 

@@ -209,7 +209,7 @@ def test_every_tensor_of_a_shard_counts_and_none_lies_in_two(tmp_path: Path) -> 
     )
     assert sorted(open_tensors(tmp_path)) == ["l.a.weight", "l.b.weight", "l.c.weight"]
     write(tmp_path / "b.safetensors", {"l.c.weight": x, "l.a.weight": x + 1})
-    with pytest.raises(TensorFileError, match=r"l\.a\.weight lies in two of its files"):
+    with pytest.raises(TensorFileError, match=r"l\.a\.weight is in two of its files"):
         open_tensors(tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_an_empty_model_is_well_formed(tmp_path: Path) -> None:
         ('{"weight_map": [1]}', "not an index"),
         ('{"weight_map": {"a": "../x.safetensors"}}', "outside"),
         ('{"weight_map": {"a": "x.safetensors"}}', "missing"),
-        ('{"weight_map": {"nope": "here.safetensors"}}', "does not hold it"),
+        ('{"weight_map": {"nope": "here.safetensors"}}', "does not contain it"),
     ],
 )
 def test_malformed_indices(tmp_path: Path, index: str, what: str) -> None:
@@ -339,5 +339,5 @@ def test_hostile_pickle_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(TensorFileError, match="holds no weights"):
+    with pytest.raises(TensorFileError, match="contains no weights"):
         open_tensors(tmp_path)

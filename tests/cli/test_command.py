@@ -166,7 +166,7 @@ def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Pat
     for wrong, said in (
         (["--pair", "a", "z"], "no vector named 'z'"),
         (["--map", "none"], "no map 'none' in this workspace"),
-        (["--map", "small", "--preprocess", "clip"], "--map brings its own preparation"),
+        (["--map", "small", "--preprocess", "clip"], "a saved map has its own preprocessing"),
         (["--exclude", "z"], "no such run or checkpoint"),
         (["--where", "-1"], "a KL is a number from 0 up"),
         (["--separate"], "Add --preprocess pretraining"),

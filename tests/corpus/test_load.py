@@ -183,7 +183,7 @@ def test_malformed_lines_are_named_and_all_counted(tmp_path: Path) -> None:
         ('["a", ["b"]]', "1 malformed.*item 1"),
         ("[", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "holds no text"),
+        ("[]", "contains no text"),
     ],
 )
 def test_a_json_file_that_is_no_list_of_texts(tmp_path: Path, content: str, message: str) -> None:
@@ -198,8 +198,8 @@ def test_sources_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("short")
     (tmp_path / "empty").mkdir()
     for name, message in [
-        ("none.txt", "There is no corpus"),
-        ("table.xlsx", "cannot be told from its name"),
+        ("none.txt", "none.txt does not exist"),
+        ("table.xlsx", "is not clear from its name"),
         ("utf16.txt", "UTF-16"),
         ("empty", r"No \.txt, \.jsonl, \.csv, \.tsv or \.parquet file"),
     ]:
@@ -276,8 +276,8 @@ def test_oddities_that_change_texts_or_counts_are_told(tmp_path: Path) -> None:
     assert odd_words(load_corpus(path).record) == [
         "1 of the texts is empty, and not scored",
         "2 of the texts repeat another one: errors count it once",
-        "1 of the texts has NUL characters: is the source text?",
-        "1 of the source's items has bytes that are no UTF-8, which become U+FFFD: is it in another encoding?",
+        "1 of the texts has NUL characters: the source may not be text",
+        "1 of the source's items has invalid UTF-8 bytes, which become U+FFFD: the source may have another encoding",
     ]
     path.write_bytes(rows[1])
     assert odd_words(load_corpus(path).record) == [] == odd_words({})

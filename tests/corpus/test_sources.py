@@ -126,9 +126,9 @@ def test_a_packed_file_that_is_cut_or_altered_is_never_half_a_corpus(tmp_path: P
         ("a.jsonl", '{"text": "hello"}\n'.encode("utf-16-le"), "is UTF-16 text"),
         ("a.txt", "hello there".encode("utf-16-be"), "is UTF-16 text"),
         ("a.tsv", b"text\tb\nx\n", "1 values for 2 names"),
-        ("a.csv", b"text\n", "holds no text"),
+        ("a.csv", b"text\n", "contains no text"),
         ("a.parquet", b"PAR1 no", "cannot be read as Parquet"),
-        ("a.parquet.gz", b"x", "cannot be told from its name"),
+        ("a.parquet.gz", b"x", "is not clear from its name"),
         ("*.jsonl", b"", "No file of texts matches"),
     ],
 )
@@ -289,7 +289,7 @@ def test_a_dataset_whose_fetch_was_cut_is_never_half_a_corpus(
         load_corpus("hf://datasets/org/texts/*.jsonl")
     (blobs / "half.incomplete").unlink()
     assert len(load_corpus("hf://datasets/org/texts/*.jsonl", say=lines.append).texts) == 3
-    assert "the hub was not asked; its cache holds 3 files" in lines[-1]
+    assert "the hub could not be reached; the cache has 3 files" in lines[-1]
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.csv", "t.parquet"])
@@ -297,7 +297,7 @@ def test_a_domain_that_no_text_has_is_told(tmp_path: Path, name: str) -> None:
     files(tmp_path)
     lines: list[str] = []
     found = load_corpus(tmp_path / name, fields=Fields("body", "meta.sett"), say=lines.append)
-    assert found.domains == () and 'has a domain under "meta.sett"' in lines[-1]
+    assert found.domains == () and 'has a domain in the field "meta.sett"' in lines[-1]
     lines.clear()
     load(tmp_path / name, say=lines.append)
     assert lines == []

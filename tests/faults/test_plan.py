@@ -137,7 +137,7 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
     assert "NVIDIA L4 is here" in said and "computed in float32" in said and total["dtype"] == "float32"
     store = Store.write(tmp_path / "ws")
     try:
-        assert any("writes this workspace now" in w for w in planned(job)[1]["warnings"])
+        assert any("is writing to this workspace" in w for w in planned(job)[1]["warnings"])
     finally:
         store.close()
 

@@ -45,7 +45,7 @@ def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Pat
         failed["run@3"][0]
         == f"the scoring process ended twice (its Ray worker on {socket.gethostname()} died)"
     )
-    assert "exit status 70" in failed["run@4"][0] and "The GPU reported an error" in failed["run@4"][1]
+    assert "exit status 70" in failed["run@4"][0] and "The GPU reported a persistent error" in failed["run@4"][1]
     assert failed["run@6"][0] == "ValueError: something the scorer did not expect"
     assert "Traceback" in done.stderr and done.stderr.count("trying once more") == 4
     assert check_stored(job) == 5
@@ -61,7 +61,7 @@ def test_ctrl_c_finishes_and_term_stops_with_nothing_left_and_nothing_open(tmp_p
     assert not open_to_others(family)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: Ray's processes get it too
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "once more stops at once" in err
+    assert process.returncode == 130 and "press again to stop at once" in err
     assert all(end["status"] == "done" for end in ends(out).values())
     stored = check_stored(job, list(ends(out)))
     assert 2 <= stored < 8

@@ -79,7 +79,7 @@ def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
     assert ended.returncode == code, ended.stderr
     (row,) = jobs(tmp_path / "ws")
     assert (row.status, row.done, ended.stdout) == (status, 0, "")
-    assert "0 scored, 3 left: run the job again to go on" in ended.stderr
+    assert "0 scored, 3 left: run the job again to continue" in ended.stderr
     assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
@@ -130,7 +130,7 @@ def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_pa
         paused = pause_after_one(job)
         assert paused.returncode == 0, paused.stderr
         assert paused.stdout == "", "the report belongs to a job that was worked to its end"
-        assert f"{6 - check_stored(job)} left: run the job again to go on" in paused.stderr
+        assert f"{6 - check_stored(job)} left: run the job again to continue" in paused.stderr
     assert jobs(tmp_path / "ws")[0].status == "paused"
     with kltui.open(tmp_path / "ws") as ws:
         assert not ws.weight_distances()
@@ -148,7 +148,7 @@ def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> 
     assert first.returncode == 0, first.stderr
     for life in (1, 2):
         ended = struck(job, signal.SIGTERM)
-        assert "0 scored, 3 already there, 3 left: run the job again to go on" in ended.stderr, life
+        assert "0 scored, 3 already there, 3 left: run the job again to continue" in ended.stderr, life
         row = jobs(tmp_path / "ws")[0]
         assert (row.status, row.done, row.total) == ("stopped", 3, 6)
         assert row.message.startswith("0 scored, 3 already there, 3 left")

@@ -298,7 +298,7 @@ def test_a_dead_writer_of_this_host_is_known_whatever_the_clock_says(lives: Live
     db.commit()
     db.close()
     again = lives.run("--batch", str(job))
-    assert again.code == 0 and "which is gone" in again.err
+    assert again.code == 0 and "which has ended" in again.err
 
 
 def test_rates_and_remaining_time_survive_a_clock_set_back() -> None:

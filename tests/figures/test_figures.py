@@ -357,7 +357,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     assert "cannot make" in capsys.readouterr().err
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     assert main([*asked, str(tmp_path / "m.pdf")]) == 2
-    assert "may not be written" in capsys.readouterr().err
+    assert "is not writable" in capsys.readouterr().err
     assert not list(tmp_path.glob("m*"))
 
 

@@ -285,7 +285,7 @@ def test_without_matplotlib_figures_are_text_with_the_same_csv(
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
-        (["--reproduce", str(tmp_path / "none"), "--out", "x"], "there is no such folder"),
+        (["--reproduce", str(tmp_path / "none"), "--out", "x"], "the folder does not exist"),
         (["--reproduce", str(tmp_path), "--out", "x"], "kl-scale/data"),
         (["--reproduce", str(tmp_path)], "Add --out DIR"),
         (["--reproduce", str(tmp_path), "--out", "x", "workspace"], "no workspace"),

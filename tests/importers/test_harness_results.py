@@ -59,7 +59,7 @@ def test_a_whole_output_folder(output: Path) -> None:
     assert {name: dict(tasks) for name, tasks in found.scores.items()} == {
         "org/model": EXPECTED, "org/other": EXPECTED,
     }  # fmt: skip
-    assert any("1 tasks are not shares" in note or "2 tasks are not shares" in note for note in found.notes)
+    assert any("1 tasks are not between" in note or "2 tasks are not between" in note for note in found.notes)
     assert all(math.isfinite(v) for tasks in found.scores.values() for v in tasks.values())
 
 

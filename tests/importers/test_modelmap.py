@@ -88,7 +88,7 @@ def test_models_by_layer(tmp_path: Path) -> None:
     found = read_vectors_pickle(dump(tmp_path / "layer_logp.pkl", data))
     assert names(found) == ["a#0", "a#1", "a#2"]
     unnamed = dump(tmp_path / "x.pkl", {"a": {k: vector() for k in range(5)}})
-    with pytest.raises(UsageError, match="and nothing tells") as caught:
+    with pytest.raises(UsageError, match="could be steps or layers") as caught:
         read_vectors_pickle(unnamed)
     assert "--as steps or --as layers" in caught.value.hint
     assert read_vectors_pickle(unnamed, numbered="layers").vectors[4].point.layer == 4
@@ -147,9 +147,9 @@ def test_infinite_values_are_unscored(tmp_path: Path) -> None:
         ({"a": "text"}, "a is not a vector"),
         ({"a": np.ones((2, 2))}, "a is not a vector"),
         ({"a": {"x": vector()}}, "not a step or layer"),
-        ({}, "holds no vectors"),
+        ({}, "contains no vectors"),
         ([{"x": 1}], "record 0 has no model_name"),
-        (7, "holds no vectors"),
+        (7, "contains no vectors"),
     ],
 )
 def test_other_contents_are_named(tmp_path: Path, data: object, what: str) -> None:
@@ -332,4 +332,4 @@ def test_values_that_are_none_are_counted(tmp_path: Path) -> None:
     rows[0, 1], rows[0, 2], rows[1, 3] = np.nan, -np.inf, np.inf
     np.savez(tmp_path / "gaps.npz", loglik=rows, names=["a", "b", "c"])
     (note,) = read_paths([tmp_path / "gaps.npz"]).notes
-    assert note == "3 values of 2 vectors, such as a: infinite, NaN or absent, and so unscored"
+    assert note == "3 values of 2 vectors, such as a: infinite, NaN or missing, treated as unscored"

@@ -40,11 +40,11 @@ def test_layouts(tmp_path: Path, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("x.csv", "a,b\n1,2\n", "row 1 names no model"),
-        ("x.csv", "name,arc\n ,2\n", "row 1 names no model"),
+        ("x.csv", "a,b\n1,2\n", "row 1 has no model name"),
+        ("x.csv", "name,arc\n ,2\n", "row 1 has no model name"),
         ("x.csv", "name,task,score\nm,arc,good\n", "row 1: arc is 'good', no number"),
-        ("x.csv", "name,arc\n", "holds no scores"),
-        ("x.csv", "name,arc\nm,nan\n", "holds no scores"),
+        ("x.csv", "name,arc\n", "contains no scores"),
+        ("x.csv", "name,arc\nm,nan\n", "contains no scores"),
         ("x.csv", "name,arc\nm,45,3\n", "row 1 has more cells than there are columns"),
         ("x.json", '{"m": 5}', "is not {name: {task: score}}"),
     ],
@@ -70,7 +70,7 @@ def test_a_workspace_keeps_scores_and_nothing_else_of_a_score_file(tmp_path: Pat
     said: list[str] = []
     assert import_vectors([tmp_path / "scores.csv"], tmp_path / "ws", said.append) == 0
     assert "benchmark scores of 2 models" in said
-    assert any("2 of them name no checkpoint or run here, such as a/b" in line for line in said)
+    assert any("2 of them match no checkpoint or run here, such as a/b" in line for line in said)
     import_vectors([tmp_path / "more.csv"], tmp_path / "ws", said.append)
     store = Store.read(tmp_path / "ws")
     assert store.benchmark_scores.all() == WANTED | {"a/b": {"arc": 51.0, "mmlu": 25.0}}
@@ -108,7 +108,7 @@ def test_texts_that_have_names_are_a_corpus_and_counts_are_no_scores(tmp_path):
     ("text", "said"),
     [
         ("name,arc\na,0.45\nb,0.5\n", "no score of arc is above 1"),
-        ("name,arc\na,45.3%\nb,50\n", "1 cells among scores are no numbers and are passed over, such as arc of row 1, '45.3%'"),
+        ("name,arc\na,45.3%\nb,50\n", "1 cells are not numbers and were skipped, such as arc of row 1, '45.3%'"),
     ],
 )  # fmt: skip
 def test_scores_that_look_like_others_are_noted(tmp_path: Path, text: str, said: str) -> None:

@@ -194,7 +194,7 @@ def test_a_job_of_adapters_through_a_kill_adds_their_base_once_and_makes_it_thei
 ) -> None:
     job = write_job(tmp_path, f'[[models]]\npath = "{made}/lora"\n[[models]]\npath = "{made}/dora"')
     assert main(["--batch", str(job), "--dry-run"]) == 0
-    assert "base is added: the base of lora@10" in capsys.readouterr().out
+    assert "base is added as the base of lora@10" in capsys.readouterr().out
     acknowledged, ends = killed_behind(job, "lora@10"), ends_of(job, capsys)
     assert set(ends) == {"base", "lora@10", "lora@20", "lora@30", "dora"}
     assert all(ends[name] == "kept" for name in acknowledged) and ends["dora"] == "done"
@@ -255,11 +255,11 @@ def test_what_cannot_be_scored_is_refused_in_words(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"target_modules": ["q_proj"]}, "have no place in its base"),
+        ({"target_modules": ["q_proj"]}, "do not exist in its base"),
         ({"target_modules": ["q_proj", "v_proj", "down_proj", "up_proj"]}, "lacks 6 of its tensors"),
         ({"r": 2}, "does not fit its base"),
-        ({"target_modules": ["no_such"]}, "peft cannot put the adapter"),
-        ({"peft_type": "NO_SUCH"}, "peft cannot put the adapter"),
+        ({"target_modules": ["no_such"]}, "peft cannot apply the adapter"),
+        ({"peft_type": "NO_SUCH"}, "peft cannot apply the adapter"),
     ],
 )
 def test_an_adapter_whose_tensors_do_not_all_load_fails(

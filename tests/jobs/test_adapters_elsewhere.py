@@ -203,7 +203,7 @@ def test_adapters_on_the_hub_are_a_run_with_the_base_that_they_name(
         models = '[[models]]\nrepo = "org/lora"'
     job = write_job(tmp_path, models)
     assert main(["--batch", str(job), "--dry-run"]) == 0
-    assert "base is added: the base of lora@10" in " ".join(capsys.readouterr().out.split())
+    assert "base is added as the base of lora@10" in " ".join(capsys.readouterr().out.split())
     assert not hub.downloads("model.safetensors")  # nor of an adapter: it ends so, too
     assert main(["--batch", str(job), "--json"]) == 0, capsys.readouterr().err
     assert not hub.downloads("optimizer.pt") and len(hub.downloads("adapter_model.safetensors")) == 2
@@ -255,7 +255,7 @@ def test_a_repository_of_adapters_is_refused_where_it_cannot_be_scored(
     models = "".join(f'[[models]]\nrepo = "org/{name}"\n' for name in ("own", "prompt"))
     assert main(["--batch", str(write_job(tmp_path, models)), "--dry-run"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "names the base /scratch/mine/base" in said and "PROMPT_TUNING puts learned tokens" in said
+    assert "names the base /scratch/mine/base" in said and "PROMPT_TUNING adds learned tokens" in said
     pickled = {n.replace(".safetensors", ".bin"): d for n, d in whole.items()}
     hub.add("org/pickled", "main", pickled)
     hub.add_folder("org/whole", "main", made / "base")
@@ -263,7 +263,7 @@ def test_a_repository_of_adapters_is_refused_where_it_cannot_be_scored(
     assert main(["--batch", str(write_job(tmp_path, models))]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "has only a pickled adapter (adapter_model.bin)" in said
-    assert "org/whole@main holds no adapter (PEFT)" in said
+    assert "org/whole@main contains no adapter (PEFT)" in said
 
 
 def test_two_bases_of_one_name_are_told_apart(made: Path, tmp_path: Path) -> None:

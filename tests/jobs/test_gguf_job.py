@@ -194,7 +194,7 @@ def test_a_tokenizer_with_other_ids_than_the_parent_s_is_told_of(made: Path, tmp
     entry = '[[models]]\npath = "MADE/quants"\nfiles = "*F16*"\ntokenizer = "other"\n'
     (note,) = plan_of(tmp_path, made, entry).notes
     assert note.startswith(
-        "mine+gguf-f16: the tokenizer named for it gives 12 of 12 texts other ids than that of mine"
+        "mine+gguf-f16: its tokenizer gives 12 of 12 texts other ids than that of mine"
     )
 
 
@@ -214,11 +214,11 @@ def test_a_dry_run_says_what_is_missing(made: Path, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("models", "words"),
     [
-        ('path = "MADE/quants"\nfiles = ["*Q2_K*"]', "no GGUF file in .* is called like '\\*Q2_K\\*'"),
-        ('path = "MADE/quants"\nquantization = ["bnb-8bit"]', "quantization does not go with GGUF files"),
-        ('path = "MADE/quants/mine-Q3_K.gguf"', "There is no folder .*mine-Q3_K.gguf"),
-        ('path = "MADE/quants/mine-F16.gguf"\nfiles = ["*"]', "They choose from a folder"),
-        ('path = "cut"', "m-00002-of-00002.gguf is not beside it"),
+        ('path = "MADE/quants"\nfiles = ["*Q2_K*"]', "no GGUF file in .* matches '\\*Q2_K\\*'"),
+        ('path = "MADE/quants"\nquantization = ["bnb-8bit"]', "quantization cannot be used with GGUF files"),
+        ('path = "MADE/quants/mine-Q3_K.gguf"', "The folder .*mine-Q3_K.gguf"),
+        ('path = "MADE/quants/mine-F16.gguf"\nfiles = ["*"]', "`files` selects from a folder"),
+        ('path = "cut"', "m-00002-of-00002.gguf is missing"),
     ],
 )
 def test_wrong_entries(made: Path, tmp_path: Path, models: str, words: str) -> None:
@@ -278,7 +278,7 @@ def test_a_repository_with_files(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ('["*Q2_K*"]', "no GGUF file in org/mine-GGUF@main is called like"),
+        ('["*Q2_K*"]', "no GGUF file in org/mine-GGUF@main matches"),
         ('["*broken*"]', "is not .*GGUF|begins with b'oops'"),
         ('["*half*"]', "lacks half-00002-of-00002.gguf, one of 2 parts"),
     ],

@@ -47,7 +47,7 @@ def job(folder: Path, *entries: str, extra: str = "") -> Plan:
 def test_a_run_may_not_be_called_what_reads_as_another(tmp_path: Path, run: str) -> None:
     with pytest.raises(UsageError) as caught:
         job(tmp_path, f'path = "run"\nrun = {json.dumps(run)}')
-    assert "cannot be a run" in str(caught.value) and "Give it another, such as run =" in str(caught.value)
+    assert "cannot be a run" in str(caught.value) and "Choose another, such as run =" in str(caught.value)
     with pytest.raises(UsageError, match="cannot be a run"):
         job(tmp_path, f'repo = "org/m"\nrun = {json.dumps(run)}')
     stripped = run.strip()
@@ -80,7 +80,7 @@ def test_names_between_models_are_checked_too(tmp_path: Path) -> None:
 
     assert len(job(tmp_path, 'path = "run"', extra=grid("")).checkpoints) == 8
     for more in ('run = "a+b"', 'run = "k@400#1"', "grid = [1e20]", "grid = [0.12345678, 0.12345679]"):
-        with pytest.raises(UsageError, match=r"cannot be a run|would be called"):
+        with pytest.raises(UsageError, match=r"cannot be a run|would have the name"):
             job(tmp_path, 'path = "run"', extra=grid(more))
 
 
@@ -218,14 +218,14 @@ def test_a_model_is_not_its_own_parent(tmp_path: Path, parent: str) -> None:
     store.close()
     with pytest.raises(UsageError, match="parent: tuned would be its own parent"):
         edit_lineage(tmp_path / "other", ["tuned"], {"parent": parent})
-    with pytest.raises(UsageError, match="parents go in a circle: tuned <- run@1 <- tuned"):
+    with pytest.raises(UsageError, match="parents form a cycle: tuned <- run@1 <- tuned"):
         edit_lineage(tmp_path / "other", ["tuned"], {"parent": "run@1"})
 
 
 def test_parents_do_not_go_in_circles(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         make_model(tmp_path / name, weights=name.encode())
-    with pytest.raises(UsageError, match="parents go in a circle: a <- b <- c <- a"):
+    with pytest.raises(UsageError, match="parents form a cycle: a <- b <- c <- a"):
         job(tmp_path, 'path = "a"\nparent = "c"', 'path = "b"\nparent = "a"', 'path = "c"\nparent = "b"')
     chain = [Checkpoint(f"m{i}", HERE, parent=f"m{i + 1}") for i in range(3000)]
     assert parent_mistakes(chain) == []
@@ -282,7 +282,7 @@ def test_scoring_what_was_imported_under_that_name_is_told(tmp_path: Path, capsy
     ]
     assert main(words) == 0
     (note,) = job(tmp_path, 'path = "run"').notes
-    assert note == "1 name is that of vectors imported here, whose place what is scored takes, such as run@1"
+    assert note == "1 name is that of vectors imported here, which will be replaced, such as run@1"
 
 
 @pytest.mark.parametrize("state", ['{"global_step": true}', '{"global_step": -1}', '{"global_step": 1e30}',

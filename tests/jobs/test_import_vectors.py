@@ -113,7 +113,7 @@ def test_what_was_renamed_is_found_again_by_another_import(tmp_path: Path) -> No
             assert opened.benchmark_scores() == {
                 "first": {"arc": 40.0}, "first@20": {"arc": 41.0}, "child": {"arc": 42.0}, "nobody": {"arc": 43.0}
             }  # fmt: skip
-        assert said[-1] == "note: 1 of them name no checkpoint or run here, such as nobody"
+        assert said[-1] == "note: 1 of them match no checkpoint or run here, such as nobody"
     quietly(npz(tmp_path / "more.npz", "run@1", "first@1"), workspace=ws)
     with kltui.open(ws) as opened:
         assert sorted(r.name for r in opened.checkpoints()) == sorted([*names, "run@1"]), "both are named"

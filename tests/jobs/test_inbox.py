@@ -181,7 +181,7 @@ def test_every_malformed_file_is_left_and_the_sound_ones_are_taken_in(
     assert code == 1 and "Traceback" not in said
     taken_for_sound = [name for i, name in enumerate(bad) if f"{i:03}.safetensors" not in said]
     assert taken_for_sound == []
-    assert f"2 taken in, 2 of 2 stored, {len(bad)} damaged" in said
+    assert f"2 newly stored, 2 of 2 stored, {len(bad)} damaged" in said
     assert len(list(inbox.iterdir())) == len(bad)
     with kltui.open(plan.workspace) as ws:
         np.testing.assert_array_equal(
@@ -235,7 +235,7 @@ def test_what_is_no_file_never_blocks(job: Path, capsys, monkeypatch, kind: str)
     assert {a.weights for a in abouts(path.parent)} == {"w0"} | ({"w"} if kind == "sparse claim" else set())
     code, _ = collect(job)
     said = capsys.readouterr().err
-    assert code == 1 and "x.safetensors" in said and "1 taken in, 1 of 2 stored, 1 damaged" in said
+    assert code == 1 and "x.safetensors" in said and "1 newly stored, 1 of 2 stored, 1 damaged" in said
     assert os.path.lexists(path)
 
 

@@ -121,7 +121,7 @@ def test_a_spread_model_is_a_way_of_running(tmp_path: Path) -> None:
         (["engine.device_map=auto", "engine.workers=2"], "engine: device_map gives all GPUs to one worker"),
         (["engine.device_map=auto", "engine.kind=ray"], "engine: device_map needs kind"),
         (["engine.device_map=auto", "scoring.device=cuda:1"], 'but scoring.device is "cuda:1"'),
-        (["engine.device_map=auto", "scoring.device=cpu"], "where quantised ones cannot lie"),
+        (["engine.device_map=auto", "scoring.device=cpu"], "which is impossible for quantised weights"),
     ],
 )
 def test_what_a_spread_model_does_not_go_with(tmp_path: Path, overrides: list[str], said: str) -> None:
@@ -239,8 +239,8 @@ def test_a_model_that_cannot_be_meant_is_refused(table: dict[str, object], said:
         ({"corpus": {"source": "a", "sample": True}}, "corpus.sample: true and false are no value of this key"),
         ({"models": [{"path": "a", "seed": False}]}, r"models\[0\].seed: true and false are no value"),
         ({"scoring": {"layers": [True]}}, "scoring.layers: true and false are no value"),
-        ({"models": {"path": "a"}}, r"models: each is a table of its own below a line \[\[models\]\]"),
-        ({"models": []}, "models: there is none: name at least one"),
+        ({"models": {"path": "a"}}, r"models: each must be a separate table below a line \[\[models\]\]"),
+        ({"models": []}, "models: empty: give at least one"),
         ({"models": [{"path": "a", "tags": "x"}]}, r"tags: should be a list: tags = \[...\] \(it says 'x'\)"),
         ({"scoring": {"layers": 3}}, r"or: should be a list: layers = \[...\]"),
     ],

@@ -136,7 +136,7 @@ def test_what_was_not_scored_has_no_number(tmp_path: Path, capsys) -> None:
     path = samples(tmp_path / "m", texts, values)  # type: ignore[arg-type]
     code, said = run(capsys, tmp_path / "ws", path)
     assert code == 0
-    assert "2 values are infinite or no numbers" in said and "3 texts have nothing that was scored" in said
+    assert "2 values are infinite or NaN" in said and "3 texts have no scored tokens" in said
     (got,) = stored(tmp_path / "ws")["m"].values()
     assert np.isnan(got[:5]).all() and got[5:] == VALUES[0][5:].tolist()
 
@@ -252,7 +252,7 @@ def test_units_that_are_none_are_noted(tmp_path: Path, capsys) -> None:
     _, said = run(capsys, tmp_path / "a", pickled(tmp_path / "means.pkl", {"m": VALUES[0] / 1000}), texts)
     assert "means over tokens" in said
     _, said = run(capsys, tmp_path / "b", pickled(tmp_path / "losses.pkl", {"m": -VALUES[0]}), texts)
-    assert "the sign turned" in said
+    assert "opposite sign" in said
     _, said = run(capsys, tmp_path / "c", pickled(tmp_path / "right.pkl", {"m": VALUES[0]}), texts)
     assert "note" not in said
 
@@ -260,7 +260,7 @@ def test_units_that_are_none_are_noted(tmp_path: Path, capsys) -> None:
 def test_texts_that_no_vector_is_over_are_told(tmp_path: Path, capsys) -> None:
     a, others = samples(tmp_path / "a", TEXTS, VALUES[0]), listed(tmp_path / "o.json", OTHERS)
     code, said = run(capsys, tmp_path / "ws", a, others)
-    assert code == 0 and "none of the vectors is over the 12 texts of" in said and "o.json" in said
+    assert code == 0 and "none of the vectors covers the 12 texts of" in said and "o.json" in said
 
 
 def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None:
@@ -271,9 +271,9 @@ def test_what_takes_the_place_of_another_is_told(tmp_path: Path, capsys) -> None
     other = samples(tmp_path / "3" / "m", OTHERS, VALUES[2])
     for path, reported in ((first, False), (first, False), (other, False), (again, True)):
         code, said = run(capsys, tmp_path / "ws", path)
-        assert code == 0 and ("1 take the place of others of their names, such as m" in said) == reported
+        assert code == 0 and ("1 replace vectors with the same name, such as m" in said) == reported
     code, said = run(capsys, tmp_path / "one", first, again)
-    assert code == 0 and "1 vectors were there already and are left out, such as m" in said
+    assert code == 0 and "1 vectors are duplicates and were skipped, such as m" in said
     assert stored(tmp_path / "one")["m"] == {tuple(TEXTS): VALUES[0].tolist()}
 
 
@@ -292,7 +292,7 @@ def test_one_model_has_one_vector_over_the_same_texts(tmp_path: Path, capsys, ki
         pickled(tmp_path / "b.pkl", {"m": VALUES[1]})
         paths = (tmp_path / "a.npz", tmp_path / "b.pkl", listed(tmp_path / "t.json", TEXTS))
     code, said = run(capsys, tmp_path / "ws", *paths)
-    assert code == 0 and "left out, such as m" in said and "1 vectors over 12 texts" in said
+    assert code == 0 and "skipped, such as m" in said and "1 vectors over 12 texts" in said
     assert stored(tmp_path / "ws") == {"m": {tuple(TEXTS): VALUES[0].tolist()}}
 
 
@@ -306,7 +306,7 @@ def test_prepared_vectors_are_not_taken_for_raw_ones(tmp_path: Path, capsys) -> 
         export(ws, tmp_path / "out", preprocess="clip")
         raw = ws.map().loglik_KN
     code, said = run(capsys, tmp_path / "ws", tmp_path / "out" / "loglik.npz")
-    assert code == 0 and "were prepared (clip) before" in said
+    assert code == 0 and "are already preprocessed (clip)" in said
     with kltui.open(tmp_path / "ws") as ws:
         np.testing.assert_array_equal(ws.map(settings="source=imported").loglik_KN, raw)
         assert ws.map(settings="source=imported-clip").loglik_KN.min() > raw.min()

@@ -55,7 +55,7 @@ def test_texts_and_settings_are_the_map_s(folder: Path, suite: Path) -> None:
 def test_what_the_job_says_wins_and_is_told(folder: Path, suite: Path) -> None:
     path = job(folder, suite, '[scoring]\ndtype = "float32"\n')
     notes = make_plan(load_job(path)).notes
-    assert "the job says dtype=float32, the map has dtype=float16" in notes
+    assert "the job has dtype=float32, the map has dtype=float16" in notes
     assert not any("shares no map" in note for note in notes)
     plan = make_plan(load_job(path, ["scoring.bos=always"]))
     assert plan.settings.bos == "always"
@@ -89,7 +89,7 @@ def test_own_vectors_lend_their_texts_and_no_settings(tmp_path: Path, suite: Pat
 def test_without_a_map_the_texts_are_asked_for(tmp_path: Path, suite: Path) -> None:
     with pytest.raises(UsageError, match="corpus: missing"):
         load_job(job(tmp_path, suite, workspace="nowhere"))
-    with pytest.raises(UsageError, match="nothing is scored there"):
+    with pytest.raises(UsageError, match="the workspace has no vectors"):
         load_job(job(tmp_path, suite, '[corpus]\nsource = "map"\n', workspace="nowhere"))
 
 

@@ -132,6 +132,6 @@ def test_a_gguf_file_s_template_is_its_header_s(models: Path) -> None:
     found = find_template(models / "alone" / "solo.gguf")
     assert found.source == TEMPLATES["llama3"][0]
     assert (found.variables["bos_token"], found.variables["eos_token"]) == (BEGIN, END)
-    with pytest.raises(KltuiError, match=r"its header holds no tokenizer\.chat_template") as error:
+    with pytest.raises(KltuiError, match=r"its header has no tokenizer\.chat_template") as error:
         find_template(models / "quants" / "base-Q8_0.gguf")
     assert 'template = "none"' in error.value.hint

@@ -81,7 +81,7 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
     with kltui.open(released) as ws:
         with pytest.raises(UsageError, match="holds 4 checkpoints"):
             ws.place(suite / "alpha")
-        with pytest.raises(UsageError, match="would share no map with what is there: bos is auto or always"):
+        with pytest.raises(UsageError, match="would share no map with the existing vectors: bos is auto or always"):
             ws.place(suite / "alpha" / "step4", overrides=["scoring.bos=always"])
         with pytest.raises(UsageError, match="draws no text"):
             ws.place(suite / "alpha" / "step4", texts=0)
@@ -100,7 +100,7 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
 
 @pytest.mark.parametrize("model", ["", "/nowhere", "./nowhere", "a/b/c", "name", "gone/model.gguf"])
 def test_what_is_no_model_is_said(model: str) -> None:
-    with pytest.raises(KltuiError, match="there is no model at"):
+    with pytest.raises(KltuiError, match="no model found at"):
         entry_of(model)
 
 

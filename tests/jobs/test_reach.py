@@ -63,7 +63,7 @@ def test_a_stranger_that_a_store_names_as_its_writer_is_not_signalled(tmp_path: 
     job = running(tmp_path, stranger)
     assert job.status == "running" and job.process == _process_identity(stranger)
     for do in (launch.stop, launch.pause):
-        with pytest.raises(KltuiError, match="sent no signal"):
+        with pytest.raises(KltuiError, match="no signal was sent"):
             do(job)
 
 
@@ -84,7 +84,7 @@ def test_no_id_that_stands_for_many_or_none_is_signalled(
 def test_a_process_id_that_is_used_again_is_not_signalled(tmp_path: Path, stranger: int) -> None:
     boot, start, space = _process_identity(stranger).split(":")
     for other in (f"{boot}:{int(start) - 1}:{space}", f"{boot}:{start}:7", f"another:{start}:{space}", boot):
-        with pytest.raises(NotReachableError, match="sent no signal"):
+        with pytest.raises(NotReachableError, match="no signal was sent"):
             signal_writer(stranger, other, tmp_path, signal.SIGTERM)
 
 

@@ -126,5 +126,5 @@ def test_a_dry_run_says_whether_the_server_answers_and_how(
     assert "does not give the log-probabilities" in step["problem"] and "will fail" in warnings[0]
     server.stop()
     step, warnings = planned()
-    assert step["answers"] is False and "does not answer now" in warnings[0] and not step["problem"]
+    assert step["answers"] is False and "does not respond" in warnings[0] and not step["problem"]
     assert not (job.parent / "ws").exists()

@@ -214,7 +214,7 @@ def test_a_gpu_without_code_and_a_build_without_cuda_are_told(monkeypatch: pytes
     where = torch.device("cpu", 0)
     assert cuda.usable(where)
     assert cuda.why_not(where) == ""
-    assert "sees no such device" in cuda.why_not(torch.device("cpu", 3))
+    assert "does not see the device" in cuda.why_not(torch.device("cpu", 3))
     cuda._has_code.cache_clear()
     monkeypatch.setattr(cuda, "_extension", NoCode)
     assert not cuda.usable(where)

@@ -163,7 +163,7 @@ def test_a_repository_s_revision_is_scored(
 
 def test_results_of_other_texts_are_not_compared(run: Run, from_folder: ScoredTexts) -> None:
     fewer = kltui.score(run.folder / "step1", run.texts[:4])
-    with pytest.raises(UsageError, match="their texts are not the same"):
+    with pytest.raises(UsageError, match="their texts differ"):
         from_folder.kl(fewer)
     with pytest.raises(UsageError, match="of the type float"):
         from_folder.kl(1.0)  # type: ignore[arg-type]
@@ -242,7 +242,7 @@ def test_models_in_memory_that_are_not_scored_are_refused(run: Run) -> None:
         kltui.score(model.double(), ["a text"], tokenizer)
     with pytest.raises(UsageError, match="on a CPU"):
         kltui.score(model.half(), ["a text"], tokenizer)
-    with pytest.raises(UsageError, match="a tokenizer object goes with a model object"):
+    with pytest.raises(UsageError, match="a tokenizer object needs a model object"):
         kltui.score(run.folder / "step1", ["a text"], tokenizer)
 
 

@@ -129,7 +129,7 @@ def test_a_map_draws_itself(ws: NotebookWorkspace, method: str, dims: int) -> No
 
 def test_pictures_that_there_are_not_are_refused(ws: NotebookWorkspace) -> None:
     for arguments in (("umap", 2), ("pca", 4)):
-        with pytest.raises(UsageError, match="is not drawn by"):
+        with pytest.raises(UsageError, match="cannot be drawn by"):
             ws.map().plot(*arguments)  # type: ignore[arg-type]
     with pytest.raises(UsageError):
         ws.map().plot(by="colour")

@@ -77,11 +77,11 @@ def test_what_was_seen_is_said_where_nothing_is_found(tmp_path: Path) -> None:
     make_model(tmp_path / "suite" / "small" / "step5")
     make_model(tmp_path / "suite" / "alone")
     cases = [
-        (tmp_path / "none", "There is no folder", "holds adapter/, notes.txt, suite/"),
+        (tmp_path / "none", "The folder", "holds adapter/, notes.txt, suite/"),
         (tmp_path / "notes.txt", "is a file", "run folder"),
         (tmp_path / "adapter", "it holds an adapter", "merge it into its base model"),
         (tmp_path, "seen: adapter/, notes.txt, suite/", "checkpoint-500"),
-        (tmp_path / "suite", "neither a model nor a run, but holds some: alone, small", "[[models]]"),
+        (tmp_path / "suite", "neither a model nor a run, but contains some: alone, small", "[[models]]"),
     ]
     for path, message, hint in cases:
         with pytest.raises(KltuiError) as error:
@@ -157,10 +157,10 @@ def test_an_entry_of_a_hub_repository() -> None:
     [
         (ModelEntry(), "needs path, repo or endpoint"),
         (ModelEntry(path=Path("/x"), repo="a/b"), "needs path, repo or endpoint"),
-        (ModelEntry(repo="a/b", quantization=()), "names no variant"),
+        (ModelEntry(repo="a/b", quantization=()), "is empty"),
         (ModelEntry(path=Path("/x"), revisions=("main",)), "revisions are given for the folder"),
-        (ModelEntry(repo="a/b", revisions=("step5", "ckpt_5")), "would both be named b@5"),
-        (ModelEntry(repo="a/b", revisions=("s1-step5", "s1/step-5")), "would both be named b-s1@5"),
+        (ModelEntry(repo="a/b", revisions=("step5", "ckpt_5")), "would both have the name b@5"),
+        (ModelEntry(repo="a/b", revisions=("s1-step5", "s1/step-5")), "would both have the name b-s1@5"),
         (ModelEntry(repo="../b"), "not a hub repository"),
         (ModelEntry(repo="a/b/c"), "not a hub repository"),
         (ModelEntry(repo="a/\x1b[2J"), "not a hub repository"),
@@ -189,7 +189,7 @@ def put(folder: Path, *names: str) -> Path:
 
 FOREIGN = [
     (("adapter_config.json",), "an adapter (PEFT)", "merge it"),
-    (("config.json", "model-Q4_K_M.gguf"), "GGUF", "it was made from"),
+    (("config.json", "model-Q4_K_M.gguf"), "GGUF", "from which they were made"),
     (("params.json", "consolidated.00.pth"), "Meta's or Mistral's own layout", "convert_llama_weights_to_hf.py"),
     (("params.json", "consolidated.safetensors"), "Meta's or Mistral's own layout", "convert_"),
     (("config.json", "global_step500/mp_rank_00_model_states.pt", "zero_to_fp32.py"), "DeepSpeed", "zero_to_fp32.py"),
@@ -241,7 +241,7 @@ def test_copies_and_half_written_checkpoints_are_no_steps(tmp_path: Path) -> Non
         "step9~",
     ):
         make_model(tmp_path / "run" / name)
-    with pytest.raises(KltuiError, match="neither a model nor a run, but holds some"):
+    with pytest.raises(KltuiError, match="neither a model nor a run, but contains some"):
         discover(tmp_path / "run")
     make_model(tmp_path / "run" / "checkpoint-200")
     assert [(f.step, f.path.name) for f in discover(tmp_path / "run")] == [(200, "checkpoint-200")]
@@ -265,5 +265,5 @@ def test_pickles_that_may_not_be_opened_are_named(tmp_path: Path) -> None:
     assert weight_names(tmp_path / "m") == ["pytorch_model.bin"]
     with pytest.raises(KltuiError) as caught:
         weight_names(tmp_path / "m", allow_bin=False)
-    assert "holds only pickled weights (pytorch_model.bin)" in caught.value.message
+    assert "contains only pickled weights (pytorch_model.bin)" in caught.value.message
     assert "allow_bin = true" in caught.value.hint

@@ -134,7 +134,7 @@ def test_every_cut_is_refused_in_words(tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     for n in range(0, len(whole), 7):
         cut.write_bytes(whole[:n])
-        with pytest.raises(GGUFError, match="fetch or make it again") as caught:
+        with pytest.raises(GGUFError, match="download or create it again") as caught:
             read_model(cut)
         assert str(cut) in caught.value.message
 
@@ -247,7 +247,7 @@ def test_parts(tmp_path: Path) -> None:
     second.write_bytes(second.read_bytes() + b"\0")
     assert fingerprint(first) != before
     moved = second.rename(tmp_path / "aside")
-    with pytest.raises(KltuiError, match=r"m-00002-of-00002\.gguf is not beside it"):
+    with pytest.raises(KltuiError, match=r"m-00002-of-00002\.gguf is missing"):
         read_model(first)
     moved.rename(tmp_path / "n-00001-of-00002.gguf")
     first.rename(tmp_path / "n-00002-of-00002.gguf")
@@ -289,7 +289,7 @@ def test_a_folder_of_models_is_not_taken_for_the_gguf_files_inside_one_of_them(t
     make_model(tmp_path / "mine")  # what the file was made from
     assert [c.quantization for c in checkpoints_from_entry(ModelEntry(path=tmp_path))] == ["gguf-q8_0"]
     make_model(tmp_path / "other" / "step5")
-    with pytest.raises(KltuiError, match="neither a model nor a run, but holds some: mine, other"):
+    with pytest.raises(KltuiError, match="neither a model nor a run, but contains some: mine, other"):
         checkpoints_from_entry(ModelEntry(path=tmp_path))
     small_gguf(tmp_path / "named-Q8_0.gguf")
     assert len(checkpoints_from_entry(ModelEntry(path=tmp_path))) == 2
@@ -298,8 +298,8 @@ def test_a_folder_of_models_is_not_taken_for_the_gguf_files_inside_one_of_them(t
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"files": ("*Q2*",)}, "no GGUF file in .* is called like '\\*Q2\\*'"),
-        ({"quantization": ("bnb-8bit",)}, "quantization does not go with GGUF files"),
+        ({"files": ("*Q2*",)}, "no GGUF file in .* matches '\\*Q2\\*'"),
+        ({"quantization": ("bnb-8bit",)}, "quantization cannot be used with GGUF files"),
         ({"revisions": ("main",)}, "revisions are given"),
     ],
 )
@@ -312,7 +312,7 @@ def test_entries_that_cannot_be_meant(tmp_path: Path, entry: dict[str, tuple[str
 def test_one_name_for_two_files_is_said(tmp_path: Path) -> None:
     for name in ("m-Q8_0.gguf", "m-UD-Q8_0.gguf"):
         small_gguf(tmp_path / name)
-    with pytest.raises(UsageError, match="would both be named m\\+gguf-q8_0"):
+    with pytest.raises(UsageError, match="would both have the name m\\+gguf-q8_0"):
         checkpoints_from_entry(ModelEntry(path=tmp_path))
 
 

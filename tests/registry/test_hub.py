@@ -364,7 +364,7 @@ def test_an_unknown_repository(net: Net) -> None:
     for status in (401, 404):
         if status == 404:
             net.server.repos["org/other"] = net.server.repos[REPO]
-        with pytest.raises(KltuiError, match="There is no repository org/none on the hub, or it is private"):
+        with pytest.raises(KltuiError, match="The hub has no repository org/none on the hub, or it is private"):
             net.fetch_both(HubSource("org/none"))
     assert net.slept == []
 
@@ -530,7 +530,7 @@ def test_offline_every_file_is_checked(net: Net) -> None:
         blob = (folder / name).resolve()
         kept = blob.read_bytes()
         blob.write_bytes(kept[:-1] + b"!") if problem == "damaged" else blob.unlink()
-        assert f"not whole in the cache: {name} is {problem}" in net.fails(offline=True).message
+        assert f"incomplete in the cache: {name} is {problem}" in net.fails(offline=True).message
         blob.write_bytes(kept)
     assert net.fetch(offline=True) == folder
 

@@ -62,7 +62,7 @@ def test_long_context_rope_gives_a_text_its_own_numbers_in_any_batch_and_order(l
         ours = np.array([v.loglik_N for v in result.vectors])
         assert np.nanmax(np.abs(ours - truth[: len(ours), order])) < 1e-4
         assert any(
-            "the longest in its batch" in note and "were scored apart" in note for note in result.notes
+            "the longest text in its batch" in note and "were scored apart" in note for note in result.notes
         )
     sums = [float(t.astype(np.float64).sum()) if len(t) else np.nan for t in result.token_logprobs]
     np.testing.assert_allclose(sums, truth[0, order], atol=1e-4)
@@ -138,7 +138,7 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_scored_one_by_one(monkeypatch
             Loaded(model, model.config, "sdpa", torch.float32, ()), ScoringSettings(), CPU, "none"
         )
         rule = find_rule(engine.final, pieces, ids, 1536, torch.float32)
-    assert rule == BatchRule(alone=True) and "each was scored alone" in rule.notes[0]
+    assert rule == BatchRule(alone=True) and "each text was scored alone" in rule.notes[0]
     assert [len(rows) for rows in plan_batches(pieces, 1536, 0, rule.group)] == [1] * len(pieces)
 
 
@@ -195,7 +195,7 @@ def test_no_trial_is_made_of_one_text_and_rounding_is_let_pass():
 
 def test_a_model_that_draws_at_random_or_remembers_is_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(KltuiError, match="another value when the same text is scored again"):
+    with pytest.raises(KltuiError, match="a different value when the same text is scored again"):
         find_rule(Fake(lambda *_: rng.standard_normal()), *some_texts(LENGTHS), 1536, torch.float32)
     widest = [0]
 

@@ -97,11 +97,11 @@ def test_memory_that_runs_out_is_told(gram: DeviceGram, monkeypatch: pytest.Monk
     monkeypatch.setattr(centring, "_centred", full)
     with pytest.raises(KltuiError, match=r"8 vectors of 90 texts need 0\.0 GiB on cpu") as caught:
         gram(vectors(8, 90))
-    assert "Leave out --device" in caught.value.hint
+    assert "Omit --device" in caught.value.hint
 
 
 def test_only_a_gpu_centres() -> None:
-    with pytest.raises(UsageError, match="not centred on 'mps'"):
+    with pytest.raises(UsageError, match="cannot be centred on 'mps'"):
         device_gram("mps")
     if not torch.cuda.is_available():
         with pytest.raises(KltuiError, match="'cuda:1' was asked for"):

@@ -196,7 +196,7 @@ def with_architecture(path: Path, out: Path, name: bytes) -> Path:
         ("scaling", "scales its rotary positions \\(linear\\)", "parent = NAME"),
         ("window", "attends through a window of 8 tokens", "parent = NAME"),
         ("extra", "holds 1 tensors of its layers .* first blk.0.attn_q.bias", "serve the file"),
-        ("damaged", "fetch or make it again|ends within|of .* bytes", ""),
+        ("damaged", "download or create it again|ends within|of .* bytes", ""),
     ],
 )
 def test_refusals(llama: Path, q8: Path, tmp_path: Path, how: str, words: str, hint: str) -> None:

@@ -325,7 +325,7 @@ def test_vocabularies_beside_the_file_are_noted_where_they_differ(cores, tmp_pat
     assert not any("other ids" in note for note in tokenized(folder).notes)
     (folder / "added_tokens.json").write_text(json.dumps({END: 7, "<new>": 99}))
     (note,) = (n for n in tokenized(folder).notes if "other ids" in n)
-    assert note.startswith("added_tokens.json gives 2 of its 2 tokens other ids than tokenizer.json")
+    assert note.startswith("added_tokens.json gives 2 of its 2 tokens ids that differ from tokenizer.json")
 
 
 # -- without the file ---------------------------------------------------------------------------

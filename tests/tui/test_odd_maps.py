@@ -98,7 +98,7 @@ async def test_a_map_that_cannot_be_drawn_says_why_and_not_that_it_is_computed(
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3")
         await app.workers.wait_for_complete()
-        await until(pilot, lambda: "scored by every checkpoint" in text_of(app))
+        await until(pilot, lambda: "scored for every checkpoint" in text_of(app))
         assert "comput" not in text_of(app).partition("Runs")[0]
 
 

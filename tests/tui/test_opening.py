@@ -59,7 +59,7 @@ def test_what_a_target_is(place: Path) -> None:
         ("picture.png", "is not something that kltui opens"),
         ("broken.toml", "is not valid TOML"),
         ("none.toml", "no job file"),
-        ("none.jsonl", "There is no corpus"),
+        ("none.jsonl", "none.jsonl does not exist"),
         ("none.gguf", "is not there"),
     ],
 )

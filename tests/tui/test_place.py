@@ -46,7 +46,7 @@ async def test_a_model_is_placed_and_shown(
             assert CURSOR in text_of(app)
             await pilot.press("ctrl+u")
         await pilot.press(*"/nowhere", "enter")
-        await until(pilot, lambda: "there is no model at /nowhere" in text_of(app))
+        await until(pilot, lambda: "no model found at /nowhere" in text_of(app))
         await pilot.press("ctrl+u", *"./mine", "enter")
         await until(pilot, lambda: "On how many texts?" in text_of(app))
         await pilot.press(*"50", "enter")

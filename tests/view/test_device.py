@@ -70,7 +70,7 @@ def test_without_a_gpu_nothing_is_computed(
 
 
 def test_a_device_that_is_none_and_a_job_s_device_are_refused(suite: Workspace, capsys) -> None:
-    with pytest.raises(UsageError, match="not centred on 'gpu'"):
+    with pytest.raises(UsageError, match="cannot be centred on 'gpu'"):
         suite.map(device="gpu")
     assert main(["--report", str(suite.path), "--device", "gpu"]) == 2
     assert main(["--batch", "job.toml", "--device", "cuda:1"]) == 2

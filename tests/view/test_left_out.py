@@ -18,7 +18,7 @@ from kltui.view.report import report
 from kltui.view.sections.overview import _ids_notes
 from kltui.workspace import Workspace
 
-NONE, DRAWN = "none of its 60 texts has a number", "scored on 6 of 60 texts: 6 would be left for the map"
+NONE, DRAWN = "none of its 60 texts has a number", "scored on 6 of 60 texts: 6 would remain for the map"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_map_holds_the_others_and_says_who_is_not_on_it(mixed: Workspace) ->
 
 def test_alone_drawn_texts_make_a_map(mixed: Workspace) -> None:
     assert mixed.map(names=["drawn"]).names == ["drawn"]
-    with pytest.raises(KltuiError, match=r"no vector can stand on a map: empty: none of its"):
+    with pytest.raises(KltuiError, match=r"no vector can be used on a map: empty: none of its"):
         mixed.map(names=["empty"])
 
 

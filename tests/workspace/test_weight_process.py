@@ -67,7 +67,7 @@ def test_errors_come_through_and_the_process_goes_on(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     save_file({"c.weight": np.ones(3, np.float32)}, tmp_path / "empty" / "other.safetensors")
     with WeightProcess() as process:
-        with pytest.raises(BadFolderError, match="holds no weights") as caught:
+        with pytest.raises(BadFolderError, match="contains no weights") as caught:
             process.banded_distances([*folders[:2], tmp_path / "empty"], 1, [])
         assert caught.value.place == 2
         (tmp_path / "empty" / "other.safetensors").rename(tmp_path / "empty" / "model.safetensors")

@@ -44,7 +44,7 @@ SUMMARY = (
     "note",
 )
 NOT_HERE = (
-    "not reproduced, whatever the files: the exact KL beside its estimate, models between models (weight interpolation),"
+    "never reproduced: the comparison of exact and estimated KL, interpolated models,"
     " and the list of models of the appendix (they need the models themselves or their cards)"
 )
 Made = tuple[ReproducedItem, Result]
@@ -54,14 +54,14 @@ def reproduce(arguments: argparse.Namespace, notify: Callable[[str], None]) -> i
     """Writes the figures, tables and summary of --reproduce FOLDER into --out, and prints the summary."""
     if arguments.target:
         raise UsageError(
-            f"unexpected {arguments.target!r}", "--reproduce reads released files alone, no workspace."
+            f"unexpected {arguments.target!r}", "--reproduce reads only released files, not a workspace."
         )
     if arguments.out is None:
         raise UsageError("--reproduce writes a folder of figures", "Add --out DIR.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UsageError(
             f"--out {safe_text(str(arguments.out))} is not a folder",
-            "Name one to make, or one that is there.",
+            "Name a new folder or an existing one.",
         )
     look = look_of(arguments)
     releases = read_releases(arguments.reproduce)
@@ -135,8 +135,8 @@ def _summary(made: Sequence[Made], releases: Sequence[Release], folder: Path) ->
         ),
         f"Made with {version_words()}.",
         "",
-        "Each figure has its points in the CSV of its name and a script that draws it again from them. summary.csv has every",
-        "number beside the published one: deviation is here less published, ratio here over published; low and high are",
+        "Each figure has a CSV with its points and a script that redraws it from them, both with its name. summary.csv has every",
+        "number next to the published one: deviation is ours minus published, ratio is ours divided by published; low and high are",
         "quartiles unless the note says otherwise.",
         "",
         *(_line(item, result) for item, result in made),

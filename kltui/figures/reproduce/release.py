@@ -114,8 +114,8 @@ def read_releases(folder: Path) -> list[Release]:
     """The releases in a folder, or in a copy of the whole repository. Raises UsageError where there is none."""
     if not folder.is_dir():
         raise UsageError(
-            f"--reproduce {safe_text(str(folder))}: there is no such folder",
-            "Name that of the released files.",
+            f"--reproduce {safe_text(str(folder))}: the folder does not exist",
+            "Name the folder of the released files.",
         )
     found, problems = [], []
     for place in PLACES:
@@ -129,8 +129,8 @@ def read_releases(folder: Path) -> list[Release]:
         if problems:
             raise problems[0]
         raise UsageError(
-            f"{safe_text(str(folder))} holds no released files",
-            "Give the folder with texts.json and logp/, as shimo-lab/modelmap has it under kl-scale/data.",
+            f"{safe_text(str(folder))} contains no released files",
+            "Give the folder with texts.json and logp/, such as kl-scale/data of shimo-lab/modelmap.",
         )
     return found
 
@@ -140,12 +140,12 @@ def _release(folder: Path) -> Release:
     if not found.vectors:
         raise KltuiError(
             f"{safe_text(str(folder))} has texts and no vectors",
-            "Large files may still be pointers: fetch them whole.",
+            "Large files may still be Git LFS pointers: download them completely.",
         )
     if found.corpus is None:
         raise KltuiError(
-            f"{safe_text(str(folder))} has no one corpus",
-            "Bytes per text need texts.json beside the vectors.",
+            f"{safe_text(str(folder))} does not have exactly one corpus",
+            "texts.json next to the vectors is needed for the bytes per text.",
         )
     whole = _map(found, found.corpus)
     names = _json(folder, "model_list.json", list)

@@ -44,7 +44,7 @@ HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when
 FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
 LEAVE_S = 15.0
 MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
-_NO_GPU = "no machine of the Ray cluster offers a GPU, so CPUs are used (ray start --num-gpus 1 offers one)"
+_NO_GPU = "no machine of the Ray cluster offers a GPU, so CPUs are used (to offer one: ray start --num-gpus 1)"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class _Head:
         if silent_s > HEAD_LOST_S:
             raise TryAgainError(
                 f"the head of the Ray cluster at {self.address} has not answered for {silent_s:.0f} s: {why}",
-                "What is scored is stored. Start the cluster again (ray start --head), then run the job again.",
+                "Finished results are stored. Start the cluster again (ray start --head), then run the job again.",
             )
         return True
 
@@ -268,7 +268,7 @@ class RayExecutor:
         elif now - self._waiting_since > SAY_WAITING_AFTER_S:
             self._reported = True
             wanted = ", ".join(f"{v} {k}" for k, v in self._options.items() if k.startswith("num_") and v)
-            return [Said(f"waiting for a place in the Ray cluster: each worker takes {wanted}")]
+            return [Said(f"waiting for resources of the Ray cluster: each worker needs {wanted}")]
         return []
 
 
@@ -279,7 +279,7 @@ def _options(resources: dict[str, float], device: str, cpus: int) -> tuple[dict[
     if device.startswith("cuda") and gpus < 1:
         raise KltuiError(
             "scoring.device is cuda, but no machine of the Ray cluster has a GPU",
-            'Start one that has (ray start --num-gpus 1 ...), or use device = "cpu".',
+            'Start one with a GPU (ray start --num-gpus 1 ...), or use device = "cpu".',
         )
     if device.startswith("cuda") or (device == "auto" and gpus >= 1):
         # Ray shows each actor its own GPU alone, as the first.
@@ -354,8 +354,8 @@ def _not_connected(address: str, error: Exception) -> KltuiError:
         return KltuiError(f"Ray could not be started on this machine: {why}", "Its logs are in /tmp/ray.")
     return TryAgainError(
         f"no Ray cluster can be reached at {address!r}: {why}",
-        "Is it up (ray status), and is this machine part of it? If it asks for a token: RAY_AUTH_MODE=token and its"
-        " ~/.ray/auth_token here too. Without an address, a job starts a cluster of its own on this machine.",
+        "Check that it is running (ray status) and that this machine is part of it. If it requires a token: RAY_AUTH_MODE=token and its"
+        " ~/.ray/auth_token here too. Without an address, a job starts its own cluster on this machine.",
     )
 
 
