@@ -62,7 +62,7 @@ def _check_space(model: GGUFModel, out: Path) -> None:
     needed, free = sum(part.n_bytes for part in model.parts), shutil.disk_usage(out.parent).free
     if needed > free:
         raise KltuiError(
-            f"the {len(model.parts)} parts of {safe_text(model.first.path.name)} are put together in"
+            f"the {len(model.parts)} parts of {safe_text(model.first.path.name)} are merged in"
             f" {safe_text(str(out.parent))}, which has {free / 1e9:,.1f} of {needed / 1e9:,.1f} GB free",
             "Free space there, or set another temporary folder: TMPDIR=/path kltui ...",
         )

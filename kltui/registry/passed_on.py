@@ -184,8 +184,8 @@ def _check_names_nothing(path: Path, config: dict[str, Any]) -> None:
         if key in REFUSED and value:
             raise KltuiError(
                 f"{safe_text(str(path))} names {REFUSED[key]}: {key} = {safe_text(json.dumps(value), 80)}",
-                f"kltui scores the weights that lie in the folder under their usual names. Remove {key}, or put"
-                " what it names in their place.",
+                f"kltui scores the weights in the folder under their usual names. Remove {key}, or replace the"
+                " weights by those that it names.",
             )
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, dict):

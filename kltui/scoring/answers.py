@@ -134,7 +134,7 @@ def _shortened(
     if start >= first:
         pair = row % scored.n_pairs
         raise KltuiError(
-            f"the response of pair {pair} has {length - first} tokens, and the model's context is {context}:"
+            f"the response of pair {pair} has {length - first} tokens, and the model's context is {context}, so"
             " cutting the prompt is not enough",
             'set overlong = "window" (every token scored once), or remove that pair',
         )

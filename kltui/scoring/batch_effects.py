@@ -144,7 +144,7 @@ class _Trial:
             if self._beyond(self._logp([_cut(self.pieces[0], width)]) - self._first(0, width)):
                 raise KltuiError(
                     "this model gives a different value when the same text is scored again",
-                    "its numbers would mean nothing: it draws at random, or keeps something of what it read before "
+                    "its values would be meaningless: it is random, or keeps state between texts "
                     "(for Reformer set hash_seed in config.json)",
                 )
 

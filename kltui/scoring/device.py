@@ -155,7 +155,7 @@ def choose(
     if asked == "mps":
         if not facts.mps:
             raise KltuiError(
-                "device 'mps' was asked for, but torch sees none", 'use device = "auto" or "cpu"'
+                "device 'mps' was asked for, but torch finds none", 'use device = "auto" or "cpu"'
             )
         return DeviceInUse("mps", "Apple GPU", _memory_bytes(), "", facts.version, "")
     why = _unusable(asked, facts, system, environment)
@@ -166,16 +166,16 @@ def choose(
             f"cuda:{index}", gpu.name, gpu.memory_bytes, system.driver, facts.version, facts.cuda or facts.hip
         )
     if asked != "auto":
-        lacks = "torch does not see it" if facts.gpus else "torch sees no CUDA device"
+        lacks = "torch does not find it" if facts.gpus else "torch finds no CUDA device"
         hint = f'{why[1]} Or use device = "auto" or "cpu".'.strip()
         raise KltuiError(f"device {asked!r} was asked for, but {lacks}: {why[0]}", hint)
     if facts.mps:
         return _processor(
-            facts, "auto is the CPU here; there is an Apple GPU as well", 'device = "mps" uses it.'
+            facts, "auto selects the CPU; this machine also has an Apple GPU", 'device = "mps" uses it.'
         )
     if not system:
         return _processor(facts)
-    return _processor(facts, f"{system} is here, but the CPU is used: {why[0]}", why[1])
+    return _processor(facts, f"{system} is available, but the CPU is used: {why[0]}", why[1])
 
 
 def _index(asked: str) -> int:
@@ -198,13 +198,13 @@ def _unusable(
         return f"torch {facts.version} has no code for {gpu.name} ({capability}; it has {has})", _INSTALL
     if not facts.cuda and not facts.hip:
         return (
-            f"torch {facts.version} is built without {'ROCm' if system.maker == 'AMD' else 'CUDA'}",
+            f"torch {facts.version} was built without {'ROCm' if system.maker == 'AMD' else 'CUDA'}",
             _INSTALL,
         )
     for name in _HIDING:
         value = environment.get(name)
         if value is not None and (not value.strip() or value.strip().startswith("-")):
-            return f"{name}={value!r} hides every GPU from torch", f"Unset {name}, or name a GPU in it."
+            return f"{name}={value!r} hides every GPU from torch", f"Unset {name}, or list a GPU in it."
     built = f"CUDA {facts.cuda}" if facts.cuda else f"ROCm {facts.hip}"
     visible = next((f", {n}={environment[n]!r}" for n in _HIDING if n in environment), "")
     hint = "Install a newer driver, or a torch for an older CUDA. " if "driver" in facts.complaint else ""
@@ -254,7 +254,7 @@ def main() -> int:
     except Exception as error:  # whatever a broken torch raises
         reported = {
             "error": f"torch cannot be used: {type(error).__name__}: {error}",
-            "hint": "Install torch again.",
+            "hint": "Reinstall torch.",
         }
     sys.stdout.write(json.dumps(reported))
     return 0

@@ -41,7 +41,7 @@ class DeviceLayout:
             return {}
         if quantize.is_quantized(quantization) and device.type == "cpu":
             raise KltuiError(
-                f"{quantization} cannot go with device_map = {self.device_map!r} on a CPU: quantised weights cannot lie on disk",
+                f"{quantization} cannot be used with device_map = {self.device_map!r} on a CPU, because quantised weights cannot be kept on disk",
                 'use device_map = "none", or score the model without quantization',
             )
         return {"device_map": self.device_map, "max_memory": room(device), "offload_folder": self.scratch}
@@ -67,7 +67,7 @@ def check(device_map: str, device: str) -> None:
 def more_room(device_map: str) -> str:
     """What may help where a model, or one text in it, does not fit: to spread it, unless that is done already."""
     if device_map != "none":
-        return f"device_map = {device_map!r} uses all there is: free some memory, or take a larger machine"
+        return f"device_map = {device_map!r} already uses all memory: free some, or use a larger machine"
     return (
         'device_map = "auto" in [engine] spreads a model over all GPUs, memory and disk '
         '(one local worker; device = "auto", "cuda" or "cpu")'
@@ -182,7 +182,7 @@ def note(model: Any) -> tuple[str, ...]:
     places = sorted({_name(place) for place in model.hf_device_map.values()})
     said = f"the model is spread over {', '.join(places)}"
     if is_offloaded(model):
-        said += "; what lies in memory beside a GPU or on disk is read for every batch, which is slow"
+        said += "; parts in main memory or on disk are read for every batch, which is slow"
     return (said,)
 
 

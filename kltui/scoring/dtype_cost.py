@@ -40,7 +40,7 @@ def dtype_cost(
     """
     needed = 2 * sum(parameter.numel() for parameter in engine.model.parameters())
     if engine.device.type == "cpu" and 0 < SHARE_OF_MEMORY * available_bytes() < needed:
-        return DtypeCost(auto, None, "there is no room for both beside each other")
+        return DtypeCost(auto, None, "both do not fit in memory at the same time")
     try:
         other = in_half()
         while True:
@@ -53,7 +53,7 @@ def dtype_cost(
                     raise
                 engine.free_memory()
     except (torch.OutOfMemoryError, MemoryError):
-        return DtypeCost(auto, None, "there is no room for both beside each other")
+        return DtypeCost(auto, None, "both do not fit in memory at the same time")
     except KltuiError as error:
         return DtypeCost(auto, None, error.message)
     except RuntimeError as error:

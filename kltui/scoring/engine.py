@@ -87,12 +87,12 @@ class Engine:
             self._try_one_row()
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             quantised = quantize.is_quantized(quantization)
-            hint = quantize.refusal(quantization, self.model) if quantised else "does it run in transformers?"
+            hint = quantize.refusal(quantization, self.model) if quantised else "check that it runs in transformers"
             raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
         if device.type == "cuda" and (why := cuda.why_not(device)):
-            self.notes += (f"kltui's own GPU kernels are not used, torch does their work, slower: {why}",)
+            self.notes += (f"kltui's own GPU kernels are not used; torch is used instead, more slowly: {why}",)
         if self._head is None:
-            self.notes += ("the model's head cannot be split off; its own logits are used, in chunks",)
+            self.notes += ("the model's head cannot be separated; its own logits are used, in chunks",)
         self._settings = settings
         self._lens = self._make_lens(settings)
 
@@ -140,7 +140,7 @@ class Engine:
         if looks_ahead:
             raise KltuiError(
                 "this model's output at a position depends on later tokens: it is not a causal language model",
-                "its log-likelihoods would mean nothing; leave it out",
+                "its log-likelihoods would be meaningless; leave it out",
             )
 
     def _speed_up(self) -> None:
@@ -246,7 +246,7 @@ class Engine:
         hidden_nD, changed_nD = self.hidden(batch), self.hidden(other)
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
         if row.calls != 2 * (depth or 0) or unpadded.leaks(hidden_nD, changed_nD, len(ids_n) - 1):
-            raise UnsuitedError("not every layer attends, or something runs from one text into the next")
+            raise UnsuitedError("not every layer uses attention, or texts in one row influence each other")
         return _same(self.final(batch), padded_n, self.dtype)
 
     @contextmanager
@@ -264,7 +264,7 @@ class Engine:
         if settings.layers in ("none", ()):
             return None
         if self._head is None:
-            self.no_layers = "layers cannot be scored: this model's head cannot be split off"
+            self.no_layers = "layers cannot be scored: this model's head cannot be separated"
             return None
         try:
             lens = Lens(self.model, *self._head, settings.layers, self.dtype)
@@ -352,7 +352,7 @@ class Engine:
     def _split(self) -> tuple[Any, Head]:
         if self._head is None:
             raise KltuiError(
-                "this model's head cannot be split off", "its log-likelihoods can be scored all the same"
+                "this model's head cannot be split off", "its log-likelihoods can still be scored"
             )
         return self._head
 

@@ -99,8 +99,8 @@ def _config_of(path: Path, model: GGUFModel) -> Any:
                     "Score the model it was made from, or serve the file with llama.cpp and name its endpoint.",
                 ) from error
             raise GGUFError(
-                f"the header of {safe_text(str(path))} (family {family}) makes no configuration: {said}",
-                "Is it whole, and of a language model?",
+                f"the header of {safe_text(str(path))} (family {family}) gives no valid configuration: {said}",
+                "Check that it is complete and belongs to a language model.",
             ) from error
 
 
@@ -135,7 +135,7 @@ def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
         raise GGUFError(
             f"{safe_text(str(path))} {what if scaled or factors else f'attends through a window of {window} tokens'}, which"
             " transformers does not read from GGUF files of its family",
-            "Name the model it was made from, whose config.json says how: parent = NAME of it in the job, or tokenizer ="
+            "Name the model from which it was made, whose config.json has these settings: parent = NAME in the job, or tokenizer ="
             " its folder or repository.",
         )
 
@@ -257,8 +257,8 @@ def config_notes(config: Any, tokenizer: Path | None) -> tuple[str, ...]:
     if not beside or (same and beside.get("hidden_size", text.hidden_size) == text.hidden_size):
         return ()
     return (
-        f"the config.json beside its tokenizer is of another model ({safe_text(str(beside.get('model_type')), 40)}):"
-        " the file's own header was used",
+        f"the config.json next to its tokenizer belongs to another model ({safe_text(str(beside.get('model_type')), 40)}),"
+        " so the file's own header was used",
     )
 
 
@@ -276,7 +276,7 @@ def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[st
     The file's tokens are compared with the tokenizer's by id, and on some texts the ids of both.
     """
     if used.source == SOURCE:
-        return ("its tokenizer is made from the file, as transformers does it",)
+        return ("its tokenizer was converted from the file by transformers",)
     tokens = read_model(path, keep=(TOKENS,)).first.keys.get(TOKENS)
     notes = _token_notes(path, used, tokens) if isinstance(tokens, list) else ()
     try:
@@ -288,15 +288,15 @@ def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[st
     differ = sum(a != b for a, b in zip(own.ids(shown), used.ids(shown), strict=True)) if own else 0
     if own and own.frame()[0] != used.frame()[0]:
         does = (
-            "ask for one and the tokenizer puts none"
+            "ask for one and the tokenizer adds none"
             if own.frame()[0]
-            else "ask for none and the tokenizer puts one"
+            else "ask for none and the tokenizer adds one"
         )
-        notes += (f"of a beginning-of-text token the file's own keys {does}: the tokenizer decides",)
+        notes += (f"of a beginning-of-text token the file's own keys {does}: the tokenizer is used",)
     if differ:
         notes += (
-            f"made from the file itself, as transformers does it, the tokenizer would give {differ} of {len(shown)} texts"
-            " other ids",
+            f"the tokenizer converted from the file by transformers would give {differ} of {len(shown)} texts"
+            " different ids",
         )
     return notes
 
@@ -315,6 +315,6 @@ def _token_notes(path: Path, used: Backend, tokens: list[Any]) -> tuple[str, ...
         raise GGUFError(
             f"the tokenizer is not that of {safe_text(str(path))}: {len(other) + len(tokens) - len(known)} of its"
             f" {len(tokens)} tokens are others, id {i} is {safe_text(repr(a), 40)} there and {safe_text(repr(b), 40)} here",
-            "Name the tokenizer of the model that it was made from, or leave `tokenizer` and `parent` out: the file has one.",
+            "Name the tokenizer of the model from which it was made, or omit `tokenizer` and `parent` to use the one in the file.",
         )
-    return (f"{len(other)} of the file's {len(tokens)} tokens are spelt otherwise than the tokenizer's",)
+    return (f"{len(other)} of the file's {len(tokens)} tokens are spelt differently in the tokenizer",)

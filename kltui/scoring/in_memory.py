@@ -56,26 +56,26 @@ def check_model(model: Any) -> None:
     kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
     if hasattr(model, "peft_config"):
         raise UsageError(
-            f"a model with peft's adapters on it is not scored in memory ({kind})",
-            "Give the adapter's folder, or the model that merge_and_unload() returns.",
+            f"a model object with peft adapters cannot be scored ({kind})",
+            "Give the adapter's folder, or the result of merge_and_unload().",
         )
     if not isinstance(model, PreTrainedModel):
         raise UsageError(
-            f"model is of the type {kind}: neither a path, nor a hub repository, nor a model of transformers",
+            f"model is of the type {kind}, which is not a path, a hub repository or a transformers model",
             "Give a folder, OWNER/NAME, or what AutoModelForCausalLM.from_pretrained returned (not compiled or wrapped).",
         )
     if _head_of(model) is None:
         raise UsageError(
-            f"{kind} has no language-model head", "Load it by AutoModelForCausalLM.from_pretrained."
+            f"{kind} has no language-model head", "Load it with AutoModelForCausalLM.from_pretrained."
         )
     if stored := quantize.stored(model.config):
         raise UsageError(
-            f"a quantised model ({stored}) is not scored in memory",
-            "Give its folder: what made its weights then stands in the key.",
+            f"a quantised model ({stored}) cannot be scored from memory",
+            "Give its folder, so that the quantisation is recorded in the key.",
         )
     if model.dtype not in DTYPES:
         raise UsageError(
-            f"the model is in {str(model.dtype).removeprefix('torch.')}", "Make it float32: model.float()"
+            f"the model is in {str(model.dtype).removeprefix('torch.')}", "Convert it to float32: model.float()"
         )
 
 
@@ -89,8 +89,8 @@ def _device_of(model: Any) -> torch.device:
     if len(devices) != 1 or next(iter(devices)).type == "meta":
         where = ", ".join(sorted(map(str, devices)))
         raise UsageError(
-            f"the model does not lie whole on one device (it lies on {where})",
-            "Move it: model.to(DEVICE). A model larger than one GPU is scored by a job with engine.device_map.",
+            f"the model is not on one device (it is on {where})",
+            "Move it: model.to(DEVICE). To score a model larger than one GPU, use a job with engine.device_map.",
         )
     return devices.pop()
 
@@ -103,18 +103,18 @@ def _as_it_is(
     if "dtype" in asked and settings.dtype not in ("auto", own):
         raise UsageError(
             f'dtype="{settings.dtype}" was asked for, but the model in memory is in {own}',
-            f"Leave dtype out, or make the model so before: model.to(torch.{settings.dtype})",
+            f"Omit dtype, or convert the model first: model.to(torch.{settings.dtype})",
         )
     if own == "float16" and device.type == "cpu":
         raise UsageError(
-            "the model in memory is in float16 on a CPU, which never computes in it",
-            "Make it float32 before: model.float()",
+            "the model in memory is in float16 on a CPU, where kltui does not compute in float16",
+            "Convert it to float32 first: model.float()",
         )
     kind, _, index = settings.device.partition(":")
     if settings.device != "auto" and (kind != device.type or (index and int(index) != (device.index or 0))):
         raise UsageError(
-            f'device="{settings.device}" was asked for, but the model in memory lies on {device}',
-            f'Leave device out, or move the model before: model.to("{settings.device}")',
+            f'device="{settings.device}" was asked for, but the model in memory is on {device}',
+            f'Omit device, or move the model first: model.to("{settings.device}")',
         )
     return replace(settings, device=str(device), dtype=own)  # type: ignore[arg-type]  # one of DTYPES
 
@@ -154,7 +154,7 @@ def _tokenized(tokenizer: Any, config: Any, bos: str, texts: Sequence[str], corp
         if not folder.is_dir():
             raise UsageError(
                 f"there is no tokenizer in {folder}",
-                "Give its folder, or what AutoTokenizer.from_pretrained returned.",
+                "Give its folder, or the result of AutoTokenizer.from_pretrained.",
             )
         return tokenize(folder, config, bos, texts, corpus_sha256, None)
     with tempfile.TemporaryDirectory(prefix="kltui-") as name:
@@ -172,7 +172,7 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
     if tokenizer is None:
         raise UsageError(
-            "a model in memory is scored with its tokenizer, and none was given",
+            "a model object needs a tokenizer, and none was given",
             "kltui.score(model, texts, tokenizer=AutoTokenizer.from_pretrained(...)), or the folder of its files.",
         )
     if isinstance(tokenizer, Tokenizer):
@@ -181,7 +181,7 @@ def _save(tokenizer: Any, folder: Path) -> None:
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
         kind = f"{type(tokenizer).__module__.partition('.')[0]}.{type(tokenizer).__name__}"
         raise UsageError(
-            f"a tokenizer of the type {kind} is not used from memory: it is not one of the tokenizers library",
+            f"a tokenizer of the type {kind} is not supported: it is not from the tokenizers library",
             "Give a PreTrainedTokenizerFast, or the folder of the tokenizer's files.",
         )
     tokenizer.save_pretrained(folder)

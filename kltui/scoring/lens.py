@@ -40,7 +40,7 @@ class Lens:
     ) -> None:
         modules = model_introspection.find_layers(model)
         if modules is None:
-            raise LensError("this model's layers cannot be found, so they cannot be scored")
+            raise LensError("kltui cannot identify this model's layers, so they cannot be scored")
         self.model = model
         self.head_module = head_module
         self.modules = modules
@@ -122,11 +122,11 @@ class Lens:
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError) as error:
             raise LensError(
-                f"this model's tail cannot be run by itself, so its layers cannot be scored: {first_line(error)}"
+                f"the part of this model after its last layer cannot be run separately, so its layers cannot be scored: {first_line(error)}"
             ) from error
         if not exact:
             raise LensError(
-                "replaying this model's tail does not give its own logits, so its layers cannot be scored"
+                "running the part of this model after its last layer separately does not give its own logits, so its layers cannot be scored"
             )
         return tail if tail is not None and self._serves(tail, flows, replayed, head, ids_BT, dtype) else None
 
@@ -298,7 +298,7 @@ def wanted_layers(layers: LayerChoice, depth: int) -> tuple[int, ...]:
     wrong = [k for k in layers if not 0 <= k <= depth]
     if wrong:
         raise KltuiError(
-            f"layers = {list(layers)} names layer {wrong[0]}, but this model has layers 0 (embeddings) to {depth}",
-            "name layers in that range",
+            f"layers = {list(layers)} contains layer {wrong[0]}, but this model has layers 0 (embeddings) to {depth}",
+            "choose layers in that range",
         )
     return tuple(sorted(set(layers)))

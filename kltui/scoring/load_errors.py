@@ -39,7 +39,7 @@ def package_error(folder: Path, config: Any, error: Exception) -> KltuiError | N
     who = f"the model in {folder}" + (f" is quantised by {method}, which" if method else "")
     if method and re.search(r"GPU|CUDA|XPU|mps devices", text):
         return KltuiError(
-            f"{who} runs on a GPU only", "score it on a GPU, or name the model before it was quantised"
+            f"{who} runs only on a GPU", "score it on a GPU, or score the unquantised model"
         )
     if not isinstance(error, ImportError):
         return None
@@ -93,7 +93,7 @@ def _library(folder: Path, path: Path, what: str, packages: dict[str, str]) -> K
     return KltuiError(
         f"the tokenizer in {safe_text(str(folder))} is {what} ({safe_text(path.name)}), which needs "
         f"{' and '.join(missing)}, not installed here",
-        f"pip install {' '.join(missing)}, or put the tokenizer.json of the same tokenizer beside it",
+        f"pip install {' '.join(missing)}, or put its tokenizer.json next to it",
     )
 
 
@@ -147,10 +147,10 @@ def prefix_error(folder: Path, prefix: str, example: str) -> KltuiError:
 def not_finite_error(text: int, dtype: str) -> KltuiError:
     """What is said of a model that gives no number for a token of a text (counted from 0), with what `dtype` makes likely."""
     hint = (
-        "the weights are damaged, or the training that saved them had diverged: look at its loss at that step"
+        "the weights are damaged, or training had diverged: check the training loss at that step"
     )
     if dtype == "float16":
-        hint = 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; else the weights are damaged'
+        hint = 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; otherwise the weights are damaged'
     return KltuiError(
         f"the model gave a NaN or infinite log-probability in text {text} (dtype {dtype})", hint
     )

@@ -68,11 +68,11 @@ def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[
 
     if computed_dtype(dtype, device.type) != dtype:
         return torch.float32, (
-            "float16 was asked for or stored; on a CPU the weights are upcast and computed in float32",
+            "float16 was requested or stored; on a CPU the weights are upcast and computed in float32",
         )
     if dtype == "bfloat16" and device.type == "cpu" and not native.info()["bf16_products"]:
         return torch.bfloat16, (
-            "this processor has no bfloat16 products: float32 is faster here, and more exact",
+            "this processor has no bfloat16 instructions: float32 is faster here, and more precise",
         )
     return getattr(torch, dtype), ()
 
@@ -118,7 +118,7 @@ def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
     config.name_or_path = folder
     if any(getattr(config, key, None) for key in passed_on.REFUSED):
         raise KltuiError(
-            f"the configuration in {folder} names another file", "a folder is scored by its own files alone"
+            f"the configuration in {folder} refers to another file", "kltui uses only the files in the folder"
         )
     return config
 
@@ -126,12 +126,12 @@ def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
 def _config_error(folder: Path, where: Path, error: Exception) -> KltuiError:
     if passed_on.wants_own_code(folder):
         return KltuiError(
-            f"the model in {folder} needs Python code of its own, which kltui never runs",
-            "use a version of the model that transformers knows by itself",
+            f"the model in {folder} needs custom Python code, which kltui never runs",
+            "use a version of the model that transformers supports without custom code",
         )
     return KltuiError(
         f"the configuration in {folder} cannot be read: {_said(error, where, folder)}",
-        "is config.json whole?",
+        "check that config.json is complete",
     )
 
 
@@ -206,7 +206,7 @@ def load_model(
             raise
         raise KltuiError(
             f"{error.message} (as {quantization})",
-            "does it load unquantised? Not every family can be quantised so",
+            "check that it loads unquantised; not every family supports this quantisation",
         ) from error
     notes += _check_complete(folder, info) + quantize.note(quantization, model)
     if use_safetensors:
@@ -225,7 +225,7 @@ def _beside_the_gpu(model: Any, where: torch.device, dtype: str) -> tuple[torch.
     """The dtype of a model that was laid out on the CPU alone, for want of room on the GPUs, and what is to be said."""
     picked, notes = compute_dtype(dtype, where)
     model.to(picked)
-    said = "the GPUs have no room for the model: it lies in memory and is scored on the CPU, which is slow"
+    said = "the model does not fit on the GPUs: it is scored from main memory on the CPU, which is slow"
     return picked, (said, *notes)
 
 
@@ -245,7 +245,7 @@ def attention_of(config: Any) -> str:
     except KeyError as error:
         raise KltuiError(
             f"{config.model_type} is not a causal language model in transformers",
-            "kltui scores causal models only",
+            "kltui scores only causal models",
         ) from error
     return "sdpa" if getattr(family, "_supports_sdpa", False) else "eager"
 
@@ -276,7 +276,7 @@ def _load_error(
     text = str(error)
     if "dispatched on the CPU or the disk" in text:
         return _TooLargeError(
-            f"{folder} does not fit on the GPUs, and quantised weights cannot lie in memory or on disk",
+            f"{folder} does not fit on the GPUs, and quantised weights cannot be kept in main memory or on disk",
             "use more GPUs, fewer bits, or score it without quantization",
         )
     if "out of memory" in text.lower() or "alloc" in text.lower():
@@ -286,12 +286,12 @@ def _load_error(
         )
     if "mismatch" in text.lower() or "ignore_mismatched_sizes" in text:
         return KltuiError(
-            f"the weights in {folder} do not have the shapes that its config.json asks for",
-            "are both of one model?",
+            f"the weights in {folder} do not have the shapes required by its config.json",
+            "check that both belong to the same model",
         )
     if "safetensor" in type(error).__name__.lower() or "header" in text.lower():
         return KltuiError(f"a weight file in {folder} is damaged: {said}", "fetch or copy it again")
-    return KltuiError(f"the model in {folder} cannot be loaded: {said}", "are its files whole?")
+    return KltuiError(f"the model in {folder} cannot be loaded: {said}", "check that its files are complete")
 
 
 def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
@@ -303,17 +303,17 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
             raise prefix_error(folder, prefix, next(name for name in unused if prefix in name))
         raise KltuiError(
             f"the weights in {folder} lack {len(missing)} of the model's tensors, first {missing[0]}",
-            "the folder is incomplete or of another architecture; random weights are never scored",
+            "the folder is incomplete or has another architecture; kltui never scores random weights",
         )
     mismatched = sorted(str(key) for key in info["mismatched_keys"])
     if mismatched:
         raise KltuiError(
             f"tensors in {folder} have the wrong shape: {mismatched[0]}",
-            "are config and weights of one model?",
+            "check that config and weights belong to the same model",
         )
     if info["error_msgs"]:
         raise KltuiError(
-            f"the weights in {folder} did not load: {info['error_msgs'][0]}", "are its files whole?"
+            f"the weights in {folder} did not load: {info['error_msgs'][0]}", "check that its files are complete"
         )
     unused = sorted(info["unexpected_keys"])
     return (
@@ -332,10 +332,10 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is embeddings.weight:
         raise KltuiError(
-            f"the files in {folder} hold an output head of their own, but transformers puts the embeddings in its place",
-            'set "tie_word_embeddings": false in config.json, as the files have it',
+            f"the files in {folder} contain a separate output head, but transformers would use the embeddings instead",
+            'set "tie_word_embeddings": false in config.json, to match the files',
         )
-    return ("the files hold an output head of their own, which was used; config.json says that it is tied",)
+    return ("the files contain a separate output head, which was used, although config.json says that it is tied",)
 
 
 @contextlib.contextmanager

@@ -101,13 +101,13 @@ def _check_memory(error: Exception, alone: bool, device_map: str) -> None:
         raise _failed(error) from error
     if alone:
         raise KltuiError(
-            "one text alone does not fit in memory",
+            "a single text does not fit in memory",
             f"use a smaller dtype, another device or a smaller corpus max_bytes; {more_room(device_map)}",
         ) from error
 
 
 def _failed(error: Exception) -> KltuiError:
-    return KltuiError(f"the model failed: {first_line(error)}", "does it run in transformers?")
+    return KltuiError(f"the model failed: {first_line(error)}", "check that it runs in transformers")
 
 
 def peak_cuda_bytes() -> float:

@@ -128,7 +128,7 @@ def _cut_alike(a: _PairSide, b: _PairSide, overlong: str) -> tuple[_PairSide, _P
     if a.tokenizer.sha256 != b.tokenizer.sha256:
         raise KltuiError(
             f"{a.folder} and {b.folder} have different tokenizers, so their next tokens cannot be compared",
-            "the KL of their log-likelihood vectors can",
+            "use the KL of their log-likelihood vectors instead",
         )
     contexts = (loading.context_length(side.config) for side in (a, b))
     context = min((n for n in contexts if n is not None), default=None)

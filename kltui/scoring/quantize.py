@@ -60,15 +60,15 @@ def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...
     method = found.split()[0]
     if method not in AUTO_QUANTIZER_MAPPING and method != "bitsandbytes":
         raise KltuiError(
-            f"the weights in {folder} are stored quantised ({found}), in a way that this transformers does not read",
-            "use the model as it was before, or a release of transformers that knows it",
+            f"the weights in {folder} are stored quantised ({found}), which this version of transformers does not support",
+            "use the unquantised model, or a version of transformers that supports it",
         )
     if is_quantized(quantization):
         raise KltuiError(
-            f"the weights in {folder} are stored quantised already ({found}): {quantization} cannot go on top",
-            'score them as they are, with quantization = ["none"], or name the model as it was before',
+            f"the weights in {folder} are stored quantised already ({found}), so {quantization} cannot be applied",
+            'score them with quantization = ["none"], or use the unquantised model',
         )
-    return (f"the weights are stored quantised ({found}) and were scored so",)
+    return (f"the weights are stored quantised ({found}) and were scored in that form",)
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
         return {}
     check_installed(quantization)
     if quantization == "torchao-int4" and device.type == "cpu":
-        raise KltuiError("torchao has no int4 products on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here")
+        raise KltuiError("torchao does not support int4 on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here")
     config = _bitsandbytes(quantization, dtype) if quantization.startswith("bnb") else _torchao(quantization)
     return {"quantization_config": config, "device_map": {"": str(device)}}
 
@@ -118,7 +118,7 @@ def _torchao(quantization: str) -> Any:
         kind = ao.Int8WeightOnlyConfig() if quantization == "torchao-int8" else ao.Int4WeightOnlyConfig()
     except (ImportError, AttributeError) as error:
         raise KltuiError(
-            f"this torchao offers no {quantization}: {error}", "install a newer torchao"
+            f"this version of torchao does not support {quantization}: {error}", "install a newer torchao"
         ) from error
     return TorchAoConfig(kind)
 
@@ -150,12 +150,12 @@ def note(quantization: str, model: Any) -> tuple[str, ...]:
     share = quantized_share(model)
     if share == 0.0:
         raise KltuiError(
-            f"{quantization} leaves every weight of this model as it is, so it would be scored unquantised",
-            "bnb-8bit, bnb-nf4 and bnb-fp4 reach more kinds of layers",
+            f"{quantization} changes no weight of this model, so it would be scored unquantised",
+            "bnb-8bit, bnb-nf4 and bnb-fp4 support more kinds of layers",
         )
     if share > 0.95:
         return ()
-    return (f"only {share:.0%} of its layers' weights are {quantization}; the rest is left as it is",)
+    return (f"only {share:.0%} of its layers' weights are {quantization}; the rest is unchanged",)
 
 
 # Weights that a 4-bit variant packs together along a row.

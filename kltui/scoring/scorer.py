@@ -512,7 +512,7 @@ def _check_scored(prepared: _Prepared, model: str) -> None:
     if prepared.ids and not prepared.n_tokens:
         raise KltuiError(
             f"no text of the corpus has a token to score with the tokenizer of {model}",
-            'a text needs two tokens, or one behind a beginning-of-text token (bos = "always")',
+            'a text needs two tokens, or one token after a beginning-of-text token (bos = "always")',
         )
 
 
@@ -574,7 +574,7 @@ class _Sums:
             return ""
         layers = ", ".join(map(str, sorted(self._undefined)))
         text = self._undefined[min(self._undefined)] % self._n_texts
-        return f"layers {layers} are not stored: read through the model's tail they give NaN, first in text {text}"
+        return f"layers {layers} are not stored: their log-probabilities are NaN, first in text {text}"
 
     def token_logprobs(self, rows: range) -> tuple[NDArray[np.float32], ...] | None:
         """Per row its tokens' log-probabilities in order, or None where they were not asked for."""

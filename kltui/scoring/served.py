@@ -83,8 +83,8 @@ def score_served(
     came = _answers(client, dialect, rows.pieces, scored.ids, len(scored.ids), progress)
     if client.facts(say).identity() != facts.identity():
         raise KltuiError(
-            f"{client.where} is another model now than when scoring began",
-            "Run the job again: nothing of it is stored.",
+            f"{client.where} now serves a different model than when scoring began",
+            "Run the job again: nothing was stored.",
         )
     key = {
         "weights": weights_key, "corpus": corpus_sha256, **tokenizer.key(), "bos": settings.bos,
@@ -109,7 +109,7 @@ def asked_briefly(source: ServedSource, tokenizer_folder: Path | None, bos: str,
     said = ", ".join(f"{name} {value}" for name, value in found.items() if value)
     shown = safe_text(f"{facts.model}{f' ({said})' if said else ''}", 200)
     if tokenizer is None:
-        return f"answers as {shown}; log-probabilities were not asked for, as its tokenizer is not here"
+        return f"answers as {shown}; log-probabilities were not tested, because its tokenizer is not available"
     rows = tokenizer.backend.ids(_SHORT_TEXTS)
     return f"answers as {shown}, by {client.probe([[*tokenizer.prefix, *row] for row in rows])}"
 
@@ -155,7 +155,7 @@ def _score_result(
     by_row = tuple(map(np.concatenate, kept)) if settings.tokens else None
     logprobs, logprobs_alone = by_row and by_row[:n], by_row and by_row[n:]
     no_layers = (
-        "" if settings.layers == "none" else "a served model gives no hidden states: it has no layer vectors"
+        "" if settings.layers == "none" else "layer vectors are not available: a served model gives no hidden states"
     )
     parts = (slice(n), slice(n, None))[: 1 + settings.unconditional]
     vector, *alone = [
@@ -192,7 +192,7 @@ def _summed(
 def _notes(settings: ScoringSettings) -> tuple[str, ...]:
     notes = []
     if settings.dtype not in ("auto", "float32"):
-        notes.append(f"dtype = {settings.dtype} was not asked of the server: it computes as it was started")
+        notes.append(f"dtype = {settings.dtype} has no effect on the server, which computes in its own precision")
     return tuple(notes)
 
 
@@ -260,7 +260,7 @@ def _result(future: Future[list[float]], piece: Piece) -> list[float]:
     except UnusableAnswerError as error:
         raise KltuiError(
             f"text {piece.text} was not scored: {error.message}",
-            "A vector with a text that was cut or reordered would be wrong: look at the server's log and its limits.",
+            "The vector would be wrong if a text was cut or reordered: check the server's log and its limits.",
         ) from None
     except TryAgainError as error:
         raise TryAgainError(f"text {piece.text}: {error.message}", error.hint) from None

@@ -101,7 +101,7 @@ class ServedClient:
         if models and found is None:
             names = ", ".join(str(m.get("id")) for m in models[:6])
             raise KltuiError(
-                f"{safe_text(self.source.endpoint)} serves no model {safe_text(self.source.model, 100)}",
+                f"{safe_text(self.source.endpoint)} does not serve the model {safe_text(self.source.model, 100)}",
                 f"It serves {safe_text(names, 300)}.",
             )
         found = found or {}
@@ -135,8 +135,8 @@ class ServedClient:
                     raise
                 wrong.append(f"{dialect}: {error.message}")
         raise KltuiError(
-            f"{self.where} does not give the log-probabilities of a prompt's tokens ({'; '.join(wrong)})",
-            'vLLM does, by prompt_logprobs; many servers do not at all. GGUF files are scored without one: path = "model.gguf".',
+            f"{self.where} does not return log-probabilities of prompt tokens ({'; '.join(wrong)})",
+            'vLLM does with prompt_logprobs; many servers do not. GGUF files can be scored directly: path = "model.gguf".',
         )
 
     def logprobs(self, ids: Sequence[int], dialect: Dialect, say: Say = lambda line: None) -> list[float]:
@@ -160,9 +160,9 @@ class ServedClient:
             held.get(k) if isinstance(held, dict) else None for k in ("tokens", "token_logprobs")
         )
         if not isinstance(tokens, list) or not isinstance(values, list):
-            raise UnusableAnswerError("the answer has no log-probabilities of the prompt")
+            raise UnusableAnswerError("the response has no log-probabilities of the prompt")
         if not len(tokens) == len(values) == len(ids) + extra:
-            raise UnusableAnswerError(f"{len(values)} tokens came back of {len(ids)} that were sent")
+            raise UnusableAnswerError(f"{len(values)} tokens were returned for {len(ids)} that were sent")
         for place, (token, sent) in enumerate(zip(tokens, ids, strict=False)):
             if not self._is_that(str(token), sent):
                 raise UnusableAnswerError(
@@ -208,8 +208,8 @@ class ServedClient:
         except ValueError:
             if text.lstrip()[:1] == b"<":
                 raise KltuiError(
-                    f"{self.where} answers with a web page",
-                    "endpoint is the address that ends in /v1; a log-in page or a proxy answers like this too.",
+                    f"{self.where} responds with a web page",
+                    "endpoint must be the address that ends in /v1; it may also be a log-in page or a proxy.",
                 ) from None
             raise TransientError("it gave an answer that is not JSON") from None
         if not isinstance(found, dict):
@@ -224,16 +224,16 @@ class ServedClient:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return KltuiError(
                 f"{self.where}: its certificate is not trusted ({safe_text(cause.verify_message, 120)})",
-                "Is it the right server? SSL_CERT_FILE names a file with the authority of a certificate of your own.",
+                "Check the server; for your own certificate authority, set SSL_CERT_FILE to its file.",
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, _CLOSED):
             return KltuiError(
                 f"{self.where} does not speak TLS as https asks for ({said})",
-                "Does it serve plain http? Then endpoint begins with http://.",
+                "If it uses plain http, endpoint must begin with http://.",
             )
         if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
             host = safe_text(urllib.parse.urlsplit(self.source.endpoint).hostname or "", 100)
-            return KltuiError(f"{self.where}: there is no host {host} ({said})", "Is endpoint spelt right?")
+            return KltuiError(f"{self.where}: unknown host {host} ({said})", "Check the spelling of endpoint.")
         return TransientError(f"it cannot be reached ({said})")
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
@@ -250,12 +250,12 @@ class ServedClient:
             )
             return KltuiError(
                 f"{self.where} refuses {named} ({error.code})",
-                "Name the variable that holds its key: api_key_env.",
+                "Set api_key_env to the environment variable that contains its key.",
             )
         if error.code == 404:
             return KltuiError(
                 f"{self.where}: there is nothing at {safe_text(error.url or '', 200)} (404)",
-                "endpoint is the address that ends in /v1, and model the name under which it is served.",
+                "endpoint must be the address that ends in /v1, and model its name on the server.",
             )
         return UnusableAnswerError(f"it refuses the request ({error.code}: {said})")
 
@@ -270,13 +270,13 @@ def _key(name: str, where: str) -> str:
     key = os.environ.get(name, "").strip()  # a file's last line end comes along easily
     if not key:
         raise KltuiError(
-            f"the environment variable {name} is not set, which is to hold the key for {where}",
+            f"the environment variable {name} is not set; it should contain the key for {where}",
             f"export {name}=... in the shell that starts kltui; kltui never stores it.",
         )
     if not (key.isascii() and key.isprintable()):
         raise KltuiError(
-            f"the environment variable {name} holds characters that no key for {where} can have",
-            "A line end or a letter that is not ASCII stands in it: set it again.",
+            f"the environment variable {name} contains characters that are invalid in a key for {where}",
+            "It contains a line end or a character that is not ASCII: set it again.",
         )
     return key
 
@@ -301,14 +301,14 @@ def _generated(answer: Mapping[str, Any], ids: Sequence[int], asked: int) -> int
     counted, made = counts.get("prompt_tokens"), counts.get("completion_tokens")
     if counted is not None and counted != len(ids):
         raise UnusableAnswerError(
-            f"it counted {safe_text(str(counted), 20)} tokens of {len(ids)} that were sent"
+            f"it counted {safe_text(str(counted), 20)} tokens for {len(ids)} that were sent"
         )
     if not isinstance(made, int):
         return asked
     if (
         made > 1
     ):  # some take max_tokens = 0 for no limit, and would write to the end of their context for every text
-        raise UnusableAnswerError(f"it generated {made} tokens where {asked} were asked for")
+        raise UnusableAnswerError(f"it generated {made} tokens instead of {asked}")
     return made
 
 
@@ -316,16 +316,16 @@ def _by_id(choice: Mapping[str, Any], ids: Sequence[int]) -> list[float]:
     """From vLLM's list of {id: {"logprob": ...}}, None for the first token."""
     held = choice.get("prompt_logprobs")
     if not isinstance(held, list):
-        raise UnusableAnswerError("the answer has no prompt_logprobs")
+        raise UnusableAnswerError("the response has no prompt_logprobs")
     if len(held) != len(ids):
-        raise UnusableAnswerError(f"{len(held)} tokens came back of {len(ids)} that were sent")
+        raise UnusableAnswerError(f"{len(held)} tokens were returned for {len(ids)} that were sent")
     values = []
     for place, (found, sent) in enumerate(zip(held, ids, strict=True)):
         if place == 0:
             continue
         entry = found.get(str(sent)) if isinstance(found, dict) else None
         if not isinstance(entry, dict):
-            raise UnusableAnswerError(f"token {place} came back without the id that was sent, {sent}")
+            raise UnusableAnswerError(f"token {place} was returned without the id that was sent, {sent}")
         values.append(_number(entry.get("logprob"), place))
     return values
 

@@ -59,7 +59,7 @@ class DtypeCost:
     def __str__(self) -> str:
         stored = f'dtype = "auto" would ({self.auto}, as the weights are stored)'
         if self.factor is None:
-            return f"how many times as long float32 takes here as {stored} was not measured: {self.why}"
+            return f"the cost of float32 relative to {stored} was not measured: {self.why}"
         moved = (
             "" if self.largest_nat is None else f"; its texts are then {self.largest_nat:.2g} nat off at most"
         )

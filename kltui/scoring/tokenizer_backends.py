@@ -149,7 +149,7 @@ class ClassBackend:
         except TypeError as error:
             raise KltuiError(
                 f"this tokenizer cannot read special-token strings as text: {first_line(error)}",
-                "convert it to a tokenizer.json, which can",
+                "convert it to a tokenizer.json, which supports this",
             ) from error
         return rows
 
@@ -196,7 +196,7 @@ def load_class(folder: Path, config: Any) -> ClassBackend:
                 or tokenizer_error(folder)
                 or KltuiError(
                     f"the tokenizer in {safe_text(str(folder))} cannot be loaded: {said}",
-                    "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) beside the weights",
+                    "the folder needs tokenizer.json (or the vocabulary files of its tokenizer) next to the weights",
                 )
             ) from error
     return backend
@@ -214,7 +214,7 @@ def _no_merges(folder: Path) -> KltuiError | None:
     if not (folder / "vocab.json").is_file() or (folder / "merges.txt").is_file():
         return None
     return KltuiError(
-        f"the tokenizer in {safe_text(str(folder))} has vocab.json but no merges.txt, without which its ids are others",
+        f"the tokenizer in {safe_text(str(folder))} has vocab.json but no merges.txt, so its ids would be wrong",
         f"copy merges.txt there, or {TOKENIZER_JSON}",
     )
 
@@ -225,7 +225,7 @@ def split_frame(bare: list[int], framed: list[int]) -> Frame:
         if framed[start : start + len(bare)] == bare:
             return tuple(framed[:start]), tuple(framed[start + len(bare) :])
     raise KltuiError(
-        "the tokenizer changes a text's own ids when it adds special tokens",
+        "the tokenizer changes a text's ids when it adds special tokens",
         'use bos = "never", which adds none',
     )
 

@@ -38,7 +38,7 @@ def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
     if size is not None and highest >= size:
         raise KltuiError(
             f"the tokenizer gives id {highest}, but the model has {size} entries",
-            "tokenizer and model are not of one kind",
+            "tokenizer and model do not match",
         )
 
 
@@ -49,8 +49,8 @@ def check_size(backend: Backend, size: int | None) -> None:
     if n == 0 or tiny:
         seen = "an empty vocabulary" if n == 0 else f"{n} entries and the model {size}"
         raise KltuiError(
-            f"the tokenizer has {seen}: it cannot be the one that the model was trained with ({backend.source})",
-            "put the model's own tokenizer.json beside its weights, or name a tokenizer in the [[models]] entry",
+            f"the tokenizer has {seen}, so it cannot be the one used to train the model ({backend.source})",
+            "put the model's own tokenizer.json next to its weights, or name a tokenizer in the [[models]] entry",
         )
 
 
@@ -59,7 +59,7 @@ def check_repeatable(backend: Backend) -> None:
     first = backend.ids(PROBE)
     if any(backend.ids(PROBE) != first for _ in range(2)):
         raise KltuiError(
-            "the tokenizer gives a text other ids each time: it samples",
+            "the tokenizer is random: it gives different ids for the same text each time",
             "switch its sampling off (enable_sampling in tokenizer_config.json), or use a tokenizer.json",
         )
 
@@ -74,11 +74,11 @@ def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> t
     said = said or f"it drops {lost:.0%} of the corpus's characters"
     if max(share, lost) >= UNKNOWN_FAILS:
         raise KltuiError(
-            f"the tokenizer does not know this corpus: {said}",
-            "is it the model's own? put its tokenizer.json beside the weights, or name it in the [[models]] entry",
+            f"the tokenizer does not fit this corpus: {said}",
+            "check that it is the model's own: put its tokenizer.json next to the weights, or name it in the [[models]] entry",
         )
     return (
-        (f"the tokenizer does not know all of this corpus: {said}",)
+        (f"the tokenizer does not cover all of this corpus: {said}",)
         if max(share, lost) > UNKNOWN_NOTED
         else ()
     )

@@ -85,7 +85,7 @@ def tokenize(
     if isinstance(tokenizer.backend, FileBackend) and not is_gguf(folder):
         notes += _against_class(tokenizer, folder, config, texts, corpus_sha256, cache_dir)
     if tokenizer.dropped_suffix:
-        notes += ("the tokenizer's end-of-text token was left out",)
+        notes += ("the tokenizer's end-of-text token was omitted",)
     return Tokenized(tokenizer, ids, notes)
 
 
@@ -141,10 +141,10 @@ def _against_class(
     frame = tokenizer.backend.frame()[0]
     notes: tuple[str, ...] = ()
     if isinstance(stated, bool) and stated != bool(frame):
-        does = "puts one before a text" if frame else "puts none before a text"
+        does = "adds one before a text" if frame else "adds none before a text"
         notes = (
             f"{TOKENIZER_CONFIG} says add_bos_token = {str(stated).lower()}, but {TOKENIZER_JSON} {does}: "
-            'bos = "auto" goes by the latter',
+            'bos = "auto" uses the latter',
         )
     try:
         other = load_class(folder, config)

@@ -29,17 +29,17 @@ from kltui.store.store import FILE_NAME
 from kltui.store.writer_lock import current_writer
 
 _RESTORE = "restore it from a copy"
-_MEND = "restore it from a copy, or take it out with --mend, and "
+_MEND = "restore it from a copy, or remove it with --mend, and "
 _ADVICE = {
-    "corpus": _MEND + "score the corpus again, unless its texts are whole",
+    "corpus": _MEND + "score the corpus again, unless its texts are intact",
     "text": _MEND + "score the corpus again",
     "checkpoint": _MEND + "run its job again",
     "vector": _MEND + "run its job again, or import it again",
     "job": _MEND + "run the job again",
     "job_item": _MEND + "run the job again",
     "side_file": _MEND + "run its job again with scoring.tokens = true",
-    "weight_distance": _MEND + "have it computed by --report, or import it again",
-    "fingerprint": "take it out with --mend: it is computed again",
+    "weight_distance": _MEND + "recompute it with --report, or import it again",
+    "fingerprint": "remove it with --mend: it is then recomputed",
     "benchmark_score": _MEND + "import the scores again",
     "record": _MEND + "save the map or draw the texts again",
 }
@@ -70,7 +70,7 @@ def check_store(folder: Path, counts: Counts) -> Iterator[Damage]:
     """Everything damaged in the store in `folder`; `counts` says how much was read. Raises StoreError where none is."""
     path = folder / FILE_NAME
     if not path.exists():
-        raise StoreError(f"no kltui workspace in {folder}", "Name the folder that holds kltui.sqlite.")
+        raise StoreError(f"no kltui workspace in {folder}", "Name the folder that contains kltui.sqlite.")
     noted = lock_file.noted(folder)
     try:
         db = connect_reader(path)
@@ -119,7 +119,7 @@ def _hold_still(db: Connection, folder: Path) -> None:
         if journal != "wal" and writer is not None and writer.alive:
             raise TryAgainError(
                 f"{folder} is being written by process {writer.pid} on {safe_text(writer.host)}",
-                "It has no write-ahead log, so that the job would wait for the check: try again when it is done.",
+                "It has no write-ahead log, so the job would have to wait for the check: try again when the job is done.",
             )
         db.execute("BEGIN")
 
@@ -130,7 +130,7 @@ def _integrity(db: sqlite3.Connection) -> Iterator[Damage]:
             seen = safe_text(str(words).replace("*** in database main ***\n", ""), 200)
             yield Damage("database", FILE_NAME, seen, f"{_RESTORE}, or try --mend")
     for table, rowid, parent, _ in db.execute("PRAGMA foreign_key_check"):
-        yield Damage(table, f"row {rowid}", f"what it belongs to in {parent} is gone", _ADVICE[table])
+        yield Damage(table, f"row {rowid}", f"its entry in {parent} is missing", _ADVICE[table])
 
 
 def _commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> Iterator[Damage]:
@@ -151,7 +151,7 @@ def _table(db: sqlite3.Connection, table: str, counts: Counts) -> Iterator[Damag
 def damages(found: Examined) -> Iterator[Damage]:
     """What the verification of a table found, row by row."""
     for _, name in found.damaged:
-        seen = "it is not as it was written"
+        seen = "it was altered"
         yield Damage(found.table, safe_text(name, 80), seen, _ADVICE[found.table])
     if not found.adds_up and not found.damaged:
         yield Damage(found.table, "rows", found.words(), _ADVICE[found.table])
@@ -165,9 +165,9 @@ def _vectors(db: sqlite3.Connection, counts: Counts, *, checked: bool) -> Iterat
         numbers = read(vector_id)
         called = safe_text(bytes(name or b"?").decode(errors="replace"), 80)
         if numbers is None:
-            yield Damage("vector", called, "its numbers are not as they were written", _ADVICE["vector"])
+            yield Damage("vector", called, "its numbers were altered", _ADVICE["vector"])
         elif (len(numbers[0]), len(numbers[1])) != (8 * (n or 0), 4 * (n or 0)):
-            yield Damage("vector", called, "it is not over the texts of its corpus", _ADVICE["vector"])
+            yield Damage("vector", called, "its length differs from its corpus", _ADVICE["vector"])
 
 
 def _corpora(db: sqlite3.Connection) -> Iterator[Damage]:
@@ -177,10 +177,10 @@ def _corpora(db: sqlite3.Connection) -> Iterator[Damage]:
         reported, measured = text_identity(db, corpus_id)
         name = bytes(sha256).decode(errors="replace")[:12]
         if reported.encode() != sha256:
-            yield Damage("corpus", safe_text(name), "its texts do not have its SHA-256", _ADVICE["text"])
+            yield Damage("corpus", safe_text(name), "its texts do not match its SHA-256", _ADVICE["text"])
         if measured != lengths or len(measured) != 8 * n:
             yield Damage(
-                "corpus", safe_text(name), "the bytes of its texts are not theirs", _ADVICE["corpus"]
+                "corpus", safe_text(name), "the stored byte lengths do not match its texts", _ADVICE["corpus"]
             )
 
 
@@ -205,5 +205,5 @@ def _side_files(db: Connection, folder: Path, counts: Counts) -> Iterator[Damage
         counts.files += 1
         if not files.intact(folder, path):
             gone = not (folder / path).is_file()
-            seen = "it is gone" if gone else "its SHA-256 is not the one that was written down"
+            seen = "it is missing" if gone else "its SHA-256 differs from the recorded one"
             yield Damage("side_file", safe_text(path, 80), seen, _ADVICE["side_file"])

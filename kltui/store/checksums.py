@@ -66,7 +66,7 @@ def seal_all(db: sqlite3.Connection) -> None:
     """Computes every checksum and the whole ledger of a store that has none yet. Raises DamageError for altered texts."""
     for corpus_id, sha256, lengths in db.execute("SELECT id, sha256, text_bytes FROM corpus").fetchall():
         if text_identity(db, corpus_id) != (sha256, lengths):
-            raise DamageError("the workspace is damaged: its texts are not those of their corpus", RESTORE)
+            raise DamageError("the workspace is damaged: its texts do not match their corpus", RESTORE)
     for table in TABLES:
         seal(db, table)
     # What this store is known by, and how many transactions it has seen.
@@ -206,12 +206,12 @@ class Examined:
         named = ", ".join(safe_text(name, 80) for _, name in self.damaged[:limit])
         more = ", ..." if len(self.damaged) > limit else ""
         if self.damaged:
-            return f"{len(self.damaged)} of {self.n} rows of {self.table} are not as written ({named}{more})"
+            return f"{len(self.damaged)} of {self.n} rows of {self.table} were altered ({named}{more})"
         if self.expected is None:
-            return f"what the table {self.table} holds is not on record"
+            return f"the contents of the table {self.table} are not recorded"
         if self.expected != self.n:
-            return f"the table {self.table} has {self.n} rows where {self.expected} were written"
-        return f"rows of {self.table} are not those that were written last"
+            return f"the table {self.table} has {self.n} rows instead of {self.expected}"
+        return f"rows of {self.table} are not those written last"
 
 
 def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Examined:
@@ -327,9 +327,9 @@ def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None
     if noted is not None and noted[0] == here[0] and noted[1] > here[1]:
         lost = noted[1] - here[1]
         raise DamageError(
-            f"the workspace is damaged: the last {lost} of {noted[1]} transactions are gone",
-            "Its log kltui.sqlite-wal was lost or damaged, or kltui.sqlite is a copy of before. Bring back what is"
-            " missing, or go on without it: kltui --check WORKSPACE --mend",
+            f"the workspace is damaged: the last {lost} of {noted[1]} transactions are missing",
+            "Its log kltui.sqlite-wal was lost or damaged, or kltui.sqlite is an older copy. Restore what is missing,"
+            " or continue without it: kltui --check WORKSPACE --mend",
         )
 
 

@@ -113,16 +113,16 @@ def remedy(target: str, settings: str) -> str:
     """What to do where vectors of these settings are kept off the map of those."""
     found = differing(target, settings)
     if "source" in found:
-        return f"Say how the imported vectors were scored, by importing them again: {DECLARE_HINT}"
+        return f"Import the vectors again and declare how they were scored: {DECLARE_HINT}"
     sets = " ".join(f"--set scoring.{name}={ours}" for name, (ours, _) in found.items() if name in RULES)
     if {"kind", "template"} & found.keys():
-        return "Pairs and texts, or pairs whose prompts are written in two ways, never share a map: score them apart."
+        return "Pairs and texts, or pairs with different templates, never share a map: score them separately."
     if sets:
         return (
-            f"Score them as the map's: kltui --batch JOB {sets}"
-            " (or, where the declaration is wrong, import again with another --declare)."
+            f"Score them with the map's settings: kltui --batch JOB {sets}"
+            " (or, if the declaration is wrong, import again with another --declare)."
         )
-    return "Score them under one [scoring] setting and corpus, or choose others."
+    return "Score them with the same [scoring] settings and corpus, or choose others."
 
 
 def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
@@ -164,7 +164,7 @@ def standing_note(record: Mapping[str, object]) -> str:
         for name in NOTED
         if len(_values(record, name)) > 1
     ]
-    what = f", which differ in {', '.join(differ)}: a part of their KL may come from that" if differ else ""
+    what = f", which differ in {', '.join(differ)}: part of their KL may come from that" if differ else ""
     return f"; {found['imported']} imported vectors beside {found['scored_here']} scored here{what}"
 
 

@@ -27,8 +27,8 @@ _OURS = (
 
 
 RESTORE = (
-    "kltui --check WORKSPACE names all that is damaged and says what to do: restore it from a copy, or take out what is"
-    " damaged (--check --mend) and score that again."
+    "kltui --check WORKSPACE lists everything that is damaged and what to do: restore it from a copy, or remove the damaged"
+    " parts (--check --mend) and score them again."
 )
 
 P = ParamSpec("P")
@@ -128,7 +128,7 @@ def decoded(read: Callable[P, R]) -> Callable[P, R]:
             return read(*args, **kwargs)
         except (ValueError, TypeError, KeyError) as error:
             raise DamageError(
-                f"the workspace is damaged: a stored value makes no sense ({error})", RESTORE
+                f"the workspace is damaged: a stored value is invalid ({error})", RESTORE
             ) from error
 
     return checked
@@ -140,18 +140,18 @@ def _operational(path: Path, error: str) -> StoreError:
     if "decode" in error:
         return DamageError(f"{path} is damaged: {error}", RESTORE)
     if "locked" in error:
-        hint = "Another process holds the database. Try again when it is done."
+        hint = "Another process has locked the database. Try again when it is done."
     elif "readonly" in error or "unable to open" in error:
         hint = "Check that the folder exists and that you may write there."
     else:
-        hint = "The workspace could not be used; kltui --doctor says more."
+        hint = "The workspace could not be used; see kltui --doctor."
     return StoreError(f"{path}: {error}", hint)
 
 
 def _disk_error(path: Path, error: str) -> DiskError:
     return DiskError(
         f"{path}: {error}",
-        "The disk is full or failing. Everything acknowledged so far is kept; free space and run the job again.",
+        "The disk is full or failing. Everything reported as done so far is stored; free space and run the job again.",
     )
 
 
@@ -168,7 +168,7 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             hint = "This workspace cannot be written: check its permissions."
         else:
-            hint = "A workspace is a folder: name another one, or move away what is in its place."
+            hint = "A workspace must be a folder: name another one, or move the file with this name."
         raise StoreError(f"{where}: {said}", hint) from error
 
 

@@ -122,7 +122,7 @@ class Corpora:
             query = "SELECT LENGTH(body) FROM text WHERE corpus_id = ? ORDER BY idx"
             if lengths_N.tolist() != [n for (n,) in self._db.execute(query, (corpus_id,))]:
                 raise DamageError(
-                    "the workspace is damaged: the lengths of its texts are not theirs", RESTORE
+                    "the workspace is damaged: the stored lengths do not match its texts", RESTORE
                 )
         return lengths_N
 
@@ -144,7 +144,7 @@ class Corpora:
         found = list(self._read(corpus_id, " ORDER BY idx"))
         if len(found) != n:
             raise DamageError(
-                f"the workspace is damaged: a corpus has {len(found)} texts where {n} were written", RESTORE
+                f"the workspace is damaged: a corpus has {len(found)} texts instead of {n}", RESTORE
             )
         return found
 
@@ -152,7 +152,7 @@ class Corpora:
         query = "SELECT idx, CAST(domain AS BLOB), body, checksum FROM text WHERE corpus_id = ?" + which
         for idx, domain, body, checksum in self._db.execute(query, (corpus_id,)):
             if self._checks.active and row_checksum("text", corpus_id, idx, domain, body) != checksum:
-                raise DamageError(f"the workspace is damaged: text {idx} is not as it was written", RESTORE)
+                raise DamageError(f"the workspace is damaged: text {idx} was altered", RESTORE)
             yield domain, body
 
 

@@ -54,14 +54,14 @@ def mend(folder: Path) -> list[str]:
             db.execute("COMMIT")
         except (StoreError, sqlite3.IntegrityError, ValueError, TypeError) as error:
             raise DamageError(
-                f"{folder / FILE_NAME} is damaged beyond mending: {safe_text(str(error).splitlines()[0], 200)}",
-                "Restore it from a copy, or move it away and score again; sqlite3's .recover may save part of it.",
+                f"{folder / FILE_NAME} is damaged beyond repair: {safe_text(str(error).splitlines()[0], 200)}",
+                "Restore it from a copy, or move it away and score again; sqlite3's .recover may restore part of it.",
             ) from error
         finally:
             if db.in_transaction:
                 db.execute("ROLLBACK")
         lock.note(*commits(db))
-    return [*done, f"the database as it was lies in {kept.name}"]
+    return [*done, f"a copy of the damaged database is in {kept.name}"]
 
 
 def _mended(db: sqlite3.Connection, folder: Path) -> list[str]:
@@ -94,9 +94,9 @@ def _taken_out(db: sqlite3.Connection, table: str) -> Iterator[str]:
         damaged |= {i: name for i, name in names if i not in damaged and read(i) is None}
     for rowid, name in damaged.items():
         db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
-        yield f"taken out of {table}: {safe_text(str(name), 80)}"
+        yield f"removed from {table}: {safe_text(str(name), 80)}"
     if not found.damaged and not found.adds_up:
-        yield f"{found.words()}: what is missing cannot be brought back"
+        yield f"{found.words()}: what is missing cannot be restored"
 
 
 def _texts(db: sqlite3.Connection) -> Iterator[str]:
@@ -107,9 +107,9 @@ def _texts(db: sqlite3.Connection) -> Iterator[str]:
         if corpus_id in whole:
             db.execute("UPDATE text SET domain = '' WHERE rowid = ?", (rowid,))
             reseal(db, "text", rowid)
-            yield f"the domain of {safe_text(name, 80)} is forgotten"
+            yield f"the domain of {safe_text(name, 80)} was discarded"
         else:
-            yield f"{safe_text(name, 80)} stays damaged: run a job over that corpus, which writes its texts again"
+            yield f"{safe_text(name, 80)} stays damaged: run a job on that corpus to store its texts again"
 
 
 def _corpora(db: sqlite3.Connection) -> Iterator[str]:
@@ -121,12 +121,12 @@ def _corpora(db: sqlite3.Connection) -> Iterator[str]:
         if row_checksum("corpus", *row.values()) == checksum:
             query = "UPDATE corpus SET sha256 = ?, text_bytes = ?, n = ? WHERE id = ?"
             db.execute(query, (sha256, lengths, row["n"], corpus_id))
-            yield f"corpus {sha256[:12]} has the bytes of its texts again"
+            yield f"corpus {sha256[:12]} : its byte lengths were restored"
             continue
         for table in ("vector", "side_file"):
             db.execute(f"DELETE FROM {table} WHERE corpus_id = ?", (corpus_id,))
         db.execute("DELETE FROM corpus WHERE id = ?", (corpus_id,))
-        yield f"taken out of corpus, with all its vectors: {safe_text(name, 12)}"
+        yield f"removed from corpus, with all its vectors: {safe_text(name, 12)}"
 
 
 def _identities(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
@@ -138,7 +138,7 @@ def _orphans(db: sqlite3.Connection) -> Iterator[str]:
     rows = db.execute("PRAGMA foreign_key_check").fetchall()
     for table, rowid, parent, _ in rows:
         db.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
-        yield f"taken out of {table}: row {rowid}, whose {parent} is gone"
+        yield f"removed from {table}: row {rowid}, whose {parent} is missing"
 
 
 def _settled_commits(db: sqlite3.Connection, folder: Path) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _settled_commits(db: sqlite3.Connection, folder: Path) -> Iterator[str]:
     found = db.execute("SELECT total, n FROM ledger WHERE name = ?", (COMMITS,)).fetchone()
     store, here = found or noted or (secrets.randbits(62), 0)
     if noted and noted[0] == store and noted[1] > here:
-        yield f"the last {noted[1] - here} transactions are given up"
+        yield f"the last {noted[1] - here} transactions were discarded"
         here = noted[1]
     line = (COMMITS, here + 1, store)
     db.execute("INSERT OR REPLACE INTO ledger (name, n, total) VALUES (?, ?, ?)", line)

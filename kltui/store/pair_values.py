@@ -19,7 +19,7 @@ WORDS = {
     UNCONDITIONAL: "log p(response) without the prompt",
     PMI: "log p(response | prompt) - log p(response)",
 }
-LACKING = "its responses were not scored without their prompts"
+LACKING = "its responses were not scored without prompts"
 
 
 def checked(values: str) -> str:
@@ -49,10 +49,10 @@ def matched(
             held.append((row, v, found))
     if not held:
         if chosen and "kind" not in comparable.words(chosen[0][1].settings):
-            raise UsageError(f"the map is of texts, and {values} values are of pairs", "Leave out --values.")
+            raise UsageError(f"the map is of texts, and {values} values are of pairs", "Omit --values.")
         raise StoreError(
             f"there are no {values} values: no response was scored without its prompt",
-            "Score pairs with them: kltui --batch JOB --set scoring.unconditional=true",
+            "Score pairs without prompts too: kltui --batch JOB --set scoring.unconditional=true",
         )
     return held, lacking
 
@@ -63,8 +63,8 @@ def with_next_tokens(
     """The vectors of these values that a choice has. Raises UsageError for those that no one distribution gives."""
     if values == PMI:
         raise UsageError(
-            "pointwise mutual information is a difference of two log-probabilities, with no next-token distribution",
-            f"Ask for one of the two: --values {CONDITIONAL}, or --values {UNCONDITIONAL}.",
+            "pointwise mutual information has no next-token distribution: it is a difference of two log-probabilities",
+            f"Use one of the two: --values {CONDITIONAL}, or --values {UNCONDITIONAL}.",
         )
     if values == CONDITIONAL:
         return list(chosen)
@@ -75,7 +75,7 @@ def check_kept(values: str) -> None:
     """Raises UsageError where a saved map is asked for with other values than it holds."""
     if values != CONDITIONAL:
         raise UsageError(
-            "a saved map is of conditional values", "Leave out --values, or --map and --save-map."
+            "a saved map has conditional values", "Omit --values, or --map and --save-map."
         )
 
 

@@ -88,14 +88,14 @@ class Removed:
             there = {row.name for row in store.checkpoints.all()}
             if again := [name for name in self.names if name in there]:
                 raise StoreError(
-                    f"{again[0]} is in the workspace again: nothing is put back",
-                    "Rename it, or go on with the new one.",
+                    f"{again[0]} is in the workspace again, so nothing was restored",
+                    "Rename the new one, or keep it.",
                 )
             with store.atomic():
                 for table, columns in self._columns.items():
                     self._put(store.db, table, self._kept.execute(f"SELECT {columns} FROM {table}"))
         except sqlite3.IntegrityError as error:
-            raise StoreError(f"the checkpoints cannot be put back: {error}", "Score them again.") from None
+            raise StoreError(f"the checkpoints cannot be restored: {error}", "Score them again.") from None
         finally:
             store.close()
         self.close()

@@ -1,4 +1,4 @@
-"""Which of a workspace's checkpoints hold the same weights, from their digests and vectors; and words for it."""
+"""Which of a workspace's checkpoints have the same weights, from their digests and vectors; and words for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def in_store(
     rows: Sequence[CheckpointRow] | None = None,
     vectors: Sequence[VectorRow] | None = None,
 ) -> list[tuple[Point, ...]]:
-    """Groups of scored checkpoints that hold the same weights; numbers are read only of what may be equal.
+    """Groups of scored checkpoints that have the same weights; numbers are read only of what may be equal.
 
     `rows` and `vectors` are all of the store's, where somebody has read them already.
     """
@@ -115,8 +115,8 @@ def _sentence(labels: tuple[str, ...], alike: list[Sequence[Point]]) -> str:
 def _verb(alike: Sequence[Point]) -> str:
     """What is known of them: their files are the same, or only their vectors are."""
     if alike[0].weights and len({p.weights for p in alike}) == 1:
-        return "hold the same weights"
-    return "have equal vectors and so, it seems, the same weights"
+        return "have the same weights"
+    return "have equal vectors and therefore probably the same weights"
 
 
 def _listed(words: Sequence[str]) -> str:

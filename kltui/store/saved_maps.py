@@ -46,9 +46,9 @@ class SavedMap:
         missing = [name for name in self.keys if name not in rows]
         if missing:
             raise UsageError(
-                f"the map {self.name!r} rests on {len(self.keys)} vectors, and {len(missing)} are gone, "
+                f"the map {self.name!r} has {len(self.keys)} vectors, but {len(missing)} are missing, "
                 f"such as {missing[0]}",
-                f"Score them again under {self.settings}, or save the map anew: --save-map {self.name}",
+                f"Score them again with {self.settings}, or save the map again: --save-map {self.name}",
             )
         for name, key in self.keys.items():
             now = rows[name].key_fields
@@ -56,8 +56,8 @@ class SavedMap:
             if differing:
                 what = ", ".join(f"{f} was {key.get(f) or '-'}, is {now.get(f) or '-'}" for f in differing)
                 raise UsageError(
-                    f"the map {self.name!r} was saved with another vector of {name}: {what}",
-                    f"Restore that checkpoint and score it again, or save the map anew: --save-map {self.name}",
+                    f"the vector of {name} has changed since the map {self.name!r} was saved: {what}",
+                    f"Restore that checkpoint and score it again, or save the map again: --save-map {self.name}",
                 )
 
     def renamed(self, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> SavedMap | None:
@@ -92,7 +92,7 @@ def _is_left_out(checkpoint: Checkpoint, exclude: Collection[str]) -> bool:
 def save(folder: Path, saved: SavedMap) -> None:
     """Keeps a map in the workspace in `folder`, in place of an older one of its name. Raises StoreError."""
     if not saved.name.strip() or not saved.name.isprintable():
-        raise UsageError(f"{saved.name!r} cannot name a map", "Use letters and digits.")
+        raise UsageError(f"{saved.name!r} is not a valid map name", "Use letters and digits.")
     store = Store.write(folder)
     try:
         with store.atomic():

@@ -248,10 +248,10 @@ def check_schema(db: sqlite3.Connection, version: int) -> None:
     if odd and odd[0][:2] not in {entry[:2] for entry in missing}:
         what = f"holds the {safe_text(odd[0][0], 20)} {safe_text(odd[0][1], 80)}, which kltui did not make"
     else:
-        what = f"does not hold the {missing[0][0]} {missing[0][1]} as kltui made it"
+        what = f"does not hold the {missing[0][0]} {missing[0][1]} as kltui created it"
     raise StoreError(
         f"the workspace's database {what}",
-        "It was altered by another program or is damaged: use a copy of before, and add nothing to kltui.sqlite.",
+        "It was altered by another program or is damaged: use an older copy, and add nothing to kltui.sqlite.",
     )
 
 
@@ -281,11 +281,11 @@ def check_version(db: sqlite3.Connection) -> int:
     if application != APPLICATION_ID and (application or version):
         raise StoreError(
             "this SQLite file was not made by kltui",
-            "Point kltui at another folder, or move the file kltui.sqlite away.",
+            "Use another folder, or move the file kltui.sqlite away.",
         )
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"the workspace has schema {version}, this kltui knows schemas up to {len(MIGRATIONS)}",
+            f"the workspace has schema {version}, this version of kltui supports schemas up to {len(MIGRATIONS)}",
             "It was written by a newer kltui: upgrade with pip install -U kltui.",
         )
     return int(version)

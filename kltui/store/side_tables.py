@@ -177,7 +177,7 @@ class SideFileTable:
                 if _sha256(folder / path) != sha256:
                     raise StoreError(
                         f"{folder / path} is damaged: its hash has changed",
-                        "Run the job again: it is made anew.",
+                        "Run the job again to recreate it.",
                     )
                 return folder / str(path)
         return None

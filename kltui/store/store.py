@@ -73,7 +73,7 @@ class Store:
         if not is_there:
             raise StoreError(
                 f"no kltui workspace in {folder}",
-                "A workspace is made by scoring: kltui --batch job.toml, or kltui --demo.",
+                "To create a workspace, score something: kltui --batch job.toml, or kltui --demo.",
             )
         noted = lock_file.noted(folder)
         db = connect_reader(path)
@@ -81,8 +81,8 @@ class Store:
             version = check_version(db)
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'vector'").fetchone():
                 raise StoreError(
-                    f"{path} holds no kltui tables",
-                    "It may just be being made: try again. Else remove that file and score again.",
+                    f"{path} contains no kltui tables",
+                    "It may be in the process of being created: try again. Otherwise remove that file and score again.",
                 )
             check_schema(db, version)
             if version < len(MIGRATIONS):
@@ -134,7 +134,7 @@ class Store:
                 for checkpoint_id, state in progress.items():
                     jobs.item_progress(job_id, checkpoint_id, state)
         except DiskError as error:
-            log.warning("progress could not be noted: %s", error.message)
+            log.warning("progress could not be recorded: %s", error.message)
 
     def generation(self) -> int:
         """A number that changes whenever another connection has committed."""

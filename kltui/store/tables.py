@@ -114,7 +114,7 @@ class Checkpoints:
         before, before_run = self._db.execute(query, (checkpoint_id,)).fetchone()
         c, now = checkpoint, checkpoint.name
         if now != before and self._db.execute("SELECT 1 FROM checkpoint WHERE name = ?", (now,)).fetchone():
-            raise StoreError(f"there is a checkpoint {now!r} already", "Give it another run or step.")
+            raise StoreError(f"there is already a checkpoint {now!r}", "Give it another run or step.")
         self._db.execute(
             "UPDATE checkpoint SET name = ?, run = ?, step = ?, seed = ?, size = ?, type = ?, parent = ?, tags = ?"
             " WHERE id = ?",
@@ -471,7 +471,7 @@ class Vectors:
         numbers = read(vector_id)
         if numbers is None or len(numbers[0]) != 8 * n or len(numbers[1]) != 4 * n:
             raise DamageError(
-                f"the workspace is damaged: the vector of {self._called(vector_id)} is not as written",
+                f"the workspace is damaged: the vector of {self._called(vector_id)} was altered",
                 RESTORE,
             )
         return numbers

@@ -167,8 +167,8 @@ def check_held(db: sqlite3.Connection, where: str) -> None:
     if held is None or not held.is_this_process:
         by = f"process {held.pid} on {held.host} has" if held else "another process has"
         raise StoreError(
-            f"{by} taken {where} over, as if this process were gone",
-            "It gave no sign of life for long. What it had stored is kept; run one job at a time.",
+            f"{by} taken over {where}, because this process seemed to have ended",
+            "It did not respond for a long time. Its stored results are kept; run one job at a time.",
         )
 
 

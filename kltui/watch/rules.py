@@ -58,7 +58,7 @@ def _settled(run: Sequence[Figures], level: float) -> list[Alert]:
     if found.latest is None or found.latest == run[-2].step:  # one pair alone settles nothing
         return []
     last = run[-1]
-    said = f"{last.run} has settled at step {found.step}: since then KL between neighbours stays below {level:g} bits/byte"
+    said = f"{last.run} has settled at step {found.step}: since then, the KL between neighbouring checkpoints stays below {level:g} bits/byte"
     return [Alert("settled", last.run, last.name, last.kl, level, said)]
 
 
@@ -71,5 +71,5 @@ def stopped(run: str, last: str, times_s: Sequence[float], now_s: float) -> Aler
     limit, since = max(STOPPED_AFTER * longest, STOPPED_MIN_S), now_s - ordered[-1]
     if since <= limit:
         return None
-    said = f"no checkpoint of {run} for {since / 60:.1f} min, {since / max(longest, 1e-9):.1f} times the longest interval: has training stopped?"
+    said = f"no checkpoint of {run} for {since / 60:.1f} min, {since / max(longest, 1e-9):.1f} times the longest interval: training may have stopped"
     return Alert("stopped", run, last, since, limit, said)

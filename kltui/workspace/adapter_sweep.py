@@ -109,7 +109,7 @@ def _checked(row: CheckpointRow, base: CheckpointRow) -> Hashed:
     folder = _folder(row.checkpoint.source)
     if folder is None:
         raise KltuiError(
-            "its files are not in the cache any more, so it has no weight distances", "score it again"
+            "its files are no longer in the cache, so it has no weight distances", "score it again"
         )
     own = own_tokenizer(folder)
     hashed = hash_files(folder, own if own != folder else None)
@@ -120,7 +120,7 @@ def _checked(row: CheckpointRow, base: CheckpointRow) -> Hashed:
 
 def _moved(row: CheckpointRow) -> KltuiError:
     return KltuiError(
-        "its files are no longer those that were scored, so it has no weight distances",
+        "its files have changed since scoring, so it has no weight distances",
         "score it again, then compare its weights",
     )
 

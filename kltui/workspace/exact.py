@@ -102,25 +102,25 @@ def check(asked: ExactRequest) -> None:
     for side in (asked.a, asked.b):
         if side.vector.is_imported:
             raise KltuiError(
-                f"{side.row.name} was imported as a vector, so there are no weights here that give its next tokens",
+                f"{side.row.name} was imported as a vector, so its next-token probabilities cannot be computed",
                 "Only the KL from the two vectors is available: kltui --report --section kl",
             )
         source = side.row.checkpoint.source
         if isinstance(source, LocalSource) and not source.path.exists():
             raise KltuiError(
-                f"the files of {side.row.name} are gone: {source.path} is not there",
-                "Put them back where they were scored, or score the checkpoint from where they are now.",
+                f"the files of {side.row.name} are missing: {source.path} does not exist",
+                "Restore them to the folder from which they were scored, or score the checkpoint from its new folder.",
             )
         if isinstance(source, ServedSource):
             raise KltuiError(
-                f"{side.row.name} is served elsewhere, and a server does not give whole next-token distributions",
+                f"{side.row.name} is a served model, and a server does not return full next-token distributions",
                 "Score the model from its own files to compare it exactly.",
             )
     strange = set(comparable.words(asked.a.vector.settings)) - KNOWN_SETTINGS
     if strange:
         raise KltuiError(
-            f"{asked.a.row.name} was scored with {asked.a.vector.settings}, which says more than is known here of how texts"
-            " are read",
+            f"{asked.a.row.name} was scored with {asked.a.vector.settings}, which this version of kltui"
+            " does not fully support",
             "The KL from the two vectors is available: kltui --report --section kl",
         )
     one, other = (side.vector.key_fields.get("tokenizer", "") for side in (asked.a, asked.b))
@@ -133,7 +133,7 @@ def check(asked: ExactRequest) -> None:
         raise UsageError(
             f"{asked.a.row.name} was scored with {asked.a.vector.settings}, {asked.b.row.name} with"
             f" {asked.b.vector.settings}",
-            "Score both under one [scoring] setting.",
+            "Score both with the same [scoring] settings.",
         )
 
 
@@ -176,7 +176,7 @@ def _writing(folder: Path) -> Iterator[Store]:
         store = Store.write(folder)
     except StoreError as error:
         raise StoreError(
-            f"exact KL is kept in the workspace, which cannot be written now: {error.message}", error.hint
+            f"the exact KL is stored in the workspace, which cannot be written now: {error.message}", error.hint
         ) from error
     try:
         yield store
@@ -218,7 +218,7 @@ def _prepared(store: Store, asked: ExactRequest, allow_bin: bool, progress: Said
                 raise _error(f"{side.row.name}: {one.error}", one.hint, one.retry)
             if one.weights != side.vector.weights:
                 raise KltuiError(
-                    f"the files of {side.row.name} are no longer those that were scored",
+                    f"the files of {side.row.name} have changed since scoring",
                     "Score it again, then compare the two.",
                 )
             found.append(one)
@@ -274,7 +274,7 @@ def _share(progress: Progress) -> float:
 
 def _died(status: int) -> KltuiError:
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    hint = "Out of memory, most likely: both models must fit at once." if status == -signal.SIGKILL else ""
+    hint = "Probably out of memory: both models must fit at the same time." if status == -signal.SIGKILL else ""
     return KltuiError(f"the process that compares the two models ended ({how})", hint or "Try again.")
 
 

@@ -102,7 +102,7 @@ def place(
     """
     begun = time.monotonic()
     if texts is not None and texts < 1:
-        raise UsageError(f"--texts {texts} draws no text", "Draw one or more, or leave it out for all.")
+        raise UsageError(f"--texts {texts} draws no text", "Give at least 1, or omit it to use all texts.")
     groups = ws.vector_groups()
     if not groups:
         ws.corpus()  # says what is not there
@@ -110,7 +110,7 @@ def place(
     sha256, n_corpus = next((c.sha256, c.n) for c in ws.corpora() if c.id == shown.corpus_id)
     if not comparable.says_how(shown.settings):
         raise UsageError(
-            f"the map's {shown.n_checkpoints} vectors do not say how they were scored, so nothing can be scored alike",
+            f"the map's {shown.n_checkpoints} vectors have no record of how they were scored, so no model can be scored with the same settings",
             comparable.remedy(shown.settings, "bos=auto"),
         )
     drawn = None
@@ -205,7 +205,7 @@ def _on_drawn(ws: Workspace, whole: Map, rest: Map, name: str, drawn: subsample.
     """The model and the map's other vectors at the drawn texts. Raises KltuiError where the model is not among those."""
     scored, why = subsample.scored_on(ws, whole, drawn)
     if name not in scored:
-        reason = why.get(name, "it is not scored on the drawn texts")
+        reason = why.get(name, "it was not scored on the drawn texts")
         raise KltuiError(f"{name} cannot be placed: {reason}", "Run the same command again.")
     counts = np.array(drawn.count, np.int64)
     new_u = drawn.clipped(scored[name])
@@ -254,7 +254,7 @@ def _scores(ws: Workspace, rest: Map, name: str) -> dict[str, dict[str, float]]:
 def _text_notes(whole: Map, known: Drawn, drawn: subsample.TextDraw | None) -> list[str]:
     lacking = 0 if drawn else len(whole.text_bytes_N) - len(known.new_u)
     return [
-        f"{lacking} texts that some vector lacks are left out of the picture and of what is predicted"
+        f"{lacking} texts that some vector lacks are left out of the PCA plot and of the predictions"
     ] * bool(lacking)
 
 

@@ -87,9 +87,9 @@ def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42
     Raises StoreError while another process writes the workspace.
     """
     if n < 1:
-        raise UsageError(f"--draw {n} draws no text", "Draw one or more.")
+        raise UsageError(f"--draw {n} draws no text", "Give at least 1.")
     if "values" in m.record:
-        raise UsageError("texts are drawn for a map of responses to their prompts", "Leave out --values.")
+        raise UsageError("texts can be drawn only for conditional values", "Omit --values.")
     made, drawn = _drawn(ws, m, n, method, seed)
     path = ws.path / FOLDER / f"{made.name}.jsonl"
     rows = [
@@ -159,11 +159,11 @@ def _released(
     records = ws.records(RELEASED)
     if name not in records:
         known = ", ".join((*METHODS, *records))
-        raise UsageError(f"no way to draw texts is called {name!r}", f"There are: {known}.")
+        raise UsageError(f"unknown way to draw texts: {name!r}", f"Known: {known}.")
     sizes = cast("dict[str, list[int]]", records[name]["sets"]).get(str(seed), [])
     if n not in sizes:
         raise UsageError(
-            f"{name} holds no draw of {n} texts with seed {seed}",
+            f"{name} contains no draw of {n} texts with seed {seed}",
             f"It has, for that seed: {', '.join(map(str, sizes)) or 'none'}.",
         )
     with np.load(ws.path / str(records[name]["file"]), allow_pickle=False) as arrays:
@@ -171,8 +171,8 @@ def _released(
         weight = arrays[f"{seed}/{n}/weight"].astype(np.float64)
     if len(used) != len(m.text_bytes_N) or m.kept_N is not None or index.max(initial=0) >= len(used):
         raise UsageError(
-            f"{name} draws from other texts than the {len(used)} that every vector of this map has",
-            "Released draws go with the release's own vectors and texts, unprepared.",
+            f"{name} draws from texts that differ from the {len(used)} that every vector of this map has",
+            "Use released draws with the release's own vectors and texts, without preprocessing.",
         )
     # Which way they were drawn by is the beginning of their name: kls, lss, uniform.
     way = next((known for known in METHODS if name.startswith(known)), "ls")
@@ -182,7 +182,7 @@ def _released(
     drawn = float(np.rint(d.weight**2 * n * p[d.index]).sum())
     if abs(drawn - n) > _OTHER_MAP * n:
         raise UsageError(
-            f"the weights of {name} are not those of this map", "Were they drawn for another release?"
+            f"the weights of {name} are not those of this map", "They may belong to another release."
         )
     return d, p
 
@@ -209,7 +209,7 @@ def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
     if not scored and not left_out:
         return None
     held = set(whole.names) & scored.keys()
-    left_out |= dict.fromkeys(sorted(held), "the map has a vector of its name, over all texts")
+    left_out |= dict.fromkeys(sorted(held), "the map already has a vector with its name, over all texts")
     new = {name: values for name, values in scored.items() if name not in held}
     kl = KLToMap(*np.empty((2, 0, len(whole))))
     if new:
@@ -250,7 +250,7 @@ def on_drawn(whole: Map, d: TextDraw) -> Values:
     if not np.isfinite(old).all():
         raise KltuiError(
             f"the map has vectors that lack some of the texts of {d.name}",
-            "draw texts anew: kltui --draw N WORKSPACE",
+            "draw texts again: kltui --draw N WORKSPACE",
         )
     return d.clipped(old)
 

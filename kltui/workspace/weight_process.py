@@ -98,12 +98,12 @@ class WeightProcess:
             try:
                 _opened(folder)
             except KltuiError as error:
-                hint = "It became shorter while it was read: copy it again, then compare the weights again."
+                hint = "It was truncated while it was read: copy it again, then compare the weights again."
                 return BadFolderError(error.message, hint, place)
         how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
         return KltuiError(
             f"the process that compares weights ended {how}",
-            "A file that was changed meanwhile, a failing disk or too little memory may be the cause: try again.",
+            "The cause may be a file changed in the meantime, a failing disk or too little memory: try again.",
         )
 
     def _end(self, process: subprocess.Popen[str]) -> int:
@@ -137,7 +137,7 @@ def _opened(folder: Path, names: Collection[str] = ()) -> Any:
     try:
         return open_gguf(folder, names) if is_gguf(folder) else open_tensors(folder)
     except OSError as error:
-        raise KltuiError(f"{error.filename or folder}: {error.strerror}", "Is it still there?") from error
+        raise KltuiError(f"{error.filename or folder}: {error.strerror}", "Check that it still exists.") from error
 
 
 def main() -> int:

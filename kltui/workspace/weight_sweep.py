@@ -184,7 +184,7 @@ class _Sweep:
             return
         self._computed.overwritten.add(row.weights)
         self._computed.problems.append(
-            f"{row.name}: its files are no longer those that were scored, so it has no weight distances ({SCORE_AGAIN})"
+            f"{row.name}: its files have changed since scoring, so it has no weight distances ({SCORE_AGAIN})"
         )
 
 
@@ -227,5 +227,5 @@ def _keep(
         finally:
             store.close()
     except StoreError as error:
-        return [f"distances are not stored, and computed again next time: {error.message}"]
+        return [f"distances could not be stored and will be computed again next time: {error.message}"]
     return []

@@ -397,7 +397,7 @@ class Workspace(StoredDistances):
         unscored = [name for name in names if name not in chosen]
         if unscored:
             raise UsageError(
-                f"{unscored[0]} is not scored on the corpus {row.sha256[:12]}",
+                f"{unscored[0]} has no vector on the corpus {row.sha256[:12]}",
                 "Score it first: kltui --batch job.toml, or s on the Registry.",
             )
         return ExactRequest(chosen[a], chosen[b], row)
@@ -589,4 +589,4 @@ def _blocks_of(rows_in: BinaryIO, n_texts: int) -> Iterator[NDArray[np.float64]]
 def _listing(names: Iterable[str], limit: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"There are: {', '.join(names[:limit])}{more}." if names else "There are none."
+    return f"Known: {', '.join(names[:limit])}{more}." if names else "There are none."

@@ -1,4 +1,4 @@
-"""Checkpoints that hold the same weights: found by files or vectors, used once in their run, said."""
+"""Checkpoints that have the same weights: found by files or vectors, used once in their run, said."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_final_model_that_is_a_copy_is_named_and_the_run_kept_whole() -> None:
     assert m.repeats.groups == ((3, 4),)
     assert not m.repeats.left_out
     assert sentences([[m.points[k] for k in g] for g in m.repeats.groups]) == [
-        "r@3000 and r-final have equal vectors and so, it seems, the same weights"
+        "r@3000 and r-final have equal vectors and therefore probably the same weights"
     ]
 
 
@@ -100,9 +100,9 @@ def test_seeds_that_are_one_are_left_out_of_the_scale() -> None:
     m = Map(tuple(points), np.vstack([part for _, part in runs]), SIZE)
     row = next(r for r in m.scale() if r.setting == "seed")
     assert row.pairs == (("s1@20", "s3@20"), ("s2@20", "s3@20"))
-    assert "1 of 3 pairs left out: both hold the same weights" in row.note
+    assert "1 of 3 pairs left out: both have the same weights" in row.note
     assert sentences([[m.points[k] for k in g] for g in m.repeats.groups]) == [
-        "s1 and s2 have equal vectors and so, it seems, the same weights at each of 3 steps, 0, 10 and 20"
+        "s1 and s2 have equal vectors and therefore probably the same weights at each of 3 steps, 0, 10 and 20"
     ]
 
 
@@ -156,4 +156,4 @@ def test_what_is_left_out_is_said_with_what_stands_for_it() -> None:
     assert said.startswith("left out of r: steps 0, 1000, 2000,")
     assert "the same weights as r@29000" in said
     known = [replace(p, weights="w") for p in served.points]
-    assert "which hold the same weights as r@29000" in left_out_words(known, served.repeats)[0]
+    assert "which have the same weights as r@29000" in left_out_words(known, served.repeats)[0]

@@ -170,7 +170,7 @@ def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Pat
         (["--exclude", "z"], "no such run or checkpoint"),
         (["--where", "-1"], "a KL is a number from 0 up"),
         (["--separate"], "Add --preprocess pretraining"),
-        (["--save-map", " "], "cannot name a map"),
+        (["--save-map", " "], "is not a valid map name"),
     ):
         done = cli("--report", ws, *wrong)
         assert done.returncode != 0 and said in done.stderr, done.stderr

@@ -84,7 +84,7 @@ def vectors(folder: Path) -> dict[str, bytes]:
             m = ws.map()
             return {name: m.loglik_KN[k].tobytes() for k, name in enumerate(m.names)}
     except StoreError as error:
-        empty = ("no kltui workspace", "nothing is scored", "holds no kltui tables")
+        empty = ("no kltui workspace", "nothing is scored", "contains no kltui tables")
         if not error.message.startswith(empty) and empty[2] not in error.message:
             raise
         return {}

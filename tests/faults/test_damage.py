@@ -153,7 +153,7 @@ def test_a_sector_of_the_lengths_of_texts_moves_no_figure(
     asked = [command, str(tmp_path / "out")] if command == "--export" else [command]
     assert main([*asked, str(folder)]) == 3
     reported = capsys.readouterr()
-    assert "1 of 1 rows of corpus are not as written" in reported.err and not reported.out
+    assert "1 of 1 rows of corpus were altered" in reported.err and not reported.out
     assert main(["--check", "--mend", str(folder)]) == 0
     with kltui.open(folder) as ws:
         assert ws.map().text_bytes_N.tolist() == corpus.text_bytes.tolist()

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from kltui.store import Store
 
-SAID = "The disk is full or failing. Everything acknowledged so far is kept"
+SAID = "The disk is full or failing. Everything reported as done so far is stored"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_reports_and_exports_need_no_space_in_the_workspace(broken: tuple[Lives,
     assert exported.code == 0 and "Traceback" not in exported.err, exported.err
     rows = (out / "weights.csv").read_text().splitlines()[1:]
     assert sorted(rows) == [f"run,{a},{b},{12.0 * (b - a) ** 2}" for a in range(4) for b in range(a + 1, 4)]
-    assert "weights: distances are not stored, and computed again next time" in exported.err
+    assert "weights: distances could not be stored and will be computed again next time" in exported.err
     whole = lives.run("--report", str(folder / "ws"), "--section", "overview", "--section", "kl")
     again = lives.run("--report", str(folder / "ws"), "--section", "overview", "--section", "kl", arm=full)
     assert (again.code, again.out) == (0, whole.out) and "Traceback" not in again.err

@@ -80,7 +80,7 @@ def test_workspaces_that_cannot_be_made(
     job = write_job(tmp_path, checkpoints=1, texts=2)
     (tmp_path / "afile").write_text("not a folder")
     assert main(["--batch", str(job), "--set", f'workspace="{workspace}"']) == 3
-    assert "A workspace is a folder" in capsys.readouterr().err
+    assert "A workspace must be a folder" in capsys.readouterr().err
     assert (tmp_path / "afile").read_text() == "not a folder"
 
 

@@ -125,13 +125,13 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
         tmp_path / "run" / "step1" / "pytorch_model.bin"
     )
     known.answer_is = Answer(
-        None, error="device 'cuda' was asked for, but torch sees no CUDA device: why", hint="do"
+        None, error="device 'cuda' was asked for, but torch finds no CUDA device: why", hint="do"
     )
     _, total = planned(job, "scoring.dtype=float16")
     said = "\n".join(total["warnings"])
-    assert "run@1 will fail" in said and "torch sees no CUDA device: why" in said
+    assert "run@1 will fail" in said and "torch finds no CUDA device: why" in said
     assert total["device"] is None
-    known.answer_is = Answer(replace(CPU, warning="NVIDIA L4 is here, but the CPU is used: why", hint="do"))
+    known.answer_is = Answer(replace(CPU, warning="NVIDIA L4 is available, but the CPU is used: why", hint="do"))
     _, total = planned(job, "scoring.dtype=float16")
     said = "\n".join(total["warnings"])
     assert "NVIDIA L4 is here" in said and "computed in float32" in said and total["dtype"] == "float32"
@@ -182,7 +182,7 @@ class Heard:
 def test_a_gpu_left_unused_is_told_once(tmp_path: Path) -> None:
     heard = Heard(make_plan(load_job(write_job(tmp_path))))
     unused = replace(
-        CPU, warning="NVIDIA L4 is here, but the CPU is used: the driver is too old", hint="Install."
+        CPU, warning="NVIDIA L4 is available, but the CPU is used: the driver is too old", hint="Install."
     )
     for _ in range(3):
         heard.batch._receive(Computes(unused, 1, "here"))

@@ -85,7 +85,7 @@ def test_a_base_on_the_hub_is_the_one_of_its_revision_scored_once(
     models += f'[[models]]\npath = "{made}/lora/checkpoint-10"\nrun = "again"\n'
     job = write_job(tmp_path, models)
     assert main(["--batch", str(job)]) == 0, capsys.readouterr().err
-    assert "lora@10 and again@10 hold the same weights" in " ".join(capsys.readouterr().err.split())
+    assert "lora@10 and again@10 have the same weights" in " ".join(capsys.readouterr().err.split())
     assert hub.downloads("model.safetensors") == [
         "/org/base/resolve/" + hub.repos["org/base"].revisions["v1"] + "/model.safetensors"
     ]

@@ -72,7 +72,7 @@ def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
             assert abs(near.kl - truth.pair("alpha@4", near.name).value) < 5 * near.se
             assert near.se_whole == pytest.approx(truth.pair("alpha@4", near.name).se, rel=1.0)
     assert main(["--report", "--section", "added", str(released)]) == 0
-    assert "left out: alpha@4: the map has a vector of its name" in " ".join(capsys.readouterr().out.split())
+    assert "left out: alpha@4: the map already has a vector with its name" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_cannot_be_placed_is_said_before_anything_is_scored(
@@ -95,7 +95,7 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
     assert main(["--import", str(npz), "--import", str(tmp_path / "t.json"), str(tmp_path / "w")]) == 0
     assert main(["--place", str(suite / "alpha" / "step4"), str(tmp_path / "w")]) == 2
     said = capsys.readouterr().err
-    assert "do not say how they were scored" in said and "--declare bos=auto" in said
+    assert "have no record of how they were scored" in said and "--declare bos=auto" in said
 
 
 @pytest.mark.parametrize("model", ["", "/nowhere", "./nowhere", "a/b/c", "name", "gone/model.gguf"])

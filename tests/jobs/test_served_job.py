@@ -103,7 +103,7 @@ def test_a_server_without_such_a_model_is_a_failure_in_words(
     done = cli("--batch", str(job), "--json")
     assert done.returncode == 1
     (event,) = [e for line in done.stdout.splitlines() if (e := json.loads(line))["event"] == "checkpoint"]
-    assert "serves no model org/other" in event["error"] and "org/model" in event["hint"]
+    assert "does not serve the model org/other" in event["error"] and "org/model" in event["hint"]
 
 
 def test_a_dry_run_says_whether_the_server_answers_and_how(
@@ -123,7 +123,7 @@ def test_a_dry_run_says_whether_the_server_answers_and_how(
     assert "by echo, 1 generated" in planned()[0]["server"]
     server.dialect = "none"
     step, warnings = planned()
-    assert "does not give the log-probabilities" in step["problem"] and "will fail" in warnings[0]
+    assert "does not return log-probabilities" in step["problem"] and "will fail" in warnings[0]
     server.stop()
     step, warnings = planned()
     assert step["answers"] is False and "does not respond" in warnings[0] and not step["problem"]

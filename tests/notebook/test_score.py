@@ -228,7 +228,7 @@ def test_models_in_memory_that_are_not_scored_are_refused(run: Run) -> None:
     model, tokenizer = in_memory(run.folder / "step1")
     for given, more, words in (
         (None, {}, "none was given"),
-        (object(), {}, "not one of the tokenizers library"),
+        (object(), {}, "not from the tokenizers library"),
         ("nowhere", {}, "there is no tokenizer in nowhere"),
         (tokenizer, {"dtype": "bfloat16"}, "the model in memory is in float32"),
         (tokenizer, {"device": "cuda"}, "lies on cpu"),

@@ -220,5 +220,5 @@ def test_the_trial_makes_do_with_less_memory_and_says_when_one_text_does_not_fit
     rule = rule_within_memory(run, pieces, ids, 1536, settings, lambda: freed.append(1), torch.float32)
     assert rule == BatchRule((47,)) and freed
     limit[0] = 200
-    with pytest.raises(KltuiError, match="one text alone does not fit"):
+    with pytest.raises(KltuiError, match="a single text does not fit"):
         rule_within_memory(run, pieces, ids, 1536, settings, lambda: None, torch.float32)

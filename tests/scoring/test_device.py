@@ -57,8 +57,8 @@ def test_auto_without_any_gpu_is_the_cpu_without_a_warning() -> None:
 @pytest.mark.parametrize(
     ("facts", "environment", "reason"),
     [
-        (WITHOUT, {}, "torch 2.13.0+cpu is built without CUDA"),
-        (WITHOUT, {"CUDA_VISIBLE_DEVICES": ""}, "torch 2.13.0+cpu is built without CUDA"),
+        (WITHOUT, {}, "torch 2.13.0+cpu was built without CUDA"),
+        (WITHOUT, {"CUDA_VISIBLE_DEVICES": ""}, "torch 2.13.0+cpu was built without CUDA"),
         (TOO_OLD, {}, "driver on your system is too old (found version 11040)"),
         (TOO_OLD, {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides every GPU"),
         (TOO_OLD, {"CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES='-1' hides every GPU"),

@@ -191,7 +191,7 @@ def test_without_accelerate_the_command_is_named(monkeypatch):
 def test_quantised_weights_cannot_lie_on_disk(tmp_path, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="the extra 'quant' is not installed")
     folder = write_model(tmp_path / "m", "llama")
-    with pytest.raises(KltuiError, match="cannot go with device_map") as caught:
+    with pytest.raises(KltuiError, match="cannot be used with device_map") as caught:
         score(folder, quantization="bnb-8bit", device_map="auto")
     assert 'device_map = "none"' in caught.value.hint
     error = ValueError("Some modules are dispatched on the CPU or the disk. Make sure ...")
@@ -211,7 +211,7 @@ def test_a_model_too_large_for_its_device_names_the_way_out_where_there_is_one(t
         with pytest.raises(KltuiError, match="does not fit in memory") as loading_it:
             score(folder, device_map=layout)
     monkeypatch.setattr("kltui.scoring.engine.Engine.submit", _raising(error))
-    with pytest.raises(KltuiError, match="one text alone does not fit") as scoring_it:
+    with pytest.raises(KltuiError, match="a single text does not fit") as scoring_it:
         score(folder, device_map=layout)
     for caught in (loading_it, scoring_it):
         advised = 'device_map = "auto" in [engine]' in caught.value.hint

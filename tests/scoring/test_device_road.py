@@ -222,7 +222,7 @@ def test_other_devices_are_not_for_the_kernels(emulated_cuda: object) -> None:
 )
 def test_memory_that_ran_out_is_known_by_its_words(words: str) -> None:
     _check_memory(RuntimeError(words), alone=False, device_map="none")
-    with pytest.raises(KltuiError, match="one text alone"):
+    with pytest.raises(KltuiError, match="a single text"):
         _check_memory(RuntimeError(words), alone=True, device_map="none")
     with pytest.raises(KltuiError, match="the model failed"):
         _check_memory(RuntimeError("index out of range"), alone=False, device_map="none")

@@ -78,7 +78,7 @@ def test_on_a_cpu_it_is_said_of_bfloat16_alone(run: list[Path], monkeypatch: pyt
 def test_a_cpu_without_memory_for_both_loads_one(run: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_module, "available_bytes", lambda: 1000)
     (cost,) = reported(run[:1])
-    assert cost.factor is None and "no room for both" in str(cost)
+    assert cost.factor is None and "both do not fit" in str(cost)
 
 
 def test_nothing_is_told_of_another_dtype(run: list[Path]) -> None:

@@ -72,7 +72,7 @@ def test_a_head_that_cannot_be_split_falls_back_to_the_models_logits(monkeypatch
             engine = engine_of(model)
             ours = engine(batch)[0]
         assert np.abs(ours - true_logp(model, batch)).max() < 1e-4
-        assert "cannot be split" in engine.notes[0]
+        assert "cannot be separated" in engine.notes[0]
         with torch.inference_mode():
             assert "layers cannot be scored" in engine_of(model, layers="all").no_layers
 

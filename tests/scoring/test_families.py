@@ -80,7 +80,7 @@ def test_order_of_texts_does_not_matter(family):
     result = score(folder, [CORPUS[i] for i in order], batch_tokens=64, layers="all")
     ours = np.array([v.loglik_N for v in result.vectors])
     assert np.nanmax(np.abs(ours - truth[:, order])) < TOLERANCE_NATS
-    assert not any("cannot be split" in note for note in result.notes)
+    assert not any("cannot be separated" in note for note in result.notes)
 
 
 def test_layers_differ_from_the_final_vector(family):

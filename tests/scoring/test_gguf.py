@@ -88,7 +88,7 @@ def test_a_file_alone(tmp_path: Path, family: str) -> None:
     path = write_gguf(tmp_path / "m-Q4_1.gguf", folder, "Q4_1", dequantised=tmp_path / "truth")
     found = scored(path)
     assert_near(found, tmp_path / "truth")
-    assert "its tokenizer is made from the file, as transformers does it" in found.notes
+    assert "its tokenizer was converted from the file by transformers" in found.notes
     assert found.key["ids"] == "gguf" and found.key["quantization"] == "gguf-q4_1"
     assert found.key["gguf"] and found.stats["bits_per_weight"] == read_model(path).bits_per_weight
 
@@ -169,7 +169,7 @@ def test_a_tokenizer_that_cuts_otherwise_is_noted(llama: Path, tmp_path: Path) -
     file = json.loads((plain / "tokenizer.json").read_text())
     (plain / "tokenizer.json").write_text(json.dumps(file | {"post_processor": None}))
     notes = " ".join(scored(path, plain).notes)
-    assert "the tokenizer would give" in notes and "ask for one and the tokenizer puts none" in notes
+    assert "the tokenizer converted from the file by transformers would give" in notes and "ask for one and the tokenizer adds none" in notes
 
 
 def test_a_configuration_of_another_model_is_not_used(llama: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_configuration_of_another_model_is_not_used(llama: Path, tmp_path: Pat
     path = write_gguf(tmp_path / "m-Q8_0.gguf", folder, "Q8_0", dequantised=tmp_path / "truth")
     found = scored(path, llama)
     assert_near(found, tmp_path / "truth")
-    assert any("is of another model (llama): the file's own header was used" in note for note in found.notes)
+    assert any("belongs to another model (llama), so the file's own header was used" in note for note in found.notes)
 
 
 def with_architecture(path: Path, out: Path, name: bytes) -> Path:

@@ -133,7 +133,7 @@ def _fails(*_):
 @pytest.mark.parametrize(
     ("place", "stand_in", "reason"),
     [
-        ("model_introspection.find_layers", lambda _: None, "layers cannot be found"),
+        ("model_introspection.find_layers", lambda _: None, "cannot identify this model's layers"),
         ("Lens.replay", _fails, "cannot unpack what it returned"),
         ("Lens._matches_final", lambda *_: False, "does not give its own logits"),
     ],

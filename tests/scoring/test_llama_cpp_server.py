@@ -75,7 +75,7 @@ def test_its_values_are_those_scored_here_or_it_is_refused_at_once(served: tuple
         theirs = score_served(source, folder, "served:x", TEXTS, "sha", settings, None, lambda _: None)
     except KltuiError as error:
         assert not isinstance(error, TryAgainError)
-        assert "does not give the log-probabilities of a prompt's tokens" in error.message
+        assert "does not return log-probabilities of prompt tokens" in error.message
         assert "echo, 1 generated" in error.message
         return
     ours = Scorer(TEXTS, "sha", settings).score(folder, "none", "w", lambda _: None)

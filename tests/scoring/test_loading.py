@@ -154,7 +154,7 @@ def test_a_head_that_is_lost_is_an_error(folder, monkeypatch):
         return model, info
 
     monkeypatch.setattr(loading, "_from_pretrained", tying)
-    with pytest.raises(KltuiError, match="an output head of their own"):
+    with pytest.raises(KltuiError, match="a separate output head"):
         load(folder)
 
 

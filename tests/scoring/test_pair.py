@@ -120,7 +120,7 @@ def test_one_text_that_does_not_fit_is_told(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("kltui.scoring.engine.Engine.hidden", no_memory)
-    with pytest.raises(KltuiError, match="one text alone does not fit"):
+    with pytest.raises(KltuiError, match="a single text does not fit"):
         exact_kl(folder, folder, TEXTS, "c", ScoringSettings())
 
 

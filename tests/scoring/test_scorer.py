@@ -225,7 +225,7 @@ def test_one_text_too_many_for_memory_says_so(folder, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(Engine, "submit", no_memory)
-    with pytest.raises(KltuiError, match="one text alone"):
+    with pytest.raises(KltuiError, match="a single text"):
         score(folder, overlong="window")
 
 

@@ -188,7 +188,7 @@ def _undefined(choice: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dialect", ["vllm", "echo0", "echo1"])
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(_drop, "came back of"), (_reorder, "came back (as|without)"), (_undefined, "has the log-probability")],
+    [(_drop, "were returned for"), (_reorder, "came back as|was returned without"), (_undefined, "has the log-probability")],
 )
 @pytest.mark.parametrize("late", [False, True])
 def test_a_server_that_alters_tokens_fails_the_checkpoint(
@@ -207,7 +207,7 @@ def test_a_server_that_alters_tokens_fails_the_checkpoint(
 def test_a_server_without_log_probabilities_is_told_what_was_tried(server: ServedModel) -> None:
     server.dialect = "none"
     with pytest.raises(
-        KltuiError, match=r"does not give .* \(prompt_logprobs: .*; echo, 0 .*; echo, 1 "
+        KltuiError, match=r"does not return .* \(prompt_logprobs: .*; echo, 0 .*; echo, 1 "
     ) as error:
         score(server)
     assert "vLLM" in error.value.hint
@@ -231,12 +231,12 @@ def test_another_model_at_the_end_is_noticed(server: ServedModel) -> None:
         return answer
 
     server.alter = change
-    with pytest.raises(KltuiError, match="another model now"):
+    with pytest.raises(KltuiError, match="now serves a different model"):
         score(server)
 
 
 def test_a_name_that_is_not_served_lists_those_that_are(server: ServedModel) -> None:
-    with pytest.raises(KltuiError, match="serves no model other") as error:
+    with pytest.raises(KltuiError, match="does not serve the model other") as error:
         ServedClient(ServedSource(server.url, "other"), retry=SOON).facts()
     assert "org/model" in error.value.hint
     with pytest.raises(KltuiError, match="nothing at"):
@@ -339,14 +339,14 @@ def test_what_stands_for_weights_outlives_a_restart() -> None:
 
 def test_layers_of_a_served_model_are_told_to_be_none(server: ServedModel) -> None:
     result = score(server, layers="all")
-    assert "no layer vectors" in result.no_layers and len(result.vectors) == 1
+    assert "layer vectors are not available" in result.no_layers and len(result.vectors) == 1
 
 
 def test_a_server_that_takes_no_token_ids_is_refused_at_once(server: ServedModel) -> None:
     """As llama-cpp-python says it: with status 500, which is otherwise waited for."""
     server.refusal = {"error": {"message": "5 validation errors: Input should be a valid string"}}
     server.fail(500, times=1000)
-    with pytest.raises(KltuiError, match="does not give") as error:
+    with pytest.raises(KltuiError, match="does not return") as error:
         score(server)
     assert not isinstance(error.value, TryAgainError) and len(server.headers) == len(DIALECTS)
 

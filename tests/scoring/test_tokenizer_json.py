@@ -282,7 +282,7 @@ def test_a_corpus_that_the_tokenizer_does_not_know_is_refused_and_one_it_knows_i
     core = word_level(["<unk>", *"abcdefghijklmnopqrstuvwxyz"])
     folder = write(tmp_path, core)
     with pytest.raises(
-        KltuiError, match=r"does not know this corpus: 75% of the corpus's tokens are its <unk>"
+        KltuiError, match=r"does not fit this corpus: 75% of the corpus's tokens are its <unk>"
     ):
         tokenized(folder, vocab_size=27, texts=["one two three a"])
     (note,) = (

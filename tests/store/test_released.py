@@ -61,11 +61,11 @@ def test_an_older_workspace_with_damaged_texts_is_neither_used_nor_brought_up_to
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("UPDATE corpus SET text_bytes = zeroblob(32)")
     store = Store.read(folder)
-    with pytest.raises(StoreError, match="the lengths of its texts"):
+    with pytest.raises(StoreError, match="the stored lengths do not match its texts"):
         store.corpora.text_bytes(1)
     store.close()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    with pytest.raises(StoreError, match="texts are not those of their corpus"):
+    with pytest.raises(StoreError, match="texts do not match their corpus"):
         Store.write(folder)
     assert db.execute("PRAGMA user_version").fetchone() == (max(version, 2),)
     db.close()

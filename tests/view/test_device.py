@@ -63,9 +63,9 @@ def test_without_a_gpu_nothing_is_computed(
     monkeypatch.chdir(tmp_path)
     assert main([*command, str(suite.path), "--device", "cuda"]) == 1
     said = capsys.readouterr()
-    assert "device 'cuda' was asked for, but torch sees no CUDA device" in said.err
+    assert "device 'cuda' was asked for, but torch finds no CUDA device" in said.err
     assert not said.out and not list(tmp_path.iterdir())
-    with pytest.raises(KltuiError, match="torch sees no CUDA device"):
+    with pytest.raises(KltuiError, match="torch finds no CUDA device"):
         suite.map(device="cuda")
 
 

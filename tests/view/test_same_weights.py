@@ -73,7 +73,7 @@ def test_the_end_of_a_job_names_them() -> None:
     batch._name_repeats()
     event = json.loads(out.getvalue())
     assert (event["event"], event["names"]) == ("same_weights", ["run@0", "run@20", "run@40"])
-    assert "run at steps 0, 20 and 40 hold the same weights" in err.getvalue()
+    assert "run at steps 0, 20 and 40 have the same weights" in err.getvalue()
 
 
 def test_pictures_say_which_libraries_made_them(suite: Workspace) -> None:

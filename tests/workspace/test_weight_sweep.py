@@ -110,7 +110,7 @@ def test_a_checkpoint_that_was_overwritten_after_scoring_has_none(run: Path, sto
     found, problems = computed(run)
     assert {pair: d for pair, d in found.items() if "r@9" not in pair} == truth(2)
     assert len(problems) == 1 and problems[0].startswith(
-        "r@2: its files are no longer those that were scored"
+        "r@2: its files have changed since scoring"
     )
     assert "score it again" in problems[0]
 
@@ -150,7 +150,7 @@ def test_files_that_move_while_they_are_compared_are_left_out(
 
     monkeypatch.setattr(WeightProcess, "banded_distances", moving)
     found, problems = computed(run)
-    assert found == truth(1) and problems[0].startswith("r@1: its files are no longer")
+    assert found == truth(1) and problems[0].startswith("r@1: its files have changed")
 
 
 def test_files_that_did_not_move_are_hashed_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
