@@ -24,13 +24,13 @@ class PanelKind(NamedTuple):
 
 
 KINDS = (
-    PanelKind("consecutive", "KL from the checkpoint before", "KL from before", "bits/byte", "log"),
+    PanelKind("consecutive", "KL to the previous checkpoint", "KL to previous", "bits/byte", "log"),
     PanelKind("loss", "Loss", "Loss", "bits/byte", "linear"),
     PanelKind("last", "KL to the last checkpoint", "KL to last", "bits/byte", "log"),
     PanelKind("between", "KL between runs at equal steps", "KL between", "bits/byte", "log"),
     PanelKind("marked", "KL to checkpoint A", "KL to A", "bits/byte", "log"),
     PanelKind("exponents", "Diffusion exponent c_q by start", "Exponent c_q", "", "linear"),
-    PanelKind("updates", "Norm of the weights' update from before", "Update", "", "log"),
+    PanelKind("updates", "Norm of the weight update from the previous checkpoint", "Update", "", "log"),
 )
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kltui.analysis.curves import Curve
     from kltui.analysis.map import Map
 
-NO_RUN = "no run has two scored checkpoints with steps: 1 and s score more of them"
+NO_RUN = "no run has two scored checkpoints with steps: press 1, then s to score more"
 
 
 def settled(shown: Map, levels: Sequence[float] = LEVELS) -> Settled:
@@ -73,16 +73,16 @@ def between_two(shown: Map, run: str, other: str) -> Content:
 def between_seeds(shown: Map, family: Sequence[str]) -> Content:
     """KL between the first of a family of seeds and each other one at equal steps."""
     made = curves.seed_divergence(shown, family)
-    why = "no second seed of a run is scored: a and b mark two runs to compare"
+    why = "no run is scored with two seeds: mark two runs to compare with a and b"
     return Content(tuple(made), published("seed"), missing="" if made else why)
 
 
 def to_marked(shown: Map, a: str) -> Content:
     """KL to the checkpoint marked A ("": none is)."""
     if not a:
-        return Content(missing="KL of every checkpoint to one: a marks it")
+        return Content(missing="KL of every checkpoint to one: mark it with a")
     if a not in set(shown.names):
-        return Content(missing=f"{a} is not scored: a marks another")
+        return Content(missing=f"{a} is not scored: mark another with a")
     made = curves.curves_to(shown, a)
     return Content(tuple(made), missing="" if made else NO_RUN)
 
@@ -90,14 +90,14 @@ def to_marked(shown: Map, a: str) -> Content:
 def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
     """Diffusion exponents in likelihood space, beside those published for the runs' sizes."""
     made = curves.exponent_curves(fits)
-    why = f"needs a run with {window + 1} or more scored checkpoints; w makes the window shorter"
+    why = f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
     return Content(tuple(made), published_exponents(shown), missing="" if made else why)
 
 
 def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Content:
     """Norm of the weights' update from the checkpoint before."""
     made = curves.update_curves(shown, weight_sqdist)
-    return Content(tuple(made), missing="" if made else "no weight distances are stored: W computes them")
+    return Content(tuple(made), missing="" if made else "no weight distances are stored: press W to compute them")
 
 
 def label_at(shown: Map, name: str) -> str:

@@ -33,7 +33,7 @@ MAX_PAIRS = 200_000_000  # of 20,000 vectors: 4 GB
 PARQUET, NPZ = "kl.parquet", "kl.npz"
 FORMS = ("kl.csv", PARQUET, NPZ)
 _READ = {
-    PARQUET: "pandas.read_parquet('kl.parquet') opens it, with the columns of kl.csv",
+    PARQUET: "pandas.read_parquet('kl.parquet') reads it, with the columns of kl.csv",
     NPZ: "numpy.load('kl.npz') opens it: kl_bits_per_byte and se of each pair of names once,"
     " which scipy.spatial.distance.squareform makes a matrix of",
 }
@@ -55,7 +55,7 @@ def form() -> str:
 
 def form_words(shown: Map, name: str) -> str:
     """Why there is no kl.csv, and how to open what there is instead."""
-    return f"{_count(shown):,} pairs are more than a CSV should hold: {name} instead of kl.csv; {_READ[name]}"
+    return f"{_count(shown):,} pairs are too many for a CSV: {name} is written instead of kl.csv; {_READ[name]}"
 
 
 def are_too_many(shown: Map) -> bool:
@@ -66,7 +66,7 @@ def are_too_many(shown: Map) -> bool:
 def none_words(shown: Map) -> str:
     """Why there is no file of pairs, and where the KL of those that are looked for is."""
     return (
-        f"{_count(shown):,} pairs are more than a file should hold ({MAX_PAIRS:,}): none is written. --exclude leaves runs"
+        f"{_count(shown):,} pairs are too many for a file (at most {MAX_PAIRS:,}): none is written. --exclude leaves runs"
         " out; consecutive.csv has the pairs along runs, report.json the neighbours of each run's last model"
     )
 

@@ -50,13 +50,13 @@ def _floor(p: Placement) -> str:
         return "noise floor unknown: the dtype of the vectors is not on record"
     same = [n.name for n in p.nearest if n.kl <= p.floor]
     said = f"noise floor: {figure(p.floor, 2)} bits/byte"
-    return f"{said}; not to be told apart from {', '.join(same)}" if same else said
+    return f"{said}; not distinguishable from {', '.join(same)}" if same else said
 
 
 def _on_scale(p: Placement) -> str:
     where = p.scale
     if not where.nearest:
-        return "on the published scale: nowhere, for it differs from no vector by more than rounding"
+        return "on the published scale: not applicable, because its KL to some vector is only rounding"
     parts = ([f"above {where.below}"] if where.below else []) + (
         [f"below {where.above}"] if where.above else []
     )
@@ -73,13 +73,13 @@ def _standing(p: Placement) -> str:
         if math.isfinite(e.major)
         else "error ellipse unknown: too few texts or vectors"
     )
-    return f"it stands at ({figure(p.x)}, {figure(p.y)}) in the map's PCA picture, sqrt(bits/byte); {spread}"
+    return f"its position is ({figure(p.x)}, {figure(p.y)}) in the map's PCA, sqrt(bits/byte); {spread}"
 
 
 def _expected(p: Placement) -> list[str]:
     if not p.expected:
         return [
-            "predicted benchmark scores: none, for too few models of the map have scores (kltui --import scores.csv)"
+            "predicted benchmark scores: none, because too few models of the map have scores (kltui --import scores.csv)"
         ]
     lines = [f"predicted benchmark scores, from {p.expected[0].n_models} models:"]
     for e in p.expected:
@@ -96,9 +96,9 @@ def _expected(p: Placement) -> list[str]:
 def _leakage(p: Placement) -> str:
     leak = p.leakage
     if leak is None:
-        return "suspected leakage: unknown, for that takes three models with benchmark scores or more"
+        return "suspected leakage: unknown, because it needs three or more models with benchmark scores"
     verdict = (
-        "likely to have seen these texts" if p.suspicious else f"no suspicion (that begins at {SUSPICIOUS:g})"
+        "it has probably seen these texts" if p.suspicious else f"not suspicious (threshold: {SUSPICIOUS:g})"
     )
     by = "own" if p.expected and math.isfinite(p.expected[0].given) else "predicted"
     return (

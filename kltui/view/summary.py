@@ -65,8 +65,8 @@ def summary(ctx: Context) -> Section:
         lines.add_row(words(label, "bold"), words(text))
     blocks: list[RenderableType] = [lines, *_picture(ctx)]
     folder = shlex.quote(safe_text(str(ctx.ws.path), 400))
-    notes = (f"look at it:    kltui {folder}", f"every figure:  kltui --report {folder}")
-    return Section("summary", "What was found", tuple(blocks), notes)
+    notes = (f"explore it:    kltui {folder}", f"all results:   kltui --report {folder}")
+    return Section("summary", "Summary", tuple(blocks), notes)
 
 
 def _found(find: Callable[[Context], Iterator[Finding]], ctx: Context) -> list[Finding]:
@@ -88,7 +88,7 @@ def _loss(ctx: Context) -> Iterator[Finding]:
     known = [end for end in _last_of_runs(losses(ctx.raw)) if math.isfinite(end.bits_per_byte)]
     if known:
         best = min(known, key=lambda one: one.bits_per_byte)
-        others = f"; {len(known)} runs end at most at {figure(max(e.bits_per_byte for e in known))}"
+        others = f"; {len(known)} runs end at or below {figure(max(e.bits_per_byte for e in known))}"
         value = f"{with_error(best.bits_per_byte, best.se)} bits/byte at best, {safe_text(best.name, 60)}"
         yield "loss", value + (others if len(known) > 1 else "")
 
@@ -110,7 +110,7 @@ def _largest(ctx: Context) -> Iterator[Finding]:
         a, b, largest = pair
         value = with_error(largest.value, largest.se)
         share = length_share_of(chosen, pair)
-        more = f"; {share:.0%} of it goes with the lengths of texts" if share >= LENGTH_SHARE_TOLD else ""
+        more = f"; {share:.0%} of it is due to text lengths" if share >= LENGTH_SHARE_TOLD else ""
         yield "largest KL", f"{value} bits/byte, {safe_text(a, 50)} to {safe_text(b, 50)}{more}"
 
 

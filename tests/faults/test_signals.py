@@ -135,7 +135,7 @@ def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_pa
     with kltui.open(tmp_path / "ws") as ws:
         assert not ws.weight_distances()
     whole = run_cli("--batch", str(job), cwd=tmp_path)
-    assert whole.returncode == 0 and whole.stdout.startswith("What was found")
+    assert whole.returncode == 0 and whole.stdout.startswith("Summary")
     assert vectors(tmp_path / "ws") == truths(job)
 
 

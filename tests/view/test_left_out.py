@@ -53,7 +53,7 @@ def test_report_and_export_say_it(mixed: Workspace, tmp_path: Path) -> None:
         Console(file=text, width=200).print(part)
     for name, why in (("empty", NONE), ("drawn", DRAWN)):
         assert f"left out of the map: {name}: {why}" in text.getvalue()
-    assert "2 vectors left out that would have emptied the map" in made.basis
+    assert "2 vectors left out because the map would have had no texts" in made.basis
     data = json.loads(json.dumps(made.as_dict()))
     assert data["sections"]["overview"]["left_out"] == {"drawn": DRAWN, "empty": NONE}
     assert data["provenance"]["left_out"] == {"drawn": DRAWN, "empty": NONE}

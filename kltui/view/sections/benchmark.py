@@ -19,7 +19,7 @@ ROWS_SHOWN = 15
 MIN_TREND = 3
 Scores = dict[str, dict[str, float]]
 NEEDED = (
-    "give scores from 0 to 100: kltui --import scores.csv WORKSPACE, a table with a column name (checkpoint or run)"
+    "import scores from 0 to 100: kltui --import scores.csv WORKSPACE, a table with a column name (checkpoint or run)"
     " and one column per task"
 )
 
@@ -72,7 +72,7 @@ def benchmark(ctx: Context) -> Section:
     notes = [
         f"ridge regression on the map's coordinates, {FOLDS} folds that keep models of one type together, five seeds;"
         " predictions out of fold, clipped to 0 to 100 (arXiv 2502.16173)",
-        "mean l: the same from the mean log-likelihood alone",
+        "mean l: prediction from the mean log-likelihood alone",
         ctx.basis,
         *problems,
     ]
@@ -116,7 +116,7 @@ def leakage(ctx: Context) -> Section:
     found = ctx.map.leakage(given)
     high = [x for x in found if x.z > SUSPICIOUS]
     said = (
-        f"{count(len(high), 'model')} above {SUSPICIOUS:g} robust deviations: likely to have seen the corpus"
+        f"{count(len(high), 'model')} above {SUSPICIOUS:g} robust deviations: they have probably seen the corpus"
         if high
         else f"no model lies more than {SUSPICIOUS:g} robust deviations above the trend"
     )
@@ -129,8 +129,8 @@ def leakage(ctx: Context) -> Section:
     if len(found) > ROWS_SHOWN:
         blocks.insert(2, words(f"the {ROWS_SHOWN} highest of {len(found)}; --json has them all"))
     notes = (
-        "mean l in nats per text; expected: a robust line (Theil and Sen) through the scores; a model far above it is"
-        " better at these texts than at its tasks",
+        "mean l in nats per text; expected: a robust line (Theil and Sen) through the scores; a model far above it"
+        " does better on these texts than on its tasks",
         ctx.basis,
     )
     data: dict[str, object] = {

@@ -86,7 +86,7 @@ class Context:
     def __post_init__(self) -> None:
         if self.choice.preparation.separate and self.preprocess == "none":
             raise UsageError(
-                "--separate says how runs are prepared, and nothing is asked to be done to them",
+                "--separate has no effect without a preprocessing",
                 "Add --preprocess pretraining.",
             )
         if self.choice.saved:
@@ -145,7 +145,7 @@ class Context:
             return found
         rows = [k for k, n in enumerate(found.names) if n in only or n.rpartition("#")[0] in only]
         if not rows:
-            raise MissingError("nothing of what is shown is on this map", "clear the filter or the selection")
+            raise MissingError("none of the selected checkpoints is on this map", "clear the filter or the selection")
         return found.select(rows)
 
     @cached_property
@@ -400,7 +400,7 @@ class Context:
         if math.isnan(self.floor):
             return "noise floor unknown: the dtype of the vectors is not on record"
         if not self.dtype:
-            return f"noise floor of values rounded to {self._stored_as}: at least {figure(self.floor, 2)} bits/byte"
+            return f"noise floor for values rounded to {self._stored_as}: at least {figure(self.floor, 2)} bits/byte"
         return f"noise floor of {self.dtype}: {figure(self.floor, 2)} bits/byte"
 
 
@@ -438,7 +438,7 @@ def corpus_words(shown: Map) -> str:
         else ""
     )
     gone = len(shown.left_out)
-    absent = f"; {count(gone, 'vector')} left out that would have emptied the map" if gone else ""
+    absent = f"; {count(gone, 'vector')} left out because the map would have had no texts" if gone else ""
     kind = "response" if "kind" in shown.record else "text"
     return f"{values_words(shown)}{count(len(shown.text_bytes_N), kind)}, B = {mean_bytes_words(shown)}{unscored}{repeated}{absent}"
 
@@ -468,7 +468,7 @@ def complete_words(shown: Map) -> list[str]:
         return []
     B = figure(float(shown.text_bytes_N[complete].mean()), 5)
     return [
-        f"pictures stand on the {count(int(complete.sum()), 'text')} that every vector has, B = {B} bytes"
+        f"PCA, t-SNE and MDS use the {count(int(complete.sum()), 'text')} that every vector has, B = {B} bytes"
     ]
 
 

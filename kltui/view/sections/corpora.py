@@ -41,7 +41,7 @@ def corpora(ctx: Context) -> Section:
     held = _held(ctx) if len(ctx.ws.corpora()) > 1 else []
     if len(held) < 2:
         raise MissingError(
-            "vectors stand over one corpus alone",
+            "all vectors are on the same corpus",
             "score the same models on a second corpus in this workspace",
         )
     pairs = _pairs(ctx, held)
@@ -53,10 +53,10 @@ def corpora(ctx: Context) -> Section:
         blocks.append(words(f"the first of {len(pairs)} pairs and {len(held)} corpora; --json has them all"))
     blocks.append(_correlations(agreements))
     notes = (
-        "KL in bits/byte ± standard error over each corpus' texts, from the vectors as scored; a corpus is chosen for every"
-        " other section by kltui --report --over HASH, and on screen by O",
+        "KL in bits/byte ± standard error over the texts of each corpus, from the vectors as scored; to select the corpus of every"
+        " other section: kltui --report --over HASH, or O on screen",
         "r: Pearson correlation of ln KL over the pairs of models on both corpora, rank: Spearman's; ± jackknife over models"
-        " (pairs that share a model are not independent), from four models on; ratio: median of KL on the second over the first",
+        " (pairs that share a model are not independent), for four or more models; ratio: median of KL on the second over the first",
     )
     return Section("corpora", "KL by corpus", tuple(blocks), notes, _data(held, pairs, agreements))
 

@@ -16,10 +16,10 @@ from kltui.view.tables import figure, table, words
 from kltui.view.textplot import PlotFrame, Series
 
 NOISE_NOTES = (
-    "measurement noise adds the same f to every distance of a run, D = a tau^c + f; fitted: f over all its windows, 95 %:"
-    " its interval by the texts, below 0 where the curve bends the other way; taken off D_q before the fit where it holds",
+    "measurement noise adds the same f to every distance of a run, D = a tau^c + f; fitted: f over all windows, 95 %: its"
+    " interval over texts, below 0 if the curve bends the other way; subtracted from D_q before the fit if it is reliable",
     "at most: what independent noise can be, f <= 2 |sum c_t y_t|^2 / sum c_t^2 with the differences of neighbouring"
-    " checkpoints as c, and 1.96 standard errors over texts; a bent curve asks for more",
+    " checkpoints as c, and 1.96 standard errors over texts; a larger f means that the curve is bent",
 )
 
 
@@ -50,7 +50,7 @@ def diffusion(ctx: Context) -> Section:
         with_weights = [e for e in exponents if math.isfinite(e.c_w)]
         blocks += [_weight_table(summaries), _plot(ctx, with_weights, weights=True)]
     else:
-        notes.append("no weight distances: c_w and alpha need the runs' weight files (safetensors)")
+        notes.append("no weight distances: c_w and alpha need the weight files of the runs (safetensors)")
     notes += [f"weights: {problem}" for problem in ctx.weight_problems]
     published = ", ".join(f"{k} {v[1]}/{v[0]}/{v[2]}" for k, v in PUBLISHED_EXPONENTS.items())
     notes.append(f"published for Pythia, c_q/c_w/alpha: {published}")

@@ -33,13 +33,13 @@ def directions(ctx: Context) -> Section:
     domains = [every[s] for s in ctx.map.text_index]
     if len(set(domains)) < 2:
         raise MissingError(
-            "the corpus names no two domains of its texts",
-            'name where its rows have them: domain = "..." under [corpus], and score on it',
+            "the texts of the corpus do not have two or more domains",
+            'set the field of the domain, domain = "..." under [corpus], and score again',
         )
     steps = _steps(ctx)
     if not steps:
         raise MissingError(
-            "no run has two checkpoints", "score another checkpoint, or ask for a step: --pair A B"
+            "no run has two checkpoints", "score another checkpoint, or choose a step: --pair A B"
         )
     found = [DomainStep(name, a, b, _along(ctx, a, b, domains)) for name, a, b in steps]
     blocks: list[RenderableType] = []

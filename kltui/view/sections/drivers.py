@@ -33,7 +33,7 @@ def drivers(ctx: Context) -> Section:
         *_tables(found, texts),
     ]
     notes = (
-        "share: a text's part of Var(l_a - l_b); nats: l_a - l_b less its mean, above 0 where a does better than it"
+        "share: a text's part of Var(l_a - l_b); nats: l_a - l_b minus its mean, above 0 if a does better than it"
         " does elsewhere",
         ctx.raw_basis,
     )

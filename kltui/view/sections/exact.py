@@ -16,11 +16,11 @@ from kltui.view.tables import count, figure, table, with_error, words
 if TYPE_CHECKING:
     from kltui.analysis.exact import Direction, NextTokenKL
 
-HOW = "kltui --report --section exact --pair A B WORKSPACE works it out and keeps it (so does X on Compare)"
+HOW = "kltui --report --section exact --pair A B WORKSPACE computes and stores it (as does X on Compare)"
 STAGES = {
-    "fetch": "looking for the files",
+    "fetch": "checking the files",
     "load": "loading both models",
-    "tokenize": "cutting the texts into tokens",
+    "tokenize": "tokenising the texts",
 }
 
 
@@ -28,7 +28,7 @@ def exact(ctx: Context) -> Section:
     """The exact KL of the pair asked for, worked out where it is not kept yet; without a pair, of all that are kept."""
     found = [_asked(ctx)] if ctx.choice.pair else _kept(ctx)
     if not found:
-        raise MissingError("no exact next-token KL has been worked out here", HOW)
+        raise MissingError("no exact next-token KL has been computed in this workspace", HOW)
     blocks: list[RenderableType] = []
     for one in found:
         blocks += _blocks(one)
@@ -56,7 +56,7 @@ def _asked(ctx: Context) -> NextTokenKL:
         progress=ExactProgress(ctx, f"exact KL of {a} and {b}"),
     )
     if found is None:
-        raise MissingError(f"the exact next-token KL of {a} and {b} has not been worked out", HOW)
+        raise MissingError(f"the exact next-token KL of {a} and {b} has not been computed", HOW)
     return found
 
 
@@ -114,7 +114,7 @@ def _blocks(one: NextTokenKL) -> list[RenderableType]:
             f"estimate from the vectors: {estimate} bits/byte, {_times(one.ratio)} the mean of both directions"
         ),
         words(
-            f"the same token first at {100 * one.top1_agreement:.1f} % of"
+            f"the same top token at {100 * one.top1_agreement:.1f} % of"
             f" {count(one.n_tokens, 'position')} in {count(one.n_texts, 'text')}"
         ),
     ]

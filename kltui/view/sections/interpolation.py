@@ -25,8 +25,8 @@ def interpolation(ctx: Context) -> Section:
             grids.setdefault(name, []).append(row)
     if not grids:
         raise MissingError(
-            "no weights between models are scored",
-            'a job file\'s [[interpolations]] table scores them: base = "a@100", others = ["b@100", "c@100"]',
+            "no interpolated models are scored",
+            'add an [[interpolations]] table to a job file: base = "a@100", others = ["b@100", "c@100"]',
         )
     blocks: list[RenderableType] = []
     data = []
@@ -41,7 +41,7 @@ def interpolation(ctx: Context) -> Section:
         ctx.basis,
     )
     return Section(
-        "interpolation", "Between models", tuple(blocks), notes, {"unit": "bits/byte", "grids": data}
+        "interpolation", "Interpolated models", tuple(blocks), notes, {"unit": "bits/byte", "grids": data}
     )
 
 

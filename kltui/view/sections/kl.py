@@ -27,7 +27,7 @@ def kl(ctx: Context) -> Section:
     rows = finals(ctx.map)
     if len(rows) < 2:
         raise MissingError(
-            f"only {count(len(rows), 'run')} on the map, and KL here is between runs",
+            f"only {count(len(rows), 'run')} on the map, and this section shows KL between runs",
             "score a second run or model on the same corpus",
         )
     chosen = _side_by_side(ctx.map.select(rows))
@@ -40,7 +40,7 @@ def kl(ctx: Context) -> Section:
     notes.append("published like: the setting whose published median is nearest in ratio")
     if dropped:
         notes.append(
-            f"{count(dropped, 'pair')} with texts that one side lacks: those texts are left out of the pair"
+            f"{count(dropped, 'pair')} with texts that one of the two lacks: these texts are left out of the pair"
         )
     notes += length_words(ctx.map, share)
     data: dict[str, object] = {
@@ -157,10 +157,10 @@ def consecutive(ctx: Context) -> Section:
         Series(run, [x.step_to for x in xs], [x.kl for x in xs], slot=ctx.slots.get(run))
         for run, xs in runs.items()
     ]
-    plot = Plot(series, PlotFrame("", "step", "KL from the checkpoint before, bits/byte", "log1p", "log"))
+    plot = Plot(series, PlotFrame("", "step", "KL to the previous checkpoint, bits/byte", "log1p", "log"))
     undefined = sum(math.isnan(x.kl) for x in every)
     notes = [f"bits/byte ± standard error over texts; {ctx.basis}", ctx.floor_words]
-    notes.append("neighbours are the saved steps: where the gap between saves grows, so does the KL")
+    notes.append("neighbours are consecutive saved steps: longer save intervals give larger KLs")
     notes += ctx.repeats_words
     if undefined:
         notes.append(f"{count(undefined, 'pair')} {UNDEFINED}: gaps in the curve")

@@ -67,11 +67,11 @@ def layers(ctx: Context) -> Section:
     ]
     blocks = (
         table(["model", "pairs", "first", "median", "largest", "last", "± se"], [_row(t) for t in listed]),
-        Plot(series, PlotFrame("", "layer k", "KL from the layer before, bits/byte", yscale="log"), 16),
+        Plot(series, PlotFrame("", "layer k", "KL to the previous layer, bits/byte", yscale="log"), 16),
     )
     notes: tuple[str, ...] = (
-        "bits/byte ± standard error over texts; layer 0 is the embedding output; each layer is read through the"
-        " model's own norm and head",
+        "bits/byte ± standard error over texts; layer 0 is the embedding output; the model's own norm and"
+        " head are applied to each layer",
         f"raw lens vectors of {'the checkpoints asked for' if asked else _LAST}; {corpus_words(shown)}",
     )
     data: dict[str, object] = {

@@ -47,7 +47,7 @@ def loss(ctx: Context) -> Section:
         "runs": [_run_data(run, members) for run, members in runs.items()],
     }
     better = (
-        "what the prompts save; below 0: they help"
+        "the effect of the prompts; below 0: they help"
         if ctx.map.record.get("values") == PMI
         else "lower is better"
     )

@@ -40,7 +40,7 @@ def neighbours(ctx: Context) -> Section:
     data: dict[str, object] = {"unit": "bits/byte", "nearest": _near_data(shown, found)}
     ends = shown.select(rows[:MAX_LEAVES])
     if len(rows) > MAX_LEAVES:
-        notes.append(f"no tree: it takes at most {MAX_LEAVES:,} models, and these are {len(rows):,}")
+        notes.append(f"no tree: it can have at most {MAX_LEAVES:,} models, and there are {len(rows):,}")
     elif len(rows) > 2 and np.isfinite(ends.kl()).all():
         made = ends.clustering()
         data["tree"] = {"names": ends.names, "merges": made.merges.tolist(), "order": made.order.tolist()}
@@ -49,7 +49,7 @@ def neighbours(ctx: Context) -> Section:
         else:
             blocks += _groups(made, ends.names)
         notes.append(
-            "tree: average linkage of sqrt(KL); the figure at a fork is its height as a KL, bits/byte"
+            "tree: average linkage of sqrt(KL); the number at a fork is its height as a KL, bits/byte"
         )
     elif len(rows) > 2:
         notes.append("no tree: some KL between the last checkpoints are undefined")
@@ -66,7 +66,7 @@ def _nearest(shown: Map, rows: list[int]) -> tuple[dict[int, list[Near]], list[s
     found = shown.candidates(rows, CANDIDATES + max(own[labels[row]] for row in rows))
     near = {row: _near(labels, row, order) for row, order in zip(rows, found.nearest_Mn, strict=True)}
     return near, [
-        f"{found.nearest_Mn.shape[1]} candidates of each model by a sketch of {found.dims} random directions, whose squared"
+        f"{found.nearest_Mn.shape[1]} candidates of each model by a sketch of {found.dims} random directions, in which squared"
         f" distances are {found.relative_se:.0%} off (one standard error), are compared in full"
     ]
 
@@ -128,7 +128,7 @@ def _groups(made: Clustering, names: list[str]) -> list[RenderableType]:
     ]
     return [
         table(["models", "of one cluster"], rows, left=(), wrap=(1,)),
-        words(f"the tree of {len(names)} models cut into {len(rows)} clusters; --json has it whole"),
+        words(f"the tree of {len(names)} models cut into {len(rows)} clusters; --json has the whole tree"),
     ]
 
 

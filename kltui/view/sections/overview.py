@@ -89,7 +89,7 @@ def _key(ctx: Context) -> tuple[dict[str, object], list[str]]:
     key = {k: v for k, v in record.items() if k not in _NOT_KEYS}
     notes = [ctx.floor_words, *ctx.left_out_words]
     notes += [
-        f"these vectors differ in {k} ({_value(v)}): a part of their KL may come from that"
+        f"these vectors differ in {k} ({_value(v)}): part of their KL may come from that"
         for k, v in key.items()
         if isinstance(v, list) and k not in _HARMLESS and len(_ways(v)) > 1
     ]
@@ -127,8 +127,8 @@ def _ids_notes(ctx: Context) -> list[str]:
     if not any("tokenizer" in key and not key.get("ids") for key in keys):
         return []
     return [
-        "vectors from before kltui read tokenizer.json itself are on this map: their ids are what transformers made of "
-        "it, for some folders others; scored again into a new workspace they are the file's"
+        "this map has older vectors, scored before kltui read tokenizer.json itself, with ids from transformers, which differ for "
+        "some folders; score them again into a new workspace to use the file's ids"
     ]
 
 

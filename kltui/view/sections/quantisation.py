@@ -38,7 +38,7 @@ def quantisation(ctx: Context) -> Section:
     notes += _exact_words(figures)
     if any(math.isfinite(v.weight_sqdist) for v in figures):
         notes.append(
-            "weights by: length of the difference between the original's weights and the file's, taken apart"
+            "weights by: norm of the difference between the original's weights and the file's dequantised weights"
         )
     if len(every) > len(last):
         notes.append(f"the last of each run's quantised checkpoints, of {len(every)}; --json has them all")
@@ -80,12 +80,12 @@ def _exact_words(figures: list[Variant]) -> list[str]:
     if known:
         said.append(
             "exact: KL(original, quantised) of the next token, mean ± standard error over texts; 99%: its quantile over"
-            " positions, nats; top-1: share of positions where both put the same token first"
+            " positions, nats; top-1: share of positions where both have the same top token"
         )
     missing = next((v for v in figures if not v.exact), None)
     if missing:
         said.append(
-            f"exact next-token KL of {len(figures) - len(known)} of {len(figures)} is not worked out yet: kltui --report"
+            f"exact next-token KL of {len(figures) - len(known)} of {len(figures)} has not been computed yet: kltui --report"
             + (
                 " --section quantisation WORKSPACE"
                 if missing.quantization.startswith(GGUF)
@@ -134,7 +134,7 @@ def _blocks(ctx: Context, figures: list[Variant], last: list[Pair], moved: Shift
         blocks.append(words(f"{VARIANTS_SHOWN} of {len(rows)} variants; --json has them all"))
     pairs = _cosines(moved)
     if not pairs:
-        return [*blocks, words("one variant only: no two shifts to compare")]
+        return [*blocks, words("only one variant, so no two shifts to compare")]
     blocks += _families(ctx.map, pairs)
     shown_pairs = [[a, b, figure(c)] for a, b, c in pairs[:COSINES_SHOWN]]
     blocks.append(table(["shift of", "and of", "cosine"], shown_pairs, left=(0, 1)))

@@ -45,8 +45,8 @@ def resampling(ctx: Context) -> Section:
     headings = ["drawn", *(NAMES[m] for m in METHODS), *(f"{NAMES[m]} texts" for m in METHODS)]
     notes = (
         f"root mean square error of each pair's KL relative to that of all {len(used)} texts, over {DRAWS} draws with"
-        " replacement; texts: how many of them are different, which is what a new model has to be scored on",
-        "LS: texts drawn by their variance over models; KL: by their part in all pairwise KL (arXiv 2505.15428);"
+        " replacement; texts: the number of different texts, on which a new model has to be scored",
+        "LS: texts drawn by their variance over models; KL: by their contribution to all pairwise KLs (arXiv 2505.15428);"
         " kltui --draw N WORKSPACE draws them",
         f"{len(shown)} of {len(ctx.map)} vectors; {ctx.basis}" if len(shown) < len(ctx.map) else ctx.basis,
     )
@@ -79,7 +79,7 @@ def _saving(found: list[ResamplingError], sizes: list[int]) -> str:
         return f"no number of LS texts tried reaches the error of {target} uniform ones"
     r = min(enough, key=lambda r: r.n_different)
     return (
-        f"{target} uniform draws: {uniform[target]:.1%}; LS comes to that or below with {r.n_drawn} draws"
+        f"{target} uniform draws: {uniform[target]:.1%}; LS reaches it with {r.n_drawn} draws"
         f" of {r.n_different:.0f} different texts"
     )
 
@@ -90,8 +90,8 @@ def added(ctx: Context) -> Section:
     if not draws:
         raise MissingError(
             "no texts have been drawn for new models",
-            "kltui --draw N WORKSPACE draws them and writes a corpus file; a job with that corpus scores a new model on"
-            " it, and here it stands among the others",
+            "kltui --draw N WORKSPACE draws them and writes a corpus file; a job with that corpus scores a new"
+            " model, and this section places it among the others",
         )
     found = [a for d in draws if (a := added_models(ctx.ws, ctx.whole, d)) is not None]
     if not found:
@@ -103,7 +103,7 @@ def added(ctx: Context) -> Section:
     for one in found:
         blocks += _added_blocks(ctx, one)
     notes = [
-        "bits/byte ± the error that drawing the texts makes; both sides clipped where the map was when the texts were"
+        "bits/byte ± the sampling error of the drawn texts; both sides clipped at the map's threshold when the texts were"
         " drawn, centred with the texts' weights",
         ctx.raw_basis,
     ]
@@ -122,7 +122,7 @@ def _more(names: list[str]) -> str:
 def _added_blocks(ctx: Context, one: Added) -> list[RenderableType]:
     d = one.draw
     if not one.names:
-        return [words(f"{d.name}: no model scored on these texts alone can be added; the notes say why")]
+        return [words(f"{d.name}: no model scored only on these texts can be added; see the notes")]
     head = (
         f"{d.name}: {d.n_drawn} draws, {len(d.index)} different of {d.n_texts} texts; median error"
         f" {relative_error(one):.1%} of the KL"

@@ -26,7 +26,7 @@ def scale(ctx: Context) -> Section:
     missing = [r for r in rows if not r.n]
     blocks += [words(f"{r.setting}: {r.note}") for r in missing]
     notes = [
-        "published: medians of arXiv 2505.15353 for Pythia and hub models; what is found here is this workspace's own",
+        "published: medians of arXiv 2505.15353 for Pythia and hub models; the others are computed from this workspace",
         _basis(ctx, used),
         ctx.floor_words,
         *left_out_words(used.points, used.repeats),
@@ -49,7 +49,7 @@ def scale(ctx: Context) -> Section:
 def _basis(ctx: Context, used: Map) -> str:
     if ctx.prepared_apart:
         parts = [words for _, words in ctx.prepared_apart.values()]
-        return f"prepared apart, as published: {'; '.join(parts)}; all else raw"
+        return f"preprocessed separately, as published: {'; '.join(parts)}; all others raw"
     if ctx.preprocess != "none":
         return f"{ctx.basis}; lens vectors have no preprocessing and are left out"
     return f"{preparation(used)} of final layers, lens vectors for layers; {corpus_words(used)}"

@@ -34,11 +34,11 @@ def stabilisation(ctx: Context) -> Section:
     ]
     headings = ["run", "level", "settled at", "range", "last step", "its KL"]
     notes = (
-        "settled at: step from which KL between neighbouring saved checkpoints stays at or below the level (bits/byte);"
-        f" range: the same with every KL taken {CONFIDENT} standard errors lower and higher",
-        "behaviour has stabilised at that step, as far as the level goes (--level chooses another); 0.067 and 0.011 are"
-        " the published medians early and late in training, for neighbours 1000 steps apart: other save intervals"
-        " compare with them only loosely",
+        "settled at: step from which the KL between neighbouring checkpoints stays at or below the level (bits/byte);"
+        f" range: the same with every KL lowered or raised by {CONFIDENT} standard errors",
+        "--level sets another level; 0.067 and 0.011 are"
+        " the published medians early and late in training, for neighbours 1000 steps apart, so other save intervals"
+        " are only roughly comparable",
         *ctx.repeats_words,
         ctx.basis,
     )

@@ -54,8 +54,8 @@ def trajectories(ctx: Context) -> Section:
         blocks.append(_shape_table(shapes))
         notes.append(
             "length in sqrt(bits/byte); straight: chord over length; turning: median angle between steps (90 for a"
-            f" random walk); winding: turns of the PCA picture; null: medians of {walks} random walks of the same"
-            " step lengths, which wind too"
+            f" random walk); winding: turns of the run in the PCA plot; null: medians of {walks} random walks of the same"
+            " step lengths"
         )
     notes.append(f"made with {version_words()}")
     return Section("trajectories", "Trajectories", tuple(blocks), tuple(notes), data)

@@ -40,12 +40,12 @@ def tree(ctx: Context) -> Section:
     notes = (
         BRANCHES,
         "KL adds up along branches that move independently; neighbour joining (Saitou and Nei 1987) is unrooted: its top"
-        f" is no ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, that have the"
+        f" is not an ancestor. Support: share of {found.trees.n_draws} draws of the texts, with replacement, that have the"
         " fork too",
-        "P(u descends from p) = share of draws in which KL(u, p) is the least among the candidates (the models of other"
-        " runs), given that one of them is the parent; those within the noise floor of the least share the draw",
-        "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2: 0 where u descends from p"
-        " itself, half of KL(u, p) where both are equally far from a common ancestor",
+        "P(u descends from p) = share of draws in which KL(u, p) is the smallest among the candidates (the models of other"
+        " runs), given that one of them is the parent; those within the noise floor of the smallest share the draw",
+        "parted: g = mean over other candidates q of (KL(u, p) + KL(p, q) - KL(u, q)) / 2: 0 if u descends from p"
+        " itself, half of KL(u, p) if both are equally far from a common ancestor",
         ctx.basis,
     )
     return Section("tree", "A tree of models, with errors", tuple(blocks), notes, _data(found, descents))
@@ -56,7 +56,7 @@ def _first(lines: list[str]) -> list[str]:
     more = len(lines) - LINES_SHOWN
     if more <= 0:
         return lines
-    return [*lines[:LINES_SHOWN], f"… {more} lines more: --json and tree.nwk of --export have the whole tree"]
+    return [*lines[:LINES_SHOWN], f"… {more} more lines: --json and tree.nwk of --export have the whole tree"]
 
 
 def _asked(ctx: Context, found: Forest) -> list[int]:

@@ -30,7 +30,7 @@ def uncertainty(ctx: Context) -> Section:
     if len(ctx.map) < MINIMUM:
         raise MissingError(
             f"only {count(len(ctx.map), 'vector')} on the map",
-            f"error ellipses in a picture need {MINIMUM} checkpoints or more: score more",
+            f"error ellipses need {MINIMUM} checkpoints or more: score more",
         )
     shown = ctx.map.select(thinned(ctx.map, POINTS_MAX))
     ctx.notify(f"{DRAWS} resampled maps of {len(shown)} points")
@@ -43,17 +43,17 @@ def uncertainty(ctx: Context) -> Section:
     blocks.append(_plot(ctx, [(found[k], label_of(shown.points[k])) for k in last[:ROWS_SHOWN]]))
     typical = float(np.median([e.major for e in found]))
     notes = [
-        f"{DRAWS} draws of {count(len(complete_texts(shown.loglik_KN)), 'text')} with replacement; each PCA picture is laid over the full one"
-        " by Procrustes; axes: one standard deviation, in sqrt(bits/byte); angle: of the long axis, in degrees from x; of"
-        " spread: long axis over the picture's spread",
+        f"{DRAWS} draws of {count(len(complete_texts(shown.loglik_KN)), 'text')} with replacement; each resampled PCA is aligned with the full"
+        " one (Procrustes); axes: one standard deviation, in sqrt(bits/byte); angle: of the long axis, in degrees from x; of"
+        " spread: long axis relative to the spread of the plot",
         f"median long axis over {len(found)} points: {figure(typical)}, {figure(typical / spread if spread else math.nan, 2)}"
-        " of the picture's spread",
+        " of the spread of the plot",
         ctx.basis,
         *complete_words(shown),
         f"made with {version_words()}",
     ]
     if len(shown) < len(ctx.map):
-        notes.append(f"{len(shown)} of {len(ctx.map)} vectors: the runs' last, others evenly thinned")
+        notes.append(f"{len(shown)} of {len(ctx.map)} vectors: the last of each run, the others evenly thinned")
     data: dict[str, object] = {
         "unit": "sqrt(bits/byte)",
         "draws": DRAWS,

@@ -26,7 +26,7 @@ def where(ctx: Context) -> Section:
         words(_placed(found.above, found.below, found.nearest)),
     ]
     notes = (
-        "least, median, most: of the pairs found here; this KL: whether that range holds it; ratio: this KL over the"
+        "least, median, most: of the pairs found here; this KL: whether it lies in that range; ratio: this KL over the"
         " published median",
         "published ranges: "
         + ", ".join(f"{s.name} {s.low} to {s.high}" for s in PUBLISHED if math.isfinite(s.low)),
@@ -52,7 +52,7 @@ def _value(ctx: Context) -> tuple[float, str, list[str]]:
         return asked, f"{figure(asked)} bits/byte", []
     a, b = ctx.pair
     kl = ctx.map.pair(a, b)
-    hint = "" if ctx.choice.pair else "; --where 0.05 or --pair A B asks about another"
+    hint = "" if ctx.choice.pair else "; choose another with --where 0.05 or --pair A B"
     return kl.value, f"{a} against {b}: {with_error(kl.value, kl.se)} bits/byte{hint}", [a, b]
 
 
@@ -78,4 +78,4 @@ def _placed(above: str, below: str, nearest: str) -> str:
     if not nearest:
         return "no published median is near a KL that is 0 or undefined"
     parts = ([f"above that of {below}"] if below else []) + ([f"below that of {above}"] if above else [])
-    return f"of the published medians it lies {' and '.join(parts)}; nearest in ratio: {nearest}"
+    return f"among the published medians it lies {' and '.join(parts)}; nearest in ratio: {nearest}"
