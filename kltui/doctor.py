@@ -202,9 +202,7 @@ def _gpus() -> Finding:
 def _torch_device() -> Iterator[Finding]:
     """What device = "auto" comes to, asked of torch itself in a process of its own."""
     if missing := scoring_packages_missing():
-        yield Finding(
-            "device", "note", f"reading only: scoring needs {' and '.join(missing)}"
-        )
+        yield Finding("device", "note", f"reading only: scoring needs {' and '.join(missing)}")
         return
     answer = DeviceProbe("auto").answer()
     if answer.device is None:

@@ -111,7 +111,8 @@ def predict_for(
     known = np.flatnonzero(np.isfinite(y) & (np.arange(len(y)) != row))
     if len(known) < FOLDS:
         raise KltuiError(
-            f"{len(known)} models of the map have a score", f"a prediction needs {FOLDS} or more: import scores"
+            f"{len(known)} models of the map have a score",
+            f"a prediction needs {FOLDS} or more: import scores",
         )
     alpha = ALPHAS[int(_best_alphas(x_KD, y[:, None], known, ALPHAS)[0])]
 

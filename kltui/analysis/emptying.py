@@ -32,7 +32,9 @@ def emptying(loglik_KN: ArrayLike) -> dict[int, str]:
     if beyond:
         kept = [k for k in range(len(values)) if k not in set(beyond)]
         rest = {kept[k]: why for k, why in emptying(values[kept]).items()} if kept else {}
-        return rest | dict.fromkeys(beyond, f"it has values beyond {MAX_NATS:g} nats, which cannot be log-likelihoods")
+        return rest | dict.fromkeys(
+            beyond, f"it has values beyond {MAX_NATS:g} nats, which cannot be log-likelihoods"
+        )
     if defined.all():
         return {}
     counts, n_texts = defined.sum(axis=1), defined.shape[1]

@@ -46,7 +46,9 @@ class Figures:
             )
         if math.isfinite(self.kl):
             beside = (
-                f" ({self.kl / self.kl_median:.1f} times the median of earlier ones)" if self.kl_median > 0 else ""
+                f" ({self.kl / self.kl_median:.1f} times the median of earlier ones)"
+                if self.kl_median > 0
+                else ""
             )
             parts.append(f"KL to the previous checkpoint {with_error(self.kl, self.kl_se)}{beside}")
         return ", ".join(parts)

@@ -72,7 +72,9 @@ def _wrong_messages(messages: object) -> str:
     if wrong:
         return wrong
     if messages[-1]["role"] != "assistant":
-        return f"the last message has the role {messages[-1]['role']}: the response must be from the assistant"
+        return (
+            f"the last message has the role {messages[-1]['role']}: the response must be from the assistant"
+        )
     if all(message["role"] == "system" for message in messages[:-1]):
         return "there is no user message before the response"
     return ""

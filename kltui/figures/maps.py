@@ -243,7 +243,7 @@ def layers(ctx: Context) -> PaperFigure:
     rows = [k for k, p in enumerate(whole.points) if of_model(p) in held or p.name in held]
     part = whole.select(rows)
     curve = Panel(
-        "KL from the layer before",
+        "KL to the previous layer",
         FigureAxis("layer k", whole=True),
         FigureAxis("KL, bits/byte", "log"),
         _layer_curves(ctx),

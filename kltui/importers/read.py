@@ -118,7 +118,9 @@ def _read_file(path: Path, numbered: str) -> Imported:
         if "doc_id" in _keys(path):
             return harness.read_samples(path)
         return _texts(path, pairs=are_pairs(_first_keys(path)))
-    raise ImportFormatError(f"{safe_text(str(path))} does not have a format that can be imported", f"give {KNOWN}")
+    raise ImportFormatError(
+        f"{safe_text(str(path))} does not have a format that can be imported", f"give {KNOWN}"
+    )
 
 
 def _read_json(path: Path, numbered: str) -> Imported:

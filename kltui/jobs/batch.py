@@ -419,7 +419,9 @@ class BatchRun:
             free(source)
         except (KltuiError, OSError, ValueError) as error:
             # What could not be freed only takes space; the next fetch says when there is too little.
-            self._reporter.say(f"not deleted: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow")
+            self._reporter.say(
+                f"not deleted: {safe_text(str(source))}: {safe_text(str(error), 200)}", "yellow"
+            )
 
     def _checkpoint(self, index: int) -> Checkpoint:
         return self._plan.checkpoints[index]

@@ -45,7 +45,9 @@ class DeviceProbe:
             # Whatever else is printed while torch is imported stands before it.
             return _read(json.loads(out.decode(errors="replace").splitlines()[-1]))
         except (ValueError, IndexError, KeyError, TypeError):
-            return Answer(None, error=f"torch cannot be used: {_last_line(err)}", hint="Check that it is installed.")
+            return Answer(
+                None, error=f"torch cannot be used: {_last_line(err)}", hint="Check that it is installed."
+            )
 
     def stop(self) -> None:
         """Gives up a question whose answer nobody wants any more."""

@@ -149,11 +149,7 @@ class Placing:
         rows = self._store.corpora.all()
         n = len(vector.loglik)
         fitting = [row.sha256[:12] for row in rows if row.n == n]
-        own = (
-            f" If the texts are in this workspace: --over {' or --over '.join(fitting)}"
-            if fitting
-            else ""
-        )
+        own = f" If the texts are in this workspace: --over {' or --over '.join(fitting)}" if fitting else ""
         raise UsageError(
             f"the vectors of {origin} are over {n} texts, and it is not known which: as many texts are not the same texts",
             f"Also name the corpus: kltui --import {vector.origin.name} --import texts.json WORKSPACE.{own}",

@@ -115,7 +115,8 @@ def parse_changes(changes: Mapping[str, str], count: int = 1) -> dict[str, Any]:
         raise UsageError("run: a checkpoint needs a run", "A single model is also a run.")
     if problem := run_problem(values.get("run", "run")):
         raise UsageError(
-            f"run: {problem}", "These characters are reserved for names such as run@step+variant#layer. Use - or _ instead."
+            f"run: {problem}",
+            "These characters are reserved for names such as run@step+variant#layer. Use - or _ instead.",
         )
     if "step" in values and count > 1:
         raise UsageError(f"step: {count} checkpoints cannot all have the same step", "Edit them one by one.")

@@ -138,9 +138,7 @@ def _over_imports(checkpoints: Sequence[Checkpoint], rows: Sequence[CheckpointRo
     if not names:
         return []
     what = "1 name is that" if len(names) == 1 else f"{len(names)} names are those"
-    return [
-        f"{what} of vectors imported here, which will be replaced, such as {safe_text(names[0], 80)}"
-    ]
+    return [f"{what} of vectors imported here, which will be replaced, such as {safe_text(names[0], 80)}"]
 
 
 def _there(workspace: Path) -> tuple[list[CheckpointRow], list[str]]:

@@ -225,7 +225,9 @@ def _result(about: About, arrays: Mapping[str, NDArray[Any]], n: int) -> ScoreRe
     asked = ((_FINAL, True), (_TOKENS, kept), (_ALONE, about.unconditional), (_ALONE_TOKENS, kept_alone))
     wanted = {name for names, there in asked if there for name in names}
     if arrays.keys() != wanted or any(str(array.dtype) != _DTYPES[name] for name, array in arrays.items()):
-        raise ValueError(f"it contains {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}")
+        raise ValueError(
+            f"it contains {safe_text(', '.join(f'{k} {v.dtype}' for k, v in arrays.items()), 120)}"
+        )
     vectors = _vectors(layers, arrays["loglik_LN"], arrays["n_scored_LN"], n)
     if n and not any(np.isfinite(v.loglik_N).any() for v in vectors if v.layer is None):
         raise ValueError("none of its texts has a number")

@@ -297,7 +297,9 @@ def _failure(index: int, error: Exception, log: Callable[[str], None]) -> Failed
     if isinstance(error, KltuiError):
         return Failed(index, error.message, error.hint, isinstance(error, TryAgainError))
     if isinstance(error, MemoryError):
-        return Failed(index, "out of memory", "Lower scoring.batch_tokens, or use a machine with more memory.")
+        return Failed(
+            index, "out of memory", "Lower scoring.batch_tokens, or use a machine with more memory."
+        )
     log("".join(traceback.format_exception(error)))
     kind = type(error).__name__
     return Failed(index, f"{kind}: {error}", "This is unexpected: the traceback is in the log.")

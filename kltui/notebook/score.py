@@ -66,7 +66,8 @@ def _corpus(texts: Iterable[str]) -> tuple[Corpus, int]:
     for place, text in enumerate(found):
         if not isinstance(text, str):
             raise UsageError(
-                f"texts[{place}] is of the type {type(text).__name__}, not a string", "Every text must be a str."
+                f"texts[{place}] is of the type {type(text).__name__}, not a string",
+                "Every text must be a str.",
             )
     if not found:
         raise UsageError("texts is empty", "Give at least one text.")

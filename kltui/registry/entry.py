@@ -133,7 +133,9 @@ def _labelled(run: str, label: str) -> str:
 def _ggufs(entry: ModelEntry) -> list[Checkpoint]:
     """GGUF files, each a variant of the model that it was made from; `base` is the folder beside that holds it."""
     if entry.quantization != ("none",):
-        raise UsageError("quantization cannot be used with GGUF files, which are already quantised", "Leave it out.")
+        raise UsageError(
+            "quantization cannot be used with GGUF files, which are already quantised", "Leave it out."
+        )
     if entry.path is not None:
         _check_no_revisions(entry, entry.path)
         found: list[tuple[FoundGGUF, int | None]] = [(f, None) for f in local_ggufs(entry.path, entry.files)]

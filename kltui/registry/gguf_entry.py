@@ -89,7 +89,9 @@ def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> 
     ggufs = first_names(list(names))
     shown = safe_text(", ".join(ggufs[:8]), 300) + (f" and {len(ggufs) - 8} more" if len(ggufs) > 8 else "")
     if not ggufs:
-        raise UsageError(f"{where} contains no {SUFFIX} file", "Check the path, or the name of the repository.")
+        raise UsageError(
+            f"{where} contains no {SUFFIX} file", "Check the path, or the name of the repository."
+        )
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in ggufs):
             raise UsageError(

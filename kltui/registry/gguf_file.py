@@ -214,7 +214,9 @@ def part_names(name: str) -> list[str]:
         return [name]
     stem, no, count = place
     if not 1 <= no <= count:
-        raise GGUFError(f"{safe_text(name)} cannot be part {no} of {count}", "Restore the file's original name.")
+        raise GGUFError(
+            f"{safe_text(name)} cannot be part {no} of {count}", "Restore the file's original name."
+        )
     return [f"{stem}-{k:05d}-of-{count:05d}{name[-len(SUFFIX) :]}" for k in range(1, count + 1)]
 
 
@@ -471,5 +473,6 @@ class _Reader:
 
 def _bad(path: Path, what: str) -> GGUFError:
     return GGUFError(
-        f"{safe_text(str(path))} {what}", "The file is damaged or not a GGUF file: download or create it again."
+        f"{safe_text(str(path))} {what}",
+        "The file is damaged or not a GGUF file: download or create it again.",
     )

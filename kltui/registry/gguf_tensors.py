@@ -93,7 +93,8 @@ def _halves(w: Array, heads: int) -> Array:
     """Rows of each head with the two halves of its rotary pairs apart, as transformers has them; in the file they alternate."""
     if len(w) % (2 * heads):
         raise KltuiError(
-            f"{len(w)} rows are not {heads} heads of pairs", "The header of the file may belong to another model."
+            f"{len(w)} rows are not {heads} heads of pairs",
+            "The header of the file may belong to another model.",
         )
     return w.reshape(heads, -1, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 

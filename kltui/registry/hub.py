@@ -275,7 +275,8 @@ class Fetcher:
                 self.cache.remember(self.client.source.revision, commit)
                 return commit
         raise KltuiError(
-            f"Files of {where} disappear from the cache during the download", "Check whether another program clears the cache."
+            f"Files of {where} disappear from the cache during the download",
+            "Check whether another program clears the cache.",
         )
 
     def wanted(self, commit: str, listed: dict[str, RemoteFile], allow_bin: bool) -> list[RemoteFile]:

@@ -148,7 +148,9 @@ def read_state(folder: Path, allow_bin: bool) -> State:
             "copy or save it again",
         ) from error
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
-        raise KltuiError(f"{safe_text(str(path))} contains more than tensors", "save the adapter as safetensors")
+        raise KltuiError(
+            f"{safe_text(str(path))} contains more than tensors", "save the adapter as safetensors"
+        )
     return {str(name): tensor for name, tensor in found.items()}
 
 

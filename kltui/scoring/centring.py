@@ -55,7 +55,9 @@ def _centred(L_KN: Tensor) -> Tensor:
 def device_gram(asked: str) -> DeviceGram:
     """The products on the GPU that "cuda" or "cuda:1" names. Raises KltuiError where torch has no such; imports torch."""
     if asked.partition(":")[0] != "cuda":
-        raise UsageError(f"vectors cannot be centred on {asked!r}", 'device must be "cpu", "cuda" or "cuda:1"')
+        raise UsageError(
+            f"vectors cannot be centred on {asked!r}", 'device must be "cpu", "cuda" or "cuda:1"'
+        )
     from kltui.scoring.loading import pick_device
 
     return DeviceGram(pick_device(asked))

@@ -87,10 +87,16 @@ class Engine:
             self._try_one_row()
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             quantised = quantize.is_quantized(quantization)
-            hint = quantize.refusal(quantization, self.model) if quantised else "check that it runs in transformers"
+            hint = (
+                quantize.refusal(quantization, self.model)
+                if quantised
+                else "check that it runs in transformers"
+            )
             raise KltuiError(f"the model fails on a small batch: {first_line(error)}", hint) from error
         if device.type == "cuda" and (why := cuda.why_not(device)):
-            self.notes += (f"kltui's own GPU kernels are not used; torch is used instead, more slowly: {why}",)
+            self.notes += (
+                f"kltui's own GPU kernels are not used; torch is used instead, more slowly: {why}",
+            )
         if self._head is None:
             self.notes += ("the model's head cannot be separated; its own logits are used, in chunks",)
         self._settings = settings

@@ -75,7 +75,8 @@ def check_model(model: Any) -> None:
         )
     if model.dtype not in DTYPES:
         raise UsageError(
-            f"the model is in {str(model.dtype).removeprefix('torch.')}", "Convert it to float32: model.float()"
+            f"the model is in {str(model.dtype).removeprefix('torch.')}",
+            "Convert it to float32: model.float()",
         )
 
 

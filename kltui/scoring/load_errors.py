@@ -38,9 +38,7 @@ def package_error(folder: Path, config: Any, error: Exception) -> KltuiError | N
     text, method = str(error), quantised_by(config)
     who = f"the model in {folder}" + (f" is quantised by {method}, which" if method else "")
     if method and re.search(r"GPU|CUDA|XPU|mps devices", text):
-        return KltuiError(
-            f"{who} runs only on a GPU", "score it on a GPU, or score the unquantised model"
-        )
+        return KltuiError(f"{who} runs only on a GPU", "score it on a GPU, or score the unquantised model")
     if not isinstance(error, ImportError):
         return None
     wanted = _PIP.search(text)
@@ -146,9 +144,7 @@ def prefix_error(folder: Path, prefix: str, example: str) -> KltuiError:
 
 def not_finite_error(text: int, dtype: str) -> KltuiError:
     """What is said of a model that gives no number for a token of a text (counted from 0), with what `dtype` makes likely."""
-    hint = (
-        "the weights are damaged, or training had diverged: check the training loss at that step"
-    )
+    hint = "the weights are damaged, or training had diverged: check the training loss at that step"
     if dtype == "float16":
         hint = 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; otherwise the weights are damaged'
     return KltuiError(

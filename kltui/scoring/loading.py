@@ -313,7 +313,8 @@ def _check_complete(folder: Path, info: dict[str, Any]) -> tuple[str, ...]:
         )
     if info["error_msgs"]:
         raise KltuiError(
-            f"the weights in {folder} did not load: {info['error_msgs'][0]}", "check that its files are complete"
+            f"the weights in {folder} did not load: {info['error_msgs'][0]}",
+            "check that its files are complete",
         )
     unused = sorted(info["unexpected_keys"])
     return (
@@ -335,7 +336,9 @@ def _check_head(folder: Path, model: Any) -> tuple[str, ...]:
             f"the files in {folder} contain a separate output head, but transformers would use the embeddings instead",
             'set "tie_word_embeddings": false in config.json, to match the files',
         )
-    return ("the files contain a separate output head, which was used, although config.json says that it is tied",)
+    return (
+        "the files contain a separate output head, which was used, although config.json says that it is tied",
+    )
 
 
 @contextlib.contextmanager

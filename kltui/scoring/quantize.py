@@ -77,7 +77,9 @@ def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict
         return {}
     check_installed(quantization)
     if quantization == "torchao-int4" and device.type == "cpu":
-        raise KltuiError("torchao does not support int4 on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here")
+        raise KltuiError(
+            "torchao does not support int4 on a CPU", "use torchao-int8, bnb-nf4 or bnb-fp4 here"
+        )
     config = _bitsandbytes(quantization, dtype) if quantization.startswith("bnb") else _torchao(quantization)
     return {"quantization_config": config, "device_map": {"": str(device)}}
 

@@ -109,7 +109,9 @@ def asked_briefly(source: ServedSource, tokenizer_folder: Path | None, bos: str,
     said = ", ".join(f"{name} {value}" for name, value in found.items() if value)
     shown = safe_text(f"{facts.model}{f' ({said})' if said else ''}", 200)
     if tokenizer is None:
-        return f"answers as {shown}; log-probabilities were not tested, because its tokenizer is not available"
+        return (
+            f"answers as {shown}; log-probabilities were not tested, because its tokenizer is not available"
+        )
     rows = tokenizer.backend.ids(_SHORT_TEXTS)
     return f"answers as {shown}, by {client.probe([[*tokenizer.prefix, *row] for row in rows])}"
 
@@ -155,7 +157,9 @@ def _score_result(
     by_row = tuple(map(np.concatenate, kept)) if settings.tokens else None
     logprobs, logprobs_alone = by_row and by_row[:n], by_row and by_row[n:]
     no_layers = (
-        "" if settings.layers == "none" else "layer vectors are not available: a served model gives no hidden states"
+        ""
+        if settings.layers == "none"
+        else "layer vectors are not available: a served model gives no hidden states"
     )
     parts = (slice(n), slice(n, None))[: 1 + settings.unconditional]
     vector, *alone = [
@@ -192,7 +196,9 @@ def _summed(
 def _notes(settings: ScoringSettings) -> tuple[str, ...]:
     notes = []
     if settings.dtype not in ("auto", "float32"):
-        notes.append(f"dtype = {settings.dtype} has no effect on the server, which computes in its own precision")
+        notes.append(
+            f"dtype = {settings.dtype} has no effect on the server, which computes in its own precision"
+        )
     return tuple(notes)
 
 

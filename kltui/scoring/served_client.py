@@ -233,7 +233,9 @@ class ServedClient:
             )
         if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
             host = safe_text(urllib.parse.urlsplit(self.source.endpoint).hostname or "", 100)
-            return KltuiError(f"{self.where}: unknown host {host} ({said})", "Check the spelling of endpoint.")
+            return KltuiError(
+                f"{self.where}: unknown host {host} ({said})", "Check the spelling of endpoint."
+            )
         return TransientError(f"it cannot be reached ({said})")
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:

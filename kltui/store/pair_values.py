@@ -74,9 +74,7 @@ def with_next_tokens(
 def check_kept(values: str) -> None:
     """Raises UsageError where a saved map is asked for with other values than it holds."""
     if values != CONDITIONAL:
-        raise UsageError(
-            "a saved map has conditional values", "Omit --values, or --map and --save-map."
-        )
+        raise UsageError("a saved map has conditional values", "Omit --values, or --map and --save-map.")
 
 
 def add_values_option(group: argparse._ArgumentGroup) -> None:

@@ -32,7 +32,7 @@ class KltuiApp(AppCore):
         if getattr(driver, "has_shell", False):
             driver.to_shell()
         else:
-            self.say("no shell waits here to come back from: q leaves, and jobs go on")
+            self.say("cannot suspend: there is no shell to return to; q quits, and jobs continue")
 
     def do_refresh(self) -> None:
         self._frame.forget()
@@ -90,7 +90,7 @@ class KltuiApp(AppCore):
             if index is not None:
                 self.call_next(self._perform_where_it_is, actions[index])
 
-        self.push_screen(prompts.ChoiceDialog("Do what?", options), chosen)
+        self.push_screen(prompts.ChoiceDialog("Run which action?", options), chosen)
 
     def _perform_where_it_is(self, action: Action) -> None:
         """Runs an action, on the first of its screens where the present one has it not."""
@@ -136,7 +136,7 @@ class KltuiApp(AppCore):
 
     def _say_what_nothing_passes(self) -> None:
         if words := self.filter.unmatched(self.snapshot.rows):
-            self.say(f"no checkpoint passes {', '.join(words)}", "warning")
+            self.say(f"no checkpoint matches {', '.join(words)}", "warning")
 
     def set_filter(self, text: str) -> None:
         """Filters every list by `text`, which must parse."""

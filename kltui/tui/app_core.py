@@ -66,7 +66,7 @@ class AppCore(AppSession, inherit_bindings=False):
         self.app_resume_signal.subscribe(self.main, self._taken_up_again)
         self.show_screen(self.screen_name)
         if self.keymap.problems:
-            self.say(f"keys.json: {self.keymap.problems[0]} (kltui --doctor says all)", "warning")
+            self.say(f"keys.json: {self.keymap.problems[0]} (see kltui --doctor)", "warning")
         if self.reader.path is None:
             self.run_worker(self._find_recent(), group="recent")
         self._watcher = asyncio.create_task(self._watch())
@@ -194,10 +194,10 @@ class AppCore(AppSession, inherit_bindings=False):
     def perform(self, action: Action) -> None:
         """Runs an action: by the focused pane, else the view, else the application."""
         if action.writes and self.read_only:
-            self.say("opened with --read-only: nothing is started or written", "warning")
+            self.say("opened with --read-only: nothing can be started or written", "warning")
             return
         if self.snapshot.counts and action.needs_all_rows:
-            self.say("the list is still being read: try again in a moment")
+            self.say("the list is still loading: try again in a moment")
             return
         for target in (self._pane(), self.view, self):
             if isinstance(target, ActionHandlers) and action.handler(target) is not False:

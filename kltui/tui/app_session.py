@@ -285,7 +285,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             self.facts = await self.reader.read(lambda ws: facts_of(ws, basis))
         self.main.basis.update_data()
         if self.reader.forgotten:
-            self.say(f"not as you left it, the whole map: {self.reader.forgotten}", "warning")
+            self.say(
+                f"the last settings could not be restored, so the whole map is shown: {self.reader.forgotten}",
+                "warning",
+            )
             self.reader.forgotten = ""
 
     def _begin_with(self) -> None:
@@ -307,9 +310,10 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
             await self.reload()
             job = next((j for j in self.snapshot.jobs if j.id == job_id), None)
             if job is not None and job.status in ("lost", "failed"):
-                how = "its process was ended" if job.status == "lost" else "it failed"
+                how = "its process ended" if job.status == "lost" else "it failed"
                 self.say(
-                    f"job {job.id}: {how}; {job.done} of {job.total} are stored, 2 R runs the rest", "bad"
+                    f"job {job.id}: {how}; {job.done} of {job.total} are stored; press 2, then R to run the rest",
+                    "bad",
                 )
 
         self.run_worker(look(), group=f"job {job_id} ended")

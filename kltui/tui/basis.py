@@ -55,8 +55,8 @@ class Basis:
             known = [g.settings for g in ws.vector_groups() if g.corpus_id == corpus.id]
             if self.settings not in known:
                 raise UsageError(
-                    f"no vectors over the corpus {corpus.sha256[:12]} have the settings {self.settings}",
-                    f"There are: {'; '.join(known) or 'none'}.",
+                    f"no vectors on the corpus {corpus.sha256[:12]} have the settings {self.settings}",
+                    f"Known: {'; '.join(known) or 'none'}.",
                 )
             ws.settings = self.settings
 
@@ -86,17 +86,17 @@ class Basis:
         """Raises KltuiError where the basis names what is not there, without reading a vector."""
         if self.mode not in MODES:
             raise UsageError(
-                f"no preparation {safe_text(self.mode, 30)!r}", f"There are: {', '.join(MODES)}."
+                f"unknown preprocessing {safe_text(self.mode, 30)!r}", f"Known: {', '.join(MODES)}."
             )
         if self.saved and replace(self, saved="") != Basis():
             raise UsageError(
-                "a saved map brings its own corpus and preparation",
-                "Leave out the others, or leave out the map.",
+                "a saved map has its own corpus and preprocessing",
+                "Omit the other options, or omit the map.",
             )
         if self.separate and self.mode == "none":
             raise UsageError(
-                "runs are prepared apart only where something is done to them",
-                "Choose clip or pretraining too, or not apart.",
+                "separate runs need a preprocessing",
+                "Choose clip or pretraining, or turn off separate preprocessing.",
             )
         self.apply(ws)
         self.choice(ws)
@@ -134,7 +134,7 @@ def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterab
         if not caught or not part.strip():
             runs = ", ".join(list(dict.fromkeys(r.checkpoint.run for r in rows))[:8])
             raise UsageError(
-                f"{safe_text(part, 60)!r} names no run or checkpoint of the map, and none passes it as a filter",
+                f"{safe_text(part, 60)!r} matches no run or checkpoint of the map",
                 f"Its runs: {runs}.",
             )
         found += caught

@@ -216,7 +216,7 @@ class SnapshotReader:
 
     def _open_anew(self) -> Workspace:
         if self.path is None:
-            raise StoreError("no workspace was named", "Start with: kltui WORKSPACE")
+            raise StoreError("no workspace was given", "Start with: kltui WORKSPACE")
         workspace = (self._opener or _open)(self.path)
         workspace.values = self.values
         try:

@@ -43,10 +43,10 @@ def exports(app: Session) -> list[Export]:
     if text_of(app):
         found.append(Export("text", "names, numbers and texts of this view (.txt)", _write_text))
     if json_of(app):
-        found.append(Export("json", "the data of this view, every digit", _write_json))
-    found.append(Export("screenshot", "a picture of the screen as it is (.svg)", _write_screenshot))
+        found.append(Export("json", "the data of this view at full precision", _write_json))
+    found.append(Export("screenshot", "an image of the screen (.svg)", _write_screenshot))
     if app.snapshot.rows:
-        found.append(Export("job file", "what scores the selected checkpoints again", _write_job))
+        found.append(Export("job file", "a job that scores the selected checkpoints again", _write_job))
     if app.snapshot.n_scored:
         what = "vectors, KL, consecutive KL, coordinates: as kltui --export"
         found.append(Export("everything", what, _write_everything))
@@ -143,11 +143,11 @@ async def figure_of(app: Session) -> ShownSubject:
         shown = view.shown_figure() if view is not None else None
         if shown is not None:
             return shown
-        app.busy_with("figure: waiting for the picture on screen …")
+        app.busy_with("figure: waiting for the plot on screen …")
         await asyncio.sleep(0.1)
     app.busy_with("")
     raise KltuiError(
-        "this screen has nothing to draw", "It says what it lacks; other screens have figures too."
+        "this screen has nothing to draw", "The screen says what is missing; other screens also have figures."
     )
 
 

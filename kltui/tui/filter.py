@@ -78,9 +78,7 @@ def parse_filter(text: str) -> Filter:
         else:
             groups[-1].append(Term(word, _term(word)))
     if len(groups) > 1 and not all(groups):
-        raise UsageError(
-            "nothing stands on one side of | in the filter", "For example run:a | run:b step>=1000."
-        )
+        raise UsageError("one side of | is empty in the filter", "For example run:a | run:b step>=1000.")
     return Filter(text, tuple(map(tuple, groups)))
 
 
@@ -94,7 +92,7 @@ def _term(word: str) -> Test:
     head = _COMPARISON.match(first)
     field = head[1] + ":" if head and head[2] == ":" and head[3] else ""
     if not first or not all(others):
-        raise UsageError(f"nothing stands on one side of | in {word!r}", "For example run:a|b.")
+        raise UsageError(f"one side of | is empty in {word!r}", "For example run:a|b.")
     tests = [_single(first), *(_single(o if _COMPARISON.match(o) else field + o) for o in others)]
     return lambda row: any(test(row) for test in tests)
 
@@ -110,12 +108,12 @@ def _single(word: str) -> Test:
         return _text_test(TEXT_FIELDS[field], value)
     if field in TEXT_FIELDS:
         raise UsageError(
-            f"{field} holds text in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
+            f"{field} is a text field in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
         )
     known = [*TEXT_FIELDS, *NUMBER_FIELDS]
     near = get_close_matches(field, known, 1)
     hint = f"Did you mean {near[0]}?" if near else f"Fields: {', '.join(known)}."
-    raise UsageError(f"no field {field!r} in filter term {word!r}", hint)
+    raise UsageError(f"unknown field {field!r} in filter term {word!r}", hint)
 
 
 def _text_test(value_of: Callable[[CheckpointRow], str], wanted: str) -> Test:
@@ -130,7 +128,7 @@ def _text_test(value_of: Callable[[CheckpointRow], str], wanted: str) -> Test:
 def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
     number = _NUMBER.match(digits)
     if number is None:
-        raise UsageError(f"no number in filter term {word!r}", f"For example {field}{sign}1000.")
+        raise UsageError(f"not a number in filter term {word!r}", f"For example {field}{sign}1000.")
     bound = float(number[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[number[2]]
     compare, value_of = COMPARISONS[sign], NUMBER_FIELDS[field]
 

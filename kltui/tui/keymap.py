@@ -151,7 +151,7 @@ def load_keymap(path: Path) -> Keymap:
     except (OSError, ValueError) as error:
         return Keymap(path=path, problems=(f"not read: {safe_text(str(error), 120)}",))
     if not isinstance(data, dict):
-        return Keymap(path=path, problems=('it must hold {"action": ["key", ...]}',))
+        return Keymap(path=path, problems=('it must contain {"action": ["key", ...]}',))
     remapped: dict[str, list[str]] = {}
     problems: list[str] = []
     for name, keys in data.items():
@@ -163,7 +163,7 @@ def load_keymap(path: Path) -> Keymap:
     if remapped.get("quit") is not None and made.keys("quit") == BY_NAME["quit"].keys != tuple(
         remapped["quit"]
     ):
-        made.problems += ("quit: it needs a key of its own, q stays",)
+        made.problems += ("quit: it needs a key that no other action has; q is kept",)
     return made
 
 
@@ -172,7 +172,7 @@ def _entry_problems(name: str, keys: object) -> list[str]:
     if name not in BY_NAME:
         near = get_close_matches(name, BY_NAME, 1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        return [f"no action {safe_text(name, 40)!r}{meant}"]
+        return [f"unknown action {safe_text(name, 40)!r}{meant}"]
     if not isinstance(keys, list):
-        return [f'{name}: a list of keys is wanted, such as ["f"]']
+        return [f'{name}: expected a list of keys, such as ["f"]']
     return [f"{name}: {problem}" for key in keys if (problem := key_problem(key))]

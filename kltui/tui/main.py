@@ -43,7 +43,7 @@ def run_tui(
     if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "the interface needs a terminal, and this is not one",
-            "Headless: kltui --batch JOB scores, kltui --report WORKSPACE reports.",
+            "Without a terminal, use kltui --batch JOB to score and kltui --report WORKSPACE to read the results.",
         )
     return guarded(
         lambda: _run(
@@ -83,9 +83,7 @@ def _run(
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = app.run(mouse=not no_mouse)
     if app.failure:
-        sys.stderr.write(
-            f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not touched by it.\n"
-        )
+        sys.stderr.write(f"{app.failure}\n\nThis is a bug in kltui's interface; jobs are not affected.\n")
         return _ended(1)
     _say_what_goes_on(app.left_running, app.reader.path)
     return _ended(1 if code is None else code)

@@ -161,7 +161,7 @@ class MapCache:
             names = tuple(name for name in names if name not in self.excluded)
             if not names:
                 raise KltuiError(
-                    "every checkpoint with lens vectors is excluded", "f chooses what the map is made of"
+                    "every checkpoint with lens vectors is excluded", "press f for the map settings"
                 )
         found: Map = await self._read_once(
             f"layers {names}", lambda ws: ws.map(names=list(names), layers=True)
@@ -301,7 +301,8 @@ class MapCache:
             return found
         if self.is_prepared:
             raise KltuiError(
-                "lens vectors are never clipped: they join no prepared map", "f: preparation none"
+                "layer vectors are never clipped, so they cannot join a preprocessed map",
+                "press f and set preprocessing to none",
             )
         layered = await self.layers(names)
         rows = [k for k, p in enumerate(layered.points) if p.layer is not None]

@@ -58,7 +58,7 @@ def among_published(below: str, above: str) -> str:
     if below and above:
         return f"published: above {below}, below {above}"
     return (
-        f"published: above them all, {below} the farthest"
+        f"published: above all, {below} is the largest"
         if below
-        else f"published: below them all, {above} the nearest"
+        else f"published: below all, {above} is the smallest"
     )

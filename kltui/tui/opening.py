@@ -36,7 +36,7 @@ class Target:
         """Asks what the target leads to, once the workspace is read."""
         if self.job or self.texts or self.models:
             if app.read_only:
-                app.say("opened with --read-only: nothing is started or written", "warning")
+                app.say("opened with --read-only: nothing can be started or written", "warning")
             else:
                 _ask(app, self)
 
@@ -54,7 +54,7 @@ def _ask(app: WorkspaceSession, target: Target) -> None:
     elif target.texts is not None:
         app.texts = target.texts
         if app.snapshot.rows:
-            app.say(f"{target.texts.name}: s scores what is selected on these texts, A adds models to it")
+            app.say(f"{target.texts.name}: s scores the selection on these texts, A adds models")
         else:
             jobs_start.add_models(app)
 
@@ -166,6 +166,6 @@ def _file(path: Path, workspace: Path) -> Target:
         source_files(path)
         return Target(workspace, texts=path.resolve())
     if is_there or suffix == ".gguf":
-        what = "is not something that kltui opens" if is_there else "is not there"
+        what = "cannot be opened by kltui" if is_there else "does not exist"
         raise UsageError(f"{safe_text(str(path), 200)} {what}", ONE_OF)
     return Target(path)

@@ -24,9 +24,9 @@ def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
     question = f"Remove {what} from the workspace?"
     scored = sum(row.scored for row in rows)
     detail = (
-        f"{counted(scored, 'vector')} with all that was scored of {'it' if len(rows) == 1 else 'them'} go too; no"
-        " weights are touched.\nU brings everything back until this interface closes. A job that names them scores"
-        " them again."
+        f"{counted(scored, 'vector')} and all other results of {'it' if len(rows) == 1 else 'them'} are also removed;"
+        " model weights are not touched.\nU restores everything until you close this interface. A job that names them"
+        " scores them again."
     )
 
     def answered(key: str | None) -> None:
@@ -55,7 +55,7 @@ async def _remove(app: Session, names: Sequence[str]) -> None:
         lambda: app.run_worker(_put_back(app, removed), group="remove"),
     )
     await app.reload()
-    app.say(f"removed: {counted(len(names), 'checkpoint')}; U brings back", "good")
+    app.say(f"removed: {counted(len(names), 'checkpoint')}; U restores", "good")
 
 
 async def _put_back(app: Session, removed: Removed) -> None:
@@ -66,4 +66,4 @@ async def _put_back(app: Session, removed: Removed) -> None:
         return
     app.removed.remove(removed)
     await app.reload()
-    app.say(f"back: {counted(len(removed.names), 'checkpoint')}", "good")
+    app.say(f"restored: {counted(len(removed.names), 'checkpoint')}", "good")

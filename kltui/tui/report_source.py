@@ -108,5 +108,5 @@ def _answer(child: Popen[bytes], asked: ReportRequest, said: Callable[[str], Non
             code = child.wait(PATIENCE_S)
         how = f" by signal {-code}" if code < 0 else ""
         raise KltuiError(
-            f"the process that computes the report was ended{how}", "r computes it again."
+            f"the process that computes the report was ended{how}", "Press r to compute it again."
         ) from None

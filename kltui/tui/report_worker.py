@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kltui.view.sections.context import Context
     from kltui.view.sections.section import Section
 
-SAID, MADE, REFUSED, BROKEN_OFF = "said", "made", "refused", "broken off"
+SAID, MADE, REFUSED, BROKEN_OFF = "said", "made", "refused", "cancelled"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ReportAnswers:
     """Makes sections, the map and distances of one subject once for all of them."""
 
     out: BinaryIO
-    busy: bool = False  # whether what is under way may be broken off
+    busy: bool = False  # whether what is under way may be cancelled
     _subject: Subject | None = None
     _context: Context | None = field(default=None, repr=False)
     _sections: dict[str, Section] = field(default_factory=dict)

@@ -60,7 +60,7 @@ async def compute_weights(kl: WorkspaceSession) -> Weights | None:
     if problems:
         kl.say(f"weights: {'; '.join(problems)}", "warning")
     elif computed:
-        kl.say("weight distances are shown but not stored: the workspace cannot be written now", "warning")
+        kl.say("weight distances are shown but not stored: the workspace is not writable now", "warning")
     else:
         kl.say("weight distances are stored", "good")
     return computed

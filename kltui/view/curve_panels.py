@@ -97,7 +97,9 @@ def exponents(shown: Map, fits: Sequence[Exponent], window: int) -> Content:
 def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Content:
     """Norm of the weights' update from the checkpoint before."""
     made = curves.update_curves(shown, weight_sqdist)
-    return Content(tuple(made), missing="" if made else "no weight distances are stored: press W to compute them")
+    return Content(
+        tuple(made), missing="" if made else "no weight distances are stored: press W to compute them"
+    )
 
 
 def label_at(shown: Map, name: str) -> str:

@@ -55,7 +55,9 @@ def form() -> str:
 
 def form_words(shown: Map, name: str) -> str:
     """Why there is no kl.csv, and how to open what there is instead."""
-    return f"{_count(shown):,} pairs are too many for a CSV: {name} is written instead of kl.csv; {_READ[name]}"
+    return (
+        f"{_count(shown):,} pairs are too many for a CSV: {name} is written instead of kl.csv; {_READ[name]}"
+    )
 
 
 def are_too_many(shown: Map) -> bool:

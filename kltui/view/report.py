@@ -139,7 +139,9 @@ def check_choice(ctx: Context) -> None:
     """Raises UsageError where the reader's choice names what is not there, before anything is computed."""
     for name, value in (("--where", ctx.choice.where), ("--level", ctx.choice.level)):
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise UsageError(f"{name} {value}: a KL must be a number of at least 0", f"For example {name} 0.05")
+            raise UsageError(
+                f"{name} {value}: a KL must be a number of at least 0", f"For example {name} 0.05"
+            )
     if ctx.choice.preparation.exclude:
         _ = ctx.excluded
     ctx.check_pair()
@@ -176,7 +178,9 @@ def _built(name: str, builder: Builder, ctx: Context) -> Section:
         # One broken section must not cost the others; the log has the traceback.
         log.exception("section %s failed", name)
         message = f"internal error: {type(error).__name__}: {error}"
-        return Section(name, title, status="failed", message=message, hint="please report this together with the log")
+        return Section(
+            name, title, status="failed", message=message, hint="please report this together with the log"
+        )
 
 
 def print_report(

@@ -176,7 +176,8 @@ def _writing(folder: Path) -> Iterator[Store]:
         store = Store.write(folder)
     except StoreError as error:
         raise StoreError(
-            f"the exact KL is stored in the workspace, which cannot be written now: {error.message}", error.hint
+            f"the exact KL is stored in the workspace, which cannot be written now: {error.message}",
+            error.hint,
         ) from error
     try:
         yield store
@@ -274,7 +275,9 @@ def _share(progress: Progress) -> float:
 
 def _died(status: int) -> KltuiError:
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    hint = "Probably out of memory: both models must fit at the same time." if status == -signal.SIGKILL else ""
+    hint = (
+        "Probably out of memory: both models must fit at the same time." if status == -signal.SIGKILL else ""
+    )
     return KltuiError(f"the process that compares the two models ended ({how})", hint or "Try again.")
 
 

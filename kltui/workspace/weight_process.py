@@ -137,7 +137,9 @@ def _opened(folder: Path, names: Collection[str] = ()) -> Any:
     try:
         return open_gguf(folder, names) if is_gguf(folder) else open_tensors(folder)
     except OSError as error:
-        raise KltuiError(f"{error.filename or folder}: {error.strerror}", "Check that it still exists.") from error
+        raise KltuiError(
+            f"{error.filename or folder}: {error.strerror}", "Check that it still exists."
+        ) from error
 
 
 def main() -> int:

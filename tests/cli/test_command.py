@@ -168,7 +168,7 @@ def test_a_report_s_reader_chooses_and_mistakes_are_told(cli: Cli, tmp_path: Pat
         (["--map", "none"], "no map 'none' in this workspace"),
         (["--map", "small", "--preprocess", "clip"], "a saved map has its own preprocessing"),
         (["--exclude", "z"], "no such run or checkpoint"),
-        (["--where", "-1"], "a KL is a number from 0 up"),
+        (["--where", "-1"], "a KL must be a number of at least 0"),
         (["--separate"], "Add --preprocess pretraining"),
         (["--save-map", " "], "is not a valid map name"),
     ):

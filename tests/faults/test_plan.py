@@ -131,7 +131,9 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
     said = "\n".join(total["warnings"])
     assert "run@1 will fail" in said and "torch finds no CUDA device: why" in said
     assert total["device"] is None
-    known.answer_is = Answer(replace(CPU, warning="NVIDIA L4 is available, but the CPU is used: why", hint="do"))
+    known.answer_is = Answer(
+        replace(CPU, warning="NVIDIA L4 is available, but the CPU is used: why", hint="do")
+    )
     _, total = planned(job, "scoring.dtype=float16")
     said = "\n".join(total["warnings"])
     assert "NVIDIA L4 is here" in said and "computed in float32" in said and total["dtype"] == "float32"

@@ -45,7 +45,9 @@ def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Pat
         failed["run@3"][0]
         == f"the scoring process ended twice (its Ray worker on {socket.gethostname()} died)"
     )
-    assert "exit status 70" in failed["run@4"][0] and "The GPU reported a persistent error" in failed["run@4"][1]
+    assert (
+        "exit status 70" in failed["run@4"][0] and "The GPU reported a persistent error" in failed["run@4"][1]
+    )
     assert failed["run@6"][0] == "ValueError: something the scorer did not expect"
     assert "Traceback" in done.stderr and done.stderr.count("trying once more") == 4
     assert check_stored(job) == 5

@@ -193,9 +193,7 @@ def test_a_tokenizer_with_other_ids_than_the_parent_s_is_told_of(made: Path, tmp
     build_tokenizer(vocab=300).save_pretrained(tmp_path / "other")
     entry = '[[models]]\npath = "MADE/quants"\nfiles = "*F16*"\ntokenizer = "other"\n'
     (note,) = plan_of(tmp_path, made, entry).notes
-    assert note.startswith(
-        "mine+gguf-f16: its tokenizer gives 12 of 12 texts other ids than that of mine"
-    )
+    assert note.startswith("mine+gguf-f16: its tokenizer gives 12 of 12 texts other ids than that of mine")
 
 
 def test_a_dry_run_says_what_is_missing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

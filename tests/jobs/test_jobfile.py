@@ -218,7 +218,10 @@ def test_one_string_stands_for_a_list_of_one() -> None:
         ({"path": "a", "model": "m"}, "need endpoint"),
         ({"endpoint": "127.0.0.1:8000", "model": "m", "tokenizer": "t"}, "the address of a server"),
         ({"endpoint": "ftp://h/v1", "model": "m", "tokenizer": "t"}, "the address of a server"),
-        ({"endpoint": "http://me:secret@h/v1", "model": "m", "tokenizer": "t"}, "must not contain a password"),
+        (
+            {"endpoint": "http://me:secret@h/v1", "model": "m", "tokenizer": "t"},
+            "must not contain a password",
+        ),
         ({"endpoint": "http://h/v1", "tokenizer": "t"}, "needs model"),
         ({"endpoint": "http://h/v1", "model": "m"}, "needs tokenizer"),
         (

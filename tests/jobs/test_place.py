@@ -72,7 +72,9 @@ def test_a_model_is_placed_by_one_command_whole_and_on_drawn_texts(
             assert abs(near.kl - truth.pair("alpha@4", near.name).value) < 5 * near.se
             assert near.se_whole == pytest.approx(truth.pair("alpha@4", near.name).se, rel=1.0)
     assert main(["--report", "--section", "added", str(released)]) == 0
-    assert "left out: alpha@4: the map already has a vector with its name" in " ".join(capsys.readouterr().out.split())
+    assert "left out: alpha@4: the map already has a vector with its name" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_what_cannot_be_placed_is_said_before_anything_is_scored(
@@ -81,7 +83,9 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
     with kltui.open(released) as ws:
         with pytest.raises(UsageError, match="holds 4 checkpoints"):
             ws.place(suite / "alpha")
-        with pytest.raises(UsageError, match="would share no map with the existing vectors: bos is auto or always"):
+        with pytest.raises(
+            UsageError, match="would share no map with the existing vectors: bos is auto or always"
+        ):
             ws.place(suite / "alpha" / "step4", overrides=["scoring.bos=always"])
         with pytest.raises(UsageError, match="draws no text"):
             ws.place(suite / "alpha" / "step4", texts=0)

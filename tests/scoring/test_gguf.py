@@ -169,7 +169,10 @@ def test_a_tokenizer_that_cuts_otherwise_is_noted(llama: Path, tmp_path: Path) -
     file = json.loads((plain / "tokenizer.json").read_text())
     (plain / "tokenizer.json").write_text(json.dumps(file | {"post_processor": None}))
     notes = " ".join(scored(path, plain).notes)
-    assert "the tokenizer converted from the file by transformers would give" in notes and "ask for one and the tokenizer adds none" in notes
+    assert (
+        "the tokenizer converted from the file by transformers would give" in notes
+        and "ask for one and the tokenizer adds none" in notes
+    )
 
 
 def test_a_configuration_of_another_model_is_not_used(llama: Path, tmp_path: Path) -> None:
@@ -177,7 +180,9 @@ def test_a_configuration_of_another_model_is_not_used(llama: Path, tmp_path: Pat
     path = write_gguf(tmp_path / "m-Q8_0.gguf", folder, "Q8_0", dequantised=tmp_path / "truth")
     found = scored(path, llama)
     assert_near(found, tmp_path / "truth")
-    assert any("belongs to another model (llama), so the file's own header was used" in note for note in found.notes)
+    assert any(
+        "belongs to another model (llama), so the file's own header was used" in note for note in found.notes
+    )
 
 
 def with_architecture(path: Path, out: Path, name: bytes) -> Path:

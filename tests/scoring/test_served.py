@@ -188,7 +188,11 @@ def _undefined(choice: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dialect", ["vllm", "echo0", "echo1"])
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(_drop, "were returned for"), (_reorder, "came back as|was returned without"), (_undefined, "has the log-probability")],
+    [
+        (_drop, "were returned for"),
+        (_reorder, "came back as|was returned without"),
+        (_undefined, "has the log-probability"),
+    ],
 )
 @pytest.mark.parametrize("late", [False, True])
 def test_a_server_that_alters_tokens_fails_the_checkpoint(

@@ -71,7 +71,7 @@ async def fill_in(pilot, until, **lines: str) -> None:
     """Opens the form and writes these lines; the names of lines have _ for a space."""
     app = pilot.app
     await pilot.press("f")
-    await until(pilot, lambda: "What the map is made of" in text_of(app))
+    await until(pilot, lambda: "Map settings" in text_of(app))
     form = app.screen
     for row in form.rows:
         if (text := lines.get(row.field.name.replace(" ", "_"))) is not None:
@@ -176,7 +176,7 @@ def test_what_is_left_out_is_named_or_passes_a_filter(folder: Path) -> None:
     assert left_out(("one", "two@0"), rows, names) == ("one", "two@0")
     assert left_out(("run:t* step>4k",), rows, names) == ("two@5000",)
     for part in ("nothing", "step>1M"):
-        with pytest.raises(KltuiError, match="names no run or checkpoint"):
+        with pytest.raises(KltuiError, match="matches no run or checkpoint"):
             left_out((part,), rows, names)
 
 
@@ -196,7 +196,7 @@ async def test_the_form_changes_what_every_screen_draws(folder: Path, until) -> 
         assert "as scored │ none excluded │ float32" in text_of(app)
         await pilot.press("6")
         await until(pilot, lambda: "13 checkpoints" in text_of(app))
-        await fill_in(pilot, until, preparation="clip", exclude="two, step<1000")
+        await fill_in(pilot, until, preprocessing="clip", exclude="two, step<1000")
         basis = Basis(mode="clip", exclude=("two", "step<1000"))
         await until(pilot, lambda: made_of(app, basis) and "6 checkpoints" in text_of(app))
         await until(pilot, lambda: "clip │ 7 of 13 excluded │ float32" in text_of(app))
@@ -214,7 +214,7 @@ async def test_the_form_changes_what_every_screen_draws(folder: Path, until) -> 
             [r.median for r in truth.scale()], nan_ok=True
         )
         await pilot.press("8")
-        await until(pilot, lambda: "lens vectors as scored" in text_of(app))
+        await until(pilot, lambda: "layer vectors as scored" in text_of(app))
         await pilot.press("3")
         await until(pilot, lambda: "6 of 13 checkpoints" in text_of(app))
 
@@ -266,7 +266,7 @@ async def test_a_map_is_kept_and_loaded_by_the_form(folder: Path, until) -> None
         with Workspace.open(folder) as ws:
             assert ws.saved_map("mine").names == ws.map().preprocessed("none", exclude=("two",)).names
         await fill_in(pilot, until, exclude="two", saved_map="kept")
-        await until(pilot, lambda: "a saved map brings its own corpus" in text_of(app))
+        await until(pilot, lambda: "a saved map has its own corpus" in text_of(app))
         await pilot.press("escape")
         await fill_in(pilot, until, exclude="", saved_map="kept")
         await until(pilot, lambda: "map kept: clip │ 1 of 13 excluded" in text_of(app))
@@ -296,9 +296,9 @@ async def test_what_no_map_can_be_made_of_changes_nothing(folder: Path, until) -
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: started(app))
         for line, text, said in (
-            ("preparation", "clap", "'clap' is not one of none, clip, pretraining"),
-            ("exclude", "nobody", "'nobody' names no run or checkpoint"),
-            ("apart", "yes", "apart: nothing is prepared"),
+            ("preprocessing", "clap", "'clap' is not one of none, clip, pretraining"),
+            ("exclude", "nobody", "'nobody' matches no run or checkpoint"),
+            ("apart", "yes", "apart: choose the preprocessing"),
             ("saved_map", "lost", "no map 'lost'; there are: kept"),
             ("corpus", "zz", "corpus: 0 of 1 match"),
         ):
@@ -317,7 +317,7 @@ async def test_it_is_kept_between_sessions_and_let_go_where_it_fits_no_more(
     app = KltuiApp(folder, memory=memory)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: started(app))
-        await fill_in(pilot, until, preparation="clip", exclude="step<1000")
+        await fill_in(pilot, until, preprocessing="clip", exclude="step<1000")
         await until(pilot, lambda: made_of(app, Basis(mode="clip", exclude=("step<1000",))))
         await pilot.press("q")
     again = KltuiApp(folder, memory=memory)
@@ -329,7 +329,7 @@ async def test_it_is_kept_between_sessions_and_let_go_where_it_fits_no_more(
     memory.save(folder, {"basis": Basis(exclude=("gone",)).as_record()})
     lost = KltuiApp(folder, memory=memory)
     async with lost.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: "not as you left it, the whole map: 'gone' names no run" in text_of(lost))
+        await until(pilot, lambda: "so the whole map is shown: 'gone' matches no run" in text_of(lost))
         assert "as scored │ none excluded" in text_of(lost)
 
 
@@ -367,10 +367,10 @@ def test_options_open_the_interface_so(folder: Path, opened, options: list[str],
     ("options", "said"),
     [
         (["--map", "lost"], "no map 'lost' in this workspace"),
-        (["--map", "kept", "--preprocess", "clip"], "a saved map brings its own corpus and preparation"),
-        (["--exclude", "nobody"], "'nobody' names no run or checkpoint"),
+        (["--map", "kept", "--preprocess", "clip"], "a saved map has its own corpus and preprocessing"),
+        (["--exclude", "nobody"], "'nobody' matches no run or checkpoint"),
         (["--over", "zz"], "0 corpora match 'zz'"),
-        (["--separate"], "runs are prepared apart only where something is done to them"),
+        (["--separate"], "separate runs need a preprocessing"),
         (["--save-map", "x"], "--save-map has no effect with the terminal interface"),
     ],
 )

@@ -44,11 +44,13 @@ async def test_a_killed_job_shows_at_once(make_app, until, monkeypatch) -> None:
             await until(pilot, lambda: app.snapshot.active_jobs)
             workspace.job_rows = [replace(workspace.job_rows[0], status="lost")]
             os.kill(child, signal.SIGKILL)
-            await until(pilot, lambda: "its process was ended; 3 of 9 are stored" in text_of(app))
+            await until(pilot, lambda: "its process ended; 3 of 9 are stored" in text_of(app))
             with pytest.raises(ChildProcessError):
                 os.waitpid(child, 0)  # it has been waited for
             await pilot.press("2")
-            await until(pilot, lambda: "R runs the rest: 6 of 9" in text_of(app) and "lost" in text_of(app))
+            await until(
+                pilot, lambda: "Press R to run the rest: 6 of 9" in text_of(app) and "lost" in text_of(app)
+            )
     finally:
         with pytest.raises(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
@@ -83,5 +85,5 @@ def test_the_way_out_names_the_key() -> None:
     row = job(FakeWorkspace(), done=2, total=5)
     assert way_out(row) == []
     assert way_out(replace(row, status="done", done=5)) == []
-    assert way_out(replace(row, status="failed"))[-1].startswith("R runs the rest: 3 of 5")
+    assert way_out(replace(row, status="failed"))[-1].startswith("Press R to run the rest: 3 of 5")
     assert "out of memory" in way_out(replace(row, status="lost"))[0]

@@ -319,7 +319,7 @@ async def test_a_helper_that_dies_is_noticed_and_started_again_by_a_key(
         monkeypatch.setattr(app.map_cache, "pictures", dying)
         await settled(pilot, "v")
         await until(pilot, lambda: "ended by SIGKILL" in text_of(app))
-        assert "stopped: r starts it again" in lines_of(app)[2]
+        assert "stopped: press r to start it again" in lines_of(app)[2]
         monkeypatch.setattr(app.map_cache, "pictures", pictures)
         await settled(pilot, "r")
         await until(pilot, lambda: "MDS" in lines_of(app)[2] and "stopped" not in lines_of(app)[2])

@@ -56,11 +56,11 @@ def test_what_a_target_is(place: Path) -> None:
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("picture.png", "is not something that kltui opens"),
+        ("picture.png", "cannot be opened by kltui"),
         ("broken.toml", "is not valid TOML"),
         ("none.toml", "no job file"),
         ("none.jsonl", "none.jsonl does not exist"),
-        ("none.gguf", "is not there"),
+        ("none.gguf", "does not exist"),
     ],
 )
 def test_a_wrong_file_is_a_clear_error(place: Path, named: str, said: str) -> None:
@@ -130,7 +130,7 @@ async def test_recent_workspaces_are_listed_and_opened(place: Path, until, tmp_p
         assert f"{place / 'gone'}   (missing)" in shown and f"{place / 'ws'}   (missing)" not in shown
         assert shown.index(str(place / "ws")) < shown.index(str(place / "gone"))
         await pilot.press("enter", "down", "enter")
-        await until(pilot, lambda: "is gone: its folder was moved or deleted" in text_of(app))
+        await until(pilot, lambda: "no longer exists: its folder was moved or deleted" in text_of(app))
         await pilot.press("enter", "enter")
         await until(pilot, lambda: app.snapshot.loaded and app.reader.path == place / "ws")
         assert app.screen_name == "jobs" and "No workspace" not in text_of(app)

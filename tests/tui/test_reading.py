@@ -183,7 +183,7 @@ async def test_tokens_appear_as_soon_as_a_job_has_stored_them(make_app: MakeApp,
         await until(pilot, lambda: "no token log-probabilities stored" in text_of(app))
         workspace.change = 2
         await pilot.press("r")
-        await until(pilot, lambda: "the tokens could not be laid over this text" in text_of(app))
+        await until(pilot, lambda: "the tokens could not be aligned with this text" in text_of(app))
 
 
 async def test_damaged_tokens_are_told_and_nothing_ends(make_app: MakeApp, until) -> None:
@@ -234,7 +234,7 @@ async def test_complaints_hints_and_keys_are_whole_on_narrow_screens(
             await until(
                 pilot,
                 lambda: (
-                    "s write and start t write and watch: scores what lands, too e change how it scores w write only"
+                    "s write and start t write and watch: also score new checkpoints e change its settings w write only"
                     in words()
                 ),
             )

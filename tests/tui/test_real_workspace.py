@@ -100,7 +100,7 @@ def add(pane: Pane, folder: Path, texts: Path) -> None:
     pane.keys("A")
     pane.shows("Add checkpoints from", "folder", "preset")
     pane.keys("Enter")
-    pane.shows("A model folder, a run folder, or a folder of such; tab completes.")
+    pane.shows("A model folder, a run folder, or a folder of these; tab completes.")
     pane.keys("-l", str(folder))
     pane.keys("Enter")
     pane.shows(f"checkpoints as run {folder.name}?", "gpt_neox")
@@ -120,9 +120,9 @@ def at_the_cursor(exponents: Sequence[Exponent]) -> Exponent:
 
 
 def see_the_exponents(pane: Pane, folder: Path) -> None:
-    """On the Diffusion screen of a job that was stopped, and so has left no weight distances: W computes them."""
+    """On the Diffusion screen of a job that was stopped, and so has left no weight distances: press W to compute them."""
     pane.keys("5")
-    text = pane.shows("likelihood c = ", "weights not known", "W computes them")
+    text = pane.shows("likelihood c = ", "weights not known", "press W to compute them")
     with kltui.open(folder) as ws:
         assert ws.weight_distances() == {}
         shown = at_the_cursor(ws.diffusion())
@@ -130,7 +130,7 @@ def see_the_exponents(pane: Pane, folder: Path) -> None:
     pane.keys("W")
     pane.shows("weight distances are stored")
     text = pane.shows("weights c = ")
-    assert "W computes them" not in text
+    assert "press W to compute them" not in text
     with kltui.open(folder) as ws:
         exponents = ws.diffusion()
     shown = at_the_cursor(exponents)
@@ -148,7 +148,7 @@ def stop_it(pane: Pane, folder: Path) -> JobRow:
         pane.keys("K")
         pane.shows("Stop job 1?", f"{job.done} of 18 checkpoints are stored and stay stored.")
         pane.keys("y")
-        pane.shows("asked to stop")
+        pane.shows("stopping")
     pane.shows("stopped", "scored, 1 failed")
     stopped = job_row(folder)
     assert stopped is not None and stopped.status == "stopped" and 11 <= stopped.done < 17
@@ -163,7 +163,7 @@ def pause_it(pane: Pane, folder: Path, stopped: JobRow) -> JobRow:
     with held(folder, done=stopped.done) as job:
         pane.shows("running")
         pane.keys("p")
-        pane.shows("asked to pause after this checkpoint")
+        pane.shows("will pause after this checkpoint")
     pane.shows("paused", seconds=LONG)
     paused = job_row(folder)
     assert paused is not None and paused.status == "paused" and job.done < paused.done < 18
@@ -180,7 +180,7 @@ def see_the_failure(pane: Pane, folder: Path) -> None:
     shown = "".join(line.partition("│")[2] for line in log.splitlines())
     assert (failed.error + failed.hint).replace(" ", "") in shown.replace(" ", "")
     pane.keys("1")
-    pane.shows("name        walk@1000", "why it failed")
+    pane.shows("name        walk@1000", "reason for the failure")
     pane.keys("y")
     pane.shows("copied: walk@1000")
     assert pane.tmux("show-buffer") == "walk@1000"
@@ -190,7 +190,7 @@ def test_a_run_is_added_stopped_looked_at_mended_and_run_to_its_end(
     pane: Pane, walk: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "ws"
-    pane.shows("Nothing is in this workspace yet.", "A   add checkpoints")
+    pane.shows("This workspace is empty.", "A   add checkpoints")
     add(pane, walk, tmp_path / "texts.json")
     stopped = stop_it(pane, folder)
     before = vectors(folder)
@@ -245,7 +245,7 @@ def test_a_job_outlives_the_terminal_and_the_process_group_it_was_started_from(
     pane: Pane, walk: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "ws"
-    pane.shows("Nothing is in this workspace yet.")
+    pane.shows("This workspace is empty.")
     add(pane, walk, tmp_path / "texts.json")
     with held(folder, done=1) as job:
         assert job.pid is not None and interfaces(folder)

@@ -134,7 +134,7 @@ async def test_removed_and_brought_back_by_keys(folder: Path, until) -> None:
         await until(pilot, lambda: "Remove run@" in text_of(app))
         await pilot.press("escape", "D", "y")
         await until(pilot, lambda: len(app.snapshot.rows) == 2)
-        await until(pilot, lambda: "U brings back" in text_of(app))
+        await until(pilot, lambda: "U restores" in text_of(app))
         await pilot.press("U")
         await until(pilot, lambda: len(app.snapshot.rows) == 3)
         assert not app.removed

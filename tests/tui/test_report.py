@@ -176,9 +176,9 @@ async def test_marks_and_form_are_the_readers_choice(folder: Path, until) -> Non
         width = app.view.text.body_width
         assert shown(app) == written(folder, "where", width, pair=("run@0", "run@2"), where=0.5)
         await pilot.press("x")
-        await until(pilot, lambda: "made of older vectors or other choices" in text_of(app))
+        await until(pilot, lambda: "outdated (older vectors or other options)" in text_of(app))
         await pilot.press("r")
-        await until(pilot, lambda: ready(app, "where") and "made of older" not in text_of(app))
+        await until(pilot, lambda: ready(app, "where") and "outdated (older" not in text_of(app))
         assert shown(app) == written(folder, "where", width, pair=("run@2", "run@0"), where=0.5)
 
 

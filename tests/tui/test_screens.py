@@ -349,7 +349,7 @@ async def test_compare_lists_the_texts_that_drive_the_kl(make_app: MakeApp, unti
         await pilot.press("n")
         assert app.view.text_index != first
         await pilot.press("o")
-        assert "that A knows better" in text_of(app)
+        assert "where A is better" in text_of(app)
 
 
 async def test_compare_needs_two(make_app: MakeApp, until) -> None:
@@ -362,7 +362,7 @@ async def test_compare_needs_two(make_app: MakeApp, until) -> None:
         first = next(line for line in lines_of(app) if "tiny@1400 " in line)
         assert app.selection.a in first  # the pairs of the mark come first
         await pilot.press("escape", "7")
-        assert "c lists pairs worth comparing" in text_of(app)
+        assert "c suggests pairs to compare" in text_of(app)
     lone = make_app(FakeWorkspace(names=checkpoints()[:1]))
     async with lone.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: lone.snapshot.loaded)
@@ -375,7 +375,7 @@ async def test_layers_show_kl_between_neighbours_and_threads(make_app: MakeApp, 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("8")
-        await until(pilot, lambda: "KL from the layer before" in text_of(app))
+        await until(pilot, lambda: "KL to the previous layer" in text_of(app))
         await pilot.press("l")
         await until(pilot, lambda: "small@1400#" in text_of(app))
         await pilot.press("v")
@@ -505,7 +505,7 @@ async def test_the_light_palette_and_the_mono_one(make_app: MakeApp, until) -> N
 
 # By screen: what is shown once everything that it computes has arrived.
 ARRIVED = {"1": "84 checkpoints", "2": "43%", "3": "nearest to", "4": "settled at step", "5": "likelihood c =", "6": "enter compares",
-           "7": "no token log-probabilities", "8": "KL from the layer before", "9": "as large as"}  # fmt: skip
+           "7": "no token log-probabilities", "8": "KL to the previous layer", "9": "as large as"}  # fmt: skip
 
 
 def cells_of(app: KltuiApp) -> list[list[tuple[str, object]]]:

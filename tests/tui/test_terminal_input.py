@@ -160,8 +160,8 @@ def test_whatever_ends_it_the_terminal_is_put_back(tmp_path: Path, number: signa
         for leave in (b"\x1b[?1049l", b"\x1b[?25h", b"\x1b[?2004l", b"\x1b[?1006l", b"\x1b[<u"):
             assert leave in rest.data
         after = rest.data.rpartition(b"\x1b[?1049l")[2].decode()
-        assert f"the interface was ended by {number.name}" in after and "Jobs are not touched" in after
-        assert ("became shorter" in after) == (number is signal.SIGBUS)
+        assert f"the interface was ended by {number.name}" in after and "Jobs are not affected" in after
+        assert ("was truncated" in after) == (number is signal.SIGBUS)
         assert terminal.wait() == 128 + number
 
 

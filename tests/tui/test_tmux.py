@@ -108,7 +108,7 @@ def test_every_screen_by_its_key(pane: Pane) -> None:
     pane.keys("7")
     pane.shows("A tiny@1", "half of it lies in")
     pane.keys("8")
-    pane.shows("KL from the layer before")
+    pane.shows("KL to the previous layer")
     pane.keys("9")
     pane.shows("later pretraining", "published")
     pane.keys("?")
@@ -194,6 +194,6 @@ def test_back_to_the_shell_and_in_again(tmp_path: Path) -> None:
 def test_without_a_shell_it_is_not_stopped(pane: Pane) -> None:
     pane.shows("84 checkpoints", "▾ ● tiny")
     pane.keys("C-z")
-    pane.shows("no shell waits here to come back from: q leaves, and jobs go on")
+    pane.shows("cannot suspend: there is no shell to return to; q quits, and jobs continue")
     pane.keys("q")
     pane.shows("ENDED 0")

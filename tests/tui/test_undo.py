@@ -56,7 +56,7 @@ async def test_a_word_of_the_filter_that_nothing_passes_is_named(make_app, until
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("/", *"run:tinny|tiny small-run", "enter")
-        await until(pilot, lambda: "no checkpoint passes small-run" in text_of(app))
+        await until(pilot, lambda: "no checkpoint matches small-run" in text_of(app))
 
 
 def test_undo_forgets_what_is_long_past() -> None:

@@ -56,7 +56,7 @@ async def after_w(folder: Path, until, shown: str) -> str:
     app = KltuiApp(folder)
     async with app.run_test(size=(150, 40)) as pilot:
         await pilot.press("5")
-        await until(pilot, lambda: "W computes them" in text_of(app))
+        await until(pilot, lambda: "press W to compute them" in text_of(app))
         await pilot.press("W")
         await until(pilot, lambda: shown in text_of(app))
         await until(pilot, lambda: app.view.exponents)
@@ -66,7 +66,7 @@ async def after_w(folder: Path, until, shown: str) -> str:
 
 async def test_they_are_stored_and_shown(folder: Path, until) -> None:
     text = await after_w(folder, until, "weight distances are stored")
-    assert "weights c = 1.0" in text and "W computes them" not in text
+    assert "weights c = 1.0" in text and "press W to compute them" not in text
     with kltui.open(folder) as ws:
         assert len(ws.weight_distances()) == 2 * (12 * 10 - 55)  # pairs up to ten apart, both ways round
 
@@ -93,7 +93,7 @@ async def test_curves_draw_the_norm_of_each_update(folder: Path, until) -> None:
     app = KltuiApp(folder)
     async with app.run_test(size=(200, 60)) as pilot:
         await pilot.press("4")
-        await until(pilot, lambda: "W computes them" in text_of(app))
+        await until(pilot, lambda: "press W to compute them" in text_of(app))
         await pilot.press("W")
         updates = app.view.panels[-1]
         await until(pilot, lambda: updates.drawn)
@@ -116,7 +116,7 @@ async def test_those_of_weights_that_have_changed_are_not_shown(folder: Path, un
     app = KltuiApp(folder)
     async with app.run_test(size=(150, 40)) as pilot:
         await pilot.press("5")
-        await until(pilot, lambda: "W computes them" in text_of(app))
+        await until(pilot, lambda: "press W to compute them" in text_of(app))
         await pilot.press("W")
         await until(pilot, lambda: len(app.view.distances) == 130)
         with sqlite3.connect(folder / "kltui.sqlite") as db:

@@ -185,7 +185,7 @@ def test_a_kl_that_is_mostly_lengths_of_texts_is_told(full: Workspace) -> None:
     assert kl_section.length_words(m, 0.2) == [] == kl_section.length_words(m, math.nan)
     (note,) = kl_section.length_words(m, 0.94)
     assert note.startswith(
-        f"94% of the largest KL goes with the lengths of the texts ({m.text_bytes_N.min()} to"
+        f"94% of the largest KL is due to the lengths of the texts ({m.text_bytes_N.min()} to"
     )
 
 

@@ -156,7 +156,10 @@ def test_settings_of_a_kind_that_is_not_known_are_refused(workspace: Path, here)
     with store.atomic():
         store.db.execute("UPDATE vector SET settings = settings || ' window=7'")
     store.close()
-    with kltui.open(workspace) as ws, pytest.raises(KltuiError, match="window=7, which this version of kltui"):
+    with (
+        kltui.open(workspace) as ws,
+        pytest.raises(KltuiError, match="window=7, which this version of kltui"),
+    ):
         ws.exact_kl("one", "two")
     assert here.tasks == 0
 

@@ -144,4 +144,6 @@ def test_what_cannot_be_kept_is_shown_and_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("kltui.workspace.weight_sweep.Store.write", full)
     computed = compute_missing(tmp_path / "ws", made, {}, {}, 1, None)
     assert len(computed.distances) == 3
-    assert computed.problems == ["distances could not be stored and will be computed again next time: the disk is full"]
+    assert computed.problems == [
+        "distances could not be stored and will be computed again next time: the disk is full"
+    ]

@@ -109,9 +109,7 @@ def test_a_checkpoint_that_was_overwritten_after_scoring_has_none(run: Path, sto
     write(run / "r" / "step2", 70.0)
     found, problems = computed(run)
     assert {pair: d for pair, d in found.items() if "r@9" not in pair} == truth(2)
-    assert len(problems) == 1 and problems[0].startswith(
-        "r@2: its files have changed since scoring"
-    )
+    assert len(problems) == 1 and problems[0].startswith("r@2: its files have changed since scoring")
     assert "score it again" in problems[0]
 
 

@@ -162,7 +162,7 @@ def layers(release: Release) -> Result:
     ]
     panels.append(
         Panel(
-            "KL from the layer before",
+            "KL to the previous layer",
             FigureAxis("layer k", whole=True),
             FigureAxis(KL_AXIS, "log"),
             tuple(curves),

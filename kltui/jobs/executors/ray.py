@@ -44,7 +44,9 @@ HEAD_LOST_S = 30.0  # Ray itself ends the process without a word to the job when
 FETCH_S = 5.0  # how long to wait for an answer that has been given: signals, too, wait meanwhile
 LEAVE_S = 15.0
 MAX_FAILED_STARTS = 3  # in a row: then no actor will ever start
-_NO_GPU = "no machine of the Ray cluster offers a GPU, so CPUs are used (to offer one: ray start --num-gpus 1)"
+_NO_GPU = (
+    "no machine of the Ray cluster offers a GPU, so CPUs are used (to offer one: ray start --num-gpus 1)"
+)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger(__name__)

@@ -81,9 +81,9 @@ async def ask_basis(app: WorkspaceSession) -> None:
             return f"{error.message}. {error.hint}" if error.hint else error.message
         name = answers["save as"].strip()
         if name and app.read_only:
-            return "opened with --read-only: no map is saved"
+            return "opened with --read-only: no map can be saved"
         if name and answers["saved map"].strip():
-            return "that map is saved already: empty one of the last two lines"
+            return "that map is already saved: clear one of the last two lines"
         return ""
 
     def answered(answers: Answers | None) -> None:
@@ -91,19 +91,21 @@ async def ask_basis(app: WorkspaceSession) -> None:
             basis, name = meant(answers, offers), answers["save as"].strip()
             app.run_worker(_make(app, basis, name), group="basis", exclusive=True)
 
-    app.push_screen(Form("What the map is made of", _fields(now), complaint, _hints(offers)), answered)
+    app.push_screen(Form("Map settings", _fields(now), complaint, _hints(offers)), answered)
 
 
 def _fields(now: Basis) -> list[Field]:
     return [
-        Field("corpus", now.over[:12], "that of most checkpoints"),
-        Field("scoring", now.settings, "the settings of most checkpoints"),
-        Field("preparation", now.mode, "none, clip or pretraining"),
+        Field("corpus", now.over[:12], "default: that of most checkpoints"),
+        Field("scoring", now.settings, "default: the settings of most checkpoints"),
+        Field("preprocessing", now.mode, "none, clip or pretraining"),
         Field(
-            "apart", "yes" if now.separate else "no", "yes: main and seed runs are prepared apart for Scale"
+            "apart",
+            "yes" if now.separate else "no",
+            "yes: preprocess main and seed runs separately for Scale",
         ),
-        Field("exclude", ", ".join(now.exclude), "runs, checkpoints or filters, with commas between"),
-        Field("saved map", now.saved, "a saved map, which brings all of the above"),
+        Field("exclude", ", ".join(now.exclude), "runs, checkpoints or filters, separated by commas"),
+        Field("saved map", now.saved, "a saved map, which replaces all of the above"),
         Field("save as", "", "a name to save this map under"),
     ]
 
@@ -116,7 +118,7 @@ def _hints(offers: Offers) -> list[str]:
     several = len(offers.settings) > 1
     own = [(s, n) for sha256, s, n in offers.settings if sha256 == offers.shown]
     settings = [f"{k}: {safe_text(s, 60)} ({n} vectors)" for k, (s, n) in enumerate(own, start=1)]
-    found = ["exclude: tiny-seed2, step<100, quant:8bit - as --exclude, or as the filter /"]
+    found = ["exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter /"]
     found += [f"corpora: {_some(corpora)}"] if len(corpora) > 1 else []
     found += [f"scoring: {_some(settings)}"] if several else []
     found += [f"saved maps: {_some([safe_text(name, 30) for name in offers.maps])}"] if offers.maps else []
@@ -131,9 +133,9 @@ def _some(words: Sequence[str]) -> str:
 def meant(answers: Answers, offers: Offers) -> Basis:
     """The basis that the lines of the form mean. Raises KltuiError naming the line that cannot be meant."""
     line = {name: text.strip() for name, text in answers.items()}
-    mode, apart, saved = line["preparation"] or "none", line["apart"].lower(), line["saved map"]
+    mode, apart, saved = line["preprocessing"] or "none", line["apart"].lower(), line["saved map"]
     if mode not in MODES:
-        raise KltuiError(f"preparation: {safe_text(mode, 30)!r} is not one of {', '.join(MODES)}")
+        raise KltuiError(f"preprocessing: {safe_text(mode, 30)!r} is not one of {', '.join(MODES)}")
     if apart not in (*YES, *NO):
         raise KltuiError("apart: yes or no")
     over = offers.corpus(line["corpus"]).sha256 if line["corpus"] else ""
@@ -145,14 +147,14 @@ def meant(answers: Answers, offers: Offers) -> Basis:
         known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"
         raise KltuiError(f"saved map: no map {safe_text(saved, 30)!r}; there are: {known}")
     if saved and basis != Basis(saved=saved):
-        raise KltuiError("a saved map brings its own corpus and preparation: empty the lines above it")
+        raise KltuiError("a saved map has its own corpus and preprocessing: clear the lines above it")
     if basis.separate and mode == "none":
-        raise KltuiError("apart: nothing is prepared; choose clip or pretraining")
+        raise KltuiError("apart: choose the preprocessing clip or pretraining")
     return basis
 
 
 async def _make(app: WorkspaceSession, basis: Basis, name: str) -> None:
-    app.busy_with("making the map …")
+    app.busy_with("loading the map …")
     try:
         await app.make_map_of(basis)
         if name:

@@ -27,7 +27,7 @@ async def choose_corpus(app: WorkspaceSession) -> None:
     """Offers the corpora that something is scored on; all screens then show the one chosen."""
     shown, found = await app.reader.read(scored_corpora)
     if len(found) < 2:
-        app.say("vectors stand over one corpus alone")
+        app.say("all vectors are on the same corpus")
         return
     options = [
         (

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 HINTS = (
     "modelmap's releases (a folder, loglik.pkl, per-model JSONL), samples_*.jsonl of lm-evaluation-harness, "
-    "weight_distance.pkl. Texts: texts.json or a JSONL corpus, where they are not beside the vectors.",
-    "As: steps or layers, where vectors are numbered 0, 1, 2 and nothing says which. Over: how the hash of a corpus here begins. Declare: with it"
-    " own vectors scored by the same rules share their map.",
+    "weight_distance.pkl. Texts: texts.json or a JSONL corpus, if it is not next to the vectors.",
+    "As: steps or layers, if vectors are numbered 0, 1, 2. Over: the start of the hash of a corpus of this workspace. Declare: how they"
+    " were scored, so that your own vectors can share their map.",
 )
 MAX_RUNS = 40
 
@@ -33,15 +33,15 @@ def import_vectors(app: WorkspaceSession) -> None:
     """Asks for the files, shows what is in them, and imports it."""
     fields = (
         Field("vectors", "", "a file or a folder", paths=True),
-        Field("texts", "", "absent: found beside them", paths=True),
-        Field("as", "", "steps or layers, where a file does not say"),
-        Field("over", "", "absent: the texts named, or in the files"),
+        Field("texts", "", "default: found next to them", paths=True),
+        Field("as", "", "steps or layers, if the file does not say"),
+        Field("over", "", "default: the texts above, or in the files"),
         Field("declare", "", "how they were scored, such as bos=auto dtype=float16"),
     )
 
     def check(answers: Answers) -> str:
         if not answers["vectors"].strip():
-            return "Vectors: name a file or a folder"
+            return "Vectors: give a file or a folder"
         if answers["as"].strip() not in ("", "steps", "layers"):
             return "As: steps or layers"
         from kltui.jobs.declared_settings import parse_declared
@@ -118,7 +118,7 @@ def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> lis
     lines += [f"left: {reason}" for reason in reported.get("left", ())]
     if not reported["has_texts"] and not over:
         where = (
-            "name them in the form, or the hash of their corpus here" if filled else "name them in the form"
+            "name them in the form, or give the hash of their corpus" if filled else "name them in the form"
         )
         lines += ["", f"The texts are not in these files: {where}."]
     return lines

@@ -17,13 +17,13 @@ Tables = dict[str, dict[str, Any]]
 # (name in the form, table, key, default, what may stand there)
 LINES = (
     ("texts", "corpus", "source", "", "a file, a folder, a pattern, hf://datasets/..., or: demo"),
-    ("sample", "corpus", "sample", "", "how many texts are drawn; empty: all"),
+    ("sample", "corpus", "sample", "", "number of texts to draw; empty: all"),
     ("dtype", "scoring", "dtype", "float32", "float32, float16, bfloat16, or auto: as stored"),
     ("device", "scoring", "device", "auto", "auto, cpu, cuda or cuda:1"),
-    ("layers", "scoring", "layers", "none", "none, all, or numbers: 0 4 8 (fills the Layers screen)"),
-    ("tokens", "scoring", "tokens", "no", "yes keeps every token's log-probability (fills Compare)"),
-    ("overlong", "scoring", "overlong", "error", "texts beyond the context: error, window or truncate"),
-    ("workers", "engine", "workers", "1", "processes, one a GPU or a share of the cores"),
+    ("layers", "scoring", "layers", "none", "none, all, or numbers: 0 4 8 (for the Layers screen)"),
+    ("tokens", "scoring", "tokens", "no", "yes: store every token's log-probability (for Compare)"),
+    ("overlong", "scoring", "overlong", "error", "texts longer than the context: error, window or truncate"),
+    ("workers", "engine", "workers", "1", "processes, each with one GPU or a share of the cores"),
 )
 
 
@@ -46,7 +46,7 @@ def ask_settings(
         done(tables if answers is None else merged(tables, answers))
 
     hints = tuple(f"{name}: {said}" for name, _, _, _, said in LINES[2:7])
-    app.push_screen(Form("How this job scores", fields, complaint, hints), answered)
+    app.push_screen(Form("Settings of this job", fields, complaint, hints), answered)
 
 
 def merged(tables: Tables, answers: Mapping[str, str]) -> Tables:

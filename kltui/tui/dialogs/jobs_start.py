@@ -203,8 +203,8 @@ def offer(
         prompts.reading(text, app.look("text")),
         keys=(
             ("s", "write and start"),
-            ("t", "write and watch: scores what lands, too"),
-            ("e", "change how it scores"),
+            ("t", "write and watch: also score new checkpoints"),
+            ("e", "change its settings"),
             ("w", "write only"),
         ),
     )
@@ -247,7 +247,7 @@ def _start(app: WorkspaceSession, path: Path, *, watch: bool = False) -> None:
             app.complain(error)
             return
         app.show_screen("jobs")
-        app.say(f"started as process {pid}; it goes on when you leave", "good")
+        app.say(f"started as process {pid}; it continues when you quit", "good")
         app.watch_closely()
 
     app.run_worker(start(), group="start")
@@ -266,7 +266,7 @@ def resume(app: WorkspaceSession, job: JobRow) -> None:
         except KltuiError as error:
             app.complain(error)
             return
-        again = "runs again: what is new or missing is scored" if job.status == "done" else "goes on"
+        again = "runs again to score new and missing checkpoints" if job.status == "done" else "continues"
         app.say(f"job {job.id} {again}", "good")
         app.watch_closely()
 
@@ -279,15 +279,15 @@ def resume(app: WorkspaceSession, job: JobRow) -> None:
 def add_models(app: WorkspaceSession) -> None:
     """Asks where models come from, then for the folder, repository or preset."""
     if app.reader.path is None:
-        app.say("name a workspace first: kltui WORKSPACE", "warning")
+        app.say("open a workspace first: kltui WORKSPACE", "warning")
         return
     options = [
         ("folder", "a model, or a run: checkpoint-500, step1000 ... inside"),
         ("hub repository", "any causal language model, with revision patterns"),
         ("preset", "published runs: Pythia sizes and seeds, OLMo 2, SmolLM ..."),
         ("released vectors", "modelmap's releases, lm-evaluation-harness samples"),
-        ("job file", "one that is written already"),
-        ("on this map", "a model of your own: where it stands among these"),
+        ("job file", "an existing job file"),
+        ("on this map", "place one of your models among these"),
     ]
     asks = (_ask_folder, _ask_repo, _ask_preset, _ask_vectors, start_file, place_model)
     app.push_screen(
@@ -320,7 +320,7 @@ def _ask_folder(app: WorkspaceSession) -> None:
             "Folder",
             "",
             check,
-            hints=("A model folder, a run folder, or a folder of such; tab completes.",),
+            hints=("A model folder, a run folder, or a folder of these; tab completes.",),
             paths=True,
         ),
         answered,
@@ -356,7 +356,7 @@ def _confirm_found(app: WorkspaceSession, path: Path) -> None:
             ask_entry(app, {"path": str(folder)}, folder.name, add)
 
     title, text = _one_run(*next(iter(runs.items()))) if len(runs) == 1 else _several_runs(runs)
-    change = (("e", "name run, seed, size ... first"),) if len(runs) == 1 else ()
+    change = (("e", "set run, seed, size ... first"),) if len(runs) == 1 else ()
     keys = (("y", "add"), *change, ("n", "no"))
     app.push_screen(prompts.TextDialog(title, prompts.reading(text, app.look("text")), keys=keys), answered)
 
@@ -387,7 +387,7 @@ def _ask_repo(app: WorkspaceSession, repo: str = "", complaint: str = "") -> Non
             return f"{error.message}. {error.hint}"
         return ""
 
-    hint = ("For example EleutherAI/pythia-410m. Its revisions are looked up when the hub can be reached.",)
+    hint = ("For example EleutherAI/pythia-410m. kltui looks up its revisions if the hub can be reached.",)
     prompt = prompts.Prompt("Repository", repo, check, hints=hint, complaint=complaint)
 
     def answered(text: str | None) -> None:
@@ -406,7 +406,7 @@ async def _with_revisions(app: WorkspaceSession, repo: str) -> None:
         names = await asyncio.to_thread(revisions, repo)
         shown = revisions_in_short(names)
     except TryAgainError as error:
-        shown = f"Its revisions are not known: {error.message}. {error.hint}"
+        shown = f"Its revisions are unknown: {error.message}. {error.hint}"
     except KltuiError as error:
         _ask_repo(app, repo, f"{error.message}. {error.hint}")
         return
@@ -461,9 +461,7 @@ def revisions_complaint(text: str, repo: str, names: Sequence[str]) -> str:
 
     patterns = meant_revisions(text, names)
     if wild := [p for p in patterns if set("*?") & set(p)]:
-        return f"no revision is known to match {wild[0]}" + (
-            f". {revisions_in_short(names)}" if names else ""
-        )
+        return f"no known revision matches {wild[0]}" + (f". {revisions_in_short(names)}" if names else "")
     try:
         wanted = expand_revisions(patterns)
     except KltuiError as error:

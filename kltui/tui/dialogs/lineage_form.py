@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]
 
 EMPTY = {
-    "parent": "name of the checkpoint it was tuned from",
+    "parent": "the checkpoint from which it was fine-tuned",
     "seed": "a whole number",
     "size": "for example 410m",
     "type": "for example gpt_neox",
     "tags": "words, separated by spaces",
 }
-HINT = "Running a job again writes its own lineage; steps come from folder names."
+HINT = "Running a job again overwrites this with its own lineage; steps come from folder names."
 
 
 def ask_entry(app: WorkspaceSession, entry: Entry, run: str, done: Callable[[Entry], None]) -> None:
@@ -54,7 +54,11 @@ def edit_lineage(app: WorkspaceSession, rows: Sequence[CheckpointRow]) -> None:
 
     before = common([row.checkpoint for row in rows])
     fields = [
-        Field(name, text or "", EMPTY.get(name, "") if text is not None else "they differ: left as they are")
+        Field(
+            name,
+            text or "",
+            EMPTY.get(name, "") if text is not None else "several values: unchanged if empty",
+        )
         for name, text in before.items()
         if name != "step" or len(rows) == 1
     ]

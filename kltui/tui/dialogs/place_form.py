@@ -21,8 +21,8 @@ HINTS = (
     "A model's or adapter's folder, a GGUF file, OWNER/NAME[@REVISION], or a server's address; tab completes paths.",
 )
 TEXT_HINTS = (
-    "Empty: all texts of the map. A number: so many drawn for it, in less time; the error of its KLs then stands beside"
-    " that of the whole corpus.",
+    "Empty: all texts of the map. A number: a sample of this size, which is faster; the error of its KLs is then shown"
+    " next to that of the whole corpus.",
 )
 
 
@@ -65,7 +65,9 @@ def _complaint(text: str) -> str:
 
 def _texts_complaint(text: str) -> str:
     given = text.strip()
-    return "" if not given or (given.isdecimal() and int(given) > 0) else "a number of texts, or nothing"
+    return (
+        "" if not given or (given.isdecimal() and int(given) > 0) else "enter a number of texts, or nothing"
+    )
 
 
 def _begin(app: WorkspaceSession, model: str, texts: str | None) -> None:

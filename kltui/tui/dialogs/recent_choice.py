@@ -31,6 +31,6 @@ def ask_recent(app: Session) -> None:
         if found[index].is_there:
             app.open_workspace(found[index].path)
         else:
-            app.say(f"{found[index].path} is gone: its folder was moved or deleted", "warning")
+            app.say(f"{found[index].path} no longer exists: its folder was moved or deleted", "warning")
 
     app.push_screen(prompts.ChoiceDialog("Open which workspace?", options), chosen)

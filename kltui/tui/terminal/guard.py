@@ -22,7 +22,7 @@ LEAVE = (
     "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[0m\r"
 )
 HINTS = {
-    signal.SIGBUS: "A file that it was reading became shorter, or its disk failed.",
+    signal.SIGBUS: "A file was truncated while it was read, or its disk failed.",
     signal.SIGKILL: "The system may have run out of memory.",
 }
 PASSED_ON = tuple(
@@ -136,6 +136,6 @@ def _code(status: int) -> int:
     with suppress(OSError):
         hint = f" {HINTS[number]}" if number in HINTS else ""
         sys.stderr.write(
-            f"kltui: the interface was ended by {number.name}.{hint}\n  Jobs are not touched by it.\n"
+            f"kltui: the interface was ended by {number.name}.{hint}\n  Jobs are not affected.\n"
         )
     return 128 + number

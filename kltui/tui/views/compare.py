@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kltui.tui.widgets.token_lines import Part, TextTokens
 
 ORDERS = ("most", "a", "b")
-SAID = {"most": "that drive the KL", "a": "that A knows better", "b": "that B knows better"}
+SAID = {"most": "that drive the KL", "a": "where A is better", "b": "where B is better"}
 WORST_NATS = 10.0
 LOOK_SECONDS = 0.3  # between looks at a short job
 COLUMNS = (
@@ -82,7 +82,7 @@ class TextTable(Table):
         return len(self.order)
 
     def _empty_line(self, y: int) -> list[Span]:
-        text = self.note or "c lists pairs worth comparing; a and b mark any two, on every screen."
+        text = self.note or "c suggests pairs to compare; mark any two with a and b, on every screen."
         return empty_line(self, y, ("muted", text))
 
     def cells(self, index: int) -> Sequence[Cell]:
@@ -321,8 +321,8 @@ class CompareView(View):
         ]
         if a is None or b is None or not a.line.spans or not b.line.spans:
             made += flowed([(text, None)], width, lambda _: look("text"), breaks=False)
-            why = "no token log-probabilities stored; T scores them" if a is None or b is None else ""
-            return [*made, [], [(why or "the tokens could not be laid over this text", look("warning"))]]
+            why = "no token log-probabilities stored; press T to score them" if a is None or b is None else ""
+            return [*made, [], [(why or "the tokens could not be aligned with this text", look("warning"))]]
         return made + self._heat_lines(text, a, b, width)
 
     def _prompt_lines(self, index: int, width: int) -> list[list[Span]]:
@@ -344,13 +344,13 @@ class CompareView(View):
         if a.line.spans == b.line.spans and of == of_b:
             runs = colored_runs(text, a.line, a.line.logprobs.astype(float) - b.line.logprobs.astype(float))
             title: list[Span] = [(f"A − B {of} ".replace("  ", " "), look("accent", bold=True))]
-            title.append(("orange: A knows it better, blue: B", look("muted")))
+            title.append(("orange: A is better, blue: B is better", look("muted")))
             blocks += [title, *flowed(runs, width, self._gap), []]
         for label, tokens in (("A", a), ("B", b)):
             for part in tokens.parts:
                 blocks += [*self._part_lines(label, part, text, width), []]
             if tokens.lacking:
-                lacking = f"{label}: {tokens.lacking} of single tokens is not stored; T scores it"
+                lacking = f"{label}: {tokens.lacking} of single tokens is not stored; press T to score it"
                 blocks += [*flowed([(lacking, None)], width, lambda _: look("warning")), []]
         return blocks
 
@@ -359,7 +359,7 @@ class CompareView(View):
         from kltui.tui.widgets.token_lines import colored_runs
 
         look, style = self.look, self._gap if part.signed else self._surprise
-        means = "orange: the prompt helps" if part.signed else "the brighter the more surprising"
+        means = "orange: the prompt helps" if part.signed else "brighter: more surprising"
         head = [
             (f"{label} {part.of}".rstrip(), look("accent", bold=True)),
             (f" {part.total:.1f} nats, {means}", look("muted")),
@@ -399,7 +399,7 @@ class CompareView(View):
         both = [rows[n] for n in (chosen.a, chosen.b) if n in rows]
         corpus, scoring = jobs_start.usual_tables(self.kl.snapshot.jobs)
         if len(both) < 2 or not corpus:
-            self.kl.say("mark A and B first; the corpus is taken from the last job", "warning")
+            self.kl.say("mark A and B first; the corpus is that of the last job", "warning")
             return
         asked = {"tokens": True} | ({"unconditional": True} if self.kl.reader.values != CONDITIONAL else {})
         jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | asked)
@@ -410,9 +410,9 @@ class CompareView(View):
         if not (chosen.a and chosen.b) or path is None:
             self.kl.say("mark A and B first", "warning")
         elif self.exact is not None:
-            self.kl.say("the exact KL of A and B is here already", "good")
+            self.kl.say("the exact KL of A and B is already shown", "good")
         elif self._working_out:
-            self.kl.say("an exact KL is being worked out already", "warning")
+            self.kl.say("an exact KL is already being computed", "warning")
         else:
             self.kl.run_worker(self._work_out(path, chosen.a, chosen.b), group="exact job", exclusive=True)
 
@@ -430,9 +430,9 @@ class CompareView(View):
         await self._watch(job)
         await self._read_exact(a, b)
         if self.exact is not None:
-            self.kl.say("the exact KL is kept in the workspace", "good")
+            self.kl.say("the exact KL is stored in the workspace", "good")
         else:
-            self.kl.say(job.complaint() or f"no exact KL came of it: {job.log}", "bad")
+            self.kl.say(job.complaint() or f"the exact KL could not be computed: {job.log}", "bad")
 
     async def _watch(self, job: Detached) -> None:
         """Shows how far a short job is, until it ends."""

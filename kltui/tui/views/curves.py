@@ -272,7 +272,7 @@ class CurvesView(View):
             return [(f" ! {safe_text(spiked.words(), 200)}", look("bad"))]
         s = self._here()
         if s is None:
-            return [(" no run has two scored steps: there is nothing to settle", look("muted"))]
+            return [(" no run has two scored steps, so settling is undefined", look("muted"))]
         number = self.kl.run_number(self.first_name())
         head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
         return [*head, (short_name(s.run, 32), look("text", bold=True)), *self._of_run(s)]
@@ -290,7 +290,7 @@ class CurvesView(View):
         said = "" if between == "-" else f" ({between})"
         return [
             (f" settled at step {step}{said}", look("good", bold=True)),
-            (f": KL from before ≤ {s.level:g} bits/byte since", look("muted")),
+            (f": KL to previous ≤ {s.level:g} bits/byte since", look("muted")),
         ]
 
     def _runs(self, width: int) -> list[list[Span]]:
@@ -389,7 +389,7 @@ class CurvesView(View):
         """Another level of KL at which a run counts as settled; after the last, the finest that it reached."""
         choices = [None, *self.settled.levels]
         self.level = choices[(choices.index(self.level) + 1) % len(choices)]
-        said = "the finest that was reached" if self.level is None else f"{self.level:g} bits/byte"
+        said = "the smallest level reached" if self.level is None else f"{self.level:g} bits/byte"
         self.kl.say(f"level of the settled step: {said}")
         self._show_settled()
         self.sentence.refresh()

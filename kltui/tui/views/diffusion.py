@@ -331,7 +331,7 @@ class DiffusionView(View):
         self.found, self.distances, self.exponents = found, weights, exponents
         if not exponents:
             self._say_nothing(
-                f"needs a run with {window + 1} or more scored checkpoints; w makes the window shorter"
+                f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
             )
         self.window_plot.display = bool(exponents)
         self.exponent_plot.show_exponents(exponents)
@@ -391,7 +391,7 @@ class DiffusionView(View):
             figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
             lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])
         if self.exponents and not self.distances:
-            lines += [[], [("no weight distances stored; W computes them", look("warning"))]]
+            lines += [[], [("no weight distances stored; press W to compute them", look("warning"))]]
         return lines
 
     def _floors(self, width: int) -> list[list[Span]]:
@@ -420,7 +420,9 @@ class DiffusionView(View):
     def do_noise(self) -> None:
         self.noise = not self.noise
         self.kl.say(
-            "noise floor subtracted before the fit, where it holds" if self.noise else "distances as they are"
+            "noise floor subtracted before the fit, if reliable"
+            if self.noise
+            else "distances without correction"
         )
         self.update_data()
 

@@ -103,7 +103,7 @@ class JobList(Table):
         return len(self.kl.snapshot.jobs)
 
     def _empty_line(self, y: int) -> list[Span]:
-        return empty_line(self, y, ("muted", "No job yet. s starts one, A adds models."))
+        return empty_line(self, y, ("muted", "No job yet. Press s to start one, or A to add models."))
 
     @property
     def job(self) -> JobRow | None:
@@ -282,11 +282,11 @@ def way_out(job: JobRow) -> list[str]:
     if job.status == "running" or not missing:
         return []
     lost = (
-        "Its process is gone: killed, out of memory, or the machine was started again."
+        "Its process has ended: killed, out of memory, or the machine was restarted."
         if job.status == "lost"
         else ""
     )
-    again = f"R runs the rest: {missing} of {job.total}; what is stored is not scored again."
+    again = f"Press R to run the rest: {missing} of {job.total}; stored results are not scored again."
     return [*([lost] if lost else []), again]
 
 
@@ -321,7 +321,7 @@ class JobsView(View):
         for words in way_out(job):
             lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
         tail = [
-            part for text in log_tail(job) or ["no log was kept"] for part in wrapped(text, max(8, width))
+            part for text in log_tail(job) or ["there is no log"] for part in wrapped(text, max(8, width))
         ]
         if lines and tail:
             lines.append([("log", look("faint"))])
@@ -372,7 +372,7 @@ class JobsView(View):
 
     def do_follow(self) -> None:
         self.following = not self.following
-        self.kl.say("following the checkpoint under way" if self.following else "not following")
+        self.kl.say("following the current checkpoint" if self.following else "not following")
         self.update_data()
 
     def do_add(self) -> None:
@@ -400,7 +400,7 @@ class JobsView(View):
             self.kl.say("this job is not running")
             return
         question = f"Stop job {job.id}?"
-        detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nR runs the rest later."
+        detail = f"{job.done} of {job.total} checkpoints are stored and stay stored.\nPress R to run the rest later."
 
         def answered(key: str | None) -> None:
             if key == "y":
@@ -416,7 +416,7 @@ class JobsView(View):
         except KltuiError as error:
             self.kl.complain(error)
             return
-        self.kl.say("asked to pause after this checkpoint" if what == "pause" else "asked to stop")
+        self.kl.say("will pause after this checkpoint" if what == "pause" else "stopping")
         self.kl.reload_soon()
 
     def csv_rows(self) -> list[list[object]]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kltui.view.axis import Scale
     from kltui.view.space import Outline
 
-SAID = {"adjacent": "KL from the layer before", "threads": "threads (PCA)"}
+SAID = {"adjacent": "KL to the previous layer", "threads": "threads (PCA)"}
 MAX_MODELS = 8
 
 
@@ -74,10 +74,10 @@ class LayersPlot(PlotPane):
     def placeholder(self) -> list[tuple[str, str]]:
         """What would fill this screen."""
         if self.reading:
-            return [("muted", "reading the lens vectors …")]
+            return [("muted", "reading the layer vectors …")]
         return [
-            ("text", self.note or "No lens vectors are stored."),
-            ("muted", "Score with layers: s in the Registry, then e, and all in the line layers."),
+            ("text", self.note or "No layer vectors are stored."),
+            ("muted", "To score layers: press s in the Registry, then e, and enter all for layers."),
         ]
 
     def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
@@ -278,7 +278,7 @@ class LayersView(View):
         if more > 0:
             lines += [
                 [],
-                [(f"{more} more have lens vectors;", look("muted"))],
+                [(f"{more} more have layer vectors;", look("muted"))],
                 [("space selects", look("muted"))],
             ]
         return lines

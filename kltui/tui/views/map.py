@@ -157,7 +157,7 @@ class MapView(View):
         except KltuiError as error:
             self._broken = error.message
             self.plot.note = error.message
-            self._waiting("stopped: r starts it again" if self.plot.map is not None else "")
+            self._waiting("stopped: press r to start it again" if self.plot.map is not None else "")
             self.plot.refresh()
             self.kl.complain(error)
         finally:
@@ -196,7 +196,7 @@ class MapView(View):
 
         method = self.method or first_method(n_points)
         if method == "tsne" and n_points < MIN_FOR_TSNE:
-            return "pca", f"t-SNE from {MIN_FOR_TSNE} checkpoints on"
+            return "pca", f"t-SNE needs {MIN_FOR_TSNE} checkpoints"
         return method, ""
 
     def _show(self, shown: ShownMap) -> None:
@@ -277,10 +277,10 @@ class MapView(View):
         run = self.plot.label_here()
         if self.null_run:
             self.null_run, self.shape_found = "", None
-            self.kl.say("random walk taken away")
+            self.kl.say("random walk removed")
         elif run:
             self.null_run = run
-            self.kl.say(f"a random walk with the step lengths of {run}; w takes it away")
+            self.kl.say(f"a random walk with the step lengths of {run}; w removes it")
         else:
             self.kl.say("put the cursor on a run first", "warning")
             return
@@ -342,14 +342,14 @@ class MapView(View):
             "pca",
         ):  # PCA may be shown only until another picture is there
             plot.errors, self.method = 1, "pca"
-            self.kl.say("errors belong to the PCA picture: one standard error; E again for 95%")
+            self.kl.say("errors are for PCA: one standard error; press E again for 95%")
             self._ask_again()
             return
         plot.errors = (plot.errors + 1) % len(ERRORS)
         words = (
             "no errors",
-            "ellipses: one standard error; E again for 95%",
-            "ellipses: 95%; E takes them away",
+            "ellipses: one standard error; press E again for 95%",
+            "ellipses: 95%; press E to hide them",
         )
         self.kl.say(words[plot.errors])
         self._redraw(refit=True)
@@ -376,12 +376,12 @@ class MapView(View):
         if self.layers_of:
             count = len(self.layers_of)
             self.kl.say(
-                f"layers of {'one model' if count == 1 else f'{count} models'} join them; V takes them away"
+                f"layers of {'one model' if count == 1 else f'{count} models'} shown; press V to hide them"
             )
         elif self.plot.map is not None and all(p.layer is None for p in self.plot.map.points):
-            self.kl.say('no lens vectors are stored: score with layers = "all"', "warning")
+            self.kl.say('no layer vectors are stored: score with layers = "all"', "warning")
         else:
-            self.kl.say("models alone")
+            self.kl.say("models only")
         self._ask_again()
 
     def _redraw(self, *, refit: bool = False) -> None:

@@ -113,7 +113,7 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     """The checkpoints nearest by KL to the one that the cursor last rested on."""
     look = plot.look
     if not near:
-        return [[(" the cursor's, once it rests", look("faint"))]]
+        return [[(" shown when the cursor rests", look("faint"))]]
     said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
     lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])

@@ -103,7 +103,7 @@ class HeatMap(Pane):
 
     @property
     def fits(self) -> bool:
-        """Whether the whole matrix is in view, a cell for each pair."""
+        """Whether the whole matrix is visible, a cell for each pair."""
         return len(self.order) <= min(self.view_rows, self.view_columns)
 
     @property
@@ -268,7 +268,7 @@ class HeatMap(Pane):
     def do_zoom_out(self) -> None:
         """Shows the whole matrix, in blocks."""
         if self.fits:
-            self.kl.say("the whole matrix is in view")
+            self.kl.say("the whole matrix is visible")
         else:
             self.whole = True
             self.refresh()

@@ -140,7 +140,7 @@ class RegistryView(View):
         lines += [[], [(kind, look("muted"))]]
         lines += [[(part, look("text"))] for part in wrapped(str(c.source), max(8, width))]
         if row.error:
-            lines += [[], [("why it failed", look("bad", bold=True))]]
+            lines += [[], [("reason for the failure", look("bad", bold=True))]]
             lines += [[(part, look("text"))] for part in wrapped(row.error, max(8, width))]
             lines += [[(part, look("muted"))] for part in wrapped(row.hint, max(8, width))]
         return lines

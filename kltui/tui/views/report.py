@@ -213,7 +213,7 @@ class ReportView(View):
         found = self.sections.get(self.shown)
         if found is None or self.said or found[1].paper == self.paper() or found[0] != self.subject():
             return
-        self.said = "laying out"
+        self.said = "formatting"
         self.asked = ReportRequest(found[0], self.shown, self.paper())
         self.run_worker(self._load(self.asked, 0.0), group="report", exclusive=True)
 
@@ -237,14 +237,14 @@ class ReportView(View):
     def do_choices(self) -> None:
         """Asks for what the sections look at beside the marks."""
         fields = [
-            Field("where", _text(self.where), "a KL in bits/byte: which pairs are about so far apart"),
+            Field("where", _text(self.where), "a KL in bits/byte: which settings have a KL of this size"),
+            Field("level", _text(self.level), "a KL in bits/byte: when runs stay below it (stabilisation)"),
             Field(
-                "level", _text(self.level), "a KL in bits/byte: when did runs come below it (stabilisation)"
+                "noise",
+                "yes" if self.noise_corrected else "no",
+                "yes: subtract the noise floor before fitting exponents",
             ),
-            Field("noise", "yes" if self.noise_corrected else "no", "yes: noise floor off before exponents"),
-            Field(
-                "draw", "", "how many texts of this map to draw, as --draw N: new models are scored on them"
-            ),
+            Field("draw", "", "number of texts to draw for new models, as --draw N"),
         ]
 
         def answered(answers: Answers | None) -> None:
@@ -255,15 +255,15 @@ class ReportView(View):
                 if answers["draw"].strip():
                     self.run_worker(self._draw_texts(int(answers["draw"])), group="draw", exclusive=True)
 
-        hint = "The pair is that of the marks A and B; f chooses corpus, preparation and maps."
-        self.app.push_screen(Form("What the report looks at", fields, _complaint, (hint,)), answered)
+        hint = "The pair is A and B; press f for corpus, preprocessing and maps."
+        self.app.push_screen(Form("Options of the report", fields, _complaint, (hint,)), answered)
 
     async def _draw_texts(self, n: int) -> None:
         """Draws texts of the map that is shown, and says where they lie: what `--draw` writes."""
         from kltui.workspace.subsample import draw_texts
 
         if self.kl.read_only:
-            self.kl.say("opened with --read-only: no texts are drawn", "warning")
+            self.kl.say("opened with --read-only: no texts can be drawn", "warning")
             return
         self.kl.busy_with(f"drawing {n} texts")
         try:
@@ -290,7 +290,7 @@ class ReportView(View):
         if self.said:
             lines += [[(part, look("warning"))] for part in wrapped(f"{self.said} …", max(10, width))]
         elif self.state_of(self.shown) == "stale":
-            words = "made of older vectors or other choices: r computes it again"
+            words = "outdated (older vectors or other options): press r to compute it again"
             lines += [[(part, look("warning"))] for part in wrapped(words, max(10, width))]
         if (wrong := self.complaints.get(self.shown)) and not self.said:
             lines += [[(part, look("bad"))] for part in wrapped(wrong[1].message, max(10, width))]
@@ -356,7 +356,7 @@ def _complaint(answers: Answers) -> str:
         except ValueError:
             return f"{name}: {safe_text(answers[name], 30)} is not a number"
         if value is not None and not (math.isfinite(value) and value >= 0):
-            return f"{name}: a KL is a number from 0 up"
+            return f"{name}: a KL must be a number of at least 0"
     drawn = answers["draw"].strip()
     if drawn and not (drawn.isascii() and drawn.isdigit() and int(drawn)):
         return f"draw: {safe_text(drawn, 30)} is not a number of texts"

@@ -292,7 +292,7 @@ class ScaleView(View):
         note = self.table.rows[self.table.cursor].note if self.table.rows else ""
         rule: list[list[Span]] = [[(part, look("muted"))] for part in wrapped(note, max(10, width))]
         if self.map is None or not (chosen.a and chosen.b):
-            text = "Mark A and B with a and b, here or on any screen, to see where their KL falls."
+            text = "Mark A and B with a and b, here or on any screen, to see where their KL lies."
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
         if chosen.a not in self.map.names or chosen.b not in self.map.names:
             return [[("A or B is not on this map", look("warning"))], [], *rule]

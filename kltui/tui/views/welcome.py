@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 WANTS = {
     "registry": "checkpoints appear here as a tree of runs",
-    "jobs": "jobs appear here, with their progress and their failures",
+    "jobs": "jobs appear here, with their progress and failures",
     "map": "runs appear here as trajectories, one point a checkpoint",
     "curves": "every run appears here against its steps: loss, KL, exponents, updates",
     "diffusion": "needs a run with eleven or more scored checkpoints",
@@ -41,7 +41,7 @@ def welcome(app: Session) -> list[tuple[str, str]]:
             ("text", ""),
         ]
         if snapshot.active_jobs:
-            return [*lines, ("text", "2   a job is under way: watch it")]
+            return [*lines, ("text", "2   a job is running: watch it")]
         return [*lines, ("text", "1 s   select checkpoints in the Registry and start a job")]
     return _empty(app, name)
 
@@ -58,9 +58,9 @@ def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
 
 def _empty(app: Session, name: str) -> list[tuple[str, str]]:
     path = app.reader.path
-    where = safe_text(str(path)) if path else "no workspace was named"
+    where = safe_text(str(path)) if path else "no workspace was given"
     lines = [
-        ("accent", "Nothing is in this workspace yet." if path else "No workspace yet."),
+        ("accent", "This workspace is empty." if path else "No workspace yet."),
         ("muted", where),
         ("muted", f"{name.capitalize()}: {WANTS[name]}."),
         ("text", ""),
@@ -70,7 +70,7 @@ def _empty(app: Session, name: str) -> list[tuple[str, str]]:
     if path and not app.read_only:
         lines += [
             ("text", "A   add checkpoints: folder, hub repository, preset, released vectors"),
-            ("text", "s   start a job file that you have"),
+            ("text", "s   start an existing job file"),
             ("text", "?   all keys"),
             ("text", ""),
         ]
@@ -78,6 +78,6 @@ def _empty(app: Session, name: str) -> list[tuple[str, str]]:
         ("muted", "Or from a shell:"),
         ("text", "    kltui --demo            pretrain and score a small suite, 3 minutes"),
         ("text", "    kltui --batch job.toml  score the models of a job file"),
-        ("text", "    kltui WORKSPACE         open what a job has made"),
+        ("text", "    kltui WORKSPACE         open the results of a job"),
     ]
     return lines

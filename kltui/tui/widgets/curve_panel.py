@@ -226,7 +226,9 @@ class CurvePanel(PlotPane):
         self._words, self._ends, self._spiked = [], [], []
         if not self.drawn:
             if self.content.curves:
-                self.note = "every run is hidden or filtered out: Z shows them, esc drops the filter"
+                self.note = (
+                    "every run is hidden or filtered out: press Z to show them, esc to clear the filter"
+                )
             return None
         build = Build()
         for d in self.drawn:

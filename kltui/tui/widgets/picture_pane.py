@@ -60,7 +60,7 @@ async def show_picture(app: Session) -> None:
     view = app.view
     if view is None or not view.has_figure:
         raise KltuiError(
-            "this screen has no figure", "Map, Curves, Diffusion, Matrix, Layers and Scale have."
+            "this screen has no figure", "Map, Curves, Diffusion, Matrix, Layers and Scale have one."
         )
     pixels.check_libraries()
     ability = await ability_of(app)
@@ -73,7 +73,8 @@ async def show_picture(app: Session) -> None:
     )
     if place.width < MINIMUM[0] or place.height < MINIMUM[1]:
         raise KltuiError(
-            "the pane is too small for a figure", "Make the terminal larger; e writes it to a file."
+            "the pane is too small for a figure",
+            "Make the terminal larger, or press e to write it to a file.",
         )
     tmux = pixels.in_tmux()
     text = await _drawn(app, shown, ability, place, tmux)
@@ -98,8 +99,8 @@ async def ability_of(app: Session) -> pixels.Ability:
     if app.pixel_ability is None:
         hint = "In tmux: set -g allow-passthrough on. " if pixels.in_tmux() else ""
         raise KltuiError(
-            "this terminal answers to none of kitty's, iTerm2's and sixel graphics; the plot stays",
-            f"{hint}e writes the figure to a file.",
+            "this terminal does not support kitty, iTerm2 or sixel graphics",
+            f"{hint}Press e to write the figure to a file.",
         )
     return app.pixel_ability
 

@@ -178,7 +178,7 @@ class RunTree(Table):
         return len(self.lines)
 
     def _empty_line(self, y: int) -> list[Span]:
-        return empty_line(self, y, ("muted", "No checkpoint passes the filter; esc clears it."))
+        return empty_line(self, y, ("muted", "No checkpoint matches the filter; press esc to clear it."))
 
     def row_key(self, index: int) -> object:
         """The line itself, what flags it, and of a run its number and whether it is folded."""
@@ -276,7 +276,7 @@ class RunTree(Table):
         options = [("runs", "the tree of runs, by step and variant")]
         for name in SORTS:
             here = name == now.column
-            words = "turn round" if here else "as a flat list"
+            words = "reverse" if here else "as a flat list"
             options.append((name, words))
 
         def chosen(index: int | None) -> None:

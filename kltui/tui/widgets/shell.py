@@ -85,7 +85,7 @@ class BasisBar(Bar):
             return []
         prepared = facts.preparation
         if self.kl.screen_name == "layers" and facts.preparation and "as scored" not in prepared:
-            prepared = "lens vectors as scored"
+            prepared = "layer vectors as scored"
         parts = [p for p in (prepared, facts.excluded, facts.dtype) if p]
         rest = sum(cell_len(part) + 3 for part in parts)
         room = max(12, self.size.width - rest - 2)
@@ -190,7 +190,7 @@ class TooSmall(Pane, can_focus=False):
         texts = (
             f"kltui needs {MIN_WIDTH} x {MIN_HEIGHT} cells;",
             f"this window has {size.width} x {size.height}.",
-            "q leaves; jobs go on.",
+            "Press q to quit; jobs continue.",
         )
         index = y - max(0, (size.height - len(texts)) // 2)
         text = texts[index] if 0 <= index < len(texts) else ""

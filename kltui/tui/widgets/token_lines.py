@@ -122,11 +122,11 @@ def _read(
     width = np.dtype(kind).itemsize
     at, end = entry["data_offsets"]
     if min(first, count) < 0 or (first + count) * width > end - at:
-        raise ValueError(f"it has {(end - at) // width} values, and {first + count} are asked for")
+        raise ValueError(f"it has {(end - at) // width} values, but {first + count} are needed")
     file.seek(begin + at + first * width)
     data = file.read(count * width)
     if len(data) < count * width:
-        raise ValueError("it has become shorter")
+        raise ValueError("it was truncated")
     return np.frombuffer(data, kind)
 
 

@@ -145,7 +145,9 @@ class Context:
             return found
         rows = [k for k, n in enumerate(found.names) if n in only or n.rpartition("#")[0] in only]
         if not rows:
-            raise MissingError("none of the selected checkpoints is on this map", "clear the filter or the selection")
+            raise MissingError(
+                "none of the selected checkpoints is on this map", "clear the filter or the selection"
+            )
         return found.select(rows)
 
     @cached_property

@@ -91,8 +91,8 @@ def length_words(m: Map, share: float) -> list[str]:
     if not share >= LENGTH_SHARE_TOLD:
         return []
     return [
-        f"{share:.0%} of the largest KL goes with the lengths of the texts ({m.text_bytes_N.min()} to {m.text_bytes_N.max()}"
-        " bytes): where losses differ, longer texts differ more; over texts of like length (chunk = true under [corpus]) it"
+        f"{share:.0%} of the largest KL is due to the lengths of the texts ({m.text_bytes_N.min()} to {m.text_bytes_N.max()}"
+        " bytes): if losses differ, longer texts differ more; over texts of similar length (chunk = true under [corpus]) it"
         " would be smaller"
     ]
 

@@ -53,7 +53,9 @@ def uncertainty(ctx: Context) -> Section:
         f"made with {version_words()}",
     ]
     if len(shown) < len(ctx.map):
-        notes.append(f"{len(shown)} of {len(ctx.map)} vectors: the last of each run, the others evenly thinned")
+        notes.append(
+            f"{len(shown)} of {len(ctx.map)} vectors: the last of each run, the others evenly thinned"
+        )
     data: dict[str, object] = {
         "unit": "sqrt(bits/byte)",
         "draws": DRAWS,
