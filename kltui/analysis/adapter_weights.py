@@ -1,7 +1,7 @@
 """Squared distances between adapters of one base, and to the base, from the factors of their changes.
 
-Of s B A only r x r matrices are made: |s B A|^2 = tr((B^T B)(A A^T)) s^2, and a difference of two such changes is one
-more of them. What is no such product (DoRA, whole tensors) is merged a tensor at a time.
+Only r x r products of the factors of s B A are formed: |s B A|^2 = tr((B^T B)(A A^T)) s^2, and a difference of two such changes is one
+more of them. Changes without factors (DoRA, full tensors) are merged one tensor at a time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Base = Callable[[str], F64]
 
 
 def sqdist(a: Change | None, b: Change, base: Base) -> float:
-    """|theta_b - theta_a|^2 over all tensors that either changes; `a` None is the base. `base` gives its tensors by name.
+    """|theta_b - theta_a|^2 summed over all tensors that either adapter changes; `a` = None means the base. `base` gives the base's tensors by name.
 
-    Raises KltuiError where a tensor has another shape in one of them.
+    Raises KltuiError if the shapes of a tensor differ.
     """
     names = sorted((a.names if a is not None else set()) | b.names)
     return float(sum(_of_tensor(a, b, name, base) for name in names))
@@ -44,7 +44,7 @@ def _of_tensor(a: Change | None, b: Change, name: str, base: Base) -> float:
 
 
 def _merged(change: Change | None, name: str, own: F64 | None) -> F64:
-    """A tensor with the adapter in it; `own` is the base's."""
+    """A tensor with the adapter merged into it; `own` is the base's tensor."""
     value = change.whole.get(name, own) if change is not None else own
     assert value is not None
     if change is None or name not in change.low_rank:

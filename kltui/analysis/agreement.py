@@ -1,4 +1,4 @@
-"""How far two corpora agree on the KL between the same models: correlations over pairs, with errors over models."""
+"""Agreement of two corpora on the KL between the same models: correlations over pairs, with errors over models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Agreement:
 
 
 def agreement(first_KK: ArrayLike, second_KK: ArrayLike) -> Agreement:
-    """Agreement of two K x K matrices of KL; pairs that are undefined or 0 in either are left out.
+    """Agreement of two K x K KL matrices, without pairs that are undefined or 0 in either.
 
     Pairs that share a model are not independent: se^2 = (K - 1) / K sum_k (r_without_k - mean)^2 leaves out models.
     """

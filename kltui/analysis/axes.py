@@ -1,8 +1,8 @@
 """The leading principal axes of a map's vectors, found without their K x K products and without a centred copy of them.
 
 Block Krylov iteration with Rayleigh-Ritz on Q^T Q (N x N, never formed): every pass reads the rows of L once, in blocks, so
-that they may lie in a file. An axis counts as found when its residual |Q^T Q v - lambda v| is rounding beside the largest
-lambda. Products run in blocks of fixed size on one BLAS thread each and are summed in order: the bits are the same whatever the
+so that they may be memory-mapped. An axis counts as found when its residual |Q^T Q v - lambda v| is at the level of rounding relative to the largest
+lambda. Products run in blocks of fixed size on one BLAS thread each and are summed in order, so results are bit-identical for any
 number of threads.
 
 Shape letters: K vectors, N texts that all have, r axes, b columns of a block of the iteration.
@@ -54,7 +54,7 @@ def complete_texts(L_KN: ArrayLike) -> NDArray[np.intp]:
 
 
 class CentredRows:
-    """Scaled Q, K x N, made block by block from rows that may lie in a file; its columns have mean 0."""
+    """Scaled Q, K x N, computed block by block from rows that may be memory-mapped; its columns have mean 0."""
 
     def __init__(self, values_KN: ArrayLike, used_N: NDArray[np.intp], unit: float, *, by_row: bool) -> None:
         """Q = (values - row mean (`by_row`) - column mean of that) / unit, over the texts `used_N`."""
@@ -76,7 +76,7 @@ class CentredRows:
 
     @classmethod
     def of_vectors(cls, L_KN: ArrayLike, text_bytes_N: ArrayLike) -> CentredRows:
-        """Those of a map: (L - row mean - column mean + grand mean) / sqrt(2 N B ln 2), over the texts that all have.
+        """The scaled Q of a map: (L - row mean - column mean + grand mean) / sqrt(2 N B ln 2), over the texts that all vectors have.
 
         Squared distances of its rows are KL in bits/byte.
         """
@@ -86,7 +86,7 @@ class CentredRows:
 
     @classmethod
     def of_scaled(cls, Q_KN: Array) -> CentredRows:
-        """Those of a scaled Q, whose columns are centred here."""
+        """The given scaled Q with its columns centred."""
         return cls(Q_KN, np.arange(Q_KN.shape[1]), 1.0, by_row=False)
 
     def _raw(self, part: slice) -> Array:
@@ -100,7 +100,7 @@ class CentredRows:
         return Q
 
     def block(self, part: slice) -> Array:
-        """Some rows of Q, as one of `parts` names them."""
+        """One block of rows of Q, as listed by `parts`."""
         return self._kept[part.start // BLOCK_ROWS] if self._kept else self._centred(part)
 
     def take(self, rows_M: ArrayLike) -> Array:
@@ -122,7 +122,7 @@ class CentredRows:
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """The r leading axes: scores K x r in sqrt(bits/byte) by falling spread, directions N x r of unit length.
+    """The r leading axes, largest spread first: scores K x r in sqrt(bits/byte), directions N x r of unit length.
 
     `total` is the spread of all axes (the sum of Q^2); `residual` the largest |Q^T Q v - lambda v| / lambda_1 of those axes
     that were to be exact; `passes` how often the rows were read.
@@ -156,7 +156,7 @@ def oriented(scores_Kr: Array) -> Array:
 def leading_axes(
     rows: CentredRows, r: int, exact: int | None = None, progress: Progress = lambda share: None
 ) -> Axes:
-    """The r leading axes of Q, the first `exact` (None: all) to rounding, the rest until the share that they keep is steady.
+    """The r leading axes of Q: the first `exact` (None: all) to rounding precision, the others until their share of the spread is stable.
 
     r is lowered to min(K, N) - 1, beyond which there is no spread.
     """

@@ -34,7 +34,7 @@ PUBLISHED = {
 class Prediction:
     """Scores predicted out of fold, seeds x K, and their correlation with the truth (mean over seeds).
 
-    `pearson_mean` and `spearman_mean` are those of the mean log-likelihood alone, the baseline.
+    `pearson_mean` and `spearman_mean` are the correlations of the baseline, the mean log-likelihood alone.
     """
 
     predicted: Array
@@ -48,9 +48,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """A model's mean log-likelihood (nats per text) beside what its benchmark score lets expect.
+    """A model's mean log-likelihood (nats per text) and the value expected from its benchmark score.
 
-    `z` is the excess over the trend in robust standard deviations: far above 0, the model has likely seen the corpus.
+    `z` is the excess over the trend in robust standard deviations: far above 0, the model has probably seen the corpus.
     """
 
     name: str
@@ -134,7 +134,7 @@ def predict_for(
 def scores_by_task(
     names: Sequence[str], last: Mapping[str, str], given: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """{task: {vector: score}} of the vectors `names`, and before them the mean over tasks of those that have them all.
+    """{task: {vector: score}} for the vectors `names`; the first entry is the mean over tasks, for vectors that have all tasks.
 
     A score given for a run is that of its `last` vector.
     """
@@ -152,7 +152,7 @@ def scores_by_task(
 
 
 def fold_numbers(n: int, seed: int, groups: Sequence[str] | None = None) -> NDArray[np.intp]:
-    """Number from 0 of each model's part of five, (n,): models of one group together, or any (None)."""
+    """Fold index (0 to 4) of each model, (n,); models of one group share a fold (`None`: no groups)."""
     from sklearn.model_selection import GroupKFold, KFold
 
     kind = KFold if groups is None else GroupKFold
@@ -237,7 +237,7 @@ def _ranks(v: Array) -> Array:
 
 
 def leakage(names: Sequence[str], mean_loglik_K: ArrayLike, benchmark_K: ArrayLike) -> list[Leakage]:
-    """Models by falling excess of mean log-likelihood over a robust line (Theil and Sen) through the benchmark."""
+    """Models by decreasing excess of mean log-likelihood over a robust line (Theil-Sen) through the benchmark scores."""
     mean, score = np.asarray(mean_loglik_K, dtype=np.float64), np.asarray(benchmark_K, dtype=np.float64)
     known = np.flatnonzero(np.isfinite(mean) & np.isfinite(score))
     if len(known) < 3:

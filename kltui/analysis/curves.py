@@ -21,7 +21,7 @@ Value = tuple[str, int, float, float]  # checkpoint, step, value, its standard e
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """T points of one run by rising step, with one standard error each (NaN: unknown).
+    """T points of one run ordered by step, each with its standard error (NaN: unknown).
 
     `names` are the run's checkpoints; `against` is the run, or the checkpoint, that it is compared with, "" for none.
     """
@@ -54,7 +54,7 @@ def loss_curves(shown: Map) -> list[Curve]:
 
 
 def consecutive_curves(shown: Map) -> list[Curve]:
-    """KL in bits/byte from the checkpoint before, at the step that it ends at, of every run of two or more."""
+    """KL in bits/byte to the previous checkpoint, at the later step, of every run with two or more checkpoints."""
     names = {t.label: dict(zip(t.steps, _names(shown, t), strict=True)) for t in shown.trajectories()}
     runs: dict[str, list[Value]] = {}
     for one in shown.consecutive():
@@ -64,7 +64,7 @@ def consecutive_curves(shown: Map) -> list[Curve]:
 
 
 def curves_to_last(shown: Map) -> list[Curve]:
-    """KL in bits/byte of each run's checkpoints to its last one, which is left out."""
+    """KL in bits/byte of each run's checkpoints to its last one, excluding that one."""
     return [
         _towards(shown, t, t.rows[-1], shown.points[t.rows[-1]].name)
         for t in shown.trajectories()
@@ -99,7 +99,7 @@ def divergence(shown: Map, run: str, against: str) -> Curve:
 
 
 def seed_family(shown: Map, run: str = "") -> list[str]:
-    """Labels of the runs that differ from `run` in their seed alone, itself among them; else of the first such family."""
+    """Labels of the runs that differ from `run` only in their seed, including `run`; if there are none, of the first such family."""
     groups = [[r.name for r in group if r.is_trajectory] for group in seed_groups(shown.points)]
     families = [g for g in groups if len(g) > 1]
     return next((g for g in families if run in g), families[0] if families else [])

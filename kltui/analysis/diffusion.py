@@ -70,7 +70,7 @@ class Exponent:
 
     @property
     def noise_floor(self) -> float:
-        """Measurement noise in bits/byte that was taken off the distances in likelihood space."""
+        """Measurement noise in bits/byte that was subtracted from the distances in likelihood space."""
         return self.floor.value
 
     @property
@@ -149,7 +149,7 @@ def windows(
 
 
 def auto_from_step(steps: Sequence[int], window: int = WINDOW) -> int:
-    """1000 where a full window begins there, else the step from which the run is saved evenly."""
+    """1000 if a full window begins there, otherwise the step from which the run is saved evenly."""
     if windows(steps, window, FROM_STEP):
         return FROM_STEP
     return even_interval(sorted(steps))[0]
@@ -168,7 +168,7 @@ def diffusion(
 ) -> list[Exponent]:
     """One Exponent per start with a full window; `kl(t0, t)` and `sqdist(t0, t)` give D_q and D_w of two steps.
 
-    `floor` is taken off D_q before the fit (`kltui.analysis.noise`).
+    `floor` is subtracted from D_q before the fit (`kltui.analysis.noise`).
     """
     full = windows(steps, window, from_step, schedule)
     taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in full]

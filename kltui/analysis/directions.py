@@ -27,9 +27,9 @@ _DRAWS_AT_ONCE = 50
 class DomainDirection:
     """A step along the direction of one domain of `n_texts` texts.
 
-    `gain` is what the step gave the domain's texts, `against_rest` that less what it gave all others, both in bits/byte with
+    `gain` is the improvement on the domain's texts, `against_rest` that minus the improvement on all others, both in bits/byte with
     standard errors over texts; `cosine` is between the step and the domain's direction, so that its square is the share of
-    the step's KL that lies along it. NaN where unknown.
+    the step's KL along it. NaN: unknown.
     """
 
     domain: str
@@ -97,7 +97,7 @@ def domain_directions(
 def _gain(
     D_N: Array, size_N: Array, mine: NDArray[np.bool_], ids_N: NDArray[np.intp] | None
 ) -> tuple[float, float]:
-    """(bits/byte that a step gave some texts, its standard error over them)."""
+    """(Gain of a step on some texts in bits/byte, its standard error over these texts)."""
     gain, se = ratio_of_sums(D_N[mine], size_N[mine], None if ids_N is None else ids_N[mine])
     return gain / LN2, se / LN2
 

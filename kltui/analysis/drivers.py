@@ -34,9 +34,9 @@ class DomainPart:
 
 @dataclass(frozen=True, eq=False)
 class Drivers:
-    """A KL taken apart. `bits_per_byte` (N) sums to the KL; NaN for texts that either vector lacks.
+    """A KL split by text. `bits_per_byte` (N) sums to the KL; NaN for texts that either vector lacks.
 
-    `difference` (N) is l_i - l_j less its mean, in nats; `order` lists the texts by falling part.
+    `difference` (N) is l_i - l_j minus its mean, in nats; `order` lists the texts by decreasing part.
     """
 
     kl: KL
@@ -58,7 +58,7 @@ class Drivers:
         ]
 
     def texts_for_share(self, share: float = 0.5) -> int:
-        """How many texts, taken by falling part, hold `share` of the KL; 0 where it is 0 or undefined."""
+        """The number of texts with the largest parts that make up `share` of the KL; 0 if the KL is 0 or undefined."""
         if not self.kl.value > 0:
             return 0
         grown = np.cumsum(self.bits_per_byte[self.order]) / self.kl.value

@@ -1,7 +1,7 @@
-"""Pictures of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with what each keeps.
+"""Embeddings of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with quality measures.
 
-Classical MDS of these coordinates is PCA; SMACOF is not. Up to ALL_AXES vectors t-SNE has all axes; beyond it has the leading
-ones, and beyond MAX_TSNE it is made of a draw, with the others beside their neighbours.
+Classical MDS of these coordinates is PCA; SMACOF is not. Up to ALL_AXES vectors t-SNE uses all axes; beyond that the leading
+ones, and beyond MAX_TSNE it embeds a sample and places the other points next to their neighbours.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _EXACT = 1e-10  # a residual of axes that nobody need hear of
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """K x dims places of a map's vectors by a `method`, "pca", "tsne", "mds" or a released one, and what that says of them.
+    """Coordinates K x dims of a map's vectors by `method` ("pca", "tsne", "mds" or a released one), with quality measures.
 
     PCA and MDS are in sqrt(bits/byte), t-SNE has no unit. `axis_share`: of PCA, the share of the sum of squared distances
     along each axis. `stress`: of MDS, Kruskal's stress-1 (0 keeps every distance). Of t-SNE: the `perplexity` used and the one
     asked for, its `divergence` (KL in nats), and the share `kept` of the squared distances by the `n_axes` it was made of.
-    `n_placed` points were put beside their neighbours (MDS: where their distances want them) instead of being embedded.
+    `n_placed` points were placed next to their neighbours (MDS: by their distances) instead of being embedded.
     `residual`: of axes found by iteration, what is left of the eigenvalue equation beside the largest eigenvalue.
     """
 
@@ -69,7 +69,7 @@ class Picture:
         return int(self.xyz_Kd.shape[1])
 
     def words(self) -> list[str]:
-        """The same in short phrases, for a title; what limits the picture comes first."""
+        """The quality measures in short phrases, for a title; limitations come first."""
         said = []
         if self.perplexity < self.perplexity_asked:
             said.append(f"perplexity {self.perplexity:.3g} of {self.perplexity_asked:g}")
@@ -88,7 +88,7 @@ class Picture:
         return said
 
     def facts(self) -> dict[str, object]:
-        """What the method says, for JSON: no places, no NaN."""
+        """The quality measures for JSON, without coordinates and NaN."""
         found: dict[str, object] = {"method": self.method, "dims": self.dims}
         for name in ("stress", "perplexity", "perplexity_asked", "divergence"):
             value = getattr(self, name)
@@ -119,7 +119,7 @@ class TSNESettings:
 
 
 def first_method(n_points: int) -> Method:
-    """The picture to begin with: t-SNE where it means something, else PCA."""
+    """The default method: t-SNE if there are enough points, otherwise PCA."""
     return "tsne" if n_points > FEW_POINTS else "pca"
 
 
@@ -336,9 +336,9 @@ def _perplexity(K: int, s: TSNESettings) -> float:
 
 
 def tsne_of(scores_Kr: Array, dims: int, s: TSNESettings, runs: Sequence[Sequence[int]] = ()) -> Picture:
-    """t-SNE of principal scores; of very many points a draw is embedded and the others stand beside their neighbours.
+    """t-SNE of principal scores; for very many points a sample is embedded and the others are placed next to their neighbours.
 
-    It runs on one thread: sums over several would change the picture with their number.
+    It runs on one thread, because sums over several threads would make the result depend on their number.
     """
     K = len(scores_Kr)
     drawn = drawn_rows(K, runs, s.maximum or MAX_TSNE.get(dims, K))
@@ -408,7 +408,7 @@ def picture(
     progress: Progress = lambda share: None,
     known: KnownAxes | None = None,
 ) -> Picture:
-    """The picture of a map by `method` in `dims` dimensions, with what it keeps.
+    """The embedding of a map by `method` in `dims` dimensions, with its quality measures.
 
     `gram` centres and multiplies the vectors, where one is given that will; `runs`, rows in order of step, say which points
     a draw of many has. `progress` is called with the share of the axes' search that is done. Leading axes are taken from
@@ -451,7 +451,7 @@ def better_and_better(
     first: bool = True,
     progress: Progress = lambda share: None,
 ) -> Iterator[tuple[Picture, bool]]:
-    """(a picture to look at, whether it is the last): at last the one that `picture` gives.
+    """(Embedding, whether it is final) pairs of increasing quality; the final one equals that of `picture`.
 
     Before it comes PCA, where that is wanted `first`, and for t-SNE of a large map that of a draw of DRAFT points with the
     others beside their neighbours.
@@ -482,7 +482,7 @@ def _pca_of_axes(axes: Axes, dims: int) -> Picture:
 
 
 def checked(method: str, dims: int) -> None:
-    """Raises KltuiError for a picture that there is not."""
+    """Raises KltuiError for an unknown method or number of dimensions."""
     if method not in METHODS:
         raise KltuiError(f"unknown picture {method!r}", f"known: {', '.join(METHODS)}")
     if dims < 1 or (method == "tsne" and dims > 3):

@@ -32,9 +32,9 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class NextTokenKL:
-    """Mean over the corpus' positions of sum_v p log(p / q), both ways, beside the estimate from the two vectors.
+    """Mean over the positions of the corpus of sum_v p log(p / q), in both directions, and the estimate from the two vectors.
 
-    `top1_agreement` is the share of positions where both put the same token first.
+    `top1_agreement` is the share of positions at which both models have the same top token.
     """
 
     a: str

@@ -1,4 +1,4 @@
-"""Noise floors: the KL that arithmetic alone makes of two scorings of the same model."""
+"""Noise floors: the KL between two scorings of the same model that is due to rounding alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH_NATS = 1e-4  # batch composition may move a float32 value by this much per
 
 
 def noise_floor(dtype: str, mean_bytes: float) -> float:
-    """KL in bits/byte below which two vectors scored in `dtype` cannot be told apart; NaN for an unknown dtype.
+    """KL in bits/byte below which two vectors scored in `dtype` are indistinguishable; NaN for an unknown dtype.
 
     float32: two errors of up to 1e-4 nat per text. Others: as measured, scaled to this corpus' mean bytes (noise
     in nats^2 grows with the number of tokens, and so does the divisor B).
@@ -29,7 +29,7 @@ def noise_floor(dtype: str, mean_bytes: float) -> float:
 
 
 def coarsest_floor(dtypes: Collection[str], mean_bytes: float) -> float:
-    """The largest floor of the dtypes that a map's vectors were scored in; NaN where one of them is unknown or none is given."""
+    """The largest floor of the dtypes that a map's vectors were scored in; NaN if one of them is unknown or there is none."""
     floors = [noise_floor(dtype, mean_bytes) for dtype in dtypes]
     return float(np.max(floors)) if floors else float("nan")
 

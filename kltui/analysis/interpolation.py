@@ -37,7 +37,7 @@ def _stretches(tensors: Sequence[TensorFile]) -> Iterator[list[Array]]:
 def interpolate(tensors: Sequence[TensorFile], a: float, b: float) -> Bytes:
     """Raw bytes of (1 - a - b) theta_0 + a theta_1 + b theta_2 of one tensor, in theta_0's dtype.
 
-    What is no float (a mask, a counter), or comes alone, is theta_0's. The corner a = b = 0 is theta_0 bit for bit.
+    Tensors that are not floating point (masks, counters) are those of theta_0. The corner a = b = 0 equals theta_0 bit for bit.
     """
     base = tensors[0]
     if (a, b) == (0.0, 0.0) or len(tensors) == 1 or base.dtype not in FLOATS:

@@ -67,10 +67,10 @@ class KL:
 
 
 def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
-    """Share of Var(a - b), and so of a KL, that goes with the bytes of texts: their squared correlation, 0 to 1.
+    """Share of Var(a - b), and so of a KL, that is explained by text length: the squared correlation with the texts' bytes, 0 to 1.
 
-    Where two models differ in loss a longer text differs more, so texts of unequal length add to KL what is no difference
-    of predictions. NaN where the texts are of one length or the vectors do not differ.
+    If two models differ in loss, longer texts differ more, so unequal lengths add to the KL what is not a difference
+    of predictions. NaN if all texts have the same length or the vectors do not differ.
     """
     d_N, size_N = a_N - b_N, np.asarray(bytes_N, np.float64)
     known = np.isfinite(d_N)
@@ -179,7 +179,7 @@ def kl_standard_errors(
 ) -> Array:
     """K x K standard errors of `kl_matrix` in bits/byte: sqrt((m4 - m2^2) / n) / (2 B ln 2), m of l_i - l_j.
 
-    Equal texts count once, and NaN is unknown, as in `kl_pair`; 0 stands on the diagonal alone.
+    Equal texts count once, and NaN means unknown, as in `kl_pair`; only the diagonal is 0.
     """
     pairs = KLPairs(L_KN, text_bytes_N, text_ids_N)
     return _of_tiles(pairs.n_rows, pairs.standard_errors)
@@ -202,7 +202,7 @@ def _of_tiles(K: int, tile: Callable[[slice, slice], Array], into: Array | None 
 
 
 class CentredByNeed:
-    """Q of `double_centre`, made row by row where it is asked for: to rounding the same, and no second K x N array."""
+    """Q of `double_centre`, computed row by row on demand: equal up to rounding, without a second K x N array."""
 
     def __init__(self, L_KN: Array) -> None:
         self._L = L_KN
@@ -232,7 +232,7 @@ class KLPairs:
     """KL and standard errors of K vectors (K x N, nats) by tiles of pairs, without a K x K array.
 
     Equal `text_ids_N` mark equal texts, as in `kl_pair`; `gram` as in `kl_matrix`. Values are those of `kl_matrix` and
-    `kl_standard_errors`, to the last bit; `by_need`, which centres rows where they are asked for, to rounding.
+    `kl_standard_errors`, to the last bit; with `by_need`, which centres rows on demand, up to rounding.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class KLPairs:
 
     @property
     def gram(self) -> Array | None:
-        """The products that `gram` gave, K x K; a tile that is written over is not to be asked for again."""
+        """The products given by `gram`, K x K; do not request a tile again after it was overwritten."""
         return self._values.gram_KK
 
     @one_blas_thread

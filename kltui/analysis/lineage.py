@@ -76,9 +76,9 @@ def pretraining_runs(points: Sequence[Point]) -> list[Run]:
 
 
 def main_runs(points: Sequence[Point]) -> list[Run]:
-    """One run per size and type, of those with a trajectory: that without a seed, else that of the lowest.
+    """One run with a trajectory per size and type: the one without a seed, otherwise the one with the lowest seed.
 
-    A single model of a hub is no run in training, whatever its size, and does not count among them.
+    Single models do not count as runs, whatever their size.
     """
     return _one_per_size([r for r in pretraining_runs(points) if r.is_trajectory])
 
@@ -98,7 +98,7 @@ def _one_per_size(runs: Sequence[Run]) -> list[Run]:
 
 
 def seed_groups(points: Sequence[Point]) -> list[list[Run]]:
-    """Runs that differ in their seed alone: same type and size, two seeds or more."""
+    """Groups of runs that differ only in their seed: same type and size, two or more seeds."""
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in pretraining_runs(points):
         if run.seed is not None:
@@ -257,7 +257,7 @@ def parent_pairs(points: Sequence[Point]) -> Pairs:
 def random_pairs(points: Sequence[Point], *, within_type: bool, seed: int = 0) -> Pairs:
     """Random pairs of models, within each type or over all, drawn with a fixed seed.
 
-    As published: as many as there are (child, parent) pairs, among the models of those. With fewer than ten of
+    As published: the same number as (child, parent) pairs, among the models of those. With fewer than ten of
     them: of the last checkpoints of all runs, every pair or 1,000 of them.
     """
     rng = random.Random(seed)

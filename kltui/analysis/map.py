@@ -146,7 +146,7 @@ class Map:
 
     @property
     def mean_loglik(self) -> Array:
-        """Mean log-likelihood of each vector over its scored texts, (K,) in nats per text; NaN where none is."""
+        """Mean log-likelihood of each vector over its scored texts, (K,) in nats per text; NaN without scored texts."""
         mean: Array = np.full(len(self), np.nan)
         for rows in blocks(len(self)):  # no copy of all values at once
             values = self.loglik_KN[rows]
@@ -157,7 +157,7 @@ class Map:
         return mean
 
     def row(self, name: str) -> int:
-        """Row of the vector called `name`; KltuiError with near names where there is none."""
+        """Row index of the vector `name`. Raises KltuiError with similar names if there is none."""
         if name not in self._rows:
             if name in self.left_out:
                 raise KltuiError(
@@ -186,7 +186,7 @@ class Map:
         return kl_standard_errors(self.loglik_KN, self.text_bytes_N, self.text_ids_N)
 
     def kl(self) -> Array:
-        """K x K KL in bits/byte (kept; do not write into it)."""
+        """K x K KL in bits/byte (cached; do not modify it)."""
         return self._kl
 
     def kl_se(self) -> Array:
@@ -194,13 +194,13 @@ class Map:
         return self._kl_se
 
     def kl_rows(self, rows: Sequence[int]) -> Array:
-        """M x K KL in bits/byte of some rows to all: of a large map without the K x K matrix."""
+        """M x K KL in bits/byte of some rows to all; for a large map without the K x K matrix."""
         if len(self) <= _MAX_IN_MATRIX or "_kl" in self.__dict__:
             return self.kl()[list(rows)]
         return self.pairs().rows(np.asarray(rows, dtype=np.intp))
 
     def candidates(self, rows: Sequence[int], n: int) -> Candidates:
-        """The n vectors that seem nearest to each of some by random projections, with their KL by the whole vectors."""
+        """The n nearest vectors of some rows according to random projections, with their KL from the full vectors."""
         return candidates(self.loglik_KN, self.text_bytes_N, rows, n)
 
     def pairs(self) -> KLPairs:
@@ -241,7 +241,7 @@ class Map:
         return found
 
     def kl_row(self, name: str) -> Array:
-        """KL in bits/byte of one vector to all, (K,); without computing the whole matrix."""
+        """KL in bits/byte of one vector to all, (K,), without computing the full matrix."""
         i = self.row(name)
         return np.array([self.pair_rows(i, j).value for j in range(len(self))])
 
@@ -275,7 +275,7 @@ class Map:
         return shifts(self.loglik_KN, pairs, [self.points[b].name for _, b in pairs])
 
     def shapes(self, walks: int = 10) -> list[AgainstNull]:
-        """Length, straightness, turning and winding of each run of three points or more, beside random walks."""
+        """Length, straightness, turning and winding of each run of three or more points, compared with random walks."""
         return [
             against_null(t.label, self._vectors(t.rows), self.text_bytes_N, walks)
             for t in self.trajectories()
@@ -283,7 +283,7 @@ class Map:
         ]
 
     def with_null(self, run: str, seed: int = 42) -> Map:
-        """The map with a random walk beside `run` (`null_walk`)."""
+        """The map with a random walk added for `run` (`null_walk`)."""
         return self.joined(self.null_walk(run, seed))
 
     def null_walk(self, run: str, seed: int = 42) -> Map:
@@ -368,7 +368,7 @@ class Map:
     def error_ellipses(
         self, method: str = "pca", *, sampling: str = "uniform", n: int = 0, draws: int = 20, seed: int = 42
     ) -> tuple[Array, list[Ellipse]]:
-        """(K x 2 picture, one standard-deviation ellipse per vector) from resampled texts; n = 0: as many as there are."""
+        """(K x 2 coordinates, one-standard-deviation ellipse per vector) from resampled texts; n = 0: as many texts as the map has."""
         xy, clouds = resampled_pictures(
             self.loglik_KN,
             self.text_bytes_N,
@@ -443,9 +443,9 @@ class Map:
         )
 
     def joined(self, other: Map, loglik_MN: Array | None = None) -> Map:
-        """The map with the vectors of another one over the same texts after its own. Raises KltuiError for other texts.
+        """The map with the vectors of another one appended. Raises KltuiError if the texts differ.
 
-        `loglik_MN`: the vectors of both, where somebody has put them together already.
+        `loglik_MN`: the vectors of both maps, if the caller has already concatenated them.
         """
         if not np.array_equal(self.text_bytes_N, other.text_bytes_N):
             raise KltuiError(
@@ -485,7 +485,7 @@ class Map:
         `weight_sqdist` gives |theta_b - theta_a|^2 by (earlier name, later name); `schedule` every saved step
         of a run, where some are not on the map (steps excluded by the preprocessing are known already).
         `from_step` "auto" or None: 1000, or where a shorter run begins to be saved evenly. `noise_corrected`: a floor
-        in bits/byte to take off the distances, or True for that which each run's vectors tell (`kltui.analysis.noise`).
+        in bits/byte to subtract from the distances, or True to estimate it from each run (`kltui.analysis.noise`).
         """
         found = []
         for t in self.trajectories():
@@ -541,7 +541,7 @@ class Map:
 
 
 def shared_counts(n_scored_KN: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Scored tokens of K vectors over N texts, kept once where all vectors have the same: read-only then."""
+    """Scored tokens of K vectors over N texts; stored once, and read-only, if all vectors have the same."""
     first = n_scored_KN[:1]
     if len(n_scored_KN) < 2 or not all((row == first[0]).all() for row in n_scored_KN):
         return n_scored_KN

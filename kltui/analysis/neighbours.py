@@ -35,7 +35,7 @@ class Clustering:
 
 
 def nearest(kl_K: ArrayLike, row: int, n: int = 10) -> NDArray[np.intp]:
-    """The up to n rows nearest to `row` by its KL to all (K), nearest first; itself and undefined ones left out."""
+    """Up to n rows nearest to `row` by its KL to all (K), nearest first, without itself and undefined ones."""
     kl = np.array(kl_K, dtype=np.float64)
     kl[row] = np.nan
     order = np.argsort(kl, kind="stable")

@@ -36,10 +36,10 @@ _DIFFERENCES = ((1.0, -1.0), (1.0, -2.0, 1.0), (1.0, -3.0, 3.0, -1.0))
 
 @dataclass(frozen=True, slots=True)
 class NoiseFloor:
-    """A run's measurement noise in bits/byte: `value` is what is taken off every distance, 0 where it is refused.
+    """A run's measurement noise in bits/byte: `value` is subtracted from every distance; 0 if the correction is rejected.
 
-    `estimate` with its 95 % interval is what the shape of the distances asks for (below 0: none), `bound` the most that the run's own
-    neighbours allow; `why` says what forbids a correction, "" where there is one. NaN is unknown.
+    `estimate` with its 95 % interval is fitted to the shape of the distances (below 0: no noise), `bound` the maximum that the KLs between
+    neighbouring checkpoints allow; `why` is the reason for rejecting a correction, or "". NaN: unknown.
     """
 
     value: float = 0.0

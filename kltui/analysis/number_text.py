@@ -1,4 +1,4 @@
-"""Numbers with their errors as text, in as many digits as they are known to."""
+"""Numbers with their errors as text, with the digits that the error justifies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def figure(value: float, digits: int = 3) -> str:
 def with_error(value: float, se: float, digits: int = 3) -> str:
     """`value ± se`: two digits of the error, the value to the same place; "undefined" for NaN.
 
-    An error that is unknown (NaN) stands as "-"; one that is no more than the rounding of the value is none.
+    An unknown error (NaN) is shown as "-"; an error below the rounding of the value counts as none.
 
     >>> with_error(0.123456, 0.00456), with_error(0.5, 0.0996), with_error(0.5, 2e-5), with_error(2.534e-9, 1.2e-10)
     ('0.1235 ± 0.0046', '0.50 ± 0.10', '0.500000 ± 0.000020', '2.53e-09 ± 1.2e-10')
@@ -51,7 +51,7 @@ def with_error(value: float, se: float, digits: int = 3) -> str:
 
 
 def aligned(texts: Sequence[str]) -> list[str]:
-    """The texts in one width, their decimal points below each other, and what follows a ± (or a bracket) likewise.
+    """The texts padded to one width, aligned at their decimal points and at the ± (or bracket).
 
     >>> aligned(["0.1235 ± 0.0046", "12.3 ± 1.1", "undefined"])
     [' 0.1235 ± 0.0046', '12.3    ± 1.1   ', 'undefined       ']

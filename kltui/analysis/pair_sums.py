@@ -68,7 +68,7 @@ class PairSums:
 
 
 class RowSource(Protocol):
-    """Double-centred rows over N texts, NaN where undefined: an array, or what makes them by need."""
+    """Double-centred rows over N texts, NaN where undefined: an array, or an object that computes them on demand."""
 
     def __len__(self) -> int: ...
 
@@ -78,8 +78,8 @@ class RowSource(Protocol):
 class PairTiles:
     """KL and errors of any tile of the pairs of double-centred rows (K x N, NaN where undefined), in bits/byte.
 
-    Texts have `size_N` bytes; each column stands for `copies_N` equal texts (None: 1). `complete_N`: which texts all rows
-    have. `gram_KK` is X X^T of rows without gaps, where somebody has it. Of a tile on the diagonal the lower half mirrors
+    Texts have `size_N` bytes; each column represents `copies_N` equal texts (None: 1). `complete_N`: which texts all rows
+    have. `gram_KK` is X X^T of rows without gaps, if already computed. In a tile on the diagonal, the lower half mirrors
     the upper.
     """
 

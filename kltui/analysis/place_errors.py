@@ -1,13 +1,13 @@
-"""How sure each point's place in a PCA picture is: its covariance over texts, by the delta method.
+"""The covariance over texts of each point's position in a PCA plot, by the delta method.
 
 The texts are the sample. With G = sum_s q_s q_s^T over N texts, its eigenvectors u_j and values lambda_j, and t_j(s) = u_j^T q_s,
-leaving text s in with more weight moves the score of point i along axis k, after the picture has been shifted, turned and scaled
+giving text s more weight moves the score of point i along axis k, after the plot has been shifted, rotated and scaled
 back onto itself as a whole (Procrustes, as resampled pictures are), by
 
   h_ik(s) = N sqrt(lambda_k) t_k [ sum_{j in picture} u_ij t_j / (lambda_j + lambda_k) + sum_{j beyond} u_ij t_j / (lambda_k - lambda_j) ]
             - x_ik N sum_j t_j^2 / (2 sum_j lambda_j)            (last sums over the picture's axes)
 
-and the covariance of a place is sum_s h(s) h(s)^T / N^2. Within the picture the turning takes the gap between its axes out of the
+and the covariance of a position is sum_s h(s) h(s)^T / N^2. Within the plot, the rotation removes the gap between its axes from the
 denominators: only the gap to the axes beyond counts.
 """
 

@@ -1,6 +1,6 @@
-"""One model beside a map: its KLs with their errors, its place in the map's picture, scores that its place lets expect.
+"""One model relative to a map: its KLs with errors, its position in the map's PCA, and scores predicted from its position.
 
-The model is known on all texts of the map or on a draw of them (arXiv 2505.15428); all of them are the draw of every text
+The model was scored on all texts of the map or on a draw of them (arXiv 2505.15428); all texts correspond to the draw of every text
 once, with weight 1. Shapes: K vectors of the map, u texts, N texts drawn from.
 """
 
@@ -69,9 +69,9 @@ class Drawn:
         return se
 
     def mean_loglik(self, row: int, mean: float) -> float:
-        """Mean log-likelihood (nats per text) over all N texts: that of the map's vector `row` is known to be `mean`.
+        """Estimated mean log-likelihood (nats per text) over all N texts, given the mean `mean` of the map's vector `row`.
 
-        The drawn texts tell the difference of the two, which varies less than either.
+        The drawn texts give the difference between the two, which varies less than either.
         """
         square = self.draw.weight**2
         return mean + float((self.new_u - self.map_Ku[row]) @ square / square.sum())
@@ -84,10 +84,10 @@ class Drawn:
 
 @one_blas_thread
 def position(known: Drawn, picture_K2: Array) -> Ellipse:
-    """Where the model stands in the map's PCA picture, with the ellipse (one standard deviation) that the texts leave.
+    """The model's position in the map's PCA, with its error ellipse over texts (one standard deviation).
 
     x_j = sum_k <q, q_k> picture_kj / |picture_j|^2: the projection on the map's own axes, so that a copy of a vector
-    stands where that does. The products are sums over texts, and the scatter of the texts' parts is the error.
+    has the same position. The products are sums over texts, and the scatter of their terms is the error.
     """
     square, n = known.draw.weight**2, float(known.count_u.sum())
     old = known.map_Ku - (known.map_Ku @ square / square.sum())[:, None]
@@ -141,7 +141,7 @@ def expected_scores(
 def suspected_leakage(
     mean_loglik: float, expected: Expected, means_K: Sequence[float], scores_K: Sequence[float]
 ) -> Leakage | None:
-    """The model's mean log-likelihood beside what its score (its own, else the expected) lets expect; None for too few scores."""
+    """The model's mean log-likelihood and the value expected from its benchmark score (its own, otherwise the predicted one); None with too few scores."""
     score = expected.score if math.isnan(expected.given) else expected.given
     names = [*map(str, range(len(means_K))), "new"]
     try:

@@ -1,4 +1,4 @@
-"""Pictures of a draw of many points, with the others placed by those: beside their neighbours, or by their distances."""
+"""Embeddings of a sample of many points, with the other points placed next to their neighbours or by their distances."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ITERATIONS = 60
 
 
 def drawn_rows(K: int, runs: Sequence[Sequence[int]], maximum: int) -> Index:
-    """At most `maximum` of K rows, rising: of every run its ends and checkpoints evenly between, and of other rows evenly many.
+    """Up to `maximum` of K row indices in increasing order: the ends of every run and evenly spaced checkpoints between them, and a proportional share of the other rows.
 
-    All of them where they are no more than that. Where even the ends are too many, every n-th end.
+    All rows if there are no more than that. If even the ends are too many, every n-th end.
     """
     if maximum >= K:
         return np.arange(K)

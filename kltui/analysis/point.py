@@ -1,4 +1,4 @@
-"""The lineage of one row of a map: what the analyses need to know of a vector beside its numbers."""
+"""The lineage of one row of a map: the properties of a vector that analyses need besides its numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Point:
 
     @property
     def has_files_digest(self) -> bool:
-        """Whether `weights` is a digest of the weight files alone: different ones are then different weights."""
+        """Whether `weights` is a digest of the weight files only, so that different digests mean different weights."""
         return self.weights.startswith(FILES)
 
     @property
@@ -39,7 +39,7 @@ class Point:
 
 
 def grid_of(tags: Sequence[str]) -> str:
-    """The interpolation grid that a checkpoint with these tags is a point of, "" for a model of its own."""
+    """The interpolation grid to which a checkpoint with these tags belongs, or ""."""
     if "interpolation" not in tags:
         return ""
     return next((t.removeprefix("of=") for t in tags if t.startswith("of=")), "interpolation")

@@ -31,7 +31,7 @@ _DRAWN = 10_000  # values that say where a quantile lies
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """What is left: points, K x N values in nats, bytes per text, indices of the kept texts and points, the record."""
+    """Result of preprocessing: points, K x N values in nats, bytes per text, indices of the remaining texts and points, the record."""
 
     points: tuple[Point, ...]
     loglik_KN: Array

@@ -22,7 +22,7 @@ def blocks(K: int, size: int = TILE) -> list[slice]:
 
 
 def tile_rows(K: int) -> int:
-    """Rows of a tile of K x K, from K alone: a quarter of them, a multiple of 32, within bounds."""
+    """Number of rows of a tile of K x K, as a function of K: a quarter of K, a multiple of 32, within bounds."""
     quarter = -(-K // (_SHARE * 32)) * 32
     return min(TILE, max(_MIN_TILE, quarter))
 

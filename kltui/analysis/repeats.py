@@ -22,21 +22,21 @@ _LOOKED_AT = 8  # values of a vector by which most are told apart
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """Rows of a map in groups that hold the same weights each, and which of them are `left_out` of their run.
+    """Groups of rows of a map with the same weights, and the rows that are `left_out` of their run.
 
-    A run's analyses use a group's weights once, at the step where they lie nearest to the checkpoints around it.
+    Analyses of a run use each group once, at the step where it is closest to the neighbouring checkpoints.
     """
 
     groups: tuple[tuple[int, ...], ...] = ()
     left_out: frozenset[int] = frozenset()
 
     def group_of(self, row: int) -> tuple[int, ...]:
-        """The rows with the weights of `row`, itself among them; () where it is alone."""
+        """The rows with the same weights as `row`, including itself; () if there are no others."""
         return next((g for g in self.groups if row in g), ())
 
 
 def repeats(points: Sequence[Point], loglik_KN: Array, text_bytes_N: NDArray[np.int64]) -> Repeats:
-    """Which final vectors hold the same weights, told by their files or by vectors that are equal bit for bit."""
+    """Groups of final vectors with the same weights, detected from their files or from bit-identical vectors."""
     groups = same_weights(points, loglik_KN)
     gone: set[int] = set()
     for t in trajectories(points) if groups else ():

@@ -1,4 +1,4 @@
-"""Fewer texts for the same map: texts drawn by their likelihood variance, and models added by those texts alone.
+"""Maps from fewer texts: texts drawn by their likelihood variance, and models added with only those texts.
 
 Source: arXiv 2505.15428 (LS and KL sampling of texts).
 """
@@ -80,7 +80,7 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
 
 
 def draw(p_N: ArrayLike, n: int, seed: int = 42, method: str = "") -> TextSample:
-    """n texts drawn with replacement by `p_N`, different ones kept once with their summed weight."""
+    """n texts drawn with replacement with probabilities `p_N`; each distinct text once, with its summed weight."""
     p = np.asarray(p_N, dtype=np.float64)
     drawn = np.random.default_rng(seed).choice(len(p), size=n, p=p / p.sum())
     index, count = np.unique(drawn, return_counts=True)
@@ -147,7 +147,7 @@ def _one_error(
 def add_models(
     L_Ku: ArrayLike, new_Mu: ArrayLike, d: TextSample, mean_bytes: float, clip_threshold: float = -math.inf
 ) -> Array:
-    """(K + M) x u scaled Q of a map and M models scored on its drawn texts alone.
+    """Scaled Q, (K + M) x u, of a map and M models scored only on the u drawn texts.
 
     `L_Ku` are the old map's drawn columns (clipped already), `new_Mu` the new values, clipped at the old threshold.
     """

@@ -1,4 +1,4 @@
-"""The scale of KL: ten settings found in a map, beside their published medians (arXiv 2505.15353, Figure 3)."""
+"""The scale of KL: ten settings found in a map, with their published medians (arXiv 2505.15353, Figure 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kltui.analysis.repeats import Repeats
 
 
 class ScaledVectors(Protocol):
-    """What the scale needs of a map: its points, the KL of two rows, and the same of some rows or prepared."""
+    """The protocol of a map that the scale needs: its points, the KL of two rows, selection of rows, and preprocessing."""
 
     @property
     def points(self) -> tuple[Point, ...]: ...
@@ -73,7 +73,7 @@ FINDERS: dict[str, Callable[[Sequence[Point]], Pairs]] = {
 class ScaleRow:
     """One setting on this map, in bits/byte: median, quartiles and range over n pairs; NaN where n is 0.
 
-    `published` is NaN for a setting that the paper does not have. `note` says which rule found the pairs or, where there
+    `published` is NaN for a setting that the paper does not have. `note` is the rule that found the pairs or, if there
     are none, what would be needed. `values` are the KL of `pairs`, NaN where undefined.
     """
 
@@ -91,17 +91,17 @@ class ScaleRow:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """q25 and q75; NaN where there is one pair, which has no spread to know."""
+        """q25 and q75; NaN for a single pair, whose spread is unknown."""
         return (self.q25, self.q75) if self.n > 1 else (math.nan, math.nan)
 
     def holds(self, kl: float) -> bool:
-        """Whether the setting's range on this map holds `kl`."""
+        """Whether `kl` lies in the setting's range on this map."""
         return self.low <= kl <= self.high
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a KL lies: settings of the map whose range holds it, and the published medians around it."""
+    """Where a KL lies: settings of the map whose range contains it, and the published medians around it."""
 
     kl: float
     settings: tuple[str, ...]
@@ -114,7 +114,7 @@ _GROUP_OF = {"later pretraining": "main", "early pretraining": "main", "size": "
 
 
 def group_of(setting: str) -> str:
-    """The group, "main" or "seed", whose own preparation the KLs of a setting have where groups are prepared apart; else ""."""
+    """The group ("main" or "seed") whose separate preprocessing applies to a setting, or ""."""
     return _GROUP_OF.get(setting, "")
 
 
@@ -125,9 +125,9 @@ def scale(
     exclude: Collection[str] = (),
     apart: Mapping[str, ScaledVectors] | None = None,
 ) -> list[ScaleRow]:
-    """The ten settings on map `m`, in the published order, and after them each kind of GGUF file that it holds.
+    """The ten settings on map `m`, in the published order, followed by each kind of GGUF file.
 
-    `pretraining` prepares the main runs and the seed runs as in the paper, each group apart and without the
+    `pretraining` preprocesses the main runs and the seed runs as in the paper, each group separately and without the
     checkpoints of `exclude`; the other settings always use the map as it is. `apart` gives groups prepared already.
     """
     groups: Mapping[str, ScaledVectors] = apart or (
@@ -141,7 +141,7 @@ def scale(
 
 
 def prepared_apart(m: M, mode: str = "pretraining", exclude: Collection[str] = ()) -> dict[str, M]:
-    """The main runs of map `m` ("main") and its seed runs ("seed"), each prepared alone; what is not there is absent."""
+    """{"main": main runs, "seed": seed runs} of map `m`, each preprocessed separately; missing groups are absent."""
     main = [k for r in lineage.main_runs(m.points) for k in r.rows]
     seeds = [k for g in lineage.seed_groups(m.points) for r in g for k in r.rows]
     return {
@@ -167,7 +167,7 @@ def _row(m: ScaledVectors, setting: Setting, find: Callable[[Sequence[Point]], P
 
 
 def row_of(m: ScaledVectors, setting: Setting, pairs: Sequence[lineage.Pair], note: str) -> ScaleRow:
-    """One setting's row from pairs of rows of map `m`, found by the rule that `note` tells."""
+    """The ScaleRow of a setting from pairs of rows of map `m`; `note` describes the rule that found them."""
     kl = np.array([m.pair_rows(i, j).value for i, j in pairs])
     defined = kl[np.isfinite(kl)]
     if len(defined) < len(kl):
@@ -185,7 +185,7 @@ def row_of(m: ScaledVectors, setting: Setting, pairs: Sequence[lineage.Pair], no
 
 
 def locate(kl: float, rows: Sequence[ScaleRow] = ()) -> Location:
-    """The settings of `rows` whose range holds `kl` (bits/byte), and the published medians next to it.
+    """The settings of `rows` whose range contains `kl` (bits/byte), and the published medians next to it.
 
     Without rows, the published ranges are used; only model size has one.
 

@@ -1,6 +1,6 @@
 """The shape of a trajectory in numbers: length, straightness, turning, winding; and a random walk to compare it with.
 
-A PCA picture of any smooth random walk bends into arcs, so a spiral means something only beside a null.
+PCA bends any smooth random walk into arcs, so a spiral is meaningful only in comparison with a null model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class AgainstNull:
-    """A shape beside random walks with the same step lengths: medians, and the share of walks that wind more."""
+    """A shape compared with random walks of the same step lengths: medians, and the share of walks that wind more."""
 
     shape: Shape
     null_straightness: float
@@ -133,7 +133,7 @@ def winding(xy_T2: ArrayLike) -> float:
 
 @one_blas_thread
 def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
-    """T x N null of a run: from its first vector, random directions, every KL between neighbours as in the run.
+    """T x N null model of a run: starts at its first vector, with random directions and the run's KLs between neighbours.
 
     Texts that a vector lacks stay undefined, and the lengths are taken over the texts that all have.
     """
@@ -156,9 +156,9 @@ def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
 def against_null(
     run: str, L_TN: ArrayLike, text_bytes_N: ArrayLike, walks: int = 10, seed: int = 42
 ) -> AgainstNull:
-    """A run's shape beside that of `walks` random walks with its step lengths.
+    """A run's shape compared with `walks` random walks of the same step lengths.
 
-    The walks take place in at most 1,024 dimensions, which at that many a walk's shape no longer notices.
+    The walks use up to 1,024 dimensions, enough that a walk's shape no longer depends on their number.
     """
     q = _ScaledRows(L_TN, text_bytes_N)
     own, length = _shape_of(run, q)

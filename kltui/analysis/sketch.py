@@ -1,6 +1,6 @@
-"""Neighbours where K x K is too much: random projections find candidates, the whole vectors put them in order.
+"""Nearest neighbours without a K x K matrix: random projections find candidates, and the full vectors rank them.
 
-Squared distances survive a projection to d random coordinates with a relative standard error of sqrt(2 / d)
+A projection to d random coordinates preserves squared distances with a relative standard error of sqrt(2 / d)
 (Johnson and Lindenstrauss), whatever K and N; rows are sketched one by one, as they are scored.
 """
 
@@ -67,14 +67,14 @@ def nearest_rows(S_Kd: ArrayLike, rows_M: ArrayLike, n: int) -> Index:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """M x n rows, for each of M those that a sketch of `dims` finds nearest, put in order by KL of the whole vectors."""
+    """M x n rows: for each of M rows the nearest according to a sketch of `dims` dimensions, ranked by KL of the full vectors."""
 
     nearest_Mn: Index
     dims: int
 
     @property
     def relative_se(self) -> float:
-        """By how much of itself a squared distance of the sketch is off: one standard error."""
+        """Relative standard error of a squared distance of the sketch."""
         return math.sqrt(2.0 / self.dims)
 
 
@@ -82,7 +82,7 @@ class Candidates:
 def candidates(
     L_KN: ArrayLike, text_bytes_N: ArrayLike, rows_M: ArrayLike, n: int, dims: int = DIMS
 ) -> Candidates:
-    """The n vectors that seem nearest to each of some, compared in full over the texts that all vectors have.
+    """The n apparently nearest vectors of some rows, compared in full over the texts that all vectors have.
 
     A neighbour is missed where n others seem nearer. `L_KN` may be a memory map.
     """
@@ -95,7 +95,7 @@ def candidates(
 
 
 def reranked(L_KN: ArrayLike, rows_M: ArrayLike, candidates_Mc: Index, n: int) -> Index:
-    """The n of each row's candidates with the least KL by the whole vectors, nearest first (M x n).
+    """The n of each row's candidates with the smallest KL according to the full vectors, nearest first (M x n).
 
     `L_KN` may be a memory map: of each row only its own vector and its candidates' are read.
     """

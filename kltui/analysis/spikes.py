@@ -1,4 +1,4 @@
-"""What is out of the ordinary between two checkpoints of a run: a loss that rises, a KL that is large beside those before."""
+"""Unusual changes between two checkpoints of a run: a loss that rises, or a KL that is large compared with earlier ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_BEFORE = 3  # consecutive KLs before one can be called large
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One checkpoint beside the one before it in its run; bits/byte, with standard errors over texts. NaN: not defined.
+    """One checkpoint compared with the previous one of its run; bits/byte, with standard errors over texts. NaN: undefined.
 
     `loss_change` is this loss minus the one before, its error that of the paired difference. `kl_median` is the median of
     the consecutive KLs before this one, raised where this one is over more steps than those.
@@ -38,7 +38,7 @@ class Figures:
     kl_median: float = math.nan
 
     def words(self) -> str:
-        """One line for who watches."""
+        """One line for the output of --watch."""
         parts = [f"{with_error(self.loss, self.loss_se)} bits/byte"]
         if math.isfinite(self.loss_change):
             parts.append(
@@ -63,7 +63,7 @@ class Spike:
     value: float
 
     def words(self) -> str:
-        """What was seen, in a line."""
+        """The spike in one line of text."""
         f = self.at
         if self.rule == "loss":
             return (
@@ -113,11 +113,11 @@ def _of(shown: Map, t: Trajectory, place: int) -> Figures:
 
 
 def with_medians(run: Sequence[Figures]) -> list[Figures]:
-    """The same with the median of the consecutive KLs before each, NaN where there are fewer than MIN_BEFORE.
+    """The same figures with the median of the earlier consecutive KLs, NaN if there are fewer than MIN_BEFORE.
 
     KL between checkpoints grows with the steps between them, as their power c (arXiv 2505.15353: 0.15 to 0.33 in Pythia): where
     this interval is longer than the median one, the median is raised by the square root of their ratio, more than any such
-    c makes of it. Else saves that double would be spikes for nothing.
+    c implies. Otherwise doubling save intervals would be reported as spikes.
     """
     found, before = [], list[tuple[int, float]]()
     for last, f in zip([None, *run], run, strict=False):

@@ -12,10 +12,10 @@ CONFIDENT = 1.96  # standard errors, for a 95 % range
 
 @dataclass(frozen=True, slots=True)
 class Stabilisation:
-    """From `step` on, every consecutive KL of the run is at most `level`; None: the last one is not, or undefined.
+    """`step`: the step from which every consecutive KL of the run is at most `level`; None if the last one is larger or undefined.
 
-    `earliest` and `latest` are the same step when every KL is taken 1.96 standard errors lower or higher; both are
-    None where an error that they rest on is unknown, and `range_known` says so.
+    `earliest` and `latest` are that step with every KL lowered or raised by 1.96 standard errors; both are
+    None if a required error is unknown, in which case `range_known` is false.
     """
 
     run: str

@@ -1,8 +1,8 @@
 """A tree of models with errors: neighbour joining and average linkage of KL, each fork with its support over texts.
 
-Where two models have parted, what each has moved since is taken as independent of the other: Var(l_i - l_j) then adds up
-along the branches, and so does KL. Neighbour joining (Saitou and Nei 1987) finds exactly such a tree. Texts are drawn anew
-(with replacement, copies of a text together), and a fork's support is the share of draws whose tree has it too.
+Models are assumed to move independently after they diverge: Var(l_i - l_j) then adds up
+along the branches, and so does KL. Neighbour joining (Saitou and Nei 1987) finds exactly such a tree. Texts are resampled
+(with replacement, duplicates together), and a fork's support is the share of draws whose tree contains it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SEED = 42
 class TreeFork:
     """A node of a tree: a leaf has a row and no children. `length` of the branch above it is in bits/byte.
 
-    `support` is the share of draws whose tree parts the same leaves from the rest; None at leaves and at the root.
+    `support` is the share of draws whose tree separates the same leaves from the rest; None at leaves and at the root.
     """
 
     length: float
@@ -68,7 +68,7 @@ class Trees:
 
 @dataclass(frozen=True, slots=True)
 class ParentCandidate:
-    """A model that another may descend from.
+    """A possible parent of another model.
 
     `probability`: share of draws in which its KL to the other is the least of all candidates'. `parted` is how far from
     the candidate the two lines part, in bits/byte, with its standard error: 0 where the other descends from it.
@@ -215,7 +215,7 @@ def _with_length(node: TreeFork, length: float) -> TreeFork:
 def average_linkage(kl_KK: ArrayLike) -> TreeFork:
     """The tree of average linkage of sqrt(KL), as `neighbours` has it; a fork at height h lies h^2 / 2 above its leaves.
 
-    So the way between two models along the branches is a KL in bits/byte, as in the tree of neighbour joining.
+    So the path length between two models is a KL in bits/byte, as in the tree of neighbour joining.
     """
     made = cluster(kl_KK)
     K = len(made.order)
@@ -250,7 +250,7 @@ def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0
     """The models `of` that the one at `row` may descend from, the most probable first; the probabilities add up to 1.
 
     P(u descends from p) = share of draws in which KL(u, p) is the least of all KL(u, q), given that one of them is the parent.
-    A draw goes in equal parts to all that lie within `floor` (bits/byte, below which rounding rules) of the least.
+    A draw is shared equally among all candidates within `floor` (bits/byte, the rounding level) of the smallest.
     Lines that part at a distance g from p have KL(u, q) = KL(u, p) + KL(p, q) - 2 g for every other q: g, averaged over q, is
     `parted`.
     """

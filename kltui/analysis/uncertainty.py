@@ -1,4 +1,4 @@
-"""How sure a picture is: maps from resampled texts, laid over the picture, one ellipse per model.
+"""The uncertainty of an embedding: maps from resampled texts, aligned with it, give one ellipse per model.
 
 Resampled pictures are Procrustes-aligned (shift, rotation, reflection, one scale), since a picture has no fixed
 orientation. Source: arXiv 2505.15428, Figures 1 and 3.
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Ellipse:
-    """Where a model may lie in a picture: centre, half axes (of one standard deviation), direction in degrees."""
+    """Error ellipse of a model's position: centre, half axes (one standard deviation), direction in degrees."""
 
     name: str
     x: float
@@ -34,14 +34,14 @@ class Ellipse:
     angle: float
 
     def scaled(self, share: float = 0.95) -> Ellipse:
-        """The ellipse that holds `share` of a normal cloud."""
+        """The ellipse that contains `share` of a normal distribution."""
         factor = math.sqrt(-2.0 * math.log(1.0 - share))
         return Ellipse(self.name, self.x, self.y, self.major * factor, self.minor * factor, self.angle)
 
 
 @one_blas_thread
 def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
-    """`moving` shifted, rotated, reflected and scaled as a whole onto `fixed` with the least squared error, K x d."""
+    """`moving` after the shift, rotation, reflection and scaling that bring it closest to `fixed` (least squares), K x d."""
     moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
     centre = fixed.mean(axis=0)
     a, b = moving - moving.mean(axis=0), fixed - centre
@@ -67,7 +67,7 @@ def resampled_pictures(
     text_ids_N: NDArray[np.intp] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Array, Array]:
-    """(K x dims picture, draws x K x dims pictures from n resampled texts laid over it); n = 0: as many as the map has.
+    """(K x dims coordinates, draws x K x dims coordinates from n resampled texts aligned with them); n = 0: as many texts as the map has.
 
     Equal `text_ids_N` mark equal texts (None: all differ), which are drawn together. Raises KltuiError with fewer than
     three differing texts.

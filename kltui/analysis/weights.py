@@ -92,7 +92,7 @@ def check_same_parameters(models: Sequence[Mapping[str, TensorFile]], labels: Se
 def _blocks(
     models: Sequence[Mapping[str, TensorFile]],
 ) -> Iterator[tuple[str, list[tuple[NDArray[np.uint8], str]], int]]:
-    """Same stretch of the same tensor in every checkpoint: its name, (bytes, dtype) of each, and the bytes in all."""
+    """The same part of the same tensor in every checkpoint: its name, (bytes, dtype) of each, and the total bytes."""
     for name in models[0] if models else ():
         tensors = [m[name] for m in models]
         n = tensors[0].n_elements

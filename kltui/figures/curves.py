@@ -163,7 +163,7 @@ def _settled_steps(ctx: Context, shown: CurvesShown) -> tuple[list[Layer], list[
         colour = slot_colour(ctx.slots.get(c.run, 0))
         step, between = settled_words(s)
         said = "" if between == "-" else f" ({between})"
-        notes.append(f"{c.run} settled at step {step}{said}: KL from before ≤ {s.level:g} bits/byte since")
+        notes.append(f"{c.run} settled at step {step}{said}: KL to previous ≤ {s.level:g} bits/byte since")
         layers.append(
             Layer(
                 "" if layers else "settled step",
