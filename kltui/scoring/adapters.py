@@ -67,7 +67,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A base with an adapter in it: `loaded` is the base's own model, whose layers peft has put its own around.
+    """A base model with an adapter: `loaded` is the base's model, whose layers peft has wrapped.
 
     `make` says what the next adapter must share to be put in this one's place. `plain` is the base as it was loaded, from
     the files `base` in the variant `quantization`, and `places` where its tensors lay.
@@ -87,9 +87,9 @@ class AdaptedModel:
         _fill(self.peft_model, adapter)
 
     def taken_off(self, base: Hashed, quantization: str) -> Loaded | None:
-        """The model without the adapter, if that is `base` in this variant; None where it is not, or not for sure.
+        """The model with the adapter removed, if that is certain to be `base` in this variant; otherwise None.
 
-        Biases and whole embeddings are written over the base's own, so that only an adapter of factors leaves it as it was.
+        Biases and full embeddings overwrite those of the base, so only adapters that consist of factors can be removed.
         """
         mine, other = ((h.folder, h.weights, h.stamps) for h in (self.base, base))
         if not self.only_factors or not base.weights or (mine, self.quantization) != (other, quantization):

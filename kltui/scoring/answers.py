@@ -21,9 +21,9 @@ from kltui.scoring.tokens import Tokenizer
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """What a model reads, rows of ids, and of each the first that is scored; `n_pairs` rows of pairs come first, if any.
+    """Rows of ids that a model reads, and the first scored position of each; `n_pairs` rows of pairs come first, if any.
 
-    Behind them stand, where asked for, the same responses without a prompt.
+    They are followed, if requested, by the same responses without a prompt.
     """
 
     ids: list[Ids]
@@ -35,7 +35,7 @@ class ScoredRows:
 def laid_out(
     folder: Path, tokenizer: Tokenizer, ids: list[Ids], prompts: Sequence[Prompt], settings: ScoringSettings
 ) -> ScoredRows:
-    """Texts as they are, or responses behind their prompts, by the chat template of the tokenizer in `folder`.
+    """The rows to score: texts as they are, or prompts (formatted with the chat template of the tokenizer in `folder`) followed by responses.
 
     `ids` are those of the texts, each with the prefix of a text of its own. A response keeps them: it is tokenised apart,
     so that l(y | x) and l(y) are of the same ids.
@@ -152,7 +152,7 @@ def _too_long(scored: ScoredRows, rows: set[int], context: int | None) -> KltuiE
 
 
 def notes(scored: ScoredRows, n_scored_R: NDArray[np.int32], n_overlong: int, overlong: str) -> list[str]:
-    """What is to be said of rows without a token to score, and of pairs that were cut; `n_scored_R` counts tokens by row."""
+    """Notes on rows without a token to score and on truncated pairs; `n_scored_R` is the number of scored tokens per row."""
     said: list[str] = []
     if not scored.n_pairs:
         if n := int((n_scored_R == 0).sum()):

@@ -1,7 +1,7 @@
 """Causal attention by the native core, for models on a CPU that would use torch's.
 
-torch's flash kernel for the CPU multiplies small blocks at a fraction of the processor's pace: a tenth of a forward pass.
-Only plain causal attention without a mask is taken over; every other call goes on to transformers' own sdpa. The model
+torch's flash kernel for the CPU multiplies small blocks at a fraction of the processor's speed, which costs a tenth of a forward pass.
+Only plain causal attention without a mask is replaced; every other call goes to transformers' own sdpa. The model
 itself is left as it is: some families do other things under another implementation's name.
 """
 
@@ -42,7 +42,7 @@ def attention_functions() -> Any | None:
 
 
 def is_faster(config: Any, dtype: torch.dtype, chooser: KernelChooser) -> bool:
-    """Whether the core attends faster than torch with such a model's heads; True where there is nothing to be timed."""
+    """Whether the core's attention is faster than torch's for the heads of this model; True if nothing can be timed."""
     sizes = _head_sizes(config)
     if sizes is None or dtype not in (torch.float32, torch.bfloat16):
         return True
@@ -96,7 +96,7 @@ class NativeAttention:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, models that ask for sdpa come here."""
+        """Context in which models that use sdpa call the core's attention."""
         functions = attention_functions()
         assert functions is not None
         before = functions[REPLACED]

@@ -1,6 +1,6 @@
-"""Which texts may share a batch, so that each is scored as it would be alone: found by trial, no family is known by name.
+"""Which texts may share a batch without changing each other's scores; determined by trial, not by model family.
 
-Two things can make a text's numbers depend on its company. Some models change with the width of the batch: long-context
+Two effects can make a text's values depend on its batch. Some models depend on the width of the batch: long-context
 rotary embeddings take other frequencies where the longest text passes a threshold. Others change with what is in the
 other rows: LLM.int8 keeps the outlier columns of the whole batch in float16, and activations quantised by tensor share
 one scale. The first are scored among texts on their side of the threshold, the second one by one.
@@ -31,7 +31,7 @@ TEXTS = 3  # texts that are tried at many widths: what depends on a tie in one m
 
 @dataclass(frozen=True)
 class BatchRule:
-    """Which pieces may share a batch: all; those between two of `last_widths`, in inputs; or none (`alone`)."""
+    """The rule for which pieces may share a batch: all, those between two of `last_widths` (in inputs), or none (`alone`)."""
 
     last_widths: tuple[int, ...] = ()
     alone: bool = False
@@ -44,7 +44,7 @@ class BatchRule:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the rule; nothing where any texts may share a batch."""
+        """Notes on the rule; empty if any texts may share a batch."""
         if self.alone:
             return (
                 "the model's values for a text depend on the other texts in its batch, so each text was scored alone",
@@ -62,7 +62,7 @@ def find_rule(
 ) -> BatchRule:
     """The rule for these pieces: `run` gives log-probabilities (n,) of a batch's targets, `budget` padded inputs fit.
 
-    Raises KltuiError where one text scored twice gives two values: then no batch is right.
+    Raises KltuiError if scoring one text twice gives two values, because then no batch is valid.
     """
     if len(pieces) < 2:
         return BatchRule()

@@ -88,8 +88,8 @@ def paired_pieces(
 ) -> list[tuple[Piece, Piece]]:
     """Pieces of the same texts as two models read them: each pair has the same targets, every one in its own context.
 
-    A text's rows of ids end alike, behind contexts of their own. Where one is cut the other's piece is parted too, which
-    changes no target's context; what only one of them scores is left out.
+    A text's rows end in the same ids, after different contexts. If one is split, the other is split too, which
+    changes no target's context; targets that only one of them scores are left out.
     """
     of_b: dict[int, list[Piece]] = defaultdict(list)
     for piece in pieces_b:
@@ -170,7 +170,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchScores:
-    """Log-likelihoods of a batch's rows, (1 + layers, B) in nats, and the final ones of its targets where they are kept.
+    """Log-likelihoods of a batch's rows, (1 + layers, B) in nats, and per-token log-probabilities of the final layer if they are stored.
 
     `cells` counts the ids that the model read, padding included.
     """

@@ -1,4 +1,4 @@
-"""A prompt by its tokenizer's own chat template: which template that is, and the text that it makes of a prompt."""
+"""Chat templates: the template of a tokenizer, and prompts formatted with it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ChatTemplate:
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 over all that decides what it writes."""
+        """Hex SHA-256 over everything that determines the template's output."""
         return hashlib.sha256(json.dumps([self.source, self.variables], sort_keys=True).encode()).hexdigest()
 
 
@@ -57,7 +57,7 @@ class Written:
 def find_template(folder: Path) -> ChatTemplate:
     """The chat template of the tokenizer in `folder`: chat_template.jinja, else that of tokenizer_config.json.
 
-    Of several named ones that called "default"; a GGUF file has its own in its header. Raises KltuiError where there is none.
+    Of several named templates, the one named "default"; for a GGUF file, the one in its header. Raises KltuiError if there is none.
     """
     if is_gguf(folder):
         return _of_gguf(folder)

@@ -1,7 +1,7 @@
-"""Prompts written out by a chat template, in a process of its own: run as a file, it imports nothing of kltui.
+"""Formats prompts with a chat template in a separate process; run as a script, it imports nothing from kltui.
 
 Reads {"template", "variables", "prompts", "sentinel"} as JSON from stdin, writes {"texts"} or {"error", "row"} to stdout.
-A template is a program by whoever made the model: it runs in jinja2's immutable sandbox, without a loader or a clock,
+A template is a program written by the model's author: it runs in jinja2's immutable sandbox, without a loader or a clock,
 within limits of time and memory, and may write no file.
 """
 
@@ -23,7 +23,7 @@ TODAY = datetime(
 
 
 class RefusedError(Exception):
-    """What the template itself raises by `raise_exception`, or what it does wrong."""
+    """An error that the template raises with `raise_exception`, or a violation of the limits."""
 
 
 def _limit() -> None:

@@ -53,7 +53,7 @@ class TorchFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInUse:
-    """The device that torch computes on, as `cuda:0`, with what it is; `warning` where a GPU stays unused, and why."""
+    """The device that torch computes on, such as `cuda:0`, with its properties; `warning` explains why a GPU is unused."""
 
     device: str
     name: str
@@ -143,9 +143,9 @@ def has_code(gpu: TorchGpu, facts: TorchFacts) -> bool:
 def choose(
     asked: str, facts: TorchFacts, system: SystemGpus, environment: Mapping[str, str] = os.environ
 ) -> DeviceInUse:
-    """The device for `asked` ("auto", "cpu", "cuda", "cuda:1", "mps"). Raises KltuiError where there is none such.
+    """The device for `asked` ("auto", "cpu", "cuda", "cuda:1", "mps"). Raises KltuiError if it does not exist.
 
-    "auto" is the first GPU that torch can use through CUDA or ROCm, else the CPU, with the reason where the system
+    "auto" is the first GPU that torch can use through CUDA or ROCm, otherwise the CPU, with the reason if the system
     shows a GPU.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,4})?", asked):
@@ -236,7 +236,7 @@ def _memory_bytes() -> int:
 
 
 def device_in_use(asked: str) -> DeviceInUse:
-    """The device that a scorer asked for `asked` computes on, in this process. Raises KltuiError; imports torch."""
+    """The device that a scorer in this process uses for the setting `asked`. Raises KltuiError; imports torch."""
     if asked == "cpu":
         return choose(asked, ask_torch(for_gpu=False), SystemGpus())
     return choose(asked, ask_torch(), system_gpus())

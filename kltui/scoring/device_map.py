@@ -1,7 +1,7 @@
-"""Models larger than one device: laid over all GPUs, what is left in memory, and what is left then on disk.
+"""Models larger than one device: spread over all GPUs, then main memory, then disk.
 
-transformers makes the layout (accelerate's `device_map`) and hooks that carry hidden states from device to device; parts
-that lie in memory beside a GPU, or on disk, are read for every batch anew.
+transformers creates the layout (accelerate's `device_map`) and the hooks that move hidden states between devices; parts
+in main memory or on disk are read again for every batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEVICE_MAPS = ("none", "auto", "balanced", "sequential")
 
 @dataclass(frozen=True)
 class DeviceLayout:
-    """How a model is laid out, and the folder that may take weights which do not lie in its files as they are used."""
+    """The layout of a model over devices, and the folder for weights that must be converted before they are used from disk."""
 
     device_map: str
     scratch: Path | None = None
@@ -85,7 +85,7 @@ def room(device: torch.device) -> dict[int | str, int] | None:
 
 @contextlib.contextmanager
 def spreading(device_map: str, cache_dir: Path | None) -> Iterator[DeviceLayout]:
-    """The layout to load by; its scratch folder, in `cache_dir` where there is one, is gone at the end."""
+    """Context with the layout for loading; its scratch folder (in `cache_dir` if given) is deleted at the end."""
     if device_map == "none":
         yield DeviceLayout(device_map)
         return
@@ -142,7 +142,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def is_spread(model: Any) -> bool:
-    """Whether the model lies on more than one device, or partly on disk."""
+    """Whether the model is on more than one device, or partly on disk."""
     places = set(getattr(model, "hf_device_map", {}).values())
     return len(places) > 1 or "disk" in places
 
@@ -176,7 +176,7 @@ def engine_device(model: Any, device: torch.device) -> torch.device:
 
 
 def note(model: Any) -> tuple[str, ...]:
-    """What is to be said of a model's layout: which devices hold it, and what that costs."""
+    """A note on a model's layout: the devices it uses, and the cost."""
     if not is_spread(model):
         return ()
     places = sorted({_name(place) for place in model.hf_device_map.values()})

@@ -1,4 +1,4 @@
-"""What float32 costs and saves beside the precision that a checkpoint is stored in: time and nats, on its first batch."""
+"""The cost of float32 relative to the precision in which a checkpoint is stored: time and nats, measured on its first batch."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def dtype_cost(
     rule: BatchRule,
     budget: int,
 ) -> DtypeCost:
-    """What an engine in float32 costs beside the one that `in_half` makes, which computes in the dtype `auto`.
+    """The cost of a float32 engine relative to the one created by `in_half`, which computes in the dtype `auto`.
 
-    Measured on the first batch that both have room for, of at most `budget` padded ids, in turn, after a first pass each.
+    Measured alternately on the first batch that fits for both, of up to `budget` padded ids, after a warm-up pass each.
     """
     needed = 2 * sum(parameter.numel() for parameter in engine.model.parameters())
     if engine.device.type == "cpu" and 0 < SHARE_OF_MEMORY * available_bytes() < needed:

@@ -42,11 +42,11 @@ class _Read(NamedTuple):
 
 
 class Engine:
-    """Runs batches through one model. `layers` are the lens layers; `notes` says what was found on the way.
+    """Runs batches through one model. `layers` are the lens layers; `notes` are observations for the user.
 
-    `no_layers` says why layers that were asked for cannot be had.
-    `cache_dir`: where a job keeps which kernels it chose.
-    `seconds` adds up the time of all batches that were submitted, and of body and head, where they are run apart.
+    `no_layers` is the reason why requested layers are not available.
+    `cache_dir`: where a job stores its choice of kernels.
+    `seconds` is the total time of all submitted batches, and of body and head if they run separately.
     """
 
     def __init__(
@@ -289,7 +289,7 @@ class Engine:
         return self.transfers.fetch(self._final(batch, []))()
 
     def submit(self, batch: Batch) -> Callable[[], BatchScores]:
-        """Has the batch scored, on a GPU without waiting for it; the call gives the scores, once they are there."""
+        """Submits the batch for scoring, on a GPU without waiting; calling the result waits for the scores and returns them."""
         marks: list[Mark] = []
         begun = self.transfers.mark()
         logp_Ln = self._logprobs(batch, marks)
@@ -340,7 +340,7 @@ class Engine:
             self.seconds[part] += self.transfers.seconds(before, after)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """What the model hands to its head at the batch's target positions, (n, D)."""
+        """The inputs of the model's head at the batch's target positions, (n, D)."""
         read = self._read(batch)
         with read.attending:
             body = model_introspection.body(self.model, self._split()[0], read.ids_BT, **read.more)
@@ -352,7 +352,7 @@ class Engine:
 
     @property
     def logit_rows(self) -> int:
-        """Rows of logits that may be held at once."""
+        """The maximum number of rows of logits in memory at a time."""
         return self._split()[1].rows(self.device)
 
     def _split(self) -> tuple[Any, Head]:
@@ -415,7 +415,7 @@ class Engine:
         return torch.cat(parts)[send(np.argsort(order))]
 
     def free_memory(self) -> None:
-        """Give back what a failed batch left behind."""
+        """Frees memory left over from a failed batch."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

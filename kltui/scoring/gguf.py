@@ -51,7 +51,7 @@ _COMPUTED = {"F16": "float16", "BF16": "bfloat16"}
 
 
 def check_installed() -> None:
-    """Raises KltuiError where the library that takes quantised tensors apart is not installed."""
+    """Raises KltuiError if the library that dequantises tensors is not installed."""
     missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
     if missing:
         raise KltuiError(f"GGUF files need {' and '.join(missing)}, not installed here", INSTALL)
@@ -141,7 +141,7 @@ def _check_positions(path: Path, model: GGUFModel, text: Any) -> None:
 
 
 def options(config: Any) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a staged GGUF file: its weights are taken apart as they are loaded.
+    """Arguments of `from_pretrained` for a staged GGUF file, whose weights are dequantised while loading.
 
     Until then `config` has the name that the file has for its family, by which the reader finds the tensors.
     """
@@ -163,7 +163,7 @@ def stored_dtype(path: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it transformers' reader of GGUF files draws no progress bar: it has one of its own, which no setting reaches."""
+    """Context in which transformers' GGUF reader shows no progress bar, which no setting can turn off."""
     from transformers import modeling_gguf_pytorch_utils
 
     reader: Any = modeling_gguf_pytorch_utils
@@ -177,7 +177,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A folder with the model's file alone, as `NAME`: a link to it, or its parts put together; gone afterwards."""
+    """Context with a temporary folder that contains only the model's file as `NAME`: a link to it, or its merged parts."""
     model = read_model(path)
     with tempfile.TemporaryDirectory(prefix="kltui-gguf-") as folder:
         if len(model.parts) == 1:
@@ -250,7 +250,7 @@ def load_backend(path: Path) -> Backend:
 
 
 def config_notes(config: Any, tokenizer: Path | None) -> tuple[str, ...]:
-    """A note where the configuration beside the tokenizer is of another model, so that the file's header alone counts."""
+    """A note if the configuration next to the tokenizer belongs to another model, so that the file's header is used."""
     beside = read_json_object(tokenizer / CONFIG) if tokenizer else {}
     text = config.get_text_config()
     same = beside.get("model_type") in (config.model_type, text.model_type)
@@ -271,7 +271,7 @@ def keys_digest(path: Path) -> str:
 
 
 def tokenizer_notes(path: Path, used: Backend, texts: Sequence[str]) -> tuple[str, ...]:
-    """What is to be said of scoring a GGUF file with a tokenizer from elsewhere: an error where it is another model's.
+    """Notes on scoring a GGUF file with an external tokenizer; raises an error if it belongs to another model.
 
     The file's tokens are compared with the tokenizer's by id, and on some texts the ids of both.
     """

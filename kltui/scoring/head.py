@@ -1,4 +1,4 @@
-"""Hidden states to log-probabilities of targets, never holding the logits of more than a small chunk or tile."""
+"""Log-probabilities of targets from hidden states, with logits of only a small chunk or tile in memory."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LogProbs = torch.Tensor
 
 
 def chunk_bytes(device: torch.device) -> int:
-    """Bytes of logits that may be held at once on `device`."""
+    """Maximum size in bytes of a chunk of logits on `device`."""
     return CHUNK_BYTES.get(device.type, CHUNK_BYTES["cpu"])
 
 
 class Head:
-    """The model's own head module, called on row chunks: exact for whatever the head is, on any device."""
+    """The model's own head module, called on chunks of rows: exact for any kind of head on any device."""
 
     name = "module"
 
@@ -56,7 +56,7 @@ class Head:
         return self
 
     def rows(self, device: torch.device) -> int:
-        """Rows of logits that may be held at once."""
+        """The maximum number of rows of logits in memory at a time."""
         return max(1, chunk_bytes(device) // (4 * self._vocabulary))
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ class Head:
         return self.rule(self._forward(self._taken(hidden_nD)).float())
 
     def _taken(self, hidden_nD: torch.Tensor) -> torch.Tensor:
-        """Hidden states in the dtype that the head multiplies: bfloat16 where its weights are, float32 as they may come."""
+        """Hidden states in the dtype of the head's product: bfloat16 if its weights are bfloat16."""
         weight = getattr(self._module, "weight", None)
         is_half = isinstance(weight, torch.Tensor) and weight.dtype == torch.bfloat16
         return hidden_nD.to(torch.bfloat16) if is_half and hidden_nD.dtype == torch.float32 else hidden_nD
@@ -86,7 +86,7 @@ class FusedHead(Head):
         )
 
     def after_reload(self) -> Head:
-        """The same head on its module's weights of this moment; the core has a copy of some biases."""
+        """The head updated to its module's current weights; the core has a copy of some biases."""
         self._fill()
         return self
 

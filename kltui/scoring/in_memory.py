@@ -33,7 +33,7 @@ def score_in_memory(
     settings: ScoringSettings,
     asked: frozenset[str],
 ) -> ScoreResult:
-    """All vectors of a model object where it lies and in its own dtype; `asked` are the settings that the caller named.
+    """All vectors of a model object, scored on its device and in its dtype; `asked` are the settings given by the caller.
 
     Raises UsageError for an object that cannot be scored, and for a device or dtype that is not the model's.
     """
@@ -52,7 +52,7 @@ def score_in_memory(
 
 
 def check_model(model: Any) -> None:
-    """Raises UsageError where an object is no causal language model of transformers that can be scored as it is."""
+    """Raises UsageError unless the object is a causal language model of transformers that can be scored as it is."""
     kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
     if hasattr(model, "peft_config"):
         raise UsageError(

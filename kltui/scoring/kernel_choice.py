@@ -1,8 +1,8 @@
-"""Which of several ways to compute one thing is the fastest on this machine: timed once per shape, then kept in a file.
+"""Chooses the fastest of several ways to compute the same thing on this machine: timed once per shape, then stored in a file.
 
-Ways differ in rounding, so a choice stands once it is made: a job keeps its own copy beside its workspace's cache, and
-one that is resumed does as it did before, to the last bit. Where nothing can be kept, nothing is timed: the first way is
-taken, every time. Nothing here imports torch.
+The ways differ in rounding, so a choice is permanent: a job stores its own copy in its workspace's cache, and
+a resumed job gives bit-identical results. If nothing can be stored, nothing is timed and the first way is
+always used. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way taken for one shape, and the milliseconds of each that was right; those that were wrong have none."""
+    """The way chosen for one shape, and the milliseconds of each way with correct values; the others have no time."""
 
     taken: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
@@ -120,7 +120,7 @@ def _works(candidate: Candidate) -> bool:
 
 
 def user_folder() -> Path:
-    """Where this user's choices are kept."""
+    """The folder in which this user's choices are stored."""
     from platformdirs import user_cache_path
 
     return user_cache_path("kltui")

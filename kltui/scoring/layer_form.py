@@ -1,4 +1,4 @@
-"""In what form a decoder layer returns its hidden states: alone, or among other things in a tuple, a list or a mapping."""
+"""The form in which a decoder layer returns its hidden states: alone, or in a tuple, a list or a mapping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Stream = torch.Tensor
 
 
 class LayerForm:
-    """Where one layer's hidden states stand in what it returns, learnt from one `output`.
+    """The position of a layer's hidden states in its return value, learnt from one `output`.
 
     Besides the hidden states themselves a layer may return further streams of their shape (Reformer's attention output):
     they go on to the next layer with them. Everything else, such as attention weights or states, is left out.

@@ -56,7 +56,7 @@ class Lens:
 
     @property
     def path(self) -> Literal["modules", "replay"]:
-        """How the tail is run: its modules by themselves, or the whole forward replayed."""
+        """How the tail is computed: by its modules directly, or by replaying the whole forward pass."""
         return "replay" if self._tail is None else "modules"
 
     @contextlib.contextmanager
@@ -84,9 +84,9 @@ class Lens:
                 hook.remove()
 
     def head_input(self, flow: Flow, ids_BT: torch.Tensor, positions_n: torch.Tensor, **more: Any) -> Hidden:
-        """What the model would hand to its head at the flat positions (n, D'), had its last layer returned `flow`.
+        """The inputs of the model's head at the flat positions (n, D') if its last layer had returned `flow`.
 
-        `more` is what the model was given beside its ids.
+        `more` are the model's inputs besides its ids.
         """
         if self._tail is None:
             return model_introspection.rows(self.replay(flow, ids_BT, **more), positions_n)
@@ -193,9 +193,9 @@ class Lens:
 
 
 class LayerLogprobs:
-    """Log-probabilities of the targets by several layers' states; on a CPU a head is given those of some layers at once.
+    """Log-probabilities of the targets from the states of several layers; on a CPU the head processes several layers per call.
 
-    A head goes through all of its weights in every call, so it is asked once for as many rows as stay small in memory.
+    A head reads all of its weights in every call, so each call processes as many rows as fit in a small amount of memory.
     """
 
     def __init__(self, head: Head, targets_n: torch.Tensor) -> None:

@@ -27,7 +27,7 @@ _SENTENCEPIECE = ("*.model", "*.spm")
 
 
 def quantised_by(config: Any) -> str:
-    """The method by which a folder's weights are stored quantised, by its configuration; "" for none."""
+    """The quantisation method of a folder's weights according to its configuration; "" for none."""
     stated = getattr(config, "quantization_config", None)
     method = stated.get("quant_method") if isinstance(stated, dict) else getattr(stated, "quant_method", None)
     return safe_text(str(getattr(method, "value", method)), 60) if method else ""
@@ -109,9 +109,9 @@ def _is_tiktoken(path: Path) -> bool:
 
 
 def prefix_of(missing: Collection[str], unused: Collection[str]) -> str:
-    """What stands in the names of the files' tensors beyond the model's own; "" where that is not what is wrong.
+    """The prefix that the names of the files' tensors have beyond those of the model; "" if there is none.
 
-    Whatever they all begin with, or one of PREFIXES further in.
+    The common beginning of all names, or one of PREFIXES further inside.
     """
     wanted, maximum = set(missing), 0.8 * len(missing)
     for name in sorted(wanted)[:: max(1, len(wanted) // 5)]:
@@ -143,7 +143,7 @@ def prefix_error(folder: Path, prefix: str, example: str) -> KltuiError:
 
 
 def not_finite_error(text: int, dtype: str) -> KltuiError:
-    """What is said of a model that gives no number for a token of a text (counted from 0), with what `dtype` makes likely."""
+    """The error for a model that gives no finite number for a token of a text (counted from 0), with a hint based on `dtype`."""
     hint = "the weights are damaged, or training had diverged: check the training loss at that step"
     if dtype == "float16":
         hint = 'float16 overflows in many models: try dtype = "bfloat16" or "float32"; otherwise the weights are damaged'

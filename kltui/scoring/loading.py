@@ -37,7 +37,7 @@ WHOLE = device_map.DeviceLayout("none")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode, its configuration, attention implementation, and what was said on the way."""
+    """A model in evaluation mode, its configuration, attention implementation, and notes."""
 
     model: Any
     config: Any
@@ -56,7 +56,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def torch_device(in_use: DeviceInUse, asked: str) -> torch.device:
-    """The device as torch names it; without an index where none was asked for."""
+    """The torch device; without an index if none was given."""
     import torch
 
     return torch.device(in_use.device if ":" in asked else in_use.device.partition(":")[0])
@@ -78,9 +78,9 @@ def compute_dtype(dtype: str, device: torch.device) -> tuple[torch.dtype, tuple[
 
 
 def stored_dtype(folder: Path, config: Any) -> str:
-    """The dtype for `dtype = "auto"`: that of most of the folder's numbers, float32 where it is none to compute in.
+    """The dtype for `dtype = "auto"`: that of most of the folder's parameters, or float32 if it is not a dtype for computing.
 
-    Pickled weights, whose dtypes only show when they are opened, are taken for what config.json says.
+    For pickled weights, whose dtypes are unknown before they are opened, the dtype in config.json.
     """
     if is_gguf(folder):
         return gguf.stored_dtype(folder)
@@ -96,9 +96,9 @@ def stored_dtype(folder: Path, config: Any) -> str:
 
 
 def load_config(folder: Path, tokenizer: Path | None = None) -> Any:
-    """The folder's configuration; a folder that holds no scoreable model says what it holds instead.
+    """The folder's configuration. For a folder without a scoreable model, the error says what it contains.
 
-    Of a GGUF file it may be the one beside its `tokenizer`.
+    For a GGUF file it may be the one next to its `tokenizer`.
     """
     from transformers import AutoConfig
 

@@ -1,7 +1,7 @@
-"""Freed memory kept at hand while a model runs: a forward pass asks for the same large buffers again and again.
+"""Keeps freed memory in the process while a model runs, because a forward pass allocates the same large buffers repeatedly.
 
-glibc hands large buffers back to the system as soon as they are freed, and every page of the next one is then faulted in
-and cleared anew: measured 5 to 13 % of a forward pass. Other C libraries are left as they are.
+glibc returns large buffers to the system as soon as they are freed, and every page of the next one is then faulted in
+and cleared again: measured 5 to 13 % of a forward pass. Other C libraries are not changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def set_thresholds(mmap_bytes: int, trim_bytes: int) -> None:
 
 
 def give_back() -> None:
-    """Free memory goes back to the system now."""
+    """Returns free memory to the system."""
     call = _glibc("malloc_trim")
     if call is not None:
         call(0)

@@ -1,6 +1,6 @@
-"""Where a causal language model can be taken apart: its layers, its head, and what it does to the head's output.
+"""Finds the parts of a causal language model: its layers, its head, and the transformation of the head's output.
 
-Nothing here knows a family by name. A model is taken apart by watching one forward pass, and every cut is tested
+Nothing here depends on model families. The parts are found by observing one forward pass, and every split is tested
 against the model's own logits before it is used.
 """
 
@@ -59,7 +59,7 @@ def _options(forward: Callable[..., Any]) -> dict[str, Any]:
 
 
 def looks_ahead(model: Any, head: Any | None, dtype: torch.dtype) -> bool:
-    """Whether a later token changes what the model says before it: then it is no causal model, and cannot be padded.
+    """Whether later tokens change the model's outputs at earlier positions, in which case it is not causal and cannot be padded.
 
     Seen in what reaches the head, or in the logits where there is no `head` to be split off. Of a quantised model only a
     gross change counts: LLM.int8 keeps in float16 the columns in which any token of a batch is an outlier.
@@ -123,7 +123,7 @@ def find_head(model: Any) -> Any | None:
 
 
 def find_logit_rule(model: Any, head: Any) -> LogitRule | None:
-    """The scale and soft cap behind the head, read off by feeding it numbers; None where it is anything else."""
+    """The scale and soft cap after the head, determined by feeding it numbers; None if it is any other function."""
     grid = torch.tensor(
         [0.0, 1e-3, -1e-3, 0.5, -0.5, 1.0, 2.0, -3.0, 10.0, -30.0, 1e5, 2e5], dtype=torch.float64
     )

@@ -51,9 +51,9 @@ def exact_half_products() -> Iterator[None]:
 
 
 def kernel_chooser(job: Path | None) -> KernelChooser:
-    """The chooser for this process as its threads are set now; `job`: the folder of a job's own copy of choices.
+    """The kernel chooser for this process with its current number of threads; `job`: the folder of a job's own copy of choices.
 
-    One thread is timed by its own processor time, which what runs beside it does not lengthen.
+    A single thread is timed by its processor time, which other processes do not lengthen.
     """
     threads, capability = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
     machine = kernel_choice.machine(torch.__version__, capability, threads)

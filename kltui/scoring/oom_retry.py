@@ -31,10 +31,10 @@ def run_batches(
     group: Callable[[Piece], object],
     ahead: bool = False,
 ) -> Iterator[tuple[Batch, Result, int]]:
-    """Every batch of the pieces with the result that `submit` promises of it, and the budget in padded inputs.
+    """Every batch of the pieces with its result from `submit`, and the budget in padded inputs.
 
     With `ahead` the next batch is submitted before a result is asked for. Pieces whose `group` differs share no batch. On
-    out-of-memory `free_memory` is called, the budget halved and what is left planned anew. Raises KltuiError where one
+    out-of-memory `free_memory` is called, the budget is halved and the remaining pieces are planned again. Raises KltuiError if one
     piece alone does not fit, and for any other error of the model.
     """
     queue = deque(plan_batches(pieces, budget, settings.batch_texts, group))
@@ -111,5 +111,5 @@ def _failed(error: Exception) -> KltuiError:
 
 
 def peak_cuda_bytes() -> float:
-    """The most that was allocated on each GPU, added up; they need not have held it at the same moment."""
+    """Peak allocation summed over the GPUs, in bytes; the peaks may occur at different times."""
     return float(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))

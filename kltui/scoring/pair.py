@@ -68,10 +68,10 @@ def exact_kl(
 ) -> ExactKL:
     """Exact KL between two checkpoints on a corpus, both ways, in one pass; no logits are kept.
 
-    With `prompts` the texts are responses: their tokens alone are compared, each model behind the prompt as it is written
-    for that model. `tokenizers` are the folders of their tokenizers where neither they nor their runs have one; `weights`
-    stand for the files that are meant. An `adapted` one is the adapter on its base; its folder is the base's. Raises where
-    the files are others, or change before the last number is made.
+    With `prompts` the texts are responses: only their tokens are compared, and each model reads the prompt as formatted
+    for that model. `tokenizers` are folders of tokenizers for models without their own; `weights`
+    identify the expected files. An `adapted` model is an adapter on its base; its folder is the base's. Raises KltuiError if
+    the files differ, or change before the computation ends.
     """
     device = loading.pick_device(settings.device)
     device_map.check(settings.device_map, settings.device)

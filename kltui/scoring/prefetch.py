@@ -1,8 +1,8 @@
-"""The next checkpoint's weights, read while the one before it is scored, so that a GPU does not wait for a disk.
+"""Reads the next checkpoint's weights while the current one is scored, so that a GPU does not wait for a disk.
 
-A thread of its own reads them into page-locked memory, under the same check of their files as every other reading, and
-sends them to the GPU on a stream of their own where it has room for a second set. Whatever goes wrong costs the head
-start alone: the checkpoint is then read in the ordinary way when its turn comes, which says what is wrong with it.
+A thread reads them into page-locked memory, with the same check of their files as any other reading, and
+sends them to the GPU on a separate stream if it has space for a second set. Errors only cost the head
+start: the checkpoint is then read in the ordinary way, which reports what is wrong with it.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ class Gpu(Protocol):
         ...
 
     def spare_bytes(self) -> int:
-        """Bytes of its memory that nobody uses, less what is to be left free."""
+        """Free memory in bytes, minus a reserve."""
         ...
 
     def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
-        """Begins a copy in its memory on a stream of its own; the event marks its end."""
+        """Starts a copy into its memory on a separate stream; the event marks its end."""
         ...
 
     def use(self, there: torch.Tensor, event: Event) -> None:
-        """Lets what is asked of the GPU from now on wait for an event, and keeps what is `there` until that is done."""
+        """Makes later work on the GPU wait for an event, and keeps `there` alive until then."""
         ...
 
     def mark(self) -> Event:
-        """An event behind all that was asked of the GPU so far; `synchronize` waits for it."""
+        """An event after all work submitted to the GPU so far; `synchronize` waits for it."""
         ...
 
 
@@ -97,18 +97,18 @@ class CudaGpu:
         return torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True)
 
     def spare_bytes(self) -> int:
-        """Bytes that the driver has free, less a share of the whole."""
+        """Free memory in bytes according to the driver, minus a share of the total."""
         free, total = torch.cuda.mem_get_info(self._device)
         return free - int(SPARE_SHARE * total)
 
     def send(self, host: torch.Tensor) -> tuple[torch.Tensor, Event]:
-        """Begins a copy on the stream that is for this alone; the event marks its end."""
+        """Starts a copy on a dedicated stream; the event marks its end."""
         with torch.cuda.stream(self._stream):
             there = host.to(self._device, non_blocking=True)
             return there, self._stream.record_event()
 
     def use(self, there: torch.Tensor, event: Event) -> None:
-        """Lets the current stream wait for an event; the memory of `there` is not used anew before it is done with it."""
+        """Makes the current stream wait for an event; the memory of `there` is not reused before that."""
         stream: Any = torch.cuda.current_stream(self._device)
         stream.wait_event(event)
         there.record_stream(stream)
@@ -133,7 +133,7 @@ class _Pending:
 
 
 class Prefetch:
-    """Reads one checkpoint ahead at a time; page-locked memory is kept for the next one of the same make."""
+    """Reads one checkpoint ahead at a time; page-locked memory is reused for the next one of the same shapes."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -176,7 +176,7 @@ class Prefetch:
             self._consumed = self._gpu.mark()
 
     def give_way(self) -> None:
-        """Memory of the GPU is short: no second set lies there any more."""
+        """Frees the second set of weights on the GPU, because its memory is short."""
         self._two_sets = False
         pending = self._pending
         if pending is not None and pending.there is not None:
@@ -184,7 +184,7 @@ class Prefetch:
             pending.there = None
 
     def release(self) -> None:
-        """Ends what is under way and gives all memory back."""
+        """Stops reading and frees all memory."""
         self._drop()
         self._wait_for_copies()
         self._host = None

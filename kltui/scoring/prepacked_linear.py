@@ -1,8 +1,8 @@
-"""Linear layers computed in the way that is fastest on this processor; the rounding of their dtype is the same.
+"""Linear layers computed in the way that is fastest on this processor, with the rounding of their dtype unchanged.
 
-Weights packed once for oneDNN, and the activation behind a layer done with its product: where that pays, products are 10
-to 15 % faster and the activation costs no pass over memory of its own. Weights in bfloat16 widened as they are used: on
-a processor without products of bfloat16 many times faster, and oneDNN's tiles on one that has them (AMX).
+Weights are packed once for oneDNN, and the activation after a layer is fused with its product: this makes products 10
+to 15 % faster and saves the activation's pass over memory. Weights in bfloat16 are widened when used: on
+a processor without bfloat16 instructions this is many times faster; with AMX, oneDNN uses its tiles.
 
 The operators are torch's own, private ones: they are used only where they exist and a whole forward pass agrees.
 """
@@ -53,7 +53,7 @@ class Packing:
         return " and ".join(f"{n} {way}" for way, n in counts.items() if n)
 
     def apply(self) -> bool:
-        """Whether the layers now multiply by their weights of this moment, packed; undone by `unpack`."""
+        """Packs the layers' current weights; whether it did. Undone by `unpack`."""
         try:
             for layer, activation in self.follows.items():
                 take_over(layer, _packed_forward(layer, self.rows, *_operator(activation)))
@@ -71,9 +71,9 @@ class Packing:
 def find(
     model: Any, head: Any, rows: int, run: Callable[[], object], chooser: KernelChooser | None = None
 ) -> Packing | None:
-    """What is to be packed in the model, the head aside; None where nothing is, or it is too large for the machine.
+    """The layers of the model to pack, without the head; None if there are none, or if they are too large for the machine.
 
-    `run` is a small forward pass, to see which activation reads which layer's output. Layers of a shape are computed as
+    `run` is a small forward pass that shows which activation reads which layer's output. Layers of a shape are computed as
     `chooser` finds fastest; those of models that are tiny, and all without one, as is expected (`pays`).
     """
     layers = _plain_linears(model, head)
@@ -156,7 +156,7 @@ def pays(dtype: torch.dtype) -> bool:
 
 
 def unpack(model: Any) -> None:
-    """Every layer multiplies by its own weight again."""
+    """Makes every layer multiply by its own weight again."""
     for module in model.modules():
         let_go(module)
 
@@ -168,7 +168,7 @@ def take_over(module: Any, forward: Callable[..., torch.Tensor]) -> None:
 
 
 def let_go(module: Any) -> None:
-    """The module is computed by its own forward again."""
+    """Restores the module's own forward."""
     if module.__dict__.pop("_kltui_packed", False):
         del module.forward
 

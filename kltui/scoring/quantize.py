@@ -24,9 +24,9 @@ _NEEDS = {
 
 
 def is_quantized(quantization: str) -> bool:
-    """Whether the variant is made here, of weights that are anything but so; an unknown name is an error.
+    """Whether kltui quantises the weights for this variant. Raises an error for an unknown name.
 
-    A GGUF file's are read as they lie in it.
+    False for GGUF files, which are already quantised.
     """
     if is_gguf_variant(quantization):
         return False
@@ -36,7 +36,7 @@ def is_quantized(quantization: str) -> bool:
 
 
 def stored(config: Any) -> str:
-    """How the files themselves are quantised, "gptq 4-bit" say, by their configuration; "" where they are not."""
+    """How the files are already quantised according to their configuration, such as "gptq 4-bit"; "" if they are not."""
     reported = getattr(config, "quantization_config", None) or getattr(
         config.get_text_config(), "quantization_config", None
     )
@@ -72,7 +72,7 @@ def check_stored(folder: Path, config: Any, quantization: str) -> tuple[str, ...
 
 
 def options(quantization: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for this variant: none, or its quantisation and where to put it."""
+    """Arguments of `from_pretrained` for this variant: none, or its quantisation and device."""
     if not is_quantized(quantization):
         return {}
     check_installed(quantization)
@@ -146,7 +146,7 @@ def _is_embedding(module: Any) -> bool:
 
 
 def note(quantization: str, model: Any) -> tuple[str, ...]:
-    """What is to be said of a quantised model whose weights are not all so; an error where none of them is."""
+    """A note if only part of a quantised model's weights are quantised; an error if none of them is."""
     if not is_quantized(quantization):
         return ()
     share = quantized_share(model)

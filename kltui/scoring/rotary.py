@@ -1,8 +1,8 @@
 """Rotary position embeddings by the native core, for models on a CPU that would use transformers' own function.
 
-That function makes six tensors of each of query and key to turn a part of their entries: a tenth of a forward pass of small
-models. The core turns them where they lie, to the same bits. What is taken over is the function of that name and those
-arguments beside a model's classes, while the model runs; every call that is not plain goes on to the function itself.
+That function allocates six tensors for each of query and key to rotate a part of their entries: a tenth of a forward pass of small
+models. The core rotates them in place, bit for bit the same. It replaces the function with that name and those
+arguments in a model's module, while the model runs; every unusual call goes to the original function.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class _InMemory:
 
 
 class Scorer:
-    """Scores checkpoints on one corpus; set-up that checkpoints of one run share is kept between calls."""
+    """Scores checkpoints on one corpus; set-up shared by checkpoints of a run is reused between calls."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Scorer:
         self._prepare(folder, config, tokenizer or folder)
 
     def close(self) -> None:
-        """Ends what goes on in the background."""
+        """Stops background work."""
         if self._prefetch is not None:
             self._prefetch.release()
 
@@ -148,9 +148,9 @@ class Scorer:
         progress: Report,
         reading: Reading | None = None,
     ) -> ScoreResult:
-        """All vectors of the checkpoint in `folder`; a failure is a KltuiError and leaves no number behind.
+        """All vectors of the checkpoint in `folder`. Raises KltuiError on failure, without partial results.
 
-        Files that change meanwhile, or are not those of `reading`, are such a failure.
+        Files that change during scoring, or differ from those of `reading`, are a failure.
         """
         with ExitStack() as stack:
             files = reading or stack.enter_context(Reading(_unhashed(folder)))
@@ -196,7 +196,7 @@ class Scorer:
         progress: Report,
         reading: Reading,
     ) -> _InMemory:
-        """The checkpoint loaded, with the corpus in its ids; both checked before anything is run."""
+        """The loaded checkpoint and the corpus in its ids, both checked before any forward pass."""
         config = loading.load_config(folder, reading.tokenizer)
         with self._adapter(reading) as (adapter, adapter_ahead):
             as_scored = adapters.adapted_config(config, adapter)
@@ -413,7 +413,7 @@ class Scorer:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def _prepare(self, folder: Path, config: Any, tokenizer_in: Path) -> _Prepared:
-        """The corpus in this checkpoint's ids, checked against the model's context before anything is run."""
+        """The corpus in this checkpoint's ids, checked against the model's context before any forward pass."""
         context, size = loading.context_length(config), getattr(config.get_text_config(), "vocab_size", None)
         same = (tokens.files_digest(tokenizer_in, config), context, size)
         if self._prepared is not None and self._prepared[0] == same:
@@ -522,9 +522,9 @@ def _room_key(engine: Engine) -> str:
 
 
 class _Sums:
-    """Log-likelihoods as they add up: float64 per row and vector, and single tokens where they are kept.
+    """Accumulates log-likelihoods in float64 per row and vector, and per-token values if they are stored.
 
-    A row is a text; behind them may stand rows of the same texts (R in all), read otherwise.
+    A row is a text; they may be followed by rows of the same texts with another context (R rows in total).
     """
 
     def __init__(self, n_texts: int, n_rows: int, layers: tuple[int, ...], keep_tokens: bool) -> None:

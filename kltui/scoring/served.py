@@ -33,7 +33,7 @@ Report = Callable[[Progress], None]
 
 
 def served_weights(facts: ServerFacts, tokenizer: str) -> str:
-    """What stands for a served model's weights in a vector's key: what its server says of itself, and the tokenizer's digest."""
+    """The identity of a served model's weights in a vector's key: its server's description and the tokenizer's digest."""
     said = json.dumps([facts.identity(), tokenizer], sort_keys=True)
     return f"served:{safe_text(facts.model, 100)}@{hashlib.sha256(said.encode()).hexdigest()[:32]}"
 

@@ -59,7 +59,7 @@ class ServerFacts:
     context: int | None = None
 
     def identity(self) -> dict[str, str]:
-        """What stands for the weights, which nobody sees: every word of the server that does not change with a restart."""
+        """The identity of the weights, which are not visible: all server information that does not change with a restart."""
         said = {
             "model": self.model,
             "root": self.root,
@@ -120,9 +120,9 @@ class ServedClient:
         return str(answer.get("version") or "")
 
     def probe(self, prompts: Sequence[Sequence[int]], say: Say = lambda line: None) -> Dialect:
-        """The first dialect in which the server gives every token's log-probability of all `prompts`.
+        """The first API dialect in which the server returns the log-probability of every token of all `prompts`.
 
-        Raises KltuiError with what was wrong in each where there is none.
+        Raises KltuiError with the problem of each dialect if there is none.
         """
         wrong: list[str] = []
         for dialect in DIALECTS:

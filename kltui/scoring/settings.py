@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DtypeCost:
-    """How many times as long a batch takes in float32 as in what dtype = "auto" would be; None and `why` where unknown.
+    """The ratio of a batch's time in float32 to that with dtype = "auto"; None with the reason `why` if unknown.
 
     `largest_nat` and `mean_nat`: by how much the log-likelihoods of its texts differ then, in nats.
     """
@@ -81,13 +81,13 @@ class Vector:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """All vectors of one checkpoint, the key that says what made them, and the run's figures.
+    """All vectors of one checkpoint, their key, and statistics of the run.
 
-    `key` holds what changes a value: weights fingerprint, corpus hash, policies, dtype, quantisation,
-    attention implementation, library versions. `stats` holds what does not: seconds, tokens, peak bytes,
+    `key` contains everything that changes a value: weights fingerprint, corpus hash, policies, dtype, quantisation,
+    attention implementation, library versions. `stats` contains what does not: seconds, tokens, peak bytes,
     counts of unscored and over-long texts. `token_logprobs` (with `tokens = true`): one float32 array per text.
-    `no_layers` says why layers that were asked for are not among the vectors. `unconditional` are those of responses
-    without their prompts, where they were asked for, and `unconditional_tokens` their tokens'.
+    `no_layers` is the reason why requested layers are missing. `unconditional` are the vectors of responses
+    without their prompts, if requested, and `unconditional_tokens` their per-token values.
     """
 
     vectors: tuple[Vector, ...]
@@ -135,7 +135,7 @@ class ExactKL:
 
     @property
     def top1_agreement(self) -> float:
-        """Share of positions where both models put the same token first."""
+        """Share of positions at which both models have the same top token."""
         return float(self.same_top_N.sum() / max(1, self.n_scored_N.sum()))
 
     def bits_per_byte(self, text_bytes_N: NDArray[np.int64]) -> tuple[float, float]:

@@ -13,9 +13,9 @@ ADVICE = (FutureWarning, DeprecationWarning, PendingDeprecationWarning, UserWarn
 
 
 def silence_libraries() -> None:
-    """From now on, in this process, libraries log errors only, and their advice to programmers is not printed.
+    """Makes libraries in this process log only errors, without their advice to programmers.
 
-    Of what goes wrong with a model they raise an exception, or kltui looks for itself. torch is not imported for it.
+    Problems with a model raise exceptions or are checked by kltui itself. This does not import torch.
     """
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it sets its own logger's level when it is imported
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"

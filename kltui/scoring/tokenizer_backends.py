@@ -26,7 +26,7 @@ class Backend(Protocol):
 
     @property
     def source(self) -> str:
-        """What it is, in a word or two for a vector's key."""
+        """A short name of the backend for a vector's key."""
 
     @property
     def bos(self) -> int | None: ...
@@ -54,7 +54,7 @@ class Backend(Protocol):
 
 
 class FileBackend:
-    """The folder's tokenizer.json, which alone decides: no class name, and no setting beside it, changes an id."""
+    """The folder's tokenizer.json, which alone determines the ids: no class name or other setting changes them."""
 
     def __init__(self, file: TokenizerJson, folder: Path, source: str = TOKENIZER_JSON) -> None:
         self.source = source
@@ -107,7 +107,7 @@ class FileBackend:
 
 
 class ClassBackend:
-    """A tokenizer of transformers, built by its class."""
+    """A tokenizer of transformers, built from its class."""
 
     notes: tuple[str, ...] = ()
 

@@ -43,7 +43,7 @@ def check_vocabulary(ids: Sequence[Ids], size: int | None) -> None:
 
 
 def check_size(backend: Backend, size: int | None) -> None:
-    """An error where a tokenizer is empty, or so small beside a model of `size` entries that it cannot be its own."""
+    """Raises KltuiError if a tokenizer is empty, or too small to belong to a model with `size` vocabulary entries."""
     n = backend.n_entries
     tiny = size is not None and (n * 100 < size or (n < _EVERY_BYTE and n * 10 < size))
     if n == 0 or tiny:
@@ -55,7 +55,7 @@ def check_size(backend: Backend, size: int | None) -> None:
 
 
 def check_repeatable(backend: Backend) -> None:
-    """An error where the same text gets other ids the next time."""
+    """Raises KltuiError if the same text gets different ids the second time."""
     first = backend.ids(PROBE)
     if any(backend.ids(PROBE) != first for _ in range(2)):
         raise KltuiError(
@@ -65,7 +65,7 @@ def check_repeatable(backend: Backend) -> None:
 
 
 def check_known(backend: Backend, ids: Sequence[Ids], texts: Sequence[str]) -> tuple[str, ...]:
-    """A note on the part of the corpus that the tokenizer does not know; an error where that is most of it.
+    """A note on the part of the corpus that the tokenizer does not cover; an error if that is most of it.
 
     `ids` are bare: without the ids put before a text.
     """

@@ -58,7 +58,7 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A corpus in a tokenizer's ids, prefix included, and what is to be said of them."""
+    """A corpus in a tokenizer's ids, including the prefix, with notes."""
 
     tokenizer: Tokenizer
     ids: list[Ids]
@@ -101,7 +101,7 @@ def _naming(folder: Path) -> Iterator[None]:
 def load_tokenizer(folder: Path, bos: str, config: Any = None) -> Tokenizer:
     """The folder's tokenizer under the BOS policy `bos` (SPEC section 3).
 
-    Its tokenizer.json says what ids a text has; a class of transformers serves only where there is no such file.
+    Its tokenizer.json determines the ids; a transformers class is used only without such a file.
     """
     backend: Backend
     if is_gguf(folder):
@@ -175,8 +175,8 @@ def files_digest(folder: Path, config: Any) -> str:
 def with_policy(backend: Backend, bos: str) -> Tokenizer:
     """Tokenizer whose prefix follows `bos`: its own default, always one BOS, or never any special token.
 
-    The default of a tokenizer.json is what its post-processor puts before a text; `add_bos_token` beside it says
-    nothing, as in transformers 5. A class has its own default.
+    The default of a tokenizer.json is what its post-processor puts before a text; `add_bos_token` next to it has
+    no effect, as in transformers 5. A class has its own default.
     """
     default, suffix = backend.frame()
     prefix = default

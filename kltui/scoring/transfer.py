@@ -1,4 +1,4 @@
-"""Arrays to where a model is, and results back: on a GPU nothing waits until a result is asked for."""
+"""Transfers of arrays to a model's device and results back; on a GPU nothing waits until a result is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Transfers(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether work is only queued when it is asked for, so that another batch can be sent before results are taken."""
+        """Whether work is queued asynchronously, so that another batch can be sent before results are collected."""
         ...
 
     def send(self, array: Array) -> torch.Tensor:
@@ -31,7 +31,7 @@ class Transfers(Protocol):
         ...
 
     def mark(self) -> Mark:
-        """A moment of the device: when it has done what was asked of it so far."""
+        """A marker on the device after all work submitted so far."""
         ...
 
     def seconds(self, before: Mark, after: Mark) -> float:
@@ -84,7 +84,7 @@ class CudaTransfers:
         return pinned.to(self._device, non_blocking=True)
 
     def fetch(self, tensor: torch.Tensor) -> Callable[[], Array]:
-        """Queues the copy; the call waits for the event behind it."""
+        """Queues the copy to the host; calling the result waits for it."""
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)
         # of a model that is spread, the result may lie on another device: the copy is on that one's stream

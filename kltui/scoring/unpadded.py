@@ -1,8 +1,8 @@
-"""The texts of a batch one behind another in one row, without padding, where torch has attention for texts of many lengths.
+"""Batches as one row of concatenated texts without padding, if torch has attention for variable-length sequences.
 
-The models are left as they are: they get one long text, each token's place in its own text, and an attention function that
-knows where the texts begin. That serves plain causal attention alone: a model that looks elsewhere than at the earlier
-tokens of its own text (a window, a soft cap, a bias, a state that runs along the row) is found out on a small batch.
+The models are unchanged: they get one long text, each token's position in its own text, and an attention function that
+knows where the texts begin. This works only for plain causal attention: a model that uses more than the earlier
+tokens of its own text (a window, a soft cap, a bias, a state along the row) is detected on a small batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Kernel = Callable[..., Any]
 
 
 class UnsuitedError(TypeError):
-    """A model that asks for more than plain causal attention."""
+    """Raised for a model that needs more than plain causal attention."""
 
 
 class UnpaddedRow(NamedTuple):
@@ -42,7 +42,7 @@ class UnpaddedRow(NamedTuple):
 
 
 def in_one_row(batch: Batch) -> UnpaddedRow:
-    """The batch's texts one behind another, without the padding."""
+    """The batch's texts concatenated, without the padding."""
     B, width = batch.ids_BT.shape
     rows_n, columns_n = np.divmod(batch.positions_n, width)
     lengths_B = np.zeros(B, np.int64)
@@ -72,7 +72,7 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel | None:
 
 
 def takes_places(model: Any) -> bool:
-    """Whether the model can be told each token's place, and asks transformers for the attention that is replaced."""
+    """Whether the model accepts position ids and uses the attention interface of transformers that is replaced."""
     configs = (getattr(module, "config", None) for module in model.modules())
     asks = any(getattr(config, "_attn_implementation", None) == REPLACED for config in configs)
     named = "position_ids" in inspect.signature(type(model).forward).parameters
@@ -164,9 +164,9 @@ def probe_batch(ids_n: Ids, *, first_changed: bool = False) -> Batch:
 
 
 def leaks(hidden_nD: torch.Tensor, changed_nD: torch.Tensor, n_first: int) -> bool:
-    """Whether hidden states behind the first text, its `n_first` positions, are others where only that text is.
+    """Whether the hidden states after the first text (`n_first` positions) change with that text.
 
-    Seen at each position: what a short convolution lets through stands in a few of them alone.
+    Checked at each position, because a short convolution affects only a few of them.
     """
     a, b = hidden_nD[n_first:].float(), changed_nD[n_first:].float()
     limit = max(8 * torch.finfo(hidden_nD.dtype).eps, 1e-5)

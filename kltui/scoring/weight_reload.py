@@ -31,7 +31,7 @@ class ModelTemplate:
         return config == self.config and read_header(folder) == self.header
 
     def holds(self, folder: Path) -> bool:
-        """Whether the model holds the folder's tensors still: RWKV's first forward pass divides some of its own by two."""
+        """Whether the model's weights still equal the folder's tensors: RWKV's first forward pass divides some of them by two."""
         shapes = {name: shape for name, (_, shape) in self.header.items()}
         samples = _samples(folder)
         return all(_fits(place, shapes[name], samples[name]) for name, place in self.targets.items())
@@ -65,7 +65,7 @@ class ModelTemplate:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that transformers would load from the folder, and no others that lie beside them."""
+    """The safetensors files that transformers would load from the folder."""
     return [folder / n for n in weight_names(folder, allow_bin=False) if n.endswith(".safetensors")]
 
 

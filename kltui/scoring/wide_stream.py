@@ -19,7 +19,7 @@ Forward = Callable[..., Any]
 
 
 def is_possible(model: Any) -> bool:
-    """Whether the model's numbers are all bfloat16 on the CPU, and no layer's forward is another library's."""
+    """Whether all of the model's parameters are bfloat16 on the CPU, and no layer's forward belongs to another library."""
     parameters = list(model.parameters())
     return (
         all(p.dtype == torch.bfloat16 and p.device.type == "cpu" for p in parameters)
