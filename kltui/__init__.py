@@ -24,9 +24,9 @@ __all__ = ["__version__", "open", "score"]
 def open(
     path: str | PathLike[str], over: str = "", values: str = "conditional"
 ) -> NotebookWorkspace:  # shadows the builtin: it reads as kltui.open
-    """The workspace in folder `path`, read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
+    """Opens the workspace in folder `path` read-only, on the corpus whose hash begins with `over` ("": that of most checkpoints).
 
-    What is read of pairs are their `values`: "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError where there is none.
+    For pairs, `values` is "conditional", "unconditional" or "pmi", as in `map`. Raises KltuiError if there is no workspace.
     """
     from kltui.notebook.workspace import NotebookWorkspace
 
@@ -37,10 +37,10 @@ def score(model_or_folder: Any, texts: Iterable[str], tokenizer: Any = None, **s
     """Log-likelihoods of `texts` (N) in nats under one model, without a workspace. This call imports torch.
 
     `model_or_folder` is the folder of a model or adapter, a GGUF file, "OWNER/NAME[@REVISION]" on the hub, or a causal model
-    of transformers that is in memory, which needs its `tokenizer`: a PreTrainedTokenizerFast, a tokenizers.Tokenizer, or a
+    model object of transformers, which needs its `tokenizer`: a PreTrainedTokenizerFast, a tokenizers.Tokenizer, or a
     folder. `scoring` are keys of a job file's [scoring] table: dtype, bos, overlong, device, layers, tokens, batch_tokens,
-    allow_bin; a model in memory is scored in its own dtype, where it lies. The values are those of `kltui --batch`.
-    Raises KltuiError (UsageError for arguments that cannot be meant).
+    allow_bin; a model object is scored in its own dtype on its own device. The values are those of `kltui --batch`.
+    Raises KltuiError (UsageError for invalid arguments).
 
     >>> a = kltui.score("runs/mine/step1000", texts)          # doctest: +SKIP
     >>> a.kl(kltui.score("runs/mine/step2000", texts))        # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Files that take another's place whole: written aside under a name of the writer's own, then renamed."""
+"""Atomic replacement of files: written under a unique temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LEFT_AFTER_S = 3600.0
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends well, and is gone when it does not.
+    """Context with a file to write, which replaces `path` if the block succeeds and is deleted otherwise.
 
-    However many write one path at once, each has a file of its own and the last to end stands. `durable`: file and
-    name are on the disk before this returns. Makes the folder. Raises OSError.
+    If several processes write one path at the same time, the last to finish wins. `durable`: file and
+    name are on the disk before this returns. Creates the folder. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not the name itself, which may be as long as names can be.
@@ -52,10 +52,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing_together(folder: Path, gone: Iterable[str] = ()) -> Iterator[Path]:
-    """A folder to write files in; when the block ends well they take the places of those of their names in `folder`.
+    """Context with a folder to write files in; if the block succeeds, they replace the files with the same names in `folder`.
 
-    All of them or none: however it ends, no half-written file and nothing of this is left, not even `folder` where it was
-    made for it, and files of before stay as they were. Files called `gone` in `folder` go with those of before. Raises OSError.
+    All of them or none: on failure, no half-written file is left, not even `folder` if it was
+    created here, and existing files are unchanged. The files `gone` in `folder` are deleted on success. Raises OSError.
     """
     aside = folder / f"{_ASIDE}{secrets.token_hex(8)}"
     made = [f for f in (folder, *folder.parents) if not f.exists()]

@@ -17,9 +17,9 @@ DAMAGED = 3
 
 
 def check(folder: Path, *, as_json: bool = False, mending: bool = False) -> int:
-    """Prints on stdout what is damaged in a workspace; 0 when nothing is, else 3. Raises StoreError where there is none.
+    """Prints on stdout what is damaged in a workspace; returns 0 if nothing is, otherwise 3. Raises StoreError without a workspace.
 
-    `mending`: what is damaged is taken out first, where another checkpoint, file or figure does not need it.
+    `mending`: first removes what is damaged.
     """
     done = mend(folder) if mending else []
     counts = Counts()

@@ -40,7 +40,7 @@ def check_scoring() -> None:
 
 
 def prepare_output() -> None:
-    """Makes whatever is said go out: to nowhere where a stream was closed, with \\x marks where it cannot be encoded."""
+    """Prepares stdout and stderr for any text: a closed stream is replaced by a null device, and characters that cannot be encoded by \\x escapes."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

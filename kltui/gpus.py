@@ -33,7 +33,7 @@ class SystemGpus:
 
 
 def system_gpus(root: Path = Path("/")) -> SystemGpus:
-    """The GPUs of this machine; false where none can be seen. `root` is where proc, dev and sys lie."""
+    """The GPUs of this machine; falsy if none is found. `root` is the folder that contains proc, dev and sys."""
     driver = _kernel_driver(root)
     if reported := _from_smi():
         return reported

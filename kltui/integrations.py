@@ -1,6 +1,6 @@
-"""kltui beside a training run: `from kltui.integrations import ScoreCheckpoints` for transformers' Trainer.
+"""Scoring during training: `from kltui.integrations import ScoreCheckpoints` for transformers' Trainer.
 
-Importing this starts nothing. Scoring happens in a process of its own, at a low priority, on the CPU unless told otherwise.
+Importing this module starts nothing. Scoring runs in a separate process, at low priority, by default on the CPU.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ LOGGED = {
 
 
 class ScoreCheckpoints(TrainerCallback):
-    """Scores each checkpoint that the Trainer saves, and logs its figures through the Trainer's own logger.
+    """Scores each checkpoint that the Trainer saves, and logs the results through the Trainer's own logger.
 
         trainer = Trainer(model, args, train_dataset=data, processing_class=tokenizer)
         trainer.add_callback(ScoreCheckpoints(trainer, "texts.jsonl", sample=500))
 
-    What is logged, so that it reaches whatever tracker is in use: `kltui/bits_per_byte` and `kltui/kl_consecutive` (KL in
-    bits/byte to the checkpoint before), each with `_se`, its standard error over the texts, and `kltui/step`, the checkpoint
-    that they are of. They come a while after the save: training never waits but at its end, for the last ones (`wait`).
+    It logs, to whichever tracker is in use, `kltui/bits_per_byte` and `kltui/kl_consecutive` (KL in
+    bits/byte to the previous checkpoint), each with `_se`, its standard error over the texts, and `kltui/step`, the step
+    of the checkpoint. They arrive some time after the save: training waits only at its end, for the last ones (`wait`).
 
     `corpus` is the `source` of a job file, or its whole `[corpus]` table; `scoring` and `watch` are the tables of these names
-    (by default on the CPU). `workspace` is a folder of its own beside the checkpoints unless named; `kltui WORKSPACE` shows it
-    while training goes on. `tokenizer` is needed where checkpoints are saved without one.
+    (by default on the CPU). `workspace` is by default a folder next to the checkpoints; `kltui WORKSPACE` shows it
+    during training. `tokenizer` is needed if checkpoints are saved without one.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ScoreCheckpoints(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Starts the watch, in the first process of a distributed training alone."""
+        """Starts the watch, only in the first process of a distributed training."""
         alive = self._process is not None and self._process.poll() is None
         if state.is_world_process_zero and not alive:
             self._process = self._started("--watch")
@@ -94,19 +94,19 @@ class ScoreCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Notes that a checkpoint is to be expected."""
+        """Records that a checkpoint is expected."""
         self._saved.add(state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Logs what has been scored meanwhile."""
+        """Logs new results."""
         self._log_figures()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Ends the watch, scores what it had not come to (unless `wait` is False), and logs the last figures."""
+        """Ends the watch, scores the remaining checkpoints (unless `wait` is False), and logs the last results."""
         if self._process is None:
             return
         if self._process.poll() is None:

@@ -53,7 +53,7 @@ USERS: dict[str, tuple[str, ...]] = {
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """The key in COMMANDS of the command that was asked for."""
+    """The key in COMMANDS of the requested command."""
     asked = (name for name in COMMANDS if name != INTERFACE and getattr(arguments, name) not in (None, False))
     return next(asked, INTERFACE)
 

@@ -43,7 +43,7 @@ def safe_text(text: str, limit: int = 0) -> str:
 
 
 def short_name(name: str, limit: int) -> str:
-    """The name as safe_text gives it, cut in the middle where it is longer: what tells runs apart often stands at the end.
+    """The name from safe_text, shortened in the middle, because runs often differ at the end of their names.
 
     >>> short_name("family-410m-seed4@1000", 15), short_name("tiny@4", 15)
     ('family-…d4@1000', 'tiny@4')

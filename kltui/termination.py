@@ -1,4 +1,4 @@
-"""Signals that end a process: TERM, INT and HUP as an exception, so that what was half done is undone on the way out."""
+"""Turns the signals TERM, INT and HUP into an exception, so that unfinished work is cleaned up before the process ends."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ _set_here: set[str] = set()
 
 
 def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has threads of OpenMP sleep while they wait, where the user has not said how: before a library with OpenMP is loaded."""
+    """Makes OpenMP threads sleep while they wait, unless the user has set it; call it before loading a library with OpenMP."""
     if not any(name in environment for name in _WAITS):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"
         _set_here.add("OMP_WAIT_POLICY")
 
 
 def environment_of_jobs() -> dict[str, str]:
-    """This process's environment as the user gave it: a job that scores is alone on its cores, as far as it knows."""
+    """This process's original environment, for scoring jobs, which assume that they have their cores to themselves."""
     return {name: value for name, value in os.environ.items() if name not in _set_here}
 
 

@@ -19,7 +19,7 @@ from kltui.sanitize import safe_text
 
 @dataclass(frozen=True)
 class WithBases:
-    """A job's checkpoints, bases before their adapters; what cannot be used, and what is to be said."""
+    """A job's checkpoints, with bases before their adapters; mistakes; notes."""
 
     checkpoints: list[Checkpoint]
     mistakes: list[str]
@@ -29,10 +29,10 @@ class WithBases:
 def with_bases(
     checkpoints: Sequence[Checkpoint], stored: Sequence[Checkpoint], job_folder: Path
 ) -> WithBases:
-    """`checkpoints` with `base` of every adapter its base's place, and `parent` its base's name.
+    """`checkpoints` with `base` of every adapter set to the location of its base, and `parent` to the name of its base.
 
-    A base that is among the job's checkpoints goes by its name there, and so does one that the workspace has; it is
-    scored in this job in either case. Any other is added, named by its folder or repository.
+    A base among the job's checkpoints or in the workspace keeps its name there, and is
+    scored in this job in either case. Any other base is added, named after its folder or repository.
     """
     made = WithBases([], [], [])
     known = list(checkpoints)

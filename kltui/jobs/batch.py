@@ -58,11 +58,11 @@ def run_batch(
     as_json: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> tuple[int, Path | None]:
-    """Scores what the job file asks for and is not stored yet; (exit code, workspace if the job came to its end).
+    """Scores the checkpoints of a job file that are not stored yet; returns (exit code, workspace if the job was completed).
 
-    With `shard` (i, n): every n-th checkpoint from the i-th on, into the workspace's inbox; see `kltui.jobs.shard`.
+    With `shard` (i, n): scores every n-th checkpoint, starting at the i-th, into the workspace's inbox; see `kltui.jobs.shard`.
 
-    The code: 0 all done, 1 some checkpoints failed, 75 all that failed may succeed later, 130/143/129 stopped by a signal.
+    Exit code: 0 success, 1 some checkpoints failed, 75 all failures may be temporary, 130/143/129 stopped by a signal.
     """
     reporter = ProgressReporter(as_json)
     job = load_job(job_path, overrides)
@@ -87,7 +87,7 @@ def run_batch(
 
 
 class BatchRun:
-    """One job at work: a preparing thread before it, worker processes behind it, the store in its hands."""
+    """A running job: it takes prepared checkpoints from a thread, sends them to worker processes, and writes results to the store."""
 
     def __init__(self, plan: Plan, writer: Keeps, reporter: ProgressReporter) -> None:
         self._plan, self._writer, self._reporter = plan, writer, reporter

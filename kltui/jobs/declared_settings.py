@@ -36,9 +36,9 @@ def parse_declared(words: Sequence[str]) -> dict[str, str]:
 
 
 def as_declared(found: Imported, declared: Mapping[str, str], notify: Callable[[str], None]) -> Imported:
-    """The import with every vector's key as far as it is known; says how they are taken to have been scored.
+    """The import with every vector's key as far as it is known; prints the assumed settings.
 
-    Raises UsageError where a file has the keys of its vectors on record and the user declares another value.
+    Raises UsageError if a file records the keys of its vectors and the user declares a different value.
     """
     vectors = tuple(_declared(vector, declared) for vector in found.vectors)
     taken = Counter((v.key["declared"], settings_of(v)) for v in vectors if "declared" in v.key)
@@ -76,7 +76,7 @@ def _declared(vector: ImportedVector, declared: Mapping[str, str]) -> ImportedVe
 
 
 def settings_of(vector: ImportedVector) -> str:
-    """The settings by which an imported vector is put with others."""
+    """The settings that determine which vectors an imported vector shares a map with."""
     if not vector.is_raw:
         return f"source={vector.source}"
     if vector.on_record:

@@ -1,4 +1,4 @@
-"""Torch asked for its device in a process of its own: the planning process never imports it."""
+"""Asks torch for its device in a separate process, so that the planning process never imports torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Answer:
 
 
 class DeviceProbe:
-    """A question under way: torch takes seconds to be imported, so ask early and wait late."""
+    """A pending query: importing torch takes seconds, so start it early and wait late."""
 
     def __init__(self, asked: str) -> None:
         self._process = subprocess.Popen(

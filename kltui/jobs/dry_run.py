@@ -1,4 +1,4 @@
-"""What a job would do, said without doing it: on standard output, and nothing is written."""
+"""Prints what a job would do, without doing it or writing anything."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ SERVER_WITHIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One checkpoint of a plan: kept (stored already) or to be scored; bytes of its weights, None: not here.
+    """One checkpoint of a plan: kept (already stored) or to be scored; bytes of its weights (None: not on this machine).
 
-    `problem` is why it will fail. `server` is what the one that holds it said now, and `answers` whether it said anything.
+    `problem` is the reason why it will fail. `server` is the response of its server, and `answers` whether it responded.
     """
 
     name: str

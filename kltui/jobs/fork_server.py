@@ -36,7 +36,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Asks for a worker at the pipe whose file descriptor follows."""
+    """Requests a worker for the pipe whose file descriptor follows."""
 
     number: int
     compares_dtypes: bool
@@ -44,7 +44,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """The worker that was asked for; without a `pid` there is none: it would not be safe here, or the system refuses."""
+    """The response to Fork; `pid` is absent if forking is not safe or the system refuses."""
 
     number: int
     pid: int | None
@@ -52,7 +52,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Asks for the exit status of a worker, whose process id stays taken until then."""
+    """Requests the exit status of a worker, whose process id stays reserved until then."""
 
     number: int
     pid: int
@@ -67,7 +67,7 @@ class Ended:
 
 
 def main() -> int:
-    """Forks workers for whoever is at the other end of the file descriptor named, until it closes."""
+    """Forks workers on request from the process at the other end of the given file descriptor, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every worker
     silence_libraries()
     with Connection(int(sys.argv[1])) as line, suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -20,7 +20,7 @@ COMPARED_TEXTS = 32
 
 @dataclass(frozen=True)
 class Joined:
-    """A job's checkpoints, the originals of GGUF files among them, and what is to be said."""
+    """A job's checkpoints, including the originals of GGUF files, and notes."""
 
     checkpoints: list[Checkpoint]
     notes: list[str]
@@ -32,11 +32,11 @@ def with_originals(
     named: Collection[str],
     texts: Sequence[str],
 ) -> Joined:
-    """`checkpoints` with each GGUF file, last of all, as a variant of its parent, which is added where nobody names it.
+    """`checkpoints` with each GGUF file at the end, as a variant of its parent, which is added if no entry names it.
 
-    The parent is the entry's, or the model in the folder beside the file (`base`). From it the variant has its run and
+    The parent is the entry's, or the model in the folder next to the file (`base`). The variant inherits its run and
     step, unless its source is among those `named` by their entry, its type and, where the entry names none, its tokenizer. Tokenizers
-    that give `texts` other ids than the parent's are reported.
+    that give `texts` ids different from the parent's are reported.
     """
     if not any(is_gguf_variant(c.quantization) for c in checkpoints):
         return Joined(list(checkpoints), [])

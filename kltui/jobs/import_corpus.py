@@ -1,4 +1,4 @@
-"""What imported vectors are over: decided by their texts, by what was said on the command line, or not at all."""
+"""The corpus of imported vectors: determined by their texts or by the command line; otherwise an error."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TOO_SURE_NATS = 0.02  # a byte, over a corpus; the best models of text have 0.4
 
 
 class Placing:
-    """Puts imported vectors over the corpora of a workspace, within a transaction of its store.
+    """Assigns imported vectors to the corpora of a workspace, within a transaction of its store.
 
-    Two sources are over one corpus where their texts are the same, in whatever order; vectors are then put in the order
-    of the corpus that was there first. That two have as many texts says nothing.
+    Two sources share a corpus if their texts are the same, in any order; vectors are then put in the order
+    of the existing corpus. The number of texts alone is not enough.
     """
 
     def __init__(self, store: Store, found: Imported, over: str, notify: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""`kltui --import`: vectors that others have scored, stored beside one's own."""
+"""`kltui --import`: stores vectors that were scored elsewhere."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def store_all(
     notify: Callable[[str], None],
     asked: ImportRequest | None = None,
 ) -> int:
-    """How many vectors of `found` are now in `workspace`, all stored in one transaction.
+    """Stores the vectors of `found` in `workspace` in one transaction; returns their number.
 
-    The texts come with the vectors, from one of the paths, or are named by their hash. Raises UsageError when there are
-    none, when they do not fit the vectors, or when a vector has the name of a checkpoint scored here.
+    The texts come with the vectors, from one of the paths, or are given by their hash. Raises UsageError if there are
+    none, if they do not fit the vectors, or if a vector has the name of a checkpoint scored here.
     """
     for note in found.notes:
         notify(f"note: {note}")

@@ -28,7 +28,7 @@ STALE_AFTER_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class MixPlan:
-    """The checkpoints (base first) that a grid point lies between, and its place: (1 - a - b, a, b)."""
+    """The checkpoints (base first) that a grid point interpolates, and its weights (1 - a - b, a, b)."""
 
     parts: tuple[Checkpoint, ...]
     a: float
@@ -48,7 +48,7 @@ class Mix:
 def mixes(
     table: InterpolationTable, checkpoints: Sequence[Checkpoint], workspace: Path
 ) -> list[tuple[Checkpoint, MixPlan]]:
-    """The grid points of one `[[interpolations]]` entry as checkpoints, each with what it is made of.
+    """The grid points of one `[[interpolations]]` entry as checkpoints, each with its MixPlan.
 
     Their lineage: the base's size, seed and type, all parts as parents (a merge), and tags that tell the place.
     """
@@ -90,14 +90,14 @@ def _part(name: str, by_name: dict[str, Checkpoint]) -> Checkpoint:
 
 
 def mixed_weights(parts: Sequence[str], a: float, b: float) -> str:
-    """Hex SHA-256 that stands for the weights at (a, b) between `parts`, without making them."""
+    """Hex SHA-256 that identifies the weights at (a, b) between `parts`, without computing them."""
     reported = "\0".join(("kltui interpolation 1", *parts, repr(a), repr(b)))
     return hashlib.sha256(reported.encode()).hexdigest()
 
 
 @contextmanager
 def materialised(folder: Path, mix: Mix | None) -> Iterator[Path]:
-    """Within it the interpolated model lies in the folder yielded, beside `folder`; afterwards it is gone.
+    """Context that yields a temporary folder, next to `folder`, with the interpolated model.
 
     Without `mix` it is `folder` itself.
     """

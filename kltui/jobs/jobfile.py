@@ -1,4 +1,4 @@
-"""A job file: what it may say, every mistake in it at once, and the same job written back."""
+"""Job files: parsing with all mistakes reported at once, and writing a job back."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from kltui.scoring.settings import ScoringSettings
 class JobFile(JobTable):
     """A whole job. `models` may be empty only in a job that is being written.
 
-    `folder` is where relative paths begin, those that adapters name as their base among them: that of the job file, which a
-    copy of it elsewhere states.
+    `folder` is where relative paths start, including those of adapters' bases: the folder of the job file, which a
+    copy in another folder records.
     """
 
     workspace: Line = Field(
@@ -131,7 +131,7 @@ class JobFile(JobTable):
         return tomli_w.dumps(self.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
 
     def digest(self) -> str:
-        """Hex SHA-256 of what the job asks for: the same job run again has the same digest."""
+        """Hex SHA-256 of the job's contents: the same job has the same digest when run again."""
         unasked = {
             "engine": True,
             "watch": True,

@@ -1,4 +1,4 @@
-"""Jobs that outlive whoever started them: a detached `kltui --batch`, and the signals it understands."""
+"""Jobs that outlive the process that started them: a detached `kltui --batch`, and its signals."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _started: list[int] = []
 
 
 def start_detached(job_path: Path, extra_args: Sequence[str] = (), *, watch: bool = False) -> int:
-    """Starts `kltui --batch job_path` (or `--watch`) in a session of its own and returns its process id.
+    """Starts `kltui --batch job_path` (or `--watch`) in a new session and returns its process id.
 
     Its output goes to a new file in WORKSPACE/logs. Raises UsageError for a job file with mistakes and StoreError
-    for a workspace that cannot be written, before anything starts.
+    for a workspace that is not writable, before anything starts.
     """
     job, command = load_job(job_path), "--watch" if watch else "--batch"
     return _spawned(Path(job.workspace), job_path.stem, command, str(job_path.resolve()), *extra_args).pid
@@ -41,7 +41,7 @@ def start_detached(job_path: Path, extra_args: Sequence[str] = (), *, watch: boo
 
 @dataclass(frozen=True, slots=True)
 class Detached:
-    """A process in a session of its own, and the file that its output goes to."""
+    """A process in its own session, and the file for its output."""
 
     pid: int
     log: Path
@@ -59,7 +59,7 @@ class Detached:
         return [safe_text(line.strip(), 400) for line in text.splitlines() if line.strip()]
 
     def complaint(self) -> str:
-        """The line in which it says what went wrong, "" where there is none."""
+        """The error line of its output, or ""."""
         return next((line for line in self.lines() if line.startswith(COMPLAINTS)), "")
 
 
@@ -119,7 +119,7 @@ def stop(job: JobRow) -> None:
 
 
 def pause(job: JobRow) -> None:
-    """Asks a running job to finish the checkpoint under way and then rest. Raises KltuiError."""
+    """Asks a running job to pause after the current checkpoint. Raises KltuiError."""
     _signal(job, signal.SIGUSR1)
 
 

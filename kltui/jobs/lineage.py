@@ -1,4 +1,4 @@
-"""Lineage of stored checkpoints, put right by hand: run, step, parent, seed, size, type and tags."""
+"""Editing the lineage of stored checkpoints: run, step, parent, seed, size, type and tags."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def edit_lineage(
     changes: Mapping[str, str],
     tell: Callable[[str], None] = lambda note: None,
 ) -> int:
-    """How many of the checkpoints called `names` have got `changes` ({field: text}, "" empties), in one transaction.
+    """Applies `changes` ({field: text}, "" clears) to the checkpoints `names` in one transaction; returns their number.
 
-    `tell` gets a line where a parent among these is no checkpoint here, or would be the checkpoint itself.
-    Raises UsageError for a value that cannot be meant, StoreError while another process writes the workspace, where
-    a name is taken, or where one is not there.
+    `tell` receives a line if a parent among these is not a checkpoint here, or would be the checkpoint itself.
+    Raises UsageError for an invalid value, StoreError while another process writes to the workspace, if
+    a name already exists, or if a checkpoint does not exist.
     """
     values = parse_changes(changes, len(names))
     store = Store.write(workspace)

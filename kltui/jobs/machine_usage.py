@@ -10,9 +10,9 @@ from kltui.jobs.device_probe import DeviceProbe
 
 
 def memory_bytes() -> int:
-    """Resident memory of this process and those that work for it, in bytes; 0 where /proc is missing.
+    """Resident memory of this process and its workers, in bytes; 0 without /proc.
 
-    A process that has workers itself is left out: they are its forks, and what it has is theirs.
+    A process that has workers itself is not counted: they are its forks and share its memory.
     """
     return _resident("self") + sum(_of_tree(pid) for pid in _children(str(os.getpid())))
 

@@ -34,7 +34,7 @@ class WorkspaceMap:
 
     @property
     def scoring(self) -> dict[str, str]:
-        """The `[scoring]` keys that its imported vectors were scored with; none where it has own ones alone."""
+        """The `[scoring]` keys with which its imported vectors were scored; empty without imported vectors."""
         if not self.n_imported:
             return {}
         found = {name: v for name, v in comparable.words(self.settings).items() if name in TAKEN}

@@ -49,10 +49,10 @@ class Setup:
 class Task:
     """One checkpoint to score: its files as they were hashed, and its variant.
 
-    With `mix`, the model is made in the folder first. `hub` tells where its files can be had by a machine that does not
-    see the folder, `tokenizer_hub` where those of its tokenizer can. A `served` model has no files: `hashed` names the
-    folder of its tokenizer, and stands for what its server says of itself. With `adapted`, an adapter goes on its base;
-    `hashed` then has the weights that both come to. `notes` join those of the result.
+    With `mix`, the interpolated model is first created in the folder. `hub` is the source of its files for a machine that does not
+    see the folder, `tokenizer_hub` that of its tokenizer. A `served` model has no files: `hashed` has the
+    folder of its tokenizer, and identifies its server's description. With `adapted`, an adapter is applied to its base;
+    `hashed` then has the combined weights. `notes` are added to those of the result.
     """
 
     index: int
@@ -68,7 +68,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """The task that a worker will be given next, most likely: said while it scores, so that it can read ahead."""
+    """The task that a worker will probably receive next, announced while it scores so that it can read ahead."""
 
     task: Task
 
@@ -118,9 +118,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A worker that ended without a word; `status` is its exit status, negative for a signal.
+    """A worker that ended unexpectedly; `status` is its exit status, negative for a signal.
 
-    `how` says it in words where there is no exit status to be had.
+    `how` describes it if there is no exit status.
     """
 
     index: int | None
@@ -137,7 +137,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Computes:
-    """The device that a worker on `host` computes on, said before its first task."""
+    """The device that a worker on `host` computes on, reported before its first task."""
 
     device: DeviceInUse
     threads: int

@@ -18,7 +18,7 @@ def remember(store: Store, before: str, checkpoint_id: int) -> None:
 
 
 def given_names(store: Store) -> dict[str, CheckpointRow]:
-    """{name of before: the checkpoint that had it}, of all names given up by hand that nothing else has now."""
+    """{former name: checkpoint} for all names that were changed by hand and are not in use now."""
     given = store.records.all(KIND)
     if not given:
         return {}
@@ -49,7 +49,7 @@ def as_called_here(checkpoints: Sequence[Checkpoint], store: Store) -> list[Chec
 
 
 def renamed_runs(now: Mapping[str, CheckpointRow], rows: Sequence[CheckpointRow]) -> dict[str, str]:
-    """{run of before: its run} among `rows`, by `given_names`, of runs renamed whole, neither joined to another nor parted."""
+    """{former run: its run} among `rows`, from `given_names`, for runs that were renamed completely, without merging or splitting."""
     members: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         members[row.checkpoint.run].add(row.id)
@@ -70,7 +70,7 @@ def _run_of(name: str, checkpoint: Checkpoint) -> str:
 
 
 def renamed_parents(parents: str, renamed: Mapping[str, str]) -> str:
-    """The parents of a checkpoint, joined by commas where there are several, with those in `renamed` by new names."""
+    """The parents of a checkpoint, separated by commas, with those in `renamed` replaced by their new names."""
     names = [p.strip() for p in parents.split(",")]
     if renamed.keys().isdisjoint(names):
         return parents

@@ -1,4 +1,4 @@
-"""The job that scores one model for a map: its entry, its name, and its run in a process of its own."""
+"""The job that scores one model for a map: its entry, its name, and running it in a separate process."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_job(
     *,
     alone: bool = False,
 ) -> tuple[Path, Checkpoint]:
-    """(job file, checkpoint) that scores `model` over the texts `source` by a map's settings.
+    """(Job file, checkpoint) for scoring `model` on the texts `source` with a map's settings.
 
     `overrides` are KEY=VALUE as of --set; `model.KEY` is one of the `[[models]]` entry. Raises UsageError where the model
     is none, is several, or would share no map under these settings: those very ones, where the map is `alone` of own vectors.
@@ -150,7 +150,7 @@ def same_source(a: Source, b: Source) -> bool:
 
 
 def run_job(path: Path, say: Say) -> None:
-    """Runs a job file in a process of its own and waits for its end. Raises KltuiError where the model could not be scored."""
+    """Runs a job file in a separate process and waits for it. Raises KltuiError if the model could not be scored."""
     check_scoring()
     command = python_command("kltui.cli", "main", "--batch", str(path), "--json")
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:

@@ -1,4 +1,4 @@
-"""Getting checkpoints ready ahead of the scorer: fetch, find, fingerprint, in a thread of its own."""
+"""Prepares checkpoints ahead of the scorer in a separate thread: downloads, locates and hashes files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NICE = 10  # added to the niceness of the thread that fetches and hashes: a tent
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A checkpoint whose files are here, or those of which `mix` makes it.
+    """A checkpoint whose files (or, with `mix`, the files of its parts) are on this machine.
 
     `signature` is what the file system said of them just before they were hashed, and `settled` whether that tells every
     later change, so that the fingerprint may be remembered under it. `tokenizer` is where the tokenizer lies if not in
@@ -65,7 +65,7 @@ class Ready:
 
 
 def task_of(ready: Ready, checkpoint: Checkpoint) -> Task:
-    """What a worker is asked of a checkpoint whose files are here."""
+    """The task for a worker of a prepared checkpoint."""
     source = checkpoint.source
     hub = replace(source, commit=ready.commit) if isinstance(source, HubSource) else None
     outside = ready.tokenizer.hub if ready.tokenizer else None
@@ -87,10 +87,10 @@ class NotReady:
 
 
 class Preparer:
-    """Prepares checkpoints in order, at most `ahead` beyond those taken.
+    """Prepares checkpoints in order, up to `ahead` beyond those already taken.
 
-    `held` tells by index with which weights a checkpoint is stored whole: what the hub has under the same commit is
-    then not fetched.
+    `held` gives by index the weights of checkpoints that are completely stored: if the hub has the same commit, nothing is
+    downloaded.
     """
 
     def __init__(
@@ -122,14 +122,14 @@ class Preparer:
         self._thread.start()
 
     def take(self, timeout_s: float) -> Ready | NotReady | None:
-        """The next one, or None when none is ready within `timeout_s`."""
+        """The next prepared checkpoint, or None if none is ready within `timeout_s`."""
         try:
             return self._out.get(timeout=timeout_s) if timeout_s > 0 else self._out.get_nowait()
         except queue.Empty:
             return None
 
     def stop(self) -> None:
-        """Asks the thread to end; it does so after the file it is at."""
+        """Asks the thread to stop; it does so after the current file."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -167,7 +167,7 @@ class Preparer:
             )
 
     def is_current(self, index: int, checkpoint: Checkpoint) -> bool:
-        """Whether what is held of a checkpoint is of the weights that it has now, as far as can be known; fetches none."""
+        """Whether the stored vectors of a checkpoint belong to its current weights, as far as can be known without downloading."""
         held, plan = self._held.get(index, ""), self._mixes.get(checkpoint.name)
         if not held:
             return False
@@ -398,13 +398,13 @@ def _base_of(adapter: Checkpoint) -> Checkpoint:
 
 
 def hub_weights(source: HubSource, tokenizer: TokenizerPlace | None = None) -> str:
-    """What stands for the weights of a resolved revision in a vector's key, and for a tokenizer from elsewhere."""
+    """The identity of the weights of a resolved revision, and of an external tokenizer, in a vector's key."""
     mark = outside_mark(tokenizer.folder, with_config=bool(source.file)) if tokenizer else ""
     return f"{hub_stem(source)}@{source.commit}{mark}"
 
 
 def hub_stem(source: HubSource) -> str:
-    """What stands for the weights of a repository, or of one GGUF file of it, before the commit."""
+    """The part before the commit of the identity of a repository's weights, or of one GGUF file in it."""
     return f"{source.repo}:{source.file}" if source.file else source.repo
 
 

@@ -25,7 +25,7 @@ EVENT_EVERY_S = 1.0
 
 @dataclass
 class Tally:
-    """Counts over a whole job, and how fast it goes."""
+    """Counts over a whole job, and its speed."""
 
     total: int = 0
     kept: int = 0
@@ -68,7 +68,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A checkpoint under way, as it is reported."""
+    """The reported state of a checkpoint in progress."""
 
     name: str
     stage: str
@@ -90,9 +90,9 @@ class Moment:
 
 
 class Reporter:
-    """Words for people on `err` (stderr), and with `as_json` events for programs on `out` (stdout), one JSON object a line.
+    """Prints text for people on `err` (stderr) and, with `as_json`, events for programs on `out` (stdout), one JSON object per line.
 
-    Work goes on when whoever reads along has gone.
+    The job continues when the reader of the output has gone.
     """
 
     def __init__(self, as_json: bool, out: IO[str] | None = None, err: IO[str] | None = None) -> None:
@@ -101,7 +101,7 @@ class Reporter:
         self.live = self.console.is_terminal and not as_json  # whether a progress bar is shown
 
     def event(self, event: str, **fields: object) -> None:
-        """Writes one JSON object, if events were asked for."""
+        """Writes one JSON object, if events are enabled."""
         if not self._json:
             return
         made = {"event": event, "schema": JSON_SCHEMA, "time": time.time(), **fields}
@@ -143,7 +143,7 @@ class ProgressReporter(Reporter):
             self._bar.start()
 
     def moved(self, moments: list[Moment], tally: Tally) -> None:
-        """Reports how far the checkpoints under way are: events each second, lines each half minute."""
+        """Reports the progress of the current checkpoints: events every second, lines every half minute."""
         now = time.monotonic()
         fraction = sum(m.fraction for m in moments)
         eta = tally.eta_seconds(fraction)
@@ -195,9 +195,9 @@ class ProgressReporter(Reporter):
 
 
 class SteadyConsole(Console):
-    """A console that goes on in silence when its reader has gone; rich's own would end the process.
+    """A console that ignores a closed output, where rich's own would end the process.
 
-    It never hides the cursor: whoever is killed could not show it again.
+    It never hides the cursor, because a killed process could not show it again.
     """
 
     def show_cursor(self, show: bool = True) -> bool:

@@ -73,7 +73,7 @@ class ResultWriter:
         return self._store.fingerprints.all()
 
     def register(self, log: Path | None) -> str:
-        """Writes the corpus, the checkpoints and the job, and marks it as running; words on names that differ."""
+        """Writes the corpus, the checkpoints and the job, and marks it as running; returns a note on names that differ."""
         with self._store.atomic():
             self._corpus = self._store.corpora.add(self._plan.corpus, self._plan.job.corpus.source)
             self._called = called = as_called_here(self._plan.checkpoints, self._store)
@@ -122,7 +122,7 @@ class ResultWriter:
         return complete
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
-        """Those of `indices` that are stored whole, for the weights last seen; their items are marked done."""
+        """The number of `indices` that are completely stored for the weights last seen; marks their items done."""
         kept = set(self.held(indices, by_hash=False))
         if kept:
             with self._store.atomic():
@@ -131,9 +131,9 @@ class ResultWriter:
         return kept
 
     def held(self, indices: Collection[int] | None = None, *, by_hash: bool = True) -> dict[int, str]:
-        """{index: weights} of the checkpoints (of `indices`) that are stored whole, for the weights last seen.
+        """{index: weights} of the checkpoints (of `indices`) that are completely stored for the weights last seen.
 
-        Writes nothing. Not `by_hash`: a file aside counts where it is, without being read.
+        Writes nothing. Without `by_hash`, side files count if they exist, without being read.
         """
         corpora = {c.sha256: c.id for c in self._store.corpora.all()}
         rows = {row.name: row for row in self._store.checkpoints.all()}
@@ -251,7 +251,7 @@ class ResultWriter:
         return path, hashlib.sha256(data).hexdigest()
 
     def item_started(self, index: int) -> None:
-        """Marks a checkpoint as under way."""
+        """Marks a checkpoint as in progress."""
         with self._store.atomic():
             self._store.jobs.item_started(self._job, self._ids[index])
 
@@ -261,16 +261,16 @@ class ResultWriter:
             self._store.jobs.item_failed(self._job, self._ids[index], error, hint)
 
     def note(self, progress: Mapping[int, Progress]) -> None:
-        """Renews the sign of life, with the progress of what is under way."""
+        """Updates the heartbeat and the progress of the current checkpoints."""
         self._store.note_progress(self._job, {self._ids[i]: p for i, p in progress.items()})
 
     def note_devices(self, devices: str) -> None:
-        """Keeps on which devices the job computes, for who looks at it meanwhile."""
+        """Stores the devices that the job computes on, for display during the job."""
         with self._store.atomic():
             self._store.jobs.say(self._job, f"on {devices}")
 
     def wait(self, words: str) -> None:
-        """Lets the job go on as running, with `words` on what it waits for."""
+        """Keeps the job marked as running, with `words` on what it waits for."""
         with self._store.atomic():
             self._store.jobs.start(self._job)
             self._store.jobs.say(self._job, words)

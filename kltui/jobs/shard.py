@@ -1,8 +1,8 @@
 """One job on many machines: each scores its shard into the workspace's inbox, and one process collects them.
 
 A shard touches no database: one file per checkpoint, written aside, synced and renamed, so that any shared file system
-will do, a shard can be run again where it stopped, and two that run the same shard do no harm. What is taken in is
-what a single run would have stored, bit for bit.
+works, a shard can be resumed, and running the same shard twice does no harm. The collected results are
+bit for bit those of a single run.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class InboxWriter:
         return ""
 
     def held(self) -> dict[int, str]:
-        """{index: weights} of the checkpoints whose result waits in the inbox, or has been taken in."""
+        """{index: weights} of the checkpoints whose result is in the inbox or already stored."""
         at = {checkpoint.name: i for i, checkpoint in enumerate(self._plan.checkpoints)}
         asked = _request(self._plan)
         waiting = {
@@ -80,7 +80,7 @@ class InboxWriter:
         return waiting | self._taken
 
     def keeps(self, ready: Ready) -> bool:
-        """Whether this checkpoint's result waits in the inbox, or has been taken in."""
+        """Whether this checkpoint's result is in the inbox or already stored."""
         name = _file_name(self._plan, ready)
         return name in self._collected or (self._inbox / name).is_file()
 
@@ -97,7 +97,7 @@ class InboxWriter:
     def note(self, progress: Mapping[int, Progress]) -> None: ...
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
-        """Those of `indices` whose result waits in the inbox, or has been taken in, for the weights last seen."""
+        """The number of `indices` whose result is in the inbox or already stored, for the weights last seen."""
         asked = _request(self._plan)
         reported = {about.name for about in abouts(self._inbox) if about.request == asked}
         # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.
@@ -130,7 +130,7 @@ def _file_name(plan: Plan, ready: Ready) -> str:
 def held_by_store(
     plan: Plan, indices: Collection[int] | None = None, *, by_hash: bool = True
 ) -> dict[int, str]:
-    """{index: weights} of what the workspace's store holds of a plan, as `ResultWriter.held`; nothing where it cannot be read."""
+    """{index: weights} of the stored checkpoints of a plan, as `ResultWriter.held`; empty if the store cannot be read."""
     try:
         store = Store.read(plan.workspace)
     except StoreError:

@@ -1,6 +1,6 @@
 """One checkpoint's result as a file of the inbox: a safetensors file with its identity and checksum in the metadata.
 
-Who reads an inbox trusts no file in it: everything that a file says of itself is checked, before its numbers are read.
+Files in an inbox are not trusted: all metadata is checked before the numbers are read.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ def pack(request: str, name: str, ready: Ready, result: ScoreResult) -> bytes:
 def flat_tokens(
     tokens: Sequence[NDArray[np.float32]],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(all tokens' log-probabilities one behind another, how many each text has)."""
+    """(Concatenated log-probabilities of all tokens, number of tokens per text)."""
     return np.concatenate([*tokens, np.empty(0, np.float32)]), np.array([len(t) for t in tokens], np.int64)
 
 
 def unpack(path: Path, corpus: Corpus, request: str) -> ShardResult | None:
-    """The result over `corpus` in an inbox file, None where it is of another `request`.
+    """The result on `corpus` in an inbox file; None if it belongs to another `request`.
 
     Raises KltuiError where it is damaged, from another release, or anything but what it should be.
     """

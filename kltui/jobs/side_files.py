@@ -22,7 +22,7 @@ LEFT_OUT = {"pythia-1b": (116_000,)}  # checkpoints that the published picture o
 
 
 def put_side_files(store: Store, side: ReleaseSideFiles) -> list[str]:
-    """Stores what came beside vectors, within a transaction; a line on each kind."""
+    """Stores the data that accompanies vectors, within a transaction; returns a line on each kind."""
     said = []
     rows = store.checkpoints.all()
     for name, picture in side.pictures.items():

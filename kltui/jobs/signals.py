@@ -10,7 +10,7 @@ from typing import Any
 class Signals:
     """Catches INT, TERM, HUP and USR1 while open, and only remembers them.
 
-    INT or USR1 once asks to finish the checkpoint under way (USR1: then pause); INT again, TERM or HUP ask to
+    INT or USR1 once asks to finish the current checkpoint (USR1: then pause); INT again, TERM or HUP ask to
     stop at once. `received` is the last signal's number.
     """
 

@@ -1,4 +1,4 @@
-"""One model scored over texts in this process, without a workspace: what a job does of one checkpoint, and nothing kept."""
+"""Scores one model on texts in this process, without a workspace: as a job does, but without storing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that scores: alone with torch, so that its crash costs one checkpoint and not the job."""
+"""The scoring process: it alone uses torch, so a crash costs one checkpoint and not the job."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _to_stderr(text: str) -> None:
 
 
 def main(setup: Setup | None = None, scorer: Scorer | None = None) -> int:
-    """Serves tasks from the pipe named by its file descriptor until it closes; a fork has `setup` and `scorer` already."""
+    """Serves tasks from the pipe with the given file descriptor until it closes; a fork already has `setup` and `scorer`."""
     # A terminal's ctrl-C reaches the whole process group; only the batch process decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(int(sys.argv[1])) as pipe:
@@ -77,9 +77,9 @@ def serve(pipe: Channel, log: Callable[[str], None] = _to_stderr) -> None:
 def serve_tasks(
     pipe: Channel, setup: Setup, log: Callable[[str], None] = _to_stderr, made: Scorer | None = None
 ) -> None:
-    """Scores what comes through the pipe, with the scorer that is `made` or one of its own; `log` takes tracebacks.
+    """Scores the tasks from the pipe, with the scorer `made` or a new one; `log` receives tracebacks.
 
-    Raises EOFError when the other side has gone.
+    Raises EOFError when the other side has closed the pipe.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(setup.threads))
     silence_libraries()

@@ -14,7 +14,7 @@ from kltui.store.writer_lock import is_process
 
 
 class NotReachableError(KltuiError):
-    """A process that is gone, is another's, or is not what the store says it is."""
+    """Raised if a process has ended, belongs to another user, or is not the one recorded in the store."""
 
 
 def signal_writer(pid: int, identity: str, folder: Path, number: signal.Signals) -> None:

@@ -23,8 +23,8 @@ Array = NDArray[np.float64]
 class ScoredTexts:
     """N texts under one model: `loglik_N` in nats (NaN: unscored), `n_scored_N` tokens, `text_bytes_N` bytes.
 
-    `layers` holds the lens vector of each layer asked for, {k: (N,) nats}; `token_logprobs`, where they were asked for, one
-    float32 array in nats per text. `key` says what made the values, `notes` what is to be said of them.
+    `layers` are the vectors of the requested layers, {k: (N,) nats}; `token_logprobs`, if requested, are one
+    float32 array in nats per text. `key` identifies what determined the values; `notes` are remarks on them.
     """
 
     name: str

@@ -27,7 +27,7 @@ ROWS_SHOWN = 20
 
 
 class NotebookMap(Map):
-    """A map that makes data frames and pictures of itself."""
+    """A map with methods for data frames and plots."""
 
     @classmethod
     def of(cls, made: Map) -> NotebookMap:
@@ -105,7 +105,7 @@ class NotebookWorkspace(Workspace):
         overrides: Sequence[str] = (),
         say: Callable[[str], None] = lambda line: None,
     ) -> Placement:
-        """Where `model` stands on this workspace's map, scored in a process of its own; see `kltui.workspace.placement.place`."""
+        """The position of `model` on this workspace's map, scored in a separate process; see `kltui.workspace.placement.place`."""
         return place(self, str(model), texts, overrides, say)
 
     def section(
@@ -123,10 +123,10 @@ class NotebookWorkspace(Workspace):
         device: str = "auto",
         notify: Callable[[str], None] = silent,
     ) -> Section:
-        """One section of the report, such as "scale"; its `data` are the numbers, and a notebook shows its tables.
+        """One section of the report, such as "scale"; `data` contains the numbers, and a notebook displays the tables.
 
-        The options are those of `--report`. With `compute`, what only models can tell is worked out, on `device`; what takes
-        long is said by `notify`. Raises UsageError for an unknown name or option.
+        The options are those of `--report`. With `compute`, results that need the models are computed on `device`; progress of
+        long computations goes to `notify`. Raises UsageError for an unknown name or option.
         """
         preparation = Preparation(checked(preprocess), exclude=tuple(exclude))
         choice = ReportChoice(

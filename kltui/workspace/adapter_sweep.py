@@ -38,7 +38,7 @@ class AdapterSweep:
         known: Mapping[tuple[str, str], float],
         window: int,
     ) -> None:
-        """Adds the missing pairs of a run of adapters up to `window` apart, and of each with its base among `rows`."""
+        """Adds the missing pairs of a run of adapters that are up to `window` apart, and those of each adapter with its base."""
         opened: dict[str, tuple[Change, CheckpointRow]] = {}
         for at, row in enumerate(members):
             base = base_row(row, rows)

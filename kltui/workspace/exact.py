@@ -1,4 +1,4 @@
-"""Exact next-token KL of two scored checkpoints: worked out once in a process of its own, then kept in the workspace."""
+"""Exact next-token KL of two scored checkpoints: computed once in a separate process, then stored in the workspace."""
 
 from __future__ import annotations
 
@@ -73,18 +73,18 @@ class ExactRequest:
 
     @property
     def are_answers(self) -> bool:
-        """Whether what is compared are responses behind their prompts: of responses alone the texts are all there is."""
+        """Whether responses are compared given their prompts."""
         settings = self.a.vector.settings
         return "kind" in comparable.words(settings) and not comparable.is_unconditional(settings)
 
     @property
     def is_turned(self) -> bool:
-        """Whether the result is kept the other way round."""
+        """Whether the stored result is in the opposite direction."""
         return self.a.identity > self.b.identity
 
 
 def stored(records: Mapping[str, Mapping[str, Any]], asked: ExactRequest) -> NextTokenKL | None:
-    """The result that is kept for two checkpoints, without the estimate beside it; None where there is none."""
+    """The stored result for two checkpoints, without the estimate; None if there is none."""
     record = records.get(_name(asked.key))
     if record is None or record.get("key") != asked.key:
         return None
@@ -98,7 +98,7 @@ def names_in(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check(asked: ExactRequest) -> None:
-    """Raises KltuiError where the exact KL of these two cannot be had, as far as the workspace tells without their files."""
+    """Raises KltuiError if the exact KL of these two cannot be computed, as far as the workspace knows without their files."""
     for side in (asked.a, asked.b):
         if side.vector.is_imported:
             raise KltuiError(
@@ -140,10 +140,10 @@ def check(asked: ExactRequest) -> None:
 def exact_kl_of(
     store: Store, asked: ExactRequest, device: str = "auto", progress: Said = silent
 ) -> NextTokenKL:
-    """The exact KL of two checkpoints, worked out now and kept; without the estimate beside it.
+    """Computes and stores the exact KL of two checkpoints; returns it without the estimate.
 
-    Raises KltuiError where it cannot be had: other tokenizers, files that are gone or others by now, imported vectors, a
-    workspace that cannot be written.
+    Raises KltuiError for different tokenizers, missing or changed files, imported vectors, or a
+    workspace that is not writable.
     """
     from kltui.jobs.messages import Setup
     from kltui.threads import usable_cores

@@ -1,4 +1,4 @@
-"""Losses as a list shows them: from the means that are stored beside the vectors, which stay on the disk."""
+"""Losses for lists of checkpoints, from the stored means, without reading the vectors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredLoss:
-    """Loss of one checkpoint in bits/byte, as in the report; `is_exact` is false where texts went unscored.
+    """Loss of one checkpoint in bits/byte, as in the report; `is_exact` is false if some texts were not scored.
 
-    Their bytes are then taken to be as many as those of a mean text. `vector` is the id of what it is the loss of.
+    Their length is then assumed to be the mean. `vector` is the id of the vector.
     """
 
     bits_per_byte: float

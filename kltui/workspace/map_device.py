@@ -24,7 +24,7 @@ def gram_on(device: str) -> CentredGram | None:
 
 
 def nothing_scored() -> KltuiError:
-    """What is said of a workspace without vectors."""
+    """The error for a workspace without vectors."""
     return StoreError(
         "nothing is scored in this workspace yet",
         "Score something first: kltui --batch job.toml, or start a job in the Jobs screen.",

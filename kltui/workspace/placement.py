@@ -37,8 +37,8 @@ METHOD = "ls"
 class Near:
     """A vector of the map by its KL to the model in bits/byte.
 
-    `se` is the standard error of that KL: over texts, and where texts were drawn that which drawing them makes;
-    `se_whole` is the error that the whole corpus leaves.
+    `se` is the standard error of that KL: over texts or, if texts were drawn, the sampling error of the draw;
+    `se_whole` is the error over the whole corpus.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model stands on a map of `n_vectors` others.
+    """The position of a model on a map of `n_vectors` others.
 
     `n_texts` is how many different texts it was scored on, of `n_corpus`; `drawn` how many draws those were, 0 for all
     texts. `nearest` has the nearest vectors, `scale` where the KL to `scale_to` lies among the published medians: the
@@ -95,10 +95,10 @@ def place(
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Placement:
-    """Scores `model` by the rules of the workspace's map, on all its texts or on `texts` drawn ones, and places it there.
+    """Scores `model` with the settings of the workspace's map, on all its texts or on `texts` drawn ones, and returns its position.
 
     `model` is a folder (a model's or an adapter's), a GGUF file, OWNER/NAME[@REVISION], or a server's address; `overrides`
-    are KEY=VALUE of the job file, `model.KEY` of its entry. Scoring runs in a process of its own. Raises KltuiError.
+    are KEY=VALUE of the job file, `model.KEY` of its entry. Scoring runs in a separate process. Raises KltuiError.
     """
     begun = time.monotonic()
     if texts is not None and texts < 1:
@@ -141,7 +141,7 @@ def _draw(ws: Workspace, sha256: str, settings: str, n: int) -> tuple[Any, subsa
 def placed(
     ws: Workspace, whole: Map, checkpoint: Checkpoint, drawn: subsample.TextDraw | None, begun: float
 ) -> Placement:
-    """The placement of a checkpoint that is scored, on the whole map or on drawn texts. Raises KltuiError."""
+    """The placement of a scored checkpoint, on all texts of the map or on drawn texts. Raises KltuiError."""
     name = checkpoint.name
     others = [k for k, other in enumerate(whole.names) if other != name]
     if not others:

@@ -1,6 +1,6 @@
-"""Fewer texts for new models: texts drawn from a map, kept as a corpus file and a record, and models placed by them.
+"""Draws of texts for new models: stored as a corpus file and a record, and used to place models on the map.
 
-Source: arXiv 2505.15428. A new model is scored on the drawn texts alone, its values clipped where the map's were.
+Source: arXiv 2505.15428. A new model is scored only on the drawn texts, and its values are clipped at the map's threshold.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class TextDraw:
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """Models scored on a draw's texts alone (M), and their KL to every vector of the map (M x K, bits/byte).
+    """M models scored only on a draw's texts, and their KL to every vector of the map (M x K, bits/byte).
 
-    `left_out` says of each other vector over the drawn texts why it is not among them.
+    `left_out` is the reason for each vector over the drawn texts that is not included.
     """
 
     draw: TextDraw
@@ -82,9 +82,9 @@ class Added:
 
 
 def draw_texts(ws: Workspace, m: Map, n: int, method: str = "ls", seed: int = 42) -> tuple[Path, TextDraw]:
-    """(corpus file, record) of n texts drawn for map `m` of the workspace; both are kept there.
+    """Draws n texts for map `m` of the workspace and stores them; returns (corpus file, record).
 
-    Raises StoreError while another process writes the workspace.
+    Raises StoreError while another process writes to the workspace.
     """
     if n < 1:
         raise UsageError(f"--draw {n} draws no text", "Give at least 1.")
@@ -188,7 +188,7 @@ def _released(
 
 
 def text_draws(ws: Workspace) -> list[TextDraw]:
-    """The draws kept in a workspace, oldest first."""
+    """The draws stored in a workspace, oldest first."""
     return [_parsed(record) for record in ws.records(KIND).values()]
 
 
@@ -199,9 +199,9 @@ def _parsed(r: Mapping[str, Any]) -> TextDraw:
 
 
 def added_models(ws: Workspace, whole: Map, d: TextDraw) -> Added | None:
-    """The models scored on a draw's texts and not on the map's, placed beside the vectors of `whole` (unprepared).
+    """The models scored only on a draw's texts, with their KL to the vectors of `whole` (without preprocessing).
 
-    None where nothing is scored on them, or where the draw is of another corpus.
+    None if nothing is scored on them, or if the draw belongs to another corpus.
     """
     if d.of != whole.record.get("corpus"):
         return None
@@ -256,7 +256,7 @@ def on_drawn(whole: Map, d: TextDraw) -> Values:
 
 
 def relative_error(added: Added) -> float:
-    """Median over pairs of the standard error that drawing alone makes, relative to the KL; NaN without pairs."""
+    """Median over pairs of the relative sampling error of the KL due to the draw; NaN without pairs."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = added.kl.se / added.kl.value
     ratio = ratio[np.isfinite(ratio)]

@@ -1,4 +1,4 @@
-"""Squared distances between the weights of a workspace's checkpoints: those that are stored, and those computed anew."""
+"""Squared distances between the weights of a workspace's checkpoints: stored ones, and newly computed ones."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class StoredDistances:
     def weight_distances(
         self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None
     ) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(name a, name b): sum over parameters} within runs, both ways round.
+        """Squared weight distances {(name a, name b): sum over parameters} within runs, in both orders.
 
-        With `compute`, missing pairs up to `window` checkpoints apart are computed from the files at hand,
-        each read once, and kept in the workspace unless another process is writing it; what could not be had
-        is in `weight_problems`.
+        With `compute`, missing pairs up to `window` checkpoints apart are computed from the available files,
+        each read once, and stored in the workspace unless another process is writing to it; problems
+        are in `weight_problems`.
         """
         rows = [r for r in self._store.checkpoints.all() if r.weights and r.checkpoint.quantization == "none"]
         stored = self._store.weight_distances.all()
@@ -46,7 +46,7 @@ class StoredDistances:
     def gguf_distances(
         self, compute: bool = False, progress: WeightProgress | None = None
     ) -> dict[tuple[str, str], float]:
-        """Squared weight distances {(model, its GGUF file): sum over parameters}, of the file's weights taken apart.
+        """Squared weight distances {(model, its GGUF file): sum over parameters}, from the file's dequantised weights.
 
         With `compute` as for `weight_distances`.
         """
@@ -87,9 +87,9 @@ class StoredDistances:
 def within_runs(
     rows: Sequence[CheckpointRow], stored: Mapping[tuple[str, str], float]
 ) -> dict[tuple[str, str], float]:
-    """{(name a, name b): distance} of two checkpoints of a run, by their weights; in the order of the rows.
+    """{(name a, name b): distance} for pairs of checkpoints of a run, in the order of the rows.
 
-    It goes through what is stored: the pairs of a run of very many checkpoints are far more than those.
+    It iterates over the stored distances, because a large run has far more pairs than that.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):

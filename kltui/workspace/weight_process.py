@@ -1,7 +1,7 @@
-"""Weight distances in a process of their own: a mapped file that becomes shorter while it is read costs that process.
+"""Weight distances in a separate process, because truncating a memory-mapped file kills the process that reads it.
 
-The kernel ends whoever reads a mapped page that is no longer in its file (SIGBUS). Reading into own memory instead
-takes three quarters more time than the sweep through maps (measured), so the sweep runs where its end does no harm.
+The kernel kills a process that reads a mapped page beyond the end of its file (SIGBUS). Reading into memory instead
+takes 75 % more time than the sweep through maps (measured), so the sweep runs where its end does no harm.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPORT_EVERY_S = 0.1
 
 
 class BadFolderError(KltuiError):
-    """One folder whose weights cannot be read, by its place among those asked for."""
+    """A folder whose weights cannot be read, by its index among the requested folders."""
 
     def __init__(self, message: str, hint: str, place: int) -> None:
         super().__init__(message, hint)

@@ -1,7 +1,7 @@
-"""Weight distances of a workspace: computed from the files at hand, kept in its store.
+"""Weight distances of a workspace: computed from the available files and stored.
 
-A distance is of the weights that were scored: each checkpoint's files are checked against its fingerprint of then before a
-sweep and after it, and those that differ are left out and named.
+Distances are between the weights that were scored: each checkpoint's files are checked against its fingerprint before a
+sweep and after it; checkpoints whose files differ are left out and reported.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def compute_missing(
     progress: Progress | None,
     variants: Sequence[tuple[CheckpointRow, CheckpointRow]] = (),
 ) -> Computed:
-    """Squared distances of the pairs up to `window` apart that are not `known`, run by run, and of each of `variants`.
+    """Squared distances, run by run, of the pairs up to `window` apart that are not `known`, and of each of `variants`.
 
-    Every file is read once. `remembered`: fingerprints {(folder, stamps): sha256}, so that files which have not moved
-    need not be hashed. What is computed is kept in the store at once, unless another process writes it.
+    Every file is read once. `remembered`: fingerprints {(folder, stamps): sha256}, so that unchanged files
+    need not be hashed again. Results are stored immediately, unless another process is writing.
     """
     computed = Computed()
     runs: dict[str, list[CheckpointRow]] = defaultdict(list)

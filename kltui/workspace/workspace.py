@@ -87,9 +87,9 @@ class Workspace(StoredDistances):
 
     @classmethod
     def open(cls, path: str | PathLike[str], over: str = "", values: str = "conditional") -> Self:
-        """The workspace in folder `path`, its corpus chosen by `over` as in `choose_corpus`; `values` as in `map`.
+        """Opens the workspace in folder `path`; `over` selects its corpus as in `choose_corpus`, `values` as in `map`.
 
-        Raises StoreError where there is none, and UsageError where it has no such corpus.
+        Raises StoreError if there is none, and UsageError if it has no such corpus.
         """
         made = cls(Store.read(Path(path)))
         try:
@@ -102,7 +102,7 @@ class Workspace(StoredDistances):
         return made
 
     def choose_corpus(self, sha256: str) -> CorpusRow:
-        """From now on means the corpus whose hash begins with `sha256` where none is named. Raises UsageError for another."""
+        """Makes the corpus whose hash begins with `sha256` the default. Raises UsageError if there is none."""
         row = self.corpus(sha256)
         self.over = row.sha256
         return row
@@ -223,7 +223,7 @@ class Workspace(StoredDistances):
         return [VectorGroup(*found) for found in comparable.fullest(self._vector_rows(), on_drawn)]
 
     def token_logprobs(self, name: str, *, alone: bool = False) -> Path | None:
-        """Safetensors file with the per-token log-probabilities of a checkpoint, or of responses `alone`, if kept."""
+        """Path of the safetensors file with a checkpoint's per-token log-probabilities (with `alone`: of responses without prompts), if stored."""
         row = next((r for r in self.checkpoints() if r.name == name), None)
         if row is None:
             return None
@@ -284,7 +284,7 @@ class Workspace(StoredDistances):
         corpus: str | None = None,
         settings: str | None = None,
     ) -> dict[str, VectorRow]:
-        """The stored vector behind each row of the map that `map` gives for the same choice, by name."""
+        """The stored vector of each row of the map that `map` gives for the same choice, by name."""
         chosen = self._choose(runs, names, layers, corpus, settings)
         return {layer_name(row.name, v.layer): v for row, v in chosen}
 
@@ -297,9 +297,9 @@ class Workspace(StoredDistances):
         return saved_maps.listed(self._store.records.all(saved_maps.KIND))
 
     def saved_map(self, name: str, *, prepared: bool = True, device: str = "cpu") -> Map:
-        """The named map as it was saved, or its vectors before the preparation; `device` as in `map`.
+        """The named map exactly as it was saved, or its vectors before preprocessing; `device` as in `map`.
 
-        Raises UsageError where there is none, or where a vector is no longer the one that was saved.
+        Raises UsageError if there is none, or if a vector has changed since it was saved.
         """
         pair_values.check_kept(self.values)
         saved = saved_maps.find(self.saved_maps(), name)
@@ -313,7 +313,7 @@ class Workspace(StoredDistances):
         return result.preprocessed(p.mode, exclude=p.exclude) if prepared and p != Preparation() else result
 
     def save_map(self, name: str, preparation: Preparation | None = None) -> Map:
-        """The map of all comparable vectors under `preparation`, kept under `name` with the key of every vector."""
+        """Saves the map of all comparable vectors with `preparation` under `name`, with the key of every vector; returns it."""
         pair_values.check_kept(self.values)
         p = preparation or Preparation()
         rows, whole = self.vectors(), self.map()
@@ -358,11 +358,11 @@ class Workspace(StoredDistances):
         device: str = "auto",
         progress: ExactProgress | None = None,
     ) -> NextTokenKL | None:
-        """Exact next-token KL of two scored checkpoints with one tokenizer, the estimate from their vectors beside it.
+        """Exact next-token KL of two scored checkpoints with the same tokenizer, and the estimate from their vectors.
 
-        Of pairs it is over the responses' tokens, behind their prompts or, with `values` "unconditional", alone.
-        Worked out once, in a process of its own on `device`, and kept here; with compute=False only what is kept (None:
-        nothing). Raises UsageError for names that are not scored, and KltuiError saying why it cannot be had.
+        For pairs it covers the responses' tokens, given their prompts or, with `values` "unconditional", without them.
+        It is computed once, in a separate process on `device`, and stored; with compute=False only a stored result is returned (None:
+        none). Raises UsageError for names that are not scored, and KltuiError if it cannot be computed.
         """
         from dataclasses import replace
 

@@ -34,7 +34,7 @@ class WorkerProcess(Protocol):
 
 
 def may_fork(device: str) -> bool:
-    """Whether workers on `device` may be forks: on a CPU, under Linux. A GPU's state is not to be had in a fork."""
+    """Whether workers on `device` may be forks: only on a CPU under Linux, because a fork cannot use a GPU."""
     return sys.platform == "linux" and (device == "cpu" or (device == "auto" and not system_gpus()))
 
 
@@ -97,7 +97,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A worker that was asked for: on its way, at work, refused or ended."""
+    """A requested worker: starting, running, refused or ended."""
 
     def __init__(self, server: ForkServer, number: int) -> None:
         self._server, self.number = server, number
@@ -115,7 +115,7 @@ class ForkedProcess:
 
     @property
     def is_refused(self) -> bool:
-        """Whether there is no such worker, waited for: this server cannot be forked, or is gone."""
+        """Waits and returns whether the worker was refused, because the server cannot be forked or has ended."""
         while not self._answered and not self._server.is_gone:
             self._server.listen(None)
         return self._pid is None

@@ -1,4 +1,4 @@
-"""The small seam behind which checkpoints are scored (submit, wait, stop), and local worker processes behind it."""
+"""The interface for scoring checkpoints (submit, wait, stop), and its implementation with local worker processes."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class _Worker:
 class LocalExecutor:
     """`workers` processes on this machine; each takes one task at a time and is replaced when it dies.
 
-    With several workers and device "auto" or "cuda", each gets a GPU of its own in turn, where there are any. On a CPU they
-    are forks of one process that has imported torch, where that is safe; else each imports it for itself.
+    With several workers and device "auto" or "cuda", each uses a different GPU if there are several. On a CPU they
+    are forks of one process that has imported torch, if that is safe; otherwise each imports it.
     """
 
     def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
@@ -87,7 +87,7 @@ class LocalExecutor:
         return next((w.expects for w in self._workers if w.task is None and w.expects), None)
 
     def expect(self, task: Task) -> None:
-        """Tells a worker that could read ahead, the one longest at work, which task comes next; it is not started yet."""
+        """Announces the next task to the worker that has been working longest, so that it can read ahead."""
         ready = [w for w in self._workers if w.task and w.reads_ahead and not w.expects]
         worker = min(ready, key=lambda w: w.since)
         worker.expects = task
@@ -95,7 +95,7 @@ class LocalExecutor:
             worker.pipe.send(Expect(task))
 
     def submit(self, task: Task | PairTask) -> None:
-        """Starts `task` on an idle worker, one that expects it where there is one, launching one where needed."""
+        """Starts `task` on an idle worker, preferably one that expects it, launching a worker if necessary."""
         idle = [w for w in self._workers if w.task is None]
         self._needs_torch = not (isinstance(task, Task) and task.served)
         worker = min(idle, key=lambda w: w.expects != task, default=None) or self._launch()

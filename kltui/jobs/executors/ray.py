@@ -124,7 +124,7 @@ class _Head:
 
 
 class RayExecutor:
-    """`workers` actors, each with a GPU where the device asks for one or the cluster has any, else with CPUs."""
+    """`workers` actors, each with a GPU if the device requires one or the cluster has any, otherwise with CPUs."""
 
     def __init__(self, setup: Setup, workers: int, engine: EngineTable) -> None:
         check_ray()

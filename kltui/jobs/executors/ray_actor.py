@@ -1,4 +1,4 @@
-"""What runs on a machine of a Ray cluster: the same worker as elsewhere, with an actor's call in place of the pipe."""
+"""The worker on a machine of a Ray cluster: the same as a local one, with actor calls instead of the pipe."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Line:
 
 
 class RayActor:
-    """An actor that scores one task at a time in a thread of its own, so that progress can leave it meanwhile."""
+    """An actor that scores one task at a time in a thread, so that it can report progress at the same time."""
 
     def __init__(self, setup: Setup) -> None:
         # Ray sets one thread for an actor that takes no CPU; torch reads this when it is imported.
