@@ -12,7 +12,7 @@ LONGEST_CODE_POINT = 4  # bytes in UTF-8
 def chunk_document(text: str, max_bytes: int = 1024, min_bytes: int = 256) -> list[str]:
     """The chunks of `text` that are kept: at most `max_bytes` and more than `min_bytes` UTF-8 bytes each ([M]).
 
-    No code point is cut. A lone surrogate, which UTF-8 cannot hold, counts and comes back as U+FFFD.
+    No code point is cut. A lone surrogate, which UTF-8 cannot represent, becomes U+FFFD.
 
     >>> [len(chunk.encode()) for chunk in chunk_document("é" * 600)]   # the 176 bytes left over are dropped
     [1024]

@@ -55,8 +55,8 @@ class Corpus:
     def sha256(self) -> str:
         """Hex SHA-256 over the texts' UTF-8 bytes in order, each preceded by its length (8 bytes, little endian).
 
-        The length keeps ("ab", "c") and ("a", "bc") apart. Of pairs each prompt goes before its response, and a first word
-        before all of them, so that no corpus of texts has the hash of one of pairs.
+        The length distinguishes ("ab", "c") from ("a", "bc"). For pairs, each prompt precedes its response, and a marker
+        precedes all of them, so that a corpus of texts never has the hash of one of pairs.
         """
         digest = hashlib.sha256(_PAIRS if self.prompts else b"")
         for data in self._hashed:
@@ -74,9 +74,9 @@ class Corpus:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """SHA-256 of every text's UTF-8 bytes, 32 bytes each: what tells whether a text of two corpora is the same.
+        """SHA-256 of every text's UTF-8 bytes, 32 bytes each, to identify equal texts in two corpora.
 
-        Of pairs it is over the prompt and the response, so that no text is the same as a pair.
+        For pairs it covers prompt and response, so that a text never equals a pair.
         """
         if not self.prompts:
             return tuple(hashlib.sha256(text.encode()).digest() for text in self.texts)

@@ -56,9 +56,9 @@ def _check_kind(path: Path, mode: int) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file at `path` for reading bytes, those of a .gz or .zst unpacked.
+    """The file at `path` opened for reading bytes, decompressed if it is .gz or .zst.
 
-    Raises UnreadableFileError, also for what goes wrong while it is read.
+    Raises UnreadableFileError, also for errors while reading.
     """
     with ExitStack() as stack:
         file = stack.enter_context(open_regular(path))

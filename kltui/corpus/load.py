@@ -199,7 +199,7 @@ def _corpus(texts: list[Text], seen: Counter[str], settings: dict[str, object]) 
 
 
 def odd_words(record: Mapping[str, object]) -> list[str]:
-    """A line for each oddity of a corpus that one may not know of, by its record; none where there is none."""
+    """A line for each unusual property of a corpus that the user may not know of, from its record."""
     found = []
     for part, name, words in _TOLD:
         counts = record.get(part)

@@ -21,7 +21,7 @@ EXAMPLE = (
 def pairs_of(
     rows: Iterable[Row], seen: Counter[str], path: Path
 ) -> Iterator[tuple[Prompt, str, dict[str, object]]]:
-    """(prompt, response, row) of every row. After the last one, KltuiError names all that are no pair."""
+    """(Prompt, response, row) of every row. After the last row, raises KltuiError with all rows that are not pairs."""
     for row in usable(rows, problem, path, EXAMPLE):
         assert isinstance(row, dict)
         turns = [(str(m["role"]), str(m["content"])) for m in _messages(row)]

@@ -23,7 +23,7 @@ DOMAIN_FIELDS = ("domain", "pile_set_name", "meta.domain", "meta.pile_set_name")
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One item of a source: the pieces that join to its text, its domain ("" where it has none), what it answers if anything."""
+    """One item of a source: the pieces of its text, its domain (or ""), and its prompt, if any."""
 
     pieces: Iterable[str]
     domain: str = ""
@@ -65,7 +65,7 @@ class Fields:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """All columns of a table that may be asked for, the text's first."""
+        """All columns of a table that may be needed, the text's first."""
         return (self.text, *((self.domain,) if self.domain else DOMAIN_FIELDS))
 
 

@@ -37,9 +37,9 @@ def kind_of(path: Path) -> str:
 
 
 def read_rows(path: Path, seen: Counter[str], columns: Sequence[str] = ()) -> Iterator[Row]:
-    """Every row of a file by its suffix, which is one of READERS; of a Parquet file only `columns`, where there are any.
+    """Every row of a file, read according to its suffix, one of READERS; for a Parquet file only `columns`, if given.
 
-    What is odd in it is added to `seen`. Raises KltuiError for a file that is none of its kind.
+    Unusual properties are added to `seen`. Raises KltuiError for a file that does not have the format of its suffix.
     """
     return READERS[kind_of(path)](path, seen, columns)
 

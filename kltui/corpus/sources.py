@@ -1,4 +1,4 @@
-"""The files that a corpus source stands for: one, a folder, a pattern, or files of a dataset on the hub."""
+"""The files of a corpus source: a file, a folder, a pattern, or files of a dataset on the hub."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SourceFiles:
 
 
 def source_files(source: Path | str, say: Callable[[str], None] = lambda line: None) -> SourceFiles:
-    """What `source` stands for. Files of the hub are fetched. Raises KltuiError where it stands for nothing."""
+    """The files of `source`; files on the hub are downloaded. Raises KltuiError if there are none."""
     if str(source).startswith(HUB):
         from kltui.corpus.hub_datasets import fetch_dataset
 

@@ -1,4 +1,4 @@
-"""Text of files: UTF-8 in blocks or whole, a leading BOM stripped, what is not UTF-8 replaced and counted."""
+"""Text of files: UTF-8 in blocks or as a whole, without a leading BOM; invalid bytes are replaced and counted."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ PLANNING = RetryPolicy(attempts=2)
 
 @dataclass(frozen=True, slots=True)
 class HubAdapter:
-    """An adapter at a commit, in the repository's root or in a folder named by its step, and the base that it names.
+    """An adapter at a commit, in the repository's root or in a folder named after its step, and its base.
 
-    `base` is OWNER/NAME@REVISION, or a path; "" where nobody asked.
+    `base` is OWNER/NAME@REVISION or a path; "" if it was not looked up.
     """
 
     source: HubSource
@@ -34,10 +34,10 @@ class HubAdapter:
 
 
 def hub_adapters(source: HubSource, files: Sequence[str], with_base: bool) -> list[HubAdapter]:
-    """The adapters of one revision, none where it holds something else, or where nobody can say what it holds.
+    """The adapters of one revision; empty if it contains something else, or if its contents cannot be determined.
 
-    Folders named by their step are a run, as in a folder on this machine; `files` chooses among them. Else it is the one in
-    the root. Raises KltuiError where an adapter's own configuration cannot be used.
+    Folders named after their step form a run, as on disk; `files` selects among them. Otherwise it is the one in
+    the root. Raises KltuiError if an adapter's own configuration cannot be used.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -67,8 +67,8 @@ def fetch_adapter(
 ) -> tuple[Path, HubSource]:
     """Folder with an adapter's files, each checked against the hub's size and hash, and `source` with its commit.
 
-    Offline the cache answers, as it does for a known commit that is whole there. Raises TryAgainError when the hub stays
-    busy or away, KltuiError for what trying again cannot mend.
+    Offline, or for a known commit that is completely cached, the cache is used. Raises TryAgainError if the hub stays
+    busy or unreachable, KltuiError for permanent errors.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -106,7 +106,7 @@ def _listed(source: HubSource, cache: RepoCache) -> tuple[str, dict[str, RemoteF
 
 
 def _adapter_folders(names: Collection[str], files: Sequence[str]) -> list[str]:
-    """Folders of a repository that hold an adapter: those named by a step that `files` chooses, or else "", its root."""
+    """Folders of a repository that contain an adapter: those named after a step that `files` selects, otherwise "", its root."""
     tops = sorted({name.partition("/")[0] for name in names if name.count("/") == 1})
     inside = [top for top in tops if parse_step(top) is not None and _is_adapter(_within(names, top))]
     chosen = [top for top in inside if not files or any(fnmatchcase(top, pattern) for pattern in files)]

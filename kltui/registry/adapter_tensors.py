@@ -28,9 +28,9 @@ _MAGNITUDE = re.compile(r"(.*)\.lora_magnitude_vector(\.weight)?")
 
 @dataclass(frozen=True)
 class Change:
-    """What an adapter adds to the base: `low_rank` {tensor: (s B (out, r), A (r, in))}, `whole` {tensor: its new values}.
+    """The changes of an adapter: `low_rank` {tensor: (s B (out, r), A (r, in))}, `whole` {tensor: new values}.
 
-    `magnitude` {tensor: (out,)} holds what DoRA sets the norms of a tensor's rows to. Tensors go by the base's names.
+    `magnitude` {tensor: (out,)} are the norms to which DoRA sets a tensor's rows. Tensors have the base's names.
     """
 
     low_rank: Mapping[str, tuple[F64, F64]]

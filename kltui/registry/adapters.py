@@ -1,4 +1,4 @@
-"""Adapters (PEFT): what their folders say of themselves, which base they are for, and both held to what was hashed.
+"""Adapters (PEFT): their configuration, their base, and the check of both against their hashes.
 
 An adapter's `adapter_config.json` may name a base, a module to import and other adapters. The base is resolved here; of
 the rest only settings of the method are passed on.
@@ -55,9 +55,9 @@ _LEFT_OUT = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """An adapter and its base, each as it was hashed. The tokenizer is the adapter's own where it has one.
+    """An adapter and its base, each as hashed. The tokenizer is the adapter's own if it has one.
 
-    `base_hub` tells where the base's files can be had by a machine that does not see its folder.
+    `base_hub` is the source of the base's files for a machine that does not see its folder.
     """
 
     base: Hashed
@@ -73,12 +73,12 @@ class Adapted:
 
     @property
     def weights(self) -> str:
-        """What stands for both in a vector's key: a hex SHA-256."""
+        """The identity of both in a vector's key: a hex SHA-256."""
         return joined_weights(self.base.weights, self.adapter.weights)
 
 
 def joined_weights(base: str, adapter: str) -> str:
-    """What stands for an adapter on its base in a vector's key, by what stands for each: a hex SHA-256."""
+    """The identity of an adapter on its base in a vector's key, from those of both: a hex SHA-256."""
     return hashlib.sha256(f"kltui adapter 1\n{base}\n{adapter}".encode()).hexdigest()
 
 
@@ -91,7 +91,7 @@ def is_adapter(checkpoint: Checkpoint) -> bool:
 
 
 class AdaptedReading(Reading):
-    """The base's files and the adapter's, from before they are read until the last number is made with them."""
+    """Guards the files of a base and an adapter from before they are read until scoring ends."""
 
     def __init__(self, adapted: Adapted) -> None:
         self.adapted = adapted
@@ -123,7 +123,7 @@ class AdaptedReading(Reading):
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:
-    """The folder's adapter_config.json whole. Raises KltuiError where it is not a JSON object or asks for what cannot be scored."""
+    """The contents of the folder's adapter_config.json. Raises KltuiError if it is not a JSON object or is not supported."""
     path = folder / ADAPTER_CONFIG
     where = safe_text(str(path))
     try:
@@ -177,7 +177,7 @@ def _check_method(where: str, config: dict[str, Any]) -> None:
 
 
 def check_adapter(folder: Path, allow_bin: bool = False) -> None:
-    """Raises KltuiError where the adapter in `folder` cannot be scored, as far as its files tell without peft."""
+    """Raises KltuiError if the adapter in `folder` cannot be scored, as far as can be known without peft."""
     adapter_config(folder)
     names = weight_names(folder)
     if names[0].endswith(".bin") and not allow_bin:

@@ -34,9 +34,9 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class ServedSource:
-    """A model behind an OpenAI-compatible completions API at `endpoint`, which calls it `model`.
+    """A model with the name `model` behind an OpenAI-compatible completions API at `endpoint`.
 
-    At most `concurrency` requests are open at once; the environment variable `api_key_env` holds the key, "" for none.
+    `concurrency` is the maximum number of open requests; the environment variable `api_key_env` contains the key ("": none).
     """
 
     endpoint: str
@@ -74,7 +74,7 @@ class Checkpoint:
 
     @property
     def base_name(self) -> str:
-        """Name without the variant: `run@step`, or `run` where there is no step."""
+        """Name without the variant: `run@step`, or `run` without a step."""
         return self.run if self.step is None else f"{self.run}@{self.step}"
 
     @property

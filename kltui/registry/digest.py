@@ -61,10 +61,10 @@ def sha256_file(path: Path) -> str:
 
 
 def hashed_files(folder: Path, tokenizer: Path | None = None) -> dict[str, Path]:
-    """The files that the fingerprint of a folder covers, by name, sorted: whatever can change a log-likelihood.
+    """The files covered by a folder's fingerprint, sorted by name: everything that can change a log-likelihood.
 
-    `tokenizer` is the folder that the tokenizer is read from where that is another one; its files stand under
-    `tokenizer/`. Of a GGUF file they are its parts, whatever it is called, and the configuration beside the tokenizer.
+    `tokenizer` is the tokenizer's folder if it is a different one; its files are listed under
+    `tokenizer/`. For a GGUF file they are its parts, independent of their names, and the configuration next to the tokenizer.
     """
     if is_gguf(folder):
         files = {f"model-{k}.gguf": path for k, path in enumerate(weight_paths(folder), 1)}
@@ -82,9 +82,9 @@ def hashed_files(folder: Path, tokenizer: Path | None = None) -> dict[str, Path]
 def fingerprint(folder: Path, tokenizer: Path | None = None) -> str:
     """Hex SHA-256 over everything that can change a log-likelihood of the model in `folder`.
 
-    Covered: config.json, every tokenizer file, and the whole contents of the weight files that transformers would load
+    Covered: config.json, every tokenizer file, and the full contents of the weight files that transformers would load
     (with their index), each by name, size and SHA-256, sorted by name. Copies in other places agree. `tokenizer` is the
-    folder that its tokenizer is read from where that is another one (`registry.tokenizer`).
+    tokenizer's folder if it is a different one (`registry.tokenizer`).
     """
     try:
         lines = _lines(hashed_files(folder, tokenizer))
@@ -123,10 +123,10 @@ def _digest(kind: str, lines: list[str]) -> str:
 
 
 def weight_files_digest(folder: Path) -> str:
-    """Hex SHA-256 over the contents of a model folder's weight files alone, "" where it has none to load.
+    """Hex SHA-256 over the contents of a model folder's weight files only; "" if it has none.
 
-    Equal where two folders hold the same bytes, whatever the files are called and whatever lies beside them. A link to a
-    file that is named by its hash, as in the hub's cache, is taken at its word: it was checked when it was fetched.
+    Equal for two folders with the same bytes, whatever the names of the files and whatever other files they contain. A link to a
+    file named by its hash, as in the hub's cache, is trusted: it was verified when it was downloaded.
     """
     try:
         paths = [path for path in weight_paths(folder) if not path.name.endswith(INDEX_SUFFIX)]

@@ -35,11 +35,11 @@ class LocalFound:
 
 
 def discover(path: Path) -> list[LocalFound]:
-    """Checkpoints of a model folder (one) or a run folder (many, by step). Raises KltuiError where there are none.
+    """Checkpoints of a model folder (one) or a run folder (several, by step). Raises KltuiError if there are none.
 
-    A folder with checkpoints inside is a run even if it is a model folder too: trainers leave the final model there,
-    most often a copy of the last checkpoint. That model joins the run only where its trainer_state.json states a step
-    that no checkpoint has. Folders inside a run that state no step are left out.
+    A folder that contains checkpoints is a run even if it is also a model folder: trainers save the final model there,
+    usually a copy of the last checkpoint. That model joins the run only if its trainer_state.json states a step
+    that no checkpoint has. Folders inside a run without a step in their name are ignored.
     """
     _check_folder(path)
     try:
@@ -58,9 +58,9 @@ def discover(path: Path) -> list[LocalFound]:
 
 
 def discover_runs(path: Path) -> dict[Path, list[LocalFound]]:
-    """The checkpoints of a model or run folder by that folder, or of each that lies directly in a folder of such.
+    """{folder: checkpoints} of a model or run folder, or of each such folder directly inside the given one.
 
-    Raises KltuiError where there are none.
+    Raises KltuiError if there are none.
     """
     _check_folder(path)
     inside = [] if is_checkpoint_folder(path) or _has_stepped_models(path) else models_inside(path)

@@ -45,9 +45,9 @@ class ModelEntry:
 def checkpoints_from_entry(entry: ModelEntry, ask_hub: bool = False) -> list[Checkpoint]:
     """Checkpoints of one entry, by step, the variants of one step together.
 
-    Asks no network but for `files` of a repository, and with `ask_hub` for what it holds: a model, or adapters with their base.
-    Absent `run`: the repository's last part or the folder's name; for a lone folder whose name is only a step
-    (`runs/tiny/step500`) the folder around it. Absent `type`: `model_type` of a local config.
+    Uses the network only for `files` of a repository and, with `ask_hub`, to find out whether it contains a model or adapters.
+    Default `run`: the repository's last part or the folder's name; for a single folder whose name is only a step
+    (`runs/tiny/step500`), its parent folder. Default `type`: `model_type` of a local config.
     """
     if [entry.path is not None, bool(entry.repo), bool(entry.endpoint)].count(True) != 1:
         raise UsageError("A [[models]] entry needs path, repo or endpoint", "Give one of them.")

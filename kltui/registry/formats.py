@@ -1,4 +1,4 @@
-"""Models in other formats than transformers' own, known by their file names, and the way to one that can be scored."""
+"""Models in formats other than transformers' own, recognised by file names, with advice on converting them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONVERT = "convert it to a transformers folder with safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format's name, the patterns of the files or folders (ending in "/") that tell it, and what to do about it."""
+    """A format's name, the patterns of files or folders (ending in "/") that identify it, and what to do about it."""
 
     name: str
     patterns: tuple[str, ...]
@@ -79,12 +79,12 @@ FORMATS = (
 
 
 def formats_in(folder: Path) -> list[Format]:
-    """Other formats that the folder's names tell of, the likeliest first; of a folder that is read as it is, none."""
+    """Other formats indicated by the names in a folder, the most probable first; none for a folder that can be read."""
     return formats_of([path.name + ("/" if path.is_dir() else "") for path in folder.iterdir()])
 
 
 def formats_of(listed: Iterable[str]) -> list[Format]:
-    """Other formats that these names tell of, the likeliest first; folders end in a slash."""
+    """Other formats indicated by these names, the most probable first; folders end in a slash."""
     names = [name.lower() for name in listed]
     names = [name for name in names if not fnmatchcase(name, "model*.safetensors")]
     found = [f for f in FORMATS if any(fnmatchcase(n, p.lower()) for p in f.patterns for n in names)]
@@ -93,7 +93,7 @@ def formats_of(listed: Iterable[str]) -> list[Format]:
 
 
 def unreadable(folder: Path) -> tuple[str, str]:
-    """(what a folder that is no model holds instead, what to do about it)."""
+    """(What a folder that is not a model contains, what to do about it)."""
     formats = formats_in(folder)
     if formats:
         return f"holds {' and '.join(f.name for f in formats[:3])}", formats[0].way_out
@@ -106,7 +106,7 @@ def unreadable(folder: Path) -> tuple[str, str]:
 
 
 def unreadable_run(run: Path, folders: Iterable[Path]) -> tuple[str, str] | None:
-    """(what the step folders of a run hold instead of models, what to do about it); None where there are none."""
+    """(What the step folders of a run contain instead of models, what to do about it); None if there are no step folders."""
     seen = {folder.name: unreadable(folder) for folder in folders if not is_checkpoint_folder(folder)}
     if not seen:
         return None

@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FoundGGUF:
-    """One model among the files: where it is, its file's name without the quantisation, its variant and architecture.
+    """A model among the files: its location, its file name without the quantisation, its variant and architecture.
 
-    `original` is the folder beside it that holds the model it was made from, where there is one.
+    `original` is the folder next to it with the model from which it was made, if there is one.
     """
 
     source: LocalSource | HubSource
@@ -69,7 +69,7 @@ def local_ggufs(path: Path, files: Sequence[str]) -> list[FoundGGUF]:
 
 
 def hub_ggufs(source: HubSource, files: Sequence[str]) -> list[FoundGGUF]:
-    """The models among a repository's GGUF files whose names match one of `files`; the headers alone are fetched."""
+    """The models among a repository's GGUF files whose names match one of `files`; only headers are downloaded."""
     from kltui.registry.gguf_hub import RepoHeaders
 
     headers = RepoHeaders(source)
@@ -101,7 +101,7 @@ def chosen(names: Mapping[str, object], patterns: Sequence[str], where: str) -> 
 
 
 def models_of(names: Iterable[str], read: Callable[[str], FoundGGUF]) -> list[FoundGGUF]:
-    """What `read` finds; files that hold no language model (a projector, an importance matrix) are left out, and said so."""
+    """The models that `read` finds; files without a language model (a projector, an importance matrix) are skipped with a log message."""
     found, refused = [], []
     for name in names:
         try:
@@ -143,9 +143,9 @@ def _found(source: LocalSource | HubSource, name: str, model: GGUFModel, origina
 
 
 def original_beside(path: Path) -> Path | None:
-    """The model folder that the GGUF file `path` lies in or beside: the one of its name, or else the only one.
+    """The model folder that contains the GGUF file `path` or is next to it: the one with its name, otherwise the only one.
 
-    Looked at in this order: the file's own folder, the folders beside the file, and, by name alone, those beside its folder.
+    Search order: the file's own folder, the folders next to the file and, only by name, those next to its folder.
     """
     folder, stem = path.parent, model_stem(path.name)
     if is_model_folder(folder):

@@ -1,4 +1,4 @@
-"""GGUF files (llama.cpp) read without any library: their keys, their tensors, their parts, and how they are quantised.
+"""Reads GGUF files (llama.cpp) without any library: keys, tensors, parts and quantisation.
 
 A file is b"GGUF", a version, the numbers of tensors and of keys; the keys with typed values; the tensors' names, shapes,
 types and places; then, aligned, their bytes. A file is not trusted: every count and length is checked against the size of
@@ -67,7 +67,7 @@ Value = int | float | bool | str | list[int] | list[float] | list[bool] | list[s
 
 
 class GGUFError(KltuiError):
-    """A GGUF file that is not what it says it is, or of a kind that is not scored."""
+    """Raised for a GGUF file that is invalid or of a kind that is not supported."""
 
 
 class NoModelError(GGUFError):
@@ -91,9 +91,9 @@ class GGUFTensor:
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """What a file says before its tensors' bytes. Arrays of words are kept where they were asked for, else left out.
+    """The header of a file. Arrays of strings are included only if requested.
 
-    `keys_start` and `keys_end` are where the keys lie in the file.
+    `keys_start` and `keys_end` are the byte range of the keys in the file.
     """
 
     path: Path
@@ -106,12 +106,12 @@ class GGUFHeader:
     n_tokens: int
 
     def number(self, key: str) -> int | None:
-        """The whole number under `key`, None where there is none."""
+        """The integer value of `key`, or None."""
         value = self.keys.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def words(self, key: str) -> str:
-        """The words under `key`, "" where there are none."""
+        """The string value of `key`, or ""."""
         value = self.keys.get(key)
         return value if isinstance(value, str) else ""
 
@@ -122,7 +122,7 @@ class GGUFHeader:
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """A whole model: the headers of its file or, in order, of the parts that it is split into."""
+    """A complete model: the header of its file, or the headers of its parts in order."""
 
     parts: tuple[GGUFHeader, ...]
 
@@ -193,9 +193,9 @@ def model_stem(name: str) -> str:
 
 
 def first_names(names: Collection[str]) -> list[str]:
-    """Of the names of GGUF files those that stand for a model each, sorted: whole files, and the first parts of split ones.
+    """The names of GGUF files that represent one model each, sorted: single files, and the first parts of split ones.
 
-    A split model whose first part is not among them is stood for by the part that comes first.
+    A split model whose first part is missing is represented by its first existing part.
     """
     found: dict[tuple[str, int], str] = {}
     for name in sorted(n for n in names if n.lower().endswith(SUFFIX)):
@@ -205,9 +205,9 @@ def first_names(names: Collection[str]) -> list[str]:
 
 
 def part_names(name: str) -> list[str]:
-    """Names of all parts of the model that a file's `name` belongs to, in order; of a whole file its own.
+    """Names of all parts of the model to which the file `name` belongs, in order; for a single file its own name.
 
-    Raises GGUFError for a part beyond their number.
+    Raises GGUFError for a part number beyond their count.
     """
     place = split_place(name)
     if place is None:
@@ -236,7 +236,7 @@ def part_paths(path: Path) -> list[Path]:
 
 
 def read_model(path: Path, keep: Collection[str] = ()) -> GGUFModel:
-    """The model in a GGUF file and in the parts beside it, headers alone; arrays of words only for the keys in `keep`."""
+    """The model in a GGUF file and its other parts, headers only; arrays of strings only for the keys in `keep`."""
     try:
         parts = tuple(read_header(p, keep) for p in part_paths(path))
     except OSError as error:
@@ -246,7 +246,7 @@ def read_model(path: Path, keep: Collection[str] = ()) -> GGUFModel:
 
 
 def checked_model(parts: tuple[GGUFHeader, ...]) -> GGUFModel:
-    """The model that these files are. Raises GGUFError where they are no language model, or not of one split."""
+    """The model formed by these files. Raises GGUFError if they are not a language model, or not parts of one model."""
     first = parts[0]
     _check_kind(first)
     _check_split(parts)

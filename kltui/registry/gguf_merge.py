@@ -1,4 +1,4 @@
-"""The parts of a split GGUF file put together as one, as llama.cpp's own tool does it: nothing is decoded."""
+"""Merges the parts of a split GGUF file, as llama.cpp's own tool does, without decoding anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GGUF file's tensors under the names of the model it was made from, taken apart one at a time as they are read."""
+"""A GGUF file's tensors under the names of the original model, dequantised one at a time as they are read."""
 
 from __future__ import annotations
 

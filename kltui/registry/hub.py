@@ -59,13 +59,13 @@ def fetch(
     cache_dir: Path | None = None,
     retry: RetryPolicy | None = None,
 ) -> tuple[Path, HubSource]:
-    """Folder with the model's files (of a GGUF file: the file), each checked against the hub's size and hash.
+    """Folder with the model's files (for a GGUF file: the file), each checked against the hub's size and hash.
 
-    With it comes `source` with its commit.
+    Also returns `source` with its commit.
 
-    Offline (or with HF_HUB_OFFLINE=1) the cache answers, every file checked against the hash it was stored under; so it
-    does for a known commit that is whole there. `progress` gets short lines. Raises TryAgainError when the hub stays
-    busy or away, KltuiError for everything that trying again cannot mend.
+    Offline (or with HF_HUB_OFFLINE=1) the cache is used, and every file is checked against its stored hash; the
+    same for a known commit that is completely cached. `progress` receives short lines. Raises TryAgainError if the hub stays
+    busy or unreachable, KltuiError for permanent errors.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -91,7 +91,7 @@ def fetch_tokenizer(
     cache_dir: Path | None = None,
     retry: RetryPolicy | None = None,
 ) -> tuple[Path, HubSource]:
-    """As `fetch`, but only config.json, where there is one, and the tokenizer's files. There may be none of them."""
+    """As `fetch`, but only config.json and the tokenizer's files, if they exist."""
     check_repo(source.repo)
     check_revision(source.revision)
     cache = RepoCache(cache_dir or default_cache(), source.repo)
@@ -120,9 +120,9 @@ def resolve(
     cache_dir: Path | None = None,
     retry: RetryPolicy | None = None,
 ) -> HubSource:
-    """`source` with the commit that its revision means now; no file is fetched.
+    """`source` with the current commit of its revision; downloads no file.
 
-    Offline the cache answers, with a commit of "" where it has never seen the revision or has freed it.
+    Offline the cache is used, with the commit "" if it does not contain the revision.
     """
     check_repo(source.repo)
     check_revision(source.revision)
@@ -173,7 +173,7 @@ def cached_commit(source: HubSource, *, cache_dir: Path | None = None) -> str:
 
 
 def snapshot_folder(source: HubSource, *, cache_dir: Path | None = None) -> Path:
-    """Folder in which the files of `source.commit` lie once they are fetched; the GGUF file where one is named."""
+    """Folder of the files of `source.commit` after the download; for a GGUF file its path."""
     return RepoCache(cache_dir or default_cache(), source.repo).snapshot(source.commit) / source.file
 
 
@@ -253,7 +253,7 @@ def _forget(cache: RepoCache, commit: str) -> None:
 
 @dataclass
 class Fetcher:
-    """One fetch under way."""
+    """A download in progress."""
 
     client: HubClient
     cache: RepoCache
@@ -262,7 +262,7 @@ class Fetcher:
     said_at: float = 0.0
 
     def fetch(self, revision: str, allow_bin: bool) -> str:
-        """Commit whose files are all in the cache and whole. A line per revision fetched goes to `say`."""
+        """Downloads what is missing and returns the commit. `say` receives a line per downloaded revision."""
         where = safe_text(str(self.client.source))
         self.say(f"asking the hub for {where}")
         commit, listed = self.retry.run(lambda: self.client.listing(revision), where, self.say)
@@ -309,7 +309,7 @@ class Fetcher:
         return [listed[name] for name in names]
 
     def get(self, commit: str, file: RemoteFile, place: str) -> None:
-        """Brings one file into the snapshot, checked. A damaged one is fetched anew, once."""
+        """Downloads one file into the snapshot and checks it; a damaged one is downloaded once more."""
         what = f"{safe_text(str(self.client.source))}, {safe_text(file.name)}"
         problem = ""
         for _ in range(DAMAGED_TRIES):

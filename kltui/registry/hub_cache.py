@@ -49,9 +49,9 @@ class RepoCache:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Held by one thread of one process: by a blob's hash while it is streamed, as the hub's own library does.
+        """Context with a lock on a blob while it is streamed, as in the hub's own library; held by one thread of one process.
 
-        Where the file system knows no locks or is read-only it holds nothing: hashes still catch what goes wrong.
+        On a read-only file system or one without locks it does nothing; hashes still detect damage.
         """
         path = self.cache / ".locks" / self.root.name / f"{name}.lock"
         with ExitStack() as stack:
@@ -68,7 +68,7 @@ class RepoCache:
         return self.root / "blobs" / digest
 
     def partial(self, file: RemoteFile) -> Path:
-        """Where a file lies until all of it is there."""
+        """Path of a file while it is incomplete."""
         return self.blob(file.digest).with_name(f"{file.digest}.incomplete")
 
     def arrived(self, file: RemoteFile) -> int:
@@ -112,15 +112,15 @@ class RepoCache:
             _replace(pointer, lambda path: shutil.copyfile(blob, path))
 
     def drop(self, file: RemoteFile) -> None:
-        """Deletes a damaged blob, so that it is fetched anew."""
+        """Deletes a damaged blob, so that it is downloaded again."""
         self.blob(file.digest).unlink(missing_ok=True)
 
     def problems(self, commit: str, allow_bin: bool, file: str = "") -> list[str]:
-        """What keeps the cached snapshot (of a GGUF `file`: its parts) from being whole, judged without the hub.
+        """The problems of a cached snapshot (for a GGUF `file`: of its parts), determined without the hub.
 
         Each file is read and hashed.
 
-        Weights are fetched last, so a snapshot with whole weights has its other files too.
+        Weights are downloaded last, so a snapshot with complete weights also has its other files.
         """
         folder = self.snapshot(commit)
         if file:
@@ -162,7 +162,7 @@ def linked_hash(pointer: Path) -> str:
 
 
 def matches(path: Path, digest: str) -> bool:
-    """Whether the file's contents have this hash; an empty hash asks only that there are contents."""
+    """Whether the file's contents have this hash; for an empty hash, whether the file is not empty."""
     if not digest:
         return path.stat().st_size > 0
     if len(digest) == 64:
@@ -174,7 +174,7 @@ def matches(path: Path, digest: str) -> bool:
 
 
 def check_file(path: Path, file: RemoteFile) -> str:
-    """What is wrong with a fetched file, "" if it is there and whole."""
+    """The problem of a downloaded file, or "" if it is complete."""
     try:
         size = path.stat().st_size
     except OSError:

@@ -121,7 +121,7 @@ class HubClient:
 
     @contextmanager
     def streaming(self, commit: str, file: RemoteFile) -> Iterator[Iterator[bytes]]:
-        """Within it a file's bytes, block by block from its start; what is not asked for is not sent."""
+        """Context with a file's bytes, block by block from its start; only requested blocks are transferred."""
         headers = build_hf_headers() | {"Accept-Encoding": "identity"}
         url = self._url(commit, file.name)
         with (
@@ -288,7 +288,7 @@ def _read_within(response: Any) -> Any:
 
 
 def is_transport(error: Exception) -> bool:
-    """Whether the HTTP library says that the connection failed; it goes by different names in different versions."""
+    """Whether an exception of the HTTP library is a connection failure; its name differs between versions."""
     for cls in type(get_session()).__mro__:
         library = sys.modules[cls.__module__.partition(".")[0]]
         if hasattr(library, "TransportError"):

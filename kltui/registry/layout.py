@@ -42,7 +42,7 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def is_adapter_folder(folder: Path) -> bool:
-    """Whether `folder` holds an adapter (PEFT) and no whole model."""
+    """Whether `folder` contains an adapter (PEFT) and no full model."""
     if not (folder / ADAPTER_CONFIG).is_file():
         return False
     names = _file_names(folder)
@@ -50,12 +50,12 @@ def is_adapter_folder(folder: Path) -> bool:
 
 
 def is_checkpoint_folder(folder: Path) -> bool:
-    """Whether `folder` holds what can be scored: a model, or an adapter."""
+    """Whether `folder` contains a model or an adapter."""
     return is_model_folder(folder) or is_adapter_folder(folder)
 
 
 def weight_entry(names: Collection[str], allow_bin: bool = True) -> str | None:
-    """The weight file or weight index among `names` that is to be loaded, None where there is none."""
+    """The weight file or weight index among `names` to load, or None."""
     wanted = SAFETENSORS + (PICKLED if allow_bin else ())
     return next((name for name in wanted if name in names), None)
 
@@ -120,7 +120,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def pickled_error(folder: Path, entry: str) -> KltuiError:
-    """What is said of a folder whose weights are pickles where none is opened."""
+    """The error for a folder with only pickled weights, if pickles are not allowed."""
     return KltuiError(
         f"{safe_text(str(folder))} contains only pickled weights ({safe_text(entry, 80)}), which can run code when they are opened",
         "convert it to safetensors, or set allow_bin = true in [scoring] if you trust it",
@@ -166,7 +166,7 @@ def model_type(folder: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one where there is no such regular file, or it holds none."""
+    """The JSON object in a file; empty if it is not a regular file or contains no object."""
     try:
         if not path.is_file() or path.stat().st_size > SETTINGS_MAX_BYTES:
             return {}

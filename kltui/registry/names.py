@@ -79,9 +79,9 @@ def check_run(run: str, what: str) -> None:
 
 
 def plain_run(name: str) -> str:
-    """`name` as a run may be called: what it must not hold is percent-encoded, a long one ends in its hash.
+    """`name` as a valid run name: invalid characters are percent-encoded, and a long name ends in its hash.
 
-    Two names never become one: the sign % itself is encoded where anything is.
+    Different names stay different: % itself is encoded whenever anything is.
 
     >>> plain_run("my+model@3"), plain_run("org/model"), plain_run("50%")
     ('my%2Bmodel%403', 'org/model', '50%')
@@ -119,7 +119,7 @@ def made_name(name: str) -> tuple[str, int | None, str, int | None] | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; the nearest is X" for the name among `known` that is most like `name`, "" where none is like it."""
+    """ "; the nearest is X" for the name among `known` most similar to `name`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; the nearest is {safe_text(close[0], 80)}" if close else ""
 

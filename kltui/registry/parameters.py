@@ -1,6 +1,6 @@
-"""What a parameter of a model is, found from its weight files alone: for weight distances and for scoring the same.
+"""Defines the parameters of a model from its weight files, the same for weight distances and for scoring.
 
-Trained numbers count, each once: no buffers, no second copy of tied weights, whatever the configuration says of them.
+Trained values count once each: no buffers, no second copy of tied weights, whatever the configuration says.
 Names are those inside the model's body, so that files with the body's prefix and without it agree.
 """
 

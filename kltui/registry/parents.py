@@ -43,7 +43,7 @@ def parent_mistakes(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoin
 
 
 def parents_not_there(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint] = ()) -> dict[str, str]:
-    """{parent: a child} of the parents of `checkpoints` that are no checkpoint or run among these and `known`."""
+    """{parent: a child} for the parents of `checkpoints` that do not exist among these and `known`."""
     names = called([*known, *checkpoints])
     return {name: c.name for c in checkpoints for name in parents_of(c) if name not in names}
 
@@ -51,7 +51,7 @@ def parents_not_there(checkpoints: Sequence[Checkpoint], known: Iterable[Checkpo
 def parent_notes(
     checkpoints: Sequence[Checkpoint], known: Iterable[Checkpoint], also: Collection[str] = ()
 ) -> list[str]:
-    """One line on the parents of `checkpoints` that are no checkpoint or run among these and `known`, nor a name in `also`."""
+    """A note on the parents of `checkpoints` that do not exist among these, `known` and `also`."""
     lacking = {
         parent: child for parent, child in parents_not_there(checkpoints, known).items() if parent not in also
     }

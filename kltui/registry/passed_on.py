@@ -101,7 +101,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_no_adapter(where: str, names: set[str]) -> None:
-    """Raises KltuiError where an adapter is among the files of a whole model."""
+    """Raises KltuiError if the files of a full model include an adapter."""
     found = next((name for name in ADAPTER_FILES if name in names), None)
     if found is not None:
         raise KltuiError(
@@ -120,15 +120,15 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 
 def wants_own_code(folder: Path) -> bool:
-    """Whether config.json names Python code beside it."""
+    """Whether config.json refers to custom Python code."""
     return "auto_map" in _read_object(folder / CONFIG)
 
 
 @contextmanager
 def staged(folder: Path, allow_bin: bool = False, scratch: Path | None = None) -> Iterator[Path]:
-    """A folder with what is passed on of the model in `folder`, gone afterwards unless it lies in `scratch`.
+    """Context with a temporary folder of the model's files that are passed to transformers; in `scratch` it is kept,
 
-    In `scratch` it stays, for models that are read again while they are used.
+    for models that are read again while they are used.
     """
     made = Path(tempfile.mkdtemp(prefix="kltui-model-", dir=scratch))
     try:
@@ -143,7 +143,7 @@ def staged(folder: Path, allow_bin: bool = False, scratch: Path | None = None) -
 
 @contextmanager
 def staged_config(folder: Path) -> Iterator[Path]:
-    """A folder with nothing but the config.json as it is passed on, gone afterwards."""
+    """Context with a temporary folder that contains only the filtered config.json."""
     with tempfile.TemporaryDirectory(prefix="kltui-config-") as made:
         (Path(made) / CONFIG).write_text(json.dumps(model_config(folder)))
         yield Path(made)
@@ -151,7 +151,7 @@ def staged_config(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_tokenizer(folder: Path) -> Iterator[Path]:
-    """A folder with what is passed on of the tokenizer in `folder`, and of the config.json beside it; gone afterwards."""
+    """Context with a temporary folder of the filtered tokenizer files of `folder`, and of the config.json next to them."""
     with tempfile.TemporaryDirectory(prefix="kltui-tokenizer-") as text:
         made = Path(text)
         for name in tokenizer_names([path.name for path in folder.iterdir() if path.is_file()]):

@@ -31,7 +31,7 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """The preset called `name`. Raises UsageError with the nearest names where there is none."""
+    """The preset `name`. Raises UsageError with similar names if there is none."""
     found = PRESETS.get(name.lower())
     if found is None:
         near = ", ".join(difflib.get_close_matches(name.lower(), PRESETS, n=4)) or ", ".join(

@@ -25,15 +25,15 @@ from kltui.sanitize import safe_text
 
 
 class ChangedError(KltuiError):
-    """Files that are no longer those that were hashed."""
+    """Raised if files have changed since they were hashed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A model's files as they were hashed.
+    """A model's files as hashed.
 
-    `weights` stands for them in a vector's key, `stamps` is what `stamps()` gave just before, and `settled` says whether
-    every later change shows in the stamps. `tokenizer` is the folder of the tokenizer where that is another one.
+    `weights` identifies them in a vector's key, `stamps` is the result of `stamps()` just before hashing, and `settled` is whether
+    every later change shows in the stamps. `tokenizer` is the tokenizer's folder if it is a different one.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Hashed:
 
 
 def stamps(folder: Path, tokenizer: Path | None = None) -> str:
-    """Name and stamp of every file that the fingerprint covers, as JSON text: equal while none is touched."""
+    """Name and time stamp of every file covered by the fingerprint, as JSON text; equal while no file is changed."""
     try:
         return json.dumps([[n, *stamp(p.stat())] for n, p in hashed_files(folder, tokenizer).items()])
     except OSError as error:
@@ -55,12 +55,12 @@ def stamps(folder: Path, tokenizer: Path | None = None) -> str:
 
 
 def are_settled(stamped: str, at_ns: int) -> bool:
-    """Whether stamps taken at `at_ns` (nanoseconds since the epoch) are old enough to tell every later change."""
+    """Whether stamps taken at `at_ns` (nanoseconds since the epoch) are old enough to reveal every later change."""
     return all(is_settled(changed_ns, at_ns) for _, _, _, changed_ns, _ in json.loads(stamped))
 
 
 def hash_files(folder: Path, tokenizer: Path | None = None) -> Hashed:
-    """A model's files hashed. Raises ChangedError where someone writes to them meanwhile."""
+    """Hashes a model's files. Raises ChangedError if they change during hashing."""
     at_ns, before = time.time_ns(), stamps(folder, tokenizer)
     weights = fingerprint(folder, tokenizer)
     _check_same(folder, before, stamps(folder, tokenizer), "while they were hashed")
@@ -68,9 +68,9 @@ def hash_files(folder: Path, tokenizer: Path | None = None) -> Hashed:
 
 
 def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bool:
-    """Whether a model's files, read again, are those that `weights` stands for.
+    """Whether a model's files, read again, still match `weights`.
 
-    Files of the hub's cache are compared with the hash that their link names; everything else by fingerprint.
+    Files of the hub's cache are compared with the hash in their link, all others by fingerprint.
     """
     if "@" not in weights:
         return fingerprint(folder, tokenizer) == weights
@@ -82,7 +82,7 @@ def still_holds(folder: Path, weights: str, tokenizer: Path | None = None) -> bo
 
 
 def has_moved(hashed: Hashed) -> bool:
-    """Whether a model's files are no longer those that were hashed."""
+    """Whether a model's files have changed since they were hashed."""
     now = stamps(hashed.folder, hashed.tokenizer)
     if hashed.settled and now == hashed.stamps:
         return False
@@ -90,9 +90,9 @@ def has_moved(hashed: Hashed) -> bool:
 
 
 class Reading:
-    """A model's files from before they are read until the last number is made with them.
+    """Guards a model's files from before they are read until scoring ends.
 
-    Raises ChangedError at once where they are not what was hashed.
+    Raises ChangedError immediately if they differ from what was hashed.
     """
 
     def __init__(self, hashed: Hashed) -> None:
@@ -128,10 +128,10 @@ class Reading:
             self._check_bytes(self._before, "while they were loaded")
 
     def check_used(self, *, by_name: bool = False) -> None:
-        """To be called after the last forward pass: until then weights may lie in mapped files.
+        """Call this after the last forward pass, because weights may be memory-mapped until then. Raises ChangedError.
 
-        A file that was removed or replaced since it was loaded does no harm, unless parts of the model are read again
-        `by_name`; one that was written to does.
+        A file that was removed or replaced after loading does no harm, unless parts of the model are read again
+        `by_name`; a file that was written to does.
         """
         if by_name:
             _check_same(self._folder, self._before, self._now(), "while they were in use")

@@ -19,7 +19,7 @@ _RATE_LIMIT = re.compile(r"\br=0\b.*?\bt=([0-9]{1,9})")
 
 
 class TransientError(Exception):
-    """A failure that time may mend: what happened, and the seconds the server asked to wait (None: not said)."""
+    """A failure that may be temporary: the reason, and the waiting time in seconds requested by the server (None: unspecified)."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -29,7 +29,7 @@ class TransientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential back-off with jitter; a server that asks for more than `longest_wait_s` ends the tries."""
+    """Exponential back-off with jitter; a server that requests a wait longer than `longest_wait_s` ends the tries."""
 
     attempts: int = 6
     base_s: float = 1.0
@@ -38,7 +38,7 @@ class RetryPolicy:
     sleep: Callable[[float], None] = time.sleep
 
     def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Seconds to wait after failed attempt 0, 1, ...: never less than the server asked for."""
+        """Seconds to wait after failed attempt 0, 1, ...: never less than requested by the server."""
         if retry_after_s is not None:
             return retry_after_s + random.uniform(0, 0.1 * retry_after_s + 0.25 * self.base_s)
         return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0**attempt)
@@ -50,10 +50,10 @@ class RetryPolicy:
         say: Callable[[str], None],
         progress: Callable[[], int] = lambda: 0,
     ) -> T:
-        """Result of `action`, tried again after each TransientError; TryAgainError naming `what` in the end.
+        """Result of `action`, retried after each TransientError; finally raises TryAgainError, which names `what`.
 
-        Tries are counted anew whenever `progress`, in bytes, has gone beyond all before: a download of hours over a line
-        that breaks now and then comes to its end.
+        The count restarts whenever `progress`, in bytes, has increased, so that a long download over a line
+        that breaks now and then completes.
         """
         attempt, furthest, tries = 0, progress(), 0
         while True:

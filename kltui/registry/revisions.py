@@ -56,7 +56,7 @@ def parse_step(name: str) -> int | None:
 
 
 def is_set_aside(name: str) -> bool:
-    """Whether `name` is that of a copy, or of a checkpoint that is hidden or not whole: it states no step."""
+    """Whether `name` belongs to a copy, or to a hidden or incomplete checkpoint, which have no step."""
     lower = name.lower()
     return name.startswith(".") or name.endswith(("~", ")")) or _ASIDE.search(lower) is not None
 
@@ -67,7 +67,7 @@ def is_step_name(name: str) -> bool:
 
 
 def step_label(name: str) -> str:
-    """What a revision's name says before its step, "" for nothing and for main: which distinguishes branches of one step.
+    """The part of a revision's name before its step ("" if none, or for main), which distinguishes branches with the same step.
 
     >>> [step_label(n) for n in ("stage1-step1000-tokens5B", "step5", "500", "main", "dev", "a/checkpoint_5")]
     ['stage1', '', '', '', 'dev', 'a']
@@ -81,14 +81,14 @@ def step_label(name: str) -> str:
 
 
 def is_pattern(revision: str) -> bool:
-    """Whether a revision stands for several that only the hub can list: "all", or a name with a wildcard."""
+    """Whether a revision is a pattern that only the hub can expand: "all", or a name with a wildcard."""
     return revision == ALL or any(mark in revision for mark in "*?[")
 
 
 def matching_revisions(patterns: Sequence[str], listed: Sequence[str]) -> list[str]:
-    """Of the revisions `listed` those that `patterns` mean, in the order of the patterns, each once.
+    """The revisions of `listed` that match `patterns`, in the order of the patterns, each once.
 
-    What is no pattern is kept as it stands. Raises UsageError for a pattern that means none.
+    Names that are not patterns are kept. Raises UsageError for a pattern without a match.
 
     >>> matching_revisions(["main", "step1*"], ["main", "step0", "step1", "step10"]), matching_revisions(["all"], ["a"])
     (['main', 'step1', 'step10'], ['a'])

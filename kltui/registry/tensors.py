@@ -1,4 +1,4 @@
-"""Weight files opened as raw bytes: no model is built, nothing is copied, tied weights appear once.
+"""Opens weight files as raw bytes, without building a model or copying; tied weights appear once.
 
 A safetensors file is 8 bytes of header length (little endian), a JSON header naming each tensor's dtype, shape and
 byte range, then the bytes. Its header is checked in full before a byte of data is touched.
@@ -44,12 +44,12 @@ _HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|output_layer|head)\.weight$
 
 
 class TensorFileError(KltuiError):
-    """A weight file that is not what it says it is."""
+    """Raised for an invalid weight file."""
 
 
 @dataclass(frozen=True, eq=False)
 class TensorFile:
-    """One tensor as it lies in its file: raw bytes (1-D, read-only), dtype in safetensors' names, shape."""
+    """One tensor as stored in its file: raw bytes (1-D, read-only), safetensors dtype, shape."""
 
     name: str
     path: Path
@@ -64,9 +64,9 @@ class TensorFile:
 
 
 def open_tensors(folder: Path, allow_bin: bool = False) -> dict[str, TensorFile]:
-    """Every tensor that the weight files in `folder` hold, by name, mapped from them.
+    """Every tensor of the weight files in `folder`, by name, memory-mapped.
 
-    `pytorch_model.bin` is a pickle: it is read (tensors only) where there are no safetensors and `allow_bin`.
+    `pytorch_model.bin` is a pickle: it is read (tensors only) if there are no safetensors and `allow_bin` is true.
     """
     found = _open_safetensors(folder)
     if found is None:
@@ -204,9 +204,9 @@ def _bad(path: Path, what: str) -> TensorFileError:
 def write_tensors(
     path: Path, tensors: Sequence[tuple[str, str, tuple[int, ...], Callable[[], Bytes]]]
 ) -> None:
-    """Writes (name, dtype, shape, maker of its raw bytes) as one safetensors file, put in place when complete.
+    """Writes (name, dtype, shape, function that returns its raw bytes) as one safetensors file, atomically.
 
-    Each tensor is made when its turn comes, so that only one is in memory.
+    Tensors are created one at a time, so that only one is in memory.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0

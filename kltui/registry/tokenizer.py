@@ -23,10 +23,10 @@ class TokenizerPlace:
 
 
 def tokenizer_folder(folder: Path, named: str = "") -> Path | None:
-    """Folder that the tokenizer of the model in `folder` is read from, None where none is at hand. Asks no network.
+    """Folder of the tokenizer of the model in `folder`, or None. Does not use the network.
 
-    Looked at in this order: the folder itself, its run's root (the folder around one that is named by its step), and
-    `named`, the entry's `tokenizer`: an absolute path, or a repository that is in the cache.
+    Search order: the folder itself, its run's root (the parent of a folder named after its step), and
+    `named`, the entry's `tokenizer`: an absolute path, or a cached repository.
     """
     own = own_tokenizer(folder)
     if own is not None or not named:
@@ -53,9 +53,9 @@ def tokenizer_at_hand(folder: Path, named: str) -> bool:
 
 
 def named_source(named: str) -> LocalSource | HubSource:
-    """What an entry's `tokenizer` names: a folder (an absolute path), or OWNER/NAME with @REVISION or without.
+    """The source named by an entry's `tokenizer`: a folder (absolute path), or OWNER/NAME with or without @REVISION.
 
-    The path of a tokenizer.json stands for its folder.
+    The path of a tokenizer.json means its folder.
     """
     path = Path(named)
     if path.is_absolute():
@@ -83,7 +83,7 @@ def check_named(named: str) -> None:
 
 
 def no_tokenizer(source: Source) -> KltuiError:
-    """What is said of a checkpoint without a tokenizer."""
+    """The error for a checkpoint without a tokenizer."""
     where = safe_text(str(source))
     looked = "" if isinstance(source, HubSource) else " nor in the folder of its run"
     return KltuiError(

@@ -21,9 +21,9 @@ _RANDOM = ("dropout", "alpha", "nbest_size")
 
 @dataclass(frozen=True)
 class TokenizerJson:
-    """The tokenizer in a file: strings of special tokens are text to it, and it neither pads, truncates nor samples.
+    """The tokenizer in a file; it treats special-token strings as text and does not pad, truncate or sample.
 
-    `unknown` is the id for what it does not know, None where it has none.
+    `unknown` is the id of its unknown token, or None.
     """
 
     core: Tokenizer

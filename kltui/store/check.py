@@ -67,7 +67,7 @@ class Counts:
 
 
 def check_store(folder: Path, counts: Counts) -> Iterator[Damage]:
-    """Everything damaged in the store in `folder`; `counts` says how much was read. Raises StoreError where none is."""
+    """Everything damaged in the store in `folder`; `counts` records how much was read. Raises StoreError if there is no store."""
     path = folder / FILE_NAME
     if not path.exists():
         raise StoreError(f"no kltui workspace in {folder}", "Name the folder that contains kltui.sqlite.")

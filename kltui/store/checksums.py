@@ -1,7 +1,7 @@
-"""Checksums of all rows: kept up to date by every connection that writes, verified by every one that reads.
+"""Checksums of all rows, updated by every connection that writes and verified by every connection that reads.
 
-A row's checksum covers all its columns; the ledger holds, of every table, how many rows it has and all their checksums
-by exclusive or. Damage that SQLite itself cannot see shows in the one, a lost or doubled row in the other.
+A row's checksum covers all its columns; the ledger contains, for every table, the number of rows and all their checksums
+combined by exclusive or. The checksums detect damage that SQLite does not see, the ledger lost and duplicated rows.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def seal(db: sqlite3.Connection, table: str) -> None:
 
 
 def settle(db: sqlite3.Connection, table: str) -> None:
-    """Writes a table's line in the ledger anew after damaged rows were replaced, if all that are there are sound."""
+    """Rewrites a table's ledger entry after damaged rows were replaced, if all remaining rows are valid."""
     found = examine(db, table)
     if not found.damaged:
         line = (table, found.n, found.total)
@@ -124,7 +124,7 @@ def settle(db: sqlite3.Connection, table: str) -> None:
 def stored_row(
     db: sqlite3.Connection, table: str, rowid: int
 ) -> tuple[int, dict[str, int | float | bytes | None]]:
-    """(checksum, values by column as its checksum covers them) of one row with a checksum of its own."""
+    """(Checksum, values by column as covered by the checksum) of one row."""
     columns = _arguments(db, table).partition(", ")[2]
     query = f"SELECT checksum, {columns} FROM {table} WHERE rowid = ?"
     checksum, *values = db.execute(query, (rowid,)).fetchone()
@@ -132,7 +132,7 @@ def stored_row(
 
 
 def reseal(db: sqlite3.Connection, table: str, rowid: int) -> None:
-    """Gives a row that was put right its checksum; the ledger is left to `seal`."""
+    """Updates the checksum of a repaired row; `seal` updates the ledger."""
     checksum = row_checksum(table, *stored_row(db, table, rowid)[1].values())
     db.execute(f"UPDATE {table} SET checksum = ? WHERE rowid = ?", (checksum, rowid))
 
@@ -215,9 +215,9 @@ class Examined:
 
 
 def examine(db: sqlite3.Connection, table: str, *, whole: bool = False) -> Examined:
-    """Verifies every row of a table, and that none is missing; a vector's numbers aside.
+    """Verifies every row of a table and that none is missing, except the numbers of vectors.
 
-    `whole`: a vector's row itself is read, not what the index holds of it.
+    `whole`: read a vector's row itself, not only its index entry.
     """
     columns = _arguments(db, table, "t").partition(", ")[2]
     if table == "vector":
@@ -247,7 +247,7 @@ VectorReader = Callable[[int], tuple[bytes, bytes] | None]
 
 
 def vector_reader(db: sqlite3.Connection, *, checked: bool = True) -> VectorReader:
-    """What reads the bytes (loglik, n_scored) of a vector by its id: None where it is not as it was written."""
+    """A function that returns the bytes (loglik, n_scored) of a vector by id, or None if they were altered."""
     columns = _arguments(db, "vector", "t").partition(", ")[2]
     stored = "(SELECT checksum FROM vector_checksum WHERE vector_id = t.id)" if checked else "0"
     query = f"SELECT loglik, n_scored, crc, {stored}, {columns} FROM vector t WHERE id = ?"
@@ -316,13 +316,13 @@ class Checks:
 
 
 def count_commit(db: sqlite3.Connection) -> tuple[int, int]:
-    """Counts the transaction under way; (the store's id, transactions with it)."""
+    """Counts the current transaction; returns (store id, number of transactions)."""
     db.execute("UPDATE ledger SET n = n + 1 WHERE name = ?", (COMMITS,))
     return commits(db)
 
 
 def check_commits(db: sqlite3.Connection, noted: tuple[int, int] | None) -> None:
-    """Raises DamageError where a store has seen fewer transactions than were noted, beside it, as committed."""
+    """Raises DamageError if a store has fewer transactions than the file next to it records as committed."""
     here = commits(db)
     if noted is not None and noted[0] == here[0] and noted[1] > here[1]:
         lost = noted[1] - here[1]

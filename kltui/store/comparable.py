@@ -66,7 +66,7 @@ def is_unconditional(settings: str) -> bool:
 
 
 def conditional_settings(settings: str) -> str:
-    """The settings of the same responses scored behind their prompts."""
+    """The settings of the same responses scored given their prompts."""
     return settings.removesuffix(f" {UNCONDITIONAL}")
 
 
@@ -82,7 +82,7 @@ def settings_apart(a: str, b: str) -> str:
 
 
 def says_how(settings: str) -> bool:
-    """Whether settings tell how their vectors were scored."""
+    """Whether the settings record how their vectors were scored."""
     return "bos" in words(settings)
 
 
@@ -104,13 +104,13 @@ def differing(target: str, settings: str) -> dict[str, tuple[str, str]]:
 
 
 def difference_words(target: str, settings: str) -> str:
-    """What keeps vectors of these settings off the map of those, each as `name is this or that`; "" for nothing."""
+    """The differences that prevent vectors of these settings from sharing a map, each as `name is this or that`; "" if there are none."""
     found = differing(target, settings)
     return "; ".join(f"{name} is {ours} or {theirs}" for name, (ours, theirs) in found.items())
 
 
 def remedy(target: str, settings: str) -> str:
-    """What to do where vectors of these settings are kept off the map of those."""
+    """What to do if vectors of these settings cannot share the map of those."""
     found = differing(target, settings)
     if "source" in found:
         return f"Import the vectors again and declare how they were scored: {DECLARE_HINT}"
@@ -145,9 +145,9 @@ def groups(rows: Iterable[VectorRow]) -> dict[tuple[int, str], str]:
 
 
 def dtypes_of(record: Mapping[str, object]) -> list[str]:
-    """The dtypes that a map's vectors were scored in, by its record; "" for those that do not say.
+    """The dtypes in which a map's vectors were scored, from its record; "" for unknown ones.
 
-    Half precision throughout, sums included, is that of released vectors.
+    Released vectors used half precision throughout, including sums.
     """
     declared = record.get("declared", "")
     released = BY_RELEASE in (declared if isinstance(declared, list) else [declared])
@@ -155,7 +155,7 @@ def dtypes_of(record: Mapping[str, object]) -> list[str]:
 
 
 def standing_note(record: Mapping[str, object]) -> str:
-    """What stands beside every figure of a map that holds vectors scored elsewhere and own ones; "" for any other map."""
+    """The note shown with every number of a map that mixes imported and own vectors; "" for other maps."""
     found = record.get(FROM_ELSEWHERE)
     if not isinstance(found, Mapping):
         return ""
@@ -169,7 +169,7 @@ def standing_note(record: Mapping[str, object]) -> str:
 
 
 def joined_record(record: Mapping[str, object], key: Mapping[str, str], imported: int) -> dict[str, object]:
-    """The record of a map of `imported` vectors with one more that was scored here, by its key."""
+    """The record of a map of `imported` vectors after adding one scored here, given its key."""
     more = {name: sorted({*_values(record, name), key.get(name, "")}) for name in NOTED}
     own = (
         {}

@@ -36,11 +36,11 @@ R = TypeVar("R")
 
 
 class DiskError(StoreError):
-    """A full or failing disk: what was acknowledged is kept, the rest is not."""
+    """Raised for a full or failing disk: acknowledged writes are stored, others are not."""
 
 
 class DamageError(StoreError):
-    """A store whose bytes are not what was written: no figure out of it is to be trusted."""
+    """Raised for a store whose bytes were altered: no number from it can be trusted."""
 
 
 class Cursor(sqlite3.Cursor):
@@ -190,10 +190,10 @@ def connect_writer(path: Path, *, durable: bool) -> Connection:
 
 
 def connect_reader(path: Path) -> Connection:
-    """A connection that only reads, from any thread; a store on read-only media is opened as it lies.
+    """A read-only connection, usable from any thread; works for a store on read-only media.
 
-    What a killed writer left of a rollback journal must be undone before anyone can read: where that may be, the file
-    is opened for writing and the connection confined to queries.
+    A rollback journal left by a killed writer must be undone before reading: if there may be one, the file
+    is opened for writing and the connection is restricted to queries.
     """
     uri = path.resolve().as_uri()
     try:
@@ -264,6 +264,6 @@ def _distrust(db: Connection) -> None:
 
 
 def left_by_writer(path: Path, suffix: str) -> bool:
-    """Whether a log or journal of the database lies beside it with something in it."""
+    """Whether a non-empty log or journal of the database exists."""
     left = path.with_name(path.name + suffix)
     return left.exists() and left.stat().st_size > 0

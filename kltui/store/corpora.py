@@ -67,7 +67,7 @@ class Corpora:
         self._records.put(PROMPTS, corpus.sha256, {"prompts": corpus.prompts})
 
     def distinguished(self, corpus_id: int) -> list[object]:
-        """What tells the texts of a corpus apart, in order: themselves, of pairs with their prompts."""
+        """The contents that distinguish the texts of a corpus, in order: the texts, for pairs with their prompts."""
         texts = self.texts(corpus_id)
         query = "SELECT sha256 FROM corpus WHERE id = ?"
         prompts = self.prompts(str(self._db.execute(query, (corpus_id,)).fetchone()[0]))

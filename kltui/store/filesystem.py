@@ -1,4 +1,4 @@
-"""Whether a folder lies on a network file system, where SQLite's WAL is not safe."""
+"""Whether a folder is on a network file system, where SQLite's WAL is not safe."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Jobs:
         )
 
     def item_moved(self, job_id: int, before: int, now: int) -> None:
-        """Lets one item stand for another checkpoint."""
+        """Assigns an item to another checkpoint."""
         self._db.execute(
             "UPDATE job_item SET checkpoint_id = ?, status = 'queued' WHERE job_id = ? AND checkpoint_id = ?",
             (now, job_id, before),
@@ -127,7 +127,7 @@ class Jobs:
 
     @decoded
     def all(self) -> list[JobRow]:
-        """Every job, newest first; a running job whose process is gone shows as "lost"."""
+        """Every job, newest first; a running job whose process has ended has the status "lost"."""
         self._checks.require("job", "job_item")
         writer = current_writer(self._db)
         rows = self._db.execute(

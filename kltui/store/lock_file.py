@@ -1,7 +1,7 @@
-"""A file beside the store: locked by the operating system while its writer lives, and counting what was committed.
+"""A file next to the store, locked by the operating system while the writer lives, with a count of committed transactions.
 
-The lock holds between containers that share a host name and even process ids. The count shows transactions that were
-committed and are gone, with a write-ahead log that was lost, cut or damaged: SQLite then sees an older, sound store.
+The lock also works between containers that share a host name and even process ids. The count reveals transactions that were
+committed and then lost with a missing, truncated or damaged write-ahead log, where SQLite sees an older, valid store.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class LockFile:
         return (state.st_dev, state.st_ino) == key
 
     def note(self, store: int, commits: int) -> None:
-        """Writes down that `store` has committed so many transactions; call it after the commit is on the disk."""
+        """Records the number of transactions committed by `store`; call it after the commit is on the disk."""
         if self._key in _open:
             words = f"kltui {store} {commits} {row_checksum(NAME, store, commits)}"
             # Where it cannot be written the count stays behind, which is never taken for a loss.
@@ -77,7 +77,7 @@ class LockFile:
                 os.pwrite(_open[self._key].fd, words.ljust(_LENGTH - 1).encode() + b"\n", 0)
 
     def release(self, *, log_left: bool) -> None:
-        """Gives the lock up. The file stays where a write-ahead log does, for its count tells whether that is whole."""
+        """Releases the lock. The file is kept if a write-ahead log remains, because its count reveals whether that is complete."""
         held = _open.get(self._key)
         if held is None:
             return

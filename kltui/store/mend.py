@@ -1,4 +1,4 @@
-"""What is damaged taken out of a store, so that the rest can be used and the lost be scored again."""
+"""Removes what is damaged from a store, so that the rest can be used and the lost parts scored again."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _TAKEN_OUT = tuple(table for table in TABLES if table not in ("text", "corpus"))
 
 
 def mend(folder: Path) -> list[str]:
-    """Takes out what is damaged, in one transaction, and says what that was; a copy of the database is kept.
+    """Removes what is damaged in one transaction and returns its description; a copy of the database is kept.
 
-    Raises StoreError where another process writes the store, DamageError where it cannot be mended.
+    Raises StoreError if another process writes to the store, DamageError if it cannot be repaired.
     """
     with opened_as_it_lies(folder) as (db, lock):
         (version,) = db.execute("PRAGMA user_version").fetchone()

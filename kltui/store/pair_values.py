@@ -1,4 +1,4 @@
-"""What a map of pairs is made of: responses to their prompts, responses alone, or what the prompts change."""
+"""The values of a map of pairs: responses given their prompts, responses alone, or the difference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LACKING = "its responses were not scored without prompts"
 
 
 def checked(values: str) -> str:
-    """`values` where it names what a map of pairs can be made of. Raises UsageError."""
+    """`values` if it is a valid kind of values. Raises UsageError otherwise."""
     if values not in VALUES:
         raise UsageError(f"there are no {values} values", f"There are: {', '.join(VALUES)}.")
     return values
@@ -32,7 +32,7 @@ def checked(values: str) -> str:
 def matched(
     chosen: Sequence[tuple[CheckpointRow, VectorRow]], rows: Iterable[VectorRow], values: str
 ) -> tuple[list[tuple[CheckpointRow, VectorRow, VectorRow]], dict[str, str]]:
-    """([(checkpoint, vector, that of the same responses alone)], {name: why} of those without). Raises KltuiError."""
+    """([(checkpoint, vector, vector of the same responses without prompts)], {name: reason} for those without). Raises KltuiError."""
     alone = {
         (v.corpus_id, v.checkpoint_id, v.layer, v.weights, v.settings): v
         for v in rows
@@ -72,7 +72,7 @@ def with_next_tokens(
 
 
 def check_kept(values: str) -> None:
-    """Raises UsageError where a saved map is asked for with other values than it holds."""
+    """Raises UsageError if a saved map is requested with other values."""
     if values != CONDITIONAL:
         raise UsageError("a saved map has conditional values", "Omit --values, or --map and --save-map.")
 

@@ -1,4 +1,4 @@
-"""Checkpoints taken out of a store with all that was scored of them, and put back row by row as they were."""
+"""Removes checkpoints and all their results from a store, and restores them row by row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_CHECKPOINT = {
 
 
 class Removed:
-    """What was taken out, in a temporary database of its own, until it is put back or given up."""
+    """The removed rows, in a temporary database, until they are restored or discarded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -82,7 +82,7 @@ class Removed:
             db.execute(f"INSERT INTO {table} ({columns}) VALUES ({holes})", row)
 
     def put_back(self) -> None:
-        """Stores everything again under its old ids. Raises StoreError where a name has been given anew meanwhile."""
+        """Restores everything under its old ids. Raises StoreError if a name is in use again."""
         store = Store.write(self.folder)
         try:
             there = {row.name for row in store.checkpoints.all()}
@@ -101,7 +101,7 @@ class Removed:
         self.close()
 
     def give_up(self) -> None:
-        """Removes the files of token log-probabilities that only what was taken out knew of, and forgets the rest."""
+        """Deletes the token files that only the removed rows referred to, and discards the rest."""
         with suppress(sqlite3.ProgrammingError):  # put back before
             paths = {str(path) for (path,) in self._kept.execute("SELECT path FROM side_file")}
             for path in paths - self._in_use():
@@ -117,5 +117,5 @@ class Removed:
             store.close()
 
     def close(self) -> None:
-        """Forgets what was taken out."""
+        """Discards the removed rows."""
         self._kept.close()

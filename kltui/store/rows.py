@@ -84,9 +84,9 @@ class VectorRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job and its counts. Times are Unix seconds; "lost" is a running job whose process is gone.
+    """A job and its counts. Times are Unix seconds; "lost" is a running job whose process has ended.
 
-    `process` tells the process that runs it from another that may have its `pid` later, or in another container.
+    `process` distinguishes the process that runs it from a later one with the same `pid`, or one in another container.
     """
 
     id: int

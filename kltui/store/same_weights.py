@@ -1,4 +1,4 @@
-"""Which of a workspace's checkpoints have the same weights, from their digests and vectors; and words for it."""
+"""Which of a workspace's checkpoints have the same weights, from their digests and vectors, and a description in words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def point_of(
 
 
 def files_on_record(store: Store) -> dict[str, str]:
-    """{what stands for the weights in a key: digest of the weight files alone}."""
+    """{identity of the weights in a key: digest of the weight files only}."""
     return {weights: str(value.get("sha256", "")) for weights, value in store.records.all(KIND).items()}
 
 
@@ -89,7 +89,7 @@ def _by_map(
 
 
 def sentences(groups: Sequence[Sequence[Point]]) -> list[str]:
-    """Groups in words, a sentence each; runs that are one and the same step by step are said once."""
+    """One sentence per group; runs that are identical step by step are described once."""
     said: dict[tuple[str, ...], list[Sequence[Point]]] = {}
     for group in groups:
         labels = [_label(p) for p in group]

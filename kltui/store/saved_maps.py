@@ -19,9 +19,9 @@ KIND = "map"
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What is done to vectors before anything is computed of them.
+    """The preprocessing of vectors before anything is computed from them.
 
-    `separate`: the scale's main and seed runs are prepared apart, as published; pictures always stand on all together.
+    `separate`: the scale's main and seed runs are preprocessed separately, as published; embeddings always use all together.
     """
 
     mode: str = "none"
@@ -31,7 +31,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class SavedMap:
-    """A named map as it is kept. `keys` holds each vector's full key by name; `applied` the record of its preparation."""
+    """A saved map. `keys` is each vector's full key by name; `applied` the record of its preprocessing."""
 
     name: str
     corpus: str
@@ -102,10 +102,10 @@ def save(folder: Path, saved: SavedMap) -> None:
 
 
 def follow(store: Store, lineage: Mapping[str, tuple[Checkpoint, Checkpoint]]) -> None:
-    """Lets the saved maps go on under new names, {name: (as it was, as it is)} of a whole workspace, within a transaction.
+    """Updates the saved maps of a workspace after renaming, {name: (old, new)}, within a transaction.
 
-    A map whose preparation could come out differently, as runs were joined or parted or steps changed, is left as it
-    is: it is refused when it is asked for.
+    A map whose preprocessing could change, because runs were merged or split or steps changed, is left unchanged
+    and refused when it is opened.
     """
     for saved in listed(store.records.all(KIND)):
         now = saved.renamed(lineage)

@@ -198,7 +198,7 @@ _STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Brings `db` to the newest schema, each migration in a transaction of its own."""
+    """Migrates `db` to the newest schema, each migration in its own transaction."""
     while (version := check_version(db)) < len(MIGRATIONS):
         try:
             db.executescript(f"BEGIN IMMEDIATE;\n{MIGRATIONS[version]}")

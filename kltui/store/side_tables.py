@@ -1,4 +1,4 @@
-"""Small tables beside the vectors: weight distances, fingerprints, benchmark scores, records, files with hashes."""
+"""Small tables besides the vectors: weight distances, fingerprints, benchmark scores, records, files with hashes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class BenchmarkScores:
         )
 
     def follow(self, before: str, now: str) -> None:
-        """Lets the scores of a name go on under another; those that it has of its own stay."""
+        """Moves the scores of one name to another; existing scores of that name are kept."""
         self._db.execute("UPDATE OR IGNORE benchmark_score SET name = ? WHERE name = ?", (now, before))
 
     def all(self) -> dict[str, dict[str, float]]:
@@ -138,7 +138,7 @@ class SideFileTable:
     def put(
         self, checkpoint_id: int, corpus_id: int, kind: str, settings: str, path: str, sha256: str
     ) -> str:
-        """Records a file that has been written and synced; path of the file that it stands in for, or ""."""
+        """Records a file that has been written and synced; returns the path of the file that it replaces, or ""."""
         key = (checkpoint_id, corpus_id, kind, settings)
         before = self._db.execute(
             "SELECT path FROM side_file WHERE checkpoint_id = ? AND corpus_id = ? AND kind = ? AND settings = ?",
@@ -186,9 +186,9 @@ class SideFileTable:
 def side_paths(
     kind: str, checkpoint_id: int, name: str, corpus_id: int, settings: str, weights: str
 ) -> tuple[str, str]:
-    """Where a side file may lie, relative to the workspace: as it is written, and as earlier releases wrote it.
+    """Possible paths of a side file relative to the workspace: the current one, and those of earlier releases.
 
-    Everything that changes its contents makes another path. The name, by which earlier releases went, is none of
+    Everything that changes its contents changes the path. The name, which earlier releases used, is not part of
     it: a checkpoint can be renamed.
     """
 

@@ -109,7 +109,7 @@ class Store:
     def atomic(self) -> Iterator[None]:
         """One transaction: all of the block is stored and synced to disk, or none of it.
 
-        Raises StoreError where another process has taken the store over meanwhile.
+        Raises StoreError if another process has taken over the store in the meantime.
         """
         with _transaction(self.db):
             writer_lock.check_held(self.db, str(self.folder))
@@ -215,7 +215,7 @@ def _vet(path: Path) -> None:
 
 @contextmanager
 def opened_as_it_lies(folder: Path) -> Iterator[tuple[Connection, LockFile]]:
-    """A store locked for this process of which nothing is verified, neither kept right. Raises StoreError."""
+    """A store locked for this process, without verification and without updating checksums. Raises StoreError."""
     with ExitStack() as undo:
         db, lock, _ = _opened(folder, undo, damaged=True)
         yield db, lock

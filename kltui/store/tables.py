@@ -136,7 +136,7 @@ class Checkpoints:
         self._records.rename(DETAILS, before, now)
 
     def id_of(self, name: str) -> int:
-        """Row id of the checkpoint called `name`. Raises StoreError when there is none."""
+        """Row id of the checkpoint `name`. Raises StoreError if there is none."""
         row = self._db.execute("SELECT id FROM checkpoint WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise StoreError(
@@ -145,12 +145,12 @@ class Checkpoints:
         return int(row[0])
 
     def weights(self, checkpoint_id: int) -> str:
-        """Which weights the checkpoint's name stands for, "" before that is known."""
+        """The identity of the checkpoint's weights, "" before it is known."""
         query = "SELECT weights FROM checkpoint WHERE id = ?"
         return str(self._db.execute(query, (checkpoint_id,)).fetchone()[0])
 
     def set_weights(self, checkpoint_id: int, weights: str, commit: str = "") -> None:
-        """Records which weights the checkpoint's name stands for now (fingerprint or commit)."""
+        """Records the identity of the checkpoint's current weights (fingerprint or commit)."""
         self._db.execute(
             "UPDATE checkpoint SET weights = ?, commit_hash = CASE WHEN ? = '' THEN commit_hash ELSE ? END"
             " WHERE id = ?",

@@ -112,10 +112,10 @@ def current_writer(db: sqlite3.Connection) -> Writer | None:
 
 
 def acquire(db: sqlite3.Connection, where: str, *, decided: bool) -> Writer | None:
-    """Takes the writer row for this process; returns the dead writer it was taken from, if any.
+    """Takes the writer row for this process; returns the dead writer that had it before, if any.
 
-    `decided`: the operating system's lock is held, which no living process of this host name can hold besides. Raises
-    StoreError naming pid and host while another living process holds the store.
+    `decided`: this process has the operating system's lock, which excludes any living process of this host. Raises
+    StoreError with pid and host while another living process has the store.
     """
     before = current_writer(db)
     if before is not None and _looks_dead_elsewhere(before) and not _is_settled(before, decided):
