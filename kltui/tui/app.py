@@ -162,7 +162,7 @@ class KltuiApp(AppCore):
         self.selection_changed()
 
     def do_compare(self) -> None:
-        """Goes to A and B; without both, asks which pair."""
+        """Opens Compare for A and B; without both, shows a list of pairs."""
         from kltui.tui.dialogs.pair_choice import ask_pair
 
         chosen = self.selection

@@ -90,7 +90,7 @@ class AppCore(AppSession, inherit_bindings=False):
         return self._frame.write(update, *self.size)
 
     def draw_all_again(self) -> None:
-        """Writes everything anew: the terminal may show something else than what was written."""
+        """Redraws the whole screen, because the terminal may show something other than what was written."""
         self._frame.forget()
         self.screen.refresh()
 
@@ -120,7 +120,7 @@ class AppCore(AppSession, inherit_bindings=False):
     # -- keys and actions --------------------------------------------------------------------------------
 
     async def on_event(self, event: events.Event) -> None:
-        """Takes keys one at a time, each to its end: what is typed ahead reaches what it was meant for."""
+        """Handles keys one at a time, each to completion, so that keys typed ahead reach the right target."""
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
             await super().on_event(event)
             return

@@ -1,4 +1,4 @@
-"""The session behind all screens: one workspace as read, what is chosen in it, messages, and what is kept of it."""
+"""The session shared by all screens: the workspace as read, the selection, messages, and saved state."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.say(f"{error.message}. {error.hint}" if error.hint else error.message, "bad")
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
-        """Runs a coroutine beside the interface, which outlives whatever goes wrong in it."""
+        """Runs a coroutine in the background; exceptions in it do not end the interface."""
         return begun(super().run_worker, self.outlived, work, *given, **how)
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
@@ -257,7 +257,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.main.redraw_bars()
 
     async def make_map_of(self, basis: Basis) -> None:
-        """Draws every screen from that map. Raises KltuiError, and changes nothing, where there is no such map."""
+        """Makes every screen show that map. Raises KltuiError, and changes nothing, if there is no such map."""
         before = self.reader.basis
         await self.reader.use(basis)
         self.map_cache.forget()
@@ -368,7 +368,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.memory.save(self.reader.path, kept)
 
     def kept(self, key: str) -> object:
-        """What was kept under `key` when this workspace was last left."""
+        """The value stored under `key` when this workspace was last closed."""
         return self.memory.load(self.reader.path).get(key)
 
     def _leave_on(self, number: signal.Signals) -> None:
@@ -376,5 +376,5 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self.exit(128 + number)
 
     def hung_up(self) -> None:
-        """Leaves: the terminal is gone, whether or not a signal said so."""
+        """Quits because the terminal is gone, with or without a signal."""
         self._leave_on(signal.SIGHUP)

@@ -23,9 +23,9 @@ MODES = ("none", "clip", "pretraining")
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """Corpus by its hash and scoring settings ("": those of most checkpoints), preparation as `--preprocess`, or a saved map.
+    """The choice of a map: corpus by its hash, scoring settings ("": those of most checkpoints), preprocessing as `--preprocess`, or a saved map.
 
-    `exclude` holds names of runs or checkpoints as `--exclude`, and filters: what passes one is left out.
+    `exclude` contains names of runs or checkpoints as for `--exclude`, and filters: what matches one is left out.
     """
 
     over: str = ""
@@ -69,7 +69,7 @@ class Basis:
         return ReportChoice(Preparation(self.mode, exclude, self.separate), self.saved, **more)
 
     def map_of(self, ws: Workspace) -> Map:
-        """The map of `ws`, to which the basis was applied. Raises KltuiError where there is none of that kind."""
+        """The map of `ws` according to this basis. Raises KltuiError if there is none."""
         if self.is_whole:
             return ws.map()
         from kltui.view.sections.context import Context
@@ -108,7 +108,7 @@ class Basis:
 
 
 def basis_of(record: object) -> Basis:
-    """The basis that `as_record` gave; the whole map for whatever else it is."""
+    """The basis from the result of `as_record`; the whole map for anything else."""
     if not isinstance(record, Mapping):
         return Basis()
     words = {k: record[k] for k in ("over", "settings", "mode", "saved") if isinstance(record.get(k), str)}
@@ -120,7 +120,7 @@ def basis_of(record: object) -> Basis:
 def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterable[str]) -> tuple[str, ...]:
     """Names as `--exclude` takes them of what `parts` name or, as filters, let pass of what is on the map.
 
-    Raises UsageError for a part that is no name and passes nothing.
+    Raises UsageError for a part that is not a name and matches nothing.
     """
     rows, held = list(rows), set(on_map)
     names = {n for r in rows for n in (r.name, r.checkpoint.base_name, r.checkpoint.run)}

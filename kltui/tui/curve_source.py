@@ -1,6 +1,6 @@
-"""What the panels of the Curves screen draw: computed off the interface's thread, kept until the vectors change.
+"""The contents of the panels of the Curves screen: computed in a background thread and cached until the vectors change.
 
-To be imported off it too: numpy and the analyses come with it.
+Import it in the background too, because it imports numpy and the analyses.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class CurveSource:
         return answer
 
     async def exponents(self, found: Map, snapshot: Snapshot, window: int) -> Content:
-        """Diffusion exponents in likelihood space, beside those published for the runs' sizes."""
+        """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
         saved = [(c.run, c.step, c.quantization) for c in (row.checkpoint for row in snapshot.rows)]
 
         def work() -> Content:

@@ -1,4 +1,4 @@
-"""What the screens show: immutable snapshots of a workspace, read on a thread of their own."""
+"""The data of the screens: immutable snapshots of a workspace, read in a background thread."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A workspace at one moment. `problem` says why there is none.
+    """The state of a workspace at one moment. `problem` is the reason if there is none.
 
-    While a large one is being read, `rows` are its first ones and `counts` says {run: (checkpoints, scored ones)}; it is
+    While a large one is being read, `rows` are its first rows and `counts` is {run: (checkpoints, scored ones)}; it is
     not `loaded` then.
     """
 
@@ -64,7 +64,7 @@ class Snapshot:
 
     @cached_property
     def scored(self) -> tuple[tuple[Checkpoint, float, int], ...]:
-        """What tells the scored vectors from others: checkpoint, nats per text, lens layers."""
+        """The identity of the scored vectors: checkpoint, nats per text, lens layers."""
         return tuple((r.checkpoint, r.mean_loglik, r.layers) for r in self.rows if r.scored)
 
     @cached_property
@@ -95,7 +95,7 @@ class Snapshot:
 
     @cached_property
     def run_number(self) -> dict[str, int]:
-        """The number of each run, which gives it its colour and marker everywhere: the store's, else the next free ones.
+        """The number of each run, which determines its colour and marker everywhere: the stored one, otherwise the next free one.
 
         A point of an interpolation grid goes by its own run too, as maps name it.
         """
@@ -131,7 +131,7 @@ USUAL_VALUES = "conditional"  # of pairs: log p(response | prompt)
 
 
 class SnapshotReader:
-    """The workspace behind one thread, so that the interface never waits for a disk."""
+    """Reads the workspace in one thread, so that the interface never waits for a disk."""
 
     def __init__(self, path: Path | None, opener: Callable[[Path], Workspace] | None = None) -> None:
         self.path = path
@@ -147,13 +147,13 @@ class SnapshotReader:
         self._drawer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kltui-drawer")
 
     async def read(self, question: Callable[[Workspace], Result]) -> Result:
-        """The answer of `question`, asked on the reader's thread. Raises KltuiError where there is no workspace."""
+        """The result of `question`, run in the reader's thread. Raises KltuiError if there is no workspace."""
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: question(self._opened())
         )
 
     def restore(self, basis: Basis) -> None:
-        """Takes up the basis of the last session; where it does not fit any more, the whole map, and `forgotten` says why."""
+        """Restores the basis of the last session; if it is no longer valid, the whole map, with the reason in `forgotten`."""
         self.basis, self._from_before = basis, basis != Basis()
 
     async def use(self, basis: Basis) -> None:
@@ -202,7 +202,7 @@ class SnapshotReader:
             return None
 
     async def generation(self) -> int:
-        """The workspace's change counter; -1 where there is none."""
+        """The workspace's change counter; -1 without a workspace."""
         try:
             return await self.read(lambda ws: ws.generation())
         except KltuiError:

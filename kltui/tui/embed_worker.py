@@ -1,8 +1,8 @@
-"""Pictures in a process of its own: a request (see `kltui.tui.embedding`) on stdin, lines of JSON on stdout.
+"""Computes embeddings in a separate process: a request (see `kltui.tui.embedding`) on stdin, lines of JSON on stdout.
 
-{"event": "progress", "share", "of"}; {"event": "result", "bytes", "facts", "last"} and so many bytes of .npy; {"event": "done",
+{"event": "progress", "share", "of"}; {"event": "result", "bytes", "facts", "last"} followed by that number of bytes of .npy; {"event": "done",
 "peak_kilobytes"}. A refusal is "message TAB hint" on stderr with exit code 1. The interface ends the process when the map has
-changed meanwhile.
+changed in the meantime.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class EventWriter:
 
 
 class ProgressLines(io.TextIOBase):
-    """Takes what scikit-learn says of its iterations and passes them on as shares of the whole."""
+    """Parses scikit-learn's iteration messages and reports progress as a fraction."""
 
     def __init__(self, out: EventWriter) -> None:
         self._out = out

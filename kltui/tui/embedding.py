@@ -1,6 +1,6 @@
-"""Pictures computed in a process of its own, so that the interface stays quick: what it is given, and what it says.
+"""Embeddings computed in a separate process, so that the interface stays responsive: its input and output.
 
-The vectors lie in a file that the process inherits, and both map it: they are in nobody's memory twice.
+The vectors are in a file that the process inherits and both processes map, so they are in memory only once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _AGAIN = "select the plot again (v, or r) to start a new process"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is to be computed: K x N vectors in `rows` (a file of float64), bytes and identity of the texts, which picture.
+    """A request: K x N vectors in `rows` (a file of float64), bytes and identity of the texts, and the method.
 
     `runs` are rows by rising step; `first`: a PCA picture is wanted before the other.
     """
@@ -75,7 +75,7 @@ class Job:
 
 
 def rows_file(*parts_KN: Array) -> BinaryIO:
-    """A nameless file with the rows of all parts as float64: nothing is left of it when the last user is gone."""
+    """An unnamed temporary file with the rows of all parts as float64."""
     import numpy as np
 
     file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
@@ -91,7 +91,7 @@ def rows_file(*parts_KN: Array) -> BinaryIO:
 
 
 def no_room(error: OSError) -> KltuiError:
-    """What is said where the vectors cannot be written aside."""
+    """The error if the vectors cannot be written to the temporary file."""
     return KltuiError(
         f"the vectors could not be written to {tempfile.gettempdir()}: {error.strerror}",
         "free some space there, or set TMPDIR to another folder",
@@ -111,7 +111,7 @@ class Helper:
     async def run(self, job: Job, progress: Progress) -> AsyncIterator[tuple[dict[str, Any], Array]]:
         """(what is said of it, array) of every result, as it comes; `progress` is called from another thread.
 
-        Raises KltuiError where the process refuses, or ends before its last result.
+        Raises KltuiError if the process reports an error, or ends before its last result.
         """
         loop = asyncio.get_running_loop()
         results: asyncio.Queue[tuple[dict[str, Any], Array] | None] = asyncio.Queue()

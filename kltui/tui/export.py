@@ -28,7 +28,7 @@ INSTALL = "needs matplotlib: pip install '.[figures]'"
 
 @dataclass(frozen=True)
 class Export:
-    """An export on offer: its name, what it writes, and what writes it below a path without a suffix."""
+    """An available export: its name, what it writes, and the function that writes it to a path without suffix."""
 
     name: str
     what: str
@@ -86,7 +86,7 @@ def json_of(app: Session) -> dict[str, object]:
 
 
 async def export_view(app: Session, chosen: Export) -> None:
-    """Writes one export beside the workspace's own files, below the present folder with --read-only, and says where."""
+    """Writes one export into the workspace, or into the current folder with --read-only, and shows its path."""
     workspace = app.reader.path
     beside = workspace is not None and workspace.is_dir() and not app.read_only
     folder = (workspace if workspace and beside else Path.cwd()) / "exports"

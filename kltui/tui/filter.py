@@ -65,11 +65,11 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """The filter that `text` means. Raises UsageError naming the term that cannot be meant.
+    """The parsed filter. Raises UsageError with the invalid term.
 
     Terms are joined by "and", ` | ` between terms by "or"; a leading `-` negates; `field:text` looks for text in a
     field, with `*` and `?` as a glob over the whole of it; `step>=1000` compares and `seed:2` equals; a bare word is
-    looked for in the name; `a|b` within a term is either, the second with the first's field where it names none.
+    searched in the name; `a|b` within a term matches either, the second with the first's field if it names none.
     """
     groups: list[list[Term]] = [[]]
     for word in text.split():

@@ -22,7 +22,7 @@ class GpuUse:
 
 
 async def read_gpus() -> tuple[GpuUse, ...]:
-    """The GPUs of this machine now; () where there is no nvidia-smi, or where it fails."""
+    """The current state of this machine's GPUs; () without a working nvidia-smi."""
     program = which("nvidia-smi")
     if program is None:
         return ()

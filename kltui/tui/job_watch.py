@@ -1,4 +1,4 @@
-"""Notices at once that a job's process on this machine has ended, whoever started it, without polling."""
+"""Detects immediately, without polling, that a job's process on this machine has ended."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class JobWatch:
-    """Follows the processes of running jobs; `ended` gets the id of a job whose process is there no more.
+    """Watches the processes of running jobs; `ended` receives the id of a job whose process has ended.
 
-    Where the system has no process descriptors, the end of the interface's own children is all that is noticed at once.
+    On systems without process descriptors, it detects only the end of the interface's own children.
     """
 
     def __init__(self, ended: Callable[[int], None]) -> None:

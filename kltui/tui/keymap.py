@@ -59,7 +59,7 @@ class Keymap:
         return next((a for a in self._by_key.get(key, ()) if a.on(screen)), None)
 
     def keys(self, name: str) -> tuple[str, ...]:
-        """The keys of an action, as shown and as pressed, but for those that another has taken on all its screens."""
+        """The keys of an action, as shown and as pressed, without those overridden by another action on all its screens."""
         screens = BY_NAME[name].screens or SCREENS
         return tuple(k for k in self._keys[name] if any(self._means(k, name, s) for s in screens))
 
@@ -84,7 +84,7 @@ class Keymap:
         return sorted(shown, key=lambda a: not a.on(screen))
 
     def file_help(self, screen: str) -> list[tuple[str, str]]:
-        """For the help: where keys.json lies, what is wrong with it, and the names of the actions of `screen`."""
+        """Help text on keys.json: its path, its problems, and the names of the actions of `screen`."""
         where = [("file", safe_text(str(self.path), 400))] if self.path else []
         wrong = [("wrong", problem) for problem in self.problems]
         names = " ".join(a.name for a in ACTIONS if a.on(screen))
@@ -133,16 +133,16 @@ def key_problem(key: object) -> str:
 
 
 def keys_path() -> Path:
-    """Where the user's keys.json lies, or would."""
+    """The path of the user's keys.json, which may not exist."""
     from platformdirs import user_config_path
 
     return user_config_path("kltui") / "keys.json"
 
 
 def load_keymap(path: Path) -> Keymap:
-    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; what it cannot mean is in its `problems`.
+    """The keymap with the remappings of a JSON file {"action": ["key", ...]}; invalid entries are in its `problems`.
 
-    A missing file changes nothing, nor does a file that is no such JSON.
+    A missing file or one with other contents changes nothing.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ def run_tui(
 ) -> int:
     """Runs the interface on workspace `path` (None: the welcome and recent workspaces) and returns the exit code.
 
-    `basis`: what its map is made of (None: what it was when this workspace was last left); `values`: of maps of pairs.
+    `basis`: the map settings (None: those of the last session); `values`: for maps of pairs.
     `begin` is called once the workspace is read.
 
     Raises UsageError without a terminal. 128+n after signal n.

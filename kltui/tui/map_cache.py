@@ -1,4 +1,4 @@
-"""The map behind the plots: read when vectors have changed, analysed off the interface's thread."""
+"""The map shown in the plots: read when vectors have changed, and analysed in a background thread."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ DRAWN = 400  # checkpoints of a large map's first picture
 
 @dataclass(frozen=True, eq=False)
 class ShownMap:
-    """A picture and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows are a random walk beside a run.
+    """An embedding and its map: row k of `picture.xyz_Kd` is `map.points[k]`; further rows are a random walk for a run.
 
-    `final`: no better one follows. `n_total` checkpoints are scored, of which the first picture of a large map has a draw.
+    `final`: no better one follows. `n_total` checkpoints are scored; the first embedding of a large map has a sample of them.
     """
 
     map: Map
@@ -46,9 +46,9 @@ class ShownMap:
 
 
 class MapCache:
-    """The final-layer map of the workspace, its pictures, and answers kept until its vectors change.
+    """The final-layer map of the workspace, its embeddings, and other results, cached until its vectors change.
 
-    `version` rises whenever the scored vectors have changed; a view compares it with the one it shows.
+    `version` increases whenever the scored vectors have changed; a view compares it with the one it shows.
     """
 
     def __init__(self, reader: SnapshotReader) -> None:
@@ -155,7 +155,7 @@ class MapCache:
         return self._drawn
 
     async def layers(self, names: tuple[str, ...]) -> Map:
-        """The map of the lens vectors of some checkpoints as they were scored. Raises KltuiError where they have none."""
+        """The map of the layer vectors of some checkpoints as scored. Raises KltuiError if they have none."""
         if not self._reader.basis.is_whole:
             await self.map()
             names = tuple(name for name in names if name not in self.excluded)
@@ -208,10 +208,10 @@ class MapCache:
     async def pictures(
         self, method: str, dims: int = 2, *, null_run: str = "", layers: tuple[str, ...] = ()
     ) -> AsyncIterator[ShownMap]:
-        """Pictures of the map by "pca", "tsne", "mds" or a release, each better than the one before, the last one `final`.
+        """Embeddings of the map by "pca", "tsne", "mds" or a release, of increasing quality; the last one is `final`.
 
-        A random walk of the step lengths of `null_run` may lie beside it; the lens vectors of the checkpoints `layers` join
-        as points. Raises KltuiError where there is no such picture, or the process that computes it has died: ask again.
+        A random walk with the step lengths of `null_run` may be added; the layer vectors of the checkpoints `layers` join
+        as points. Raises KltuiError if the method is not possible, or if the computing process has died.
         """
         drawn = await self._drawn_map()
         if drawn is not None:
@@ -335,7 +335,7 @@ class MapCache:
         return pictures
 
     async def ask(self, key: str, work: Any) -> Any:
-        """The answer of `work`, computed on the analyst's thread and kept until vectors change."""
+        """The result of `work`, computed in the analysis thread and cached until vectors change."""
         return await self._once(key, work)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ def briefly(value: float, se: float) -> str:
 
 
 def mean_of(found: Map, row: int) -> float:
-    """Mean log-likelihood of one vector over its scored texts, nats per text; nan where none is."""
+    """Mean log-likelihood of one vector over its scored texts, nats per text; NaN without scored texts."""
     import numpy as np
 
     values = found.loglik_KN[row]
@@ -48,12 +48,12 @@ def loss_of(found: Map, row: int) -> str:
 
 
 def among_published(below: str, above: str) -> str:
-    """Where a KL stands among the published settings, of which `below` is the next lower one; "" where there is none.
+    """The position of a KL among the published settings; `below` is the next lower one ("": none), `above` the next higher one.
 
     >>> among_published("seed", "size")
     'published: above seed, below size'
     >>> among_published("adjacent layers", "")
-    'published: above them all, adjacent layers the farthest'
+    'published: above all, adjacent layers is the largest'
     """
     if below and above:
         return f"published: above {below}, below {above}"

@@ -1,4 +1,4 @@
-"""Workspaces that were open lately, for whoever starts kltui without one."""
+"""Recently opened workspaces, for starting kltui without an argument."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Recent:
 
     @property
     def words(self) -> str:
-        """Its place, and that it is gone."""
+        """Its path, and whether it no longer exists."""
         return safe_text(str(self.path), 200) + ("" if self.is_there else "   (missing)")
 
 

@@ -1,4 +1,4 @@
-"""Where the Report screen's sections come from: a process that computes them one after another."""
+"""The source of the Report screen's sections: a process that computes them one after another."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ LISTENS_S = 0.5  # within which a section can be broken off; beyond, its process
 
 
 class BrokenOffError(KltuiError):
-    """The section under way was broken off."""
+    """Raised if the current section was cancelled."""
 
 
 class ReportProcess:
-    """Sections from a child process. Another section breaks off the one under way, and ends a process that does not listen."""
+    """Sections from a child process. A new request cancels the current section, and kills a process that does not react."""
 
     def __init__(self) -> None:
         self._child: Popen[bytes] | None = None
         self._running: asyncio.Future[Made] | None = None
 
     async def section(self, asked: ReportRequest, said: Callable[[str], None]) -> Made:
-        """The section; `said` gets a line now and then while it is computed.
+        """The section; `said` receives progress lines while it is computed.
 
-        Raises KltuiError where it cannot be made, and where the process ended before it had answered.
+        Raises KltuiError if it cannot be computed, or if the process ended early.
         """
         loop = asyncio.get_running_loop()
 

@@ -1,7 +1,7 @@
-"""The report's sections in a process of their own: a pickled `ReportRequest` on stdin for each, on stdout what is said and what was made.
+"""Computes the report's sections in a separate process: a pickled `ReportRequest` per section on stdin, progress and results on stdout.
 
-The interface stays quick while it computes. SIGINT breaks off the section under way; the map and whatever else was
-computed for it stay for the next one.
+The interface stays responsive meanwhile. SIGINT cancels the current section; the map and whatever else was
+computed for it are kept for the next one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Paper:
-    """What lines are laid out for: columns, whether with colour, whether in ASCII alone."""
+    """The output format of lines: columns, colour, ASCII only."""
 
     width: int
     color: bool = True
@@ -107,7 +107,7 @@ class ReportAnswers:
             raise BrokenOff
 
     def answer(self, asked: ReportRequest) -> None:
-        """Writes what is said meanwhile and the section, or in words why there is none."""
+        """Writes progress and the section, or the reason why there is none."""
         try:
             self.busy = True
             section = self._section(asked)

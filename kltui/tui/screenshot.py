@@ -18,10 +18,10 @@ _WORD = re.compile(r"[!-~]+|[^\x00-\x20\u00a0]")  # printable ASCII together, an
 
 
 def placed(svg: str) -> str:
-    """A picture by Rich whose words stand where their cells are.
+    """A screenshot by Rich in which words are at the positions of their cells.
 
-    Rich writes a run as one text that is to be stretched, with no-break spaces in it. What cannot stretch (librsvg, many
-    editors), or has another font, moves the later words of the run away from their cells, and box lines apart.
+    Rich writes a run as one stretched text with no-break spaces. Programs that cannot stretch (librsvg, many
+    editors), or have another font, displace the later words of the run and separate box lines.
     """
     svg = _FETCHED.sub("", svg).replace("Fira Code, monospace", FONTS)
     return _TEXT.sub(_words, svg)

@@ -35,6 +35,6 @@ class Selection:
         self.cursor, self.a, self.b = (names.get(n, n) for n in (self.cursor, self.a, self.b))
 
     def keep(self, known: Container[str]) -> None:
-        """Forgets every name that is no longer in the workspace."""
+        """Removes every name that is no longer in the workspace."""
         self.selected = {n: None for n in self.selected if n in known}
         self.cursor, self.a, self.b = (n if n in known else "" for n in (self.cursor, self.a, self.b))

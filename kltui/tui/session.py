@@ -1,6 +1,6 @@
-"""What views, widgets and dialogs know of the application: one open workspace, what is chosen in it, and what to ask for.
+"""The protocols through which views, widgets and dialogs access the application: the workspace, the selection, and services.
 
-Only `main` and `app` know the class that does it, so that no module of the interface imports it back.
+Only `main` and `app` know the implementing class, so that no module of the interface imports it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class CoveringPicture(Protocol):
-    """A picture of pixels that lies over a pane."""
+    """A pixel image that covers a pane."""
 
     def take_away(self) -> None:
         """Shows the pane again."""
@@ -79,7 +79,7 @@ class ShownView(Protocol):
 
 
 class Interaction(Protocol):
-    """What a question needs: messages, dialogs, work beside the interface, and another screen to go to."""
+    """The services that a dialog needs: messages, other dialogs, background work, and switching screens."""
 
     look: Theme
 
@@ -107,20 +107,20 @@ class Interaction(Protocol):
         """Brings one of the ten views to the fore."""
 
     def run_worker(self, work: Any, *given: Any, **how: Any) -> Any:
-        """Runs a coroutine beside the interface; what goes wrong in it is shown."""
+        """Runs a coroutine in the background; exceptions in it are shown."""
 
     async def outlived(self, work: Awaitable[Any], reported: Callable[[str], None] | None = None) -> Any:
         """The result of `work`; None, and a message, where it fails."""
 
     def call_after_refresh(self, callback: Callable[..., Any], *given: Any, **named: Any) -> bool:
-        """Calls back once what is asked for is on screen."""
+        """Calls `callback` after the next refresh."""
 
     def call_from_thread(self, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """The result of `callback`, called by the interface's own thread."""
 
 
 class OpenWorkspace(Protocol):
-    """The workspace as it was read, the map that is shown of it, and what may be asked of both."""
+    """The workspace as read, the map that is shown, and operations on both."""
 
     reader: SnapshotReader
     map_cache: MapCache
@@ -146,13 +146,13 @@ class OpenWorkspace(Protocol):
         """Looks often for a while: a job was just started."""
 
     async def make_map_of(self, basis: Basis) -> None:
-        """Draws every screen from that map. Raises KltuiError where there is no such map."""
+        """Makes every screen show that map. Raises KltuiError if there is no such map."""
 
     def open_workspace(self, path: Path) -> None:
         """Opens a workspace in a session that began without one."""
 
     def kept(self, key: str) -> object:
-        """What was kept under `key` when this workspace was last left."""
+        """The value stored under `key` when this workspace was last closed."""
 
 
 class SharedSelection(Protocol):
@@ -177,7 +177,7 @@ class SharedSelection(Protocol):
 
 
 class ShownScreen(Protocol):
-    """What stands in the terminal: the view, the status line, a picture, and how they are drawn."""
+    """The contents of the terminal: the view, the status line, an image, and how they are drawn."""
 
     screen_name: str
     message: str
@@ -198,7 +198,7 @@ class ShownScreen(Protocol):
         """Draws the status line again."""
 
     def draw_all_again(self) -> None:
-        """Writes everything anew: the terminal may show something else than what was written."""
+        """Redraws the whole screen, because the terminal may show something other than what was written."""
 
     def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
         """The screen as SVG."""
@@ -222,7 +222,7 @@ class ScreenOwner(Session, Protocol):
         """Called once the main screen is there."""
 
     def arrives_now(self) -> ShownView | None:
-        """Before painting: a view that has its size and is to be drawn at once."""
+        """Called before painting a view that has its size and must be drawn immediately."""
 
     def press(self, key: str) -> None:
         """Runs what `key` means on the present screen."""

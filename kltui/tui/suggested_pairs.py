@@ -1,4 +1,4 @@
-"""Pairs of checkpoints that a reader is likely to compare, from their lineage alone."""
+"""Pairs of checkpoints that are worth comparing, from their lineage."""
 
 from __future__ import annotations
 

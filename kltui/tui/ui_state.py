@@ -1,4 +1,4 @@
-"""View state kept between sessions: one small JSON file that may be missing, damaged or foreign."""
+"""View state stored between sessions, in one small JSON file that may be missing, damaged or foreign."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ MAX_LOG = 200_000  # characters of old tracebacks
 
 
 class Memory:
-    """Plain values by workspace in file `path`; with None nothing is kept."""
+    """Plain values by workspace in file `path`; with None nothing is stored."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
     def load(self, workspace: Path | None) -> dict[str, object]:
-        """What was kept for a workspace, or nothing."""
+        """The stored values of a workspace, possibly empty."""
         found = self._all().get(_key(workspace))
         return dict(found) if isinstance(found, dict) else {}
 
     def workspaces(self) -> list[Path]:
-        """The workspaces of which something is kept, the latest first."""
+        """The workspaces with stored values, the latest first."""
         return [Path(key) for key in reversed(self._all()) if key]
 
     def save(self, workspace: Path | None, values: dict[str, object]) -> None:
@@ -43,7 +43,7 @@ class Memory:
             file.write(json.dumps({"version": VERSION, "workspaces": kept}).encode())
 
     def keep_traceback(self, traceback: str) -> Path | None:
-        """Appends a bug's traceback to a log beside the file; its path, or None where it could not be written."""
+        """Appends a bug's traceback to a log next to the file; returns its path, or None if it could not be written."""
         if self._path is None:
             return None
         log = self._path.with_name("interface.log")

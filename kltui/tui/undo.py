@@ -1,4 +1,4 @@
-"""What was changed by keys, newest last, and how each change is taken back; gone when the interface closes."""
+"""Changes made by keys, newest last, with functions that undo them; discarded when the interface closes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Chosen(NamedTuple):
     b: str = ""
 
     def put(self, selection: Selection) -> Filter:
-        """Makes `selection` what it was, and returns the filter of that moment."""
+        """Restores `selection`, and returns the filter of that moment."""
         selection.selected = dict.fromkeys(self.selected)
         selection.a, selection.b = self.a, self.b
         return parse_filter(self.filter)
@@ -53,7 +53,7 @@ class Undo:
         self._steps = [*self._steps[1 - MAX_STEPS :], UndoStep(what, restore)]
 
     def follow(self, now: Chosen) -> None:
-        """Takes `now` for what is chosen without a step: it was read from disk, or put back."""
+        """Sets the current selection without recording a change, after reading it from disk or undoing."""
         self._chosen = now
 
     def note(self, now: Chosen, restore: Callable[[Chosen], None]) -> None:
@@ -67,5 +67,5 @@ class Undo:
         self.keep(" and ".join(changed), lambda: restore(before))
 
     def pop(self) -> UndoStep | None:
-        """The newest change, which is then forgotten; None where there is none."""
+        """Removes and returns the newest change, or None."""
         return self._steps.pop() if self._steps else None

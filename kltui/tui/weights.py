@@ -34,9 +34,9 @@ def known_distances(ws: Workspace, computed: Weights) -> Weights:
 
 
 async def compute_weights(kl: WorkspaceSession) -> Weights | None:
-    """Computes missing distances beside the interface, and says what becomes of them; by weights, what is not stored.
+    """Computes missing distances in the background and reports the result; returns distances that could not be stored, by weights.
 
-    None where they cannot be computed, which is said too.
+    None if they cannot be computed, which is also reported.
     """
     path = kl.reader.path
     if path is None:

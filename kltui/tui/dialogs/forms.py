@@ -1,4 +1,4 @@
-"""A form over the view: a few named lines, checked together before they are taken."""
+"""A form over the view: a few named lines, validated together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A line of a form: its name, the value it begins with, what it says while empty, and whether it is a path."""
+    """A line of a form: its name, initial value, placeholder, and whether it is a path."""
 
     name: str
     value: str = ""

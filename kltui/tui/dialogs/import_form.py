@@ -1,4 +1,4 @@
-"""Released vectors taken into the workspace: named in a form, read by another process, shown, then stored."""
+"""The import of released vectors: named in a form, read by another process, previewed, then stored."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def _preview(
 
 
 def preview_lines(reported: dict[str, Any], filled: bool, over: str = "") -> list[str]:
-    """What a person should know before importing; `filled` says that the workspace holds something.
+    """The preview of an import; `filled` is whether the workspace is not empty.
 
     `over` is what was said of the corpus that vectors without texts are over.
     """
@@ -148,7 +148,7 @@ async def _import(
 
 
 async def timed(app: WorkspaceSession, what: str, work: Callable[[], Awaitable[Result]]) -> Result:
-    """The result of `work`, while the status line says what goes on and for how long."""
+    """The result of `work`; meanwhile the status line shows what runs and for how long."""
     begun = time.monotonic()
     task = asyncio.ensure_future(work())
     try:

@@ -50,7 +50,7 @@ def ask_settings(
 
 
 def merged(tables: Tables, answers: Mapping[str, str]) -> Tables:
-    """`tables` with the answers of the form put in; defaults are left out."""
+    """`tables` updated with the answers of the form, without defaults."""
     made = {name: dict(table) for name, table in tables.items()}
     for name, table, key, default, _ in LINES:
         text = answers[name].strip()

@@ -78,9 +78,9 @@ def entries_of(rows: Iterable[CheckpointRow]) -> list[Entry]:
 
 
 def usual_tables(jobs: Sequence[JobRow]) -> tuple[Entry, Entry]:
-    """The [corpus] and [scoring] tables of the fullest job (of equals the newest), to go on as before; else empty.
+    """The [corpus] and [scoring] tables of the job with the most checkpoints (the newest of equals), for a new job; empty if there is none.
 
-    What it scored is what the map shows: vectors of another corpus or dtype would not join it.
+    Vectors with another corpus or dtype would not join the map.
     """
     for job in sorted(jobs, key=lambda j: -j.done):
         try:

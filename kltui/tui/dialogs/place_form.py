@@ -1,4 +1,4 @@
-"""Where a model of one's own stands on this map: asked for, scored by a process of its own, shown when it is placed."""
+"""Places one of the user's models on the map: a dialog, scoring in a separate process, and the result."""
 
 from __future__ import annotations
 

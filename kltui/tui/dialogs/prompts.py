@@ -44,7 +44,7 @@ TextDialog > .sheet TextPane { height: 1fr; }
 
 
 class Words(Pane, can_focus=False):
-    """Words on as many lines as they need, up to a share of the screen's: a question, a complaint, hints."""
+    """Wrapped text, up to a share of the screen's lines: a question, an error, hints."""
 
     DEFAULT_CSS = "Words { height: auto; width: 100%; }"
     bold, share = False, 2
@@ -67,7 +67,7 @@ class Words(Pane, can_focus=False):
         return lines if len(lines) <= maximum else [*lines[: maximum - 1], f"{lines[maximum - 1]} …"]
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As many lines as the words take."""
+        """The number of lines of the text."""
         return len(self.lines(width))
 
     def render_line(self, y: int) -> Strip:
@@ -101,7 +101,7 @@ class PathSuggester(Suggester):
         super().__init__(use_cache=False, case_sensitive=True)
 
     async def get_suggestion(self, value: str) -> str | None:
-        """The whole path that is meant, or None."""
+        """The completed path, or None."""
         return await asyncio.to_thread(completed, value)
 
 
@@ -318,7 +318,7 @@ class ChoiceDialog(ModalScreen[int | None]):
         self.make_room(event.size.height)
 
     def make_room(self, height: int) -> None:
-        """As many options as leave the question and the line in sight."""
+        """Limits the options so that the question and the input line stay visible."""
         maximum = min(14, 8 * height // 10 - 2)
         self.list.styles.height = max(1, min(maximum, len(self.list.options)))
 

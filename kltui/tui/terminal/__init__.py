@@ -1,1 +1,1 @@
-"""The terminal under the interface: what it shows, what it sends, and how it is left as it was found."""
+"""The terminal: output, input, and restoring its state at the end."""

@@ -1,4 +1,4 @@
-"""Textual's driver for POSIX terminals, made to see that its terminal was taken away, or that it was stopped meanwhile."""
+"""Textual's driver for POSIX terminals, extended to detect that the terminal is gone or that the process was stopped."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ READ_BYTES = 4096
 
 
 class TerminalOutput:
-    """A terminal to write to. Once it is gone, what is written is dropped; `gone` has been called once.
+    """The output to a terminal. After the terminal is gone, output is dropped; `gone` is called once.
 
-    Textual's writing thread would end at the first failure, and whoever writes would wait for it for ever.
+    Textual's writing thread would end at the first failure, and writers would wait for it forever.
     """
 
     def __init__(self, file: IO[str], gone: Callable[[], None]) -> None:
@@ -69,7 +69,7 @@ class TerminalOutput:
 
 
 class TerminalDriver(LinuxDriver):
-    """Calls the application's `hung_up` once its terminal is gone, and sends SignalResume when it goes on after a stop.
+    """Calls the application's `hung_up` when its terminal is gone, and sends SignalResume when the process continues after a stop.
 
     Stopping and going on are the event loop's work. A Python signal handler may run while the same thread is within a
     write, whose lock it would wait for, or within another such handler, and then leave two of everything.
@@ -87,7 +87,7 @@ class TerminalDriver(LinuxDriver):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the terminal has been taken away."""
+        """Whether the terminal is gone."""
         try:
             termios.tcgetattr(self.fileno)
         except termios.error:
@@ -114,9 +114,9 @@ class TerminalDriver(LinuxDriver):
         os.killpg(os.getpgrp(), signal.SIGSTOP)
 
     async def ask(self, question: str, late: bool = False) -> TerminalReplies:
-        """What the terminal replies to `question`, whose last part every terminal answers; keys meanwhile are kept.
+        """The terminal's reply to `question`, whose last part every terminal answers; keys pressed meanwhile are kept.
 
-        `late`: there is one before it that answers first.
+        `late`: the reply to an earlier question comes first.
         """
         self._answered.clear()
         self._asking, answers = True, TerminalReplies()

@@ -1,7 +1,7 @@
-"""The interface in a child process: whatever ends it, its parent leaves the terminal as it was found and says so.
+"""Runs the interface in a child process: however that ends, the parent restores the terminal and reports it.
 
-A process that the kernel ends (a page of a file that is gone, no memory left, a fault in a library) cannot put its
-terminal back. The parent imports nothing and only waits: it passes signals on, stops when the child is stopped, so that
+A process killed by the kernel (a truncated mapped file, no memory, a fault in a library) cannot restore its
+terminal. The parent imports nothing and only waits: it forwards signals, stops when the child is stopped, so that
 a shell sees one job, and ends with the child's exit code, or 128 + n after signal n.
 """
 
@@ -36,7 +36,7 @@ _SENT_BY_KERNEL = 0x80
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """The exit code of `run`, called in a child process; the terminal on standard input is put back after it."""
+    """The exit code of `run`, called in a child process; the terminal on standard input is restored afterwards."""
     before = termios.tcgetattr(sys.stdin.fileno())
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     sys.stdout.flush()

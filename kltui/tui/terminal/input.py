@@ -24,7 +24,7 @@ _MARKS = re.compile(f"{re.escape(BRACKETED_PASTE_START)}|{re.escape(BRACKETED_PA
 
 
 class Input:
-    """Events out of bytes that come in pieces; what is no UTF-8 is no key, and U+FFFD in what is pasted."""
+    """Converts bytes into events; invalid UTF-8 is ignored as a key, and becomes U+FFFD in pasted text."""
 
     def __init__(self, debug: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -35,7 +35,7 @@ class Input:
         self._pasted = -1  # characters of the paste under way; -1: there is none
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """The events that are whole with these bytes."""
+        """The events completed by these bytes."""
         text = self._decoder.decode(data)
         if text:  # to the parser an empty text is the end
             self._heard = self._clock()
@@ -45,7 +45,7 @@ class Input:
                 yield from self._end_paste()
 
     def tick(self) -> Iterator[Message]:
-        """The events that are whole because nothing followed for a while, such as the escape key."""
+        """The events completed by a pause, such as the escape key."""
         if self._pasted >= 0 and self._clock() - self._heard > PASTE_PATIENCE_S:
             yield from self._end_paste()
         yield from filter(_is_possible, self._parser.tick())
@@ -64,7 +64,7 @@ class Input:
         yield from filter(_is_possible, self._parser.feed(BRACKETED_PASTE_END))
 
     def close(self) -> None:
-        """Ends the reading; what is not whole is dropped."""
+        """Ends reading; incomplete input is dropped."""
         for _ in self._parser.feed(""):
             pass
 

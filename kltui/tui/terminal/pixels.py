@@ -42,7 +42,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image goes: its first column and line on the screen, from 0, and its size, in cells."""
+    """The position of an image on the screen (column and line from 0) and its size, in cells."""
 
     x: int
     y: int
@@ -72,16 +72,16 @@ def through(text: str, tmux: bool) -> str:
 
 
 def question(tmux: bool) -> str:
-    """What asks a terminal for kitty's protocol, for iTerm2's, for the size of a cell, and for its attributes (sixel).
+    """The query for kitty's protocol, iTerm2's protocol, the size of a cell, and the terminal's attributes (sixel).
 
-    Every terminal answers the last one, so that nothing more is to be waited for.
+    Every terminal answers the last query, which marks the end of the replies.
     """
     kitty = "\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\"
     return f"{through(kitty, tmux)}{through(chr(27) + ']1337;ReportCellSize' + chr(7), tmux)}\x1b[16t\x1b[c"
 
 
 class TerminalReplies:
-    """What a terminal sends while it is asked: replies are taken out, keys that were pressed meanwhile are kept."""
+    """Separates a terminal's replies from keys pressed at the same time."""
 
     def __init__(self) -> None:
         self._data = b""
@@ -180,7 +180,7 @@ def _corner() -> tuple[int, int]:
 
 
 def redraw_tmux() -> None:
-    """Makes tmux write the whole screen again: it does not write cells over which an image lies unknown to it."""
+    """Makes tmux redraw the whole screen, because it does not know about cells covered by an image."""
     _tmux("refresh-client")
 
 

@@ -1,8 +1,8 @@
-"""What the terminal shows, cell runs at a time, and the shortest text that brings it up to date.
+"""Tracks what the terminal shows and writes the shortest text that updates it.
 
 Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
 `ScreenFrame` remembers every row as written, compares, and writes the difference with as few style codes as
-will do. It is also the last gate: no control character leaves it but its own.
+possible. It is also the last filter: it writes no control characters except its own.
 """
 
 from __future__ import annotations

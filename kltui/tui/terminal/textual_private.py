@@ -1,4 +1,4 @@
-"""Every private name of Textual that the interface uses, in this file alone: what a newer Textual may take away.
+"""All private names of Textual that the interface uses, which a newer Textual may remove.
 
 `tests/tui/test_textual_private.py` looks each of them up and says which one is missing.
 """
@@ -92,7 +92,7 @@ class PaintedScreen(Screen[None], inherit_bindings=False):
 
 
 class TolerantParser(XTermParser):
-    """Textual's parser, which would end at numbers that are no characters, or at a mouse on a screen of no size."""
+    """Textual's parser, made tolerant of invalid character codes and of mouse events on a screen without size."""
 
     def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
         try:

@@ -76,7 +76,7 @@ class View(SessionWidget):
         yield from self._boxes
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """No lines: the columns cover the whole view."""
+        """No lines, because the columns cover the whole view."""
         return []
 
     def make_room(self, width: int) -> None:
@@ -180,7 +180,7 @@ class View(SessionWidget):
         return ""
 
     def kept(self) -> dict[str, object]:
-        """What is kept of this view until the workspace is opened again."""
+        """The state of this view to store for the next session."""
         return {}
 
     def do_next_pane(self) -> None:

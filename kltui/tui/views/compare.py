@@ -405,7 +405,7 @@ class CompareView(View):
         jobs_start.offer(self.kl, jobs_start.entries_of(both), corpus, scoring | asked)
 
     def do_exact(self) -> None:
-        """Starts a short job that works out the exact next-token KL of A and B; it goes on when this is left."""
+        """Starts a short job that computes the exact next-token KL of A and B; it continues when the interface quits."""
         chosen, path = self.kl.selection, self.kl.reader.path
         if not (chosen.a and chosen.b) or path is None:
             self.kl.say("mark A and B first", "warning")

@@ -243,13 +243,13 @@ class JobItems(Table):
 
 
 def job_share(job: JobRow, items: Sequence[JobItemRow]) -> float:
-    """How much of a job is done, 0 to 1, the checkpoint under way counted by its texts."""
+    """The completed fraction of a job, 0 to 1, with the current checkpoint counted by its texts."""
     part = sum(i.texts_done / i.texts_total for i in items if i.status == "running" and i.texts_total)
     return min(1.0, (job.done + job.failed + part) / job.total) if job.total else 0.0
 
 
 def spent(item: JobItemRow) -> float:
-    """Seconds that a checkpoint took or has taken so far; 0 for one that was stored already and not scored again."""
+    """Seconds that a checkpoint took, or has taken so far; 0 for one that was already stored."""
     return 0.0 if is_kept(item) else item.seconds
 
 
@@ -259,7 +259,7 @@ def is_kept(item: JobItemRow) -> bool:
 
 
 def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
-    """Seconds that a running job will still take at the pace of its finished checkpoints; 0 when unknown.
+    """Estimated remaining seconds of a running job, from the speed of its finished checkpoints; 0 if unknown.
 
     As many checkpoints as are under way now are taken to be scored at once from here on.
     """
@@ -277,7 +277,7 @@ def time_left(job: JobRow, items: Sequence[JobItemRow]) -> float:
 
 
 def way_out(job: JobRow) -> list[str]:
-    """What became of a job that did not come to its end with everything scored, and the key that goes on."""
+    """What happened to a job that ended without scoring everything, and the key that continues it."""
     missing = job.total - job.done
     if job.status == "running" or not missing:
         return []

@@ -154,7 +154,7 @@ class LayersPlot(PlotPane):
         self.show(Scene(xy, code_n, segments, equal=True), found.names)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each model's name at its last layer, behind its mark."""
+        """Each model's name at its last layer, after its marker."""
         look, names = self.look, dict(zip(self.series, self.models, strict=True))
         return [
             (point, f"{look.marker(s)} {short_name(names[s], 24)}", look(look.series(s)))

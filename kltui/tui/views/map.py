@@ -103,7 +103,7 @@ class MapView(View):
     # -- data -----------------------------------------------------------------------------------
 
     def update_data(self) -> None:
-        """Reads the map again where vectors have changed; draws marks, filter and colours anew."""
+        """Reads the map again if vectors have changed; redraws marks, filter and colours."""
         super().update_data()
         if self._wanted() != self._asked and not self.kl.map_cache.is_empty:
             self._ask()
@@ -273,7 +273,7 @@ class MapView(View):
         return False
 
     def do_null(self) -> None:
-        """Lays a random walk beside the run under the cursor, or takes it away."""
+        """Adds a random walk for the run under the cursor, or removes it."""
         run = self.plot.label_here()
         if self.null_run:
             self.null_run, self.shape_found = "", None

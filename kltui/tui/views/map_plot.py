@@ -96,7 +96,7 @@ class MapPlot(PlotPane):
         return SAID.get(self.drawn_method, safe_text(self.drawn_method, 60)) + " 3-D" * (self.dims == 3)
 
     def header_left(self) -> list[Span]:
-        """Which picture, of what; then what is to be known of it, as far as there is room."""
+        """The method and contents of the plot, then its quality measures as far as they fit."""
         look = self.look
         spans = [*super().header_left(), (f"  {self.method_said}", look("text", bold=True))]
         room = self.body_width - width_of(self.header_right()) - 1
@@ -142,7 +142,7 @@ class MapPlot(PlotPane):
     def show_map(self, found: Map, picture: Picture, *, null_run: str = "", n_total: int = 0) -> None:
         """Draws a map's picture; the window stays when only points have joined.
 
-        Places beyond the map's own are those of a random walk beside `null_run`.
+        Points beyond the map's own belong to a random walk for `null_run`.
         """
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)

@@ -1,4 +1,4 @@
-"""What stands beside the map: its colours, the nearest checkpoints, and what is to be known of the picture."""
+"""The text beside the map: its colours, the nearest checkpoints, and the quality measures of the plot."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class HeatMap(Pane):
         return _filled(said, cursor, width), look(ink, color, bold=cursor)
 
     def place(self, value: float) -> float:
-        """Where a KL lies between the least and the largest, 0 to 1, by its logarithm."""
+        """The position of a KL between the smallest and the largest, 0 to 1, on a logarithmic scale."""
         if self.high <= self.low:
             return 0.5
         return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))

@@ -48,7 +48,7 @@ class SectionList(Table):
 
     @property
     def names(self) -> list[str]:
-        """Every section, in the report's order; [] where there is nothing to report on."""
+        """Every section, in the report's order; [] if there is nothing to report."""
         return [] if welcome(self.kl) else list(WORDS)
 
     def row_count(self) -> int:
@@ -161,7 +161,7 @@ class ReportView(View):
         return Paper(max(NARROWEST, self.text.body_width), self.look.color, self.kl.ascii_only)
 
     def said_of(self, name: str) -> tuple[str, str]:
-        """The state of a section, and it in one line: what it says, why it is not here, or what it would show."""
+        """The state of a section, and one line: its message, why it is missing, or what it shows."""
         state = self.state_of(name)
         if state == "failed" and name in self.complaints:
             return state, f"failed: {self.complaints[name][1].message}"
@@ -222,7 +222,7 @@ class ReportView(View):
         self.text.update_data()
 
     def update_data(self) -> None:
-        """Goes on showing what was made; what it was made of may have changed since, which the list says."""
+        """Keeps showing the computed sections; the list marks those whose data have changed."""
         super().update_data()
         names = self.list.names
         if names and not self.shown:

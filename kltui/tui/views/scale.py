@@ -1,4 +1,4 @@
-"""Scale: the settings of the paper found in this workspace, beside the published medians."""
+"""The Scale screen: the settings of the paper found in this workspace, with the published medians."""
 
 from __future__ import annotations
 
@@ -330,21 +330,21 @@ class ScaleView(View):
 
 @dataclass(frozen=True, eq=False)
 class Apart:
-    """The scale of runs that are prepared apart: its rows, the map of each group, and that of all other settings."""
+    """The scale with separately preprocessed groups of runs: its rows, the map of each group, and that of all other settings."""
 
     rows: list[ScaleRow]
     groups: Mapping[str, Map]
     others: Map
 
     def map_of(self, setting: str) -> Map:
-        """The map that the KLs of a setting were taken from."""
+        """The map from which the KLs of a setting were computed."""
         from kltui.analysis.scale import group_of
 
         return self.groups.get(group_of(setting), self.others)
 
 
 def prepared_apart(ws: Workspace, basis: Basis) -> Apart | None:
-    """The scale as the report has it where the basis prepares runs apart, else None."""
+    """The scale as in the report if the basis preprocesses runs separately, otherwise None."""
     from kltui.view.sections.context import Context
 
     ctx = Context(ws, basis.choice(ws))

@@ -1,4 +1,4 @@
-"""What an empty workspace says on every screen: the next step, and the one after."""
+"""The text of an empty workspace on every screen: the next steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pane: a widget drawn line by line from styled spans, with a header of its own."""
+"""A pane: a widget drawn line by line from styled spans, with its own header."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ NAME_ROWS = 1.3  # above a whole scene, for the name of the y axis
 
 
 class PlotPane(Pane):
-    """A scene in a window. Subclasses give `scene` anew through `show`, names for its points, and a read-out.
+    """A plot of a scene through a window. Subclasses set a new `scene` with `show`, names for its points, and a read-out.
 
     `x_name` and `y_name` say what the axes are, with their unit; that an axis is logarithmic is added to it.
     """
@@ -147,7 +147,7 @@ class PlotPane(Pane):
 
     @property
     def kind(self) -> Kind:
-        """How dots are put into cells."""
+        """The kind of characters for dots."""
         from kltui.view.cell_buffer import KINDS
 
         return "ascii" if self.kl.ascii_only else KINDS[self.kl.marker_kind % len(KINDS)]

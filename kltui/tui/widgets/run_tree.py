@@ -251,7 +251,7 @@ class RunTree(Table):
     def loss_words(self, row: CheckpointRow) -> str:
         """The checkpoint's loss in bits/byte, with its standard error once that is read.
 
-        With ~ where texts went unscored: until the vector is read, their bytes are taken to be mean.
+        With ~ if some texts are unscored: until the vector is read, their length is assumed to be the mean.
         """
         found = self._loss_of(row)
         if found is None or math.isnan(found[0]):

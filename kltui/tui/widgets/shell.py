@@ -1,4 +1,4 @@
-"""What surrounds the views: tabs above, status and keys below, and a word when there is no room."""
+"""The frame around the views: tabs above, status and keys below, and a message if the window is too small."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class TooSmall(Pane, can_focus=False):
 
 
 class MainScreen(PaintedScreen, inherit_bindings=False):
-    """Tabs, the present view, status and keys; every key goes through the table of actions."""
+    """Tabs, the current view, status and keys; every key goes through the table of actions."""
 
     DEFAULT_CSS = """
     MainScreen { layout: vertical; layers: base over; overflow: hidden hidden; }
@@ -262,7 +262,7 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
         self.kl.press("space" if key == " " else key)
 
     def pasted(self, text: str) -> None:
-        """Nothing: what is pasted is no command."""
+        """Ignores pasted text, which is not a command."""
 
     def redraw_bars(self) -> None:
         """Draws tabs, status and keys again."""
