@@ -105,5 +105,5 @@ def test_copies_of_texts_make_no_place_surer() -> None:
     _, alone = place_covariances(L, size, 2, ids)
     _, twice = place_covariances(np.tile(L, 2), np.tile(size, 2), 2, np.tile(ids, 2))
     np.testing.assert_allclose(twice, alone, rtol=1e-9)
-    with pytest.raises(KltuiError, match="2 differing texts"):
+    with pytest.raises(KltuiError, match="2 distinct texts"):
         place_covariances(np.tile(L[:, :2], 2), np.tile(size[:2], 2), 2, np.tile(ids[:2], 2))

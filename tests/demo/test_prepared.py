@@ -81,8 +81,8 @@ def test_texts_are_made_once_and_the_same_each_time(prepared: Prepared, suite: S
 
 
 def test_a_folder_of_another_plan_is_refused(prepared: Prepared, suite: Suite) -> None:
-    with pytest.raises(UsageError, match="another plan"):
+    with pytest.raises(UsageError, match="other settings"):
         load(prepared.folder, replace(suite, batch=3))
     (prepared.folder / "plan.json").write_text("{")
-    with pytest.raises(UsageError, match="another plan"):
+    with pytest.raises(UsageError, match="other settings"):
         load(prepared.folder, suite)

@@ -33,7 +33,7 @@ def test_a_lane_that_fails_or_is_killed_is_an_error_that_says_so(
         "KLTUI_TEST_WARM", raising=False
     )  # a fork would live a moment longer than what is killed
     with WorkerPool(tmp_path, suite, 1) as pool:
-        with pytest.raises(UsageError, match="another plan"):
+        with pytest.raises(UsageError, match="other settings"):
             list(pool.train(suite.runs))  # no texts are prepared there
         os.kill(pool.pids[0], signal.SIGKILL)
         with pytest.raises(KltuiError, match="ended"):
@@ -101,7 +101,7 @@ def test_a_finished_training_is_not_done_again(
     monkeypatch.setattr(demo, "is_finished", lambda workspace, run: True)
     jobs = write_jobs(texts_folder, suite, eight_bit=False, workers=1)
     assert demo._pretrained(texts_folder, suite, Reporter(False), 2) == jobs
-    with pytest.raises(UsageError, match="another plan"):
+    with pytest.raises(UsageError, match="other settings"):
         demo._pretrained(texts_folder, replace(suite, batch=3), Reporter(False), 2)
 
 

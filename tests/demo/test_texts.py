@@ -104,7 +104,7 @@ def test_a_library_without_sources_is_an_error_that_says_so(tmp_path: Path) -> N
     (tmp_path / "os.pyc").write_bytes(b"\0")
     with pytest.raises(KltuiError, match="0 source files") as caught:
         texts.training_texts(tmp_path)
-    assert ".py sources" in caught.value.hint
+    assert "its .py files" in caught.value.hint
     with pytest.raises(KltuiError, match="gives 0 held-out texts"):
         texts.corpus_items(tmp_path)
 

@@ -31,7 +31,7 @@ def check_told(life: Life) -> None:
     """A life that met a failing disk either did not need to care, or ended with 3 and said so."""
     assert "Traceback" not in life.err and life.code in (0, 3), life.err
     if life.code == 3:
-        assert SAID in life.err or "progress could not be noted" in life.err, life.err
+        assert SAID in life.err or "progress could not be recorded" in life.err, life.err
 
 
 def one_of_each(ops: list[Op]) -> list[int]:

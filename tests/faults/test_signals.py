@@ -148,10 +148,10 @@ def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> 
     assert first.returncode == 0, first.stderr
     for life in (1, 2):
         ended = struck(job, signal.SIGTERM)
-        assert "0 scored, 3 already there, 3 left: run the job again to continue" in ended.stderr, life
+        assert "0 scored, 3 already stored, 3 left: run the job again to continue" in ended.stderr, life
         row = jobs(tmp_path / "ws")[0]
         assert (row.status, row.done, row.total) == ("stopped", 3, 6)
-        assert row.message.startswith("0 scored, 3 already there, 3 left")
+        assert row.message.startswith("0 scored, 3 already stored, 3 left")
 
 
 def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: Path) -> None:

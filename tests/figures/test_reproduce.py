@@ -232,7 +232,7 @@ def test_every_figure_is_there_with_its_csv_and_what_is_not_is_named(made: Path)
             (made / f"{stem}{end}").is_file() for end in (".pdf", ".csv", ".py")
         ), stem
     readme = (made / "README.txt").read_text()
-    assert "weight interpolation" in readme and "Figure 3: the scale of KL" in readme
+    assert "interpolated models" in readme and "Figure 3: the scale of KL" in readme
     head, *rows = (made / "summary.csv").read_text().splitlines()
     assert head.startswith("paper,item,what,quantity,unit,here") and len(rows) == len(numbers_of_all(made))
 

@@ -244,7 +244,7 @@ def test_a_model_that_cannot_be_meant_is_refused(table: dict[str, object], said:
         ({"scoring": {"layers": [True]}}, "scoring.layers: true and false are no value"),
         ({"models": {"path": "a"}}, r"models: each must be a separate table below a line \[\[models\]\]"),
         ({"models": []}, "models: empty: give at least one"),
-        ({"models": [{"path": "a", "tags": "x"}]}, r"tags: should be a list: tags = \[...\] \(it says 'x'\)"),
+        ({"models": [{"path": "a", "tags": "x"}]}, r"tags: should be a list: tags = \[...\] \(found 'x'\)"),
         ({"scoring": {"layers": 3}}, r"or: should be a list: layers = \[...\]"),
     ],
 )  # fmt: skip

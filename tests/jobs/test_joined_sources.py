@@ -158,7 +158,7 @@ def test_vectors_whose_texts_are_not_known_are_refused_with_the_ways_out(tmp_pat
         sha256 = ws.corpora()[0].sha256
     assert f"--over {sha256[:12]}" in said
     code, said = run(capsys, tmp_path / "ws", bare, more=("--over", "ffff"))
-    assert code == 2 and "names 0 corpora" in said
+    assert code == 2 and "matches 0 corpora" in said
     assert run(capsys, tmp_path / "ws", bare, more=("--over", sha256[:8]))[0] == 0
     assert stored(tmp_path / "ws")["bare"] == {tuple(TEXTS): VALUES[1].tolist()}
     again = pickled(tmp_path / "again.pkl", {"bare": VALUES[1], "more": VALUES[2]})

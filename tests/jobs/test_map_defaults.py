@@ -48,7 +48,7 @@ def test_texts_and_settings_are_the_map_s(folder: Path, suite: Path) -> None:
     assert (found.scoring.bos, found.scoring.dtype, found.scoring.overlong) == ("never", "float16", "window")
     assert (
         plan.notes[-1]
-        == "as on the map of 2 imported vectors: bos=never, dtype=float16, overlong=window, texts"
+        == "taken from the map of 2 imported vectors: bos=never, dtype=float16, overlong=window, texts"
     )
 
 
@@ -56,10 +56,10 @@ def test_what_the_job_says_wins_and_is_told(folder: Path, suite: Path) -> None:
     path = job(folder, suite, '[scoring]\ndtype = "float32"\n')
     notes = make_plan(load_job(path)).notes
     assert "the job has dtype=float32, the map has dtype=float16" in notes
-    assert not any("shares no map" in note for note in notes)
+    assert not any("share no map" in note for note in notes)
     plan = make_plan(load_job(path, ["scoring.bos=always"]))
     assert plan.settings.bos == "always"
-    (refusal,) = [note for note in plan.notes if "shares no map with the 2 imported vectors" in note]
+    (refusal,) = [note for note in plan.notes if "share no map with the 2 imported vectors" in note]
     assert "bos is never or always" in refusal and "--set scoring.bos=never" in refusal
 
 

@@ -202,8 +202,8 @@ def test_texts_that_are_none_are_refused(texts: Any, words: str) -> None:
         ({"device": "tpu"}, "scoring.device"),
         ({"layers": [-1]}, "scoring.layers"),
         ({"batch_tokens": -1}, "scoring.batch_tokens"),
-        ({"keep_cache": False}, "takes no keep_cache"),
-        ({"unconditional": True}, "takes no unconditional"),
+        ({"keep_cache": False}, "does not accept keep_cache"),
+        ({"unconditional": True}, "does not accept unconditional"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(run: Run, scoring: dict[str, Any], words: str) -> None:
@@ -213,12 +213,12 @@ def test_settings_that_mean_nothing_are_refused(run: Run, scoring: dict[str, Any
 
 def test_models_that_are_none_are_refused(run: Run, tmp_path: Path) -> None:
     for model, words in (
-        (tmp_path / "nothing", "there is no model"),
+        (tmp_path / "nothing", "no model found"),
         (run.folder, "holds 3 checkpoints"),
         (run.folder / "step1" / "config.json", r"kltui.score\n  - .*config.json is a file"),
         ("http://127.0.0.1:1/v1", "is a server"),
         (torch.nn.Linear(2, 2), "of the type torch.Linear: neither"),
-        (None, "neither a path"),
+        (None, "which is not a path"),
     ):
         with pytest.raises(KltuiError, match=words):
             kltui.score(model, ["a text"], tokenizer=None)
@@ -257,7 +257,7 @@ def test_models_that_are_not_whole_or_plain_are_refused(run: Run) -> None:
     with pytest.raises(UsageError, match="a quantised model \\(gptq 4-bit\\)"):
         kltui.score(model, ["a text"], tokenizer)
     del model.config.quantization_config
-    with pytest.raises(UsageError, match="peft's adapters"):
+    with pytest.raises(UsageError, match="peft adapters"):
         kltui.score(peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM")), ["a text"], tokenizer)
 
 

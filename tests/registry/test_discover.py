@@ -250,7 +250,7 @@ def test_copies_and_half_written_checkpoints_are_no_steps(tmp_path: Path) -> Non
 def test_a_single_file_is_named_by_its_format(tmp_path: Path) -> None:
     put(tmp_path, "tiny-Q8_0.gguf", "notes.txt")
     for name, what, hint in (
-        ("tiny-Q8_0.gguf", "GGUF", "made from"),
+        ("tiny-Q8_0.gguf", "GGUF", "from which they were made"),
         ("notes.txt", "is a file", "run folder"),
     ):
         with pytest.raises(KltuiError, match=what) as caught:

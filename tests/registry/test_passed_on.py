@@ -85,7 +85,7 @@ def test_an_adapter_beside_whole_weights_is_refused(tmp_path: Path, name: str) -
     folder = make_model(tmp_path / "m")
     check_folder(folder)
     (folder / name).write_text("{}")
-    with pytest.raises(KltuiError, match=rf"an adapter \({name}\) beside whole weights") as caught:
+    with pytest.raises(KltuiError, match=rf"an adapter \({name}\) and full weights") as caught:
         check_folder(folder)
     assert "take the adapter's files away" in caught.value.hint and "merge" in caught.value.hint
 

@@ -89,7 +89,7 @@ def test_rocm_is_named() -> None:
 
 
 def test_devices_that_are_not_there() -> None:
-    for asked, said in (("cuda:2", "there are 2, counted from cuda:0"), ("mps", "sees none")):
+    for asked, said in (("cuda:2", "there are 2, counted from cuda:0"), ("mps", "finds none")):
         with pytest.raises(KltuiError, match=said):
             choose(asked, SEES, NVIDIA, {})
     for asked in ("toaster", "cuda:", "cuda:-1", "cuda:x", "xpu", ""):
@@ -221,14 +221,14 @@ def probe_with(folder: Path, torch_source: str, monkeypatch: pytest.MonkeyPatch)
 def test_whatever_torch_does_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for source, said in (
         ("raise ImportError('libcudart.so.12: cannot open shared object file')", "libcudart.so.12"),
-        ("import os; os.abort()", "torch cannot be asked"),
-        ("import sys; sys.exit(3)", "torch cannot be asked"),
+        ("import os; os.abort()", "torch cannot be used"),
+        ("import sys; sys.exit(3)", "torch cannot be used"),
         ("print('hello')", "torch cannot be used: AttributeError"),
     ):
         answer = probe_with(tmp_path, source, monkeypatch)
         assert answer.device is None and said in answer.error, answer
     monkeypatch.setattr("kltui.jobs.device_probe.PATIENCE_S", 0.2)
-    assert "no answer" in probe_with(tmp_path, "import time; time.sleep(60)", monkeypatch).error
+    assert "did not respond" in probe_with(tmp_path, "import time; time.sleep(60)", monkeypatch).error
 
 
 def test_workers_share_out_the_gpus_that_torch_can_use(

@@ -229,7 +229,7 @@ def test_a_model_that_no_gpu_has_room_for_stays_in_memory(tmp_path, memory, dtyp
     assert device_map.engine_device(loaded.model, gpu).type == "cpu"
     computed = torch.bfloat16 if dtype == "bfloat16" else torch.float32  # CPUs never compute in fp16
     assert {p.dtype for p in loaded.model.parameters()} == {loaded.dtype} == {computed}
-    assert "scored on the CPU" in " ".join(loaded.notes)
+    assert "main memory on the CPU" in " ".join(loaded.notes)
 
 
 def _raising(error):

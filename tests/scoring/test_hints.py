@@ -91,7 +91,7 @@ def test_weights_stored_quantised_name_their_method(llama, tmp_path, method):
     with pytest.raises(KltuiError) as caught:
         load(folder)
     said = str(caught.value)
-    assert f"is quantised by {method}" in said and "files whole" not in said
+    assert f"is quantised by {method}" in said and "files are complete" not in said
     assert ("runs only on a GPU" in said) == (method in ("higgs", "spqr")) or "not installed here" in said
 
 

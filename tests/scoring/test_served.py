@@ -271,7 +271,7 @@ def test_no_error_shows_a_key_that_cannot_be_sent(
     if held.strip() == server.key:
         assert np.isfinite(score(server, api_key_env="KLTUI_TEST_KEY").vectors[0].loglik_N).any()
         return
-    with pytest.raises(KltuiError, match="KLTUI_TEST_KEY holds characters") as error:
+    with pytest.raises(KltuiError, match="KLTUI_TEST_KEY contains characters") as error:
         score(server, api_key_env="KLTUI_TEST_KEY")
     assert "s3" not in str(error.value) + error.value.hint
 
@@ -358,7 +358,7 @@ def test_a_server_that_takes_no_token_ids_is_refused_at_once(server: ServedModel
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
-        ("http://no-such-host.invalid/v1", "there is no host no-such-host.invalid"),
+        ("http://no-such-host.invalid/v1", "unknown host no-such-host.invalid"),
         ("https", "does not speak TLS"),
     ],
 )

@@ -239,7 +239,7 @@ def test_what_a_reader_has_verified_it_verifies_again_when_it_changes(folder: Pa
         writer.close()
         assert store.benchmark_scores.all()["run@0"]["arc"] == 1.0
         by_hand(folder, "UPDATE ledger SET n = n + 1 WHERE name = 'benchmark_score'")
-        with pytest.raises(StoreError, match="has 2 rows where 3 were written"):
+        with pytest.raises(StoreError, match="has 2 rows instead of 3"):
             store.benchmark_scores.all()
 
 

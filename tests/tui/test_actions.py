@@ -123,7 +123,7 @@ def test_what_a_keys_file_cannot_mean_is_said(tmp_path: Path) -> None:
     }))  # fmt: skip
     keymap = load_keymap(path)
     said = "\n".join(keymap.problems)
-    for words in ("no action 'fliter'; did you mean filter?", "help: a list of keys is wanted", "compare: 'pgdn' is not a key",
+    for words in ("unknown action 'fliter'; did you mean filter?", "help: expected a list of keys", "compare: 'pgdn' is not a key",
                   "copy: ' ' is not a key"):  # fmt: skip
         assert words in said
     assert "\x1b" not in said and "sort" not in said

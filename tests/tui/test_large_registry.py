@@ -148,7 +148,7 @@ async def test_the_tree_begins_before_all_is_read_and_nothing_is_done_to_a_part(
         await until(pilot, lambda: "reading  5 runs  84 checkpoints  5 scored" in text_of(app))
         assert "@16" not in text_of(app) and "1/21" in text_of(app) and not app.snapshot.loaded
         await pilot.press("space", "s", "D", "/", "]", "e")
-        assert not app.is_asking and not app.selection.selected and "still being read" in text_of(app)
+        assert not app.is_asking and not app.selection.selected and "still loading" in text_of(app)
         await pilot.press("j", "j")
         assert app.selection.cursor == "tiny@1"
         await pilot.press("G", "k", "3", "1")

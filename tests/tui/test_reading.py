@@ -272,7 +272,7 @@ async def test_the_line_to_narrow_a_list_is_in_sight_on_the_smallest_screen(make
     async with app.run_test(size=(60, 15)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press(":")
-        await until(pilot, lambda: "Do what?" in text_of(app) and "type to narrow" in text_of(app))
+        await until(pilot, lambda: "Run which action?" in text_of(app) and "type to narrow" in text_of(app))
         await pilot.resize_terminal(100, 40)
         await until(pilot, lambda: sum("screen " in line for line in lines_of(app)) >= 8)
 
@@ -290,7 +290,7 @@ async def test_read_only_offers_nothing_that_writes(make_app: MakeApp, until) ->
             await until(pilot, lambda: "Keys on" in text_of(app))
             assert [a.help for a in bad if a.help in text_of(app)] == []
             await pilot.press("escape", ":")
-            await until(pilot, lambda: "Do what?" in text_of(app))
+            await until(pilot, lambda: "Run which action?" in text_of(app))
             listed = {name for name, _ in app.screen.list.options}
             assert listed & {a.name for a in bad} == set() and "quit" in listed
             await pilot.press("escape")

@@ -159,7 +159,7 @@ def stop_it(pane: Pane, folder: Path) -> JobRow:
 def pause_it(pane: Pane, folder: Path, stopped: JobRow) -> JobRow:
     """The job run again by `R` and resting after `p`."""
     pane.keys("R")
-    pane.shows("job 1 goes on")
+    pane.shows("job 1 continues")
     with held(folder, done=stopped.done) as job:
         pane.shows("running")
         pane.keys("p")
@@ -206,8 +206,8 @@ def test_a_run_is_added_stopped_looked_at_mended_and_run_to_its_end(
     pane.shows("stopped")
     paused = pause_it(pane, folder, stopped)
     pane.keys("p")
-    pane.shows("job 1 goes on")
-    pane.shows("18/18", "done", f"{18 - paused.done} scored, {paused.done} already there", seconds=LONG)
+    pane.shows("job 1 continues")
+    pane.shows("18/18", "done", f"{18 - paused.done} scored, {paused.done} already stored", seconds=LONG)
     pane.keys("3")
     pane.shows("18 checkpoints")
     pane.keys("q")

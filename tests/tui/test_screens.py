@@ -82,7 +82,7 @@ async def test_a_wrong_filter_is_told_and_not_taken(make_app: MakeApp, until) ->
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("/", *"colour:x", "enter")
-        assert "no field 'colour'" in text_of(app)
+        assert "unknown field 'colour'" in text_of(app)
         await pilot.press("escape")
         assert app.filter.text == ""
 
@@ -306,7 +306,7 @@ async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, 
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3", "v", "v")
         await until(
-            pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE from 5 checkpoints on" in text_of(app)
+            pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE needs 5 checkpoints" in text_of(app)
         )
         assert app.message_ink != "bad"
 

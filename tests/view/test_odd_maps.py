@@ -104,5 +104,5 @@ def test_ellipses_need_three_differing_texts_and_copies_do_not_narrow_them(tmp_p
     np.testing.assert_allclose([e.major for e in found], [e.major for e in want], rtol=1e-6)
     for few in (once.select(range(6)), four):
         part = replace(few, loglik_KN=few.loglik_KN[:, [0, 1]], text_bytes_N=np.full(2, 500), text_ids_N=None)
-        with pytest.raises(KltuiError, match="2 differing texts"):
+        with pytest.raises(KltuiError, match="2 distinct texts"):
             part.error_ellipses()

@@ -461,7 +461,7 @@ def test_a_saved_map_follows_its_checkpoints_to_new_names_or_refuses(
     with Workspace.open(builder.folder) as ws:
         assert [m.name for m in ws.saved_maps()] == ["main", "later"]
         if names is None:
-            with pytest.raises(UsageError, match=r"rests on 3 vectors, and \d are gone"):
+            with pytest.raises(UsageError, match=r"has 3 vectors, but \d are missing"):
                 ws.saved_map("main")
             return
         again = ws.saved_map("main")

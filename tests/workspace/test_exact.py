@@ -142,7 +142,7 @@ def test_a_model_is_no_distance_from_itself(workspace: Path, here) -> None:
     [
         (("one", "three"), "different tokenizers"),
         (("one", "far"), "imported as a vector"),
-        (("one", "served"), "served elsewhere"),
+        (("one", "served"), "is a served model"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(workspace: Path, here, pair, said) -> None:
@@ -178,7 +178,7 @@ def test_files_that_are_gone_or_others_are_refused(
         with pytest.raises(KltuiError, match="have changed since scoring"):
             ws.exact_kl("one", "two")
         shutil.rmtree(moved)
-        with pytest.raises(KltuiError, match=r"files of two are gone: .*moved"):
+        with pytest.raises(KltuiError, match=r"files of two are missing: .*moved"):
             ws.exact_kl("one", "two")
     assert here.tasks == 0
 

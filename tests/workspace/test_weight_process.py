@@ -91,7 +91,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
 
         with pytest.raises(BadFolderError, match=r"step1/model\.safetensors") as caught:
             process.banded_distances(folders, 1, [], shrink)
-        assert caught.value.place == 1 and "shorter while it was read" in caught.value.hint
+        assert caught.value.place == 1 and "truncated while it was read" in caught.value.hint
         band, _ = process.banded_distances([folders[0], folders[2]], 1, [])
         assert band[0, 0] == 0.0, "a new process serves the others"
 
