@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -77,11 +78,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Files of which no test is quick are not even imported where those of all files are asked for."""
-    of_all = markers.only_quick(config) and config.args_source is not pytest.Config.ArgsSource.ARGS
-    return True if of_all and markers.costs_of_file(collection_path) else None
+    return True if markers.all_quick(config) and markers.costs_of_file(collection_path) else None
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["all_quick"] = markers.all_quick(node.config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if markers.all_quick(session.config) and "torch" in sys.modules:
+        raise pytest.UsageError(
+            "a file of quick tests imports torch, which takes seconds: see tests/markers.py"
+        )
     gc.collect()
     gc.freeze()  # what was imported is not looked through for garbage again and again
 
@@ -141,6 +150,16 @@ def cli(tmp_path: Path) -> Cli:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with rows in every table, to be copied by whoever changes it."""
+    from full_store import fill
+
+    folder = tmp_path_factory.mktemp("filled")
+    fill(folder)
+    return folder
 
 
 @pytest.fixture

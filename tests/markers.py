@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-IMPORTED = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
+IMPORTED = re.compile(r"^\s*(?:from ([\w.]+) import ([\w, ]*)|import ([\w.]+))", re.MULTILINE)
 TELLING = {
     "process": (
         "subprocess",
@@ -31,7 +31,15 @@ TELLING = {
         "kltui.tui.map_cache",
         "kltui.workspace.weight_process",
     ),
-    "model": ("torch", "transformers", "tiny_models", "chat_pairs", "pair_in_process"),
+    "model": (
+        "torch",
+        "transformers",
+        "tiny_models",
+        "chat_pairs",
+        "pair_in_process",
+        "kltui.demo.adapters",
+        "kltui.demo.pretrain",
+    ),
     "screen": ("kltui.tui.app", "kltui.tui.main"),
 }
 COSTLY = (*TELLING, "ray", "gpu", "slow", "full")
@@ -47,9 +55,25 @@ def mark(item: pytest.Item) -> None:
         item.add_marker("quick")
 
 
+def _imported(source: str) -> Iterator[str]:
+    """The modules that a source imports, and what it imports out of them, which may be modules."""
+    for package, names, module in IMPORTED.findall(source):
+        yield package or module
+        yield from (f"{package}.{name.split()[0]}" for name in names.split(",") if name.strip())
+
+
 def only_quick(config: pytest.Config) -> bool:
     """Whether a run is of the quick tests alone."""
     return str(config.getoption("markexpr", "")).strip() == "quick"
+
+
+def all_quick(config: pytest.Config) -> bool:
+    """Whether it is of all of them: files of which none is quick are not even imported then."""
+    if hasattr(
+        config, "workerinput"
+    ):  # whose arguments are the controlling process's, named by the user or not
+        return bool(config.workerinput["all_quick"])
+    return only_quick(config) and config.args_source is not pytest.Config.ArgsSource.ARGS
 
 
 def costs(item: pytest.Item) -> set[str]:
@@ -75,7 +99,7 @@ def _sources(item: pytest.Item) -> Iterator[Path]:
 def costs_of_file(path: Path) -> frozenset[str]:
     """What a file's imports tell, those within functions among them."""
     source = path.read_text(encoding="utf-8") if path.suffix == ".py" else ""
-    imported = [name.removeprefix("tests.") for name in IMPORTED.findall(source)]
+    imported = [name.removeprefix("tests.") for name in _imported(source)]
     return frozenset(
         cost
         for cost, modules in TELLING.items()

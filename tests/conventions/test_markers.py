@@ -31,6 +31,7 @@ def test_quick_tests_touch_every_package(request: pytest.FixtureRequest) -> None
         ("from command import Cli", {"process"}),
         ("    from tiny_models import write_model", {"model"}),
         ("import torch.nn", {"model"}),
+        ("from kltui.demo import adapters, pretrain", {"model"}),
         ("from kltui.tui.app import KltuiApp", {"screen"}),
         ("import torchless, subprocessing", set()),
         ("# import subprocess", set()),
