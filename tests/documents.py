@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -31,6 +33,15 @@ def commands() -> list[tuple[str, str]]:
                 if command.split()[:1] == ["kltui"]:
                     found.append((page.name, command.strip()))
     return list(dict.fromkeys(found))
+
+
+def program(name: str) -> ModuleType:
+    """A program of docs/ as a module, not run."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def words_of(command: str) -> list[str]:

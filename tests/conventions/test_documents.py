@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import tomllib
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from documents import FENCE, PAGES, ROOT, blocks, commands, words_of
+from documents import FENCE, PAGES, ROOT, blocks, commands, program, words_of
 
 import kltui
 from kltui.command_options import build_parser
@@ -107,11 +106,7 @@ def test_every_json_example_is_json(page: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def make_pages() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("make_pages")
 
 
 @pytest.mark.parametrize("name", ["job-file.md", "commands.md", "keys.md", "kltui.1"])

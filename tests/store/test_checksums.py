@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from full_store import TEXTS, fill
+from full_store import TEXTS
 
 from kltui.check import check
 from kltui.cli import main
@@ -23,13 +23,6 @@ from kltui.workspace import Workspace
 
 # Signs of life and of progress change all the time; the ledger and the vectors' checksums are what others are held to.
 UNCOVERED = {"writer", "ledger", "vector_checksum"}
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filled")
-    fill(folder)
-    return folder
 
 
 @pytest.fixture

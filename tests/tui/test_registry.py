@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from fake_workspace import FakeWorkspace
-from full_store import fill
 from screen_text import lines_of, text_of
 
 from kltui.analysis.number_text import with_error
@@ -20,13 +19,6 @@ from kltui.tui.theme import Theme
 from kltui.tui.widgets.run_tree import SORTS, Order, size_of
 from kltui.view.report import report
 from kltui.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("filled")
-    fill(folder)
-    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from full_store import fill
 from screen_text import text_of
 
 from kltui.store import Store
@@ -26,9 +25,8 @@ from kltui.workspace.subsample import draw_texts, text_draws
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("report")
-    fill(made)
+def folder(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = shutil.copytree(filled, tmp_path_factory.mktemp("report") / "ws")
     with closing(Store.write(made)) as store, store.atomic():
         store.records.remove("draw", "d")  # which is none
     return made
@@ -121,7 +119,10 @@ async def test_a_section_is_written_as_text_and_data(folder: Path, until) -> Non
         assert json_of(app) == json.loads(out.getvalue())["sections"]
 
 
-async def test_what_was_computed_outlives_a_section_that_is_broken_off(folder: Path, until) -> None:
+async def test_what_was_computed_outlives_a_section_that_is_broken_off(
+    folder: Path, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kltui.tui.report_source.LISTENS_S", 60.0)  # however busy the machine is
     app = KltuiApp(folder)
     async with app.run_test(size=(140, 50)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
@@ -196,6 +197,13 @@ async def test_texts_are_drawn_as_the_command_draws_them(folder: Path, until, tm
         assert [d.name for d in found] == [made.name] and str(path) in app.message
 
 
+@pytest.fixture
+def no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's process is one of its own: see tests/warm."""
+    monkeypatch.delenv("KLTUI_TEST_WARM", raising=False)
+
+
+@pytest.mark.usefixtures("no_fork")
 async def test_a_process_that_is_ended_is_told_and_r_computes_again(folder: Path, until) -> None:
     app = KltuiApp(folder)
     async with app.run_test(size=(140, 50)) as pilot:
@@ -212,6 +220,7 @@ async def test_a_process_that_is_ended_is_told_and_r_computes_again(folder: Path
         await until(pilot, lambda: ready(app, "loss") and "was ended" not in text_of(app))
 
 
+@pytest.mark.usefixtures("no_fork")
 async def test_another_section_does_not_wait_for_the_one_before(folder: Path, until) -> None:
     app = KltuiApp(folder)
     async with app.run_test(size=(140, 50)) as pilot:

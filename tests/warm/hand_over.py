@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import sys
 
-# No test stops one of these by SIGSTOP, which would stop the one that stands for it alone.
-MODULES = ("kltui.jobs.worker", "kltui.jobs.fork_server", "kltui.scoring.device", "kltui.tui.embed_worker")
+# A test that stops one of these by SIGSTOP has it started for real: else it would stop the one that stands for it alone.
+MODULES = ("kltui.jobs.worker", "kltui.jobs.fork_server", "kltui.jobs.import_preview", "kltui.scoring.device",
+           "kltui.tui.embed_worker", "kltui.tui.report_worker")  # fmt: skip
 MAIN = "kltui.cli"
 RUNNER = "import sys;exec(eval(sys.stdin.readline()))"  # how pytest-xdist's execnet starts Python
 SPAWN = "from multiprocessing.spawn import spawn_main;"  # how multiprocessing does
