@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,51 +77,59 @@ def test_no_worker_outlives_a_killed_batch(tmp_path: Path) -> None:
         cwd=tmp_path,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
-    while not (workers := children(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert workers
+    wait_until(lambda: bool(children(process.pid)))
+    workers = children(process.pid)
     process.kill()
     process.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in workers):
-        assert time.monotonic() < deadline, "a worker is still there"
-        time.sleep(0.02)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
-def start(job: Path) -> subprocess.Popen[str]:
-    """A batch of slow checkpoints, returned once the first of them is stored."""
+def start(job: Path, held: int) -> subprocess.Popen[str]:
+    """A batch that has been asked once to stop while it scores checkpoint `held`, which it does until `let_go`."""
+    behave(job, held, "hold")
     process = subprocess.Popen(
         command("--batch", str(job), "--json"),
-        env=light_env(KLTUI_LIGHT_SECONDS="0.6"),
+        env=light_env(),
         cwd=job.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if '"checkpoint"' in line:
-            break
-    time.sleep(0.2)
+    wait_until((job.parent / "run" / f"step{held}" / "held").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert any("press again to stop at once" in line for line in process.stderr)
     return process
+
+
+def let_go(job: Path, held: int) -> None:
+    """Has the checkpoint go on that `start` holds."""
+    (job.parent / "run" / f"step{held}" / "behaviour").unlink()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Waits until something holds; fails after a minute, which only a mistake takes."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_ctrl_c_once_finishes_the_checkpoint_and_twice_stops_at_once(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=8)
-    process = start(job)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "press again to stop at once" in err
-    assert len(ends(out)) == 1 and check_stored(job) == 2
+    process = start(job, held=1)
+    let_go(job, 1)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert len(ends(out)) == check_stored(job) == 2
 
-    process = start(job)
+    process = start(job, held=3)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "run the job again" in err
     new = [name for name, end in ends(out).items() if not end.get("kept")]
-    assert check_stored(job) == 2 + len(new) < 8
+    assert len(new) == 1 and check_stored(job) == 3
+    let_go(job, 3)
     assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
@@ -133,7 +142,7 @@ def test_a_reader_or_log_that_goes_away_does_not_stop_the_job(tmp_path: Path) ->
         command("--batch", str(job), "--json"), env=light_env(), cwd=tmp_path, stdout=heard, stderr=heard
     )
     os.close(heard)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert vectors(tmp_path / "ws") == truths(job)
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w") as full:

@@ -179,7 +179,7 @@ def test_signals_stop_it_with_their_code_and_keep_what_is_done(
     process = started(job, tmp_path, KLTUI_TEST_WARM_MAIN="1")
     wait_for_stored(process, 1)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == code, stderr
     assert "run the job again" in stderr
     with kltui.open(tmp_path / "ws") as ws:

@@ -115,10 +115,10 @@ def test_a_process_with_threads_is_not_forked() -> None:
     ours.send(fork_server.Fork(3, False))
     with its_end:
         send_handle(ours, its_end.fileno(), os.getpid())
-    assert ours.poll(10) and ours.recv() == fork_server.Forked(3, None)
-    assert worker.poll(10), "the worker's pipe ends, so that nobody waits for it"
+    assert ours.poll(60) and ours.recv() == fork_server.Forked(3, None)
+    assert worker.poll(60), "the worker's pipe ends, so that nobody waits for it"
     ours.close()
-    serving.join(10)
+    serving.join(60)
 
 
 def test_on_a_gpu_no_worker_is_a_fork() -> None:

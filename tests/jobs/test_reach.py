@@ -98,7 +98,7 @@ def test_the_writer_itself_is_signalled(tmp_path: Path) -> None:
     with pytest.raises(NotReachableError):
         signal_writer(writer.pid, identity, tmp_path / "other", signal.SIGTERM)
     signal_writer(writer.pid, identity, tmp_path, signal.SIGTERM)
-    assert writer.wait(30) == -signal.SIGTERM
+    assert writer.wait(120) == -signal.SIGTERM
     with pytest.raises(NotReachableError):
         signal_writer(writer.pid, identity, tmp_path, signal.SIGTERM)
     writer.stdin.close()

@@ -336,8 +336,8 @@ def test_a_hub_that_is_away(net: Net) -> None:
 
 
 def test_a_hub_that_does_not_answer_in_time(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_client, "TIMEOUT_S", 0.05)
-    net.server.delay_s = 0.3
+    monkeypatch.setattr(hub_client, "TIMEOUT_S", 0.1)
+    net.server.delay_s = 0.5
     error = net.fails(retry=RetryPolicy(attempts=2, sleep=net.slept.append))
     assert isinstance(error, TryAgainError) and "ReadTimeout" in error.message
 

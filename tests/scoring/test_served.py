@@ -136,7 +136,7 @@ def test_a_server_that_restarts_is_waited_for(server: ServedModel) -> None:
     server.delay_s = 0.02
     restart = threading.Timer(0.1, lambda: (server.stop(), time.sleep(0.3), server.start()))
     restart.start()
-    patient = RetryPolicy(attempts=60, base_s=0.05, cap_s=0.1)
+    patient = RetryPolicy(attempts=1000, base_s=0.05, cap_s=0.1)
     np.testing.assert_array_equal(score(server, retry=patient, concurrency=1).vectors[0].loglik_N, expected)
     restart.join()
 

@@ -50,7 +50,7 @@ def writing(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[bytes
         yield process, int(process.stdout.readline())
     finally:
         process.stdin.close()
-        process.wait(30)
+        process.wait(120)
         process.stdout.close()
 
 
@@ -117,14 +117,13 @@ def test_a_writer_of_this_very_number_in_another_container_is_not_this_one(
 
 @pytest.mark.parametrize("boot", [None, "another-boot"])
 def test_where_the_lock_is_free_a_writer_of_this_host_is_gone_however_fresh_its_sign(
-    tmp_path: Path, boot: str | None
+    tmp_path: Path, boot: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store.write(tmp_path).close()
     set_writer(tmp_path, in_another_container(boot))
-    started = time.monotonic()
+    monkeypatch.setattr(writer_lock, "WATCH_S", None)  # which is not waited for
     taken = Store.write(tmp_path)
     assert taken.previous_owner is not None and taken.previous_owner.pid == 7
-    assert time.monotonic() - started < writer_lock.WATCH_S
     taken.close()
 
 

@@ -122,9 +122,12 @@ def keys_on_screens(terminal: Terminal, busy: str = "", times: int = 2) -> list[
 
 
 def idle(terminal: Terminal, seconds: float = 6.0) -> Row:
-    """Bytes written while nothing happens."""
-    terminal.read(1.0)
-    return Row(f"idle for {seconds:g} s", len(terminal.read(seconds, seconds).data), 0, "bytes")
+    """Bytes written while nothing happens, once what was asked for before has come."""
+    for _ in range(10):
+        written = len(terminal.read(seconds, seconds).data)
+        if not written:
+            break
+    return Row(f"idle for {seconds:g} s", written, 0, "bytes")
 
 
 def drawing(n_points: int, times: int = 15) -> float:

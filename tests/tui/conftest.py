@@ -44,10 +44,10 @@ def make_app() -> Callable[..., KltuiApp]:
 
 @pytest.fixture
 def until() -> Until:
-    """Waits until something holds; fails after a minute, which only a mistake takes."""
+    """Waits until something holds; fails after minutes, which only a mistake takes."""
 
     async def wait(pilot: Pilot[int], holds: Callable[[], object]) -> None:
-        deadline = monotonic() + 60
+        deadline = monotonic() + 200
         while True:
             await asyncio.sleep(0.02)
             if holds():

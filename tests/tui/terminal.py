@@ -128,15 +128,19 @@ class Terminal:
 
     def wait(self, maximum: float = 60.0) -> int:
         """The exit status (negative: the signal), while the rest is read."""
-        end = time.perf_counter() + maximum
+        return self.ended(maximum)[0]
+
+    def ended(self, maximum: float = 60.0) -> tuple[int, bytes]:
+        """(the exit status, negative for a signal, and all that was still written) of a program that is to end by itself."""
+        rest, end = b"", time.perf_counter() + maximum
         while time.perf_counter() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if self.fd >= 0:
+                rest += self.read(0.05, 20.0 if pid else 0.1).data
             if pid:
                 self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-            if self.fd >= 0:
-                self.read(0.05, 0.1)
-            else:
+                return os.waitstatus_to_exitcode(status), rest
+            if self.fd < 0:
                 time.sleep(0.05)
         raise AssertionError(f"still running after {maximum} s")
 

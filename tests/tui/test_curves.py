@@ -217,8 +217,7 @@ async def test_not_a_number_is_a_gap(make_app: MakeApp, until) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await opened(app, pilot, until)
         app.set_cursor("tiny@300")
-        await pilot.pause()
-        assert "undefined" in text_of(app)
+        await until(pilot, lambda: "undefined" in text_of(app))
 
 
 async def test_it_follows_a_job(make_app: MakeApp, until) -> None:

@@ -124,8 +124,7 @@ async def test_stop_asks_first(make_app: MakeApp, until, monkeypatch) -> None:
         await pilot.press("escape")
         assert not stopped
         await pilot.press("K", "y")
-        await pilot.pause()
-        assert stopped == [2]
+        await until(pilot, lambda: stopped == [2])
 
 
 async def test_read_only_starts_nothing(make_app: MakeApp, until) -> None:
@@ -663,8 +662,8 @@ async def test_compare_never_shows_the_last_pair_under_other_marks(make_app: Mak
         app.selection.a, app.selection.b = "", ""  # as esc drops them
         app.view.update_data()
         await pilot.press("7")
-        await pilot.pause()
-        assert app.view.texts.drivers is None and "A not marked" in text_of(app)
+        await until(pilot, lambda: "A not marked" in text_of(app))
+        assert app.view.texts.drivers is None
         app.selection.a, app.selection.b = "tiny@1", "tiny@8"
         app.view.update_data()  # before anything of them is known
         assert app.view.texts.drivers is None and app.view.texts.order == [] and app.view.text_index == -1

@@ -1,7 +1,7 @@
 """A scorer that needs neither torch nor time: numbers drawn from hashes, and any misbehaviour a test asks for.
 
 A file `behaviour` in a model folder tells what happens when it is scored, one word and its argument:
-raise, error, memory, segfault, bus, abort, kill, device, half, once WORD.
+raise, error, memory, segfault, bus, abort, kill, device, half, hold (until the file is gone), once WORD.
 """
 
 from __future__ import annotations
@@ -106,6 +106,10 @@ def behave(script: Path) -> None:
     if word == "once":
         script.unlink()
         word = argument
+    if word == "hold":
+        script.with_name("held").touch()
+        while script.exists():
+            time.sleep(0.01)
     if word == "raise":
         raise ValueError("something the scorer did not expect")
     if word == "error":
