@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError
-from kltui.scoring import quantize
+from kltui.scoring import hooks, quantize
 
 if TYPE_CHECKING:
     import torch
@@ -154,14 +154,7 @@ def is_offloaded(model: Any) -> bool:
 
 def input_device(model: Any) -> torch.device:
     """Where the model takes its ids: the device of its embeddings, or the one they are brought to when used."""
-    import torch
-
-    embeddings = model.get_input_embeddings()
-    device: torch.device = embeddings.weight.device
-    if device.type != "meta":
-        return device
-    hook = embeddings._hf_hook
-    return torch.device(getattr(hook, "hooks", (hook,))[0].execution_device)
+    return hooks.device_of(model.get_input_embeddings())
 
 
 def engine_device(model: Any, device: torch.device) -> torch.device:

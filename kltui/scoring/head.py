@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kltui.kernels import cuda, native
-from kltui.scoring import model_introspection
+from kltui.scoring import hooks, model_introspection
 from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.model_introspection import LogitRule
 from kltui.scoring.numerics import exact_half_products
@@ -39,17 +39,17 @@ class Head:
 
     def __init__(self, module: Any, rule: LogitRule, vocabulary: int) -> None:
         # bound now: while the body runs, the module's own forward is replaced
-        self._forward = module.forward
+        self._forward = hooks.own_forward(module)
         self._module = module
         self.rule = rule
         self._vocabulary = vocabulary
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        hidden_nD = self._taken(hidden_nD)
-        step = self.rows(hidden_nD.device)
-        chunks = zip(torch.split(hidden_nD, step), torch.split(targets_n, step), strict=True)
-        return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
+        with hooks.at_hand(self._module, self._taken(hidden_nD), targets_n) as (hidden_nD, targets_n):
+            step = self.rows(hidden_nD.device)
+            chunks = zip(torch.split(hidden_nD, step), torch.split(targets_n, step), strict=True)
+            return torch.cat([log_softmax_gather(self._forward(h), t, self.rule) for h, t in chunks])
 
     def after_reload(self) -> Head:
         """The same head on its module's weights of this moment."""
@@ -61,7 +61,8 @@ class Head:
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Final float32 logits (n, V) of a few rows."""
-        return self.rule(self._forward(self._taken(hidden_nD)).float())
+        with hooks.at_hand(self._module, self._taken(hidden_nD)) as (hidden_nD,):
+            return self.rule(self._forward(hidden_nD).float())
 
     def _taken(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """Hidden states in the dtype of the head's product: bfloat16 if its weights are bfloat16."""
@@ -80,10 +81,16 @@ class FusedHead(Head):
         self._fill()
 
     def _fill(self) -> None:
+        """Takes the weights of this moment; those that are brought for each use are not kept."""
+        stays = not self._module.weight.is_meta
+        with hooks.at_hand(self._module):
+            fused = self._on_weights()
+        self._fast, self._kept = fused.fast, fused if stays else None
+
+    def _on_weights(self) -> native.NativeHead:
         bias = None if self._module.bias is None else self._module.bias.detach()
-        self._fused = native.NativeHead(
-            self._module.weight.detach(), bias, scale=self.rule.scale, softcap=self.rule.cap
-        )
+        weight_VD = self._module.weight.detach()
+        return native.NativeHead(weight_VD, bias, scale=self.rule.scale, softcap=self.rule.cap)
 
     def after_reload(self) -> Head:
         """The head updated to its module's current weights; the core has a copy of some biases."""
@@ -93,11 +100,13 @@ class FusedHead(Head):
     @property
     def fast(self) -> bool:
         """Whether the core keeps up with a library's product here."""
-        return self._fused.fast
+        return self._fast
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        return torch.from_numpy(self._fused.logprobs(self._taken(hidden_nD), targets_n))
+        with hooks.at_hand(self._module, self._taken(hidden_nD), targets_n) as (hidden_nD, targets_n):
+            fused = self._kept or self._on_weights()
+            return torch.from_numpy(fused.logprobs(hidden_nD, targets_n))
 
 
 class TiledHead(Head):
@@ -112,16 +121,21 @@ class TiledHead(Head):
 
     def __call__(self, hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> LogProbs:
         """Log p(target) of every row."""
-        weight, bias, hidden_nD = self._module.weight, self._module.bias, self._taken(hidden_nD)
-        half = weight.dtype == hidden_nD.dtype == torch.bfloat16
         rows = native.OnlineLogSoftmax(targets_n, scale=self.rule.scale, softcap=self.rule.cap)
+        with hooks.at_hand(self._module, self._taken(hidden_nD)) as (hidden_nD,):
+            self._fold(hidden_nD, rows)
+        return torch.from_numpy(rows.logprobs())
+
+    def _fold(self, hidden_nD: torch.Tensor, rows: native.OnlineLogSoftmax) -> None:
+        """Has `rows` take the logits in, tile by tile."""
+        weight, bias = self._module.weight, self._module.bias
+        half = weight.dtype == hidden_nD.dtype == torch.bfloat16
         with exact_half_products() if half else nullcontext():
             for first in range(0, len(weight), self.TILE):
                 tile = slice(first, first + self.TILE)
                 rows.update(
                     _wide_linear(hidden_nD, weight[tile], None if bias is None else bias[tile]), first
                 )
-        return torch.from_numpy(rows.logprobs())
 
 
 def _wide_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -282,7 +296,7 @@ def _candidates(module: Any, rule: LogitRule, vocabulary: int, chooser: KernelCh
     plain = type(module) is torch.nn.Linear and type(module.weight.data) is torch.Tensor
     if plain and cuda.usable(module.weight.device):
         return [DeviceHead(module, rule, vocabulary), *heads]
-    if not plain or module.weight.device.type != "cpu":
+    if not plain or hooks.device_of(module).type != "cpu":
         return heads
     return [*fused_heads(module, rule, vocabulary, chooser), *heads]
 
@@ -301,8 +315,9 @@ def _fastest_of(heads: list[Head], module: Any, chooser: KernelChooser) -> str:
     """The name of the head that is fastest on a part of the vocabulary, random hidden states going in."""
     vocabulary, depth = module.weight.shape
     some = min(vocabulary, max(512, TRIAL_WEIGHTS // depth))
-    bias = None if module.bias is None else module.bias.detach()[:some]
-    part = SimpleNamespace(weight=module.weight.detach()[:some], bias=bias, forward=None)
+    with hooks.at_hand(module):
+        bias = None if module.bias is None else module.bias.detach()[:some]
+        part = SimpleNamespace(weight=module.weight.detach()[:some], bias=bias, forward=None)
     generator = torch.Generator().manual_seed(0)
     hidden_nD = torch.randn(TRIAL_ROWS, depth, generator=generator).to(module.weight.dtype)
     targets_n = torch.randint(some, (TRIAL_ROWS,), generator=generator)

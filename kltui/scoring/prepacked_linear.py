@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from kltui.scoring import hooks
 from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.numerics import exact_half_products
 
@@ -24,6 +25,7 @@ from kltui.scoring.numerics import exact_half_products
 MAX_BYTES = 2 * 2**30
 SHARE_OF_MEMORY = 0.1
 
+_TAKEN = "_kltui_taken_over"  # of a module: where its own forward stood, and what stood there
 
 # What oneDNN can do to a product before it is stored: class of the activation -> operator and variant.
 ACTIVATIONS = {
@@ -162,19 +164,34 @@ def unpack(model: Any) -> None:
 
 
 def take_over(module: Any, forward: Callable[..., torch.Tensor]) -> None:
-    """Has the module computed by `forward`, until it is let go of."""
-    module.forward = forward
-    module._kltui_packed = True
+    """Has the module computed by `forward`, beneath accelerate's hook where it has one, until it is let go of."""
+    name = hooks.forward_name(module)
+    if _TAKEN not in module.__dict__:
+        setattr(module, _TAKEN, (name, module.__dict__.get(name)))
+    setattr(module, name, forward)
+
+
+def is_taken_over(module: Any) -> bool:
+    """Whether the module is computed by another forward than its own."""
+    return _TAKEN in module.__dict__
 
 
 def let_go(module: Any) -> None:
     """Restores the module's own forward."""
-    if module.__dict__.pop("_kltui_packed", False):
-        del module.forward
+    if not is_taken_over(module):
+        return
+    name, own = module.__dict__.pop(_TAKEN)
+    if own is None:
+        delattr(module, name)
+    else:
+        setattr(module, name, own)
 
 
 def _plain_linears(model: Any, head: Any) -> list[Any]:
-    """The torch.nn.Linear layers that are worth packing: float32 or bfloat16 on the CPU, none twice, without the head."""
+    """The torch.nn.Linear layers that are worth packing: float32 or bfloat16 on the CPU, none twice, without the head.
+
+    None of a model that is spread: their weights come and go, and one that does not fit is too large to be packed anyway.
+    """
     return [
         module
         for module in model.modules()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import build_model
+from transformers.pytorch_utils import Conv1D
 
 from kltui.scoring import attention, model_introspection, prepacked_linear, wide_stream
 from kltui.scoring.batching import cut_pieces, fill_batch
@@ -32,20 +33,53 @@ def in_bfloat16(family: str) -> Any:
 
 def truth(family: str) -> Any:
     """Log-probabilities in float64 of the weights as bfloat16 holds them."""
-    model = in_bfloat16(family).double()
+    return logprobs(in_bfloat16(family).double())
+
+
+def logprobs(model: Any) -> Any:
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(BATCH.ids_BT), use_cache=False).logits.flatten(0, 1)
     logp = logits[torch.from_numpy(BATCH.positions_n)].log_softmax(-1)
     return logp.gather(1, torch.from_numpy(BATCH.targets_n)[:, None])[:, 0].numpy()
 
 
-def rms(x: Any) -> float:
-    return float(np.sqrt((x**2).mean()))
+def rounded(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.bfloat16).to(x.dtype)
+
+
+def with_rounded_products(model: Any) -> Any:
+    """The float64 model, what its linear layers and its head read, and what the layers give, rounded to bfloat16."""
+    head = model.get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            module.register_forward_pre_hook(lambda _module, args: (rounded(args[0]),))
+            if module is not head:
+                module.register_forward_hook(lambda _module, _args, out: rounded(out))
+    return model
+
+
+FAMILIES = [
+    "gpt_neox", "gpt2", "gpt_neo", "opt", "bloom", "falcon", "llama", "mistral", "gemma2", "phi", "cohere", "granite",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_but_products_is_rounded(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the float64 model whose products alone are rounded, but for roundings that float32's error tips over."""
+    # no layers are packed: what an activation that is done with its product reads would not be rounded
+    monkeypatch.setattr(prepacked_linear, "_memory_bytes", lambda: 0.0)
+    exact_n, expected_n = truth(family), logprobs(with_rounded_products(in_bfloat16(family).double()))
+    with torch.inference_mode():
+        engine = engine_of(in_bfloat16(family))
+        assert engine.products.endswith(" head, plain linear layers, float32 between them")
+        found_n = engine.final(BATCH)
+    # The median: a rounding that falls the other way shows in its token and, less, in those behind it.
+    assert np.median(np.abs(found_n - expected_n)) < 0.02 * np.median(np.abs(expected_n - exact_n))
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "gemma2"])
-def test_it_is_nearer_to_the_truth_and_undone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, exact_n = in_bfloat16(family), truth(family)
+def test_it_is_undone(family: str) -> None:
+    model = in_bfloat16(family)
     with torch.inference_mode():
         own = model(torch.from_numpy(BATCH.ids_BT)).logits
         wide = engine_of(model, layers="all")
@@ -56,12 +90,6 @@ def test_it_is_nearer_to_the_truth_and_undone(family: str, monkeypatch: pytest.M
         assert np.array_equal(found_Ln[-1], found_Ln[0]), "the last layer is the model"
         prepacked_linear.unpack(model)
         assert torch.equal(model(torch.from_numpy(BATCH.ids_BT)).logits, own)
-        monkeypatch.setattr(wide_stream, "is_possible", lambda model: False)
-        plain = engine_of(model)
-        assert "float32 between" not in plain.products
-        plain_n = plain.final(BATCH)
-    # 0.5 to 0.82 by family and processor: libraries sum bfloat16 products in other orders
-    assert rms(found_Ln[0] - exact_n) < 0.9 * rms(plain_n - exact_n)
 
 
 def test_attention_is_timed_in_the_dtype_that_it_gets(monkeypatch: pytest.MonkeyPatch) -> None:

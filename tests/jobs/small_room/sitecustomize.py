@@ -1,4 +1,4 @@
-"""On the path of a test's subprocesses: as much free memory as KLTUI_TEST_ROOM says, in bytes, to whoever asks psutil.
+"""On the path of a test's subprocesses: as much memory as KLTUI_TEST_ROOM says, in bytes, to whoever asks psutil or the system.
 
 Python imports a module of this name at start; nothing in kltui knows of it.
 """
@@ -16,4 +16,11 @@ if "KLTUI_TEST_ROOM" in os.environ:
     def _small() -> Any:
         return _whole()._replace(available=int(os.environ["KLTUI_TEST_ROOM"]))
 
+    _asked = os.sysconf
+
+    def _few_pages(name: str | int) -> int:
+        pages = int(os.environ["KLTUI_TEST_ROOM"]) // _asked("SC_PAGE_SIZE")
+        return pages if name == "SC_PHYS_PAGES" else _asked(name)
+
     psutil.virtual_memory = _small
+    os.sysconf = _few_pages
