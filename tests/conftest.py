@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # tiny_models, hub_server, model
 sys.path.insert(0, str(Path(__file__).parent / "kernels" / "emulated"))  # emulated_kernels
 
 import markers
-from command import Cli, kltui_command
+from command import Cli, finished, start
 from emulated_kernels import emulated
-from warm_process import KLTUI, MAPS, TORCH, warm_process
+from warm_process import KLTUI, MAPS, TORCH, light_process, warm_process
 
 import kltui
 from kltui.kernels import cuda
@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ |= stack.enter_context(warm_process(socket, (*TORCH, *KLTUI, *MAPS), os.environ))
     if not markers.only_quick(config):  # whose processes need no torch
         os.environ["KLTUI_TEST_WARM_WORKERS"] = "1"
+        os.environ |= stack.enter_context(light_process(folder, _root, os.environ))
 
 
 def _keep_temporary_files_in(folder: Path) -> None:
@@ -137,17 +138,8 @@ def cli(tmp_path: Path) -> Cli:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100", "NO_COLOR": "1"}
         if any(name.startswith(("KLTUI_", "OMP_", "CUDA_", "PYTHON")) for name in env):  # read at an import
             environment.pop("KLTUI_TEST_WARM", None)
-        elif not env and "engine.kind=ray" not in arguments:
-            environment["KLTUI_TEST_WARM_MAIN"] = "1"
-        environment |= env
-        return subprocess.run(
-            kltui_command(*arguments),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        cold = "engine.kind=ray" in arguments
+        return finished(start(*arguments, cwd=tmp_path, env=environment | env, cold=cold), timeout)
 
     return run
 

@@ -23,6 +23,7 @@ TELLING = {
         "subprocess",
         "multiprocessing",
         "fault_kit",
+        "forked",
         "command",
         "terminal",
         "budgets",
@@ -78,21 +79,25 @@ def all_quick(config: pytest.Config) -> bool:
 
 def costs(item: pytest.Item) -> set[str]:
     """Those of process, model, screen and ray that fit."""
-    found = {name for path in _sources(item) for name in costs_of_file(path)}
+    found = {name for costly in (costs_of_file(item.path), *_of_fixtures(item)) for name in costly}
     found |= {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
     if "ray" in item.path.stem.split("_"):
         found.add("ray")
     return found
 
 
-def _sources(item: pytest.Item) -> Iterator[Path]:
-    """The test's file, and those of its fixtures below this folder."""
-    yield item.path
+def _of_fixtures(item: pytest.Item) -> Iterator[frozenset[str]]:
+    """What the files of the test's fixtures tell."""
     fixtures = getattr(item, "_fixtureinfo", None)
     for definitions in fixtures.name2fixturedefs.values() if fixtures else ():
-        path = Path(getattr(definitions[-1].func, "__globals__", {}).get("__file__") or "/")
-        if HERE in path.parents and path.parent != HERE:
-            yield path
+        yield _of_fixture_file(getattr(definitions[-1].func, "__globals__", {}).get("__file__") or "/")
+
+
+@cache
+def _of_fixture_file(file: str) -> frozenset[str]:
+    """What a file in a folder below this one tells; of others nothing."""
+    path = Path(file)
+    return costs_of_file(path) if HERE in path.parents and path.parent != HERE else frozenset()
 
 
 @cache

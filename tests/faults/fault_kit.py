@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from command import finished
+from command import start as start_kltui
+from forked import PIPE, Fork, Started
 from model_folders import make_model
-from warm_process import KLTUI, MAPS, WARM, warm_process
+from warm_process import WARM
 
 import kltui
 from kltui.errors import StoreError
@@ -33,7 +33,8 @@ import light_scorer  # noqa: E402
 
 loglik = functools.cache(light_scorer.loglik)
 
-READ_WHEN_USED = ("HF_HUB_OFFLINE", "COLUMNS", "LINES", "XDG_CACHE_HOME")  # others may be read at an import
+# What is read each time that it is used, or anew in a fork; others may be read at an import.
+READ_WHEN_USED = ("KLTUI_LIGHT", "FAULT_", "HF_", "HUGGING_FACE_", "COLUMNS", "LINES", "XDG_CACHE_HOME")
 JOB = """\
 workspace = "ws"
 [corpus]
@@ -107,37 +108,37 @@ def ends(lines: str) -> dict[str, dict[str, Any]]:
     return {e["name"]: e for e in events if e["event"] == "checkpoint"}
 
 
-def run_cli(
-    *arguments: str, cwd: Path, timeout: float = 60, cold: bool = False, **env: str
-) -> subprocess.CompletedProcess[str]:
-    """A finished `kltui ARGUMENTS` with light workers; its processes are forks but where `cold` or `env` forbid it."""
+def start(
+    *arguments: str,
+    cwd: Path,
+    cold: bool = False,
+    session: bool = False,
+    stdout: int | IO[Any] = PIPE,
+    stderr: int | IO[Any] = PIPE,
+    **env: str,
+) -> Started:
+    """A running `kltui ARGUMENTS` with light workers; its processes are forks but where `cold` or `env` forbid it."""
     environment = light_env(**env)
-    if not cold and all(name.startswith("KLTUI_LIGHT") or name in READ_WHEN_USED for name in env):
-        environment |= _light_forks()
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
+    if not cold and all(name.startswith(READ_WHEN_USED) for name in env):
+        environment |= forks()
+    return start_kltui(
+        *arguments, cwd=cwd, env=environment, cold=cold, stdout=stdout, stderr=stderr, session=session
     )
 
 
-@functools.cache
-def _light_forks() -> dict[str, str]:
-    """The environment in which kltui and its light workers are forks of one process, which ends with this one."""
-    folder = Path(tempfile.mkdtemp(prefix="kltui-light-"))
-    forks = warm_process(folder / "socket", (*KLTUI, *MAPS), light_env())
-    environment = forks.__enter__()
-    atexit.register(lambda: (forks.__exit__(None, None, None), shutil.rmtree(folder, ignore_errors=True)))
-    return environment and {
-        "KLTUI_TEST_WARM": environment["KLTUI_TEST_WARM"],
-        "KLTUI_TEST_WARM_MAIN": "1",
-        "PYTHONPATH": os.pathsep.join([str(LIGHT), str(WARM), str(ROOT)]),
-    }
+def run_cli(
+    *arguments: str, cwd: Path, timeout: float = 60, cold: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """A finished `kltui ARGUMENTS` with light workers."""
+    return finished(start(*arguments, cwd=cwd, cold=cold, **env), timeout)
 
 
-def command(*arguments: str) -> list[str]:
-    """The command line of kltui in this checkout or installation."""
-    from kltui.jobs.process import python_command
-
-    return python_command("kltui.cli", "main", *arguments)
+def forks() -> dict[str, str]:
+    """The environment in which kltui and its light workers are forks of one process, where there is one."""
+    if "KLTUI_TEST_LIGHT" not in os.environ:
+        return {}
+    paths = os.pathsep.join([str(LIGHT), str(WARM), str(ROOT)])
+    return {"KLTUI_TEST_WARM": os.environ["KLTUI_TEST_LIGHT"], "PYTHONPATH": paths}
 
 
 @dataclass(frozen=True)
@@ -179,17 +180,10 @@ def read_trace(path: Path) -> list[Op]:
 
 
 class Lives:
-    """A process that runs batches in forked children; see lives.py."""
+    """Runs batches in forks of the light process, with faults; see lives.py."""
 
     def __init__(self, scratch: Path, **env: str) -> None:
-        self._scratch = scratch
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(HERE / "lives.py"), *MAPS],
-            env=light_env(**env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._scratch, self._env = scratch, env
 
     def run(
         self,
@@ -199,35 +193,31 @@ class Lives:
         limit: int = 0,
         arm: tuple[int, int, int] | None = None,
         count: bool = False,
-        trace: Path | None = None,
+        struck: tuple[str, int] | None = None,
+        backwards: bool = False,
+        **env: str,
     ) -> Life:
-        """One life of `kltui ARGUMENTS` with the faults asked for; the shim's record goes to `trace`."""
-        out, err, writes = (self._scratch / name for name in ("out", "err", "writes"))
-        for path in (out, err, writes):
-            path.unlink(missing_ok=True)
-        asked = {
-            "arguments": arguments, "out": str(out), "err": str(err), "inline": inline, "limit": limit,
-            "kill_after": kill_after, "arm": arm, "count": str(writes) if count else "",
-            "trace": str(trace or ""),
-        }  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        code = json.loads(self._process.stdout.readline())
-        seen = int(writes.read_text()) if writes.exists() else 0
-        return Life(
-            code,
-            out.read_text() if out.exists() else "",
-            err.read_text() if err.exists() else "",
-            seen,
-        )
+        """One life of `kltui ARGUMENTS` with the faults asked for.
 
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(60)
+        `struck` is (method of the result writer, signal); `backwards` is how the clock runs.
+        """
+        out, err, writes = (self._scratch / name for name in ("out", "err", "writes"))
+        writes.unlink(missing_ok=True)
+        asked = {
+            "arguments": arguments, "inline": inline, "limit": limit, "arm": arm, "struck": struck,
+            "backwards": backwards, "count": str(writes) if count else "",
+        }  # fmt: skip
+        with out.open("w") as told, err.open("w") as said:
+            fork = Fork(
+                os.environ["KLTUI_TEST_LIGHT"], "lives", [json.dumps(asked)],
+                cwd=self._scratch, env=light_env(**forks(), **self._env, **env), stdout=told, stderr=said,
+            )  # fmt: skip
+        try:
+            code = fork.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            fork.kill()
+            code = fork.wait()
+        return Life(code, out.read_text(), err.read_text(), int(writes.read_text()) if count else 0)
 
 
 class OneWorker:

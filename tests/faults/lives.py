@@ -1,29 +1,27 @@
-"""Serves batches to a test: each lives in a forked child, so that its life costs no start-up, and ends as asked.
+"""One batch with faults, in a fork of the light process (tests/warm_process.py): a life that costs no start-up.
 
-Reads one JSON object a line from standard input, answers with one a line. Started by fault_kit.Lives with the modules that
-commands other than `--batch ... --json` import: they are imported here once such a command comes.
+Asked for by fault_kit.Lives, as one JSON object in the arguments.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kltui.jobs.batch
 import kltui.store.filesystem
-import kltui.view.report
-from kltui.cli import main
+from kltui import cli
 from kltui.jobs.executors.local import LocalExecutor
 from kltui.jobs.messages import Message, Setup, Task, TaskScored
+from kltui.jobs.result_writer import ResultWriter
 from kltui.registry.reading import Reading
 from kltui.scoring.scorer import Scorer
 from kltui.scoring.settings import Progress
@@ -60,51 +58,46 @@ class InlineExecutor:
 def _unheard(progress: Progress) -> None: ...
 
 
+def strike(method: str, number: int) -> None:
+    """Has the batch send itself a signal when its result writer is at that method: after `register`, before any other."""
+    whole: Callable[..., None] = getattr(ResultWriter, method)
+
+    def struck(*arguments: object) -> None:
+        if method != "register":
+            os.kill(os.getpid(), number)
+        whole(*arguments)
+        if method == "register":
+            os.kill(os.getpid(), number)
+
+    setattr(ResultWriter, method, struck)
+
+
 def live(asked: dict[str, Any]) -> int:
-    """One life, in the child: faults are armed, the command runs, its exit code is returned (70: traceback)."""
-    out = os.open(asked["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    err = os.open(asked["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    """The exit code of a life whose faults are armed (70: traceback)."""
     kltui.jobs.batch.LocalExecutor = InlineExecutor if asked["inline"] else LocalExecutor  # type: ignore
+    if "FAULT_MOUNTS" in os.environ:
+        kltui.store.filesystem.MOUNTS = Path(os.environ["FAULT_MOUNTS"])
+    if asked["struck"]:
+        strike(*asked["struck"])
+    if asked["backwards"]:
+        now, start = time.time, time.time()
+        time.time = lambda: 2 * start - now() - 1e5
     if asked["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (asked["limit"], asked["limit"]))
-    if asked["trace"]:
-        os.environ["FAULT_TRACE"] = asked["trace"]
     shim: Any = ctypes.CDLL(None) if asked["arm"] or asked["count"] else None
     if shim:
         shim.fault_arm(*(asked["arm"] or (0, 0, 0)))
     try:
-        code = main(asked["arguments"])
+        code = cli.main(asked["arguments"])
     except BaseException:
         traceback.print_exc()
         code = 70
     if asked["count"]:
-        shim.fault_arm.restype = None
         shim.fault_count.restype = ctypes.c_long
         Path(asked["count"]).write_text(str(shim.fault_count()))
-    sys.stdout.flush()
-    sys.stderr.flush()
     return code
 
 
-def serve(modules: list[str]) -> None:
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "--json" not in asked["arguments"]:
-            for name in modules:
-                importlib.import_module(name)
-        pid = os.fork()
-        if pid == 0:
-            os._exit(live(asked))
-        if asked["kill_after"] is not None:
-            time.sleep(asked["kill_after"])
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
-
-
-if __name__ == "__main__":
-    if "FAULT_MOUNTS" in os.environ:
-        kltui.store.filesystem.MOUNTS = Path(os.environ["FAULT_MOUNTS"])
-    serve(sys.argv[1:])
+def main() -> int:
+    """The exit code of the life that the arguments ask for."""
+    return live(json.loads(sys.argv[1]))

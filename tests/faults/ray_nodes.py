@@ -30,7 +30,8 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-from fault_kit import command, vectors  # noqa: E402
+from command import kltui_command  # noqa: E402
+from fault_kit import vectors  # noqa: E402
 from tiny_models import TEXTS, write_run  # noqa: E402
 
 NODES = 3
@@ -78,7 +79,7 @@ def run_on_nodes(job: Path, checkpoints: int) -> tuple[int, str, float]:
         engine.append(f"engine.address={json.dumps(cluster.address)}")
         started = time.monotonic()
         process = subprocess.Popen(
-            command("--batch", str(job), "--json", *(w for e in engine for w in ("--set", e))),
+            kltui_command("--batch", str(job), "--json", *(w for e in engine for w in ("--set", e))),
             cwd=job.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert process.stdout is not None
@@ -109,7 +110,9 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="kltui-nodes-"))
     job = write_job(folder, arguments.checkpoints, arguments.texts)
     started = time.monotonic()
-    local = subprocess.run(command("--batch", str(job), "--json"), cwd=folder, capture_output=True, text=True)
+    local = subprocess.run(
+        kltui_command("--batch", str(job), "--json"), cwd=folder, capture_output=True, text=True
+    )
     local_s = time.monotonic() - started
     code, said, ray_s = run_on_nodes(job, arguments.checkpoints)
     print(said)

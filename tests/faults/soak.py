@@ -25,7 +25,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from fault_kit import behave, command, ends, light_env, truths, vectors, write_job  # noqa: E402
+from command import kltui_command  # noqa: E402
+from fault_kit import behave, ends, light_env, truths, vectors, write_job  # noqa: E402
 
 FATES = ("kill", "kill", "kill", "terminate", "interrupt", "disk full", "worker killed", "none")
 CHECKPOINTS = 60
@@ -48,7 +49,7 @@ class Soak:
 
     def batch(self, job: Path, workspace: str) -> list[str]:
         """The command that scores into a workspace of the soak's folder."""
-        return command("--batch", str(job), "--json", "--set", f'workspace="{self.folder / workspace}"')
+        return kltui_command("--batch", str(job), "--json", "--set", f'workspace="{self.folder / workspace}"')
 
     def environment(self) -> dict[str, str]:
         """The real scorer on one thread a worker, or the light one."""

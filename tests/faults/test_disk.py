@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,11 @@ SAID = "The disk is full or failing. Everything reported as done so far is store
 
 
 @pytest.fixture(scope="module")
-def broken(shim: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lives, Path]]:
+def broken(shim: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lives, Path]:
     """Lives whose writes below a folder can be made to fail, and that folder."""
     folder = tmp_path_factory.mktemp("disk")
     scratch = tmp_path_factory.mktemp("broken")
-    server = Lives(scratch, LD_PRELOAD=str(shim), FAULT_FOLDER=str(folder / "ws"), FAULT_NO_SYNC="1")
-    yield server, folder
-    server.close()
+    return Lives(scratch, FAULT_FOLDER=str(folder / "ws"), FAULT_NO_SYNC="1"), folder
 
 
 def check_told(life: Life) -> None:
@@ -51,7 +48,7 @@ def test_every_single_write_and_sync_may_fail(broken: tuple[Lives, Path], every:
     lives, folder = broken
     job, trace = write_job(folder, checkpoints=2, texts=4), folder / "trace"
     shutil.rmtree(folder / "ws", ignore_errors=True)
-    whole = lives.run("--batch", str(job), "--json", count=True, trace=trace)
+    whole = lives.run("--batch", str(job), "--json", count=True, FAULT_TRACE=str(trace))
     ops = [op for op in read_trace(trace) if op.kind in "WTS"]
     assert whole.code == 0 and whole.writes == len(ops) > 50
     moments = range(1, whole.writes + 1) if every else one_of_each(ops)

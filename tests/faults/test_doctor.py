@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fault_kit import run_cli, write_job
+from fault_kit import Lives, run_cli, write_job
 
 from kltui import doctor
 from kltui.scoring import kernel_choice
@@ -16,9 +16,9 @@ TOPICS = {"kltui", "packages", "native core", "cores", "GPUs", "sqlite", "termin
 TOPICS |= {"file system", "store", "scored", "disk"}
 
 
-def test_a_healthy_workspace_takes_one_screen_and_exits_zero(tmp_path: Path) -> None:
+def test_a_healthy_workspace_takes_one_screen_and_exits_zero(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=2)
-    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     reported = run_cli("--doctor", "ws", "--json", cwd=tmp_path, HF_HUB_OFFLINE="1")
     findings = {f["topic"]: f for f in json.loads(reported.stdout)["findings"]}
     assert findings.keys() >= TOPICS

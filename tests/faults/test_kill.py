@@ -26,16 +26,17 @@ def test_thirty_random_kills_lose_nothing_and_change_no_bit(
     assert vectors(tmp_path / "ws") == truths(job)
 
 
-def test_random_kills_on_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_kills_on_a_network_file_system(
+    lives: Lives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("somewhere / nfs4 rw 0 0\n")
     monkeypatch.setattr("kltui.store.filesystem.MOUNTS", mounts)
     job, moments, acknowledged = write_job(tmp_path, checkpoints=16), random.Random(11), list[str]()
-    server = Lives(tmp_path, FAULT_MOUNTS=str(mounts))
     for _ in range(12):
-        life = server.run("--batch", str(job), "--json", kill_after=moments.uniform(0, 0.2))
+        moment = moments.uniform(0, 0.2)
+        life = lives.run("--batch", str(job), "--json", kill_after=moment, FAULT_MOUNTS=str(mounts))
         acknowledged += life.acknowledged
         check_stored(job, acknowledged)
-    assert server.run("--batch", str(job), "--json").code == 0
-    server.close()
+    assert lives.run("--batch", str(job), "--json", FAULT_MOUNTS=str(mounts)).code == 0
     assert vectors(tmp_path / "ws") == truths(job)

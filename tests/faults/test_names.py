@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_kit import ends, run_cli, vectors, write_job
-from test_signals import jobs, struck
+from fault_kit import Lives, ends, vectors, write_job
+from test_signals import jobs
 
 import kltui
 from kltui.errors import StoreError
@@ -19,11 +19,11 @@ from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store import Store
 
 
-def run(job: Path, *arguments: str) -> dict[str, bool]:
+def run(lives: Lives, job: Path, *arguments: str) -> dict[str, bool]:
     """{name: whether it was stored already} of a batch's checkpoints, all of them well."""
-    done = run_cli("--batch", str(job), "--json", *arguments, cwd=job.parent)
-    assert done.returncode == 0, done.stderr
-    return {name: bool(end.get("kept")) for name, end in ends(done.stdout).items()}
+    done = lives.run("--batch", str(job), "--json", *arguments)
+    assert done.code == 0, done.err
+    return {name: bool(end.get("kept")) for name, end in ends(done.out).items()}
 
 
 def parents(folder: Path) -> dict[str, str]:
@@ -32,67 +32,67 @@ def parents(folder: Path) -> dict[str, str]:
         return {row.name: row.checkpoint.parent for row in ws.checkpoints()}
 
 
-def test_what_was_renamed_is_not_scored_again_and_keeps_its_name(tmp_path: Path) -> None:
+def test_what_was_renamed_is_not_scored_again_and_keeps_its_name(lives: Lives, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, checkpoints=4), tmp_path / "ws"
-    run(job)
+    run(lives, job)
     before = vectors(folder)
     edit_lineage(folder, [f"run@{s}" for s in range(4)], {"run": "first"})
     edit_lineage(folder, ["first@3"], {"step": "30"})
-    assert run(job) == {f"run@{s}": True for s in range(4)}
+    assert run(lives, job) == {f"run@{s}": True for s in range(4)}
     after = vectors(folder)
     assert list(after) == ["first@0", "first@1", "first@2", "first@30"]
     assert list(after.values()) == list(before.values())
     assert parents(folder).keys() == after.keys()
     (row,) = jobs(folder)
     assert (row.status, row.done, row.total) == ("done", 4, 4)
-    said = run_cli("--batch", str(job), "--json", cwd=tmp_path).stderr
+    said = lives.run("--batch", str(job), "--json").err
     assert "4 of them have other names in this workspace, such as first@0 for run@0" in said
 
 
-def test_what_was_renamed_before_it_was_scored_is_scored_under_its_name(tmp_path: Path) -> None:
+def test_what_was_renamed_before_it_was_scored_is_scored_under_its_name(lives: Lives, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, checkpoints=3), tmp_path / "ws"
-    struck(job, signal.SIGTERM)
+    lives.run("--batch", str(job), struck=("register", signal.SIGTERM))
     edit_lineage(folder, [f"run@{s}" for s in range(3)], {"run": "first"})
-    stopped = struck(job, signal.SIGTERM)
-    assert "0 scored, 3 left" in stopped.stderr
-    assert not any(run(job).values())
+    stopped = lives.run("--batch", str(job), struck=("register", signal.SIGTERM))
+    assert "0 scored, 3 left" in stopped.err
+    assert not any(run(lives, job).values())
     assert list(vectors(folder)) == list(parents(folder)) == ["first@0", "first@1", "first@2"]
 
 
-def test_a_folder_with_other_weights_since_is_another_checkpoint(tmp_path: Path) -> None:
+def test_a_folder_with_other_weights_since_is_another_checkpoint(lives: Lives, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, checkpoints=3), tmp_path / "ws"
-    run(job)
+    run(lives, job)
     before = vectors(folder)
     edit_lineage(folder, [f"run@{s}" for s in range(3)], {"run": "first"})
     (tmp_path / "run" / "step1" / "model.safetensors").write_bytes(b"trained once more")
-    assert run(job) == {"run@0": True, "run@1": False, "run@2": True}
+    assert run(lives, job) == {"run@0": True, "run@1": False, "run@2": True}
     after = vectors(folder)
     assert list(after) == ["first@0", "first@1", "first@2", "run@1"]
     assert [after[f"first@{s}"] for s in range(3)] == list(before.values())
     assert after["run@1"] not in before.values()
     assert [row.done for row in jobs(folder)] == [3]
-    assert all(run(job).values()), "and it stays so"
+    assert all(run(lives, job).values()), "and it stays so"
     assert vectors(folder) == after
 
 
-def test_a_folder_that_jobs_name_differently_is_scored_as_each_asks(tmp_path: Path) -> None:
+def test_a_folder_that_jobs_name_differently_is_scored_as_each_asks(lives: Lives, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, checkpoints=2), tmp_path / "ws"
-    run(job)
-    assert run(job, "--set", "models.0.run=other") == {"other@0": False, "other@1": False}
+    run(lives, job)
+    assert run(lives, job, "--set", "models.0.run=other") == {"other@0": False, "other@1": False}
     edit_lineage(folder, ["other@0", "other@1"], {"run": "third"})
-    assert all(run(job).values()) and all(run(job, "--set", "models.0.run=other").values())
+    assert all(run(lives, job).values()) and all(run(lives, job, "--set", "models.0.run=other").values())
     assert list(vectors(folder)) == ["run@0", "run@1", "third@0", "third@1"]
 
 
-def test_parents_stay_what_they_are_called(tmp_path: Path) -> None:
+def test_parents_stay_what_they_are_called(lives: Lives, tmp_path: Path) -> None:
     write_job(tmp_path / "tuned", checkpoints=1)
     job = write_job(
         tmp_path, checkpoints=2, extra='[[models]]\npath = "tuned/run"\nrun = "child"\nparent = "run@1"\n'
     )
     folder = tmp_path / "ws"
-    run(job)
+    run(lives, job)
     edit_lineage(folder, ["run@0", "run@1"], {"run": "first"})
-    run(job)
+    run(lives, job)
     assert parents(folder) == {"first@0": "", "first@1": "", "child@0": "first@1"}
 
 
@@ -131,43 +131,47 @@ def test_a_parent_that_the_job_itself_names_is_that(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_child_follows_the_weights_that_its_job_calls_by_its_parents_name(tmp_path: Path) -> None:
+def test_a_child_follows_the_weights_that_its_job_calls_by_its_parents_name(
+    lives: Lives, tmp_path: Path
+) -> None:
     write_job(tmp_path / "tuned", checkpoints=2)
     child = '[[models]]\npath = "tuned/run/step{0}"\nrun = "{1}"\nparent = "base@0"\n'
     job, folder = write_job(tmp_path, checkpoints=1, extra=child.format(0, "child")), tmp_path / "ws"
     job.write_text(job.read_text().replace('path = "run"\n', 'path = "run/step0"\nrun = "base"\n'))
     other = job.with_name("other.toml")
     other.write_text(job.read_text().replace(child.format(0, "child"), child.format(1, "cousin")))
-    run(job)
-    run(other)
+    run(lives, job)
+    run(lives, other)
     edit_lineage(folder, ["base@0"], {"run": "old"})
     edit_lineage(folder, ["child@0"], {"run": "kid"})
     assert parents(folder) == {"old@0": "", "cousin@1": "old@0", "kid@0": "old@0"}
     (tmp_path / "run" / "step0" / "model.safetensors").write_bytes(b"trained once more")
-    assert run(job) == {"base@0": False, "child@0": True}
+    assert run(lives, job) == {"base@0": False, "child@0": True}
     assert parents(folder) == {"base@0": "", "old@0": "", "cousin@1": "old@0", "kid@0": "base@0"}
 
 
-def test_parts_of_a_job_go_on_under_the_names_given(tmp_path: Path) -> None:
+def test_parts_of_a_job_go_on_under_the_names_given(lives: Lives, tmp_path: Path) -> None:
     job, folder = write_job(tmp_path, checkpoints=4), tmp_path / "ws"
-    run(job, "--shard", "0/2")
-    assert run_cli("--batch", str(job), "--collect", cwd=tmp_path).returncode == 1
+    run(lives, job, "--shard", "0/2")
+    assert lives.run("--batch", str(job), "--collect").code == 1
     edit_lineage(folder, ["run@0", "run@2"], {"run": "first"})
-    assert run(job, "--shard", "0/2") == {"run@0": True, "run@2": True}
-    run(job, "--shard", "1/2")
-    collected = run_cli("--batch", str(job), "--collect", cwd=tmp_path)
-    assert collected.returncode == 0, collected.stderr
+    assert run(lives, job, "--shard", "0/2") == {"run@0": True, "run@2": True}
+    run(lives, job, "--shard", "1/2")
+    collected = lives.run("--batch", str(job), "--collect")
+    assert collected.code == 0, collected.err
     assert list(vectors(folder)) == ["first@0", "first@2", "run@1", "run@3"]
 
 
-def test_a_part_scored_from_other_weights_is_taken_in_beside_what_was_renamed(tmp_path: Path) -> None:
+def test_a_part_scored_from_other_weights_is_taken_in_beside_what_was_renamed(
+    lives: Lives, tmp_path: Path
+) -> None:
     job, folder = write_job(tmp_path, checkpoints=1), tmp_path / "ws"
-    run(job)
+    run(lives, job)
     edit_lineage(folder, ["run@0"], {"run": "first"})
     (before,) = vectors(folder).values()
     (tmp_path / "run" / "step0" / "model.safetensors").write_bytes(b"trained once more")
-    assert run(job, "--shard", "0/1") == {"run@0": False}
-    assert run_cli("--batch", str(job), "--json", "--collect", cwd=tmp_path).returncode == 0
+    assert run(lives, job, "--shard", "0/1") == {"run@0": False}
+    assert lives.run("--batch", str(job), "--json", "--collect").code == 0
     after = vectors(folder)
     assert list(after) == ["first@0", "run@0"] and after["first@0"] == before != after["run@0"]
 

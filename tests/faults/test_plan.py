@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_kit import OneWorker, ends, run_cli, write_job
+from fault_kit import Lives, OneWorker, ends, run_cli, write_job
 from model_folders import make_model
 
 import kltui
@@ -95,9 +95,9 @@ def test_a_plan_goes_to_standard_output_and_writes_nothing(tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_kept_is_known_by_the_weights(tmp_path: Path, known: type[Known]) -> None:
+def test_what_is_kept_is_known_by_the_weights(lives: Lives, tmp_path: Path, known: type[Known]) -> None:
     job = write_job(tmp_path, checkpoints=3)
-    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json").code == 0
     assert planned(job)[0] == {f"run@{s}": "kept" for s in range(3)}
     # Touched and the same; touched and another; another setting; a checkpoint more.
     weights = tmp_path / "run" / "step0" / "model.safetensors"
@@ -108,13 +108,13 @@ def test_what_is_kept_is_known_by_the_weights(tmp_path: Path, known: type[Known]
     assert statuses == {"run@0": "kept", "run@1": "score", "run@2": "kept", "run@3": "score"}
     assert (total["kept"], total["score"]) == (2, 2)
     assert set(planned(job, "scoring.bos=always")[0].values()) == {"score"}
-    again = ends(run_cli("--batch", str(job), "--json", cwd=tmp_path).stdout)
+    again = ends(lives.run("--batch", str(job), "--json").out)
     assert {name: "score" if e["status"] == "done" else e["status"] for name, e in again.items()} == statuses
 
 
-def test_a_part_counts_what_waits_in_the_inbox(tmp_path: Path, known: type[Known]) -> None:
+def test_a_part_counts_what_waits_in_the_inbox(lives: Lives, tmp_path: Path, known: type[Known]) -> None:
     job = write_job(tmp_path, checkpoints=4)
-    assert run_cli("--batch", str(job), "--json", "--shard", "0/2", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/2").code == 0
     assert planned(job, shard=(0, 2))[0] == {"run@0": "kept", "run@2": "kept"}
     assert planned(job, shard=(1, 2))[0] == {"run@1": "score", "run@3": "score"}
 

@@ -76,15 +76,12 @@ def names_told(op: Op) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["ext4", "nfs4"])
-def test_power_cuts_lose_nothing_that_was_told(shim: Path, tmp_path: Path, kind: str) -> None:
+def test_power_cuts_lose_nothing_that_was_told(shim: None, tmp_path: Path, kind: str) -> None:
     job, trace, mounts = write_job(tmp_path, checkpoints=4), tmp_path / "trace", tmp_path / "mounts"
     mounts.write_text(f"somewhere / {kind} rw 0 0\n")
-    server = Lives(
-        tmp_path, LD_PRELOAD=str(shim), FAULT_FOLDER=str(tmp_path / "ws"), FAULT_TRACE=str(trace),
-        FAULT_NO_SYNC="1", FAULT_MOUNTS=str(mounts),
-    )  # fmt: skip
-    assert server.run("--batch", str(job), "--json").code == 0
-    server.close()
+    recorded = {"FAULT_FOLDER": str(tmp_path / "ws"), "FAULT_TRACE": str(trace), "FAULT_NO_SYNC": "1"}
+    life = Lives(tmp_path).run("--batch", str(job), "--json", FAULT_MOUNTS=str(mounts), **recorded)
+    assert life.code == 0, life.err
     ops = [op for op in read_trace(trace) if not op.path.endswith("-shm")]
     journals = {Path(op.path).name for op in ops if op.kind == "W"}
     assert ("kltui.sqlite-wal" in journals) == (kind == "ext4")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_kit import behave, check_stored, command, ends, light_env, run_cli, truths, vectors, write_job
+from fault_kit import Started, behave, check_stored, ends, run_cli, start, truths, vectors, write_job
 
 import kltui
 from kltui.errors import KltuiError, TryAgainError, UsageError
@@ -35,7 +35,9 @@ def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Pat
     reported = {1: "error", 2: "once kill", 3: "kill", 4: "device", 5: "once device", 6: "raise"}
     for step, what in reported.items():
         behave(job, step, what)
-    done = run_cli("--batch", str(job), "--json", cwd=tmp_path, HF_TOKEN="hf_not_to_be_told")
+    done = run_cli(
+        "--batch", str(job), "--json", cwd=tmp_path, timeout=250, cold=True, HF_TOKEN="hf_not_to_be_told"
+    )
     assert done.returncode == 1, done.stderr
     ended = ends(done.stdout)
     failed = {name: (end["error"], end["hint"]) for name, end in ended.items() if end["status"] == "failed"}
@@ -59,7 +61,7 @@ def test_checkpoints_fail_alone_and_the_others_have_the_right_bits(tmp_path: Pat
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc for processes and sockets")
 def test_ctrl_c_finishes_and_term_stops_with_nothing_left_and_nothing_open(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=8, extra=ENGINE)
-    process, family = start(job)
+    process, family = started(job)
     assert not open_to_others(family)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: Ray's processes get it too
     out, err = process.communicate(timeout=60)
@@ -69,7 +71,7 @@ def test_ctrl_c_finishes_and_term_stops_with_nothing_left_and_nothing_open(tmp_p
     assert 2 <= stored < 8
     assert not still_there(family)
 
-    process, family = start(job)
+    process, family = started(job)
     process.terminate()
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 143 and not still_there(family)
@@ -82,19 +84,17 @@ def test_ctrl_c_finishes_and_term_stops_with_nothing_left_and_nothing_open(tmp_p
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc for a process's children")
 def test_a_killed_batch_takes_its_cluster_along(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=8, extra=ENGINE)
-    process, family = start(job)
+    process, family = started(job)
     process.kill()
     process.communicate(timeout=60)
     # Two of Ray's own helpers look for its head for a minute before they give up.
     assert not still_there({pid for pid in family if b"Agent" not in name(pid)})
 
 
-def start(job: Path) -> tuple[subprocess.Popen[str], set[int]]:
+def started(job: Path) -> tuple[Started, set[int]]:
     """A batch of slow checkpoints in a group of its own, one of them stored; it and all its descendants."""
-    process = subprocess.Popen(
-        command("--batch", str(job), "--json"), env=light_env(KLTUI_LIGHT_SECONDS="0.5"), cwd=job.parent,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    words = ("--batch", str(job), "--json")
+    process = start(*words, cwd=job.parent, cold=True, session=True, KLTUI_LIGHT_SECONDS="0.5")
     assert process.stdout is not None
     for line in process.stdout:
         if '"checkpoint"' in line and '"kept": true' not in line:
@@ -173,7 +173,7 @@ def test_a_job_whose_cluster_loses_its_head_ends_in_words_and_can_go_on(tmp_path
     assert 1 <= check_stored(job) < 12
     with kltui.open(tmp_path / "ws") as ws:
         assert [j.status for j in ws.jobs()] == ["failed"]
-    assert run_cli("--batch", str(job), "--json", cwd=tmp_path, cold=True).returncode == 0
+    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 

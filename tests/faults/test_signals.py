@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_kit import check_stored, command, light_env, run_cli, truths, vectors, write_job
+from command import finished
+from fault_kit import Lives, check_stored, run_cli, start, truths, vectors, write_job
 from safetensors.numpy import save_file
 
 import kltui
@@ -21,30 +21,6 @@ from kltui.jobs.plan import make_plan
 from kltui.jobs.shard import InboxWriter
 from kltui.jobs.signals import Signals
 from kltui.store import JobRow, side_tables
-
-# A batch that sends itself a signal when its keeper is at the method named.
-STRUCK = """\
-import os, sys
-from kltui.cli import main
-from kltui.jobs.result_writer import ResultWriter
-method, number = sys.argv[1], int(sys.argv[2])
-whole = getattr(ResultWriter, method)
-def struck(*arguments):
-    if method == "finish":
-        os.kill(os.getpid(), number)
-    whole(*arguments)
-    if method == "register":
-        os.kill(os.getpid(), number)
-setattr(ResultWriter, method, struck)
-sys.exit(main(sys.argv[3:]))
-"""
-
-
-def struck(job: Path, number: int, *arguments: str, at: str = "register") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-c", STRUCK, at, str(number), "--batch", str(job), *arguments],
-        env=light_env(), cwd=job.parent, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
 
 
 def jobs(folder: Path) -> list[JobRow]:
@@ -72,15 +48,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
     ],
 )
 def test_a_signal_in_the_first_moments_ends_the_job_as_one_later_does(
-    tmp_path: Path, number: int, code: int, status: str
+    lives: Lives, tmp_path: Path, number: int, code: int, status: str
 ) -> None:
     job = write_job(tmp_path, checkpoints=3)
-    ended = struck(job, number)
-    assert ended.returncode == code, ended.stderr
+    ended = lives.run("--batch", str(job), struck=("register", number), inline=False)
+    assert ended.code == code, ended.err
     (row,) = jobs(tmp_path / "ws")
-    assert (row.status, row.done, ended.stdout) == (status, 0, "")
-    assert "0 scored, 3 left: run the job again to continue" in ended.stderr
-    assert run_cli("--batch", str(job), "--json", cwd=tmp_path).returncode == 0
+    assert (row.status, row.done, ended.out) == (status, 0, "")
+    assert "0 scored, 3 left: run the job again to continue" in ended.err
+    assert lives.run("--batch", str(job), "--json").code == 0
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -94,24 +70,22 @@ def test_ctrl_c_twice_stops_at_once_whatever_came_between() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_in_the_last_moments_leaves_a_job_that_is_done(tmp_path: Path, number: int) -> None:
+def test_a_signal_in_the_last_moments_leaves_a_job_that_is_done(
+    lives: Lives, tmp_path: Path, number: int
+) -> None:
     job = write_job(tmp_path, checkpoints=2)
-    ended = struck(job, number, "--json", at="finish")
-    assert ended.returncode == 0, ended.stderr
+    ended = lives.run("--batch", str(job), "--json", struck=("finish", number), inline=False)
+    assert ended.code == 0, ended.err
     (row,) = jobs(tmp_path / "ws")
     assert (row.status, row.done) == ("done", 2)
 
 
 def pause_after_one(job: Path) -> subprocess.CompletedProcess[str]:
     """A batch of slow checkpoints that is asked to pause while it scores one."""
-    process = subprocess.Popen(
-        command("--batch", str(job)), env=light_env(KLTUI_LIGHT_SECONDS="1"), cwd=job.parent,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start("--batch", str(job), cwd=job.parent, KLTUI_LIGHT_SECONDS="1")
     wait_until(lambda: is_scoring(job.parent / "ws", process.pid))
     process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess((), process.returncode, out, err)
+    return finished(process, 60)
 
 
 def is_scoring(folder: Path, pid: int) -> bool:
@@ -139,26 +113,26 @@ def test_a_paused_job_tells_what_is_left_and_leaves_the_report_to_the_end(tmp_pa
     assert vectors(tmp_path / "ws") == truths(job)
 
 
-def test_what_is_stored_counts_although_it_was_not_looked_at(tmp_path: Path) -> None:
+def test_what_is_stored_counts_although_it_was_not_looked_at(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=6)
     some = job.with_name("some.toml")
     paths = "".join(f'[[models]]\npath = "run/step{s}"\nrun = "run"\n' for s in (5, 1, 3))
     some.write_text(job.read_text().replace('[[models]]\npath = "run"\n', paths))
-    first = run_cli("--batch", str(some), "--json", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    for life in (1, 2):
-        ended = struck(job, signal.SIGTERM)
-        assert "0 scored, 3 already stored, 3 left: run the job again to continue" in ended.stderr, life
+    first = lives.run("--batch", str(some), "--json")
+    assert first.code == 0, first.err
+    for number in (1, 2):
+        ended = lives.run("--batch", str(job), struck=("register", signal.SIGTERM), inline=False)
+        assert "0 scored, 3 already stored, 3 left: run the job again to continue" in ended.err, number
         row = jobs(tmp_path / "ws")[0]
         assert (row.status, row.done, row.total) == ("stopped", 3, 6)
         assert row.message.startswith("0 scored, 3 already stored, 3 left")
 
 
-def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: Path) -> None:
+def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=4)
     plan = make_plan(load_job(job))
     assert InboxWriter(plan).count_kept(range(4)) == set()
-    assert run_cli("--batch", str(job), "--json", "--shard", "0/2", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/2").code == 0
     inbox = tmp_path / "ws" / "inbox"
     (inbox / "half.safetensors").write_bytes(b"half a file")
     foreign = {"x": np.zeros(1)}
@@ -166,16 +140,18 @@ def test_a_part_counts_what_waits_in_the_inbox_and_what_was_taken_in(tmp_path: P
         save_file(foreign, inbox / f"foreign{i}.safetensors", {"about": about})
     assert InboxWriter(plan).count_kept(range(4)) == {0, 2}
     assert InboxWriter(plan).count_kept([1, 2, 3]) == {2}
-    run_cli("--batch", str(job), "--collect", cwd=tmp_path)
+    lives.run("--batch", str(job), "--collect")
     assert InboxWriter(plan).count_kept(range(4)) == {0, 2}
-    assert run_cli("--batch", str(job), "--json", "--shard", "1/2", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "1/2").code == 0
     assert InboxWriter(plan).count_kept(range(4)) == {0, 1, 2, 3}
 
 
-def test_a_part_that_is_stopped_reads_no_token_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_stopped_reads_no_token_file(
+    lives: Lives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = write_job(tmp_path, checkpoints=3, extra="[scoring]\ntokens = true\n")
-    assert run_cli("--batch", str(job), "--json", "--shard", "0/1", cwd=tmp_path).returncode == 0
-    assert run_cli("--batch", str(job), "--json", "--collect", cwd=tmp_path).returncode == 0
+    assert lives.run("--batch", str(job), "--json", "--shard", "0/1").code == 0
+    assert lives.run("--batch", str(job), "--json", "--collect").code == 0
     hashed: list[Path] = []
     whole = side_tables._sha256
 

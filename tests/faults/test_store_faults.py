@@ -7,7 +7,6 @@ import random
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -17,10 +16,9 @@ import pytest
 from fault_kit import (
     Lives,
     check_stored,
-    command,
     ends,
-    light_env,
     run_cli,
+    start,
     truths,
     vectors,
     write_job,
@@ -44,9 +42,9 @@ def scored(lives: Lives, tmp_path: Path) -> Path:
 # ---- read-only
 
 
-def test_a_read_only_workspace_is_read_and_not_written(scored: Path, shim: Path) -> None:
+def test_a_read_only_workspace_is_read_and_not_written(scored: Path, shim: None) -> None:
     ws = scored.parent / "ws"
-    frozen = {"LD_PRELOAD": str(shim), "FAULT_FOLDER": str(ws), "FAULT_READ_ONLY": "1"}
+    frozen = {"FAULT_FOLDER": str(ws), "FAULT_READ_ONLY": "1"}
     report = run_cli("--report", str(ws), "--section", "overview", cwd=scored.parent, **frozen)
     assert report.returncode == 0 and "run" in report.stdout, report.stderr
     extra = ("--set", "scoring.dtype=bfloat16")
@@ -215,12 +213,9 @@ def test_tokens_of_other_weights_or_settings_do_not_pass_for_ours(lives: Lives, 
 def test_of_many_that_start_at_once_one_runs_and_the_others_name_it(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=2)
     runners = [
-        subprocess.Popen(
-            command("--batch", str(job), "--json"), cwd=tmp_path, env=light_env(KLTUI_LIGHT_SECONDS="2"),
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
+        start("--batch", str(job), "--json", cwd=tmp_path, stdout=subprocess.DEVNULL, KLTUI_LIGHT_SECONDS="1")
         for _ in range(4)
-    ]  # fmt: skip
+    ]
     said = [runner.communicate(timeout=60)[1] for runner in runners]
     (winner,) = [r for r in runners if r.returncode == 0]
     for runner, words in zip(runners, said, strict=True):
@@ -241,10 +236,8 @@ def test_a_reader_is_not_held_up_by_a_transaction(tmp_path: Path) -> None:
 
 def test_readers_see_no_error_beside_a_writer_at_full_speed(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=20, texts=50)
-    writer = subprocess.Popen(
-        command("--batch", str(job), "--json"), cwd=tmp_path, env=light_env(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    nowhere = subprocess.DEVNULL
+    writer = start("--batch", str(job), "--json", cwd=tmp_path, stdout=nowhere, stderr=nowhere)
     reads = 0
     while writer.poll() is None:
         try:
@@ -318,20 +311,13 @@ def test_rates_and_remaining_time_survive_a_clock_set_back() -> None:
     assert eta is not None and 0 <= eta < 60
 
 
-def test_a_batch_whose_clock_runs_backwards_ends_as_any_other(tmp_path: Path) -> None:
+def test_a_batch_whose_clock_runs_backwards_ends_as_any_other(lives: Lives, tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=3)
-    code = (
-        "import sys, time; now = time.time; start = now(); time.time = lambda: 2 * start - now() - 1e5;"
-        "from kltui.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--batch", str(job), "--json"],
-        cwd=tmp_path, env=light_env(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = lives.run("--batch", str(job), "--json", inline=False, backwards=True)
+    assert done.code == 0, done.err
     assert vectors(tmp_path / "ws") == truths(job)
-    report = run_cli("--report", str(tmp_path / "ws"), cwd=tmp_path)
-    assert report.returncode == 0, report.stderr
+    report = lives.run("--report", str(tmp_path / "ws"))
+    assert report.code == 0, report.err
 
 
 # ---- secrets

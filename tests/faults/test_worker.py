@@ -10,45 +10,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_kit import behave, check_stored, command, ends, light_env, run_cli, truths, vectors, write_job
+from fault_kit import Started, behave, check_stored, ends, run_cli, start, truths, vectors, write_job
+
+# What a checkpoint does to its worker -> (the error of that checkpoint, what its hint says)
+BAD = {
+    "segfault": ("the scoring process ended twice (SIGSEGV)", ""),
+    "abort": ("the scoring process ended twice (SIGABRT)", ""),
+    "kill": ("the scoring process ended twice (SIGKILL)", "Probably out of memory"),
+    "bus": ("the scoring process ended twice (SIGBUS)", "A weight file was truncated while it was read"),
+    "half": ("the scoring process ended twice (exit status 1)", ""),
+    "device": ("the scoring process ended twice (exit status 70)", "The GPU reported a persistent error"),
+    "memory": ("out of memory", "Lower scoring.batch_tokens"),
+    "raise": ("ValueError: something the scorer did not expect", "the traceback is in the log"),
+    "error": ("this checkpoint is broken", "mend it"),
+}
+CRASHES = ("segfault", "abort", "kill", "bus", "half", "device")
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "error", "hint"),
-    [
-        ("segfault", "the scoring process ended twice (SIGSEGV)", ""),
-        ("abort", "the scoring process ended twice (SIGABRT)", ""),
-        ("kill", "the scoring process ended twice (SIGKILL)", "Probably out of memory"),
-        ("bus", "the scoring process ended twice (SIGBUS)", "A weight file was truncated while it was read"),
-        ("half", "the scoring process ended twice (exit status 1)", ""),
-        ("device", "the scoring process ended twice (exit status 70)", "The GPU reported a persistent error"),
-        ("memory", "out of memory", "Lower scoring.batch_tokens"),
-        ("raise", "ValueError: something the scorer did not expect", "the traceback is in the log"),
-        ("error", "this checkpoint is broken", "mend it"),
-    ],
-)
-def test_one_bad_checkpoint_fails_alone(tmp_path: Path, behaviour: str, error: str, hint: str) -> None:
-    job = write_job(tmp_path, checkpoints=3)
-    behave(job, 1, behaviour)
+def test_bad_checkpoints_fail_each_alone(tmp_path: Path) -> None:
+    """Every second one is bad, each in its own way: those between them, and after the last, are scored."""
+    job = write_job(tmp_path, checkpoints=2 * len(BAD) + 1)
+    steps = dict(zip(BAD, range(1, 2 * len(BAD), 2), strict=True))
+    for behaviour, step in steps.items():
+        behave(job, step, behaviour)
     done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     reported = ends(done.stdout)
-    assert {name: end["status"] for name, end in reported.items()} == {
-        "run@0": "done", "run@1": "failed", "run@2": "done"
-    }  # fmt: skip
-    assert reported["run@1"]["error"] == error and hint in (reported["run@1"]["hint"] or "")
-    crashed = behaviour in ("segfault", "abort", "bus", "kill", "half", "device")
-    assert done.stderr.count("trying once more") == crashed
-    assert check_stored(job) == 2
+    failed = {name: end for name, end in reported.items() if end["status"] == "failed"}
+    assert len(reported) == 2 * len(BAD) + 1 and failed.keys() == {f"run@{step}" for step in steps.values()}
+    for behaviour, (error, hint) in BAD.items():
+        end = failed[f"run@{steps[behaviour]}"]
+        assert end["error"] == error and hint in (end["hint"] or ""), behaviour
+    assert done.stderr.count("trying once more") == len(CRASHES)
+    assert check_stored(job) == len(BAD) + 1
 
 
-@pytest.mark.parametrize("behaviour", ["segfault", "kill", "half", "device"])
-def test_a_worker_lost_once_is_replaced_and_nothing_fails(tmp_path: Path, behaviour: str) -> None:
-    job = write_job(tmp_path, checkpoints=2)
-    behave(job, 1, f"once {behaviour}")
+def test_workers_lost_once_are_replaced_and_nothing_fails(tmp_path: Path) -> None:
+    job, crashes = write_job(tmp_path, checkpoints=6), ("segfault", "kill", "half", "device")
+    for step, behaviour in enumerate(crashes, 1):
+        behave(job, step, f"once {behaviour}")
     done = run_cli("--batch", str(job), "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "trying once more" in done.stderr
+    assert done.stderr.count("trying once more") == len(crashes)
     assert vectors(tmp_path / "ws") == truths(job)
 
 
@@ -71,11 +74,9 @@ def children(pid: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc for a process's children")
 def test_no_worker_outlives_a_killed_batch(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=4)
-    process = subprocess.Popen(
-        command("--batch", str(job)),
-        env=light_env(KLTUI_LIGHT_SECONDS="1"),
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
+    nowhere = subprocess.DEVNULL
+    process = start(
+        "--batch", str(job), cwd=tmp_path, stdout=nowhere, stderr=nowhere, KLTUI_LIGHT_SECONDS="1"
     )
     wait_until(lambda: bool(children(process.pid)))
     workers = children(process.pid)
@@ -84,17 +85,10 @@ def test_no_worker_outlives_a_killed_batch(tmp_path: Path) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
-def start(job: Path, held: int) -> subprocess.Popen[str]:
+def stopping(job: Path, held: int) -> Started:
     """A batch that has been asked once to stop while it scores checkpoint `held`, which it does until `let_go`."""
     behave(job, held, "hold")
-    process = subprocess.Popen(
-        command("--batch", str(job), "--json"),
-        env=light_env(),
-        cwd=job.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start("--batch", str(job), "--json", cwd=job.parent)
     wait_until((job.parent / "run" / f"step{held}" / "held").exists)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -103,7 +97,7 @@ def start(job: Path, held: int) -> subprocess.Popen[str]:
 
 
 def let_go(job: Path, held: int) -> None:
-    """Has the checkpoint go on that `start` holds."""
+    """Has the checkpoint go on that `stopping` holds."""
     (job.parent / "run" / f"step{held}" / "behaviour").unlink()
 
 
@@ -117,13 +111,13 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_ctrl_c_once_finishes_the_checkpoint_and_twice_stops_at_once(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=8)
-    process = start(job, held=1)
+    process = stopping(job, held=1)
     let_go(job, 1)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert len(ends(out)) == check_stored(job) == 2
 
-    process = start(job, held=3)
+    process = stopping(job, held=3)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and "run the job again" in err
@@ -138,17 +132,13 @@ def test_a_reader_or_log_that_goes_away_does_not_stop_the_job(tmp_path: Path) ->
     job = write_job(tmp_path, checkpoints=3)
     reported, heard = os.pipe()
     os.close(reported)
-    process = subprocess.Popen(
-        command("--batch", str(job), "--json"), env=light_env(), cwd=tmp_path, stdout=heard, stderr=heard
-    )
+    process = start("--batch", str(job), "--json", cwd=tmp_path, stdout=heard, stderr=heard)
     os.close(heard)
     assert process.wait(120) == 0
     assert vectors(tmp_path / "ws") == truths(job)
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w") as full:
-            again = subprocess.run(
-                command("--batch", str(job), "--json", "--set", "workspace=full"),
-                env=light_env(), cwd=tmp_path, stdout=full, stderr=full,
-            )  # fmt: skip
-        assert again.returncode == 0
+            words = ("--batch", str(job), "--json", "--set", "workspace=full")
+            again = start(*words, cwd=tmp_path, stdout=full, stderr=full)
+        assert again.wait(120) == 0
         assert vectors(tmp_path / "full") == truths(job)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command import kltui_command
+from command import finished, start
 from tiny_models import write_run
 
 sys.path.insert(0, str(Path(__file__).parent))  # undisturbed
 
 from undisturbed import Undisturbed
 
-ENV = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 JOB = """\
 workspace = "ws"
 [corpus]
@@ -57,7 +55,6 @@ def job(suite: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = kltui_command("--batch", str(write_job(folder, suite)), "--json")
-    environment = ENV | {"KLTUI_TEST_WARM_MAIN": "1"}
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=120)
-    return Undisturbed(done, folder / "ws")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    process = start("--batch", str(write_job(folder, suite)), "--json", cwd=folder, env=environment)
+    return Undisturbed(finished(process, 120), folder / "ws")

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from adapter_folders import merged_float64, scored_fresh, write_adapter
-from command import kltui_command
+from command import start
 from fake_gpu import FakeGpu
 from tiny_models import TEXTS, write_model
 
@@ -166,8 +165,7 @@ def test_the_next_adapter_is_read_while_the_last_one_is_scored(made: Path) -> No
 
 def killed_behind(job: Path, name: str) -> list[str]:
     """Starts the job, ends its whole group with SIGKILL once it has acknowledged `name`; all that it acknowledged."""
-    command = kltui_command("--batch", str(job), "--json")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True)
+    process = start("--batch", str(job), "--json", cwd=job.parent, env=os.environ, session=True)
     assert process.stdout is not None
     acknowledged: list[str] = []
     for line in process.stdout:
@@ -176,8 +174,7 @@ def killed_behind(job: Path, name: str) -> list[str]:
         if name in acknowledged:
             break
     os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
+    process.communicate()
     return acknowledged
 
 

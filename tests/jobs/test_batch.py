@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Cli, kltui_command
+from command import Cli, start
+from forked import Started
 from undisturbed import Undisturbed
 
 import kltui
@@ -135,14 +136,7 @@ def test_second_batch_exits_three_naming_the_first(cli: Cli, job: Path) -> None:
     assert f"process {os.getpid()}" in done.stderr
 
 
-def started(job: Path, folder: Path, **env: str) -> subprocess.Popen[str]:
-    """A batch whose events are read line by line."""
-    pipe = subprocess.PIPE
-    command = kltui_command("--batch", str(job), "--json")
-    return subprocess.Popen(command, env=ENV | env, cwd=folder, stdout=pipe, stderr=pipe, text=True)
-
-
-def wait_for_stored(process: subprocess.Popen[str], n: int) -> None:
+def wait_for_stored(process: Started, n: int) -> None:
     """Reads the batch's events until n checkpoints are stored."""
     assert process.stdout is not None
     ends = (line for line in process.stdout if json.loads(line)["event"] == "checkpoint")
@@ -158,7 +152,7 @@ def stored(folder: Path) -> int:
 def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
     cli: Cli, job: Path, tmp_path: Path, undisturbed: Undisturbed, after: int
 ) -> None:
-    process = started(job, tmp_path)
+    process = start("--batch", str(job), "--json", cwd=tmp_path, env=ENV)
     wait_for_stored(process, after)
     process.kill()
     process.communicate()
@@ -176,7 +170,7 @@ def test_kill_9_then_resume_gives_the_same_bits_and_scores_nothing_twice(
 def test_signals_stop_it_with_their_code_and_keep_what_is_done(
     job: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = started(job, tmp_path, KLTUI_TEST_WARM_MAIN="1")
+    process = start("--batch", str(job), "--json", cwd=tmp_path, env=ENV)
     wait_for_stored(process, 1)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)

@@ -7,13 +7,12 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command import kltui_command
+from command import start
 from gguf_files import write_gguf
 from hub_server import FakeHub
 from safetensors.numpy import load_file
@@ -67,22 +66,14 @@ def ready(plan: Plan, index: int) -> Ready | NotReady:
 
 def killed_after_one(job: Path) -> str:
     """Starts the job, ends its whole group with SIGKILL once a checkpoint is done; that one's name."""
-    command = kltui_command("--batch", str(job), "--json")
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=job.parent,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "checkpoint":
-                os.killpg(process.pid, signal.SIGKILL)
-                assert event["status"] == "done", event
-                return str(event["name"])
-    raise AssertionError("no checkpoint was scored")
+    process = start("--batch", str(job), "--json", cwd=job.parent, env=os.environ, session=True)
+    assert process.stdout is not None
+    ends = (e for e in map(json.loads, process.stdout) if e["event"] == "checkpoint")
+    event = next(ends, {"status": "no checkpoint was scored"})
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert event["status"] == "done", event
+    return str(event["name"])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Cli, kltui_command
+from command import Cli, start
 from served_server import ServedModel
 
 import kltui
@@ -84,10 +84,10 @@ def test_a_served_model_is_scored_and_kept_and_stands_beside_local_ones(
 
 def test_kill_minus_nine_and_again(cli: Cli, server: ServedModel, job: Path) -> None:
     server.delay_s = 0.05
-    process = subprocess.Popen(kltui_command("--batch", str(job), "--json"), stdout=subprocess.PIPE)
+    process = start("--batch", str(job), "--json", cwd=job.parent, env=os.environ)
     while len(server.prompts) < 8:
         assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
     server.delay_s = 0.0
     again = cli("--batch", str(job), "--json")

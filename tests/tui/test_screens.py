@@ -304,9 +304,7 @@ async def test_too_few_checkpoints_for_tsne_are_shown_by_pca(make_app: MakeApp, 
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("3", "v", "v")
-        await until(
-            pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE needs 5 checkpoints" in text_of(app)
-        )
+        await until(pilot, lambda: "PCA" in lines_of(app)[2] and "t-SNE needs 5 checkpoints" in text_of(app))
         assert app.message_ink != "bad"
 
 

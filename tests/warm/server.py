@@ -52,9 +52,12 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
         if int(name) not in kept:
             with contextlib.suppress(OSError):
                 os.close(int(name))
+    if task.get("session"):
+        os.setsid()
     os.chdir(task["cwd"])
     os.environ.clear()
     os.environ.update(task["env"])
+    read_environment()
     sys.argv = ["-c", *task["arguments"]]
     try:
         if "code" in task:
@@ -67,8 +70,15 @@ def work(task: dict[str, Any], fds: list[int]) -> int:
         return 1
     finally:
         threading._shutdown()  # type: ignore[attr-defined]  # as at the end of every process: threads are waited for
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for file in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # a full disk, a reader that is gone: the status stays
+                file.flush()
+
+
+def read_environment() -> None:
+    """Has the hub's library take from the environment what it takes when it is imported: cache, address, whether offline."""
+    if constants := sys.modules.get("huggingface_hub.constants"):
+        importlib.reload(constants)
 
 
 def run(code: str) -> int:
