@@ -243,6 +243,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# One family of every kind: learned, rotary and linear positions; a projection behind the layers, tuples out of them; windows
+# and caps; experts; states in place of attention. Sweeps over FAMILIES that only --full runs have these in every run.
+VARIED = ("gpt_neox", "gpt2", "opt", "bloom", "falcon", "gemma2", "qwen2_moe", "mamba", "recurrent_gemma")
+
+
 def build_config(family: str, **changes: Any) -> Any:
     """Configuration of a tiny model of `family` (a key of FAMILIES), with `changes` on top."""
     import transformers

@@ -5,7 +5,7 @@ import socket
 import numpy as np
 import pytest
 import torch
-from tiny_models import FAMILIES, TEXTS, build_model, write_model, write_run
+from tiny_models import FAMILIES, TEXTS, VARIED, build_model, write_model, write_run
 
 from kltui.errors import KltuiError
 from kltui.scoring import device_map, head, loading, prepacked_linear, weight_reload
@@ -65,8 +65,16 @@ def differences(a, b):
 
 
 @needs_accelerate
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.9])
-@pytest.mark.parametrize("family", ["gpt_neox", "llama", "llama_tied", "mixtral"])
+@pytest.mark.parametrize(
+    ("family", "share"),
+    [
+        ("gpt_neox", 0.3), ("llama", 0.7), ("llama_tied", 0.9), ("mixtral", 0.3), ("mixtral", 0.7), ("llama_tied", 0.3),
+        *(
+            pytest.param(family, share, marks=pytest.mark.full)
+            for family, share in (("gpt_neox", 0.7), ("gpt_neox", 0.9), ("llama", 0.3), ("llama", 0.9), ("llama_tied", 0.7), ("mixtral", 0.9))
+        ),
+    ],
+)  # fmt: skip
 def test_a_model_larger_than_memory_scores_the_same(tmp_path, memory, loads, family, share):
     folder = write_model(tmp_path / "m", family)
     whole = score(folder)
@@ -137,9 +145,9 @@ def test_a_head_on_disk_is_read_once_for_all_rows(tmp_path, memory, monkeypatch,
 
 
 @needs_accelerate
-@pytest.mark.slow
-def test_every_family_scores_from_disk(tmp_path, memory, loads):
-    for family in FAMILIES:
+@pytest.mark.parametrize("families", [VARIED, pytest.param(tuple(FAMILIES), marks=pytest.mark.full)], ids=len)
+def test_every_family_scores_from_disk(tmp_path, memory, loads, families):
+    for family in families:
         folder = write_model(tmp_path / family, family)
         memory(0.5 * size_of(family))
         difference = max(differences(score(folder, TEXTS[:3]), score(folder, TEXTS[:3], device_map="auto")))

@@ -62,7 +62,9 @@ def score(folder, texts, **settings):
     return Scorer(texts, "corpus", ScoringSettings(**settings)).score(folder, "none", "w", lambda _: None)
 
 
-@pytest.mark.parametrize("batch_texts", [1, 3, 8, 32])
+@pytest.mark.parametrize(
+    "batch_texts", [1, 32, *(pytest.param(n, marks=pytest.mark.full) for n in (3, 8))]
+)  # batches of a few texts are below
 def test_final_and_layers_match_the_float64_loop(family, batch_texts):
     folder, truth = family
     result = score(folder, CORPUS, layers="all", batch_texts=batch_texts, batch_tokens=100_000)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from tiny_models import FAMILIES, TEXTS, VOCAB, true_logliks, write_model, write_run
+from tiny_models import FAMILIES, TEXTS, VARIED, VOCAB, true_logliks, write_model, write_run
 
 from kltui.errors import KltuiError
 from kltui.scoring import loading, weight_reload
@@ -98,8 +98,9 @@ def test_files_that_are_not_the_models_weights_are_never_copied_in(tmp_path):
     assert np.array_equal(score(scorer, b), expected, equal_nan=True)
 
 
-def test_every_family_scores_the_same_refilled_or_not(tmp_path, loads):
-    for family in FAMILIES:
+@pytest.mark.parametrize("families", [VARIED, pytest.param(tuple(FAMILIES), marks=pytest.mark.full)], ids=len)
+def test_every_family_scores_the_same_refilled_or_not(tmp_path, loads, families):
+    for family in families:
         first = write_model(tmp_path / family / "a", family, seed=1)
         second = write_model(tmp_path / family / "b", family, seed=2)
         scorer = Scorer(TEXTS[:3], "c", ScoringSettings())
