@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kltui.analysis.lineage import seed_groups
 from kltui.analysis.loss import losses
@@ -16,10 +20,11 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.analysis.trajectory import Trajectory
 
+Floats = NDArray[np.float64]
 Value = tuple[str, int, float, float]  # checkpoint, step, value, its standard error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Curve:
     """T points of one run ordered by step, each with its standard error (NaN: unknown).
 
@@ -42,6 +47,14 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @cached_property
+    def arrays(self) -> tuple[Floats, Floats, Floats]:
+        """Steps, values and errors, each (T,)."""
+        steps, values, errors = (
+            np.array(part, dtype=np.float64) for part in (self.steps, self.values, self.errors)
+        )
+        return steps, values, errors
 
 
 def loss_curves(shown: Map) -> list[Curve]:

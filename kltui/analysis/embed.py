@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,6 @@ from kltui.threads import one_blas_thread
 __all__ = ["complete_texts"]
 
 Array = NDArray[np.float64]
-KnownAxes = dict[tuple[int, int], Axes]  # by how many, and how many of them to rounding
 Method = Literal["tsne", "pca", "mds"]
 METHODS: tuple[Method, ...] = ("tsne", "pca", "mds")
 
@@ -33,6 +32,9 @@ ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
 AXES = 50
 MAX_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
 MAX_SMACOF = 1000
+_KEPT = (
+    1 << 24
+)  # distances to drawn vectors that are kept for the picture in the other number of dimensions: 128 MB
 DRAFT = 1500  # points of a first t-SNE of a large map
 _MIN_RATE = 50  # of scikit-learn's learning rate "auto"
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare
@@ -102,6 +104,18 @@ class Picture:
             "n_placed": self.n_placed,
             "residual": self.residual,
         }
+
+
+@dataclass(eq=False)
+class Known:
+    """What pictures of the same vectors have needed so far, for the next ones.
+
+    `axes` by how many, and how many of them to rounding; `distances` of all vectors to the `drawn` ones, K x m.
+    """
+
+    axes: dict[tuple[int, int], Axes] = field(default_factory=dict)
+    drawn: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    distances: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -231,7 +245,7 @@ def smacof(distance_KK: Array, start_Kd: Array) -> Array:
     return np.asarray(found[0], dtype=np.float64) * size
 
 
-def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]], known: KnownAxes) -> Picture:
+def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]], known: Known) -> Picture:
     """Least-squares MDS of at most MAX_SMACOF points, the others where their distances to those put them.
 
     Its stress is Kruskal's stress-1 sqrt(sum (d' - d)^2 / sum d'^2), d' the picture's, over all pairs with one of those.
@@ -243,7 +257,7 @@ def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]],
     start = _padded(_scores(rows, dims, known), dims)
     off = square = 0.0
     with threadpool_limits(1):
-        to_drawn = _DistancesTo(rows, drawn)
+        to_drawn = _DistancesTo(rows, drawn, known)
         places = smacof(_mirrored(to_drawn.among), start[drawn])
         xyz = start
         xyz[drawn] = places
@@ -264,13 +278,23 @@ def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]],
 class _DistancesTo:
     """sqrt(KL) of all vectors to m drawn ones, some at a time: of very many they would fill the memory."""
 
-    def __init__(self, rows: CentredRows, drawn_m: NDArray[np.intp]) -> None:
+    def __init__(self, rows: CentredRows, drawn_m: NDArray[np.intp], known: Known) -> None:
         self._rows, self._drawn = rows, drawn_m
+        self._kept: Array | None = None
+        if known.distances is not None and np.array_equal(known.drawn, drawn_m):
+            self._kept = known.distances
+            return
         self._anchors = rows.take(drawn_m)
         self._norm_m = np.einsum("mn,mn->m", self._anchors, self._anchors)
+        if rows.shape[0] * len(drawn_m) <= _KEPT:
+            self._kept = np.concatenate([self._computed(part) for part in rows.parts])
+            known.drawn, known.distances = drawn_m, self._kept
 
     def of(self, part: slice) -> Array:
         """Those of one of the rows' parts, rows x m."""
+        return self._computed(part) if self._kept is None else self._kept[part]
+
+    def _computed(self, part: slice) -> Array:
         Q = self._rows.block(part)
         square = np.einsum("kn,kn->k", Q, Q)[:, None] + self._norm_m - 2.0 * (Q @ self._anchors.T)
         out: Array = np.sqrt(np.maximum(square, 0.0))
@@ -406,7 +430,7 @@ def picture(
     gram: CentredGram | None = None,
     runs: Sequence[Sequence[int]] = (),
     progress: Progress = lambda share: None,
-    known: KnownAxes | None = None,
+    known: Known | None = None,
 ) -> Picture:
     """The embedding of a map by `method` in `dims` dimensions, with its quality measures.
 
@@ -416,7 +440,7 @@ def picture(
     """
     checked(method, dims)
     settings = settings or TSNESettings()
-    known = {} if known is None else known
+    known = Known() if known is None else known
     K, N = np.shape(L_KN)
     if method == "tsne":
         _perplexity(K, settings)
@@ -433,11 +457,11 @@ def picture(
     return _pca_picture(rotate(Q, dims, products), float(np.vdot(Q, Q)), dims)
 
 
-def _found_axes(rows: CentredRows, r: int, exact: int, progress: Progress, known: KnownAxes) -> Axes:
+def _found_axes(rows: CentredRows, r: int, exact: int, progress: Progress, known: Known) -> Axes:
     """The r leading axes, the first `exact` to rounding: those of before where there are."""
-    if (r, exact) not in known:
-        known[r, exact] = leading_axes(rows, r, exact, progress)
-    return known[r, exact]
+    if (r, exact) not in known.axes:
+        known.axes[r, exact] = leading_axes(rows, r, exact, progress)
+    return known.axes[r, exact]
 
 
 def better_and_better(
@@ -503,10 +527,13 @@ def _pca_picture(scores_Kr: Array, total: float, dims: int) -> Picture:
     return Picture("pca", xyz, axis_share=tuple(share.tolist()), n_axes=dims)
 
 
-def _scores(rows: CentredRows, dims: int, known: KnownAxes) -> Array:
-    """The leading scores of centred rows, K x dims or fewer columns where they span less."""
-    if _is_large(*rows.shape, dims):
-        return _found_axes(rows, dims, dims, lambda share: None, known).scores_Kr
+def _scores(rows: CentredRows, dims: int, known: Known) -> Array:
+    """The leading scores of centred rows, K x dims or fewer columns where they span less.
+
+    Those in two dimensions are the first of those in three, which a report has as well.
+    """
+    if _is_large(*rows.shape, 3):
+        return _found_axes(rows, 3, 3, lambda share: None, known).scores_Kr[:, :dims]
     return rotate(np.concatenate([rows.block(part) for part in rows.parts]), dims)
 
 

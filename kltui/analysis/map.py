@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, Self
@@ -92,9 +92,9 @@ class Map:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} vectors over {len(self.text_bytes_N)} texts)"
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
-        """The K names, in the order of the rows."""
+        """The K names, in the order of the rows (kept; do not write into it)."""
         return [p.name for p in self.points]
 
     @cached_property
@@ -175,6 +175,10 @@ class Map:
             )
         return self._rows[name]
 
+    def rows_of(self, names: Iterable[str]) -> list[int]:
+        """Rows of the vectors called so, in the order of the names; others are passed over."""
+        return [self._rows[name] for name in names if name in self._rows]
+
     # ---- KL
 
     @cached_property
@@ -222,6 +226,15 @@ class Map:
 
     def trajectories(self, *, layers: bool = False) -> list[Trajectory]:
         """The runs of the map, each by rising step, no weights twice; those of lens vectors only with `layers`."""
+        if layers not in self._trajectories:
+            self._trajectories[layers] = self._found_trajectories(layers)
+        return list(self._trajectories[layers])
+
+    @cached_property
+    def _trajectories(self) -> dict[bool, list[Trajectory]]:
+        return {}
+
+    def _found_trajectories(self, layers: bool) -> list[Trajectory]:
         gone = {(p.run, p.quantization, p.step) for p in (self.points[k] for k in self.repeats.left_out)}
         kept = [k for k, p in enumerate(self.points) if (p.run, p.quantization, p.step) not in gone]
         found = trajectories([self.points[k] for k in kept], layers=layers)
@@ -261,11 +274,12 @@ class Map:
 
     def stabilisation(self, level: float = LEVEL) -> list[Stabilisation]:
         """For each run, the step from which its consecutive KL stays at or below `level` bits/byte."""
-        rows = self.consecutive()
+        rows: dict[str, list[ConsecutiveKL]] = {}
+        for r in self._consecutive:
+            rows.setdefault(r.run, []).append(r)
         found = []
         for t in self.trajectories():
-            own = [r for r in rows if r.run == t.label]
-            if own:
+            if own := rows.get(t.label):
                 found.append(stabilisation(t.label, t.steps, [r.kl for r in own], [r.se for r in own], level))
         return found
 
@@ -326,13 +340,13 @@ class Map:
             settings,
             gram=self.gram,
             runs=runs,
-            known=self._axes,
+            known=self._known,
         )
 
     @cached_property
-    def _axes(self) -> embed.KnownAxes:
-        """The leading axes that pictures have needed so far."""
-        return {}
+    def _known(self) -> embed.Known:
+        """What pictures have needed so far."""
+        return embed.Known()
 
     def coordinates(
         self,

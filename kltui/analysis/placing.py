@@ -61,9 +61,15 @@ def by_distances(target_Mm: Array, places_md: Array, start_Md: Array) -> Array:
     Least squares by majorisation of one point among fixed ones: x <- mean_j (y_j + target_j (x - y_j) / |x - y_j|).
     """
     middle, x = places_md.mean(axis=0), start_Md
+    shown, ratio = (
+        np.empty_like(target_Mm),
+        np.zeros_like(target_Mm),
+    )  # of every round: they cost as much as the sums
     for _ in range(_ITERATIONS):
-        shown = np.sqrt(_square_distances(x, places_md))
-        ratio = np.divide(target_Mm, shown, out=np.zeros_like(target_Mm), where=shown > 0)
+        np.sqrt(_square_distances(x, places_md, shown), out=shown)
+        if not (apart := shown > 0).all():
+            ratio[:] = 0.0
+        np.divide(target_Mm, shown, out=ratio, where=apart)
         x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
     return x
 
@@ -74,7 +80,8 @@ def _others(K: int, drawn_m: Index) -> list[Index]:
     return [rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK)]
 
 
-def _square_distances(a_Md: Array, b_md: Array) -> Array:
+def _square_distances(a_Md: Array, b_md: Array, out: Array | None = None) -> Array:
     """M x m squared distances of rows, never below 0."""
-    square: Array = (a_Md**2).sum(axis=1)[:, None] + (b_md**2).sum(axis=1) - 2.0 * (a_Md @ b_md.T)
+    square: Array = np.add.outer((a_Md**2).sum(axis=1), (b_md**2).sum(axis=1), out=out)
+    square -= a_Md @ (2.0 * b_md).T
     return np.maximum(square, 0.0, out=square)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,7 +51,8 @@ def even_interval(steps: Sequence[int]) -> tuple[int, int]:
     gaps = [b - a for a, b in pairwise(steps)]
     if not gaps:
         return (steps[0] if steps else 0), 0
-    gap = max(set(gaps), key=lambda g: (gaps.count(g), g))
+    counts = Counter(gaps)
+    gap = max(counts, key=lambda g: (counts[g], g))
     return steps[gaps.index(gap)], gap
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
-from kltui.tui.dialogs import prompts
 from kltui.tui.filter import parse_filter
 from kltui.tui.terminal.textual_private import driver_of
 from kltui.view.palette import PALETTES
+
+if TYPE_CHECKING:
+    from textual.timer import Timer
+
+MANY_ROWS = 5000  # from which on the list is filtered after a pause in typing
+TYPING_SECONDS = 0.15
 
 
 def _pasteable(line: str) -> str:
@@ -18,6 +25,8 @@ def _pasteable(line: str) -> str:
 
 class KltuiApp(AppCore):
     """The terminal interface of one workspace."""
+
+    _typed: Timer | None = None  # which filters by what was typed last
 
     def do_screen(self, name: str) -> None:
         self.show_screen(name)
@@ -67,12 +76,15 @@ class KltuiApp(AppCore):
         self.say(f"undone: {step.what}")
 
     def do_help(self) -> None:
+        from kltui.tui.dialogs import prompts
+
         groups = self.keymap.help(self.screen_name, writing=not self.read_only)
         groups.append(("keys.json", self.keymap.file_help(self.screen_name)))
         title = f"Keys on the {self.screen_name.capitalize()} screen"
         self.push_screen(prompts.TextDialog(title, prompts.key_help(groups, self.look)))
 
     def do_palette(self) -> None:
+        from kltui.tui.dialogs import prompts
         from kltui.tui.keymap import key_label
 
         actions = self.keymap.everywhere(self.screen_name, writing=not self.read_only)
@@ -101,6 +113,8 @@ class KltuiApp(AppCore):
         self.call_after_refresh(self.perform, action)
 
     def do_filter(self) -> None:
+        from kltui.tui.dialogs import prompts
+
         def check(text: str) -> str:
             try:
                 parse_filter(text)
@@ -110,13 +124,14 @@ class KltuiApp(AppCore):
 
         def changed(text: str) -> None:
             if not check(text):
-                self.set_filter(text)
+                self._filter_while_typed(text)
 
         before = self.filter.text
         self.undo.waits = True  # each letter filters; what is undone is the whole line
 
         def answered(text: str | None) -> None:
             self.undo.waits = False
+            self._forget_typed()
             self.set_filter(before if text is None else text)
             self.selection_changed()
             if text is not None:
@@ -134,8 +149,21 @@ class KltuiApp(AppCore):
         )
         self.push_screen(prompt, answered)
 
+    def _filter_while_typed(self, text: str) -> None:
+        """Filters at each letter; many rows once no further letter follows for a moment, so that none waits for the list."""
+        self._forget_typed()
+        if len(self.snapshot.rows) > MANY_ROWS:
+            self._typed = self.set_timer(TYPING_SECONDS, lambda: self.set_filter(text))
+        else:
+            self.set_filter(text)
+
+    def _forget_typed(self) -> None:
+        if self._typed is not None:
+            self._typed.stop()
+            self._typed = None
+
     def _say_what_nothing_passes(self) -> None:
-        if words := self.filter.unmatched(self.snapshot.rows):
+        if words := self.snapshot.unmatched(self.filter):
             self.say(f"no checkpoint matches {', '.join(words)}", "warning")
 
     def set_filter(self, text: str) -> None:
@@ -193,6 +221,7 @@ class KltuiApp(AppCore):
         self.run_worker(show_picture(self), group="picture", exclusive=True)
 
     def do_export(self) -> None:
+        from kltui.tui.dialogs import prompts
         from kltui.tui.export import export_view, exports
 
         found = exports(self)

@@ -17,7 +17,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import BY_NAME, SCREENS, Action, ActionHandlers
 from kltui.tui.data import Snapshot
-from kltui.tui.dialogs import prompts
+from kltui.tui.dialogs import styles
 from kltui.tui.map_cache import MapCache
 from kltui.tui.terminal.textual_private import CompositorUpdate
 from kltui.tui.widgets.shell import MainScreen
@@ -41,7 +41,7 @@ class AppCore(AppSession, inherit_bindings=False):
     Input { background: #303030; color: #d0d0d0; }
     App.-light Input { background: #d0d0d0; color: #262626; }
     """
-        + prompts.CSS
+        + styles.CSS
     )
     BINDINGS: ClassVar[list[object]] = []  # type: ignore[assignment]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kltui.errors import KltuiError, UsageError
 from kltui.sanitize import safe_text
-from kltui.tui.filter import parse_filter
+from kltui.tui.filter import Columns, parse_filter
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -123,14 +123,15 @@ def left_out(parts: Sequence[str], rows: Iterable[CheckpointRow], on_map: Iterab
     Raises UsageError for a part that is not a name and matches nothing.
     """
     rows, held = list(rows), set(on_map)
+    columns = Columns(rows)
     names = {n for r in rows for n in (r.name, r.checkpoint.base_name, r.checkpoint.run)}
     found: list[str] = []
     for part in parts:
         if part in names:
             found.append(part)
             continue
-        passing = parse_filter(part)
-        caught = [r.name for r in rows if r.name in held and passing(r)]
+        passing = parse_filter(part).passing(columns)
+        caught = [r.name for r, passes in zip(rows, passing, strict=True) if passes and r.name in held]
         if not caught or not part.strip():
             runs = ", ".join(list(dict.fromkeys(r.checkpoint.run for r in rows))[:8])
             raise UsageError(

@@ -14,6 +14,7 @@ from kltui.analysis.trajectory import saved_steps
 from kltui.tui.weights import Weights, known_distances
 from kltui.tui.widgets.curve_panel import Wanted
 from kltui.view import curve_panels
+from kltui.view.curve_content import Content
 from kltui.workspace.alert_limits import alert_limits
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from kltui.store.rows import JobRow
     from kltui.tui.data import Snapshot, SnapshotReader
     from kltui.tui.map_cache import MapCache
-    from kltui.view.curve_content import Content, Settled
+    from kltui.view.curve_content import Settled
 
 
 class CurveSource:
@@ -34,7 +35,7 @@ class CurveSource:
         self._weights_for: tuple[object, ...] = ()
 
     async def _ask(self, key: str, work: Any) -> Any:
-        return await self._map_cache.ask(f"curves {key}", work)
+        return await self._map_cache.ask(f"curves {key}", lambda: _ready(work()))
 
     async def settled(self, found: Map) -> Settled:
         """Where the runs settled, as the report's section says it."""
@@ -68,11 +69,10 @@ class CurveSource:
     async def between(self, found: Map, wanted: Wanted) -> Content:
         """KL between the runs of A and B at equal steps, else between the seeds of a family."""
         answer: Content
-        pair = curve_panels.pair_of_runs(found, wanted.a, wanted.b)
+        pair, family = await self._reader.compute(lambda: _runs_beside(found, wanted))
         if pair:
             answer = await self._ask(f"between {pair}", lambda: curve_panels.between_two(found, *pair))
             return answer
-        family = curves.seed_family(found, wanted.run)
         answer = await self._ask(f"seeds {family[:1]}", lambda: curve_panels.between_seeds(found, family))
         return answer
 
@@ -83,9 +83,9 @@ class CurveSource:
 
     async def exponents(self, found: Map, snapshot: Snapshot, window: int) -> Content:
         """Diffusion exponents in likelihood space, with those published for the runs' sizes."""
-        saved = [(c.run, c.step, c.quantization) for c in (row.checkpoint for row in snapshot.rows)]
 
         def work() -> Content:
+            saved = [(c.run, c.step, c.quantization) for c in (row.checkpoint for row in snapshot.rows)]
             fits = found.diffusion(window=window, from_step="auto", schedule=saved_steps(saved))
             return curve_panels.exponents(found, fits, window)
 
@@ -102,3 +102,16 @@ class CurveSource:
             f"updates {wanted.weights}", lambda: curve_panels.updates(found, weights)
         )
         return answer
+
+
+def _runs_beside(found: Map, wanted: Wanted) -> tuple[tuple[str, str] | None, list[str]]:
+    """(the runs of A and B, the seeds of the run's family where these are not two)."""
+    pair = curve_panels.pair_of_runs(found, wanted.a, wanted.b)
+    return pair, [] if pair else curves.seed_family(found, wanted.run)
+
+
+def _ready(answer: Any) -> Any:
+    """The answer; a content with its curves' numbers in arrays, so that drawing has not to make them."""
+    for curve in answer.curves if isinstance(answer, Content) else ():
+        _ = curve.arrays
+    return answer

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,8 @@ from kltui.analysis.point import trajectory_of
 from kltui.errors import KltuiError, StoreError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
+from kltui.tui.filter import Columns, Filter
+from kltui.tui.suggested_pairs import SuggestedPair, suggested_pairs
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
@@ -25,6 +28,22 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
 ALERT_SHOWN_S = 24 * 3600.0
+#: what a snapshot works out of its rows alone
+OF_ROWS = (
+    "by_name",
+    "runs",
+    "scored",
+    "n_scored",
+    "_lines",
+    "_place_in_line",
+    "_names",
+    "_places",
+    "_columns",
+    "_passing",
+    "_named",
+    "suggested_pairs",
+    "with_layers",
+)
 FIRST_ROWS = 400  # checkpoints of a large workspace that are listed before all are read: more than any terminal has lines
 
 
@@ -63,6 +82,81 @@ class Snapshot:
         return runs
 
     @cached_property
+    def _names(self) -> list[str]:
+        return list(self.by_name)
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where the rows of each run stand among all."""
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(self.rows):
+            places.setdefault(run_of(row), []).append(i)
+        return places
+
+    @cached_property
+    def _columns(self) -> Columns:
+        return Columns(self.rows)
+
+    @cached_property
+    def _passing(self) -> dict[str, list[bool]]:
+        return {}
+
+    @cached_property
+    def _named(self) -> dict[str, set[str]]:
+        return {}
+
+    def passing(self, keep: Filter) -> list[bool]:
+        """For each row whether it passes; looked for once, as long as it is the same filter."""
+        found = self._passing.get(keep.text)
+        if found is None:
+            found = keep.passing(self._columns)
+            self._passing.clear()
+            self._passing[keep.text] = found
+        return found
+
+    def passing_rows(self, keep: Filter) -> Sequence[CheckpointRow]:
+        """The rows that pass, in their order."""
+        return list(compress(self.rows, self.passing(keep))) if keep.text else self.rows
+
+    def passing_names(self, keep: Filter) -> set[str]:
+        """The names of the rows that pass; kept as `passing` is."""
+        found = self._named.get(keep.text)
+        if found is None:
+            found = set(compress(self._names, self.passing(keep)))
+            self._named.clear()
+            self._named[keep.text] = found
+        return found
+
+    def rows_of_run(self, run: str, keep: Filter) -> list[CheckpointRow]:
+        """The rows of a run that pass, in their order."""
+        if not keep.text:
+            return self.runs[run]
+        passing = self.passing(keep)
+        return [row for row, at in zip(self.runs[run], self._places[run], strict=True) if passing[at]]
+
+    def names_of_run(self, run: str, keep: Filter) -> list[str]:
+        """The names of these rows."""
+        names, places = self._names, self._places[run]
+        if not keep.text:
+            return [names[at] for at in places]
+        passing = self.passing(keep)
+        return [names[at] for at in places if passing[at]]
+
+    @cached_property
+    def suggested_pairs(self) -> list[SuggestedPair]:
+        """Pairs that a reader is likely to compare."""
+        return suggested_pairs(self.rows)
+
+    @cached_property
+    def with_layers(self) -> tuple[CheckpointRow, ...]:
+        """The rows that have lens vectors."""
+        return tuple(row for row in self.rows if row.layers)
+
+    def unmatched(self, keep: Filter) -> list[str]:
+        """The terms of a filter that no row passes."""
+        return keep.unmatched(self._columns)
+
+    @cached_property
     def scored(self) -> tuple[tuple[Checkpoint, float, int], ...]:
         """The identity of the scored vectors: checkpoint, nats per text, lens layers."""
         return tuple((r.checkpoint, r.mean_loglik, r.layers) for r in self.rows if r.scored)
@@ -90,7 +184,12 @@ class Snapshot:
         rows = before.rows if self.rows == before.rows else self.rows
         losses = before.losses if self.losses == before.losses else self.losses
         made = replace(self, rows=rows, losses=losses)
+        if rows is before.rows:
+            made.__dict__.update({k: v for k, v in before.__dict__.items() if k in OF_ROWS})
+        elif made.scored == before.scored:
+            made.__dict__["scored"] = before.scored
         _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
+        _ = made._names, made._places, made._columns.texts("name"), made.suggested_pairs, made.with_layers
         return made
 
     @cached_property

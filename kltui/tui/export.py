@@ -6,7 +6,7 @@ import asyncio
 import csv
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ class Export:
 def exports(app: Session) -> list[Export]:
     """The exports that the present view offers, the likeliest first."""
     found = _figures(app)
-    if rows_of(app):
+    if next(iter(rows_of(app)), None) is not None:
         found.append(Export("csv", "the rows of this view", _write_rows))
     if text_of(app):
         found.append(Export("text", "names, numbers and texts of this view (.txt)", _write_text))
@@ -70,8 +70,8 @@ def _figures(app: Session) -> list[Export]:
     ]
 
 
-def rows_of(app: Session) -> list[list[object]]:
-    """The present view's rows for CSV, titles first; [] where it has none."""
+def rows_of(app: Session) -> Iterable[list[object]]:
+    """The present view's rows for CSV, titles first, each made as it is asked for; none where it has none."""
     return app.view.csv_rows() if app.view is not None else []
 
 
@@ -153,7 +153,7 @@ async def figure_of(app: Session) -> ShownSubject:
 
 async def _write_rows(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.csv")
-    write_csv(target, rows_of(app))
+    await asyncio.to_thread(write_csv, target, rows_of(app))
     return target
 
 
@@ -179,7 +179,7 @@ async def _write_screenshot(app: Session, path: Path) -> Path:
 
 async def _write_job(app: Session, path: Path) -> Path:
     target = path.with_name(f"{path.name}.toml")
-    target.write_text(job_text(app), encoding="utf-8")
+    target.write_text(await asyncio.to_thread(job_text, app), encoding="utf-8")
     return target
 
 
@@ -199,7 +199,7 @@ async def _write_everything(app: Session, path: Path) -> Path:
         app.busy_with("")
 
 
-def write_csv(path: Path, rows: list[list[object]]) -> None:
+def write_csv(path: Path, rows: Iterable[list[object]]) -> None:
     """Writes rows as CSV; text that a spreadsheet would compute has an apostrophe before it."""
     cells = ([csv_text(value) if isinstance(value, str) else value for value in row] for row in rows)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -208,7 +208,7 @@ def write_csv(path: Path, rows: list[list[object]]) -> None:
 
 def job_text(app: Session) -> str:
     """TOML of a job that scores the selected checkpoints, or all, as the last job did."""
-    names = list(app.selection.selected) or [r.name for r in app.snapshot.rows if app.filter(r)]
+    names = list(app.selection.selected) or [r.name for r in app.snapshot.passing_rows(app.filter)]
     rows = [app.snapshot.by_name[n] for n in names if n in app.snapshot.by_name]
     corpus, scoring = jobs_start.usual_tables(app.snapshot.jobs)
     workspace = app.reader.path or Path()

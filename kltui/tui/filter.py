@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
@@ -14,7 +15,8 @@ from kltui.errors import UsageError
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
 
-Test = Callable[["CheckpointRow"], bool]
+Mask = list[bool]
+Test = Callable[["Columns"], Mask]
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq,
             ":": operator.eq}  # fmt: skip
@@ -39,9 +41,43 @@ TEXT_FIELDS: dict[str, Callable[[CheckpointRow], str]] = {
 }
 
 
+class Columns:
+    """What filters ask of rows, by field: made when it is first asked for, and kept.
+
+    A test then looks at each different text once, and needs no call for every row.
+    """
+
+    def __init__(self, rows: Sequence[CheckpointRow]) -> None:
+        self._rows = rows
+        self._texts: dict[str, tuple[list[str], list[int]]] = {}
+        self._numbers: dict[str, list[float | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def texts(self, field: str) -> tuple[list[str], list[int]]:
+        """(the different texts of a field in small letters, for each row which of them it has)."""
+        if field not in self._texts:
+            places: dict[str, int] = {}
+            which = [places.setdefault(text, len(places)) for text in map(TEXT_FIELDS[field], self._rows)]
+            self._texts[field] = [text.lower() for text in places], which
+        return self._texts[field]
+
+    def numbers(self, field: str) -> list[float | None]:
+        """The numbers of a field, None where a row has none."""
+        if field not in self._numbers:
+            self._numbers[field] = list(map(NUMBER_FIELDS[field], self._rows))
+        return self._numbers[field]
+
+    def where(self, field: str, passing: Callable[[list[str]], Mask]) -> Mask:
+        """For each row whether the text of a field is among those that pass."""
+        different, which = self.texts(field)
+        return list(map(passing(different).__getitem__, which))
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One word of a filter as written, and whether a row passes it."""
+    """One word of a filter as written, and which rows pass it."""
 
     word: str
     test: Test
@@ -55,13 +91,28 @@ class Filter:
     alternatives: tuple[tuple[Term, ...], ...] = ((),)
 
     def __call__(self, row: CheckpointRow) -> bool:
-        return any(all(term.test(row) for term in terms) for terms in self.alternatives)
+        return self.passing(Columns([row]))[0]
 
-    def unmatched(self, rows: Iterable[CheckpointRow]) -> list[str]:
-        """The terms as written that not one of `rows` passes, each once: most often misspelt."""
-        rows = list(rows)
+    def passing(self, columns: Columns) -> Mask:
+        """For each row whether it passes."""
+        every = [[term.test(columns) for term in terms] for terms in self.alternatives]
+        return _any([_all(masks) if masks else [True] * len(columns) for masks in every])
+
+    def unmatched(self, columns: Columns) -> list[str]:
+        """The terms as written that not one of the rows passes, each once: most often misspelt."""
         terms = [term for terms in self.alternatives for term in terms]
-        return list(dict.fromkeys(t.word for t in terms if rows and not any(map(t.test, rows))))
+        return list(dict.fromkeys(t.word for t in terms if len(columns) and not any(t.test(columns))))
+
+
+EVERY = Filter("")
+
+
+def _all(masks: Sequence[Mask]) -> Mask:
+    return reduce(lambda one, two: list(map(operator.and_, one, two)), masks)
+
+
+def _any(masks: Sequence[Mask]) -> Mask:
+    return reduce(lambda one, two: list(map(operator.or_, one, two)), masks)
 
 
 def parse_filter(text: str) -> Filter:
@@ -85,7 +136,7 @@ def parse_filter(text: str) -> Filter:
 def _term(word: str) -> Test:
     if word.startswith("-") and len(word) > 1:
         test = _term(word[1:])
-        return lambda row: not test(row)
+        return lambda columns: list(map(operator.not_, test(columns)))
     first, *others = word.split("|")
     if not others:
         return _single(word)
@@ -94,18 +145,18 @@ def _term(word: str) -> Test:
     if not first or not all(others):
         raise UsageError(f"one side of | is empty in {word!r}", "For example run:a|b.")
     tests = [_single(first), *(_single(o if _COMPARISON.match(o) else field + o) for o in others)]
-    return lambda row: any(test(row) for test in tests)
+    return lambda columns: _any([test(columns) for test in tests])
 
 
 def _single(word: str) -> Test:
     found = _COMPARISON.match(word)
     if found is None:
-        return _text_test(TEXT_FIELDS["name"], word)
+        return _text_test("name", word)
     field, sign, value = found.groups()
     if field in NUMBER_FIELDS:
         return _number_test(word, field, sign, value)
     if sign == ":" and field in TEXT_FIELDS:
-        return _text_test(TEXT_FIELDS[field], value)
+        return _text_test(field, value)
     if field in TEXT_FIELDS:
         raise UsageError(
             f"{field} is a text field in filter term {word!r}", f"For example {field}:{value.lstrip('=')}"
@@ -116,13 +167,13 @@ def _single(word: str) -> Test:
     raise UsageError(f"unknown field {field!r} in filter term {word!r}", hint)
 
 
-def _text_test(value_of: Callable[[CheckpointRow], str], wanted: str) -> Test:
+def _text_test(field: str, wanted: str) -> Test:
     needle = wanted.lower()
     if "*" not in needle and "?" not in needle:
-        return lambda row: needle in value_of(row).lower()
+        return lambda columns: columns.where(field, lambda texts: [needle in text for text in texts])
     # Brackets are themselves: names of variants hold them.
     glob = re.compile(re.escape(needle).replace(r"\*", ".*").replace(r"\?", "."), re.DOTALL)
-    return lambda row: glob.fullmatch(value_of(row).lower()) is not None
+    return lambda columns: columns.where(field, lambda texts: [bool(glob.fullmatch(text)) for text in texts])
 
 
 def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
@@ -130,10 +181,5 @@ def _number_test(word: str, field: str, sign: str, digits: str) -> Test:
     if number is None:
         raise UsageError(f"not a number in filter term {word!r}", f"For example {field}{sign}1000.")
     bound = float(number[1]) * {"": 1.0, "k": 1e3, "M": 1e6}[number[2]]
-    compare, value_of = COMPARISONS[sign], NUMBER_FIELDS[field]
-
-    def test(row: CheckpointRow) -> bool:
-        value = value_of(row)
-        return value is not None and bool(compare(value, bound))
-
-    return test
+    compare = COMPARISONS[sign]
+    return lambda columns: [n is not None and compare(n, bound) for n in columns.numbers(field)]

@@ -9,7 +9,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kltui.errors import UsageError
@@ -98,6 +100,28 @@ def prepare_environment() -> None:
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     if os.environ.get("SSH_CONNECTION"):
         os.environ.setdefault("TEXTUAL_FPS", SSH_FPS)
+    _import_textual()
+
+
+class _Absent(ModuleType):
+    """A module whose every name is an empty class."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+def _import_textual() -> None:
+    """Imports Textual without its command palette, which kltui has one of its own for, and all the widgets of that."""
+    palette = "textual.command"
+    if palette in sys.modules or "textual.app" in sys.modules:
+        return
+    sys.modules[palette] = _Absent(palette)
+    try:
+        import_module("textual.app")
+    finally:
+        del sys.modules[palette]  # who asks for it from now on gets the real one
 
 
 def _unicode() -> bool:

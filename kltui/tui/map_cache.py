@@ -200,11 +200,6 @@ class MapCache:
             self._kept[key] = found
         return found
 
-    async def kl(self) -> tuple[Map, Array]:
-        """The map and its K x K KL matrix in bits/byte."""
-        found = await self.map()
-        return found, await self._once("kl", found.kl)
-
     async def pictures(
         self, method: str, dims: int = 2, *, null_run: str = "", layers: tuple[str, ...] = ()
     ) -> AsyncIterator[ShownMap]:

@@ -5,7 +5,7 @@ Only `main` and `app` know the implementing class, so that no module of the inte
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class ShownView(Protocol):
     def shown_figure(self) -> ShownSubject | None:
         """The figure of what is shown; None as long as there is nothing to draw."""
 
-    def csv_rows(self) -> list[list[object]]:
-        """The rows of what is shown, titles first; [] where there are none."""
+    def csv_rows(self) -> Iterable[list[object]]:
+        """The rows of what is shown, titles first; none where there are none."""
 
     def text_lines(self) -> list[str]:
         """What is shown as lines of text; [] where it has no such form."""

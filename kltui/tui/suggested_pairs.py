@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kltui.store.rows import CheckpointRow
 
+    Run = list[CheckpointRow]
+
 MAX_OF_A_KIND = 12
 
 
@@ -25,7 +27,8 @@ class SuggestedPair:
 def suggested_pairs(rows: Sequence[CheckpointRow]) -> list[SuggestedPair]:
     """Pairs among the scored rows: variants, fine-tunes and their originals, seeds, sizes, and the two ends of runs."""
     scored = [row for row in rows if row.scored]
-    found = [*_lineage(scored), *_last_of_runs(scored), *_ends(scored)]
+    runs = _runs(scored)
+    found = [*_lineage(scored, runs), *_last_of_runs(runs), *_ends(runs)]
     kept: list[SuggestedPair] = []
     for pair in dict.fromkeys(found):
         if sum(k.kind == pair.kind for k in kept) < MAX_OF_A_KIND:
@@ -37,7 +40,7 @@ def _by_step(row: CheckpointRow) -> int:
     return -1 if row.checkpoint.step is None else row.checkpoint.step
 
 
-def _runs(scored: Sequence[CheckpointRow]) -> list[list[CheckpointRow]]:
+def _runs(scored: Sequence[CheckpointRow]) -> list[Run]:
     """The unquantised rows of each run by rising step."""
     runs: dict[str, list[CheckpointRow]] = {}
     for row in scored:
@@ -46,11 +49,14 @@ def _runs(scored: Sequence[CheckpointRow]) -> list[list[CheckpointRow]]:
     return [sorted(run, key=_by_step) for run in runs.values()]
 
 
-def _lineage(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
+def _lineage(scored: Sequence[CheckpointRow], runs: Sequence[Run]) -> Iterator[SuggestedPair]:
     """Variants beside the last fine-tunes of the same original, then each of them beside its original."""
-    names = {row.name for row in scored}
     variants = [r for r in scored if r.checkpoint.quantization != "none"]
-    tuned = [run[-1] for run in _runs(scored) if run[-1].checkpoint.parent in names]
+    tuned = [run[-1] for run in runs if run[-1].checkpoint.parent]
+    if not variants and not tuned:
+        return
+    names = {row.name for row in scored}
+    tuned = [row for row in tuned if row.checkpoint.parent in names]
     for variant in variants:
         for child in tuned:
             if child.checkpoint.parent == variant.checkpoint.base_name:
@@ -65,9 +71,9 @@ def _lineage(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
         yield SuggestedPair("fine-tune and parent", child.checkpoint.parent, child.name)
 
 
-def _last_of_runs(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
+def _last_of_runs(runs: Sequence[Run]) -> Iterator[SuggestedPair]:
     """The last checkpoints of runs that differ in their seed alone, then in their size."""
-    last = [run[-1] for run in _runs(scored) if not run[-1].checkpoint.parent]
+    last = [run[-1] for run in runs if not run[-1].checkpoint.parent]
     for one, two in combinations(last, 2):
         c, d = one.checkpoint, two.checkpoint
         if c.seed != d.seed and (c.size, c.type, c.step) == (d.size, d.type, d.step):
@@ -78,7 +84,7 @@ def _last_of_runs(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
             yield SuggestedPair("two sizes", one.name, two.name)
 
 
-def _ends(scored: Sequence[CheckpointRow]) -> Iterator[SuggestedPair]:
-    for run in _runs(scored):
+def _ends(runs: Sequence[Run]) -> Iterator[SuggestedPair]:
+    for run in runs:
         if len(run) > 1:
             yield SuggestedPair("first and last", run[0].name, run[-1].name)

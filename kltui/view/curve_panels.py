@@ -81,7 +81,7 @@ def to_marked(shown: Map, a: str) -> Content:
     """KL to the checkpoint marked A ("": none is)."""
     if not a:
         return Content(missing="KL of every checkpoint to one: mark it with a")
-    if a not in set(shown.names):
+    if not shown.rows_of([a]):
         return Content(missing=f"{a} is not scored: mark another with a")
     made = curves.curves_to(shown, a)
     return Content(tuple(made), missing="" if made else NO_RUN)
@@ -104,7 +104,7 @@ def updates(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) -> Conte
 
 def label_at(shown: Map, name: str) -> str:
     """The trajectory of the vector called `name`, "" where it is of none."""
-    row = next((k for k, n in enumerate(shown.names) if n == name), -1)
+    row = next(iter(shown.rows_of([name])), -1)
     return next((t.label for t in shown.trajectories() if row in t.rows), "")
 
 

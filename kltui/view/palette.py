@@ -137,11 +137,6 @@ def _squared_distance(one: tuple[float, float, float], two: tuple[float, float, 
     return (one[0] - two[0]) ** 2 + 3 * (one[1] - two[1]) ** 2 + 3 * (one[2] - two[2]) ** 2
 
 
-def shade_of(position: int, count: int) -> int:
-    """Shade number 0 to SHADES - 1 of the `position`-th of `count` steps of a run."""
-    return SHADES - 1 if count <= 1 else min(SHADES - 1, position * SHADES // count)
-
-
 def heat(value: float) -> int:
     """Colour of `value` in 0 to 1 on the heat ramp; outside it is held at the ends."""
     return HEAT[max(0, min(len(HEAT) - 1, int(value * len(HEAT))))]

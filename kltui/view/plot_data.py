@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kltui.view.axis import Axis, Scale, fit_axis
-from kltui.view.palette import SHADES, shade_of
+from kltui.view.palette import SHADES
 
 Floats = NDArray[np.float64]
 
@@ -115,8 +115,19 @@ def _with_margin(axis: Axis, margin: float) -> Axis:
     return replace(axis, low=axis.low - margin * axis.span, high=axis.high + margin * axis.span)
 
 
+def shades_of(count: int) -> NDArray[np.int64]:
+    """Shades 0 to SHADES - 1 of a run's steps, the last one that of a single step, (count,).
+
+    >>> shades_of(1).tolist(), shades_of(2).tolist()
+    ([3], [0, 2])
+    """
+    if count < 2:
+        return np.full(count, SHADES - 1, dtype=np.int64)
+    return np.arange(count) * SHADES // count
+
+
 def threads(
-    lines: Sequence[tuple[int, Sequence[int]]], n_points: int
+    lines: Sequence[tuple[int, Sequence[int] | NDArray[np.intp]]], n_points: int
 ) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
     """Codes and segments of lines given as (series, point numbers in order); shades run from first to last.
 
@@ -126,6 +137,6 @@ def threads(
     pieces = [np.empty((0, 2), dtype=np.int64)]
     for series, members in lines:
         rows = np.asarray(members, dtype=np.int64)
-        code_n[rows] = [series * SHADES + shade_of(i, len(rows)) for i in range(len(rows))]
+        code_n[rows] = series * SHADES + shades_of(len(rows))
         pieces.append(np.column_stack([rows[:-1], rows[1:]]))
     return code_n, np.concatenate(pieces)

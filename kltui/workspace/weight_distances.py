@@ -18,6 +18,10 @@ class StoredDistances:
         self.path = store.folder
         self.weight_problems: list[str] = []
 
+    def known_checkpoints(self) -> list[CheckpointRow]:
+        """Every registered checkpoint: which there are, not how they fare."""
+        return self._store.checkpoints.all()
+
     def weight_distances(
         self, compute: bool = False, window: int = 10, progress: WeightProgress | None = None
     ) -> dict[tuple[str, str], float]:
@@ -27,7 +31,7 @@ class StoredDistances:
         each read once, and stored in the workspace unless another process is writing to it; problems
         are in `weight_problems`.
         """
-        rows = [r for r in self._store.checkpoints.all() if r.weights and r.checkpoint.quantization == "none"]
+        rows = [r for r in self.known_checkpoints() if r.weights and r.checkpoint.quantization == "none"]
         stored = self._store.weight_distances.all()
         if compute:
             stored = self._computed_distances(rows, stored, window, progress)
@@ -37,7 +41,7 @@ class StoredDistances:
         """Squared weight distances {(base, adapter): sum over parameters} that `weight_distances` has computed."""
         from kltui.workspace.adapter_sweep import adapter_runs, base_row
 
-        rows = [r for r in self._store.checkpoints.all() if r.weights]
+        rows = [r for r in self.known_checkpoints() if r.weights]
         stored = self._store.weight_distances.all()
         pairs = [(base, row) for run in adapter_runs(rows) for row in run if (base := base_row(row, rows))]
         found = {(base.name, row.name): stored.get((base.weights, row.weights)) for base, row in pairs}
@@ -53,7 +57,7 @@ class StoredDistances:
         from kltui.analysis.lineage import GGUF, variant_pairs
         from kltui.store.same_weights import point_of
 
-        rows = [r for r in self._store.checkpoints.all() if r.weights and not r.weights.startswith("import:")]
+        rows = [r for r in self.known_checkpoints() if r.weights and not r.weights.startswith("import:")]
         pairs = [(rows[a], rows[b]) for a, b in variant_pairs([point_of(r.checkpoint, None) for r in rows])]
         ggufs = [(a, b) for a, b in pairs if b.checkpoint.quantization.startswith(GGUF)]
         stored = self._store.weight_distances.all()

@@ -136,7 +136,7 @@ class Workspace(StoredDistances):
         """The first n checkpoints and how many there are of each run, not verified; None where `checkpoints` is as quick."""
         return self._store.checkpoints.beginning(n) if self._store.checkpoints.count() > MAX_AT_ONCE else None
 
-    def _known_checkpoints(self) -> list[CheckpointRow]:
+    def known_checkpoints(self) -> list[CheckpointRow]:
         """Those read last, where no other process has committed since: which there are, not how they fare."""
         generation, rows = self._last_checkpoints
         return rows if generation == self.generation() else self.checkpoints()
@@ -202,7 +202,7 @@ class Workspace(StoredDistances):
 
     def same_weights(self) -> list[tuple[Point, ...]]:
         """Groups of scored checkpoints that hold the same weights."""
-        return same_weights.in_store(self._store, self._known_checkpoints(), self._vector_rows())
+        return same_weights.in_store(self._store, self.known_checkpoints(), self._vector_rows())
 
     def domains(self, sha256: str | None = None) -> list[str]:
         """The domain of every text of a corpus, "" where it has none."""
@@ -421,7 +421,7 @@ class Workspace(StoredDistances):
         corpus: str | None,
         settings: str | None,
     ) -> list[tuple[CheckpointRow, VectorRow]]:
-        by_id = {row.id: row for row in self._known_checkpoints()}
+        by_id = {row.id: row for row in self.known_checkpoints()}
         wanted = self._wanted(by_id.values(), runs, names)
         corpus_id = self.corpus(corpus).id if self.corpora() else -1
         if settings is None and corpus is None:

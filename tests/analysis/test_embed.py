@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.manifold  # noqa: F401 - before the threads are limited
 
-from kltui.analysis import embed
+from kltui.analysis import embed, placing
 from kltui.analysis.embed import (
     TSNESettings,
     coordinates,
@@ -20,7 +20,7 @@ from kltui.analysis.embed import (
     tsne,
 )
 from kltui.analysis.kl import kl_matrix
-from kltui.analysis.placing import beside_neighbours, drawn_rows
+from kltui.analysis.placing import beside_neighbours, by_distances, drawn_rows
 from kltui.errors import KltuiError
 
 
@@ -112,6 +112,47 @@ def test_a_large_mds_picture_is_a_draw_s_with_the_others_where_their_distances_p
         np.sqrt(((shown - d)[pair] ** 2).sum() / (shown[pair] ** 2).sum()), rel=1e-9
     )
     assert stress(d**2, drawn.xyz_Kd) < 1.2 * stress(d**2, whole.xyz_Kd)
+
+
+def test_distances_to_drawn_vectors_are_computed_once_for_both_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    L, size = vectors(300, 40, seed=4)
+    monkeypatch.setattr(embed, "MAX_SMACOF", 45)
+    parts: list[slice] = []
+    computed = embed._DistancesTo._computed
+    monkeypatch.setattr(
+        embed._DistancesTo, "_computed", lambda self, part: parts.append(part) or computed(self, part)
+    )
+    alone = [picture(L, size, "mds", dims) for dims in (2, 3)]
+    assert len(parts) == 4
+    known = embed.Known()
+    together = [picture(L, size, "mds", dims, known=known) for dims in (2, 3)]
+    assert len(parts) == 6 and known.distances is not None and known.distances.shape == (300, 45)
+    for one, two in zip(alone, together, strict=True):
+        assert np.array_equal(one.xyz_Kd, two.xyz_Kd) and one.stress == two.stress
+    monkeypatch.setattr(embed, "_KEPT", 0)  # too many to be kept
+    by_parts = picture(L, size, "mds", 2, known=embed.Known())
+    assert np.array_equal(by_parts.xyz_Kd, alone[0].xyz_Kd)
+
+
+def test_places_by_distances_are_those_of_the_formula() -> None:
+    rng = np.random.default_rng(8)
+    places, start = rng.normal(size=(9, 2)), rng.normal(size=(6, 2))
+    target = np.abs(rng.normal(size=(6, 9)))
+    start[0], target[1] = places[3], 0.0  # on top of one of them, and no distance at all
+    x = start.copy()
+    for _ in range(placing._ITERATIONS):
+        moved = []
+        for here, wanted in zip(x, target, strict=True):
+            off = here - places
+            size = np.sqrt((off**2).sum(axis=1))
+            ratio = np.divide(wanted, size, out=np.zeros(9), where=size > 0)
+            moved.append((places + ratio[:, None] * off).mean(axis=0))
+        x = np.array(moved)
+    found = by_distances(target, places, start.copy())
+    np.testing.assert_allclose(found[1:], x[1:], rtol=1e-7, atol=1e-9)
+    assert np.isfinite(found).all()
 
 
 def test_a_lower_perplexity_and_t_sne_s_own_divergence_are_said() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,12 @@ def test_the_even_part_of_a_schedule() -> None:
     assert even_interval([0, 1, 2, 4, 512, 1000, 2000, 3000]) == (1000, 1000)
     assert even_interval([0, 1, 2, 4, 8, 20, 40, 60, 80, 93]) == (20, 20)
     assert even_interval([0, 10, 20, 40, 50]) == (0, 10)
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        steps = [0, *np.cumsum(rng.integers(1, 5, 12)).tolist()]
+        gaps = [b - a for a, b in pairwise(steps)]
+        gap = max(set(gaps), key=lambda g: (gaps.count(g), g))
+        assert even_interval(steps) == (steps[gaps.index(gap)], gap)
     assert even_interval([5]) == (5, 0)
     assert even_interval([]) == (0, 0)
 

@@ -42,3 +42,16 @@ def test_the_first_tree_of_runs_needs_no_numpy_and_views_no_textual(tmp_path: Pa
     )
     assert "sqlite3" in tree and not tree & {"numpy", "sklearn", "pydantic"}
     assert "textual" not in views
+
+
+def test_textual_s_own_palette_is_not_loaded_with_it_and_can_be_had_afterwards() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n"
+        "from kltui.tui.main import prepare_environment\nprepare_environment()\n"
+        "import kltui.tui.app, kltui.tui.views.registry\n"
+        "unwanted = 'textual.command', 'textual.widgets._directory_tree', 'kltui.tui.dialogs.prompts'\n"
+        "print([name for name in unwanted if name in sys.modules])\n"
+        "from textual.command import CommandPalette\nprint(CommandPalette.__mro__[1].__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.split("\n")[:2] == ["[]", "SystemModalScreen"]

@@ -16,9 +16,9 @@ from kltui.view.palette import (
     linear,
     oklab,
     rgb,
-    shade_of,
     shades,
 )
+from kltui.view.plot_data import shades_of
 
 # Machado, Oliveira and Fernandes 2009, severity 1.0, on linear RGB.
 VISION = {
@@ -87,5 +87,5 @@ def test_shades_lead_from_the_ground_to_the_base(palette: Palette) -> None:
 
 
 def test_shade_of_runs_from_first_to_last() -> None:
-    assert [shade_of(i, 8) for i in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert shade_of(0, 1) == SHADES - 1
+    assert shades_of(8).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert shades_of(1).tolist() == [SHADES - 1] and not len(shades_of(0))

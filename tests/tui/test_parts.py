@@ -15,7 +15,7 @@ from kltui.jobs.jobfile import load_job
 from kltui.registry.checkpoint import Checkpoint, HubSource, LocalSource
 from kltui.store.rows import CheckpointRow
 from kltui.tui.dialogs.jobs_start import entries_of, job_of, usual_tables, write_job
-from kltui.tui.filter import parse_filter
+from kltui.tui.filter import Columns, parse_filter
 from kltui.tui.selection import Selection
 from kltui.tui.theme import Theme
 from kltui.tui.ui_state import Memory
@@ -55,8 +55,9 @@ from kltui.tui.widgets.token_lines import TokenLine, colored_runs
     ],
 )
 def test_filter(text: str, count: int) -> None:
-    keep = parse_filter(text)
-    assert sum(keep(r) for r in FakeWorkspace().checkpoints()) == count
+    keep, rows = parse_filter(text), FakeWorkspace().checkpoints()
+    assert sum(keep(r) for r in rows) == count
+    assert keep.passing(Columns(rows)) == [keep(r) for r in rows]
 
 
 @pytest.mark.parametrize(
@@ -71,12 +72,12 @@ def test_a_filter_that_cannot_be_meant_names_its_term(text: str) -> None:
 
 
 def test_terms_that_nothing_passes_are_named() -> None:
-    rows = FakeWorkspace().checkpoints()
-    assert parse_filter("run:tiny tinny -run:huge | size:smal step>9k").unmatched(rows) == [
+    columns = Columns(FakeWorkspace().checkpoints())
+    assert parse_filter("run:tiny tinny -run:huge | size:smal step>9k").unmatched(columns) == [
         "tinny",
         "step>9k",
     ]
-    assert parse_filter("run:x").unmatched([]) == []
+    assert parse_filter("run:x").unmatched(Columns([])) == []
 
 
 def test_selection() -> None:

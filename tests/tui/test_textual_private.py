@@ -38,6 +38,8 @@ USED: dict[str, type] = {
     "_fatal_error": App,
     "_close_messages_no_wait": App,
     "_exit": App,
+    "_disable_tooltips": App,
+    "_disable_notifications": App,
     "_compositor": Screen,
     "_compositor_refresh": Screen,
     "_sequence_to_key_events": XTermParser,

@@ -189,3 +189,17 @@ def test_weight_distances_by_name_are_those_of_every_pair_of_a_run() -> None:
         if p is not q and p.checkpoint.run == q.checkpoint.run and (p.weights, q.weights) in stored
     }
     assert list(within_runs(rows, stored).items()) == list(every.items()) and len(every) == 14
+
+
+def test_checkpoints_are_read_once_for_all_kinds_of_distances(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        add(store, checkpoint("r", step))
+    with opened(store) as ws:
+        kind, calls = type(ws._store.checkpoints), []
+        read = kind.all
+        monkeypatch.setattr(kind, "all", lambda self: calls.append(self) or read(self))
+        assert ws.weight_distances() == ws.adapter_distances() == ws.gguf_distances() == {}
+        assert len(ws.checkpoints()) == 2
+        assert ws.weight_distances() == {} and len(calls) == 2  # the last reading anew was asked for by name

@@ -53,8 +53,8 @@ class Offers:
         return found[0]
 
 
-def offers_of(ws: Workspace) -> Offers:
-    """What the workspace offers."""
+def offers_of(ws: Workspace, rows: Sequence[CheckpointRow]) -> Offers:
+    """What the workspace with these checkpoints offers."""
     shown, corpora = scored_corpora(ws)
     hashes = {row.id: row.sha256 for row, _ in corpora}
     settings = [
@@ -62,7 +62,6 @@ def offers_of(ws: Workspace) -> Offers:
         for g in ws.vector_groups()
         if g.corpus_id in hashes
     ]
-    rows = [row for row in ws.checkpoints() if row.scored]
     return Offers(shown, corpora, settings, [m.name for m in ws.saved_maps()], rows)
 
 
@@ -71,7 +70,8 @@ async def ask_basis(app: WorkspaceSession) -> None:
     if app.map_cache.is_empty:
         app.say("there is no map yet: score or import vectors first", "warning")
         return
-    offers = await app.reader.read(offers_of)
+    rows = app.snapshot.rows
+    offers = await app.reader.read(lambda ws: offers_of(ws, rows))
     now = app.reader.basis
 
     def complaint(answers: Answers) -> str:
@@ -141,7 +141,9 @@ def meant(answers: Answers, offers: Offers) -> Basis:
     over = offers.corpus(line["corpus"]).sha256 if line["corpus"] else ""
     settings = offers.scoring(line["scoring"], over or offers.shown) if line["scoring"] else ""
     exclude = tuple(part.strip() for part in line["exclude"].split(",") if part.strip())
-    left_out(exclude, offers.rows, [row.name for row in offers.rows])
+    if exclude:
+        rows = [row for row in offers.rows if row.scored]
+        left_out(exclude, rows, [row.name for row in rows])
     basis = Basis(over, settings, mode, exclude, apart in YES, saved)
     if saved and saved not in offers.maps:
         known = ", ".join(safe_text(name, 30) for name in offers.maps) or "none yet"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from kltui.sanitize import short_name
 from kltui.tui.dialogs.prompts import ChoiceDialog
-from kltui.tui.suggested_pairs import suggested_pairs
 
 if TYPE_CHECKING:
     from kltui.tui.session import Session
@@ -17,7 +16,7 @@ NAME_CELLS = 28
 def ask_pair(app: Session) -> None:
     """Offers the pairs that lineage suggests, those with the marked A first; the chosen one becomes A and B."""
     marked = app.selection.a or app.selection.b
-    pairs = sorted(suggested_pairs(app.snapshot.rows), key=lambda p: marked not in (p.a, p.b))
+    pairs = sorted(app.snapshot.suggested_pairs, key=lambda p: marked not in (p.a, p.b))
     if not pairs:
         app.say("mark two checkpoints first: a marks A, b marks B", "warning")
         return

@@ -43,6 +43,11 @@ __all__ = [
 class TerminalApp(App[int], inherit_bindings=False):
     """An application that writes its own text for what has changed on screen, and keeps a bug's traceback."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Two widgets more on every screen, with styles to be read at the start, in which nothing is ever shown.
+        self._disable_tooltips = self._disable_notifications = True
+
     def text_of(self, update: CompositorUpdate) -> str:
         """What to write for an update of the screen; "" where nothing changed."""
         raise AssertionError("an application says what it writes")

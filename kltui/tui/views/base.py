@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -163,8 +163,8 @@ class View(SessionWidget):
         """The figure of what is shown; None as long as there is nothing to draw."""
         return None
 
-    def csv_rows(self) -> list[list[object]]:
-        """The rows of what is shown, titles first; [] where there are none."""
+    def csv_rows(self) -> Iterable[list[object]]:
+        """The rows of what is shown, titles first; none where there are none."""
         return []
 
     def text_lines(self) -> list[str]:

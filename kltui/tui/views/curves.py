@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -379,11 +380,14 @@ class CurvesView(View):
         for panel in self.panels:
             panel.x_scale = scale
         self.kl.say(f"step axis: {'log10(1 + step)' if scale == 'log1p' else 'linear'}")
-        self.call_after_refresh(self._draw_all)  # seven pictures: the answer to the key comes before them
+        # Seven pictures: the answer to the key comes before them.
+        self.call_after_refresh(lambda: self.run_worker(self._draw_all(), group="scales", exclusive=True))
 
-    def _draw_all(self) -> None:
+    async def _draw_all(self) -> None:
+        """Draws the panels one after another: a key need wait for one of them alone."""
         for panel in self.panels:
             panel.draw_again(keep_window=False)
+            await asyncio.sleep(0)
 
     def do_settled_level(self) -> None:
         """Another level of KL at which a run counts as settled; after the last, the finest that it reached."""
@@ -441,18 +445,15 @@ class CurvesView(View):
 
     # -- exports --------------------------------------------------------------------------------
 
-    def csv_rows(self) -> list[list[object]]:
+    def csv_rows(self) -> Iterator[list[object]]:
         """Every point of every panel, without what is hidden or filtered out."""
-        rows: list[list[object]] = [
-            ["quantity", "unit", "run", "against", "checkpoint", "step", "value", "standard_error"]
-        ]
+        yield ["quantity", "unit", "run", "against", "checkpoint", "step", "value", "standard_error"]
         for panel in self.panels:
             kind = panel.panel
             for d in panel.drawn:
                 about = [kind.title, kind.unit, d.curve.run, d.curve.against]
-                points = zip(d.names, d.steps, d.values, d.errors, strict=True)
-                rows += [[*about, *point] for point in points]
-        return rows
+                for point in zip(d.names, d.steps, d.values, d.errors, strict=True):
+                    yield [*about, *point]
 
     def shown_figure(self) -> ShownSubject | None:
         """The figure of the runs that are shown."""

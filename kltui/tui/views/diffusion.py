@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -19,10 +21,15 @@ from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
 
 if TYPE_CHECKING:
-    from kltui.analysis.diffusion import Exponent
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kltui.analysis.diffusion import Exponent, ExponentSummary
     from kltui.analysis.map import Map
+    from kltui.analysis.noise import NoiseFloor
     from kltui.figures.shown import ShownSubject
     from kltui.view.axis import Scale
+    from kltui.view.plot_data import Floats
 
 WINDOWS = (10, 20, 5)
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
@@ -127,8 +134,9 @@ def distances(
     trajectory = next((t for t in found.trajectories() if t.label == e.run), None)
     if trajectory is None:
         return [], {}, []
-    rows = [r for r, s in zip(trajectory.rows, trajectory.steps, strict=True) if e.start <= s <= e.end]
-    taus = [float(s - e.start) for s in trajectory.steps if e.start < s <= e.end]
+    first, end = bisect_left(trajectory.steps, e.start), bisect_right(trajectory.steps, e.end)
+    rows = trajectory.rows[first:end]
+    taus = [float(s - e.start) for s in trajectory.steps[first:end] if s > e.start]
     names = [found.names[r] for r in rows]
     kls = [found.pair_rows(rows[0], r) for r in rows[1:]]
     values = {
@@ -173,6 +181,63 @@ def fitted_line(points: Sequence[tuple[float, float]], slope: float) -> list[tup
     return [(x, math.exp(mean_y + slope * (math.log(x) - mean_x))) for x in ends]
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnExponents:
+    """Exponents of n starts as they are drawn: made off the interface's thread, where there may be very many.
+
+    `ends` are (run, its number, the point of its last start); `bars_m2` ends of the error bars; `runs` each run's
+    exponents by rising start.
+    """
+
+    names: list[str]
+    xy_n2: Floats
+    code_n: NDArray[np.int16]
+    segments_m2: NDArray[np.int64]
+    bars_m2: Floats
+    bar_codes: NDArray[np.int16]
+    ends: list[tuple[str, int, int]]
+    runs: dict[str, list[Exponent]]
+    summaries: list[ExponentSummary]
+    floors: dict[str, NoiseFloor]
+
+    def nearest(self, run: str, step: int) -> Exponent | None:
+        """The exponent of a run whose start is nearest to a step, the earlier of equals; None where it has none."""
+        own = self.runs.get(run, [])
+        at = bisect_left(own, step, key=lambda e: e.start)
+        return min(own[max(0, at - 1) : at + 1], key=lambda e: abs(e.start - step), default=None)
+
+
+def drawn_exponents(exponents: Sequence[Exponent], number: Mapping[str, int]) -> DrawnExponents:
+    """What is drawn of exponents, runs by their numbers."""
+    import numpy as np
+
+    from kltui.analysis.diffusion import summarise
+    from kltui.view.plot_data import threads
+
+    places: dict[str, list[int]] = {}
+    for i, e in enumerate(exponents):
+        places.setdefault(e.run, []).append(i)
+    code_n, segments = threads([(number.get(r, 0), rows) for r, rows in places.items()], len(exponents))
+    xy = np.array([(e.start, e.c_q) for e in exponents], dtype=np.float64).reshape(-1, 2)
+    se = np.array([e.se_q for e in exponents], dtype=np.float64)
+    known = np.isfinite(se)
+    x, y, se = *xy[known].T, se[known]
+    bars = np.column_stack([x, y - se, x, y + se]).reshape(-1, 2)
+    own = np.array([number.get(e.run, 0) * SHADES + SHADES - 3 for e in exponents], dtype=np.int16)
+    return DrawnExponents(
+        [f"{e.run}@{e.start}" for e in exponents],
+        xy,
+        code_n,
+        segments,
+        bars,
+        np.repeat(own[known], 2),
+        [(run, number.get(run, 0), rows[-1]) for run, rows in places.items()],
+        {run: sorted((exponents[i] for i in rows), key=lambda e: e.start) for run, rows in places.items()},
+        summarise(exponents),
+        {run: exponents[rows[-1]].floor for run, rows in places.items()},
+    )
+
+
 class ExponentPlot(PlotPane):
     """The exponent in likelihood space of every start, by run."""
 
@@ -181,53 +246,38 @@ class ExponentPlot(PlotPane):
 
     def __init__(self) -> None:
         super().__init__(id="exponent-plot")
-        self.exponents: list[Exponent] = []
+        self.exponents: Sequence[Exponent] = ()
+        self.drawn: DrawnExponents | None = None
         self.x_scale: Scale = "linear"
 
-    def show_exponents(self, exponents: Sequence[Exponent]) -> None:
+    def show_exponents(self, exponents: Sequence[Exponent], drawn: DrawnExponents) -> None:
         """Draws all runs."""
         import numpy as np
 
-        from kltui.view.plot_data import Scene, threads
+        from kltui.view.plot_data import Scene
 
-        same = [(e.run, e.start) for e in exponents] == [(e.run, e.start) for e in self.exponents]
-        self.exponents = list(exponents)
+        same = drawn.names == self.names and self.drawn is not None
+        self.exponents, self.drawn = exponents, drawn
         if not exponents:
             self.show(None, [])
             return
-        number = self.kl.snapshot.run_number
-        runs: dict[str, list[int]] = {}
-        for i, e in enumerate(exponents):
-            runs.setdefault(e.run, []).append(i)
-        code_n, segments = threads([(number.get(r, 0), rows) for r, rows in runs.items()], len(exponents))
-        names = [f"{e.run}@{e.start}" for e in exponents]
-        n = len(exponents)
-        ends, end_codes = self._bars(number)
-        lines = self._published()
-        xy = np.array([*((e.start, e.c_q) for e in exponents), *ends, *lines], dtype=np.float64)
-        added = [*end_codes, *[PUBLISHED] * len(lines)]
-        pairs = np.arange(n, n + len(added), dtype=np.int64).reshape(-1, 2)
-        scene = Scene(
-            xy,
-            np.concatenate([code_n, np.array(added, dtype=np.int16)]),
-            np.concatenate([pairs, segments]),
-            self.x_scale,
-            n_points=n,
-        )
-        self.show(scene, names, keep_window=same)
-
-    def _bars(self, number: Mapping[str, int]) -> tuple[list[tuple[float, float]], list[int]]:
-        """Ends of the error bars of the fits, and the codes of their colours."""
-        known = [e for e in self.exponents if math.isfinite(e.se_q)]
-        ends = [(float(e.start), e.c_q + sign * e.se_q) for e in known for sign in (-1, 1)]
-        return ends, [number.get(e.run, 0) * SHADES + SHADES - 3 for e in known for _ in (-1, 1)]
+        n, lines = len(exponents), np.array(self._published(), dtype=np.float64)
+        xy = np.concatenate([drawn.xy_n2, drawn.bars_m2, lines])
+        published = np.full(len(lines), PUBLISHED, dtype=np.int16)
+        codes = np.concatenate([drawn.code_n, drawn.bar_codes, published])
+        pairs = np.arange(n, len(xy), dtype=np.int64).reshape(-1, 2)
+        segments = np.concatenate([pairs, drawn.segments_m2])
+        scene = Scene(xy, codes, segments, self.x_scale, n_points=n)
+        self.show(scene, drawn.names, keep_window=same)
 
     def _published(self) -> list[tuple[float, float]]:
         """Ends of the lines of the published medians of c_q."""
         from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 
-        starts = [e.start for e in self.exponents]
-        return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in (min(starts), max(starts))]
+        assert self.drawn is not None
+        starts = self.drawn.xy_n2[:, 0]
+        ends = float(starts.min()), float(starts.max())
+        return [(x, c_q) for _, c_q, _ in PUBLISHED_EXPONENTS.values() for x in ends]
 
     def ink(self, code: int) -> Style:
         """Published medians are no run's."""
@@ -255,9 +305,7 @@ class ExponentPlot(PlotPane):
 
     def _ends(self) -> list[tuple[str, int, int]]:
         """(run, its number, the point of its last start)."""
-        last = {e.run: i for i, e in enumerate(self.exponents)}
-        number = self.kl.snapshot.run_number
-        return [(run, number.get(run, 0), at) for run, at in last.items()]
+        return self.drawn.ends if self.drawn is not None else []
 
     def cursor_moved(self) -> None:
         """The start under the cross-hair becomes the shared cursor."""
@@ -281,8 +329,9 @@ class ExponentPlot(PlotPane):
     def do_axis_scale(self) -> None:
         self.x_scale = "log1p" if self.x_scale == "linear" else "linear"
         self.kl.say(f"step axis: {'log10(1 + step)' if self.x_scale == 'log1p' else 'linear'}")
-        exponents, self.exponents = self.exponents, []
-        self.show_exponents(exponents)
+        drawn, self.drawn = self.drawn, None
+        if drawn is not None:
+            self.show_exponents(self.exponents, drawn)
 
 
 class DiffusionView(View):
@@ -325,6 +374,8 @@ class DiffusionView(View):
                     weights or None, window=window, from_step="auto", noise_corrected=noise
                 )
             )
+            number = kl.snapshot.run_number
+            drawn = await kl.reader.compute(lambda: drawn_exponents(exponents, number))
         except KltuiError as error:
             self._say_nothing(error.message)
             return
@@ -334,7 +385,8 @@ class DiffusionView(View):
                 f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
             )
         self.window_plot.display = bool(exponents)
-        self.exponent_plot.show_exponents(exponents)
+        self.exponent_plot.show_exponents(exponents, drawn)
+        self.table.update_data()
         self.cursor_moved()
 
     def _say_nothing(self, why: str) -> None:
@@ -349,21 +401,20 @@ class DiffusionView(View):
             return
         self.exponent_plot.go_to(self.kl.selection.cursor)
         self.window_plot.show_window(self.found, self.distances, self._exponent())
-        self.table.update_data()
 
     def _exponent(self) -> Exponent | None:
         row = self.kl.snapshot.by_name.get(self.kl.selection.cursor)
         if row is None or not self.exponents:
             return self.exponents[0] if self.exponents else None
-        run, step = row.checkpoint.run, row.checkpoint.step or 0
-        own = [e for e in self.exponents if e.run == run]
-        return min(own, key=lambda e: abs(e.start - step)) if own else self.exponents[0]
+        drawn = self.exponent_plot.drawn
+        found = drawn.nearest(row.checkpoint.run, row.checkpoint.step or 0) if drawn is not None else None
+        return found or self.exponents[0]
 
     def _medians(self, width: int) -> list[list[Span]]:
-        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS, summarise
+        from kltui.analysis.diffusion import PUBLISHED_EXPONENTS
 
-        look, number = self.look, self.kl.snapshot.run_number
-        summaries = summarise(self.exponents)
+        look, number, drawn = self.look, self.kl.snapshot.run_number, self.exponent_plot.drawn
+        summaries = drawn.summaries if drawn is not None and self.exponents else []
         lines: list[list[Span]] = []
         names = ("c_q", "c_w", "alpha")
         said = aligned([_spread(q) for s in summaries for q in (s.c_q, s.c_w, s.alpha)])
@@ -398,7 +449,8 @@ class DiffusionView(View):
         """What is taken off each run's distances with its 95 % interval, or why nothing is."""
         look, number = self.look, self.kl.snapshot.run_number
         lines: list[list[Span]] = []
-        for run, f in {e.run: e.floor for e in self.exponents}.items():
+        drawn = self.exponent_plot.drawn
+        for run, f in drawn.floors.items() if drawn is not None else ():
             n = number.get(run, 0)
             interval = f" [{f.low:.2g}, {f.high:.2g}]" if math.isfinite(f.low) else ""
             said = (
@@ -443,10 +495,11 @@ class DiffusionView(View):
             return None
         return ShownSubject("diffusion", window=self.window, noise_corrected=self.noise)
 
-    def csv_rows(self) -> list[list[object]]:
+    def csv_rows(self) -> Iterator[list[object]]:
         """Exponents of every run and start."""
-        rows: list[list[object]] = [["run", "start", "c_q", "r2_q", "c_w", "r2_w"]]
-        return rows + [[e.run, e.start, e.c_q, e.r2_q, e.c_w, e.r2_w] for e in self.exponents]
+        yield ["run", "start", "c_q", "r2_q", "c_w", "r2_w"]
+        for e in self.exponents:
+            yield [e.run, e.start, e.c_q, e.r2_q, e.c_w, e.r2_w]
 
 
 def _figure(value: float) -> str:

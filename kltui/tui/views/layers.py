@@ -34,7 +34,7 @@ MAX_MODELS = 8
 
 def lens_models(kl: Session) -> list[str]:
     """Models with lens vectors: those selected or marked, else the cursor's and the last of each run."""
-    rows = {r.name: r for r in kl.snapshot.rows if r.layers and r.scored}
+    rows = {r.name: r for r in kl.snapshot.with_layers if r.scored}
     chosen = kl.selection
     wanted = [n for n in dict.fromkeys((*chosen.selected, chosen.a, chosen.b)) if n in rows]
     if not wanted:
@@ -274,7 +274,7 @@ class LayersView(View):
                     (f"  {row.layers} layers" if row else "", look("faint")),
                 ]
             )
-        more = sum(1 for r in self.kl.snapshot.rows if r.layers) - len(self.plot.models)
+        more = len(self.kl.snapshot.with_layers) - len(self.plot.models)
         if more > 0:
             lines += [
                 [],

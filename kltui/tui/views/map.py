@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.layers import lens_models
 from kltui.tui.views.map_colours import properties
 from kltui.tui.views.map_plot import ERRORS, SAID, MapPlot
+from kltui.tui.views.map_scene import MapLines, lines_of
 from kltui.tui.widgets.canvas import Pane, TextPane
 from kltui.tui.widgets.run_tree import RunTree
 
@@ -121,7 +122,7 @@ class MapView(View):
     def _ask_near(self) -> None:
         """Looks for the nearest checkpoints as soon as the cursor rests."""
         found, name = self.plot.map, self.kl.selection.cursor
-        if found is not None and name in found.names and found.loglik_KN.size <= MAX_NUMBERS:
+        if found is not None and found.rows_of([name]) and found.loglik_KN.size <= MAX_NUMBERS:
             self.run_worker(self._find_near(found, name), group="near", exclusive=True)
 
     async def _find_near(self, found: Map, name: str) -> None:
@@ -147,7 +148,7 @@ class MapView(View):
     async def _show_meanwhile(self) -> None:
         with suppress(KltuiError):  # reported when the picture itself is made
             async for shown in self.kl.map_cache.pictures("pca", self.dims, null_run=self.null_run):
-                self._show(shown)
+                self._show(shown, await self._lines(shown.map))
 
     async def _load(self) -> None:
         mine = self._loading = object()
@@ -184,7 +185,7 @@ class MapView(View):
             if self.plot.drawn_method != method or not (is_meanwhile or (self._stale and method != "tsne")):
                 self.plot.scores = await self._scores(shown.map)
                 self.plot.raw = await map_cache.as_scored() if map_cache.is_prepared else shown.map
-                self._show(shown)
+                self._show(shown, await self._lines(shown.map))
         self.released = tuple(await map_cache.released())
         self.shape_found = await self._shape()
         await self._read_errors()
@@ -199,9 +200,15 @@ class MapView(View):
             return "pca", f"t-SNE needs {MIN_FOR_TSNE} checkpoints"
         return method, ""
 
-    def _show(self, shown: ShownMap) -> None:
+    async def _lines(self, found: Map) -> MapLines | None:
+        """What the rows of a map are to one another, off the interface's thread; None where it is drawn already."""
+        return None if found is self.plot.map else await self.kl.reader.compute(lambda: lines_of(found))
+
+    def _show(self, shown: ShownMap, lines: MapLines | None) -> None:
         before = self.plot.shape()
-        self.plot.show_map(shown.map, shown.picture, null_run=self.null_run, n_total=shown.n_total)
+        self.plot.show_map(
+            shown.map, shown.picture, null_run=self.null_run, n_total=shown.n_total, lines=lines
+        )
         self.legend.title = map_text.legend_title(self.plot)
         if self.plot.shape() != before:
             self.make_room(self.kl.size.width)
@@ -396,17 +403,17 @@ class MapView(View):
         """The figure of the picture that is on screen, without what is hidden or filtered out."""
         return self.plot.shown_figure()
 
-    def csv_rows(self) -> list[list[object]]:
+    def csv_rows(self) -> Iterator[list[object]]:
         """Every point in the picture with its place; a random walk's points are numbered."""
         plot = self.plot
         if plot.map is None or plot.picture is None:
-            return []
+            return
         places = plot.picture.xyz_Kd
         walk = [f"{plot.null_run}~null {i}" for i in range(len(places) - len(plot.map))]
-        rows: list[list[object]] = [["name", "method", "x", "y", "z"]]
-        for name, xyz in zip([*plot.map.names, *walk], places.tolist(), strict=True):
-            rows.append([name, plot.drawn_method, *xyz, *[""] * (3 - len(xyz))])
-        return rows
+        method = plot.drawn_method
+        yield ["name", "method", "x", "y", "z"]
+        for name, xyz in zip([*plot.map.names, *walk], places, strict=True):
+            yield [name, method, *xyz.tolist(), *[""] * (3 - len(xyz))]
 
     def copied(self) -> str:
         """The point's name."""

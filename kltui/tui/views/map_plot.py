@@ -22,7 +22,15 @@ from kltui.tui.views.map_colours import (
     Scores,
     ramp_ink,
 )
-from kltui.tui.views.map_scene import Threads, box_around, layer_threads, model_of, related
+from kltui.tui.views.map_scene import (
+    MapLines,
+    Threads,
+    box_around,
+    layer_threads,
+    lines_of,
+    model_of,
+    related,
+)
 from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.palette import SHADES
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
     from kltui.figures.shown import ShownSubject
     from kltui.view.plot_data import Floats, Scene, Window
     from kltui.view.space import Outline, Turn
+
+    Rows = NDArray[np.intp]
 
 SAID = {"tsne": "t-SNE", "pca": "PCA", "mds": "MDS"}
 UNIT = "√(bits/byte)"
@@ -72,7 +82,10 @@ class MapPlot(PlotPane):
         #: rows and map that {run: (scored, on the map)} was counted for, and that
         self.run_counts: tuple[object, object, dict[str, tuple[int, int]]] = (None, None, {})
         self._ends: list[tuple[int, str]] = []
-        self._before: dict[int, int] = {}
+        self._lines: MapLines | None = None
+        self._ticked_for: tuple[object, ...] = ()
+        self._ticked: Rows | None = None
+        self._coloured_for: tuple[object, ...] = ()
         self._drawn_for: tuple[object, ...] = ()
         self._threads: Threads | None = None
         self._reach = 1.0
@@ -120,7 +133,7 @@ class MapPlot(PlotPane):
     def counted(self) -> str:
         """How many checkpoints are drawn, of how many; how many layers; how many were left out."""
         assert self.map is not None
-        layers = sum(p.layer is not None for p in self.map.points)
+        layers = self._lines.n_layers if self._lines is not None else 0
         total = max(self.n_total, len(self.map)) - layers
         said = f"{total} checkpoints" if self.n_shown == total else f"{self.n_shown} of {total} checkpoints"
         said += f" and {layers} layers" if layers else ""
@@ -139,15 +152,25 @@ class MapPlot(PlotPane):
 
     # -- drawing --------------------------------------------------------------------------------
 
-    def show_map(self, found: Map, picture: Picture, *, null_run: str = "", n_total: int = 0) -> None:
+    def show_map(
+        self,
+        found: Map,
+        picture: Picture,
+        *,
+        null_run: str = "",
+        n_total: int = 0,
+        lines: MapLines | None = None,
+    ) -> None:
         """Draws a map's picture; the window stays when only points have joined.
 
-        Points beyond the map's own belong to a random walk for `null_run`.
+        Points beyond the map's own belong to a random walk for `null_run`. `lines`: the map's, where they are known.
         """
         before = self.picture
         same = before is not None and (before.method, before.dims) == (picture.method, picture.dims)
         same = same and self.map is not None and len(found) == len(self.map) and null_run == self.null_run
         self.null_run, self.n_total = null_run, n_total
+        if lines is not None or found is not self.map:
+            self._lines = lines or lines_of(found)
         self.map, self.picture = found, picture
         if self.covariances is not None and len(self.covariances) != len(found):
             self.covariances = None
@@ -155,17 +178,23 @@ class MapPlot(PlotPane):
         self.follow(self.kl.selection.cursor)
 
     def _draw(self, *, keep_window: bool) -> None:
-        from kltui.tui.views.map_colours import colours
-
-        if self.map is None or self.picture is None:
+        if self.map is None or self.picture is None or self._lines is None:
             return
         drawn_for = self._draws()
         if drawn_for != self._drawn_for or self._threads is None:
             self._drawn_for = drawn_for
-            self.colours = colours(self.map, self.by, self.kl.snapshot.run_number, self.scores)
-            self._threads = self._make_threads(self.map, len(self.picture.xyz_Kd))
+            self._colour(self.map)
+            self._threads = self._make_threads(self._lines, len(self.picture.xyz_Kd))
         self._name_axes()
         self.show(self._scene(self.picture, self._threads), self.map.names, keep_window=keep_window)
+
+    def _colour(self, found: Map) -> None:
+        """Gives the points their series, where what these are made of has changed."""
+        from kltui.tui.views.map_colours import colours
+
+        coloured_for = (found, self.by, self.kl.snapshot.run_number, self.scores)
+        if coloured_for != self._coloured_for:
+            self._coloured_for, self.colours = coloured_for, colours(*coloured_for)
 
     def _name_axes(self) -> None:
         assert self.picture is not None
@@ -193,13 +222,21 @@ class MapPlot(PlotPane):
         self.turn = self.turn or Turn()
         return self.turn
 
-    def _make_threads(self, found: Map, n_places: int) -> Threads:
+    def _make_threads(self, lines: MapLines, n_places: int) -> Threads:
         """What is drawn, wherever it will be."""
         from kltui.view.plot_data import threads
 
-        code_n, segments = threads([(0, rows) for rows in self._lines(found, n_places)], n_places)
+        keep_n = self._kept(lines)
+        drawn, loose = self._drawn_lines(lines, keep_n), lines.loose[keep_n[lines.loose]]
+        self.n_shown = sum(map(len, drawn)) + len(loose)
+        self._ends += self._loose_ends(lines, loose)
+        drawn += layer_threads(lines, keep_n)
+        if n_places > len(keep_n) and self._null_base not in self.hidden:
+            drawn.append(range(len(keep_n), n_places))
+        code_n, segments = threads([(0, rows) for rows in drawn], n_places)
+        code_n[loose[code_n[loose] < 0]] = SHADES - 1
         return Threads(
-            code_n, segments, self._series_of_all(n_places), related(found, code_n) if self.descent else []
+            code_n, segments, self._series_of_all(n_places), related(lines, code_n) if self.descent else []
         )
 
     def _scene(self, picture: Picture, drawn: Threads) -> Scene:
@@ -229,35 +266,33 @@ class MapPlot(PlotPane):
         n_points = len(self.map) if self.map is not None else 0
         return Scene(xy, code_n, segments, n_points=n_points, equal=True, depth_n=depth_n)
 
-    def _lines(self, found: Map, n_places: int) -> list[Sequence[int]]:
-        """Rows of every line that is drawn: trajectories, models by themselves, layers, and a random walk."""
-        keep = self._kept(found)
-        lines: list[Sequence[int]] = []
-        self._ends, self._before = [], {}
-        for t in found.trajectories():
-            rows = [r for r in t.rows if keep[r]]
-            self._before.update(zip(t.rows[1:], t.rows, strict=False))
-            if rows:
-                lines.append(rows)
-                self._ends.append((rows[-1], t.label))
-        loose = [k for k, p in enumerate(found.points) if p.step is None and p.layer is None and keep[k]]
-        grids = {trajectory_of(found.points[k].run, found.points[k].tags): k for k in loose}
-        self._ends += [
-            (k, grid if grid_of(found.points[k].tags) else found.points[k].name) for grid, k in grids.items()
-        ]
-        self.n_shown = sum(map(len, lines)) + len(loose)
-        lines += [[k] for k in loose]
-        lines += layer_threads(found, keep)
-        walk = range(len(found), n_places)
-        return [*lines, walk] if walk and self._null_base not in self.hidden else lines
+    def _drawn_lines(self, lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Sequence[int] | Rows]:
+        """Rows of every trajectory that is drawn, whose ends are kept."""
+        made: list[Sequence[int] | Rows] = []
+        self._ends = []
+        for label, rows in lines.lines:
+            kept = rows[keep_n[rows]]
+            if len(kept):
+                made.append(kept)
+                self._ends.append((int(kept[-1]), label))
+        return made
 
-    def _kept(self, found: Map) -> list[bool]:
-        rows, keep = self.kl.snapshot.by_name, self.kl.filter
-        return [
-            trajectory_of(p.run, p.tags) not in self.hidden
-            and ((row := rows.get(model_of(p.name))) is None or keep(row))
-            for p in found.points
-        ]
+    def _loose_ends(self, lines: MapLines, loose: Rows) -> list[tuple[int, str]]:
+        """(row, label) of every model without steps, and of each grid's last point."""
+        assert self.map is not None
+        points = self.map.points
+        grids = {lines.groups[lines.group_n[k]]: k for k in loose.tolist()}
+        return [(k, grid if grid_of(points[k].tags) else points[k].name) for grid, k in grids.items()]
+
+    def _kept(self, lines: MapLines) -> NDArray[np.bool_]:
+        """Which rows neither filter nor hidden runs leave out, (n,)."""
+        import numpy as np
+
+        kept: NDArray[np.bool_] = ~lines.hidden_n(self.hidden)
+        if self.kl.filter.text:
+            known, passing = self.kl.snapshot.by_name, self.kl.snapshot.passing_names(self.kl.filter)
+            kept &= np.array([m in passing or m not in known for m in lines.models], dtype=bool)
+        return kept
 
     def _series_of_all(self, n_places: int) -> NDArray[np.int16]:
         """The series of every place, those of the random walk its run's, (n,)."""
@@ -309,12 +344,15 @@ class MapPlot(PlotPane):
     def _rows_with_errors(self, code_n: NDArray[np.int16]) -> list[int]:
         """Every point of a small map; of others the last of each run, and what is selected or marked."""
         assert self.map is not None and self.covariances is not None
-        drawn = [k for k in range(min(len(self.map), len(self.covariances))) if code_n[k] >= 0]
+        import numpy as np
+
+        n = min(len(self.map), len(self.covariances))
+        drawn: list[int] = np.flatnonzero(code_n[:n] >= 0).tolist()
         if len(drawn) <= MAX_ELLIPSES:
             return drawn
-        chosen = {*self.kl.selection.selected, self.kl.selection.a, self.kl.selection.b}
-        few = {row for row, _ in self._ends} | {k for k in drawn if self.map.names[k] in chosen}
-        return [k for k in drawn if k in few]
+        chosen = (*self.kl.selection.selected, self.kl.selection.a, self.kl.selection.b)
+        few = {row for row, _ in self._ends} | set(self.map.rows_of(chosen))
+        return sorted(few.intersection(drawn))
 
     def names_of(self, row: int) -> str:
         """The name of a row of the map."""
@@ -337,11 +375,11 @@ class MapPlot(PlotPane):
 
     def _draws(self) -> tuple[object, ...]:
         """What the lines are made of, beside the coordinates."""
-        chosen = self.kl.selection
+        chosen, snapshot = self.kl.selection, self.kl.snapshot
         with_errors = (self.errors, tuple(chosen.selected), chosen.a, chosen.b) if self.errors else ()
         n_places = len(self.picture.xyz_Kd) if self.picture is not None else 0
         return (
-            self.map, n_places, self.scores, self.null_run, self.kl.snapshot, self.kl.filter, frozenset(self.hidden), self.by, with_errors,
+            self.map, n_places, self.scores, self.null_run, snapshot.rows, snapshot.run_number, self.kl.filter, frozenset(self.hidden), self.by, with_errors,
             self.descent, self.covariances is None,
         )  # fmt: skip
 
@@ -355,9 +393,9 @@ class MapPlot(PlotPane):
         """The figure of this very picture."""
         from kltui.figures.shown import ShownSubject
 
-        if self.map is None or self.picture is None:
+        if self.map is None or self.picture is None or self._lines is None:
             return None
-        keep = self._kept(self.map)
+        keep = self._kept(self._lines)
         rows = [k for k, p in enumerate(self.map.points) if keep[k] and p.layer is None]
         deep, turn = self.dims == 3, self._turn()
         return ShownSubject(
@@ -426,12 +464,26 @@ class MapPlot(PlotPane):
             return []
         look, chosen = self.look, self.kl.selection
         made = [(row, *self.mark_of(row)) for row, _ in self._ends]
-        rows = {name: k for k, name in enumerate(self.names)}
-        made += [(rows[n], look.glyph("◇", "+"), look("text")) for n in chosen.selected if n in rows]
+        if chosen.selected:
+            tick, ink = look.glyph("◇", "+"), look("text")
+            made += [(row, tick, ink) for row in self.one_a_cell(self._selected_rows(self.map))]
         for letter, name in (("A", chosen.a), ("B", chosen.b)):
-            if name in rows:
-                made.append((rows[name], letter, look("ground", "accent", bold=True)))
+            made += [(row, letter, look("ground", "accent", bold=True)) for row in self.map.rows_of([name])]
         return made
+
+    def _selected_rows(self, found: Map) -> Rows:
+        """Rows of what is selected, looked up when that has changed."""
+        import numpy as np
+
+        ticked_for = (found, tuple(self.kl.selection.selected))
+        if self._ticked is None or ticked_for != self._ticked_for:
+            self._ticked = np.array(found.rows_of(ticked_for[1]), dtype=np.intp)
+            self._ticked_for = ticked_for
+        return self._ticked
+
+    def place_of(self, name: str) -> int:
+        """The row of a vector, -1 where there is none."""
+        return next(iter(self.map.rows_of([name])), -1) if self.map is not None else -1
 
     # -- cursor and read-out --------------------------------------------------------------------
 
@@ -463,11 +515,11 @@ class MapPlot(PlotPane):
     def _figures(self, row: int) -> Iterator[list[Span]]:
         """KL to the checkpoint before and loss: both, one of them, then none."""
         assert self.map is not None
-        look, before = self.look, self._before.get(row)
+        look, before = self.look, int(self._lines.before_n[row]) if self._lines is not None else -1
         raw = self.raw or self.map
         said_loss = loss_of(raw, raw.row(self.map.names[row]))
         loss: list[Span] = [(f"   loss {said_loss} bits/byte", look("muted"))]
-        if before is not None:
+        if before >= 0:
             kl = self.map.pair_rows(before, row)
             head = (f"   KL from @{self.map.points[before].step} ", look("muted"))
             said = (briefly(kl.value, kl.se), look("text"))
@@ -495,8 +547,7 @@ class MapPlot(PlotPane):
 
     def label_here(self) -> str:
         """The trajectory under the cursor: its run, with the variant; "" where there is none."""
-        trajectories = self.map.trajectories() if self.map is not None else []
-        return next((t.label for t in trajectories if self.cursor in t.rows), "")
+        return self._lines.label_of(self.cursor) if self._lines is not None else ""
 
     def do_hide_run(self) -> None:
         if self.map is None or not 0 <= self.cursor < len(self.map):
@@ -528,9 +579,10 @@ class MapPlot(PlotPane):
         self._go_along(-1)
 
     def _go_along(self, which: int) -> None:
-        if self.map is None or self.cursor < 0:
+        lines = self._lines
+        if lines is None or not 0 <= self.cursor < len(lines.line_n):
             return
-        here = next((t for t in self.map.trajectories() if self.cursor in t.rows), None)
-        if here is not None:
-            self.go(here.rows[which])
+        line = int(lines.line_n[self.cursor])
+        if line >= 0:
+            self.go(int(lines.lines[line][1][which]))
             self.cursor_moved()

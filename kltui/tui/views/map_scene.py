@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.view.plot_data import Floats
     from kltui.view.space import Outline
+
+    Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,91 @@ class Threads:
     related: list[tuple[int, int, int, int]]
 
 
-def related(found: Map, code_n: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
-    """(code, strokes, row, row) of broken lines from parents to children, dotted ones from originals to variants."""
-    from kltui.analysis.lineage import parent_pairs, variant_pairs
+@dataclass(frozen=True, eq=False)
+class MapLines:
+    """What a map's rows are to one another, worked out once for each map: filters and turns need nothing of it again.
 
-    kinds = ((PARENT, 8, parent_pairs(found.points).pairs), (VARIANT, 16, variant_pairs(found.points)))
+    `lines` are (label, rows by rising step) of every trajectory; `line_n` says which of them a row is on, `before_n` the
+    row before it there, -1 for none. `group_n` is the run or grid of each row by its place in `groups`, `models` the
+    checkpoint. `loose` rows have no step, `layers` are (rows by depth, row of the model itself or -1) of lens vectors.
+    """
+
+    lines: list[tuple[str, Rows]]
+    line_n: Rows
+    before_n: Rows
+    groups: list[str]
+    group_n: Rows
+    models: list[str]
+    loose: Rows
+    layers: list[tuple[Rows, int]]
+    parents: Sequence[tuple[int, int]]
+    variants: Sequence[tuple[int, int]]
+
+    @property
+    def n_layers(self) -> int:
+        """How many rows are lens vectors."""
+        return sum(len(rows) for rows, _ in self.layers)
+
+    def hidden_n(self, hidden: Collection[str]) -> NDArray[np.bool_]:
+        """Which rows belong to the runs or grids `hidden`, (n,)."""
+        import numpy as np
+
+        return np.array([group in hidden for group in self.groups], dtype=bool)[self.group_n]
+
+    def label_of(self, row: int) -> str:
+        """The trajectory of a row, "" where it has none."""
+        line = self.line_n[row] if 0 <= row < len(self.line_n) else -1
+        return self.lines[line][0] if line >= 0 else ""
+
+
+def lines_of(found: Map) -> MapLines:
+    """What the rows of a map are to one another."""
+    import numpy as np
+
+    from kltui.analysis.lineage import parent_pairs, variant_pairs
+    from kltui.analysis.point import trajectory_of
+
+    points, n = found.points, len(found)
+    lines = [(t.label, np.array(t.rows, dtype=np.intp)) for t in found.trajectories()]
+    line_n, before_n = np.full(n, -1, dtype=np.intp), np.full(n, -1, dtype=np.intp)
+    for k, (_, rows) in enumerate(lines):
+        line_n[rows] = k
+        before_n[rows[1:]] = rows[:-1]
+    groups: dict[str, int] = {}
+    group_n = [groups.setdefault(trajectory_of(p.run, p.tags), len(groups)) for p in points]
+    loose = [k for k, p in enumerate(points) if p.step is None and p.layer is None]
+    return MapLines(
+        lines,
+        line_n,
+        before_n,
+        list(groups),
+        np.array(group_n, dtype=np.intp),
+        [model_of(name) for name in found.names],
+        np.array(loose, dtype=np.intp),
+        _layers_of(found),
+        parent_pairs(points).pairs,
+        variant_pairs(points),
+    )
+
+
+def _layers_of(found: Map) -> list[tuple[Rows, int]]:
+    """(rows of each model's lens vectors by depth, row of the model itself or -1)."""
+    import numpy as np
+
+    models: dict[str, list[int]] = {}
+    for k, p in enumerate(found.points):
+        if p.layer is not None:
+            models.setdefault(model_of(p.name), []).append(k)
+    made = []
+    for model, rows in models.items():
+        rows.sort(key=lambda k: found.points[k].layer or 0)
+        made.append((np.array(rows, dtype=np.intp), next(iter(found.rows_of([model])), -1)))
+    return made
+
+
+def related(lines: MapLines, code_n: NDArray[np.int16]) -> list[tuple[int, int, int, int]]:
+    """(code, strokes, row, row) of broken lines from parents to children, dotted ones from originals to variants."""
+    kinds = ((PARENT, 8, lines.parents), (VARIANT, 16, lines.variants))
     return [
         (series * SHADES, strokes, a, b)
         for series, strokes, pairs in kinds
@@ -60,17 +142,15 @@ def box_around(places: Floats) -> list[Outline]:
     return made
 
 
-def layer_threads(found: Map, keep: Sequence[bool]) -> list[Sequence[int]]:
-    """Rows of each model's lens vectors by depth, the model itself last."""
-    threads: dict[str, list[int]] = {}
-    for k, p in enumerate(found.points):
-        if p.layer is not None and keep[k]:
-            threads.setdefault(model_of(p.name), []).append(k)
-    at = {p.name: k for k, p in enumerate(found.points)}
-    made: list[Sequence[int]] = []
-    for model, rows in threads.items():
-        rows.sort(key=lambda k: found.points[k].layer or 0)
-        made.append([*rows, at[model]] if model in at and keep[at[model]] else rows)
+def layer_threads(lines: MapLines, keep_n: NDArray[np.bool_]) -> list[Rows]:
+    """Rows of each model's lens vectors by depth, the model itself last; only those that are kept."""
+    import numpy as np
+
+    made = []
+    for rows, own in lines.layers:
+        kept = rows[keep_n[rows]]
+        if len(kept):
+            made.append(np.append(kept, own) if own >= 0 and keep_n[own] else kept)
     return made
 
 

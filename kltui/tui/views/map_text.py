@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -12,6 +12,7 @@ from kltui.analysis.number_text import aligned, figure
 from kltui.sanitize import safe_text
 from kltui.store.comparable import standing_note
 from kltui.tui.data import run_of
+from kltui.tui.filter import EVERY
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
@@ -70,12 +71,16 @@ def _run_counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
     """{run: (checkpoints that are scored, those on the map)}, counted when checkpoints or map have changed."""
     snapshot, found = plot.kl.snapshot, plot.map
     if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
-        on_map = {p.name for p in found.points} if found is not None else set()
-        held = Counter(run_of(row) for name, row in snapshot.by_name.items() if name in on_map)
-        scored = Counter(run_of(row) for row in snapshot.rows if row.scored)
-        counts = {run: (scored[run], held[run] if on_map else scored[run]) for run in snapshot.runs}
+        counts = {run: _counted(plot, run) for run in snapshot.runs}
         plot.run_counts = snapshot.rows, found, counts
     return plot.run_counts[2]
+
+
+def _counted(plot: MapPlot, run: str) -> tuple[int, int]:
+    """(checkpoints of a run that are scored, those on the map)."""
+    snapshot, found = plot.kl.snapshot, plot.map
+    scored = sum(map(attrgetter("scored"), snapshot.runs[run]))
+    return scored, scored if found is None else len(found.rows_of(snapshot.names_of_run(run, EVERY)))
 
 
 def _groups(plot: MapPlot, width: int) -> Lines:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from textual import events
@@ -27,6 +27,7 @@ ORDERS = ("name", "kl", "cluster")
 SAID = {"name": "by run and step", "kl": "by KL to the cursor's row", "cluster": "clustered"}
 LABEL = 22
 INKS = {color: ink_on(color) for color in HEAT}
+MAX_ROWS = 2000  # of a matrix: more than a screen shows in blocks, and 32 MB
 NARROW, NUMBERED = 2, 8  # cells across one pair: a colour, or its KL in figures as well
 
 
@@ -45,6 +46,7 @@ class HeatMap(Pane):
         self.order_name = "name"
         self.order: list[int] = []
         self.kl_KK: Array | None = None
+        self.n_chosen = 0  # checkpoints that would be shown, were the matrix not too large
         self.row = self.column = 0
         self.low, self.high = 0.01, 1.0
         self.whole = False  # whether all of a large matrix is shown, in blocks
@@ -83,7 +85,8 @@ class HeatMap(Pane):
         if self.kl_KK is None:
             return []
         look = self.look
-        spans: list[Span] = [(f"{len(self.order)} checkpoints, {SAID[self.order_name]}  ", look("muted"))]
+        count = counted_of(len(self.order), self.n_chosen)
+        spans: list[Span] = [(f"{count}, {SAID[self.order_name]}  ", look("muted"))]
         spans.append((f"log {self.low:.2g} ", look("faint")))
         spans += [
             (" ", look("text", color)) if look.color else (shade(1 - i / 9), look())
@@ -312,6 +315,28 @@ class HeatMap(Pane):
             self._move(top + y - self.row, left + x // self.cell_width - self.column)
 
 
+def counted_of(shown: int, chosen: int) -> str:
+    """How many checkpoints are shown, of how many.
+
+    >>> counted_of(3, 3), counted_of(2000, 100000)
+    ('3 checkpoints', '2,000 drawn of 100,000 checkpoints')
+    """
+    return f"{shown} checkpoints" if shown >= chosen else f"{shown:,} drawn of {chosen:,} checkpoints"
+
+
+def drawn_of(found: Map, rows: list[int]) -> list[int]:
+    """At most `MAX_ROWS` of some rows of a map, rising: of every run its ends and checkpoints evenly between."""
+    import numpy as np
+
+    from kltui.analysis.placing import drawn_rows
+
+    place_K = np.full(len(found), -1)
+    place_K[rows] = np.arange(len(rows))
+    lines = [place_K[list(t.rows)] for t in found.trajectories()]
+    drawn = drawn_rows(len(rows), [line[line >= 0].tolist() for line in lines], MAX_ROWS)
+    return [rows[k] for k in drawn]
+
+
 def _filled(text: str, cursor: bool, width: int) -> str:
     """The text in the width of a pair, in brackets under the cursor."""
     if width == NARROW:
@@ -332,6 +357,7 @@ class MatrixView(View):
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.heat = HeatMap()
+        self._part: tuple[Map, list[int], Map] | None = None  # of a large map: it, the rows drawn, and those
         self.near = TextPane("Nearest to the row", self._nearest)
         self.overview = OverviewPane(self._overview_line)
         side = ColumnOfPanes([self.near, self.overview], width=42, minimum=120)
@@ -352,46 +378,59 @@ class MatrixView(View):
 
     async def _load(self) -> None:
         try:
-            found, kl_KK = await self.kl.map_cache.kl()
-            order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kl_KK))
+            whole = await self.kl.map_cache.map()
+            rows = await self.kl.reader.compute(lambda: self._chosen(whole))
+            found, kept = await self.kl.reader.compute(lambda: self._bounded(whole, rows))
+            order, ends, ln_mm = await self.kl.reader.compute(lambda: self._arranged(found, kept))
         except KltuiError as error:
             self.heat.note = error.message
             self.heat.refresh()
             return
-        self.heat.show_matrix(found, kl_KK, order, ends, ln_mm)
+        self.heat.n_chosen = len(rows)
+        self.heat.show_matrix(found, found.kl(), order, ends, ln_mm)
         self.overview.display = not self.heat.fits
         self.overview.refresh()
         self.near.update_data()
 
-    def _arranged(self, found: Map, kl_KK: Array) -> tuple[list[int], tuple[float, float] | None, Array]:
+    def _bounded(self, whole: Map, rows: list[int]) -> tuple[Map, list[int]]:
+        """(the map whose K x K matrix is made, the rows of it): of a large one an even draw of what was chosen."""
+        if len(whole) <= MAX_ROWS:
+            return whole, rows
+        drawn = drawn_of(whole, rows)
+        before = self._part
+        if before is None or before[0] is not whole or before[1] != drawn:
+            self._part = before = whole, drawn, whole.select(drawn)
+        return before[2], list(range(len(drawn)))
+
+    def _arranged(self, found: Map, rows: list[int]) -> tuple[list[int], tuple[float, float] | None, Array]:
         """The order, the least and largest positive KL, and the blocks of the overview."""
         import numpy as np
 
-        order = self._ordered(found, kl_KK)
+        kl_KK = found.kl()
+        order = self._ordered(found, rows)
         part = kl_KK[np.ix_(order, order)]
         positive = part[np.isfinite(part) & (part > 0)]
         ends = (float(positive.min()), float(positive.max())) if len(positive) else None
         return order, ends, blocks(kl_KK, order)
 
-    def _ordered(self, found: Map, kl_KK: Array) -> list[int]:
-        rows = self._chosen(found)
+    def _ordered(self, found: Map, rows: list[int]) -> list[int]:
         if self.heat.order_name == "cluster" and len(rows) > 2:
             part = found.select(rows)
             return [rows[i] for i in part.clustering().order]
         if self.heat.order_name == "kl" and rows:
             pair = self.heat.pair
-            anchor = found.row(pair[0]) if pair and pair[0] in found.names else rows[0]
-            return sorted(rows, key=lambda k: float(kl_KK[anchor, k]))
+            anchor = next(iter(found.rows_of(pair[:1] if pair else ())), rows[0])
+            return sorted(rows, key=lambda k: float(found.kl()[anchor, k]))
         return rows
 
     def _chosen(self, found: Map) -> list[int]:
         """Rows that are selected; without a selection (of two or more) those that pass the filter."""
-        chosen = self.kl.selection.selected
-        rows = [k for k, n in enumerate(found.names) if n in chosen]
-        if len(rows) >= 2:
-            return rows
-        by_name, keep = self.kl.snapshot.by_name, self.kl.filter
-        return [k for k, n in enumerate(found.names) if n not in by_name or keep(by_name[n])] or rows
+        rows = sorted(found.rows_of(tuple(self.kl.selection.selected)))
+        snapshot, keep = self.kl.snapshot, self.kl.filter
+        if len(rows) >= 2 or not keep.text:
+            return rows if len(rows) >= 2 else list(range(len(found)))
+        known, passing = snapshot.by_name, snapshot.passing_names(keep)
+        return [k for k, n in enumerate(found.names) if n in passing or n not in known] or rows
 
     def do_order(self) -> None:
         self.heat.order_name = ORDERS[(ORDERS.index(self.heat.order_name) + 1) % len(ORDERS)]
@@ -430,17 +469,18 @@ class MatrixView(View):
         found = self.heat.map
         return ShownSubject("matrix", tuple(found.names[k] for k in self.heat.order)) if found else None
 
-    def csv_rows(self) -> list[list[object]]:
+    def csv_rows(self) -> Iterator[list[object]]:
         """Every pair in view with its KL and error."""
         found, order = self.heat.map, self.heat.order
-        rows: list[list[object]] = [["a", "b", "kl_bits_per_byte", "se"]]
+        yield ["a", "b", "kl_bits_per_byte", "se"]
         if found is None:
-            return rows
+            return
         se = found.kl_se()
         names, kl = found.names, found.kl()
-        return rows + [
-            [names[i], names[j], float(kl[i, j]), float(se[i, j])] for i in order for j in order if i < j
-        ]
+        for i in order:
+            for j in order:
+                if i < j:
+                    yield [names[i], names[j], float(kl[i, j]), float(se[i, j])]
 
     def copied(self) -> str:
         """The pair and its KL."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from kltui.errors import KltuiError
@@ -45,12 +46,6 @@ class RegistryView(View):
             self._losses = self.kl.snapshot.losses
             self.run_worker(self._read_errors(), group="errors", exclusive=True)
 
-    def _unread(self) -> list[StoredLoss]:
-        """The losses whose errors are not known yet, those of the rows in view first."""
-        losses, known = self.kl.snapshot.losses, self.kl.loss_errors
-        wanted = dict.fromkeys(losses[i] for i in (*self._in_view(), *losses) if i in losses)
-        return [one for one in wanted if one not in known]
-
     def _in_view(self) -> list[int]:
         """The checkpoints that the tree shows, by id."""
         lines = self.runs.lines[self.runs.top : self.runs.top + self.runs.body_height]
@@ -58,22 +53,29 @@ class RegistryView(View):
 
     async def _read_errors(self) -> None:
         """Reads the errors of all losses, a few vectors at a time so that other questions come between."""
-        unread, unknown = (
-            self._unread(),
-            (math.nan, math.nan),
-        )  # of what is damaged: it stands without an error
-        for begin in range(0, len(unread), ERRORS_AT_ONCE):
-            part = unread[begin : begin + ERRORS_AT_ONCE]
+        unknown = (math.nan, math.nan)  # of what is damaged: it stands without an error
+        losses, known = self.kl.snapshot.losses, self.kl.loss_errors
+        if not losses:
+            return
+        every = await self.kl.reader.read(lambda ws: [one for one in losses.values() if one not in known])
+        rest = iter(every)
+        while part := self._next_unread(rest):
             try:
                 read = await self.kl.reader.read(_losses_of(part))
             except KltuiError as error:
                 self.kl.complain(error)
                 return
             self.kl.loss_errors |= {one: read.get(one.vector, unknown) for one in part}
-            losses, here = self.kl.snapshot.losses, set(part)
+            here = set(part)
             if any(losses.get(i) in here for i in self._in_view()):
                 self.runs.refresh()
                 self.detail.update_data()
+
+    def _next_unread(self, rest: Iterator[StoredLoss]) -> list[StoredLoss]:
+        """The next losses to read the errors of: those of the rows in view, then of the others."""
+        losses, known = self.kl.snapshot.losses, self.kl.loss_errors
+        wanted = chain((losses[i] for i in self._in_view() if i in losses), rest)
+        return list(dict.fromkeys(islice((one for one in wanted if one not in known), ERRORS_AT_ONCE)))
 
     async def _look_for_same(self) -> None:
         try:
@@ -149,20 +151,16 @@ class RegistryView(View):
         look = self.look
         return [[(f"{k:<12}", look("muted")), (v, look("text"))] for k, v in facts if v]
 
-    def csv_rows(self) -> list[list[object]]:
+    def csv_rows(self) -> Iterator[list[object]]:
         """The checkpoints that pass the filter."""
-        rows: list[list[object]] = [
-            ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
-             "bits_per_byte", "layers", "source", "error", "bits_per_byte_se"]
-        ]  # fmt: skip
-        for row in filter(self.kl.filter, self.kl.snapshot.rows):
-            c, loss = row.checkpoint, self.kl.snapshot.losses.get(row.id)
-            rows.append(
-                [row.name, c.run, c.step, c.quantization, c.seed, c.size, c.type, c.parent, " ".join(c.tags),
-                 row.status, row.mean_loglik, loss.bits_per_byte if loss else None, row.layers, str(c.source), row.error,
-                 self.kl.loss_errors[loss][1] if loss in self.kl.loss_errors else None]
-            )  # fmt: skip
-        return rows
+        yield ["name", "run", "step", "variant", "seed", "size", "type", "parent", "tags", "status", "nats_per_text",
+               "bits_per_byte", "layers", "source", "error", "bits_per_byte_se"]  # fmt: skip
+        snapshot, errors = self.kl.snapshot, self.kl.loss_errors
+        for row in snapshot.passing_rows(self.kl.filter):
+            c, loss = row.checkpoint, snapshot.losses.get(row.id)
+            yield [row.name, c.run, c.step, c.quantization, c.seed, c.size, c.type, c.parent, " ".join(c.tags),
+                   row.status, row.mean_loglik, loss.bits_per_byte if loss else None, row.layers, str(c.source),
+                   row.error, errors[loss][1] if loss in errors else None]  # fmt: skip
 
     def do_add(self) -> None:
         from kltui.tui.dialogs import jobs_start
@@ -197,7 +195,7 @@ class RegistryView(View):
         rows = [snapshot.by_name[n] for n in self.kl.selection.selected if n in snapshot.by_name]
         if rows or line is None:
             return rows
-        return [line.row] if line.row else [r for r in snapshot.runs[line.run] if self.kl.filter(r)]
+        return [line.row] if line.row else snapshot.rows_of_run(line.run, self.kl.filter)
 
     def do_start(self) -> None:
         from kltui.tui.dialogs import jobs_start

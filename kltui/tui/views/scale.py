@@ -231,6 +231,7 @@ class ScaleView(View):
         self._asked = -1
         self.map: Map | None = None
         self.apart: Apart | None = None
+        self._paired: tuple[object, object] = (None, None)  # what the pairs in view are of
         self.table, self.pair_table = ScaleTable(), PairTable()
         self.place = TextPane("A and B on the scale", self._place)
         return [
@@ -266,7 +267,7 @@ class ScaleView(View):
     async def _with_layers(self, found: Map) -> Map:
         """The map with each run's last lens vectors, where there are any."""
         excluded = self.kl.map_cache.excluded
-        rows = (r for r in self.kl.snapshot.rows if r.scored and r.layers and r.name not in excluded)
+        rows = (r for r in self.kl.snapshot.with_layers if r.scored and r.name not in excluded)
         last = {r.checkpoint.run: r.name for r in rows}
         if not last or self.kl.map_cache.is_prepared:  # layers are never clipped, and share no prepared map
             return found
@@ -280,10 +281,16 @@ class ScaleView(View):
         self.place.update_data()
         row = self.table.rows[self.table.cursor]
         self.pair_table.title = f"Pairs: {row.setting}"
-        self.pair_table.note = row.note or "no pairs here"
+        self.pair_table.note = "computing …" if row.pairs else row.note or "no pairs here"
         shown = self.apart.map_of(row.setting) if self.apart else self.map
-        found = ((shown.pair(a, b), a, b) for a, b in row.pairs)
-        self.pair_table.show_pairs(sorted(found, key=lambda pair: pair[0].value))
+        if (shown, row) != self._paired:
+            self._paired = shown, row
+            self.pair_table.show_pairs([])
+            self.run_worker(self._show_pairs(shown, row), group="pairs", exclusive=True)
+
+    async def _show_pairs(self, shown: Map, row: ScaleRow) -> None:
+        """Shows the pairs of a setting, by KL: a thousand of them take longer than a key may."""
+        self.pair_table.show_pairs(await self.kl.reader.compute(lambda: pairs_by_kl(shown, row)))
 
     def _place(self, width: int) -> list[list[Span]]:
         from kltui.analysis.scale import locate
@@ -294,7 +301,7 @@ class ScaleView(View):
         if self.map is None or not (chosen.a and chosen.b):
             text = "Mark A and B with a and b, here or on any screen, to see where their KL lies."
             return [[(part, look("muted"))] for part in wrapped(text, max(10, width))] + [[], *rule]
-        if chosen.a not in self.map.names or chosen.b not in self.map.names:
+        if len(self.map.rows_of([chosen.a, chosen.b])) < 2:
             return [[("A or B is not on this map", look("warning"))], [], *rule]
         kl = self.map.pair(chosen.a, chosen.b)
         found = locate(kl.value, self.table.rows)
@@ -341,6 +348,12 @@ class Apart:
         from kltui.analysis.scale import group_of
 
         return self.groups.get(group_of(setting), self.others)
+
+
+def pairs_by_kl(shown: Map, row: ScaleRow) -> list[tuple[KL, str, str]]:
+    """(KL, A, B) of every pair of a setting, rising."""
+    found = ((shown.pair(a, b), a, b) for a, b in row.pairs)
+    return sorted(found, key=lambda pair: pair[0].value)
 
 
 def prepared_apart(ws: Workspace, basis: Basis) -> Apart | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from kltui.sanitize import safe_text
@@ -48,12 +49,15 @@ def welcome(app: Session) -> list[tuple[str, str]]:
 
 def empty_line(pane: Pane, y: int, *otherwise: tuple[str, str]) -> list[Span]:
     """Line `y` of what a pane says while it has nothing to show: the welcome, or else (ink, text) lines, wrapped."""
-    width = max(10, pane.body_width - 4)
-    lines = [
-        (ink, part) for ink, text in welcome(pane.kl) or otherwise for part in wrapped(text, width) or [""]
-    ]
+    lines = _wrapped(tuple(welcome(pane.kl) or otherwise), max(10, pane.body_width - 4))
     ink, text = lines[y] if 0 <= y < len(lines) else ("text", "")
     return [("  " + text, pane.look(ink))]
+
+
+@lru_cache(maxsize=16)
+def _wrapped(said: tuple[tuple[str, str], ...], width: int) -> list[tuple[str, str]]:
+    """(ink, text) lines in so many cells: asked for at every line of a pane, and always the same."""
+    return [(ink, part) for ink, text in said for part in wrapped(text, width) or [""]]
 
 
 def _empty(app: Session, name: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.style import Style
@@ -55,6 +56,7 @@ class DrawnCurve(NamedTuple):
     steps: tuple[int, ...]
     values: tuple[float, ...]
     errors: tuple[float, ...]
+    arrays: tuple[Floats, Floats, Floats]  # steps, values and errors
 
 
 @dataclass
@@ -193,29 +195,29 @@ class CurvePanel(PlotPane):
         first = 0
         for curve in self.content.curves:
             kept = self._kept(curve)
-            if kept is not None and not kept:
-                continue
             parts = (curve.names, curve.steps, curve.values, curve.errors)
+            arrays = curve.arrays
             if kept is not None:
-                parts = (
-                    tuple(curve.names[i] for i in kept),
-                    tuple(curve.steps[i] for i in kept),
-                    tuple(curve.values[i] for i in kept),
-                    tuple(curve.errors[i] for i in kept),
-                )
-            found.append(DrawnCurve(curve, first, self.kl.run_number(parts[0][0]), *parts))
-            first += len(parts[0])
+                parts = tuple(tuple(compress(part, kept)) for part in parts)
+                arrays = tuple(array[kept] for array in arrays)
+            if parts[0]:
+                found.append(DrawnCurve(curve, first, self.kl.run_number(parts[0][0]), *parts, arrays))
+                first += len(parts[0])
         return found
 
-    def _kept(self, curve: Curve) -> list[int] | None:
-        """Places of the points that filter and hidden runs leave; None for all."""
-        rows, keep, hidden = self.kl.snapshot.by_name, self.kl.filter, self.kl.selection.hidden
+    def _kept(self, curve: Curve) -> list[bool] | None:
+        """Which points filter and hidden runs leave; None for all."""
+        snapshot, keep, hidden = self.kl.snapshot, self.kl.filter, self.kl.selection.hidden
         if not keep.text and not hidden:
-            return None if len(curve) else []
+            return None
+        rows = snapshot.by_name
+        passing = snapshot.passing_names(keep) if keep.text else rows
+        shown = [name in passing or name not in rows for name in curve.names]
+        if not hidden:
+            return shown
         return [
-            i
-            for i, name in enumerate(curve.names)
-            if (row := rows.get(name)) is None or (keep(row) and run_of(row) not in hidden)
+            kept and ((row := rows.get(name)) is None or run_of(row) not in hidden)
+            for name, kept in zip(curve.names, shown, strict=True)
         ]
 
     def _scene(self) -> Scene | None:
@@ -232,7 +234,7 @@ class CurvePanel(PlotPane):
             return None
         build = Build()
         for d in self.drawn:
-            xy_n2 = np.column_stack([np.array(d.steps, float), np.array(d.values)])
+            xy_n2 = np.column_stack(d.arrays[:2])
             build.points(xy_n2, d.number * SHADES + SHADES - 1)
             self._note_signs(d, xy_n2[:, 1])
         n_points = build.n
@@ -264,7 +266,7 @@ class CurvePanel(PlotPane):
         """Least and greatest value that can be drawn, error bars not counted; NaN where none can."""
         import numpy as np
 
-        values = np.concatenate([np.array(d.values) for d in self.drawn])
+        values = np.concatenate([d.arrays[1] for d in self.drawn])
         values = values[np.isfinite(values)]
         if self.y_scale == "log":
             values = values[values > 0]
@@ -292,9 +294,9 @@ class CurvePanel(PlotPane):
 
         minimum, _ = self._extent()
         for d in self.drawn:
-            value, error = np.array(d.values), np.array(d.errors)
+            x, value, error = d.arrays
             known = np.isfinite(value) & (error > 0)
-            x, value, error = np.array(d.steps, float)[known], value[known], error[known]
+            x, value, error = x[known], value[known], error[known]
             low = value - error
             if self.y_scale == "log":
                 low = np.where(low > 0, low, np.minimum(minimum, value))
@@ -336,8 +338,9 @@ class CurvePanel(PlotPane):
         found += [(at, "!", look("bad", bold=True)) for at in self._spiked]
         chosen = self.kl.selection
         for letter, name in (("A", chosen.a), ("B", chosen.b)):
-            if name in self.names:
-                found.append((self.names.index(name), letter, look("accent", bold=True)))
+            point = self._point_of(name)
+            if point >= 0 and self.names[point] == name:
+                found.append((point, letter, look("accent", bold=True)))
         return found
 
     # -- the cursor -----------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from kltui.view.palette import SHADES
 from kltui.view.ticks import axis_name
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from kltui.kernels.native import Direction
     from kltui.tui.theme import Theme
     from kltui.view.axis import Scale
@@ -89,10 +92,22 @@ class PlotPane(Pane):
         """Shows another scene, through the same window if asked and there is one."""
         here = self.names[self.cursor] if 0 <= self.cursor < len(self.names) else ""
         self.scene, self.names = scene, names
-        self.cursor = names.index(here) if here and here in names else -1
+        self.cursor = self._number_of(here, names)
         if scene is not None and not (keep_window and self.window is not None):
             self.window, self.fits = self.fitted_window(scene), True
         self.redraw_plot()
+
+    def _number_of(self, name: str, names: list[str]) -> int:
+        """The point called so among others, most likely where the cursor is; -1 for none."""
+        if not name:
+            return -1
+        if 0 <= self.cursor < len(names) and names[self.cursor] == name:
+            return self.cursor
+        return names.index(name) if name in names else -1
+
+    def place_of(self, name: str) -> int:
+        """The number of the point called `name`, -1 where there is none."""
+        return self._number_of(name, self.names)
 
     def fitted_window(self, scene: Scene) -> Window:
         """The window that shows all of a scene."""
@@ -289,6 +304,20 @@ class PlotPane(Pane):
             return None
         return int(x), int(y)
 
+    def one_a_cell(self, points: NDArray[np.intp]) -> list[int]:
+        """Of points that share a cell the first, of those in view: what covers the others anyway."""
+        import numpy as np
+
+        if self._spots is None:
+            return []
+        points = points[points < len(self._spots)]
+        x, y = self._spots[points].T
+        points = points[(x >= 0) & (x < self.plot_width) & (y >= 0) & (y < self.plot_height)]
+        x, y = np.floor(self._spots[points].T).astype(np.intp)
+        _, first = np.unique(y * self.plot_width + x, return_index=True)
+        found: list[int] = points[np.sort(first)].tolist()
+        return found
+
     def lay_over(self) -> None:
         """Brings cross-hair, marks and labels up to date, redrawing only the rows that they touch."""
         if self._planes is None:
@@ -313,8 +342,9 @@ class PlotPane(Pane):
 
     def go_to(self, name: str) -> None:
         """Puts the cursor on the point called `name`, if it is on the plot."""
-        if name in self.names and self.names.index(name) != self.cursor:
-            self.go(self.names.index(name))
+        point = self.place_of(name)
+        if point >= 0 and point != self.cursor:
+            self.go(point)
 
     def _centre_on(self, point: int) -> None:
         assert self.scene is not None and self.seen is not None

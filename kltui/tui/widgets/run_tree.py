@@ -6,13 +6,12 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import eq, itemgetter
+from operator import attrgetter, eq, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import short_name
 from kltui.tui.data import Snapshot, run_of
-from kltui.tui.dialogs.prompts import ChoiceDialog
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span
 from kltui.tui.widgets.table import Cell, Column, Table
@@ -54,7 +53,7 @@ class Order:
     def sorted(self, snapshot: Snapshot, keep: Filter) -> list[CheckpointRow]:
         """The rows that pass, by the column; what has no value there comes last either way round."""
         key = SORTS[self.column]
-        pairs = [(key(row, snapshot), row) for row in snapshot.rows if keep(row)]
+        pairs = [(key(row, snapshot), row) for row in snapshot.passing_rows(keep)]
         known = sorted((p for p in pairs if p[0] is not None), key=itemgetter(0), reverse=self.is_reversed)
         return [row for _, row in known] + [row for value, row in pairs if value is None]
 
@@ -116,10 +115,9 @@ class RunTree(Table):
                 for run, count in snapshot.counts.items()
             ]
         branches = []
-        for run, rows in snapshot.runs.items():
-            kept = [row for row in rows if keep(row)] if keep.text else rows
-            if kept:
-                heading = TreeLine(run, None, len(kept), sum(r.scored for r in kept))
+        for run in snapshot.runs:
+            if kept := snapshot.rows_of_run(run, keep):
+                heading = TreeLine(run, None, len(kept), sum(map(attrgetter("scored"), kept)))
                 branches.append(Branch(heading, self._unfolded(run, kept)))
         return branches
 
@@ -272,6 +270,8 @@ class RunTree(Table):
 
     def do_sort(self) -> None:
         """Asks by which column to sort; the present one turns its order round."""
+        from kltui.tui.dialogs.prompts import ChoiceDialog
+
         now = self.order
         options = [("runs", "the tree of runs, by step and variant")]
         for name in SORTS:
@@ -339,8 +339,9 @@ class RunTree(Table):
         line = self.line
         if line is None:
             return
-        rows = [line.row] if line.row else [r for r in self.kl.snapshot.runs[line.run] if self.kl.filter(r)]
-        self.kl.selection.toggle(r.name for r in rows)
+        snapshot = self.kl.snapshot
+        of_run = [] if line.row else snapshot.names_of_run(line.run, self.kl.filter)
+        self.kl.selection.toggle([line.row.name] if line.row else of_run)
         if line.row is not None:
             self.go(self.cursor + 1)
         self.kl.selection_changed()

@@ -19,6 +19,8 @@ from kltui.tui.terminal.textual_private import PaintedScreen
 from kltui.tui.widgets.canvas import Box, Pane, Span, fitted, spelled, strip_of, width_of
 
 if TYPE_CHECKING:
+    from textual.geometry import Region
+
     from kltui.tui.session import ScreenOwner
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
@@ -230,6 +232,10 @@ class MainScreen(PaintedScreen, inherit_bindings=False):
         yield self.status
         yield self.keys_line
         yield self.too_small
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """One blank line over and over: what the parts leave free, without the borders and tint that Textual looks for."""
+        return [strip_of([], crop.width, self.kl.look())] * crop.height
 
     def on_mount(self) -> None:
         """Shows the first view at once, before anything is read."""

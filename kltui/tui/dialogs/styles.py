@@ -1,0 +1,18 @@
+"""How questions over the view look; in a module of its own, because the application has it before there is one."""
+
+CSS = """
+Prompt, ChoiceDialog, Form, TextDialog { background: transparent; align: center bottom; }
+TextDialog { align: center middle; }
+.sheet { width: 100%; height: auto; max-height: 80%; }
+.sheet Input { height: 1; border: none; padding: 0 1; width: 100%; }
+.sheet Input:focus { border: none; }
+Input > .input--placeholder, Input > .input--suggestion { color: #a8a8a8; }
+App.-light Input > .input--placeholder, App.-light Input > .input--suggestion { color: #4e4e4e; }
+.sheet FormRow { width: 100%; height: 1; }
+.sheet FormRow Input { width: 1fr; }
+.sheet FieldName { width: 14; height: 1; }
+TextDialog > .sheet { width: 90%; max-width: 110; height: 85%; border: round #585858; padding: 0 1; background: #1c1c1c; }
+App.-light TextDialog > .sheet { background: #eeeeee; border: round #a8a8a8; }
+App.-ascii TextDialog > .sheet { border: ascii #585858; }
+TextDialog > .sheet TextPane { height: 1fr; }
+"""

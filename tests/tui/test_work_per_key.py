@@ -1,0 +1,345 @@
+"""What a key costs does not grow with the checkpoints: work is counted here, not timed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fake_workspace import FakeWorkspace
+from screen_text import text_of
+
+from kltui.analysis.diffusion import Exponent
+from kltui.analysis.map import Map
+from kltui.analysis.point import trajectory_of
+from kltui.tui import app as app_module
+from kltui.tui import filter as filter_module
+from kltui.tui.app import KltuiApp
+from kltui.tui.basis import left_out
+from kltui.tui.data import Snapshot
+from kltui.tui.export import exports
+from kltui.tui.filter import EVERY, Columns, Filter, parse_filter
+from kltui.tui.suggested_pairs import suggested_pairs
+from kltui.tui.views import map_plot, matrix
+from kltui.tui.views.diffusion import drawn_exponents
+from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
+from kltui.tui.widgets.canvas import TextPane
+from kltui.workspace.losses import StoredLoss
+
+MakeApp = Callable[..., KltuiApp]
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    return Snapshot(rows=tuple(FakeWorkspace().checkpoints()), loaded=True)
+
+
+@pytest.fixture(scope="module")
+def layered() -> Map:
+    return FakeWorkspace(12).map(layers=True)
+
+
+def test_a_filter_reads_each_field_of_a_row_once(snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[int] = Counter()
+
+    def name_of(row: object) -> str:
+        asked[row.id] += 1
+        return row.name
+
+    monkeypatch.setitem(filter_module.TEXT_FIELDS, "name", name_of)
+    columns = Columns(snapshot.rows)
+    for text in ("t", "ti", "tiny", "tiny|small -seed2", "-t | *@1"):
+        parse_filter(text).passing(columns)
+    assert set(asked.values()) == {1} and len(asked) == len(snapshot.rows)
+
+
+def test_a_filter_is_applied_once_however_many_ask(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, calls = parse_filter("run:tiny step>=100"), []
+    whole = Filter.passing
+
+    def counted(self: Filter, columns: Columns) -> list[bool]:
+        calls.append(self.text)
+        return whole(self, columns)
+
+    rows = [row for row in snapshot.rows if keep(row)]
+    monkeypatch.setattr(Filter, "passing", counted)
+    fresh = replace(snapshot)
+    assert list(fresh.passing_rows(keep)) == rows and fresh.passing_names(keep) == {r.name for r in rows}
+    for run, of in fresh.runs.items():
+        own = [r for r in of if r in rows]
+        assert fresh.rows_of_run(run, keep) == own
+        assert fresh.names_of_run(run, keep) == [r.name for r in own]
+        assert fresh.rows_of_run(run, EVERY) == of
+        assert fresh.names_of_run(run, EVERY) == [r.name for r in of]
+    assert calls == [keep.text]
+    assert fresh.passing_rows(EVERY) == snapshot.rows
+
+
+def test_what_rows_tell_is_kept_while_they_are_the_same(snapshot: Snapshot) -> None:
+    first = replace(snapshot).worked_out(Snapshot())
+    again = replace(snapshot, generation=7).worked_out(first)
+    assert again.generation == 7 and again.rows is first.rows
+    assert again.by_name is first.by_name and again.scored is first.scored
+    assert again._place_in_line is first._place_in_line
+    failed = (replace(first.rows[0], status="failed"), *first.rows[1:])
+    other = replace(snapshot, rows=failed).worked_out(first)
+    assert other.by_name is not first.by_name and other.rows is failed
+    assert other.scored is first.scored  # the status says nothing of the vectors
+    less = (replace(first.rows[0], scored=False), *first.rows[1:])
+    assert replace(snapshot, rows=less).worked_out(first).scored == first.scored[1:]
+
+
+def test_exclusions_are_looked_for_where_there_are_some(snapshot: Snapshot) -> None:
+    names = [row.name for row in snapshot.rows]
+    assert left_out(["run:small step<2", "tuned"], snapshot.rows, names) == ("small@0", "small@1", "tuned")
+
+
+def test_pairs_are_suggested_from_one_look_at_the_rows(snapshot: Snapshot) -> None:
+    kinds = Counter(pair.kind for pair in suggested_pairs(snapshot.rows))
+    assert (
+        kinds["bnb-8bit and original"]
+        == kinds["fine-tune and parent"]
+        == kinds["bnb-8bit and fine-tune"]
+        == 1
+    )
+    assert kinds["two seeds"] == 3 and kinds["first and last"] == 5
+    bare = [replace(r, checkpoint=replace(r.checkpoint, parent="")) for r in snapshot.rows]
+    kinds = Counter(
+        pair.kind for pair in suggested_pairs([r for r in bare if r.checkpoint.quantization == "none"])
+    )
+    assert set(kinds) == {"two seeds", "two sizes", "first and last"}
+
+
+async def test_letters_of_a_filter_wait_for_a_pause_where_rows_are_many(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "MANY_ROWS", 10)
+    monkeypatch.setattr(app_module, "TYPING_SECONDS", 60.0)
+    app = make_app()
+    async with app.run_test(size=(120, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("/", *"run:tuned")
+        assert not app.filter.text and "run:tuned" in text_of(app)
+        await pilot.press("enter")
+        assert app.filter.text == "run:tuned" and "3 of 84 checkpoints by the filter" in text_of(app)
+        monkeypatch.setattr(app_module, "TYPING_SECONDS", 0.01)
+        await pilot.press("/", "|", "s")
+        await until(pilot, lambda: app.filter.text == "run:tuned|s")
+        await pilot.press("x", "escape")
+        await pilot.pause(0.05)
+        assert app.filter.text == "run:tuned"  # what was typed last does not come after the answer
+
+
+class MarksRead(FakeWorkspace):
+    """Keeps which losses were read, and in which order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def losses_of(self, vectors: list[int]) -> dict[int, tuple[float, float]]:
+        self.read += vectors
+        return super().losses_of(vectors)
+
+
+async def test_errors_of_losses_are_read_once_those_in_view_first(make_app: MakeApp, until) -> None:
+    workspace = MarksRead()
+    app = make_app(workspace)
+    async with app.run_test(size=(120, 20)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded and len(app.loss_errors) == len(app.snapshot.losses))
+        assert max(Counter(workspace.read).values()) == 1
+        losses: dict[int, StoredLoss] = app.snapshot.losses
+        in_view = {losses[i].vector for i in app.view._in_view() if i in losses}
+        assert in_view and set(workspace.read[: len(in_view)]) == in_view
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"), [("", set()), ("step>=8 | small", {"tiny-seed2"}), ("tuned", {"tuned"})]
+)
+async def test_rows_that_the_map_draws_are_those_of_a_look_at_every_point(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch, text: str, hidden: set[str]
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        plot, keep = app.view.plot, parse_filter(text)
+        monkeypatch.setattr(map_plot, "lines_of", pytest.fail)
+        app.selection.hidden |= hidden
+        app.set_filter(text)
+        app.view.update_data()
+        wanted = [
+            trajectory_of(p.run, p.tags) not in hidden and keep(app.snapshot.by_name[p.name])
+            for p in plot.map.points
+        ]
+        assert (plot.scene.code_n[: len(wanted)] >= 0).tolist() == wanted
+        assert plot.n_shown == sum(wanted)
+        if any(wanted):
+            row = wanted.index(True)
+            app.set_cursor(plot.map.names[row])
+            own = next(t for t in plot.map.trajectories() if row in t.rows)
+            assert plot.label_here() == own.label
+            await pilot.press("G")
+            assert app.selection.cursor == plot.map.names[own.rows[-1]]
+
+
+def test_lines_of_a_map_are_those_of_a_look_at_every_point(layered: Map) -> None:
+    lines = lines_of(layered)
+    before = {b: a for t in layered.trajectories() for a, b in zip(t.rows, t.rows[1:], strict=False)}
+    assert lines.before_n.tolist() == [before.get(k, -1) for k in range(len(layered))]
+    assert lines.n_layers == sum(p.layer is not None for p in layered.points) > 0
+    for k, p in enumerate(layered.points):
+        assert lines.groups[lines.group_n[k]] == trajectory_of(p.run, p.tags)
+        own = [t.label for t in layered.trajectories() if k in t.rows]
+        assert lines.label_of(k) == (own[0] if own else "")
+    assert lines.label_of(-1) == lines.label_of(len(layered)) == ""
+    rng = random.Random(3)
+    keep_n = np.array([rng.random() < 0.7 for _ in layered.points])
+    wanted: dict[str, list[int]] = {}
+    for k, p in enumerate(layered.points):
+        if p.layer is not None and keep_n[k]:
+            wanted.setdefault(model_of(p.name), []).append(k)
+    found = [rows.tolist() for rows in layer_threads(lines, keep_n)]
+    assert len(found) == len(wanted)
+    for (model, rows), got in zip(wanted.items(), found, strict=True):
+        rows.sort(key=lambda k: layered.points[k].layer)
+        own = [k for k, p in enumerate(layered.points) if p.name == model and keep_n[k]]
+        assert got == [*rows, *own]
+
+
+async def test_points_of_one_cell_are_ticked_once(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("3")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        plot = app.view.plot
+        app.selection.toggle([*plot.map.names, "of no map"])
+        app.selection_changed()
+        cells = [plot.cell(k) for k in range(len(plot.map))]
+        ticked = [point for point, glyph, _ in plot.marks() if glyph == "◇"]
+        assert len(ticked) < len(plot.map)
+        assert [plot.cell(k) for k in ticked] == list(dict.fromkeys(c for c in cells if c is not None))
+        assert plot.one_a_cell(np.array([], dtype=np.intp)) == []
+
+
+async def test_a_large_matrix_is_that_of_a_draw_and_never_of_all(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "MAX_ROWS", 12)
+    made: list[int] = []
+    whole = Map.kl
+
+    def counted(self: Map) -> np.ndarray:
+        made.append(len(self))
+        return whole(self)
+
+    monkeypatch.setattr(Map, "kl", counted)
+    app = make_app()
+    async with app.run_test(size=(160, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("6")
+        await until(pilot, lambda: app.view.heat.kl_KK is not None)
+        heat = app.view.heat
+        assert 5 < len(heat.order) <= 12
+        assert "drawn of 83 checkpoints" in text_of(app)
+        everything = await app.map_cache.map()
+        names = [heat.map.names[k] for k in heat.order]
+        for run in ("tiny", "small"):
+            own = [n for n in names if n.split("@")[0] == run]
+            assert {f"{run}@0", f"{run}@1400"} <= set(own)
+        i, j = heat.order[1], heat.order[3]
+        assert heat.kl_KK[i, j] == pytest.approx(everything.pair(names[1], names[3]).value, rel=1e-9)
+        app.set_filter("run:tuned")
+        tuned = [name for name in everything.names if name.startswith("tuned@")]
+        await until(pilot, lambda: [heat.map.names[k] for k in heat.order] == tuned)
+        assert f"{len(tuned)} checkpoints" in text_of(app)
+        app.set_filter("")
+        app.selection.toggle(["tiny@1", "small@2", "gone"])
+        app.selection_changed()
+        await until(pilot, lambda: [heat.map.names[k] for k in heat.order] == ["tiny@1", "small@2"])
+        assert max(made) <= 12
+
+
+def exponents(runs: dict[str, list[int]]) -> list[Exponent]:
+    rng = random.Random(5)
+    return [
+        Exponent(run, s, 10, rng.random(), 0.9, math.nan if s % 3 == 0 else rng.random(), 9, end=s + 90)
+        for run, starts in runs.items()
+        for s in starts
+    ]
+
+
+def test_exponents_are_prepared_as_a_look_at_every_one_says() -> None:
+    found, number = exponents({"a": [0, 10, 20, 31], "b": [5]}), {"a": 2, "b": 1}
+    drawn = drawn_exponents(found, number)
+    assert drawn.names == ["a@0", "a@10", "a@20", "a@31", "b@5"]
+    bars = [(e.start, e.c_q + sign * e.se_q) for e in found if math.isfinite(e.se_q) for sign in (-1, 1)]
+    assert drawn.bars_m2.tolist() == [list(bar) for bar in bars] and len(drawn.bar_codes) == len(bars)
+    assert drawn.ends == [("a", 2, 3), ("b", 1, 4)]
+    for run in ("a", "b"):
+        own = [e for e in found if e.run == run]
+        for step in range(-3, 40):
+            assert drawn.nearest(run, step) is min(own, key=lambda e: abs(e.start - step))
+    assert drawn.nearest("c", 3) is None
+    none = drawn_exponents([], {})
+    assert not none.names and not len(none.xy_n2) and not none.ends and not none.summaries
+
+
+async def test_no_key_on_diffusion_looks_at_every_exponent(make_app: MakeApp, until, monkeypatch) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("5")
+        await until(pilot, lambda: app.view.exponent_plot.scene is not None)
+        made: list[str] = []
+        update = TextPane.update_data
+        monkeypatch.setattr(TextPane, "update_data", lambda self: (made.append(self.title), update(self)))
+        before = app.selection.cursor
+        await pilot.press("]", "]")
+        assert app.selection.cursor != before and app.view.window_plot.exponent is not None and not made
+
+
+async def test_the_pairs_of_a_setting_are_computed_off_the_interface(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("9")
+        await until(pilot, lambda: app.view.table.rows)
+        view = app.view
+        for _ in range(3):
+            await pilot.press("j")
+            row = view.table.rows[view.table.cursor]
+            await until(pilot, lambda row=row: len(view.pair_table.pairs) == len(row.pairs))
+            values = [kl.value for kl, _, _ in view.pair_table.pairs]
+            assert values == sorted(values)
+            assert {(a, b) for _, a, b in view.pair_table.pairs} == set(row.pairs)
+
+
+@pytest.mark.parametrize("screen", ["1", "3", "4", "5", "6"])
+async def test_what_can_be_exported_is_offered_without_making_every_row(
+    make_app: MakeApp, until, monkeypatch: pytest.MonkeyPatch, screen: str
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press(screen)
+        await pilot.pause()
+        made: list[object] = []
+        rows = app.view.csv_rows
+
+        def counted() -> Iterator[list[object]]:
+            for row in rows():
+                made.append(row)
+                yield row
+
+        monkeypatch.setattr(app.view, "csv_rows", counted)
+        assert "csv" in [export.name for export in exports(app)] or not list(rows())
+        assert len(made) <= 1
