@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +55,12 @@ class Curve:
             np.array(part, dtype=np.float64) for part in (self.steps, self.values, self.errors)
         )
         return steps, values, errors
+
+    def only(self, kept: Sequence[bool]) -> Curve:
+        """The curve of the points that are kept."""
+        names, steps = tuple(compress(self.names, kept)), tuple(compress(self.steps, kept))
+        values, errors = tuple(compress(self.values, kept)), tuple(compress(self.errors, kept))
+        return Curve(self.run, names, steps, values, errors, self.against)
 
 
 def loss_curves(shown: Map) -> list[Curve]:

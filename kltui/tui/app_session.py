@@ -7,6 +7,7 @@ import gc
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+DRAWING = ("kltui.tui.dialogs.prompts", "kltui.view.cell_buffer")
 MIN_PAUSE = (
     3.0  # between two reads, in times what the last one took: a large workspace is not read all the time
 )
@@ -207,6 +209,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
         await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
+        await asyncio.to_thread(_load_screens)
         gc.freeze()
         gc.enable()
         while True:
@@ -378,3 +381,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
     def hung_up(self) -> None:
         """Quits because the terminal is gone, with or without a signal."""
         self._leave_on(signal.SIGHUP)
+
+
+def _load_screens() -> None:
+    """Imports what keys lead to, so that none of them waits for it."""
+    for name in (*DRAWING, *(f"kltui.tui.views.{screen}" for screen in SCREENS)):
+        import_module(name)

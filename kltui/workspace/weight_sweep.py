@@ -213,7 +213,12 @@ def _keep(
     n_params: int,
     overwritten: set[str],
 ) -> list[str]:
-    """Keeps the distances and the fingerprints that were checked; why that could not be: they are shown all the same."""
+    """Keeps the distances and the fingerprints that were checked; why that could not be: they are shown all the same.
+
+    Where there are none, nothing is opened: who writes verifies every row first.
+    """
+    if not (distances or at_hand or overwritten):
+        return []
     try:
         store = Store.write(folder)
         try:

@@ -203,3 +203,15 @@ def test_checkpoints_are_read_once_for_all_kinds_of_distances(
         assert ws.weight_distances() == ws.adapter_distances() == ws.gguf_distances() == {}
         assert len(ws.checkpoints()) == 2
         assert ws.weight_distances() == {} and len(calls) == 2  # the last reading anew was asked for by name
+
+
+def test_a_run_whose_files_are_gone_is_looked_at_without_writing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        add(store, checkpoint("r", step))
+    with opened(store) as ws:
+        monkeypatch.setattr(Store, "write", lambda *_: pytest.fail("the workspace was opened for writing"))
+        generation = ws.generation()
+        assert ws.weight_distances(compute=True) == {} and ws.generation() == generation
+        assert len(ws.weight_problems) == 1 and "2 checkpoints are missing" in ws.weight_problems[0]

@@ -6,7 +6,6 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.style import Style
@@ -195,14 +194,12 @@ class CurvePanel(PlotPane):
         first = 0
         for curve in self.content.curves:
             kept = self._kept(curve)
-            parts = (curve.names, curve.steps, curve.values, curve.errors)
-            arrays = curve.arrays
-            if kept is not None:
-                parts = tuple(tuple(compress(part, kept)) for part in parts)
-                arrays = tuple(array[kept] for array in arrays)
-            if parts[0]:
-                found.append(DrawnCurve(curve, first, self.kl.run_number(parts[0][0]), *parts, arrays))
-                first += len(parts[0])
+            shown = curve if kept is None else curve.only(kept)
+            if len(shown):
+                number = self.kl.run_number(shown.names[0])
+                parts = shown.names, shown.steps, shown.values, shown.errors
+                found.append(DrawnCurve(curve, first, number, *parts, shown.arrays))
+                first += len(shown)
         return found
 
     def _kept(self, curve: Curve) -> list[bool] | None:
