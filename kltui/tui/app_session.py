@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from kltui.workspace.losses import StoredLoss
 
 BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+SETTLED_SECONDS = 0.5  # after which what was read stands on the screen
 DRAWING = ("kltui.tui.dialogs.prompts", "kltui.view.cell_buffer")
 MIN_PAUSE = (
     3.0  # between two reads, in times what the last one took: a large workspace is not read all the time
@@ -209,6 +210,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         """Reads when the workspace has changed; asks often while something runs, seldom otherwise."""
         await self.outlived(self._show_beginning())
         await self.outlived(self.reload())
+        await asyncio.sleep(SETTLED_SECONDS)
         await asyncio.to_thread(_load_screens)
         gc.freeze()
         gc.enable()

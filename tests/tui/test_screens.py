@@ -606,8 +606,8 @@ async def test_every_view_exports_its_rows(make_app: MakeApp, until, monkeypatch
         app.selection.a, app.selection.b = "tiny@100", "tiny@200"
         for screen, title in titles.items():
             await pilot.press(screen)
-            await until(pilot, lambda: len(rows_of(app)) > 1)
-            rows = rows_of(app)
+            await until(pilot, lambda: len(list(rows_of(app))) > 1)
+            rows = list(rows_of(app))
             assert rows[0][0] == title and {len(r) for r in rows} == {len(rows[0])}, screen
 
 
