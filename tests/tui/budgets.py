@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+# As tests/conftest.py does for pytest: helpers of all tests are found by their names.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from terminal import PACKAGE, Answer, Terminal
 
 from kltui.jobs.launch import start_detached
