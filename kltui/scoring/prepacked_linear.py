@@ -19,6 +19,7 @@ import torch
 from kltui.scoring import hooks
 from kltui.scoring.kernel_choice import MIN_WEIGHTS, TRIAL_ROWS, Candidate, KernelChooser
 from kltui.scoring.numerics import exact_half_products
+from kltui.scoring.padded_rows import over_padded_rows
 
 # Packed copies live beside the weights, so only models that are small for the machine are packed. What counts is the
 # memory it has, not what is free just now: a job that is resumed must do as it did before, to the last bit.
@@ -256,11 +257,11 @@ def _packed_forward(
     packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
     bias = layer.bias
 
-    def forward(x: torch.Tensor) -> torch.Tensor:
+    def product(x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, operator, [], variant)
         return result
 
-    return forward
+    return over_padded_rows(product)
 
 
 def widened_product(layer: Any) -> Callable[[torch.Tensor], torch.Tensor]:

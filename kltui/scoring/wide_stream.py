@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from kltui.scoring import hooks
+from kltui.scoring.padded_rows import as_dtype, over_padded_rows
 from kltui.scoring.prepacked_linear import Packing, is_taken_over, take_over, widened_product
 
 Forward = Callable[..., Any]
@@ -72,7 +73,8 @@ def apply(model: Any, head: Any, packing: Packing | None) -> None:
         if module is head or type(module) in (torch.nn.Linear, Conv1D):
             if not any(p.dtype == HALF for p in module.parameters()):
                 continue  # multiplies float32 as it is
-            product = _from_rounded(widened_product(module) if module in widened else forward, rounded)
+            own = widened_product(module) if module in widened else over_padded_rows(forward)
+            product = _from_rounded(own, rounded)
             # the head's product, and one whose activation is done, which the next layer reads, stay as they are
             take_over(module, product if module is head or module in fused else _widening(product))
         elif type(module) is torch.nn.Embedding:
@@ -99,7 +101,7 @@ class _Rounded:
         if x.dtype == HALF:
             return x
         if self._last is None or self._last[0] is not x:
-            self._last = x, x.to(HALF)
+            self._last = x, as_dtype(x, HALF)
         return self._last[1]
 
 
