@@ -223,7 +223,8 @@ keys of the current screen and `:` finds any action by its name. Jobs started he
   `--exclude`, `--over` and `--values` set it from the command line, as in `kltui --map main pythia`.
 * `e` exports what a screen shows: a figure for a paper, its rows as CSV, its text, or a screenshot.
 * `--ascii` draws with ASCII characters only, `--no-mouse` leaves the mouse to the terminal, and `--read-only` starts no job and
-  writes nothing. `NO_COLOR=1` in the environment turns off colours.
+  writes nothing. `NO_COLOR=1` in the environment turns off colours: letters mark
+  runs, and `>` the row of a table without the focus.
 
 ![Compare: which texts drive one KL](pictures/compare.svg)
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 # Bidirectional controls, zero-width joiners aside, reorder a whole terminal line.
@@ -11,6 +12,40 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 # What makes a spreadsheet read a cell as a formula, full-width forms too (OWASP, "CSV injection").
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+# What stands for the signs that kltui writes, and for usual ones of texts, where only ASCII may be shown.
+_IN_ASCII = str.maketrans(
+    {"±": "+-", "→": "->", "≤": "<=", "≥": ">=", "α": "alpha", "τ": "tau", "ρ": "rho", "°": " deg", "√": "sqrt",
+     "←": "left", "↑": "up", "↓": "down"}
+    | dict(zip("…−²⏎—–·‘’“”├└│─", "~-2$--.''\"\"|`|-", strict=True))
+)  # fmt: skip
+
+
+def in_ascii(text: str) -> str:
+    """`text` in ASCII: known signs spelled, letters without accents, a question mark for each cell of anything else.
+
+    >>> in_ascii("“é” 0.4 ± 0.1 模")
+    '"e" 0.4 +- 0.1 ??'
+    """
+    return text if text.isascii() else ascii_cells(text.translate(_IN_ASCII))
+
+
+def ascii_cells(text: str) -> str:
+    """`text` in ASCII and as many cells as it has: what `in_ascii` spells in more is a question mark.
+
+    >>> ascii_cells("…é±模")
+    '~e???'
+    """
+    return text if text.isascii() else "".join(map(_ascii_cell, text))
+
+
+@lru_cache(maxsize=4096)
+def _ascii_cell(char: str) -> str:
+    from rich.cells import cell_len
+
+    cells = cell_len(char)
+    ways = (char.translate(_IN_ASCII), unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode())
+    return next((way for way in ways if way.isascii() and len(way) == cells), "?" * cells)
 
 
 def expanded(path: str | Path) -> Path:

@@ -33,6 +33,9 @@ _MIN_HEIGHT = 48 * MM  # of panels side by side: the names of their axes need as
 _TICKS_PER_INCH = 1.8  # along x, so that the step 143000 has room
 _TITLE_LETTER = 0.076  # inches of a letter of a title, at most in the middle
 _OPEN = "_|x+"  # marks that are strokes
+_MIN_NAME = 5.0  # points, of names at ticks
+_NAME_LINE = 1.2  # lines of names stand at least so many times their size apart
+_FLAT, _STEEP = 0.42, 1.1  # heights over width that a map in equal units may have
 _RC: dict[Any, Any] = {
     "pdf.fonttype": 42,  # TrueType, embedded whole enough to be searched and edited
     "ps.fonttype": 42,
@@ -159,12 +162,17 @@ def drawn(picture: PaperFigure, look: FigureStyle) -> Figure:
     cells = any(layer.kind == "cells" for p in picture.panels for layer in p.layers)
     figure = Figure((width, height), layout="compressed" if cells else "constrained")
     FigureCanvasAgg(figure)
+    panels = []
     for number, panel in enumerate(picture.panels):
         projection = {"projection": "3d"} if panel.z is not None else {}
         axes = figure.add_subplot(n_rows, columns, number + 1, **projection)
         _panel(figure, axes, panel, handles)
+        panels.append((axes, panel))
     if picture.panels and handles:
         _legend(figure, handles, width, height)
+    _fit_names(figure, panels)
+    if cells:
+        _without_margins(figure)
     return figure
 
 
@@ -190,9 +198,84 @@ def figure_of(picture: PaperFigure) -> Figure:
 
 def _aspect(picture: PaperFigure) -> float:
     """Height over width of a panel."""
+    if any(layer.kind == "cells" for p in picture.panels for layer in p.layers):
+        return 0.95
+    if any(p.z is not None for p in picture.panels):
+        return 0.72
+    if picture.panels and all(p.equal and p.z is None for p in picture.panels):
+        return min(max(_FLAT, *(0.85 * _shape(p) + 0.15 for p in picture.panels)), _STEEP)
     tall = max((len(p.y.ticks) for p in picture.panels), default=0)
-    square = any(p.equal or p.z is not None or p.value_label for p in picture.panels)
+    square = any(p.equal or p.value_label for p in picture.panels)
     return max(0.9 if square else 0.68, min(tall * 0.045, 3.0))
+
+
+def _shape(panel: Panel) -> float:
+    """Height over width of what a panel shows, in its own unit."""
+    spans = []
+    for which in ("y", "x"):
+        every = np.concatenate([getattr(layer, which) for layer in panel.layers] or [np.zeros(1)])
+        known = every[np.isfinite(every)]
+        spans.append(float(np.ptp(known)) if len(known) else 0.0)
+    return spans[0] / spans[1] if spans[1] else 1.0
+
+
+def _fit_names(figure: Figure, panels: list[tuple[Any, Panel]]) -> None:
+    """Tick labels that overlap: upright, in a smaller font, and if necessary only every second, third and so on."""
+    named = [(axes, which) for axes, p in panels for which in "xy" if getattr(p, which).ticks]
+    if not named:
+        return
+    figure.draw_without_rendering()
+    crowded = [(axes, which, _name_size(axes, which)) for axes, which in named if _is_crowded(axes, which)]
+    for axes, which, _ in crowded:
+        _name_ticks(axes, which, _MIN_NAME, 1)
+    if crowded:  # smaller names give the axes another size
+        figure.draw_without_rendering()
+    for axes, which, size in crowded:
+        line = _between_ticks(axes, which) / _NAME_LINE
+        every = max(1, math.ceil(_MIN_NAME / line))
+        _name_ticks(axes, which, min(size, max(_MIN_NAME, 0.95 * every * line)), every)
+    if crowded:
+        figure.draw_without_rendering()
+    for axes, which, _ in crowded:
+        if _is_crowded(axes, which):  # larger names left the axes less than they had
+            _name_ticks(axes, which, _MIN_NAME, 1)
+
+
+def _is_crowded(axes: Any, which: str) -> bool:
+    angle = math.radians(getattr(axes, f"get_{which}ticklabels")()[0].get_rotation())
+    across = math.sin(angle) if which == "x" and angle else 1.0
+    return _between_ticks(axes, which) * across < 0.99 * _NAME_LINE * _name_size(axes, which)
+
+
+def _name_size(axes: Any, which: str) -> float:
+    return float(getattr(axes, f"get_{which}ticklabels")()[0].get_fontsize())
+
+
+def _between_ticks(axes: Any, which: str) -> float:
+    """Points from one tick to the next of an axis, at the least."""
+    at = getattr(axes, f"get_{which}ticks")()
+    if len(at) < 2:
+        return math.inf
+    inches = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
+    low, high = sorted(getattr(axes, f"get_{which}lim")())
+    side = float(inches.width if which == "x" else inches.height)
+    return 72 * side / (high - low) * float(np.diff(at).min())
+
+
+def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
+    """Labels every n-th tick of an axis, upright below a panel."""
+    at = getattr(axes, f"get_{which}ticks")()[::every]
+    words = [name.get_text() for name in getattr(axes, f"get_{which}ticklabels")()][::every]
+    turned = {"rotation": 90, "ha": "right", "va": "center", "rotation_mode": "anchor"}
+    getattr(axes, f"set_{which}ticks")(at, words, fontsize=size, **(turned if which == "x" else {}))
+
+
+def _without_margins(figure: Figure) -> None:
+    """Takes off the height that squares, which the width bounds, leave empty above and below."""
+    figure.draw_without_rendering()
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, min(height, box.height + 4 * MM))
 
 
 def _legend(figure: Figure, handles: dict[str, Any], width: float, height: float) -> None:

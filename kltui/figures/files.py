@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from kltui.atomic_files import replacing, replacing_together
 from kltui.errors import UsageError
 from kltui.figures.draw import FORMATS, FigureStyle, save
@@ -22,16 +24,18 @@ here, panels = pathlib.Path(__file__), {panels}
 figure = Figure({size}, layout="constrained")
 axes = {{p: figure.add_subplot({rows}, {columns}, n, title=textwrap.fill(p, 32), **look) for n, (p, look) in enumerate(panels.items(), 1)}}
 table = csv.DictReader(here.with_suffix(".csv").read_text(encoding="utf-8").splitlines())
-for (panel, _, label, line, mark, colour), part in itertools.groupby(table, operator.itemgetter("panel", "layer", "series", "line", "mark", "colour")):
+for (panel, _, label, line, mark, colour, size, width), part in itertools.groupby(table, operator.itemgetter("panel", "layer", "series", "line", "mark", "colour", "size", "width")):
     {names} = zip(*([float(r[c] or "nan") for c in {read}] for r in part))
     {draw}
-[a.legend(fontsize=6) for a in axes.values() if a.get_legend_handles_labels()[0]]
+(named := {{text: handle for a in axes.values() for handle, text in zip(*a.get_legend_handles_labels())}}) and figure.legend(named.values(), named, loc="outside lower center", ncols={columns} + 1, fontsize=6)
 figure.savefig(here.with_suffix(".redrawn.pdf"))
 """
-_PLOT = "axes[panel].plot(x, y, {z}ls=line, marker=mark, color=colour, label=label, ms=3, lw=0.8)"
+_PLOT = "axes[panel].plot(x, y, {z}ls=line, marker=mark, color=colour, label=label, ms=float(size), lw=float(width))"
 _BARS = "; axes[panel].vlines(x, low, high, color=colour, lw=0.5)"
+_TURN = '; axes[panel].tick_params(axis="x", rotation=90)'
 _VALUES = (
-    'axes[panel].scatter(x, y, {z}c=value, marker=mark, cmap="viridis_r") if any(v == v for v in value) else '
+    'axes[panel].scatter(x, y, {z}c=value, marker=mark, s=float(size)**2, lw=0, cmap="viridis_r", norm="{norm}", vmin={low:.6g}, vmax={high:.6g})'
+    " if any(v == v for v in value) else "
 )
 
 
@@ -86,6 +90,7 @@ def script_text(picture: PaperFigure, path: Path) -> str:
     read += ["low", "high"] if any(layer.low is not None for layer in layers) else []
     read += ["value"] if any(layer.value is not None for layer in layers) else []
     draw = (_VALUES if "value" in read else "") + _PLOT + (_BARS if "low" in read else "")
+    draw += _TURN if any(p.x.ticks for p in picture.panels) else ""
     columns = min(picture.columns, len(picture.panels))
     n_rows = -(-len(picture.panels) // columns)
     return SCRIPT.format(
@@ -97,8 +102,20 @@ def script_text(picture: PaperFigure, path: Path) -> str:
         columns=columns,
         names=", ".join(read),
         read=tuple(read),
-        draw=draw.format(z="z, " if "z" in read else ""),
+        draw=draw.format(z="z, " if "z" in read else "", **_value_scale(picture)),
     )
+
+
+def _value_scale(picture: PaperFigure) -> dict[str, object]:
+    """Scale and limits of the values that colours say: one for all panels, those of the first that has some."""
+    panel = next((p for p in picture.panels if p.value_label), None)
+    if panel is None:
+        return {"norm": "linear", "low": 0.0, "high": 1.0}
+    every = np.concatenate([layer.value for layer in panel.layers if layer.value is not None])
+    known = every[np.isfinite(every) & ((every > 0) | (not panel.value_log))]
+    ends = (float(known.min()), float(known.max())) if len(known) else (0.1, 1.0)
+    low, high = panel.value_limits or ends
+    return {"norm": "log" if panel.value_log else "linear", "low": low, "high": high}
 
 
 def _axes(panel: Panel) -> dict[str, object]:
@@ -115,8 +132,11 @@ def _axes(panel: Panel) -> dict[str, object]:
             look[f"{which}ticklabels"] = [safe_text(word, 40) for _, word in axis.ticks]
         if axis.limits:
             look[f"{which}lim"] = axis.limits
-    if panel.equal and panel.z is None:
-        look["aspect"] = "equal"
+    cells = [layer for layer in panel.layers if layer.kind == "cells"]
+    if cells:
+        look["ylim"] = (float(cells[0].y.max()) + 0.5, -0.5)  # as a matrix is read
+    if cells or (panel.equal and panel.z is None):
+        look |= {"aspect": "equal", "adjustable": "box" if cells else "datalim"}
     return look
 
 

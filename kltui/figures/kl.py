@@ -32,6 +32,7 @@ from kltui.view.tables import count, with_error
 MATRIX_MAX = 60
 NAMED_MAX = 40  # rows of a matrix that have room for their names; of more, every second and so on
 KL_AXIS = "KL, bits/byte"
+CELLS_ACROSS = 130.0  # points across the squares of a matrix that its script draws
 FLOAT32_FLOOR = 1e-9  # bits/byte, of texts of some hundred bytes
 
 
@@ -159,6 +160,7 @@ def matrix_panel(
         high=value + error,
         value=value,
         names=tuple(f"{a} | {b}" for a in names for b in names),
+        size=CELLS_ACROSS / len(names),
     )
     ticks = tuple((float(k), name) for k, name in enumerate(names))
     if len(names) > NAMED_MAX:
@@ -363,7 +365,7 @@ def _cosines(rows: Sequence[dict[str, object]]) -> Panel:
     x, y, value = (values(v) for v in zip(*pairs, strict=True))
     reported = tuple(f"{names[int(i)]} | {names[int(j)]}" for i, j in zip(y, x, strict=True))
     ticks = tuple((float(k), name) for k, name in enumerate(names))
-    cells = Layer("", x, y, "cells", value=value, names=reported)
+    cells = Layer("", x, y, "cells", value=value, names=reported, size=CELLS_ACROSS / len(names))
     known = value[np.isfinite(value)]
     limits = (float(known.min()), 1.0) if len(known) else (0.0, 1.0)
     return Panel(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kltui.analysis.embed import Picture, complete_texts
 from kltui.analysis.lineage import parent_pairs, variant_pairs
 from kltui.analysis.map import Map
-from kltui.analysis.point import Point
+from kltui.analysis.point import Point, label_of
 from kltui.analysis.uncertainty import Ellipse
 from kltui.errors import KltuiError
 from kltui.figures.groups import Colouring, colouring
@@ -29,7 +29,7 @@ from kltui.figures.picture import (
 from kltui.view.provenance import version_words
 from kltui.view.sections.benchmark import scored
 from kltui.view.sections.context import PERPLEXITY, Context, complete_words, finals
-from kltui.view.sections.layers import threads
+from kltui.view.sections.layers import Thread, threads
 from kltui.view.sections.section import MissingError
 from kltui.view.sections.uncertainty import DRAWS, MINIMUM, POINTS_MAX, SHARE, outline
 from kltui.view.tables import count
@@ -238,17 +238,18 @@ def layers(ctx: Context) -> PaperFigure:
     found = [t for t in threads(ctx.layered) if t.steps]
     if not found:
         raise MissingError("no model has lens vectors of two layers", 'score with layers = "all"')
-    held = list(dict.fromkeys(t.model for t in found))  # in this order, as the curves' colours
+    held = list(dict.fromkeys(t.model for t in found))
     whole = ctx.layered
+    slots = _model_slots(ctx, held)
     rows = [k for k, p in enumerate(whole.points) if of_model(p) in held or p.name in held]
     part = whole.select(rows)
     curve = Panel(
         "KL to the previous layer",
         FigureAxis("layer k", whole=True),
         FigureAxis("KL, bits/byte", "log"),
-        _layer_curves(ctx),
+        _layer_curves(found, slots),
     )
-    panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", held))
+    panels = (curve, layer_map(part, "tsne" if len(part) > PERPLEXITY else "pca", held, slots=slots))
     notes = (
         "layer 0 is the embedding output; the model's own norm and head are applied to each layer; large markers: the models",
         f"raw lens vectors of each run's last checkpoint; {len(complete_texts(part.loglik_KN))} texts",
@@ -257,9 +258,18 @@ def layers(ctx: Context) -> PaperFigure:
     return PaperFigure("layers", "Layers", panels, notes)
 
 
-def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
+def _model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
+    """Numbers of models for colour and mark: those of their runs, as on every screen, where these differ."""
+    runs = {of_model(p): label_of(p) for p in ctx.layered.points if p.layer is not None}
+    numbers = [ctx.slots.get(runs[m], -1) for m in models]
+    apart = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0
+    return dict(zip(models, numbers if apart else range(len(models)), strict=True))
+
+
+def _layer_curves(found: Sequence[Thread], slots: Mapping[str, int]) -> tuple[Layer, ...]:
     made = []
-    for slot, t in enumerate(t for t in threads(ctx.layered) if t.steps):
+    for t in found:
+        slot = slots[t.model]
         kl = values([k.value for _, _, k in t.steps])
         se = values([k.se for _, _, k in t.steps])
         x = values([b for _, b, _ in t.steps])
@@ -270,12 +280,18 @@ def _layer_curves(ctx: Context) -> tuple[Layer, ...]:
 
 
 def layer_map(
-    part: Map, method: str, models: Sequence[str], xy_K2: Array | None = None, title: str = ""
+    part: Map,
+    method: str,
+    models: Sequence[str],
+    xy_K2: Array | None = None,
+    title: str = "",
+    slots: Mapping[str, int] | None = None,
 ) -> Panel:
     """Every model's layers as a thread, light at the embedding, through one map; a large mark where the model itself is."""
     xy = part.coordinates(method, 2, perplexity=PERPLEXITY) if xy_K2 is None else xy_K2  # type: ignore[arg-type]
     made = []
-    for slot, model in enumerate(dict.fromkeys(models)):
+    for number, model in enumerate(dict.fromkeys(models)):
+        slot = number if slots is None else slots[model]
         own = sorted(
             (p.layer, k) for k, p in enumerate(part.points) if p.layer is not None and of_model(p) == model
         )

@@ -21,7 +21,7 @@ Dash = Literal["solid", "dashed", "dotted"]
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 COLOURS = tuple("#{:02x}{:02x}{:02x}".format(*rgb(index)) for index in LIGHT.series)
 GREY, DARK = "#9a9a9a", "#222222"
-FADE = 0.75  # how far towards white the first step of a run is drawn
+FADE = 0.6  # how far towards white the first step of a run is drawn
 
 COLUMNS = (
     "panel",

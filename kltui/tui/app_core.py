@@ -37,9 +37,12 @@ class AppCore(AppSession, inherit_bindings=False):
     CSS = (
         """
     MainScreen { background: #1c1c1c; overflow: hidden hidden; }
-    App.-light MainScreen { background: #eeeeee; }
-    Input { background: #303030; color: #d0d0d0; }
+    App.-light MainScreen { background: #ffffff; }
+    Input { background: #303030; color: #e4e4e4; }
     App.-light Input { background: #d0d0d0; color: #262626; }
+    Input > .input--cursor { background: #e4e4e4; color: #1c1c1c; }
+    App.-light Input > .input--cursor { background: #262626; color: #ffffff; }
+    App.-plain Input > .input--cursor { text-style: reverse; }
     """
         + styles.CSS
     )
@@ -59,6 +62,7 @@ class AppCore(AppSession, inherit_bindings=False):
     def started(self) -> None:
         """Called by the main screen when it is there: first view, signals, first read."""
         self.set_class(self.ascii_only, "-ascii")
+        self.set_class(not self.look.color, "-plain")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             if not self.is_headless:

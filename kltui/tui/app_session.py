@@ -101,7 +101,8 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         self._use_color = color and not self.no_color
         self._palette = 0
         self.look = self._make_look()
-        self._frame = ScreenFrame(ColorSystem.EIGHT_BIT if self._use_color else None)
+        system = ColorSystem.EIGHT_BIT if self._use_color else None
+        self._frame = ScreenFrame(system, ascii_only=ascii_only)
         self._closely_until = 0.0
         self._read_seconds = 0.0
         self._watcher: asyncio.Task[None] | None = None

@@ -1,25 +1,34 @@
 """Colours of the xterm-256 cube: series, shades by step, heat and difference ramps.
 
 Every colour is an index of the 256-colour table, so that a terminal over SSH, tmux and a local
-emulator show the same picture. Series are told apart under protanopia, deuteranopia and tritanopia
-(tests/tui/test_palette.py simulates all three), and `MARKERS` repeats by shape what colour says.
+emulator show the same picture. Series are told apart under protanopia, deuteranopia and tritanopia,
+the first five, which most workspaces have, farther than the others; all can be read on their ground
+(tests/tui/test_palette.py computes both). `MARKERS` repeats by shape what colour says.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
 LEVELS = (0, 95, 135, 175, 215, 255)
 SHADES = 4
+PALEST = 0.55  # share of its chroma that a run's first step has
+READABLE, VISIBLE = 4.5, 3.0  # contrasts of text and of dots and lines (WCAG 2.1, 1.4.3 and 1.4.11)
 
 MARKERS = "●▲■◆★▼○△"
-MARKERS_ASCII = "ox#*+v%&"
+MARKERS_ASCII = "ox#*+^%&"
 # Without colour a run is known by its letter alone; A and B are the marks of a pair.
 LETTERS = "abcdefghijklmnopqrstuvwxyzCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # Dark to light by luminance alone, so that a heat map reads the same without colour vision.
 HEAT = (17, 53, 89, 125, 161, 203, 209, 215, 222, 230)
+# Scores as dots and marks, by rising value: all seen on their ground, the highest best.
+RAMPS = {
+    "dark": (161, 167, 203, 209, 215, 221, 228, 230),
+    "light": (168, 197, 161, 125, 89, 54, 53, 17),
+}
 # Below, equal, above: blue to orange through grey, for differences.
 DIFFERENCE = (25, 67, 110, 250, 216, 173, 130)
 
@@ -48,30 +57,30 @@ DARK = Palette(
     ground=234,
     raised=236,
     cursor=24,
-    text=252,
-    muted=248,
-    faint=244,
-    rule=239,
+    text=254,
+    muted=250,
+    faint=247,
+    rule=243,
     accent=117,
     good=114,
     warning=179,
     bad=210,
-    series=(39, 222, 168, 142, 153, 32, 100, 211),
+    series=(48, 219, 198, 33, 136, 148, 143, 211),
 )
 LIGHT = Palette(
     name="light",
-    ground=255,
-    raised=253,
+    ground=231,
+    raised=254,
     cursor=153,
     text=235,
-    muted=239,
-    faint=242,
-    rule=249,
+    muted=238,
+    faint=241,
+    rule=245,
     accent=25,
     good=22,
     warning=94,
     bad=124,
-    series=(25, 168, 94, 53, 32, 125, 100, 88),
+    series=(53, 130, 29, 88, 98, 23, 91, 21),
 )
 PALETTES = (DARK, LIGHT)
 
@@ -115,26 +124,51 @@ def _lab(index: int) -> tuple[float, float, float]:
     return oklab(linear(red), linear(green), linear(blue))
 
 
+def luminance(index: int) -> float:
+    """Relative luminance 0 to 1 of an xterm-256 index from 16 on (WCAG 2.1)."""
+    red, green, blue = (linear(c) for c in rgb(index))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@cache
+def contrast(one: int, two: int) -> float:
+    """Contrast 1 to 21 of two xterm-256 indices from 16 on (WCAG 2.1).
+
+    >>> contrast(231, 16)
+    21.0
+    """
+    low, high = sorted((luminance(one), luminance(two)))
+    return (high + 0.05) / (low + 0.05)
+
+
 @cache
 def shades(palette: Palette) -> tuple[tuple[int, ...], ...]:
-    """For each series its `SHADES` colours, from the first step's (near the ground) to the last's (the base)."""
+    """For each series its `SHADES` colours, from the first step's (near the ground) to the last's (the base).
+
+    All can be seen on the ground.
+    """
     return tuple(_shades_of(base, palette.ground) for base in palette.series)
 
 
 def _shades_of(base: int, ground: int) -> tuple[int, ...]:
-    light, a, b = _lab(base)
-    ground_light = _lab(ground)[0]
+    _, a, b = _lab(base)
+    full = contrast(base, ground)
+    seen = [i for i in range(16, 232) if VISIBLE <= contrast(i, ground) <= full]
     found = []
     for level in range(SHADES - 1):
-        share = 0.42 + 0.58 * level / (SHADES - 1)
-        wanted = (ground_light + (light - ground_light) * share, a * share, b * share)
-        found.append(min(range(16, 232), key=lambda i: _squared_distance(_lab(i), wanted)))
+        share = level / (SHADES - 1)
+        pale = PALEST + (1 - PALEST) * share
+        strong = math.log(VISIBLE) * (1 - share) + math.log(full) * share
+        found.append(min(seen, key=lambda i: _strangeness(i, ground, strong, pale * a, pale * b)))
     return (*found, base)
 
 
-def _squared_distance(one: tuple[float, float, float], two: tuple[float, float, float]) -> float:
-    # Lightness is allowed to slip a little so that the hue of the run survives the coarse cube.
-    return (one[0] - two[0]) ** 2 + 3 * (one[1] - two[1]) ** 2 + 3 * (one[2] - two[2]) ** 2
+def _strangeness(index: int, ground: int, strong: float, a: float, b: float) -> float:
+    """How far a colour is from a hue (Oklab a, b) and from a contrast with the ground, given as its logarithm."""
+    # Contrast may slip a little so that the hue of the run survives the coarse cube.
+    _, own_a, own_b = _lab(index)
+    slip = 0.2 * (math.log(contrast(index, ground)) - strong)
+    return slip * slip + (own_a - a) ** 2 + (own_b - b) ** 2
 
 
 def heat(value: float) -> int:
@@ -150,4 +184,4 @@ def difference(value: float) -> int:
 
 def ink_on(index: int) -> int:
     """Black or white (as an xterm index), whichever reads better on colour `index`."""
-    return 16 if _lab(index)[0] > 0.6 else 231
+    return max((16, 231), key=lambda ink: contrast(ink, index))

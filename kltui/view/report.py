@@ -20,7 +20,7 @@ from rich.text import Text
 from kltui.analysis.emptying import LEFT_OUT
 from kltui.errors import KltuiError, UsageError
 from kltui.json_schema import JSON_SCHEMA
-from kltui.sanitize import safe_text
+from kltui.sanitize import in_ascii, safe_text
 from kltui.store.connection import DamageError
 from kltui.store.saved_maps import Preparation
 from kltui.threads import one_blas_thread
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _NARROWEST = 40
 PREPROCESSINGS = ("none", "clip", "pretraining")
-_TO_ASCII = str.maketrans(
-    {"±": "+-", "²": "2", "·": ".", "…": "~", "α": "alpha", "τ": "tau", "–": "-"}
-    | dict(zip("├└│─", "|`|-", strict=True))
-)
 
 
 @dataclass(frozen=True)
@@ -280,7 +276,7 @@ def _columns(stream: TextIO) -> int:
 def in_encoding(text: str, encoding: str) -> str:
     """`text` in characters that the encoding has: known ones by what stands for them, others by a question mark."""
     if encoding == "ascii":
-        text = text.translate(_TO_ASCII)
+        return in_ascii(text)
     return text.encode(encoding, "replace").decode(encoding)
 
 

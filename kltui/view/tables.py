@@ -8,6 +8,7 @@ from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from kltui.analysis.number_text import UNDEFINED as UNDEFINED
 from kltui.analysis.number_text import figure as figure
 from kltui.analysis.number_text import spread as spread
 from kltui.analysis.number_text import with_error as with_error
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import in_ascii, safe_text, short_name
 
 
 def count(n: int, noun: str, plural: str = "") -> str:
@@ -27,9 +28,24 @@ def count(n: int, noun: str, plural: str = "") -> str:
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
+class Words(Text):
+    """Text that is spelled in ASCII, before it is measured, where nothing else may be printed."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        return Text.__rich_console__(self._spelled(options), console, options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Text.__rich_measure__(self._spelled(options), console, options)
+
+    def _spelled(self, options: ConsoleOptions) -> Text:
+        if not options.ascii_only or self.plain.isascii():
+            return self
+        return Text(in_ascii(self.plain), self.style, no_wrap=self.no_wrap, overflow=self.overflow)
+
+
 def words(text: str, style: str = "") -> Text:
     """Untrusted or own words as rich Text, printable and without markup."""
-    return Text(safe_text(text), style=style)
+    return Words(safe_text(text), style=style)
 
 
 def table(
@@ -62,10 +78,14 @@ class _Name:
         self.text = safe_text(text)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(_cut_in_the_middle(self.text, options.max_width), no_wrap=True, overflow="ellipsis")
+        cut = _cut_in_the_middle(self._spelled(options), options.max_width)
+        yield Text(cut, no_wrap=True, overflow="ellipsis")
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, Text(self.text, no_wrap=True))
+        return Measurement.get(console, options, Text(self._spelled(options), no_wrap=True))
+
+    def _spelled(self, options: ConsoleOptions) -> str:
+        return in_ascii(self.text) if options.ascii_only else self.text
 
 
 def _cut_in_the_middle(name: str, width: int) -> str:
@@ -78,5 +98,5 @@ def _cut_in_the_middle(name: str, width: int) -> str:
 def _name(text: str) -> RenderableType:
     """A cell of a left column; words, which have spaces, are cut at their end."""
     if " " in text:
-        return Text(safe_text(text), no_wrap=True, overflow="ellipsis")
+        return Words(safe_text(text), no_wrap=True, overflow="ellipsis")
     return _Name(text)

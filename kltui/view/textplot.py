@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.cells import cell_len, set_cell_size
 
-from kltui.sanitize import safe_text
+from kltui.sanitize import in_ascii, safe_text
 from kltui.view import palette
 from kltui.view.axis import Axis, Scale, fit_axis
 from kltui.view.ticks import axis_name
@@ -330,7 +330,7 @@ def _legend(series: Sequence[Series], style: Style) -> list[str]:
 def _words(text: str, style: Style) -> str:
     """Untrusted words made printable, and ASCII where only that is allowed."""
     shown = safe_text(text)
-    return shown.encode("ascii", "replace").decode() if style.ascii_only else shown
+    return in_ascii(shown) if style.ascii_only else shown
 
 
 def _fit(text: str, width: int) -> str:

@@ -20,7 +20,7 @@ from kltui.errors import KltuiError, UsageError
 from kltui.figures.catalogue import FIGURES, picture, write_figure
 from kltui.figures.curves import CurvesShown
 from kltui.figures.curves import drawn as curves_drawn
-from kltui.figures.draw import FigureStyle, check_matplotlib, drawn, figure_of, parse_width
+from kltui.figures.draw import FigureStyle, _settings, check_matplotlib, drawn, figure_of, parse_width
 from kltui.figures.kl import _from_floor
 from kltui.figures.picture import (
     GREY,
@@ -419,3 +419,54 @@ def test_what_rounding_makes_does_not_stretch_a_scale_of_kl() -> None:
     kl = np.array([np.nan, 1e-14, 0.0, 0.02, 0.5])
     assert _from_floor(kl, 1e-9) == (0.02, 0.5)
     assert _from_floor(kl[3:], 1e-9) is None and _from_floor(kl[:3], 1e-9) is None
+
+
+def matrix_of_names(n: int) -> PaperFigure:
+    """A matrix of n models with names as checkpoints have them."""
+    x, y = (v.ravel().astype(float) for v in np.meshgrid(range(n), range(n)))
+    ticks = tuple((float(k), f"small-seed1-finetuned@{k}") for k in range(n))
+    cells = Layer("", x, y, "cells", value=1.0 + x + y)
+    panel = Panel("KL", FigureAxis(ticks=ticks), FigureAxis(ticks=ticks), (cells,), value_label="KL")
+    return PaperFigure("matrix", "KL", (panel,), columns=1)
+
+
+@pytest.mark.parametrize(("n", "width"), [(8, "85mm"), (85, "85mm"), (40, "170mm")])
+def test_names_of_a_matrix_do_not_run_into_each_other(n: int, width: str) -> None:
+    look = FigureStyle(parse_width(width))
+    with _settings(look):
+        figure = drawn(matrix_of_names(n), look)
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    dots = figure.dpi / 72
+    for which, side in (("x", 0), ("y", 1)):
+        names = getattr(axes, f"get_{which}ticklabels")()
+        places = axes.transData.transform([[at, at] for at in getattr(axes, f"get_{which}ticks")()])[:, side]
+        turned = math.radians(names[0].get_rotation()) if which == "x" else math.pi / 2
+        between = np.abs(np.diff(places)).min() * math.sin(turned)
+        assert between >= 1.1 * names[0].get_fontsize() * dots, (which, len(names))
+        assert names[0].get_fontsize() >= 5 and len(names) >= min(n, 8)
+        assert names[0].get_text().endswith("@0")
+    low, high = axes.get_window_extent().y0, axes.get_window_extent().y1
+    assert high - low > 0.4 * figure.bbox.height, "the cells take most of the page"
+
+
+def test_a_flat_map_takes_no_more_paper_than_it_needs() -> None:
+    x = np.linspace(0, 10, 20)
+    heights = []
+    for y in (0.1 * np.sin(x), 5 * np.sin(x)):
+        panel = Panel("map", FigureAxis("axis 1"), FigureAxis("axis 2"), (Layer("run", x, y),), equal=True)
+        heights.append(drawn(PaperFigure("m", "m", (panel,)), FigureStyle(4.0)).get_figheight())
+    assert heights[0] < 0.6 * heights[1]
+
+
+def test_layers_have_the_colours_of_their_runs(tmp_path: Path) -> None:
+    made = Builder(tmp_path / "work")
+    for name, layers in (("zeta", 0), ("alpha", 2), ("mu", 2)):
+        made.run(name, (10, 20), type="gpt_neox", layers=layers)
+    with made.open() as ws:
+        ctx = Context(ws)
+        ctx.slots = {"zeta": 0, "alpha": 5, "mu": 3}
+        curve, threads = picture(ctx, "layers").panels
+    for panel in (curve, threads):
+        looks = {layer.label: (layer.colour, layer.mark) for layer in panel.layers if layer.label}
+        assert looks == {"alpha@20": (slot_colour(5), slot_mark(5)), "mu@20": (slot_colour(3), slot_mark(3))}

@@ -12,13 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.cells import cell_len
+from rich.table import Table
 from small_workspace import STEPS, Builder
 
 from kltui.analysis.kl import kl_pair
 from kltui.analysis.loss import bits_per_byte
 from kltui.errors import KltuiError, UsageError
-from kltui.view.report import Report, print_report, report, section_names, write_json, write_text
+from kltui.view.report import (
+    Report,
+    _Buffer,
+    _console,
+    print_report,
+    report,
+    section_names,
+    write_json,
+    write_text,
+)
 from kltui.view.sections import catalogue
+from kltui.view.tables import table
 from kltui.workspace import Workspace
 
 # What this suite lacks: `test_sections` has a workspace with everything.
@@ -236,6 +247,19 @@ def test_ascii_streams_get_ascii(suite: Workspace) -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_titles_of_tables_stand_over_their_columns_in_ascii() -> None:
+    made = table(["rün", "± se", "x"], [["“a”", "1.0 ± 0.1", "2"], ["模型", "3", "4"]])
+    lines = made_lines(made)
+    bars = [[i for i, c in enumerate(line) if c == "|"] for line in lines if "|" in line]
+    assert len(bars) == 3 and bars[0] == bars[1] == bars[2] and "+- se" in lines[0]
+    assert "".join(lines).isascii()
+
+
+def made_lines(made: Table) -> list[str]:
+    console = _console(_Buffer("ascii"), None, 60)
+    return ["".join(s.text for s in line) for line in console.render_lines(made, pad=False)]
 
 
 def test_a_terminal_gets_colour_unless_told_not_to(suite: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

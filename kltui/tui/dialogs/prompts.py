@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.style import Style
 from textual import events
@@ -21,7 +21,20 @@ from textual.widgets import Input
 
 from kltui.sanitize import expanded
 from kltui.tui.theme import Theme
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, shortened, spelled, strip_of, wrapped
+from kltui.tui.widgets.canvas import (
+    Pane,
+    Span,
+    TextPane,
+    fitted,
+    shortened,
+    spelled,
+    strip_of,
+    width_of,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from kltui.tui.session import Session
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
@@ -59,6 +72,10 @@ class Words(Pane, can_focus=False):
         look, lines = self.look, self.lines(self.size.width)
         text = fitted(lines[y], max(1, self.size.width - 2)) if y < len(lines) else ""
         spans = spelled([(" " + text, look(self.ink, "raised", bold=self.bold))], look)
+        if y == 0 and self.bold and not look.color:  # where no ground sets it apart from what is above
+            spans = [(spans[0][0].rstrip() + " ", spans[0][1])]
+            rule = look.glyph("─", "-") * max(0, self.size.width - width_of(spans))
+            spans.append((rule, look("rule", "raised")))
         return strip_of(spans, self.size.width, look("text", "raised"))
 
 
@@ -111,6 +128,11 @@ class LineInput(Input):
     def __init__(self, value: str = "", placeholder: str = "", suggester: Suggester | None = None) -> None:
         super().__init__(value, placeholder=placeholder, suggester=suggester, select_on_focus=False)
         self.cursor_blink = False
+
+    def on_mount(self) -> None:
+        """What stands in an empty line looks like an answer where no colour says that it is none."""
+        if self.placeholder and not cast("Session", self.app).look.color:
+            self.placeholder = f"({self.placeholder})"
 
     async def typed(self, event: events.Key) -> None:
         """Takes a character, or edits as the key says; enter is the screen's own affair."""

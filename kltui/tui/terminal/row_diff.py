@@ -2,7 +2,8 @@
 
 Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
 `ScreenFrame` remembers every row as written, compares, and writes the difference with as few style codes as
-possible. It is also the last filter: it writes no control characters except its own.
+possible. It is also the last filter: it writes no control characters except its own, and in ASCII mode no
+other characters than ASCII.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from kltui.sanitize import safe_text
+from kltui.sanitize import ascii_cells, safe_text
 from kltui.tui.terminal.textual_private import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
 Codes = tuple[str, str, str]
@@ -43,8 +44,10 @@ class ScreenRow(NamedTuple):
 class ScreenFrame:
     """The rows last written to the terminal. `forget` after anything else may have written there."""
 
-    def __init__(self, system: ColorSystem | None = ColorSystem.EIGHT_BIT) -> None:
-        self._codes = _StyleCodes(system)
+    def __init__(
+        self, system: ColorSystem | None = ColorSystem.EIGHT_BIT, *, ascii_only: bool = False
+    ) -> None:
+        self._codes = _StyleCodes(system, ascii_only)
         self._rows: list[ScreenRow] = []
         self._width = 0
 
@@ -282,8 +285,9 @@ def _narrow(text: str) -> bool:
 class _StyleCodes:
     """The codes of style objects by their identity: a style's own hash takes longer than all else here."""
 
-    def __init__(self, system: ColorSystem | None) -> None:
+    def __init__(self, system: ColorSystem | None, ascii_only: bool) -> None:
         self._system = system
+        self._ascii_only = ascii_only
         # Styles are held on to, or another one might come to have the identity of one that is gone.
         self._known: dict[int, tuple[Style | None, Codes]] = {}
         self._same: dict[Codes, Codes] = {_PLAIN: _PLAIN}
@@ -295,7 +299,8 @@ class _StyleCodes:
             if control or not text:
                 continue
             entry = known.get(id(style)) or self._coded(style)
-            yield (text if text.isprintable() else safe_text(text)), entry[1]
+            text = text if text.isprintable() else safe_text(text)
+            yield (ascii_cells(text) if self._ascii_only else text), entry[1]
 
     def _coded(self, style: Style | None) -> tuple[Style | None, Codes]:
         if len(self._known) >= MAX_STYLES:

@@ -335,7 +335,7 @@ class CurvesView(View):
             f"{len(self.spikes)} spike{'s' * (len(self.spikes) != 1)} flagged ! by the rules of --watch"
             if self.spikes
             else "",
-            "bars: one standard error over texts, of exponents of the fit; across: published medians",
+            "bars: one standard error, over texts or, of exponents, of the fit; lines across: published medians",
             f"exponents: window {self.window}",
         ]
         return [

@@ -95,6 +95,12 @@ class WindowPlot(PlotPane):
         own = self.exponent is None or series == self.kl.snapshot.run_number.get(self.exponent.run, 0)
         return super().ink(code) if own else self.look("text" if shade == SHADES - 1 else "faint")
 
+    def point_marker(self, series: int) -> str:
+        """The marker of a space; without colours, where letters are those of runs, q and w as in c_q and c_w."""
+        if self.look.color or self.exponent is None:
+            return super().point_marker(series)
+        return "q" if series == self.kl.snapshot.run_number.get(self.exponent.run, 0) else "w"
+
     def readout(self) -> list[Span]:
         """The slopes."""
         e = self.exponent
@@ -120,7 +126,7 @@ class WindowPlot(PlotPane):
             label = label if known else label.removesuffix(" c =")
             said = f"{_slope(c, se)}{fit}" if known else "not known"
             spans += [
-                (f" {look.marker(n)} ", look(ink)),
+                (f" {self.point_marker(n)} ", look(ink)),
                 (f"{label} ", look("muted")),
                 (said + "  ", look("text")),
             ]
@@ -343,6 +349,7 @@ class DiffusionView(View):
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.window, self.noise = WINDOWS[0], False
         self._asked: tuple[object, ...] = ()
+        self.made_with = (self.window, self.noise)  # the exponents that are shown
         self.found: Map | None = None
         self.distances: Weights = {}
         self.computed: Weights = {}  # what could not be stored, by weights: they may change under a name
@@ -380,6 +387,7 @@ class DiffusionView(View):
             self._say_nothing(error.message)
             return
         self.found, self.distances, self.exponents = found, weights, exponents
+        self.made_with = window, noise
         if not exponents:
             self._say_nothing(
                 f"needs a run with {window + 1} or more scored checkpoints; press w for a shorter window"
@@ -434,7 +442,9 @@ class DiffusionView(View):
             [],
             [(f"window {self.window}, noise {'subtracted' if self.noise else 'as it is'}", look("muted"))],
         ]
-        if self.noise:
+        if self.made_with != (self.window, self.noise):
+            lines.append([("computing …", look("warning"))])
+        elif self.noise:
             lines += self._floors(width)
         title = f"{'published (Pythia)':<{max(8, width - 26)}} {'c_q':>6} {'c_w':>6} {'alpha':>6}"
         lines += [[], [(title, look("muted"))]]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kltui.view.palette import HEAT
+from kltui.view.palette import RAMPS
 
 if TYPE_CHECKING:
     from kltui.analysis.map import Map
@@ -83,6 +83,6 @@ def ramp_ink(level: int, *, dark: bool) -> int:
     """The xterm-256 index of a level of the ramp, always apart from the ground.
 
     >>> ramp_ink(0, dark=True), ramp_ink(7, dark=True), ramp_ink(0, dark=False), ramp_ink(7, dark=False)
-    (89, 230, 215, 17)
+    (161, 230, 168, 17)
     """
-    return HEAT[2 + level] if dark else HEAT[LEVELS - 1 - level]
+    return RAMPS["dark" if dark else "light"][level]

@@ -125,7 +125,7 @@ class MapPlot(PlotPane):
         for words in self.picture.words():
             yield f", {words}"
         if self.errors and self.n_ellipses:
-            part = "" if self.n_ellipses == self.n_shown else f" of {self.n_ellipses}"
+            part = "" if self.n_ellipses == self.n_shown else f" of {self.n_ellipses} points"
             yield f", {ERRORS[self.errors]}{part}"
         if self.colours.by != "run":
             yield f", by {safe_text(self.colours.by, 30)}"
@@ -452,7 +452,8 @@ class MapPlot(PlotPane):
             return []
         look, made = self.look, list[tuple[int, str, Style]]()
         for row, label in self._ends:
-            plain = look(self.series_ink(self.colours.series(row)))
+            series = self.colours.series(row)
+            plain = look("text" if series >= BOX else self.series_ink(series))
             made.append((row, f"{self.mark_of(row)[0]} {short_name(label, 24)}", plain))
         if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
             made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from kltui.analysis.number_text import aligned, figure
-from kltui.sanitize import safe_text
+from kltui.sanitize import in_ascii, safe_text
 from kltui.store.comparable import standing_note
 from kltui.tui.data import run_of
 from kltui.tui.filter import EVERY
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
-from kltui.tui.widgets.canvas import ASCII, Span, fitted, fitted_name, wrapped
+from kltui.tui.widgets.canvas import Span, fitted, fitted_name, wrapped
 from kltui.tui.widgets.run_tree import counted
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
     lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
-    texts = (
-        [text.translate(ASCII) for text in texts] if look.ascii_only else texts
-    )  # before names have their room
+    texts = [in_ascii(text) for text in texts] if look.ascii_only else texts  # before names have their room
     if width - len(texts[0]) - 5 < MIN_NAME:
         texts = aligned([text.partition(" ")[0] for text in texts])  # a name says more than an error
     wide = len(texts[0])

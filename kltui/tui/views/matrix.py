@@ -10,11 +10,11 @@ from textual import events
 
 from kltui.analysis.number_text import aligned
 from kltui.errors import KltuiError
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.number_format import briefly, with_error
 from kltui.tui.views.base import ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import ASCII, Pane, Span, TextPane, fitted, fitted_name, shortened
+from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted, fitted_name, shortened
 from kltui.tui.widgets.matrix_overview import Overview, OverviewPane, blocks
 from kltui.view.palette import HEAT, heat, ink_on
 
@@ -448,9 +448,7 @@ class MatrixView(View):
         rows = [int(k) for k in nearest(self.heat.kl_KK[row], row, 20)]
         kls = [found.pair_rows(row, k) for k in rows]
         said = aligned([briefly(kl.value, kl.se) for kl in kls])
-        said = (
-            [text.translate(ASCII) for text in said] if look.ascii_only else said
-        )  # before names have their room
+        said = [in_ascii(text) for text in said] if look.ascii_only else said  # before names have their room
         for k, text in zip(rows, said, strict=True):
             number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
             lines.append(

@@ -305,7 +305,9 @@ class ReportView(View):
         return [(text, base + self._inked(style) if style else base) for text, style, _ in line if text]
 
     def _inked(self, style: Style) -> Style:
-        """The style on this ground: series, which reports draw for a dark one, in the palette's own colours."""
+        """The style on this ground: series, which reports draw for a dark one, in the palette's own colours; dim as faint."""
+        if style.dim and self.look.color:  # terminals make of dim what they like
+            style += Style(dim=False, color=Color.from_ansi(self.look.index("faint")))
         number = style.color.number if style.color is not None else None
         if number not in DARK.series or self.look.palette is DARK:
             return style

@@ -15,7 +15,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.actions import ActionHandlers
 from kltui.tui.theme import Theme
 
@@ -24,16 +24,10 @@ if TYPE_CHECKING:
 
 Span = tuple[str, Style]
 
-# What stands for the signs that the interface itself writes where only ASCII may be shown; names keep their letters.
-ASCII = str.maketrans(
-    {"…": "~", "±": "+-", "−": "-", "→": "->", "²": "2", "α": "alpha", "τ": "tau", "°": " deg", "√": "sqrt", "⏎": "$", "≤": "<=",
-     "←": "left", "↑": "up", "↓": "down", "—": "-", "·": "."}
-)  # fmt: skip
-
 
 def spelled(spans: Iterable[Span], look: Theme) -> list[Span]:
     """The spans as they are, or spelled in ASCII where nothing else may be shown."""
-    return [(text.translate(ASCII), style) for text, style in spans] if look.ascii_only else list(spans)
+    return [(in_ascii(text), style) for text, style in spans] if look.ascii_only else list(spans)
 
 
 def strip_of(spans: Iterable[Span], width: int, fill: Style) -> Strip:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.style import Style
 
 from kltui.analysis.number_text import with_error
-from kltui.sanitize import safe_text, short_name
+from kltui.sanitize import in_ascii, safe_text, short_name
 from kltui.tui.data import run_of
-from kltui.tui.widgets.canvas import ASCII, Span, width_of
+from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.curve_content import Content, PanelKind
 from kltui.view.palette import SHADES
@@ -281,7 +281,8 @@ class CurvePanel(PlotPane):
             step, said = self.content.settled
             at = build.lines(np.array([[step, high, step, low]], float), SETTLED_LINE * SHADES)
             self._words.append((at, said, SETTLED_LINE))
-        for value, said in self.content.near_lines(low, high, self.y_scale):
+        # Downwards, as their words stand where there is no room beside both.
+        for value, said in sorted(self.content.near_lines(low, high, self.y_scale), reverse=True):
             at = build.lines(np.array([[left, value, right, value]], float), PUBLISHED_LINE * SHADES)
             self._words.append((at, said, PUBLISHED_LINE))
 
@@ -316,7 +317,7 @@ class CurvePanel(PlotPane):
         """Words of the lines, then each run's name at its end, behind its mark, where there is room."""
         plain = self.look.ascii_only
         found = [
-            (at, said.translate(ASCII) if plain else said, self.ink(series * SHADES))
+            (at, in_ascii(said) if plain else said, self.ink(series * SHADES))
             for at, said, series in self._words
         ]
         roomy = self.plot_width >= NAMED_FROM[0] and self.plot_height >= NAMED_FROM[1]

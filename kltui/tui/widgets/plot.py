@@ -11,8 +11,9 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
+from kltui.sanitize import in_ascii
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import ASCII, Pane, Span, fitted, shortened, strip_of
+from kltui.tui.widgets.canvas import Pane, Span, fitted, shortened, strip_of
 from kltui.view.palette import SHADES
 from kltui.view.ticks import axis_name
 
@@ -254,7 +255,7 @@ class PlotPane(Pane):
         return (0, name, self.look("muted")) if name else None
 
     def _named(self, name: str, scale: Scale, maximum: int) -> str:
-        return axis_name(name.translate(ASCII) if self.look.ascii_only else name, scale, maximum)
+        return axis_name(in_ascii(name) if self.look.ascii_only else name, scale, maximum)
 
     # -- what lies over the plot ----------------------------------------------------------------
 

@@ -223,14 +223,14 @@ class RunTree(Table):
         step = "" if checkpoint.step is None else f"@{checkpoint.step}"
         fancy, plain, ink = STATUS.get(row.status, ("?", "?", "text"))
         number = self.kl.snapshot.run_number.get(run_of(row), 0)
-        name = (
-            f"  {self.look.marker(number)} {row.name}"
-            if self.order.column
-            else f"      {step or checkpoint.name}"
-        )
         variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
-        if variant and not self.widths()[VARIANT] and step and not self.order.column:
-            name += f"+{variant}"  # which else would look like its original
+        shown = row.name if self.order.column else step or checkpoint.name
+        said = f"+{variant}" if variant else ""
+        if self.widths()[VARIANT]:
+            shown = shown.removesuffix(said)
+        elif step and not self.order.column:
+            shown += said  # without which it would look like its original
+        name = f"  {self.look.marker(number)} {shown}" if self.order.column else f"      {shown}"
         return [
             Cell(name, "text" if row.scored else "muted"),
             Cell(f"{self.look.glyph(fancy, plain)} {row.status}", ink),

@@ -9,7 +9,9 @@ from rich.style import Style
 from textual import events
 from textual.strip import Strip
 
-from kltui.tui.widgets.canvas import ASCII, Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.sanitize import in_ascii
+from kltui.tui.widgets.canvas import Pane, Span, fitted, spelled, strip_of, width_of
+from kltui.view.palette import READABLE, contrast
 
 MAX_ROWS_KEPT = 1000
 
@@ -28,10 +30,10 @@ class Column:
     rank: int = 0
     brief: str = ""
 
-    def titled(self, width: int) -> str:
+    def titled(self, width: int, *, ascii_only: bool = False) -> str:
         """The title in so many cells."""
         said = self.brief if self.brief and width < len(self.title) else self.title
-        return fitted(said, width, right=self.right)
+        return fitted(in_ascii(said) if ascii_only else said, width, right=self.right)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +127,24 @@ class Table(Pane):
         return [("  " + text, self.look("text" if y == 1 else "muted"))]
 
     def _titles(self) -> list[Span]:
-        style = self.look("faint")
-        cells = [c.titled(w) for c, w in zip(self.columns, self.widths(), strict=True) if w]
-        return [("  " + "  ".join(cells), style)] if self.row_count() else []
+        look = self.look
+        shown = [(c, w) for c, w in zip(self.columns, self.widths(), strict=True) if w]
+        cells = [c.titled(w, ascii_only=look.ascii_only) for c, w in shown]
+        return [("  " + "  ".join(cells), look("faint"))] if self.row_count() else []
 
     def _row(self, index: int) -> list[Span]:
         look = self.look
         ground = self._ground(index)
         flag = self.flag(index) or (" ", look("text", ground))
-        spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (" ", look("text", ground))]
+        here = ">" if ground == "raised" and not look.color else " "  # where no colour says it
+        spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (here, look("text", ground))]
         first = True
         for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=False):
             if not width:
                 continue
             spans.append(("" if first else "  ", look("text", ground)))
             first = False
-            said = cell.text.translate(ASCII) if look.ascii_only else cell.text  # before it has its width
+            said = in_ascii(cell.text) if look.ascii_only else cell.text  # before it has its width
             if cell.rest:
                 text = fitted(said, self.body_width - width_of(spans))
                 spans.append((text, look(self._ink(cell.ink, ground), ground, bold=cell.bold)))
@@ -154,13 +158,16 @@ class Table(Pane):
         spans.append((" " * max(0, self.body_width - used), look("text", ground)))
         return spans
 
-    @staticmethod
-    def _ink(ink: str | int, ground: str) -> str | int:
-        return "text" if ground == "cursor" and ink in ("faint", "muted") else ink
+    def _ink(self, ink: str | int, ground: str) -> str | int:
+        """The ink, or that of texts where it could not be read on the cursor's ground."""
+        look = self.look
+        quiet = ground == "cursor" and ink in ("faint", "muted")
+        return "text" if quiet or contrast(look.index(ink), look.index(ground)) < READABLE else ink
 
     def _on(self, style: Style, ground: str) -> Style:
-        ground_style = self.look("text", ground)
-        return style + Style(bgcolor=ground_style.bgcolor, reverse=ground_style.reverse)
+        own = self.look("text", ground)
+        color = own.color if ground == "cursor" else style.color
+        return style + Style(color=color, bgcolor=own.bgcolor, reverse=own.reverse)
 
     def redraw_focus(self) -> None:
         """The cursor row shows the focus too."""
