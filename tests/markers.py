@@ -28,6 +28,7 @@ TELLING = {
         "terminal",
         "budgets",
         "warm_process",
+        "random_keys",
         "kltui.tui.embedding",
         "kltui.tui.map_cache",
         "kltui.workspace.weight_process",

@@ -8,6 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))  # metrics
 
 import metrics
+import pytest
+
+pytestmark = pytest.mark.slow  # every file of kltui is parsed
 
 
 def test_no_import_comes_back_to_where_it_began() -> None:

@@ -63,7 +63,7 @@ def test_every_axis_of_every_figure_has_a_name_or_ticks_in_words(pictures: dict[
             assert all(axis.label or axis.ticks for axis in (panel.x, panel.y)), (made.name, panel.title)
 
 
-QUICK = ("scale", "matrix", "trajectories-3d")
+QUICK = ("matrix",)
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in FIGURES if n not in (*QUICK, "benchmark", "leakage")]
 
 
@@ -361,6 +361,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_drawn(
     assert not list(tmp_path.glob("m*"))
 
 
+@pytest.mark.slow
 def test_names_of_ticks_do_not_run_into_each_other(pictures: dict[str, PaperFigure]) -> None:
     """Of steps up to 143000 in two and three panels, too."""
     x = np.linspace(0, 143_000, 9)

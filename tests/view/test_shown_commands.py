@@ -17,6 +17,8 @@ from small_workspace import Builder
 from kltui.cli import main
 from kltui.command_options import build_parser
 
+pytestmark = pytest.mark.slow  # some forty reports, exports and figures
+
 RUN = ("report", "export", "figure", "share", "check", "draw", "imports")
 LATE = (2000, 3000, 4000)
 
