@@ -211,10 +211,8 @@ class Engine:
         try:
             wide_stream.apply(self.model, module, self._packing)
             with self._attending():
-                hidden_BTD = model_introspection.body(
-                    self.model, module, model_introspection.probe_ids(self.model)
-                )
-                self._wide = hidden_BTD.dtype == torch.float32 and _same(answers(), before, self.dtype)
+                goes_through = wide_stream.goes_through(self.model, module)
+                self._wide = goes_through and _same(answers(), before, self.dtype)
         except (RuntimeError, ValueError, IndexError, TypeError):
             self._wide = False
         if not self._wide:

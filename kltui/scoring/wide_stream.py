@@ -19,7 +19,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from kltui.scoring import hooks
+from kltui.scoring import hooks, model_introspection
+from kltui.scoring.layer_form import LayerForm
 from kltui.scoring.padded_rows import as_dtype, over_padded_rows
 from kltui.scoring.prepacked_linear import Packing, is_taken_over, take_over, widened_product
 
@@ -83,6 +84,24 @@ def apply(model: Any, head: Any, packing: Packing | None) -> None:
             take_over(module, _wide_norm(module))
         elif _multiplies(module):
             take_over(module, _watched(forward))
+
+
+def goes_through(model: Any, head: Any) -> bool:
+    """Whether float32 reaches the head; or, in a model that rounds what its head reads, leaves the last layer."""
+    ids_BT = model_introspection.probe_ids(model)
+    if model_introspection.body(model, head, ids_BT).dtype == torch.float32:
+        return True
+    layers, left = model_introspection.find_layers(model), []
+    if layers is None:
+        return False
+    hook = layers[-1].register_forward_hook(
+        lambda _module, _args, out: left.append(LayerForm(out).taken(out))
+    )
+    try:
+        model_introspection.body(model, head, ids_BT)
+    finally:
+        hook.remove()
+    return all(stream.dtype == torch.float32 for streams in left for stream in streams)
 
 
 def _multiplies(module: Any) -> bool:

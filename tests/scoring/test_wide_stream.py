@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,13 +29,20 @@ def engine_of(model: Any, **settings: Any) -> Engine:
     )
 
 
-def in_bfloat16(family: str) -> Any:
-    return build_model(family).to(torch.bfloat16).requires_grad_(False)
+def in_bfloat16(family: str, seed: int = 0) -> Any:
+    return build_model(family, seed=seed).to(torch.bfloat16).requires_grad_(False)
 
 
-def truth(family: str) -> Any:
+@cache
+def truth(family: str, seed: int = 0) -> Any:
     """Log-probabilities in float64 of the weights as bfloat16 holds them."""
-    return logprobs(in_bfloat16(family).double())
+    model = in_bfloat16(family, seed).double()
+    model.config._experts_implementation = "eager"  # the others have no float64
+    return logprobs(model)
+
+
+def rms(x: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
 
 
 def logprobs(model: Any) -> Any:
@@ -77,14 +86,31 @@ def test_nothing_but_products_is_rounded(family: str, monkeypatch: pytest.Monkey
     assert np.median(np.abs(found_n - expected_n)) < 0.02 * np.median(np.abs(expected_n - exact_n))
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "recurrent_gemma", "mamba", "mamba2"])
+def test_modules_with_weights_of_their_own_are_nearer_to_the_truth(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Experts, routers, convolutions and state spaces; Mamba's own code rounds in front of each norm, and gains less."""
+    errors: dict[bool, list[Any]] = {True: [], False: []}
+    possible = wide_stream.is_possible
+    for seed, wide in product(range(2), (True, False)):
+        monkeypatch.setattr(wide_stream, "is_possible", possible if wide else lambda model: False)
+        with torch.inference_mode():
+            engine = engine_of(in_bfloat16(family, seed))
+            assert ("float32 between" in engine.products) == wide
+            errors[wide].append(engine.final(BATCH) - truth(family, seed))
+    most = 1.0 if "mamba" in family else 0.75  # 0.90 and 0.93, and 0.3 to 0.6
+    assert rms(errors[True]) < most * rms(errors[False])
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "gemma2", "mixtral", "mamba"])
 def test_it_is_undone(family: str) -> None:
     model = in_bfloat16(family)
     with torch.inference_mode():
         own = model(torch.from_numpy(BATCH.ids_BT)).logits
         wide = engine_of(model, layers="all")
         assert wide.products.endswith(", float32 between them")
-        assert wide.hidden(BATCH).dtype == torch.float32
+        assert wide.hidden(BATCH).dtype == (torch.bfloat16 if family == "mamba" else torch.float32)
         found_Ln = wide(BATCH)
         assert len(found_Ln) == 1 + len(wide.layers) and np.isfinite(found_Ln).all()
         assert np.array_equal(found_Ln[-1], found_Ln[0]), "the last layer is the model"
