@@ -90,7 +90,7 @@ def test_nothing_but_products_is_rounded(family: str, monkeypatch: pytest.Monkey
 def test_modules_with_weights_of_their_own_are_nearer_to_the_truth(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Experts, routers, convolutions and state spaces; Mamba's own code rounds in front of each norm, and gains less."""
+    """Experts, routers, convolutions and state spaces. Mamba's own code rounds in front of each norm, and gains less."""
     errors: dict[bool, list[Any]] = {True: [], False: []}
     possible = wide_stream.is_possible
     for seed, wide in product(range(2), (True, False)):
@@ -99,8 +99,10 @@ def test_modules_with_weights_of_their_own_are_nearer_to_the_truth(
             engine = engine_of(in_bfloat16(family, seed))
             assert ("float32 between" in engine.products) == wide
             errors[wide].append(engine.final(BATCH) - truth(family, seed))
-    most = 1.0 if "mamba" in family else 0.75  # 0.90 and 0.93, and 0.3 to 0.6
-    assert rms(errors[True]) < most * rms(errors[False])
+    if "mamba" in family:
+        assert rms(errors[True]) < rms(errors[False])  # 0.90 and 0.93 of it
+    else:  # the median, as a token that another expert gets is far off; 0.56 to 0.68 of it
+        assert np.median(np.abs(errors[True])) < 0.8 * np.median(np.abs(errors[False]))
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "llama", "gpt2", "gemma2", "mixtral", "mamba"])
