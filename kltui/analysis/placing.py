@@ -12,6 +12,7 @@ Index = NDArray[np.intp]
 NEIGHBOURS = 3
 _BLOCK = 1024  # points placed at a time
 _ITERATIONS = 60
+_PLACED = 64  # points placed by their distances at a time
 
 
 def drawn_rows(K: int, runs: Sequence[Sequence[int]], maximum: int) -> Index:
@@ -60,16 +61,27 @@ def by_distances(target_Mm: Array, places_md: Array, start_Md: Array) -> Array:
 
     Least squares by majorisation of one point among fixed ones: x <- mean_j (y_j + target_j (x - y_j) / |x - y_j|).
     """
-    middle, x = places_md.mean(axis=0), start_Md
-    shown, ratio = (
-        np.empty_like(target_Mm),
-        np.zeros_like(target_Mm),
-    )  # of every round: they cost as much as the sums
+    placed = [np.empty((0, places_md.shape[1]))]
+    for first in range(0, len(target_Mm), _PLACED):
+        rows = slice(first, first + _PLACED)
+        placed.append(_placed(target_Mm[rows], places_md, start_Md[rows]))
+    return np.concatenate(placed)
+
+
+def _placed(target_Mm: Array, places_md: Array, x: Array) -> Array:
+    """`by_distances` of a few points, whose distances stay in the processor's cache from round to round."""
+    middle, norm_m, twice_dm = places_md.mean(axis=0), (places_md**2).sum(axis=1), (2.0 * places_md).T
+    shown, ratio = np.empty_like(target_Mm), np.empty_like(target_Mm)
     for _ in range(_ITERATIONS):
-        np.sqrt(_square_distances(x, places_md, shown), out=shown)
-        if not (apart := shown > 0).all():
+        np.matmul(x, twice_dm, out=ratio)
+        np.add((x**2).sum(axis=1)[:, None], norm_m, out=shown)
+        shown -= ratio
+        np.sqrt(np.maximum(shown, 0.0, out=shown), out=shown)
+        if shown.min() > 0:
+            np.divide(target_Mm, shown, out=ratio)
+        else:
             ratio[:] = 0.0
-        np.divide(target_Mm, shown, out=ratio, where=apart)
+            np.divide(target_Mm, shown, out=ratio, where=shown > 0)
         x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
     return x
 
@@ -80,8 +92,8 @@ def _others(K: int, drawn_m: Index) -> list[Index]:
     return [rest[start : start + _BLOCK] for start in range(0, len(rest), _BLOCK)]
 
 
-def _square_distances(a_Md: Array, b_md: Array, out: Array | None = None) -> Array:
+def _square_distances(a_Md: Array, b_md: Array) -> Array:
     """M x m squared distances of rows, never below 0."""
-    square: Array = np.add.outer((a_Md**2).sum(axis=1), (b_md**2).sum(axis=1), out=out)
+    square: Array = np.add.outer((a_Md**2).sum(axis=1), (b_md**2).sum(axis=1))
     square -= a_Md @ (2.0 * b_md).T
     return np.maximum(square, 0.0, out=square)
