@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -182,6 +183,12 @@ def against_null(
 
 
 def _walk(length: Array, dims: int, rng: np.random.Generator) -> Array:
-    steps = rng.normal(size=(len(length), dims))
-    steps *= (length / np.linalg.norm(steps, axis=1))[:, None]
-    return np.concatenate([np.zeros((1, dims)), np.cumsum(steps, axis=0)])
+    """A path of steps of these lengths in random directions, T x dims; each of its numbers is held once."""
+    path = np.zeros((len(length) + 1, dims))
+    rng.standard_normal(out=path[1:])
+    for first in range(1, len(path), _ROWS):
+        steps, long = path[first : first + _ROWS], length[first - 1 : first - 1 + _ROWS]
+        steps *= (long / np.linalg.norm(steps, axis=1))[:, None]
+    for before, here in pairwise(path):
+        here += before
+    return path

@@ -9,13 +9,15 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from kltui.scoring.settings import Progress
 from kltui.store.checksums import Checks
 from kltui.store.connection import decoded
 from kltui.store.rows import JobItemRow, JobRow, JobStatus
 from kltui.store.writer_lock import Writer, current_writer
+
+if TYPE_CHECKING:
+    from kltui.scoring.settings import Progress
 
 
 class Jobs:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kltui.errors import StoreError
-from kltui.scoring.settings import Progress
 from kltui.store import lock_file, writer_lock
 from kltui.store.checksums import TABLES, Checks, check_commits, check_indexes, count_commit, keep_checksums
 from kltui.store.connection import (
@@ -35,6 +35,9 @@ from kltui.store.schema import (
 )
 from kltui.store.side_tables import BenchmarkScores, Fingerprints, Records, SideFileTable, WeightDistances
 from kltui.store.tables import Checkpoints, Vectors
+
+if TYPE_CHECKING:
+    from kltui.scoring.settings import Progress
 
 FILE_NAME = "kltui.sqlite"
 _PATIENCE_S = 10.0

@@ -8,6 +8,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import Action
 from kltui.tui.app_core import AppCore
+from kltui.tui.data import MANY_ROWS
 from kltui.tui.filter import parse_filter
 from kltui.tui.terminal.textual_private import driver_of
 from kltui.view.palette import PALETTES
@@ -15,7 +16,6 @@ from kltui.view.palette import PALETTES
 if TYPE_CHECKING:
     from textual.timer import Timer
 
-MANY_ROWS = 5000  # from which on the list is filtered after a pause in typing
 TYPING_SECONDS = 0.15
 
 

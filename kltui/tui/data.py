@@ -17,17 +17,18 @@ from kltui.errors import KltuiError, StoreError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
 from kltui.tui.filter import Columns, Filter
-from kltui.tui.suggested_pairs import SuggestedPair, suggested_pairs
 
 if TYPE_CHECKING:
     from kltui.registry.checkpoint import Checkpoint
     from kltui.store.rows import CheckpointRow, JobItemRow, JobRow
+    from kltui.tui.suggested_pairs import SuggestedPair
     from kltui.workspace import Workspace
     from kltui.workspace.losses import StoredLoss
 
 Result = TypeVar("Result")
 ACTIVE = ("queued", "running", "paused")
 ALERT_SHOWN_S = 24 * 3600.0
+MANY_ROWS = 5000  # beyond which what is worked out of all of them takes a key too long
 #: what a snapshot works out of its rows alone
 OF_ROWS = (
     "by_name",
@@ -145,6 +146,8 @@ class Snapshot:
     @cached_property
     def suggested_pairs(self) -> list[SuggestedPair]:
         """Pairs that a reader is likely to compare."""
+        from kltui.tui.suggested_pairs import suggested_pairs
+
         return suggested_pairs(self.rows)
 
     @cached_property
@@ -180,7 +183,7 @@ class Snapshot:
         return line[at] if 0 <= at < len(line) else ""
 
     def worked_out(self, before: Snapshot) -> Snapshot:
-        """The same with all that the interface asks of it, so that no key waits for it; what is as `before` is the same object."""
+        """The same with all that the interface asks of it, where it is large, so that no key waits; what is as `before` is the same object."""
         rows = before.rows if self.rows == before.rows else self.rows
         losses = before.losses if self.losses == before.losses else self.losses
         made = replace(self, rows=rows, losses=losses)
@@ -188,8 +191,9 @@ class Snapshot:
             made.__dict__.update({k: v for k, v in before.__dict__.items() if k in OF_ROWS})
         elif made.scored == before.scored:
             made.__dict__["scored"] = before.scored
-        _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
-        _ = made._names, made._places, made._columns.texts("name"), made.suggested_pairs, made.with_layers
+        if len(rows) > MANY_ROWS:
+            _ = made.by_name, made.runs, made.run_number, made.n_scored, made.scored, made._place_in_line
+            _ = made._names, made._places, made._columns.texts("name"), made.suggested_pairs, made.with_layers
         return made
 
     @cached_property

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from kltui.errors import KltuiError
 from kltui.tui.data import Snapshot, SnapshotReader
-from kltui.tui.embedding import Helper, Job, Progress, Task, no_room, picture_of, rows_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from kltui.analysis.map import Map
     from kltui.registry.checkpoint import Checkpoint
     from kltui.tui.basis import Basis
+    from kltui.tui.embedding import Helper, Job, Progress, Task
     from kltui.workspace import Workspace
 
     Array = NDArray[np.float64]
@@ -63,7 +63,8 @@ class MapCache:
         self._n_texts = (-1, 0)  # version, texts of its corpus
         self._kept: dict[str, Any] = {}
         self._lock = asyncio.Lock()
-        self._embedder, self._surveyor = Helper("embedder"), Helper("surveyor")
+        self._helpers: dict[str, Helper] = {}
+        self._is_closed = False
         #: called from another thread with the share that is done, and of what
         self.progress: Progress = lambda share, of: None
 
@@ -246,9 +247,11 @@ class MapCache:
         self, found: Map, method: Method, dims: int, *, first: bool
     ) -> AsyncIterator[tuple[Picture, bool]]:
         """Pictures of a map, each better than the one before (PCA `first`), computed in another process."""
+        from kltui.tui.embedding import picture_of
+
         job = await self._job(found, method, dims, first=first)
         with job.rows:
-            async for event, xyz_Kd in self._embedder.run(job, self._tell):
+            async for event, xyz_Kd in self._helper("embedder").run(job, self._tell):
                 yield picture_of(event, xyz_Kd), event["last"]
 
     async def covariances(self, dims: int = 2) -> tuple[Map, Array]:
@@ -260,11 +263,21 @@ class MapCache:
         if key not in self._kept:
             job = await self._job(found, "pca", dims, task="covariances")
             with job.rows:
-                made = [array async for _, array in self._surveyor.run(job, self._tell)]
+                made = [array async for _, array in self._helper("surveyor").run(job, self._tell)]
             if self._map is not found:
                 return found, made[-1]
             self._kept[key] = made[-1]
         return found, self._kept[key]
+
+    def _helper(self, name: str) -> Helper:
+        """The process of that name, made when it is first needed."""
+        from kltui.tui.embedding import Helper
+
+        if name not in self._helpers:
+            self._helpers[name] = Helper(name)
+            if self._is_closed:
+                self._helpers[name].close()
+        return self._helpers[name]
 
     def _tell(self, share: float, of: str) -> None:
         self.progress(share, of)
@@ -273,6 +286,9 @@ class MapCache:
         self, found: Map, method: Method, dims: int, *, task: Task = "picture", first: bool = False
     ) -> Job:
         """What another process needs: the file that the map stands on, or a new one."""
+        from kltui.tui.embedding import Job, rows_file
+
+        runs = await self._reader.compute(lambda: [t.rows for t in found.trajectories(layers=True)])
         rows: BinaryIO
         if self._rows is not None and found is self._map:
             rows = os.fdopen(os.dup(self._rows.fileno()), "rb")  # its own, which outlives a change of the map
@@ -286,7 +302,7 @@ class MapCache:
             task,
             method,
             dims,
-            [t.rows for t in found.trajectories(layers=True)],
+            runs,
             first,
         )
 
@@ -335,8 +351,9 @@ class MapCache:
 
     def close(self) -> None:
         """Ends the processes that still compute, and waits for their end."""
-        self._embedder.close()
-        self._surveyor.close()
+        self._is_closed = True
+        for helper in self._helpers.values():
+            helper.close()
         self._close_rows()
 
 
@@ -348,6 +365,8 @@ def _key(method: str, dims: int, null_run: str, layers: tuple[str, ...]) -> str:
 def _joined(found: Map, other: Map) -> Map:
     """A map with the vectors of another one; those of a large map in a new file."""
     import numpy as np
+
+    from kltui.tui.embedding import rows_file
 
     if found.loglik_KN.size <= LARGE:
         return found.joined(other)
@@ -369,6 +388,8 @@ def _large_map(ws: Workspace, rows_in: BinaryIO) -> tuple[Map, bool]:
     try:
         found = ws.map_in_file(rows_in)
     except OSError as error:
+        from kltui.tui.embedding import no_room
+
         raise no_room(error) from error
     _ = found.repeats
     return found, isinstance(found.loglik_KN, np.memmap)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from kltui.analysis import shape as shape_module
 from kltui.analysis.kl import kl_matrix
 from kltui.analysis.map import Map
 from kltui.analysis.point import Point
@@ -99,3 +100,12 @@ def test_a_null_joins_the_map() -> None:
         assert null == pytest.approx(own)
     assert all(not any("null" in n for pair in row.pairs for n in pair) for row in both.scale())
     assert len(m.shapes(walks=2)) == 1
+
+
+def test_a_walk_has_steps_of_the_lengths_asked_for_in_directions_of_the_generator() -> None:
+    length = np.abs(np.random.default_rng(3).normal(size=600)) + 0.1
+    path = shape_module._walk(length, 7, np.random.default_rng(42))
+    steps = np.random.default_rng(42).normal(size=(600, 7))
+    steps *= (length / np.linalg.norm(steps, axis=1))[:, None]
+    assert np.array_equal(path, np.concatenate([np.zeros((1, 7)), np.cumsum(steps, axis=0)]))
+    np.testing.assert_allclose(np.linalg.norm(np.diff(path, axis=0), axis=1), length, rtol=1e-12)

@@ -49,7 +49,7 @@ def test_textual_s_own_palette_is_not_loaded_with_it_and_can_be_had_afterwards()
         f"import sys; sys.path.insert(0, {str(PACKAGE)!r})\n"
         "from kltui.tui.main import prepare_environment\nprepare_environment()\n"
         "import kltui.tui.app, kltui.tui.views.registry\n"
-        "unwanted = 'textual.command', 'textual.widgets._directory_tree', 'kltui.tui.dialogs.prompts'\n"
+        "unwanted = 'textual.command', 'textual.widgets._directory_tree', 'kltui.tui.dialogs.prompts', 'kltui.scoring.settings'\n"
         "print([name for name in unwanted if name in sys.modules])\n"
         "from textual.command import CommandPalette\nprint(CommandPalette.__mro__[1].__name__)"
     )

@@ -52,7 +52,7 @@ def test_t_sne_in_its_own_process_is_that_of_the_map_and_tells_how_far_it_is() -
         map_cache.progress = lambda share, of: said.append((share, of))
         made = await every(map_cache, "tsne")
         assert len(await every(map_cache, "tsne")) == 1  # it is kept
-        assert map_cache._embedder.peak_kilobytes > 10_000
+        assert map_cache._helper("embedder").peak_kilobytes > 10_000
         return made
 
     first, last = answered(fake(34), question)
@@ -72,8 +72,8 @@ def test_t_sne_in_its_own_process_is_that_of_the_map_and_tells_how_far_it_is() -
 def test_a_process_that_dies_is_noticed_at_once_and_the_next_one_answers() -> None:
     async def question(map_cache: MapCache) -> list[ShownMap]:
         def kill(_share: float, _of: str) -> None:
-            assert map_cache._embedder._child is not None
-            os.kill(map_cache._embedder._child.pid, signal.SIGKILL)
+            assert map_cache._helper("embedder")._child is not None
+            os.kill(map_cache._helper("embedder")._child.pid, signal.SIGKILL)
 
         map_cache.progress = kill
         with pytest.raises(KltuiError, match="ended by SIGKILL") as died:

@@ -17,6 +17,7 @@ from kltui.analysis.diffusion import Exponent
 from kltui.analysis.map import Map
 from kltui.analysis.point import trajectory_of
 from kltui.tui import app as app_module
+from kltui.tui import data
 from kltui.tui import filter as filter_module
 from kltui.tui.app import KltuiApp
 from kltui.tui.basis import left_out
@@ -81,7 +82,12 @@ def test_a_filter_is_applied_once_however_many_ask(
     assert fresh.passing_rows(EVERY) == snapshot.rows
 
 
-def test_what_rows_tell_is_kept_while_they_are_the_same(snapshot: Snapshot) -> None:
+def test_what_rows_tell_is_kept_while_they_are_the_same(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(snapshot).worked_out(Snapshot())
+    assert "by_name" not in small.__dict__  # by need: a few thousand rows hold up no key
+    monkeypatch.setattr(data, "MANY_ROWS", 10)
     first = replace(snapshot).worked_out(Snapshot())
     again = replace(snapshot, generation=7).worked_out(first)
     assert again.generation == 7 and again.rows is first.rows
