@@ -136,7 +136,7 @@ def test_a_plan_warns_of_what_will_fail_for_sure(tmp_path: Path, known: type[Kno
     )
     _, total = planned(job, "scoring.dtype=float16")
     said = "\n".join(total["warnings"])
-    assert "NVIDIA L4 is here" in said and "computed in float32" in said and total["dtype"] == "float32"
+    assert "NVIDIA L4 is available" in said and "computed in float32" in said and total["dtype"] == "float32"
     store = Store.write(tmp_path / "ws")
     try:
         assert any("is writing to this workspace" in w for w in planned(job)[1]["warnings"])
@@ -149,7 +149,7 @@ def test_a_plan_on_ray_asks_no_device_here(tmp_path: Path, monkeypatch: pytest.M
     out = io.StringIO()
     plan = make_plan(load_job(write_job(tmp_path), ["engine.kind=ray", "engine.workers=3"]))
     show_plan(plan, out=out)
-    assert "device  auto, of each of 3 workers on Ray" in out.getvalue()
+    assert "device  auto, for each of 3 workers on Ray" in out.getvalue()
 
 
 def test_a_job_says_on_what_it_computes(tmp_path: Path) -> None:

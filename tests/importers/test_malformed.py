@@ -55,6 +55,10 @@ def twice() -> bytes:
     return out.getvalue()
 
 
+def zeros_without_end() -> bytes:
+    return zipped(a=npy(described(f"({12 << 20},)"), bytes(96 << 20)))
+
+
 def object_array() -> bytes:
     out = io.BytesIO()
     np.savez(out, a=np.array([{}, []], dtype=object))
@@ -136,8 +140,6 @@ ARRAYS = {
     "version 3": zipped(a=npy(described("(1,)"), bytes(8), b"\x03\x00")),
     "no header": zipped(a=b"12345"),
     "too few": zipped(a=npy(described("(9,)"), bytes(8))),
-    "zeros without end": zipped(a=npy(described(f"({32 << 20},)"), bytes(256 << 20))),
-    "twice": None,
     "empty": b"",
     "no archive": b"PK\x03\x04" + bytes(30),
     "no arrays": zipped(),
@@ -203,12 +205,14 @@ TABLES = {
 }  # fmt: skip
 ALL: dict[str, bytes] = {
     **{f"{k}.pkl": v for k, v in PICKLES.items()},
-    **{f"{k}.npz": v if v is not None else b"" for k, v in ARRAYS.items()},
+    **{f"{k}.npz": v for k, v in ARRAYS.items()},
     **{f"{k}.json": v.encode() for k, v in JSONS.items()},
     **{f"{k}.jsonl": v.encode() for k, v in LINES.items()},
     **{f"{k}.csv": v.encode("utf-8", "surrogatepass") for k, v in TABLES.items()},
     "unknown.xyz": b"x",
 }
+# Made by their test alone: one takes a second to be packed, the other warns while it is made.
+MADE = {"zeros without end.npz": zeros_without_end, "twice.npz": twice}
 
 
 @pytest.fixture
@@ -222,13 +226,17 @@ def bounded():
     assert spent < SECONDS and maximum < BYTES, (spent, maximum)
 
 
-@pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("name", ALL)
-def test_a_malformed_file_is_named_within_bounds(tmp_path: Path, name: str) -> None:
+@pytest.fixture
+def malformed(tmp_path: Path, name: str) -> Path:
     path = tmp_path / name
-    path.write_bytes(twice() if name == "twice.npz" else ALL[name])
+    path.write_bytes(MADE[name]() if name in MADE else ALL[name])
+    return path
+
+
+@pytest.mark.parametrize("name", [*ALL, *MADE])
+def test_a_malformed_file_is_named_within_bounds(malformed: Path, bounded: None, name: str) -> None:
     with pytest.raises(KltuiError) as caught:
-        read(path)
+        read(malformed)
     assert name in caught.value.message or name in caught.value.hint or "without" in caught.value.message
     assert len(str(caught.value)) < 1500
 

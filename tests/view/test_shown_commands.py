@@ -26,11 +26,12 @@ LATE = (2000, 3000, 4000)
 def shown() -> list[str]:
     """Every command of the pages that only reads a workspace or takes files into one; once, whatever folders it names."""
     found: dict[str, str] = {}
+    parser = build_parser()
     for _, command in commands():
         words = words_of(command)
         if len(words) < 2:  # an option by its name
             continue
-        asked = build_parser().parse_args(words)
+        asked = parser.parse_args(words)
         needs_models = "exact" in (asked.section or ())
         placeholder = Path("OUTPUT_FOLDER") in (asked.imports or ())
         if (
