@@ -105,9 +105,7 @@ def test_a_bent_curve_stays_as_it_is(name: str, n: int) -> None:
 @pytest.mark.parametrize("drift", [0.1, 0.3, 1.0])
 def test_a_walk_with_a_drift_stays_as_it_is(drift: float) -> None:
     rng = np.random.default_rng(2)
-    q = np.cumsum(rng.normal(size=(60, 2000)), axis=0) + drift * np.arange(60)[:, None] * rng.normal(
-        size=2000
-    )
+    q = np.cumsum(rng.normal(size=(60, N)), axis=0) + drift * np.arange(60)[:, None] * rng.normal(size=N)
     np.testing.assert_array_equal(exponents(q, noise_corrected=True), exponents(q))
 
 
