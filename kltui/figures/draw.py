@@ -259,7 +259,7 @@ def _between_ticks(axes: Any, which: str) -> float:
     inches = axes.get_window_extent().transformed(axes.figure.dpi_scale_trans.inverted())
     low, high = sorted(getattr(axes, f"get_{which}lim")())
     side = float(inches.width if which == "x" else inches.height)
-    return 72 * side / (high - low) * float(np.diff(at).min())
+    return float(72 * side / (high - low) * np.diff(at).min())
 
 
 def _name_ticks(axes: Any, which: str, size: float, every: int) -> None:
