@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,13 @@ class Scene:
         return np.arange(n) < (n if self.n_points is None else self.n_points)
 
     def scaled(self) -> Floats:
-        """n x 2 coordinates on the axes' own scales."""
+        """n x 2 coordinates on the axes' own scales (kept; do not write into it)."""
+        return self._scaled
+
+    @cached_property
+    def _scaled(self) -> Floats:
         if self.x_scale == self.y_scale == "linear":
-            return self.xy_n2.copy()
+            return self.xy_n2
         x = Axis.forward(self.xy_n2[:, 0], self.x_scale)
         return np.column_stack([x, Axis.forward(self.xy_n2[:, 1], self.y_scale)])
 

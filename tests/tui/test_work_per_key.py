@@ -29,6 +29,9 @@ from kltui.tui.views import map_plot, matrix
 from kltui.tui.views.diffusion import drawn_exponents
 from kltui.tui.views.map_scene import layer_threads, lines_of, model_of
 from kltui.tui.widgets.canvas import TextPane
+from kltui.view.axis import Axis
+from kltui.view.cell_buffer import draw, spots
+from kltui.view.plot_data import Scene, fit_window
 from kltui.workspace.losses import StoredLoss
 
 MakeApp = Callable[..., KltuiApp]
@@ -349,3 +352,18 @@ async def test_what_can_be_exported_is_offered_without_making_every_row(
         monkeypatch.setattr(app.view, "csv_rows", counted)
         assert "csv" in [export.name for export in exports(app)] or not list(rows())
         assert len(made) <= 1
+
+
+def test_logarithms_of_a_scene_are_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    xy = np.array([[0.0, 1.0], [9.0, 100.0], [99.0, 0.0]])
+    scene = Scene(xy, np.zeros(3, np.int16), np.zeros((0, 2), np.int64), "log1p", "log")
+    taken: list[str] = []
+    forward = Axis.forward
+    monkeypatch.setattr(Axis, "forward", lambda values, scale: taken.append(scale) or forward(values, scale))
+    window = fit_window(scene)
+    before = scene.scaled().copy()
+    draw(scene, window, 20, 10, "braille")
+    spots(scene, window, 20, 10, "braille")
+    assert taken == ["log1p", "log"]
+    np.testing.assert_array_equal(scene.scaled(), before)
+    np.testing.assert_allclose(before, [[0.0, 0.0], [1.0, 2.0], [2.0, np.nan]])
