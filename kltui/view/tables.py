@@ -28,7 +28,7 @@ def count(n: int, noun: str, plural: str = "") -> str:
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
 
 
-class Words(Text):
+class TableText(Text):
     """Text that is spelled in ASCII, before it is measured, where nothing else may be printed."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
@@ -45,7 +45,7 @@ class Words(Text):
 
 def words(text: str, style: str = "") -> Text:
     """Untrusted or own words as rich Text, printable and without markup."""
-    return Words(safe_text(text), style=style)
+    return TableText(safe_text(text), style=style)
 
 
 def table(
@@ -98,5 +98,5 @@ def _cut_in_the_middle(name: str, width: int) -> str:
 def _name(text: str) -> RenderableType:
     """A cell of a left column; words, which have spaces, are cut at their end."""
     if " " in text:
-        return Words(safe_text(text), no_wrap=True, overflow="ellipsis")
+        return TableText(safe_text(text), no_wrap=True, overflow="ellipsis")
     return _Name(text)
