@@ -141,7 +141,7 @@ def test_what_was_scored_here_is_not_replaced_by_an_import_of_its_name(tmp_path:
     store.close()
     with pytest.raises(UsageError, match="scored here, such as mine") as caught:
         quietly(npz(tmp_path / "vectors.npz", "mine", "planned"), texts, workspace=ws)
-    assert "another run" in caught.value.hint
+    assert "Change the run of that checkpoint" in caught.value.hint
     edit_lineage(ws, ["mine"], {"run": "own"})
     quietly(tmp_path / "vectors.npz", texts, workspace=ws)
     with kltui.open(ws) as opened:
