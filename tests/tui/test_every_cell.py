@@ -22,7 +22,7 @@ from kltui.tui.app import KltuiApp
 from kltui.view.palette import linear
 
 MakeApp = Callable[..., KltuiApp]
-SCREENS = "1234567890"
+SCREENS = "123456789"  # Report is made by a process of its own: test_report.py
 FORMS = ("o", "/", "?", ":", "f", "A", "s", "P", "E", "D", "e", "c")
 GRAPHICS = 0x2500  # from here on: lines, blocks, marks, braille
 COLOURED = re.compile(r"\x1b\[(?:[\d;]*;)?(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;[\d;]*)?m")
@@ -142,10 +142,10 @@ async def test_what_colours_say_is_said_without_them(make_app: MakeApp, until) -
         assert [text.strip() for text, _ in plot.readout()][::3] == ["q", "w"]
         await pilot.press("f")
         await until(pilot, lambda: len(app.screen_stack) > 1)
-        assert any(line.startswith(" What the map is made of ───") for line in lines_of(app))
+        assert any(line.startswith(f" {app.screen.question} ───") for line in lines_of(app))
         (cursor, *_) = [s for s in segments(app) if s.style and s.style.reverse]
         assert cursor.cell_length == 1
-        assert any("(runs, checkpoints or filters, with commas between)" in line for line in lines_of(app))
+        assert any(" (runs, checkpoints or filters" in line for line in lines_of(app))
 
 
 async def test_titles_stand_over_their_columns_in_ascii(make_app: MakeApp, until) -> None:

@@ -182,3 +182,17 @@ async def test_a_report_s_curves_have_the_colours_of_the_ground(make_app: MakeAp
         await pilot.press("C")
         assert [style.color.number for _, style in app.view._spans(line)] == list(LIGHT.series)
         assert not any("…" in said[:22] for said in lines_of(app)), "a list of names alone has nothing cut"
+
+
+async def test_what_the_nearest_are_nearest_to_is_said_whole_where_it_is_narrow(
+    make_app: MakeApp, until
+) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "3")
+        plot = app.view.plot
+        await pilot.press("v")  # PCA, which is there at once
+        await until(pilot, lambda: plot.map is not None and app.view._near[1])
+        lines = map_text.nearest(plot, 26, *app.view._near)
+        assert all(width_of(line) <= 26 for line in lines)
+        assert "bits/byte" in "".join(text for line in lines[:2] for text, _ in line)

@@ -120,7 +120,8 @@ def nearest(plot: MapPlot, width: int, name: str, near: Sequence[tuple[str, KL]]
     if not near:
         return [[(" shown when the cursor rests", look("faint"))]]
     said = fitted_name(name, min(cell_len(safe_text(name)), max(8, width - 22)))
-    lines: Lines = [[(f"nearest to {said}, bits/byte", look("muted"))]]
+    heading = wrapped(f"nearest to {said}, bits/byte", max(8, width))
+    lines: Lines = [[(part, look("muted"))] for part in heading]
     texts = aligned([briefly(kl.value, kl.se) for _, kl in near])
     texts = [in_ascii(text) for text in texts] if look.ascii_only else texts  # before names have their room
     if width - len(texts[0]) - 5 < MIN_NAME:
