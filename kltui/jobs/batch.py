@@ -13,8 +13,9 @@ from pathlib import Path
 from kltui.environment import check_scoring
 from kltui.errors import KltuiError, StoreError
 from kltui.jobs.dry_run import show_plan
-from kltui.jobs.executors.local import Executor, LocalExecutor
-from kltui.jobs.jobfile import load_job
+from kltui.jobs.executors.forks import ForkServer
+from kltui.jobs.executors.local import Executor, LocalExecutor, begin_early
+from kltui.jobs.jobfile import JobFile, load_job
 from kltui.jobs.machine_usage import gpu_names, memory_bytes
 from kltui.jobs.messages import (
     DEVICE_LOST,
@@ -43,6 +44,7 @@ from kltui.scoring.device import DeviceInUse, computed_dtype, start_tokens
 from kltui.scoring.settings import DtypeCost, Progress, ScoreResult
 from kltui.store import Store
 from kltui.store.same_weights import sentences
+from kltui.store.store import FILE_NAME as STORE
 from kltui.threads import usable_cores
 
 POLL_S = 0.2
@@ -68,29 +70,42 @@ def run_batch(
     job = load_job(job_path, overrides)
     if not dry_run:
         check_scoring()
-    plan = make_plan(job, reporter.say)
-    if shard is not None:
-        plan = select_shard(plan, *shard)
-    if dry_run:
-        return show_plan(plan, is_part=shard is not None, as_json=as_json), None
-    if job.engine.kind == "ray":
-        from kltui.jobs.executors.ray import check_ray
-
-        check_ray()
-    if shard is not None:
-        return BatchRun(plan, InboxWriter(plan), reporter).run()[0], None
     with ExitStack() as stack:
+        begun = None if dry_run or shard is not None else _begun_early(job)
+        if begun is not None:
+            stack.callback(begun.stop)
+        plan = make_plan(job, reporter.say)
+        if shard is not None:
+            plan = select_shard(plan, *shard)
+        if dry_run:
+            return show_plan(plan, is_part=shard is not None, as_json=as_json), None
+        if job.engine.kind == "ray":
+            from kltui.jobs.executors.ray import check_ray
+
+            check_ray()
+        if shard is not None:
+            return BatchRun(plan, InboxWriter(plan), reporter, begun).run()[0], None
         store = Store.write(plan.workspace)
         stack.callback(store.close)
-        code, status = BatchRun(plan, ResultWriter(plan, store), reporter).run()
+        code, status = BatchRun(plan, ResultWriter(plan, store), reporter, begun).run()
     return code, plan.workspace if status in ("done", "failed") else None
+
+
+def _begun_early(job: JobFile) -> ForkServer | None:
+    """A process that imports torch while the job is planned, where it is sure to be needed: nothing is stored yet."""
+    is_new = not (Path(job.workspace) / STORE).exists()
+    if job.engine.kind != "local" or not is_new or all(model.endpoint for model in job.models):
+        return None
+    return begin_early(job.scoring.device, job.engine.workers)
 
 
 class BatchRun:
     """A running job: it takes prepared checkpoints from a thread, sends them to worker processes, and writes results to the store."""
 
-    def __init__(self, plan: Plan, writer: Keeps, reporter: ProgressReporter) -> None:
-        self._plan, self._writer, self._reporter = plan, writer, reporter
+    def __init__(
+        self, plan: Plan, writer: Keeps, reporter: ProgressReporter, begun: ForkServer | None = None
+    ) -> None:
+        self._plan, self._writer, self._reporter, self._begun = plan, writer, reporter, begun
         self._tally = Tally(total=len(plan.checkpoints))
         self._progress: dict[int, Progress] = {}
         self._started: dict[int, float] = {}
@@ -247,7 +262,7 @@ class BatchRun:
 
             return RayExecutor(setup, workers, plan.job.engine)
         devices = gpu_names() if workers > 1 and plan.settings.device in ("auto", "cuda") else ()
-        return LocalExecutor(setup, workers, devices)
+        return LocalExecutor(setup, workers, devices, self._begun)
 
     def _first_model(self) -> FirstModel | None:
         """The first model of which nothing is stored; None where all is: then nothing needs to get ready."""

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle
 from typing import TYPE_CHECKING, NoReturn
 
@@ -70,18 +70,59 @@ def main() -> int:
     """Forks workers on request from the process at the other end of the given file descriptor, until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in every worker
     silence_libraries()
+    # Imports make much that stays and little to be collected; and no collection may touch, and so copy, what workers share.
+    gc.disable()
     with Connection(int(sys.argv[1])) as line, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         _serve(line)
     return 0
 
 
 def _serve(line: Connection) -> None:
-    start: Start = line.recv()
-    scorer = _ready(start)
-    # No collection may touch, and so copy, what the workers share.
-    gc.collect()
+    start, is_imported = _started(line)
+    scorer = _ready(start) if is_imported else None
     gc.freeze()
     _serve_forks(line, start, scorer)
+
+
+def _started(line: Connection) -> tuple[Start, bool]:
+    """What the other end says first, and whether libraries could be imported, which is done while that is waited for.
+
+    Meanwhile another process listens, and puts the corpus into ids on threads of its own: they are in the cache then.
+    """
+    if not is_safe():
+        return line.recv(), _imports()
+    ours, theirs = Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _end_as(lambda: _listen(line, theirs))
+    theirs.close()
+    is_imported = _imports()
+    try:
+        with ours:
+            return ours.recv(), is_imported
+    finally:
+        os.waitpid(pid, 0)
+
+
+def _imports() -> bool:
+    """Whether torch and transformers could be imported; why they could not, a worker finds out again and reports."""
+    from kltui.scoring import ahead
+
+    try:
+        ahead.import_libraries()
+    except Exception:
+        return False
+    return True
+
+
+def _listen(line: Connection, onwards: Connection) -> int:
+    """Puts the corpus that comes through `line` into ids, then hands on what came; nothing where the other end has gone."""
+    with suppress(EOFError, OSError):
+        start: Start = line.recv()
+        _tokenize(start.setup)
+        onwards.send(start)
+    return 0
 
 
 def _serve_forks(line: Connection, start: Start, scorer: Scorer | None) -> None:
@@ -102,11 +143,9 @@ def _ready(start: Start) -> Scorer | None:
     from kltui.scoring import ahead
 
     setup, first = start.setup, start.setup.first or FirstModel()
+    # one thread: the threads of a pool would not be there in a fork
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
-        with _tokenizing(setup, first):
-            ahead.import_libraries()
-        # one thread: the threads of a pool would not be there in a fork
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return ahead.ready_scorer(
             setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, setup.prompts, first.folder,
             first.tokenizer,
@@ -115,33 +154,21 @@ def _ready(start: Start) -> Scorer | None:
         return None
 
 
-@contextmanager
-def _tokenizing(setup: Setup, first: FirstModel) -> Iterator[None]:
-    """Within it another process puts the corpus into ids, on threads of its own, and leaves them in the cache."""
-    if first.folder is None or not is_safe():
-        yield
-        return
-    pid = os.fork()
-    if pid == 0:
-        _end_as(lambda: _tokenize(setup, first))
-    try:
-        yield
-    except BaseException:
-        os.kill(pid, signal.SIGKILL)
-        raise
-    finally:
-        os.waitpid(pid, 0)
-
-
-def _tokenize(setup: Setup, first: FirstModel) -> int:
+def _tokenize(setup: Setup) -> None:
+    """Leaves the corpus in the ids of the first model in the cache, where that model is known."""
     from kltui.scoring import ahead
 
-    assert first.folder is not None
-    with suppress(Exception):  # see `_ready`
-        ahead.tokenize(
-            setup.texts, setup.corpus_sha256, setup.settings, setup.cache_dir, first.folder, first.tokenizer
-        )
-    return 0
+    first = setup.first
+    if first is not None and first.folder is not None:
+        with suppress(Exception):  # see `_ready`
+            ahead.tokenize(
+                setup.texts,
+                setup.corpus_sha256,
+                setup.settings,
+                setup.cache_dir,
+                first.folder,
+                first.tokenizer,
+            )
 
 
 def is_safe() -> bool:
@@ -167,6 +194,7 @@ def _forked(
         return None
     if pid == 0:
         line.close()
+        gc.enable()
         os.environ.clear()
         os.environ.update(start.environment)
         sys.argv[1:] = [str(pipe)]

@@ -21,9 +21,7 @@ def import_libraries() -> None:
     from kltui.scoring import lean_imports
 
     lean_imports.install()
-    import kltui.scoring.scorer  # noqa: F401, I001 - in this order
-
-    import torch.fx.experimental.symbolic_shapes  # noqa: F401 - torch asks it about every model that is laid out
+    import kltui.scoring.scorer  # noqa: F401
 
 
 def tokenize(

@@ -1,9 +1,10 @@
-"""Imports of torch and transformers without what scoring on a CPU never uses: the compiler, distribution, scipy.
+"""Imports of torch and transformers without what scoring on a CPU never uses: the compiler, distribution, scipy and more.
 
-Together they take a third of the seconds that a process needs to import both. transformers imports torch's compiler only to mark
-functions for it, and finds no torch.distributed in builds without it, which it is made for. What is left out comes, whole, as
-soon as anything of it is asked for that cannot be answered without. For processes that do nothing but score: names of other
-libraries, most of them not public, are in this file alone, and where one is missing nothing is left out.
+Together they take most of the seconds that a process needs to import both. transformers imports torch's compiler only to mark
+functions for it, and finds no torch.distributed in builds without it, which it is made for; torch.export and the like are there
+for whoever uses them. What is left out comes, whole, as soon as anything of it is asked for that cannot be answered without.
+For processes that do nothing but score: names of other libraries, most of them not public, are in this file alone, and where
+one is missing nothing is left out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 _COMPILER = "torch._dynamo"
 _TRACING = "torch._dynamo._trace_wrapped_higher_order_op"
+_META = (
+    "torch._meta_registrations"  # what Python says of shapes: the compiler asks it, laying out a model seldom
+)
 
 
 def install() -> None:
@@ -45,12 +50,23 @@ class _StandIn(ModuleType):
 
 
 def _load(name: str) -> ModuleType:
-    """The module of the compiler itself; nothing stands for any part of it from now on."""
-    for one in (_COMPILER, _TRACING):
-        _ANSWERS.pop(one, None)
-        if isinstance(sys.modules.get(one), _StandIn):
-            del sys.modules[one]
+    """The module itself; nothing stands for any from now on."""
+    put_off = [one for one in _ANSWERS if isinstance(sys.modules.get(one), _StandIn)]
+    _ANSWERS.clear()
+    for one in put_off:
+        del sys.modules[one]
+    if _META in put_off:
+        importlib.import_module(_META)  # for what it registers: nobody asks for it by name
     return importlib.import_module(name)
+
+
+def completes(error: Exception) -> bool:
+    """Whether what failed may have lacked what was put off, which is here now: it is to be tried once more."""
+    lacked = isinstance(error, NotImplementedError) or "meta" in str(error).lower()
+    if not lacked or not isinstance(sys.modules.get(_META), _StandIn):
+        return False
+    _load(_META)
+    return True
 
 
 def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
@@ -66,6 +82,7 @@ def _tracing_mode() -> Any:
 _ANSWERS: dict[str, dict[str, object]] = {
     _COMPILER: dict.fromkeys(("disable", "allow_in_graph", "assume_constant_result"), _unmarked),
     _TRACING: {"TransformGetItemToIndex": _tracing_mode},
+    _META: {},
 }
 
 # -- finding them --------------------------------------------------------------------------------------------------------
@@ -74,9 +91,10 @@ _ANSWERS: dict[str, dict[str, object]] = {
 class _LeanFinder(MetaPathFinder):
     def __init__(self) -> None:
         self._changes: dict[str, Callable[[ModuleType], None]] = {
+            "torch": _without_meta_kernels,
             "torch.distributed": _without_distribution,
             "transformers.utils": _without_scipy,
-            "transformers.utils.import_utils": _read_once,
+            "transformers.utils.import_utils": _names_by_need,
         }
 
     def find_spec(
@@ -126,6 +144,17 @@ class _Changed(Loader):
 # -- the changes ---------------------------------------------------------------------------------------------------------
 
 
+def _without_meta_kernels(torch: ModuleType) -> None:
+    """A torch that makes generators of random numbers, for which it wants a class that comes with what was put off."""
+    prepare = getattr(torch._C, "_set_generator_metaclass", None)
+    if prepare is None or _META not in _ANSWERS:
+        return
+    try:
+        prepare(importlib.import_module("torch._opaque_base").OpaqueBaseMeta)
+    except (ImportError, AttributeError):
+        _load(_META)
+
+
 def _without_distribution(distributed: ModuleType) -> None:
     """A torch that says it was built without distribution."""
     vars(distributed)["is_available"] = lambda: False
@@ -136,8 +165,53 @@ def _without_scipy(utils: ModuleType) -> None:
     vars(utils)["is_scipy_available"] = lambda: False
 
 
-def _read_once(import_utils: ModuleType) -> None:
-    """A transformers that reads the files of each of its models once, and not again for every package around them."""
-    name = "create_import_structure_from_path"
-    if name in vars(import_utils):
-        vars(import_utils)[name] = functools.cache(vars(import_utils)[name])
+def _names_by_need(import_utils: ModuleType) -> None:
+    """A transformers that reads in its models' files what they define once a name is asked for that is none of its own.
+
+    Else it reads those of hundreds of models as it is imported, and again for every package around them.
+    """
+    names = vars(import_utils)
+    read, define, lazy = (
+        names.get(n) for n in ("create_import_structure_from_path", "define_import_structure", "_LazyModule")
+    )
+    if read is None or define is None or not hasattr(lazy, "__getattr__"):
+        return
+    models = Path(str(import_utils.__file__)).parents[1] / "models"
+    whole: dict[str, ModuleType] = {}
+    reading_all: list[str] = []
+
+    @functools.cache
+    def once(folder: Path) -> Any:
+        return read(str(folder))
+
+    def some(path: str | Path) -> Any:
+        folder = Path(path).parent if Path(path).is_file() else Path(path)
+        return {"auto": once(models / "auto")} if folder == models and not reading_all else once(folder)
+
+    def all_of(package: str) -> ModuleType:
+        """The package's names in the files of all models, as transformers itself holds them."""
+        if package not in whole:
+            there, prefix = sys.modules[package], "models" if package == "transformers" else None
+            reading_all.append(package)
+            whole[package] = lazy(
+                package, there.__file__, define(str(models), prefix=prefix), module_spec=there.__spec__
+            )
+            reading_all.clear()
+        return whole[package]
+
+    usual = lazy.__getattr__
+
+    def by_need(self: Any, name: str) -> Any:
+        package = self.__name__
+        if (
+            name.startswith("__")
+            or package not in ("transformers", "transformers.models")
+            or name in self.__all__
+        ):
+            return usual(self, name)
+        if importlib.util.find_spec(f"{package}.{name}") is None:
+            return usual(all_of(package), name)
+        return importlib.import_module(f"{package}.{name}")
+
+    lazy.__getattr__ = by_need
+    names["create_import_structure_from_path"] = some

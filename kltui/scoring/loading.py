@@ -17,7 +17,7 @@ from kltui.registry.formats import unreadable
 from kltui.registry.gguf_file import is_gguf
 from kltui.registry.parameters import has_own_head
 from kltui.registry.tensors import open_tensors
-from kltui.scoring import device_map, gguf, quantize
+from kltui.scoring import device_map, gguf, lean_imports, quantize
 from kltui.scoring.device import DeviceInUse, computed_dtype, device_in_use
 from kltui.scoring.load_errors import package_error, prefix_error, prefix_of
 
@@ -259,14 +259,24 @@ def _from_pretrained(
     files = gguf.staged(folder) if is_gguf(folder) else passed_on.staged(folder, allow_bin, spreading.scratch)
     with files as where:
         try:
-            with quiet_transformers():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(where, **options)
+            loaded: Any = _loaded_from(AutoModelForCausalLM, where, options)
         except Exception as error:  # transformers and the file formats raise their own kinds
             missing = package_error(folder, options["config"], error)
             raise missing or _load_error(folder, where, error, spreading) from error
     model, info = loaded
     model.config.name_or_path = folder
     return model, info
+
+
+def _loaded_from(models: Any, where: Path | str, options: dict[str, Any]) -> Any:
+    """What transformers makes of the folder: once more where it lacked what is not imported at first."""
+    with quiet_transformers():
+        try:
+            return models.from_pretrained(where, **options)
+        except Exception as error:
+            if not lean_imports.completes(error):
+                raise
+        return models.from_pretrained(where, **options)
 
 
 def _load_error(

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Pipe
 from multiprocessing.reduction import send_handle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kltui.jobs import fork_server
 from kltui.jobs.executors.forks import ForkedProcess, may_fork
-from kltui.jobs.executors.local import LocalExecutor
-from kltui.jobs.messages import Died, Failed, Message, Setup, Task, TaskScored
+from kltui.jobs.executors.local import LocalExecutor, begin_early
+from kltui.jobs.messages import Died, Failed, FirstModel, Message, Setup, Task, TaskScored
 from kltui.registry.reading import Hashed
 from kltui.scoring.settings import ScoringSettings
+from kltui.threads import usable_cores
 
 
 def executor(texts: tuple[str, ...] = ("one two three", "four five")) -> LocalExecutor:
@@ -100,6 +103,32 @@ def test_where_nothing_can_be_forked_a_worker_is_a_process_of_its_own(suite: Pat
         assert isinstance(pool._workers[0].process, subprocess.Popen)
     finally:
         pool.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_a_process_begun_before_the_job_was_read_is_the_one_that_forks(suite: Path) -> None:
+    setup = Setup(
+        ("one two three",), "sha", ScoringSettings(device="cpu"), Path("/nonexistent-cache"), usable_cores()
+    )
+    begun = begin_early("cpu", 1)
+    pool = LocalExecutor(replace(setup, first=FirstModel()), 1, begun=begun)
+    try:
+        assert begun is not None and pool._server is begun
+        pool.submit(Task(0, Hashed(suite / "alpha" / "step0", ""), "none"))
+        assert isinstance(next_message(pool, TaskScored), TaskScored)
+        assert isinstance(pool._workers[0].process, ForkedProcess)
+    finally:
+        pool.stop()
+
+
+@pytest.mark.parametrize(("first", "workers"), [(None, 1), (FirstModel(), 3)])
+def test_a_process_that_does_not_suit_the_workers_is_ended(first: FirstModel | None, workers: int) -> None:
+    ended: list[bool] = []
+    begun = SimpleNamespace(environment={"OMP_NUM_THREADS": "another"}, stop=lambda: ended.append(True))
+    setup = Setup(("one",), "sha", ScoringSettings(device="cpu"), Path("/nonexistent-cache"), 3, first=first)
+    pool = LocalExecutor(setup, workers, begun=begun)  # type: ignore[arg-type] - nothing is forked from it
+    pool.stop()
+    assert ended and pool._server is None
 
 
 def test_a_process_with_threads_is_not_forked() -> None:

@@ -28,10 +28,20 @@ ahead.import_libraries()
 folder = Path(sys.argv[2])
 scorer = ahead.ready_scorer(json.loads(sys.argv[3]), "c", ScoringSettings(device="cpu"), None, (), folder, None)
 result = scorer.score(folder, "none", "w", lambda progress: None)
-there = [n for n in ("torch._dynamo.eval_frame", "torch.distributed.tensor", "scipy") if n in sys.modules]
-import hashlib, torch
+left_out = ("torch._dynamo.eval_frame", "torch.distributed.tensor", "torch._decomp", "sympy", "scipy", "transformers.models.bert")
+there = [n for n in left_out if n in sys.modules]
+import hashlib, torch, transformers
+from kltui.scoring import lean_imports
+def shape_of_transform():
+    return list(torch.fft.fft(torch.empty(4, device="meta")).shape)
+try:
+    shapes = [shape_of_transform()]
+except NotImplementedError as error:
+    shapes = [lean_imports.completes(error), shape_of_transform(), lean_imports.completes(error)]
 doubled = torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist()
-print(json.dumps([hashlib.sha256(result.vectors[0].loglik_N.tobytes()).hexdigest(), there, doubled]))
+named = [transformers.BertConfig.__module__, transformers.models.bert.__name__, transformers.GPT2TokenizerFast.__name__]
+named += [hasattr(transformers, "NoSuchModel"), hasattr(transformers.models, "no_such_model")]
+print(json.dumps([hashlib.sha256(result.vectors[0].loglik_N.tobytes()).hexdigest(), there, doubled, shapes, named]))
 """
 
 
@@ -80,8 +90,15 @@ def test_a_process_without_compiler_and_distribution_scores_to_the_same_bits(tmp
     command = [sys.executable, "-P", "-c", LEAN, root, str(folder), json.dumps(TEXTS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    digest, there, doubled = json.loads(done.stdout.splitlines()[-1])
+    digest, there, doubled, shapes, named = json.loads(done.stdout.splitlines()[-1])
     assert there == [] and doubled == [2.0, 2.0]
+    assert shapes == [True, [4], False], "what Python says of shapes comes once it is wanted"
+    import transformers
+
+    assert named == [
+        "transformers.models.bert.configuration_bert", "transformers.models.bert",
+        transformers.GPT2TokenizerFast.__name__, False, False,
+    ]  # fmt: skip
     usual = Scorer(TEXTS, "c", ScoringSettings(device="cpu")).score(
         folder, "none", "w", lambda progress: None
     )

@@ -39,9 +39,10 @@ def may_fork(device: str) -> bool:
 
 
 class ForkServer:
-    """The process that workers are forked from, begun at once."""
+    """The process that workers are forked from, begun at once: it imports torch before it is told what to `score`."""
 
-    def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
         self._line, theirs = Pipe()
         self._workers: list[ForkedProcess] = []
         self.is_gone = False
@@ -52,9 +53,12 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 # numpy's BLAS would begin its threads as it is imported
-                env={"OPENBLAS_NUM_THREADS": "1"} | dict(environment),
+                env={"OPENBLAS_NUM_THREADS": "1"} | self.environment,
             )
-        self._send(Start(setup, dict(environment)))
+
+    def score(self, setup: Setup) -> None:
+        """Says what workers are set up with, before the first is asked for."""
+        self._send(Start(setup, self.environment))
 
     def fork(self, pipe: Connection, *, compares_dtypes: bool) -> ForkedProcess:
         """A worker at that end of a pipe, which is on its way: it begins once this process has imported torch."""

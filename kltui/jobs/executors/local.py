@@ -23,7 +23,7 @@ from kltui.jobs.messages import (
     TaskScored,
 )
 from kltui.jobs.process import python_command
-from kltui.threads import environment_of_jobs, wait_passively
+from kltui.threads import environment_of_jobs, usable_cores, wait_passively
 
 STOP_GRACE_S = 3.0
 
@@ -41,6 +41,29 @@ class Executor(Protocol):
     def submit(self, task: Task) -> None: ...
     def wait(self, timeout_s: float) -> list[Message]: ...
     def stop(self) -> None: ...
+
+
+def begin_early(device: str, workers: int) -> ForkServer | None:
+    """A process to fork workers from, before it is known what they score; None where they are no forks."""
+    return ForkServer(_environment(_threads(usable_cores(), workers), workers)) if may_fork(device) else None
+
+
+def _threads(cores: int, workers: int) -> int:
+    """Threads of each of so many workers."""
+    return max(1, cores // workers)
+
+
+def _environment(threads: int, workers: int) -> dict[str, str]:
+    """What each of so many workers gets as its environment."""
+    environment = {
+        "TOKENIZERS_PARALLELISM": "true",
+        "OMP_NUM_THREADS": str(threads),
+    } | environment_of_jobs()
+    if workers > 1:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    # with two threads beside another load, those that spin take ten times as long
+    wait_passively(environment)
+    return environment
 
 
 @dataclass
@@ -61,15 +84,27 @@ class LocalExecutor:
     are forks of one process that has imported torch, if that is safe; otherwise each imports it.
     """
 
-    def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
-        self._setup = replace(setup, threads=max(1, setup.threads // workers))
+    def __init__(
+        self, setup: Setup, workers: int, devices: tuple[str, ...] = (), begun: ForkServer | None = None
+    ) -> None:
+        """`begun`: a process to fork workers from, of `begin_early`; it is used where it suits these workers."""
+        self._setup = replace(setup, threads=_threads(setup.threads, workers))
         self._devices = devices or (setup.settings.device,)
         self._workers: list[_Worker] = []
         self._size = workers
         self._may_fork = all(map(may_fork, self._devices))
         self._needs_torch = True  # what is submitted now
         ready = self._may_fork and setup.first is not None
-        self._server = ForkServer(self._setup, self._environment()) if ready else None
+        self._server = self._server_begun(begun) if ready else None
+        if begun is not None and self._server is not begun:
+            begun.stop()
+
+    def _server_begun(self, begun: ForkServer | None = None) -> ForkServer:
+        """A process to fork workers from that knows what is to be scored."""
+        environment = self._environment()
+        server = begun if begun is not None and begun.environment == environment else ForkServer(environment)
+        server.score(self._setup)
+        return server
 
     @property
     def idle(self) -> int:
@@ -143,7 +178,7 @@ class LocalExecutor:
         used = [w.device for w in self._workers]
         device = min(self._devices, key=used.count)
         if self._may_fork and self._needs_torch:
-            self._server = self._server or ForkServer(self._setup, self._environment())
+            self._server = self._server or self._server_begun()
             ours, theirs = Pipe()
             with theirs:
                 forked = self._server.fork(theirs, compares_dtypes=self._setup.compares_dtypes)
@@ -181,14 +216,7 @@ class LocalExecutor:
 
     def _environment(self) -> dict[str, str]:
         """What a worker gets as its environment."""
-        threads = str(self._setup.threads)
-        environment = {"TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": threads} | environment_of_jobs()
-        if self._size > 1:
-            environment["OMP_NUM_THREADS"] = threads
-        wait_passively(
-            environment
-        )  # with two threads beside another load, those that spin take ten times as long
-        return environment
+        return _environment(self._setup.threads, self._size)
 
     def _bury(self, worker: _Worker) -> Died:
         self._workers.remove(worker)
