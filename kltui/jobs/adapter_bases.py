@@ -36,10 +36,16 @@ def with_bases(
     """
     made = WithBases([], [], [])
     known = list(checkpoints)
+    there: set[Checkpoint] = set()
+
+    def put(one: Checkpoint) -> None:
+        made.checkpoints.append(one)
+        there.add(one)
+
     for c in checkpoints:
         if not is_adapter(c):
-            if c not in made.checkpoints:
-                made.checkpoints.append(c)
+            if c not in there:
+                put(c)
             continue
         try:
             base = _base(c, known, stored, job_folder)
@@ -49,9 +55,9 @@ def with_bases(
         if base not in known:
             known.append(base)
             made.notes.append(f"{safe_text(base.name, 80)} is added as the base of {safe_text(c.name, 80)}")
-        if base not in made.checkpoints:  # before its first adapter, which then need not load it again
-            made.checkpoints.append(base)
-        made.checkpoints.append(_joined(c, base))
+        if base not in there:  # before its first adapter, which then need not load it again
+            put(base)
+        put(_joined(c, base))
     return replace(made, mistakes=list(dict.fromkeys(made.mistakes)))
 
 
@@ -76,7 +82,8 @@ def _base(
     c: Checkpoint, known: Sequence[Checkpoint], stored: Sequence[Checkpoint], job_folder: Path
 ) -> Checkpoint:
     """The base of an adapter as a checkpoint in the same variant. Raises KltuiError where there is none to be had."""
-    everyone = [*known, *(s for s in stored if s.name not in {k.name for k in known})]
+    in_job = {k.name for k in known}
+    everyone = [*known, *(s for s in stored if s.name not in in_job)]
     models = [k for k in everyone if isinstance(k.source, LocalSource | HubSource) and not is_adapter(k)]
     taken = {k.name for k in everyone}
     if not c.base:

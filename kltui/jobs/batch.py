@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from kltui.environment import check_scoring
 from kltui.errors import KltuiError, StoreError
-from kltui.jobs.dry_run import show_plan
 from kltui.jobs.executors.forks import ForkServer
 from kltui.jobs.executors.local import Executor, LocalExecutor, begin_early
 from kltui.jobs.jobfile import JobFile, load_job
@@ -78,6 +77,8 @@ def run_batch(
         if shard is not None:
             plan = select_shard(plan, *shard)
         if dry_run:
+            from kltui.jobs.dry_run import show_plan
+
             return show_plan(plan, is_part=shard is not None, as_json=as_json), None
         if job.engine.kind == "ray":
             from kltui.jobs.executors.ray import check_ray
@@ -120,6 +121,7 @@ class BatchRun:
         self._noted = 0.0
         # bytes, as of the last note: to ask costs more than all else that is said of a moment
         self._memory = 0
+        self._held: Mapping[int, str] = {}  # weights by index of what was stored whole when the work began
 
     def run(self) -> tuple[int, str]:
         """Works through the job: the exit code, see `run_batch`, and the status that the job ends with."""
@@ -202,6 +204,7 @@ class BatchRun:
     def _work(self, signals: Signals) -> str:
         if early := self._early_end(signals):
             return early
+        self._held = self._writer.held()
         with ExitStack() as stack:
             preparer = self._preparer()
             stack.callback(preparer.stop)
@@ -242,7 +245,7 @@ class BatchRun:
             allow_bin=self._plan.settings.allow_bin,
             on_fetch=self._fetching,
             mixes=self._plan.mixes,
-            held=self._writer.held(),
+            held=self._held,
         )
 
     def _fetching(self, index: int, message: str) -> None:
@@ -266,8 +269,7 @@ class BatchRun:
 
     def _first_model(self) -> FirstModel | None:
         """The first model of which nothing is stored; None where all is: then nothing needs to get ready."""
-        held = self._writer.held()
-        new = (c for i, c in enumerate(self._plan.checkpoints) if i not in held)
+        new = (c for i, c in enumerate(self._plan.checkpoints) if i not in self._held)
         first = next((c for c in new if not isinstance(c.source, ServedSource)), None)
         return None if first is None else _first_model(first)
 

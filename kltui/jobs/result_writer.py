@@ -37,6 +37,11 @@ def _layer_finders() -> dict[str, str]:
     return {"kltui": __version__, "transformers": version("transformers")}
 
 
+def _is_remembered(ready: Ready) -> bool:
+    """Whether a checkpoint's fingerprint is kept under what the file system says of its files."""
+    return ready.settled and not ready.commit and not ready.adapted
+
+
 class Keeps(Protocol):
     """What a batch needs of whatever keeps its results."""
 
@@ -67,10 +72,13 @@ class ResultWriter:
         self._ids: list[int] = []
         self._called: list[Checkpoint] = []
         self._renamed: set[int] = set()
+        self._remembered: Mapping[tuple[str, str], str] = {}  # as they were when they were last asked for
+        self._kept: list[int] = []  # rows of checkpoints found stored, whose items are not marked yet
 
     def fingerprints(self) -> Mapping[tuple[str, str], str]:
         """Remembered fingerprints, {(folder, signature): sha256}."""
-        return self._store.fingerprints.all()
+        self._remembered = self._store.fingerprints.all()
+        return self._remembered
 
     def register(self, log: Path | None) -> str:
         """Writes the corpus, the checkpoints and the job, and marks it as running; returns a note on names that differ."""
@@ -112,14 +120,34 @@ class ResultWriter:
         self._called = called
 
     def keeps(self, ready: Ready) -> bool:
-        """Whether every vector asked of this checkpoint is stored; if so its item is marked done."""
+        """Whether every vector asked of this checkpoint is stored; if so its item is marked done, a moment later.
+
+        Nothing is written for one that is known by these weights already: a disk takes its time for every transaction.
+        """
         cid = self._settle(ready)
         complete = self._holds(ready, cid, self._corpus)
-        with self._store.atomic():
-            self._note_weights(ready)
-            if complete:
-                self._store.jobs.item_done(self._job, cid, {}, len(self._plan.corpus))
+        if complete:
+            self._kept.append(cid)
+        if not complete or not self._is_known(ready, cid):
+            with self._store.atomic():
+                self._note_weights(ready)
+                self._mark_kept()
         return complete
+
+    def _is_known(self, ready: Ready, checkpoint_id: int) -> bool:
+        """Whether all that `_note_weights` would write stands there."""
+        if self._store.checkpoints.weights(checkpoint_id) != ready.weights or ready.commit:
+            return False
+        return (
+            not _is_remembered(ready)
+            or self._remembered.get((str(ready.folder), ready.signature)) == ready.weights
+        )
+
+    def _mark_kept(self) -> None:
+        """Marks the items of what was found stored since, within a transaction."""
+        if self._kept:
+            self._store.jobs.items_kept(self._job, self._kept, len(self._plan.corpus))
+            self._kept = []
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
         """The number of `indices` that are completely stored for the weights last seen; marks their items done."""
@@ -194,7 +222,7 @@ class ResultWriter:
 
     def _note_weights(self, ready: Ready) -> None:
         self._store.checkpoints.set_weights(self._ids[ready.index], ready.weights, ready.commit)
-        if ready.settled and not ready.commit and not ready.adapted:
+        if _is_remembered(ready):
             self._store.fingerprints.put(ready.folder, ready.signature, ready.weights)
 
     def store(self, ready: Ready, result: ScoreResult) -> None:
@@ -262,6 +290,9 @@ class ResultWriter:
 
     def note(self, progress: Mapping[int, Progress]) -> None:
         """Updates the heartbeat and the progress of the current checkpoints."""
+        if self._kept:
+            with self._store.atomic():
+                self._mark_kept()
         self._store.note_progress(self._job, {self._ids[i]: p for i, p in progress.items()})
 
     def note_devices(self, devices: str) -> None:
@@ -278,6 +309,7 @@ class ResultWriter:
     def finish(self, status: str, message: str) -> None:
         """Writes the job's end."""
         with self._store.atomic():
+            self._mark_kept()
             self._store.jobs.finish(self._job, status, message)
 
     def same_weights(self) -> list[tuple[Point, ...]]:

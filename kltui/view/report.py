@@ -26,11 +26,11 @@ from kltui.store.saved_maps import Preparation
 from kltui.threads import one_blas_thread
 from kltui.version import __version__
 from kltui.view.provenance import versions
-from kltui.view.sections.catalogue import SECTIONS, Builder
 from kltui.view.sections.context import Context, ReportChoice, silent
 from kltui.view.sections.section import MissingError, Section
 
 if TYPE_CHECKING:
+    from kltui.view.sections.catalogue import Builder
     from kltui.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -69,15 +69,22 @@ class Report:
         return {name: plain(value) for name, value in made.items()}
 
 
+def _sections() -> dict[str, Builder]:
+    """Every section by its name; not imported by who only writes a report, such as what a job ends with."""
+    from kltui.view.sections.catalogue import SECTIONS
+
+    return SECTIONS
+
+
 def section_names() -> list[str]:
     """Names that `report` takes, in the order shown."""
-    return list(SECTIONS)
+    return list(_sections())
 
 
 def section_on(ctx: Context, name: str) -> Section:
     """One section of a context; an error in it becomes its message. Raises UsageError for an unknown name."""
     (known,) = _chosen([name])
-    return _built(known, SECTIONS[known], ctx)
+    return _built(known, _sections()[known], ctx)
 
 
 def headline(section: Section) -> str:
@@ -106,7 +113,7 @@ def report(
 @one_blas_thread
 def report_on(ctx: Context, sections: Sequence[str] | None = None) -> Report:
     """The chosen sections of a context, whose map and distances may be computed already."""
-    built = tuple(_built(name, SECTIONS[name], ctx) for name in _chosen(sections))
+    built = tuple(_built(name, _sections()[name], ctx) for name in _chosen(sections))
     try:
         basis, record = ctx.basis, ctx.map.record.get("preprocess", "none")
         provenance = _provenance(ctx)
@@ -153,9 +160,9 @@ def checked(preprocess: str) -> str:
 def _chosen(sections: Sequence[str] | None) -> list[str]:
     if not sections:
         return section_names()
-    unknown = [name for name in sections if name not in SECTIONS]
+    unknown = [name for name in sections if name not in _sections()]
     if unknown:
-        raise UsageError(f"no section {', '.join(map(repr, unknown))}", f"known: {', '.join(SECTIONS)}")
+        raise UsageError(f"no section {', '.join(map(repr, unknown))}", f"known: {', '.join(_sections())}")
     return list(dict.fromkeys(sections))
 
 

@@ -18,7 +18,7 @@ from forked import Started
 from undisturbed import Undisturbed
 
 import kltui
-from kltui.store import Store
+from kltui.store import JobItemRow, Store
 from kltui.workspace import Workspace
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -29,6 +29,16 @@ def vectors(folder: Path) -> dict[str, bytes]:
     with kltui.open(folder) as ws:
         m = ws.map(layers=True)
         return {name: m.loglik_KN[k].tobytes() for k, name in enumerate(m.names)}
+
+
+def items_and_transactions(folder: Path) -> tuple[list[JobItemRow], int]:
+    """The checkpoints of the workspace's one job, and how many transactions its store has seen."""
+    with kltui.open(folder) as ws:
+        items = ws.job_items(ws.jobs()[0].id)
+    store = Store.read(folder)
+    (seen,) = store.db.execute("SELECT n FROM ledger WHERE name = 'commits'").fetchone()
+    store.close()
+    return items, seen
 
 
 def events(stdout: str) -> list[dict[str, object]]:
@@ -49,6 +59,7 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
     assert {e["dtype"] for e in ends} == {device["dtype"]} == {"float32"}
     first = vectors(job.parent / "ws")
     assert len(first) == 8
+    _, before = items_and_transactions(job.parent / "ws")
 
     again = cli("--batch", str(job), "--json")
     assert again.returncode == 0
@@ -56,13 +67,17 @@ def test_scores_everything_then_nothing_again(cli: Cli, job: Path, undisturbed: 
     ends = [e for e in events(again.stdout) if e["event"] == "checkpoint"]
     assert [(e["status"], e["kept"]) for e in ends] == [("kept", True)] * 8
     assert vectors(job.parent / "ws") == first
+    items, after = items_and_transactions(job.parent / "ws")
+    assert len(items) == 8 and {item.status for item in items} == {"done"}
+    assert after - before < 8, "no transaction for each checkpoint that is there"
 
 
 def test_a_job_that_is_done_is_seen_to_be_done_without_torch(job: Path, undisturbed: Undisturbed) -> None:
     undisturbed.copy_to(job.parent / "ws")
     code = (
-        "import subprocess, sys; subprocess.Popen = None; from kltui.cli import main; code = main(['--batch', sys.argv[1], '--json']);"
-        " heavy = {'torch', 'transformers', 'sklearn', 'textual'} & set(sys.modules); sys.exit(str(heavy) if heavy else code)"
+        "import subprocess, sys; subprocess.Popen = None; from kltui.cli import main; code = main(['--batch', sys.argv[1], '--json']); import kltui.view.summary;"
+        " heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'textual', 'kltui.jobs.dry_run', 'kltui.view.sections.tree'};"
+        " there = heavy & set(sys.modules); sys.exit(str(there) if there else code)"
     )
     command = [sys.executable, "-P", "-c", code, str(job)]
     done = subprocess.run(command, env=ENV, cwd=job.parent, capture_output=True, text=True, timeout=120)
