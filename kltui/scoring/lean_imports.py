@@ -170,12 +170,11 @@ def _names_by_need(import_utils: ModuleType) -> None:
 
     Else it reads those of hundreds of models as it is imported, and again for every package around them.
     """
-    names = vars(import_utils)
-    read, define, lazy = (
-        names.get(n) for n in ("create_import_structure_from_path", "define_import_structure", "_LazyModule")
-    )
-    if read is None or define is None or not hasattr(lazy, "__getattr__"):
+    names: dict[str, Any] = vars(import_utils)
+    wanted = ("create_import_structure_from_path", "define_import_structure", "_LazyModule")
+    if not all(name in names for name in wanted) or not hasattr(names[wanted[2]], "__getattr__"):
         return
+    read, define, lazy = (names[name] for name in wanted)
     models = Path(str(import_utils.__file__)).parents[1] / "models"
     whole: dict[str, ModuleType] = {}
     reading_all: list[str] = []

@@ -88,6 +88,36 @@ def test_layers_left_out_are_held_as_far_as_they_go(tmp_path: Path) -> None:
         store.close()
 
 
+def test_what_is_stored_is_kept_without_a_transaction_of_its_own(tmp_path: Path) -> None:
+    plan = make_plan(load_job(write_job(tmp_path, checkpoints=2)))
+    store = Store.write(plan.workspace)
+
+    def transactions() -> int:
+        return int(store.db.execute("SELECT n FROM ledger WHERE name = 'commits'").fetchone()[0])
+
+    try:
+        for written in (True, False):
+            writer = ResultWriter(plan, store)
+            writer.register(None)
+            writer.fingerprints()
+            ready = [Ready(k, tmp_path / f"{k}", f"w{k}", signature=f"s{k}", settled=True) for k in range(2)]
+            if written:
+                for one in ready:
+                    writer.store(one, result(no_layers=""))
+            before = transactions()
+            assert all(map(writer.keeps, ready))
+            assert transactions() == before + 2 * written, "of names and fingerprints that are not known yet"
+            writer.finish("done", "")
+            assert transactions() == before + 2 * written + 1
+            (job,) = store.jobs.all()
+            assert [item.status for item in store.jobs.items(job.id)] == ["done", "done"]
+            assert all(item.texts_done == 20 for item in store.jobs.items(job.id))
+        assert not writer.keeps(Ready(0, tmp_path / "0", "changed", signature="s9", settled=True))
+        assert store.checkpoints.all()[0].weights == "changed", "what stands there now is written at once"
+    finally:
+        store.close()
+
+
 def test_a_part_of_a_job_carries_why_its_layers_are_not_there(tmp_path: Path) -> None:
     job = write_job(tmp_path, checkpoints=1, extra='[scoring]\nlayers = "all"\n')
     plan = make_plan(load_job(job))
