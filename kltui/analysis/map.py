@@ -39,6 +39,7 @@ from kltui.errors import KltuiError
 
 Array = NDArray[np.float64]
 _MAX_IN_MATRIX = 2048  # vectors whose K x K matrix is small beside anything else
+_FEW_ROWS = 32  # a matrix costs more than its rows where fewer than one in so many are wanted
 _STRESS_ROWS = 256  # vectors of a larger map whose distances to all are compared with a picture's
 _MAX_KINDS = 1000  # of vectors by the texts that they have, whose mean bytes are compared
 
@@ -138,7 +139,7 @@ class Map:
         B = (total / n)[np.isfinite(n)]
         return (float(B.min()), float(B.max())) if B.size else (math.nan, math.nan)
 
-    @property
+    @cached_property
     def n_unscored(self) -> NDArray[np.intp]:
         """How many texts each vector lacks, shape (K,)."""
         n: NDArray[np.intp] = np.count_nonzero(~np.isfinite(self.loglik_KN), axis=1)
@@ -199,7 +200,8 @@ class Map:
 
     def kl_rows(self, rows: Sequence[int]) -> Array:
         """M x K KL in bits/byte of some rows to all; for a large map without the K x K matrix."""
-        if len(self) <= _MAX_IN_MATRIX or "_kl" in self.__dict__:
+        is_small = len(self) <= min(_MAX_IN_MATRIX, _FEW_ROWS * len(rows))
+        if is_small or "_kl" in self.__dict__:
             return self.kl()[list(rows)]
         return self.pairs().rows(np.asarray(rows, dtype=np.intp))
 

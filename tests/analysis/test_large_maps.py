@@ -49,9 +49,20 @@ def test_rows_bands_and_tiles_by_need_are_those_of_the_matrix(gaps: bool) -> Non
 
 
 @pytest.mark.parametrize("gaps", [False, True])
+def test_few_rows_are_not_worth_the_matrix(gaps: bool) -> None:
+    shown = a_map(gaps)
+    rows = shown.kl_rows([0, 250])
+    assert "_kl" not in shown.__dict__
+    np.testing.assert_allclose(rows, shown.kl()[[0, 250]], rtol=1e-9, atol=1e-16)
+    many = a_map(gaps)
+    assert np.array_equal(many.kl_rows(range(50)), many.kl()[:50], equal_nan=True)
+    assert "_kl" in many.__dict__
+
+
+@pytest.mark.parametrize("gaps", [False, True])
 def test_a_large_map_says_what_a_small_one_says(gaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     small = a_map(gaps)
-    rows = small.kl_rows([0, 250])
+    rows = small.kl()[[0, 250]]
     exponents = [(e.run, e.start, e.c_q) for e in small.diffusion()]
     monkeypatch.setattr(maps, "_MAX_IN_MATRIX", 10)
     large = a_map(gaps)
