@@ -368,7 +368,7 @@ class MapView(View):
             return
         known = properties(plot.map.points, plot.scores)
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
-        self.kl.say(f"colour and mark by {safe_text(plot.by, 40)}")
+        self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
         self._redraw()
         self.make_room(self.kl.size.width)
 
