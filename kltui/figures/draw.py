@@ -201,7 +201,7 @@ def _aspect(picture: PaperFigure) -> float:
     if any(layer.kind == "cells" for p in picture.panels for layer in p.layers):
         return 0.95
     if any(p.z is not None for p in picture.panels):
-        return 0.72
+        return 0.9
     if picture.panels and all(p.equal and p.z is None for p in picture.panels):
         return min(max(_FLAT, *(0.85 * _shape(p) + 0.15 for p in picture.panels)), _STEEP)
     tall = max((len(p.y.ticks) for p in picture.panels), default=0)

@@ -90,14 +90,15 @@ def script_text(picture: PaperFigure, path: Path) -> str:
     read += ["low", "high"] if any(layer.low is not None for layer in layers) else []
     read += ["value"] if any(layer.value is not None for layer in layers) else []
     draw = (_VALUES if "value" in read else "") + _PLOT + (_BARS if "low" in read else "")
-    draw += _TURN if any(p.x.ticks for p in picture.panels) else ""
+    named = any(p.x.ticks for p in picture.panels)  # upright names of ticks need room
+    draw += _TURN if named else ""
     columns = min(picture.columns, len(picture.panels))
     n_rows = -(-len(picture.panels) // columns)
     return SCRIPT.format(
         picture=ascii(safe_text(path.name)),
         table=ascii(safe_text(path.with_suffix(".csv").name)),
         panels=ascii({csv_text(p.title): _axes(p) for p in picture.panels}),
-        size=(round(3.35 * columns, 2), round(2.8 * n_rows, 2)),
+        size=(round((3.35 + named) * columns, 2), round((2.8 + 1.5 * named) * n_rows, 2)),
         rows=n_rows,
         columns=columns,
         names=", ".join(read),
