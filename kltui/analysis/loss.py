@@ -56,6 +56,15 @@ def bits_per_byte(
     return ratio / LN2, (se if se > NO_SPREAD * abs(ratio) else math.nan) / LN2
 
 
+def loss_drop(shown: Map, first: str, last: str) -> tuple[float, float]:
+    """(how much lower the loss of `last` is than that of `first`, its standard error) in bits/byte, text by text.
+
+    Over the texts that both scored: what a text adds to both losses makes no error of their difference.
+    """
+    lower_N = shown.loglik_KN[shown.row(first)] - shown.loglik_KN[shown.row(last)]
+    return bits_per_byte(lower_N, shown.text_bytes_N, shown.text_ids_N)
+
+
 def losses(shown: Map) -> list[Loss]:
     """Loss of every trained model's final vector, by curve and step; points between models are none."""
     found = []

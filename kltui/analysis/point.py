@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 FILES = "files:"
 
@@ -50,8 +51,31 @@ def trajectory_of(run: str, tags: Sequence[str]) -> str:
     return grid_of(tags) or run
 
 
-def label_of(point: Point) -> str:
-    """The run, with its variant, or the grid of a point between models: what a curve is called."""
-    if grid := grid_of(point.tags):
+def line_label(run: str, quantization: str, tags: Sequence[str]) -> str:
+    """The run, with its variant, or the grid of a point between models: what a curve is called.
+
+    >>> line_label("tiny", "none", ()), line_label("tiny", "bnb-8bit", ())
+    ('tiny', 'tiny+bnb-8bit')
+    """
+    if grid := grid_of(tags):
         return grid
-    return point.run if point.quantization == "none" else f"{point.run}+{point.quantization}"
+    return run if quantization == "none" else f"{run}+{quantization}"
+
+
+def label_of(point: Point) -> str:
+    """The label of the curve that a point is on."""
+    return line_label(point.run, point.quantization, point.tags)
+
+
+def numbered(known: Mapping[str, int], runs: Iterable[str], labels: Iterable[str]) -> dict[str, int]:
+    """{run or label of a curve: the number of its colour and mark}: the known ones, then runs as they come, then labels by name.
+
+    >>> numbered({"a": 0, "b": 2}, ["a", "c"], ["b+4bit", "a+8bit"])
+    {'a': 0, 'b': 2, 'c': 3, 'a+8bit': 4, 'b+4bit': 5}
+    """
+    numbers = dict(known)
+    free = count(max(numbers.values(), default=-1) + 1)
+    for name in (*runs, *sorted(set(labels))):
+        if name not in numbers:
+            numbers[name] = next(free)
+    return numbers

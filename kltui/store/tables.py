@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from kltui.analysis.point import trajectory_of
+from kltui.analysis.point import line_label, trajectory_of
 from kltui.errors import StoreError
 from kltui.registry.checkpoint import (
     Checkpoint,
@@ -88,17 +88,17 @@ class Checkpoints:
         )
         self._put_details(checkpoint)
         self._number(trajectory_of(checkpoint.run, checkpoint.tags))
+        self._number(line_label(checkpoint.run, checkpoint.quantization, checkpoint.tags))
         return self.id_of(checkpoint.name)
 
     def _number(self, run: str, like: str = "") -> None:
         """Gives a run that has none its number, the first free one or that of `like`: its colour and mark for good."""
-        numbers = self.run_numbers()
-        if run not in numbers:
+        if run not in (numbers := self.run_numbers()):
             number = numbers.get(like, max(numbers.values(), default=-1) + 1)
             self._records.put(RUNS, run, {"number": number})
 
     def run_numbers(self) -> dict[str, int]:
-        """{run or interpolation grid: its number}, from 0 in the order in which they were first seen."""
+        """{run, its variant or interpolation grid: its number}, from 0 in the order in which they were first seen."""
         return {run: int(str(value.get("number", 0))) for run, value in self._records.all(RUNS).items()}
 
     def _put_details(self, checkpoint: Checkpoint) -> None:
@@ -123,6 +123,9 @@ class Checkpoints:
         if now != before:
             self._follow(before, now)
         self._number(trajectory_of(c.run, c.tags), like=before_run)
+        self._number(
+            line_label(c.run, c.quantization, c.tags), like=line_label(before_run, c.quantization, c.tags)
+        )
 
     def _follow(self, before: str, now: str) -> None:
         """Children, merges among them, and benchmark scores go on under a checkpoint's new name."""

@@ -47,7 +47,9 @@ class ActionHandlers:
     do_swap = do_compare = do_order = do_sort = do_order_texts = do_basis = not_here
     # plot
     do_zoom_in = do_zoom_out = do_zoom_reset = do_pan_left = do_pan_down = do_pan_up = not_here
-    do_pan_right = do_axis_scale = do_value_scale = do_settled_level = do_marker = not_here
+    do_pan_right = do_pan_right_by_arrow = do_axis_scale = do_value_scale = do_settled_level = do_marker = (
+        not_here
+    )
     do_method = do_dimensions = do_turn_left = do_turn_right = do_turn_up = do_turn_down = not_here
     do_colour_by = do_errors = do_descent = do_with_layers = do_hide_run = do_show_runs = not_here
     do_null = do_follow = do_window = do_noise = do_weights = do_tokens = do_exact = not_here
@@ -153,6 +155,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_up", ("K", "shift+up"), "", "pan up", "plot", lambda on: on.do_pan_up(), PLOTS),
     Action("pan_right", ("L", "shift+right"), "pan", "pan right (HJKL)", "plot",
            lambda on: on.do_pan_right(), ("map",), rank=21),
+    Action("pan_right_by_arrow", ("shift+right",), "", "pan right", "plot",
+           lambda on: on.do_pan_right_by_arrow(), ("curves", "diffusion", "layers")),
     Action("axis_scale", ("L",), "log", "axis scale: linear or log", "plot",
            lambda on: on.do_axis_scale(), ("curves", "diffusion", "layers"), rank=10),
     Action("value_scale", ("Y",), "", "value scale of this panel: linear or log", "plot",
@@ -202,7 +206,7 @@ ACTIONS: tuple[Action, ...] = (
            lambda on: on.do_order(), ("matrix",), rank=6),
     Action("sort", ("o",), "sort", "sort by a column, or as the tree of runs", "choose",
            lambda on: on.do_sort(), ("registry",), rank=19),
-    Action("order_texts", ("o",), "order", "order of texts: by share of KL, A better, B better", "choose",
+    Action("order_texts", ("o",), "order", "order of texts: largest share of KL, A better, B better", "choose",
            lambda on: on.do_order_texts(), ("compare",), rank=6),
     Action("window", ("w",), "window", "window of the fit: 5, 10, 20 checkpoints", "plot",
            lambda on: on.do_window(), ("curves", "diffusion"), rank=7),
@@ -214,7 +218,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("tokens", ("T",), "tokens", "score the tokens of A and B in a short job", "plot",
            lambda on: on.do_tokens(), ("compare",), rank=7,
            writes=True),
-    Action("exact", ("X",), "exact", "exact next-token KL of A and B (short job; stored)", "plot",
+    Action("exact", ("X",), "exact", "exact next-token KL of A and B in a short job; stored", "plot",
            lambda on: on.do_exact(), ("compare",), rank=8,
            writes=True),
     Action("choices", ("w",), "choices", "options of the report: where, level, noise", "plot",
@@ -247,7 +251,7 @@ ACTIONS: tuple[Action, ...] = (
            rank=50),
     Action("basis", ("f",), "map of", "map settings: corpus, preprocessing, exclusions",
            "choose", lambda on: on.do_basis(), rank=17),
-    Action("corpus", ("O",), "", "select the corpus of the screens (--over HASH)", "everywhere",
+    Action("corpus", ("O",), "", "select the corpus that the screens show (--over HASH)", "everywhere",
            lambda on: on.do_corpus()),
     Action("copy", ("y",), "", "copy the name or the row (OSC 52)", "everywhere", lambda on: on.do_copy()),
 )  # fmt: skip

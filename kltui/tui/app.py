@@ -23,6 +23,17 @@ def _pasteable(line: str) -> str:
     return "\t".join(map(safe_text, line.split("\t")))
 
 
+def _in_short(copied: str) -> str:
+    """The first line of what was copied, without rules, and how many lines there are.
+
+    >>> _in_short("tiny@4"), _in_short("Loss ─────\\nrun  points\\n")
+    ('tiny@4', 'Loss, 2 lines')
+    """
+    lines = copied.rstrip("\n").split("\n")
+    first = safe_text(lines[0].rstrip(" ─"), 60)
+    return first if len(lines) == 1 else f"{first}, {len(lines)} lines".removeprefix(", ")
+
+
 class KltuiApp(AppCore):
     """The terminal interface of one workspace."""
 
@@ -47,6 +58,7 @@ class KltuiApp(AppCore):
         self._frame.forget()
         self.main.refresh()
         self.reload_soon()
+        self.say("the workspace is read again")
 
     def do_theme(self) -> None:
         self._palette = (self._palette + 1) % len(PALETTES)
@@ -65,6 +77,8 @@ class KltuiApp(AppCore):
         elif chosen.selected:
             chosen.selected.clear()
             self.selection_changed()
+        else:
+            self.say("nothing to step out of; q quits")
 
     def do_undo(self) -> None:
         """Takes back the last change of filter, selection or marks, or the last removal of checkpoints."""
@@ -186,6 +200,9 @@ class KltuiApp(AppCore):
         self.selection_changed()
 
     def do_swap(self) -> None:
+        if not (self.selection.a or self.selection.b):
+            self.say("nothing to swap: a and b mark checkpoints")
+            return
         self.selection.swap()
         self.selection_changed()
 
@@ -213,7 +230,9 @@ class KltuiApp(AppCore):
         if copied:
             # Lines and columns stay; whatever else a terminal might act on when it is pasted goes.
             self.copy_to_clipboard("\n".join(map(_pasteable, copied.replace("\r\n", "\n").split("\n"))))
-            self.say(f"copied: {safe_text(copied, 60)}")
+            self.say(f"copied: {_in_short(copied)}")
+        else:
+            self.say("nothing to copy here")
 
     def do_pixels(self) -> None:
         from kltui.tui.widgets.picture_pane import show_picture

@@ -206,6 +206,7 @@ class AppCore(AppSession, inherit_bindings=False):
         for target in (self._pane(), self.view, self):
             if isinstance(target, ActionHandlers) and action.handler(target) is not False:
                 return
+        self.say(f"{action.name.replace('_', ' ')}: nothing to do in this pane")
 
     def _pane(self) -> Widget | None:
         """The pane that keys go to: the one in focus, once the view that came to the fore has taken the focus."""

@@ -17,7 +17,7 @@ from kltui.errors import KltuiError
 from kltui.sanitize import safe_text
 from kltui.tui.actions import SCREENS, ActionHandlers
 from kltui.tui.basis import Basis, Facts, basis_of, facts_of
-from kltui.tui.data import Snapshot, SnapshotReader
+from kltui.tui.data import Snapshot, SnapshotReader, label_of_row
 from kltui.tui.filter import Filter
 from kltui.tui.job_watch import JobWatch
 from kltui.tui.keymap import Keymap
@@ -168,9 +168,9 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         return safe_text(path.resolve().name, 40) if path else ""
 
     def run_number(self, name: str) -> int:
-        """The number of the run a checkpoint belongs to, for its colour and marker."""
+        """The number of the run, or its variant, that a checkpoint belongs to, for its colour and marker."""
         row = self.snapshot.by_name.get(name)
-        return self.snapshot.run_number.get(row.checkpoint.run, 0) if row else 0
+        return self.snapshot.run_number.get(label_of_row(row), 0) if row else 0
 
     def set_cursor(self, name: str) -> None:
         """Puts the shared cursor on a checkpoint and updates the view."""
@@ -185,6 +185,7 @@ class AppSession(TerminalApp, ActionHandlers, inherit_bindings=False):
         """Moves the cursor along its run, `by` checkpoints of the same variant."""
         row = self.snapshot.by_name.get(self.selection.cursor)
         if row is None:
+            self.say("no checkpoint is under the cursor")
             return
         if name := self.snapshot.along_run(row, by):
             self.set_cursor(name)

@@ -12,7 +12,7 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from kltui.analysis.point import trajectory_of
+from kltui.analysis.point import line_label, numbered, trajectory_of
 from kltui.errors import KltuiError, StoreError
 from kltui.threads import one_blas_thread
 from kltui.tui.basis import Basis
@@ -198,14 +198,22 @@ class Snapshot:
 
     @cached_property
     def run_number(self) -> dict[str, int]:
-        """The number of each run, which determines its colour and marker everywhere: the stored one, otherwise the next free one.
+        """The number of each run and variant, which determines its colour and marker everywhere: the stored one, otherwise the next free one.
 
         A point of an interpolation grid goes by its own run too, as maps name it.
         """
-        numbers = dict(self.known_numbers)
-        for run in self.runs:
-            numbers.setdefault(run, max(numbers.values(), default=-1) + 1)
-        return numbers | {r.checkpoint.run: numbers[run] for run, rows in self.runs.items() for r in rows}
+        numbers = numbered(self.known_numbers, self.runs, self.labels)
+        return {r.checkpoint.run: numbers[run] for run, rows in self.runs.items() for r in rows} | numbers
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """{what the curve of a run's variant is called: the run}, in order of appearance."""
+        return {line_label(run, variant, ()): run for run, variant in self._lines}
+
+    def names_of_label(self, label: str) -> list[str]:
+        """The names of the checkpoints of a run's variant."""
+        run = self.labels[label]
+        return self._lines[run, label[len(run) + 1 :] or "none"]
 
     @cached_property
     def n_scored(self) -> int:
@@ -223,6 +231,12 @@ class Snapshot:
     def active_jobs(self) -> tuple[JobRow, ...]:
         """Jobs that are queued, running or paused."""
         return tuple(job for job in self.jobs if job.status in ACTIVE)
+
+
+def label_of_row(row: CheckpointRow) -> str:
+    """What the curve of a checkpoint is called: its run, with the variant, or its grid."""
+    c = row.checkpoint
+    return line_label(c.run, c.quantization, c.tags)
 
 
 def run_of(row: CheckpointRow) -> str:

@@ -39,6 +39,21 @@ def mean_of(found: Map, row: int) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
+def mean_gap(found: Map, a: int, b: int) -> str:
+    """Which of two vectors has the higher mean log-likelihood over the texts that both scored, and by how many nats per text."""
+    import numpy as np
+
+    from kltui.analysis.kl import LN2
+    from kltui.analysis.loss import bits_per_byte
+
+    each = np.ones(
+        found.loglik_KN.shape[1], dtype=np.int64
+    )  # a mean over texts is a loss over texts of one byte
+    gap, se = bits_per_byte(found.loglik_KN[b] - found.loglik_KN[a], each, found.text_ids_N)
+    higher = "A" if gap > 0 else "B"
+    return f"{higher} by {briefly(abs(gap) * LN2, se * LN2)}" if gap == gap and gap else ""
+
+
 def loss_of(found: Map, row: int) -> str:
     """The loss of one vector in bits/byte with its standard error, without the unit."""
     from kltui.analysis.loss import bits_per_byte

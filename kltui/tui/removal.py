@@ -23,10 +23,10 @@ def ask_to_remove(app: Session, rows: Sequence[CheckpointRow]) -> None:
     what = safe_text(names[0], 60) if len(names) == 1 else counted(len(names), "checkpoint")
     question = f"Remove {what} from the workspace?"
     scored = sum(row.scored for row in rows)
+    them = "it" if len(rows) == 1 else "them"
     detail = (
-        f"{counted(scored, 'vector')} and all other results of {'it' if len(rows) == 1 else 'them'} are also removed;"
-        " model weights are not touched.\nU restores everything until you close this interface. A job that names them"
-        " scores them again."
+        f"{counted(scored, 'vector')} and all other results of {them} are also removed; model weights are not touched.\n"
+        f"U restores everything until you close this interface. A job that names {them} scores {them} again."
     )
 
     def answered(key: str | None) -> None:

@@ -12,6 +12,7 @@ from fake_workspace import FakeWorkspace, checkpoints
 from screen_text import lines_of, text_of
 from textual.pilot import Pilot
 
+from kltui.analysis.point import label_of
 from kltui.errors import KltuiError
 from kltui.tui.app import KltuiApp
 from kltui.tui.ui_state import Memory
@@ -335,10 +336,10 @@ async def test_every_label_carries_its_mark_and_no_colour_is_no_loss(pca_app: Ma
             await pilot.resize_terminal(*size)
             await settled(pilot)
             for row, text, _ in plot.labels():
-                point = plot.map.points[row]
-                assert text.startswith(app.look.marker(number[point.run]) + " ")
+                label = label_of(plot.map.points[row])
+                assert text.startswith(app.look.marker(number[label]) + " ")
             shown = "".join(plot._planes.lines())
-            assert all(app.look.marker(n) in shown for n in number.values())
+            assert all(app.look.marker(number[run]) in shown for run in app.snapshot.runs)
 
 
 async def test_ascii_shows_only_ascii_on_the_map(pca_app: MakeApp, until) -> None:

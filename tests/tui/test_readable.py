@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from fake_workspace import FakeWorkspace
+from fake_workspace import FakeWorkspace, checkpoints
+from rich.cells import cell_len
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from screen_text import lines_of, text_of
 
+from kltui.analysis import number_text
+from kltui.analysis.point import label_of
 from kltui.tui.app import KltuiApp
+from kltui.tui.data import Snapshot
+from kltui.tui.dialogs.forms import Form
+from kltui.tui.number_format import mean_gap
 from kltui.tui.theme import Theme
 from kltui.tui.views import map_text
+from kltui.tui.views.compare import flowed
+from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.views.jobs import is_kept
+from kltui.tui.views.map_colours import colours
 from kltui.tui.views.scale import AROUND, STRIP
 from kltui.tui.widgets.canvas import spelled, width_of
 from kltui.tui.widgets.matrix_overview import DARKNESS_AND_SIGNS, Overview
-from kltui.view.palette import DARK, LIGHT
+from kltui.tui.widgets.plot import _ticks
+from kltui.tui.widgets.run_tree import Order
+from kltui.view.axis import Axis
+from kltui.view.palette import DARK, LIGHT, MARKERS, MARKERS_ASCII
 
 MakeApp = Callable[..., KltuiApp]
 
@@ -196,3 +209,220 @@ async def test_what_the_nearest_are_nearest_to_is_said_whole_where_it_is_narrow(
         lines = map_text.nearest(plot, 26, *app.view._near)
         assert all(width_of(line) <= 26 for line in lines)
         assert "bits/byte" in "".join(text for line in lines[:2] for text, _ in line)
+
+
+async def test_names_of_a_flat_list_are_whole_where_they_can_be(make_app: MakeApp, until) -> None:
+    long = [replace(c, run=f"a-run-of-a-longer-name-{c.run}") for c in checkpoints()]
+    app = make_app(FakeWorkspace(names=long))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        tree = app.view.runs
+        before, columns = tree.widths(), tree.columns
+        tree.order = Order("variant")
+        tree.update_data()
+        name = next(row.name for row in app.snapshot.rows if row.checkpoint.quantization != "none")
+        await until(pilot, lambda: f" {name} " in text_of(app))
+        titles = lines_of(app)[3].split()
+        assert (
+            titles[:4] == ["run", "/", "step", "state"] and "bits/byte" in titles and "variant" not in titles
+        )
+        tree.order = Order()
+        tree.update_data()
+        assert (tree.widths(), tree.columns) == (before, columns)
+
+
+async def test_the_filter_stands_whole_on_a_status_line_with_room(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        app.set_filter("run:tiny|small step>=4 step<=1000 -quant:8bit")
+        await until(pilot, lambda: f"/{app.filter.text}" in lines_of(app)[-2])
+        app.set_filter("run:" + "|".join(["tiny"] * 40))
+        await until(pilot, lambda: "…" in lines_of(app)[-2] and len(lines_of(app)[-2].rstrip()) > 110)
+
+
+async def test_a_question_takes_the_lines_it_needs(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("D")
+        await until(pilot, lambda: app.is_asking and "y yes" in text_of(app))
+        asked = app.screen
+        assert asked.sheet.size.height == len(asked.text.all_lines()) + 2 < 8
+        assert "1 vector and all other results of it are also removed" in text_of(app)
+        await pilot.press("n", "?")
+        await until(pilot, lambda: app.is_asking and "jk scroll" in text_of(app))
+        assert app.screen.sheet.outer_size.height == 34  # of the forty lines, and the rest by scrolling
+
+
+async def test_what_a_line_of_a_form_says_while_it_is_empty_fits(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded and not app.map_cache.is_empty)
+        for keys in (["1", "f"], ["1", "E"], ["0", "w"]):
+            await pilot.press(*keys)
+            await until(pilot, lambda: isinstance(app.screen, Form) and app.screen.rows[0].line.size.width)
+            for row in app.screen.rows:
+                assert cell_len(row.line.placeholder) <= row.line.content_size.width, row.field.name
+            await pilot.press("escape")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_a_message_is_not_cut_in_the_name_of_a_processor(make_app: MakeApp, until, size) -> None:
+    workspace = FakeWorkspace()
+    said = "2 scored, 83 already there in 2 min 09 s on cpu"
+    message = f"{said} (Somebody's Processor of Many Words 8488C)"
+    done = {"status": "done", "done": 84, "failed": 0}
+    workspace.job_rows[1] = replace(workspace.job_rows[1], message=message, **done)
+    app = make_app(workspace)
+    async with app.run_test(size=size) as pilot:
+        await opened(app, pilot, until, "2")
+        await pilot.press("j")
+        await until(pilot, lambda: said in text_of(app))
+        (line,) = (line for line in lines_of(app) if line.startswith("Checkpoints"))
+        assert "…" not in line
+        await pilot.press("tab", "tab")  # the log, which has it whole
+        await until(pilot, lambda: "8488C" in text_of(app))
+
+
+async def test_the_tree_beside_the_map_has_losses(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(200, 60)) as pilot:
+        await opened(app, pilot, until, "3")
+        view = app.view
+        await pilot.press("v")  # PCA
+        await until(pilot, lambda: view.plot.map is not None and view._near[1])
+        titles = [
+            column.title for column, width in zip(view.runs.columns, view.runs.widths(), strict=True) if width
+        ]
+        assert titles == ["run / step", "state", "bits/byte"]
+        assert len(view._near[1]) == min(max(8, view.nearest.body_height - 2), 16)
+
+
+async def test_every_axis_in_three_dimensions_has_its_name(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "3")
+        plot = app.view.plot
+        await pilot.press("v", "d")
+        await until(pilot, lambda: plot.map is not None and plot.dims == 3)
+        for _ in range(6):
+            await pilot.press(">", ">", "}")
+            said = [text for patches in plot._patches.values() for _, text, _ in patches]
+            assert [n for n in range(1, 4) if not any(t.startswith(f"axis {n} (") for t in said)] == []
+
+
+async def test_a_picture_that_is_there_is_not_waited_for(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until, "1")
+        await pilot.press("3")
+        view = app.view
+        view.method, go_on, show = "pca", asyncio.Event(), view._show
+
+        def reported(shown, lines) -> None:
+            show(shown, lines)
+            view._waiting("PCA of 83 100%; t-SNE meanwhile")
+
+        async def never() -> list[str]:
+            await go_on.wait()
+            return []
+
+        view._show, app.map_cache.released = reported, never
+        view._ask()
+        await until(pilot, lambda: view.plot.drawn_method == "pca")
+        assert view.plot.waiting == ""
+        go_on.set()
+
+
+def test_a_text_is_broken_between_its_words() -> None:
+    text = 'The "finally" clause of a statement:\n    always executes, ' + "x" * 50 + " at the end  of it"
+    for width in (16, 24, 40):
+        lines = [
+            "".join(part for part, _ in line)
+            for line in flowed([(text, None)], width, lambda _: Style(), breaks=False)
+        ]
+        assert max(map(len, lines)) <= width and "".join(lines) == text.replace("\n", "")
+        whole = {word for line in lines for word in line.split()}
+        assert {w for w in text.split() if len(w) < width} <= whole
+    coloured = flowed([("one tw", 1.0), ("o three", -1.0)], 9, lambda v: Style(bold=v > 0))
+    assert ["".join(part for part, _ in line) for line in coloured] == ["one two ", "three"]
+    assert [style.bold for _, style in coloured[0]] == [True] * 6 + [False] * 2
+
+
+async def test_where_a_run_settled_is_said_in_as_many_words_as_fit(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await opened(app, pilot, until, "4")
+        await until(pilot, lambda: "settled at step" in lines_of(app)[-3])
+        assert "bits/byte since" in lines_of(app)[-3] and "…" not in lines_of(app)[-3]
+
+
+def test_variants_have_colours_and_marks_of_their_own_on_screens_too() -> None:
+    rows = tuple(FakeWorkspace().checkpoints())
+    numbers = Snapshot(rows=rows).run_number
+    runs = dict.fromkeys(row.checkpoint.run for row in rows)
+    assert numbers == {run: n for n, run in enumerate(runs)} | {"tiny+bnb-8bit": len(runs)}
+    found = FakeWorkspace(n_texts=4).map()
+    made = colours(found, "run", numbers, {})
+    assert [made.series(k) for k in range(len(found))] == [numbers[label_of(p)] for p in found.points]
+
+
+async def test_distances_of_weights_have_the_mark_of_no_run(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "5")
+        view = app.view
+        await until(pilot, lambda: "weights c =" in text_of(app))
+        assert view.window_plot.point_marker(WEIGHTS) not in (*MARKERS, *MARKERS_ASCII)
+        view.noise = True  # and nothing computed of it yet
+        said = "\n".join("".join(text for text, _ in line) for line in view._medians(44))
+        assert "computing …" in said and "nothing:" not in said
+
+
+def test_an_axis_has_two_numbers_where_they_fit() -> None:
+    assert len(_ticks(Axis("linear", -0.55, 1.95), 2, 8)) > 1
+
+
+async def test_a_key_that_changes_nothing_says_why(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        for keys, words in (
+            ("escape", "nothing to step out of"),
+            ("x", "nothing to swap"),
+            ("r", "read again"),
+            ("U", "nothing to undo"),
+            ("4 Z", "all runs shown"),
+            ("4 pagedown", "page down: nothing to do in this pane"),
+            ("6 +", "cells are in view"),
+        ):
+            await pilot.press(*keys.split())
+            await until(pilot, lambda words=words: words in app.message)
+        await pilot.press("3", "v")
+        await until(pilot, lambda: app.view.plot.map is not None)
+        await pilot.press("=")
+        assert app.message == "all of it is in view"
+
+
+async def test_the_scale_of_layers_is_that_of_their_kl_wherever_it_is(make_app: MakeApp, until) -> None:
+    app = make_app()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(app, pilot, until, "8")
+        view = app.view
+        await until(pilot, lambda: view.plot.map is not None)
+        await pilot.press("v", "L")
+        assert view.other.method == "adjacent" and view.other.scene.y_scale == "linear"
+        await pilot.press("v")
+        assert view.plot.method == "adjacent" and view.plot.scene.y_scale == "linear"
+        before = view.plot.window
+        await pilot.press("shift+right")
+        assert view.plot.window.x.low > before.x.low
+
+
+def test_the_gap_between_two_models_has_its_error_text_by_text() -> None:
+    found = FakeWorkspace(n_texts=50).map()
+    gap_N = found.loglik_KN[9] - found.loglik_KN[3]
+    said = number_text.with_error(gap_N.mean(), gap_N.std(ddof=1) / np.sqrt(50))
+    assert mean_gap(found, 3, 9) == f"B by {said}" and mean_gap(found, 9, 3) == f"A by {said}"
+    assert mean_gap(found, 3, 3) == ""

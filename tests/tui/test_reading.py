@@ -19,6 +19,7 @@ from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.filter import parse_filter
 from kltui.tui.ui_state import Memory
+from kltui.tui.views.diffusion import WEIGHTS
 from kltui.tui.widgets.canvas import ASCII, wrapped
 from kltui.view.palette import SHADES
 
@@ -359,8 +360,9 @@ async def test_weights_have_no_run_s_colour(make_app: MakeApp, until) -> None:
         window = app.view.window_plot
         number = app.snapshot.run_number[window.exponent.run]
         runs = {app.look(app.look.series(n)) for n in app.snapshot.run_number.values()}
-        likelihood, weights = (style for text, style in window.readout() if text.strip() in app.look.markers)
+        signs = {*app.look.markers, window.point_marker(WEIGHTS)}
+        likelihood, weights = (style for text, style in window.readout() if text.strip() in signs)
         assert likelihood == app.look(app.look.series(number)) and weights not in runs
         codes = sorted(set(window.scene.code_n.tolist()))
         assert {window.ink(c) for c in codes if c // SHADES != number} & runs == set()
-        assert {c // SHADES for c in codes} == {number, number + 1}
+        assert {c // SHADES for c in codes} == {number, WEIGHTS}

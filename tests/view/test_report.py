@@ -109,6 +109,13 @@ def test_numbers_are_those_of_the_vectors(suite: Workspace) -> None:
         assert one["nats_per_byte"] == pytest.approx(nats)
     runs = {r["run"]: r for r in sections["loss"]["runs"]}
     assert runs["tiny"]["falls"] and runs["tiny"]["first"] > runs["tiny"]["last"]
+    # texts of one length: the error of the mean of the differences, text by text
+    gained = rows[f"tiny@{STEPS[-1]}"] - rows[f"tiny@{STEPS[0]}"]
+    assert runs["tiny"]["falls_by"] == pytest.approx(runs["tiny"]["first"] - runs["tiny"]["last"])
+    if len(set(shown.text_bytes_N)) == 1:
+        se = gained.std(ddof=1) / math.sqrt(len(gained)) / shown.text_bytes_N[0] / math.log(2)
+        assert runs["tiny"]["falls_by_se"] == pytest.approx(se)
+    assert 0 < runs["tiny"]["falls_by_se"] < runs["tiny"]["falls_by"]
     assert len(sections["consecutive"]["pairs"]) == 4 * (len(STEPS) - 1)
     d = rows[f"tiny@{STEPS[-1]}+bnb-8bit"] - rows[f"tiny@{STEPS[-1]}"]
     e = rows[f"small@{STEPS[-1]}+bnb-8bit"] - rows[f"small@{STEPS[-1]}"]

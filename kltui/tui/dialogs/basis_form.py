@@ -118,7 +118,10 @@ def _hints(offers: Offers) -> list[str]:
     several = len(offers.settings) > 1
     own = [(s, n) for sha256, s, n in offers.settings if sha256 == offers.shown]
     settings = [f"{k}: {safe_text(s, 60)} ({n} vectors)" for k, (s, n) in enumerate(own, start=1)]
-    found = ["exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter /"]
+    found = [
+        f"preprocessing: {', '.join(MODES)}; apart: yes (main and seed runs) or no",
+        "exclude: tiny-seed2, step<100, quant:8bit - as for --exclude or the filter /",
+    ]
     found += [f"corpora: {_some(corpora)}"] if len(corpora) > 1 else []
     found += [f"scoring: {_some(settings)}"] if several else []
     found += [f"saved maps: {_some([safe_text(name, 30) for name in offers.maps])}"] if offers.maps else []

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from kltui.tui.session import Session
 
 TOGETHER = "\u00a0"  # a space at which no line is broken
+MAX_READ, FRAME = 110, 4  # cells across a text to read, and those of its border and padding
 FOLDER_SECONDS = 2.0  # how long a path is waited for on a network file system
 
 
@@ -391,18 +392,28 @@ class TextDialog(ModalScreen[str | None]):
         super().__init__()
         self.text = TextPane(title, lines)
         self.keys = dict(keys)
+        said = [*(f"{k} {w}" for k, w in self.keys.items()), "jk scroll", "esc close"]
+        self.hint = Words(["   ".join(key.replace(" ", TOGETHER) for key in said)])
+        self.sheet = Vertical(self.text, self.hint, classes="sheet")
 
     def compose(self) -> ComposeResult:
         """The text and what may be pressed."""
-        keys = [*(f"{k} {w}" for k, w in self.keys.items()), "jk scroll", "esc close"]
-        hint = "   ".join(key.replace(" ", TOGETHER) for key in keys)
-        with Vertical(classes="sheet"):
-            yield self.text
-            yield Words([hint])
+        yield self.sheet
 
     def on_mount(self) -> None:
         """Lets the text scroll at once."""
+        self.make_room(self.app.size)
         self.text.focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Keeps to the lines that there are."""
+        self.make_room(event.size)
+
+    def make_room(self, size: Size) -> None:
+        """As many lines as text and keys take; the style sheet says how many that may be."""
+        width = min(MAX_READ, 9 * size.width // 10) - FRAME
+        lines = 1 + len(self.text.lines_in(width)) + len(self.hint.lines(width))
+        self.sheet.styles.height = lines + 2
 
     async def typed(self, event: events.Key) -> None:
         """Scrolls, ends, or leaves."""

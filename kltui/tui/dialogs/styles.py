@@ -10,8 +10,8 @@ Input > .input--placeholder, Input > .input--suggestion { color: #a8a8a8; }
 App.-light Input > .input--placeholder, App.-light Input > .input--suggestion { color: #4e4e4e; }
 .sheet FormRow { width: 100%; height: 1; }
 .sheet FormRow Input { width: 1fr; }
-.sheet FieldName { width: 14; height: 1; }
-TextDialog > .sheet { width: 90%; max-width: 110; height: 85%; border: round #767676; padding: 0 1; background: #1c1c1c; }
+.sheet FieldName { width: 15; height: 1; }
+TextDialog > .sheet { width: 90%; max-width: 110; max-height: 85%; border: round #767676; padding: 0 1; background: #1c1c1c; }
 App.-light TextDialog > .sheet { background: #ffffff; border: round #8a8a8a; }
 App.-ascii TextDialog > .sheet { border: ascii #767676; }
 TextDialog > .sheet TextPane { height: 1fr; }

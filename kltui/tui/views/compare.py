@@ -18,10 +18,10 @@ from kltui.store.pair_values import CONDITIONAL
 from kltui.tui.compared import COLUMNS as COLUMNS_WRITTEN
 from kltui.tui.compared import TextComparison
 from kltui.tui.dialogs import jobs_start
-from kltui.tui.number_format import among_published, briefly, mean_of, with_error
-from kltui.tui.views.base import ColumnOfPanes, View
+from kltui.tui.number_format import among_published, briefly, mean_gap, mean_of, with_error
+from kltui.tui.views.base import WIDE, ColumnOfPanes, View
 from kltui.tui.views.welcome import empty_line
-from kltui.tui.widgets.canvas import Span, TextPane
+from kltui.tui.widgets.canvas import Span, TextPane, width_of
 from kltui.tui.widgets.table import Cell, Column, Table
 from kltui.view.palette import difference, heat, ink_on
 
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from kltui.jobs.launch import Detached
     from kltui.tui.widgets.token_lines import Part, TextTokens
 
+READ_CELLS, READ_CELLS_WIDE = (
+    62,
+    84,
+)  # across a text: where lines of 80 characters fit beside the table, they are whole
+MIN_TABLE = 112
 ORDERS = ("most", "a", "b")
 SAID = {"most": "that drive the KL", "a": "where A is better", "b": "where B is better"}
 WORST_NATS = 10.0
@@ -143,8 +148,15 @@ class CompareView(View):
         self.reading = TextPane("Text", self._text)
         return [
             ColumnOfPanes([self.summary, self.texts]),
-            ColumnOfPanes([self.reading], width=62, minimum=120),
+            ColumnOfPanes([self.reading], width=READ_CELLS, minimum=WIDE),
         ]
+
+    def make_room(self, width: int) -> None:
+        """The text gets what the table can do without."""
+        super().make_room(width)
+        texts, reading = self._boxes
+        if texts.display and reading.display:
+            reading.styles.width = max(READ_CELLS, min(READ_CELLS_WIDE, width - MIN_TABLE))
 
     def update_data(self) -> None:
         """Compares again when A, B or the vectors have changed."""
@@ -236,7 +248,8 @@ class CompareView(View):
         dropped = f", {kl.n_dropped} left out, B {kl.mean_bytes:.1f} bytes" if kl.n_dropped else ""
         lines.append([(f"half of it lies in {half} of {kl.n_texts} texts{dropped}", look("muted"))])
         a, b = (mean_of(self.found, self.found.row(n)) for n in (chosen.a, chosen.b))
-        lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text", look("muted"))])
+        gap = mean_gap(self.found, *(self.found.row(n) for n in (chosen.a, chosen.b)))
+        lines.append([(f"mean A {a:.1f}, B {b:.1f} nats/text" + f"; {gap}" * bool(gap), look("muted"))])
         if found.domains:
             said = [f"  {safe_text(d.domain, 18)} {100 * d.share:.0f}%" for d in found.domains[:5]]
             while len(said) > 1 and cell_len("domains" + "".join(said)) > width:
@@ -493,7 +506,10 @@ def flowed(
     *,
     breaks: bool = True,
 ) -> list[list[Span]]:
-    """Pieces of text with values as lines of at most `width` cells; its line breaks are kept, and shown by a sign."""
+    """Pieces of text with values as lines of at most `width` cells, broken at spaces where there are some.
+
+    Its own line breaks are kept, and shown by a sign.
+    """
     lines: list[list[Span]] = [[]]
     used = 0
     for text, value in runs:
@@ -505,12 +521,25 @@ def flowed(
                 used = 0
             for char in safe_text(part):
                 cells = cell_len(char)
-                if used + cells > width - 1:
-                    lines.append([])
-                    used = 0
+                if used + cells > width - (
+                    char != " "
+                ):  # the last cell is for a space, or the sign of a break
+                    lines.append(_word_begun(lines[-1]))
+                    used = width_of(lines[-1])
                 lines[-1].append((char, style))
                 used += cells
     return lines
+
+
+def _word_begun(line: list[Span]) -> list[Span]:
+    """Takes the word that a full line ends in off it; [] where the line is a single word, or its indent and one."""
+    at = len(line)
+    while at and line[at - 1][0] != " ":
+        at -= 1
+    if not any(char != " " for char, _ in line[:at]):
+        return []
+    line[at:], word = [], line[at:]
+    return word
 
 
 VIEW = CompareView

@@ -13,12 +13,22 @@ from textual.strip import Strip
 from kltui.analysis.number_text import with_error
 from kltui.errors import KltuiError
 from kltui.sanitize import safe_text, short_name
-from kltui.tui.data import run_of
+from kltui.tui.data import label_of_row, run_of
 from kltui.tui.views.base import WIDEST, ColumnOfPanes, View
 from kltui.tui.views.welcome import welcome
 from kltui.tui.weights import compute_weights
-from kltui.tui.widgets.canvas import Pane, Span, TextPane, fitted_name, shortened, spelled, strip_of, wrapped
-from kltui.tui.widgets.curve_panel import CurvePanel, Wanted, label_of_row
+from kltui.tui.widgets.canvas import (
+    Pane,
+    Span,
+    TextPane,
+    fitted_name,
+    shortened,
+    spelled,
+    strip_of,
+    width_of,
+    wrapped,
+)
+from kltui.tui.widgets.curve_panel import CurvePanel, Wanted
 from kltui.view.curve_content import KINDS, Content, Settled
 
 if TYPE_CHECKING:
@@ -276,23 +286,27 @@ class CurvesView(View):
             return [(" no run has two scored steps, so settling is undefined", look("muted"))]
         number = self.kl.run_number(self.first_name())
         head: list[Span] = [(f" {look.marker(number)} ", look(look.series(number)))]
-        return [*head, (short_name(s.run, 32), look("text", bold=True)), *self._of_run(s)]
+        head.append((short_name(s.run, 32), look("text", bold=True)))
+        ways = [[*head, *words] for words in self._of_run(s)]
+        return next((said for said in ways if width_of(spelled(said, look)) <= self.kl.size.width), ways[-1])
 
-    def _of_run(self, s: Stabilisation) -> list[Span]:
+    def _of_run(self, s: Stabilisation) -> list[list[Span]]:
+        """What is said of a run, in fewer and fewer words."""
         from kltui.view.sections.stabilisation import settled_words
 
         look = self.look
         if s.step is None:
             last = with_error(s.last_kl, s.last_se)
-            return [
-                (f" has not settled: its last KL, {last}, is above {s.level:g} bits/byte", look("warning"))
-            ]
+            ways = (
+                f" has not settled: its last KL, {last}, is above {s.level:g} bits/byte",
+                f" not settled: last KL {last} > {s.level:g} bits/byte",
+            )
+            return [[(words, look("warning"))] for words in ways]
         step, between = settled_words(s)
         said = "" if between == "-" else f" ({between})"
-        return [
-            (f" settled at step {step}{said}", look("good", bold=True)),
-            (f": KL to previous ≤ {s.level:g} bits/byte since", look("muted")),
-        ]
+        settled = (f" settled at step {step}{said}", look("good", bold=True))
+        ways = (f": KL to previous ≤ {s.level:g} bits/byte since", f": KL ≤ {s.level:g} bits/byte since")
+        return [*([settled, (words, look("muted"))] for words in ways), [settled]]
 
     def _runs(self, width: int) -> list[list[Span]]:
         """Every run: its last loss, and where it settled by level."""
@@ -420,9 +434,12 @@ class CurvesView(View):
             hidden ^= {run_of(row)}
             self.kl.say(f"hidden: {', '.join(sorted(hidden))}; Z shows all" if hidden else "all runs shown")
             self.update_data()
+        else:
+            self.kl.say("put the cursor on a run first", "warning")
 
     def do_show_runs(self) -> None:
         self.kl.selection.hidden.clear()
+        self.kl.say("all runs shown")
         self.update_data()
 
     def do_follow(self) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WINDOWS = (10, 20, 5)
 PUBLISHED = 4000 * SHADES  # the code of lines that belong to no run
+WEIGHTS = 4001  # the series of distances in weight space, whose mark is no run's
 
 
 class WindowPlot(PlotPane):
@@ -68,7 +69,7 @@ class WindowPlot(PlotPane):
         codes: list[int] = []
         ends: list[tuple[float, float]] = []
         end_codes: list[int] = []
-        for series, space, slope in ((number, "q", exponent.c_q), (number + 1, "w", exponent.c_w)):
+        for series, space, slope in ((number, "q", exponent.c_q), (WEIGHTS, "w", exponent.c_w)):
             own = relative(self.taus, self.values.get(space, []))
             line = fitted_line(own, slope)
             if space == "q":
@@ -92,14 +93,15 @@ class WindowPlot(PlotPane):
     def ink(self, code: int) -> Style:
         """The run's own colour for likelihoods; no run's for weights."""
         series, shade = divmod(code, SHADES)
-        own = self.exponent is None or series == self.kl.snapshot.run_number.get(self.exponent.run, 0)
-        return super().ink(code) if own else self.look("text" if shade == SHADES - 1 else "faint")
+        return (
+            super().ink(code) if series != WEIGHTS else self.look("text" if shade == SHADES - 1 else "faint")
+        )
 
     def point_marker(self, series: int) -> str:
-        """The marker of a space; without colours, where letters are those of runs, q and w as in c_q and c_w."""
-        if self.look.color or self.exponent is None:
-            return super().point_marker(series)
-        return "q" if series == self.kl.snapshot.run_number.get(self.exponent.run, 0) else "w"
+        """The run's marker, and w for weights; without colours, where letters are those of runs, q and w as in c_q and c_w."""
+        if series == WEIGHTS:
+            return "w"
+        return super().point_marker(series) if self.look.color else "q"
 
     def readout(self) -> list[Span]:
         """The slopes."""
@@ -119,7 +121,7 @@ class WindowPlot(PlotPane):
         spans: list[Span] = []
         for n, ink, label, c, se, r2 in (
             (number, look.series(number), names[0], e.c_q, e.se_q, e.r2_q),
-            (number + 1, "text", names[1], e.c_w, e.se_w, e.r2_w),
+            (WEIGHTS, "text", names[1], e.c_w, e.se_w, e.r2_w),
         ):
             fit = f"  R² {r2:.2f}" if with_fit else ""
             known = math.isfinite(c)
@@ -462,11 +464,11 @@ class DiffusionView(View):
         drawn = self.exponent_plot.drawn
         for run, f in drawn.floors.items() if drawn is not None else ():
             n = number.get(run, 0)
-            interval = f" [{f.low:.2g}, {f.high:.2g}]" if math.isfinite(f.low) else ""
+            interval = f" (95%: {f.low:.2g} to {f.high:.2g})" if math.isfinite(f.low) else ""
             said = (
-                f"  {f.value:.2g}{interval} bits/byte"
+                f"  {f.value:.2g} bits/byte{interval}"
                 if f.value
-                else f"  nothing: {f.why}{interval and ';'}{interval}"
+                else f"  nothing: {f.why}{f'; fitted {f.estimate:.2g}{interval}' if interval else ''}"
             )
             lines.append(
                 [(look.marker(n) + " ", look(look.series(n))), (safe_text(run, width - 2), look("text"))]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from textual.geometry import Region
 
 from kltui.errors import KltuiError
@@ -178,8 +179,10 @@ class JobItems(Table):
         job = view.list.job if isinstance(view, JobsView) else None
         if job is None or not job.message or job.status == "running":
             return spans
-        room = self.body_width - width_of([*spans, *self.header_right()]) - 3
-        return [*spans, *shortened([(f"  {safe_text(job.message)}", self.look("muted"))], room)]
+        room = self.body_width - width_of([*spans, *self.header_right()]) - 1
+        whole, device, _ = safe_text(job.message).partition(" (")
+        said = whole if device and cell_len(job.message) > room - 2 else safe_text(job.message)
+        return [*spans, *shortened([(f"  {said}", self.look("muted"))], room)]
 
     def header_right(self) -> list[Span]:
         """The job's bar and the time it will still take."""
@@ -320,6 +323,8 @@ class JobsView(View):
                 lines.append([])
         for words in way_out(job):
             lines += [[(part, look("warning"))] for part in wrapped(words, max(8, width))]
+        if job.message and job.status != "running":
+            lines += [[(part, look("text"))] for part in wrapped(safe_text(job.message), max(8, width))]
         tail = [
             part for text in log_tail(job) or ["there is no log"] for part in wrapped(text, max(8, width))
         ]

@@ -188,11 +188,6 @@ class LayersPlot(PlotPane):
             (f"   {self._said_of(self.cursor)}", look("muted")),
         ]
 
-    def do_axis_scale(self) -> None:
-        self.y_scale = "linear" if self.y_scale == "log" else "log"
-        self.kl.say(f"KL axis: {self.y_scale}")
-        self.show_layers(self.map, self.picture, self.models)
-
 
 def _depth(layer: int | None) -> float:
     return math.inf if layer is None else float(layer)
@@ -225,8 +220,8 @@ class LayersView(View):
         return self.plot.shape()
 
     def wanted_lines(self, pane: Pane) -> int:
-        """As many as there are models."""
-        return 4 + max(1, len(self.plot.models)) if pane is self.list else 0
+        """As many as there are models, with what is said of others, and a line between."""
+        return 5 + max(1, len(self.plot.models)) if pane is self.list else 0
 
     def update_data(self) -> None:
         """Reads the lens vectors of other models when the choice has changed."""
@@ -287,8 +282,16 @@ class LayersView(View):
         """The other picture becomes the large one."""
         plot, other = self.plot, self.other
         plot.method, other.method = other.method, plot.method
+        plot.y_scale, other.y_scale = other.y_scale, plot.y_scale
         self._show(plot.map, plot.picture, plot.models)
         self.kl.say(f"large: {SAID[plot.method]}")
+
+    def do_axis_scale(self) -> None:
+        """The KL of neighbouring layers on another scale, wherever that picture is."""
+        adjacent = next(plot for plot in (self.plot, self.other) if plot.method == "adjacent")
+        adjacent.y_scale = "linear" if adjacent.y_scale == "log" else "log"
+        self.kl.say(f"KL axis: {adjacent.y_scale}")
+        adjacent.show_layers(adjacent.map, adjacent.picture, adjacent.models)
 
     def shown_figure(self) -> ShownSubject | None:
         """The figure of these models' layers."""

@@ -32,7 +32,7 @@ MAX_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
 REST_SECONDS = 0.15
 MIN_FOR_TSNE = 5
 TURN_DEGREES = 10.0
-NEAREST = 8
+NEAREST, MAX_NEAREST = 8, 16
 Asked = tuple[int, str, int, str, tuple[str, ...]]
 
 
@@ -64,7 +64,7 @@ class MapView(View):
         self.runs = RunTree()
         self._take_up()
         return [
-            ColumnOfPanes([self.runs], width=50, minimum=160),
+            ColumnOfPanes([self.runs], width=51, minimum=160),
             ColumnOfPanes([self.plot], aside=[self.legend, self.nearest, self.facts]),
         ]
 
@@ -75,7 +75,7 @@ class MapView(View):
     def wanted_lines(self, pane: Pane) -> int:
         """As many as there are runs or groups, and nearest checkpoints."""
         if pane is self.legend:
-            return 2 + max(1, len(self.plot.colours.groups or self.kl.snapshot.runs))
+            return 2 + max(1, len(self.plot.colours.groups or self.kl.snapshot.labels))
         return NEAREST + 3 if pane is self.nearest else 0
 
     # -- what is kept between sessions ----------------------------------------------------------
@@ -127,7 +127,9 @@ class MapView(View):
 
     async def _find_near(self, found: Map, name: str) -> None:
         await asyncio.sleep(REST_SECONDS)
-        near = await self.kl.map_cache.ask(f"near {name} {len(found)}", lambda: found.nearest(name, NEAREST))
+        # Below a flat picture there is room for more; each key that moves the cursor writes all of them.
+        n = min(max(NEAREST, self.nearest.body_height - 2), MAX_NEAREST)
+        near = await self.kl.map_cache.ask(f"near {name} {len(found)} {n}", lambda: found.nearest(name, n))
         self._near = (name, near)
         self.nearest.update_data()
 
@@ -186,6 +188,8 @@ class MapView(View):
                 self.plot.scores = await self._scores(shown.map)
                 self.plot.raw = await map_cache.as_scored() if map_cache.is_prepared else shown.map
                 self._show(shown, await self._lines(shown.map))
+            if shown.final and self.plot.drawn_method == method:
+                self._waiting(hint)
         self.released = tuple(await map_cache.released())
         self.shape_found = await self._shape()
         await self._read_errors()
@@ -368,7 +372,7 @@ class MapView(View):
             return
         known = properties(plot.map.points, plot.scores)
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
-        self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
+        self.kl.say(f"colour and mark by {safe_text(plot.by, 40)}")
         self._redraw()
         self.make_room(self.kl.size.width)
 

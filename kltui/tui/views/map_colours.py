@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kltui.analysis.point import label_of
 from kltui.view.palette import RAMPS
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def properties(points: Sequence[Point], scores: Scores) -> list[str]:
 
 
 def colours(shown: Map, by: str, run_number: Mapping[str, int], scores: Scores) -> Colours:
-    """The series of every point of `shown`; `run_number` are those of runs, which are the same on every screen."""
+    """The series of every point of `shown`; `run_number` are those of runs and variants, which are the same on every screen."""
     points = shown.points
     if by == "run" or by not in properties(points, scores):
-        return Colours("run", np.array([run_number.get(p.run, 0) for p in points], dtype=np.int16))
+        return Colours("run", np.array([run_number.get(label_of(p), 0) for p in points], dtype=np.int16))
     from kltui.figures.groups import colouring
 
     found = colouring(shown, by, scores=scores)

@@ -89,7 +89,7 @@ class MapPlot(PlotPane):
         self._drawn_for: tuple[object, ...] = ()
         self._threads: Threads | None = None
         self._reach = 1.0
-        self._box_ends: list[tuple[int, str]] = []
+        self._box_edges: list[tuple[Sequence[int], str]] = []
 
     # -- what the header says -------------------------------------------------------------------
 
@@ -259,7 +259,8 @@ class MapPlot(PlotPane):
             (code, s) for code, count, a, b in drawn.related for s in dashes(places[a], places[b], count)
         ]
         under = [*box, *strokes, *self._ellipses(places, code_n)]
-        self._box_ends = [(len(places) + 12 * axis + 1, self.axis_said(axis)) for axis in range(3 * deep)]
+        edges = [range(len(places) + 12 * axis + 1, len(places) + 12 * axis + 12, 3) for axis in range(3)]
+        self._box_edges = [(at, self.axis_said(axis)) for axis, at in enumerate(edges)] if deep else []
         places, code_n, segments = with_outlines(places, code_n, drawn.segments_m2, under)
         depth_n = np.ascontiguousarray(places[:, 2]) if deep else None
         xy = np.ascontiguousarray(places[:, :2])
@@ -300,7 +301,7 @@ class MapPlot(PlotPane):
 
         own = self.colours.series_n
         assert own is not None
-        walk = self.kl.snapshot.run_number.get(self._null_base, 0) if n_places > len(own) else 0
+        walk = self.kl.snapshot.run_number.get(self.null_run, 0) if n_places > len(own) else 0
         return np.concatenate([own, np.full(n_places - len(own), walk, dtype=np.int16)])
 
     def _ellipses(self, places: Floats, code_n: NDArray[np.int16]) -> list[Outline]:
@@ -447,7 +448,7 @@ class MapPlot(PlotPane):
         return marker, self.look(self.series_ink(series), bold=True)
 
     def labels(self) -> list[tuple[int, str, Style]]:
-        """Each run's name at its last checkpoint behind its mark; the axes at the edges of the box."""
+        """Each run's name at its last checkpoint behind its mark."""
         if self.map is None:
             return []
         look, made = self.look, list[tuple[int, str, Style]]()
@@ -457,7 +458,11 @@ class MapPlot(PlotPane):
             made.append((row, f"{self.mark_of(row)[0]} {short_name(label, 24)}", plain))
         if self.picture is not None and len(self.picture.xyz_Kd) > len(self.map):
             made.append((len(self.picture.xyz_Kd) - 1, "random walk", look("muted")))
-        return [*made, *((at, said, look("faint")) for at, said in self._box_ends)]
+        return made
+
+    def labels_of_lines(self) -> list[tuple[Sequence[int], str, Style]]:
+        """Each axis in three dimensions at one of the edges of the box that run along it."""
+        return [(at, said, self.look("faint")) for at, said in self._box_edges]
 
     def marks(self) -> list[tuple[int, str, Style]]:
         """Markers at the ends of runs, ticks on what is selected, and A and B."""
@@ -552,6 +557,7 @@ class MapPlot(PlotPane):
 
     def do_hide_run(self) -> None:
         if self.map is None or not 0 <= self.cursor < len(self.map):
+            self.kl.say("put the cursor on a run first", "warning")
             return
         point = self.map.points[self.cursor]
         self.hidden.symmetric_difference_update({trajectory_of(point.run, point.tags)})
@@ -562,6 +568,7 @@ class MapPlot(PlotPane):
 
     def do_show_runs(self) -> None:
         self.hidden.clear()
+        self.kl.say("all runs shown")
         self._runs_changed()
 
     def _runs_changed(self) -> None:

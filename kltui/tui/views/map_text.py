@@ -11,8 +11,7 @@ from rich.cells import cell_len
 from kltui.analysis.number_text import aligned, figure
 from kltui.sanitize import in_ascii, safe_text
 from kltui.store.comparable import standing_note
-from kltui.tui.data import run_of
-from kltui.tui.filter import EVERY
+from kltui.tui.data import label_of_row
 from kltui.tui.number_format import briefly
 from kltui.tui.views.map_colours import LEVELS, PARENT, RAMP, VARIANT
 from kltui.tui.views.map_plot import UNIT, MapPlot
@@ -43,22 +42,22 @@ def legend(plot: MapPlot, width: int) -> Lines:
 def _runs(plot: MapPlot, width: int) -> Lines:
     look, snapshot = plot.look, plot.kl.snapshot
     here = snapshot.by_name.get(plot.kl.selection.cursor)
-    current_run = run_of(here) if here is not None else ""
+    current_label = label_of_row(here) if here is not None else ""
     lines: Lines = []
-    widest = min(max(8, width - 16), max((cell_len(safe_text(run)) for run in snapshot.runs), default=0))
+    widest = min(max(8, width - 16), max((cell_len(safe_text(name)) for name in snapshot.labels), default=0))
     excluded = 0
-    for run, (scored, shown) in _run_counts(plot).items():
+    for label, (scored, shown) in _counts(plot).items():
         if scored and not shown:
             excluded += 1
             continue
-        number = snapshot.run_number[run]
-        hidden, current = run in plot.hidden, run == current_run
+        number = snapshot.run_number[label]
+        hidden, current = snapshot.labels[label] in plot.hidden, label == current_label
         ink = "faint" if hidden else "text"
         lines.append(
             [
                 (look.glyph("▌", ">") if current else " ", look("accent")),
                 (look.marker(number) + " ", look("faint" if hidden else look.series(number))),
-                (fitted_name(run, widest), look(ink, bold=current)),
+                (fitted_name(label, widest), look(ink, bold=current)),
                 (f" {shown:>4}" + ("  hidden" if hidden else ""), look("faint")),
             ]
         )
@@ -67,20 +66,21 @@ def _runs(plot: MapPlot, width: int) -> Lines:
     return lines
 
 
-def _run_counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
-    """{run: (checkpoints that are scored, those on the map)}, counted when checkpoints or map have changed."""
+def _counts(plot: MapPlot) -> dict[str, tuple[int, int]]:
+    """{run or its variant: (checkpoints that are scored, those on the map)}, counted when checkpoints or map have changed."""
     snapshot, found = plot.kl.snapshot, plot.map
     if plot.run_counts[0] is not snapshot.rows or plot.run_counts[1] is not found:
-        counts = {run: _counted(plot, run) for run in snapshot.runs}
+        counts = {label: _counted(plot, label) for label in snapshot.labels}
         plot.run_counts = snapshot.rows, found, counts
     return plot.run_counts[2]
 
 
-def _counted(plot: MapPlot, run: str) -> tuple[int, int]:
-    """(checkpoints of a run that are scored, those on the map)."""
+def _counted(plot: MapPlot, label: str) -> tuple[int, int]:
+    """(checkpoints of a run's variant that are scored, those on the map)."""
     snapshot, found = plot.kl.snapshot, plot.map
-    scored = sum(map(attrgetter("scored"), snapshot.runs[run]))
-    return scored, scored if found is None else len(found.rows_of(snapshot.names_of_run(run, EVERY)))
+    names = snapshot.names_of_label(label)
+    scored = sum(map(attrgetter("scored"), map(snapshot.by_name.__getitem__, names)))
+    return scored, scored if found is None else len(found.rows_of(names))
 
 
 def _groups(plot: MapPlot, width: int) -> Lines:

@@ -278,6 +278,10 @@ class HeatMap(Pane):
 
     def do_zoom_in(self) -> None:
         """Shows the cells around the cursor."""
+        if not self.whole:
+            self.kl.say(
+                "the whole matrix is in view" if self.fits else "cells are in view; - shows all of it"
+            )
         self.whole = False
         self.refresh()
 
@@ -450,7 +454,7 @@ class MatrixView(View):
         said = aligned([briefly(kl.value, kl.se) for kl in kls])
         said = [in_ascii(text) for text in said] if look.ascii_only else said  # before names have their room
         for k, text in zip(rows, said, strict=True):
-            number = self.kl.snapshot.run_number.get(found.points[k].run, 0)
+            number = self.kl.run_number(found.names[k])
             lines.append(
                 [
                     (f"{look.marker(number)} ", look(look.series(number))),

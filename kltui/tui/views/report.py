@@ -255,8 +255,11 @@ class ReportView(View):
                 if answers["draw"].strip():
                     self.run_worker(self._draw_texts(int(answers["draw"])), group="draw", exclusive=True)
 
-        hint = "The pair is A and B; press f for corpus, preprocessing and maps."
-        self.app.push_screen(Form("Options of the report", fields, _complaint, (hint,)), answered)
+        hints = (
+            "noise: yes or no; yes subtracts the noise floor before fitting exponents",
+            "The pair is A and B; press f for corpus, preprocessing and maps.",
+        )
+        self.app.push_screen(Form("Options of the report", fields, _complaint, hints), answered)
 
     async def _draw_texts(self, n: int) -> None:
         """Draws texts of the map that is shown, and says where they lie: what `--draw` writes."""

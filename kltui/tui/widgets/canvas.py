@@ -295,9 +295,13 @@ class TextPane(Pane):
 
     def all_lines(self) -> Sequence[Sequence[Span]]:
         """The lines at the present width, in the present colours."""
-        made_for = (self.body_width, self.look)
+        return self.lines_in(self.body_width)
+
+    def lines_in(self, width: int) -> Sequence[Sequence[Span]]:
+        """The lines of a pane of so many cells, in the present colours."""
+        made_for = (width, self.look)
         if self._lines is None or self._made_for != made_for:
-            self._lines, self._made_for = self._make(self.body_width), made_for
+            self._lines, self._made_for = self._make(width), made_for
         return self._lines
 
     def body_line(self, y: int) -> Sequence[Span]:

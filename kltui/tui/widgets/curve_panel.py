@@ -12,7 +12,7 @@ from rich.style import Style
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import in_ascii, safe_text, short_name
-from kltui.tui.data import run_of
+from kltui.tui.data import label_of_row, run_of
 from kltui.tui.widgets.canvas import Span, width_of
 from kltui.tui.widgets.plot import PlotPane
 from kltui.view.curve_content import Content, PanelKind
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kltui.analysis.curves import Curve
-    from kltui.store.rows import CheckpointRow
     from kltui.view.axis import Scale
     from kltui.view.plot_data import Floats, Scene
 
@@ -428,12 +427,6 @@ class CurvePanel(PlotPane):
         self.y_scale = "linear" if self.y_scale == "log" else "log"
         self.kl.say(f"{self.panel.short}: {'logarithmic' if self.y_scale == 'log' else 'linear'}")
         self.draw_again(keep_window=False)
-
-
-def label_of_row(row: CheckpointRow) -> str:
-    """What the curve of a checkpoint is called: its run, with the variant."""
-    c = row.checkpoint
-    return c.run if c.quantization == "none" else f"{c.run}+{c.quantization}"
 
 
 def _nearest(steps: Sequence[int], step: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
     from kltui.kernels.native import Direction
     from kltui.tui.theme import Theme
-    from kltui.view.axis import Scale
+    from kltui.view.axis import Axis, Scale
     from kltui.view.cell_buffer import CellBuffer, Kind
     from kltui.view.plot_data import Floats, Scene, Window
 
 Patch = tuple[int, str, Style]
+Way = tuple[bool, int]  # whether a label is right of its point, and how many rows below it
+NEAR_WAYS: tuple[Way, ...] = (True, 0), (False, 0), (True, 1), (True, -1), (False, 1), (False, -1)
+# Farther away a label's own mark says what it belongs to.
+WAYS = (*NEAR_WAYS, *((right, by) for n in range(2, 6) for by in (n, -n) for right in (True, False)))
 Y_AXIS = 8
 NAME_ROWS = 1.3  # above a whole scene, for the name of the y axis
 
@@ -64,6 +69,10 @@ class PlotPane(Pane):
 
     def labels(self) -> list[tuple[int, str, Style]]:
         """(point number, text, style) for words beside points."""
+        return []
+
+    def labels_of_lines(self) -> list[tuple[Sequence[int], str, Style]]:
+        """(point numbers, text, style) for words close beside the first of these points that has room for them."""
         return []
 
     def marks(self) -> list[tuple[int, str, Style]]:
@@ -216,10 +225,7 @@ class PlotPane(Pane):
     def _make_y_labels(self, rows: int) -> dict[int, str]:
         """By row: the label of the tick beside it."""
         assert self.seen is not None
-        least = max(2, rows // self.y_tick_rows)
-        # One number alone gives no scale.
-        made = (self.seen.y.ticks(count) for count in range(least, max(least, rows // 2) + 1))
-        ticks = next((t for t in made if len(t) > 1), self.seen.y.ticks(least))
+        ticks = _ticks(self.seen.y, max(2, rows // self.y_tick_rows), rows // 2)
         return {
             round((1 - place) * (rows - 1)): fitted(label, Y_AXIS - 1, right=True) for place, label in ticks
         }
@@ -240,7 +246,7 @@ class PlotPane(Pane):
         """The labels of the x axis, as many as do not touch, in a line of the pane's width."""
         assert self.seen is not None
         cells, free = [" "] * self.body_width, 0
-        for place, label in self.seen.x.ticks(max(2, self.plot_width // 10)):
+        for place, label in _ticks(self.seen.x, max(2, self.plot_width // 10), self.plot_width // 4):
             at = Y_AXIS + round(place * (self.plot_width - 1)) - len(label) // 2
             at = max(0, min(at, self.body_width - len(label)))
             if at >= free:
@@ -274,21 +280,23 @@ class PlotPane(Pane):
             at = self._room_for(cell, text, taken) if cell is not None else None
             if at is not None:
                 patches.setdefault(at[1], []).append((at[0], text, style))
+        for points, text, style in self.labels_of_lines():
+            cells = filter(None, map(self.cell, points))
+            places = (self._room_for(cell, text, taken, NEAR_WAYS) for cell in cells)
+            if at := next(filter(None, places), None):
+                patches.setdefault(at[1], []).append((at[0], text, style))
         for (x, y), glyph, style in placed:
             patches.setdefault(y, []).append((x, glyph, style))
         return patches
 
     def _room_for(
-        self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]]
+        self, cell: tuple[int, int], text: str, taken: set[tuple[int, int]], ways: Sequence[Way] = WAYS
     ) -> tuple[int, int] | None:
         """Where a label goes: right of its point, left, below or above, wherever no other label or mark is."""
         x, y = cell
         width = cell_len(text)
-        near = [(x + 2, y), (x - width - 1, y), (x + 2, y + 1), (x + 2, y - 1), (x - width - 1, y + 1)]
-        near += [(x - width - 1, y - 1)]
-        # Farther away a label's own mark says what it belongs to.
-        near += [(left, y + by) for by in (2, -2, 3, -3) for left in (x + 2, x - width - 1)]
-        for column, row in near:
+        for right, down in ways:
+            column, row = (x + 2 if right else x - width - 1), y + down
             cells = {(column + i, row) for i in range(-1, width + 1)} - {cell}
             inside = column >= 0 and column + width <= self.plot_width and 0 <= row < self.plot_height
             if inside and not cells & taken:
@@ -412,7 +420,9 @@ class PlotPane(Pane):
         self._zoom(1 / 1.5)
 
     def do_zoom_reset(self) -> None:
-        if self.scene is not None:
+        if self.fits:
+            self.kl.say("all of it is in view")
+        elif self.scene is not None:
             self.window, self.fits = self.fitted_window(self.scene), True
             self.redraw_plot()
 
@@ -424,6 +434,10 @@ class PlotPane(Pane):
         self._pan(-0.2, 0)
 
     def do_pan_right(self) -> None:
+        self._pan(0.2, 0)
+
+    def do_pan_right_by_arrow(self) -> None:
+        """Where L is the scale of the axis."""
         self._pan(0.2, 0)
 
     def do_pan_up(self) -> None:
@@ -450,6 +464,12 @@ class PlotPane(Pane):
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zooms out with the wheel."""
         self.do_zoom_out()
+
+
+def _ticks(axis: Axis, least: int, maximum: int) -> Sequence[tuple[float, str]]:
+    """(place, label) of about `least` ticks; of up to `maximum` where they were a single one, which gives no scale."""
+    made = (axis.ticks(count) for count in range(least, max(least, maximum) + 1))
+    return next((t for t in made if len(t) > 1), axis.ticks(least))
 
 
 def _with_room(cells: str, name: str) -> tuple[str, int, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, eq, itemgetter
 from typing import TYPE_CHECKING, Any
 
 from kltui.analysis.number_text import with_error
 from kltui.sanitize import short_name
-from kltui.tui.data import Snapshot, run_of
+from kltui.tui.data import Snapshot, label_of_row
 from kltui.tui.views.welcome import empty_line
 from kltui.tui.widgets.canvas import Span
 from kltui.tui.widgets.table import Cell, Column, Table
@@ -70,13 +70,14 @@ def size_of(words: str) -> float | None:
 
 VARIANT = 6  # the column of variants
 RUN_CELLS = 22  # of a run's name, behind its fold and mark
+KEPT_COLUMNS = 3  # beside names that are longer: state, loss and its error
 
 
 class RunTree(Table):
     """Runs with their checkpoints; a run can be folded."""
 
     title = "Checkpoints"
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("run / step", 4 + RUN_CELLS),
         Column("state", 10),
         Column("bits/byte", 9, right=True),
@@ -102,8 +103,26 @@ class RunTree(Table):
         if made_for != self._made_for:
             self._made_for = made_for
             self.lines = TreeLines(self._branches())
+            self._widths_for = -1
         self.find_cursor()
         self.refresh()
+
+    def widths(self) -> list[int]:
+        """Cells of each column; names of a flat list, in which the variant stands, are shown whole where they can be."""
+        if self._widths_for != self.body_width:
+            first, *others = RunTree.columns
+            if self.order.column:
+                kept = sum(2 + column.width for column in others[:KEPT_COLUMNS])
+                room = self.body_width - 2 - kept
+                first = replace(first, width=max(first.width, min(self._longest_name() + 4, room)))
+                others = [c for c in others if c is not RunTree.columns[VARIANT]]
+            self.columns = (first, *others)
+        return super().widths()
+
+    def _longest_name(self) -> int:
+        """Cells of the longest name in the list."""
+        branches = self.lines.branches
+        return max((len(row.name) for branch in branches for row in branch.rows), default=0)
 
     def _branches(self) -> list[Branch]:
         snapshot, keep = self.kl.snapshot, self.kl.filter
@@ -187,6 +206,7 @@ class RunTree(Table):
         return (
             line,
             self.order.column,
+            self.widths()[0],
             self._loss_of(line.row),
             name == chosen.a,
             name == chosen.b,
@@ -222,11 +242,11 @@ class RunTree(Table):
         checkpoint = row.checkpoint
         step = "" if checkpoint.step is None else f"@{checkpoint.step}"
         fancy, plain, ink = STATUS.get(row.status, ("?", "?", "text"))
-        number = self.kl.snapshot.run_number.get(run_of(row), 0)
+        number = self.kl.snapshot.run_number.get(label_of_row(row), 0)
         variant = "" if checkpoint.quantization == "none" else checkpoint.quantization
         shown = row.name if self.order.column else step or checkpoint.name
         said = f"+{variant}" if variant else ""
-        if self.widths()[VARIANT]:
+        if not self.order.column and self.widths()[VARIANT]:
             shown = shown.removesuffix(said)
         elif step and not self.order.column:
             shown += said  # without which it would look like its original
@@ -237,7 +257,7 @@ class RunTree(Table):
             *self._loss_cells(row),
             Cell(str(row.layers) if row.layers else "", "muted"),
             Cell(checkpoint.size, "muted"),
-            Cell(variant, "muted"),
+            *([] if self.order.column else [Cell(variant, "muted")]),
             Cell(row.error or str(checkpoint.source), "bad" if row.error else "faint"),
         ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kltui.tui.session import ScreenOwner
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
+MIN_FILTER = 27  # cells of a filter on the status line, of which it is cut to the room that is left
 
 
 class Bar(Pane, can_focus=False):
@@ -137,7 +138,9 @@ class StatusBar(Bar):
         if chosen.selected:
             parts.append([(f"  {len(chosen.selected)} selected", look("muted", "raised"))])
         if kl.filter.text:
-            parts.append([(f"  /{safe_text(kl.filter.text, 24)}", look("warning", "raised"))])
+            said = f"  /{safe_text(kl.filter.text)}"
+            left = max(MIN_FILTER, room - sum(map(width_of, parts)))
+            parts.append([(fitted(said, min(cell_len(said), left)), look("warning", "raised"))])
         while len(parts) > 2 and sum(map(width_of, parts)) > room:
             parts.pop()
         return [span for part in parts for span in part]

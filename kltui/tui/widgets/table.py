@@ -127,8 +127,8 @@ class Table(Pane):
         return [("  " + text, self.look("text" if y == 1 else "muted"))]
 
     def _titles(self) -> list[Span]:
-        look = self.look
-        shown = [(c, w) for c, w in zip(self.columns, self.widths(), strict=True) if w]
+        look, widths = self.look, self.widths()
+        shown = [(c, w) for c, w in zip(self.columns, widths, strict=True) if w]
         cells = [c.titled(w, ascii_only=look.ascii_only) for c, w in shown]
         return [("  " + "  ".join(cells), look("faint"))] if self.row_count() else []
 
@@ -138,8 +138,8 @@ class Table(Pane):
         flag = self.flag(index) or (" ", look("text", ground))
         here = ">" if ground == "raised" and not look.color else " "  # where no colour says it
         spans: list[Span] = [(flag[0], self._on(flag[1], ground)), (here, look("text", ground))]
-        first = True
-        for column, width, cell in zip(self.columns, self.widths(), self.cells(index), strict=False):
+        first, widths = True, self.widths()
+        for column, width, cell in zip(self.columns, widths, self.cells(index), strict=False):
             if not width:
                 continue
             spans.append(("" if first else "  ", look("text", ground)))

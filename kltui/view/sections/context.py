@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count as count_from
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kltui.analysis.floors import noise_floor, rounding_floor, storage_dtype
-from kltui.analysis.point import Point, grid_of, label_of
+from kltui.analysis.point import Point, grid_of, label_of, line_label, numbered, trajectory_of
 from kltui.analysis.products import blocks
 from kltui.analysis.trajectory import saved_steps
 from kltui.errors import KltuiError, UsageError
@@ -344,15 +343,15 @@ class Context:
 
     @cached_property
     def slots(self) -> dict[str, int]:
-        """Number of every curve, for its colour and marker: a run's is the workspace's own, as on every screen.
-
-        Variants, and runs that have none, take the next free ones, those with steps first.
-        """
-        labels = {label_of(p): (p.step is None, p.quantization != "none") for p in self.raw.points}
-        numbers = self.ws.run_numbers()
-        free = count_from(max(numbers.values(), default=-1) + 1)
-        ordered = sorted(labels, key=lambda label: labels[label])
-        return {label: numbers[label] if label in numbers else next(free) for label in ordered}
+        """Number of every curve, for its colour and marker: the workspace's own, as on every screen."""
+        rows = [row.checkpoint for row in self.rows]
+        labels = list(dict.fromkeys(map(label_of, self.raw.points)))
+        made = numbered(
+            self.ws.run_numbers(),
+            (trajectory_of(c.run, c.tags) for c in rows),
+            [*labels, *(line_label(c.run, c.quantization, c.tags) for c in rows)],
+        )
+        return {label: made[label] for label in labels}
 
     @cached_property
     def dtype(self) -> str:

@@ -7,7 +7,8 @@ import math
 from rich.console import RenderableType
 
 from kltui.analysis.kl import LN2
-from kltui.analysis.loss import Loss, losses
+from kltui.analysis.loss import Loss, loss_drop, losses
+from kltui.analysis.map import Map
 from kltui.store.pair_values import PMI
 from kltui.view.sections.context import Context
 from kltui.view.sections.section import MissingError, Plot, Section
@@ -26,7 +27,7 @@ def loss(ctx: Context) -> Section:
     if not every:
         raise MissingError("no checkpoint is scored", "score some: kltui --batch job.toml")
     ordered = sorted(runs, key=lambda run: len(runs[run]) == 1)
-    rows = [_row(run, runs[run]) for run in ordered[:ROWS_SHOWN]]
+    rows = [_row(ctx.raw, run, runs[run]) for run in ordered[:ROWS_SHOWN]]
     blocks: list[RenderableType] = [table(["run", "points", "first", "last", "± se", "falls by"], rows)]
     if len(runs) > ROWS_SHOWN:
         blocks.append(words(f"{ROWS_SHOWN} of {len(runs)} runs and models; --json has them all"))
@@ -44,7 +45,7 @@ def loss(ctx: Context) -> Section:
             }
             for x in every
         ],
-        "runs": [_run_data(run, members) for run, members in runs.items()],
+        "runs": [_run_data(ctx.raw, run, members) for run, members in runs.items()],
     }
     better = (
         "the effect of the prompts; below 0: they help"
@@ -62,9 +63,9 @@ def _ends(members: list[Loss]) -> tuple[Loss, Loss, Loss]:
     return ordered[0], ordered[-1], min(finite, key=lambda x: x.bits_per_byte)
 
 
-def _row(run: str, members: list[Loss]) -> list[str]:
+def _row(found: Map, run: str, members: list[Loss]) -> list[str]:
     first, last, _ = _ends(members)
-    change = first.bits_per_byte - last.bits_per_byte
+    change, change_se = loss_drop(found, first.name, last.name)
     value, _, se = with_error(last.bits_per_byte, last.se, 4).partition(" ± ")
     lone = len(members) == 1
     return [
@@ -73,12 +74,22 @@ def _row(run: str, members: list[Loss]) -> list[str]:
         "-" if lone else f"{figure(first.bits_per_byte, 4)} @{first.step}",
         value if last.step is None else f"{value} @{last.step}",
         se or "-",
-        "-" if lone else figure(change) if not change <= 0 else f"no: rises {figure(-change)}",
+        "-"
+        if lone
+        else _brief(change, change_se)
+        if not change <= 0
+        else f"no: rises {_brief(-change, change_se)}",
     ]
 
 
-def _run_data(run: str, members: list[Loss]) -> dict[str, object]:
+def _brief(value: float, se: float) -> str:
+    """A change with its error where that is known."""
+    return with_error(value, se) if math.isfinite(se) else figure(value)
+
+
+def _run_data(found: Map, run: str, members: list[Loss]) -> dict[str, object]:
     first, last, low = _ends(members)
+    change, change_se = loss_drop(found, first.name, last.name) if len(members) > 1 else (math.nan, math.nan)
     return {
         "run": run,
         "points": len(members),
@@ -88,6 +99,8 @@ def _run_data(run: str, members: list[Loss]) -> dict[str, object]:
         "lowest": low.bits_per_byte,
         "lowest_step": low.step,
         "falls": len(members) > 1 and last.bits_per_byte < first.bits_per_byte,
+        "falls_by": change,
+        "falls_by_se": change_se,
     }
 
 
