@@ -109,7 +109,7 @@ def test_a_model_added_by_drawn_texts_lands_where_it_belongs() -> None:
 def test_refusals() -> None:
     with pytest.raises(KltuiError, match="unknown way"):
         sampling_probabilities(np.ones((2, 3)), "best")
-    with pytest.raises(KltuiError, match="all the same"):
+    with pytest.raises(KltuiError, match="are the same"):
         sampling_probabilities(np.zeros((2, 3)), "ls")
     with pytest.raises(KltuiError, match="unscored"):
         sampling_probabilities(np.array([[np.nan, 1.0]]), "ls")

@@ -250,12 +250,14 @@ def test_refusals_say_what_to_do(folder: Path, tmp_path: Path, capsys: pytest.Ca
         assert main([*arguments, where]) in (1, 2)
         return capsys.readouterr().err
 
-    assert "There are: trajectories, trajectories-3d, scale" in said("--figure", "scael", "--out", "x.pdf")
+    assert "Known figures: trajectories, trajectories-3d, scale" in said(
+        "--figure", "scael", "--out", "x.pdf"
+    )
     assert "Add --out scale.pdf" in said("--figure", "scale")
     assert "pdf, svg, png" in said("--figure", "scale", "--out", str(tmp_path / "x.jpg"))
     out = str(tmp_path / "x.pdf")
     assert "--width 85mm" in said("--figure", "scale", "--out", out, "--width", "wide")
-    assert "no setting font.sise" in said(
+    assert "unknown setting font.sise" in said(
         "--figure", "scale", "--out", out, "--style", _style(tmp_path, "font.sise: 7")
     )
     assert "style file" in said("--figure", "scale", "--out", out, "--style", str(tmp_path / "none"))

@@ -42,7 +42,7 @@ def test_layouts(tmp_path: Path, name: str, text: str) -> None:
     [
         ("x.csv", "a,b\n1,2\n", "row 1 has no model name"),
         ("x.csv", "name,arc\n ,2\n", "row 1 has no model name"),
-        ("x.csv", "name,task,score\nm,arc,good\n", "row 1: arc is 'good', no number"),
+        ("x.csv", "name,task,score\nm,arc,good\n", "row 1: arc is 'good', which is not a number"),
         ("x.csv", "name,arc\n", "contains no scores"),
         ("x.csv", "name,arc\nm,nan\n", "contains no scores"),
         ("x.csv", "name,arc\nm,45,3\n", "row 1 has more cells than there are columns"),

@@ -64,7 +64,7 @@ def test_side_files_come_with_the_release_and_are_used(release: Path, tmp_path: 
     ws = tmp_path / "ws"
     assert main(["--import", str(release), str(ws)]) == 0
     said = capsys.readouterr().err
-    assert "released picture pretraining_tsne_2d: 3 places, 3 of checkpoints here" in said
+    assert "released picture pretraining_tsne_2d: 3 points, 3 of checkpoints here" in said
     assert "released draws lss-uniq-idx-weight: 4 sets of texts" in said and "colours of 2 types" in said
     with kltui.open(ws) as opened:
         rows = {r.name: r.checkpoint for r in opened.checkpoints()}
@@ -97,7 +97,7 @@ def test_side_files_come_with_the_release_and_are_used(release: Path, tmp_path: 
     assert main(["--draw", "11", "--draw-by", "lss-uniq-idx-weight", str(ws)]) == 2
     assert "It has, for that seed: 10, 30." in capsys.readouterr().err
     assert main(["--draw", "11", "--draw-by", "luck", str(ws)]) == 2
-    assert "There are: uniform, ls, kl, lss-uniq-idx-weight." in capsys.readouterr().err
+    assert "Known: uniform, ls, kl, lss-uniq-idx-weight." in capsys.readouterr().err
 
 
 def test_side_files_are_imported_by_themselves_too(release: Path, tmp_path: Path, capsys) -> None:
