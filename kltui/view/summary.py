@@ -146,11 +146,14 @@ def _failures(ctx: Context, room: int) -> list[Finding]:
             reasons.setdefault((row.error, row.hint), []).append(safe_text(row.name, 50))
     if not reasons:
         return []
-    shown = list(reasons.items())[: max(1, room // 2)]
+    fit = max(1, room // 2)  # a reason and its way out take two lines or more
+    if len(reasons) > fit:
+        fit = max(1, (room - 1) // 2)  # the last line counts the others
+    shown = list(reasons.items())[:fit]
     rest = sum(map(len, reasons.values())) - sum(len(names) for _, names in shown)
-    each = max(2, (room - (rest > 0)) // len(shown))
-    lines = [one for why, names in shown for one in _failure(_first_and_more(names), *why, each)]
-    return [*lines, *([("", f"and {rest} more: --report --section overview")] if rest else [])]
+    last = [("", f"and {rest} more: --report --section overview")] if rest and room > 1 else []
+    each = max(1, (room - len(last)) // len(shown))
+    return [*(one for why, names in shown for one in _failure(_first_and_more(names), *why, each)), *last]
 
 
 def _first_and_more(names: list[str]) -> str:
@@ -159,9 +162,10 @@ def _first_and_more(names: list[str]) -> str:
 
 
 def _failure(names: str, error: str, hint: str, lines: int) -> list[Finding]:
-    """Who failed and why in a line, and in the others what helps."""
-    why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", 1 if hint else lines))
-    return [why, ("", _cut(safe_text(hint, 400), lines - 1))] if hint else [why]
+    """Who failed and why in a line, and in the others what helps, if there are any."""
+    helps = bool(hint) and lines > 1
+    why = ("failed", _cut(f"{names}: {safe_text(error, 400)}", 1 if helps else lines))
+    return [why, ("", _cut(safe_text(hint, 400), lines - 1))] if helps else [why]
 
 
 def _cut(text: str, lines: int) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from kltui.registry.checkpoint import Checkpoint, LocalSource
 from kltui.view.report import report
 from kltui.view.sections.context import Context, ReportChoice
 from kltui.view.sections.section import Plot
-from kltui.view.summary import print_summary, summary
+from kltui.view.summary import WIDTH, _failures, print_summary, summary
 from kltui.workspace import Workspace
 
 
@@ -98,6 +102,17 @@ def test_failures_of_many_reasons_leave_ten_lines_on_80_columns(builder: Builder
     found = found[: found.index("")]
     assert len(found) <= 10 and max(map(len, found)) <= 80
     assert "run2@2: no. 0 is damaged" in text and "way out 0" in text and "more: --report" in found[-1]
+
+
+def test_failures_fit_the_lines_that_are_left() -> None:
+    for reasons, room in product(range(1, 9), range(1, 10)):
+        rows = [
+            SimpleNamespace(status="failed", error=f"{k} {'is bad ' * 40}", hint="do " * 90, name=f"run@{k}")
+            for k in range(reasons)
+        ]
+        found = _failures(cast("Context", SimpleNamespace(rows=rows)), room)
+        lines = [line for _, text in found for line in textwrap.wrap(text, WIDTH)]
+        assert len(lines) <= room and found[0][1].startswith("run@0: 0 is bad")
 
 
 @pytest.mark.parametrize("unscored", [0, 3])
