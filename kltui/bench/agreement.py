@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 # sums, and what rounded hidden states and logits come to. Programs with one of their own: the harness sums a text in
 # float32; llama.cpp takes GELU from a table of half-precision values of its tanh form.
 TOLERANCE_NAT = {"float32": 2e-3, "float16": 0.25, "bfloat16": 1.0, "lm_eval": 1e-2, "llama_cpp": 0.1}
-CAREFUL = "optimised loop"
+CAREFUL = "careful loop"
 
 
 @dataclass(frozen=True)

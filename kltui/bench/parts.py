@@ -10,7 +10,7 @@ from kltui.errors import UsageError
 MODELS = ("70m", "160m", "410m", "6.9b")
 LARGEST = MODELS[-1]  # on a GPU alone
 MODEL_PARTS = {
-    "final": "scoring of texts, compared with the papers' loop and an optimised loop",
+    "final": "scoring of texts, compared with the papers' loop and a careful loop",
     "layers": "layer vectors, compared with the papers' method",
     "sweep": "a job over a run's checkpoints beside scoring alone",
 }

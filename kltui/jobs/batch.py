@@ -94,7 +94,10 @@ def run_batch(
 
 def _begun_early(job: JobFile) -> ForkServer | None:
     """A process that imports torch while the job is planned, where it is sure to be needed: nothing is stored yet."""
-    is_new = not (Path(job.workspace) / STORE).exists()
+    try:
+        is_new = not (Path(job.workspace) / STORE).exists()
+    except OSError:  # a name that no file can have: the plan says so
+        return None
     if job.engine.kind != "local" or not is_new or all(model.endpoint for model in job.models):
         return None
     return begin_early(job.scoring.device, job.engine.workers)

@@ -32,7 +32,9 @@ class InlineExecutor:
 
     can_expect, expected = False, None
 
-    def __init__(self, setup: Setup, workers: int, devices: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, setup: Setup, workers: int, devices: tuple[str, ...] = (), begun: object = None
+    ) -> None:
         self._scorer = Scorer(setup.texts, setup.corpus_sha256, setup.settings)
         self._task: Task | None = None
 

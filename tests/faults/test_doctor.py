@@ -45,7 +45,8 @@ def test_the_kernels_that_were_found_fastest_are_counted(
     (tmp_path / kernel_choice.FILE_NAME).write_text(json.dumps({"kernels": of}))
     (finding,) = doctor._kernels()
     assert (
-        "fastest here: head native (1 shape); kept in" in finding.found and "the same bits" in finding.advice
+        "fastest here: head native (1 shape); stored in" in finding.found
+        and "the same bits" in finding.advice
     )
 
 

@@ -288,7 +288,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--reproduce", str(tmp_path / "none"), "--out", "x"], "the folder does not exist"),
         (["--reproduce", str(tmp_path), "--out", "x"], "kl-scale/data"),
         (["--reproduce", str(tmp_path)], "Add --out DIR"),
-        (["--reproduce", str(tmp_path), "--out", "x", "workspace"], "no workspace"),
+        (["--reproduce", str(tmp_path), "--out", "x", "workspace"], "not a workspace"),
     ):
         assert main(arguments) == 2
         assert said in capsys.readouterr().err

@@ -94,5 +94,5 @@ def test_without_a_map_the_texts_are_asked_for(tmp_path: Path, suite: Path) -> N
 
 
 def test_texts_that_the_workspace_has_not_are_said(folder: Path, suite: Path) -> None:
-    with pytest.raises(UsageError, match="map:0000 names 0 corpora"):
+    with pytest.raises(UsageError, match="map:0000 matches 0 corpora"):
         make_plan(load_job(job(folder, suite, '[corpus]\nsource = "map:0000"\n')))

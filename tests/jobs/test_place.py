@@ -81,7 +81,7 @@ def test_what_cannot_be_placed_is_said_before_anything_is_scored(
     released: Path, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with kltui.open(released) as ws:
-        with pytest.raises(UsageError, match="holds 4 checkpoints"):
+        with pytest.raises(UsageError, match="contains 4 checkpoints"):
             ws.place(suite / "alpha")
         with pytest.raises(
             UsageError, match="would share no map with the existing vectors: bos is auto or always"

@@ -195,7 +195,7 @@ def test_what_was_noted_of_the_files_is_told_with_a_failure_too(tmp_path: Path) 
     task = Task(0, found.hashed, "none", notes=found.notes)
     with pytest.raises(KltuiError) as caught:
         score_task(Refusing(), task, False, lambda _: None)  # type: ignore[arg-type]
-    assert "Is it the model's own? The tokenizer beside" in caught.value.hint
+    assert "Is it the model's own? The tokenizer next to" in caught.value.hint
     assert f"and not the entry's, {tmp_path / 'other'}" in caught.value.hint
 
 

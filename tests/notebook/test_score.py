@@ -214,7 +214,7 @@ def test_settings_that_mean_nothing_are_refused(run: Run, scoring: dict[str, Any
 def test_models_that_are_none_are_refused(run: Run, tmp_path: Path) -> None:
     for model, words in (
         (tmp_path / "nothing", "no model found"),
-        (run.folder, "holds 3 checkpoints"),
+        (run.folder, "contains 3 checkpoints"),
         (run.folder / "step1" / "config.json", r"kltui.score\n  - .*config.json is a file"),
         ("http://127.0.0.1:1/v1", "is a server"),
         (torch.nn.Linear(2, 2), "of the type torch.Linear, which is not a path"),

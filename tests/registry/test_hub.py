@@ -364,9 +364,7 @@ def test_an_unknown_repository(net: Net) -> None:
     for status in (401, 404):
         if status == 404:
             net.server.repos["org/other"] = net.server.repos[REPO]
-        with pytest.raises(
-            KltuiError, match="The hub has no repository org/none on the hub, or it is private"
-        ):
+        with pytest.raises(KltuiError, match="The hub has no repository org/none, or it is private"):
             net.fetch_both(HubSource("org/none"))
     assert net.slept == []
 

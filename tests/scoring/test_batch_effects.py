@@ -203,7 +203,7 @@ def test_a_model_that_draws_at_random_or_remembers_is_refused():
         widest[0] = max(widest[0], width)
         return -1.0 - widest[0]
 
-    with pytest.raises(KltuiError, match="another value"):
+    with pytest.raises(KltuiError, match="a different value"):
         find_rule(Fake(remembers), *some_texts(LENGTHS), 1536, torch.float32)
 
 

@@ -291,7 +291,7 @@ def test_a_corpus_that_the_tokenizer_does_not_know_is_refused_and_one_it_knows_i
     ):
         tokenized(folder, vocab_size=27, texts=["one two three a"])
     (note,) = (
-        n for n in tokenized(folder, vocab_size=27, texts=["a b c d e f g h i one"]).notes if "know" in n
+        n for n in tokenized(folder, vocab_size=27, texts=["a b c d e f g h i one"]).notes if "cover" in n
     )
     assert "10% of the corpus's tokens are its <unk>" in note
     assert not tokenized(folder, vocab_size=27, texts=["a b c"]).notes
@@ -303,7 +303,7 @@ def test_characters_that_a_tokenizer_drops_without_a_word_are_seen(tmp_path):
     folder = write(tmp_path, core)
     with pytest.raises(KltuiError, match="drops 100% of the corpus's characters"):
         tokenized(folder, vocab_size=10, texts=["日本語の文章"])
-    (note,) = (n for n in tokenized(folder, vocab_size=10, texts=["abcdefghi日"]).notes if "know" in n)
+    (note,) = (n for n in tokenized(folder, vocab_size=10, texts=["abcdefghi日"]).notes if "cover" in n)
     assert "drops 10% of the corpus's characters" in note
 
 
@@ -327,9 +327,9 @@ def test_vocabularies_beside_the_file_are_noted_where_they_differ(cores, tmp_pat
     entries = core.get_vocab()
     (folder / "vocab.json").write_text(json.dumps(entries))
     (folder / "added_tokens.json").write_text(json.dumps({END: entries[END]}))
-    assert not any("other ids" in note for note in tokenized(folder).notes)
+    assert not any("ids that differ" in note for note in tokenized(folder).notes)
     (folder / "added_tokens.json").write_text(json.dumps({END: 7, "<new>": 99}))
-    (note,) = (n for n in tokenized(folder).notes if "other ids" in n)
+    (note,) = (n for n in tokenized(folder).notes if "ids that differ" in n)
     assert note.startswith("added_tokens.json gives 2 of its 2 tokens ids that differ from tokenizer.json")
 
 
