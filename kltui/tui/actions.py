@@ -206,7 +206,7 @@ ACTIONS: tuple[Action, ...] = (
            lambda on: on.do_order(), ("matrix",), rank=6),
     Action("sort", ("o",), "sort", "sort by a column, or as the tree of runs", "choose",
            lambda on: on.do_sort(), ("registry",), rank=19),
-    Action("order_texts", ("o",), "order", "order of texts: largest share of KL, A better, B better", "choose",
+    Action("order_texts", ("o",), "order", "text order: largest share of KL, A better, B better", "choose",
            lambda on: on.do_order_texts(), ("compare",), rank=6),
     Action("window", ("w",), "window", "window of the fit: 5, 10, 20 checkpoints", "plot",
            lambda on: on.do_window(), ("curves", "diffusion"), rank=7),

@@ -120,7 +120,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("E", ("no errors",)),
         ("i", ("colour and mark by type", "Colour: type", "gpt_neox")),
         ("i", ("colour and mark by size", "Colour: size")),
-        ("i", ("colour and marker by run", "Runs")),
+        ("i", ("colour and mark by run", "Runs")),
         ("p", ("lines of descent: not drawn",)),
         ("p", ("lines of descent: drawn", "original to quantised")),
         ("V", ("83 checkpoints and 4 layers",)),
@@ -167,6 +167,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("t", ("following the newest checkpoint",)),
         ("t", ("not following",)),
         ("+", ("Loss",)),
+        ("S-Right", ("Loss",)),
         ("=", ("Loss",)),
         ("Tab", ("Loss, bits/byte",)),
         ("BTab", ("KL to the previous checkpoint",)),
@@ -186,6 +187,7 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("L", ("step axis: linear",)),
         ("l", ("R²",)),
         ("+", ("R²",)),
+        ("S-Right", ("R²",)),
         ("=", ("R²",)),
     ],
     "matrix": [
@@ -231,6 +233,8 @@ STEPS: dict[str, list[tuple[str, tuple[str, ...]]]] = {
         ("L", ("KL axis: log",)),
         ("l", ("from layer",)),
         ("]", ("Models",)),
+        ("+", ("Models",)),
+        ("S-Right", ("Models",)),
     ],
     "scale": [
         ("9", ("later pretraining", "published", "A and B on the scale")),
@@ -286,7 +290,7 @@ def test_keys(pane: Pane, screen: str) -> None:
 def test_every_action_is_pressed_on_its_screens() -> None:
     names = {"Escape": "escape", "Enter": "enter", "Space": "space", "Tab": "tab", "BTab": "shift+tab",
              "Up": "up", "Down": "down", "Left": "left", "Right": "right", "Home": "home", "End": "end",
-             "NPage": "pagedown", "PPage": "pageup"}  # fmt: skip
+             "NPage": "pagedown", "PPage": "pageup", "S-Right": "shift+right"}  # fmt: skip
     pressed = {s: {names.get(k, k) for k, _ in steps} for s, steps in STEPS.items()}
     anywhere = set().union(*pressed.values())
     for action in ACTIONS:

@@ -70,7 +70,7 @@ def test_undo_forgets_what_is_long_past() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "first"),
-    [("noise", "noise"), ("weight dist", "weights"), ("order text", "order of texts"), ("resume", "pause"),
+    [("noise", "noise"), ("weight dist", "weights"), ("order text", "order texts"), ("resume", "pause"),
      ("distances missing", "weights"), ("folow", "follow"), ("zoom", "zoom in")],
 )  # fmt: skip
 def test_actions_are_found_by_their_words_nearest_names_first(typed: str, first: str) -> None:
