@@ -15,12 +15,13 @@ from screen_text import lines_of, text_of
 from kltui.analysis.embed import Picture
 from kltui.analysis.map import Map
 from kltui.errors import KltuiError, StoreError
+from kltui.sanitize import in_ascii
 from kltui.tui.actions import ACTIONS, SCREENS
 from kltui.tui.app import KltuiApp
 from kltui.tui.filter import parse_filter
 from kltui.tui.ui_state import Memory
 from kltui.tui.views.diffusion import WEIGHTS
-from kltui.tui.widgets.canvas import ASCII, wrapped
+from kltui.tui.widgets.canvas import wrapped
 from kltui.view.palette import SHADES
 
 MakeApp = Callable[..., KltuiApp]
@@ -257,7 +258,7 @@ async def test_help_is_whole_in_60_columns(make_app: MakeApp, until, ascii_only:
             for _, entries in app.keymap.help(screen):
                 for _, said in entries:
                     assert said in words, screen
-            heads = [(keys.translate(ASCII) if ascii_only else keys, said[:5]) for keys, said in entries]
+            heads = [(in_ascii(keys) if ascii_only else keys, said[:5]) for keys, said in entries]
             column = {
                 line.index(said, 3 + len(keys))
                 for line in inside
