@@ -311,7 +311,7 @@ async def test_a_hub_repository_is_added_with_the_revisions_that_it_has(
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await ask_for_repo(pilot, "org/nothing")
-        await until(pilot, lambda: "The hub has no repository org/nothing on the hub" in text_of(app))
+        await until(pilot, lambda: "The hub has no repository org/nothing, or it is private" in text_of(app))
         await pilot.press(*["backspace"] * 7, *"tiny", "enter")
         await until(
             pilot, lambda: "12 revisions: main, step0, step1, step2, step4 … step256," in text_of(app)

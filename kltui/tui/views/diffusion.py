@@ -454,7 +454,8 @@ class DiffusionView(View):
             figures = "".join(f" {_figure(v):>6}" for v in (c_q, c_w, alpha))
             lines.append([(f"  {size}".ljust(max(8, width - 26)), look("faint")), (figures, look("faint"))])
         if self.exponents and not self.distances:
-            lines += [[], [("no weight distances stored; press W to compute them", look("warning"))]]
+            said_of_weights = ("no weight distances stored:", "press W to compute them")
+            lines += [[], *([(text, look("warning"))] for text in said_of_weights)]
         return lines
 
     def _floors(self, width: int) -> list[list[Span]]:
