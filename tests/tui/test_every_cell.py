@@ -168,7 +168,7 @@ async def test_a_variant_s_name_is_whole_where_its_column_says_the_rest(make_app
 
 
 async def test_nothing_is_said_of_a_noise_floor_before_it_is_known(make_app: MakeApp, until) -> None:
-    app = make_app(FakeWorkspace(60, names=few()))
+    app = make_app(FakeWorkspace(60))
     async with app.run_test(size=(160, 40)) as pilot:
         await until(pilot, lambda: app.snapshot.loaded)
         await pilot.press("5")
