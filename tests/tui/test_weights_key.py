@@ -82,7 +82,7 @@ def hold(folder: Path) -> None:
 
 async def test_while_a_job_writes_they_are_shown_and_said_not_to_be_stored(folder: Path, until) -> None:
     hold(folder)
-    text = await after_w(folder, until, "not stored", "weights c = 1.0")
+    text = await after_w(folder, until, "could not be stored", "weights c = 1.0")
     assert "are stored" not in text
     with kltui.open(folder) as ws:
         assert ws.weight_distances() == {}
