@@ -32,9 +32,7 @@ ALL_AXES = 2000  # up to so many vectors t-SNE has every axis
 AXES = 50
 MAX_TSNE = {2: 10_000, 3: 3000}  # points by dimensions: half a minute to a minute of one core
 MAX_SMACOF = 1000
-_KEPT = (
-    1 << 24
-)  # distances to drawn vectors that are kept for the picture in the other number of dimensions: 128 MB
+_KEPT = 1 << 24  # distances to drawn vectors kept for the picture in the other number of dimensions: 128 MB
 DRAFT = 1500  # points of a first t-SNE of a large map
 _MIN_RATE = 50  # of scikit-learn's learning rate "auto"
 _FLOAT32 = (1e-12, 1e12)  # sizes whose squares float32 holds with room to spare

@@ -150,7 +150,7 @@ class ResultWriter:
             self._kept = []
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
-        """The number of `indices` that are completely stored for the weights last seen; marks their items done."""
+        """Those of `indices` that are completely stored for the weights last seen; marks their items done."""
         kept = set(self.held(indices, by_hash=False))
         if kept:
             with self._store.atomic():

@@ -97,7 +97,7 @@ class InboxWriter:
     def note(self, progress: Mapping[int, Progress]) -> None: ...
 
     def count_kept(self, indices: Collection[int]) -> set[int]:
-        """The number of `indices` whose result is in the inbox or already stored, for the weights last seen."""
+        """Those of `indices` whose result is in the inbox or already stored, for the weights last seen."""
         asked = _request(self._plan)
         reported = {about.name for about in abouts(self._inbox) if about.request == asked}
         # It runs as the job ends, perhaps by a signal: no time to read what may be many gigabytes.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -62,7 +63,7 @@ def _load(name: str) -> ModuleType:
 
 def completes(error: Exception) -> bool:
     """Whether what failed may have lacked what was put off, which is here now: it is to be tried once more."""
-    lacked = isinstance(error, NotImplementedError) or "meta" in str(error).lower()
+    lacked = isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", str(error), re.IGNORECASE)
     if not lacked or not isinstance(sys.modules.get(_META), _StandIn):
         return False
     _load(_META)
