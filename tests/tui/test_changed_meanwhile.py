@@ -104,3 +104,19 @@ async def test_a_home_of_nobody_is_a_path_that_is_not_there(make_app: MakeApp, u
         await pilot.press("2", "s", "ctrl+u", *"~nobody-here/job.toml", "enter")
         await until(pilot, lambda: "~nobody-here" in text_of(app))
         assert app.screen is not app.main and app.failure == ""
+
+
+async def test_layers_keep_the_numbers_that_they_were_drawn_with(
+    make_app: MakeApp, until, monkeypatch
+) -> None:
+    app = make_app(FakeWorkspace())
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: app.snapshot.loaded)
+        await pilot.press("8")
+        await until(pilot, lambda: "KL to the previous layer" in text_of(app))
+        await app.workers.wait_for_complete()
+        before = [line for line in text_of(app).splitlines() if "small@1400" in line]
+        monkeypatch.setattr(app, "run_number", lambda name: 40 + len(name))  # the runs have others by now
+        await pilot.press("C", "C")  # which draws all labels again
+        await pilot.pause()
+        assert before and [line for line in text_of(app).splitlines() if "small@1400" in line] == before

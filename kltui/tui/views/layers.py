@@ -58,6 +58,8 @@ class LayersPlot(PlotPane):
         self.map: Map | None = None
         self.picture: Picture | None = None
         self.models: list[str] = []
+        # The number of each model, for its colour and mark, as it is drawn: a run may get another one meanwhile.
+        self.series: list[int] = []
         self.method = method
         self.y_scale: Scale = "log"
         self.reading = False
@@ -82,18 +84,18 @@ class LayersPlot(PlotPane):
 
     def show_layers(self, found: Map | None, picture: Picture | None, models: list[str]) -> None:
         """Draws the layers of `models`, threads by their picture."""
-        self.map, self.picture, self.models = found, picture, models
-        if found is None:
-            self.show(None, [])
-        elif self.method == "adjacent":
+        self.map, self.picture, self.models, self.series = found, picture, models, self._numbers(models)
+        if found is not None and self.method == "adjacent":
             self._show_adjacent(found)
-        elif picture is not None:
+        elif found is not None and picture is not None:
             self._show_threads(found, picture)
+        else:
+            self._ends = []
+            self.show(None, [])
 
-    @property
-    def series(self) -> list[int]:
-        """The number of each model, for its colour and mark: its run's, where no two are of one run."""
-        numbers = [self.kl.run_number(model) for model in self.models]
+    def _numbers(self, models: list[str]) -> list[int]:
+        """The number of each model: its run's, where no two are of one run."""
+        numbers = [self.kl.run_number(model) for model in models]
         return numbers if len(set(numbers)) == len(numbers) else list(range(len(numbers)))
 
     def layer_rows(self, found: Map) -> list[list[int]]:
