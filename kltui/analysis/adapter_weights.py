@@ -50,9 +50,9 @@ def _merged(change: Change | None, name: str, own: F64 | None) -> F64:
     if change is None or name not in change.low_rank:
         return value
     B, A = change.low_rank[name]
-    value = value + (B @ A).reshape(value.shape)
+    value = value + (B @ A).reshape(value.shape)  # LoRA (arXiv 2106.09685): W + s B A, s already in a factor
     if name in change.magnitude:  # DoRA: m V / |V|, norms of rows
-        norm = np.linalg.norm(value, axis=1)
+        norm = np.linalg.norm(value, axis=1)  # arXiv 2402.09353
         value = value * (change.magnitude[name] / norm)[:, None]
     return value
 
@@ -71,4 +71,4 @@ def _difference(a: tuple[F64, F64] | None, b: tuple[F64, F64] | None) -> tuple[F
 
 def product_sqnorm(B: F64, A: F64) -> float:
     """|B A|^2, Frobenius, of B (out, r) and A (r, in): tr((B^T B)(A A^T))."""
-    return float(np.sum((B.T @ B) * (A @ A.T)))
+    return float(np.sum((B.T @ B) * (A @ A.T)))  # |B A|^2 = tr(A^T B^T B A), the trace is cyclic

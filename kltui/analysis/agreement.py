@@ -63,7 +63,7 @@ def _jackknife(without: list[float]) -> float:
     if not np.isfinite(values).all():
         return math.nan
     K = len(values)
-    return float(np.sqrt((K - 1) / K * np.square(values - values.mean()).sum()))
+    return float(np.sqrt((K - 1) / K * np.square(values - values.mean()).sum()))  # jackknife (Tukey 1958)
 
 
 def _pearson(x: Array, y: Array) -> float:
@@ -81,4 +81,4 @@ def _correlated(x: Array, y: Array) -> float:
         return math.nan
     x, y = x - x.mean(), y - y.mean()
     size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size > 0 else math.nan
+    return float(x @ y) / size if size > 0 else math.nan  # Pearson's r

@@ -1,9 +1,9 @@
 """The leading principal axes of a map's vectors, found without their K x K products and without a centred copy of them.
 
-Block Krylov iteration with Rayleigh-Ritz on Q^T Q (N x N, never formed): every pass reads the rows of L once, in blocks, so
-so that they may be memory-mapped. An axis counts as found when its residual |Q^T Q v - lambda v| is at the level of rounding relative to the largest
-lambda. Products run in blocks of fixed size on one BLAS thread each and are summed in order, so results are bit-identical for any
-number of threads.
+Block Krylov iteration with the Rayleigh-Ritz method (Saad 2011, Numerical Methods for Large Eigenvalue Problems) on
+Q^T Q (N x N, never formed): every pass reads the rows of L once, in blocks, so that they may be memory-mapped. An axis counts as
+found when its residual |Q^T Q v - lambda v| is at the level of rounding relative to the largest lambda. Products run in blocks of
+fixed size on one BLAS thread each and are summed in order, so results are bit-identical for any number of threads.
 
 Shape letters: K vectors, N texts that all have, r axes, b columns of a block of the iteration.
 """
@@ -220,6 +220,7 @@ def _ritz_vectors(
     basis, image = V_Nb, passes.gram(V_Nb)
     b, kept_before, worst = V_Nb.shape[1], 0.0, math.inf
     while True:
+        # Rayleigh-Ritz: V^T A V c = lambda c with A = Q^T Q, Ritz vectors V c, residuals A V c - lambda V c
         values, C = np.linalg.eigh((basis.T @ image + image.T @ basis) / 2)
         values, C = values[::-1][:b], C[:, ::-1][:, :b]
         ritz, ritz_image = basis @ C, image @ C

@@ -89,6 +89,7 @@ def predict(
     by_mean: Array = np.empty((len(seeds), len(y)))
     for i, seed in enumerate(seeds):
         fold = fold_numbers(len(y), seed, list(group))
+        # ridge on Q (arXiv 2502.16173, Section 5)
         predicted[i, known] = out_of_fold(x, y[:, None], fold)[:, 0]
         by_mean[i] = out_of_fold(mean, y[:, None], fold, MEAN_ALPHAS)[:, 0]
         if progress:
@@ -128,7 +129,7 @@ def predict_for(
     for number in range(FOLDS):
         train, test = known[fold != number], known[fold == number]
         error += float(((predicted(train, test) - y[test]) ** 2).sum())
-    return score, math.sqrt(error / len(known)), len(known)
+    return score, math.sqrt(error / len(known)), len(known)  # root mean square error
 
 
 def scores_by_task(
@@ -190,6 +191,7 @@ def _best_alphas(
         train, test = np.delete(rows, part), rows[part]
         spread = ((y_KT[test] - y_KT[test].mean(axis=0)) ** 2).sum(axis=0)
         error = ((_ridge(x_KD, y_KT, train, test, alphas) - y_KT[test]) ** 2).sum(axis=1)
+        # R^2 = 1 - residual / total sum of squares
         score += np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), -error)
     best: NDArray[np.intp] = np.argmax(score, axis=0)
     return best
@@ -211,6 +213,7 @@ def _ridge(
         values, vectors = np.linalg.eigh(a @ a.T)
         across, target = (b @ a.T) @ vectors, vectors.T @ t
     positive = np.maximum(values, 0.0)
+    # B (A^T A + alpha)^-1 A^T t, by the eigenvectors of A^T A or of A A^T (Hoerl and Kennard 1970)
     return np.stack([across @ (target / (positive + alpha)[:, None]) + middle for alpha in alphas])
 
 
@@ -225,7 +228,7 @@ def correlations(predicted_SK: Array, y: Array) -> tuple[float, float]:
 def _pearson(a: Array, b: Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size > 0 else math.nan
+    return float(a @ b) / size if size > 0 else math.nan  # Pearson's r; of ranks, Spearman's rho
 
 
 def _ranks(v: Array) -> Array:
@@ -247,9 +250,11 @@ def leakage(names: Sequence[str], mean_loglik_K: ArrayLike, benchmark_K: ArrayLi
     x, y = score[known], mean[known]
     i, j = np.triu_indices(len(known), 1)
     apart = x[i] != x[j]
+    # Theil-Sen: the median of the slopes of all pairs, and the median of y - slope x
     slope = float(np.median((y[j] - y[i])[apart] / (x[j] - x[i])[apart])) if apart.any() else 0.0
     expected = slope * x + float(np.median(y - slope * x))
     residual = y - expected
+    # 1.4826 x median absolute deviation, the standard deviation if residuals are normal
     spread = 1.4826 * float(np.median(np.abs(residual - np.median(residual))))
     z = residual / spread if spread > 0 else np.where(residual == 0, 0.0, np.copysign(np.inf, residual))
     own = [names[int(k)] for k in known]

@@ -146,7 +146,7 @@ def update_curves(shown: Map, weight_sqdist: Mapping[tuple[str, str], float]) ->
     for t in shown.trajectories():
         names = _names(shown, t)
         known = [
-            (b, step, math.sqrt(weight_sqdist[a, b]), math.nan)
+            (b, step, math.sqrt(weight_sqdist[a, b]), math.nan)  # |theta_t - theta_s|
             for (a, b), step in zip(pairwise(names), t.steps[1:], strict=True)
             if (a, b) in weight_sqdist
         ]

@@ -75,7 +75,7 @@ class Exponent:
 
     @property
     def alpha(self) -> float:
-        """Hoelder exponent c_q / c_w; NaN where either is undefined or c_w is 0."""
+        """Hoelder exponent alpha = c_q / c_w (arXiv 2505.15353, Figure 5); NaN if either is undefined or c_w is 0."""
         return self.c_q / self.c_w if self.c_w else math.nan
 
     @property
@@ -127,10 +127,10 @@ def fit_exponent(tau: ArrayLike, sqdist: ArrayLike) -> Fit:
     sxx, syy = float(x @ x), float(y @ y)
     if sxx == 0:
         return Fit(n=n)
-    c = float(x @ y) / sxx
+    c = float(x @ y) / sxx  # ordinary least squares: c = S_xy / S_xx
     residual = float(((y - c * x) ** 2).sum())
-    r2 = 1.0 - residual / syy if syy > 0 else math.nan
-    se = math.sqrt(residual / (n - 2) / sxx) if n > 2 else math.nan
+    r2 = 1.0 - residual / syy if syy > 0 else math.nan  # R^2 = 1 - residual / S_yy
+    se = math.sqrt(residual / (n - 2) / sxx) if n > 2 else math.nan  # se^2 = residual / (n - 2) / S_xx
     return Fit(c, r2, se, n)
 
 
@@ -174,6 +174,7 @@ def diffusion(
     taus = [np.array(w[1:], dtype=np.float64) - w[0] for w in full]
     found = []
     for w, tau in zip(full, taus, strict=True):
+        # D_q(tau) = KL(t0, t0 + tau) and D_w(tau) = |theta_t0+tau - theta_t0|^2 (arXiv 2505.15353, Figure 5)
         q = fit_exponent(tau, np.array([kl(w[0], t) for t in w[1:]]) - floor.value)
         e = Exponent(run, w[0], window, q.c, q.r2, q.se, q.n, floor=floor, end=w[-1])
         if sqdist is not None:

@@ -86,7 +86,7 @@ def domain_directions(
         gain, se = _gain(D, size, mine, ids)
         rest, rest_se = _gain(D, size, ~mine, ids)
         found.append(
-            DomainDirection(
+            DomainDirection(  # against_rest = gain_d - gain_{not d}, errors of disjoint sets of texts
                 name, int(mine.sum()), gain, se, gain - rest, math.hypot(se, rest_se),
                 float(cosine[at]), float(cosine_se[at]),
             )
@@ -99,7 +99,7 @@ def _gain(
 ) -> tuple[float, float]:
     """(Gain of a step on some texts in bits/byte, its standard error over these texts)."""
     gain, se = ratio_of_sums(D_N[mine], size_N[mine], None if ids_N is None else ids_N[mine])
-    return gain / LN2, se / LN2
+    return gain / LN2, se / LN2  # sum D / (ln 2 sum bytes)
 
 
 def _cosines(
@@ -115,6 +115,7 @@ def _cosines(
         parts.append(_weighted_cosines(times[:, ids].astype(np.float64), D_N, member_ND))
     columns = np.concatenate(parts).T
     known = [column[np.isfinite(column)] for column in columns]
+    # bootstrap standard error (Efron 1979): spread over draws of the texts with replacement
     spread = np.array([column.std() if n_ids > 2 and len(column) > 1 else np.nan for column in known])
     return _weighted_cosines(np.ones((1, len(D_N))), D_N, member_ND)[0], spread
 
@@ -132,6 +133,7 @@ def _weighted_cosines(w_BN: Array, D_N: Array, member_ND: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_BD = (w_BN * D_N) @ member_ND / n_BD
         p = n_BD / n
+        # (m_d - mean) sqrt(p / (1 - p)) / sd(D), after arXiv 2603.16622
         cosine: Array = (mean_BD - mean) * np.sqrt(p / (1.0 - p)) / np.sqrt(np.maximum(variance, 0.0))
     cosine[~np.isfinite(cosine)] = np.nan
     return cosine

@@ -1,4 +1,7 @@
-"""Which texts drive a KL: each text's part of Var(l_i - l_j), and the parts summed by domain."""
+"""Which texts drive a KL: each text's part of Var(l_i - l_j), and the parts summed by domain.
+
+The parts are the terms of KL = sum_s (d_s - mean d)^2 / n / (2 B ln 2) with d = l_i - l_j (arXiv 2502.16173).
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ def drivers(
         )
     used = np.isfinite(d)
     d = np.where(used, d - (d[used].mean() if used.any() else 0.0), np.nan)
-    part = d**2 / max(kl.n_texts, 1) / (2.0 * kl.mean_bytes * LN2)
+    part = d**2 / max(kl.n_texts, 1) / (2.0 * kl.mean_bytes * LN2)  # the module's equation, one text
     order = np.argsort(np.where(np.isnan(part), -1.0, part) * -1.0, kind="stable")[: int(used.sum())]
     return Drivers(kl, part, d, order, _by_domain(part, d, used, domains, kl.value))
 

@@ -1,7 +1,8 @@
 """Embeddings of a map in 2 or 3 dimensions: PCA, t-SNE or least-squares MDS of its scaled coordinates, with quality measures.
 
-Classical MDS of these coordinates is PCA; SMACOF is not. Up to ALL_AXES vectors t-SNE uses all axes; beyond that the leading
-ones, and beyond MAX_TSNE it embeds a sample and places the other points next to their neighbours.
+Classical MDS of these coordinates is PCA (Gower 1966); SMACOF (de Leeuw 1977) is not. t-SNE (van der Maaten and Hinton 2008)
+uses all axes of up to ALL_AXES vectors; beyond that the leading ones, and beyond MAX_TSNE points it embeds a sample and places
+the other points next to their neighbours.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _scaled(L_KN: ArrayLike, text_bytes_N: ArrayLike, gram: CentredGram | None) 
     chosen = L if len(used) == L.shape[1] else L[:, used]
     Q, products = (double_centre(chosen), None) if gram is None else centred_gram(chosen, gram)
     square = 2.0 * len(used) * float(np.asarray(text_bytes_N, dtype=np.float64)[used].mean()) * LN2
-    Q /= math.sqrt(square)
+    Q /= math.sqrt(square)  # q = Q / sqrt(2 N B ln 2), so that |q_i - q_j|^2 = KL(i, j) (arXiv 2502.16173)
     return Q, None if products is None else products / square
 
 
@@ -170,7 +171,7 @@ def rotate(Q_KN: Array, dims: int | None = None, gram_KK: Array | None = None) -
         scores = centred @ vectors
     else:
         values, vectors = _leading(_gram(Q_KN) if gram_KK is None else gram_KK, dims)
-        scores = vectors * np.sqrt(np.maximum(values, 0.0))
+        scores = vectors * np.sqrt(np.maximum(values, 0.0))  # Q Q^T = U S^2 U^T, scores U S
     return scores * oriented(scores)
 
 
@@ -218,6 +219,7 @@ def stress(sqdist_MK: ArrayLike, xy_Kd: Array, rows_M: NDArray[np.intp] | None =
     shown = _distances(xy_Kd if rows_M is None else xy_Kd[rows_M], xy_Kd)
     pair = np.isfinite(d)
     total = float((d[pair] ** 2).sum())
+    # sqrt(sum (d - d')^2 / sum d^2): as Kruskal's stress-1, but relative to the true distances d
     return math.sqrt(float(((d - shown)[pair] ** 2).sum()) / total) if total > 0 else 0.0
 
 
@@ -269,6 +271,7 @@ def _smacof_picture(rows: CentredRows, dims: int, runs: Sequence[Sequence[int]],
             times = np.where(np.isin(np.arange(part.start, part.stop), drawn), 0.5, 1.0)[:, None]
             off += float((times * (shown - target) ** 2).sum())
             square += float((times * shown**2).sum())
+    # Kruskal (1964): sqrt(sum (d' - d)^2 / sum d'^2)
     stress_1 = math.sqrt(off / square) if square > 0 else 0.0
     return Picture("mds", _turned(xyz), stress=stress_1, n_placed=K - len(drawn))
 
@@ -294,6 +297,7 @@ class _DistancesTo:
 
     def _computed(self, part: slice) -> Array:
         Q = self._rows.block(part)
+        # |q - a|^2 = |q|^2 + |a|^2 - 2 q a, which is KL
         square = np.einsum("kn,kn->k", Q, Q)[:, None] + self._norm_m - 2.0 * (Q @ self._anchors.T)
         out: Array = np.sqrt(np.maximum(square, 0.0))
         here = np.flatnonzero((self._drawn >= part.start) & (self._drawn < part.stop))
@@ -521,7 +525,7 @@ def _every_axis(
 
 def _pca_picture(scores_Kr: Array, total: float, dims: int) -> Picture:
     xyz = _padded(scores_Kr, dims)
-    share = (xyz**2).sum(axis=0) / total if total > 0 else np.zeros(dims)
+    share = (xyz**2).sum(axis=0) / total if total > 0 else np.zeros(dims)  # lambda_k / sum of all lambda
     return Picture("pca", xyz, axis_share=tuple(share.tolist()), n_axes=dims)
 
 

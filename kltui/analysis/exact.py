@@ -1,4 +1,7 @@
-"""Exact next-token KL of two models on a corpus: means with their errors over texts, from sums of each text."""
+"""Exact next-token KL of two models on a corpus: means with their errors over texts, from sums of each text.
+
+KL(p, q) = mean over positions of sum_v p_v log(p_v / q_v); the sums over v come from `kltui.scoring.pair`.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def direction(
     size = np.where(n > 0, np.asarray(text_bytes_N, dtype=np.float64), 0.0)
     per_token, se_token = ratio_of_sums(nats, n, text_ids_N)
     per_byte, se_byte = ratio_of_sums(nats, size, text_ids_N)
-    return Direction(per_token, se_token, per_byte / LN2, se_byte / LN2, *positions)
+    return Direction(per_token, se_token, per_byte / LN2, se_byte / LN2, *positions)  # nats / ln 2 = bits
 
 
 def ratio_of_sums(
@@ -109,6 +112,6 @@ def ratio_of_sums(
     if text_ids_N is not None:
         _, place = np.unique(text_ids_N[used], return_inverse=True)
         deviation = np.bincount(place, deviation).astype(np.float64)
-    se = math.sqrt(float(deviation @ deviation)) / total
+    se = math.sqrt(float(deviation @ deviation)) / total  # delta method of a ratio of sums
     known = len(deviation) >= MIN_TEXTS and se > NO_SPREAD * abs(r)
     return r, se if known else math.nan

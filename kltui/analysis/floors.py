@@ -22,6 +22,7 @@ def noise_floor(dtype: str, mean_bytes: float) -> float:
     in nats^2 grows with the number of tokens, and so does the divisor B).
     """
     if dtype == "float32":
+        # Var / (2 B ln 2) of two independent errors of BATCH_NATS
         return 2.0 * BATCH_NATS**2 / (2.0 * mean_bytes * LN2)
     if dtype == "float64":
         return 0.0
@@ -38,6 +39,7 @@ def rounding_floor(loglik_KN: ArrayLike, mean_bytes: float, dtype: str = "float3
     """KL in bits/byte that storing the values themselves in `dtype` adds: two rounding errors of spacing^2 / 12."""
     values = np.abs(np.asarray(loglik_KN, dtype=np.float64))
     spacing = np.spacing(values[np.isfinite(values)].astype(dtype)).astype(np.float64)
+    # variance of rounding to a multiple of h: h^2 / 12, of a difference of two such values h^2 / 6
     return float(np.mean(spacing**2) / 6.0) / (2.0 * mean_bytes * LN2) if spacing.size else float("nan")
 
 

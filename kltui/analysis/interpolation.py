@@ -45,7 +45,7 @@ def interpolate(tensors: Sequence[TensorFile], a: float, b: float) -> Bytes:
     out: Bytes = np.empty(base.data.nbytes, dtype=np.uint8)
     width, at = BITS[base.dtype] // 8, 0
     for x0, x1, x2 in _stretches(tensors):
-        raw = from_float64((1.0 - a - b) * x0 + a * x1 + b * x2, base.dtype)
+        raw = from_float64((1.0 - a - b) * x0 + a * x1 + b * x2, base.dtype)  # arXiv 2502.16173, Section 6.3
         out[at : at + len(x0) * width] = raw
         at += len(x0) * width
     return out

@@ -1,7 +1,7 @@
 """KL divergence in bits per byte from log-likelihood vectors, with its standard error.
 
 KL(i, j) = Var_s(l_i - l_j) / (2 B ln 2), population variance over texts s, B the mean bytes of the texts in
-use (arXiv 2502.16173). It is a second-order estimate: good where models are close, too high where they are not.
+use (arXiv 2502.16173). It is a second-order estimate: good if models are close, too high if they are not.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def length_share(a_N: Array, b_N: Array, bytes_N: ArrayLike) -> float:
     if largest == 0:
         return math.nan
     d_N = d_N / largest
-    return float((d_N @ size_N) ** 2 / ((d_N @ d_N) * (size_N @ size_N)))
+    return float((d_N @ size_N) ** 2 / ((d_N @ d_N) * (size_N @ size_N)))  # Pearson's r^2 of d and bytes
 
 
 @one_blas_thread
@@ -93,6 +93,7 @@ def double_centre(L_KN: ArrayLike, weights_N: ArrayLike | None = None) -> Array:
     """
     L = np.asarray(L_KN, dtype=np.float64)
     if is_complete(L):
+        # Q_is = L_is - mean_s - mean_i + mean_is (arXiv 2502.16173)
         return native.double_centre(L, weights_N)
     defined = np.isfinite(L)
     w = np.ones(L.shape[1]) if weights_N is None else np.asarray(weights_N, dtype=np.float64)
@@ -142,7 +143,7 @@ def kl_pair(
     se = _error_of_variance(d, m2, None if text_ids_N is None else text_ids_N[used])
     if m2 <= _rounding(float(first @ first) / n):
         se = math.nan
-    return KL(m2 / unit, se / unit, n, used.size - n, mean_bytes)
+    return KL(m2 / unit, se / unit, n, used.size - n, mean_bytes)  # Var / (2 B ln 2), arXiv 2502.16173
 
 
 def _rounding(mean_square: float) -> float:
@@ -160,6 +161,7 @@ def _error_of_variance(square_n: Array, m2: float, ids_n: NDArray[np.intp] | Non
     if ids_n is not None:
         _, place = np.unique(ids_n, return_inverse=True)
         deviation = np.bincount(place, deviation).astype(np.float64)
+    # sqrt((m4 - m2^2) / n), as Var(x^2) = m4 - m2^2
     se = math.sqrt(float(deviation @ deviation)) / len(square_n)
     known = len(deviation) >= MIN_TEXTS and se > NO_SPREAD * m2
     return se if known else math.nan

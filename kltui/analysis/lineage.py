@@ -150,6 +150,7 @@ def _few(names: Sequence[str]) -> str:
 
 def _interval_pairs(t: Trajectory) -> tuple[list[Pair], str]:
     neighbours = list(zip(pairwise(t.steps), pairwise(t.rows), strict=True))
+    # arXiv 2505.15353, Figure 3: neighbours 1,000 steps apart that end after step 2,000
     exact = [r for (a, b), r in neighbours if b - a == PAPER_INTERVAL and b > PAPER_AFTER]
     if len(exact) > 1:
         return exact, f"neighbours {PAPER_INTERVAL} steps apart, end step > {PAPER_AFTER}"
@@ -182,6 +183,7 @@ def _at_last_common_step(groups: Iterable[Sequence[Run]], need: str) -> Pairs:
         common = set.intersection(*(set(r.last) for r in group))
         if common:
             step = None if None in common else max(s for s in common if s is not None)
+            # all pairs, as in arXiv 2505.15353, Figure 3
             found += combinations([r.last[step] for r in group], 2)
             at.append("the final models" if step is None else f"step {step}")
     if not found:
@@ -284,6 +286,7 @@ def _as_published(
         found = [_two(rng, everyone) for _ in related] if len(groups) > 1 else []
         return found, "random pairs over all types, as many as (child, parent) pairs"
     models = {kind: sorted({k for pair in pairs for k in pair}) for kind, pairs in groups.items()}
+    # arXiv 2505.15353, Figure 3: as many random pairs of each type as it has (child, parent) pairs
     found = [_two(rng, models[kind]) for kind, pairs in groups.items() if kind for _ in pairs]
     return found, "random pairs within each type, as many as (child, parent) pairs"
 
@@ -328,6 +331,7 @@ def layer_pairs(points: Sequence[Point]) -> Pairs:
     found = []
     for steps in models.values():
         layers = steps[max(steps)]
+        # arXiv 2505.15353, Figure 3: hidden states k and k + 1
         found += [(layers[k], layers[k + 1]) for k in sorted(layers) if k + 1 in layers]
     if not found:
         return Pairs((), 'needs lens vectors: score with layers = "all"')

@@ -1,4 +1,7 @@
-"""Loss: mean negative log-likelihood of the corpus in bits per byte, with its standard error over texts."""
+"""Loss: negative log-likelihood of the corpus in bits per byte, with its standard error over texts.
+
+Loss = - sum_s l(x_s) / (ln 2 sum_s bytes(x_s)), a ratio of two sums over the sampled texts.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +48,14 @@ def bits_per_byte(
     if n == 0 or size.sum() == 0:
         return math.nan, math.nan
     ratio = float(nats.sum() / size.sum())
-    residual = nats - ratio * size
+    residual = nats - ratio * size  # linearised ratio estimate (Cochran 1977, Sampling Techniques, chapter 6)
     if text_ids_N is not None:
         place = np.unique(text_ids_N[scored], return_inverse=True)[1]
         residual = np.bincount(place, residual).astype(np.float64)
     differing = len(residual)
     if differing < MIN_TEXTS:
         return ratio / LN2, math.nan
+    # se = sqrt(n / (n - 1) sum_s (nats_s - r bytes_s)^2) / sum_s bytes_s
     se = math.sqrt(float(residual @ residual) * differing / (differing - 1)) / float(size.sum())
     return ratio / LN2, (se if se > NO_SPREAD * abs(ratio) else math.nan) / LN2
 

@@ -136,7 +136,7 @@ class Map:
         n, total = once @ once.T, (once * self.text_bytes_N) @ once.T
         n[np.diag([held < 2 for held in kinds.values()])] = np.nan  # no pair within that kind
         n[n == 0] = np.nan
-        B = (total / n)[np.isfinite(n)]
+        B = (total / n)[np.isfinite(n)]  # B of a pair: bytes of the texts that both have / their number
         return (float(B.min()), float(B.max())) if B.size else (math.nan, math.nan)
 
     @cached_property

@@ -57,5 +57,5 @@ def cluster(kl_KK: ArrayLike, method: Linkage = "average", names: Sequence[str] 
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     condensed = np.sqrt(kl[np.triu_indices(K, 1)])
-    merges = linkage(condensed, method)
+    merges = linkage(condensed, method)  # by default UPGMA (Sokal and Michener 1958), of distances sqrt(KL)
     return Clustering(leaves_list(merges).astype(np.intp), merges)

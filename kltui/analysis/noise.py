@@ -111,6 +111,7 @@ def _jackknife(without_G: Array) -> Array:
     """Standard error from G values, each without one of G parts of the texts; along the first axis."""
     G = len(without_G)
     spread = np.square(without_G - without_G.mean(axis=0)).sum(axis=0)
+    # delete-a-group jackknife (Kott 2001): se^2 = (G - 1) / G sum_g (f_without_g - mean)^2
     return np.asarray(np.sqrt((G - 1) / G * spread))
 
 
@@ -122,6 +123,7 @@ def _bound(y_TN: Array, text_bytes_N: NDArray[np.int64], text_ids_N: NDArray[np.
             mixed = weights @ y_TN[k : k + len(weights)]
             kl = kl_pair(mixed, np.zeros_like(mixed), text_bytes_N, text_ids_N)
             error = kl.se if math.isfinite(kl.se) else 0.0
+            # f <= 2 |sum c_t y_t|^2 / sum c_t^2 (the module's second equation), with the upper end of its error
             limits.append(2.0 * (kl.value + INTERVAL * error) / float(weights @ weights))
     known = [limit for limit in limits if math.isfinite(limit)]
     return min(known, default=math.nan)
@@ -157,6 +159,7 @@ def fitted_floor(taus: Sequence[Array], sqdists: Sequence[Array]) -> tuple[float
 
 def _residuals(log_tau_Sw: Array, d_Sw: Array, floor: float) -> Array:
     """(D - fit) / D of S windows of w points, S x w, each window fitted by a line in logarithms."""
+    # weighted least squares of ln(D - f) on ln tau, with residuals relative to D: d ln(D - f) (D - f) / D = dD / D
     y, weight = np.log(d_Sw - floor), ((d_Sw - floor) / d_Sw) ** 2
     total = weight.sum(axis=1, keepdims=True)
     x = log_tau_Sw - (log_tau_Sw * weight).sum(axis=1, keepdims=True) / total

@@ -1,7 +1,8 @@
 """KL and its standard error for a tile of pairs at a time, from sums of powers of differences over the texts.
 
-d = x_i - x_j for row i of the one side and row j of the other. Sums of d^2, d^3 and d^4 open into products of powers of the
-rows, so that a tile of pairs costs a few matrix products; a pair whose sums are lost to rounding is computed from its rows.
+d = x_i - x_j for row i of one side and row j of the other. By the binomial formula, sums of d^2, d^3 and d^4 are sums of
+products of powers of the rows, so that a tile of pairs costs a few matrix products. A pair whose sums are lost to rounding is
+computed from its rows.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class PairSums:
 
     def variance(self) -> Array:
         mean = ratio(self.s1, self.n)
-        return np.maximum(ratio(self.s2, self.n) - mean * mean, 0.0)
+        return np.maximum(ratio(self.s2, self.n) - mean * mean, 0.0)  # Var d = mean d^2 - (mean d)^2
 
     def unit(self) -> Array:
         """2 B ln 2, B the mean bytes of the texts that a pair shares."""
@@ -121,10 +122,11 @@ class PairTiles:
             norm2 = self._norm2
             s2 = sides[0] @ sides[1].T if self.gram_KK is None else self.gram_KK[a, b].copy()
             sums = self._complete_sums(s2, (norm2[a], norm2[b]))
+            # |x_i - x_j|^2 = N Var(l_i - l_j) of centred rows, and N B is the sum of bytes: Var / (2 B ln 2)
             kl = sums.s2 / (2.0 * LN2 * self._size.sum())
         else:
             sums = self._sums(sides, fourth=False)
-            kl = ratio(sums.variance(), sums.unit())
+            kl = ratio(sums.variance(), sums.unit())  # Var / (2 B ln 2), B of the texts that both have
         close = _close(sums.s2, sums.norm2) & (sums.n >= 2)
         self._recompute(np.triu(close, k=1) if on_diagonal else close, sides, kl, None, sums)
         return _mirrored(kl, on_diagonal, sums.n < 2)
@@ -155,7 +157,7 @@ class PairTiles:
         sums = self._sums(sides, fourth=copies is None, weight=copies)
         high = sums if copies is None else self._sums(sides, fourth=True, weight=copies**2)
         m2 = sums.variance()
-        spread = ratio(high.deviations(ratio(sums.s1, sums.n), m2), sums.n * sums.n)
+        spread = ratio(high.deviations(ratio(sums.s1, sums.n), m2), sums.n * sums.n)  # (m4 - m2^2) / n
         se = ratio(np.sqrt(np.maximum(spread, 0.0)), sums.unit())
         doubtful = _close(high.s4, high.norm4) | (spread <= _CLOSE * m2 * m2)
         doubtful &= sums.n >= 2
@@ -288,7 +290,7 @@ def _add(total: PairSums, a: _Side, b: _Side, size: Array, fourth: bool, with_th
         total.size += (a.mask * a.once * size) @ b.mask.T
     first, second = _both(a, b, _Side.sums_over), _both(a, b, _Side.squares_over)
     total.s1 += first[0] - first[1].T
-    total.s2 += second[0] + second[1].T - 2.0 * (a.W @ b.Z.T)
+    total.s2 += second[0] + second[1].T - 2.0 * (a.W @ b.Z.T)  # (x - y)^2 = x^2 + y^2 - 2 x y
     for norm, side in zip(total.norm2, (a, b), strict=True):
         norm += side.sum_of_squares
     if fourth:
@@ -299,7 +301,8 @@ def _add_high(total: PairSums, a: _Side, b: _Side, with_third: bool) -> None:
     """Adds third powers, where they are wanted, and fourth ones of a block of texts."""
     if with_third:
         cubes, mixed = _both(a, b, _Side.cubes_over), _both(a, b, lambda x, y: x.counted_squares @ y.Z.T)
-        total.s3 += cubes[0] - cubes[1].T - 3.0 * (mixed[0] - mixed[1].T)
+        total.s3 += cubes[0] - cubes[1].T - 3.0 * (mixed[0] - mixed[1].T)  # x^3 - y^3 - 3 (x^2 y - x y^2)
+    # (x - y)^4 = x^4 + y^4 - 4 (x^3 y + x y^3) + 6 x^2 y^2
     powers, mixed = _both(a, b, _Side.fourths_over), _both(a, b, lambda x, y: x.counted_cubes @ y.Z.T)
     total.s4 += (
         powers[0] + powers[1].T - 4.0 * (mixed[0] + mixed[1].T) + 6.0 * (a.counted_squares @ b.squares.T)

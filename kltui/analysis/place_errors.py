@@ -50,7 +50,7 @@ def place_covariances(
         h_kbN = weights_Nkd.influence(rows.block(part), axes.scores_Kr[part])
         if groups is not None:
             h_kbN = groups.summed(h_kbN)
-        covariance[part, :d, :d] = np.einsum("kbn,lbn->bkl", h_kbN, h_kbN, optimize=True)
+        covariance[part, :d, :d] = np.einsum("kbn,lbn->bkl", h_kbN, h_kbN, optimize=True)  # sum_s h h^T / N^2
     places = np.zeros((rows.shape[0], dims))
     places[:, :d] = axes.scores_Kr[:, :d]
     return places, covariance
@@ -67,13 +67,14 @@ class _Weights:
         K, N = len(axes.scores_Kr), len(axes.directions_Nr)
         left = min(K, N) - 1 - len(spread_r)
         tail = max(axes.total - float(spread_r.sum()), 0.0) / left if left > 0 else 0.0
+        # 1 / (lambda_k - lambda_j)
         self._beyond_d = 1.0 / np.maximum(spread_r[:d] - tail, np.finfo(float).tiny)
         self._factor_dr = np.empty((d, len(spread_r)))
         for k in range(d):
             gap = spread_r[k] - spread_r
-            gap[:d] = spread_r[k] + spread_r[:d]
+            gap[:d] = spread_r[k] + spread_r[:d]  # lambda_j + lambda_k for the axes of the picture
             self._factor_dr[k] = 1.0 / np.where(gap > 0, gap, np.finfo(float).tiny)
-        self._scale_N = (self._t_rN[:d] ** 2).sum(axis=0) / (2.0 * float(spread_r[:d].sum()))
+        self._scale_N = (self._t_rN[:d] ** 2).sum(axis=0) / (2.0 * float(spread_r[:d].sum()))  # the last sum
 
     def influence(self, Q_bN: Array, scores_br: Array) -> Array:
         """h / N of some rows, d x b x N."""
@@ -84,7 +85,7 @@ class _Weights:
             moved_bN = (u_br * self._factor_dr[k]) @ self._t_rN
             moved_bN += rest_bN * self._beyond_d[k]
             moved_bN *= self._size_r[k] * self._t_rN[k]
-            out[k] = moved_bN - scores_br[:, k, None] * self._scale_N
+            out[k] = moved_bN - scores_br[:, k, None] * self._scale_N  # the module's equation
         return out
 
 

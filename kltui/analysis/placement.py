@@ -65,6 +65,7 @@ class Drawn:
         d = self.map_Ku - self.new_u
         square = (d - (d @ share)[:, None]) ** 2
         m2, m4 = square @ share, (square * square) @ share
+        # error of a variance
         se: Array = np.sqrt(np.maximum(m4 - m2 * m2, 0.0) / self.draw.n_texts) / self.unit
         return se
 
@@ -74,6 +75,7 @@ class Drawn:
         The drawn texts give the difference between the two, which varies less than either.
         """
         square = self.draw.weight**2
+        # difference estimator: known mean + weighted mean of l_new - l_row
         return mean + float((self.new_u - self.map_Ku[row]) @ square / square.sum())
 
     def coordinates(self) -> Array:
@@ -95,12 +97,14 @@ def position(known: Drawn, picture_K2: Array) -> Ellipse:
     new_u = known.new_u - known.new_u @ square / square.sum() - column
     spread = (picture_K2**2).sum(axis=0)
     axes_K2 = np.divide(picture_K2, spread, out=np.zeros_like(picture_K2), where=spread > 0)
+    # text s: w_s^2 q(s) sum_k q_k(s) picture_kj / |picture_j|^2, scaled by 1 / (2 N B ln 2)
     part_u2 = (square * new_u)[:, None] * ((old - column).T @ axes_K2) / (known.draw.n_texts * known.unit)
     place = part_u2.sum(axis=0)
     x, y = place.tolist()
     if len(part_u2) < MIN_TEXTS:
         return Ellipse("", x, y, math.nan, math.nan, 0.0)
     off = part_u2 * (n / known.count_u)[:, None] - place
+    # covariance of a sum as n times a mean of n independent draws
     return ellipse_of("", x, y, (off * known.count_u[:, None]).T @ off / (n * (n - 1.0)))
 
 

@@ -50,6 +50,7 @@ def beside_neighbours(scores_Kr: Array, drawn_m: Index, places_md: Array) -> Arr
     for rows in _others(len(scores_Kr), drawn_m):
         square = _square_distances(scores_Kr[rows], anchors)
         at = np.argpartition(square, near - 1, axis=1)[:, :near]
+        # inverse distance weighting (Shepard 1968) with exponent 2
         weight = 1.0 / np.maximum(np.take_along_axis(square, at, axis=1), np.finfo(float).tiny ** 0.5)
         weight /= weight.sum(axis=1, keepdims=True)
         out[rows] = np.einsum("mn,mnd->md", weight, places_md[at])
@@ -82,6 +83,7 @@ def _placed(target_Mm: Array, places_md: Array, x: Array) -> Array:
         else:
             ratio[:] = 0.0
             np.divide(target_Mm, shown, out=ratio, where=shown > 0)
+        # x <- mean_j y_j + mean_j target_j (x - y_j) / |x - y_j|: majorisation (de Leeuw 1977)
         x = middle + (x * ratio.sum(axis=1)[:, None] - ratio @ places_md) / len(places_md)
     return x
 

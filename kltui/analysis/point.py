@@ -68,7 +68,7 @@ def label_of(point: Point) -> str:
 
 
 def numbered(known: Mapping[str, int], runs: Iterable[str], labels: Iterable[str]) -> dict[str, int]:
-    """{run or label of a curve: the number of its colour and mark}: the known ones, then runs as they come, then labels by name.
+    """{run or label of a curve: the number of its colour and marker}: the known ones, then runs as they come, then labels by name.
 
     >>> numbered({"a": 0, "b": 2}, ["a", "c"], ["b+4bit", "a+8bit"])
     {'a': 0, 'b': 2, 'c': 3, 'a+8bit': 4, 'b+4bit': 5}

@@ -54,6 +54,7 @@ def pooled_quantile(values: ArrayLike, q: float) -> float:
     if found is None:
         return math.nan
     a, b, t = found
+    # linear interpolation, numpy's default method
     return b - (b - a) * (1 - t) if t >= 0.5 else a + (b - a) * t
 
 
@@ -96,6 +97,7 @@ def outlier_scores(
         late = [r for r, s in zip(trajectory.rows, trajectory.steps, strict=True) if s >= from_step]
         for a, b in pairwise(late):
             if a not in excluded and b not in excluded:
+                # max over neighbouring checkpoints of |l_t(s) - l_t'(s)| (arXiv 2505.15353, preprocessing)
                 np.fmax(score_N, np.abs(loglik_KN[b] - loglik_KN[a]), out=score_N)
     score_N[np.isneginf(score_N)] = np.nan
     return score_N
@@ -159,7 +161,7 @@ def _clipped(L_KN: Array, kept_K: NDArray[np.intp], q: float, record: dict[str, 
         "clip_threshold": threshold,
         "n_clipped": int(np.count_nonzero(kept < threshold)),
     }
-    return np.maximum(L_KN, threshold, out=L_KN)
+    return np.maximum(L_KN, threshold, out=L_KN)  # L = max(L, q-quantile), q = 0.02 in arXiv 2505.15353
 
 
 def _mean(size_N: NDArray[np.int64]) -> float:
@@ -174,6 +176,7 @@ def _outliers(score_N: Array, fraction: float, from_step: int) -> NDArray[np.int
             'use preprocess "clip", or a lower outlier_from_step for short runs',
         )
     order = np.argsort(-score_N, kind="stable")  # NaN sorts last
+    # round(0.03 N) in arXiv 2505.15353
     n = min(round(fraction * len(score_N)), int((~np.isnan(score_N)).sum()))
     return order[:n]
 

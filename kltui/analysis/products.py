@@ -32,7 +32,7 @@ def self_product(X_KN: Array) -> Array:
     out: Array = np.empty((len(X_KN), len(X_KN)))
 
     def tile(rows: slice, columns: slice) -> None:
-        # numpy sees that a diagonal tile is symmetric, and computes half of it.
+        # For a diagonal tile numpy recognises A A^T and computes only half of it.
         out[rows, columns] = X_KN[rows] @ X_KN[columns].T
         if rows != columns:
             out[columns, rows] = out[rows, columns].T

@@ -121,4 +121,5 @@ def _place(t: Trajectory, members: list[int], loglik_KN: Array, text_bytes_N: ND
         return float(np.mean(kl)) if kl and np.isfinite(kl).all() else np.inf
 
     far = [distance(row) for row in members]
+    # least mean KL
     return next(row for row, d in zip(members, far, strict=True) if d <= min(far) * (1 + _TIED))

@@ -67,9 +67,10 @@ def sampling_probabilities(Q_KN: ArrayLike, method: str) -> Array:
     if method == "uniform":
         return np.full(Q.shape[1], 1.0 / Q.shape[1])
     square = Q * Q
-    score: Array = square.sum(axis=0)
+    score: Array = square.sum(axis=0)  # LS sampling (arXiv 2505.15428): p_s ~ sum_i Q_is^2
     if method == "kl":
         fourth, third, first = (square * square).sum(axis=0), (square * Q).sum(axis=0), Q.sum(axis=0)
+        # KL sampling (arXiv 2505.15428): sum_ij (q_i - q_j)^4 = 2 K sum q^4 + 6 (sum q^2)^2 - 8 sum q sum q^3
         score = np.sqrt(np.maximum(2.0 * len(Q) * fourth + 6.0 * score**2 - 8.0 * first * third, 0.0))
     if not score.sum() > 0:
         raise KltuiError(
@@ -84,6 +85,7 @@ def draw(p_N: ArrayLike, n: int, seed: int = 42, method: str = "") -> TextSample
     p = np.asarray(p_N, dtype=np.float64)
     drawn = np.random.default_rng(seed).choice(len(p), size=n, p=p / p.sum())
     index, count = np.unique(drawn, return_counts=True)
+    # importance weights 1 / (n p_s), square roots because distances are squared (arXiv 2505.15428)
     return TextSample(index, np.sqrt(count / (n * p[index])), n, len(p), method, seed)
 
 
@@ -100,7 +102,7 @@ def resampled_coordinates(L_Ku: ArrayLike, d: TextSample, mean_bytes: float) -> 
     """
     L = np.asarray(L_Ku, dtype=np.float64)
     square = d.weight**2
-    Q: Array = L - (L @ square / square.sum())[:, None]
+    Q: Array = L - (L @ square / square.sum())[:, None]  # weighted double centring (arXiv 2505.15428)
     Q -= Q.mean(axis=0)
     Q *= d.weight / math.sqrt(2.0 * d.n_texts * mean_bytes * LN2)
     return Q
@@ -109,7 +111,7 @@ def resampled_coordinates(L_Ku: ArrayLike, d: TextSample, mean_bytes: float) -> 
 def square_distances(Q_KN: Array) -> Array:
     """K x K squared distances of rows, by one product."""
     norm = np.einsum("kn,kn->k", Q_KN, Q_KN)
-    D: Array = norm[:, None] + norm[None, :] - 2.0 * (Q_KN @ Q_KN.T)
+    D: Array = norm[:, None] + norm[None, :] - 2.0 * (Q_KN @ Q_KN.T)  # |q_i|^2 + |q_j|^2 - 2 q_i q_j
     np.maximum(D, 0.0, out=D)
     np.fill_diagonal(D, 0.0)
     return D
@@ -139,7 +141,7 @@ def _one_error(
 ) -> tuple[float, float, float]:
     got = square_distances(resampled_coordinates(L_KN[:, d.index], d, 1.0 / (2.0 * LN2)))
     size = float(np.linalg.norm(truth))
-    absolute = float(np.linalg.norm(got - truth)) / size if size > 0 else math.nan
+    absolute = float(np.linalg.norm(got - truth)) / size if size > 0 else math.nan  # Frobenius norms
     relative = float(np.sqrt(np.mean(((got - truth)[off] / truth[off]) ** 2))) if off.any() else math.nan
     return len(d.index), absolute, relative
 
@@ -189,7 +191,7 @@ def kl_to_map(
         part = (Q[:K] - q) ** 2  # K x u; each text's part of the estimate
         value[m] = part.sum(axis=1)
         scatter = ((part * n / count - value[m][:, None]) ** 2 @ count) / n
-        se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))
+        se[m] = np.sqrt(scatter / max(n - 1.0, 1.0))  # standard error of a mean of n draws
         se[m, se[m] <= NO_SPREAD * value[m]] = np.nan
     if len(count) < MIN_TEXTS:
         se[:] = np.nan

@@ -175,6 +175,7 @@ def row_of(m: ScaledVectors, setting: Setting, pairs: Sequence[lineage.Pair], no
     if not len(defined):
         nan = math.nan
         return ScaleRow(setting.name, setting.median, nan, nan, nan, nan, nan, 0, note)
+    # arXiv 2505.15353, Figure 3
     q25, median, q75 = (float(v) for v in np.quantile(defined, [0.25, 0.5, 0.75]))
     low, high = float(defined.min()), float(defined.max())
     names = tuple((m.points[i].name, m.points[j].name) for i, j in pairs)
@@ -199,7 +200,7 @@ def locate(kl: float, rows: Sequence[ScaleRow] = ()) -> Location:
     if not kl > 0:
         return Location(kl, held, "", "", "")
     ordered = sorted(PUBLISHED, key=lambda s: s.median)
-    nearest = min(ordered, key=lambda s: abs(math.log(s.median / kl)))
+    nearest = min(ordered, key=lambda s: abs(math.log(s.median / kl)))  # nearest in ratio
     above = next((s.name for s in ordered if s.median >= kl), "")
     below = next((s.name for s in reversed(ordered) if s.median <= kl), "")
     return Location(kl, held, nearest.name, above, below)

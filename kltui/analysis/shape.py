@@ -107,7 +107,7 @@ def _shape(run: str, q: _ScaledRows | Array, plane_T2: Array) -> tuple[Shape, Ar
         lengths.append(np.sqrt((steps[:_ROWS] ** 2).sum(axis=1)))
     length = np.concatenate(lengths)
     arc, chord = float(length.sum()), float(np.linalg.norm(q[T - 1 : T][0] - q[:1][0]))
-    straightness = chord / arc if arc > 0 else math.nan
+    straightness = chord / arc if arc > 0 else math.nan  # the straightness index (Batschelet 1981)
     turning = _median_angle(np.concatenate(dots), length)
     return Shape(run, T, arc, chord, straightness, turning, winding(plane_T2)), length
 
@@ -117,7 +117,7 @@ def _median_angle(dots: Array, length: Array) -> float:
     cosines = dots[size > 0] / size[size > 0]
     if not len(cosines):
         return math.nan
-    return float(np.median(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))))
+    return float(np.median(np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))))  # cos = a b / (|a| |b|)
 
 
 def winding(xy_T2: ArrayLike) -> float:
@@ -129,6 +129,7 @@ def winding(xy_T2: ArrayLike) -> float:
     xy = np.asarray(xy_T2, dtype=np.float64)
     centred = xy - xy.mean(axis=0)
     angle = np.arctan2(centred[:, 1], centred[:, 0])
+    # winding number: total change of the angle / 2 pi
     return float(np.unwrap(angle)[-1] - angle[0]) / math.tau
 
 
@@ -143,7 +144,7 @@ def random_walk(L_TN: ArrayLike, seed: int = 42) -> Array:
     out: Array = np.full_like(L, np.nan)
     q = L[:, used]
     steps = np.diff(q, axis=0)
-    length = np.sqrt(steps.var(axis=1))
+    length = np.sqrt(steps.var(axis=1))  # sqrt(2 B ln 2 KL) of neighbours
     walk = np.random.default_rng(seed).normal(size=steps.shape)
     walk -= walk.mean(axis=1, keepdims=True)
     spread = np.sqrt(walk.var(axis=1))

@@ -48,6 +48,7 @@ def shifts(L_KN: ArrayLike, pairs: Sequence[Pair], names: Sequence[str]) -> Shif
     length = np.sqrt(np.diag(gram))
     size = np.multiply.outer(length, length)
     cosine: Array = np.full_like(gram, np.nan)
+    # cos(a, b) = a b / (|a| |b|) of shifts q_after - q_before (arXiv 2505.15353, quantisation)
     np.divide(gram, size, out=cosine, where=size > 0)
     np.clip(cosine, -1.0, 1.0, out=cosine)
     return Shifts(tuple(names), cosine, length / np.sqrt(max(d.shape[1], 1)), d.shape[1])

@@ -35,6 +35,7 @@ def sketch(L_KN: ArrayLike, mean_bytes: float, dims: int, seed: int = 42) -> Row
         raise KltuiError("vectors with unscored texts cannot be sketched", "leave those texts out first")
     N = L.shape[1]
     signs_Nd = np.random.default_rng(seed).integers(0, 2, (N, dims), dtype=np.int8) * np.float32(2) - 1
+    # random signs: |(x - y) R|^2 / d is an unbiased estimate of |x - y|^2 (Achlioptas 2003); then 1 / (2 N B ln 2)
     scale = 1.0 / math.sqrt(2.0 * N * mean_bytes * LN2 * dims)
     out = np.empty((len(L), dims), np.float32)
     for start in range(0, len(L), BLOCK):
@@ -104,6 +105,7 @@ def reranked(L_KN: ArrayLike, rows_M: ArrayLike, candidates_Mc: Index, n: int) -
     for place, (row, candidates) in enumerate(
         zip(np.asarray(rows_M, dtype=np.intp), candidates_Mc, strict=True)
     ):
+        # 2 B ln 2 KL, which has the same order
         variance = (L[candidates] - L[row]).var(axis=1, dtype=np.float64)
         best[place] = candidates[np.argsort(variance, kind="stable")[:n]]
     return best

@@ -133,4 +133,5 @@ def _expected(interval: int, before: Sequence[tuple[int, float]]) -> float:
     if len(before) < MIN_BEFORE:
         return math.nan
     typical = max(median(steps for steps, _ in before), 1)
+    # KL ~ interval^c with c below 1/2 (arXiv 2505.15353, Figure 5), so a root is more than any such c implies
     return median(kl for _, kl in before) * math.sqrt(max(1.0, interval / typical))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEVEL = 0.067  # bits/byte: the published median of early pretraining
+LEVEL = 0.067  # bits/byte: the published median of early pretraining (arXiv 2505.15353, Figure 3)
 CONFIDENT = 1.96  # standard errors, for a 95 % range
 
 
@@ -46,6 +46,7 @@ def stabilisation(
         for i in range(len(kl) - 1, -1, -1):
             known = known and (math.isfinite(se[i]) or math.isnan(kl[i]))
             margin = se[i] if sign else 0.0
+            # the last KL above v, or its 95 % limit, ends the search
             if not kl[i] + sign * CONFIDENT * margin <= level:
                 break
             found = steps[i]

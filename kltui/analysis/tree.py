@@ -124,7 +124,7 @@ def resampled_kl(
     found = np.empty((draws, len(L), len(L)))
     for b in range(draws):
         times = np.bincount(rng.integers(0, n_ids, n_ids), minlength=n_ids)
-        found[b] = _weighted_kl(X, size, times[ids].astype(np.float64))
+        found[b] = _weighted_kl(X, size, times[ids].astype(np.float64))  # bootstrap over texts (Efron 1979)
     return Resampled(_weighted_kl(X, size, np.ones(L.shape[1])), found)
 
 
@@ -136,6 +136,7 @@ def _weighted_kl(X_KN: Array, size_N: Array, w_N: Array) -> Array:
     X = X - (X @ w / n)[:, None]
     gram = (X * w) @ X.T  # |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i x_j
     square = np.add.outer(gram.diagonal(), gram.diagonal()) - 2.0 * gram
+    # n B_w is the sum of counted bytes
     kl: Array = np.maximum(square, 0.0) / (2.0 * LN2 * float(w_N @ size_N))
     np.fill_diagonal(kl, 0.0)
     return kl
@@ -186,12 +187,12 @@ def neighbour_joining(distance_KK: ArrayLike) -> TreeFork:
     nodes = [TreeFork(0.0, row=k) for k in range(len(D))]
     while len(nodes) > 3:
         n, r = len(nodes), D.sum(axis=1)
-        criterion = (n - 2) * D - r[:, None] - r[None, :]
+        criterion = (n - 2) * D - r[:, None] - r[None, :]  # Q_ij in the form of Studier and Keppler (1988)
         np.fill_diagonal(criterion, np.inf)
         i, j = sorted(divmod(int(np.argmin(criterion)), n))
         first = D[i, j] / 2 + (r[i] - r[j]) / (2 * (n - 2))
         made = TreeFork(0.0, (_with_length(nodes[i], first), _with_length(nodes[j], D[i, j] - first)))
-        to_new = (D[i] + D[j] - D[i, j]) / 2
+        to_new = (D[i] + D[j] - D[i, j]) / 2  # d(new, k) = (d_ik + d_jk - d_ij) / 2
         D[i], D[:, i] = to_new, to_new
         D[i, i] = 0.0
         D = np.delete(np.delete(D, j, axis=0), j, axis=1)
@@ -205,6 +206,7 @@ def neighbour_joining(distance_KK: ArrayLike) -> TreeFork:
 def _ends(D: Array) -> tuple[float, ...]:
     """Lengths of the last three branches, which meet in one node."""
     a, b, c = D[0, 1], D[0, 2], D[1, 2]
+    # the three-point formula: length to i = (d_ij + d_ik - d_jk) / 2
     return float(a + b - c) / 2, float(a + c - b) / 2, float(b + c - a) / 2
 
 
@@ -259,7 +261,7 @@ def candidates(found: Resampled, row: int, of: Sequence[int], floor: float = 0.0
         return []
     kl_BP = found.draws_BKK[:, row][:, of]
     is_least = kl_BP <= kl_BP.min(axis=1, keepdims=True) + floor
-    share = (is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0)
+    share = (is_least / is_least.sum(axis=1, keepdims=True)).mean(axis=0)  # P(u descends from p)
     made = []
     for place, p in enumerate(of):
         others = [q for q in of if q != p]
@@ -279,5 +281,6 @@ def _parted(kl_BKK: Array, u: int, p: int, others: Sequence[int]) -> Array:
     if not others:
         return np.full(len(kl_BKK), np.nan)
     q = list(others)
+    # distance from p to where the lines to u and q part, by the three-point formula
     g: Array = (kl_BKK[:, u, p, None] + kl_BKK[:, p, q] - kl_BKK[:, u, q]).mean(axis=1) / 2
     return g

@@ -35,6 +35,7 @@ class Ellipse:
 
     def scaled(self, share: float = 0.95) -> Ellipse:
         """The ellipse that contains `share` of a normal distribution."""
+        # chi^2 of two degrees of freedom: P(r^2 <= x) = 1 - exp(-x / 2)
         factor = math.sqrt(-2.0 * math.log(1.0 - share))
         return Ellipse(self.name, self.x, self.y, self.major * factor, self.minor * factor, self.angle)
 
@@ -45,6 +46,7 @@ def procrustes(moving_Kd: ArrayLike, fixed_Kd: ArrayLike) -> Array:
     moving, fixed = np.asarray(moving_Kd, dtype=np.float64), np.asarray(fixed_Kd, dtype=np.float64)
     centre = fixed.mean(axis=0)
     a, b = moving - moving.mean(axis=0), fixed - centre
+    # orthogonal Procrustes (Schoenemann and Carroll 1970): A^T B = U S V^T, rotation U V^T, scale tr S / |A|^2
     u, s, vt = np.linalg.svd(a.T @ b)
     size = float((a * a).sum())
     scale = float(s.sum()) / size if size > 0 else 0.0
@@ -94,7 +96,7 @@ def resampled_pictures(
     clouds = np.empty((draws, *fixed.shape))
     for r in range(draws):
         d = draw(p, n or len(first), seed + r, sampling)
-        d = replace(d, weight=d.weight * np.sqrt(copies[d.index]), n_texts=len(used))
+        d = replace(d, weight=d.weight * np.sqrt(copies[d.index]), n_texts=len(used))  # n equal texts weigh n
         clouds[r] = procrustes(picture(resampled_coordinates(L[:, first[d.index]], d, mean_bytes)), fixed)
         if progress:
             progress(r + 1, draws)
@@ -118,6 +120,6 @@ def _ellipse(name: str, cloud_R2: Array) -> Ellipse:
 def ellipse_of(name: str, x: float, y: float, covariance_22: Array) -> Ellipse:
     """The ellipse of one standard deviation around (x, y) for a covariance of places."""
     values, vectors = np.linalg.eigh(covariance_22)
-    minor, major = np.sqrt(np.maximum(values, 0.0))
+    minor, major = np.sqrt(np.maximum(values, 0.0))  # half axes: square roots of the covariance's eigenvalues
     angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1])) % 180.0
     return Ellipse(name, x, y, float(major), float(minor), angle)

@@ -41,6 +41,7 @@ def banded_distances(
     out = _empty(len(models), band)
     done = 0
     for name, block, n_bytes in _blocks(models):
+        # sum of (theta_{k+d} - theta_k)^2 over this slice (arXiv 2505.15353, Figure 5)
         part = native.banded_sqdist([t[0] for t in block], [t[1] for t in block], band)
         out += np.where(_counted(name, reported, band), part, 0.0)
         done += n_bytes
@@ -110,7 +111,7 @@ def as_float64(raw: NDArray[np.uint8], dtype: str) -> Array:
     """Raw little-endian bytes of F64, F32, F16 or BF16 as float64 values, exactly."""
     raw = np.ascontiguousarray(raw)
     if dtype == "BF16":
-        wide = raw.view("<u2").astype(np.uint32) << np.uint32(16)
+        wide = raw.view("<u2").astype(np.uint32) << np.uint32(16)  # bfloat16 is the upper half of a float32
         return wide.view(np.float32).astype(np.float64)
     kind = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]
     return raw.view(kind).astype(np.float64)
