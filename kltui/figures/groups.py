@@ -45,7 +45,7 @@ class Colouring:
         return _GROUP[self.by if self.by != "score" else "run"](point)
 
     def slot(self, label: str) -> int:
-        """The number of a series: its colour and mark."""
+        """The number of a series: its colour and marker."""
         return self.slots.get(label, max(self.slots.values(), default=-1) + 1)
 
     def score(self, point: Point) -> float:

@@ -259,7 +259,7 @@ def layers(ctx: Context) -> PaperFigure:
 
 
 def _model_slots(ctx: Context, models: Sequence[str]) -> dict[str, int]:
-    """Numbers of models for colour and mark: those of their runs, as on every screen, where these differ."""
+    """Numbers of models for colour and marker: those of their runs, as on every screen, where these differ."""
     runs = {of_model(p): label_of(p) for p in ctx.layered.points if p.layer is not None}
     numbers = [ctx.slots.get(runs[m], -1) for m in models]
     apart = len(set(numbers)) == len(numbers) and min(numbers, default=0) >= 0

@@ -92,7 +92,7 @@ class Checkpoints:
         return self.id_of(checkpoint.name)
 
     def _number(self, run: str, like: str = "") -> None:
-        """Gives a run that has none its number, the first free one or that of `like`: its colour and mark for good."""
+        """Gives a run that has none its number, the first free one or that of `like`: its colour and marker for good."""
         if run not in (numbers := self.run_numbers()):
             number = numbers.get(like, max(numbers.values(), default=-1) + 1)
             self._records.put(RUNS, run, {"number": number})

@@ -149,7 +149,7 @@ class Workspace(StoredDistances):
         return self._last_vectors[1]
 
     def run_numbers(self) -> dict[str, int]:
-        """{run or interpolation grid: number that gives it its colour and mark}, as first seen in this workspace."""
+        """{run or interpolation grid: number that gives it its colour and marker}, as first seen in this workspace."""
         return self._store.checkpoints.run_numbers()
 
     def losses(self) -> dict[int, StoredLoss]:

@@ -1,4 +1,4 @@
-"""Map: every run as a trajectory, live while a job scores."""
+"""The Map screen: every run as a trajectory, updated while a job scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kltui.tui.map_cache import ShownMap
 
 METHODS = ("tsne", "pca", "mds")
-MAX_NUMBERS = 20_000_000  # of vectors through which the nearest are looked for
+MAX_NUMBERS = 20_000_000  # K x N above which nearest checkpoints are not computed
 REST_SECONDS = 0.15
 MIN_FOR_TSNE = 5
 TURN_DEGREES = 10.0
@@ -41,21 +41,21 @@ def _rows_of(found: Map, label: str) -> list[int]:
 
 
 class MapView(View):
-    """The plot; colours, nearest checkpoints and facts beside or below it; and the tree where there is room."""
+    """The plot; legend, nearest checkpoints and facts beside or below it; and the tree of runs if there is room."""
 
     screen_name = "map"
     has_figure = True
 
     def make_columns(self) -> Sequence[ColumnOfPanes]:
         self.null_run = ""
-        self.layers_of: tuple[str, ...] = ()  # models whose lens vectors join them
+        self.layers_of: tuple[str, ...] = ()  # models whose lens vectors are shown too
         self.shape_found: AgainstNull | None = None
         self._loading: object = None
         self._stale = False
-        self._broken = ""  # what ended before it was done
+        self._broken = ""  # the error that ended the last computation
         self._near: tuple[str, list[tuple[str, KL]]] = ("", [])
         self.following = False
-        self.released: tuple[str, ...] = ()  # pictures that came with a release
+        self.released: tuple[str, ...] = ()  # names of pictures from imported releases
         self._asked: Asked | None = None
         self.plot = MapPlot()
         self.legend = TextPane("Runs", lambda width: map_text.legend(self.plot, width))
@@ -69,23 +69,23 @@ class MapView(View):
         ]
 
     def shape(self) -> tuple[float, float] | None:
-        """Width and height of the picture; square before there is one."""
+        """Width and height of the picture in the same unit; a square before there is one."""
         return self.plot.shape() or (1.0, 1.0)
 
     def wanted_lines(self, pane: Pane) -> int:
-        """As many as there are runs or groups, and nearest checkpoints."""
+        """The height for all runs or groups (legend), or for the nearest checkpoints; 0 for the facts."""
         if pane is self.legend:
             return 2 + max(1, len(self.plot.colours.groups or self.kl.snapshot.labels))
         return NEAREST + 3 if pane is self.nearest else 0
 
-    # -- what is kept between sessions ----------------------------------------------------------
+    # -- state stored between sessions ----------------------------------------------------------
 
     def _take_up(self) -> None:
-        """Begins as the last session ended."""
+        """Restores method, dimensions, colours and rotation of the last session."""
         from kltui.view.space import Turn
 
         method, dims, by = (self.kl.kept(f"map.{key}") for key in ("method", "dims", "by"))
-        # "": whatever suits the number of points
+        # "": the default for the number of points
         self.method = method if isinstance(method, str) and method in METHODS else ""
         self.dims = 3 if dims == 3 else 2
         self.plot.by = by if isinstance(by, str) else "run"
@@ -94,7 +94,7 @@ class MapView(View):
             self.plot.turn = Turn(0.0, 0.0).by(azimuth, elevation)
 
     def kept(self) -> dict[str, object]:
-        """What the next session starts with."""
+        """The state to store for the next session."""
         kept: dict[str, object] = {"method": self.method if self.method in METHODS else "", "dims": self.dims}
         kept["by"] = self.plot.by
         if self.plot.turn is not None:
@@ -104,7 +104,7 @@ class MapView(View):
     # -- data -----------------------------------------------------------------------------------
 
     def update_data(self) -> None:
-        """Reads the map again if vectors have changed; redraws marks, filter and colours."""
+        """Makes the picture again if the vectors or its settings have changed, otherwise redraws selection and filter."""
         super().update_data()
         if self._wanted() != self._asked and not self.kl.map_cache.is_empty:
             self._ask()
@@ -113,34 +113,34 @@ class MapView(View):
             self.plot.follow(self.kl.selection.cursor)
 
     def cursor_moved(self) -> None:
-        """Cross-hair, legend and tree follow the shared cursor."""
+        """Updates cross-hair, legend and tree, and later the nearest checkpoints."""
         self.plot.follow(self.kl.selection.cursor)
         self.legend.update_data()
         self.runs.find_cursor()
         self._ask_near()
 
     def _ask_near(self) -> None:
-        """Looks for the nearest checkpoints as soon as the cursor rests."""
+        """Finds the nearest checkpoints once the cursor has rested for REST_SECONDS."""
         found, name = self.plot.map, self.kl.selection.cursor
         if found is not None and found.rows_of([name]) and found.loglik_KN.size <= MAX_NUMBERS:
             self.run_worker(self._find_near(found, name), group="near", exclusive=True)
 
     async def _find_near(self, found: Map, name: str) -> None:
         await asyncio.sleep(REST_SECONDS)
-        # Below a flat picture there is room for more; each key that moves the cursor writes all of them.
+        # As many as the pane has room for, within limits, because every movement of the cursor rewrites the list.
         n = min(max(NEAREST, self.nearest.body_height - 2), MAX_NEAREST)
         near = await self.kl.map_cache.ask(f"near {name} {len(found)} {n}", lambda: found.nearest(name, n))
         self._near = (name, near)
         self.nearest.update_data()
 
     def _wanted(self) -> Asked:
-        """What the picture is made of."""
+        """Everything that determines the picture."""
         return self.kl.map_cache.version, self.method, self.dims, self.null_run, self.layers_of
 
     def _ask(self) -> None:
         before, self._asked = self._asked, self._wanted()
         if self._loading is not None and before is not None and self._asked[1:] == before[1:]:
-            # A t-SNE that is cut short by every new checkpoint would never be seen.
+            # Restarting t-SNE for every new checkpoint of a running job would never finish it.
             self._stale = True
             if self.plot.drawn_method != "tsne":
                 self.run_worker(self._show_meanwhile(), group="map-pca", exclusive=True)
@@ -148,7 +148,7 @@ class MapView(View):
         self.run_worker(self._load(), group="map", exclusive=True)
 
     async def _show_meanwhile(self) -> None:
-        with suppress(KltuiError):  # reported when the picture itself is made
+        with suppress(KltuiError):  # reported when the chosen picture is made
             async for shown in self.kl.map_cache.pictures("pca", self.dims, null_run=self.null_run):
                 self._show(shown, await self._lines(shown.map))
 
@@ -173,7 +173,7 @@ class MapView(View):
             self._ask()
 
     async def _draw(self) -> None:
-        """Shows the map by the chosen method, each better picture as it comes."""
+        """Computes the picture by the chosen method, and shows each intermediate picture."""
         map_cache = self.kl.map_cache
         map_cache.progress = self._reported_by_thread(asyncio.get_running_loop())
         method, hint = self._method_for(map_cache.n_total)
@@ -196,7 +196,7 @@ class MapView(View):
         self._waiting(hint)
 
     def _method_for(self, n_points: int) -> tuple[str, str]:
-        """(the method of the picture, why it is not the one asked for)."""
+        """(the method for a map of so many points, why it is not the chosen one or "")."""
         from kltui.analysis.embed import first_method
 
         method = self.method or first_method(n_points)
@@ -205,7 +205,7 @@ class MapView(View):
         return method, ""
 
     async def _lines(self, found: Map) -> MapLines | None:
-        """What the rows of a map are to one another, off the interface's thread; None where it is drawn already."""
+        """The lines of a map, computed in the analysis thread; None if the map is drawn already."""
         return None if found is self.plot.map else await self.kl.reader.compute(lambda: lines_of(found))
 
     def _show(self, shown: ShownMap, lines: MapLines | None) -> None:
@@ -220,7 +220,7 @@ class MapView(View):
             pane.update_data()
 
     async def _scores(self, found: Map) -> dict[str, dict[str, float]]:
-        """{task: {vector: score}} of the benchmark scores that the workspace holds."""
+        """{task: {vector: score}} of the benchmark scores in the workspace."""
         from kltui.analysis.benchmark import scores_by_task
 
         given = await self.kl.reader.read(lambda ws: ws.benchmark_scores())
@@ -232,7 +232,7 @@ class MapView(View):
         return scores_by_task(found.names, last, given)
 
     async def _shape(self) -> AgainstNull | None:
-        """The shape of the run beside random walks of its step lengths, where one is laid over it."""
+        """The run's shape compared with random walks, if a random walk is shown; otherwise None."""
         if not self.null_run:
             return None
         found, run = await self.kl.map_cache.map(), self.null_run
@@ -242,7 +242,7 @@ class MapView(View):
         return shapes[0] if shapes else None
 
     async def _read_errors(self) -> None:
-        """Finds the errors of the places, where they are to be drawn."""
+        """Computes the covariances of the positions if error ellipses are on and PCA is shown."""
         plot = self.plot
         if not plot.errors or plot.drawn_method != "pca" or plot.map is None:
             return
@@ -254,7 +254,7 @@ class MapView(View):
 
     def _reported_by_thread(self, loop: asyncio.AbstractEventLoop) -> Callable[[float, str], None]:
         def reported(share: float, what: str) -> None:
-            with suppress(RuntimeError):  # the interface has just been left
+            with suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(self._reported, share, what)
 
         return reported
@@ -265,7 +265,7 @@ class MapView(View):
             self._waiting(f"{what} {100 * share:.0f}%" + (f"; {said} meanwhile" if said else ""))
 
     def _meanwhile(self, shown: ShownMap) -> str:
-        """What is shown until the picture is there: the last one of that kind, or another."""
+        """Words on the picture that is shown in the meantime."""
         last = self.plot.drawn_method == self._method_for(self.kl.map_cache.n_total)[0]
         return "; the last one meanwhile" if last else f"; {SAID.get(shown.picture.method, '')} meanwhile"
 
@@ -277,7 +277,7 @@ class MapView(View):
     # -- actions --------------------------------------------------------------------------------
 
     def do_refresh(self) -> bool:
-        """Starts again what ended before it was done, and reads the workspace again."""
+        """Starts a picture again that failed; False, so that the application reads the workspace again too."""
         if self._broken:
             self._asked = None
             self.update_data()
@@ -326,7 +326,7 @@ class MapView(View):
             self._ask()
 
     def _turn_by(self, azimuth: float, elevation: float) -> None:
-        """Turns a picture in three dimensions; one in two becomes one in three."""
+        """Rotates a picture in three dimensions; switches to three dimensions if it has two."""
         if self.dims != 3:
             self.do_dimensions()
         elif self.plot.dims == 3:
@@ -345,13 +345,13 @@ class MapView(View):
         self._turn_by(0.0, -TURN_DEGREES)
 
     def do_errors(self) -> None:
-        """One standard error, then 95 %, then none; on the PCA picture, whose axes have a unit."""
+        """Cycles through ellipses of one standard error, of 95 %, and none; switches to PCA, which alone has them."""
         plot = self.plot
         asked, _ = self._method_for(self.kl.map_cache.n_total)
         if (plot.drawn_method, asked) != (
             "pca",
             "pca",
-        ):  # PCA may be shown only until another picture is there
+        ):  # PCA may be shown only while another picture is computed
             plot.errors, self.method = 1, "pca"
             self.kl.say("errors are for PCA: one standard error; press E again for 95%")
             self._ask_again()
@@ -372,7 +372,7 @@ class MapView(View):
             return
         known = properties(plot.map.points, plot.scores)
         plot.by = known[(known.index(plot.by) + 1) % len(known)] if plot.by in known else known[0]
-        self.kl.say(f"colour and mark by {safe_text(plot.by, 40)}")
+        self.kl.say(f"colour and marker by {safe_text(plot.by, 40)}")
         self._redraw()
         self.make_room(self.kl.size.width)
 
@@ -382,7 +382,7 @@ class MapView(View):
         self._redraw()
 
     def do_with_layers(self) -> None:
-        """Lets the layers of the chosen models join, or leave again."""
+        """Shows the layers of the chosen models on the map, or hides them."""
         self.layers_of = () if self.layers_of else tuple(lens_models(self.kl))
         if self.layers_of:
             count = len(self.layers_of)
@@ -404,11 +404,11 @@ class MapView(View):
     # -- exports --------------------------------------------------------------------------------
 
     def shown_figure(self) -> ShownSubject | None:
-        """The figure of the picture that is on screen, without what is hidden or filtered out."""
+        """The figure of the picture on screen, without hidden runs and checkpoints that the filter excludes."""
         return self.plot.shown_figure()
 
     def csv_rows(self) -> Iterator[list[object]]:
-        """Every point in the picture with its place; a random walk's points are numbered."""
+        """Every point of the picture with its coordinates; a random walk's points are numbered."""
         plot = self.plot
         if plot.map is None or plot.picture is None:
             return
@@ -420,7 +420,7 @@ class MapView(View):
             yield [name, method, *xyz.tolist(), *[""] * (3 - len(xyz))]
 
     def copied(self) -> str:
-        """The point's name."""
+        """The name under the cursor."""
         return safe_text(self.kl.selection.cursor)
 
 
