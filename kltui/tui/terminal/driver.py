@@ -1,4 +1,4 @@
-"""Textual's driver for POSIX terminals, extended to detect that the terminal is gone or that the process was stopped."""
+"""Textual's driver for POSIX terminals, extended for a terminal that is gone and a process that is stopped."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TerminalOutput:
 
     def _try(self, send: Callable[[], object]) -> None:
         try:
-            # Another program on the same terminal may have left it so that writing fails where it should wait.
+            # Another program on the same terminal may have made it non-blocking; writes would then fail.
             if not os.get_blocking(self._file.fileno()):
                 os.set_blocking(self._file.fileno(), True)
             send()
@@ -71,8 +71,8 @@ class TerminalOutput:
 class TerminalDriver(LinuxDriver):
     """Calls the application's `hung_up` when its terminal is gone, and sends SignalResume when the process continues after a stop.
 
-    Stopping and going on are the event loop's work. A Python signal handler may run while the same thread is within a
-    write, whose lock it would wait for, or within another such handler, and then leave two of everything.
+    Stopping and continuing are handled in the event loop. A Python signal handler could interrupt a write in the same
+    thread, and then wait for the lock of that write forever, or interrupt another such handler.
     """
 
     def __init__(self, app: Any, **options: Any) -> None:
@@ -91,12 +91,12 @@ class TerminalDriver(LinuxDriver):
         try:
             termios.tcgetattr(self.fileno)
         except termios.error:
-            return self.input_tty  # so it was one
+            return self.input_tty  # it was a terminal at the start
         return False
 
     @property
     def has_shell(self) -> bool:
-        """Whether a shell with job control started this process group, and would let it go on when it is stopped."""
+        """Whether a shell with job control started this process group, which can continue it after a stop."""
         try:
             session, group = os.getsid(0), os.getpgrp()
             for pid in _ancestors():
@@ -104,19 +104,19 @@ class TerminalDriver(LinuxDriver):
                     return False
                 if os.getpgid(pid) != group:
                     return True
-        except OSError:  # it is gone, or another's
+        except OSError:  # the ancestor has ended, or belongs to another user
             pass
         return False
 
     def to_shell(self) -> None:
-        """Leaves the terminal, then stops the whole process group, with whatever wraps this program."""
+        """Restores the terminal, then stops the whole process group, including programs that started kltui."""
         self._leave()
         os.killpg(os.getpgrp(), signal.SIGSTOP)
 
     async def ask(self, question: str, late: bool = False) -> TerminalReplies:
-        """The terminal's reply to `question`, whose last part every terminal answers; keys pressed meanwhile are kept.
+        """The terminal's replies to `question`, whose last part every terminal answers; keys pressed meanwhile are not lost.
 
-        `late`: the reply to an earlier question comes first.
+        `late`: replies to the other parts may come after that to the last part, so waits AFTER_S seconds for them.
         """
         self._answered.clear()
         self._asking, answers = True, TerminalReplies()
@@ -131,7 +131,7 @@ class TerminalDriver(LinuxDriver):
         return answers
 
     def _without_replies(self, data: bytes) -> bytes:
-        """What is no reply to a question of ours; as long as one is open, everything waits."""
+        """The input without replies to questions; while a question is open, all input is held back."""
         answers = self._answers
         if answers is None:
             return data
@@ -143,18 +143,18 @@ class TerminalDriver(LinuxDriver):
         return answers.rest()
 
     def write(self, data: str) -> None:
-        """Writes to the terminal; nothing while it is left to others."""
+        """Writes to the terminal; does nothing while the process is suspended."""
         if not self._away:
             super().write(data)
 
     def run_input_thread(self) -> None:
-        """Reads the terminal until the interface ends or leaves it, whatever is sent."""
+        """Reads the terminal until the interface ends or suspends; no input ends it earlier."""
         source = Input(is_debugging(self))
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)
             leaving = False
             while not leaving:
-                leaving = self.exit_event.is_set()  # then what waits is read for a last time
+                leaving = self.exit_event.is_set()  # input that has already arrived is read once more
                 data = b""
                 if selector.select(0.1):
                     data = self._read()
@@ -166,7 +166,7 @@ class TerminalDriver(LinuxDriver):
         source.close()
 
     def _read(self) -> bytes:
-        """What the terminal has sent; nothing once it is gone."""
+        """Bytes from the terminal; b"" once it is gone."""
         try:
             return os.read(self.fileno, READ_BYTES)
         except OSError:
@@ -174,25 +174,25 @@ class TerminalDriver(LinuxDriver):
 
     def _pass_on(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            # A size that is reported is believed where the system says the same: frames of any other fill the memory.
+            # A false report of a huge size would fill the memory with frames.
             if not isinstance(message, Resize) or tuple(message.size) == terminal_size(self):
                 self.process_message(message)
 
     def _report_hang_up(self) -> None:
         app = app_of(self)
-        with contextlib.suppress(RuntimeError):  # the loop has ended: the app is leaving anyway
+        with contextlib.suppress(RuntimeError):  # the loop has ended: the application is quitting anyway
             loop_of(self).call_soon_threadsafe(app.hung_up)
 
     def _stop(self) -> None:
-        """Leaves the terminal as it was found, and stops."""
+        """Restores the terminal and stops this process."""
         if not self._away:
             self._leave()
         os.kill(os.getpid(), signal.SIGSTOP)
 
     def _go_on(self) -> None:
-        """Takes the terminal up again, unless the signal only follows a hang-up, as the kernel sends it.
+        """Sets up the terminal again after SIGCONT, unless the terminal is gone: the kernel sends it after a hang-up too.
 
-        Who was stopped by a SIGSTOP has not left the screen; meanwhile a shell may have changed the terminal.
+        After a SIGSTOP the terminal was not restored, and a shell may have changed it since.
         """
         if not is_to_go_on(self):
             return
@@ -200,7 +200,7 @@ class TerminalDriver(LinuxDriver):
             self._report_hang_up()
             return
         if not self._in_foreground():
-            # Sent to the background: there is nothing to do there, and the terminal is the shell's.
+            # Continued in the background: the terminal belongs to the shell.
             os.kill(os.getpid(), signal.SIGSTOP)
             return
         if not self._away:
@@ -216,12 +216,13 @@ class TerminalDriver(LinuxDriver):
     def _in_foreground(self) -> bool:
         try:
             return os.tcgetpgrp(self.fileno) == os.getpgrp()
-        except OSError:  # not the terminal that controls this session: nobody else's either
+        # not the controlling terminal of this session, so there is no other group in its foreground
+        except OSError:
             return True
 
 
 def _ancestors() -> Iterator[int]:
-    """The parent's process id, its parent's, and so on, as far as the system shows them."""
+    """The process ids of the parent, its parent, and so on, as far as /proc shows them."""
     pid = os.getppid()
     while pid > 1:
         yield pid

@@ -1,4 +1,4 @@
-"""Runs the interface in a child process: however that ends, the parent restores the terminal and reports it.
+"""Runs the interface in a child process, so that the parent restores the terminal however the child ends.
 
 A process killed by the kernel (a truncated mapped file, no memory, a fault in a library) cannot restore its
 terminal. The parent imports nothing and only waits: it forwards signals, stops when the child is stopped, so that
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-# What Textual turns on: paste marks, line wrap off, reports of mouse, focus and size, keys by number, another screen.
+# Turns off what Textual turns on: bracketed paste, mouse, focus and size reports, kitty keys, alternate screen; and
+# turns on line wrap and the cursor.
 LEAVE = (
     "\x1b[?2004l\x1b[?7h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l\x1b[?1004l\x1b[?2026l\x1b[?2048l"
     "\x1b[<u\x1b[?1049l\x1b[?25h\x1b[0m\r"
@@ -30,7 +31,7 @@ PASSED_ON = tuple(
     for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTSTP", "SIGWINCH")
 )
 WAITED_FOR = {*PASSED_ON, signal.SIGCHLD, signal.SIGCONT}
-CONTINUE_S = 0.1  # within which a child says that it goes on, where the signal to do so went to both
+CONTINUE_S = 0.1  # time in which the child continues if SIGCONT was sent to both processes
 _PR_SET_PDEATHSIG = 1
 _SENT_BY_KERNEL = 0x80
 
@@ -56,7 +57,7 @@ def guarded(run: Callable[[], int]) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Makes the system end this process by a signal when its parent is gone, where it can."""
+    """On Linux, makes the kernel send this process SIGHUP when its parent ends."""
     if sys.platform != "linux":
         return
     import ctypes
@@ -68,13 +69,13 @@ def _end_with(parent: int) -> None:
 
 
 def _watched(pid: int) -> int:
-    """The child's wait status, after it ended; until then its parent stops and goes on as it does."""
+    """The child's wait status after its end; until then, the parent stops and continues when the child does."""
     while True:
         number, is_for_all = _next_signal()
         status: int | None = None
         if number == signal.SIGCHLD:
             status = _news(pid, os.WUNTRACED)
-            # Where both have got SIGCONT, the report of the stop is old.
+            # If SIGCONT is pending, the child has been continued too, and its stop is over.
             if status is not None and os.WIFSTOPPED(status) and signal.SIGCONT not in signal.sigpending():
                 os.kill(os.getpid(), signal.SIGSTOP)
         elif number == signal.SIGCONT:
@@ -86,13 +87,13 @@ def _watched(pid: int) -> int:
 
 
 def _news(pid: int, options: int) -> int | None:
-    """The child's wait status where it has changed since it was last asked for."""
+    """The child's wait status if it has changed since the last call, otherwise None."""
     changed, status = os.waitpid(pid, os.WNOHANG | options)
     return status if changed else None
 
 
 def _next_signal() -> tuple[int, bool]:
-    """(the next signal, whether the terminal sent it, and so to the child as well)."""
+    """(the next signal, whether the terminal sent it, in which case the child received it too)."""
     wait: Any = getattr(signal, "sigwaitinfo", None)
     if wait is None:
         number = signal.sigwait(WAITED_FOR)
@@ -102,9 +103,9 @@ def _next_signal() -> tuple[int, bool]:
 
 
 def _go_on(pid: int) -> int | None:
-    """Has the child go on, unless it does: a shell says so to both, a single process perhaps to this one alone.
+    """Sends the child SIGCONT if it does not continue by itself; the child's new wait status, or None.
 
-    What became of it meanwhile, as a wait status.
+    A shell continues the whole process group, `kill` perhaps only this process.
     """
     end = time.monotonic() + CONTINUE_S
     while time.monotonic() < end:
@@ -116,11 +117,11 @@ def _go_on(pid: int) -> int | None:
 
 
 def _put_back(before: list[Any]) -> None:
-    """Leaves the terminal as it was, where the child did not."""
+    """Restores the terminal's state if the child did not."""
     with suppress(termios.error, OSError):
         if termios.tcgetattr(sys.stdin.fileno()) == before:
             return
-        # From the background this would stop the process; the terminal is then another's, who will set it.
+        # In the background this would stop the process, and the terminal belongs to the foreground process group.
         if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
             return
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)

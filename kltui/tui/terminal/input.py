@@ -1,4 +1,4 @@
-"""What a terminal sends, read as Textual's events: no bytes end the reading."""
+"""Converts the bytes that a terminal sends into Textual's events; invalid bytes are no error."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from textual.message import Message
 
 from kltui.tui.terminal.textual_private import BRACKETED_PASTE_END, BRACKETED_PASTE_START, TolerantParser
 
-UNKNOWN = "\ufffd"  # stands for bytes that are no text
-MAX_CELLS = (
-    10_000  # in a row or a column: more is no terminal's size, and would be a frame that fills the memory
-)
+UNKNOWN = "\ufffd"  # the decoder's replacement for invalid UTF-8
+MAX_CELLS = 10_000  # columns or lines: a larger size is an error, and its frame would fill the memory
 
 
-PASTE_PATIENCE_S = 2.0  # after which a paste whose end does not come is over: keys would go into it for ever
+# a paste without an end mark is ended after this pause, or it would take all further keys
+PASTE_PATIENCE_S = 2.0
 MAX_PASTED = 4_000_000  # characters
 _MARKS = re.compile(f"{re.escape(BRACKETED_PASTE_START)}|{re.escape(BRACKETED_PASTE_END)}")
 
@@ -31,13 +30,13 @@ class Input:
         self._parser = TolerantParser(debug)
         self._clock = clock
         self._heard = clock()
-        self._tail = ""  # the last characters, in which a mark may have begun
-        self._pasted = -1  # characters of the paste under way; -1: there is none
+        self._tail = ""  # the last characters, with which a paste mark may begin
+        self._pasted = -1  # characters of the present paste; -1 outside one
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """The events completed by these bytes."""
         text = self._decoder.decode(data)
-        if text:  # to the parser an empty text is the end
+        if text:  # an empty text would end the parser
             self._heard = self._clock()
             self._follow(text)
             yield from filter(_is_possible, self._parser.feed(text))
@@ -45,13 +44,13 @@ class Input:
                 yield from self._end_paste()
 
     def tick(self) -> Iterator[Message]:
-        """The events completed by a pause, such as the escape key."""
+        """The events completed by a pause in the input, such as the escape key."""
         if self._pasted >= 0 and self._clock() - self._heard > PASTE_PATIENCE_S:
             yield from self._end_paste()
         yield from filter(_is_possible, self._parser.tick())
 
     def _follow(self, text: str) -> None:
-        """Keeps count of what is pasted."""
+        """Counts the characters of the present paste."""
         seen, end = self._tail + text, 0
         for mark in _MARKS.finditer(seen):
             self._pasted, end = (0 if mark.group() == BRACKETED_PASTE_START else -1), mark.end()
@@ -64,13 +63,13 @@ class Input:
         yield from filter(_is_possible, self._parser.feed(BRACKETED_PASTE_END))
 
     def close(self) -> None:
-        """Ends reading; incomplete input is dropped."""
+        """Ends the parser; incomplete input is dropped."""
         for _ in self._parser.feed(""):
             pass
 
 
 def _is_possible(event: Message) -> bool:
-    """Whether an event can be meant: a terminal has some cells, and not millions of them."""
+    """Whether an event is valid: no key from invalid UTF-8, no size of 0 or beyond MAX_CELLS."""
     if isinstance(event, events.Key):
         return event.character != UNKNOWN
     if isinstance(event, events.Resize):

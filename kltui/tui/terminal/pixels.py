@@ -1,7 +1,7 @@
-"""Pictures of real pixels on terminals that can: which protocol one answers to, and the text that shows an image by it.
+"""Pixel images on terminals that can show them: detects the protocol, and encodes an image in it.
 
-Kitty's and iTerm2's protocols take a PNG as it is, sixels are made by textual-image. Through tmux everything is
-wrapped so that the terminal outside gets it, which tmux lets pass where `allow-passthrough` is on.
+Kitty's and iTerm2's protocols take PNG data; sixels are made by textual-image. In tmux everything is wrapped so that
+tmux passes it to the terminal outside, which needs tmux's option `allow-passthrough`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from kltui.errors import KltuiError
 
 Protocol = Literal["kitty", "iTerm2", "sixel"]
 
-PATIENCE_S = 1.0  # how long a terminal may take to answer
-AFTER_S = 0.3  # and how much later than tmux the terminal outside of it
+PATIENCE_S = 1.0  # timeout for a terminal's replies
+AFTER_S = 0.3  # how much later than tmux's own reply those of the terminal outside may come
 CHUNK = 4096  # characters of an image in one message of kitty's protocol
-USUAL_CELL = (9, 18)  # pixels, where a terminal does not say
-_IMAGE = 7_000_000 + os.getpid() % 1_000_000  # the number under which the terminal keeps the picture
+USUAL_CELL = (9, 18)  # width and height in pixels, assumed for a terminal that does not report them
+_IMAGE = 7_000_000 + os.getpid() % 1_000_000  # kitty's id of the image
 
 _KITTY = re.compile(rb"\x1b_Gi=31;([^\x1b]*)\x1b\\")
 _ITERM2 = re.compile(rb"\x1b\]1337;ReportCellSize=([\d.]+);([\d.]+)(?:;([\d.]+))?(?:\x07|\x1b\\)")
@@ -34,7 +34,7 @@ _REPLIES = (_KITTY, _ITERM2, _CELL, _ATTRIBUTES)
 
 @dataclass(frozen=True)
 class Ability:
-    """How a terminal shows pixels, and the width and height of its cells in pixels."""
+    """The protocol by which a terminal shows images, and the width and height of its cells in pixels."""
 
     protocol: Protocol
     cell: tuple[int, int] = USUAL_CELL
@@ -51,7 +51,7 @@ class Place:
 
 
 def check_libraries() -> None:
-    """Raises KltuiError where what draws figures, or what makes sixels, is not installed."""
+    """Raises KltuiError if matplotlib or textual-image is not installed."""
     missing = [name for name in ("matplotlib", "textual_image") if find_spec(name) is None]
     if missing:
         raise KltuiError(
@@ -61,12 +61,12 @@ def check_libraries() -> None:
 
 
 def in_tmux() -> bool:
-    """Whether tmux stands between this program and the terminal."""
+    """Whether this program runs inside tmux."""
     return bool(os.environ.get("TMUX"))
 
 
 def through(text: str, tmux: bool) -> str:
-    """`text` for the terminal itself, wrapped where tmux would keep it."""
+    """`text`, wrapped if `tmux` so that tmux passes it to the terminal outside."""
     doubled = text.replace("\x1b", "\x1b\x1b")
     return f"\x1bPtmux;{doubled}\x1b\\" if tmux else text
 
@@ -87,19 +87,19 @@ class TerminalReplies:
         self._data = b""
 
     def feed(self, data: bytes) -> bool:
-        """Takes what was sent; whether the last question is answered."""
+        """Adds bytes from the terminal; whether the reply to the last query is among them."""
         self._data += data
         return _ATTRIBUTES.search(self._data) is not None
 
     def rest(self) -> bytes:
-        """What was no reply."""
+        """The bytes that are not part of a reply."""
         left = self._data
         for reply in _REPLIES:
             left = reply.sub(b"", left)
         return left
 
     def ability(self) -> Ability | None:
-        """What the terminal can; None where it shows no pixels."""
+        """The protocol and cell size according to the replies; None if the terminal cannot show images."""
         kitty, iterm2 = _KITTY.search(self._data), _ITERM2.search(self._data)
         attributes = _ATTRIBUTES.search(self._data)
         cell = self._cell(iterm2)
@@ -122,24 +122,24 @@ class TerminalReplies:
 
 
 def pixel_size(ability: Ability, place: Place) -> tuple[int, int]:
-    """Width and height in pixels of an image that fills a place; sixels come in bands of six."""
+    """Width and height in pixels of an image that fills a place; the height of sixels is a multiple of six."""
     width, height = place.width * ability.cell[0], place.height * ability.cell[1]
     return (width, height // 6 * 6) if ability.protocol == "sixel" else (width, height)
 
 
 def shown(png: bytes, ability: Ability, place: Place, tmux: bool) -> str:
-    """The text that shows an image at its place, the cursor staying where it is."""
+    """The escape sequences that show a PNG image at its place without moving the cursor."""
     left, top = _corner() if tmux else (0, 0)
     at = f"\x1b7\x1b[{place.y + top + 1};{place.x + left + 1}H"
     messages = _MESSAGES[ability.protocol](png, place)
     if not tmux:
         return f"{at}{''.join(messages)}\x1b8"
-    # A message at a time, each from the corner: tmux moves the cursor between any two.
+    # Each message sets the cursor again, because tmux moves it between two messages.
     return "".join(through(f"{at}{message}\x1b8", tmux) for message in messages)
 
 
 def gone(ability: Ability, tmux: bool) -> str:
-    """The text that takes the image away, where writing over its cells does not."""
+    """The escape sequence that removes the image; "" for protocols whose images are removed by writing over them."""
     return through(f"\x1b_Ga=d,d=I,i={_IMAGE},q=2\x1b\\", tmux) if ability.protocol == "kitty" else ""
 
 
@@ -159,7 +159,7 @@ def _iterm2(png: bytes, place: Place) -> list[str]:
 def _sixel(png: bytes, place: Place) -> list[str]:
     from PIL import Image
 
-    # The encoder alone: its package's other modules ask the terminal when they are imported.
+    # Only the encoder is imported: other modules of textual-image query the terminal on import.
     from kltui.tui.terminal.textual_private import image_to_sixels
 
     with Image.open(io.BytesIO(png)) as image:
@@ -170,7 +170,7 @@ _MESSAGES = {"kitty": _kitty, "iTerm2": _iterm2, "sixel": _sixel}
 
 
 def _corner() -> tuple[int, int]:
-    """Column and line at which this tmux pane begins on the terminal."""
+    """Column and line (from 0) of this tmux pane's first cell on the terminal."""
     wanted = "#{pane_left} #{pane_top} #{?#{==:#{status-position},top},#{?#{==:#{status},off},0,1},0}"
     found = _tmux("display-message", "-p", "-t", os.environ.get("TMUX_PANE", ""), wanted).split()
     if len(found) != 3 or not all(word.isdigit() for word in found):
@@ -180,7 +180,7 @@ def _corner() -> tuple[int, int]:
 
 
 def redraw_tmux() -> None:
-    """Makes tmux redraw the whole screen, because it does not know about cells covered by an image."""
+    """Makes tmux redraw the whole screen, because it does not know which cells an image covers."""
     _tmux("refresh-client")
 
 

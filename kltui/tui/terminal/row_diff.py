@@ -1,9 +1,8 @@
-"""Tracks what the terminal shows and writes the shortest text that updates it.
+"""Tracks what the terminal shows, and writes a short text that updates it.
 
 Textual repaints whole widgets; a terminal at the far end of an SSH line should get only what changed.
-`ScreenFrame` remembers every row as written, compares, and writes the difference with as few style codes as
-possible. It is also the last filter: it writes no control characters except its own, and in ASCII mode no
-other characters than ASCII.
+`ScreenFrame` stores every row as written and writes only the differences, with as few style codes as possible. It
+also writes no control characters but its own, and in ASCII mode only ASCII.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ Codes = tuple[str, str, str]
 Run = tuple[str, Codes]  # text in one style
 
 OFF = {"1": "22", "2": "22", "3": "23", "4": "24", "7": "27", "9": "29"}
-MIN_JUMP = 7  # cells; to jump over fewer takes as many bytes as to write them again
-MAX_STYLES = 4096  # whose codes are kept
+MIN_JUMP = 7  # cells; a cursor movement takes about as many bytes as fewer unchanged cells
+MAX_STYLES = 4096  # in the cache of style codes
 
 _PLAIN: Codes = ("", "39", "49")
-_NONE: Codes = ("", "", "")  # of cells that are not known
+_NONE: Codes = ("", "", "")  # of cells whose content is unknown
 
 
 class ScreenRow(NamedTuple):
-    """Runs of a row without equal neighbours, and the cell at which each starts; last, the cell after all."""
+    """A row as runs of text, neighbours in different styles; `starts` are the cells where they start, then the row's width."""
 
     runs: list[Run]
     starts: list[int]
 
 
 class ScreenFrame:
-    """The rows last written to the terminal. `forget` after anything else may have written there."""
+    """The rows as last written to the terminal. Call `forget` after something else may have written to it."""
 
     def __init__(
         self, system: ColorSystem | None = ColorSystem.EIGHT_BIT, *, ascii_only: bool = False
@@ -56,7 +55,7 @@ class ScreenFrame:
         self._rows = []
 
     def write(self, update: CompositorUpdate, width: int, height: int) -> str:
-        """The text that turns what is shown into what `update` says; "" where nothing changed."""
+        """The text that changes what the terminal shows to what `update` has; "" if nothing changed."""
         if width != self._width or len(self._rows) != height:
             self._rows, self._width = [_unknown(width) for _ in range(height)], width
         out: list[str] = []
@@ -83,9 +82,9 @@ class ScreenFrame:
             out.extend(map(writer.text, middle))
 
     def _put(self, y: int, x: int, cells: int, new: ScreenRow) -> tuple[int, ScreenRow, ScreenRow]:
-        """Puts a piece into a row; (where it begins, what was there before, the piece).
+        """Puts a piece into a row; returns (its first cell, the cells there before, the piece).
 
-        It takes in the other half of a wide character that it covers half of: a blank.
+        If it covers one half of a wide character, it is extended by a space over the other half.
         """
         row, end = self._rows[y], x + cells
         if codes := _halved(row, x):
@@ -101,7 +100,7 @@ Piece = tuple[int, int, int, Iterable[Segment]]
 
 
 def _pieces(update: CompositorUpdate) -> Iterator[Piece]:
-    """(row, column, cells, segments) of everything that an update wants shown, neighbours in one piece."""
+    """(row, column, number of cells, segments) of all parts of an update; adjacent parts are joined."""
     if isinstance(update, LayoutUpdate):
         for y, line in enumerate(update.strips, update.region.y):
             strips = list(line)
@@ -133,12 +132,12 @@ def _chops(y: int, x1: int, x2: int, update: ChopsUpdate) -> Iterator[Piece]:
 
 
 def _unknown(width: int) -> ScreenRow:
-    """A row that equals nothing in any cell."""
+    """A row that differs from every other row in every cell."""
     return ScreenRow([("\0" * width, _NONE)], [0, width])
 
 
 def _halved(row: ScreenRow, at: int) -> Codes | None:
-    """The style of the wide character that a cut at this cell goes through; None where there is none."""
+    """The style of the wide character whose second half is at cell `at`; None if there is none."""
     runs, starts = row
     if at >= starts[-1]:
         return None
@@ -151,7 +150,7 @@ def _halved(row: ScreenRow, at: int) -> Codes | None:
 
 
 def _between(row: ScreenRow, begin: int, end: int) -> ScreenRow:
-    """The cells from `begin` to `end` of a row, where no wide character is cut."""
+    """The cells of a row from `begin` to `end`, which must not cut a wide character."""
     runs, starts = row
     end = min(end, starts[-1])
     if begin >= end:
@@ -177,7 +176,7 @@ def _split(text: str, at: int) -> tuple[str, str]:
 
 
 def _joined(*rows: ScreenRow) -> ScreenRow:
-    """Rows one after another."""
+    """The rows joined end to end."""
     runs: list[Run] = []
     starts = [0]
     for more, places in rows:
@@ -194,7 +193,7 @@ def _joined(*rows: ScreenRow) -> ScreenRow:
 
 
 def _row(runs: Iterable[Run]) -> ScreenRow:
-    """A row of runs, those of equal style joined."""
+    """The row of these runs; adjacent runs of equal style are joined."""
     merged: list[Run] = []
     starts = [0]
     at, last = 0, None
@@ -212,19 +211,19 @@ def _row(runs: Iterable[Run]) -> ScreenRow:
 
 
 def _differences(old: ScreenRow, new: ScreenRow) -> list[tuple[int, list[Run]]]:
-    """(cells before it, its runs) of every stretch of `new` that differs from `old`."""
+    """(first cell, runs) of every part of `new` that differs from `old`."""
     (olds, old_starts), (news, new_starts) = old, new
     if old_starts[-1] != new_starts[-1]:
         return [(0, news)]
     found = []
-    i = j = 0  # where the present stretch begins
+    i = j = 0  # index in `olds` and `news` at which the present difference starts
     places = dict(zip(old_starts, range(len(olds)), strict=False))
     for at in range(len(news)):
         start = new_starts[at]
         if new_starts[at + 1] - start < MIN_JUMP:
             continue
         there = places.get(start, -1)
-        # Runs that stay and are worth a jump end a stretch.
+        # An unchanged run that is long enough to jump over ends the difference.
         if there >= 0 and olds[there] == news[at]:
             if at > j and (stretch := _trimmed(old, new, i, there, j, at)):
                 found.append(stretch)
@@ -237,7 +236,7 @@ def _differences(old: ScreenRow, new: ScreenRow) -> list[tuple[int, list[Run]]]:
 def _trimmed(
     old: ScreenRow, new: ScreenRow, i: int, i_end: int, j: int, j_end: int
 ) -> tuple[int, list[Run]] | None:
-    """(cells before it, runs) of `new` from j to j_end without the ends it shares with `old` from i to i_end."""
+    """(first cell, runs) of news[j:j_end] without the start and end that it shares with olds[i:i_end]; None if equal."""
     olds, news = old.runs, new.runs
     while i < i_end and j < j_end and olds[i] == news[j]:
         i, j = i + 1, j + 1
@@ -265,7 +264,7 @@ def _rest(run: Run, start: int, stop: int | None = None) -> list[Run]:
 
 
 def _shared(one: Run, two: Run, step: int) -> int:
-    """Cells that two runs of one style share at their start (`step` 1) or end (-1)."""
+    """The number of cells that two runs of one style share at their start (`step` 1) or end (-1)."""
     (a, style), (b, other) = one, two
     end = 0 if step > 0 else -1
     if not a or a[end] != b[end] or style != other or not (_narrow(a) and _narrow(b)):
@@ -278,22 +277,22 @@ def _shared(one: Run, two: Run, step: int) -> int:
 
 @lru_cache(maxsize=8192)
 def _narrow(text: str) -> bool:
-    """Whether every character takes exactly one cell, so that characters may be counted as cells."""
+    """Whether every character takes exactly one cell, so that cells can be counted as characters."""
     return text.isascii() or (cell_len(text) == len(text) and all(cell_len(c) == 1 for c in text))
 
 
 class _StyleCodes:
-    """The codes of style objects by their identity: a style's own hash takes longer than all else here."""
+    """The codes of style objects, cached by identity, because computing a style's hash is slower than everything else."""
 
     def __init__(self, system: ColorSystem | None, ascii_only: bool) -> None:
         self._system = system
         self._ascii_only = ascii_only
-        # Styles are held on to, or another one might come to have the identity of one that is gone.
+        # The cache refers to the styles, so that none is freed and its id reused.
         self._known: dict[int, tuple[Style | None, Codes]] = {}
         self._same: dict[Codes, Codes] = {_PLAIN: _PLAIN}
 
     def runs(self, segments: Iterable[Segment]) -> Iterator[Run]:
-        """Text and codes; the empty and controls dropped, text made safe. Equal codes are one object."""
+        """(text, codes) of segments without control segments and empty ones; text is made safe. Equal codes are one object."""
         known = self._known
         for text, style, control in segments:
             if control or not text:
@@ -311,7 +310,7 @@ class _StyleCodes:
 
 
 class _StyleWriter:
-    """Style codes as differences from the style last written."""
+    """Writes text with only the style codes that differ from the style last written."""
 
     def __init__(self) -> None:
         self._now = _PLAIN
@@ -338,17 +337,17 @@ def _change(before: Codes, after: Codes) -> str:
 
 
 def _attributes(before: str, after: str) -> list[str]:
-    """The codes that take attributes off and put others on."""
+    """The SGR codes that change the attributes `before` to `after`."""
     had, has = set(before.split(";")) - {""}, set(after.split(";")) - {""}
     off = {OFF[code] for code in had - has}
-    # Bold and dim end by one code: what stays of them is written again.
+    # One code turns off both bold and dim, so the one that stays must be turned on again.
     kept = {code for code in had if OFF[code] not in off}
     return sorted(off) + sorted(has - kept)
 
 
 @lru_cache(maxsize=8192)
 def _codes(style: Style, system: ColorSystem | None) -> Codes:
-    """(attributes, ink, ground) as SGR parameters; no colours without a colour system."""
+    """(attributes, text colour, background) as SGR parameters; default colours without a colour system."""
     flags = ((style.bold, "1"), (style.dim, "2"), (style.italic, "3"), (style.underline, "4"),
              (style.reverse, "7"), (style.strike, "9"))  # fmt: skip
     attributes = ";".join(code for on, code in flags if on)

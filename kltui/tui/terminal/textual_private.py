@@ -41,19 +41,19 @@ __all__ = [
 
 
 class TerminalApp(App[int], inherit_bindings=False):
-    """An application that writes its own text for what has changed on screen, and keeps a bug's traceback."""
+    """An application that encodes screen updates itself (`text_of`) and handles the traceback of a bug (`failed`)."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Two widgets more on every screen, with styles to be read at the start, in which nothing is ever shown.
+        # kltui uses neither, and their widgets would slow down the start.
         self._disable_tooltips = self._disable_notifications = True
 
     def text_of(self, update: CompositorUpdate) -> str:
-        """What to write for an update of the screen; "" where nothing changed."""
+        """The text to write for an update of the screen; "" if nothing changed."""
         raise AssertionError("an application says what it writes")
 
     def failed(self, lines: list[str]) -> None:
-        """Called with the traceback of a bug that ends the application."""
+        """Called with the lines of the traceback of a bug that ends the application."""
 
     def _display(self, screen: Screen[object], renderable: Any) -> None:
         driver = self._driver
@@ -76,7 +76,7 @@ class TerminalApp(App[int], inherit_bindings=False):
         self.post_display_hook()
 
     def _set_pointer_shape(self, shape: str) -> None:
-        """Nothing: the pointer is the terminal's own business, and OSC 22 prints garbage on some."""
+        """Does nothing: some terminals print OSC 22, which sets the pointer's shape, as text."""
 
     def _fatal_error(self) -> None:
         self.failed(traceback.format_exc().splitlines())
@@ -84,10 +84,10 @@ class TerminalApp(App[int], inherit_bindings=False):
 
 
 class PaintedScreen(Screen[None], inherit_bindings=False):
-    """A screen that is asked, before it paints, for widgets to paint with the rest."""
+    """A screen with widgets (`due_now`) that are painted together with the next update."""
 
     def due_now(self) -> Iterable[Widget]:
-        """The widgets that the next frame is to show as they are now."""
+        """Further widgets to paint in the next frame."""
         return ()
 
     def _compositor_refresh(self) -> None:
@@ -97,7 +97,7 @@ class PaintedScreen(Screen[None], inherit_bindings=False):
 
 
 class TolerantParser(XTermParser):
-    """Textual's parser, made tolerant of invalid character codes and of mouse events on a screen without size."""
+    """Textual's parser, which here ignores invalid character codes and mouse events on a screen without size."""
 
     def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[events.Key]:
         try:
@@ -109,7 +109,7 @@ class TolerantParser(XTermParser):
         return [events.Key(Keys.Ignore, sequence)]
 
     def parse_mouse_code(self, code: str) -> Message | None:
-        """The message of a mouse sequence; None where it cannot be one."""
+        """The message of a mouse sequence; None if it is invalid."""
         try:
             return super().parse_mouse_code(code)
         except ArithmeticError:
@@ -125,7 +125,7 @@ def _has_utf8(text: str) -> bool:
 
 
 def driver_of(app: Any) -> Any:
-    """What reads and writes the terminal for an application; None where it has none."""
+    """An application's driver; None if it has none."""
     return app._driver
 
 
@@ -141,7 +141,7 @@ def loop_of(driver: Any) -> AbstractEventLoop:
 
 
 def wrap_output(driver: Any, wrapped: Callable[[Any], Any]) -> None:
-    """Makes a driver write to what `wrapped` makes of its file."""
+    """Replaces a driver's output file by `wrapped(file)`."""
     driver._file = wrapped(driver._file)
 
 
@@ -151,23 +151,23 @@ def is_debugging(driver: Any) -> bool:
 
 
 def terminal_size(driver: Any) -> tuple[int, int]:
-    """Columns and rows of a driver's terminal, as the system says."""
+    """Columns and rows of a driver's terminal according to the system."""
     columns, rows = driver._get_terminal_size()
     return columns, rows
 
 
 def is_to_go_on(driver: Any) -> bool:
-    """Whether a driver takes the terminal up again after a stop: it does unless its application is leaving."""
+    """Whether a driver sets up the terminal again after a stop: not if its application is quitting."""
     return bool(driver._auto_restart and not driver._app._exit)
 
 
 def announce_resuming(driver: Any) -> None:
-    """Makes a driver send SignalResume when it takes the terminal up again."""
+    """Makes a driver send SignalResume when it sets up the terminal again."""
     driver._must_signal_resume = True
 
 
 def image_to_sixels(image: Any) -> str:
-    """The escape sequence that shows an image of PIL on a sixel terminal. Raises ImportError without textual-image."""
+    """The escape sequence that shows a PIL image on a sixel terminal. Raises ImportError without textual-image."""
     from textual_image._sixel import image_to_sixels as sixels
 
     return str(sixels(image))
